@@ -31,7 +31,7 @@ _LOOKS_LIKE = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _QUOTE = re.compile(r"^(\s*)&gt;", re.MULTILINE)
 # Our own commands within a sentence.
-_COMMAND = re.compile(r"`(/finetune[^`\n]{0,200})`")
+_COMMAND = re.compile(r"`(/?finetune [^`\n]{0,200})`")
 _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
 

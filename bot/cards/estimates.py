@@ -123,25 +123,31 @@ class Estimated(Protocol):
 
 
 def card(
-    estimated: Estimated, target: str, *, number: int | None = None, shared_by: str | None = None
+    estimated: Estimated,
+    target: str,
+    *,
+    number: int | None = None,
+    shared_by: str | None = None,
+    is_detailed: bool = False,
 ) -> Message:
-    """`number`: of an estimate that its reader may share; `shared_by`: who has shared it."""
+    """`number`: of an estimate that its reader may share; `shared_by`: who has shared it. `is_detailed`: with what
+    Slack has no room for."""
     verdict = estimated.verdict
     top = (Headline(_headline(estimated)), Note(_subject(estimated, target)))
-    reasons = Lines([f"• _{MARKS[one.kind]}_: {sentence(one.text)}" for one in verdict.reasons])
-    rests_on = [Note(_rests_on(estimated.assumptions))] if estimated.assumptions else []
+    rests_on: list[CardBlock] = [Note(_rests_on(estimated.assumptions))] if estimated.assumptions else []
+    if is_detailed:
+        rests_on = _details(estimated)
     sources = [Note(_sources(estimated.prices))] if estimated.prices else []
     end = (
         *_held_against(estimated),
-        reasons,
-        Text(f"*Next*: {sentence(verdict.next_step)}"),
+        *_reasons(verdict),
         *rests_on,
         *sources,
         *_sharing(number, shared_by),
     )
     return Message(
         f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
-        (*top, *numbers(estimated, target), *end),
+        (*top, *_numbers(estimated, target), *end),
     )
 
 
@@ -152,7 +158,37 @@ def alt_text(plot: str, dataset: str) -> str:
     return f"Saved minus spent, month by month, {shorten(dataset)}"
 
 
-def numbers(estimated: Estimated, target: str) -> list[CardBlock]:
+def verdict_blocks(verdict: Verdict) -> list[CardBlock]:
+    """The verdict where another subject has the headline."""
+    return [Text(f"*To fine-tune or not*: {sentence(verdict.headline)}"), *_reasons(verdict)]
+
+
+def _reasons(verdict: Verdict) -> list[CardBlock]:
+    """And what comes next."""
+    lines = [f"• _{MARKS[reason.kind]}_: {sentence(reason.text)}" for reason in verdict.reasons]
+    return [Lines(lines), Text(f"*Next*: {sentence(verdict.next_step)}")]
+
+
+def _details(estimated: Estimated) -> list[CardBlock]:
+    """What moves the result, and each assumption with its reason."""
+    blocks: list[CardBlock] = []
+    if estimated.outlook and estimated.outlook.tornado:
+        over = duration(estimated.outlook.horizon_months)
+        swings = [
+            f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
+            for swing in estimated.outlook.tornado
+        ]
+        blocks += [
+            Text(f"What moves the net value over {over} most, each alone"),
+            Lines([*map(escape, swings)]),
+        ]
+    if estimated.assumptions:
+        each = [f"• {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
+        blocks += [Text("What this rests on"), Lines([*map(sentence, each)])]
+    return blocks
+
+
+def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
     """What carries the verdict comes first."""
     made = estimated.estimate
     if made is None:

@@ -34,8 +34,10 @@ from bot.cards.candidates import (
     seconds,
     slowest,
 )
+from bot.cards.estimates import verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import at_most, charge, p_value, percent, pluralize, points, points_range, shorten
+from bot.rules.advice import Verdict
 from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
 
 ESTIMATE = "estimate_after_ladder"
@@ -47,22 +49,24 @@ Row = tuple[str, str, str, str, str, str]
 def card(
     ladder: Ladder,
     *,
-    number: int,
+    number: int | None = None,
+    verdict: Verdict | None = None,
     spent_micros: int | None = None,
     estimated_micros: int | None = None,
     how_read: str | None = None,
     notes: Sequence[str] = (),
     for_people: bool = False,
 ) -> Message:
-    """`how_read` says how labels were found in answers, `notes` are more sentences; unescaped both.
+    """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well.
+    `how_read` says how labels were found in answers, `notes` are more sentences; unescaped both.
     `estimated_micros` is the most that it might have cost. `for_people`: they may compare answers here."""
-    verdict = headline(ladder)
+    result = headline(ladder)
     if not ladder.rungs:
-        return Message(escape(verdict), (Headline(verdict), *_list(escape(note) for note in notes)))
-    top = (Headline(verdict), Note(_subject(ladder, number)))
+        return Message(escape(result), (Headline(result), *_list(escape(note) for note in notes)))
+    top = (Headline(result), Note(_subject(ladder, number)))
     end = (
         *_bullets(ladder, notes),
-        Text(f"*Next*: {_next_step(ladder)}"),
+        *(verdict_blocks(verdict) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
         actions(button("Estimate", ESTIMATE, ladder.dataset), *_for_people(number if for_people else None)),
         Note(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )
@@ -70,7 +74,7 @@ def card(
     every = [_heading(ladder, whole=True), *(_row(rung, whole=True) for rung in ladder.rungs[:100])]
     caption = f"{pluralize(ladder.n, 'held-out row')}, the same for all"
     return Message(
-        escape(f"{verdict}. {_in_short(ladder)}".strip()),
+        escape(f"{result}. {_in_short(ladder)}".strip()),
         (*top, Table(every, caption, otherwise=(Table(shown), *_hidden(ladder))), *end),
     )
 
@@ -119,10 +123,11 @@ def _more_rows(rung: Rung) -> str:
     return f"about {pluralize(rung.rows_to_decide, 'more held-out row')} would"
 
 
-def _subject(ladder: Ladder, number: int) -> str:
+def _subject(ladder: Ladder, number: int | None) -> str:
     version = f" version {ladder.version}" if ladder.version > 1 else ""
     rows = pluralize(ladder.n, "held-out row")
-    return f"Measurement m{number}: {escape(shorten(ladder.dataset))}{version}, {rows}"
+    which = f"Measurement m{number}: " if number is not None else ""
+    return f"{which}{escape(shorten(ladder.dataset))}{version}, {rows}"
 
 
 def _in_short(ladder: Ladder) -> str:

@@ -152,7 +152,8 @@ def _list(said: Sequence[str]) -> list[CardBlock]:
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
     if _is_flat(curve) or not _is_told(curve):
-        return []
+        unclear = "What a point more costs in labels can't be told: it is not clear that more rows bring any."
+        return [] if label_usd is None else [unclear]
     if label_usd is None:
         typed = code(f"/finetune curve {curve.dataset}{_target(curve)} label_usd=0.5")
         return [f"{typed} says what a point costs, with what a label costs you."]

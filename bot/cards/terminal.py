@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import assert_never
 
 from bot.cards.blocks import (
@@ -26,30 +26,37 @@ _DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
 _LINK = re.compile(r"<([^@|>][^|>]*)\|([^>]*)>")
 _MENTION = re.compile(r"<([@#][^>]*)>")
 _MARK = re.compile(r"[*`]|(?<![^\W_])_|_(?![^\W_])")
-# What `escape` put in place of markers that came with data.
-_ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": "`", "ˍ": "_", "＞": ">"})
+# What `escape` put in place of markers; backticks are Slack's.
+_ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": None, "ˍ": "_", "＞": ">"})
 
 
-def terminal_text(parts: Iterable[CardBlock]) -> str:
-    """A paragraph for each block that a terminal can show."""
-    paragraphs = ("\n".join(_lines(part)) for part in parts)
+Reword = Callable[[str], str]
+
+
+def unchanged(mrkdwn: str) -> str:
+    return mrkdwn
+
+
+def terminal_text(parts: Iterable[CardBlock], reword: Reword = unchanged) -> str:
+    """A paragraph for each block that a terminal can show. `reword` puts commands as a terminal has them."""
+    paragraphs = ("\n".join(_lines(part, reword)) for part in parts)
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
-def _lines(part: CardBlock) -> Sequence[str]:
+def _lines(part: CardBlock, reword: Reword) -> Sequence[str]:
     match part:
         case Headline():
             return [part.text]
         case Text() | Note():
-            return [plain_text(part.mrkdwn)]
+            return [plain_text(reword(part.mrkdwn))]
         case Lines():
-            return [plain_text(line) for line in part.lines]
+            return [plain_text(reword(line)) for line in part.lines]
         case Facts():
             return _aligned_facts([(plain_text(name), plain_text(value)) for name, value in part.pairs])
         case Table():
             return aligned_lines(part.rows)
         case Chart() | Steps():
-            return [terminal_text(part.otherwise)]
+            return [terminal_text(part.otherwise, reword)]
         case Divider() | Actions():
             return []
     assert_never(part)

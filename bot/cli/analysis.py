@@ -239,7 +239,7 @@ def curve(
         if as_json:
             click.echo(json.dumps(printed.curve_json(found, label_usd), indent=2))
         else:
-            click.echo(printed.curve_text(found, label_usd))
+            click.echo(printed.curve_text(found, file, label_usd))
 
 
 def _usable(file: Path, rows: EvaluationRows | Refusal) -> EvaluationRows:

@@ -9,11 +9,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards import estimates as cards
-from bot.cards.blocks import Facts, Table
-from bot.cards.estimates import MARKS
-from bot.cards.terminal import plain_text
-from bot.cli.render import to_terminal, verdict_json
+from bot.cards import estimates
+from bot.cli.render import card_text, to_terminal, verdict_json
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
@@ -21,7 +18,6 @@ from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
 from bot.rules.price_lookup import missing_keys, where_to_add
 from bot.rules.roi import Estimate, Range
-from bot.rules.units import duration
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
@@ -65,33 +61,7 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
 
 
 def estimate_text(estimated: EstimateResult, file: Path) -> str:
-    """The verdict first, then what carries it."""
-    verdict, outlook = estimated.verdict, estimated.outlook
-    parts = [f"{estimated.name} on {estimated.target.name}", "", verdict.headline, ""]
-    parts += [
-        f"  {name + ':':<20} {value}" for name, value in [*_facts(estimated), *_held_against(estimated)]
-    ]
-    parts += ["", *(f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons), "", verdict.next_step]
-    if outlook and outlook.tornado:
-        over = duration(outlook.horizon_months)
-        parts += ["", f"What moves the net value over {over} most, each alone"]
-        parts += [
-            f"  {one.name}: {usd(one.at_low)} at {one.low_value}, {usd(one.at_high)} at {one.high_value}"
-            for one in outlook.tornado
-        ]
-    if estimated.assumptions:
-        parts += ["", "What this rests on"]
-        parts += [f"  {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
-    return to_terminal("\n".join(parts), str(file))
-
-
-def _facts(estimated: EstimateResult) -> list[tuple[str, str]]:
-    blocks = cards.numbers(estimated, estimated.target.name)
-    classic = [
-        each for block in blocks for each in (block.otherwise if isinstance(block, Table) else (block,))
-    ]
-    pairs = [pair for block in classic if isinstance(block, Facts) for pair in block.pairs]
-    return [(plain_text(name), plain_text(value)) for name, value in pairs]
+    return card_text(estimates.card(estimated, estimated.target.name, is_detailed=True), str(file))
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
@@ -257,13 +227,6 @@ def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
 
 def _quantiles(found: Quantiles) -> dict[str, float | None]:
     return {"p5": _or_none(found.p5), "p50": _or_none(found.p50), "p95": _or_none(found.p95)}
-
-
-def _held_against(estimated: EstimateResult) -> list[tuple[str, str]]:
-    made, other = estimated.estimate, estimated.alternative
-    if made is None or other is None or made.months_left == 0 or estimated.verdict.withheld:
-        return []
-    return [("Held against", f"{other.name}, {usd(made.monthly_alternative.total)} a month")]
 
 
 def _prices_of(settings: Settings, name: str) -> list[PriceRow | UnknownPrice]:

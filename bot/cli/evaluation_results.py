@@ -7,40 +7,36 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards import judge_agreement, learning_curves
-from bot.cards.candidates import STANDINGS, arm_name, bar_share, interval, price, seconds
-from bot.cards.estimates import MARKS
-from bot.cards.evaluation_results import headline
+from bot.cards import evaluation_results, judge_agreement, learning_curves
+from bot.cards.candidates import bar_share
 from bot.cards.evaluations import shortfalls
-from bot.cards.words import percent, pluralize
+from bot.cards.words import pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.evaluations import EvaluationResult
-from bot.cli.render import to_terminal, verdict_json
+from bot.cli.render import card_text, verdict_json
 from bot.rules.judge_agreement import HumanAgreement
-from trainers.evaluation.results import Curve, Ladder, Rung
+from trainers.evaluation.results import Curve, Rung
 from trainers.evaluation.scoring import HOW_READ
-from trainers.money import usd
 
 NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in Slack
-SHOWN_LABELS = 10
-HEADINGS = ("", "right", "95%", "", "$/1,000", "p50 / p95")
 
 
 def baseline_text(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> str:
-    """The verdict first, then the table that carries it."""
-    ladder, verdict = measured.ladder, measured.estimated.verdict
-    parts = [f"{headline(ladder)}.", "", *_table(ladder), ""]
-    parts += shortfalls(measured.arms)
-    parts += _about_rows(ladder, rows)
-    parts += judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS)
-    if ladder.rungs and ladder.rungs[0].scoring == "label":
-        parts.append(HOW_READ)
-    parts += ["", f"To fine-tune or not: {verdict.headline}"]
-    parts += [f"  {MARKS[one.kind]:>10}: {one.text}" for one in verdict.reasons]
-    parts += ["", f"Next: {verdict.next_step}"]
-    if measured.estimated.question.current is None:
-        parts += ["", _what_it_would_save(file)]
-    return to_terminal("\n".join(parts), str(file))
+    ladder = measured.ladder
+    notes = [
+        f"The bar is {bar_share(ladder.bar)}; {pluralize(rows.report.n_train, 'row')} to learn from and to take "
+        "examples of.",
+        *holdout_notes(rows),
+        *shortfalls(measured.arms),
+        *judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS),
+    ]
+    is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
+    how_read = HOW_READ if is_labelled else None
+    verdict = measured.estimated.verdict
+    text = card_text(
+        evaluation_results.card(ladder, verdict=verdict, how_read=how_read, notes=notes), str(file)
+    )
+    return text if measured.estimated.question.current else f"{text}\n\n{_what_it_would_save(file)}"
 
 
 def _what_it_would_save(file: Path) -> str:
@@ -85,24 +81,9 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
     }
 
 
-def curve_text(curve: Curve, label_usd: Decimal | None = None) -> str:
+def curve_text(curve: Curve, file: Path, label_usd: Decimal | None = None) -> str:
     """`label_usd`: what one labelled row costs."""
-    further = learning_curves.next_size(curve)
-    parts = [f"{learning_curves.headline(curve)}.", *([further] if further else []), ""]
-    parts += [f"  {point.rows:>8,} rows  {percent(point.score):>6}" for point in curve.points]
-    parts += [
-        f"  {one.rows:>8,} rows  {percent(one.score):>6}  expected, {percent(one.low)} to {percent(one.high)}"
-        for one in curve.predicted
-    ]
-    if label_usd is not None:
-        parts += ["", _dollars(curve, label_usd)]
-    if curve.needs:
-        parts += ["", "Labels that most need rows:"]
-        parts += [
-            f"  {need.label}: {need.rows:,} rows, {need.right:,} of {need.held:,} held-out right"
-            for need in curve.needs
-        ]
-    return "\n".join(parts)
+    return card_text(learning_curves.card(curve, label_usd=label_usd), str(file))
 
 
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
@@ -169,62 +150,9 @@ def _gain(curve: Curve) -> dict[str, Any] | None:
     }
 
 
-def _dollars(curve: Curve, label_usd: Decimal) -> str:
-    a_point = learning_curves.dollars_per_point(curve, label_usd)
-    if a_point is None:
-        return "What a point more costs in labels can't be told: it is not clear that more rows bring any."
-    return f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."
-
-
 def _usd_per_point(curve: Curve, label_usd: Decimal | None) -> float | None:
     a_point = None if label_usd is None else learning_curves.dollars_per_point(curve, label_usd)
     return None if a_point is None else float(a_point)
-
-
-def _table(ladder: Ladder) -> list[str]:
-    lines = [HEADINGS, *(_row(rung) for rung in ladder.rungs)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
-        ).rstrip()
-        for line in lines
-    ]
-
-
-def _row(rung: Rung) -> tuple[str, ...]:
-    return (
-        arm_name(rung.arm),
-        percent(rung.score),
-        interval(rung),
-        STANDINGS[rung.standing],
-        price(rung.usd_per_1000),
-        seconds(rung),
-    )
-
-
-def _about_rows(ladder: Ladder, rows: EvaluationRows) -> list[str]:
-    said = [
-        f"The bar is {bar_share(ladder.bar)}, on {pluralize(ladder.n, 'held-out row')}; "
-        f"{pluralize(rows.report.n_train, 'row')} to learn from and to take examples of."
-    ]
-    said += holdout_notes(rows)
-    if ladder.detectable_gap is not None:
-        gap = f"{100 * ladder.detectable_gap:.1f} points"
-        said.append(f"The smallest difference that this holdout would show 4 times in 5: {gap}.")
-    unread = [f"{rung.unread} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.unread]
-    if unread:
-        unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
-        said.append(f"Answers that were {unfit}, and count as wrong: {'; '.join(unread)}.")
-    empty = [f"{rung.empty} of {arm_name(rung.arm)}" for rung in ladder.rungs if rung.empty]
-    if empty:
-        said.append(f"Empty answers, which count as wrong: {'; '.join(empty)}.")
-    never = [f"“{label}”" for label in ladder.never_answered]
-    if never:
-        more = f" and {len(never) - SHOWN_LABELS:,} more" if len(never) > SHOWN_LABELS else ""
-        said.append(f"Expected, and never answered by any of them: {', '.join(never[:SHOWN_LABELS])}{more}.")
-    return said
 
 
 def _rung(rung: Rung) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bot.cards.blocks import UNSEEN
+from bot.cards.blocks import UNSEEN, Message
 from bot.cards.runs import STATE_WORDS
+from bot.cards.terminal import terminal_text
 from bot.cards.words import pluralize
 from bot.rules.advice import Verdict
 from bot.rules.approvals import Request
@@ -39,6 +40,11 @@ def to_terminal(sentence: str, file: str) -> str:
     """`file` stands for the dataset that a command names. What only Slack has stays a command of Slack's."""
     typed = _COMMAND.sub(lambda found: _command(found["name"], found["rest"].split(), file), sentence)
     return _OPTION.sub(_option, typed).replace("`", "")
+
+
+def card_text(card: Message, file: str) -> str:
+    """A card as the terminal prints it."""
+    return terminal_text(card.parts, lambda mrkdwn: to_terminal(mrkdwn, file))
 
 
 def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
@@ -66,7 +72,8 @@ def _separately(word: str) -> list[str]:
     if not equals:
         return [word]
     each = value.split(",") if key == "models" else [value]
-    return [part for one in each for part in (f"--{_ITS_OWN_NAME.get(key, key)}", one)]
+    option = _ITS_OWN_NAME.get(key, key).replace("_", "-")
+    return [part for one in each for part in (f"--{option}", one)]
 
 
 def _option(found: re.Match[str]) -> str:

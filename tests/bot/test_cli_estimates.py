@@ -128,8 +128,8 @@ def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None
 def test_the_verdict_comes_first_for_people() -> None:
     result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
     lines = result.stdout.splitlines()
-    assert lines[0] == "support_tickets on local/smollm2-135m"
-    assert lines[2].endswith(".")
+    assert lines[0] == "Worth measuring: it would save $26.86 a month until 2027-01-14"
+    assert lines[2].startswith("support_tickets on local/smollm2-135m, 10M input tokens")
     for part in ("Held against", "Pays back", "Net over 12 months", "What moves the net value"):
         assert part in result.stdout
 
@@ -279,7 +279,7 @@ def test_today_s_model_saves_only_until_it_ends() -> None:
         "10B",
     ).stdout
     assert "a month until 2027-01-14" in text
-    assert "From 2027-01-14 on:  saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
+    assert "From 2027-01-14 on: saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
 
 
 def test_an_own_machine_says_how_many_it_takes_or_why_that_is_not_known(tmp_path: Path) -> None:

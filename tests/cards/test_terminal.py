@@ -20,7 +20,7 @@ from bot.cards.blocks import (
 from bot.cards.terminal import plain_text, terminal_text
 
 
-@pytest.mark.parametrize("text", ["*a* _b_ ~c~ `d`", "> quoted", "card_arrival, 2 < 3 & 5 > 4"])
+@pytest.mark.parametrize("text", ["*a* _b_ ~c~", "> quoted", "card_arrival, 2 < 3 & 5 > 4"])
 def test_what_was_escaped_for_slack_reads_as_it_was_written(text: str) -> None:
     assert plain_text(escape(text)) == text
 
