@@ -1,5 +1,12 @@
-"""One job for one key at a trainer, with its files: looked for, created once, followed, cancelled. For runs
-and learning curves alike."""
+"""The job machine: one job for one key at a trainer, with its files. It is looked for, created once, followed and
+cancelled here, whether a run or one size of a learning curve owns it.
+
+A create whose answer got lost may have cost money already. So the job is looked for by its key first; without a sign
+of it, a second create waits until the list has had time to show the first one. What becomes of it, the owner writes
+down: the intent too, which is committed between the look and the create.
+
+A file is named by its sha256, so that it is looked for before it is sent, and found again to be deleted once its job is
+through. That it may lie there is written down before it is sent, so that a kill at any moment leaves none behind."""
 
 from __future__ import annotations
 
@@ -7,8 +14,7 @@ import logging
 from collections.abc import Collection
 from dataclasses import dataclass
 from decimal import Decimal
-from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, Self
 
 from bot.context import AppContext, CoreContext
 from bot.rules import costs
@@ -22,16 +28,6 @@ from trainers.money import from_micros
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
 
 LEAST_SWEEP_USD = Decimal("0.0001")  # that our trainer takes for a ceiling or a price
-
-
-# One job for one key at a trainer: looked for, created once, followed, cancelled. For runs and curves
-# alike.
-#
-# A create whose answer got lost may have cost money already. So the job is looked for by its key first;
-# without a sign of it, a second create waits until the list has had time to show the first one. Writes
-# nothing down: whoever calls commits the intent between `prepare` and `send`.
-
-
 SETTLE_S = 12 * 60.0
 LOOK_AGAIN_S = 10.0
 POLL_S = 2.0
@@ -41,6 +37,7 @@ MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
 UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # from then on the trainer is asked what it did meanwhile
 EVENT_PAGES = 10
+BEFORE_THE_JOB_ENDS = ("approved", "creating", "training", "needs_human")
 
 Wish = Literal["cancel", "pause", "resume"]
 
@@ -58,16 +55,63 @@ class Attempt:
 
 
 @dataclass(frozen=True)
+class JobFiles:
+    """The sha256 of the file to train on, and of the one to validate with."""
+
+    training: str
+    validation: str | None = None
+
+    @property
+    def hashes(self) -> set[str]:
+        return {self.training} if self.validation is None else {self.training, self.validation}
+
+
+@dataclass(frozen=True)
 class Ready:
-    """Nothing is there, and the files to train on and to validate with are at the trainer: create now."""
+    """The ids of these files at the trainer, where no job is yet: it is created now."""
 
     file_id: str
     validation_id: str | None = None
 
 
-@dataclass(frozen=True)
-class Started:
-    job: Job
+class JobOwner(Protocol):
+    """Whose job it is: a run or one size of a curve. Each method writes down what it comes to."""
+
+    @property
+    def context(self) -> AppContext: ...
+
+    @property
+    def trainer(self) -> Trainer: ...
+
+    @property
+    def attempt(self) -> Attempt: ...
+
+    @property
+    def files(self) -> JobFiles: ...
+
+    def is_agreed(self) -> bool:
+        """Whether the yes to it still counts. Where not, it was ended or put off."""
+        ...
+
+    def intend(self, ready: Ready) -> Self | None:
+        """From here on a job may exist. None where a cancel or a freeze came first; called in a transaction."""
+        ...
+
+    def spec(self, ready: Ready) -> JobSpec: ...
+
+    def started(self, job: Job) -> None: ...
+
+    def wait(self, seconds: float, note: str | None = None) -> None:
+        """The next step comes in so many seconds; `note` is a sentence about a hiccup."""
+        ...
+
+    def refused(self, refused: Refused | Changed) -> None:
+        """A certain no: nothing was created. Changed: the file is not the one that was approved."""
+        ...
+
+    def stuck(self, why: str) -> None:
+        """A job may be there, and it can't be told now. `why` is a sentence, unescaped."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -78,66 +122,66 @@ class Later:
     note: str | None = None
 
 
-@dataclass(frozen=True)
-class CreateRefused:
-    """A certain no: nothing was created. Changed: the file is not the one that was approved."""
-
-    refused: Refused | Changed
-
-
-@dataclass(frozen=True)
-class Stuck:
-    """A job may be there, and only a person can tell. `why` is a sentence, unescaped."""
-
-    why: str
-
-
-def prepare(
-    trainer: Trainer,
-    attempt: Attempt,
-    path: Path,
-    sha256: str,
-    validation: tuple[Path, str] | None = None,
-) -> Ready | Started | Later | CreateRefused | Stuck:
-    """Look for the job; where there is none and may be one, see that its file is there."""
+def create(owner: JobOwner) -> None:
+    """One step of a create: look for the job; where there is none and may be one, send its files and create it."""
+    trainer, attempt = owner.trainer, owner.attempt
+    ready, may_create = None, _may_create(trainer, attempt)
+    record_uploads(owner.context, trainer.provider.name, owner.files.hashes)
     try:
-        found = trainer.find_jobs(attempt.key)
-        if found:
-            return Started(_adopted(trainer, attempt.key, found))
-        if not _may_create(trainer, attempt):
-            return Later(LOOK_AGAIN_S)
-        if attempt.tries >= MAX_CREATES:
-            return Stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
-        return Ready(trainer.upload(path, sha256), trainer.upload(*validation) if validation else None)
+        job = _find(trainer, attempt.key)
+        if job is None and may_create and attempt.tries < MAX_CREATES:
+            ready = _uploaded(owner)
     except (Refused, Changed) as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
-            return Stuck(f"{refused} A job may have been created: look there.")
-        return CreateRefused(refused)
+            owner.stuck(f"{refused} A job may have been created: look there.")
+        else:
+            owner.refused(refused)
+        return
     except TrainerError as trouble:
-        return Later(_pause(attempt, trouble), str(trouble))
+        owner.wait(_pause(attempt, trouble), str(trouble))
+        return
+    if job:
+        owner.started(job)
+    elif ready:
+        _send(owner, ready)
+    elif not may_create:
+        owner.wait(LOOK_AGAIN_S)
+    else:
+        owner.stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
 
 
-def send(trainer: Trainer, spec: JobSpec) -> Started | Later | CreateRefused:
-    """The one create, after the intent is committed."""
+def hold(owner: JobOwner, seconds: float, note: str | None = None) -> None:
+    """Nothing is created now, and a job whose create got lost is still looked for."""
+    job = _look_for(owner)
+    if isinstance(job, Job):
+        owner.started(job)
+    else:
+        owner.wait(seconds, note)
+
+
+def is_surely_absent(owner: JobOwner) -> bool:
+    """A look for the job of a create in doubt. One that is found is taken over; else it gets time to show."""
+    match _look_for(owner):
+        case Job() as job:
+            owner.started(job)
+        case Later(seconds, note):
+            owner.wait(seconds, note)
+        case None:
+            return True
+    return False
+
+
+def follow(
+    owner: JobOwner, job_id: str, known: Progress, wish: Wish | None, *, is_shown: bool = True
+) -> tuple[Job, Progress] | None:
+    """As `poll`; None where it could not be looked at, which the owner has written down."""
     try:
-        return Started(trainer.create(spec))
+        return poll(owner.trainer, job_id, known, owner.context.clock(), wish, is_shown=is_shown)
     except Refused as refused:
-        return CreateRefused(refused)
-    except (Uncertain, Nonsense) as doubt:
-        log.warning("%s: %s", spec.key, doubt)
-        return Later(LOOK_AGAIN_S / 2, str(doubt))
-
-
-def look_for(trainer: Trainer, attempt: Attempt) -> Started | Later | None:
-    """The job of a create in doubt; None where there surely is none."""
-    try:
-        found = trainer.find_jobs(attempt.key)
-        if found:
-            return Started(_adopted(trainer, attempt.key, found))
+        owner.stuck(f"{refused} The job may still cost money: look there.")
     except TrainerError as trouble:
-        return Later(_pause(attempt, trouble), str(trouble))
-    is_settled = attempt.waited_s >= SETTLE_S
-    return None if is_settled else Later(LOOK_AGAIN_S)
+        owner.wait(MAX_PAUSE_S / 8, f"{trouble} The job itself goes on; asking again.")
+    return None
 
 
 def next_look(now: float, since: float) -> float:
@@ -166,6 +210,75 @@ def poll(
     return job, _progress(known, job, trainer.events(job.id, 20), now, busy)
 
 
+def _uploaded(owner: JobOwner) -> Ready:
+    folder, files = owner.context.settings.files, owner.files
+    training, validation = (
+        sha256 and owner.trainer.upload(folder / f"{sha256}.jsonl", sha256)
+        for sha256 in (files.training, files.validation)
+    )
+    return Ready(str(training), validation)
+
+
+def _send(owner: JobOwner, ready: Ready) -> None:
+    """The one create, after the intent is committed."""
+    if not owner.is_agreed():  # sending the files may have taken minutes
+        return
+    with owner.context.store.transaction():  # a freeze or a cancel comes before the intent or after it
+        intent = owner.intend(ready)
+    if intent is None:
+        return
+    try:
+        job = owner.trainer.create(intent.spec(ready))
+    except Refused as refused:
+        intent.refused(refused)
+    except (Uncertain, Nonsense) as doubt:
+        log.warning("%s: %s", owner.attempt.key, doubt)
+        intent.wait(LOOK_AGAIN_S / 2, str(doubt))
+    else:
+        intent.started(job)
+
+
+def _look_for(owner: JobOwner) -> Job | Later | None:
+    """The job of a create in doubt; None where there surely is none."""
+    attempt = owner.attempt
+    try:
+        job = _find(owner.trainer, attempt.key)
+    except TrainerError as trouble:
+        return Later(_pause(attempt, trouble), str(trouble))
+    is_settled = attempt.waited_s >= SETTLE_S
+    return job or (None if is_settled else Later(LOOK_AGAIN_S))
+
+
+def _find(trainer: Trainer, key: str) -> Job | None:
+    """The oldest job with our key is ours; were there others, they would cost twice."""
+    jobs = trainer.find_jobs(key)
+    for extra in jobs[1:]:
+        if not extra.is_final:
+            log.error("job %s is a second one with our key %s: cancelled", extra.id, key)
+            _cancel_extra(trainer, extra)
+    return jobs[0] if jobs else None
+
+
+def _cancel_extra(trainer: Trainer, extra: Job) -> None:
+    """A no to this says nothing about the job that is ours: it may have ended meanwhile. orphan_jobs.py looks again."""
+    try:
+        trainer.cancel(extra.id)
+    except Refused as refused:
+        log.warning("job %s: %s", extra.id, refused)
+
+
+def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
+    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
+    if not attempt.is_sent or trainer.provider.can("idempotency"):
+        return True
+    return attempt.waited_s >= SETTLE_S
+
+
+def _pause(attempt: Attempt, trouble: TrainerError) -> float:
+    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
+    return min(asked or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
+
+
 def _unwatched(trainer: Trainer, job: Job, known: Progress, now: float) -> float | None:
     """Seconds that it had on the machine since it was last seen, where that is long ago: the bot was away."""
     looked = known.ran_until
@@ -178,30 +291,6 @@ def _unwatched(trainer: Trainer, job: Job, known: Progress, now: float) -> float
         return None
     events, _ = trainer.events_since(job.id, looked, EVENT_PAGES)
     return costs.seconds_since_poll(job, events, looked, now, was_paused=known.is_paused)
-
-
-def _adopted(trainer: Trainer, key: str, found: tuple[Job, ...]) -> Job:
-    """The oldest job with our key is ours; were there others, they would cost twice."""
-    for extra in found[1:]:
-        if not extra.is_final:
-            log.error("job %s is a second one with our key %s: cancelled", extra.id, key)
-            _cancel_extra(trainer, extra)
-    return found[0]
-
-
-def _cancel_extra(trainer: Trainer, extra: Job) -> None:
-    """A no to this says nothing about the job that is ours: it may have ended meanwhile. sweeping_up.py looks again."""
-    try:
-        trainer.cancel(extra.id)
-    except Refused as refused:
-        log.warning("job %s: %s", extra.id, refused)
-
-
-def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
-    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
-    if not attempt.is_sent or trainer.provider.can("idempotency"):
-        return True
-    return attempt.waited_s >= SETTLE_S
 
 
 def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
@@ -240,14 +329,6 @@ def _progress(
     return known.with_job(job, events, note, now, busy)
 
 
-def _pause(attempt: Attempt, trouble: TrainerError) -> float:
-    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
-    return min(asked or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
-
-
-# The job that a run's plan asks a trainer for, once its files are there.
-
-
 def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
     return JobSpec(
         key=run.key,
@@ -270,17 +351,6 @@ def limits_of(plan: Plan) -> dict[str, Hyperparameter]:
     if plan.swept and plan.swept.usd_per_hour and most >= LEAST_SWEEP_USD:
         return {"max_usd": f"{most.normalize():f}", "usd_per_hour": plan.swept.usd_per_hour}
     return {}
-
-
-# Files that were uploaded to a trainer and are not needed there any more: taken back once their job is
-# through.
-#
-# A file is named by its sha256, so that it is looked for before it is sent, and found again to be
-# deleted. That it may lie there is written down before it is sent, so that a kill at any moment leaves
-# none behind.
-
-
-BEFORE_THE_JOB_ENDS = ("approved", "creating", "training", "needs_human")
 
 
 def record_uploads(context: AppContext, provider: str, hashes: Collection[str]) -> None:

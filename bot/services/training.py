@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 from bot.cards.blocks import escape
 from bot.context import AppContext
@@ -23,22 +22,120 @@ from bot.services import (
     run_states,
 )
 from bot.services.freeze_scope import HOLD_S
-from bot.services.provider_jobs import MAX_CREATES, POLL_S, SETTLE_S, limits_of, spec_of
-from bot.services.run_states import due_unless_wished, end, fail, needs_human, wait, wait_for_key, wait_unseen
+from bot.services.provider_jobs import POLL_S, Attempt, JobFiles, Ready, limits_of, spec_of
+from bot.services.run_states import due_unless_wished, end, fail, needs_human, wait, wait_for_key
 from bot.values.runs import Progress
 from storage.records import Model, Run
 from trainers.client import Trainer
 from trainers.errors import Changed, Refused, TrainerError
 from trainers.money import usd_micros
-from trainers.types import Job
-
-__all__ = ["MAX_CREATES", "SETTLE_S"]
+from trainers.types import Job, JobSpec
 
 NO_ROOM_S = 60.0
 
 SECONDS_A_CARD = 2.0  # thirty edits a minute for all cards of runs that train
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """The job of a run, as the job machine sees it."""
+
+    context: AppContext
+    run: Run
+    trainer: Trainer
+
+    @property
+    def plan(self) -> Plan:
+        return plan_from_json(self.run.plan)
+
+    @property
+    def attempt(self) -> Attempt:
+        run = self.run
+        waited_s = self.context.waits.since(run.state_since)
+        return Attempt(run.key, run.state == "creating", waited_s, run.tries)
+
+    @property
+    def files(self) -> JobFiles:
+        kept_back = self.plan.kept_back
+        if kept_back is None:
+            return JobFiles(self.plan.train_sha256)
+        return JobFiles(kept_back.fitted_sha256, kept_back.validation_sha256)
+
+    def is_agreed(self) -> bool:
+        """Whether its approvals still cover it. Where not, it waits for them again, after checking that an uncertain
+        create left no job."""
+        context, run = self.context, self.run
+        lost = approvals.revalidate(context, run)
+        if lost is None:
+            return True
+        if run.state == "creating" and not provider_jobs.is_surely_absent(self):
+            return False
+        self.delete_uploads()  # no file stays where it may end here
+        match lost:
+            case approvals.LapsedApprovals():
+                approvals.void_approvals(context, run, lost)
+            case data_policy.Forbidden(said):
+                end(context, run, "cancelled", said)
+            case data_policy.Unsure(said):
+                wait(context, run, HOLD_S, note=said)
+        return False
+
+    def intend(self, ready: Ready) -> RunJob | None:
+        """Its money counts in the month in which it is created. Sending the file took time: people may have cancelled
+        or frozen since, and the month may be another."""
+        context, run, now = self.context, self.run, self.context.clock()
+        latest = context.store.runs.get(run.id)
+        if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):
+            return None
+        if budgets.refusal_in_a_new_month(context, run):
+            return None
+        context.waits.since(now)
+        context.store.runs.reserve_in(run, units.month_of(now))
+        changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": ready.file_id}
+        intent = context.store.runs.move(run, "creating", now=now, **changes)
+        return replace(self, run=intent) if intent else None
+
+    def spec(self, ready: Ready) -> JobSpec:
+        return spec_of(self.run, self.plan, ready)
+
+    def started(self, job: Job) -> None:
+        context, now = self.context, self.context.clock()
+        with context.store.transaction():
+            moved = context.store.runs.move(
+                self.run, "training", now=now, job_id=job.id, progress=Progress().to_json()
+            )
+            if moved:
+                subject, detail = f"run {moved.id}", f"job {job.id}"
+                context.store.audit.add(
+                    at=now, who="finetune", action="started", subject=subject, detail=detail
+                )
+                notifications.show_progress(context, moved)
+
+    def wait(self, seconds: float, note: str | None = None) -> None:
+        wait(self.context, self.run, seconds, note=note)
+
+    def refused(self, refused: Refused | Changed) -> None:
+        """A file sent in vain is taken back."""
+        context, run, file = self.context, self.run, self.delete_uploads()
+        if isinstance(refused, Refused) and refused.is_closed_to_us:
+            row = context.settings.provider(run.provider)
+            closed = (
+                f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
+            )
+            way_out = "Your own machine can train instead: choose a target that starts with `local/`."
+            fail(context, run, f"{closed}{file} {way_out}")
+            return
+        fail(context, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
+
+    def stuck(self, why: str) -> None:
+        needs_human(self.context, self.run, escape(why))
+
+    def delete_uploads(self) -> str:
+        """What became of its files there, as a sentence after a space."""
+        owner = f"run {self.run.id}"
+        return provider_jobs.delete_uploads(self.context, self.trainer, self.files.hashes, owner)
 
 
 def create(context: AppContext, run: Run) -> None:
@@ -53,28 +150,16 @@ def create(context: AppContext, run: Run) -> None:
     if other := plans.destination_change(context, plan):
         _stop_elsewhere(context, run, other)
         return
+    job = RunJob(context, run, trainer)
     if freeze_scope.on_run(context, run):
-        _hold(context, run, trainer)
+        provider_jobs.hold(job, HOLD_S)
         return
-    if not _is_entitled(context, run, trainer):
+    if not job.is_agreed():
         return
     if too_dear := budgets.refusal_in_a_new_month(context, run):
-        _hold(context, run, trainer, f"{too_dear} It starts by itself once there is room.", NO_ROOM_S)
+        provider_jobs.hold(job, NO_ROOM_S, f"{too_dear} It starts by itself once there is room.")
         return
-    sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
-    validation = _file(context, plan.kept_back.validation_sha256) if plan.kept_back else None
-    provider_jobs.record_uploads(context, run.provider, provider_jobs.uploads_of_run(run))
-    match provider_jobs.prepare(trainer, _attempt(context, run), *_file(context, sha256), validation):
-        case provider_jobs.Ready() as ready:
-            _create(context, run, trainer, plan, ready)
-        case provider_jobs.Started(job):
-            _started(context, run, job)
-        case provider_jobs.Later(seconds, note):
-            wait(context, run, seconds, note=note)
-        case provider_jobs.CreateRefused(refused):
-            _refused(context, run, trainer, refused)
-        case provider_jobs.Stuck(why):
-            needs_human(context, run, escape(why))
+    provider_jobs.create(job)
 
 
 def follow(context: AppContext, run: Run) -> None:
@@ -87,22 +172,15 @@ def follow(context: AppContext, run: Run) -> None:
         run = replace(run, wish=None)  # the wish stays in the store until it may come true
     known, now = Progress.from_json(run.progress), context.clock()
     is_shown = now - known.shown_at >= shown_every(context)
-    try:
-        job, progress = provider_jobs.poll(
-            trainer,
-            str(run.job_id),
-            known,
-            now,
-            "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
-            is_shown=is_shown,
-        )
-    except Refused as refused:
-        needs_human(context, run, f"{escape(str(refused))} The job may still cost money: look there.")
-        return
-    except TrainerError as trouble:
-        wait_unseen(context, run, trouble)
-        return
-    _take(context, run, job, progress, is_shown)
+    looked = provider_jobs.follow(
+        RunJob(context, run, trainer),
+        str(run.job_id),
+        known,
+        "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
+        is_shown=is_shown,
+    )
+    if looked:
+        _take(context, run, *looked, is_shown)
 
 
 def shown_every(context: AppContext) -> float:
@@ -123,14 +201,14 @@ def overrun(run: Run) -> str | None:
 
 def cancel_before_training(context: AppContext, run: Run) -> None:
     """A run that has no job yet. One whose create is in doubt is looked for first: `follow` then cancels it."""
-    if run.state == "creating" and not _is_surely_absent(context, run):
-        return
     trainer = context.trainers.get(run.provider)
-    file = (
-        provider_jobs.delete_uploads(context, trainer, provider_jobs.uploads_of_run(run), f"run {run.id}")
-        if trainer
-        else ""
-    )
+    if run.state == "creating":
+        if trainer is None:
+            wait_for_key(context, run)
+            return
+        if not provider_jobs.is_surely_absent(RunJob(context, run, trainer)):
+            return
+    file = RunJob(context, run, trainer).delete_uploads() if trainer else ""
     why = f"Cancelled by <@{run.cancel_asked_by}>; nothing was started, nothing is owed.{file}"
     end(context, run, "cancelled", why)
 
@@ -142,127 +220,12 @@ def _no_key(context: AppContext, run: Run) -> None:
         fail(context, run, f"There is no key for {run.provider} any more; nothing was started.")
 
 
-def _hold(
-    context: AppContext, run: Run, trainer: Trainer, note: str | None = None, seconds: float = HOLD_S
-) -> None:
-    """Frozen, or no room in the budget: nothing is created, and a job whose create got lost is still looked for."""
-    match provider_jobs.look_for(trainer, _attempt(context, run)):
-        case provider_jobs.Started(job):
-            _started(context, run, job)
-        case _:
-            wait(context, run, seconds, note=note)
-
-
-def _is_surely_absent(context: AppContext, run: Run) -> bool:
-    """A look for the job of a create in doubt. One that is found is taken over; else it gets time to show."""
-    trainer = context.trainers.get(run.provider)
-    if trainer is None:
-        wait_for_key(context, run)
-        return False
-    match provider_jobs.look_for(trainer, _attempt(context, run)):
-        case provider_jobs.Started(job):
-            _started(context, run, job)
-        case provider_jobs.Later(seconds, note):
-            wait(context, run, seconds, note=note)
-        case None:
-            return True
-    return False
-
-
-def _attempt(context: AppContext, run: Run) -> provider_jobs.Attempt:
-    return provider_jobs.Attempt(
-        run.key, run.state == "creating", context.waits.since(run.state_since), run.tries
-    )
-
-
-def _file(context: AppContext, sha256: str) -> tuple[Path, str]:
-    return context.settings.files / f"{sha256}.jsonl", sha256
-
-
-def _is_entitled(context: AppContext, run: Run, trainer: Trainer) -> bool:
-    """Do its approvals carry it now? Where not, it waits for them anew; a create in doubt is looked for before."""
-    lost = approvals.revalidate(context, run)
-    if lost is None:
-        return True
-    if run.state == "creating" and not _is_surely_absent(context, run):
-        return False
-    match lost:
-        case approvals.LapsedApprovals():
-            approvals.void_approvals(context, run, lost)
-        case data_policy.Forbidden(said):
-            provider_jobs.delete_uploads(context, trainer, provider_jobs.uploads_of_run(run), f"run {run.id}")
-            end(context, run, "cancelled", said)
-        case data_policy.Unsure(said):
-            wait(context, run, HOLD_S, note=said)
-    return False
-
-
 def _stop_elsewhere(context: AppContext, run: Run, why: str) -> None:
     """It would run elsewhere than was approved, or another model. A create in doubt can't be looked for from here."""
     if run.state == "creating":
         needs_human(context, run, f"{why} A job may have been created before that: look there.")
         return
     end(context, run, "cancelled", f"{why} So its approval is void, and nothing was started.")
-
-
-def _create(context: AppContext, run: Run, trainer: Trainer, plan: Plan, ready: provider_jobs.Ready) -> None:
-    if not _is_entitled(context, run, trainer):  # sending the file may have taken minutes
-        if run.state == "approved":
-            provider_jobs.delete_uploads(context, trainer, provider_jobs.uploads_of_run(run), f"run {run.id}")
-        return
-    with context.store.transaction():  # a freeze or a cancel comes before the intent or after it
-        intent = _intend(context, run, ready.file_id) if _may_intend(context, run) else None
-    if intent is None:
-        return
-    match provider_jobs.send(trainer, spec_of(run, plan, ready)):
-        case provider_jobs.Started(job):
-            _started(context, intent, job)
-        case provider_jobs.Later(seconds, note):
-            wait(context, intent, seconds, note=note)
-        case provider_jobs.CreateRefused(refused):
-            _refused(context, intent, trainer, refused)
-
-
-def _may_intend(context: AppContext, run: Run) -> bool:
-    """Sending the file took time: people may have cancelled or frozen since, and the month may be another."""
-    latest = context.store.runs.get(run.id)
-    if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):
-        return False
-    return budgets.refusal_in_a_new_month(context, run) is None
-
-
-def _intend(context: AppContext, run: Run, file_id: str) -> Run | None:
-    """From here on a job may exist. Its money counts in the month in which it is created."""
-    now = context.clock()
-    context.waits.since(now)
-    context.store.runs.reserve_in(run, units.month_of(now))
-    changes = {"tries": run.tries + 1, "state_since": now, "next_at": now, "file_id": file_id}
-    return context.store.runs.move(run, "creating", now=now, **changes)
-
-
-def _started(context: AppContext, run: Run, job: Job) -> None:
-    now = context.clock()
-    with context.store.transaction():
-        moved = context.store.runs.move(
-            run, "training", now=now, job_id=job.id, progress=Progress().to_json()
-        )
-        if moved:
-            context.store.audit.add(
-                at=now, who="finetune", action="started", subject=f"run {run.id}", detail=f"job {job.id}"
-            )
-            notifications.show_progress(context, moved)
-
-
-def _refused(context: AppContext, run: Run, trainer: Trainer, refused: Refused | Changed) -> None:
-    """A certain no: nothing was created. A file sent in vain is taken back."""
-    file = provider_jobs.delete_uploads(context, trainer, provider_jobs.uploads_of_run(run), f"run {run.id}")
-    if isinstance(refused, Refused) and refused.is_closed_to_us:
-        row = context.settings.provider(run.provider)
-        closed = f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
-        way_out = "Your own machine can train instead: choose a target that starts with `local/`."
-        fail(context, run, f"{closed}{file} {way_out}")
-        return
-    fail(context, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
 
 
 def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown: bool) -> None:

@@ -28,13 +28,13 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.evaluation_engine import Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.measurements import egress_refusal
-from bot.services.provider_jobs import MAX_PAUSE_S
+from bot.services.provider_jobs import MAX_PAUSE_S, Attempt, JobFiles, Ready
 from bot.values.evaluations import ArmProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
 from storage.records import Measurement
 from trainers.client import Trainer
-from trainers.errors import Changed, Refused, TrainerError
+from trainers.errors import Changed, Refused
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
 from trainers.types import Job, JobSpec
@@ -66,6 +66,96 @@ class CurveStep:
     def is_stopped(self) -> bool:
         """By a person, or because it costs more than was agreed."""
         return self.measurement.cancel_asked_by is not None or self.progress.is_too_dear
+
+    @property
+    def trainer(self) -> Trainer:
+        return self.context.trainers[self.plan.provider]
+
+    @property
+    def attempt(self) -> Attempt:
+        size = self.size
+        waited_s = self.context.waits.since(size.since)
+        return Attempt(size.key, size.state == "creating", waited_s, size.tries)
+
+    @property
+    def files(self) -> JobFiles:
+        return JobFiles(self.size.sha256)
+
+    def is_agreed(self) -> bool:
+        """Where it isn't any more, the curve ends, or waits for Slack."""
+        match consent_refusal(self):
+            case None:
+                return True
+            case data_policy.Unsure(said):
+                self.delete_uploads()  # no file stays where it may end here
+                self.wait(MAX_PAUSE_S / 8, said)
+            case data_policy.Forbidden(said):
+                file = self.delete_uploads()
+                fail(self, f"{said}{file} No job was started for {pluralize(self.size.rows, 'row')}.")
+        return False
+
+    def intend(self, ready: Ready) -> CurveStep | None:
+        now = self.context.clock()
+        size = self.size.to("creating", now, tries=self.size.tries + 1, file_id=ready.file_id)
+        self.context.waits.since(now)
+        latest = self.context.store.measurements.get(self.measurement.id)
+        is_cancelled = latest is None or latest.cancel_asked_by is not None
+        if is_cancelled or freeze_scope.on_measurement(self.context, self.measurement):
+            return None
+        return save_step(self.with_size(size).noted(None))
+
+    def spec(self, ready: Ready) -> JobSpec:
+        return JobSpec(
+            key=self.size.key,
+            model=self.plan.base_model,
+            training_file=ready.file_id,
+            hyperparameters=dict(self.planned.hyperparameters),
+            seed=self.plan.seed,
+            suffix=f"{ascii_name(self.plan.dataset)}-{self.size.rows}",
+            metadata={"measurement": self.owner},
+        )
+
+    def started(self, job: Job) -> None:
+        now, store = self.context.clock(), self.context.store
+        subject, detail = f"measurement {self.measurement.id}", f"job {job.id} on {self.size.rows} rows"
+        with store.transaction():
+            if save_step(self.with_size(self.size.to("training", now, job_id=job.id)).noted(None)):
+                store.audit.add(at=now, who="finetune", action="started", subject=subject, detail=detail)
+
+    def wait(self, seconds: float, note: str | None = None) -> None:
+        """A stopped curve is not kept waiting for good for a provider that can't be looked at."""
+        is_given_up = self.is_stopped and self.size.state == "creating"
+        if note and is_given_up and self.context.clock() - self.size.since > GIVE_UP_UNSEEN_S:
+            self.stuck(note)
+        else:
+            save_step(self.noted(note), seconds=seconds)
+
+    def refused(self, refused: Refused | Changed) -> None:
+        file = self.delete_uploads()
+        where = f"Training on {pluralize(self.size.rows, 'row')} was refused: {escape(str(refused))}"
+        fail(self, f"{where}{file} No job was started for it.")
+
+    def stuck(self, why: str) -> None:
+        """Money may be owed for the size at work, and only a later look can tell: looked again until one does, until a
+        person gives it up, or for a day. What nobody could tell by then counts as spent, as much as the size could
+        cost."""
+        now, most = self.context.clock(), max(self.size.spent_micros, self.planned.most_micros)
+        since = self.size.doubted_since or now
+        if self.is_stopped or now - since > DOUBT_S:
+            _give_up(
+                self.with_size(replace(self.size, spent_micros=most)),
+                f"{escape(why)} Whether a job ran there stayed in doubt: the most that it could cost counts as spent.",
+            )
+            return
+        note = (
+            f"{why} Looking again every ten minutes, for a day. Cancel gives it up; where nobody can tell by then, "
+            f"{usd_micros(most)} count as spent, the most that it could cost."
+        )
+        save_step(self.with_size(replace(self.size, doubted_since=since)).noted(note), seconds=DOUBT_LOOK_S)
+
+    def delete_uploads(self) -> str:
+        """What became of its file there, as a sentence after a space."""
+        return provider_jobs.delete_uploads(self.context, self.trainer, self.files.hashes, self.owner)
 
     def with_size(self, size: SizeProgress) -> CurveStep:
         return replace(self, size=size, progress=self.progress.with_size(size))
@@ -117,24 +207,6 @@ def _give_up(step: CurveStep, said: str) -> None:
         return
     spent = step.progress.spent_micros
     measurements.cancel(step.context, step.measurement, spent_micros=spent, said=said)
-
-
-def wait_in_doubt(step: CurveStep, why: str) -> None:
-    """Money may be owed for the size at work, and only a later look can tell: looked again until one does, until a
-    person gives it up, or for a day. What nobody could tell by then counts as spent, as much as the size could cost.
-
-    `why` is a sentence, unescaped."""
-    now, most = step.context.clock(), max(step.size.spent_micros, step.planned.most_micros)
-    since = step.size.doubted_since or now
-    if step.is_stopped or now - since > DOUBT_S:
-        said = f"{escape(why)} Whether a job ran there stayed in doubt: the most that it could cost counts as spent."
-        _give_up(step.with_size(replace(step.size, spent_micros=most)), said)
-        return
-    note = (
-        f"{why} Looking again every ten minutes, for a day. Cancel gives it up; where nobody can tell by then, "
-        f"{usd_micros(most)} count as spent, the most that it could cost."
-    )
-    save_step(step.with_size(replace(step.size, doubted_since=since)).noted(note), seconds=DOUBT_LOOK_S)
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
@@ -207,25 +279,28 @@ def evaluate(step: CurveStep) -> None:
 
 def advance(step: CurveStep) -> None:
     """One step of the size at work."""
-    trainer = step.context.trainers.get(step.plan.provider)
-    if trainer is None:
+    if step.plan.provider not in step.context.trainers:
         _wait_for_key(step)
         return
     match step.size.state:
         case "waiting" if step.is_stopped:
             stop(step)
         case "waiting" | "creating" if other := plans.destination_change(step.context, step.plan):
-            _stop_elsewhere(step, trainer, other)
+            _stop_elsewhere(step, other)
         case "creating" if step.is_stopped:
-            _look_for(step, trainer)
+            # a job that is found is cancelled by the next step
+            if provider_jobs.is_surely_absent(step):
+                stop(step)
         case "evaluating" if step.is_stopped:
             evaluate(step)
         case "waiting" | "creating" if freeze_scope.on_measurement(step.context, step.measurement):
-            _hold(step, trainer)
-        case "waiting" | "creating":
-            _create(step, trainer)
+            provider_jobs.hold(step, HOLD_S)
+        case "waiting" if not step.is_agreed():
+            pass
+        case "waiting" | "creating":  # a job that may be there is looked for before the yes to it
+            provider_jobs.create(step)
         case "training":
-            _follow(step, trainer)
+            _follow(step)
         case "evaluating" if freeze_scope.on_measurement(step.context, step.measurement):
             step.context.askers.drop(step.owner)  # answers under way are kept when they come
             save_step(step, seconds=HOLD_S)
@@ -235,147 +310,31 @@ def advance(step: CurveStep) -> None:
             pass
 
 
-def _stop_elsewhere(step: CurveStep, trainer: Trainer, why: str) -> None:
+def _stop_elsewhere(step: CurveStep, why: str) -> None:
     """It would train elsewhere than was agreed, or another model. A create in doubt can't be looked for from here."""
     if step.size.state == "creating":
-        wait_in_doubt(step, f"{why} A job may have been created before that: look there.")
+        step.stuck(f"{why} A job may have been created before that: look there.")
         return
-    file = provider_jobs.delete_uploads(step.context, trainer, {step.size.sha256}, step.owner)
+    file = step.delete_uploads()
     fail(step, f"{why}{file} No job was started for {pluralize(step.size.rows, 'row')}. Ask for a new curve.")
 
 
-def _hold(step: CurveStep, trainer: Trainer) -> None:
-    """Frozen: nothing is created, and a job whose create got lost is still looked for."""
-    match provider_jobs.look_for(trainer, _attempt(step)):
-        case provider_jobs.Started(job):
-            _started(step, job)
-        case _:
-            save_step(step.noted(None), seconds=HOLD_S)
+def _follow(step: CurveStep) -> None:
+    size, wish = step.size, "cancel" if step.is_stopped else None
+    looked = provider_jobs.follow(step, str(size.job_id), size.training, wish)  # type: ignore[arg-type]
+    if looked:
+        job, training = looked
+        seen = replace(size, training=training, spent_micros=step.spent(training), doubted_since=None)
+        _take(step.with_size(seen).noted(training.note), job)
 
 
-def _create(step: CurveStep, trainer: Trainer) -> None:
-    is_in_doubt = step.size.state == "creating"  # a job that may be there is looked for first
-    if not is_in_doubt and not _is_agreed(step, trainer):
-        return
-    sha256 = step.size.sha256
-    path = step.context.settings.files / f"{sha256}.jsonl"
-    provider_jobs.record_uploads(step.context, step.plan.provider, {sha256})
-    match provider_jobs.prepare(trainer, _attempt(step), path, sha256):
-        case provider_jobs.Ready(file_id):
-            if _is_agreed(step, trainer):  # sending the file may have taken long
-                _send(step, trainer, file_id)
-        case provider_jobs.Started(job):
-            _started(step, job)
-        case provider_jobs.Later(seconds, note):
-            save_step(step.noted(note), seconds=seconds)
-        case provider_jobs.CreateRefused(refused):
-            _refused(step, trainer, refused)
-        case provider_jobs.Stuck(why):
-            wait_in_doubt(step, why)
-
-
-def _is_agreed(step: CurveStep, trainer: Trainer) -> bool:
-    """Where it isn't any more, the curve ends, or waits for Slack."""
-    match consent_refusal(step):
-        case None:
-            return True
-        case data_policy.Unsure(said):
-            provider_jobs.delete_uploads(
-                step.context, trainer, {step.size.sha256}, step.owner
-            )  # no file stays where it may end here
-            save_step(step.noted(said), seconds=MAX_PAUSE_S / 8)
-        case data_policy.Forbidden(said):
-            file = provider_jobs.delete_uploads(step.context, trainer, {step.size.sha256}, step.owner)
-            fail(step, f"{said}{file} No job was started for {pluralize(step.size.rows, 'row')}.")
-    return False
-
-
-def _send(step: CurveStep, trainer: Trainer, file_id: str) -> None:
-    now = step.context.clock()
-    size = step.size.to("creating", now, tries=step.size.tries + 1, file_id=file_id)
-    step.context.waits.since(now)
-    with step.context.store.transaction():  # a freeze or a cancel comes before the intent or after it
-        latest = step.context.store.measurements.get(step.measurement.id)
-        is_cancelled = latest is None or latest.cancel_asked_by is not None
-        is_held = is_cancelled or freeze_scope.on_measurement(step.context, step.measurement)
-        intent = None if is_held else save_step(step.with_size(size).noted(None))
-    if intent is None:
-        return
-    match provider_jobs.send(trainer, _spec(intent, file_id)):
-        case provider_jobs.Started(job):
-            _started(intent, job)
-        case provider_jobs.Later(seconds, note):
-            save_step(intent.noted(note), seconds=seconds)
-        case provider_jobs.CreateRefused(refused):
-            _refused(intent, trainer, refused)
-
-
-def _spec(step: CurveStep, file_id: str) -> JobSpec:
-    return JobSpec(
-        key=step.size.key,
-        model=step.plan.base_model,
-        training_file=file_id,
-        hyperparameters=dict(step.planned.hyperparameters),
-        seed=step.plan.seed,
-        suffix=f"{ascii_name(step.plan.dataset)}-{step.size.rows}",
-        metadata={"measurement": step.owner},
-    )
-
-
-def _started(step: CurveStep, job: Job) -> None:
-    now, store = step.context.clock(), step.context.store
-    subject, detail = f"measurement {step.measurement.id}", f"job {job.id} on {step.size.rows} rows"
-    with store.transaction():
-        if save_step(step.with_size(step.size.to("training", now, job_id=job.id)).noted(None)):
-            store.audit.add(at=now, who="finetune", action="started", subject=subject, detail=detail)
-
-
-def _look_for(step: CurveStep, trainer: Trainer) -> None:
-    """Stopped while a create was in doubt: a job that is found is cancelled by the next step."""
-    match provider_jobs.look_for(trainer, _attempt(step)):
-        case provider_jobs.Started(job):
-            _started(step, job)
-        case provider_jobs.Later(_, note) if (
-            note and step.context.clock() - step.size.since > GIVE_UP_UNSEEN_S
-        ):
-            wait_in_doubt(step, note)
-        case provider_jobs.Later(seconds, note):
-            save_step(step.noted(note), seconds=seconds)
-        case None:
-            stop(step)
-
-
-def _attempt(step: CurveStep) -> provider_jobs.Attempt:
-    size = step.size
-    return provider_jobs.Attempt(
-        size.key, size.state == "creating", step.context.waits.since(size.since), size.tries
-    )
-
-
-def _follow(step: CurveStep, trainer: Trainer) -> None:
-    size, now = step.size, step.context.clock()
-    try:
-        job, training = provider_jobs.poll(
-            trainer, str(size.job_id), size.training, now, "cancel" if step.is_stopped else None
-        )
-    except Refused as refused:
-        wait_in_doubt(step, f"{refused} The job may still cost money: look there.")
-        return
-    except TrainerError as trouble:
-        save_step(step.noted(f"{trouble} The job itself goes on; asking again."), seconds=MAX_PAUSE_S / 8)
-        return
-    seen = replace(size, training=training, spent_micros=step.spent(training), doubted_since=None)
-    known = step.with_size(seen)
-    _take(known.noted(training.note), job, trainer)
-
-
-def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
+def _take(step: CurveStep, job: Job) -> None:
     """A model of a curve is only measured, so its file is deleted as soon as its job is through."""
     if not job.is_final:
         now = step.context.clock()
         save_step(step, seconds=provider_jobs.next_look(now, step.size.since) - now)
         return
-    provider_jobs.delete_uploads(step.context, trainer, {step.size.sha256}, step.owner)
+    step.delete_uploads()
     trained = f"Training on {pluralize(step.size.rows, 'row')}"
     if job.status == "succeeded" and job.fine_tuned_model:
         save_step(
@@ -389,13 +348,6 @@ def _take(step: CurveStep, job: Job, trainer: Trainer) -> None:
         stop(step)
     else:
         fail(step, f"{trained} was cancelled on the trainer's side.")
-
-
-def _refused(step: CurveStep, trainer: Trainer, refused: Refused | Changed) -> None:
-    """A certain no: nothing was created."""
-    file = provider_jobs.delete_uploads(step.context, trainer, {step.size.sha256}, step.owner)
-    where = f"Training on {pluralize(step.size.rows, 'row')} was refused: {escape(str(refused))}"
-    fail(step, f"{where}{file} No job was started for it.")
 
 
 def _wait_for_key(step: CurveStep) -> None:

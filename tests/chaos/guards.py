@@ -60,9 +60,8 @@ GUARDS = (
     Guard(
         "look before create",
         JOBS,
-        "        if found:\n            return Started(_adopted(trainer, attempt.key, found))\n"
-        "        if not _may_create",
-        "        if not _may_create",
+        "        job = _find(trainer, attempt.key)\n        if job is None and may_create",
+        "        job = None\n        if job is None and may_create",
         f"{PROVIDER}::test_a_job_whose_answer_got_lost_is_adopted",
     ),
     Guard(
@@ -82,8 +81,8 @@ GUARDS = (
     Guard(
         "intent before create",
         TRAINING,
-        '    return context.store.runs.move(run, "creating", now=now, **changes)',
-        "    return run",
+        '        intent = context.store.runs.move(run, "creating", now=now, **changes)',
+        "        intent = run",
         "tests/bot/test_story_restarts.py::test_a_stop_while_a_create_is_in_doubt_makes_no_second_job",
     ),
     Guard(
@@ -110,8 +109,8 @@ GUARDS = (
     Guard(
         "a person after five unclear creates",
         JOBS,
-        "        if attempt.tries >= MAX_CREATES:",
-        "        if False:",
+        "and attempt.tries < MAX_CREATES:",
+        "and True:",
         f"{PROVIDER}::test_creates_without_a_clear_answer_end_at_a_person_with_the_money_kept",
     ),
     Guard(
@@ -230,15 +229,16 @@ GUARDS = (
     Guard(
         "approvals are counted anew before the create",
         TRAINING,
-        "    lost = approvals.revalidate(context, run)",
-        "    lost = None",
+        "        lost = approvals.revalidate(context, run)",
+        "        lost = None",
         f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
         "a curve's yes is counted anew before each create",
         "bot/services/tuned_learning_curves.py",
-        "        case data_policy.Forbidden(said):",
-        "        case data_policy.Forbidden(_):\n            return True\n        case data_policy.Forbidden(said):",
+        "            case data_policy.Forbidden(said):",
+        "            case data_policy.Forbidden(_):\n                return True\n"
+        "            case data_policy.Forbidden(said):",
         f"{CURVES}::test_a_size_is_not_trained_once_who_agreed_may_no_more",
     ),
     Guard(
@@ -308,8 +308,8 @@ GUARDS = (
     Guard(
         "the approved maximum",
         TRAINING,
-        '            "cancel" if run.cancel_asked_by or overrun(run) else run.wish,',
-        '            "cancel" if run.cancel_asked_by else run.wish,',
+        '        "cancel" if run.cancel_asked_by or overrun(run) else run.wish,',
+        '        "cancel" if run.cancel_asked_by else run.wish,',
         "tests/bot/test_story_overrun.py::test_a_job_past_its_maximum_is_cancelled_said_and_settled",
     ),
     Guard(
@@ -323,22 +323,22 @@ GUARDS = (
     Guard(
         "freeze",
         TRAINING,
-        "    if freeze_scope.on_run(context, run):\n        _hold(",
-        "    if False:\n        _hold(",
+        "    if freeze_scope.on_run(context, run):\n        provider_jobs.hold(",
+        "    if False:\n        provider_jobs.hold(",
         f"{HERE}::test_in_a_freeze_no_file_leaves_for_the_provider",
     ),
     Guard(
         "freeze in the intent's transaction",
         TRAINING,
-        "    if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
-        "    if latest is None or latest.cancel_asked_by:",
+        "        if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
+        "        if latest is None or latest.cancel_asked_by:",
         f"{FREEZE}::test_a_freeze_between_the_look_and_the_intent_is_in_time",
     ),
     Guard(
         "cancel in the intent's transaction",
         TRAINING,
-        "    if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
-        "    if latest is None or freeze_scope.on_run(context, run):",
+        "        if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):",
+        "        if latest is None or freeze_scope.on_run(context, run):",
         f"{BOUND}::test_a_cancel_while_the_file_is_sent_leaves_no_job",
     ),
     Guard(
