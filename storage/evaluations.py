@@ -97,9 +97,6 @@ class Measurements:
         )
 
 
-# What models answered to which prompt, so that the same question is paid once.
-
-
 REPLY_COLUMNS = "key, model, text, prompt_tokens, completion_tokens, seconds, at"
 KEYS_PER_QUERY = 500  # SQLite takes 999 parameters in its older builds
 
@@ -114,6 +111,8 @@ class AnswerTotals:
 
 
 class AnswerCache:
+    """What models answered to which prompt, so that the same question is paid once."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 
@@ -165,10 +164,9 @@ class AnswerCache:
         return AnswerTotals(**row)
 
 
-# Which of two answers people find better, one verdict a person and row. Added, never changed.
-
-
 class Preferences:
+    """Which of two answers people find better, one verdict a person and row. Added, never changed."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 

@@ -81,12 +81,6 @@ class Inbox:
         self._db.change("UPDATE deliveries SET body = NULL WHERE id = ? AND body IS NOT NULL", (delivery,))
 
 
-# Messages on their way to Slack: written with the fact that they tell, sent later, each once.
-#
-# A card is a message that is edited in place. Only its newest edit matters, so an edit that waits is
-# replaced by the next one, and an edit of a card not yet posted replaces the waiting post's body.
-
-
 PATIENT_TRIES = 3
 """So often a lane waits for a message that fails, which keeps the order through a hiccup of Slack's."""
 RETRY_S = 300.0
@@ -97,6 +91,11 @@ LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
 
 
 class Outbox:
+    """Messages on their way to Slack: written with the fact that they tell, sent later, each once.
+
+    A card is a message that is edited in place. Only its newest words matter: those that still wait give way to the
+    next ones, in an edit and in a first post alike."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 

@@ -47,10 +47,6 @@ def actual_micros(
     return to_micros(trained + sum(asked, Decimal(0)))
 
 
-# Seconds that a job had on its machine while nobody watched it, by the states that the trainer's events
-# tell. Pure.
-
-
 def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float:
     """`events` newest first, `are_all` from the first one on. Of a job that has ended and doesn't say when it began
     all its time counts: more rather than less. One that was stopped before it began had none."""
@@ -96,11 +92,6 @@ def _paused(events: Sequence[Event], start: float, end: float, *, was_paused: bo
         elif event.tells("paused") and since is None and event.created_at >= start:
             since = at
     return seconds if since is None else seconds + end - since
-
-
-# What a measurement may cost and has cost, in micro-dollars. Pure.
-#
-# Own machines charge nothing for a request: their hours are counted where they train.
 
 
 class ArmQuestions(Protocol):
@@ -170,10 +161,6 @@ def _most(price: PriceRow, asked: ArmQuestions, counted: set[str], max_tokens: i
 
 def _usd(price: PriceRow, sent: int, said: int) -> Decimal:
     return ((price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * said) / MILLION
-
-
-# What copies in a dataset cost: tokens an epoch, and dollars where a trainer by the token is at hand.
-# Pure.
 
 
 @dataclass(frozen=True)

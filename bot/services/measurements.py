@@ -1,4 +1,5 @@
-"""What evaluations and learning curves share: cards, end, cancelling, and what people ask about them."""
+"""What evaluations and learning curves share: the yes to their cost, their cards, their end, cancelling, and what
+people ask about them."""
 
 from __future__ import annotations
 
@@ -48,10 +49,6 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
     return judge_agreement_rules.summarize_labels(
         labels, better, dict(enumerate(pair.choices)) if pair else {}
     )
-
-
-# What ladders and curves share: their cards, their end, a person's wish to cancel, what people ask about
-# them.
 
 
 FAULTS = 3

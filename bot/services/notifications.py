@@ -1,5 +1,7 @@
-"""What a run tells the channel: drafts for the outbox, written in the transaction of what they tell. Start,
-end and failure are messages; between them one card is edited."""
+"""What a run tells the channel: drafts for the outbox, written in the transaction of what they tell.
+
+An edit notifies nobody, so the start, the end and a failure are messages of their own; between them one card is edited
+in place."""
 
 from __future__ import annotations
 
@@ -24,6 +26,11 @@ from storage.jobs import InterventionDecision
 from storage.records import OPEN_RUN_STATES, Draft, Run
 from trainers.pricing import PriceList
 
+NEWEST_RUNS = 100  # a bound to what is read before somebody gets an answer
+
+EndState = Literal["failed", "cancelled"]
+ClosedState = Literal["expired", "cancelled"]
+
 
 def tell_person(context: AppContext, delivery: str, person: str, channel: str, message: Message) -> None:
     """`channel` '': where it came from is not known, so it goes to them directly."""
@@ -37,14 +44,8 @@ def tell_person(context: AppContext, delivery: str, person: str, channel: str, m
     context.store.outbox.put(draft, now=context.clock())
 
 
-# How good our estimates have been, over the newest runs that ended with a result.
-
-
-NEWEST_RUNS = 100  # a bound to what is read before somebody gets an answer
-
-
 def running_errors(context: AppContext, ended: Run | None = None) -> tuple[RunningError, ...]:
-    """`ended`: a run that has its result and is not written down as done yet."""
+    """How good our estimates have been. `ended`: a run that has its result and is not written down as done yet."""
     done = context.store.runs.done(limit=NEWEST_RUNS)
     runs = done if ended is None else [ended, *done[: NEWEST_RUNS - 1]]
     return running_error(pair for run in runs for pair in _actuals(run))
@@ -75,16 +76,6 @@ def _actuals(run: Run) -> tuple[Actual, ...]:
     if run.result is None:
         return ()
     return actuals_of(run, plan_from_json(run.plan), RunResult.from_json(run.result))
-
-
-# What a run tells the channel: drafts for the outbox, written in the transaction of what they tell.
-#
-# An edit notifies nobody, so the start, the end and a failure are messages of their own; between them one
-# card is edited in place.
-
-
-EndState = Literal["failed", "cancelled"]
-ClosedState = Literal["expired", "cancelled"]
 
 
 def post_plan(context: AppContext, run: Run, message: Message) -> None:

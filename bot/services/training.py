@@ -32,7 +32,11 @@ from trainers.money import usd_micros
 from trainers.types import Job, JobSpec
 
 NO_ROOM_S = 60.0
-
+ALONE = 3  # so few jobs at one provider are asked for by themselves
+MANY = 300
+PAGES = 10  # of a hundred each
+CLOCKS_DIFFER_S = 3600.0
+RUNS_A_WRITE = 50  # so that the write lock is never held for long
 SECONDS_A_CARD = 2.0  # thirty edits a minute for all cards of runs that train
 
 log = logging.getLogger(__name__)
@@ -320,22 +324,11 @@ def _trained(context: AppContext, run: Run, job: Job, progress: Progress) -> Non
             notifications.show_progress(context, moved)
 
 
-# Many jobs at one provider: a page of its list says of a hundred which of them need a look of their own.
-#
-# A thousand open jobs are seen at least every 20 s and cost a dozen calls a tick. `training.follow` is
-# the look of its own: at a job that ended or moved, that costs too much, that the list doesn't show, or
-# whose card is to be shown again.
-
-
-ALONE = 3  # so few are asked for by themselves
-MANY = 300
-PAGES = 10  # of a hundred each
-CLOCKS_DIFFER_S = 3600.0
-RUNS_A_WRITE = 50  # so that the write lock is never held for long
-
-
 def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
-    """Those that need a look of their own now, of these runs, which train at one provider; the others are put off."""
+    """Those of these runs, which train at one provider, that need a look of their own now; the others are put off.
+
+    A page of its list tells of a hundred which have ended or moved, cost too much, or are to be shown again: so a
+    thousand open jobs are seen at least every 20 s and cost a dozen calls a tick."""
     trainer = context.trainers.get(runs[0].provider) if runs else None
     if trainer is None or len(runs) <= ALONE:
         return runs

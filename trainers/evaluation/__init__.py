@@ -32,14 +32,6 @@ from trainers.evaluation.statistics import (
     wilson_of_share,
 )
 
-# How good are answers, and is one arm better than another? Pure statistics; no model is asked, nothing
-# drawn.
-#
-# shares.py one arm: intervals, may "at least 85%" be claimed pairs.py two arms, right or wrong: McNemar,
-# Newcombe, power, Holm labels.py answers that are labels: confusion, F1 resampling.py shares and macro
-# F1: the bootstrap; not worse than
-
-
 __all__ = [
     "OTHER",
     "Comparison",
@@ -68,7 +60,3 @@ __all__ = [
     "wilson",
     "wilson_of_share",
 ]
-
-
-# Measures alternatives on one frozen holdout: rungs 0 to 3 of the ladder, and whether more data is worth
-# it.

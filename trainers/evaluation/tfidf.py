@@ -308,12 +308,6 @@ def _spanned(rows: Any, seed: int) -> Scores:
     return spanned
 
 
-# Finds what is most like a question: labelled examples, or passages of documents. TF-IDF and cosine, no
-# service.
-#
-# For worker processes and the terminal: scikit-learn is imported at use.
-
-
 WORDS_A_PASSAGE = 120
 _AT_ONCE = 5_000_000  # similarities held at a time: 40 MB
 _PARAGRAPHS = re.compile(r"\n\s*\n")
