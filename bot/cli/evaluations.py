@@ -99,21 +99,26 @@ def _measured(
         refusal = _too_dear(session, plan, keys, rows, say)
         if refusal:
             return refusal
-        asked = {arm: one.keys for arm, one in keys.items() if arm.model}
-        evaluation = Evaluation(OWNER, asked, partial(evaluation_worker.read_questions, questions, plan))
+        model_keys = {arm: one.keys for arm, one in keys.items() if arm.model}
+        evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
         arms = until_answered(session, evaluation, say)
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
         replies = _replies(session, plan, evaluation, arms, rows)
         heard = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
-    found = judge_worker.conclude(plan, replies, heard, rows.files, questions, time.time())
+    conclusion = judge_worker.conclude(plan, replies, heard, rows.files, questions, time.time())
     estimated = make_estimate(
-        settings, plan.dataset, rows.report, Question(), _today(), Evidence(bar=plan.bar, ladder=found.ladder)
+        settings,
+        plan.dataset,
+        rows.report,
+        Question(),
+        _today(),
+        Evidence(bar=plan.bar, ladder=conclusion.ladder),
     )
     if isinstance(estimated, Refusal):
         return estimated
-    return EvaluationResult(plan, found.ladder, estimated, arms, found.judge)
+    return EvaluationResult(plan, conclusion.ladder, estimated, arms, conclusion.judge)
 
 
 def learning_curve(rows: EvaluationRows, name: str, predict: tuple[int, ...]) -> Curve | Refusal:
@@ -179,7 +184,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
 
 
 def _must_stay(
-    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, asked: Sequence[Candidate]
+    session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[Candidate]
 ) -> Refusal | None:
     """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
     report = rows.report
@@ -187,7 +192,7 @@ def _must_stay(
     codes = {finding.code for finding in report.findings}.union(
         *(scan_file(part, presidio=False).codes for part in parts)
     )
-    vendors = [one.row.title for one in asked if needs_waiver(codes, stays_here=one.row.stays_here)]
+    vendors = [model.row.title for model in models if needs_waiver(codes, stays_here=model.row.stays_here)]
     if not vendors:
         return None
     if wanted.waive is None:
@@ -308,8 +313,8 @@ def _ask_judge(
 
 def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:
     """What those can cost that have no answer yet."""
-    known = session.store.replies.answered(questions.priced.keys)
-    return judge_worker.max_micros(plan, questions.priced, known)
+    answered = session.store.replies.answered(questions.priced.keys)
+    return judge_worker.max_micros(plan, questions.priced, answered)
 
 
 def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:

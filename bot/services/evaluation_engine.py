@@ -88,16 +88,16 @@ def count(
     """One candidate as it is now: what was answered, what was declined, and whether it can go on at all."""
     if arm.failed is not None:
         return arm
-    ours = [one for one in declined if one.model == arm.arm.model]
-    refused = {one.key for one in ours if not one.of_model} & set(keys)
+    ours = [refusal for refusal in declined if refusal.model == arm.arm.model]
+    refused = {refusal.key for refusal in ours if not refusal.of_model} & set(keys)
     silent = tuple(key for key in dict.fromkeys((*arm.declined, *sorted(refused))) if key not in answered)
     there = sum(key in answered for key in keys)
-    failed = next((one.why for one in ours if one.of_model), None)
+    failed = next((refusal.why for refusal in ours if refusal.of_model), None)
     if there and set(keys) - set(silent) <= answered:
         failed = None  # all that it was to say is there, whatever became of the model since
     if failed is None and silent and not there and len(silent) >= min(SURELY_DECLINED, len(set(keys))):
-        failed = next((one.why for one in ours), "It declined every question.")
-    why = arm.why_declined or next((one.why for one in ours if one.key in silent), None)
+        failed = next((refusal.why for refusal in ours), "It declined every question.")
+    why = arm.why_declined or next((refusal.why for refusal in ours if refusal.key in silent), None)
     return replace(arm, answered=there, declined=silent, failed=failed, why_declined=why)
 
 
@@ -127,8 +127,8 @@ def replies(
 ) -> dict[Candidate, list[Reply]]:
     """Of the candidates that have not failed. A question that was declined counts as an empty answer."""
     measured = [arm.arm for arm in arms if arm.failed is None]
-    found = context.store.replies.found([key for candidate in measured for key in keys[candidate]])
-    return {candidate: [_reply(found.get(key)) for key in keys[candidate]] for candidate in measured}
+    cached = context.store.replies.found([key for candidate in measured for key in keys[candidate]])
+    return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
 
 
 def totals(context: Asking, evaluation: Evaluation, since: float) -> Mapping[Candidate, AnswerTotals]:

@@ -55,9 +55,9 @@ def spent(
         return 0
     micros = evaluation_engine.spent(context, plan.price_of, evaluation_worker.only_keys(keys), since)
     answered = context.store.replies.answered(sorted(under_way))
-    known = frozenset(key for arm in keys.values() for key in arm.keys) - (under_way - answered)
+    settled = frozenset(key for arm in keys.values() for key in arm.keys) - (under_way - answered)
     micros += max_evaluation_micros(
-        plan.price_of, keys, known, evaluation_worker.max_tokens(plan.labels), plan.thinking
+        plan.price_of, keys, settled, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
     for questions in _judge_questions(context, measurement, plan):
         judge = judge_worker.candidate_of(plan)

@@ -63,11 +63,11 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     team's documents, never from the holdout. The same plan gives the same questions."""
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     passages = [passage for sha256 in plan.documents for passage in passages_in(files / sha256)]
-    asked = {arm: _prompts(arm, plan, train, holdout, passages, seed) for arm in plan.arms if arm.model}
+    messages = {arm: _prompts(arm, plan, train, holdout, passages, seed) for arm in plan.arms if arm.model}
     folder.mkdir(parents=True, exist_ok=True)
-    write_prompts(folder / PROMPTS, _with_keys(plan, asked))
-    keys = {arm: _keys(arm, plan, asked.get(arm), len(holdout), seed) for arm in plan.arms}
-    lines = [{"arm": asdict(arm), "keys": one.keys, "tokens": one.tokens} for arm, one in keys.items()]
+    write_prompts(folder / PROMPTS, _with_keys(plan, messages))
+    keys = {arm: _keys(arm, plan, messages.get(arm), len(holdout), seed) for arm in plan.arms}
+    lines = [{"arm": asdict(arm), "keys": asked.keys, "tokens": asked.tokens} for arm, asked in keys.items()]
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
     return keys
 
@@ -96,15 +96,15 @@ def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> li
 
 def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
     """Of those that `write_prompts` wrote; `longest` is the most tokens of an answer, less what is thought."""
-    found = []
+    questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
             key, model, messages = json.loads(line)
             if key in wanted:
-                said = tuple(Message(role, content) for role, content in messages)
+                prompt = tuple(Message(role, content) for role, content in messages)
                 cap = longest + plan.room(model)
-                found.append(Question(key, model, model.split("/", 1)[1], said, cap))
-    return found
+                questions.append(Question(key, model, model.split("/", 1)[1], prompt, cap))
+    return questions
 
 
 def max_tokens(labels: Sequence[str]) -> int:
@@ -150,7 +150,7 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
     from bot.charts import curves as drawing
     from trainers.evaluation.learning_curves import classical_curve
 
-    found = classical_curve(
+    curve = classical_curve(
         examples(files, plan.train_sha256),
         examples(files, plan.holdout_sha256),
         seed,
@@ -160,7 +160,7 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
         holdout_sha256=plan.holdout_sha256,
     )
     folder.mkdir(parents=True, exist_ok=True)
-    return JudgedCurve(found, drawing.draw_learning_curve(found, folder / "curve.png"))
+    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
 
 
 def count_passages(path: Path) -> int | Refusal:
@@ -179,7 +179,10 @@ def count_passages(path: Path) -> int | Refusal:
 def passages_in(path: Path) -> tuple[str, ...]:
     """A document's passages. UnicodeDecodeError where it is no text."""
     text = path.read_bytes().decode("utf-8-sig")
-    clean = (one if one.isprintable() or one == "\n" else " " if one.isspace() else "" for one in text)
+    clean = (
+        character if character.isprintable() or character == "\n" else " " if character.isspace() else ""
+        for character in text
+    )
     return tfidf.passages_of("".join(clean))
 
 
@@ -233,36 +236,40 @@ def _shown(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> Sequenc
 
 
 def _keys(
-    arm: Candidate, plan: LadderPlan, asked: Sequence[tuple[Message, ...]] | None, rows: int, seed: int
+    arm: Candidate, plan: LadderPlan, messages: Sequence[tuple[Message, ...]] | None, rows: int, seed: int
 ) -> ArmKeys:
-    if asked is None or arm.model is None:
+    if messages is None or arm.model is None:
         return ArmKeys(tuple(_classical_key(plan, row, seed) for row in range(rows)), (0,) * rows)
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
-    tokens = tuple(int(count * more) + 1 for count in count_prompts(asked, encoding))
+    tokens = tuple(int(count * more) + 1 for count in count_prompts(messages, encoding))
     cap = max_tokens(plan.labels) + plan.room(arm.model)
-    return ArmKeys(tuple(key_of(arm.model, one, cap) for one in asked), tokens)
+    return ArmKeys(tuple(key_of(arm.model, prompt, cap) for prompt in messages), tokens)
 
 
 def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:
-    said = json.dumps(["classical", plan.train_sha256, plan.holdout_sha256, row, seed])
-    return hashlib.sha256(said.encode()).hexdigest()
+    text = json.dumps(["classical", plan.train_sha256, plan.holdout_sha256, row, seed])
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _with_keys(
-    plan: LadderPlan, asked: Mapping[Candidate, Sequence[tuple[Message, ...]]]
+    plan: LadderPlan, messages_of: Mapping[Candidate, Sequence[tuple[Message, ...]]]
 ) -> Iterable[tuple[str, str, tuple[Message, ...]]]:
-    for arm, messages in asked.items():
+    for arm, messages in messages_of.items():
         model = str(arm.model)
         cap = max_tokens(plan.labels) + plan.room(model)
-        for one in messages:
-            yield key_of(model, one, cap), model, one
+        for prompt in messages:
+            yield key_of(model, prompt, cap), model, prompt
 
 
-def write_prompts(path: Path, asked: Iterable[tuple[str, str, tuple[Message, ...]]]) -> None:
+def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...]]]) -> None:
     """Each with the key of its answer and its model, 'provider/model'."""
     replace_lines(
-        path, (json.dumps([key, model, [[m.role, m.content] for m in one]]) for key, model, one in asked)
+        path,
+        (
+            json.dumps([key, model, [[m.role, m.content] for m in messages]])
+            for key, model, messages in questions
+        ),
     )
 
 
@@ -465,9 +472,9 @@ def judge_tuned_curve(
 
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     largest = [as_label(text, plan.labels) for text in texts[-1]]
-    found = curve_of(
+    curve = curve_of(
         plan.arm,
-        [_point(plan, size.rows, said, holdout) for size, said in zip(plan.sizes, texts, strict=True)],
+        [_point(plan, size.rows, theirs, holdout) for size, theirs in zip(plan.sizes, texts, strict=True)],
         plan.predict,
         rows=len(train),
         held=len(holdout),
@@ -489,10 +496,10 @@ def judge_tuned_curve(
             holdout_sha256=plan.holdout_sha256,
         )
     folder.mkdir(parents=True, exist_ok=True)
-    return JudgedTunedCurve(found, beside, drawing.draw_learning_curve(found, folder / "curve.png", beside))
+    return JudgedTunedCurve(curve, beside, drawing.draw_learning_curve(curve, folder / "curve.png", beside))
 
 
-def _point(plan: TunedCurvePlan, rows: int, said: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:
-    right = [is_label(row.answer, text, plan.labels) for row, text in zip(holdout, said, strict=True)]
+def _point(plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:
+    right = [is_label(row.answer, text, plan.labels) for row, text in zip(holdout, answers, strict=True)]
     share = sum(right) / len(right)
     return CurvePoint(rows, share, (share,))

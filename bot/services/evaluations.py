@@ -62,11 +62,11 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
-    made = _plan(context, checked, command)
-    if isinstance(made, Refusal):
-        return made
-    plan, leave = made
-    same = next((one for one in context.store.measurements.open() if one.plan == plan.to_json()), None)
+    planned = _plan(context, checked, command)
+    if isinstance(planned, Refusal):
+        return planned
+    plan, leave = planned
+    same = next((other for other in context.store.measurements.open() if other.plan == plan.to_json()), None)
     if same:
         return Refusal(f"This very measurement is under way already: it is m{same.id}.")
     now = context.clock()
@@ -145,9 +145,9 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
     evaluation = evaluation_progress.evaluation_of(context, measurement, plan, keys)
     fresh = [ArmProgress(candidate, len(asked.keys)) for candidate, asked in keys.items()]
     answers = evaluation_engine.collect(context, evaluation, fresh)
-    known = frozenset(evaluation.all_keys) - answers.all_missing
+    answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(
-        plan.price_of, keys, known, evaluation_worker.max_tokens(plan.labels), plan.thinking
+        plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
     progress = LadderProgress("asking", answers.arms, most)
     if plan.judge:
@@ -280,13 +280,13 @@ def _finish(
     progress: LadderProgress,
     concluded: Conclusion,
 ) -> None:
-    found, judged = concluded.ladder.to_json(), _with_judge(progress, concluded).to_json()
+    result, judged = concluded.ladder.to_json(), _with_judge(progress, concluded).to_json()
     with context.store.transaction():
         moved = measurements.finish(
-            context, measurement, found, spent_micros=progress.spent_micros, progress=judged
+            context, measurement, result, spent_micros=progress.spent_micros, progress=judged
         )
         if moved:
-            message = measurements.result_card(context, moved, found)
+            message = measurements.result_card(context, moved, result)
             card = measurements.result(context, moved, message, views.details(concluded.ladder))
             measurements.plot(context, moved, card, concluded.plot, views.alt_text(plan.dataset))
 
@@ -330,10 +330,10 @@ def _plan(
     refused = data_policy.secret_refusal(prompt or "", "The prompt")
     if refused:
         return replace(refused, about="prompt")
-    given, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
-    documents = tuple(str(one.sha256) for one in given)
+    texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
+    documents = tuple(str(one.sha256) for one in texts)
     # who waived it could not know of documents that were given later
-    may_leave = not given or (waiver is not None and all(one.created_at <= waiver.at for one in given))
+    may_leave = not texts or (waiver is not None and all(one.created_at <= waiver.at for one in texts))
     plan = LadderPlan(
         dataset=dataset.name,
         version=dataset.version,
@@ -357,4 +357,4 @@ def _plan(
 def _withheld_from(models: tuple[Candidate, ...], judge: Candidate | None) -> tuple[str, ...]:
     """What a model on this machine says out of a passage reaches its judge, wherever that is."""
     all_leaves = judge is not None and not judge.row.stays_here
-    return tuple(one.name for one in models if all_leaves or not one.row.stays_here)
+    return tuple(model.name for model in models if all_leaves or not model.row.stays_here)

@@ -43,7 +43,7 @@ def evidence_of(
     """`target`: the tuned model is one of this base model; None: of any. `bar` and `task` None: as they are set."""
     wanted = context.store.dataset_settings.get(dataset.name)
     bar = bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD
-    versions = tuple(one.id for one in context.store.datasets.all() if one.name == dataset.name)
+    versions = tuple(version.id for version in context.store.datasets.all() if version.name == dataset.name)
     holdout = str(report.holdout_sha256)
     without = Evidence(
         bar=bar,
@@ -74,7 +74,7 @@ def best_rung(evidence: Evidence) -> Rung | None:
 def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> Ladder | None:
     """The newest on which models were asked; a quick one of the classical rung alone does not hide it."""
     done = context.store.measurements.done(versions, "ladder")
-    ladders = [Ladder.from_json(one.result) for one in done if one.result]
+    ladders = [Ladder.from_json(measurement.result) for measurement in done if measurement.result]
     fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
     asked = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
     newest = next(asked, fitting[0] if fitting else None)
@@ -83,7 +83,7 @@ def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> Lad
 
 def _curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
     done = context.store.measurements.done(versions, "curve")
-    curves = (Curve.from_json(one.result) for one in done if one.result)
+    curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
     return next((curve for curve in curves if curve.holdout_sha256 == holdout), None)
 
 
@@ -118,15 +118,15 @@ def tuned_rung(context: AppContext, run: Run) -> Rung | None:
 
 def promotion_proof(context: AppContext, model: Model, used: Model | None, run: Run | None = None) -> Proof:
     """`used`: what it would take the place of, or took. `run`: the model's own, as it will be once it is written."""
-    known, plan = _run(context, model)
-    run = run or known
+    stored, plan = _run(context, model)
+    run = run or stored
     result = RunResult.from_json(run.result) if run.result else None
     advice = result.advice if result else None
     rung = tuned_rung(context, run)
     held = [*_others(context, run, plan, rung), *_better_siblings(context, model, plan, rung)] if rung else []
     return Proof(
         rung=rung,
-        best=max(held, key=lambda one: one.score, default=None),
+        best=max(held, key=lambda comparison: comparison.score, default=None),
         used=used.name if used else None,
         against_used=_against(context, plan, rung, used) if rung and used else None,
         no_go=advice.headline if advice and advice.kind == "no_go" else None,
@@ -153,7 +153,7 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
     if tuned.scoring == "label" and len(base) == tuned.n:
-        scores = [float(one.correct) for one in base]
+        scores = [float(answer.correct) for answer in base]
         yield compare_models(f"the untuned base, {plan.base_model}", tuned.scores, scores)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
@@ -213,6 +213,6 @@ def _read(holdout: Path) -> _JudgedRows:
     """Read once: the file's name is its content's hash. Hashes, so that no customer's words stay in memory."""
     rows = read(holdout, holdout.name).examples
     places = tuple(without_copies(rows))
-    asked = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
-    keys = tuple(hashlib.sha256(one.encode("utf-8", "surrogatepass")).digest() for one in asked)
+    texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))
+    keys = tuple(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts)
     return _JudgedRows(places, keys)

@@ -124,14 +124,14 @@ def _max_tokens(plan: LadderPlan) -> int:
 def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
     """One question about each answer that says something; written into `folder`."""
     rows = examples(files, plan.holdout_sha256)
-    asked = {
+    prompts_of = {
         arm: [
             prompts.acceptable_prompt(row, row.answer, text) if text.strip() else None
-            for row, text in zip(rows, said, strict=True)
+            for row, text in zip(rows, theirs, strict=True)
         ]
-        for arm, said in texts.items()
+        for arm, theirs in texts.items()
     }
-    return _written(folder, ACCEPTABLE, plan, asked)
+    return _written(folder, ACCEPTABLE, plan, prompts_of)
 
 
 def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path, folder: Path) -> Questions:
@@ -143,12 +143,16 @@ def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path,
         return _written(folder, BETTER, plan, {}, judged.failed)
     first, second = best
     rows = zip(examples(files, plan.holdout_sha256), texts[first], texts[second], strict=True)
-    asked: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
-    for row, one, other in rows:
-        is_open = _without_asking(one, other) is None
-        asked[first].append(prompts.better_prompt(row, row.answer, one, other) if is_open else None)
-        asked[second].append(prompts.better_prompt(row, row.answer, other, one) if is_open else None)
-    return _written(folder, BETTER, plan, asked)
+    prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
+    for row, first_text, second_text in rows:
+        is_open = _without_asking(first_text, second_text) is None
+        prompts_of[first].append(
+            prompts.better_prompt(row, row.answer, first_text, second_text) if is_open else None
+        )
+        prompts_of[second].append(
+            prompts.better_prompt(row, row.answer, second_text, first_text) if is_open else None
+        )
+    return _written(folder, BETTER, plan, prompts_of)
 
 
 def read_questions(folder: Path, name: str) -> Questions | None:
@@ -157,7 +161,7 @@ def read_questions(folder: Path, name: str) -> Questions | None:
     if not path.exists():
         return None
     raw = json.loads(path.read_text(encoding="utf-8"))
-    keys = {Candidate(**one["arm"]): tuple(one["keys"]) for one in raw["keys"]}
+    keys = {Candidate(**line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
     return Questions(keys, ArmKeys(*(tuple(part) for part in raw["priced"])), raw["why_not"])
 
 
@@ -171,15 +175,17 @@ def conclude(
 ) -> Conclusion:
     """The ladder, by the judge's verdicts where they can count. `now` in unix seconds. Pairs for people are written
     beside the plot where answers are free text."""
-    texts = {arm: [reply.text for reply in said] for arm, said in replies.items()}
+    texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
     values, judged = _values(texts, heard) if heard else ({}, None)
     counts = judged is not None and judged.failed is None
-    made = evaluation_worker.judge_ladder(plan, replies, files, folder, now, values if counts else None)
+    judged_ladder = evaluation_worker.judge_ladder(
+        plan, replies, files, folder, now, values if counts else None
+    )
     if judged and heard and counts:
         judged = replace(judged, pair=_pair(texts, heard), unpaired=heard.unpaired)
     best = judged.pair if judged else None
-    write_for_people(folder, plan, made.ladder, texts, best, files)
-    return Conclusion(made.ladder, made.plot, judged)
+    write_for_people(folder, plan, judged_ladder.ladder, texts, best, files)
+    return Conclusion(judged_ladder.ladder, judged_ladder.plot, judged)
 
 
 def write_for_people(
@@ -227,23 +233,23 @@ def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[flo
 
 
 def _pair(texts: Texts, heard: JudgeAnswers) -> JudgedPair | None:
-    asked = heard.better
-    if asked is None or asked.pair is None or heard.unpaired:
+    questions = heard.better
+    if questions is None or questions.pair is None or heard.unpaired:
         return None
-    first, second = asked.pair
+    first, second = questions.pair
     choices: list[Choice | None] = []
-    for at, (one, other) in enumerate(zip(texts[first], texts[second], strict=True)):
-        keys = asked.keys[first][at], asked.keys[second][at]
-        said, swapped = (read_choice(heard.said.get(key, "")) if key else None for key in keys)
-        choices.append(_without_asking(one, other) or consolidate(said, swapped))
+    for at, (first_text, second_text) in enumerate(zip(texts[first], texts[second], strict=True)):
+        keys = questions.keys[first][at], questions.keys[second][at]
+        choice, swapped = (read_choice(heard.said.get(key, "")) if key else None for key in keys)
+        choices.append(_without_asking(first_text, second_text) or consolidate(choice, swapped))
     return JudgedPair(first, second, tuple(choices))
 
 
 def _without_asking(first: str, second: str) -> Choice | None:
-    one, other = first.strip(), second.strip()
-    if one == other:
+    first_text, second_text = first.strip(), second.strip()
+    if first_text == second_text:
         return "tie"
-    return None if one and other else "first" if one else "second"
+    return None if first_text and second_text else "first" if first_text else "second"
 
 
 def _draw(plan: LadderPlan, row: int) -> str:
@@ -260,30 +266,30 @@ def _written(
     """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
     judge = str(plan.judge)
     keys = {
-        arm: tuple(key_of(judge, one, _max_tokens(plan)) if one else None for one in said)
-        for arm, said in asked.items()
+        arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in theirs)
+        for arm, theirs in asked.items()
     }
     each = {
-        key: one
-        for arm, said in asked.items()
-        for key, one in zip(keys[arm], said, strict=True)
-        if key and one
+        key: prompt
+        for arm, theirs in asked.items()
+        for key, prompt in zip(keys[arm], theirs, strict=True)
+        if key and prompt
     }
     priced = ArmKeys(tuple(each), _tokens(plan, list(each.values()), 0))
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(
-        folder / f"{name}.jsonl", ((key, judge, one) for key, one in each.items())
+        folder / f"{name}.jsonl", ((key, judge, prompt) for key, prompt in each.items())
     )
-    named = [{"arm": asdict(arm), "keys": one} for arm, one in keys.items()]
-    whole = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}
+    named = [{"arm": asdict(arm), "keys": theirs} for arm, theirs in keys.items()]
+    record = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}
     evaluation_worker.replace_lines(
-        folder / f"{name}.json", [json.dumps(whole)]
+        folder / f"{name}.json", [json.dumps(record)]
     )  # last: where it is, the rest is too
     return Questions(keys, priced, why_not)
 
 
-def _tokens(plan: LadderPlan, asked: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
+def _tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
     """Of each prompt, with `more` tokens of answers in it; rounded up where the judge's tokenizer isn't known."""
     encoding = encoding_of(str(plan.judge).split("/", 1)[1])
     factor = 1 + ASSUMED_SHARE * encoding.assumed
-    return tuple(int((count + more) * factor) + 1 for count in count_prompts(asked, encoding))
+    return tuple(int((count + more) * factor) + 1 for count in count_prompts(messages, encoding))

@@ -33,11 +33,11 @@ def judge_maximum(
     """The most that the judge can cost, in micro-dollars; None while that is worked out. Before all answers are
     there, each counts as long as an answer can be; what was judged before is free."""
     if all(arm.answered == arm.of for arm in progress.arms):
-        asked = _asked(context, measurement, plan, progress, JudgeProgress())
-        if asked is None:
+        questions = _asked(context, measurement, plan, progress, JudgeProgress())
+        if questions is None:
             return None
-        if len(asked) == 2:
-            priced = asked[1].priced
+        if len(questions) == 2:
+            priced = questions[1].priced
             return judge_worker.max_micros(plan, priced, context.store.replies.answered(priced.keys))
     worst: ArmKeys | None = context.workers.poll(
         f"verdicts m{measurement.id}", judge_worker.longest_questions, plan, context.settings.files
@@ -48,10 +48,10 @@ def judge_maximum(
 def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
     """What is missing is asked for; once nothing is, the ladder is worked out."""
     judge = progress.judge or JudgeProgress()
-    asked = _asked(context, measurement, plan, progress, judge)
-    if asked is None:
+    so_far = _asked(context, measurement, plan, progress, judge)
+    if so_far is None:
         return
-    questions, is_first = asked[-1], len(asked) == 1
+    questions, is_first = so_far[-1], len(so_far) == 1
     owner, folder = evaluation_progress.owner(measurement), measurements.folder_of(context, measurement)
     evaluation = evaluation_of(owner, plan, questions, folder / f"{ACCEPTABLE if is_first else BETTER}.jsonl")
     answers = evaluation_engine.collect(context, evaluation, [arm_of(plan, questions, judge)])
@@ -63,7 +63,7 @@ def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progre
         trouble = against.said
     now_known = replace(
         progress,
-        judge=_how_far(with_arm(judge, answers.arms[0]), plan, progress, asked),
+        judge=_how_far(with_arm(judge, answers.arms[0]), plan, progress, so_far),
         spent_micros=spent,
         note=evaluation_engine.note(context, [str(plan.judge)]) if missing else None,
     )
@@ -177,12 +177,12 @@ def _too_dear(
 
 
 def _how_far(
-    judge: JudgeProgress, plan: LadderPlan, progress: LadderProgress, asked: Sequence[Questions]
+    judge: JudgeProgress, plan: LadderPlan, progress: LadderProgress, questions: Sequence[Questions]
 ) -> JudgeProgress:
     """Of the second questions it is not known at first how many there are."""
-    first = len(asked[0].wanted)
-    if len(asked) == 2:
-        return replace(judge, of=first + len(asked[1].wanted), answered=first + judge.answered)
+    first = len(questions[0].wanted)
+    if len(questions) == 2:
+        return replace(judge, of=first + len(questions[1].wanted), answered=first + judge.answered)
     has_pair = sum(arm.failed is None for arm in progress.arms) > 1
     return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
 

@@ -70,7 +70,7 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
     leave = _leave(context, checked, plan, command.because)
     if isinstance(leave, Refusal):
         return leave
-    same = next((one for one in context.store.measurements.open() if one.plan == plan.to_json()), None)
+    same = next((other for other in context.store.measurements.open() if other.plan == plan.to_json()), None)
     if same:
         return Refusal(f"This very curve is being measured already: it is m{same.id}.")
     now = context.clock()
@@ -156,8 +156,8 @@ def _leave(
 
 def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
     """What somebody said last that a label costs, when they asked for an estimate."""
-    for kept in context.store.estimates.newest(dataset):
-        question = parse_question(kept.asked)
+    for estimate in context.store.estimates.newest(dataset):
+        question = parse_question(estimate.asked)
         if isinstance(question, Question) and question.label_usd is not None:
             return question.label_usd
     return None
@@ -180,14 +180,14 @@ def _tuned_plan(
         return refusal
     planned: list[PlannedSize] = []
     for rows in sizes_of(report.n_train):
-        made = _estimated(context, checked, report, target, rows)
-        if isinstance(made, Refusal):
-            return made
-        if isinstance(made.cost, MissingPrice):
-            return Refusal(f"A training whose cost is unknown can't be agreed to. {made.cost.sentence}")
-        training = to_micros(made.cost.training.usd.high)
+        estimate = _estimated(context, checked, report, target, rows)
+        if isinstance(estimate, Refusal):
+            return estimate
+        if isinstance(estimate.cost, MissingPrice):
+            return Refusal(f"A training whose cost is unknown can't be agreed to. {estimate.cost.sentence}")
+        training = to_micros(estimate.cost.training.usd.high)
         planned.append(
-            PlannedSize(rows, made.hyperparameters, training, _asking_micros(context, report, made))
+            PlannedSize(rows, estimate.hyperparameters, training, _asking_micros(context, report, estimate))
         )
     return TunedCurvePlan(
         dataset=checked.dataset.name,
@@ -251,9 +251,9 @@ def _part(tokens: int, rows: int, of: int) -> int:
     return int(UNEVEN * tokens * rows / of) + 1
 
 
-def _asking_micros(context: AppContext, report: Report, made: EstimateResult) -> int:
+def _asking_micros(context: AppContext, report: Report, estimate: EstimateResult) -> int:
     """The most that asking the model every held-out row can cost; nothing on a machine that is paid by the hour."""
-    tuned, target = made.prices[0], made.target
+    tuned, target = estimate.prices[0], estimate.target
     if tuned.usd_per_hour is not None:
         return 0
     labels = [count.label for count in report.labels]
@@ -284,12 +284,14 @@ def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
     )
     if hashes is None:
         return
-    made = tuple(
+    sizes = tuple(
         _size(context, measurement, plan, planned, sha256)
         for planned, sha256 in zip(plan.sizes, hashes, strict=True)
     )
-    most = sum(_most_micros(context, measurement, plan, *pair) for pair in zip(plan.sizes, made, strict=True))
-    measurements.settle_cost(context, measurement, TunedCurveProgress("asking", made, most))
+    most = sum(
+        _most_micros(context, measurement, plan, *pair) for pair in zip(plan.sizes, sizes, strict=True)
+    )
+    measurements.settle_cost(context, measurement, TunedCurveProgress("asking", sizes, most))
 
 
 def _size(
@@ -297,10 +299,10 @@ def _size(
 ) -> SizeProgress:
     """What was trained before, on the same rows in the same way, is not trained again."""
     fresh = SizeProgress(planned.rows, sha256, key_of(measurement.id, plan, sha256))
-    known = _by_a_run(context, plan, planned, sha256) or _by_a_curve(context, plan, planned, sha256)
-    if known is None:
+    trained = _by_a_run(context, plan, planned, sha256) or _by_a_curve(context, plan, planned, sha256)
+    if trained is None:
         return fresh
-    model, from_before = known
+    model, from_before = trained
     return fresh.to("evaluating", context.clock(), model=model, from_before=from_before)
 
 
@@ -389,12 +391,12 @@ def _judge(
 def _finish_tuned(
     context: AppContext, measurement: Measurement, progress: TunedCurveProgress, judged: JudgedTunedCurve
 ) -> None:
-    found = judged.curve.to_json()
-    told = replace(progress, beside=judged.beside.to_json() if judged.beside else None).to_json()
+    result = judged.curve.to_json()
+    final = replace(progress, beside=judged.beside.to_json() if judged.beside else None).to_json()
     with context.store.transaction():
         moved = measurements.finish(
-            context, measurement, found, spent_micros=progress.spent_micros, progress=told
+            context, measurement, result, spent_micros=progress.spent_micros, progress=final
         )
         if moved:
-            card = measurements.result(context, moved, measurements.result_card(context, moved, found), None)
+            card = measurements.result(context, moved, measurements.result_card(context, moved, result), None)
             measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))

@@ -140,14 +140,14 @@ def _curve(context: AppContext, measurement: Measurement, why: str) -> Message:
 
 
 def _tuned_curve(context: AppContext, measurement: Measurement, plan: TunedCurvePlan, why: str) -> Message:
-    known = TunedCurveProgress.from_json(measurement.progress)
+    progress = TunedCurveProgress.from_json(measurement.progress)
     if measurement.state not in OPEN:
-        return tuned_curve_views.closed_card(measurement, plan, known, why)
-    if known.stage == "preparing":
+        return tuned_curve_views.closed_card(measurement, plan, progress, why)
+    if progress.stage == "preparing":
         return curve_views.progress_card(plan.title, plan.target)
-    if known.stage == "asking":
-        return tuned_curve_views.request_card(measurement, plan, known, _left(context, measurement))
-    return tuned_curve_views.progress_card(measurement, plan, known)
+    if progress.stage == "asking":
+        return tuned_curve_views.request_card(measurement, plan, progress, _left(context, measurement))
+    return tuned_curve_views.progress_card(measurement, plan, progress)
 
 
 def _left(context: AppContext, measurement: Measurement) -> Budget:
@@ -412,8 +412,8 @@ def let_leave(context: AppContext, measurement: Measurement, leave: EgressPermis
     number = measurement.id
     data_policy.record_egress(context, leave, measurement.requested_by, f"measurement {number}")
     if leave.notes:
-        said = text_message(f"m{number}: {escape(' '.join(leave.notes))}")
-        context.say(measurement.channel, said.letter(), dedupe=f"rules of measurement {number}")
+        notes = text_message(f"m{number}: {escape(' '.join(leave.notes))}")
+        context.say(measurement.channel, notes.letter(), dedupe=f"rules of measurement {number}")
 
 
 def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
@@ -423,8 +423,8 @@ def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
     if refused or measurement is None:
         return refused
     aside = data_policy.overridden_rules(context, f"measurement {number}")
-    said = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), aside)
-    return Refusal(said) if said else None
+    refusal = data_policy.dataset_refusal(context, measurement.dataset_id, providers(measurement), aside)
+    return Refusal(refusal) if refusal else None
 
 
 def providers(measurement: Measurement) -> set[str]:
@@ -438,9 +438,9 @@ def providers(measurement: Measurement) -> set[str]:
 def too_late(number: int, measurement: Measurement | None) -> Refusal:
     if measurement is None:
         return Refusal(f"There is no measurement m{number}. `/finetune baseline DATASET` makes one.")
-    said = {"asked": "waits", "running": "is under way", "done": "is done", "failed": "failed"}
+    states = {"asked": "waits", "running": "is under way", "done": "is done", "failed": "failed"}
     why = f": {measurement.error}" if measurement.error else "."
-    return Refusal(f"m{number} {said.get(measurement.state, 'was cancelled')}{why}")
+    return Refusal(f"m{number} {states.get(measurement.state, 'was cancelled')}{why}")
 
 
 def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:

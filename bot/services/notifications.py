@@ -129,12 +129,12 @@ def show_intervention(
 
 
 def close_intervention(
-    context: AppContext, run: Run, words: Sequence[InterventionDecision], said: str
+    context: AppContext, run: Run, words: Sequence[InterventionDecision], outcome: str
 ) -> None:
     """`run` as it was in doubt. Nothing where no card was posted."""
     card = _intervention_card(run)
     if context.store.outbox.card(card) or context.store.outbox.is_waiting(card):
-        message = doubt_views.settled_card(run, plan_from_json(run.plan), words, said)
+        message = doubt_views.settled_card(run, plan_from_json(run.plan), words, outcome)
         _show(context, run, card, message)
 
 
@@ -153,7 +153,7 @@ def post_result(
     context: AppContext,
     run: Run,
     plan: Plan,
-    found: RunResult,
+    result: RunResult,
     changed: Sequence[ChangedRow],
     plots: Sequence[Path | None],
     errors: Sequence[RunningError],
@@ -162,12 +162,12 @@ def post_result(
 ) -> None:
     """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
     card = f"result {run.id}"
-    message = result_views.card(run, plan, found, errors, may_be_used=may_be_used)
+    message = result_views.card(run, plan, result, errors, may_be_used=may_be_used)
     _show(context, run, card, message)
-    beside = calibration.estimate_comparison(plan, found, actuals_of(run, plan, found))
+    beside = calibration.estimate_comparison(plan, result, actuals_of(run, plan, result))
     _post(context, run, beside, thread=card, once=f"estimate of {card}")
-    if found.arms:
-        table = result_views.sweep_table(plan, found.arms)
+    if result.arms:
+        table = result_views.sweep_table(plan, result.arms)
         _post(context, run, table, thread=card, once=f"arms of {card}")
     for plot in plots:
         if plot:

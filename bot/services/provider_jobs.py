@@ -275,8 +275,8 @@ def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
 
 
 def _pause(attempt: Attempt, trouble: TrainerError) -> float:
-    asked = trouble.retry_after if isinstance(trouble, Uncertain) else None
-    return min(asked or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
+    seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
+    return min(seconds or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
 
 
 def _unwatched(trainer: Trainer, job: Job, known: Progress, now: float) -> float | None:

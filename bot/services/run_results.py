@@ -75,15 +75,21 @@ def questions_of(
 ) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
     """The keys of each one's answers to the held-out rows, in their order, and what builds the questions. A base
     model ("zero") is told the labels, a tuned one knows them."""
-    files, most = context.settings.files, {one: _max_tokens(context, one, labels) for one in candidates}
-    keys = {one: _keys(files, holdout_sha256, one, labels, most[one]) for one in candidates}
+    files = context.settings.files
+    most = {candidate: _max_tokens(context, candidate, labels) for candidate in candidates}
+    keys = {
+        candidate: _keys(files, holdout_sha256, candidate, labels, most[candidate])
+        for candidate in candidates
+    }
 
     def questions(wanted: frozenset[str]) -> Sequence[Question]:
         holdout = evaluation_worker.examples(files, holdout_sha256)
         return [
-            Question(key, str(one.model), _name(one), _prompt(one, row, labels), most[one])
-            for one in candidates
-            for key, row in zip(keys[one], holdout, strict=True)
+            Question(
+                key, str(candidate.model), _name(candidate), _prompt(candidate, row, labels), most[candidate]
+            )
+            for candidate in candidates
+            for key, row in zip(keys[candidate], holdout, strict=True)
             if key in wanted
         ]
 
@@ -331,10 +337,10 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
 
 def _advice(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Advice | None:
     """None where the question can't be answered any more: its model or its price is gone from the settings."""
-    made = _estimated(context, run, plan, beside)
-    if isinstance(made, Refusal):
+    estimate = _estimated(context, run, plan, beside)
+    if isinstance(estimate, Refusal):
         return None
-    verdict = made.verdict
+    verdict = estimate.verdict
     rule = verdict.main.rule if verdict.main and verdict.kind != "go" else ""
     return Advice(verdict.kind, rule, verdict.headline, verdict.next_step)
 
@@ -373,8 +379,8 @@ def _tuned_model(context: AppContext, run: Run) -> str:
 def _end(context: AppContext, run: Run, plan: Plan, state: notifications.EndState, why: str) -> None:
     """Without a result; the training and the answers so far have to be paid all the same."""
     spent = _spent(context, run, plan, _evaluation(context, run, plan))
-    kept = f"The model is trained and kept as {code(run.model or '')}. {why}"
-    run_states.end(context, run, state, kept, actual_micros=spent)
+    sentence = f"The model is trained and kept as {code(run.model or '')}. {why}"
+    run_states.end(context, run, state, sentence, actual_micros=spent)
 
 
 def _end_unjudged(context: AppContext, run: Run, plan: Plan, changed: Changed) -> None:
@@ -387,8 +393,8 @@ def _end_unjudged(context: AppContext, run: Run, plan: Plan, changed: Changed) -
         context.store.replies.heard_of(f"{run.provider}/{model}", since=run.state_since)
         for model in (plan.base_model, _tuned_model(context, run))
     )
-    kept = f"The model is trained and kept as {code(run.model or '')}, and was not judged. {escape(str(changed))}"
-    run_states.end(context, run, "failed", kept, actual_micros=_cost(run, plan, base, tuned))
+    sentence = f"The model is trained and kept as {code(run.model or '')}, and was not judged. {escape(str(changed))}"
+    run_states.end(context, run, "failed", sentence, actual_micros=_cost(run, plan, base, tuned))
 
 
 def _spent(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation) -> int:

@@ -174,12 +174,12 @@ def follow(context: AppContext, run: Run) -> None:
         return
     if run.wish == "resume" and freeze_scope.on_resume(context):
         run = replace(run, wish=None)  # the wish stays in the store until it may come true
-    known, now = Progress.from_json(run.progress), context.clock()
-    is_shown = now - known.shown_at >= shown_every(context)
+    before, now = Progress.from_json(run.progress), context.clock()
+    is_shown = now - before.shown_at >= shown_every(context)
     looked = provider_jobs.follow(
         RunJob(context, run, trainer),
         str(run.job_id),
-        known,
+        before,
         "cancel" if run.cancel_asked_by or overrun(run) else run.wish,
         is_shown=is_shown,
     )
@@ -258,8 +258,8 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
 
 def _spent_in_the_end(run: Run, progress: Progress) -> int:
     """At least what was said before: the trainer's clock may be behind ours."""
-    plan, said = plan_from_json(run.plan), Progress.from_json(run.progress)
-    return max(notifications.training_cost(plan, progress), notifications.training_cost(plan, said))
+    plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
+    return max(notifications.training_cost(plan, progress), notifications.training_cost(plan, before))
 
 
 def _why_cancelled(run: Run) -> str:
@@ -351,10 +351,10 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
 
 
 def _needs_poll(run: Run, job: Job | None, shown_every: float, now: float) -> bool:
-    known = Progress.from_json(run.progress)
-    if job is None or job.is_final or job.status != known.status or now - known.shown_at >= shown_every:
+    before = Progress.from_json(run.progress)
+    if job is None or job.is_final or job.status != before.status or now - before.shown_at >= shown_every:
         return True
-    seen = known.with_job(job, (), None, now)
+    seen = before.with_job(job, (), None, now)
     return overrun(replace(run, progress=seen.to_json())) is not None
 
 

@@ -60,7 +60,7 @@ class CurveStep:
 
     @property
     def planned(self) -> PlannedSize:
-        return next(one for one in self.plan.sizes if one.rows == self.size.rows)
+        return next(size for size in self.plan.sizes if size.rows == self.size.rows)
 
     @property
     def is_stopped(self) -> bool:
@@ -201,12 +201,12 @@ def fail(step: CurveStep, why: str) -> None:
     measurements.end(step.context, step.measurement, "failed", why, actual_micros=step.progress.spent_micros)
 
 
-def _give_up(step: CurveStep, said: str) -> None:
+def _give_up(step: CurveStep, why: str) -> None:
     if step.measurement.cancel_asked_by is None:
-        fail(step, said)
+        fail(step, why)
         return
     spent = step.progress.spent_micros
-    measurements.cancel(step.context, step.measurement, spent_micros=spent, said=said)
+    measurements.cancel(step.context, step.measurement, spent_micros=spent, said=why)
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
@@ -217,10 +217,10 @@ def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
     if speaks_against:
         return speaks_against
     person = step.progress.agreed_by or measurement.requested_by
-    asked = authorization.look_up(context, person, "measure", measurement.channel)
-    if authorization.refusal_for(asked, "measure") is None:
+    caller = authorization.look_up(context, person, "measure", measurement.channel)
+    if authorization.refusal_for(caller, "measure") is None:
         return None
-    if not authorization.is_certain(asked):
+    if not authorization.is_certain(caller):
         return Unsure("Slack didn't tell whether who agreed still may, so no job is created yet.")
     where = context.settings.policy.named("measure").where
     place = "" if where == BUILT_IN else f" ({where})"
