@@ -136,7 +136,8 @@ class Approval:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """What one arm answered to one held-out row. `came_at` is None for what was kept before it was written down."""
+    """What one arm of a run answered to one held-out row, written down once all are there. `came_at` is None for what
+    was kept before it was written down."""
 
     run_id: int
     arm: Arm

@@ -419,7 +419,9 @@ def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -
 
 
 def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
-    ordered = sorted(row.seconds for row in rows)
+    from trainers.evaluation.ladder import percentiles
+
+    p50_s, p95_s = percentiles([row.seconds for row in rows])
     return ArmScore(
         correct=correct,
         n=len(rows),
@@ -427,8 +429,8 @@ def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Co
         high=likely.high,
         prompt_tokens=sum(row.prompt_tokens for row in rows),
         completion_tokens=sum(row.completion_tokens for row in rows),
-        p50_s=ordered[len(ordered) // 2],
-        p95_s=ordered[min(len(ordered) * 95 // 100, len(ordered) - 1)],
+        p50_s=p50_s,
+        p95_s=p95_s,
         unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
     )
 

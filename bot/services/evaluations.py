@@ -21,7 +21,6 @@ from bot.cards.evaluations import BaselineChoices
 from bot.context import AppContext
 from bot.rules.costs import max_evaluation_micros
 from bot.services import (
-    authorization,
     candidates,
     data_policy,
     datasets,
@@ -54,38 +53,27 @@ CLASSICAL = MeasuredCandidate("classical")
 
 def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
     """Record what is to be measured and say so in the channel; the rest is the ticks' work."""
-    refused = authorization.refusal(context, person, "measure", channel) or authorization.unreachable(
-        context, channel
-    )
-    if refused:
-        return refused
-    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
+    checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
     planned = _plan(context, checked, command)
     if isinstance(planned, Refusal):
         return planned
     plan, leave = planned
-    same = next((other for other in context.store.measurements.open() if other.plan == plan.to_json()), None)
-    if same:
+    if same := measurements.under_way(context, plan.to_json()):
         return Refusal(f"This very measurement is under way already: it is m{same.id}.")
-    now = context.clock()
     with context.store.transaction():
         if (command.bar, command.task, command.prompt) != (None, None, None):
             context.store.dataset_settings.set(
                 plan.dataset,
                 by=person,
-                now=now,
+                now=context.clock(),
                 bar=command.bar,
                 task_kind=command.task,
                 prompt=command.prompt,
             )
         new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
-        measurement = context.store.measurements.add(new, now=now)
-        context.store.audit.add(at=now, who=person, action="measure", subject=f"measurement {measurement.id}")
-        measurements.show(context, measurement)
-        measurements.let_leave(context, measurement, leave)
-    return measurement
+        return measurements.add(context, new, leave, action="measure")
 
 
 def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:

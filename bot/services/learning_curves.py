@@ -14,7 +14,6 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.plans import plan_from_json
 from bot.rules.price_lookup import MissingPrice
 from bot.services import (
-    authorization,
     data_policy,
     datasets,
     estimates,
@@ -56,12 +55,7 @@ FEWEST_ROWS = 12
 
 
 def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measurement | Refusal:
-    refused = authorization.refusal(context, person, "measure", channel) or authorization.unreachable(
-        context, channel
-    )
-    if refused:
-        return refused
-    checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
+    checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
     plan = _plan(context, checked, command)
@@ -70,18 +64,11 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
     leave = _leave(context, checked, plan, command.because)
     if isinstance(leave, Refusal):
         return leave
-    same = next((other for other in context.store.measurements.open() if other.plan == plan.to_json()), None)
-    if same:
+    if same := measurements.under_way(context, plan.to_json()):
         return Refusal(f"This very curve is being measured already: it is m{same.id}.")
-    now = context.clock()
-    with context.store.transaction():
-        state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
-        new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
-        measurement = context.store.measurements.add(new, now=now)
-        context.store.audit.add(at=now, who=person, action="curve", subject=f"measurement {measurement.id}")
-        measurements.show(context, measurement)
-        measurements.let_leave(context, measurement, leave)
-    return measurement
+    state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
+    new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
+    return measurements.add(context, new, leave, action="curve")
 
 
 def step(context: AppContext, measurement: Measurement) -> None:

@@ -24,12 +24,14 @@ from bot.rules import units
 from bot.rules.approvals import VALID_FOR_S, Request
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import HumanAgreement
-from bot.services import authorization, budgets, data_policy, freeze_scope, judge_worker
+from bot.services import authorization, budgets, data_policy, datasets, freeze_scope, judge_worker
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
+from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
 from bot.values.evaluations import LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
+from storage.evaluations import NewMeasurement
 from storage.records import Draft, Measurement
 from trainers.evaluation.results import Curve, Ladder
 from trainers.evaluation.scoring import HOW_READ
@@ -62,6 +64,38 @@ def progress_of(measurement: Measurement) -> MeasurementProgress:
     """Of one that has a price."""
     kind = LadderProgress if measurement.kind == "ladder" else TunedCurveProgress
     return kind.from_json(measurement.progress)
+
+
+def dataset_to_measure(
+    context: AppContext, dataset: str, person: str, channel: str
+) -> CheckedDataset | Refusal:
+    """What this person may have measured, told in this channel."""
+    refused = authorization.refusal(context, person, "measure", channel)
+    refused = refused or authorization.unreachable(context, channel)
+    return refused or datasets.ready(context, dataset, person, channel, is_posted=True)
+
+
+def under_way(context: AppContext, plan: str) -> Measurement | None:
+    """An open one with the same plan, as JSON."""
+    return next((other for other in context.store.measurements.open() if other.plan == plan), None)
+
+
+def add(
+    context: AppContext, new: NewMeasurement, leave: EgressPermission, *, action: Literal["measure", "curve"]
+) -> Measurement:
+    """Recorded, and said in the channel with the rules about data that were set aside or advise against it; the rest is
+    the ticks' work."""
+    now = context.clock()
+    with context.store.transaction():
+        measurement = context.store.measurements.add(new, now=now)
+        subject = f"measurement {measurement.id}"
+        context.store.audit.add(at=now, who=new.requested_by, action=action, subject=subject)
+        show(context, measurement)
+        data_policy.record_egress(context, leave, new.requested_by, subject)
+        if leave.notes:
+            notes = text_message(f"m{measurement.id}: {escape(' '.join(leave.notes))}")
+            context.say(new.channel, notes.letter(), dedupe=f"rules of {subject}")
+    return measurement
 
 
 def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
@@ -405,15 +439,6 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         if moved:
             context.store.audit.add(at=now, who=person, action="cancel", subject=f"measurement {number}")
     return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
-
-
-def let_leave(context: AppContext, measurement: Measurement, leave: EgressPermission) -> None:
-    """Which rules about data were set aside or advise against it: recorded, and said in the channel."""
-    number = measurement.id
-    data_policy.record_egress(context, leave, measurement.requested_by, f"measurement {number}")
-    if leave.notes:
-        notes = text_message(f"m{number}: {escape(' '.join(leave.notes))}")
-        context.say(measurement.channel, notes.letter(), dedupe=f"rules of measurement {number}")
 
 
 def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:

@@ -133,7 +133,7 @@ def _rung(
     scores = _scores(arm, texts, examples, labels, scoring, verdicts)
     interval = _interval(scores)
     answered = [reply for reply in replies if reply != NO_ANSWER]
-    p50, p95 = _percentiles([reply.seconds for reply in answered or replies])
+    p50, p95 = percentiles([reply.seconds for reply in answered or replies])
     return Rung(
         arm=arm,
         scoring=scoring,
@@ -182,7 +182,7 @@ def _is_right_or_wrong(scores: Sequence[float]) -> bool:
     return set(scores) <= {0.0, 1.0}
 
 
-def _percentiles(seconds: Sequence[float]) -> tuple[float, float]:
+def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
     """The middle one and the one that 95% don't pass: times that were seen, none in between."""
     ordered = sorted(seconds)
     middle, late = (ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in (0.5, 0.95))
