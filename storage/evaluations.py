@@ -141,18 +141,23 @@ class AnswerCache:
 
     def answered(self, keys: Sequence[str]) -> frozenset[str]:
         """Those of these questions that have their answer."""
-        sql = "SELECT key FROM replies WHERE key IN (SELECT value FROM json_each(?))"
-        return frozenset(row["key"] for row in self._db.rows(sql, (json.dumps(keys),)))
+        return self.look(keys, since=0.0)[0]
 
     def heard(self, keys: Sequence[str], *, since: float) -> AnswerTotals:
-        """Of these questions, each counted once; those answered `since` then were paid. The texts are not read."""
+        """Of these questions, each counted once; those answered `since` then were paid."""
+        return self.look(keys, since=since)[1]
+
+    def look(self, keys: Sequence[str], *, since: float) -> tuple[frozenset[str], AnswerTotals]:
+        """Both, as `answered` and `heard`. The texts are not read, and the keys are one value, not a row each: the step
+        of each open evaluation asks this."""
         (row,) = self._db.rows(
-            "SELECT count(*) AS answers, coalesce(sum(prompt_tokens) FILTER (WHERE at >= ?1), 0) AS prompt_tokens,"
+            "SELECT json_group_array(key) AS keys, count(*) AS answers,"
+            " coalesce(sum(prompt_tokens) FILTER (WHERE at >= ?1), 0) AS prompt_tokens,"
             " coalesce(sum(completion_tokens) FILTER (WHERE at >= ?1), 0) AS completion_tokens"
             " FROM replies WHERE key IN (SELECT value FROM json_each(?2))",
             (since, json.dumps(keys)),
         )
-        return AnswerTotals(**row)
+        return frozenset(json.loads(row.pop("keys"))), AnswerTotals(**row)
 
     def heard_of(self, model: str, *, since: float) -> AnswerTotals:
         """All that a model answered `since` then."""

@@ -36,11 +36,12 @@ class Asking(Protocol):
 @dataclass(frozen=True)
 class Evaluation:
     """`owner` is who asks, 'm3' or 'run 3'. `keys`: those of each candidate's answers, in the rows' order.
-    `questions` builds those whose keys it is given."""
+    `questions` builds those whose keys it is given. Answers that came before `since` (unix seconds) are free."""
 
     owner: str
     keys: Mapping[Candidate, Sequence[str]]
     questions: Callable[[frozenset[str]], Sequence[Question]]
+    since: float = 0.0
 
     @property
     def all_keys(self) -> list[str]:
@@ -49,10 +50,12 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Answers:
-    """How far an evaluation is. `missing`: the questions of each candidate that has not failed which have no answer
-    and were not declined; `unasked`: those of models that neither wait nor are under way."""
+    """How far an evaluation is. `paid`: the tokens of each candidate's answers. `missing`: the questions of each one
+    that has not failed which have no answer and were not declined; `unasked`: those of models that neither wait nor are
+    under way."""
 
     arms: tuple[ArmProgress, ...]
+    paid: Mapping[Candidate, AnswerTotals]
     missing: Mapping[Candidate, frozenset[str]]
     unasked: frozenset[str]
 
@@ -71,15 +74,19 @@ def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgres
     What was declined is told once, so the caller has to keep the result."""
     declined = context.askers.collect(evaluation.owner)
     idle = _idle(context, evaluation)  # an answer that comes between the two looks is not asked for again
-    answered = context.store.replies.answered(evaluation.all_keys)
-    arms = tuple(count(arm, evaluation.keys[arm.arm], answered, declined) for arm in before)
+    looks = {
+        candidate: context.store.replies.look(keys, since=evaluation.since)
+        for candidate, keys in evaluation.keys.items()
+    }
+    arms = tuple(count(arm, evaluation.keys[arm.arm], looks[arm.arm][0], declined) for arm in before)
     missing = {
-        arm.arm: frozenset(evaluation.keys[arm.arm]) - answered - set(arm.declined)
+        arm.arm: frozenset(evaluation.keys[arm.arm]) - looks[arm.arm][0] - set(arm.declined)
         for arm in arms
         if arm.failed is None
     }
     of_models = (keys for candidate, keys in missing.items() if candidate.model)
-    return Answers(arms, missing, idle & frozenset[str]().union(*of_models))
+    unasked = idle & frozenset[str]().union(*of_models)
+    return Answers(arms, {candidate: paid for candidate, (_, paid) in looks.items()}, missing, unasked)
 
 
 def count(
@@ -129,14 +136,6 @@ def replies(
     measured = [arm.arm for arm in arms if arm.failed is None]
     cached = context.store.replies.found([key for candidate in measured for key in keys[candidate]])
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
-
-
-def totals(context: Asking, evaluation: Evaluation, since: float) -> Mapping[Candidate, AnswerTotals]:
-    """Tokens that were paid for each candidate: an answer from before `since` (unix seconds) is free."""
-    return {
-        candidate: context.store.replies.heard(keys, since=since)
-        for candidate, keys in evaluation.keys.items()
-    }
 
 
 def spent(

@@ -116,7 +116,7 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
     if answers.failed:
         context.askers.drop(evaluation.owner)
         _end(context, run, plan, "failed", f"Measuring failed: {escape(answers.failed)}")
-    elif answers.all_missing and (too_dear := _overrun(context, run, plan, evaluation)):
+    elif answers.all_missing and (too_dear := _overrun(run, plan, answers)):
         if not context.askers.drop(evaluation.owner):
             _end(context, run, plan, "failed", too_dear)
     else:
@@ -183,9 +183,9 @@ def _save(
     return moved
 
 
-def _overrun(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation) -> str | None:
+def _overrun(run: Run, plan: Plan, answers: Answers) -> str | None:
     """The sentence for a run whose training and answers so far have cost more than was approved."""
-    spent = _spent(context, run, plan, evaluation)
+    spent = _cost(run, plan, *answers.paid.values())
     if spent <= plan.maximum_micros:
         return None
     most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
@@ -201,13 +201,14 @@ def _evaluation(context: AppContext, run: Run, plan: Plan) -> Evaluation:
     keys, questions = questions_of(
         context, [base, tuned], labels=plan.labels, holdout_sha256=plan.holdout_sha256
     )
-    return Evaluation(_owner(run), keys, questions)
+    return Evaluation(_owner(run), keys, questions, since=run.state_since)
 
 
 def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
+    declined = set(progress.declined)
     return [
         ArmProgress(
-            candidate, len(keys), declined=tuple(key for key in progress.declined if key in set(keys))
+            candidate, len(keys), declined=tuple(dict.fromkeys(key for key in keys if key in declined))
         )
         for candidate, keys in evaluation.keys.items()
     ]
@@ -290,7 +291,7 @@ def _judging(run: Run) -> str:
 def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepArm, ...]) -> None:
     now = context.clock()
     progress = Progress.from_json(run.progress)
-    actual = _spent(context, run, plan, _evaluation(context, run, plan))
+    actual = _spent(context, run, plan)
     result = RunResult(
         base=judged.base,
         tuned=judged.tuned,
@@ -378,7 +379,7 @@ def _tuned_model(context: AppContext, run: Run) -> str:
 
 def _end(context: AppContext, run: Run, plan: Plan, state: notifications.EndState, why: str) -> None:
     """Without a result; the training and the answers so far have to be paid all the same."""
-    spent = _spent(context, run, plan, _evaluation(context, run, plan))
+    spent = _spent(context, run, plan)
     sentence = f"The model is trained and kept as {code(run.model or '')}. {why}"
     run_states.end(context, run, state, sentence, actual_micros=spent)
 
@@ -397,9 +398,10 @@ def _end_unjudged(context: AppContext, run: Run, plan: Plan, changed: Changed) -
     run_states.end(context, run, "failed", sentence, actual_micros=_cost(run, plan, base, tuned))
 
 
-def _spent(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation) -> int:
+def _spent(context: AppContext, run: Run, plan: Plan) -> int:
     """Micro-dollars. Answers that were known before this run asked are free."""
-    base, tuned = evaluation_engine.totals(context, evaluation, run.state_since).values()
+    keys = _evaluation(context, run, plan).keys.values()
+    base, tuned = (context.store.replies.heard(theirs, since=run.state_since) for theirs in keys)
     return _cost(run, plan, base, tuned)
 
 

@@ -251,12 +251,12 @@ def evaluate(step: CurveStep) -> None:
     """What is missing is asked for. Questions under way have to be paid: they are waited for, whatever happens."""
     context, measurement = step.context, step.measurement
     evaluation = evaluation_of(context, measurement, step.plan, str(step.size.model))
+    evaluation = replace(evaluation, since=step.progress.started_at)
     ((candidate, keys),) = evaluation.keys.items()
     before = ArmProgress(candidate, len(keys), declined=step.size.declined)
     answers = evaluation_engine.collect(context, evaluation, [before])
-    tokens = evaluation_engine.totals(context, evaluation, step.progress.started_at)[candidate]
     (arm,) = answers.arms
-    spent = step.spent(step.size.training, tokens)
+    spent = step.spent(step.size.training, answers.paid[candidate])
     step = step.with_size(
         replace(step.size, answered=arm.answered, declined=arm.declined, spent_micros=spent)
     )
