@@ -11,7 +11,7 @@ from bot.context import AppContext, Directory
 from bot.rules import units
 from bot.rules.approvals import Person
 from bot.rules.plans import Plan, canonical_json, plan_from_json, plan_hash, plan_key
-from bot.services import approvals, evaluations
+from bot.services import approvals, measurements
 from bot.values.evaluations import LadderProgress
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
@@ -143,7 +143,7 @@ def test_64_measurements_priced_at_once_never_pass_the_budget(make_world: MakeWo
     context = racing(world)
 
     def price(number: int) -> None:
-        evaluations.settle_cost(context, added[number], progress)
+        measurements.settle_cost(context, added[number], progress)
         world.store.database.leave()
 
     at_once(THREADS, price)
