@@ -25,8 +25,8 @@ from bot.rules.costs import max_evaluation_micros
 from bot.rules.data_policy import check_waiver_reason, needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
-from bot.services import evaluation_engine, evaluation_worker, judge_worker, judging
-from bot.services.candidates import Candidate, arms_of, find_candidates, judge_of
+from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judging
+from bot.services.candidates import Candidate
 from bot.services.datasets import SEED
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.services.evaluation_engine import Evaluation
@@ -41,7 +41,6 @@ from trainers.dataset.sensitive_data import scan_file
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Reply, RungName
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import to_micros, usd_micros
-from trainers.pricing import PriceList
 
 
 @dataclass(frozen=True)
@@ -149,37 +148,12 @@ def _asks_own(wanted: EvaluationRequest) -> bool:
 
 def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
     report, today = rows.report, _today()
-    command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, wanted.prompt, wanted.bar, None)
-    models: tuple[Candidate, ...] | Refusal = ()
-    if wanted.rungs != ("classical",):
-        models = find_candidates(session.settings, session.trainers, wanted.models, today)
-    if isinstance(models, Refusal):
-        return models
-    arms = arms_of(command, report, models)
-    if isinstance(arms, Refusal):
-        return arms
-    judge = judge_of(session.settings, session.trainers, wanted.judge, report, today)
-    if isinstance(judge, Refusal):
-        return judge
-    everybody = models if judge is None or judge in models else (*models, judge)
-    refusal = _must_stay(session, wanted, rows, everybody)
-    if refusal:
-        return refusal
-    return LadderPlan(
-        dataset=wanted.file.stem,
-        version=1,
-        task=report.task,
-        train_sha256=str(report.train_sha256),
-        holdout_sha256=str(report.holdout_sha256),
-        n_holdout=report.n_holdout,
-        labels=tuple(sorted(count.label for count in report.labels)),
-        arms=arms,
-        prompt=wanted.prompt,
-        bar=wanted.bar,
-        documents=(),
-        prices=PriceList(tuple(model.price for model in everybody), today).to_json(),
-        judge=judge.name if judge else None,
-        thinking=tuple(model.name for model in everybody if model.thinks),
+    command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, judge=wanted.judge)
+    line_up = candidates.line_up(session.settings, session.trainers, command, report, today)
+    if isinstance(line_up, Refusal):
+        return line_up
+    return _must_stay(session, wanted, rows, line_up.everybody) or line_up.plan(
+        wanted.file.stem, 1, report, today, prompt=wanted.prompt, bar=wanted.bar
     )
 
 

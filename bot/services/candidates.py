@@ -13,12 +13,13 @@ from bot.cards.blocks import code
 from bot.command_options import ASKED_RUNGS
 from bot.context import AppContext
 from bot.settings import Settings
+from bot.values.evaluations import LadderPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Ended, Refusal
 from trainers.dataset import Report
-from trainers.evaluation.results import Candidate as Candidate_results
+from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.evaluation.results import RungName
-from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
+from trainers.pricing import PriceList, PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import ModelRow, ProviderRow
 
 OWN = "local"
@@ -41,32 +42,64 @@ class Candidate:
         return self.row.thinks(self.name.split("/", 1)[1])
 
 
-def find_candidates(
-    settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
-) -> tuple[Candidate, ...] | Refusal:
-    """Those named; nobody named: the base models of our own trainer. `reachable`: providers by name."""
-    found: dict[str, Candidate] = {}
-    for name in names or own_models(settings, reachable):
-        one = _candidate(settings, reachable, name, today)
-        if isinstance(one, Refusal):
-            return one
-        found[one.name] = one
-    return tuple(found.values())
+@dataclass(frozen=True)
+class LineUp:
+    """What a ladder compares: the models that are asked, each way of asking them, and who judges free text."""
 
+    models: tuple[Candidate, ...]
+    arms: tuple[MeasuredCandidate, ...]
+    judge: Candidate | None
 
-def judge_of(
-    settings: Settings, reachable: Collection[str], name: str | None, report: Report, today: date
-) -> Candidate | Refusal | None:
-    """The model that judges free text; None where none is named."""
-    if name is None:
-        return None
-    if report.task == "labels":
-        return Refusal(
-            "Labels need no judge: an answer is the label or it is not. Leave `judge=` out; it is for free text.",
-            "judge",
+    @property
+    def everybody(self) -> tuple[Candidate, ...]:
+        """All models that are sent rows."""
+        return self.models if self.judge is None or self.judge in self.models else (*self.models, self.judge)
+
+    def plan(
+        self,
+        dataset: str,
+        version: int,
+        report: Report,
+        today: date,
+        *,
+        prompt: str | None,
+        bar: float,
+        documents: tuple[str, ...] = (),
+        withheld_from: tuple[str, ...] = (),
+    ) -> LadderPlan:
+        return LadderPlan(
+            dataset=dataset,
+            version=version,
+            task=report.task,
+            train_sha256=str(report.train_sha256),
+            holdout_sha256=str(report.holdout_sha256),
+            n_holdout=report.n_holdout,
+            labels=tuple(sorted(count.label for count in report.labels)),
+            arms=self.arms,
+            prompt=prompt,
+            bar=bar,
+            documents=documents,
+            prices=PriceList(tuple(model.price for model in self.everybody), today).to_json(),
+            withheld_from=withheld_from,
+            judge=self.judge.name if self.judge else None,
+            thinking=tuple(model.name for model in self.everybody if model.thinks),
         )
-    found = _candidate(settings, reachable, name, today)
-    return replace(found, about="judge") if isinstance(found, Refusal) else found
+
+
+def line_up(
+    settings: Settings, reachable: Collection[str], command: Baseline, report: Report, today: date
+) -> LineUp | Refusal:
+    """`reachable`: providers by name."""
+    models: tuple[Candidate, ...] | Refusal = ()
+    if command.rungs != ("classical",):
+        models = _find(settings, reachable, command.models, today)
+    if isinstance(models, Refusal):
+        return models
+    arms = _arms_of(command, report, models)
+    if isinstance(arms, Refusal):
+        return arms
+    judge = _judge_of(settings, reachable, command.judge, report, today)
+    return judge if isinstance(judge, Refusal) else LineUp(models, arms, judge)
 
 
 def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
@@ -112,23 +145,6 @@ def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> 
     return None if isinstance(found, UnknownPrice) or found.has_ended(today) else found.price.input
 
 
-def arms_of(
-    command: Baseline, report: Report, models: Sequence[Candidate]
-) -> tuple[Candidate_results, ...] | Refusal:
-    """Rung by rung. Rung 0 needs labels; the others need a model."""
-    has_labels = report.task == "labels"
-    if command.rungs == ("classical",) and not has_labels:
-        return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
-    rungs = command.rungs or ASKED_RUNGS
-    arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
-    if not arms:
-        return Refusal(
-            "There is no model to ask: name some, like `models=openai/gpt-4o-mini`, or put models of your own "
-            "under [trainer.models] in finetune.toml."
-        )
-    return tuple(arms)
-
-
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
     """By the full name, then by the name that price lists use. Our own machines charge nothing for a request."""
     full, model = f"{row.name}/{name}", row.model(name)
@@ -145,10 +161,55 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
     return found
 
 
-def _arms(rung: RungName, has_labels: bool, models: Sequence[Candidate]) -> list[Candidate_results]:
+def _find(
+    settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
+) -> tuple[Candidate, ...] | Refusal:
+    """Those named; nobody named: the base models of our own trainer. `reachable`: providers by name."""
+    found: dict[str, Candidate] = {}
+    for name in names or own_models(settings, reachable):
+        one = _candidate(settings, reachable, name, today)
+        if isinstance(one, Refusal):
+            return one
+        found[one.name] = one
+    return tuple(found.values())
+
+
+def _judge_of(
+    settings: Settings, reachable: Collection[str], name: str | None, report: Report, today: date
+) -> Candidate | Refusal | None:
+    """The model that judges free text; None where none is named."""
+    if name is None:
+        return None
+    if report.task == "labels":
+        return Refusal(
+            "Labels need no judge: an answer is the label or it is not. Leave `judge=` out; it is for free text.",
+            "judge",
+        )
+    found = _candidate(settings, reachable, name, today)
+    return replace(found, about="judge") if isinstance(found, Refusal) else found
+
+
+def _arms_of(
+    command: Baseline, report: Report, models: Sequence[Candidate]
+) -> tuple[MeasuredCandidate, ...] | Refusal:
+    """Rung by rung. Rung 0 needs labels; the others need a model."""
+    has_labels = report.task == "labels"
+    if command.rungs == ("classical",) and not has_labels:
+        return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
+    rungs = command.rungs or ASKED_RUNGS
+    arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
+    if not arms:
+        return Refusal(
+            "There is no model to ask: name some, like `models=openai/gpt-4o-mini`, or put models of your own "
+            "under [trainer.models] in finetune.toml."
+        )
+    return tuple(arms)
+
+
+def _arms(rung: RungName, has_labels: bool, models: Sequence[Candidate]) -> list[MeasuredCandidate]:
     if rung == "classical":
-        return [Candidate_results("classical")] if has_labels else []
-    return [Candidate_results(rung, model.name) for model in models]
+        return [MeasuredCandidate("classical")] if has_labels else []
+    return [MeasuredCandidate(rung, model.name) for model in models]
 
 
 def _candidate(
@@ -213,9 +274,6 @@ def _near(price: UnknownPrice) -> str:
 
 def _safe(name: str) -> str:
     return "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
-
-
-# What models cost, for whoever asks: all that are configured, or those that were named.
 
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:

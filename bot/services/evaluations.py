@@ -46,7 +46,6 @@ from storage.records import CachedAnswer, Measurement
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import usd_micros
-from trainers.pricing import PriceList
 
 CLASSICAL = MeasuredCandidate("classical")
 
@@ -293,23 +292,12 @@ def _plan(
     dataset, report = checked.dataset, checked.report
     if report is None or not report.n_holdout:
         return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
-    asks_models = command.rungs != ("classical",)
-    models: tuple[Candidate, ...] | Refusal = ()
-    if asks_models:
-        models = candidates.find_candidates(
-            context.settings, context.trainers, command.models, context.today()
-        )
-    if isinstance(models, Refusal):
-        return models
-    arms = candidates.arms_of(command, report, models)
-    if isinstance(arms, Refusal):
-        return arms
-    judge = candidates.judge_of(context.settings, context.trainers, command.judge, report, context.today())
-    if isinstance(judge, Refusal):
-        return judge
-    everybody = models if judge is None or judge in models else (*models, judge)
+    today = context.today()
+    line_up = candidates.line_up(context.settings, context.trainers, command, report, today)
+    if isinstance(line_up, Refusal):
+        return line_up
     leave = data_policy.decide_egress(
-        context, dataset, report, [model.row for model in everybody], command.because
+        context, dataset, report, [model.row for model in line_up.everybody], command.because
     )
     if isinstance(leave, Refusal):
         return leave
@@ -319,25 +307,18 @@ def _plan(
     if refused:
         return replace(refused, about="prompt")
     texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
-    documents = tuple(str(one.sha256) for one in texts)
+    documents = tuple(str(text.sha256) for text in texts)
     # who waived it could not know of documents that were given later
-    may_leave = not texts or (waiver is not None and all(one.created_at <= waiver.at for one in texts))
-    plan = LadderPlan(
-        dataset=dataset.name,
-        version=dataset.version,
-        task=report.task,
-        train_sha256=str(report.train_sha256),
-        holdout_sha256=str(report.holdout_sha256),
-        n_holdout=report.n_holdout,
-        labels=tuple(sorted(count.label for count in report.labels)),
-        arms=arms,
+    may_leave = not texts or (waiver is not None and all(text.created_at <= waiver.at for text in texts))
+    plan = line_up.plan(
+        dataset.name,
+        dataset.version,
+        report,
+        today,
         prompt=prompt,
         bar=command.bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD,
         documents=documents,
-        prices=PriceList(tuple(model.price for model in everybody), context.today()).to_json(),
-        withheld_from=() if may_leave else _withheld_from(models, judge),
-        judge=judge.name if judge else None,
-        thinking=tuple(one.name for one in everybody if one.thinks),
+        withheld_from=() if may_leave else _withheld_from(line_up.models, line_up.judge),
     )
     return plan, leave
 
