@@ -49,13 +49,13 @@ class Column:
         )
 
 
-def column_of(raws: Sequence[bytes]) -> Column:
-    """UnicodeDecodeError where one is no UTF-8. Equal texts are looked for where the first ones have some."""
-    first = raws[:_LOOK]
+def column_of(texts: Sequence[str]) -> Column:
+    """Equal texts are looked for where the first ones have some."""
+    first = texts[:_LOOK]
     if len(set(first)) == len(first):
-        return Column(raws, list(map(bytes.decode, raws)), None)
-    place = {raw: number for number, raw in enumerate(dict.fromkeys(raws))}
-    return Column(list(place), list(map(bytes.decode, place)), list(map(place.__getitem__, raws)))
+        return Column(list(map(str.encode, texts)), texts, None)
+    place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
+    return Column(list(map(str.encode, place)), list(place), list(map(place.__getitem__, texts)))
 
 
 class Joined:
