@@ -1,16 +1,21 @@
 """Rows to train on: read them, find what is wrong with them, reserve the holdout. No Slack and no SQL.
 
-values.py      rows, columns, caps: the words used below
-findings.py    a finding: line, severity, code, sentence, cure
-formats/       what a file is, and each record of it → a row or a fault
-reading.py     a file → rows and faults, one by one
-scan/          a file → a few facts a row, quickly; rows again by their places
-rules/         what is wrong with rows
-holdout/       train and holdout, also of later versions
-prompting.py   instructions around a question
-counting.py    tokens of the whole file
-cleaning.py    a cleaned file
-report.py      all of it in one call"""
+rows           rows, columns, caps: the words used below
+findings       a finding: line, severity, code, sentence, cure
+file_format, jsonl, tables, spreadsheets, parquet, preference_pairs
+               what a file is, and each record of it: a row or a fault
+reader         a file: its rows and faults, one by one
+fast_scan, row_facts, stored_rows
+               the first pass: a few facts a row; rows again by their places
+file_checks    what is wrong with the file as a whole: one function a check
+sensitive_data, near_duplicates, slow_checks
+               secrets and personal data, near copies, labels that look wrong
+splits, versions
+               train and holdout, also of later versions
+token_counts   tokens of the whole file
+cleaning       a cleaned file
+report         all of it in one call
+"""
 
 from trainers.dataset.checks import LabelCount, count_labels, task_of
 from trainers.dataset.findings import Finding, Severity

@@ -32,11 +32,6 @@ IMBALANCE = Rule(
     "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
 )
 
-NULL_LABEL = Rule(
-    "null_label",
-    "warns",
-    "Fill in the label or delete the line; if it is meant as a label, give it another name.",
-)
 _NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
 
 

@@ -16,8 +16,9 @@ from typing import BinaryIO
 
 import orjson
 
-from trainers.dataset.checks import NULL_LABEL, LabelCount, check_labels, check_size, in_order_of_rows
-from trainers.dataset.findings import Fault, Finding, Findings, in_order
+from trainers.dataset.checks import LabelCount, in_order_of_rows
+from trainers.dataset.file_checks import CheckedFile, run_checks
+from trainers.dataset.findings import Finding, Findings, in_order
 from trainers.dataset.reader import Progress, accepted, conclude
 from trainers.dataset.row_facts import Facts, histogram, read_facts
 from trainers.dataset.rows import (
@@ -185,17 +186,11 @@ class _Taken:
 
     def findings(self, lengths: Sequence[int], by: Encoding) -> tuple[Findings, ...]:
         """A file that was refused as a whole has no rows to speak of."""
-        facts, about = self.rows.facts, Findings(self.limits.listed)
+        facts = self.rows.facts
         if not len(facts) and any(finding.blocks for finding in self.found.sorted()):
             return (self.found,)
-        check_size(len(facts), about, sum(finding.count for finding in facts.repeats.sorted()))
-        labels = Findings(self.limits.listed)
-        if self.task == "labels" and self.progress.format != "preference":
-            check_labels(self.label_counts, len(facts), labels)
-            for row in facts.empty_labels():
-                labels.at(facts.lines[row], Fault(NULL_LABEL, "has a label that says that there is none"))
-        long = facts.too_long(self.limits.max_row_tokens, lengths, by)
-        return (self.found, about, facts.repeats, labels, facts.sensitive, long)
+        labels = () if self.progress.format == "preference" else self.label_counts
+        return (self.found, *run_checks(CheckedFile(facts, labels, lengths, by, self.limits)))
 
 
 @dataclass(frozen=True)

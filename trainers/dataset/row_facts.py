@@ -12,10 +12,10 @@ from itertools import accumulate, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from trainers.dataset.checks import Repeats, is_short, says_nothing, task_of_counts
+from trainers.dataset.checks import Repeats, is_short, task_of_counts
 from trainers.dataset.fast_scan import Chunk, Group, scan
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.findings import Fault, Findings
 from trainers.dataset.jsonl import definitions_text
 from trainers.dataset.near_duplicates import as_sketches, sketch_into
 from trainers.dataset.reader import Progress, capped, stream, too_many
@@ -28,11 +28,6 @@ if TYPE_CHECKING:
     from trainers.dataset.near_duplicates import Sketches
 
 Value = TypeVar("Value")
-LONG_ROW = Rule(
-    "row_too_long",
-    "warns",
-    "Shorten the row: vendors cut off what is beyond their limit, our own trainer leaves the row out.",
-)
 
 _LONG_ANSWER = (1 << 32) - 1
 _INSTRUCTIONS = 1000
@@ -112,20 +107,6 @@ class Facts:
         """For each row; None for a long answer, which stands in the file alone."""
         labels = [answer.strip() for answer in self.answers]
         return (None if place == _LONG_ANSWER else labels[place] for place in self.labels)
-
-    def empty_labels(self) -> Iterator[int]:
-        """Rows whose label is what programs write where there is none."""
-        empty = {place for place, answer in enumerate(self.answers) if says_nothing(answer)}
-        return (row for row, place in enumerate(self.labels) if place in empty) if empty else iter(())
-
-    def too_long(self, limit: int, lengths: Sequence[int], by: Encoding) -> Findings:
-        """`lengths` are the rows', in tokens `by` that encoding."""
-        found, named = Findings(self._listed), f" of {by.name}" if by.folder else ""
-        none = max(lengths, default=0) <= limit
-        for line, tokens in () if none else zip(self.lines, lengths, strict=True):
-            if tokens > limit:
-                found.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{named}, more than {limit:,}"))
-        return found
 
     def longer_by(self, tokens: int) -> None:
         """Each row gets that many more, before its answer."""

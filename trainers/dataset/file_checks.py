@@ -1,0 +1,92 @@
+"""Checks of a file as a whole, once all of its rows are read: each is a function, and CHECKS lists them.
+
+A new check is a function here and its name in CHECKS. Checks see what `row_facts` keeps of each row, not its text;
+what is wrong with one row alone is found while it is read (`jsonl`, `tables`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from trainers.dataset.checks import LabelCount, check_labels, check_size, says_nothing
+from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.row_facts import Facts
+from trainers.dataset.rows import Limits
+from trainers.tokens import Encoding
+
+NULL_LABEL = Rule(
+    "null_label",
+    "warns",
+    "Fill in the label or delete the line; if it is meant as a label, give it another name.",
+)
+LONG_ROW = Rule(
+    "row_too_long",
+    "warns",
+    "Shorten the row: vendors cut off what is beyond their limit, our own trainer leaves the row out.",
+)
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """`labels` are the most frequent first, empty for free text and for preference pairs. `lengths`: tokens of each row
+    `by` that encoding."""
+
+    facts: Facts
+    labels: Sequence[LabelCount]
+    lengths: Sequence[int]
+    by: Encoding
+    limits: Limits
+
+
+def run_checks(file: CheckedFile) -> tuple[Findings, ...]:
+    """Of each check, in the order of CHECKS."""
+    return tuple(check(file) for check in CHECKS)
+
+
+def check_amount(file: CheckedFile) -> Findings:
+    found = Findings(file.limits.listed)
+    repeated = sum(finding.count for finding in file.facts.repeats.sorted())
+    check_size(len(file.facts), found, repeated)
+    return found
+
+
+def check_repeats(file: CheckedFile) -> Findings:
+    """Copies and contradictions, which the first pass has found."""
+    return file.facts.repeats
+
+
+def check_label_counts(file: CheckedFile) -> Findings:
+    found = Findings(file.limits.listed)
+    if not file.labels:
+        return found
+    check_labels(file.labels, len(file.facts), found)
+    empty = {place for place, answer in enumerate(file.facts.answers) if says_nothing(answer)}
+    for line, place in zip(file.facts.lines, file.facts.labels, strict=True) if empty else ():
+        if place in empty:
+            found.at(line, Fault(NULL_LABEL, "has a label that says that there is none"))
+    return found
+
+
+def check_sensitive_texts(file: CheckedFile) -> Findings:
+    """Secrets and personal data, which the first pass has found."""
+    return file.facts.sensitive
+
+
+def check_lengths(file: CheckedFile) -> Findings:
+    found, limit = Findings(file.limits.listed), file.limits.max_row_tokens
+    by = f" of {file.by.name}" if file.by.folder else ""
+    if max(file.lengths, default=0) > limit:
+        for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
+            if tokens > limit:
+                found.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{by}, more than {limit:,}"))
+    return found
+
+
+CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (
+    check_amount,
+    check_repeats,
+    check_label_counts,
+    check_sensitive_texts,
+    check_lengths,
+)
