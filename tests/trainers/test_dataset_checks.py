@@ -16,13 +16,14 @@ from trainers.dataset import (
     Task,
     check_file,
     count_labels,
+    file_checks,
     lists_labels,
     prompted,
     task_of,
     with_system,
 )
 from trainers.dataset.checks import check_size
-from trainers.dataset.findings import Findings
+from trainers.dataset.findings import Findings, Rule
 from trainers.dataset.rows import normalised, question_key
 from trainers.dataset.sensitive_data import check_sensitive, faults_in
 from trainers.dataset.splits import chat_row
@@ -288,3 +289,22 @@ def test_labels_that_the_team_lists_itself_are_not_listed_twice() -> None:
     assert lists_labels("Answer billing or cancel_order.", ["billing", "cancel_order"])
     assert not lists_labels("Answer billing.", ["billing", "refund"])
     assert not lists_labels("Answer nothing about rebilling.", ["billing"])
+
+
+def test_rows_without_instructions_beside_rows_with_them_are_counted(tmp_path: Path) -> None:
+    some = [row(i, f"question {i}", "ab"[i % 2], "Sort it." if i > 3 else "") for i in range(1, 21)]
+    (finding,) = by_code(checked(tmp_path, some), "some_without_instructions")
+    assert (finding.line, finding.severity, finding.count) == (None, "warns", 3)
+    assert finding.message == "3 of 20 rows have no instructions (system message), the others have some."
+
+
+@pytest.mark.parametrize("system", ["", "Sort it."])
+def test_rows_that_all_have_instructions_or_all_have_none_are_fine(tmp_path: Path, system: str) -> None:
+    same = [row(i, f"question {i}", "ab"[i % 2], system) for i in range(1, 21)]
+    assert by_code(checked(tmp_path, same), "some_without_instructions") == []
+
+
+def test_every_check_of_a_whole_file_is_in_the_docs() -> None:
+    docs = (Path(__file__).parents[2] / "docs" / "checks.md").read_text(encoding="utf-8")
+    rules = [value for value in vars(file_checks).values() if isinstance(value, Rule)]
+    assert rules and [rule.code for rule in rules if f"`{rule.code}`" not in docs] == []

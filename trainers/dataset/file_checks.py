@@ -25,6 +25,11 @@ LONG_ROW = Rule(
     "warns",
     "Shorten the row: vendors cut off what is beyond their limit, our own trainer leaves the row out.",
 )
+SOME_WITHOUT_INSTRUCTIONS = Rule(
+    "some_without_instructions",
+    "warns",
+    "Give all rows a system message or none: the model is asked in one way only.",
+)
 
 
 @dataclass(frozen=True)
@@ -83,10 +88,21 @@ def check_lengths(file: CheckedFile) -> Findings:
     return found
 
 
+def check_instructions(file: CheckedFile) -> Findings:
+    found, rows = Findings(file.limits.listed), len(file.facts)
+    without = file.facts.instructions[()]
+    if 0 < without < rows:
+        have = "row has" if without == 1 else "rows have"
+        said = f"{without:,} of {rows:,} {have} no instructions (system message), the others have some."
+        found.about_file(SOME_WITHOUT_INSTRUCTIONS, said, without)
+    return found
+
+
 CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (
     check_amount,
     check_repeats,
     check_label_counts,
     check_sensitive_texts,
     check_lengths,
+    check_instructions,
 )
