@@ -50,17 +50,20 @@ class Checked:
 class Served:
     url: str
     process: subprocess.Popen[str] | None = None
+    timeout_s: float = 60
     checked: Checked = field(default_factory=Checked)
 
     def client(self, key: str = KEY) -> openai.OpenAI:
         http = openai.DefaultHttpxClient(event_hooks={"response": [lambda r: check_answer(r, self.checked)]})
-        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=60, http_client=http)
+        return openai.OpenAI(
+            base_url=self.url, api_key=key, max_retries=0, timeout=self.timeout_s, http_client=http
+        )
 
 
 @contextmanager
-def served_process(data: Path, *models: str) -> Iterator[Served]:
+def served_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> Iterator[Served]:
     """`python -m trainers.local` as users start it, ended with SIGTERM."""
-    process = start_process(data, *models)
+    process = start_process(data, *models, more=more)
     try:
         yield Served(ready_url(process), process)
     finally:

@@ -13,6 +13,7 @@ import pytest
 
 from tests.local.exporting import JOB, MODEL, made, order, write
 from trainers.export_formats import FORMATS
+from trainers.local.engines.vllm import VLLM_RANKS
 from trainers.local.export import output
 from trainers.local.export.card import Measured
 from trainers.local.export.merged_weights import open_base
@@ -20,7 +21,7 @@ from trainers.local.export.ollama import context_of, modelfile
 from trainers.local.export.order import Form, Upload
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, questions_of
-from trainers.local.export.vllm import VLLM_RANKS, check_vllm, vllm_command
+from trainers.local.export.vllm import check_vllm, vllm_command
 from trainers.local.job_directory import replace_json
 
 

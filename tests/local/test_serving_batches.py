@@ -19,7 +19,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, Llam
 
 from trainers.local.api_errors import ApiError
 from trainers.local.serving import memory
-from trainers.local.serving.generator import MAX_OPEN_ROWS, BatchLimits, Generator, choose_batch, fill_batch
+from trainers.local.serving.answers import MAX_OPEN_ROWS, Preparation
+from trainers.local.serving.generator import BatchLimits, Generator, choose_batch, fill_batch
 from trainers.local.serving.sequences import Row
 from trainers.local.serving.values import (
     Answered,
@@ -316,7 +317,7 @@ def test_a_tuned_model_makes_no_embeddings(generator: Generator, adapters: Seque
 def row(prompt: int, limit: int = 10, base: str = "a", adapter: str | None = None) -> Row:
     asked = request(Target(base, Path(adapter) if adapter else None), "hi", limit, Caller())
     vocabulary: Any = None  # nothing is written here
-    return Row(asked, 0, [1] * prompt, limit, vocabulary, None)
+    return Row(asked, 0, Preparation([1] * prompt, limit, None, None), vocabulary)
 
 
 def test_a_batch_begins_with_who_waited_longest_and_takes_its_likes_of_the_same_base() -> None:

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 
 from tests.local.test_serving_batches import SYSTEM, TICKETS, Caller, reference
 from trainers.local.serving import sequences
+from trainers.local.serving.answers import Preparation
 from trainers.local.serving.decoding import decode
 from trainers.local.serving.model_cache import Base
 from trainers.local.serving.sequences import Drafts, Row, count_agreeing
@@ -83,7 +84,8 @@ def rows_of(
         messages = (ChatMessage("system", SYSTEM), ChatMessage("user", ticket))
         sampling = Sampling(0, 1, limit, stop, None)
         asked = Request(Target(base._source, None), messages, sampling, False, caller.heard.put)
-        rows.append(Row(asked, 0, base.vocabulary.encode(asked), limit, base.vocabulary, None))
+        prepared = Preparation(base.vocabulary.encode(asked), limit, None, None)
+        rows.append(Row(asked, 0, prepared, base.vocabulary))
     return rows, callers
 
 

@@ -18,14 +18,15 @@ import threading
 from asyncio import CancelledError
 from collections.abc import Iterable
 from pathlib import Path
-from typing import IO, NoReturn
+from typing import IO, Literal, NoReturn
 
 import click
 import uvicorn
 
-from trainers.host import BY_PCI_BUS, GPU_ORDER
+from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
 from trainers.local.api.guard import OnceAMinute, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
+from trainers.local.engines.vllm import missing_reason
 from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions
 from trainers.local.ray.options import Unusable, Wishes, ray_options
@@ -67,6 +68,13 @@ TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on t
     help="Machines of a Ray cluster that the GPUs of one job are on, as many on each.",
 )
 @click.option(
+    "--serving-engine",
+    type=click.Choice(["builtin", "vllm"]),
+    default="builtin",
+    show_default=True,
+    help="What answers; vllm has to be installed: finetune engines install vllm.",
+)
+@click.option(
     "--executor",
     type=click.Choice(["processes", "ray"]),
     default="processes",
@@ -92,6 +100,7 @@ def main(
     slots: int | None,
     gpus_per_job: int | None,
     nodes_per_job: int,
+    serving_engine: Literal["builtin", "vllm"],
     executor: str,
     ray_address: str,
     storage: str | None,
@@ -113,6 +122,8 @@ def main(
     port, gpus = listener.getsockname()[1], visible_gpus()
     each = nodes_per_job if gpus_per_job is None else gpus_per_job
     check_nodes(nodes_per_job, each, executor)
+    if serving_engine == "vllm" and (reason := missing_reason(data / ENGINES_FOLDER)):
+        refuse(reason.replace("`", ""))
     ray = None
     if executor == "ray":
         wishes = Wishes(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
@@ -130,6 +141,7 @@ def main(
             hosts=frozenset(hosts),
             gpus=gpus,
             gpus_per_job=max(1, each),
+            serving_engine=serving_engine,
             ray=ray,
         )
     )

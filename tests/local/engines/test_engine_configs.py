@@ -283,7 +283,7 @@ def test_an_engines_versions_are_pinned_and_pytorch_is_not(name: str) -> None:
     lines = pins(ENGINES[name]).read_text().splitlines()
     packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
     assert all("==" in line for line in lines)
-    assert packages[ENGINES[name].package] == ENGINES[name].requirements[0]
+    assert packages[ENGINES[name].package] == ENGINES[name].requirements(has_gpu=True)[0]
     assert "bitsandbytes" in packages
     assert {"transformers", "peft", "trl"} <= set(packages)
     assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)

@@ -17,16 +17,23 @@ from trainers.local.api.chat_requests import ChatOrder
 from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError
 from trainers.local.serving import values
-from trainers.local.serving.generator import Generator
-from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Target
+from trainers.local.serving.values import (
+    Answered,
+    Called,
+    GenerationEngine,
+    Likelihood,
+    Outcome,
+    Piece,
+    Target,
+)
 from trainers.local.tool_calls import ToolCall
 
 Body = dict[str, Any]
 
 
-async def complete(request: Request, generator: Generator, target: Target, order: ChatOrder) -> Response:
+async def complete(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Response:
     """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
-    inbox = ask(request, generator, target, order)
+    inbox = ask(request, engine, target, order)
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": order.model}
     if not order.streams:
         answers = await inbox.answers(order.sampling.n)
@@ -37,13 +44,13 @@ async def complete(request: Request, generator: Generator, target: Target, order
     return StreamingResponse(_events(first, inbox, head, order), media_type="text/event-stream")
 
 
-def ask(request: Request, generator: Generator, target: Target, order: ChatOrder) -> Inbox:
+def ask(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Inbox:
     """Raises Problem (503)."""
     inbox = Inbox(request)
     asked = values.Request(
         target, order.messages, order.sampling, order.streams, inbox.put, tools=order.tools
     )
-    inbox.ticket = generator.submit(asked)
+    inbox.ticket = engine.submit(asked)
     return inbox
 
 

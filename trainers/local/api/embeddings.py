@@ -13,8 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import invalid
-from trainers.local.serving.generator import Generator
-from trainers.local.serving.values import Embedded, EmbeddingRequest, Target
+from trainers.local.serving.values import Embedded, EmbeddingRequest, GenerationEngine, Target
 
 MAX_TEXTS = 2_048
 FIELDS = ("model", "input", "encoding_format", "user")
@@ -51,10 +50,12 @@ def _texts(given: object) -> tuple[str, ...]:
     return tuple(texts)
 
 
-async def embed(request: Request, generator: Generator, target: Target, order: EmbeddingOrder) -> Response:
+async def embed(
+    request: Request, engine: GenerationEngine, target: Target, order: EmbeddingOrder
+) -> Response:
     """Raises Problem."""
     inbox = Inbox(request)
-    inbox.ticket = generator.submit(EmbeddingRequest(target, order.texts, inbox.put))
+    inbox.ticket = engine.submit(EmbeddingRequest(target, order.texts, inbox.put))
     found = await inbox.next_or_hung_up()
     assert isinstance(found, Embedded)  # noqa: S101  a Problem was raised
     data = [

@@ -36,7 +36,7 @@ from trainers.local.jobs.requests import (
     request_fingerprint,
 )
 from trainers.local.models import Alias, Aliases, Model, Models
-from trainers.local.serving.generator import Generator
+from trainers.local.serving.values import GenerationEngine
 from trainers.local.training.base_files import rate_of_base
 
 FILES_A_PAGE = 10_000
@@ -259,7 +259,7 @@ class JobEndpoints:
 class ModelEndpoints:
     models: Models
     aliases: Aliases
-    generator: Generator
+    engine: GenerationEngine
 
     def routes(self) -> list[Route]:
         return [
@@ -291,25 +291,23 @@ class ModelEndpoints:
         """An alias is answered with the name of the model that stands behind it."""
         order = await run_in_threadpool(chat_requests.parse_chat, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await chat_completions.complete(request, self.generator, target, replace(order, model=model))
+        return await chat_completions.complete(request, self.engine, target, replace(order, model=model))
 
     async def respond(self, request: Request) -> Response:
         order = await run_in_threadpool(responses.parse_response, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.chat.model)
         order = replace(order, chat=replace(order.chat, model=model))
-        return await responses.respond(request, self.generator, target, order)
+        return await responses.respond(request, self.engine, target, order)
 
     async def continue_text(self, request: Request) -> Response:
         order = await run_in_threadpool(text_completions.parse_text, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await text_completions.continue_text(
-            request, self.generator, target, replace(order, model=model)
-        )
+        return await text_completions.continue_text(request, self.engine, target, replace(order, model=model))
 
     async def embeddings(self, request: Request) -> Response:
         order = embeddings.parse_embedding(await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await embeddings.embed(request, self.generator, target, replace(order, model=model))
+        return await embeddings.embed(request, self.engine, target, replace(order, model=model))
 
 
 def _model_body(model: Model) -> bodies.Body:

@@ -21,8 +21,15 @@ from trainers.local.api.chat_completions import Body, ask, likelihood_body, new_
 from trainers.local.api.chat_requests import ChatOrder, check_known, parse_chat
 from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError, invalid
-from trainers.local.serving.generator import Generator
-from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Target
+from trainers.local.serving.values import (
+    Answered,
+    Called,
+    GenerationEngine,
+    Likelihood,
+    Outcome,
+    Piece,
+    Target,
+)
 from trainers.local.tool_calls import ToolCall
 
 SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier")
@@ -187,9 +194,11 @@ def _said(body: Mapping[str, Any], chat: ChatOrder) -> Body:
     }
 
 
-async def respond(request: Request, generator: Generator, target: Target, order: ResponseOrder) -> Response:
+async def respond(
+    request: Request, engine: GenerationEngine, target: Target, order: ResponseOrder
+) -> Response:
     """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
-    inbox = ask(request, generator, target, order.chat)
+    inbox = ask(request, engine, target, order.chat)
     response_id = f"resp_{secrets.token_hex(16)}"
     head = {
         "id": response_id,

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -33,6 +34,8 @@ from trainers.local.models import Aliases, Models
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
 from trainers.local.serving.generator import Generator
+from trainers.local.serving.values import GenerationEngine
+from trainers.local.serving.vllm_engine import VllmEngine
 from trainers.log_lines import new_reference
 
 log = logging.getLogger(__name__)
@@ -54,6 +57,7 @@ class Config:
     train_command: tuple[str, ...] | None = None
     gpus: tuple[str, ...] = ()
     gpus_per_job: int = 1
+    serving_engine: Literal["builtin", "vllm"] = "builtin"
     ray: RayOptions | None = None
 
 
@@ -63,20 +67,20 @@ def build_app(config: Config) -> Starlette:
     models = Models(config.models, jobs)
     aliases = Aliases(config.data / ALIASES, models)
     executor = JobQueue(jobs, config.slots, _place(config))
-    generator = Generator(lambda: executor.is_busy)
+    engine = _engine(config, executor)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         executor.start()
         yield
         await run_in_threadpool(executor.stop)
-        await run_in_threadpool(generator.stop)
+        await run_in_threadpool(engine.stop)
 
     app = Starlette(
         routes=[
             *FileEndpoints(files, jobs).routes(),
             *JobEndpoints(files, jobs, models, executor, aliases, config.data / ENGINES).routes(),
-            *ModelEndpoints(models, aliases, generator).routes(),
+            *ModelEndpoints(models, aliases, engine).routes(),
             *AliasEndpoints(aliases).routes(),
         ],
         middleware=[Middleware(Guard, key=config.key, hosts=config.hosts)],
@@ -91,6 +95,14 @@ def build_app(config: Config) -> Starlette:
     )
     app.router.redirect_slashes = False
     return app
+
+
+def _engine(config: Config, executor: JobQueue) -> GenerationEngine:
+    builtin = Generator(lambda: executor.is_busy)
+    if config.serving_engine == "builtin":
+        return builtin
+    gpu = config.gpus[0] if config.gpus else None
+    return VllmEngine(config.data / ENGINES, builtin, lambda: executor.is_busy, gpu)
 
 
 def _place(config: Config) -> Backend:

@@ -23,8 +23,16 @@ from trainers.local.api.chat_requests import (
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving import values
-from trainers.local.serving.generator import MAX_OPEN_ROWS, Generator
-from trainers.local.serving.values import Answered, Likelihood, Outcome, Piece, Sampling, Target
+from trainers.local.serving.answers import MAX_OPEN_ROWS
+from trainers.local.serving.values import (
+    Answered,
+    GenerationEngine,
+    Likelihood,
+    Outcome,
+    Piece,
+    Sampling,
+    Target,
+)
 
 MAX_LOGPROBS = 5
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint only
@@ -101,7 +109,9 @@ def _prompt(given: object) -> Prompt | None:
     return tuple(given) if is_ids and isinstance(given, list) else None
 
 
-async def continue_text(request: Request, generator: Generator, target: Target, order: TextOrder) -> Response:
+async def continue_text(
+    request: Request, engine: GenerationEngine, target: Target, order: TextOrder
+) -> Response:
     """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
     inbox = Inbox(request)
     for place, prompt in enumerate(order.prompts):
@@ -110,7 +120,7 @@ async def continue_text(request: Request, generator: Generator, target: Target, 
             target, (), order.sampling, order.streams, emit, ticket=inbox.ticket, prompt=prompt
         )
         try:
-            generator.submit(asked)
+            engine.submit(asked)
         except ApiError:
             inbox.abandon()  # the prompts before it
             raise

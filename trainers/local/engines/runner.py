@@ -376,6 +376,8 @@ def write_plan(engine: Engine, plan: EnginePlan, env: Path) -> EngineConfig:
             return axolotl.write(plan, env)
         case "llamafactory":
             return llamafactory.write(plan, env)
+        case "vllm":
+            raise ValueError("vLLM answers; it trains nothing")
         case _:
             assert_never(engine.name)
 

@@ -24,6 +24,7 @@ from yaml import YAMLError
 
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
+from trainers.local.serving.vocabulary import end_tokens
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.base_model import calm_peft, load_model, load_tokenizer
 from trainers.local.training.devices import best_device
@@ -166,14 +167,7 @@ def load(folder: Path) -> Loaded:
         model = load_model(str(folder), best_device(), torch.float32)
     except TrainingFailed as error:
         raise ExportRefused(error.message) from error
-    return Loaded(model.eval(), tokenizer, _end_tokens(model, tokenizer))
-
-
-def _end_tokens(model: Any, tokenizer: Any) -> list[int]:
-    """As our server ends a turn: by the model's own end tokens and the tokenizer's."""
-    configured = model.generation_config.eos_token_id
-    ends = configured if isinstance(configured, list) else [configured]
-    return sorted({int(each) for each in [*ends, tokenizer.eos_token_id] if each is not None})
+    return Loaded(model.eval(), tokenizer, sorted(end_tokens(model.generation_config, tokenizer)))
 
 
 def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:

@@ -9,18 +9,11 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.merged_weights import Base, with_adapter
 from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Say, Work, WrittenExport, compare_answers
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
-
-# MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer: no number between them is taken
-VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-VLLM_LACKS = {
-    "modules_to_save": "whole layers trained beside it",
-    "target_parameters": "matrices on fused experts",
-    "use_dora": "DoRA's magnitudes",
-}
 
 
 def choose_dtype(base: Base) -> str:
@@ -63,26 +56,17 @@ def copy_adapter(source: Source, base: Base, out: Path) -> None:
 
 def check_vllm(source: Source) -> None:
     """Raises ExportRefused for what vLLM loads no adapter with."""
-    config = read_config(source)
-    for key, what in VLLM_LACKS.items():
-        if config.get(key):
-            raise ExportRefused(f"vLLM loads no adapter with {what} ({key}). Export it merged: --to merged.")
-    if _highest_rank(config) > VLLM_RANKS[-1]:
-        raise ExportRefused(
-            f"The adapter's rank is {_highest_rank(config)}; vLLM takes {VLLM_RANKS[-1]} at most. Export it merged."
-        )
+    reason = adapter_refusal(read_config(source))
+    if reason:
+        raise ExportRefused(f"{reason} Export it merged: --to merged.")
 
 
 def vllm_command(source: Source, base: Base, name: str) -> str:
     """One line for a shell in the export's folder."""
-    rank = next(rank for rank in VLLM_RANKS if rank >= _highest_rank(read_config(source)))
+    rank = vllm_rank(read_config(source))
     model = shlex.quote(base.hub_id or str(base.folder))
     return f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
 
 
 def vllm_merged_command(name: str) -> str:
     return f"vllm serve . --served-model-name {shlex.quote(name)}"
-
-
-def _highest_rank(config: dict[str, Any]) -> int:
-    return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])

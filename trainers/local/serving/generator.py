@@ -1,10 +1,10 @@
-"""Generation in one thread of the server's process: gathers requests for the same base model into batches.
-torch and the models are loaded in that thread at the first request."""
+"""The built-in engine: generation in one thread of the server's process, which gathers requests for the same base model
+into batches. torch and the models are loaded in that thread at the first request, so that the server answers all else
+at once. What waits is bounded: beyond that a request is refused, with a time after which it is worth trying again."""
 
 from __future__ import annotations
 
 import logging
-import math
 import queue
 import sys
 import threading
@@ -16,15 +16,35 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from trainers.local.api_errors import ApiError
-from trainers.local.serving.values import MAX_ADAPTERS, EmbeddingRequest, Request, Ticket, Weights
+from trainers.local.serving.answers import busy, check_queue, prepare
+from trainers.local.serving.values import (
+    MAX_ADAPTERS,
+    EmbeddingRequest,
+    PendingRequest,
+    Request,
+    Ticket,
+    Weights,
+)
 from trainers.log_lines import new_reference
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trainers.local.serving.model_cache import Base, ModelCache
     from trainers.local.serving.sequences import Row
 
 # CPU seconds an answer (135M, bf16, labels of 2 to 4 tokens): 0.34 alone, 0.12 of 16, 0.11 of 32, 0.10 of 64
 MAX_BATCH_ROWS = 32
 MAX_BATCH_TOKENS = 16_384  # rows times longest prompt: bounds the pass that reads them
+# Callers that come back for more are waited for. Without that, 16 callers in one Python process fell apart into
+# batches of 15 and 1, or of 3 and 13, and got 12 answers a second instead of 15.
+RETURN_S = 0.06
+QUIET_S = 0.005
+GATHER_S = 0.2
+BUSY_RETRY_S = 30
+LOOK_S = 1.0  # how often an idle generator looks whether a job needs the GPU
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -72,34 +92,6 @@ def _fits(batch: Sequence[Row], room: BatchLimits) -> bool:
     )
 
 
-# Generation in one thread of the server's process: gathers requests for the same base model into batches.
-#
-# torch and the models are loaded in that thread at the first request, so that the server answers all else
-# at once. What waits is bounded: beyond that a request is refused, with a time after which it is worth
-# trying again.
-
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from trainers.local.serving.model_cache import Base, ModelCache
-    from trainers.local.serving.sequences import Row
-
-# Callers that come back for more are waited for. Without that, 16 callers in one Python process fell apart into
-# batches of 15 and 1, or of 3 and 13, and got 12 answers a second instead of 15.
-RETURN_S = 0.06
-QUIET_S = 0.005
-GATHER_S = 0.2
-MAX_OPEN_ROWS = 256
-LONGEST_RETRY_S = 60
-BUSY_RETRY_S = 30
-LOOK_S = 1.0  # how often an idle generator looks whether a job needs the GPU
-
-log = logging.getLogger(__name__)
-
-PendingRequest = Request | EmbeddingRequest
-
-
 class Generator:
     """`is_training`: whether a job has a process on the GPU that answers, or on a machine without any."""
 
@@ -122,7 +114,8 @@ class Generator:
     def submit(self, asked: PendingRequest) -> Ticket:
         """Raises Problem (503) where too much waits already."""
         with self._lock:
-            self._refuse_if_full(asked.rows)
+            open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
+            check_queue(open_rows, asked.rows, self._rows_a_second)
             self._in_inbox += asked.rows
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
@@ -135,16 +128,6 @@ class Generator:
         self._inbox.put(None)
         if self._thread is not None:
             self._thread.join(timeout_s)
-
-    def _refuse_if_full(self, rows: int) -> None:
-        open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
-        if open_rows + rows > MAX_OPEN_ROWS:
-            wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / self._rows_a_second))
-            text = (
-                f"{open_rows} answers are waited for already; at most {MAX_OPEN_ROWS} may be. "
-                f"Try again in {wait_s} s."
-            )
-            raise _busy(text, "queue_full", wait_s)
 
     def _run(self) -> None:
         while not self._stopping:
@@ -201,22 +184,10 @@ class Generator:
         from trainers.local.serving.sequences import Row
 
         base = self._open_shelf().base(request.target.weights)
-        vocabulary, sampling = base.vocabulary, request.sampling
-        vocabulary.check_bias(sampling.logit_bias)
-        prompt = vocabulary.encode(request)
-        room = base.context - len(prompt)
-        if room < 1:
-            asked, it = ("messages have", "them") if request.prompt is None else ("prompt has", "it")
-            text = (
-                f"The {asked} {len(prompt)} tokens; this model reads {base.context} with its answer. "
-                f"Shorten {it}."
-            )
-            raise ApiError(400, text, "context_length_exceeded", asked.split()[0])
-        syntax = vocabulary.call_syntax(request) if request.tools.definitions else None
-        grammar = vocabulary.grammar(request, syntax) if syntax else sampling.grammar
-        guide = vocabulary.guide(grammar) if grammar else None
-        limit = min(room, sampling.max_tokens or room)
-        return [Row(request, index, prompt, limit, vocabulary, guide, syntax) for index in range(sampling.n)]
+        vocabulary = base.vocabulary
+        preparation = prepare(request, vocabulary, base.context)
+        guide = vocabulary.guide(preparation.grammar) if preparation.grammar else None
+        return [Row(request, index, preparation, vocabulary, guide) for index in range(request.rows)]
 
     def _embed(self, asked: EmbeddingRequest) -> None:
         if asked.target.adapter is not None:
@@ -286,7 +257,7 @@ class Generator:
         base.forget()
         if len(left) < 2:
             text = "This answer needs more memory than there is. Shorten it, or try again when less goes on here."
-            raise _busy(text, "out_of_memory", BUSY_RETRY_S)
+            raise busy(text, "out_of_memory", BUSY_RETRY_S)
         self._most_rows = len(left) // 2
         log.warning("out of memory with %d answers at a time; going on with %d", len(left), self._most_rows)
         self._waiting[:0] = left
@@ -358,7 +329,7 @@ class Generator:
             log.warning("loading a model: out of memory")
             beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
             text = f"The model does not fit into memory {beside}. Try again later."
-            return _busy(text, "out_of_memory", BUSY_RETRY_S)
+            return busy(text, "out_of_memory", BUSY_RETRY_S)
         reference = new_reference()
         log.exception("generating", extra={"ref": reference})
         text = f"The model could not answer. The trainer's log says why, under reference {reference}."
@@ -377,8 +348,4 @@ def _too_long_for_memory(row: Row, room: BatchLimits) -> ApiError:
         f"This answer may come to {row.size:,} tokens, for which there is no memory now ({room.tokens:,} would fit). "
         "Lower 'max_tokens', shorten the messages, or try again later."
     )
-    return _busy(text, "out_of_memory", BUSY_RETRY_S)
-
-
-def _busy(text: str, code: str, wait_s: int) -> ApiError:
-    return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})
+    return busy(text, "out_of_memory", BUSY_RETRY_S)

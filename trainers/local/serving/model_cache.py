@@ -19,11 +19,11 @@ from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
-from trainers.local.api_errors import ApiError, missing
+from trainers.local.api_errors import ApiError
 from trainers.local.serving.embedding import Embedder
 from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, let_go
 from trainers.local.serving.sequences import Drafts
-from trainers.local.serving.values import MAX_ADAPTERS, Weights
+from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
 from trainers.local.training.base_files import base_fingerprint, base_of_adapter, fetch_base
 from trainers.local.training.base_model import calm_peft, load_config, load_model, load_tokenizer
@@ -204,7 +204,9 @@ class Base:
         self.bytes_a_token = bytes_a_token(config, dtype)
         self.joins = self.mixes = can_be_joined(model)
         self.keeps_state = keeps_state(model)
-        self.vocabulary = Vocabulary(tokenizer, end_tokens(model, tokenizer), int(config.vocab_size))
+        self.vocabulary = Vocabulary(
+            tokenizer, end_tokens(model.generation_config, tokenizer), int(config.vocab_size)
+        )
         self.beginnings: CachedPrefixes = {}
         self._drafts: dict[Path | None, Drafts] = {}
         self._bare: Any = model.eval()  # peft puts its layers into this one too
@@ -221,7 +223,7 @@ class Base:
         if adapter is None:
             return
         if not adapter.is_dir():
-            raise _adapter_is_gone(adapter)
+            raise adapter_is_gone(adapter)
         if adapter in self._adapters:
             return self._adapters.move_to_end(adapter)
         self._load(adapter)
@@ -263,12 +265,7 @@ class Base:
         self._worn = name
 
     def _load(self, adapter: Path) -> None:
-        if base_of_adapter(adapter) not in (None, self._fingerprint):
-            text = (
-                f"This model was tuned on another state of its base model {self._source}: the weights there have "
-                "changed since. Put the former ones back and start the trainer again, or train anew."
-            )
-            raise ApiError(409, text, "adapter_of_another_base", "model")
+        check_base_unchanged(self._source, base_of_adapter(adapter), self._fingerprint)
         self._made += 1
         name = f"adapter_{self._made}"
         try:
@@ -276,7 +273,7 @@ class Base:
                 self._add(adapter, name)
         except (OSError, ValueError) as error:
             if not (adapter / "adapter_model.safetensors").exists():  # deleted while it was read
-                raise _adapter_is_gone(adapter) from error
+                raise adapter_is_gone(adapter) from error
             raise
         self._cast(name)
         self._worn = (
@@ -300,12 +297,3 @@ class Base:
         for name, weight in self._model.named_parameters():
             if f".{adapter}." in name:
                 weight.data = weight.data.to(dtype)
-
-
-def _adapter_is_gone(adapter: Path) -> ApiError:
-    name = (
-        adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"
-    )
-    problem = missing("adapter", name, "model_not_found", "model")
-    problem.message += " It was deleted while the request waited."
-    return problem

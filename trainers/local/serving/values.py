@@ -5,18 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
-from trainers.local.api_errors import ApiError
+from trainers.local.api_errors import ApiError, missing
 from trainers.local.tool_calls import ToolCall
 from trainers.methods import Quantization
 
 MAX_ADAPTERS = 8  # in memory, and so in one batch
-
-
 Ids = tuple[int, ...]
-
-
 Weights = tuple[str, Quantization]
 
 
@@ -172,3 +168,36 @@ class EmbeddingRequest:
     def rows(self) -> int:
         """Texts are read many at a time, and nothing is written."""
         return -(-len(self.texts) // 16)
+
+
+PendingRequest = Request | EmbeddingRequest
+
+
+class GenerationEngine(Protocol):
+    """Computes what is asked: `generator.Generator` in this process, `vllm_engine.VllmEngine` by vLLM beside it."""
+
+    def submit(self, asked: PendingRequest) -> Ticket:
+        """Returns at once; the outcomes go to `asked.emit`. Raises ApiError (503) where too much waits already."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+def adapter_is_gone(adapter: Path) -> ApiError:
+    name = (
+        adapter.parent.name if adapter.name == "adapter" else f"{adapter.parent.parent.name}/{adapter.name}"
+    )
+    problem = missing("adapter", name, "model_not_found", "model")
+    problem.message += " It was deleted while the request waited."
+    return problem
+
+
+def check_base_unchanged(source: str, trained_on: str | None, fingerprint: str) -> None:
+    """`trained_on`: the fingerprint of the base that the adapter was trained on, where that is known. Raises ApiError
+    (409)."""
+    if trained_on not in (None, fingerprint):
+        text = (
+            f"This model was tuned on another state of its base model {source}: the weights there have "
+            "changed since. Put the former ones back and start the trainer again, or train anew."
+        )
+        raise ApiError(409, text, "adapter_of_another_base", "model")

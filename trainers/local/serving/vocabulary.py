@@ -129,7 +129,7 @@ def _in_openai_form(message: ChatMessage) -> dict[str, Any]:
     return {**said, "tool_call_id": message.call_id, "name": message.name}
 
 
-def end_tokens(model: Any, tokenizer: Any) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id
+def end_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    configured = generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
     return frozenset(int(each) for each in [*ends, tokenizer.eos_token_id] if each is not None)

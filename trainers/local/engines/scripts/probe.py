@@ -44,6 +44,12 @@ def axolotl_keys() -> dict[str, list[str]]:
     return {"config": list(AxolotlInputConfig.model_fields)}
 
 
+def vllm_keys() -> dict[str, list[str]]:
+    from vllm.engine.arg_utils import AsyncEngineArgs
+
+    return {"serve": [field.name for field in fields(AsyncEngineArgs)]}
+
+
 def versions() -> dict[str, str]:
     """Of the packages that a job's numbers depend on, those that are there."""
     found = {}
@@ -61,6 +67,7 @@ def main(name: str) -> None:
             "unsloth": unsloth_keys,
             "llamafactory": llamafactory_keys,
             "axolotl": axolotl_keys,
+            "vllm": vllm_keys,
         }[name]()
     found = {
         "version": version(name),

@@ -1,0 +1,92 @@
+"""vLLM as an engine that answers: where it is installed, which adapters it loads, and the command of its server.
+
+It is installed like the engines that train, in an environment of its own, since its pins clash with ours. Starts
+nothing: `serving/vllm_process.py` does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from trainers.local.engines.catalog import VLLM, Installed, installed
+
+# MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer: no number between them is taken
+VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
+VLLM_LACKS = {
+    "modules_to_save": "whole layers trained beside it",
+    "target_parameters": "matrices on fused experts",
+    "use_dora": "DoRA's magnitudes",
+}
+SERVED_BASE = "base"  # what vLLM calls the model without an adapter
+SCRIPT = Path(__file__).parent / "scripts" / "vllm_serve.py"
+INSTALL = "`finetune engines install vllm` installs it, or let the serving engine be builtin."
+
+
+@dataclass(frozen=True)
+class VllmOptions:
+    """`base` is a folder. `dtype` as vLLM names it. `adapters` at a time, of `rank` at most. `share` of a GPU's memory;
+    None on a CPU."""
+
+    base: Path
+    dtype: str
+    rank: int
+    adapters: int
+    share: float | None
+
+    def serves(self, wanted: VllmOptions) -> bool:
+        """Whether a server with these options can answer what asks for `wanted`."""
+        same = (self.base, self.dtype, self.adapters, self.share)
+        return self.rank >= wanted.rank and same == (
+            wanted.base,
+            wanted.dtype,
+            wanted.adapters,
+            wanted.share,
+        )
+
+
+def missing_reason(engines: Path) -> str | None:
+    """Why vLLM can't be used, in a sentence with the cure; None where it can."""
+    there = installed(engines, VLLM)
+    if there is None:
+        return f"vLLM is not installed in {engines / VLLM.name}. {INSTALL}"
+    if there.found != there.version:
+        return (
+            f"vLLM {there.version} was installed, and now {there.found or 'no version'} is there. {INSTALL}"
+        )
+    return None
+
+
+def adapter_refusal(config: Mapping[str, Any]) -> str | None:
+    """`config`: peft's adapter_config.json. Why vLLM loads no such adapter, without a cure; None where it does."""
+    for key, what in VLLM_LACKS.items():
+        if config.get(key):
+            return f"vLLM loads no adapter with {what} ({key})."
+    if _highest_rank(config) > VLLM_RANKS[-1]:
+        return f"The adapter's rank is {_highest_rank(config)}; vLLM takes {VLLM_RANKS[-1]} at most."
+    return None
+
+
+def vllm_rank(config: Mapping[str, Any]) -> int:
+    """The least --max-lora-rank for this adapter."""
+    return next(rank for rank in VLLM_RANKS if rank >= _highest_rank(config))
+
+
+def serve_command(there: Installed, options: VllmOptions, socket: Path) -> list[str]:
+    """Its key comes by the environment, where no other user's `ps` shows it. Sampling is what a request says, not what
+    the base's generation_config.json has; grammars are checked by llguidance, as here."""
+    python = str(there.env / "bin" / "python")
+    command = [python, str(SCRIPT), "serve", str(options.base), "--served-model-name", SERVED_BASE]
+    command += ["--uds", str(socket), "--dtype", options.dtype, "--max-model-len", "auto"]
+    command += ["--enable-lora", "--max-lora-rank", str(options.rank), "--max-loras", str(options.adapters)]
+    command += ["--generation-config", "vllm", "--max-logprobs", "20"]
+    command += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
+    if options.share is None:
+        return [*command, "--enforce-eager"]  # on a CPU compiling takes minutes and gains little
+    return [*command, "--gpu-memory-utilization", str(options.share)]
+
+
+def _highest_rank(config: Mapping[str, Any]) -> int:
+    return max([int(config["r"]), *map(int, (config.get("rank_pattern") or {}).values())])

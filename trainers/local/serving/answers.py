@@ -1,0 +1,150 @@
+"""What the answering of a request has in common, whichever engine computes the tokens: the prompt as token ids, the
+refusals, and tokens on their way to text, stop texts, tool calls and the answer's end. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from trainers.local.api_errors import ApiError
+from trainers.local.serving.constraints import CallSyntax
+from trainers.local.serving.values import Answered, Called, EndReason, Likelihood, Piece, Request
+from trainers.local.serving.vocabulary import Vocabulary
+from trainers.local.tool_calls import ToolCall
+
+GREEDY_BELOW = 1e-3
+HALF = "\ufffd"  # stands for a character whose last bytes are still to come
+EXPECTED_TOKENS = 512  # of an answer whose caller set no limit: the context may have room for 100,000
+MAX_OPEN_ROWS = 256
+LONGEST_RETRY_S = 60
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """A request as tokens: `prompt` up to where the answer begins, `limit` of the answer, `grammar` as constraints.py
+    writes it, `syntax` where it may call tools."""
+
+    prompt: list[int]
+    limit: int
+    grammar: str | None
+    syntax: CallSyntax | None
+
+
+def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparation:
+    """`context` in tokens, prompt and answer together. Raises ApiError (400)."""
+    sampling = request.sampling
+    vocabulary.check_bias(sampling.logit_bias)
+    prompt = vocabulary.encode(request)
+    free = context - len(prompt)
+    if free < 1:
+        subject, it = ("messages have", "them") if request.prompt is None else ("prompt has", "it")
+        text = (
+            f"The {subject} {len(prompt)} tokens; this model reads {context} with its answer. Shorten {it}."
+        )
+        raise ApiError(400, text, "context_length_exceeded", subject.split()[0])
+    syntax = vocabulary.call_syntax(request) if request.tools.definitions else None
+    grammar = vocabulary.grammar(request, syntax) if syntax else sampling.grammar
+    return Preparation(prompt, min(free, sampling.max_tokens or free), grammar, syntax)
+
+
+def check_queue(open_rows: int, rows: int, rows_a_second: float) -> None:
+    """Raises ApiError (503) where too much is waited for already."""
+    if open_rows + rows > MAX_OPEN_ROWS:
+        wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / rows_a_second))
+        text = (
+            f"{open_rows} answers are waited for already; at most {MAX_OPEN_ROWS} may be. "
+            f"Try again in {wait_s} s."
+        )
+        raise busy(text, "queue_full", wait_s)
+
+
+def busy(text: str, code: str, wait_s: int) -> ApiError:
+    return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})
+
+
+class AnswerWriter:
+    """Answer number `index` to a request, as its tokens come. `tokens`: those it has, without the one that ends it."""
+
+    def __init__(
+        self, request: Request, index: int, preparation: Preparation, vocabulary: Vocabulary
+    ) -> None:
+        self.request = request
+        self.prompt = preparation.prompt
+        self.limit = preparation.limit
+        self.is_done = False
+        self.tokens: list[int] = []
+        self._index = index
+        self._vocabulary = vocabulary
+        self._syntax = preparation.syntax
+        self._likelihoods: list[tuple[int, Likelihood]] = []  # where each token's text begins
+        self._sent = 0
+
+    @property
+    def size(self) -> int:
+        """Tokens that it may come to; where its caller set no limit, those that it is expected to come to."""
+        if self.request.sampling.max_tokens is not None:
+            return len(self.prompt) + self.limit
+        return len(self.prompt) + min(self.limit, len(self.tokens) + EXPECTED_TOKENS)
+
+    def accept(self, token: int, likelihood: Likelihood | None = None) -> None:
+        """The next token. Sends what is certain of the text, and ends the answer where it has to end."""
+        if token in self._vocabulary.ends:
+            self.finish("stop")
+            return
+        if likelihood is not None:
+            self._likelihoods.append((len(self._text().rstrip(HALF)), likelihood))
+        self.tokens.append(token)
+        stops = self.request.sampling.stop
+        text = self._text() if self.request.streams or stops else ""
+        ends = [place for stop in stops if (place := text.find(stop)) >= 0]
+        if ends:
+            self._likelihoods = [pair for pair in self._likelihoods if pair[0] < min(ends)]
+            self._finish("stop", text[: min(ends)])
+        elif len(self.tokens) >= self.limit:
+            self.finish("length")
+        elif self.request.streams:
+            certain = text[: len(text) - _uncertain(text, stops)]
+            if self._syntax is not None:
+                certain = certain[: self._syntax.held_back(certain)]
+            self._send(certain, len(certain))
+
+    def finish(self, reason: EndReason, tokens: Sequence[int] = ()) -> None:
+        """`tokens` come before the end."""
+        self.tokens += tokens
+        self._finish(reason, self._text())
+
+    def _finish(self, reason: EndReason, text: str) -> None:
+        """Calls are sent whole: a part of one is no JSON that a program could read."""
+        calls: Sequence[ToolCall] = ()
+        end = len(text) + 1
+        if self._syntax is not None:
+            sent = text[: self._sent]
+            text, calls = self._vocabulary.calls_in(text, self.request.tools)
+            text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]
+        self._send(text, end)
+        if calls:
+            self.request.emit(Called(self._index, calls))
+            reason = "tool_calls" if reason == "stop" else reason
+        self.request.emit(Answered(self._index, reason, len(self.prompt), len(self.tokens)))
+        self.is_done = True
+
+    def _send(self, text: str, end: int) -> None:
+        """What is new, and the likelihoods of tokens whose text begins before `end`."""
+        likelihoods = tuple(likelihood for begins, likelihood in self._likelihoods if begins < end)
+        if len(text) > self._sent or likelihoods:
+            self._likelihoods = self._likelihoods[len(likelihoods) :]
+            self.request.emit(Piece(self._index, text[self._sent :], likelihoods))
+            self._sent = len(text)
+
+    def _text(self) -> str:
+        """With the special tokens where some of them may mark a call."""
+        return self._vocabulary.text(self.tokens, with_specials=self._syntax is not None)
+
+
+def _uncertain(text: str, stops: Sequence[str]) -> int:
+    """How many last characters may still change: half a character, or what may become a stop text."""
+    if text.endswith(HALF):
+        return len(text) - len(text.rstrip(HALF))
+    sizes = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]
+    return max(sizes, default=0)

@@ -1,0 +1,356 @@
+"""The engine that answers by vLLM: prompts, grammars, stop texts and tool calls are ours, as in the built-in engine;
+vLLM gets token ids and gives token ids back, so that an answer means the same whichever engine computed it.
+
+One vLLM server runs at a time, for the base that was asked last: it is started with the first request, started again
+where it ended, and exchanged for another base, a higher LoRA rank or another share of the GPU once its open answers are
+done. Embeddings stay with the built-in engine."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.engines.catalog import VLLM, installed
+from trainers.local.engines.vllm import VLLM_RANKS, VllmOptions, adapter_refusal, missing_reason, vllm_rank
+from trainers.local.job_directory import read_json
+from trainers.local.serving.answers import GREEDY_BELOW, AnswerWriter, Preparation, busy, check_queue, prepare
+from trainers.local.serving.values import (
+    MAX_ADAPTERS,
+    EmbeddingRequest,
+    GenerationEngine,
+    Likelihood,
+    PendingRequest,
+    Request,
+    Target,
+    Ticket,
+    adapter_is_gone,
+    check_base_unchanged,
+)
+from trainers.local.serving.vllm_process import RETRY_S, VllmServer
+from trainers.local.training.base_files import base_fingerprint, base_of_adapter, fetch_base
+from trainers.local.training.errors import TrainingFailed
+from trainers.log_lines import new_reference
+
+if TYPE_CHECKING:
+    from trainers.local.serving.vocabulary import Vocabulary
+
+LOOK_S = 0.5  # how often it is looked whether a client hung up, or a job needs the GPU
+SMALLEST_TOP_P = 1e-6  # vLLM takes no 0
+USUAL_RANK = 16
+SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory, as the built-in engine has it
+TOKEN = "token_id:"  # noqa: S105  how vLLM writes a token where its id was asked for
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServedBase:
+    """A base's files and words. `fingerprint` of its weights; `dtype` as vLLM names it."""
+
+    folder: Path
+    fingerprint: str
+    dtype: str
+    vocabulary: Vocabulary
+
+
+class VllmEngine:
+    """`engines`: the trainer's folder of engines. `gpu`: the first of the trainer's GPUs; None on a CPU. `is_training`:
+    whether a job computes where answers are computed. `builtin` makes embeddings."""
+
+    def __init__(
+        self, engines: Path, builtin: GenerationEngine, is_training: Callable[[], bool], gpu: str | None
+    ) -> None:
+        self._engines = engines
+        self._builtin = builtin
+        self._is_training = is_training
+        self._gpu = gpu
+        self._loop = asyncio.new_event_loop()
+        self._thread: threading.Thread | None = None
+        self._starting = threading.Lock()
+        self._open_rows = 0
+        self._ended_at: deque[float] = deque(maxlen=50)  # of the last answers, monotonic seconds
+        # What follows belongs to the loop's thread.
+        self._bases: dict[str, ServedBase] = {}
+        self._server: VllmServer | None = None
+        self._turn = asyncio.Lock()  # who exchanges the server; requests wait in the order in which they came
+        self._idle = asyncio.Event()
+        self._open_requests = 0
+
+    def submit(self, asked: PendingRequest) -> Ticket:
+        """Raises ApiError (503) where too much waits already."""
+        if isinstance(asked, EmbeddingRequest):
+            return self._builtin.submit(asked)
+        with self._starting:
+            check_queue(self._open_rows, asked.rows, self._rows_a_second())
+            self._open_rows += asked.rows
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
+                self._thread.start()
+        self._schedule(self._answer(asked))
+        return asked.ticket
+
+    def stop(self) -> None:
+        self._builtin.stop()
+        if self._thread is not None:
+            self._schedule(self._close())
+            self._thread.join(30)
+
+    def _rows_a_second(self) -> float:
+        if len(self._ended_at) < 2:
+            return 1.0
+        return len(self._ended_at) / max(0.1, time.monotonic() - self._ended_at[0])
+
+    def _schedule(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._idle.set()
+        watch = self._loop.create_task(self._make_way())
+        self._loop.run_forever()
+        watch.cancel()
+        self._loop.run_until_complete(asyncio.gather(watch, return_exceptions=True))
+        self._loop.close()
+
+    async def _close(self) -> None:
+        current = asyncio.current_task()
+        tasks = [task for task in asyncio.all_tasks() if task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._stop_server()
+        self._loop.stop()
+
+    # One request
+
+    async def _answer(self, request: Request) -> None:
+        work = asyncio.create_task(self._write_answers(request))
+        try:
+            while not (await asyncio.wait({work}, timeout=LOOK_S))[0]:
+                if request.ticket.is_abandoned:
+                    work.cancel()
+            if not work.cancelled() and (error := work.exception()):
+                request.emit(error if isinstance(error, ApiError) else _explain(error))
+                request.ticket.abandon()
+        finally:
+            work.cancel()
+            self._open_rows -= request.rows
+            self._ended_at.extend([time.monotonic()] * request.rows)
+
+    async def _write_answers(self, request: Request) -> None:
+        base = await self._base(request.target.base)
+        options = self._options(request.target, base)
+        async with self._hold_server(options) as server, server.model(request.target.adapter) as model:
+            preparation = await asyncio.to_thread(prepare, request, base.vocabulary, server.context)
+            async with _together() as start:
+                for index in range(request.rows):
+                    writer = AnswerWriter(request, index, preparation, base.vocabulary)
+                    body = completion_body(request, index, preparation, model, base.vocabulary.ends)
+                    start(_write_answer(server, writer, body, base.vocabulary))
+
+    async def _base(self, source: str) -> ServedBase:
+        if source not in self._bases:
+            self._bases[source] = await asyncio.to_thread(_load_base, source)
+        return self._bases[source]
+
+    def _options(self, target: Target, base: ServedBase) -> VllmOptions:
+        """What a server needs to answer this. Raises ApiError where vLLM can't."""
+        if target.quantization != "none":
+            text = (
+                f"This model was tuned over its base in {target.quantization}, which is not served by vLLM here. "
+                "Start the trainer with --serving-engine builtin to ask it, or train without quantization."
+            )
+            raise invalid(text, "model", "engine_cannot")
+        rank = USUAL_RANK
+        if target.adapter is not None:
+            config = read_json(target.adapter / "adapter_config.json")
+            if config is None:
+                raise adapter_is_gone(target.adapter)
+            check_base_unchanged(target.base, base_of_adapter(target.adapter), base.fingerprint)
+            reason = adapter_refusal(config)
+            if reason:
+                text = f"{reason} Start the trainer with --serving-engine builtin to ask this model."
+                raise invalid(text, "model", "engine_cannot")
+            rank = max(rank, vllm_rank(config))
+        assert rank in VLLM_RANKS  # noqa: S101
+        return VllmOptions(base.folder, base.dtype, rank, MAX_ADAPTERS, self._share())
+
+    def _share(self) -> float | None:
+        if self._gpu is None:
+            return None
+        return SHARE_WHILE_TRAINING if self._is_training() else SHARE_ALONE
+
+    # The server
+
+    @asynccontextmanager
+    async def _hold_server(self, options: VllmOptions) -> AsyncIterator[VllmServer]:
+        """One that serves these options, and stays until the block ends."""
+        async with self._turn:
+            server = self._server
+            if server is None or not server.is_alive or not server.options.serves(options):
+                await self._idle.wait()
+                await self._stop_server()
+                server = await self._start_server(options)
+            self._open_requests += 1
+            self._idle.clear()
+        try:
+            yield server
+        finally:
+            self._open_requests -= 1
+            if not self._open_requests:
+                self._idle.set()
+
+    async def _start_server(self, options: VllmOptions) -> VllmServer:
+        there = installed(self._engines, VLLM)
+        reason = missing_reason(self._engines)
+        if there is None or reason:
+            raise busy(str(reason), "engine_not_installed", RETRY_S)
+        log.info("starting vLLM %s for %s", there.version, options.base)
+        server = VllmServer(there, options, self._gpu)
+        try:
+            await server.wait_until_ready()
+        except BaseException:
+            await server.stop()
+            raise
+        self._server = server
+        return server
+
+    async def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop()
+
+    async def _make_way(self) -> None:
+        """For a job that trains on the same GPU: the next request starts vLLM with the share that is left."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            server, share = self._server, self._share()
+            if server is None or share is None or (server.options.share or 0) <= share:
+                continue
+            async with self._turn:
+                await self._idle.wait()
+                await self._stop_server()
+
+
+@asynccontextmanager
+async def _together() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
+    """Starts work that is awaited at the block's end; the first fault ends the rest and is raised as it is."""
+    tasks: list[asyncio.Task[None]] = []
+    try:
+        yield lambda work: tasks.append(asyncio.create_task(work))
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _load_base(source: str) -> ServedBase:
+    """Imports torch. Raises ApiError (500)."""
+    from transformers import GenerationConfig
+
+    from trainers.local.serving.vocabulary import Vocabulary, end_tokens
+    from trainers.local.training.base_model import load_config, load_tokenizer
+    from trainers.local.training.devices import best_device, best_dtype
+
+    try:
+        folder = fetch_base(source)
+        config, tokenizer = load_config(str(folder)), load_tokenizer(str(folder))
+    except TrainingFailed as error:
+        raise ApiError(500, error.message, error.code, error.param, kind="server_error") from error
+    has_own = (folder / "generation_config.json").exists()
+    generation: Any = GenerationConfig.from_pretrained(folder) if has_own else config
+    dtype = str(best_dtype(best_device(), config.model_type)).removeprefix("torch.")
+    width = int(config.get_text_config().vocab_size)
+    vocabulary = Vocabulary(tokenizer, end_tokens(generation, tokenizer), width)
+    return ServedBase(folder, base_fingerprint(folder), dtype, vocabulary)
+
+
+def completion_body(
+    request: Request, index: int, preparation: Preparation, model: str, ends: frozenset[int]
+) -> dict[str, Any]:
+    """Answer number `index` as a request to vLLM's POST /v1/completions."""
+    sampling = request.sampling
+    body: dict[str, Any] = {
+        "model": model,
+        "prompt": preparation.prompt,
+        "max_tokens": preparation.limit,
+        "temperature": 0 if sampling.temperature < GREEDY_BELOW else sampling.temperature,
+        "top_p": max(SMALLEST_TOP_P, sampling.top_p),
+        "frequency_penalty": sampling.frequency_penalty,
+        "presence_penalty": sampling.presence_penalty,
+        "stop": list(sampling.stop),
+        "stop_token_ids": sorted(ends),
+        "seed": ((secrets.randbits(62) if sampling.seed is None else sampling.seed) + index) % 2**63,
+        "return_token_ids": True,
+    }
+    if sampling.logit_bias:
+        body["logit_bias"] = {str(token): bias for token, bias in sampling.logit_bias.items()}
+    if sampling.top_logprobs is not None:
+        body |= {"logprobs": sampling.top_logprobs, "return_tokens_as_token_ids": True}
+    if preparation.grammar is not None:
+        body["structured_outputs"] = {"grammar": preparation.grammar}
+    return body
+
+
+async def _write_answer(
+    server: VllmServer, writer: AnswerWriter, body: Mapping[str, Any], vocabulary: Vocabulary
+) -> None:
+    """Leaving the stream before its end makes vLLM give up the answer."""
+    if not writer.request.streams:
+        _take(await server.completion(body), writer, vocabulary)
+        return
+    async for choice in server.completion_parts(body):
+        _take(choice, writer, vocabulary)
+        if writer.is_done:
+            return
+
+
+def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary) -> None:
+    """Tokens of `choice`, a whole answer or a part of one."""
+    tokens: Sequence[int] = choice["token_ids"] or ()
+    likelihoods = _likelihoods(choice, writer, vocabulary)
+    for place, token in enumerate(tokens):
+        if not writer.is_done:
+            writer.accept(token, likelihoods[place] if likelihoods else None)
+    if choice["finish_reason"] and not writer.is_done:
+        writer.finish("length" if choice["finish_reason"] == "length" else "stop")
+
+
+def _likelihoods(
+    choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary
+) -> Sequence[Likelihood]:
+    """One a token; none where nobody asked for them. vLLM names the chosen token beside the likeliest."""
+    most = writer.request.sampling.top_logprobs
+    if most is None or not choice.get("logprobs"):
+        return ()
+    logprobs = choice["logprobs"]
+    likelihoods = []
+    for name, logprob, named in zip(
+        logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+    ):
+        others = sorted((named or {}).items(), key=lambda pair: -pair[1])[:most]
+        likeliest = tuple((vocabulary.bytes_of(_token_id(other)), value) for other, value in others)
+        likelihoods.append(Likelihood(vocabulary.bytes_of(_token_id(name)), logprob, likeliest))
+    return likelihoods
+
+
+def _token_id(name: str) -> int:
+    return int(name.removeprefix(TOKEN))
+
+
+def _explain(error: BaseException) -> ApiError:
+    reference = new_reference()
+    log.error("generating by vLLM", exc_info=error, extra={"ref": reference})
+    text = f"The model could not answer. The trainer's log says why, under reference {reference}."
+    return ApiError(500, text, "generation_failed", kind="server_error")

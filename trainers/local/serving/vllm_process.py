@@ -1,0 +1,210 @@
+"""One vLLM server as a process beside the trainer: started, asked whether it is ready, spoken to and ended.
+
+It listens on a Unix socket in a folder that only our user may enter, with a random key: its endpoint that loads
+adapters takes any path, so nobody but us may reach it. Its log is DATA/engines/vllm/serve.log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections import Counter, OrderedDict
+from collections.abc import AsyncIterator, Mapping
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+
+from trainers.host import HUB_KEYS, child_environment
+from trainers.local.api_errors import ApiError
+from trainers.local.engines.catalog import Installed, engine_in_use
+from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
+from trainers.local.serving.answers import busy
+from trainers.local.serving.values import adapter_is_gone
+
+START_S = 1200.0  # 4 minutes were seen on two busy cores, and a large base is read from a slow disk
+LOOK_S = 0.5
+GRACE_S = 5.0
+RETRY_S = 30
+REQUEST_S = 3600.0
+LOG = "serve.log"
+
+
+class VllmServer:
+    """`context` in tokens, once it is ready."""
+
+    def __init__(self, there: Installed, options: VllmOptions, gpu: str | None) -> None:
+        """Starts it. `gpu`: as CUDA_VISIBLE_DEVICES takes it. Raises ApiError (503) where it is being installed."""
+        self.options = options
+        self.context = 0
+        self._log = there.home / LOG
+        self._adapters: OrderedDict[Path, str] = OrderedDict()
+        self._in_use: Counter[Path] = Counter()
+        self._loaded = 0
+        self._loading = asyncio.Lock()
+        self._resources = ExitStack()
+        if not self._resources.enter_context(engine_in_use(there.home, alone=False)):
+            text = "vLLM is being installed or removed. Try again when that is done."
+            raise busy(text, "engine_in_use", RETRY_S)
+        folder = Path(tempfile.mkdtemp(prefix="finetune-vllm-"))  # short: a socket's path has 107 bytes
+        self._resources.callback(shutil.rmtree, folder, ignore_errors=True)
+        key = secrets.token_urlsafe(32)
+        environment = child_environment(*HUB_KEYS, "VLLM_") | {
+            "VLLM_API_KEY": key,
+            "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "True",
+            "VLLM_NO_USAGE_STATS": "1",
+            "HF_HUB_OFFLINE": "1",  # the base was fetched before
+        }
+        if gpu is None:
+            environment.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")  # the cores are shared with others
+        else:
+            environment["CUDA_VISIBLE_DEVICES"] = gpu
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                serve_command(there, options, folder / "vllm.sock"),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+        self._http = httpx2.AsyncClient(
+            transport=httpx2.AsyncHTTPTransport(
+                uds=str(folder / "vllm.sock"), limits=httpx2.Limits(max_connections=None)
+            ),
+            base_url="http://vllm",
+            headers={"Authorization": f"Bearer {key}"},
+            timeout=REQUEST_S,
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    async def wait_until_ready(self) -> None:
+        """Raises ApiError (503) with the last words of its log."""
+        deadline = time.monotonic() + START_S
+        while self.is_alive and time.monotonic() < deadline:
+            try:
+                if (await self._http.get("/health")).status_code == 200:
+                    models = (await self._http.get("/v1/models")).json()["data"]
+                    self.context = int(models[0]["max_model_len"])
+                    return
+            except httpx2.TransportError:  # it doesn't listen yet
+                pass
+            await asyncio.sleep(LOOK_S)
+        raise busy(f"vLLM did not start: {self._last_words()}", "engine_not_started", RETRY_S)
+
+    async def stop(self) -> None:
+        """SIGTERM, and SIGKILL to its whole group where it is still there after 5 s."""
+        await self._http.aclose()
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            deadline = time.monotonic() + GRACE_S
+            self._signal(number)
+            while self.is_alive and time.monotonic() < deadline:
+                await asyncio.sleep(0.05)
+        self._signal(signal.SIGKILL)  # workers that outlived it
+        self._resources.close()
+
+    def _signal(self, number: signal.Signals) -> None:
+        try:
+            os.killpg(self._process.pid, number)
+        except ProcessLookupError:
+            return
+
+    @asynccontextmanager
+    async def model(self, adapter: Path | None) -> AsyncIterator[str]:
+        """What vLLM calls the base with this adapter, which stays loaded until the block ends. Raises ApiError (404)
+        where its files have gone."""
+        if adapter is None:
+            yield SERVED_BASE
+            return
+        self._in_use[adapter] += 1
+        try:
+            async with self._loading:
+                name = await self._load(adapter)
+            yield name
+        finally:
+            self._in_use -= Counter({adapter: 1})
+
+    async def _load(self, adapter: Path) -> str:
+        if not adapter.is_dir():
+            await self._unload(adapter)
+            raise adapter_is_gone(adapter)
+        if adapter not in self._adapters:
+            idle = [path for path in self._adapters if not self._in_use[path]]
+            for path in idle[: max(0, len(self._adapters) + 1 - self.options.adapters)]:
+                await self._unload(path)
+            self._loaded += 1
+            name = f"adapter-{self._loaded}"
+            await self._post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(adapter)})
+            self._adapters[adapter] = name
+        self._adapters.move_to_end(adapter)
+        return self._adapters[adapter]
+
+    async def _unload(self, adapter: Path) -> None:
+        name = self._adapters.pop(adapter, None)
+        if name is not None:
+            await self._post("/v1/unload_lora_adapter", {"lora_name": name})
+
+    async def completion(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """The choice of POST /v1/completions. Raises ApiError."""
+        answer: dict[str, Any] = json.loads(await self._post("/v1/completions", body))
+        choice: dict[str, Any] = answer["choices"][0]
+        return choice
+
+    async def completion_parts(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
+        """The same as it is written. Raises ApiError."""
+        try:
+            async with self._http.stream(
+                "POST", "/v1/completions", json={**body, "stream": True}
+            ) as response:
+                if response.status_code != 200:
+                    raise _refused(response.status_code, (await response.aread()).decode(errors="replace"))
+                async for line in response.aiter_lines():
+                    if line.startswith("data: {"):
+                        part = json.loads(line.removeprefix("data: "))
+                        if "error" in part:
+                            raise _refused(500, line)
+                        for choice in part["choices"]:
+                            yield choice
+        except httpx2.TransportError as error:
+            raise self._broken_off() from error
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> str:
+        try:
+            response = await self._http.post(path, json=body)
+        except httpx2.TransportError as error:
+            raise self._broken_off() from error
+        if response.status_code != 200:
+            raise _refused(response.status_code, response.text)
+        return response.text
+
+    def _broken_off(self) -> ApiError:
+        text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
+        return busy(text, "engine_ended", RETRY_S)
+
+    def _last_words(self) -> str:
+        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if "Error" in line]
+        return f"{([*lines[-1:], *errors[-1:]] or ['it wrote nothing.'])[-1][-300:]} Its log is {self._log}."
+
+
+def _refused(status: int, text: str) -> ApiError:
+    """vLLM's own sentence, in our envelope."""
+    try:
+        error = json.loads(text.removeprefix("data: "))["error"]
+        message = str(error["message"] if isinstance(error, dict) else error)
+    except (ValueError, KeyError, TypeError):
+        message = text
+    message = f"vLLM: {' '.join(message.split())[:500]}"
+    if status < 500:
+        return ApiError(400, message, "engine_refused")
+    return ApiError(500, message, "generation_failed", kind="server_error")
