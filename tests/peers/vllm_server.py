@@ -1,5 +1,5 @@
 """Stands where vLLM's command line would be: the part of its server that our engine speaks to, with transformers and
-peft behind it, one answer after the other. `python vllm_server.py SCRIPT serve BASE --uds PATH …`
+peft behind it, one answer after the other. Its arguments are `serve BASE --uds PATH …`
 
 A request for the model's text "die" ends the process, as a fault of vLLM's would."""
 
@@ -163,14 +163,9 @@ def _events(choice: dict[str, Any]) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("script")
     parser.add_argument("command")
     parser.add_argument("base")
     parser.add_argument("--uds", required=True)
     given, _ = parser.parse_known_args()
     torch.set_num_threads(1)
     uvicorn.run(app_of(Model(given.base), os.environ["VLLM_API_KEY"]), uds=given.uds, log_level="warning")
-
-
-if __name__ == "__main__":
-    main()
