@@ -18,8 +18,8 @@ EngineName = Literal["unsloth", "axolotl", "llamafactory", "vllm"]
 
 @dataclass(frozen=True)
 class Engine:
-    """`package` is what is installed at `version`, the one whose config keys we write; `on_cpu`: what is installed in its
-    place on a machine without a GPU; `beside`: packages that it doesn't ask for by itself. `gigabytes` on the disk,
+    """`package` is what is installed at `version`, the one whose config keys we write; `on_cpu`: what is installed in
+    its place on a machine without a GPU; `beside`: packages that it doesn't ask for by itself. `gigabytes` on the disk,
     `minutes` of a quiet machine. `can` and `licence` are read by people."""
 
     name: EngineName
