@@ -261,6 +261,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
         "providers",
         "prices",
         "service",
+        "serving",
         "retention",
     ),
     "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
@@ -270,6 +271,7 @@ KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
     "check": ("presidio",),
     "retention": ("refused_days", "scratch_days"),
     "service": ("backups_kept", "health_port", "watchdog_s"),
+    "serving": ("engine",),
     "trainer": (
         *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "nodes_per_job"),
         *("executor", "ray_address", "ray_shared", "ray_python", "ray_is_ours", "relay_url", "storage"),
@@ -391,13 +393,15 @@ def _check_token(name: str, prefix: str, value: str, problems: list[str]) -> Non
 def _trainer(reader: Reader) -> TrainerSettings:
     is_on_ray = reader.choice("trainer", "executor", ("processes", "ray")) == "ray"
     nodes = reader.whole("trainer", "nodes_per_job", 1, lowest=1, highest=64)
+    engine = reader.choice("serving", "engine", ("builtin", "vllm"))
+    serving = () if engine == "builtin" else ("--serving-engine", engine)
     return TrainerSettings(
         reader.table("trainer", "models"),
         reader.whole("trainer", "port", 0, lowest=0, highest=65535),
         reader.whole("trainer", "slots", usual_slots(nodes, is_on_ray), lowest=1, highest=1024),
         reader.usd("trainer", "usd_per_hour", "0") if "usd_per_hour" in reader.part("trainer").keys else None,
         reader.whole_if_said("trainer", "tokens_per_second", lowest=1, highest=10**9),
-        (*gpu_arguments(reader, nodes, is_on_ray), *(ray_arguments(reader) if is_on_ray else ())),
+        (*gpu_arguments(reader, nodes, is_on_ray), *serving, *(ray_arguments(reader) if is_on_ray else ())),
         ray_address(reader) if is_on_ray else None,
         reader.flag("trainer", "ray_is_ours"),
     )

@@ -98,6 +98,7 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
     [
         ("", "--gpus-per-job 1"),
         ("gpus_per_job = 4", "--gpus-per-job 4"),
+        ('[serving]\nengine = "vllm"', "--gpus-per-job 1 --serving-engine vllm"),
         ('executor = "ray"\nray_shared = true', "--gpus-per-job 1 --executor ray --ray-shared"),
         (
             'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 8',
