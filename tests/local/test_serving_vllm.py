@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import openai
@@ -65,6 +66,7 @@ def trainer(
     names = {"local/tiny": babbling_model_dir, "tiny": babbling_model_dir, "embedder": embedding_dir}
     models = (f"{name}={folder}" for name, folder in names.items())
     with served_process(data, *models, more=BY_VLLM) as served:
+        served.timeout_s = 180  # the stand-in loads torch with the first question
         yield served
 
 
@@ -86,10 +88,13 @@ def test_a_tuned_model_answers_by_its_names_as_the_builtin_engine_does(
     monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
     folder = tune(tmp_path, tiny_model_dir)
     base = f"local/tiny={tiny_model_dir}"
-    with served_process(tmp_path, base) as served, served.client() as client:
+    with served_process(tmp_path, base) as served, replace(served, timeout_s=180).client() as client:
         by_builtin = [answer_of(client, name) for name in ("local/tiny", MODEL)]
     home = install_stand_in(tmp_path)
-    with served_process(tmp_path, base, more=BY_VLLM) as served, served.client() as client:
+    with (
+        served_process(tmp_path, base, more=BY_VLLM) as served,
+        replace(served, timeout_s=180).client() as client,
+    ):
         assert asked(client, "PUT", "aliases/team/tickets", {"model": MODEL})[0] == 200
         assert [answer_of(client, name) for name in ("local/tiny", MODEL)] == by_builtin
         assert answer_of(client, "team/tickets") == by_builtin[1] != by_builtin[0]

@@ -105,8 +105,10 @@ def by_builtin(data: Path, babbling_model_dir: Path) -> list[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FINETUNE_DTYPE", "fp32")
         tune(data, babbling_model_dir)
-    with served_process(data, f"local/tiny={babbling_model_dir}") as served, served.client() as client:
-        return [answer_of(client, name) for name in ("local/tiny", MODEL)]
+    with served_process(data, f"local/tiny={babbling_model_dir}") as served:
+        served.timeout_s = START_S
+        with served.client() as client:
+            return [answer_of(client, name) for name in ("local/tiny", MODEL)]
 
 
 @pytest.fixture(scope="module")

@@ -72,8 +72,8 @@ def install(root: Path, engine: Engine, tell: Tell) -> Installed:
     home = root / engine.name
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
-            text = f"{engine.name} is being installed, or a job or the trainer uses it. Wait for it, then try again."
-            raise NotInstalled(text)
+            user = "the trainer answers by it" if engine is VLLM else "a job is trained by it"
+            raise NotInstalled(f"{engine.name} is being installed, or {user}. Wait for it, then try again.")
         _check_space(home, engine)
         started = time.monotonic()
         (home / "engine.json").unlink(missing_ok=True)
