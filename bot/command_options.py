@@ -97,15 +97,15 @@ class Subject:
 
 def read_subject(text: str) -> Subject | Misread:
     """7, #7, run-7 and 'run 7' are run 7; m3, M3, #m3 and 'measurement 3' are measurement 3."""
-    if found := re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower()):
-        return Subject(int(found[1]), is_measurement=True)
+    if match := re.fullmatch(r"#?m(?:easurement)?[\s#-]*(\d{1,9})", text.strip().lower()):
+        return Subject(int(match[1]), is_measurement=True)
     run = read_run(text)
     return run if isinstance(run, Misread) else Subject(run)
 
 
 def read_run(text: str) -> int | Misread:
-    if found := re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower()):
-        return int(found[1])
+    if match := re.fullmatch(r"(?:run)?[\s#-]*(\d{1,9})", text.strip().lower()):
+        return int(match[1])
     return Misread(f"`{shown(text)}` is not the number of a run. `/finetune runs` lists them.")
 
 
@@ -118,9 +118,9 @@ def read_day(text: str) -> date | Misread:
 
 def read_bar(text: str) -> float | Misread:
     """A share: '90%', '90' and '0.9' are the same; '0.5%' is half a percent."""
-    found = re.fullmatch(r"([0-9]{0,2}(?:\.[0-9]{1,4})?)\s*(%?)", text)
-    number = float(found[1] or 0) if found and found[1] != "" else 0.0
-    share = number / 100 if found and (found[2] or number > 1) else number
+    match = re.fullmatch(r"([0-9]{0,2}(?:\.[0-9]{1,4})?)\s*(%?)", text)
+    number = float(match[1] or 0) if match else 0.0
+    share = number / 100 if match and (match[2] or number > 1) else number
     if 0 < share < 1:
         return round(share, 6)
     return Misread(f"“{shown(text)}” should be the share of right answers that is good enough, like 90%.")
@@ -383,9 +383,9 @@ def option_key(option: click.Option) -> str:
 
 def build_question(values: Mapping[str, Any]) -> Question:
     """`values` by the names of Question's fields and of hyperparameters; None: not said."""
-    said = {name: value for name, value in values.items() if value is not None}
-    chosen = tuple(sorted((name, said.pop(name)) for name in HYPERPARAMETERS & said.keys()))
-    return Question(**said, hyperparameters=chosen)
+    fields = {name: value for name, value in values.items() if value is not None}
+    chosen = tuple(sorted((name, fields.pop(name)) for name in HYPERPARAMETERS & fields.keys()))
+    return Question(**fields, hyperparameters=chosen)
 
 
 # Names, and a person's own words in an answer.

@@ -163,7 +163,7 @@ def _arguments(command: Command, line: str) -> list[str]:
             options += [] if rest is None else [_option(command, name, rest)]
     if not command.params:
         return ["--", *line.split()]
-    before_rest = next((at for at, one in enumerate(command.arguments) if _takes_rest(one)), None)
+    before_rest = next((at for at, argument in enumerate(command.arguments) if _takes_rest(argument)), None)
     if before_rest is not None:
         return [*options, "--", *line.split(maxsplit=before_rest)]
     pairs, names = _pairs(line)
@@ -255,10 +255,10 @@ def first_word(text: str) -> tuple[str, str]:
 
 def format_question(question: Question) -> str:
     """The options that `parse_question` reads as this question again."""
-    said = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
-    if question.method == "supervised":  # which is meant where nothing is said
-        del said["method"]
-    values = {name: said.get(option.field) for name, option in QUESTION_OPTIONS.items()}
+    fields = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
+    if question.method == "supervised":  # the default
+        del fields["method"]
+    values = {name: fields.get(option.field) for name, option in QUESTION_OPTIONS.items()}
     return " ".join(f"{name}={_plainly(value)}" for name, value in values.items() if value is not None)
 
 

@@ -17,5 +17,4 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     commands.register(app, context, wake)
     actions.register(app, context, wake)
     modals.register(app, context, wake)
-    modals.register_interventions(app, context, wake)
     events.register(app, context, wake)

@@ -21,21 +21,29 @@ from bot.cards import (
     status,
     waivers,
 )
-from bot.cards import evaluation_results as ladder_views
-from bot.cards import tuned_learning_curves as tuned_curve_views
+from bot.cards import evaluation_results as result_cards
+from bot.cards import interventions as intervention_cards
+from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.context import AppContext
-from bot.services import approvals, human_preferences, measurements, overview
-from bot.services import clean_copies as cleaning_work
-from bot.services import data_policy as waiver_work
-from bot.services import estimate_requests as estimate_work
-from bot.services import promotions as promoting_work
-from bot.services import runs as run_work
+from bot.services import (
+    approvals,
+    clean_copies,
+    data_policy,
+    estimate_requests,
+    human_preferences,
+    interventions,
+    measurements,
+    overview,
+    promotions,
+)
+from bot.services import runs as run_services
 from bot.slack.commands import Call, estimate_form
 from bot.values.runs import Refusal
 
 Click = Mapping[str, Any]
 _ByNumber = Callable[[AppContext, int, str], object]
 _ByValue = Callable[[AppContext, str, str], object]
+_OpenForm = Callable[[AppContext, Click], dict[str, Any] | Refusal | None]
 
 
 def _numbered(work: _ByNumber) -> _ByValue:
@@ -48,23 +56,23 @@ def _choosing(button: str) -> _ByValue:
     return lambda context, value, person: human_preferences.choose(context, value, choice, person)
 
 
-# Buttons with the number of what they are about: what a click asks for, and what is said to who clicked.
+# Buttons whose value is the number of what they are about; who clicked reads the answer.
 ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     evaluations.CANCEL: measurements.ask_cancel,
     judge_agreement.JUDGE_SOME: human_preferences.ask,
-    estimates.SHARE: estimate_work.share,
-    findings.CLEAN: cleaning_work.request,
-    runs.CANCEL: run_work.ask_cancel,
-    runs.PAUSE: run_work.ask_pause,
-    runs.RESUME: run_work.ask_resume,
+    estimates.SHARE: estimate_requests.share,
+    findings.CLEAN: clean_copies.request,
+    runs.CANCEL: run_services.ask_cancel,
+    runs.PAUSE: run_services.ask_pause,
+    runs.RESUME: run_services.ask_resume,
 }
-# What a click does is seen in the channel: only a refusal is whispered.
+# What a click does is seen in the channel: only a refusal goes to who clicked alone.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
     evaluations.MEASURE: _numbered(measurements.agree),
-    tuned_curve_views.TRAIN: _numbered(measurements.agree),
-    models.PROMOTE: _numbered(promoting_work.promote_run),
-    models.ROLLBACK: _numbered(promoting_work.roll_back_from),
+    tuned_curve_cards.TRAIN: _numbered(measurements.agree),
+    models.PROMOTE: _numbered(promotions.promote_run),
+    models.ROLLBACK: _numbered(promotions.roll_back_from),
     **{button: _choosing(button) for button in judge_agreement.CHOICES},
 }
 
@@ -108,7 +116,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
     def details(ack: Ack, body: Click, respond: Respond) -> None:
         channel = str((body.get("channel") or {}).get("id") or "") or None
         refused = overview.may_read(context, _person(body), channel)
-        result = refused or run_work.look(context, int(_value(body)), _person(body), channel)
+        result = refused or run_services.look(context, int(_value(body)), _person(body), channel)
         ack()
         message = general.refusal(result) if isinstance(result, Refusal) else runs.details_card(result)
         respond(**message.body(), response_type="ephemeral", replace_original=False)
@@ -124,7 +132,7 @@ def _reject(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
 
 
 def _waive(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    result = waiver_work.may_record_waiver(context, int(_value(body)), _person(body))
+    result = data_policy.may_record_waiver(context, int(_value(body)), _person(body))
     return result if isinstance(result, Refusal) else waivers.form(result)
 
 
@@ -132,12 +140,23 @@ def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     return estimate_form(Call(context, _person(body), str(body["channel"]["id"])), _value(body))
 
 
+def _decide(button: str) -> _OpenForm:
+    def open_form(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+        """Rights are asked at the click, and again when the form comes."""
+        result = interventions.may_decide(context, int(_value(body)), _person(body))
+        choice = intervention_cards.BUTTONS[button]
+        return result if isinstance(result, Refusal) else intervention_cards.form(choice, result)
+
+    return open_form
+
+
 # None: it takes no form, and what the click does is shown.
-FORMS: Mapping[str, Callable[[AppContext, Click], dict[str, Any] | Refusal | None]] = {
+FORMS: Mapping[str, _OpenForm] = {
     plans.APPROVE: _approve,
     plans.REJECT: _reject,
     waivers.WAIVE: _waive,
-    ladder_views.ESTIMATE: _estimate,
+    result_cards.ESTIMATE: _estimate,
+    **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }
 
 

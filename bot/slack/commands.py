@@ -135,10 +135,10 @@ def help_list() -> Sequence[CommandHelp]:
 
 
 @finetune.command("help", help="what can be typed; with a command, its options", usage="")
-@click.argument("command", type=NAME, required=False)
-def show_help(call: Call, command: str | None) -> Reply:
-    known = finetune.named(command) if command else None
-    return general.command_help(command_help(known)) if known else general.help_text(help_list())
+@click.argument("name", type=REST, required=False)
+def show_help(call: Call, name: str | None) -> Reply:
+    command = finetune.named(name) if name else None
+    return general.command_help(command_help(command)) if command else general.help_text(help_list())
 
 
 @finetune.command(

@@ -83,9 +83,9 @@ def make_room(server: Any) -> None:
     """Call it at each look: a look takes one connection at most. Those that are being answered stay."""
     channels = list(server.active_channels.values())
     if len(channels) > CONNECTIONS:
-        waiting = [one for one in channels if not one.requests and not one.will_close]
+        waiting = [channel for channel in channels if not channel.requests and not channel.will_close]
         if waiting:
-            min(waiting, key=lambda one: one.last_activity).will_close = True
+            min(waiting, key=lambda channel: channel.last_activity).will_close = True
 
 
 def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
@@ -103,8 +103,8 @@ def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
             answer: Iterable[bytes] = handler(environ, start_response)
         except MISSHAPEN as error:
             log.error("a delivery that can't be read", exc_info=error)
-            said = f"This delivery is not in a form of Slack's. {logs.sorry()}"
-            return _refused(start_response, "400 Bad Request", said)
+            sentence = f"This delivery is not in a form of Slack's. {logs.sorry()}"
+            return _refused(start_response, "400 Bad Request", sentence)
         return answer
 
     return front
@@ -125,6 +125,6 @@ def _is_signed(environ: dict[str, Any], verifier: SignatureVerifier) -> bool:
         return False
 
 
-def _refused(start_response: Callable[..., Any], status: str, said: str) -> Iterable[bytes]:
+def _refused(start_response: Callable[..., Any], status: str, sentence: str) -> Iterable[bytes]:
     start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-    return [said.encode()]
+    return [sentence.encode()]

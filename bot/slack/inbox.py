@@ -48,30 +48,30 @@ def replay(app: App, context: AppContext) -> None:
         response = app.dispatch(BoltRequest(mode="socket_mode", body=dict(delivery.body)))
         if response.status == 404:  # nobody listens to such a thing
             context.store.inbox.end(delivery.id)
-        elif said := _said(response):
-            tell(context, delivery.id, delivery.body, said)
+        elif message := _message(response):
+            tell(context, delivery.id, delivery.body, message)
 
 
 class _Begins(ListenerStartHandler):
     def __init__(self, context: AppContext) -> None:
-        self._desk = context
+        self._context = context
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
         logs.begin(request.context.get(REFERENCE))
         if delivery := request.context.get(DELIVERY):
-            self._desk.store.inbox.begin(delivery)
+            self._context.store.inbox.begin(delivery)
 
 
 class _Ends(ListenerCompletionHandler):
     def __init__(self, context: AppContext) -> None:
-        self._desk = context
+        self._context = context
 
     def handle(self, request: BoltRequest, response: BoltResponse | None) -> None:
         if delivery := request.context.get(DELIVERY):
-            self._desk.store.inbox.end(delivery)
+            self._context.store.inbox.end(delivery)
 
 
-def _said(response: BoltResponse) -> Message | None:
+def _message(response: BoltResponse) -> Message | None:
     """What the ack would have told: a command's answer, a form's complaints."""
     try:
         body: Mapping[str, Any] = json.loads(response.body or "{}")

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
-from slack_bolt import Ack, App, Respond
+from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
-from bot.cards import datasets as dataset_views
-from bot.cards import estimates, general, status
-from bot.cards import evaluations as measuring_views
-from bot.cards import interventions as views
-from bot.cards import plans as plan_views
-from bot.cards import waivers as waiver_views
+from bot.cards import datasets as dataset_cards
+from bot.cards import estimates, status
+from bot.cards import evaluations as evaluation_cards
+from bot.cards import interventions as intervention_cards
+from bot.cards import plans as plan_cards
+from bot.cards import waivers as waiver_cards
 from bot.command_parser import parse_form
 from bot.context import AppContext
 from bot.services import (
@@ -95,15 +95,15 @@ def _measure(context: AppContext, body: dict[str, Any]) -> Errors:
         return {values.about or "dataset": values.text}
     result = evaluations.ask(context, Baseline(**values), _person(body), _metadata(body)[0])
     about = result.about if isinstance(result, Refusal) else None
-    return _errors(result, about if about in measuring_views.ANSWERED_BELOW else "dataset")
+    return _errors(result, about if about in evaluation_cards.ANSWERED_BELOW else "dataset")
 
 
 def _add_knowledge(context: AppContext, body: dict[str, Any]) -> Errors:
     channel, dataset = _metadata(body)[:2]
     file = _files(body)[0]
     name = str(file.get("name") or "document")
-    handed = DocumentUpload(dataset, channel, _person(body), str(file.get("id", "")), name)
-    return _errors(documents.receive(context, handed), "file")
+    upload = DocumentUpload(dataset, channel, _person(body), str(file.get("id", "")), name)
+    return _errors(documents.receive(context, upload), "file")
 
 
 def _approve(context: AppContext, body: dict[str, Any]) -> Errors:
@@ -131,16 +131,26 @@ def _delete(context: AppContext, body: dict[str, Any]) -> Errors:
     return _errors(dataset_deletion.ask(context, command, _person(body), channel), "name")
 
 
+def _decide(context: AppContext, body: dict[str, Any]) -> Errors:
+    choice, number = intervention_cards.parse_metadata(str(body["view"]["private_metadata"]))
+    values = _values(body)
+    result = interventions.decide(
+        context, number, choice, _person(body), values.get("reason") or "", values.get("job")
+    )
+    return _errors(result, (isinstance(result, Refusal) and result.about) or "reason")
+
+
 # What a form's answer asks for is recorded before the form closes; what is wrong stands under its field.
 FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
-    dataset_views.UPLOAD: _receive,
+    dataset_cards.UPLOAD: _receive,
     estimates.ESTIMATE: _estimate,
-    measuring_views.FORM: _measure,
-    dataset_views.DOCUMENT_FORM: _add_knowledge,
-    plan_views.APPROVE_FORM: _approve,
-    plan_views.REJECT_FORM: _reject,
-    waiver_views.WAIVER_FORM: _waive,
-    dataset_views.DELETION_FORM: _delete,
+    evaluation_cards.FORM: _measure,
+    dataset_cards.DOCUMENT_FORM: _add_knowledge,
+    plan_cards.APPROVE_FORM: _approve,
+    plan_cards.REJECT_FORM: _reject,
+    waiver_cards.WAIVER_FORM: _waive,
+    dataset_cards.DELETION_FORM: _delete,
+    intervention_cards.FORM: _decide,
 }
 
 # What takes longer than Slack waits comes once the form is closed.
@@ -202,44 +212,3 @@ def _metadata(body: dict[str, Any]) -> list[str]:
 
 def _person(body: dict[str, Any]) -> str:
     return str(body["user"]["id"])
-
-
-# Buttons and form of a run that needs a person: rights are asked at the click, and again when the form
-# comes.
-
-
-def register_interventions(app: App, context: AppContext, wake: Callable[[], None]) -> None:
-    for action in views.BUTTONS:
-        app.action(action)(_opener(context, action))
-
-    @app.view(views.FORM)
-    def decide(ack: Ack, body: dict[str, Any]) -> None:
-        choice, number = views.parse_metadata(str(body["view"]["private_metadata"]))
-        values = body["view"]["state"]["values"]
-        said = {name: next(iter(block.values())).get("value") for name, block in values.items()}
-        result = interventions.decide(
-            context,
-            number,
-            choice,
-            str(body["user"]["id"]),
-            said.get("reason") or "",
-            said.get("job"),
-        )
-        if isinstance(result, Refusal):
-            ack(response_action="errors", errors={result.about or "reason": result.text})
-            return
-        ack()
-        wake()
-
-
-def _opener(context: AppContext, action: str) -> Callable[..., None]:
-    def open_form(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
-        result = interventions.may_decide(context, int(body["actions"][0]["value"]), str(body["user"]["id"]))
-        if isinstance(result, Refusal):
-            ack()
-            respond(**general.refusal(result).body(), response_type="ephemeral", replace_original=False)
-            return
-        client.views_open(trigger_id=str(body["trigger_id"]), view=views.form(views.BUTTONS[action], result))
-        ack()
-
-    return open_form

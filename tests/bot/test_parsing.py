@@ -37,7 +37,7 @@ def parse(text: str) -> Read | Refusal:
     [
         ("", "help", {}),
         ("help", "help", {}),
-        ("help start", "help", {"command": "start"}),
+        ("help start", "help", {"name": "start"}),
         ("upload", "upload", {}),
         ("datasets", "datasets", {}),
         ("runs", "runs", {}),
