@@ -9,7 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from bot.command_parser import Command  # noqa: E402  run from anywhere, the checkout's own package
+from bot.command_options import HYPERPARAMETERS  # noqa: E402  run from anywhere, the checkout's own package
+from bot.command_parser import Command  # noqa: E402
 from bot.slack.commands import finetune  # noqa: E402
 
 HEAD = """# Commands in Slack
@@ -41,8 +42,12 @@ def _section(command: Command) -> str:
 
 
 def _options(command: Command) -> Iterator[str]:
+    """Hyperparameters have a page of their own, written from the same declarations."""
     for key, option in command.options.items():
-        yield f"| `{key}=` | {option.help} |"
+        if option.name not in HYPERPARAMETERS:
+            yield f"| `{key}=` | {option.help} |"
+    if any(option.name in HYPERPARAMETERS for option in command.options.values()):
+        yield "| a hyperparameter, like `epochs=2` | see [hyperparameters.md](hyperparameters.md) |"
 
 
 if __name__ == "__main__":
