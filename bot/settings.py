@@ -59,9 +59,6 @@ def ray_arguments(reader: Reader) -> tuple[str, ...]:
     return tuple(given + (["--ray-shared"] if reader.flag("trainer", "ray_shared") else []))
 
 
-# When the models of each provider end, as it last told us: a small file in the data folder.
-
-
 MODEL_ENDS_FILE = "model_ends.json"
 
 StoredEnds = Mapping[str, Mapping[str, Any]]
@@ -100,9 +97,6 @@ def _stored_ends(data: Path) -> StoredEnds:
         log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
         return {}
     return kept
-
-
-# Frozen settings from the environment and one TOML file; every problem is reported at once, at start.
 
 
 CONFIG_FILE = "finetune.toml"

@@ -94,10 +94,6 @@ def _within(path: KeyPath, rows: Mapping[KeyPath, int]) -> KeyPath:
     return place
 
 
-# Typed values out of a settings file; what is wrong is noted with file, line, section and key. Knows no
-# setting.
-
-
 _T = TypeVar("_T")
 
 

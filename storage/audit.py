@@ -16,12 +16,6 @@ from storage.driver import sqlite3
 from storage.records import AuditEntry
 from storage.schemas import FIRST_SCHEMA
 
-# Checks the audit log's hash chain in a database file, read only: beside a running bot, or on a backup.
-#
-# What it cannot see by itself: entries cut off at the end, and a chain that was written anew from some
-# entry on. A head that was noted elsewhere shows both.
-
-
 GENESIS = "0" * 64
 TRIGGERS = ("audit_is_append_only_update", "audit_is_append_only_delete")
 ENTRY_TYPES = (int, float, str, str, str, str, str, str)  # of AuditEntry's fields, in their order
@@ -135,10 +129,9 @@ def _text(raw: bytes) -> str:
     return raw.decode("utf-8", "surrogateescape")
 
 
-# The append-only audit log: each entry's hash covers the one before, so an altered row is found.
-
-
 class Audit:
+    """Append-only: each entry's hash covers the one before, so an altered row is found."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 

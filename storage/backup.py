@@ -1,5 +1,10 @@
 """Backs up the database and the files of datasets while they are in use, and restores them. After a restore
-every job that may exist at a provider counts as an uncertain create."""
+every job that may exist at a provider counts as an uncertain create.
+
+A job that was created after a backup was made exists at its trainer, and the restored database knows nothing of it.
+Every run that may have one counts as an uncertain create: it is looked for by its key, and a second create waits
+until a lagging list must have shown the first.
+"""
 
 from __future__ import annotations
 
@@ -149,14 +154,6 @@ def _copy(source: Path, target: Path) -> bool:
 def _time_of(path: Path) -> float:
     named = BACKUP_NAME.fullmatch(path.name)
     return datetime.strptime(named[1], STAMP).replace(tzinfo=UTC).timestamp() if named else 0.0
-
-
-# Puts a backup in the place of the database: checked, migrated and marked before, the replaced one kept
-# beside it.
-#
-# A job that was created after the backup was made exists at its trainer, and the backup knows nothing of
-# it. So every run that may have one counts as a create in doubt, from now on: it is looked for by its
-# key, and a second create waits until a lagging list must have shown the first.
 
 
 DATABASE_SUFFIXES = ("", "-wal", "-shm")

@@ -1,5 +1,10 @@
 """Deletion of a dataset (asked → deleting → done): the requests, and the SQL that erases its text. Rows that
-money, approvals and the audit log need stay, without what customers wrote."""
+money, approvals and the audit log need stay, without what customers wrote.
+
+A new column that holds what customers said belongs into the SQL here and into the table in docs/security.md. Rows
+that money, approvals and the audit log rest on stay, without what customers said: a forgotten version is a row with
+`forgotten_at`, and the next upload under its name is the next version.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +15,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from storage.database import Database
-
-# The SQL that takes a dataset's words out of the database. `:ids` are its versions, `:files` the sha256
-# of their files, `:about` what the names of messages about them hold, as 'plan 7'.
-#
-# Whoever adds a column that holds what customers said adds it here and to the table in docs/security.md.
-
 
 FILES_SQL = """
 SELECT id IN (SELECT value FROM json_each(?)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
@@ -72,14 +71,6 @@ DELETE FROM replies WHERE owner IN
     UNION ALL SELECT 'm' || measurements.id FROM measurements JOIN datasets ON datasets.id = dataset_id
         WHERE forgotten_at IS NOT NULL)
 """
-
-
-# Datasets that people want gone: asked → deleting → done. The database's part is erased here
-# (erasing.py).
-#
-# Rows that money, approvals and the audit log rest on stay, without what customers said: a forgotten
-# version is a row with `forgotten_at`. Its name stays its channel's, and the next upload under it is the
-# next version.
 
 
 FILE_NAME = re.compile(r"\b[0-9a-f]{64}\b")

@@ -114,11 +114,9 @@ class Datasets:
         return Dataset(**row) if row else None
 
 
-# What a team wants of a dataset, whatever its version: the quality bar, the kind of task, the
-# instructions.
-
-
 class AllDatasetSettings:
+    """What a team wants of all versions of a dataset: quality bar, kind of task, instructions."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 
@@ -145,9 +143,6 @@ class AllDatasetSettings:
             (name, bar, task_kind, prompt, by, now),
         )
         return DatasetSettings(**row)
-
-
-# Documents that a team gave as knowledge beside a dataset: received → ready | refused.
 
 
 @dataclass(frozen=True)
@@ -215,10 +210,9 @@ class Documents:
         return Document(**row) if row else None
 
 
-# People who want a cleaned copy of a dataset's file, until they have it.
-
-
 class Cleanings:
+    """People who want a cleaned copy of a dataset's file, until they have it."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 
@@ -240,12 +234,12 @@ class Cleanings:
         return self._db.change("DELETE FROM cleanings WHERE id = ?", (cleaning.id,)) == 1
 
 
-# What was found in a file, by the sha256 of the bytes that were looked at and by the patterns' name.
-#
-# A row without `found` is a wish: a file that is to be looked at before it leaves.
-
-
 class Scans:
+    """What was found in a file, by the sha256 of its bytes and the name of the patterns.
+
+    A row without `found` is a wish: a file that is to be scanned before it leaves.
+    """
+
     def __init__(self, database: Database) -> None:
         self._db = database
 
@@ -277,10 +271,9 @@ class Scans:
         self._db.change("DELETE FROM scans WHERE sha256 = ? AND found IS NULL", (sha256,))
 
 
-# Waivers: a person's word that a dataset with personal data may leave for a vendor. Added, never changed.
-
-
 class Waivers:
+    """Words of people that a dataset with personal data may leave for a vendor. Rows are added, never changed."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 

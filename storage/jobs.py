@@ -83,15 +83,14 @@ class Interventions:
         return changed == 1
 
 
-# Which files may lie at a trainer: written down before one is sent, until it is surely deleted there.
-
-
 UPLOAD_SETTLE_S = (
     15 * 60.0
 )  # a file whose upload was cut off may appear in the trainer's list this much later
 
 
 class Uploads:
+    """Files that may lie at a trainer: written down before one is sent, until it is surely deleted there."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 

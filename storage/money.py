@@ -88,10 +88,6 @@ class Ledger:
         return changed == 1
 
 
-# Freezes: while one stands nothing new is created. At most one stands; each approver's word against it is
-# kept.
-
-
 @dataclass(frozen=True)
 class Freeze:
     """`reason` is as a person typed it, '' where none was given. `lifted_at` None: it stands."""
@@ -105,6 +101,8 @@ class Freeze:
 
 
 class Freezes:
+    """While one stands nothing new is created. At most one stands; each approver's word against it is kept."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 
@@ -140,14 +138,12 @@ class Freezes:
         return self._db.change(sql, (now, freeze.id)) == 1
 
 
-# Estimates as they were asked for, so that whoever got one can share it. Those of over a month ago are
-# forgotten.
-
-
 ESTIMATE_KEPT_S = 30 * 24 * 3600.0
 
 
 class Estimates:
+    """Estimates as they were asked for, so that a person can share the one they got. Kept for a month."""
+
     def __init__(self, database: Database) -> None:
         self._db = database
 

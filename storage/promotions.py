@@ -1,4 +1,8 @@
-"""Which tuned model is in use for each dataset and which were before; readable beside a running bot."""
+"""Which tuned model is in use for each dataset and which were before; readable beside a running bot.
+
+Each promotion is a row of its own, and so is a rollback: it says which row it replaces and which one it puts back, so
+that two rollbacks go two models back.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,6 @@ from storage.audit import open_read_only
 from storage.database import Database, StorageError
 from storage.driver import sqlite3
 from storage.records import is_due
-
-# Which tuned model is in use for a dataset, and which were before. One stands at a time; none is
-# forgotten.
-#
-# Each is a row of its own, a rollback's too, and says which one it stands instead of and which one a
-# rollback puts back: so that two rollbacks go two models back, and never to and fro.
 
 
 @dataclass(frozen=True)
@@ -146,10 +144,6 @@ class Promotions:
 
 def _promotion(row: dict[str, object]) -> Promotion:
     return Promotion(**{**row, "is_rollback": bool(row["is_rollback"])})  # type: ignore[arg-type]  # the columns' kinds
-
-
-# Which model is in use for a dataset, read without opening the database as ours: beside a running bot,
-# for scripts.
 
 
 CURRENT_MODEL_SQL = """

@@ -241,10 +241,6 @@ def _marks(values: tuple[object, ...]) -> str:
     return ", ".join("?" * len(values))
 
 
-# Which plan took the place of which: for the link from the former one's card, and for who still clicks
-# there.
-
-
 @dataclass(frozen=True)
 class Replacement:
     """`channel` and `ts` are those of the new plan's card."""

@@ -111,9 +111,6 @@ class Store:
         self.database.close()
 
 
-# Counts over everything, for those who watch over the bot.
-
-
 STUCK_S = 600.0
 
 

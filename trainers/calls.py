@@ -102,10 +102,6 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         return None
 
 
-# How a trainer is called: what is being done in words, a GET that is repeated after a hiccup, all else
-# once.
-
-
 if TYPE_CHECKING:  # as in client.py
     import openai
 

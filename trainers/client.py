@@ -57,9 +57,6 @@ class AliasCalls(Calls):
         self._gone(doing, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
 
 
-# How a trainer is reached: the key that is sent, the HTTP client that sends it. Sends nothing.
-
-
 if TYPE_CHECKING:  # as in client.py
     import openai
 
@@ -90,14 +87,6 @@ def http_client_for(base_url: str) -> openai.DefaultHttpxClient:
     import openai
 
     return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))
-
-
-# The bot's one client for every trainer: OpenAI's fine-tuning API, spoken through its SDK with a
-# base_url.
-#
-# Sends and names what went wrong. Does not decide what to do about it, and never sends a POST twice:
-# whoever gets Uncertain or Nonsense from one looks (`find_jobs`, `upload`) before asking again. Only a
-# chat that is refused for a parameter that it can do without is sent again without it.
 
 
 if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB

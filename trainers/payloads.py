@@ -279,9 +279,6 @@ def _number(raw: Json, key: str) -> float | None:
     return value
 
 
-# What a trainer is sent to create a job, and how that job is known again as ours. Sends nothing.
-
-
 METADATA_KEY = "finetune_key"
 PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier"})
 
@@ -347,12 +344,6 @@ def job_has_key(job: Job, key: str) -> bool:
 def _has_key(metadata: Mapping[str, str], suffix: str | None, key: str) -> bool:
     is_marked = suffix is not None and suffix.endswith("-" + _mark(key))
     return is_marked or metadata.get(METADATA_KEY) == key
-
-
-# A file on its way to a trainer: whether its bytes are those that its name says, and whether one there
-# will do.
-#
-# Sends nothing.
 
 
 EXPIRY_MARGIN_S = 2 * 24 * 3600

@@ -1,5 +1,10 @@
 """What a model costs, by name, with source and date, and when it is retired. An unknown name gets the
-nearest names, never a guess."""
+nearest names, never a guess.
+
+Ends come from the provider's answer (`shutdown_date`), from our rows (providers.py) and from the dated list
+model_ends.toml; a model without a known end may still end. Prices of tuned models and of training come from our rows,
+those of prompted models from the library genai-prices, and a user's own price wins over both.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +23,6 @@ from typing import TYPE_CHECKING, Literal
 from trainers.money import is_payable
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.types import Price
-
-# When a model that is prompted stops answering, and which one its maker names as successor.
-#
-# From what a provider answered (`shutdown_date`), from our rows (providers.py), and from the dated list
-# model_ends.toml. A model that nobody knows an end of has none here: that is no promise that it stays.
-
 
 # The part of a name that tells one release of a model from the next.
 RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
@@ -70,12 +69,6 @@ def _retirements() -> Mapping[str, Mapping[str, Retirement]]:
         seller: {name: Retirement(row["ends"], row.get("successor")) for name, row in table["models"].items()}
         for seller, table in tomllib.loads(text).items()
     }
-
-
-# What a model costs, by name, with source and date; an unknown name gets the nearest ones, never a guess.
-#
-# Tuned and training prices come from our rows (providers.py), those of prompted models from the library
-# genai-prices, and a user's own price wins over both. Computes no bill (bot/rules/roi.py).
 
 
 if TYPE_CHECKING:

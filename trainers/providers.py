@@ -146,10 +146,6 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
 
 
-# Whether an address is one of this machine. Looks nothing up: a name may point anywhere, tomorrow
-# elsewhere.
-
-
 def is_loopback(url: str) -> bool:
     host = urlsplit(url).hostname or ""
     if host == "localhost":
@@ -158,13 +154,6 @@ def is_loopback(url: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-# The trainers we know and the models they tune: rows of data, from providers.toml and the user's own
-# file.
-#
-# Reads and judges the rows. Does not talk to a trainer and does not compute a cost (client.py,
-# pricing.py).
 
 
 NEAR_THE_END = timedelta(days=60)

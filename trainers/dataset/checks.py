@@ -168,6 +168,3 @@ def _named(counts: Sequence[LabelCount]) -> str:
     names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
     more = ", …" if len(names) > 10 else ""
     return f": {', '.join(names[:10])}{more}" if names else ""
-
-
-# What is wrong with rows, one by one and together: copies, contradictions, secrets, doubted labels.

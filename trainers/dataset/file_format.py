@@ -153,10 +153,6 @@ def _steadiness(head: str, separator: str) -> float:
     return Counter(filled)[filled[0]] / len(filled)
 
 
-# A file of lines, some hundred at a time: with their numbers and places, capped in length. Parses
-# nothing.
-
-
 LONG_LINE = Rule("line_too_long", "blocks", "Shorten the row, or delete the line.")
 _BLOCK = 256 * 1024
 
@@ -229,6 +225,3 @@ def _within_cap(block: Block, found: Findings, limits: Limits) -> Iterator[Block
         first, start, kept = first + 1, start + len(line) + 1, []
     if kept:
         yield Block(first, start, kept)
-
-
-# What a file is, and each of its records → one Example, or the first thing wrong with it.

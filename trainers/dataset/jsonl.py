@@ -1,6 +1,12 @@
 """One line of JSONL → one Example, or the first thing wrong with it: chat and prompt/completion rows, tools
 and tool calls included. orjson reads first; what it refuses is read again by the standard library, which
-gives stable reasons."""
+gives stable reasons.
+
+orjson looks first. It keeps the last of two equal keys silently and its messages change with its version, so the
+standard library takes a second, strict look wherever the first leaves a doubt. A tool call is {"id", "type":
+"function", "function": {"name", "arguments"}}, its arguments a JSON object written as text; one tool message answers
+it by its id before the conversation goes on. A row may end with calls that nobody answers.
+"""
 
 from __future__ import annotations
 
@@ -16,14 +22,6 @@ from trainers.dataset.preference_pairs import PREFERENCES, Pair, is_pair, parse_
 from trainers.dataset.rows import Example, Format, Limits, is_blank, shown
 from trainers.dataset.sensitive_data import faults_in
 from trainers.types import Message, Role
-
-# What a row says of tools: which there are, what is called, what came back. By the rules that vendors
-# check first.
-#
-# A call is {"id", "type": "function", "function": {"name", "arguments"}}, its arguments a JSON object
-# written as text. One tool message answers it by its id before the talk goes on. A row may end with calls
-# that nobody answers.
-
 
 BAD_TOOLS = Rule(
     "bad_tools",
@@ -118,12 +116,6 @@ def _is_named(function: Any) -> bool:
 
 def _is_filled(text: Any) -> bool:
     return type(text) is str and bool(text.strip())
-
-
-# One line of JSONL → one Example, or the first thing wrong with it. Chat and prompt/completion rows.
-#
-# orjson is the first look. It keeps the last of two equal keys silently, and its messages change with its
-# version, so the standard library takes a second, strict look wherever the first leaves a doubt.
 
 
 _CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'

@@ -1,5 +1,12 @@
 """Finds questions that say nearly the same: MinHash in bands proposes pairs, an exact comparison of their
-shingles confirms each one, so none is made up."""
+shingles confirms each one, so none is made up.
+
+Two texts are near where they share at least 0.8 of all their runs of four characters (Jaccard), with case,
+punctuation and runs of spaces evened out. Runs of characters work for texts of three words and for languages without
+spaces. Pairs are found by MinHash in 24 bands of 4, which miss one pair in 300,000 at that bound, and then compared
+exactly. Where very many rows are alike, each is compared with its closest neighbours only, and beyond a bound a
+finding says so. numpy and rensa are imported at use.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +21,6 @@ from typing import TYPE_CHECKING
 
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.rows import Example
-
-# How alike two texts are: Jaccard's share of the runs of four characters that they have in common.
-#
-# Before that, case, punctuation and runs of spaces are evened out. Runs of characters, not of words: a
-# text of three words has some, and so has one in a language without spaces. numpy and rensa are imported
-# at use.
-
 
 if TYPE_CHECKING:
     import numpy as np
@@ -135,9 +135,6 @@ def _small_letter(unit: int) -> int:
     return ord(small) if len(small) == 1 else unit
 
 
-# Numbers from 0 that belong together, joined pair by pair (union-find). Knows no rows.
-
-
 class UnionFind:
     """At first each of `count` numbers stands alone."""
 
@@ -157,15 +154,6 @@ class UnionFind:
         smaller, greater = sorted((self.first(one), self.first(other)))
         self._above[greater] = smaller
         return smaller != greater
-
-
-# Questions that say nearly the same: found by MinHash in bands, then compared exactly, so none is made
-# up.
-#
-# Near is: at least 0.8 of all their runs of four characters in common (shingles.py). 24 bands of 4 miss
-# one pair in 300,000 at that bound, and fewer above it. Where very many rows are alike each is compared
-# with its closest neighbours only, and beyond a bound a finding says that not all were. Nothing is
-# decided here on which row to keep.
 
 
 if TYPE_CHECKING:

@@ -1,5 +1,9 @@
 """Preference pairs for DPO, one question with a better and a worse answer: parsing one row, and checking a
-whole file."""
+whole file.
+
+Two forms are read: OpenAI's {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}, and
+TRL's {"prompt", "chosen", "rejected"} with texts or lists of messages.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +18,6 @@ import orjson
 from trainers.dataset.findings import Fault, Finding, Findings, Rule
 from trainers.dataset.rows import is_blank
 from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
-
-# Preference pairs: one question with a better and a worse answer. Checked here, trained by the API's
-# method dpo.
-#
-# Two ways of writing them: OpenAI's {"input": {"messages": […]}, "preferred_output": […],
-# "non_preferred_output": […]}, and {"prompt", "chosen", "rejected"} with texts or lists of messages, as
-# TRL has it.
-
 
 _FORM = (
     'Write {"input": {"messages": […]}, "preferred_output": [{"role": "assistant", "content": "…"}], '
@@ -108,12 +104,6 @@ def _says(message: dict[str, Any]) -> bool:
     content = message.get("content")
     says = not is_blank(content) if type(content) is str else bool(content)
     return says or bool(message.get("tool_calls"))
-
-
-# A file of preference pairs, looked at as what it is: prompts, lengths, pairs that contradict or repeat
-# each other.
-#
-# Rows that are no pairs are passed over: reading.py names them.
 
 
 SWAPPED = Rule(

@@ -274,10 +274,6 @@ def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], 
     return tuple(bars.values())
 
 
-# The first pass: every row of an accepted file into Facts. Rows of tables are put into a spool to be read
-# again.
-
-
 _ROWS_AT_ONCE = 500
 
 

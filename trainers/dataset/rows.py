@@ -79,9 +79,6 @@ class Joined:
         return places
 
 
-# The words of a dataset: its rows, their columns, the caps. Holds values, reads nothing.
-
-
 Format = Literal["chat", "completion", "csv", "xlsx", "parquet", "preference"]
 Task = Literal["labels", "free_text"]
 T = TypeVar("T")
@@ -275,9 +272,6 @@ def ignore_message(said: str) -> None:
     """Takes what nobody wants to hear of how far something is."""
 
 
-# Instructions around a question: the short ones to train with, the longer ones an untuned model needs.
-
-
 CLASSIFY = "Classify the customer's message. Answer with the label only."
 REPLY = "Answer the customer's message."
 
@@ -311,6 +305,3 @@ def lists_labels(system: str, labels: Sequence[str]) -> bool:
     """Each as a word of its own. True also where there are none to list."""
     said = normalised(system)
     return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", said) for label in labels)
-
-
-# The quick first pass: a few facts a row in bounded memory, and the rows once more by their places.

@@ -1,5 +1,11 @@
 """Secrets and personal data: in a text by anchored patterns, by presidio's recognisers where asked for, and
-in rows as they are written to a file. Reports the kind, never the value."""
+in rows as they are written to a file. Reports the kind, never the value.
+
+presidio adds its pattern recognisers where asked for: no language model, so no names or places, and nothing is
+downloaded. What it is less than SURE of is not counted. It is bounded in rows, letters of a text and seconds, and the
+report says what was looked at. Its import takes some seconds, so it is imported at use. Rows are also scanned as they
+are written, because rows of an earlier holdout are held out with an uploaded file.
+"""
 
 from __future__ import annotations
 
@@ -276,15 +282,6 @@ _PATTERNS = (
 )
 
 
-# Personal data by presidio's pattern recognisers, beside our own patterns: an extra, and only where asked
-# for.
-#
-# No language model: names and places are not found, nothing is downloaded. What presidio is less than
-# SURE of is not counted; a check sum that holds makes it wholly sure. Bounded in rows, in letters of a
-# text and in seconds, and what was looked at is said. presidio is imported at use, which alone takes some
-# seconds.
-
-
 if TYPE_CHECKING:
     from presidio_analyzer import PatternRecognizer
 
@@ -358,12 +355,6 @@ def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[
     kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
     said = " ".join(fault.said for fault in faults_in(text)) if kinds & _OURS.keys() else ""
     return frozenset(kind for kind in kinds if kind not in _OURS or _OURS[kind] not in said)
-
-
-# Secrets and personal data in rows as they are written: all the bytes that a trainer or a model would
-# get.
-#
-# What a check finds in an uploaded file is not enough: rows of an earlier holdout are held out with it.
 
 
 _PATTERNS_VERSION = (

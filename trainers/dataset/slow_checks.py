@@ -1,5 +1,9 @@
 """The slower second stage of a check: near copies, labels that are probably wrong, and presidio if asked
-for. Reads rows again by their position; numpy and scikit-learn are imported at use."""
+for. Reads rows again by their position; numpy and scikit-learn are imported at use.
+
+How many labels are wrong is estimated from out-of-fold scores of a classifier: a label that is wrong by accident can
+be any label, while a right one that is hard to tell has a score that is close behind the best.
+"""
 
 from __future__ import annotations
 
@@ -14,15 +18,6 @@ from trainers.dataset.near_duplicates import check_near, find_near_copies, quest
 from trainers.dataset.rows import Example, question_keys, shown
 from trainers.dataset.sensitive_data import check_presidio
 from trainers.dataset.stored_rows import StoredRows
-
-# Labels that are probably wrong: those that fit their rows worst, and how many of them are to be taken as
-# wrong.
-#
-# The scores come from outside (out of fold), so that nothing here knows a classifier. First `judged` says
-# which rows to ask them for. How many are wrong is estimated from the scores themselves: a label that is
-# wrong by accident can be any label, while a right one that is hard to tell has a score that is close
-# behind the best.
-
 
 if TYPE_CHECKING:
     import numpy as np
@@ -222,12 +217,6 @@ def report_unjudged(rows: RowSample, found: Findings) -> None:
     if rows.sampled_from is not None:
         said = f"The labels of {len(rows.rows):,} of {rows.sampled_from:,} rows were judged, a fixed sample."
         found.about_file(SAMPLE_JUDGED, said, len(rows.rows))
-
-
-# The second stage of a check, which takes longer: near copies, labels that are probably wrong, presidio
-# if asked for.
-#
-# Rows are read again by their places. numpy and scikit-learn are imported at use.
 
 
 @dataclass(frozen=True)

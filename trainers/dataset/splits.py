@@ -1,5 +1,10 @@
 """Reserves the holdout (stratified, without copies, near copies on one side) and the validation rows. The
-same rows and seed give the same split."""
+same rows and seed give the same split.
+
+A question's place in the order comes from a hash of seed and question alone: it does not move when other rows come or
+go, and a later version of a dataset can follow the same rule. The validation rows, a tenth of the training rows (20
+to 200), are drawn in the same way, so that a training can stop early or a sweep choose without a look at the holdout.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +24,6 @@ import orjson
 from trainers.dataset.near_duplicates import UnionFind
 from trainers.dataset.rows import Example, Task, at, distinct_places, question_key, question_keys
 from trainers.types import Message
-
-# Reserves the holdout: stratified, without copies, near copies on one side, the same for the same rows
-# and seed.
-#
-# A question's place in the order comes from a hash of seed and question alone, so it doesn't move when
-# other rows come or go, and a later version of a dataset can follow the same rule.
-
 
 _64_BITS = (1 << 64) - 1
 
@@ -288,13 +286,6 @@ def _message(message: Message) -> dict[str, str | int]:
     return written
 
 
-# A small part of the training rows kept back, so that a training can stop early, or a sweep choose,
-# without a look at the holdout.
-#
-# A tenth of the rows, 20 at least and 200 at most, drawn by a hash of seed and question: the same rows
-# every time, and rows that ask the same thing on one side.
-
-
 VALIDATION_LEAST_ROWS = 100
 VALIDATION_SHARE = 10
 VALIDATION_FEWEST, VALIDATION_MOST = 20, 200
@@ -351,6 +342,3 @@ def _store(files: Path, rows: Sequence[bytes]) -> str:
         temporary.write_bytes(content)
         temporary.replace(path)
     return sha256
-
-
-# Which rows are held out: drawn once, and kept through later versions.

@@ -1,5 +1,9 @@
 """Excel workbooks (.xlsx) → records of text from the first sheet with rows, after measuring how large the
-file would be unpacked. python-calamine is imported at use."""
+file would be unpacked. python-calamine is imported at use.
+
+A small zip can hold a huge sheet, so its size is counted before anything holds it: its bytes, the rectangle around
+its cells, which its reader fills, and long texts that many cells share. python-calamine is imported at use.
+"""
 
 from __future__ import annotations
 
@@ -16,12 +20,6 @@ from trainers.dataset.file_format import LONG_LINE, NOT_TEXT, Refusal, megabytes
 from trainers.dataset.findings import Fault, Findings, Rule
 from trainers.dataset.rows import Limits
 from trainers.dataset.tables import Record
-
-# How big is an .xlsx once unpacked? Asked before anything holds it: a small zip can hold a huge sheet.
-#
-# A sheet is big by its bytes, by the rectangle around its cells, which its reader fills, or by a long
-# text that many cells share. Each is counted here without keeping any of it.
-
 
 SizeVerdict = Literal["fits", "too_big", "damaged", "no_workbook", "open_document", "encrypted"]
 
@@ -195,10 +193,6 @@ def _number(letters: str) -> int:
     for letter in letters:
         number = 26 * number + ord(letter) - 64
     return number
-
-
-# Excel workbooks (.xlsx) → records of text: the first sheet that has rows. python-calamine is imported at
-# use.
 
 
 if TYPE_CHECKING:

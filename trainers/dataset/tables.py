@@ -195,9 +195,6 @@ def _numeric(values: list[str]) -> bool:
     return bool(values) and all(re.fullmatch(r"[-+]?[\d.,:/ %TZ-]+", value) for value in values)
 
 
-# Tables → Examples, each with the line where its record begins. Records of CSV are cut here.
-
-
 BROKEN_QUOTES = Rule("broken_quotes", "blocks", "Close the quote, and write a quote inside a text twice.")
 LONG_CELL = Rule("cell_too_long", "blocks", "Shorten the text, or delete the line.")
 WRONG_WIDTH = Rule("wrong_width", "blocks", "Put the text in quotes, or give the row all its columns.")

@@ -1,5 +1,9 @@
-"""Later versions of a dataset: the holdout of the version before stays the holdout, so that results compare;
-only new questions are drawn."""
+"""Later versions of a dataset: the holdout of the version before stays the holdout, so that results compare.
+
+Only questions that are new are drawn, by the rule of splits.py. A held-out question that the new file no longer has
+stays held out, unless it holds a secret or personal data: it was taken out for that. One with another answer is held
+out with its new answer.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +21,6 @@ from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, no
 from trainers.dataset.sensitive_data import sensitive_rows
 from trainers.dataset.splits import choose, strata_labels
 from trainers.dataset.stored_rows import ChatFile, StoredRows
-
-# A later version of a dataset: the holdout of the version before stays the holdout, so results compare.
-#
-# Only questions that are new are drawn, by the rule of splitting.py. A held-out question that the new
-# file no longer has stays held out, unless it holds a secret or personal data: it was taken out for that.
-# One with another answer is held out with its new answer. Nothing is written here.
-
 
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
 _OUR_OWN = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
@@ -215,9 +212,6 @@ def _change(old: Counter[str], new: Counter[str]) -> _Change:
 def _by_label(old: Iterable[VersionRow], new: Iterable[VersionRow]) -> tuple[tuple[str, int, int], ...]:
     before, after = Counter(row.label for row in old), Counter(row.label for row in new)
     return tuple((label, before[label], after[label]) for label in sorted(before.keys() | after.keys()))
-
-
-# Which rows are for training and which are held out: drawn anew, against a frozen holdout, or as before.
 
 
 OVERLAP = Rule("overlap", "blocks", "Delete the line: who trains on the test's questions measures nothing.")
