@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 from huggingface_hub import ModelCard
-from peft import PeftModel
 from safetensors import safe_open
 from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig
@@ -24,6 +23,7 @@ from yaml import YAMLError
 
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
+from trainers.local.peft import PeftModel
 from trainers.local.serving.vocabulary import end_tokens
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.base_model import calm_peft, load_model, load_tokenizer

@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from peft import LoraConfig
-from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
+
+from trainers.local.peft import Linear, LoraConfig
 
 # A linear layer and its LoRA matrices as one step of autograd, in the weights' own number format.
 #

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
-from peft.tuners.lora.layer import Linear, LoraLayer
-from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.local.api_errors import ApiError
+from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
 from trainers.local.serving.embedding import Embedder
 from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, let_go
 from trainers.local.serving.sequences import Drafts

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model
-from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
@@ -21,6 +19,7 @@ from trainers.local.checks import quantization_refusal
 from trainers.local.job_directory import read_json
 from trainers.local.kernels.fused_layers import compute_fused, fuse_norms
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS
+from trainers.local.peft import BaseTunerLayer, LoraConfig, PeftModel, get_peft_model
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, find_targets, packed_experts

@@ -13,13 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load, save
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
 from trainers.local.job_directory import TrainingJob, read_json, replace_json
 from trainers.local.kernels.fused_layers import compute_fused
+from trainers.local.peft import (
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
 from trainers.local.training import distributed
 from trainers.local.training.base_model import calm_peft, count_parameters, stored_method
 from trainers.local.training.errors import TrainingFailed

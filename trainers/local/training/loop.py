@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
-from peft import PeftModel
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import AdamW, Optimizer
 
 from trainers.local.job_directory import TrainingJob
+from trainers.local.peft import PeftModel
 from trainers.local.training import distributed
 from trainers.local.training.base_model import count_parameters, recompute_activations, recompute_if_packed
 from trainers.local.training.checkpoints import (

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from peft import PeftModel
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.nn import Module, ModuleList
 
+from trainers.local.peft import PeftModel
 from trainers.local.training import distributed
 from trainers.methods import Sharding
 

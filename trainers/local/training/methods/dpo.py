@@ -21,7 +21,6 @@ from typing import Any, cast
 import torch
 from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]
 from datasets import Dataset
-from peft import LoraConfig, PeftModel
 from torch import Tensor
 from transformers import PrinterCallback
 from trl.trainer.dpo_config import DPOConfig
@@ -30,6 +29,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from trainers.local.job_directory import TrainingJob
 from trainers.local.kernels.liger import choose_kernels
+from trainers.local.peft import LoraConfig, PeftModel
 from trainers.local.training import distributed, loop
 from trainers.local.training.base_files import fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer, lora_config

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 
 from trainers.local.job_directory import TrainingJob
+from trainers.local.peft import PeftModel
 from trainers.local.training import distributed, loop
 from trainers.local.training.base_model import add_lora
 from trainers.local.training.checkpoints import CHECKPOINT_S, resume_from_adapter

@@ -1,0 +1,61 @@
+"""peft's classes. Everything here imports them from this module, which keeps torch's compiler out of the start.
+
+peft imports bitsandbytes where that is installed, and bitsandbytes compiles four functions as it is imported. For that
+torch imports its compiler: more than a second and 43 MB, at the start of every training and of the first answer.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import cache, partial
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+
+
+def compile_at_first_call(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
+    """As torch.compile, which does the rest when the function is first called."""
+    if function is None:
+        return partial(compile_at_first_call, **options)
+    compiled = cache(partial(_compile, function, **options))
+    return lambda *arguments, **named: compiled()(*arguments, **named)
+
+
+def _import_bitsandbytes() -> None:
+    if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
+        return
+    torch.compile = compile_at_first_call  # type: ignore[assignment]
+    try:
+        import_module("bitsandbytes")
+    finally:
+        torch.compile = _compile
+
+
+_compile = torch.compile
+_import_bitsandbytes()
+
+from peft import (  # noqa: E402
+    LoraConfig,
+    PeftModel,
+    get_peft_model,
+    get_peft_model_state_dict,
+    set_peft_model_state_dict,
+)
+from peft.tuners.lora.layer import Linear, LoraLayer  # noqa: E402
+from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: E402
+from peft.utils.other import AuxiliaryTrainingWrapper  # noqa: E402
+
+__all__ = [
+    "AuxiliaryTrainingWrapper",
+    "BaseTunerLayer",
+    "Linear",
+    "LoraConfig",
+    "LoraLayer",
+    "PeftModel",
+    "get_peft_model",
+    "get_peft_model_state_dict",
+    "set_peft_model_state_dict",
+]
