@@ -43,8 +43,9 @@ demo: setup
 	@$(BIN)/python -m demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
 	  $(if $(LABEL),--label "$(LABEL)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
 
+# On two cores four processes: half of their time tests wait. What Python compiles is kept for the next process.
 test: setup
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not e2e and not slow"
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist worksteal -m "not e2e and not slow"
 
 # In an environment of its own (500 MB): they want an older openai than ours. Its tests skip without it.
 CLIENTS := .cache/clients
@@ -64,7 +65,7 @@ $(CLIENTS)/node_modules/.ready:
 # Fails, not skips, without Chromium and local-slack.
 e2e: setup
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
-	@$(BIN)/python -m pytest -m e2e
+	@$(BIN)/python -m pytest -m e2e tests/e2e
 
 check: setup
 	@$(BIN)/ruff check .

