@@ -1,5 +1,9 @@
 """A base model's files: fetched from the hub or found in a folder, their config.json, and a fingerprint that
-tells whether they changed. Loads no weights."""
+tells whether they changed. Loads no weights.
+
+Whether a base can be had is said before its first large byte. Only its configuration, tokenizer and safetensors are
+taken; code and pickled weights stay where they are.
+"""
 
 from __future__ import annotations
 
@@ -27,12 +31,6 @@ from trainers.hyperparameters import rate_for, rate_for_pairs
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import MethodName
-
-# A base model's files on this disk: a folder as it is, or a hub id, downloaded into the hub's own cache.
-#
-# Whether a base can be had is said before its first large byte. Only its configuration, tokenizer and
-# safetensors are taken; code and pickled weights stay where they are. Knows no model.
-
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
@@ -186,18 +184,14 @@ def _pickled(source: str) -> TrainingFailed:
     return TrainingFailed("base_not_safetensors", text, "model")
 
 
-# Whether a base model is still the one that a job was trained on: by its files, not by its name.
-#
-# Names, sizes, headers and samples of the weights are hashed, a few hundred kilobytes of a model of any
-# size: another training of the same architecture differs in every sample. Loads nothing.
-
-
 SAMPLES = 8
 SAMPLE_BYTES = 4096
 BASE_FILE = "base.json"  # in the job's folder
 
 
 def base_fingerprint(base: Path) -> str:
+    """Hashes names, sizes and samples of the weights, some hundred kilobytes of a model of any size: another training
+    of the same architecture differs in every sample."""
     digest = hashlib.sha256()
     for path in sorted(base.glob("*.safetensors")):
         size = path.stat().st_size
@@ -227,10 +221,6 @@ def base_of_adapter(adapter: Path) -> str | None:
     job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
     kept = read_json(job_folder / BASE_FILE)
     return str(kept["fingerprint"]) if kept else None
-
-
-# What a base model's config.json says, read without loading the model: from its folder, or from the hub's
-# cache.
 
 
 def rate_of_base(source: str, method: MethodName = "supervised") -> float:

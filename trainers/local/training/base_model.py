@@ -26,20 +26,17 @@ from trainers.local.training.model_structure import choose_class, find_targets, 
 from trainers.local.training.packing import PACKED_FAMILIES
 from trainers.methods import Parameters, Quantization
 
-# Base weights in 4 or 8 bits, by bitsandbytes: what QLoRA trains on. The adapter stays in float32.
-#
-# nf4: NormalFloat of 4 bits for linear layers and fused experts (quantized_experts.py), its scales
-# quantised once more (double quantisation), multiplied in the machine's own format (Dettmers et al. 2023,
-# QLoRA, section 3). int8: 8 bits for linear layers, with outliers apart (LLM.int8). Embeddings, norms and
-# the head keep their format. peft's prepare_model_for_kbit_training is not called: it would lift all
-# these to float32, twice the memory of a large vocabulary, and norms compute in float32 anyway. Trains
-# nothing.
-
 
 def loading_options(
     kind: Quantization, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """For from_pretrained. Raises TrainingFailed where the base cannot be loaded so."""
+    """For from_pretrained. Raises TrainingFailed where the base cannot be loaded so.
+
+    nf4 is for linear layers and fused experts (kernels/quantized_experts.py), its scales quantised once more,
+    multiplied in the machine's own format (Dettmers et al. 2023, QLoRA, section 3); int8 is for linear layers, with
+    outliers apart (LLM.int8). Embeddings, norms and the head keep their format: peft's prepare_model_for_kbit_training
+    would lift them to float32, twice the memory of a large vocabulary, and norms compute in float32 anyway.
+    """
     stored = stored_method(config)
     if stored is not None:
         _check_stored(stored, kind)
@@ -88,9 +85,6 @@ def _check_installed(kind: Quantization) -> None:
     complaint = quantization_refusal(kind)
     if complaint is not None:
         raise TrainingFailed("quantization_unavailable", complaint, "quantization")
-
-
-# The base model with LoRA matrices beside its linear layers. Runs no code from a model's folder.
 
 
 @dataclass(frozen=True)

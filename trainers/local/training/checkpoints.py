@@ -1,5 +1,9 @@
 """Checkpoints and results on disk: the adapter and all that a run needs to go on after a kill, in folders
-that are complete once they have a name; also how an adapter is trained further."""
+that are complete once they have a name; also how an adapter is trained further.
+
+A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random numbers) and
+checkpoint.json (Position). The order of the rows and the learning rate follow from seed and step.
+"""
 
 from __future__ import annotations
 
@@ -42,14 +46,6 @@ from trainers.local.training.schedule import (
 from trainers.methods import Parameters
 
 CHECKPOINT_S = 60.0
-
-
-# The adapter and all that a run needs to go on after a kill, in folders that are complete once they have
-# a name.
-#
-# A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale,
-# random numbers) and checkpoint.json (Position). The order of the rows and the learning rate follow from
-# seed and step.
 
 
 KEPT = 3
@@ -196,9 +192,6 @@ def restore_random(states: dict[str, Any]) -> None:
         torch.mps.set_rng_state(states["mps"])
 
 
-# The result of a training on our own engine: which checkpoint it is, the adapter, and DONE last of all.
-
-
 def finish_job(
     folder: Path,
     job: TrainingJob,
@@ -244,10 +237,6 @@ def finish_job(
         "stopped": stopped,
     }
     replace_json(folder / "DONE", done)
-
-
-# A training that goes on from a tuned model: the adapter in the job's folder tuned/, ready to be trained
-# further.
 
 
 TUNED_FOLDER = "tuned"

@@ -54,15 +54,6 @@ def _on_gpu(generation: int, family: str) -> torch.dtype:
     return torch.float16 if generation == 7 and not family.startswith(WIDE) else torch.float32
 
 
-# How many threads compute: as many as other work leaves cores of this machine.
-#
-# Threads that spin while they wait for each other are the fastest, until another program wants one of
-# their cores: then all wait for the one that does not run. So they spin, and there are never more than
-# free cores. A step on 8 rows of SmolLM2-135M on two cores, quiet and beside one busy program: 0.82 s and
-# 1.3 s, where two threads that sleep instead take 1.25 s and 1.4 s, and two that spin whatever else runs
-# 0.82 s and 3.3 s.
-
-
 LOOK_S = 0.5  # what is seen of less time is the clock's ticks more than the work
 QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
@@ -83,7 +74,14 @@ class CpuSeconds:
 
 
 class CpuThreads:
-    """For a thread that computes; another thread of the process has its own."""
+    """As many threads compute as other work leaves cores of this machine. For a thread that computes; another thread of
+    the process has its own.
+
+    Threads that spin while they wait for each other are the fastest, until another program wants one of their cores:
+    then all wait for the one that does not run. So they spin, and there are never more than free cores. A step on 8
+    rows of SmolLM2-135M on two cores, quiet and beside one busy program: 0.82 s and 1.3 s, where two threads that sleep
+    instead take 1.25 s and 1.4 s, and two that spin whatever else runs 0.82 s and 3.3 s.
+    """
 
     def __init__(self) -> None:
         self._most = min(torch.get_num_threads(), cores_allowed(QUOTA))
@@ -139,14 +137,11 @@ def _usable(online: int) -> Sequence[int]:
     return own if own and max(own) < online else range(online)
 
 
-# float16 has no numbers below 6e-8: the loss is multiplied before the way back, so that small gradients
-# are not lost.
-#
-# Where one becomes too large instead, the step is computed again at half the scale; none is left out.
-# Micikevicius et al. 2018, Mixed Precision Training, section 3.2. In other formats all here is free.
-
-
 def new_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler:
+    """float16 has no numbers below 6e-8: the loss is multiplied before the way back, so that small gradients are not
+    lost. Where one becomes too large instead, the step is computed again at half the scale; none is left out
+    (Micikevicius et al. 2018, Mixed Precision Training, section 3.2). Does nothing in other formats.
+    """
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
     scaler.scale(
         torch.zeros(1, device=device)

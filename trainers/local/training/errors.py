@@ -24,10 +24,7 @@ def write_failure(folder: Path, error: TrainingFailed) -> None:
     replace_json(folder / "FAILED", {"code": error.code, "message": error.message, "param": error.param})
 
 
-# Does somebody want this run to pause? The server's mark PAUSED in the job's folder says so.
-
-
-PAUSE_MARK = "PAUSED"
+PAUSE_MARK = "PAUSED"  # written into the job's folder by the server
 
 
 class TrainingPaused(Exception):

@@ -19,13 +19,6 @@ from trainers.local.launch import SHORT
 from trainers.local.training import distributed
 from trainers.local.training.errors import TrainingFailed, TrainingPaused, pause_for_disk, write_failure
 
-# Memory that is full in one process while the base is divided: the team ends, and its next start takes
-# less at a time.
-#
-# The others wait for that process inside a layer and can't be told. It writes what the next start needs
-# into the job's folder and exits; its launcher ends the others, and the server starts the job again from
-# its checkpoint.
-
 
 @dataclass(frozen=True)
 class Shortage:
@@ -38,7 +31,9 @@ class Shortage:
 
 
 def end_team(folder: Path, shortage: Shortage) -> NoReturn:
-    """Without a farewell: leaving the group in order may wait for the others."""
+    """Where the base is divided, the others wait for this process inside a layer and can't be told. It writes what the
+    next start needs into the job's folder and exits without leaving the group, which could wait for them; the launcher
+    ends them, and the server starts the job again from its checkpoint."""
     print(shortage.told, file=sys.stderr, flush=True)
     if shortage.failed is not None:
         write_failure(folder, shortage.failed)
@@ -62,13 +57,6 @@ def _read_shortage(folder: Path) -> tuple[int, bool] | None:
     return min(note["tokens"] for note in notes), any(note["recomputes"] for note in notes)
 
 
-# How many tokens are computed at a time: half as many each time that memory proves too small. Activations
-# are computed again instead of kept before parts shrink to single rows, or to less than a quarter of what
-# is usual.
-#
-# The gradients of the parts are added up, so the batch that a step learns from stays the same.
-
-
 R = TypeVar("R")
 T = TypeVar("T")
 SAID_BY_ALLOCATORS = (
@@ -82,7 +70,11 @@ KEEPS_BUSY = 4  # a quarter of the usual tokens keeps a device as busy; recomput
 
 
 class MicroBatcher(Generic[R]):
-    """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row.
+    """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row. The gradients of the parts
+    are added up, so the batch that a step learns from stays the same.
+
+    Each time that memory proves too small, half as many. Activations are computed again instead of kept before parts
+    shrink to single rows, or to less than a quarter of what is usual.
 
     `fill` makes groups of at most so many tokens, `width` says how many a group takes. `recompute` makes the model
     keep less, for more time; False where it can't. `recomputes`: it does so already. `end_team`: where the base is
@@ -183,12 +175,9 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
-# What the machine lacks, as an end that a job knows: a full disk pauses it, a full accelerator fails it.
-
-
 @contextmanager
 def map_machine_errors(folder: Path) -> Iterator[None]:
-    """Raises TrainingPaused, TrainingFailed."""
+    """A full disk pauses the job, a full accelerator fails it. Raises TrainingPaused, TrainingFailed."""
     try:
         yield
     except OSError as error:

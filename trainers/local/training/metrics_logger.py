@@ -196,9 +196,6 @@ def _short(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 
-# The journal of a process that is not the first of its team: it keeps time and tells nothing.
-
-
 def logger_for(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
     """One process of a team writes. The curves of a sweep are its arms'. `more`: the names of Scores.more."""
     if not distributed.is_first():
@@ -207,6 +204,8 @@ def logger_for(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> Metr
 
 
 class NullLogger(MetricsLogger):
+    """For processes other than the first of a team: it keeps time and writes nothing."""
+
     def begin(self, after: int) -> None: ...
 
     def say(self, message: str, level: Literal["info", "warn"] = "info") -> None: ...

@@ -15,12 +15,6 @@ from transformers.pytorch_utils import Conv1D
 from trainers.base_models import WRITERS
 from trainers.local.training.errors import TrainingFailed
 
-# Which class of transformers a base model is loaded as, and which part of it reads and writes text.
-#
-# By its configuration, never by its name. Models that also see are trained on text only: where
-# transformers has a class for the text part alone (Llama 4) that one is loaded, else the whole (Mistral
-# Small, Gemma 3), and LoRA keeps to the part that get_decoder names. Loads nothing.
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -35,7 +29,9 @@ class Choice:
 
 
 def choose_class(source: str, config: PreTrainedConfig) -> Choice:
-    """Raises TrainingFailed where the model does not write text after a prompt."""
+    """By the configuration, never by a name. Models that also see are trained on text only: where transformers has a
+    class for the text part alone (Llama 4) that one is loaded, else all of it (Mistral Small, Gemma 3), and LoRA keeps
+    to the part that get_decoder names. Raises TrainingFailed where the model does not write text after a prompt."""
     kind, names = type(config), config.architectures or []
     is_writer = not names or any(name.endswith(WRITERS) for name in names)
     if is_writer and not config.is_encoder_decoder:
@@ -63,15 +59,6 @@ def sees_too(model: Any) -> bool:
     return bool(model.config.get_text_config() is not model.config)
 
 
-# From names such as 'all-linear' or 'q_proj,v_proj' to what a model really has: linear layers, and
-# experts' weights.
-#
-# Only in the part that reads and writes text, never in the head. Experts of a mixture that are fused into
-# one Parameter (Llama 4) are no linear layers: they are trained where they are named, as
-# experts.gate_up_proj, and not by 'all-linear', which would be 428 million parameters at rank 16 in Llama
-# 4 Scout. Names what to train; changes no model.
-
-
 FUSED = {
     "qkv_proj": ("q_proj", "k_proj", "v_proj"),
     "query_key_value": ("q_proj", "k_proj", "v_proj"),
@@ -89,7 +76,12 @@ class Targets:
 
 
 def find_targets(model: Any, asked: str) -> Targets:
-    """`asked`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there."""
+    """`asked`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there.
+
+    Only in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one
+    Parameter (Llama 4) are no linear layers: they are trained where they are named, as experts.gate_up_proj, and not by
+    'all-linear', which would be 428 million parameters at rank 16 in Llama 4 Scout.
+    """
     layers, experts = linear_layers(model), fused_experts(model)
     names = sorted({_last(name) for name in layers}) if asked == "all-linear" else asked.split(",")
     modules = [name for name in names if _is_end_of_one(name, layers)]

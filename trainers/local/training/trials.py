@@ -1,5 +1,11 @@
 """The trials of a sweep on disk: each is a job's folder inside the job's folder, with its own log, and all
-of them as a table in sweep.csv."""
+of them as a table in sweep.csv.
+
+arms/01/job.json      TrainingJob with the arm's own settings, its id ending in -arm-01
+arms/01/checkpoints/  as of a job, until the sweep is over
+arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: it trains no more
+arms/WINNER           {"arm", "step", "stopped"}: the choice is made; all that is left is to publish it
+"""
 
 from __future__ import annotations
 
@@ -19,15 +25,6 @@ from trainers.local.training.checkpoints import checkpoint_folder, list_checkpoi
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step
 from trainers.local.training.schedule import START, Position, best
 from trainers.local.training.successive_halving import Round, TrialScore
-
-# The arms of a sweep on disk: each a job's folder in the job's folder, so that what a job keeps, an arm
-# keeps.
-#
-# arms/01/job.json TrainingJob with the arm's own settings, its id ending in -arm-01 arms/01/checkpoints/
-# … as of a job, until the sweep is over arms/01/OUT {"message", "step", "trained_tokens", "seconds"}: it
-# trains no more arms/WINNER {"arm", "step", "stopped"}: the choice is made; all that is left is to
-# publish it
-
 
 ARMS, OUT, WINNER = "arms", "OUT", "WINNER"
 
@@ -95,10 +92,6 @@ def delete_spent_checkpoints(arm: Trial) -> None:
             shutil.rmtree(old)
 
 
-# What an arm of a sweep tells: curves and progress in its own folder, events and the sum of all arms in
-# the job's.
-
-
 @dataclass(frozen=True)
 class OtherTrials:
     """What all other arms have done; `total` steps are those of the whole sweep, at most. `started` as of
@@ -111,7 +104,8 @@ class OtherTrials:
 
 
 class TrialLogger(MetricsLogger):
-    """`sweep` is the job's own journal, `folder` the job's."""
+    """Curves and progress go into the arm's folder, events and the sum of all arms into the job's. `sweep` is the job's
+    own logger, `folder` the job's."""
 
     def __init__(self, sweep: MetricsLogger, folder: Path, arm: Trial, others: OtherTrials) -> None:
         super().__init__(arm.folder, arm.job.integrations)
@@ -144,9 +138,6 @@ class TrialLogger(MetricsLogger):
             self.step_s,
         )
         self._sweep.place(of_all, is_paused=is_paused)
-
-
-# A sweep's arms as a table: sweep.csv, and an event for each rung that is over. Decides nothing.
 
 
 TABLE_FILE = "sweep.csv"
