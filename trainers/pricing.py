@@ -15,13 +15,12 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Literal
 
-from trainers.money import is_payable
-from trainers.providers import ModelRow, ProviderProblems, ProviderRow
+from trainers.providers import ModelRow, ProviderProblems, ProviderRow, TomlRow
 from trainers.types import Price
 
 # The part of a name that tells one release of a model from the next.
@@ -75,8 +74,6 @@ if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
 
 LIBRARY = "genai-prices"
-
-_OWN_KEYS = ("input", "cached_input", "output", "source", "as_of", "ends", "successor")
 
 
 @dataclass(frozen=True)
@@ -330,44 +327,24 @@ def _either(names: Sequence[str]) -> str:
 
 
 def _own_price(name: str, table: Mapping[str, object], problems: list[str]) -> PriceRow:
-    where = f'prices."{name}"'
-    problems += [f"{where}.{key}: there are {', '.join(_OWN_KEYS)}." for key in table if key not in _OWN_KEYS]
-    source, as_of = table.get("source", "your own price"), table.get("as_of")
-    if not isinstance(source, str):
-        problems.append(f"{where}.source: should be text in quotes, not {source!r}.")
-    if as_of is not None and (not isinstance(as_of, date) or isinstance(as_of, datetime)):
-        problems.append(f"{where}.as_of: should be a day without quotes, like 2026-11-24, not {as_of!r}.")
+    row, unit = TomlRow(f'prices."{name}"', table, problems), "USD per 1M tokens"
     price = Price(
         training=None,
-        input=_own_usd(where, "input", table, problems),
-        cached_input=_own_usd(where, "cached_input", table, problems) if "cached_input" in table else None,
-        output=_own_usd(where, "output", table, problems),
+        input=row.money("input", unit, required=True),
+        cached_input=row.money("cached_input", unit),
+        output=row.money("output", unit, required=True),
     )
-    ends, successor = table.get("ends"), table.get("successor")
-    if ends is not None and (not isinstance(ends, date) or isinstance(ends, datetime)):
-        problems.append(f"{where}.ends: should be a day without quotes, like 2027-01-14, not {ends!r}.")
-    if successor is not None and not isinstance(successor, str):
-        problems.append(f"{where}.successor: should be a model's name in quotes, not {successor!r}.")
-    return PriceRow(
+    own = PriceRow(
         name,
         "prompted",
         price,
-        str(source),
-        as_of if isinstance(as_of, date) else None,
-        ends=ends if isinstance(ends, date) else None,
-        successor=successor if isinstance(successor, str) else None,
+        row.text("source") or "your own price",
+        row.day("as_of"),
+        ends=row.day("ends"),
+        successor=row.text("successor"),
     )
-
-
-def _own_usd(where: str, key: str, table: Mapping[str, object], problems: list[str]) -> Decimal:
-    value = table.get(key)
-    try:
-        amount = Decimal(value) if isinstance(value, str) else Decimal("NaN")
-    except InvalidOperation:
-        amount = Decimal("NaN")
-    if not is_payable(amount):
-        problems.append(f'{where}.{key}: should be USD per 1M tokens in quotes, like "2.50", not {value!r}.')
-    return amount
+    row.report_other_keys()
+    return own
 
 
 def _row_to_json(row: PriceRow) -> dict[str, object]:

@@ -77,13 +77,13 @@ class TomlRow:
     def flag(self, key: str) -> bool | None:
         return self._typed(key, bool, "true or false")
 
-    def money(self, key: str) -> Decimal | None:
+    def money(self, key: str, what: str = "US dollars", *, required: bool = False) -> Decimal | None:
         value = self.take(key)
-        if value is None:
+        if value is None and not required:
             return None
         amount = _decimal(value)
         if amount is None or not is_payable(amount):
-            self._problem(key, f'should be US dollars in quotes, like "2.50", not {value!r}')
+            self._problem(key, f'should be {what} in quotes, like "2.50", not {value!r}')
             return None
         return amount
 
