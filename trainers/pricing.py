@@ -13,13 +13,14 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
 from importlib import metadata, resources
 from typing import TYPE_CHECKING, Literal
 
+from trainers.json_values import from_object
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, TomlRow
 from trainers.types import Price
 
@@ -348,44 +349,20 @@ def _own_price(name: str, table: Mapping[str, object], problems: list[str]) -> P
 
 
 def _row_to_json(row: PriceRow) -> dict[str, object]:
-    price = row.price
+    """Flat: the prices stand beside the rest."""
+    values = {**asdict(row), **asdict(row.price)}
+    del values["price"]
     return {
-        "model": row.model,
-        "kind": row.kind,
-        "training": _text(price.training),
-        "input": _text(price.input),
-        "cached_input": _text(price.cached_input),
-        "output": _text(price.output),
-        "usd_per_hour": _text(row.usd_per_hour),
-        "source": row.source,
-        "as_of": row.as_of.isoformat() if row.as_of else None,
-        "note": row.note,
-        "batch_discount": _text(row.batch_discount),
-        "ends": row.ends.isoformat() if row.ends else None,
-        "successor": row.successor,
+        name: _text(value) if isinstance(value, Decimal | date) else value for name, value in values.items()
     }
 
 
-def _row_from_json(raw: Mapping[str, str | None]) -> PriceRow:
-    price = Price(*(_money(raw[key]) for key in ("training", "input", "cached_input", "output")))
-    return PriceRow(
-        model=str(raw["model"]),
-        kind="tuned" if raw["kind"] == "tuned" else "prompted",
-        price=price,
-        source=str(raw["source"]),
-        as_of=date.fromisoformat(raw["as_of"]) if raw["as_of"] else None,
-        usd_per_hour=_money(raw["usd_per_hour"]),
-        note=raw["note"],
-        batch_discount=_money(raw.get("batch_discount")),
-        ends=date.fromisoformat(ends) if (ends := raw.get("ends")) else None,
-        successor=raw.get("successor"),
-    )
-
-
-def _text(amount: Decimal | None) -> str | None:
+def _text(value: Decimal | date) -> str:
     """Plain digits: Decimal('1E+2') and Decimal('100') give the same bytes."""
-    return None if amount is None else f"{amount:f}"
+    return f"{value:f}" if isinstance(value, Decimal) else value.isoformat()
 
 
-def _money(text: str | None) -> Decimal | None:
-    return None if text is None else Decimal(text)
+def _row_from_json(raw: Mapping[str, str | None]) -> PriceRow:
+    names = {field.name for field in fields(Price)}
+    price = {name: value for name, value in raw.items() if name in names}
+    return from_object(PriceRow, {**{n: value for n, value in raw.items() if n not in names}, "price": price})
