@@ -68,7 +68,7 @@ def served_process(data: Path, *models: str, more: tuple[str, ...] = ()) -> Iter
         yield Served(ready_url(process), process)
     finally:
         process.terminate()
-        process.wait(20)
+        process.wait(60)
         close(process)
 
 

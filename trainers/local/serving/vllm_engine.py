@@ -151,7 +151,7 @@ class VllmEngine:
         base = await self._base(request.target.base)
         options = self._options(request.target, base)
         async with self._hold_server(options) as server, server.model(request.target.adapter) as model:
-            preparation = await asyncio.to_thread(prepare, request, base.vocabulary, server.context)
+            preparation = await asyncio.to_thread(_prepare, request, base.vocabulary, server.context)
             async with _together() as start:
                 for index in range(request.rows):
                     writer = AnswerWriter(request, index, preparation, base.vocabulary)
@@ -240,6 +240,14 @@ class VllmEngine:
             async with self._turn:
                 await self._idle.wait()
                 await self._stop_server()
+
+
+def _prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparation:
+    """Raises ApiError (400), also for a grammar that nothing satisfies: vLLM would write nothing and say no word."""
+    preparation = prepare(request, vocabulary, context)
+    if preparation.grammar is not None:
+        vocabulary.guide(preparation.grammar).allowed()
+    return preparation
 
 
 @asynccontextmanager
