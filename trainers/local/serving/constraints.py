@@ -1,5 +1,12 @@
-"""Answers that are one of some labels, JSON of a schema, or tool calls in the model's own syntax: grammars,
-checked, and which token may come next. Imports no torch until a guide is used."""
+"""Answers that are one of some labels, JSON of a schema, or tool calls in the model's own syntax: grammars, checked,
+and which token may come next. Imports no torch until a guide is used.
+
+llguidance does the work: MIT, 3 MB, no dependencies, and it refuses a schema's keyword that it can't keep instead of
+passing over it. (xgrammar brings triton and pydantic; outlines-core builds its whole table before the first token.)
+
+How a model writes tool calls, its chat template shows: a call of each tool is rendered behind the prompt, and what
+stands before and after its arguments is the family's syntax. Where the arguments aren't JSON there, a call is held to
+{"name": …, "arguments": …}, which is read from every family."""
 
 from __future__ import annotations
 
@@ -13,14 +20,6 @@ from jinja2 import TemplateError
 
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.values import Tools
-
-# Answers that can only be one of some labels, or JSON of a schema: grammars, checked, and which token may
-# come next.
-#
-# llguidance does the work: MIT, 3 MB, no dependencies, and it refuses a schema's keyword that it can't
-# keep instead of passing over it. (xgrammar brings triton and pydantic; outlines-core builds its whole
-# table before the first token.)
-
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
@@ -136,14 +135,6 @@ def _not_kept(said: str, param: str) -> ApiError:
         why = "no text satisfies it"
     text = f"Answers cannot be held to '{param}': {why}. Change or leave out that part."
     return invalid(text, param, "unsupported_schema")
-
-
-# How a model writes tool calls: its chat template shows it. Holds an answer to that form where a call is
-# wanted.
-#
-# A call of each tool is rendered behind the prompt; what stands before and after its arguments is the
-# family's syntax. Where the arguments aren't JSON there, a call is held to {"name": …, "arguments": …},
-# which is read from every family.
 
 
 _ARGUMENT = "an_argument"

@@ -18,13 +18,6 @@ from transformers import DynamicCache
 from trainers.local.serving.memory import CachedPrefix
 from trainers.local.serving.values import Ids
 
-# Prompts on their way into the model's cache: what all begin with is read once, the rest in parts of like
-# length.
-#
-# On a CPU a pass over a few hundred tokens keeps every core busy, so that more rows in one pass only add
-# padding: 16 prompts of 430 to 1,015 tokens took twice as long in one pass as one by one. Imports torch.
-
-
 if TYPE_CHECKING:
     from trainers.local.serving.model_cache import Base
     from trainers.local.serving.sequences import Row
