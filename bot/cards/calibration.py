@@ -7,9 +7,9 @@ from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Message, Note, Text, escape
 from bot.cards.candidates import MEANS
+from bot.cards.payback import payback_condition, share_of_draws
 from bot.cards.words import duration, money, multiple, of_estimate, percent, pluralize, shorten
 from bot.rules.calibration import Actual, Quantity, RunningError
-from bot.rules.payback import payback_condition, share_of_draws
 from bot.rules.plans import Plan
 from bot.rules.units import duration as months
 from bot.values.runs import RunResult

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Protocol
 
-from bot.cards import forms
+from bot.cards import advice, forms
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -26,20 +26,16 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.forms import modal
+from bot.cards.payback import hours_caveat, monthly_saving_text, payback_condition, share_of_draws
 from bot.cards.words import planned_time, shorten
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
 from bot.rules.assumptions import Assumption
 from bot.rules.billing import MonthlyCost
-from bot.rules.facts import TASK_KINDS, Evidence, Kind
+from bot.rules.facts import TASK_KINDS, Evidence
 from bot.rules.forecast import LIKELY, Outlook
-from bot.rules.payback import (
-    enough_volume,
-    hours_caveat,
-    monthly_saving_text,
-    payback_condition,
-    share_of_draws,
-)
+from bot.rules.payback import enough_volume
+from bot.rules.reasons import Kind
 from bot.rules.roi import USD_PER_HOUR, Estimate, Range, Training
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from bot.values.runs import Refusal
@@ -146,7 +142,7 @@ def card(
         *_sharing(number, shared_by),
     )
     return Message(
-        f"{sentence(verdict.headline)} {sentence(verdict.next_step)}",
+        f"{sentence(advice.headline(verdict))} {sentence(advice.next_step(verdict))}",
         (*top, *_numbers(estimated, target), *end),
     )
 
@@ -160,13 +156,16 @@ def alt_text(plot: str, dataset: str) -> str:
 
 def verdict_blocks(verdict: Verdict) -> list[CardBlock]:
     """The verdict where another subject has the headline."""
-    return [Text(f"*To fine-tune or not*: {sentence(verdict.headline)}"), *_reasons(verdict)]
+    return [Text(f"*To fine-tune or not*: {sentence(advice.headline(verdict))}"), *_reasons(verdict)]
 
 
 def _reasons(verdict: Verdict) -> list[CardBlock]:
     """And what comes next."""
-    lines = [f"• _{MARKS[reason.kind]}_: {sentence(reason.text)}" for reason in verdict.reasons]
-    return [Lines(lines), Text(f"*Next*: {sentence(verdict.next_step)}")]
+    lines = [
+        f"• _{MARKS[reason.kind]}_: {sentence(advice.reason_text(verdict, reason))}"
+        for reason in verdict.reasons
+    ]
+    return [Lines(lines), Text(f"*Next*: {sentence(advice.next_step(verdict))}")]
 
 
 def _details(estimated: Estimated) -> list[CardBlock]:
@@ -209,7 +208,7 @@ def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
 def _hides_savings(estimated: Estimated) -> bool:
     """A saving by a model that may not, or need not, be used is none."""
     made = estimated.estimate
-    return estimated.verdict.withheld is not None or (made is not None and made.months_left == 0)
+    return estimated.verdict.withholds_saving or (made is not None and made.months_left == 0)
 
 
 def monthly(bill: MonthlyCost) -> str:
@@ -228,7 +227,7 @@ def monthly(bill: MonthlyCost) -> str:
 
 def _headline(estimated: Estimated) -> str:
     verdict, made = estimated.verdict, estimated.estimate
-    rule = verdict.main.rule if verdict.main else ""
+    rule = verdict.rule
     if verdict.kind == "no_go":
         return verdict_in_short("no_go", rule)
     saves = f"it would save {monthly_saving_text(made)}" if made else "what it saves is not known yet"

@@ -26,10 +26,10 @@ from bot.cards.blocks import (
 from bot.cards.calibration import alternative_bill
 from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal
+from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.words import at_most, charge, money, planned_time, pluralize, shorten
 from bot.rules.budgets import Budget
 from bot.rules.candidates import percent
-from bot.rules.payback import hours_caveat, payback_condition, share_of_draws
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, unusual_hyperparameters
 from bot.rules.sweeps import describe_sweep
 from bot.rules.units import duration

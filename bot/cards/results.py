@@ -26,6 +26,7 @@ from bot.cards.blocks import (
 from bot.cards.calibration import alternative_bill, recent_errors
 from bot.cards.candidates import MEANS, MEASURED
 from bot.cards.models import promotion_offer
+from bot.cards.payback import payback_condition
 from bot.cards.words import (
     charge,
     duration,
@@ -43,7 +44,6 @@ from bot.rules.calibration import RunningError
 from bot.rules.candidates import candidate_name as rung_name
 from bot.rules.candidates import percent as bar_percent
 from bot.rules.facts import is_silent
-from bot.rules.payback import payback_condition
 from bot.rules.plans import Plan
 from bot.rules.sweeps import format_value
 from bot.rules.units import HOURS_PER_MONTH

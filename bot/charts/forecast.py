@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from bot.cards.payback import payback_condition, share_of_draws
 from bot.charts.style import (
     BLUE,
     INK,
@@ -22,7 +23,6 @@ from bot.charts.style import (
     spread_apart,
 )
 from bot.rules.forecast import Month, Outlook
-from bot.rules.payback import payback_condition, share_of_draws
 from bot.rules.sensitivity import Swing
 from bot.rules.units import duration
 

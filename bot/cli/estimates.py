@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import estimates
+from bot.cards.advice import withheld_text
 from bot.cli.render import card_text, to_terminal, verdict_json
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question
@@ -147,7 +148,7 @@ def _sums(made: Estimate | None) -> dict[str, Any]:
 
 def _savings(estimated: EstimateResult) -> dict[str, Any]:
     """`savings_withheld` says why they are null where the verdict is against the model whatever it would save."""
-    withheld = estimated.verdict.withheld
+    withheld = withheld_text(estimated.verdict)
     made = None if withheld else estimated.estimate
     return {
         "savings_withheld": withheld,

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from bot.cards import advice
 from bot.cards.blocks import UNSEEN, Message
 from bot.cards.runs import STATE_WORDS
 from bot.cards.terminal import terminal_text
@@ -51,12 +52,17 @@ def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
     """A reason that does not weigh is said and decides nothing."""
     return {
         "kind": verdict.kind,
-        "headline": to_terminal(verdict.headline, file),
+        "headline": to_terminal(advice.headline(verdict), file),
         "reasons": [
-            {"rule": one.rule, "kind": one.kind, "weighs": one.weighs, "text": to_terminal(one.text, file)}
+            {
+                "rule": one.rule,
+                "kind": one.kind,
+                "weighs": one.weighs,
+                "text": to_terminal(advice.reason_text(verdict, one), file),
+            }
             for one in verdict.reasons
         ],
-        "next_step": to_terminal(verdict.next_step, file),
+        "next_step": to_terminal(advice.next_step(verdict), file),
     }
 
 

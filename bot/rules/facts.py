@@ -1,18 +1,17 @@
-"""What the advice rests on and what it says: facts, faults of the data, kinds of task, reasons, steps, and
-the thresholds with their sources."""
+"""What the advice rests on: facts, faults of the data, kinds of task, and the thresholds with their sources."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
 
 from bot.rules.forecast import Outlook
-from bot.rules.roi import USD_PER_HOUR, Estimate
+from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Rung, RungName
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Rung
 from trainers.providers import ModelVerdict
 
 TaskKind = Literal[
@@ -39,14 +38,11 @@ def task_kind(word: str) -> TaskKind | None:
     return next((name for name in _NAMES if name == wanted), None)
 
 
-# What the check of a file found that weighs in the verdict: copies, contradictions, labels that are
-# wrong.
-
-
 @dataclass(frozen=True)
 class RowFaults:
-    """In rows: `copies` ask and answer what an earlier row does, `contradicting` ones ask the same and answer
-    otherwise. About `doubted` more have a wrong label, by the estimate of the check."""
+    """What the check of a file found that weighs in the verdict, in rows: `copies` ask and answer what an earlier row
+    does, `contradicting` ones ask the same and answer otherwise. About `doubted` more have a wrong label, by the
+    estimate of the check."""
 
     copies: int = 0
     contradicting: int = 0
@@ -76,9 +72,6 @@ def _count(report: Report, code: str) -> int:
     return sum(one.count for one in report.findings if one.code == code)
 
 
-# What the advice rests on and what it says: facts, reasons, steps, and the thresholds with their sources.
-
-
 # The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
 NOT_YET_ROWS, ENOUGH_ROWS = 200, 1000
 # The article: a style or format that prompting reaches 80% of the time is a good reason.
@@ -93,13 +86,6 @@ LONGEST_PAYBACK_MONTHS = 12
 SILENT_SHARE = 0.5
 # Our own: for speed's sake a tuned model answers at least twice as fast (p95).
 FASTER = 2
-
-# What a step costs is only for ranking steps: our own guesses of the minutes, at the estimate's USD_PER_HOUR.
-LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
-# 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
-UNPRICED_USD = Decimal(5)
-
-Kind = Literal["go", "no_go", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -228,55 +214,5 @@ class Facts:
         return self.smallest_label is not None and self.smallest_label < FEW_PER_LABEL
 
 
-@dataclass(frozen=True)
-class Step:
-    """Something to do that may settle an open question. `usd` None: its price is not known."""
-
-    text: str
-    usd: Decimal | None = Decimal(0)
-    minutes: Decimal = Decimal(0)
-
-    @property
-    def cost(self) -> Decimal:
-        """In USD with people's time, for ranking alone."""
-        usd = UNPRICED_USD if self.usd is None else self.usd
-        return usd + self.minutes * USD_PER_HOUR / 60
-
-
-@dataclass(frozen=True)
-class Reason:
-    """`rule` is a word for the rule, `text` a sentence with its numbers; `kind` is what it argues for.
-
-    One that does not weigh is said and leaves the verdict alone. `step` would settle it; in a verdict only the
-    reason of the next step still has one, the other texts end with theirs.
-    """
-
-    rule: str
-    kind: Kind
-    text: str
-    weighs: bool = True
-    step: Step | None = None
-
-
 def is_silent(rung: Rung) -> bool:
     return rung.n == 0 or rung.empty > SILENT_SHARE * rung.n
-
-
-def baseline_command(dataset: str, rung: RungName | None = None, models: Iterable[str] = ()) -> str:
-    """The whole command that measures, in backticks: `/finetune baseline tickets models=openai/gpt-4o`."""
-    named = ",".join(models)
-    words = (
-        "/finetune baseline",
-        dataset,
-        f"rungs={rung}" if rung else "",
-        f"models={named}" if named else "",
-    )
-    return f"`{' '.join(word for word in words if word)}`"
-
-
-def labelling_step(rows: int, text: str) -> Step:
-    return Step(text, minutes=rows * LABEL_MINUTES)
-
-
-def answer_step(text: str) -> Step:
-    return Step(text, minutes=SAY_MINUTES)

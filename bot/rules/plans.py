@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from bot.rules.facts import Kind
+from bot.rules.reasons import Kind
 from trainers.evaluation.results import Standing
 from trainers.hyperparameters import (
     Sweep,

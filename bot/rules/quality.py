@@ -6,38 +6,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from bot.rules.candidates import (
-    LONG_NAMES,
-    as_evidence,
-    asking_usd,
-    candidate_name,
-    capitalize,
-    cheapest,
-    cost_text,
-    held_out_rows,
-    is_cheaper,
-    is_no_dearer,
-    might_meet,
-    percent,
-    price_text,
-    score_text,
-)
-from bot.rules.facts import (
-    FASTER,
-    Evidence,
-    Facts,
+from bot.rules.candidates import as_evidence, asking_usd, cheapest, is_cheaper, is_no_dearer, might_meet
+from bot.rules.facts import FASTER, Evidence, Facts, is_silent
+from bot.rules.reasons import (
+    BesideBest,
+    HoldOut,
+    LabelFirst,
+    Measure,
+    MeetsBar,
+    NeverAnswered,
+    NoAnswer,
+    NotMeasured,
+    NotTrainedYet,
+    OtherBar,
     Reason,
     Step,
+    TodayNotMeasured,
+    TooClose,
+    TunedStands,
+    Unread,
+    Use,
+    WaysMiss,
+    WritePrice,
     answer_step,
-    baseline_command,
-    is_silent,
     labelling_step,
 )
 from trainers.evaluation.results import Ladder, Rung, RungName
-from trainers.money import usd
 
 SHOTS = 10  # examples in a k-shot prompt, and rows that retrieval puts in
-SHOWN, SHOWN_LABELS = 3, 5
+SHOWN = 3  # silent models
 MOST_NAMED = 3  # models in a command
 CLIMBED: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
 
@@ -62,14 +59,12 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
 def about_tuned(facts: Facts) -> tuple[Reason, ...]:
     evidence, tuned = facts.evidence, facts.evidence.trained
     if tuned is None:
-        rows = held_out_rows(facts.n_holdout)
-        text = f"How good the tuned model will be is unknown until it has answered the {rows}."
-        return (Reason("quality", "unknown", text, weighs=False),)
+        return (Reason("quality", "unknown", NotTrainedYet(facts.n_holdout), weighs=False),)
     if evidence.is_stale:
         return ()  # to be judged again with the others
     if is_silent(tuned):
-        again = Step("See why the tuned model does not answer, then measure it again.", asking_usd(tuned))
-        return (Reason("tuned", "unknown", _no_answer(tuned), step=again),)
+        again = Step("see why it does not answer", asking_usd(tuned))
+        return (Reason("tuned", "unknown", NoAnswer(tuned), step=again),)
     return (_standing(tuned, evidence), *_beside_best(tuned, evidence))
 
 
@@ -104,95 +99,64 @@ def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
 
 
 def _nothing_measured(facts: Facts) -> Reason:
-    if facts.smallest_label is None:
-        measure = baseline_command(facts.dataset, models=facts.to_measure)
-        step = Step(f"Measure prompts and retrieval ({measure}): it says its price first.", usd=None)
-    else:
-        measure = baseline_command(facts.dataset, "classical")
-        step = Step(f"Measure the classical model ({measure}): free, and done in seconds.")
-    text = "No cheaper way has been measured on your data yet: prompts, examples, retrieval."
-    return Reason("measure", "unknown", text, step=step)
+    step = Step(Measure("prompts", facts.dataset, models=facts.to_measure), usd=None)
+    if facts.smallest_label is not None:
+        step = Step(Measure("classical", facts.dataset, "classical"))
+    return Reason("measure", "unknown", "nothing measured", step=step)
 
 
 def _other_bar(ladder: Ladder, facts: Facts) -> Reason:
-    bar = percent(facts.evidence.bar)
-    text = f"The measurement was judged by a bar of {percent(ladder.bar)}; now it is {bar}."
-    asked = dict.fromkeys(rung.arm.model for rung in ladder.rungs if rung.arm.model)
-    measure = baseline_command(facts.dataset, None if asked else "classical", list(asked)[:MOST_NAMED])
-    again = Step(f"Measure again ({measure}): the answers are kept, so it costs nothing.")
-    return Reason("bar", "unknown", text, step=again)
+    models = tuple(dict.fromkeys(rung.arm.model for rung in ladder.rungs if rung.arm.model))
+    again = Measure("again", facts.dataset, None if models else "classical", models[:MOST_NAMED])
+    return Reason("bar", "unknown", OtherBar(ladder.bar, facts.evidence.bar), step=Step(again))
 
 
 def _met(rung: Rung, facts: Facts) -> Reason:
-    bar = percent(facts.evidence.bar)
-    text = f"{capitalize(candidate_name(rung.arm))} meets the bar of {bar}: {score_text(rung)}, {price_text(rung)}."
+    bar, is_for_speed = facts.evidence.bar, facts.task_kind == "latency"
     if is_worth_being_better(rung, facts):
-        return Reason("fewer errors", "go", f"{text} {_fewer_errors(facts)}")
+        is_the_aim = facts.task_kind == "quality" or facts.estimate is None
+        worth = None if is_the_aim or facts.estimate is None else facts.estimate.errors_avoided_usd
+        return Reason("fewer errors", "go", MeetsBar(rung, bar, "is right more often", worth))
     match replaces(rung, facts):
         case True:
-            why = "answers faster" if facts.task_kind == "latency" else "costs less"
-            learn = f"{text} A tuned model {why} and can learn from its answers: a good reason."
-            return Reason("distil", "go", learn)
+            return Reason("distil", "go", MeetsBar(rung, bar, "is faster" if is_for_speed else "is cheaper"))
         case False:
-            use = Step(
-                f"Use {candidate_name(rung.arm)}. If that is not good enough, raise the bar (bar=) and ask again."
+            return Reason(
+                "cheaper rung", "no_go", MeetsBar(rung, bar, "is not needed"), step=Step(Use(rung.arm))
             )
-            return Reason("cheaper rung", "no_go", f"{text} It needs no training.", step=use)
+        case None if is_for_speed:
+            start = Step("measure speed by a run", facts.training_usd)
+            return Reason("latency", "unknown", MeetsBar(rung, bar, "may be faster"), step=start)
         case None:
-            return _not_compared(text, facts, rung)
-
-
-def _fewer_errors(facts: Facts) -> str:
-    """What the better answers of the tuned model count for."""
-    better = "The tuned model is shown to be right more often"
-    if facts.task_kind == "quality" or facts.estimate is None:
-        return f"{better}, which is the aim."
-    worth = usd(facts.estimate.errors_avoided_usd)
-    return f"{better}: {worth} a month, by what you say that a wrong answer costs."
-
-
-def _not_compared(text: str, facts: Facts, rung: Rung) -> Reason:
-    if facts.task_kind == "latency":
-        start = Step("Start a run: it measures how fast the tuned model answers.", facts.training_usd)
-        return Reason(
-            "latency", "unknown", f"{text} Whether a tuned model is faster is not known.", step=start
-        )
-    say = "Say current= (today's model) and volume=: then the two can be compared."
-    if rung.usd_per_1000 is None:
-        say = f'Write its price into finetune.toml ([prices."{rung.arm.model}"]) and ask again.'
-    text += " Whether a tuned one costs less is not known."
-    return Reason("cheaper rung", "unknown", text, step=answer_step(say))
+            say = answer_step(
+                WritePrice(rung.arm.model) if rung.usd_per_1000 is None else "say model and volume"
+            )
+            return Reason("cheaper rung", "unknown", MeetsBar(rung, bar, "may be cheaper"), step=say)
 
 
 def _missing(facts: Facts) -> tuple[Reason, ...]:
     """A fine-tune is never advised over a way that nobody tried."""
     have = {rung.arm.rung for rung in facts.evidence.alternatives}
     wanted = CLIMBED if facts.smallest_label is not None else CLIMBED[1:]
-    missing = [rung for rung in wanted if rung not in have]
+    missing = tuple(rung for rung in wanted if rung not in have)
     if not missing:
         return ()
-    text = f"Not measured yet: {', '.join(LONG_NAMES[rung] for rung in missing)}."
     first, asked = missing[0], _cheapest_prompted(facts.evidence)
-    models: Sequence[str] = () if first == "classical" else facts.to_measure
+    models: tuple[str, ...] = () if first == "classical" else facts.to_measure
     if asked and asked.arm.model and first != "classical":
         models = (asked.arm.model,)
     price = _price(first, asked)
-    measure = baseline_command(facts.dataset, first, models)
-    step = Step(f"Measure {LONG_NAMES[first]} ({measure}): {cost_text(price)}.", price)
-    return (Reason("measure", "unknown", text, step=step),)
+    measure = Measure("rung", facts.dataset, first, models, price)
+    return (Reason("measure", "unknown", NotMeasured(missing), step=Step(measure, price)),)
 
 
 def _todays(facts: Facts) -> tuple[Reason, ...]:
     """What is to be replaced is an alternative too."""
-    if facts.is_today_measured:
+    if facts.is_today_measured or facts.current is None:
         return ()
-    text = f"{facts.current}, today's model, was not measured on these rows: it, or a cheaper one, may be good enough."
-    beside = " and a cheap model beside it" if len(facts.to_measure) != 1 else ""
-    how = baseline_command(facts.dataset, models=facts.to_measure) + (
-        "" if facts.to_measure else " with models="
-    )
-    step = Step(f"Measure {facts.current}{beside}: {how}.", usd=None)
-    return (Reason("today's model", "unknown", text, weighs=not facts.evidence.is_good, step=step),)
+    step = Step(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current), usd=None)
+    weighs = not facts.evidence.is_good
+    return (Reason("today's model", "unknown", TodayNotMeasured(facts.current), weighs=weighs, step=step),)
 
 
 def _cheapest_prompted(evidence: Evidence) -> Rung | None:
@@ -213,90 +177,67 @@ def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
     """Rungs that may yet meet the bar for less than `enough` costs. Nobody needs to know once the tuned model
     meets it and costs no more than they do."""
     evidence, tuned = facts.evidence, facts.evidence.trained
-    undecided = [
+    undecided = tuple(
         rung
         for rung in evidence.alternatives
         if rung.standing == "undecided" and not (enough and is_cheaper(enough, rung))
-    ]
+    )
     if not undecided:
         return ()
-    shown = "; ".join(f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in undecided[:SHOWN])
-    more = f"; and {len(undecided) - SHOWN} more" if len(undecided) > SHOWN else ""
-    text = f"Too close to the bar of {percent(evidence.bar)} to say: {shown}{more}."
     is_settled = bool(tuned and evidence.is_good and all(is_no_dearer(tuned, rung) for rung in undecided))
-    return (Reason("undecided", "unknown", text, not is_settled, _hold_out(undecided)),)
+    close = TooClose(undecided, evidence.bar)
+    return (Reason("undecided", "unknown", close, not is_settled, _hold_out(undecided)),)
 
 
-def _hold_out(undecided: list[Rung]) -> Step:
+def _hold_out(undecided: Sequence[Rung]) -> Step:
     """The fewest rows that would settle one of them."""
     needed = [(rung.rows_to_decide, rung) for rung in undecided if rung.rows_to_decide is not None]
     if not needed:
         most = max(rung.n for rung in undecided)
-        return labelling_step(most, "Hold out more labelled rows: twice as many may still not decide it.")
+        return labelling_step(most, HoldOut(most, None))
     rows, rung = min(needed, key=lambda pair: pair[0])
-    said = "1 more labelled row" if rows == 1 else f"{rows:,} more labelled rows"
-    return labelling_step(rows, f"Hold out {said}: that would probably decide on {candidate_name(rung.arm)}.")
+    return labelling_step(rows, HoldOut(rows, rung.arm))
 
 
 def _missed(evidence: Evidence) -> tuple[Reason, ...]:
-    told = as_evidence(evidence.alternatives, evidence.bar)
-    if not told or any(rung.standing != "misses" for rung in evidence.alternatives):
+    readable = as_evidence(evidence.alternatives, evidence.bar)
+    if not readable or any(rung.standing != "misses" for rung in evidence.alternatives):
         return ()
-    best = max(told, key=lambda rung: rung.score)
-    figures = f"{candidate_name(best.arm)}: {score_text(best)}, {price_text(best)}."
-    text = f"{_which_miss(len(told), len(evidence.alternatives))} the bar of {percent(evidence.bar)}."
-    best_of = "The best" if len(told) == len(evidence.alternatives) else "The best of those"
-    return (Reason("alternatives", "go", f"{text} {best_of} is {figures}"),)
-
-
-def _which_miss(missing: int, measured: int) -> str:
-    if missing < measured:
-        return f"{missing} of {measured} measured ways surely {'misses' if missing == 1 else 'miss'}"
-    return f"All {missing} measured ways miss" if missing > 1 else "The one measured way misses"
+    best = max(readable, key=lambda rung: rung.score)
+    missed = WaysMiss(len(readable), len(evidence.alternatives), best, evidence.bar)
+    return (Reason("alternatives", "go", missed),)
 
 
 def _standing(tuned: Rung, evidence: Evidence) -> Reason:
-    said, bar = score_text(tuned), percent(evidence.bar)
+    stands = TunedStands(tuned, evidence.bar)
     match tuned.standing:
         case "meets":
-            return Reason(
-                "tuned", "go", f"The tuned model meets the bar of {bar}: {said}, {price_text(tuned)}."
-            )
+            return Reason("tuned", "go", stands)
         case "misses":
-            text = f"The tuned model misses the bar of {bar}: {said}."
-            return Reason("tuned", "no_go", text, step=_after_a_miss(evidence))
+            return Reason("tuned", "no_go", stands, step=_after_a_miss(evidence))
         case "undecided":
-            text = f"The tuned model is too close to the bar of {bar} to say: {said}."
-            return Reason("tuned", "unknown", text, step=_hold_out([tuned]))
+            return Reason("tuned", "unknown", stands, step=_hold_out([tuned]))
 
 
 def _after_a_miss(evidence: Evidence) -> Step:
     if evidence.curve and evidence.curve.needs:
-        labels = ", ".join(f"“{one.label[:40]}”" for one in evidence.curve.needs[:SHOWN_LABELS])
-        return Step(f"Label more rows before you train again, first of {labels}.")
-    return Step("Look at the rows that it got wrong before you train again; stay with today's model.")
+        return Step(LabelFirst(tuple(need.label for need in evidence.curve.needs)))
+    return Step("look at wrong rows")
 
 
 def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
+    """A no where the better one costs no more, nor keeps anybody waiting."""
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
     if best is None or best.n != tuned.n or _is_better(tuned, best, evidence.ladder):
         return ()
-    scores = f"{percent(tuned.score)} against {percent(best.score)}"
-    if _is_better(best, tuned, evidence.ladder):
-        return (_worse(tuned, best, scores),)
-    gap = evidence.ladder.detectable_gap if evidence.ladder else None
-    shows = f" This holdout shows differences from {100 * gap:.1f} points on." if gap else ""
-    text = f"The tuned model is not shown to be better than {candidate_name(best.arm)}: {scores}.{shows}"
-    return (Reason("not better", "unknown", text, weighs=False),)
-
-
-def _worse(tuned: Rung, best: Rung, scores: str) -> Reason:
-    """A no where the better one costs no more, nor keeps anybody waiting."""
-    text = f"The tuned model is worse than {candidate_name(best.arm)}: {scores}"
+    if not _is_better(best, tuned, evidence.ladder):
+        gap = evidence.ladder.detectable_gap if evidence.ladder else None
+        unclear = BesideBest(tuned, best, "not shown to be better", gap)
+        return (Reason("not better", "unknown", unclear, weighs=False),)
     if is_no_dearer(best, tuned) and best.p95_s < FASTER * tuned.p95_s:
-        use = Step(f"Use {candidate_name(best.arm)}, and look at the rows that the tuned model got wrong.")
-        return Reason("worse", "no_go", f"{text}, and that costs no more.", step=use)
-    return Reason("not better", "unknown", f"{text}.", weighs=False)
+        worse = BesideBest(tuned, best, "worse and costs as much")
+        return (Reason("worse", "no_go", worse, step=Step(Use(best.arm, instead_of_worse=True))),)
+    return (Reason("not better", "unknown", BesideBest(tuned, best, "worse"), weighs=False),)
 
 
 def _is_better(one: Rung, other: Rung, ladder: Ladder | None) -> bool:
@@ -309,38 +250,22 @@ def _is_better(one: Rung, other: Rung, ladder: Ladder | None) -> bool:
 
 def _silent(evidence: Evidence) -> tuple[Reason, ...]:
     silent = [rung for rung in evidence.rungs if is_silent(rung) and rung.arm.rung != "tuned"]
-    return tuple(Reason("no answer", "unknown", _no_answer(rung), weighs=False) for rung in silent[:SHOWN])
-
-
-def _no_answer(rung: Rung) -> str:
-    rows = f"{rung.empty:,} of {rung.n:,} held-out rows" if rung.n else "any row"
-    return f"{capitalize(candidate_name(rung.arm))} gave no answer to {rows}: that says nothing about how good it is."
+    return tuple(Reason("no answer", "unknown", NoAnswer(rung), weighs=False) for rung in silent[:SHOWN])
 
 
 def _unread(evidence: Evidence) -> tuple[Reason, ...]:
     """Rungs that would reach the bar if what could not be read were right."""
-    hopeful = [rung for rung in evidence.alternatives if might_meet(rung, evidence.bar)]
+    hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
     if not hopeful:
         return ()
     asked = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
-    no_prompt_was_read = len(hopeful) == len(asked)
-    shown = "; ".join(
-        f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in hopeful[:SHOWN]
-    )
-    more = f"; and {len(hopeful) - SHOWN} more" if len(hopeful) > SHOWN else ""
-    text = f"Answers that could not be read: {shown}{more}."
-    if no_prompt_was_read and not evidence.is_good:
-        other = Step("Measure a clearer prompt (prompt=) or another model (models=).", usd=None)
-        return (Reason("unread", "unknown", text, step=other),)
-    help_more = f"{text} A clearer prompt (prompt=) may help more than training."
-    return (Reason("unread", "unknown", help_more, weighs=False),)
+    if len(hopeful) == len(asked) and not evidence.is_good:
+        clearer = Step("clearer prompt", usd=None)
+        return (Reason("unread", "unknown", Unread(hopeful, is_settled=False), step=clearer),)
+    return (Reason("unread", "unknown", Unread(hopeful, is_settled=True), weighs=False),)
 
 
 def _never_answered(ladder: Ladder) -> tuple[Reason, ...]:
-    labels = ladder.never_answered
-    if not labels:
+    if not ladder.never_answered:
         return ()
-    shown = ", ".join(f"“{label[:40]}”" for label in labels[:SHOWN_LABELS])
-    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-    text = f"No way ever answers {shown}{more}: look whether these rows are labelled as you mean it."
-    return (Reason("never answered", "unknown", text, weighs=False),)
+    return (Reason("never answered", "unknown", NeverAnswered(tuple(ladder.never_answered)), weighs=False),)

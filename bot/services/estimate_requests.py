@@ -12,6 +12,7 @@ from pathlib import Path
 
 from bot.cards import estimates as views
 from bot.cards import general
+from bot.cards.advice import because_text
 from bot.cards.blocks import Message
 from bot.cards.estimates import EstimateChoices
 from bot.cards.general import text_message
@@ -194,8 +195,8 @@ def _advised(made: EstimateResult) -> PlanVerdict:
     verdict, sums, outlook = made.verdict, made.estimate, made.outlook
     return PlanVerdict(
         kind=verdict.kind,
-        rule=verdict.main.rule if verdict.main else "",
-        reason=verdict.main.text if verdict.main else verdict.headline,
+        rule=verdict.rule,
+        reason=because_text(verdict.deciding.because),
         bar=made.evidence.bar,
         best=_best(made.evidence),
         people_micros=to_micros(sums.people_usd) if sums else 0,

@@ -163,7 +163,7 @@ def make_estimate(
         time=effort.time,
         room=effort.room,
         estimate=sums.estimate,
-        outlook=None if verdict.withheld else sums.outlook,
+        outlook=None if verdict.withholds_saving else sums.outlook,
         alternative=sums.known.alternative if sums.known else None,
         evidence=evidence,
         assumptions=assumptions(sums.known) if sums.known else (),

@@ -9,6 +9,7 @@ from dataclasses import replace
 from decimal import Decimal
 from importlib.metadata import version
 
+from bot.cards import advice
 from bot.cards import plans as plan_views
 from bot.cards.blocks import Message, code, escape
 from bot.cards.plans import superseded_by
@@ -308,11 +309,10 @@ def approvals_needed(context: AppContext, plan: Plan) -> int:
 
 
 def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | None:
-    verdict = next(
-        (one for one in estimated.verdict.reasons if one.rule == "end date" and one.kind == "no_go"), None
-    )
-    if verdict:
-        return Refusal(f"{verdict.text} {estimated.verdict.next_step}")
+    verdict = estimated.verdict
+    ended = next((one for one in verdict.reasons if one.rule == "end date" and one.kind == "no_go"), None)
+    if ended:
+        return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
     row = estimated.target.row
     if row.name not in context.trainers:
         return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
@@ -406,7 +406,8 @@ def _maximum(cost: RunCost) -> int:
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     """What an approver reads beside the figures."""
     memory = estimated.room.warning if estimated.room else None
-    ends = [one.text for one in estimated.verdict.reasons if one.rule == "end date"]
+    verdict = estimated.verdict
+    ends = [advice.reason_text(verdict, one) for one in verdict.reasons if one.rule == "end date"]
     return (*ends, *([memory] if memory else []))
 
 

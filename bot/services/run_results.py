@@ -12,6 +12,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
+from bot.cards import advice
 from bot.cards.blocks import code, escape
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
@@ -342,8 +343,8 @@ def _advice(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Advice
     if isinstance(estimate, Refusal):
         return None
     verdict = estimate.verdict
-    rule = verdict.main.rule if verdict.main and verdict.kind != "go" else ""
-    return Advice(verdict.kind, rule, verdict.headline, verdict.next_step)
+    rule = verdict.rule if verdict.kind != "go" else ""
+    return Advice(verdict.kind, rule, advice.headline(verdict), advice.next_step(verdict))
 
 
 def _estimated(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> EstimateResult | Refusal:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bot.rules.facts import Kind
+from bot.rules.reasons import Kind
 from trainers.evaluation.results import Ladder
 from trainers.json_values import JsonValue
 from trainers.types import Event, Job, SweepArm

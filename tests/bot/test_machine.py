@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from bot.cards import estimates, plans
+from bot.cards.advice import because_text
 from bot.cards.terminal import terminal_text
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json
@@ -249,8 +250,8 @@ def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: P
         estimated(load(tmp_path, text), report, "local/box")
         for text in (f"[trainer]\n{elsewhere}", elsewhere.partition("\n")[2])
     )
-    assert "how long training takes" not in str(said.verdict.reasons)
-    assert "how long training takes" in str(unsaid.verdict.reasons)
+    assert "how long training takes" not in _reasons(said)
+    assert "how long training takes" in _reasons(unsaid)
 
 
 def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Report) -> None:
@@ -338,15 +339,17 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
     )
     free = make_estimate(ready, "tickets", report, asked, date(2026, 11, 25))
     assert isinstance(free, EstimateResult) and free.verdict.kind != "go"
-    assert f"about {count} machines like yours" in str(free.verdict.reasons)
+    assert f"about {count} machines like yours" in _reasons(free)
     given = replace(ready, providers=tuple(_paid(row, usd=0) for row in ready.providers))
     told = make_estimate(given, "tickets", report, asked, date(2026, 11, 25))
-    assert isinstance(told, EstimateResult) and "nobody has said what one costs" not in str(
-        told.verdict.reasons
-    )
+    assert isinstance(told, EstimateResult) and "nobody has said what one costs" not in _reasons(told)
     little = replace(asked, volume=1_000_000)
     one = make_estimate(ready, "tickets", report, little, date(2026, 11, 25))
     assert isinstance(one, EstimateResult) and one.estimate is not None and one.estimate.machines == 1
+
+
+def _reasons(found: EstimateResult) -> str:
+    return " ".join(because_text(reason.because) for reason in found.verdict.reasons)
 
 
 def _paid(row: ProviderRow, usd: int = 2) -> ProviderRow:
@@ -366,7 +369,7 @@ def test_a_training_that_does_not_fit_is_a_no(
     found = estimated(settings(tmp_path, MISTRAL), report)
     assert found.verdict.kind == "no_go"
     (reason,) = [one for one in found.verdict.reasons if one.rule == "memory"]
-    assert reason.weighs and "is not enough" in reason.text
+    assert reason.weighs and "is not enough" in because_text(reason.because)
 
 
 def test_a_guessed_training_time_is_not_called_unknown_beside_its_minutes(
@@ -374,7 +377,7 @@ def test_a_guessed_training_time_is_not_called_unknown_beside_its_minutes(
 ) -> None:
     found = estimated(settings(tmp_path), report)
     assert found.minutes is not None
-    said = next(one.text for one in found.verdict.reasons if one.rule == "machine")
+    said = next(because_text(one.because) for one in found.verdict.reasons if one.rule == "machine")
     assert said.startswith(
         "The speed of your own machine is not measured: how long training takes is only guessed"
     )

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from bot.rules.facts import Kind
 from bot.rules.plans import canonical_json, plan_from_json, plan_hash
+from bot.rules.reasons import Kind
 from bot.services import approvals, notifications
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN

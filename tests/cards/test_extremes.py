@@ -34,10 +34,9 @@ from bot.cards.datasets import Best, Listed
 from bot.cards.estimates import EstimateChoices
 from bot.cards.models import ModelEntry
 from bot.cards.status import HomeOverview, LadderSummary, Status
-from bot.rules.advice import Verdict
 from bot.rules.budgets import Budget
-from bot.rules.facts import Reason
 from bot.rules.promotion import ModelComparison, Proof, objections
+from bot.rules.reasons import FillGap, Reason, Step, Told
 from bot.values.evaluations import ArmProgress, LadderProgress
 from bot.values.runs import ChangedRow
 from storage.records import AuditEntry
@@ -191,8 +190,9 @@ def _measured(text: str) -> dict[str, Any]:
 def _estimated(text: str) -> made.Estimated:
     costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
     asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
-    reasons = tuple(Reason("rows", "go", text[:900]) for _ in range(12))
-    return replace(asked, verdict=Verdict("unknown", text[:900], reasons, text[:900]))
+    step = Step(FillGap(text[:900]))
+    reasons = tuple(Reason("rows", "unknown", Told(text[:900]), step=step) for _ in range(12))
+    return replace(asked, verdict=replace(asked.verdict, kind="no_go", reasons=reasons, deciding=reasons[0]))
 
 
 def _about_runs(text: str) -> dict[str, Any]:

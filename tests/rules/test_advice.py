@@ -11,15 +11,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.rules.advice import Verdict, advise
+from bot.cards.advice import PINNED_DOWN
+from bot.cards.payback import share_of_draws
 from bot.rules.billing import Rates
 from bot.rules.data_amount import least_holdout
-from bot.rules.facts import TASK_KINDS, Evidence, Facts, Kind, Reason, TaskKind
+from bot.rules.facts import TASK_KINDS, Evidence, Facts, TaskKind
 from bot.rules.forecast import Quantiles, simulate
-from bot.rules.payback import PINNED_DOWN, share_of_draws
+from bot.rules.reasons import Kind
 from bot.rules.roi import Inputs, Training, estimate
 from bot.rules.sensitivity import rank_swings
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
+from tests.rules.worded import Worded, WordedReason, advise
 from trainers.evaluation.results import (
     Candidate,
     Curve,
@@ -54,11 +56,11 @@ def costing(inputs: Inputs) -> Facts:
     return replace(FACTS, training_usd=made.training_usd, estimate=made)
 
 
-def reason(verdict: Verdict, rule: str) -> Reason:
+def reason(verdict: Worded, rule: str) -> WordedReason:
     return next(one for one in verdict.reasons if one.rule == rule)
 
 
-def rules(verdict: Verdict, kind: Kind) -> list[str]:
+def rules(verdict: Worded, kind: Kind) -> list[str]:
     return [one.rule for one in verdict.reasons if one.kind == kind and one.weighs]
 
 
@@ -360,7 +362,7 @@ def test_every_verdict_reads_well(situation: str) -> None:
     assert_reads_well(advise(SITUATIONS[situation][0]))
 
 
-def assert_reads_well(verdict: Verdict) -> None:
+def assert_reads_well(verdict: Worded) -> None:
     assert verdict.reasons
     for text in (verdict.headline, verdict.next_step, *(one.text for one in verdict.reasons)):
         assert text.strip()
@@ -580,9 +582,9 @@ def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -
     assert "with more than 24 minutes of it" in reason(drawn, "people's time").text
 
 
-def test_a_verdict_tells_its_main_reason() -> None:
-    main = advise(seen(*ALL_MISS, outlook=UNLIKELY)).main
-    assert main and (main.rule, main.kind) == ("payback", "no_go")
+def test_a_verdict_tells_which_reason_decides() -> None:
+    deciding = advise(seen(*ALL_MISS, outlook=UNLIKELY)).deciding
+    assert (deciding.rule, deciding.kind) == ("payback", "no_go")
 
 
 def test_a_saving_that_the_falling_price_eats_is_no_go_ahead() -> None:

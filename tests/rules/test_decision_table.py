@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 from bot.command_parser import parse
-from bot.rules.advice import Verdict, advise
 from bot.rules.billing import Rates
-from bot.rules.facts import Evidence, Facts, Kind, RowFaults
+from bot.rules.facts import Evidence, Facts, RowFaults
 from bot.rules.forecast import simulate
+from bot.rules.reasons import Kind
 from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
 from bot.values.runs import Refusal
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, ladder, rung
+from tests.rules.worded import Worded, advise
 from trainers.evaluation.results import Pair, Rung
 from trainers.providers import ModelVerdict
 
@@ -302,7 +303,7 @@ def test_the_table_in_the_docs_is_this_one() -> None:
     assert rows == [(row, WORDS[kind]) for row, (_, kind, _) in TABLE.items()]
 
 
-def contradicting(verdict: Verdict) -> list[str]:
+def contradicting(verdict: Worded) -> list[str]:
     """Sentences that argue for what the verdict refuses, or against what it allows."""
     if verdict.kind == "go":
         return [

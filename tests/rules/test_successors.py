@@ -9,15 +9,17 @@ from decimal import Decimal
 
 import pytest
 
-from bot.rules.advice import about_successor, advise
+from bot.cards.advice import because_text, todo_text
+from bot.cards.payback import monthly_saving_text
+from bot.rules.advice import about_successor
 from bot.rules.assumptions import assumptions
 from bot.rules.billing import ZERO, Rates
 from bot.rules.cash_flow import Flow, Phase, payback_months
 from bot.rules.forecast import simulate
-from bot.rules.payback import monthly_saving_text
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
 from tests.rules.evidence import ALL_MISS, FACTS, OK, ladder, rung
 from tests.rules.test_advice import seen
+from tests.rules.worded import advise
 from trainers.evaluation.results import Candidate, Rung
 
 TODAY, GONE = date(2026, 11, 27), date(2027, 1, 14)
@@ -141,10 +143,10 @@ def test_a_successor_that_nobody_measured_keeps_it_open(
     made = replace(estimate(INPUTS), succession=Succession("gpt-4o", GONE, "gpt-6-luna", Decimal(saving)))
     facts = replace(facts, estimate=made, full_current="openai/gpt-4o", outlook=None)
     (reason,) = about_successor(facts)
-    assert (reason.weighs, reason.kind) == (weighs, "unknown") and reason.text.endswith(said)
+    assert (reason.weighs, reason.kind) == (weighs, "unknown") and because_text(reason.because).endswith(said)
     if weighs:
         assert advise(facts).kind != "go"
-        assert reason.step is not None and "models=openai/gpt-6-luna" in reason.step.text
+        assert reason.step is not None and "models=openai/gpt-6-luna" in todo_text(reason.step.todo)
 
 
 def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
@@ -153,7 +155,7 @@ def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
         replace(seen(*ALL_MISS), estimate=made, evidence=replace(seen().evidence, ladder=ladder()))
     )
     assert not reason.weighs
-    assert reason.text == (
+    assert because_text(reason.because) == (
         "gpt-4o ends on 2027-01-14, and no successor is known: nothing is counted as saved after that day."
     )
 

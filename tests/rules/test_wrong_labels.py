@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from bot.rules.advice import advise
-from bot.rules.facts import Evidence, Kind, RowFaults, row_faults
+from bot.rules.facts import Evidence, RowFaults, row_faults
+from bot.rules.reasons import Kind
 from tests.rules.evidence import ALL_MISS, FACTS, ladder, outlook, rung
+from tests.rules.worded import advise
 from trainers.dataset import Columns, check_file
 from trainers.dataset.slow_checks import LabelErrors
 

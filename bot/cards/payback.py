@@ -1,0 +1,187 @@
+"""Whether a fine-tune pays, in words: the saving, when it is back, how likely, and what is uncertain."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from bot.rules.candidates import percent
+from bot.rules.forecast import LIKELY, Outlook
+from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
+from bot.rules.reasons import Gap, OnlyWay, Pays, PriceOfBetter
+from bot.rules.roi import Estimate, Succession
+from bot.rules.sensitivity import Swing
+from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from trainers.money import usd
+
+
+def payback_condition(*, is_good: bool, is_time_said: bool) -> str:
+    """', if it is good enough and takes no one's time'; '' where it is measured to be, and the time is counted."""
+    parts = [] if is_good else ["is good enough"]
+    parts += [] if is_time_said else ["takes no one's time"]
+    return f", if it {' and '.join(parts)}" if parts else ""
+
+
+def hours_caveat(hours: Decimal | None, back: str = "") -> str:
+    """What follows where people's time is not counted: how much of it would end the likelihood. `back`: to be back by
+    then, where the chance before was one of something else."""
+    return f"; with more than {hours_text(hours)} of it, {back}in under {LIKELY:.0%}" if hours else ""
+
+
+def hours_text(hours: Decimal) -> str:
+    """'4.2 hours', '35 minutes'."""
+    if hours >= 10:
+        return f"{hours:,.0f} hours"
+    return f"{hours:.2g} hours" if hours >= 2 else duration(hours / HOURS_PER_MONTH)
+
+
+def monthly_saving_text(estimate: Estimate) -> str:
+    """'$23.00 a month', and until when, where what it is held against ends."""
+    until = f" until {estimate.succession.ends}" if estimate.succession else ""
+    return f"{usd(estimate.saving_month)} a month{until}"
+
+
+def share_of_draws(p: float, draws: int | None = None) -> str:
+    """'87% of 10,000 draws', 'all draws'. Never 0% or 100%, which sound like certainty."""
+    drawn = f"{draws:,} draws" if draws else "draws"
+    if p == 1:
+        return f"all {drawn}"
+    if p == 0:
+        return f"none of {drawn}" if draws else "no draw"
+    if p < 0.005:
+        return f"under 1% of {drawn}"
+    return f"over 99% of {drawn}" if p >= 0.995 else f"{p:.0%} of {drawn}"
+
+
+def swing_text(swing: Swing) -> str:
+    return (
+        f"{swing.name} from {swing.low_value} to {swing.high_value} moves the net value "
+        f"from {usd(swing.at_low)} to {usd(swing.at_high)}"
+    )
+
+
+def gap_text(gap: Gap) -> str:
+    free = "A run costs nothing but your own machine's time. " if gap.is_free else ""
+    return f"{free}{gap.text}"
+
+
+def price_of_better_text(price: PriceOfBetter) -> str:
+    estimate = price.estimate
+    does = "saves" if estimate.saving_month >= 0 else "costs another"
+    return (
+        f"Against {_against(estimate)}, the tuned model {does} {usd(abs(estimate.saving_month))} a month. Your aim is "
+        f"{price.aim}, so this decides nothing."
+    )
+
+
+def only_way_text(only: OnlyWay) -> str:
+    return (
+        f"{pays_text(only.money)} Yet only the tuned model is shown to meet the bar of {percent(only.bar)}."
+    )
+
+
+def pays_text(pays: Pays) -> str:
+    estimate, outlook = pays.estimate, pays.outlook
+    text = _expected(estimate, outlook)
+    if outlook is not None:
+        text = f"{text} {_chance(pays, outlook)}"
+    target = duration(estimate.payback_target_months)
+    match pays.but:
+        case "":
+            return text
+        case "unlikely":
+            return text + _needed_more(estimate, outlook)
+        case "loses later":
+            over = duration(estimate.horizon_months)
+            return f"Over {over} it loses {usd(pays.amount)} at the median, as the alternative gets cheaper. {text}"
+        case "too little at stake":
+            least = f"{hours_text(LEAST_HOURS)} of somebody's time"
+            return f"Too little is at stake: {least} would cost more than it saves in {target}."
+        case "hours are not said":
+            return (
+                f"Nobody has said how much of people's time it takes: with more than {hours_text(pays.amount)} of it, "
+                f"it would no longer be likely to pay back within {target}. {text}"
+            )
+        case "model ends before":
+            return f"{text} The model is gone before that, in {duration(pays.amount)}."
+        case "longer than a year":
+            return f"{text} That is longer than a year. {_needed(estimate, None)}"
+        case "longer than the target":
+            return f"{text} That is longer than {target}."
+
+
+def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
+    if estimate.payback_months is not None:
+        back = f"in {duration(estimate.payback_months)}" if estimate.payback_months else "at once"
+        return f"It saves {monthly_saving_text(estimate)} and pays back {back}."
+    saves = f"It saves {usd(estimate.saving_month)} a month"
+    if estimate.saving_month > 0 and estimate.succession:
+        return f"{saves}, too little to pay back {_before_the_end(estimate.succession)}"
+    if estimate.saving_month > 0 and estimate.months_left is not None:
+        once, left = usd(estimate.one_off_usd), duration(estimate.months_left)
+        return (
+            f"{saves}, which does not bring back the {once} that it takes once in the {left} that the model has left. "
+            f"{_needed(estimate, outlook)}"
+        )
+    return _a_loss(estimate, outlook)
+
+
+def _before_the_end(succession: Succession) -> str:
+    end = f"before {succession.model} ends on {succession.ends}"
+    return (
+        f"{end}." if succession.saving_month is None else f"{end} and {succession.successor} takes its place."
+    )
+
+
+def _chance(pays: Pays, outlook: Outlook) -> str:
+    """What costs nothing has nothing to pay back: there the draws say whether it saves at all."""
+    rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
+    drawn = f"In {share_of_draws(outlook.p_payback, outlook.draws)} over what is uncertain it"
+    if not pays.estimate.one_off_usd:
+        return f"{drawn} saves money{rests_on}."
+    return f"{drawn} pays back within {duration(outlook.target_months)}{rests_on}{_spread(outlook)}."
+
+
+def _spread(outlook: Outlook) -> str:
+    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    if early is None or early == late:
+        return ""
+    if not early:
+        return "" if late is None else f", and in 19 of 20 within {duration(late)}"
+    return f"; 9 in 10 lie between {duration(early)} and {'never' if late is None else duration(late)}"
+
+
+def _against(estimate: Estimate) -> str:
+    return "today's model" if is_against_today(estimate) else "the cheapest way that is good enough"
+
+
+def _a_loss(estimate: Estimate, outlook: Outlook | None) -> str:
+    """Held against the same as the saving is."""
+    which, errors = _against(estimate), estimate.errors_avoided_usd
+    if estimate.monthly_alternative.total == estimate.monthly_after.total and not errors:
+        both = _amount(estimate.monthly_after.total)
+        return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."
+    worse = f" and {usd(-errors)} in wrong answers" if errors < 0 else ""
+    return (
+        f"On cost it is a loss: {which} costs {_amount(estimate.monthly_alternative.total)} a month, "
+        f"the tuned one would cost {usd(estimate.monthly_after.total)}{worse}. {_needed(estimate, outlook)}"
+    )
+
+
+def _amount(amount: Decimal) -> str:
+    return usd(amount) if amount else "nothing"
+
+
+def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
+    enough = enough_volume(estimate, outlook)
+    if enough is None:
+        return "No volume changes that."
+    likely = f" in {LIKELY:.0%} of draws" if outlook else ""
+    target = duration(estimate.payback_target_months)
+    return f"It would pay back within {target}{likely} from {tokens(enough)} input tokens a month on."
+
+
+def _needed_more(estimate: Estimate, outlook: Outlook | None) -> str:
+    """Where a larger volume would do; a loss has said so already."""
+    enough = enough_volume(estimate, outlook)
+    is_more = enough is not None and enough > estimate.monthly_input_tokens
+    return f" {_needed(estimate, outlook)}" if is_more and estimate.payback_months is not None else ""

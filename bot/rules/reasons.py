@@ -1,0 +1,456 @@
+"""Reasons for and against a fine-tune, and the steps that would settle them: codes with their numbers. The sentences
+are in bot/cards/advice.py, and nothing is decided by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from bot.rules.forecast import Outlook
+from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
+from bot.rules.sensitivity import Swing
+from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
+
+Kind = Literal["go", "no_go", "unknown"]
+
+# What a step costs is only for ranking steps: our own guesses of the minutes, at the estimate's USD_PER_HOUR.
+LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
+# 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
+UNPRICED_USD = Decimal(5)
+
+# Reasons.
+
+PlainReason = Literal[
+    "nothing measured",
+    "target ended",
+    "no volume",
+    "facts are looked up",
+    "retrieval may serve better",
+    "reasoning is not taught",
+    "reasoning was measured",
+]
+
+
+@dataclass(frozen=True)
+class Told:
+    """A sentence from outside the rules: of a list of models, or of the memory plan."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class SpeedUnknown:
+    of_training: bool
+    of_serving: bool
+
+
+@dataclass(frozen=True)
+class MachinesUnpriced:
+    machines: int
+
+
+@dataclass(frozen=True)
+class Ends:
+    """The model that the saving is held against ends."""
+
+    succession: Succession
+    is_measured: bool
+
+
+@dataclass(frozen=True)
+class OneLabel:
+    rows: int
+
+
+@dataclass(frozen=True)
+class NotTrainedYet:
+    n_holdout: int
+
+
+@dataclass(frozen=True)
+class NoAnswer:
+    rung: Rung
+
+
+@dataclass(frozen=True)
+class OtherBar:
+    measured_by: float
+    bar: float
+
+
+@dataclass(frozen=True)
+class MeetsBar:
+    """`worth_usd` a month: what fewer errors save; None where they are the aim."""
+
+    rung: Rung
+    bar: float
+    tuned: Literal[
+        "is right more often", "is faster", "is cheaper", "is not needed", "may be faster", "may be cheaper"
+    ]
+    worth_usd: Decimal | None = None
+
+
+@dataclass(frozen=True)
+class NotMeasured:
+    rungs: tuple[RungName, ...]
+
+
+@dataclass(frozen=True)
+class TodayNotMeasured:
+    model: str
+
+
+@dataclass(frozen=True)
+class TooClose:
+    rungs: tuple[Rung, ...]
+    bar: float
+
+
+@dataclass(frozen=True)
+class WaysMiss:
+    missing: int
+    measured: int
+    best: Rung
+    bar: float
+
+
+@dataclass(frozen=True)
+class TunedStands:
+    rung: Rung
+    bar: float
+
+
+@dataclass(frozen=True)
+class BesideBest:
+    """`gap`: the share from which the holdout shows differences."""
+
+    tuned: Rung
+    best: Rung
+    tuned_is: Literal["not shown to be better", "worse", "worse and costs as much"]
+    gap: float | None = None
+
+
+@dataclass(frozen=True)
+class Unread:
+    """`is_settled`: other answers were read, or the tuned model is good."""
+
+    rungs: tuple[Rung, ...]
+    is_settled: bool
+
+
+@dataclass(frozen=True)
+class NeverAnswered:
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RetrievalMissed:
+    rung: Rung
+
+
+@dataclass(frozen=True)
+class StyleReached:
+    of: Literal["style", "format"]
+    share: float
+
+
+@dataclass(frozen=True)
+class OwnClasses:
+    """`share`: what the best prompt gets right."""
+
+    share: float
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds within which 95 of 100 answers come."""
+
+    prompted: float
+    classical: float | None
+    tuned: float | None
+
+
+@dataclass(frozen=True)
+class RowCount:
+    rows: int
+    questions: int
+    are: Literal["enough", "few, and it is good", "too few", "enough for the task", "worth a try"]
+    is_style: bool = False
+    few_of_a_label: bool = False
+
+
+@dataclass(frozen=True)
+class RareLabels:
+    """`labels` None: which they are is not known."""
+
+    labels: int | None
+    rarest: int | None
+
+
+@dataclass(frozen=True)
+class BarUnprovable:
+    bar: float
+
+
+@dataclass(frozen=True)
+class HoldoutTooSmall:
+    rows: int
+    needed: int
+    bar: float
+
+
+@dataclass(frozen=True)
+class HoldoutSmall:
+    rows: int
+
+
+@dataclass(frozen=True)
+class MoreRows:
+    """`points_per_100` None: it can't be told. `there`: the first size that is predicted to meet the bar."""
+
+    rung: RungName
+    points_per_100: float | None
+    there: Prediction | None
+
+
+@dataclass(frozen=True)
+class WrongLabels:
+    doubted: int
+    contradicting: int
+    share: float
+    rows: int
+    bar: float
+    effect: Literal["none", "misleads", "hides the bar"]
+
+
+@dataclass(frozen=True)
+class Gap:
+    """`is_free`: a run costs nothing but the machine's time."""
+
+    text: str
+    is_free: bool
+
+
+@dataclass(frozen=True)
+class PriceOfBetter:
+    estimate: Estimate
+    aim: Literal["faster answers", "better answers"]
+
+
+@dataclass(frozen=True)
+class Pays:
+    """`outlook` None: nothing was simulated. `amount` is what `but` is about: USD lost, the hours of people's time that
+    end the likelihood, or the months that the model has left."""
+
+    estimate: Estimate
+    outlook: Outlook | None
+    is_good: bool
+    but: Literal[
+        "",
+        "unlikely",
+        "loses later",
+        "hours are not said",
+        "too little at stake",
+        "model ends before",
+        "longer than a year",
+        "longer than the target",
+    ] = ""
+    amount: Decimal = Decimal(0)
+
+
+@dataclass(frozen=True)
+class OnlyWay:
+    money: Pays
+    bar: float
+
+
+Because = (
+    PlainReason
+    | Told
+    | SpeedUnknown
+    | MachinesUnpriced
+    | Ends
+    | OneLabel
+    | NotTrainedYet
+    | NoAnswer
+    | OtherBar
+    | MeetsBar
+    | NotMeasured
+    | TodayNotMeasured
+    | TooClose
+    | WaysMiss
+    | TunedStands
+    | BesideBest
+    | Unread
+    | NeverAnswered
+    | RetrievalMissed
+    | StyleReached
+    | OwnClasses
+    | Speeds
+    | RowCount
+    | RareLabels
+    | BarUnprovable
+    | HoldoutTooSmall
+    | HoldoutSmall
+    | MoreRows
+    | WrongLabels
+    | Gap
+    | PriceOfBetter
+    | Pays
+    | OnlyWay
+)
+
+# Steps.
+
+PlainTodo = Literal[
+    "calibrate",
+    "train something smaller",
+    "say the machine's price",
+    "choose another target",
+    "add rows of other labels",
+    "see why it does not answer",
+    "measure speed by a run",
+    "say model and volume",
+    "look at wrong rows",
+    "clearer prompt",
+    "collect rows",
+    "say the task",
+    "lower the bar",
+    "correct rows",
+    "stay",
+    "use what is cheaper",
+    "say the volume",
+    "say what a wrong answer costs",
+    "say the hours",
+]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """By one command. `usd` None: it says its price first."""
+
+    what: Literal[
+        "successor",
+        "prompts",
+        "classical",
+        "again",
+        "rung",
+        "today",
+        "today alone",
+        "knowledge",
+        "stronger base",
+    ]
+    dataset: str
+    rung: RungName | None = None
+    models: tuple[str, ...] = ()
+    usd: Decimal | None = None
+    today: str | None = None
+    has_knowledge: bool = False
+
+
+@dataclass(frozen=True)
+class Use:
+    arm: Candidate
+    instead_of_worse: bool = False
+
+
+@dataclass(frozen=True)
+class WritePrice:
+    model: str | None
+
+
+@dataclass(frozen=True)
+class HoldOut:
+    """`arm`: what so many rows would decide on; None: nothing says how many would."""
+
+    rows: int
+    arm: Candidate | None
+
+
+@dataclass(frozen=True)
+class HoldOutAtLeast:
+    rows: int
+
+
+@dataclass(frozen=True)
+class LabelFirst:
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class LabelRows:
+    rows: int
+    is_another_way: bool = False
+
+
+@dataclass(frozen=True)
+class LabelMore:
+    """Rows that each label lacks; `rarest`: of the rarest one, where which it is is not known."""
+
+    lacking: tuple[tuple[str, int], ...]
+    rarest: int = 0
+
+
+@dataclass(frozen=True)
+class PinDown:
+    """An input of the estimate; `swing` None where it matters alone."""
+
+    name: str
+    dataset: str
+    swing: Swing | None = None
+
+
+@dataclass(frozen=True)
+class FillGap:
+    text: str
+
+
+Todo = (
+    PlainTodo
+    | Measure
+    | Use
+    | WritePrice
+    | HoldOut
+    | HoldOutAtLeast
+    | LabelFirst
+    | LabelRows
+    | LabelMore
+    | PinDown
+    | FillGap
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """Something to do that may settle an open question. `usd` None: its price is not known."""
+
+    todo: Todo
+    usd: Decimal | None = Decimal(0)
+    minutes: Decimal = Decimal(0)
+
+    @property
+    def cost(self) -> Decimal:
+        """In USD with people's time, for ranking alone."""
+        usd = UNPRICED_USD if self.usd is None else self.usd
+        return usd + self.minutes * USD_PER_HOUR / 60
+
+
+@dataclass(frozen=True)
+class Reason:
+    """`rule` is a word for the rule; `kind` is what it argues for. One that does not weigh is said and leaves the
+    verdict alone. `step` would settle it."""
+
+    rule: str
+    kind: Kind
+    because: Because
+    weighs: bool = True
+    step: Step | None = None
+
+
+def labelling_step(rows: int, todo: Todo) -> Step:
+    return Step(todo, minutes=rows * LABEL_MINUTES)
+
+
+def answer_step(todo: Todo) -> Step:
+    return Step(todo, minutes=SAY_MINUTES)
