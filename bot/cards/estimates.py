@@ -370,22 +370,16 @@ def _machines(made: Estimate) -> list[tuple[str, str]]:
 
 def _succession(made: Estimate) -> list[tuple[str, str]]:
     """From the day on which what the saving is held against is gone."""
-    one = made.succession
-    if one is None:
+    succession = made.succession
+    if succession is None:
         return []
-    if one.saving_month is None:
-        known = (
-            f"the price of its successor {one.successor} is not known"
-            if one.successor
-            else "no successor is known"
-        )
-        return [(f"From {one.ends} on", f"not known: {one.model} ends, and {known}")]
-    difference = (
-        f"saves {usd(one.saving_month)}" if one.saving_month >= 0 else f"costs {usd(-one.saving_month)} more"
-    )
-    return [
-        (f"From {one.ends} on", f"{difference} a month against {one.successor}, the successor of {one.model}")
-    ]
+    name, saving = f"From {succession.ends} on", succession.saving_month
+    if saving is None:
+        unknown = advice.unknown_successor(succession.successor)
+        return [(name, f"not known: {succession.model} ends, and {unknown}")]
+    difference = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
+    successor = f"{succession.successor}, the successor of {succession.model}"
+    return [(name, f"{difference} a month against {successor}")]
 
 
 def _chances(estimated: Estimated) -> list[tuple[str, str]]:
