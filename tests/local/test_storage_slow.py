@@ -27,6 +27,7 @@ from trainers.local.ray.storage import Storage, StorageAway
 pytestmark = pytest.mark.slow
 SECOND = "127.0.0.2"
 START_S, END_S = 300, 500  # on a machine that does other work too
+LONGER = {**LONG, "n_epochs": 40}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def undisturbed(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, tiny
     """The folder of a job that was trained where the trainer's data are."""
     data = tmp_path_factory.mktemp("undisturbed")
     with trainer(data, cluster, tiny_model_dir, "--storage", str(data)) as (client, _):
-        job_id = create(client, **LONG)
+        job_id = create(client, **LONGER)
         job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
         assert job.status == "succeeded", job.error
     return data / "jobs" / job_id
@@ -60,14 +61,14 @@ def test_a_storage_that_fails_and_goes_away_and_a_killed_training_cost_nothing_b
     with faulty_proxy(s3) as proxy:
         storage = ("--storage", s3_url(proxy.port, "one"))
         with trainer(data, cluster, tiny_model_dir, *storage) as (client, _):
-            job_id = create(client, **LONG)
+            job_id = create(client, **LONGER)
             wait_for(lambda: has_checkpoint(client, job_id), bool, seconds=START_S)
             proxy.is_away = True
+            kill_training(job_id)
             silent = "The storage has not answered since"
             wait_for(lambda: told(client, job_id)[-1], lambda said: said.startswith(silent), seconds=60)
             assert client.fine_tuning.jobs.retrieve(job_id).status == "running"
             proxy.is_away = False
-            kill_training(job_id)
             job = wait_for_status(client, job_id, "succeeded", "failed", seconds=END_S)
             assert job.status == "succeeded", job.error
             said = told(client, job_id)
