@@ -69,7 +69,7 @@ class FaultyProxy:
     """Passes requests on to `port`. Each `fail_each`th is answered with 500, in turns before and after
     it was carried out; each `late_each`th `late_s` later. While `is_away` all are answered with 503."""
 
-    def __init__(self, port: int, fail_each: int = 3, late_each: int = 7, late_s: float = 2.0) -> None:
+    def __init__(self, port: int, fail_each: int = 10, late_each: int = 23, late_s: float = 2.0) -> None:
         self.is_away = False
         self.requests = self.failed = 0
         self._lock = threading.Lock()
