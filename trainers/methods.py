@@ -9,15 +9,12 @@ from there. Which engines honour it stands in trainers/local/engines/plan.py; wh
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields
 from decimal import Decimal
-from functools import cache, cached_property
+from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
-
-from pydantic import BeforeValidator, Field, StringConstraints, TypeAdapter, ValidationError
-from pydantic.fields import FieldInfo
 
 from trainers.hyperparameters import BETA, Sweep, batch_for, epochs_for, sweep_size_problem
 from trainers.money import to_micros
@@ -66,8 +63,34 @@ class Declared:
     default_text: str | None = None
 
 
-def _whole(low: int, high: int) -> Any:
-    return Field(ge=low, le=high, strict=True)
+@dataclass(frozen=True)
+class Limits:
+    """Of a number, by pydantic's names. pydantic itself would make the bot's start a tenth of a second longer."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def allow(self, number: float) -> bool:
+        """False for what is no number."""
+        return (
+            (self.ge is None or number >= self.ge)
+            and (self.gt is None or number > self.gt)
+            and (self.le is None or number <= self.le)
+            and (self.lt is None or number < self.lt)
+        )
+
+
+@dataclass(frozen=True)
+class Converted:
+    """The value is what this makes of the one that was given; it raises ValueError."""
+
+    by: Callable[[Any], Any]
+
+
+def _whole(low: int, high: int) -> Limits:
+    return Limits(ge=low, le=high)
 
 
 def _micros(dollars: object) -> int:
@@ -78,10 +101,13 @@ def _micros(dollars: object) -> int:
     return to_micros(Decimal(text))
 
 
-def _joined(names: object) -> object:
-    """Names of modules may come as a list, too."""
+def _module_names(names: object) -> str:
+    """They may come as a list, too."""
     is_list = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return ",".join(names) if is_list else names  # type: ignore[arg-type]  # a list of texts, as the line above says
+    text = ",".join(names) if is_list else names  # type: ignore[arg-type]  # a list of texts, as the line above says
+    if not isinstance(text, str) or not re.fullmatch(r"[\w.-]+(,[\w.-]+)*", text):
+        raise ValueError("no names")
+    return text
 
 
 # Rules of "auto" have names: annotations are evaluated where a lambda would not see this module.
@@ -103,8 +129,8 @@ def _rate(values: Mapping[str, Any], basis: Basis) -> float | None:
     return None if basis.rate is None else basis.rate * (values.get("learning_rate_multiplier") or 1.0)
 
 
-Dollars = Annotated[int, BeforeValidator(_micros), Field(ge=100, le=10**12)]
-ModuleNames = Annotated[str, BeforeValidator(_joined), StringConstraints(pattern=r"^[\w.-]+(,[\w.-]+)*$")]
+Dollars = Annotated[int, Converted(_micros), Limits(ge=100, le=10**12)]
+ModuleNames = Annotated[str, Converted(_module_names)]
 
 
 @dataclass(frozen=True)
@@ -138,7 +164,7 @@ class Parameters:
     ] = 8
     learning_rate: Annotated[
         float,
-        Field(gt=0, le=1, strict=True, allow_inf_nan=False),
+        Limits(gt=0, le=1),
         Declared(
             "the highest learning rate",
             "5e-4",
@@ -151,12 +177,12 @@ class Parameters:
     ] = 1e-3
     learning_rate_multiplier: Annotated[
         float | None,
-        Field(gt=0, le=100, strict=True, allow_inf_nan=False),
+        Limits(gt=0, le=100),
         Declared("multiplies the rule's learning rate", "0.5", sweeps=True),
     ] = None
     weight_decay: Annotated[
         float,
-        Field(ge=0, le=1, strict=True, allow_inf_nan=False),
+        Limits(ge=0, le=1),
         Declared(
             "how much each step shrinks the trained weights, times the learning rate (AdamW)",
             "0.01",
@@ -185,7 +211,7 @@ class Parameters:
     ] = 32
     lora_dropout: Annotated[
         float,
-        Field(ge=0, lt=1, strict=True, allow_inf_nan=False),
+        Limits(ge=0, lt=1),
         Declared(
             "share of LoRA's inputs that a step leaves out",
             "0.1",
@@ -270,7 +296,7 @@ class Parameters:
 class DpoParameters(Parameters):
     beta: Annotated[
         float,
-        Field(gt=0, le=2, strict=True, allow_inf_nan=False),
+        Limits(gt=0, le=2),
         Declared("how much the training holds on to the reference", "0.1", option="beta"),
     ] = BETA
 
@@ -325,10 +351,11 @@ class Spec:
             *others, last = (f"'{choice}'" for choice in self.choices)
             return f"{', '.join(others)} or {last}"
         bounds = {
-            name: f"{getattr(limit, name):g}" if self.kind is float else str(getattr(limit, name))
-            for limit in self._bounds
-            for name in ("gt", "ge", "lt", "le")
-            if getattr(limit, name, None) is not None
+            name: f"{bound:g}" if self.kind is float else str(bound)
+            for limit in self.limits
+            if isinstance(limit, Limits)
+            for name, bound in asdict(limit).items()
+            if bound is not None
         }
         if self.kind is int:
             return f"a whole number from {bounds['ge']} to {bounds['le']}"
@@ -338,21 +365,27 @@ class Spec:
             f"a number from {bounds['ge']} to {bounds['le'] if 'le' in bounds else 'below ' + bounds['lt']}"
         )
 
-    @property
-    def _bounds(self) -> Iterable[Any]:
-        return (bound for limit in self.limits if isinstance(limit, FieldInfo) for bound in limit.metadata)
-
-    @cached_property
-    def _adapter(self) -> TypeAdapter[Any]:
-        annotated = Annotated[(self.kind, *self.limits)] if self.limits else self.kind
-        return TypeAdapter(annotated)  # type: ignore[arg-type]  # a type that is put together at run time
-
     def read(self, value: object) -> Any:
         """The value as `Parameters` holds it. Raises ValueError where it is not what `wants` says."""
-        try:
-            return self._adapter.validate_python(value)
-        except ValidationError as error:
-            raise ValueError(f"'{self.name}' is {value!r}; it must be {self.wants}") from error
+        refusal = f"'{self.name}' is {value!r}; it must be {self.wants}"
+        for limit in self.limits:
+            if isinstance(limit, Converted):
+                try:
+                    value = limit.by(value)
+                except ValueError as error:
+                    raise ValueError(refusal) from error
+        if not self._is_of_kind(value):
+            raise ValueError(refusal)
+        if any(isinstance(limit, Limits) and not limit.allow(value) for limit in self.limits):  # type: ignore[arg-type]
+            raise ValueError(refusal)
+        return float(value) if self.kind is float else value  # type: ignore[arg-type]  # a number, as seen above
+
+    def _is_of_kind(self, value: object) -> bool:
+        """true is no number, and a whole number is one."""
+        if self.choices:
+            return isinstance(value, str) and value in self.choices
+        kinds = (int, float) if self.kind is float else self.kind
+        return isinstance(value, kinds) and not isinstance(value, bool)
 
     def parse(self, text: str) -> Hyperparameter:
         """As people type it. Raises ValueError as `read` does."""
