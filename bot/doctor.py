@@ -48,8 +48,8 @@ def examine() -> list[Finding]:
     try:
         settings = load_settings()
         findings.append(Finding(True, "settings", "read, nothing wrong"))
-    except SettingsProblems as found:
-        findings += [Finding(False, "settings", problem) for problem in found.problems]
+    except SettingsProblems as error:
+        findings += [Finding(False, "settings", problem) for problem in error.problems]
         settings = _settings_without_slack()
     findings.append(_database(settings))
     if settings:
@@ -98,10 +98,10 @@ def _slack(settings: Settings) -> Iterator[Finding]:
         answer = client.auth_test()
     except SlackApiError as error:
         if error.response.status_code != 200:
-            said = (
+            text = (
                 f"is unwell: {slack.api_url} answers with HTTP {error.response.status_code}. Try again later"
             )
-            yield Finding(False, "Slack", said)
+            yield Finding(False, "Slack", text)
             return
         yield Finding(
             False, "Slack", f"refuses the bot token: {error.response.get('error')}. Copy it again into .env"
@@ -120,10 +120,10 @@ def _slack(settings: Settings) -> Iterator[Finding]:
 def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
     """Whom the policy names, as Slack knows them now: where one is a guest or gone, people wait in vain."""
     named = [policy.who[rule] for rule in sorted(policy.who)]
-    users = {one for each in named for one in each.users}
-    groups = {one for each in named for one in each.groups}
-    wrong = [one for one in sorted(users) if not ((found := directory.person(one)) and found.is_member)]
-    gone = [one for one in sorted(groups) if directory.members(one) is None]
+    users = {user for each in named for user in each.users}
+    groups = {group for each in named for group in each.groups}
+    wrong = [user for user in sorted(users) if not ((person := directory.person(user)) and person.is_member)]
+    gone = [group for group in sorted(groups) if directory.members(group) is None]
     if wrong:
         cure = "so the rules that name them let nobody do anything; mend them in finetune.toml"
         yield Finding(False, "policy", f"no full members of this workspace: {', '.join(wrong)}; {cure}")
@@ -134,10 +134,10 @@ def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
         yield Finding(True, "policy", f"users named: {len(users)}, groups: {len(groups)}, all known to Slack")
 
 
-def _clock(told: str, asked_at: float, answered_at: float) -> Finding:
+def _clock(text: str, asked_at: float, answered_at: float) -> Finding:
     """Slack's Date header is of whole seconds, and of a moment between asking and answer."""
     try:
-        there = parsedate_to_datetime(told).timestamp()
+        there = parsedate_to_datetime(text).timestamp()
     except ValueError:
         return Finding(True, "clock", "Slack didn't tell its time")
     behind, ahead = there - answered_at, asked_at - (there + 1)
@@ -149,15 +149,15 @@ def _clock(told: str, asked_at: float, answered_at: float) -> Finding:
     return Finding(False, "clock", f"is {skew:.0f} s {way} Slack's: {cure}")
 
 
-def _scopes(given: frozenset[str]) -> Finding:
-    if not given:
+def _scopes(names: frozenset[str]) -> Finding:
+    if not names:
         return Finding(True, "scopes", "not told by this workspace")
-    missing = SCOPES - given
+    missing = SCOPES - names
     if missing:
         return Finding(
             False, "scopes", f"missing {', '.join(sorted(missing))}: reinstall the app from manifest.yml"
         )
-    if given >= {"channels:history", "groups:history", "im:history"}:
+    if names >= {"channels:history", "groups:history", "im:history"}:
         return Finding(
             True, "scopes", "all granted; a message whose answer gets lost is looked for, not sent again"
         )
@@ -173,7 +173,7 @@ def _people(settings: Settings) -> Iterator[Finding]:
         count = "any member" if named.anyone else f"{len(named.users) + len(named.groups)} people or groups"
         most = tiers[-1].up_to_micros
         limit = "" if most is None else f", nothing dearer than {usd_micros(most)}"
-        needed = " or ".join(str(one) for one in sorted({tier.approvers for tier in tiers}))
+        needed = " or ".join(str(value) for value in sorted({tier.approvers for tier in tiers}))
         yield Finding(True, "approvers", f"{count}, {needed} needed for a run{limit}")
     budget = settings.monthly_budget_usd
     yield Finding(
@@ -222,11 +222,11 @@ def _disk(settings: Settings) -> Finding:
     data = settings.data.resolve()
     folder = next(place for place in (data, *data.parents) if place.exists())
     free = shutil.disk_usage(folder).free / 1e9
-    said = f"{free:,.0f} GB free in {folder}"
+    text = f"{free:,.0f} GB free in {folder}"
     return Finding(
         free >= LEAST_FREE_GB,
         "disk",
-        said if free >= LEAST_FREE_GB else f"{said}: training needs {LEAST_FREE_GB}",
+        text if free >= LEAST_FREE_GB else f"{text}: training needs {LEAST_FREE_GB}",
     )
 
 
@@ -239,13 +239,13 @@ def _private(settings: Settings) -> Iterator[Finding]:
 
 
 def _permissions(path: Path, mode: int) -> Finding:
-    found = path.stat()
-    if found.st_uid != os.geteuid():
+    result = path.stat()
+    if result.st_uid != os.geteuid():
         cure = f"run the bot as its owner, or: chown -R $(id -un) {path}"
         return Finding(
-            False, "permissions", f"{path} belongs to user {found.st_uid}, not to this one: {cure}"
+            False, "permissions", f"{path} belongs to user {result.st_uid}, not to this one: {cure}"
         )
-    now = stat.S_IMODE(found.st_mode)
+    now = stat.S_IMODE(result.st_mode)
     if now & 0o077:
         return Finding(False, "permissions", f"others may use {path} ({now:o}): chmod {mode:o} {path}")
     return Finding(True, "permissions", f"{path} is for its owner alone")

@@ -130,10 +130,10 @@ class ProviderQueue:
 
     def add(self, owner: str, questions: Sequence[Question]) -> None:
         with self._changed:
-            known = self.at_work()
+            names = self.at_work()
             for question in questions:
-                if question.key not in known:
-                    known.add(question.key)
+                if question.key not in names:
+                    names.add(question.key)
                     put = self._queue.appendleft if question.is_first else self._queue.append
                     put(_Waiting(owner, question))
             wanted = min(self._row.callers, len(self._queue) + len(self._under_way))
@@ -149,12 +149,12 @@ class ProviderQueue:
 
     def waiting(self, owner: str) -> int:
         with self._changed:
-            return sum(one.owner == owner for one in (*self._queue, *self._under_way.values()))
+            return sum(waiting.owner == owner for waiting in (*self._queue, *self._under_way.values()))
 
     def at_work(self) -> set[str]:
         """The keys of what waits or is under way."""
         with self._changed:
-            return {one.question.key for one in self._queue} | set(self._under_way)
+            return {waiting.question.key for waiting in self._queue} | set(self._under_way)
 
     def wake(self) -> None:
         with self._changed:
@@ -162,8 +162,8 @@ class ProviderQueue:
 
     def drop(self, owner: str) -> list[str]:
         with self._changed:
-            self._queue = deque(one for one in self._queue if one.owner != owner)
-            return [key for key, one in self._under_way.items() if one.owner == owner]
+            self._queue = deque(waiting for waiting in self._queue if waiting.owner != owner)
+            return [key for key, waiting in self._under_way.items() if waiting.owner == owner]
 
     def close(self) -> None:
         with self._changed:
@@ -177,8 +177,8 @@ class ProviderQueue:
 
     def _work(self) -> None:
         try:
-            while (one := self._next()) is not None:
-                self._put(one)
+            while (waiting := self._next()) is not None:
+                self._put(waiting)
         finally:
             self._store.database.leave()
 
@@ -186,10 +186,10 @@ class ProviderQueue:
         """The first whose time has come; waits for it. None where nothing is left: the thread ends."""
         with self._changed:
             while self._queue and not self._is_closed:
-                one = self._due()
-                if one is not None:
-                    self._under_way[one.question.key] = one
-                    return one
+                waiting = self._due()
+                if waiting is not None:
+                    self._under_way[waiting.question.key] = waiting
+                    return waiting
                 self._changed.wait(self._look_again_in_s())
             self._threads -= 1
             self._changed.notify_all()
@@ -199,134 +199,136 @@ class ProviderQueue:
         now = self._steady()
         if now < self._paused_until:
             return None
-        one = next((one for one in self._queue if one.next_at <= now), None)
-        if one is None or not self._bucket.take(now):
+        waiting = next((waiting for waiting in self._queue if waiting.next_at <= now), None)
+        if waiting is None or not self._bucket.take(now):
             return None
-        self._queue.remove(one)
-        return one
+        self._queue.remove(waiting)
+        return waiting
 
     def _look_again_in_s(self) -> float:
         """Asking again wakes all threads, and a step that misses answers asks at every tick."""
         now = self._steady()
-        due = max(self._paused_until, min(one.next_at for one in self._queue)) - now
+        due = max(self._paused_until, min(waiting.next_at for waiting in self._queue)) - now
         return min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S)
 
-    def _put(self, one: _Waiting) -> None:
+    def _put(self, waiting: _Waiting) -> None:
         """Put one question to the provider, and keep what comes of it. A step may ask for what has been answered
         since it looked."""
-        asked = one.question
+        question = waiting.question
         try:
-            if self._store.replies.found([asked.key]):
-                self._forget(one)
+            if self._store.replies.found([question.key]):
+                self._forget(waiting)
                 return
             answer = self._trainer.chat(
-                asked.at_provider,
-                asked.messages,
-                max_tokens=asked.max_tokens,
-                thinks=self._row.thinks(asked.at_provider),
+                question.at_provider,
+                question.messages,
+                max_tokens=question.max_tokens,
+                thinks=self._row.thinks(question.at_provider),
                 timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
             )
-            self._store.replies.keep([_kept(asked, answer, self._clock())], one.owner)
+            self._store.replies.keep([_kept(question, answer, self._clock())], waiting.owner)
         except Refused as refused:
-            self._end(one, str(refused), of_model=refused.status not in ROW_STATUSES)
+            self._end(waiting, str(refused), of_model=refused.status not in ROW_STATUSES)
         except Uncertain as trouble:
-            self._again(one, trouble)
+            self._again(waiting, trouble)
         except (Nonsense, TrainerError) as nonsense:
-            self._once_more(one, str(nonsense))
+            self._once_more(waiting, str(nonsense))
         except Exception as fault:  # a thread has no caller: whoever asked has to hear of it
             if self._is_closed:  # its connection was closed under it
-                self._forget(one)
+                self._forget(waiting)
                 return
             with logs.referenced():
-                log.exception("asking %s", asked.model)
+                log.exception("asking %s", question.model)
                 why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
-            self._end(one, why, of_model=True, is_unclear=True)
+            self._end(waiting, why, of_model=True, is_unclear=True)
         else:
-            self._came(one)
+            self._came(waiting)
 
-    def _forget(self, one: _Waiting) -> None:
+    def _forget(self, waiting: _Waiting) -> None:
         with self._changed:
-            self._under_way.pop(one.question.key, None)
+            self._under_way.pop(waiting.question.key, None)
 
-    def _came(self, one: _Waiting) -> None:
+    def _came(self, waiting: _Waiting) -> None:
         """An answer that was under way when a pause began does not end the pause."""
         with self._changed:
-            self._under_way.pop(one.question.key, None)
-            self._in_vain.pop(one.question.model, None)
+            self._under_way.pop(waiting.question.key, None)
+            self._in_vain.pop(waiting.question.model, None)
             if self._steady() >= self._paused_until:
                 self._pauses, self._trouble = 0, None
                 self._failing.clear()
 
-    def _end(self, one: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
+    def _end(self, waiting: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
         """Who asked hears of it before it is under way no longer. Of other questions to the model, only those of
         measurements are dropped, which ask again for what they miss."""
-        model = one.question.model
-        self._decline(one.owner, Declined(one.question.key, model, why, of_model, is_unclear))
+        model = waiting.question.model
+        self._decline(waiting.owner, Declined(waiting.question.key, model, why, of_model, is_unclear))
         with self._changed:
-            self._under_way.pop(one.question.key, None)
+            self._under_way.pop(waiting.question.key, None)
             if of_model:
-                kept = (
+                waitings = (
                     other for other in self._queue if other.question.model != model or other.question.is_first
                 )
-                self._queue = deque(kept)
+                self._queue = deque(waitings)
 
-    def _again(self, one: _Waiting, trouble: Uncertain) -> None:
+    def _again(self, waiting: _Waiting, trouble: Uncertain) -> None:
         """A limit, or trouble with question after question, is the provider's: all wait. Else this one does."""
-        if one.question.is_once and not trouble.is_rate_limit:
-            self._end(one, str(trouble), of_model=False, is_unclear=True)
+        if waiting.question.is_once and not trouble.is_rate_limit:
+            self._end(waiting, str(trouble), of_model=False, is_unclear=True)
             return
         with self._changed:
             now = self._steady()
-            self._failing.add(one.question.key)
+            self._failing.add(waiting.question.key)
             self._trouble = str(trouble)
             pause = trouble.retry_after
             if pause is None and (trouble.is_rate_limit or len(self._failing) >= FAILING_TOGETHER):
                 pause = self._longer_pause(now)
             if pause is None:
-                self._later(one, now)
+                self._later(waiting, now)
                 return
             self._paused_until = max(self._paused_until, now + pause)
-            self._under_way.pop(one.question.key, None)
-            self._queue.appendleft(one)
+            self._under_way.pop(waiting.question.key, None)
+            self._queue.appendleft(waiting)
 
     def _longer_pause(self, now: float) -> float:
         """Twice the one before; of those that were under way together only one counts."""
         self._pauses += now >= self._paused_until
         return min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
 
-    def _once_more(self, one: _Waiting, why: str) -> None:
+    def _once_more(self, waiting: _Waiting, why: str) -> None:
         """Where a model gives nothing else, all wait, and after many in a row it is the model's fault."""
-        if one.question.is_once:
-            self._end(one, why, of_model=False, is_unclear=True)
+        if waiting.question.is_once:
+            self._end(waiting, why, of_model=False, is_unclear=True)
             return
-        model = one.question.model
+        model = waiting.question.model
         with self._changed:
             now, self._trouble = self._steady(), why
             self._in_vain[model] += 1
             if self._in_vain[model] >= MOST_IN_VAIN:
                 self._in_vain.pop(model)
-                self._end(one, why, of_model=True)
+                self._end(waiting, why, of_model=True)
                 return
             if self._in_vain[model] >= FAILING_TOGETHER:
                 self._paused_until = max(self._paused_until, now + self._longer_pause(now))
-            self._later(one, now, MOST_UNREADABLE)
+            self._later(waiting, now, MOST_UNREADABLE)
 
-    def _later(self, one: _Waiting, now: float, most: int = MOST_TRIES) -> None:
+    def _later(self, waiting: _Waiting, now: float, most: int = MOST_TRIES) -> None:
         """This question alone waits; after too many tries it is given up."""
-        one.tries += 1
-        self._under_way.pop(one.question.key, None)
-        if one.tries >= most:
+        waiting.tries += 1
+        self._under_way.pop(waiting.question.key, None)
+        if waiting.tries >= most:
             why = self._trouble or ""
-            self._decline(one.owner, Declined(one.question.key, one.question.model, why, of_model=False))
+            self._decline(
+                waiting.owner, Declined(waiting.question.key, waiting.question.model, why, of_model=False)
+            )
             return
-        one.next_at = now + min(2.0**one.tries, LONGEST_PAUSE_S)
-        self._queue.append(one)
+        waiting.next_at = now + min(2.0**waiting.tries, LONGEST_PAUSE_S)
+        self._queue.append(waiting)
 
 
-def _kept(asked: Question, answer: Answer, now: float) -> CachedAnswer:
+def _kept(question: Question, answer: Answer, now: float) -> CachedAnswer:
     return CachedAnswer(
-        asked.key,
-        asked.model,
+        question.key,
+        question.model,
         answer.text,
         answer.prompt_tokens,
         answer.completion_tokens,
@@ -350,8 +352,8 @@ GRACE_S = 2.0
 
 def key_of(model: str, messages: Sequence[Message], max_tokens: int) -> str:
     """The same for the same question to the same model: the sha256 of canonical JSON."""
-    asked = [model, [[message.role, message.content] for message in messages], max_tokens]
-    return hashlib.sha256(json.dumps(asked, ensure_ascii=True).encode()).hexdigest()
+    request = [model, [[message.role, message.content] for message in messages], max_tokens]
+    return hashlib.sha256(json.dumps(request, ensure_ascii=True).encode()).hexdigest()
 
 
 class LlmClient:

@@ -35,9 +35,9 @@ def reference() -> str:
     return _reference.get() or new_reference()
 
 
-def begin(known: str | None = None) -> str:
+def begin(existing: str | None = None) -> str:
     """From here on, this thread's lines carry one reference."""
-    begun = known or new_reference()
+    begun = existing or new_reference()
     _reference.set(begun)
     return begun
 
@@ -90,7 +90,7 @@ def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
         for name in (TRAINERS_FILE, FILE)
         for end in ("", *(f".{number}" for number in range(1, FILES)))
     ]
-    for file in reversed([one for one in files if one.exists()]):
+    for file in reversed([file for file in files if file.exists()]):
         with file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 if wanted in line and (read := _read(line)).get("ref") == wanted:

@@ -68,7 +68,7 @@ class Traces:
             "include_all_metadata": True,
         }
         try:
-            found: Any = (
+            result: Any = (
                 self._slack.conversations_replies(channel=channel, ts=thread, **span)
                 if thread
                 else self._slack.conversations_history(channel=channel, **span)
@@ -85,7 +85,7 @@ class Traces:
             return FoundMessage(was_allowed=False)
         is_it = _has_file(item) if item.kind == "file" else _has_trace(item)
         return FoundMessage(
-            was_allowed=True, ts=next((str(one["ts"]) for one in found["messages"] if is_it(one)), None)
+            was_allowed=True, ts=next((str(item["ts"]) for item in result["messages"] if is_it(item)), None)
         )
 
 
@@ -103,7 +103,7 @@ def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
     """An upload takes no metadata: the same name and size in the same place is taken for the same file."""
     ours = (item.body["filename"], Path(item.body["file"]).stat().st_size)
     return lambda message: any(
-        (one.get("name"), one.get("size")) == ours for one in message.get("files") or ()
+        (item.get("name"), item.get("size")) == ours for item in message.get("files") or ()
     )
 
 
@@ -194,8 +194,8 @@ class OutboxSender:
 
     def note_scopes(self, headers: Mapping[str, str]) -> None:
         """Slack tells the app's scopes with each answer."""
-        given = granted_scopes(headers)
-        lacks = SCOPES - given if given else frozenset[str]()
+        names = granted_scopes(headers)
+        lacks = SCOPES - names if names else frozenset[str]()
         if lacks - self.lacks:
             log.error("the app lacks the scopes %s: reinstall it from manifest.yml", ", ".join(sorted(lacks)))
         self.lacks = lacks

@@ -60,22 +60,22 @@ def _who(reader: Reader, approvers: Named) -> Mapping[Rule, Named]:
 
 
 def _named(reader: Reader, rule: Rule, approvers: Named) -> Named:
-    said = reader.texts("", rule)
-    for one in said:
-        if one not in WORDS and not USER.fullmatch(one) and not GROUP.fullmatch(one):
-            near = difflib.get_close_matches(one.lower(), WORDS, n=1)
+    lines = reader.texts("", rule)
+    for name in lines:
+        if name not in WORDS and not USER.fullmatch(name) and not GROUP.fullmatch(name):
+            near = difflib.get_close_matches(name.lower(), WORDS, n=1)
             cure = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(WORDS)}, U… and S…."
-            reader.wrong("", rule, f"names {one!r}, which is no id of a user or group and no word; {cure}")
-    if rule not in ("cancel", "delete") and "requester" in said:
+            reader.wrong("", rule, f"names {name!r}, which is no id of a user or group and no word; {cure}")
+    if rule not in ("cancel", "delete") and "requester" in lines:
         reader.wrong("", rule, "names 'requester', whom only `cancel` and `delete` know; take it out.")
     named = Named(
-        users=frozenset(one for one in said if USER.fullmatch(one)),
-        groups=frozenset(one for one in said if GROUP.fullmatch(one)),
-        anyone="anyone" in said,
-        requester="requester" in said,
+        users=frozenset(name for name in lines if USER.fullmatch(name)),
+        groups=frozenset(name for name in lines if GROUP.fullmatch(name)),
+        anyone="anyone" in lines,
+        requester="requester" in lines,
         where=reader.where("", rule),
     )
-    if "approvers" not in said:
+    if "approvers" not in lines:
         return named
     return replace(named, users=named.users | approvers.users, groups=named.groups | approvers.groups)
 
@@ -102,14 +102,14 @@ def _tiers(own: Reader) -> tuple[Tier, ...]:
 
 def _reminders(own: Reader, expires_h: int) -> tuple[float, ...]:
     if "remind_h" not in own.keys:
-        return tuple(one for one in Policy().remind_s if one < expires_h * 3600)
+        return tuple(value for value in Policy().remind_s if value < expires_h * 3600)
     hours = own.wholes("", "remind_h", lowest=1, highest=MOST_HOURS)
-    late = [one for one in hours if one >= expires_h]
+    late = [hour for hour in hours if hour >= expires_h]
     if late:
         own.wrong(
             "", "remind_h", f"should be hours before the plan expires, below {expires_h}, not {late[0]}."
         )
-    return tuple(one * 3600.0 for one in hours)
+    return tuple(hour * 3600.0 for hour in hours)
 
 
 def _data(row: Reader, providers: Collection[str]) -> DataRule:
@@ -122,10 +122,10 @@ def _data(row: Reader, providers: Collection[str]) -> DataRule:
     level: Level = row.choice("", "level", ("hard", "soft", "advisory"))  # type: ignore[assignment]
     assert level in LEVELS  # noqa: S101 - `choice` gives one of them
     where = row.texts("", "providers")
-    for one in [one for one in where if one != "any" and one not in providers]:
-        near = difflib.get_close_matches(one, providers, n=1)
+    for text in [name for name in where if name != "any" and name not in providers]:
+        near = difflib.get_close_matches(text, providers, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(sorted(providers))}."
-        row.wrong("", "providers", f"names {one!r}, which is no provider; {hint}")
+        row.wrong("", "providers", f"names {text!r}, which is no provider; {hint}")
     channels = row.ids("", "channels", CHANNEL, 'ids of channels, like ["C123"]')
     return DataRule(
         name=name,
@@ -155,7 +155,7 @@ def _enough_people(own: Reader, policy: Policy) -> None:
 def read_limits(reader: Reader, key: str, kind: re.Pattern[str], like: str) -> Mapping[str, Decimal]:
     """[budget.channels] and [budget.people]: an id = US dollars each."""
     part = reader.part(key)
-    for one in part.keys:
-        if not kind.fullmatch(one):
-            part.wrong("", one, f"is no id; an id looks like {like}.")
-    return {one: part.usd("", one, "0") for one in part.keys}
+    for name in part.keys:
+        if not kind.fullmatch(name):
+            part.wrong("", name, f"is no id; an id looks like {like}.")
+    return {key: part.usd("", key, "0") for key in part.keys}

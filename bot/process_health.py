@@ -128,11 +128,11 @@ class Heartbeat:
                 return
 
     def _give_up(self) -> None:
-        said = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
+        text = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
         log.critical(
             "a tick hangs (last steps: %s; the limit is %.0f s): this process ends, for its supervisor to start it "
             "again. Where each thread stands follows",
-            said,
+            text,
             self._limit_s,
         )
         faulthandler.dump_traceback()
@@ -202,40 +202,44 @@ class Health:
     def healthz(self) -> tuple[int, str]:
         """200 while the ticks come, Slack reaches us, the database answers, its disk takes writes, messages get through
         and nothing else is in trouble; else 503. Which of them it is."""
-        said: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
-        said["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
-        said["slack"] = "reaches us" if self._hears() else "doesn't reach us"
+        values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
+        values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
+        values["slack"] = "reaches us" if self._hears() else "doesn't reach us"
         try:
             counts = read_metrics(self._store.database, self._clock())
-            said["database"] = "answers"
-            said["messages"] = f"{counts.stuck} fail again and again" if counts.stuck else "get through"
-            said["given_up"] = counts.given_up
+            values["database"] = "answers"
+            values["messages"] = f"{counts.stuck} fail again and again" if counts.stuck else "get through"
+            values["given_up"] = counts.given_up
         except sqlite3.Error as error:
-            said["database"] = str(error)
-        said["disk"] = _disk(self._settings.data)
-        said["troubles"] = dict(self._troubles())
-        is_well = WELL.items() <= said.items()
-        return (200 if is_well else 503), json.dumps({"status": "ok" if is_well else "unwell", **said}) + "\n"
+            values["database"] = str(error)
+        values["disk"] = _disk(self._settings.data)
+        values["troubles"] = dict(self._troubles())
+        is_well = WELL.items() <= values.items()
+        return (200 if is_well else 503), json.dumps(
+            {"status": "ok" if is_well else "unwell", **values}
+        ) + "\n"
 
     def metrics(self) -> str:
         now = self._clock()
         month = units.month_of(now)
-        found, held = read_metrics(self._store.database, now), self._store.ledger.held(month)
+        metrics, held = read_metrics(self._store.database, now), self._store.ledger.held(month)
         money = {
             "limit": f"{self._settings.monthly_budget_usd:f}",
-            "spent": f"{from_micros(sum(one.spent_micros for one in held)):f}",
-            "reserved": f"{from_micros(sum(one.reserved_micros for one in held)):f}",
+            "spent": f"{from_micros(sum(commitment.spent_micros for commitment in held)):f}",
+            "reserved": f"{from_micros(sum(commitment.reserved_micros for commitment in held)):f}",
         }
         ages = self._heartbeat.ages().items()
         return "".join(
             (
-                _gauge("runs", "Runs by state.", [({"state": one}, str(n)) for one, n in found.runs.items()]),
-                _gauge("measurements_open", "Measurements under way.", [({}, str(found.measurements))]),
-                _gauge("outbox_waiting", "Messages to Slack that wait.", [({}, str(found.waiting))]),
                 _gauge(
-                    "outbox_oldest_seconds", "How long the oldest waits.", [({}, f"{found.oldest_s:.1f}")]
+                    "runs", "Runs by state.", [({"state": name}, str(n)) for name, n in metrics.runs.items()]
                 ),
-                _gauge("outbox_given_up", "Messages that never got through.", [({}, str(found.given_up))]),
+                _gauge("measurements_open", "Measurements under way.", [({}, str(metrics.measurements))]),
+                _gauge("outbox_waiting", "Messages to Slack that wait.", [({}, str(metrics.waiting))]),
+                _gauge(
+                    "outbox_oldest_seconds", "How long the oldest waits.", [({}, f"{metrics.oldest_s:.1f}")]
+                ),
+                _gauge("outbox_given_up", "Messages that never got through.", [({}, str(metrics.given_up))]),
                 _gauge(
                     "tick_age_seconds",
                     "Since the last step of each tick.",
@@ -279,10 +283,10 @@ def _disk(folder: Path) -> str:
     return "takes writes"
 
 
-def _gauge(name: str, told: str, values: Iterable[tuple[Labels, str]]) -> str:
+def _gauge(name: str, text: str, values: Iterable[tuple[Labels, str]]) -> str:
     full = f"finetune_{name}"
     lines = [f"{full}{_labels(labels)} {value}" for labels, value in values]
-    return "\n".join([f"# HELP {full} {told}", f"# TYPE {full} gauge", *lines, ""])
+    return "\n".join([f"# HELP {full} {text}", f"# TYPE {full} gauge", *lines, ""])
 
 
 def _labels(labels: Labels) -> str:

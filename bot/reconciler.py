@@ -70,20 +70,20 @@ def check_database(context: AppContext) -> None:
 def back_up(context: AppContext) -> None:
     """A backup that can't be made is said in the log, and tried again at the next look."""
     settings, now = context.settings, context.clock()
-    kept = settings.service.backups_kept
-    if not kept or not backup.is_due(settings.backups, now):
+    value = settings.service.backups_kept
+    if not value or not backup.is_due(settings.backups, now):
         return
     try:
-        made = backup.back_up(settings.database, settings.backups, now=now)
+        new_backup = backup.back_up(settings.database, settings.backups, now=now)
     except StorageError as error:
         log.error("the nightly backup was not made: %s", error)
         context.troubles["backup"] = str(error)
         return
     context.troubles.pop("backup", None)
-    if isinstance(made.audit, BrokenLog):
-        log.error("the audit log was altered, `finetune audit verify` says where: %s", made.audit.why)
-    backup.keep_newest(settings.backups, kept)
-    log.info("the nightly backup is %s", made.path)
+    if isinstance(new_backup.audit, BrokenLog):
+        log.error("the audit log was altered, `finetune audit verify` says where: %s", new_backup.audit.why)
+    backup.keep_newest(settings.backups, value)
+    log.info("the nightly backup is %s", new_backup.path)
 
 
 def shrink_database(context: AppContext) -> None:
@@ -126,12 +126,14 @@ DAY_S = 24 * 3600.0
 
 def apply_retention(context: AppContext) -> None:
     """Every few minutes."""
-    now, kept = context.clock(), context.settings.retention
+    now, settings = context.clock(), context.settings.retention
     for version in context.store.datasets.all():
-        is_old = version.updated_at < now - kept.refused * DAY_S
-        if kept.refused and is_old and version.state == "refused" and version.sha256:
+        is_old = version.updated_at < now - settings.refused * DAY_S
+        if settings.refused and is_old and version.state == "refused" and version.sha256:
             dataset_deletion.expire(context, version)
-    for document in context.store.documents.refused(now - kept.refused * DAY_S) if kept.refused else ():
+    for document in (
+        context.store.documents.refused(now - settings.refused * DAY_S) if settings.refused else ()
+    ):
         (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
         context.store.documents.move(document, "refused", now=now, sha256=None)
     context.store.forgettings.erase_late_answers()
@@ -168,7 +170,9 @@ def _tidy_measurements(context: AppContext) -> None:
 TROUBLE_PAUSE_S = 30.0
 LONGEST_S = 10.0  # of a provider's thread, step under way apart
 WITHOUT_A_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
-AT_A_PROVIDER: tuple[RunState, ...] = tuple(one for one in OPEN_RUN_STATES if one not in WITHOUT_A_PROVIDER)
+AT_A_PROVIDER: tuple[RunState, ...] = tuple(
+    run_state for run_state in OPEN_RUN_STATES if run_state not in WITHOUT_A_PROVIDER
+)
 
 
 def reconcile(context: AppContext) -> None:
@@ -198,8 +202,8 @@ def reconcile(context: AppContext) -> None:
     for wish in context.store.cleanings.waiting():
         _guarded(partial(clean_copies.step, context, wish), f"cleaning {wish.id}")
     _guarded(partial(clean_copies.tidy, context), "cleaned files")
-    for kept in context.store.estimates.wanted():
-        _guarded(partial(estimate_requests.step, context, kept), f"estimate {kept.id}")
+    for estimate in context.store.estimates.wanted():
+        _guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
     if context.store.forgettings.open(now):  # trainers that don't answer hold up nothing else
         context.threads.begin("deletions", partial(_forget, context, now))
     for ask in context.store.questions.waiting():

@@ -52,11 +52,11 @@ def ray_address(reader: Reader) -> str:
 
 def ray_arguments(reader: Reader) -> tuple[str, ...]:
     """`ray_shared` and `relay_url` are of 0.1.0: the trainer's log says what replaces them."""
-    given = ["--executor", "ray"]
+    names = ["--executor", "ray"]
     for name in ("ray_address", "ray_python", "storage", "relay_url"):
         value = reader.text("trainer", name, "")
-        given += [f"--{name.replace('_', '-')}", value] if value else []
-    return tuple(given + (["--ray-shared"] if reader.flag("trainer", "ray_shared") else []))
+        names += [f"--{name.replace('_', '-')}", value] if value else []
+    return tuple(names + (["--ray-shared"] if reader.flag("trainer", "ray_shared") else []))
 
 
 MODEL_ENDS_FILE = "model_ends.json"
@@ -68,35 +68,41 @@ log = logging.getLogger(__name__)
 
 def store_model_ends(data: Path, provider: str, ends: Mapping[str, date], today: date) -> None:
     """All that was told before of this provider is replaced: it may have put an end off."""
-    told = {model: day.isoformat() for model, day in sorted(ends.items())}
-    kept = {**_stored_ends(data), provider: {"read_on": today.isoformat(), "models": told}}
+    texts_by_name = {model: day.isoformat() for model, day in sorted(ends.items())}
+    valueses_by_name = {
+        **_stored_ends(data),
+        provider: {"read_on": today.isoformat(), "models": texts_by_name},
+    }
     path = data / MODEL_ENDS_FILE
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(valueses_by_name, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
-    kept = _stored_ends(data)
-    return tuple(row.with_shutdowns(_days(kept, row.name)) if row.name in kept else row for row in rows)
+    valueses_by_name = _stored_ends(data)
+    return tuple(
+        row.with_shutdowns(_days(valueses_by_name, row.name)) if row.name in valueses_by_name else row
+        for row in rows
+    )
 
 
-def _days(kept: StoredEnds, provider: str) -> Mapping[str, date]:
-    return {model: date.fromisoformat(day) for model, day in kept[provider]["models"].items()}
+def _days(valueses_by_name: StoredEnds, provider: str) -> Mapping[str, date]:
+    return {model: date.fromisoformat(day) for model, day in valueses_by_name[provider]["models"].items()}
 
 
 def _stored_ends(data: Path) -> StoredEnds:
     """Nothing where the file is damaged: our lists hold then, and the next answer replaces it."""
     try:
-        kept: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
-        for provider in kept:
-            _days(kept, provider)
+        valueses_by_name: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+        for provider in valueses_by_name:
+            _days(valueses_by_name, provider)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
         return {}
-    return kept
+    return valueses_by_name
 
 
 CONFIG_FILE = "finetune.toml"
@@ -240,7 +246,11 @@ class Settings:
         row = self.provider(name)
         if row is None:
             return (name,)
-        return tuple(one.name for one in self.providers if one.provider.base_url == row.provider.base_url)
+        return tuple(
+            provider.name
+            for provider in self.providers
+            if provider.provider.base_url == row.provider.base_url
+        )
 
 
 KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
@@ -313,13 +323,13 @@ def load_settings(
 
 
 def _budget(reader: Reader) -> BudgetSettings:
-    given = {
+    amounts_by_name = {
         key: reader.usd("", key, "0") for key in ("per_channel_usd", "per_person_usd") if key in reader.keys
     }
     return BudgetSettings(
         monthly_usd=reader.usd("", "monthly_usd", "0"),
-        per_channel_usd=given.get("per_channel_usd"),
-        per_person_usd=given.get("per_person_usd"),
+        per_channel_usd=amounts_by_name.get("per_channel_usd"),
+        per_person_usd=amounts_by_name.get("per_person_usd"),
         channels=read_limits(reader, "channels", CHANNEL, "C0123456789"),
         people=read_limits(reader, "people", USER, "U0123456789"),
     )
@@ -329,7 +339,7 @@ def secrets_of(settings: Settings, environment: Mapping[str, str]) -> tuple[str,
     """The values of all keys that we hold."""
     slack, rows = settings.slack, settings.providers
     keys = (environment.get(row.provider.key_env or "", "") for row in rows)
-    return tuple(one for one in (slack.bot_token, slack.app_token, slack.signing_secret, *keys) if one)
+    return tuple(name for name in (slack.bot_token, slack.app_token, slack.signing_secret, *keys) if name)
 
 
 def _service(reader: Reader) -> ServiceSettings:
@@ -416,8 +426,8 @@ def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
 
 def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, ...]:
     nothing = Price(training=None, input=None, cached_input=None, output=None)
-    known = [row.model(name) or ModelRow(name=name, price=nothing) for name in trainer.models]
-    return tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in known or row.models)
+    rows = [row.model(name) or ModelRow(name=name, price=nothing) for name in trainer.models]
+    return tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in rows or row.models)
 
 
 def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:
@@ -431,16 +441,16 @@ def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow
 def _prices(reader: Reader) -> tuple[PriceRow, ...]:
     try:
         return own_prices(reader.rows("prices"))
-    except ProviderProblems as found:
-        reader.problems.extend(found.problems)
+    except ProviderProblems as error:
+        reader.problems.extend(error.problems)
         return ()
 
 
 def _providers(table: Mapping[str, Any], problems: list[str]) -> tuple[ProviderRow, ...]:
     try:
         return load_providers(table.get("providers", {}))
-    except ProviderProblems as found:
-        problems.extend(found.problems)
+    except ProviderProblems as error:
+        problems.extend(error.problems)
         return ()
 
 

@@ -29,7 +29,7 @@ _TABLE = re.compile(r"^\s*\[")
 
 def lines_of(text: str) -> Lines:
     """`text` is TOML that tomllib takes. Lines count from 1; a table's is that of its header."""
-    found: dict[KeyPath, int] = {}
+    values_by_names: dict[KeyPath, int] = {}
     rows: dict[KeyPath, int] = {}
     here: KeyPath = ()
     for line, statement in _statements(text):
@@ -38,31 +38,31 @@ def lines_of(text: str) -> Lines:
             here = _within(path[:-1], rows) + path[-1:]
             rows[here] = rows.get(here, -1) + 1
             here += (rows[here],)
-            found[here] = line
+            values_by_names[here] = line
         elif _TABLE.match(statement):
             here = _within(_keys(statement), rows)
-            found.setdefault(here, line)
+            values_by_names.setdefault(here, line)
         else:
-            found.setdefault(here + _keys(_key_of(statement) + " = 0"), line)
-    return found
+            values_by_names.setdefault(here + _keys(_key_of(statement) + " = 0"), line)
+    return values_by_names
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:
     """Each header and each key with its value, without comments, and the line on which it begins."""
-    line, depth, began, said = 1, 0, 1, ""
+    line, depth, began, sentence = 1, 0, 1, ""
     for piece in _PIECE.findall(text):
-        if not said.strip():
-            began, said = line, ""
+        if not sentence.strip():
+            began, sentence = line, ""
         depth += (piece in "[{") - (piece in "]}") if len(piece) == 1 else 0
         if piece == "\n" and depth == 0:
-            if said.strip():
-                yield began, said
-            said = ""
+            if sentence.strip():
+                yield began, sentence
+            sentence = ""
         elif not piece.startswith("#"):
-            said += piece
+            sentence += piece
         line += piece.count("\n")
-    if said.strip():
-        yield began, said
+    if sentence.strip():
+        yield began, sentence
 
 
 def _key_of(statement: str) -> str:
@@ -132,12 +132,12 @@ class Reader:
 
     def parts(self, key: str) -> tuple[Reader, ...]:
         """The tables of [[key]], in the file's order."""
-        found = self._get("", key, [])
-        if not isinstance(found, list) or not all(isinstance(one, Mapping) for one in found):
-            found = self._wrong("", key, f"a row each, [[{self._title((*self._within, key))}]]", [])
+        result = self._get("", key, [])
+        if not isinstance(result, list) or not all(isinstance(item, Mapping) for item in result):
+            result = self._wrong("", key, f"a row each, [[{self._title((*self._within, key))}]]", [])
         return tuple(
-            Reader(self._file, one, self.problems, self._lines, (*self._within, key, number))
-            for number, one in enumerate(found)
+            Reader(self._file, item, self.problems, self._lines, (*self._within, key, number))
+            for number, item in enumerate(result)
         )
 
     def text(self, section: str, key: str, default: str) -> str:
@@ -151,14 +151,14 @@ class Reader:
         return self._wrong(section, key, 'a list of texts, like ["U123", "U456"]', ())
 
     def ids(self, section: str, key: str, kind: re.Pattern[str], wanted: str) -> tuple[str, ...]:
-        found = self.texts(section, key)
-        for one in [one for one in found if not kind.fullmatch(one)]:
-            self.wrong(section, key, f"should be {wanted}, and {one!r} is none.")
-        return found
+        names = self.texts(section, key)
+        for name in [name for name in names if not kind.fullmatch(name)]:
+            self.wrong(section, key, f"should be {wanted}, and {name!r} is none.")
+        return names
 
     def wholes(self, section: str, key: str, *, lowest: int, highest: int) -> tuple[int, ...]:
         value = self._get(section, key, [])
-        if isinstance(value, list) and all(type(one) is int and lowest <= one <= highest for one in value):
+        if isinstance(value, list) and all(type(item) is int and lowest <= item <= highest for item in value):
             return tuple(value)
         return self._wrong(section, key, f"a list of whole numbers from {lowest} to {highest}, like [4]", ())
 
@@ -209,15 +209,15 @@ class Reader:
         return self._wrong(section, key, 'US dollars in quotes, like "200.00"', Decimal(default))
 
     def check_keys(self, all_known: Mapping[str, tuple[str, ...]]) -> None:
-        for section, known in all_known.items():
+        for section, names in all_known.items():
             table = self._table.get(section, {}) if section else self._table
             if not isinstance(table, Mapping):
                 self._wrong("", section, f"a section of its own, [{section}]", None)
                 continue
             for key in table:
-                if key not in known:
-                    near = difflib.get_close_matches(str(key), known, n=1)
-                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}."
+                if key not in names:
+                    near = difflib.get_close_matches(str(key), names, n=1)
+                    hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
                     self.problems.append(f"{self.where(section, str(key))} is not a setting; {hint}")
 
     def _get(self, section: str, key: str, default: Any) -> Any:
@@ -229,13 +229,13 @@ class Reader:
         self.wrong(section, key, f"should be {wanted}, not {value!r}.")
         return default
 
-    def wrong(self, section: str, key: str, said: str) -> None:
+    def wrong(self, section: str, key: str, text: str) -> None:
         """`said` goes on after the place: "should be …"."""
-        self.problems.append(f"{self.where(section, key)} {said}")
+        self.problems.append(f"{self.where(section, key)} {text}")
 
     def where(self, section: str = "", key: str = "") -> str:
         """'finetune.toml, line 7: [people] quorum'; without a key, the table itself."""
-        place = self._within + tuple(one for one in (section, key) if one)
+        place = self._within + tuple(name for name in (section, key) if name)
         title = self._title(place[:-1] if key else place)
         line = next((self._lines[at] for at in (place, place[:-1]) if at in self._lines), None)
         file = f"{self._file}, line {line}" if line else self._file
@@ -243,4 +243,4 @@ class Reader:
 
     @staticmethod
     def _title(place: KeyPath) -> str:
-        return ".".join(str(one) for one in place if isinstance(one, str))
+        return ".".join(str(name) for name in place if isinstance(name, str))

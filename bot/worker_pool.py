@@ -99,7 +99,9 @@ class WorkerPool:
     def oldest_s(self) -> float:
         """For how long the oldest task has been waiting or at work; 0 where there is none."""
         with self._lock:
-            open_since = [one.asked for one in self._tasks.values() if not (one.future and one.future.done())]
+            open_since = [
+                task.asked for task in self._tasks.values() if not (task.future and task.future.done())
+            ]
         return time.monotonic() - min(open_since) if open_since else 0.0
 
     def close(self) -> None:

@@ -223,9 +223,9 @@ def _card(block: Block, names: Names) -> RenderableType:
 def _chart(block: Block) -> Text:
     lines = [Text(block["title"], style="bold")]
     chart = block["chart"]
-    for one in chart.get("series", ()):
-        values = [float(point["value"]) for point in one["data"]]
-        lines.append(Text(f"{one['name']}  {_spark(values)}  {values[0]:g} → {values[-1]:g}"))
+    for item in chart.get("series", ()):
+        values = [float(point["value"]) for point in item["data"]]
+        lines.append(Text(f"{item['name']}  {_spark(values)}  {values[0]:g} → {values[-1]:g}"))
     lines += [Text(f"{segment['label']}  {segment['value']:g}") for segment in chart.get("segments", ())]
     return Text("\n").join(lines)
 
@@ -268,8 +268,8 @@ def _answer(block: Block, answer: str | Sequence[str] | None, names: Names) -> T
         )
         return line + Text(initial or "left empty", style="dim")
     options = {option["value"]: option["text"]["text"] for option in element.get("options", ())}
-    given = [answer] if isinstance(answer, str) else list(answer)
-    return line + Text(", ".join(options.get(one, names.get(one, one)) for one in given))
+    texts = [answer] if isinstance(answer, str) else list(answer)
+    return line + Text(", ".join(options.get(name, names.get(name, name)) for name in texts))
 
 
 def _marked(mark: re.Match[str], names: Names) -> Text:

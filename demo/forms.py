@@ -79,7 +79,7 @@ def _option(element: Block, answer: Answer) -> Block | None:
 def _options(element: Block, answer: Answer) -> list[Block]:
     if answer is None:
         return list(element.get("initial_options", ()))
-    chosen = [_option(element, one) for one in _several(answer)]
+    chosen = [_option(element, name) for name in _several(answer)]
     return [option for option in chosen if option is not None]
 
 
@@ -91,12 +91,12 @@ def _several(answer: Answer) -> Sequence[str]:
 
 def _complaint(block: Block, state: Mapping[str, Any]) -> str | None:
     element = block["element"]
-    given = next(value for key, value in state.items() if key != "type")
-    if not given:
+    argument = next(value for key, value in state.items() if key != "type")
+    if not argument:
         return None if block.get("optional") else _MISSING
-    if "max_length" in element and len(given) > element["max_length"]:
+    if "max_length" in element and len(argument) > element["max_length"]:
         return f"Please use at most {element['max_length']} characters."
-    return _about_files(element, given) if element["type"] == "file_input" else None
+    return _about_files(element, argument) if element["type"] == "file_input" else None
 
 
 def _about_files(element: Block, files: Sequence[Block]) -> str | None:

@@ -68,8 +68,8 @@ def play(story: Story) -> int:
     try:
         _prepare(story, console)
         with _workspace(story, console) as workspace, _bot(story, workspace) as bot:
-            told = _perform(story, workspace, bot, console)
-            _say_end(told, time.monotonic() - started, console)
+            summary = _perform(story, workspace, bot, console)
+            _say_end(summary, time.monotonic() - started, console)
             if story.stay:
                 _stay(workspace, bot, console)
     except WorkspaceError as trouble:
@@ -85,14 +85,14 @@ def _prepare(story: Story, console: Console) -> None:
     _empty(story.folder)
     if not (story.model / "config.json").is_file():
         console.print("Preparing the base model SmolLM2-135M-Instruct, once, about half a minute …")
-        made = subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-m", "trainers.local.demo_model", str(story.model)],
             capture_output=True,
             text=True,
             check=False,
         )
-        if made.returncode:
-            raise WorkspaceError(f"the base model could not be prepared: {made.stderr.strip()[-600:]}")
+        if process.returncode:
+            raise WorkspaceError(f"the base model could not be prepared: {process.stderr.strip()[-600:]}")
 
 
 def _empty(folder: Path) -> None:
@@ -186,8 +186,8 @@ def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> str
     """What the estimate's headline says."""
     before = len(workspace.ephemerals(ANA.id))
     _type(workspace, transcript, ANA.id, f"/finetune estimate {story.name} {PLAN}")
-    told = transcript.until(lambda: workspace.ephemerals(ANA.id)[before:], "the estimate", seconds=15)
-    return headline(told[-1], names_in(workspace))
+    messages = transcript.until(lambda: workspace.ephemerals(ANA.id)[before:], "the estimate", seconds=15)
+    return headline(messages[-1], names_in(workspace))
 
 
 def _say_why(workspace: Workspace, transcript: Transcript, verdict: str) -> None:
@@ -235,8 +235,8 @@ def _wait_for_result(
 
 
 def _plots_after(workspace: Workspace, card: PostedMessage) -> int:
-    later = [one for one in workspace.messages(TICKETS.id) if float(one.ts) > float(card.ts)]
-    return sum(len(one.files) for one in later)
+    later = [message for message in workspace.messages(TICKETS.id) if float(message.ts) > float(card.ts)]
+    return sum(len(message.files) for message in later)
 
 
 def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript) -> None:
@@ -285,9 +285,9 @@ def _with_button(workspace: Workspace, action: str) -> PostedMessage | None:
     return None
 
 
-def _say_end(told: Summary, seconds: float, console: Console) -> None:
+def _say_end(summary: Summary, seconds: float, console: Console) -> None:
     console.print(Rule("the end"))
-    for line in told.lines(seconds):
+    for line in summary.lines(seconds):
         console.print(line)
 
 

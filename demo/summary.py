@@ -32,7 +32,7 @@ class Summary:
     def lines(self, seconds: float) -> list[str]:
         result = self.result
         n = result.base.n
-        told = [
+        message = [
             ("base, prompted", f"{with_interval(result.base)} of {n} held-out rows right"),
             ("tuned", with_interval(result.tuned)),
             ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
@@ -44,7 +44,7 @@ class Summary:
             ("database", str(self.database)),
             ("adapter", str(self.adapter)),
         ]
-        return [*self._ladder(), *(f"{name + ':':{WIDTH}} {said}" for name, said in told)]
+        return [*self._ladder(), *(f"{name + ':':{WIDTH}} {text}" for name, text in message)]
 
     def _ladder(self) -> list[str]:
         """Every alternative on the same rows, the tuned model last, and what follows."""

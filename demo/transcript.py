@@ -87,8 +87,12 @@ class Transcript:
 
     def _everything(self) -> list[PostedMessage]:
         posted = [message for channel in self._channels for message in self._workspace.messages(channel)]
-        told = [one for person in self._workspace.people for one in self._workspace.ephemerals(person.id)]
-        return sorted(posted + told, key=lambda message: float(message.ts))
+        messages = [
+            ephemeral
+            for person in self._workspace.people
+            for ephemeral in self._workspace.ephemerals(person.id)
+        ]
+        return sorted(posted + messages, key=lambda message: float(message.ts))
 
     def _show(self, key: tuple[str, str], before: PostedMessage | None, message: PostedMessage) -> None:
         bar = bar_of(message, self._names)
@@ -136,9 +140,9 @@ def names_in(workspace: Workspace) -> Names:
 def bar_of(message: PostedMessage, names: Names) -> int | None:
     """How far the card's bar has come, in percent; None: there is no bar."""
     for text in texts(message, names):
-        found = _BAR.search(text.plain)
-        if found:
-            return int(found[1])
+        match = _BAR.search(text.plain)
+        if match:
+            return int(match[1])
     return None
 
 
@@ -153,8 +157,8 @@ def note_of(message: PostedMessage, names: Names) -> str | None:
 
 def progress_line(message: PostedMessage, names: Names) -> str:
     """The moving card in one line: its bar, the time left, its numbers, less what does not move."""
-    said = [text.plain for text in texts(message, names) if "›" not in text.plain]
-    lines = [line for text in said for line in text.splitlines() if not _RESTS.search(line)]
+    reply = [text.plain for text in texts(message, names) if "›" not in text.plain]
+    lines = [line for text in reply for line in text.splitlines() if not _RESTS.search(line)]
     stages = " › ".join(_stages(message, names))
     return " · ".join([part for part in (stages, *(line.removeprefix("• ") for line in lines)) if part])
 

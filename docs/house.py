@@ -17,11 +17,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("bot", "trainers", "storage")
 FEW_LINES, MANY_LINES, MANY_FILES = 60, 600, 20
 # Gerunds and participles that are the field's own nouns.
-TERMS = frozenset({"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "prompting"})
-# As a variable's name each of these says nothing about the thing that it holds.
-BANNED_NAMES = frozenset(
-    {"one", "said", "found", "whole", "made", "kept", "asked", "known", "told", "given"}
+TERMS = frozenset(
+    {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "prompting"}
 )
+# As a variable's name each of these says nothing about the thing that it holds.
+BANNED_NAMES = frozenset({"one", "said", "found", "whole", "made", "kept", "asked", "known", "told", "given"})
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,9 @@ class Module:
 
     @property
     def functions(self) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
-        return [node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+        return [
+            node for node in ast.walk(self.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        ]
 
 
 def read_modules(root: Path = ROOT) -> list[Module]:
@@ -122,7 +124,9 @@ def main() -> None:
     print(f"gerunds as modules       {len(find_gerunds(modules))}")
     for name in find_gerunds(modules):
         print(f"    {name}")
-    print(f"module headers           {sum(module.header_lines for module in modules) / total:.1%} of all lines")
+    print(
+        f"module headers           {sum(module.header_lines for module in modules) / total:.1%} of all lines"
+    )
     print(f"names that say nothing   {sum(count_banned_names(modules).values())}")
 
 

@@ -85,29 +85,29 @@ def open_read_only(path: Path) -> Any:
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
     connection.text_factory = _text
     try:
-        found = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'audit'").fetchone()[0]
+        result = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'audit'").fetchone()[0]
     except sqlite3.DatabaseError as error:
         connection.close()
         raise StorageError(f"{path} can't be read as a database: {error}.") from error
-    if not found:
+    if not result:
         connection.close()
         raise StorageError(f"{path} is a database, but none of this program: it has no audit log.")
     return connection
 
 
 def _follow(connection: Any, head: str | None) -> IntactLog | BrokenLog:
-    number, previous, known = 0, GENESIS, None
+    number, previous, audit_entry = 0, GENESIS, None
     try:
         for entry in _entries(connection):
             why = misfit(entry, number + 1, previous)
             if why:
                 return BrokenLog(number, entry, why)
             number, previous = number + 1, entry.hash
-            known = entry if entry.hash == head else known
+            audit_entry = entry if entry.hash == head else audit_entry
     except sqlite3.DatabaseError as error:
         return BrokenLog(number, None, f"SQLite can't read it: {error}.")
-    if head in (None, GENESIS) or known:
-        return IntactLog(number, previous, known)
+    if head in (None, GENESIS) or audit_entry:
+        return IntactLog(number, previous, audit_entry)
     why = "The rest fits, but no entry has the hash that was the head earlier: the end was cut off or written anew."
     return BrokenLog(number, None, why)
 
@@ -119,8 +119,8 @@ def _entries(connection: Any) -> Iterator[AuditEntry]:
 
 
 def _missing_triggers(connection: Any) -> str | None:
-    found = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    ours = {name for name, sql in found if sql in FIRST_SCHEMA}
+    result = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+    ours = {name for name, sql in result if sql in FIRST_SCHEMA}
     return next((name for name in TRIGGERS if name not in ours), None)
 
 

@@ -108,12 +108,12 @@ def check_integrity(path: Path) -> None:
     """Raises StorageError with what SQLite finds."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
-            said = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+            reply = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     except sqlite3.DatabaseError as error:
-        said = str(error)
-    if said != "ok":
+        reply = str(error)
+    if reply != "ok":
         raise StorageError(
-            f"{path} is damaged: {said}. Take an older backup: `finetune restore BACKUP` puts it in the place of the "
+            f"{path} is damaged: {reply}. Take an older backup: `finetune restore BACKUP` puts it in the place of the "
             "database, and keeps that."
         )
 
@@ -196,10 +196,10 @@ def restore(
         shutil.copyfile(backup, fresh)
         open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, in_doubt)
         sync(fresh)
-        kept = _put_aside(database, now)
+        path = _put_aside(database, now)
         fresh.replace(database)
         sync(database.parent)
-        return Restored(audit, open_runs, kept, copied, spoilt)
+        return Restored(audit, open_runs, path, copied, spoilt)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(
             f"Restoring {backup} to {database}: {error}. The database is as it was."
@@ -209,15 +209,15 @@ def restore(
 
 
 def _check_backup(backup: Path) -> IntactLog:
-    found = verify_log(backup)
+    log = verify_log(backup)
     check_integrity(backup)
-    if isinstance(found, BrokenLog):
-        where = f"entry {found.entry.id}" if found.entry else "the log"
+    if isinstance(log, BrokenLog):
+        where = f"entry {log.entry.id}" if log.entry else "the log"
         raise StorageError(
-            f"The audit log in {backup} does not fit at {where}: {found.why} It is not restored; "
+            f"The audit log in {backup} does not fit at {where}: {log.why} It is not restored; "
             f"`finetune audit verify --database {backup}` says more. Take an older backup."
         )
-    return found
+    return log
 
 
 def _mark_uncertain_jobs(
@@ -256,16 +256,16 @@ def _put_aside(database: Path, now: float) -> Path | None:
     SQLite would write that into whatever takes its place."""
     if not database.exists():
         return None
-    kept = database.with_name(f"{database.name}.replaced-{datetime.fromtimestamp(now, UTC).strftime(STAMP)}")
-    _clear(kept)
+    path = database.with_name(f"{database.name}.replaced-{datetime.fromtimestamp(now, UTC).strftime(STAMP)}")
+    _clear(path)
     for mark in DATABASE_SUFFIXES:
         part = database.with_name(database.name + mark)
         if part.exists():
-            os.link(part, kept.with_name(kept.name + mark))
+            os.link(part, path.with_name(path.name + mark))
     for mark in DATABASE_SUFFIXES[1:]:
         database.with_name(database.name + mark).unlink(missing_ok=True)
     sync(database.parent)
-    return kept
+    return path
 
 
 def _clear(path: Path) -> None:

@@ -80,13 +80,13 @@ class Database:
         return list(self.utils.query(sql, parameters)) if _reads(sql) else self._returned(sql, parameters)
 
     def row(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Any] | None:
-        found = self.rows(sql, parameters)
-        return found[0] if found else None
+        entries = self.rows(sql, parameters)
+        return entries[0] if entries else None
 
     def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
         """The first column of the first row; None where there is no row."""
-        found = self.utils.conn.execute(sql, parameters).fetchone()
-        return found[0] if found else None
+        result = self.utils.conn.execute(sql, parameters).fetchone()
+        return result[0] if result else None
 
     def change(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
         """How many rows the statement changed."""
@@ -187,5 +187,5 @@ def _reads(sql: str) -> bool:
 
 def _names_elsewhere(real: Path) -> int:
     """A restore that was killed leaves the name beside it under which it kept the database."""
-    kept = sum(other.samefile(real) for other in real.parent.glob(f"{real.name}.replaced-*"))
-    return real.stat().st_nlink - 1 - kept
+    value = sum(other.samefile(real) for other in real.parent.glob(f"{real.name}.replaced-*"))
+    return real.stat().st_nlink - 1 - value

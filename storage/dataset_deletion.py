@@ -130,7 +130,7 @@ class DatasetDeletions:
 
     def of(self, dataset: str) -> DatasetDeletion | None:
         """The one that is under way."""
-        return next((one for one in self.open() if one.dataset == dataset), None)
+        return next((deletion for deletion in self.open() if deletion.dataset == dataset), None)
 
     def begin(
         self,
@@ -143,7 +143,7 @@ class DatasetDeletions:
         lists = (
             json.dumps(sorted(paths)),
             json.dumps(sorted(files)),
-            json.dumps([vars(one) for one in elsewhere]),
+            json.dumps([vars(copy) for copy in elsewhere]),
         )
         self._db.change(
             "UPDATE forgettings SET state = 'deleting', paths = ?, files = ?, elsewhere = ? WHERE id = ?",
@@ -202,5 +202,5 @@ class DatasetDeletions:
 
 def _dataset_deletion(row: dict[str, Any]) -> DatasetDeletion:
     lists = {name: tuple(json.loads(row[name])) for name in ("datasets", "paths", "files")}
-    elsewhere = tuple(RemoteCopy(**one) for one in json.loads(row["elsewhere"]))
+    elsewhere = tuple(RemoteCopy(**load) for load in json.loads(row["elsewhere"]))
     return DatasetDeletion(**{**row, **lists, "elsewhere": elsewhere})

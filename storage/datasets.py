@@ -249,11 +249,11 @@ class Scans:
             (sha256, scanner, now),
         )
 
-    def keep(self, sha256: str, scanner: str, found: str, *, now: float) -> None:
+    def keep(self, sha256: str, scanner: str, result: str, *, now: float) -> None:
         self._db.change(
             "INSERT INTO scans (sha256, scanner, found, at) VALUES (?, ?, ?, ?)"
             " ON CONFLICT DO UPDATE SET found = excluded.found, at = excluded.at",
-            (sha256, scanner, found, now),
+            (sha256, scanner, result, now),
         )
 
     def of(self, sha256: str, scanner: str) -> str | None:

@@ -131,13 +131,13 @@ class AnswerCache:
 
     def found(self, keys: Sequence[str]) -> Mapping[str, CachedAnswer]:
         """Those that are there, by key."""
-        found: dict[str, CachedAnswer] = {}
+        answers_by_name: dict[str, CachedAnswer] = {}
         for start in range(0, len(keys), KEYS_PER_QUERY):
             part = keys[start : start + KEYS_PER_QUERY]
             marks = ", ".join("?" * len(part))
             rows = self._db.rows(f"SELECT {REPLY_COLUMNS} FROM replies WHERE key IN ({marks})", part)  # noqa: S608
-            found.update((row["key"], CachedAnswer(**row)) for row in rows)
-        return found
+            answers_by_name.update((row["key"], CachedAnswer(**row)) for row in rows)
+        return answers_by_name
 
     def answered(self, keys: Sequence[str]) -> frozenset[str]:
         """Those of these questions that have their answer."""

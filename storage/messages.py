@@ -275,8 +275,8 @@ class Outbox:
 
     def _given_up(self, card: str) -> str | None:
         """The dedupe of the card's post that was given up: a new one takes that post's place."""
-        found = self._db.value("SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'", (card,))
-        return None if found is None else str(found)
+        result = self._db.value("SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'", (card,))
+        return None if result is None else str(result)
 
     def _was_sent(self, dedupe: str) -> bool:
         return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None

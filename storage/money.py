@@ -57,11 +57,11 @@ class Ledger:
 
     def held(self, month: str) -> list[Commitment]:
         """Newest first, without what neither reserves nor spent anything. `month` is 'YYYY-MM'."""
-        found = [
+        commitments = [
             Commitment(**row)
             for row in self._db.rows(f"{COMMITMENTS_SQL.strip()} {NEWEST_FIRST}", (month, month, month))
         ]
-        return [one for one in found if one.micros]
+        return [commitment for commitment in commitments if commitment.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
         """Micro-dollars of the month that a channel or a person reserves and has spent."""
@@ -147,13 +147,13 @@ class Estimates:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def keep(self, dataset: str, asked: str, *, channel: str, person: str, now: float) -> KeptEstimate:
+    def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> KeptEstimate:
         with self._db.immediate():
             self._db.change("DELETE FROM estimates WHERE at < ?", (now - ESTIMATE_KEPT_S,))
             (row,) = self._db.rows(
                 "INSERT INTO estimates (dataset, asked, channel, person, state, at)"
                 " VALUES (?, ?, ?, ?, 'shown', ?) RETURNING *",
-                (dataset, asked, channel, person, now),
+                (dataset, question, channel, person, now),
             )
         return KeptEstimate(**row)
 

@@ -106,7 +106,11 @@ class Promotions:
 
     def to_carry(self, now: float) -> list[Promotion]:
         """Those that stand and that their trainer is still to be told, where the time has come."""
-        return [one for one in self.all_standing() if one.carried_at is None and is_due(one.next_at, now)]
+        return [
+            promotion
+            for promotion in self.all_standing()
+            if promotion.carried_at is None and is_due(promotion.next_at, now)
+        ]
 
     def carried(self, promotion: Promotion, *, now: float) -> Promotion | None:
         """None where it stands no more, or another hand noted it."""

@@ -64,7 +64,7 @@ class Store:
     def committed(self, month: str) -> int:
         """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs, measurements and questions together."""
         held_by = (self.runs, self.measurements, self.questions)
-        return sum(one.committed(month) for one in held_by)
+        return sum(runs.committed(month) for runs in held_by)
 
     def add_model(self, model: Model) -> None:
         self.database.change(

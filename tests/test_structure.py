@@ -1,4 +1,5 @@
-"""The measures of the code's structure stay within what ARCHITECTURE.md promises. `python docs/house.py` prints them."""
+"""The measures of the code's structure stay within what ARCHITECTURE.md promises. `python "
+"docs/house.py` prints them."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ SMALL = {
     "trainers/local/train.py": "the entry point of a training process, which imports little",
     "trainers/local/ray/node.py": "the entry point on a node, which imports little before it has checked Python",
 }
-"""Files under 60 lines, each with its reason; packages' `__init__` and the scripts of the engines' own Pythons apart."""
+"""Files under 60 lines, each with its reason; packages' `__init__` and the scripts of the engines' own "
+"Pythons apart."""
 CROWDED = {"bot/services", "bot/cards"}
 PROSE = ("anew", "of ours", "whoever", "costs on", "shall")
 """Words of a translated English: plain ones exist for each (again, our, anyone who, is still billed, should)."""
@@ -55,6 +57,8 @@ def test_variables_are_named_for_what_they_hold() -> None:
 @pytest.mark.parametrize("word", PROSE)
 def test_prose_is_plain_english(word: str) -> None:
     pattern = re.compile(rf"\b{word}\b")
-    paths = [module.path for module in MODULES] + [path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md")]
+    paths = [module.path for module in MODULES] + [
+        path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md")
+    ]
     hits = [str(path) for path in paths if pattern.search((ROOT / path).read_text(encoding="utf-8"))]
     assert hits == []

@@ -47,12 +47,12 @@ def presets() -> tuple[Preset, ...]:
 def find_preset(name: str) -> Preset | None:
     """By hub id or alias, in any case of letters."""
     wanted = name.lower()
-    return next((one for one in presets() if wanted in (one.hub_id.lower(), *one.aliases)), None)
+    return next((preset for preset in presets() if wanted in (preset.hub_id.lower(), *preset.aliases)), None)
 
 
 def preset_names() -> Sequence[str]:
     """Hub ids and aliases."""
-    return [name for one in presets() for name in (one.hub_id, *one.aliases)]
+    return [name for preset in presets() for name in (preset.hub_id, *preset.aliases)]
 
 
 def _preset(hub_id: str, row: Mapping[str, Any]) -> Preset:
@@ -150,8 +150,8 @@ def _against(source: str, raw: Mapping[str, Any], folder: Path) -> str | None:
 
 
 def _base(name: str, raw: Mapping[str, Any], preset: Preset | None) -> Base | Unsized:
-    found = read_config(raw, name)
-    return found if isinstance(found, Unsized) else Base(name, found, preset)
+    architecture = read_config(raw, name)
+    return architecture if isinstance(architecture, Unsized) else Base(name, architecture, preset)
 
 
 def _in_folder(name: str, folder: Path) -> Base | Unsized:
@@ -172,7 +172,9 @@ def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:
 
 
 def _unknown(name: str) -> Unsized:
-    near = difflib.get_close_matches(name.lower(), [one.lower() for one in preset_names()], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(
+        name.lower(), [preset_name.lower() for preset_name in preset_names()], n=1, cutoff=0.6
+    )
     hint = f" Did you mean {near[0]}?" if near else ""
     return Unsized(
         f"I know no base model '{name[:80]}': there is no such folder, and it is no hub id like org/name.{hint}"

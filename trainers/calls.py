@@ -42,7 +42,7 @@ def is_transient(error: openai.OpenAIError) -> bool:
 
 def _from_status(error: openai.APIStatusError, doing: str, provider: Provider) -> TrainerError:
     status = error.status_code
-    said = _error_text(error)
+    text = _error_text(error)
     if status < 400:
         return Nonsense(
             f"{doing}: answered with a redirect (HTTP {status}). Set base_url to the final address."
@@ -51,9 +51,9 @@ def _from_status(error: openai.APIStatusError, doing: str, provider: Provider) -
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:.0f} s"
         cure = f"The trainer is busy or in trouble: it may answer again {when}."
-        return Uncertain(f"{doing}: HTTP {status}{said}. {cure}", retry_after=wait, status=status)
+        return Uncertain(f"{doing}: HTTP {status}{text}. {cure}", retry_after=wait, status=status)
     cure = _cure(error, provider)
-    message = f"{doing}: refused (HTTP {status}){said}.{cure}"
+    message = f"{doing}: refused (HTTP {status}){text}.{cure}"
     return Refused(message, code=error.code, status=status, param=error.param)
 
 

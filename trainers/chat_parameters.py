@@ -91,18 +91,18 @@ def _value(name: str, value: str) -> str:
 
 
 def refused_parameters(
-    asked: ChatParameters, refused: frozenset[str], refusal: Refused
+    parameters: ChatParameters, refused: frozenset[str], refusal: Refused
 ) -> frozenset[str] | None:
     """`refused` and the parameter that this refusal is about; None where leaving it out is no way on.
 
     Nothing is ever asked without a cap: an answer without an end has no price.
     """
-    named = next((name for name in asked.sent if _is_about(name, refusal)), None)
+    named = next((name for name in parameters.sent if _is_about(name, refusal)), None)
     if named is None or refused | {named} >= CAPS:
         return None
     is_its_value = refusal.code == "unsupported_value" and named == "reasoning_effort"
-    if is_its_value and asked.reasoning_effort not in (None, "low"):
-        return refused | {_value(named, asked.reasoning_effort)}
+    if is_its_value and parameters.reasoning_effort not in (None, "low"):
+        return refused | {_value(named, parameters.reasoning_effort)}
     return refused | {named}
 
 
@@ -110,10 +110,10 @@ def _is_about(name: str, refusal: Refused) -> bool:
     """The parameter as such, not its value: one that is too large would be so under another name too."""
     if refusal.status not in (400, 422):
         return False
-    said = str(refusal).lower()
-    if refusal.code not in _REFUSAL_CODES and not _REFUSAL_WORDS.search(said):
+    text = str(refusal).lower()
+    if refusal.code not in _REFUSAL_CODES and not _REFUSAL_WORDS.search(text):
         return False
-    return refusal.param == name if refusal.param else re.search(rf"\b{name}\b", said) is not None
+    return refusal.param == name if refusal.param else re.search(rf"\b{name}\b", text) is not None
 
 
 def _base(model: str) -> str:

@@ -50,29 +50,29 @@ def template_of(folder: Path) -> str:
         return beside.read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
-            found = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
-            if found:
-                return _default(found)
+            result = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
+            if result:
+                return _default(result)
     return ""
 
 
-def _default(found: object) -> str:
+def _default(result: object) -> str:
     """Of several by name, the one that is used where none is named."""
-    if isinstance(found, list):
-        return next((str(one["template"]) for one in found if one["name"] == "default"), "")
-    return str(found)
+    if isinstance(result, list):
+        return next((str(item["template"]) for item in result if item["name"] == "default"), "")
+    return str(result)
 
 
 @lru_cache(maxsize=32)
 def rewrites_answers(template: str) -> bool:
     """Whether a chat of several answers is trained as a row an answer: an earlier one is written otherwise once the
     chat goes on, or begins otherwise than it is asked, or has no end. As the trainer finds it with the tokenizer."""
-    asked, after = render(template, CHAT[:1], asks=True), render(template, CHAT[:2])
-    whole = render(template, CHAT)
-    if asked is None or after is None or whole is None or FIRST not in after:
+    question, after = render(template, CHAT[:1], asks=True), render(template, CHAT[:2])
+    text = render(template, CHAT)
+    if question is None or after is None or text is None or FIRST not in after:
         return False
     end = END.match(after, after.rindex(FIRST) + len(FIRST))
-    return end is None or not after.startswith(asked) or not whole.startswith(after[: end.end()])
+    return end is None or not after.startswith(question) or not text.startswith(after[: end.end()])
 
 
 @lru_cache(maxsize=32)

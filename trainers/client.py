@@ -191,8 +191,8 @@ class Trainer(AliasCalls):
         at `path` isn't of this content."""
         doing = self._doing(f"uploading {path.name!r}")
         size = payloads.file_size(path, doing)
-        found = self._find_file(sha256, size)
-        return found or self._send_file(path, sha256, doing)
+        result = self._find_file(sha256, size)
+        return result or self._send_file(path, sha256, doing)
 
     def delete_file(self, file_id: str) -> None:
         """Gone afterwards; one that is gone already is no error."""
@@ -243,27 +243,27 @@ class Trainer(AliasCalls):
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
         """Every job with a key of ours, oldest first; where metadata is not kept, those of `keys`. Looks back until
         `since` (unix seconds), in a list with the newest first."""
-        doing, found = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
+        doing, jobs_by_name = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
         read_key = key_reader(keys)
         for row in self._jobs(doing, None):
             job = payloads.job(row, doing)
             if job.created_at < since:
                 break
             if (key := read_key(row)) is not None:
-                found[key].append(job)
-        return {key: _oldest_first(jobs) for key, jobs in found.items()}
+                jobs_by_name[key].append(job)
+        return {key: _oldest_first(jobs) for key, jobs in jobs_by_name.items()}
 
     def newest_jobs(self, wanted: Collection[str], since: float, pages: int) -> dict[str, Job]:
         """The jobs of these ids, as far as they stand on the first `pages` of the list, the newest first. Looks back
         until `since` (unix seconds), and no further than for the last of them. A list may lag, and show less."""
-        doing, found = self._doing("listing the jobs"), dict[str, Job]()
+        doing, jobs_by_name = self._doing("listing the jobs"), dict[str, Job]()
         for row in islice(self._jobs(doing, None), pages * _PAGE):
             job = payloads.job(row, doing)
             if job.id in wanted:
-                found[job.id] = job
-            if len(found) == len(wanted) or job.created_at < since:
+                jobs_by_name[job.id] = job
+            if len(jobs_by_name) == len(wanted) or job.created_at < since:
                 break
-        return found
+        return jobs_by_name
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
@@ -306,16 +306,16 @@ class Trainer(AliasCalls):
         """Those from `since` on (unix seconds), newest first, and whether these are all: at most so many pages are
         read, and of a vendor whose ids change between calls only the first."""
         doing, most = self._doing(f"asking for the events of job {job_id!r}"), pages * _PAGE
-        found: list[Event] = []
+        events: list[Event] = []
         try:
             for row in islice(self._event_rows(job_id, doing), most):
                 event = payloads.event(row, doing)
                 if event.created_at < since:
-                    return tuple(found), True
-                found.append(event)
+                    return tuple(events), True
+                events.append(event)
         except (Refused, Nonsense):
-            return tuple(found), False
-        return tuple(found), len(found) < most
+            return tuple(events), False
+        return tuple(events), len(events) < most
 
     def _event_rows(self, job_id: str, doing: str) -> Iterator[Json]:
         return self._rows(
@@ -363,33 +363,33 @@ class Trainer(AliasCalls):
         is_thinking = chat_parameters.thinks(model) if thinks is None else thinks
         while True:
             refused = self._refused.get(model, frozenset())
-            asked = chat_parameters.parameters_for(model, is_thinking, max_tokens, temperature, refused)
+            parameters = chat_parameters.parameters_for(model, is_thinking, max_tokens, temperature, refused)
             try:
-                return self._chat(model, messages, asked, timeout_s or self.provider.timeout_s)
+                return self._chat(model, messages, parameters, timeout_s or self.provider.timeout_s)
             except Refused as refusal:
-                more = chat_parameters.refused_parameters(asked, refused, refusal)
+                more = chat_parameters.refused_parameters(parameters, refused, refusal)
                 if more is None:
                     raise
                 # Another thread may have learnt of a further parameter since this question was put together.
                 self._refused[model] = self._refused.get(model, frozenset()) | more
 
     def _chat(
-        self, model: str, messages: Sequence[Message], asked: ChatParameters, timeout_s: float
+        self, model: str, messages: Sequence[Message], parameters: ChatParameters, timeout_s: float
     ) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
         completions = self._client.chat.completions.with_raw_response
-        said = [{"role": message.role, "content": message.content} for message in messages]
+        entries = [{"role": message.role, "content": message.content} for message in messages]
         started = time.monotonic()
         content = self._once(
             doing,
             lambda: (
                 completions.create(
                     model=model,
-                    messages=cast("list[ChatCompletionMessageParam]", said),
-                    max_tokens=_or_omit(asked.max_tokens),
-                    max_completion_tokens=_or_omit(asked.max_completion_tokens),
-                    temperature=_or_omit(asked.temperature),
-                    reasoning_effort=_or_omit(asked.reasoning_effort),
+                    messages=cast("list[ChatCompletionMessageParam]", entries),
+                    max_tokens=_or_omit(parameters.max_tokens),
+                    max_completion_tokens=_or_omit(parameters.max_completion_tokens),
+                    temperature=_or_omit(parameters.temperature),
+                    reasoning_effort=_or_omit(parameters.reasoning_effort),
                     timeout=timeout_s,
                 ).content
             ),

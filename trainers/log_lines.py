@@ -24,7 +24,7 @@ def new_reference() -> str:
 
 class Redactor:
     def __init__(self, hidden: Collection[str]) -> None:
-        longest_first = sorted({one for one in hidden if len(one) >= 6}, key=len, reverse=True)
+        longest_first = sorted({name for name in hidden if len(name) >= 6}, key=len, reverse=True)
         self._ours = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def __call__(self, text: str) -> str:

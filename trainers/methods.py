@@ -441,9 +441,9 @@ def option_of(name: str) -> str:
     return every_spec()[name].declared.option or name
 
 
-def resolve(method: str, given: Mapping[str, Any], basis: Basis) -> Parameters:
+def resolve(method: str, body: Mapping[str, Any], basis: Basis) -> Parameters:
     """`given`: values by their names in requests, as `Spec.read` leaves them; what is not there is "auto"."""
-    values = dict(given)
+    values = dict(body)
     for name, spec in specs(method).items():
         if name not in values:
             automatic = spec.declared.auto(values, basis) if spec.declared.auto else None
@@ -462,8 +462,10 @@ def sweep_problem(sweep: Sweep) -> tuple[str, str | None] | None:
     """Why this can't be a sweep, and the name that it is about; None where it can."""
     for name, values in sweep:
         if name not in SWEEPABLE:
-            known = ", ".join(SWEEPABLE)
-            text = f"'{name}' can't be swept: all arms share the base and the rows. Those that can: {known}."
+            existing = ", ".join(SWEEPABLE)
+            text = (
+                f"'{name}' can't be swept: all arms share the base and the rows. Those that can: {existing}."
+            )
             return text, name
         for value in values:
             try:

@@ -87,10 +87,10 @@ def _hyperparameters(raw: Json) -> Mapping[str, object]:
     """Where a method is named they stand under it; some say them at the top alone."""
     method = raw.get("method")
     of_method = method.get("supervised") if isinstance(method, dict) else None
-    told = (of_method.get("hyperparameters") if isinstance(of_method, dict) else None) or raw.get(
+    message = (of_method.get("hyperparameters") if isinstance(of_method, dict) else None) or raw.get(
         "hyperparameters"
     )
-    return told if isinstance(told, dict) else {}
+    return message if isinstance(message, dict) else {}
 
 
 def metadata_of(raw: Json) -> Mapping[str, str]:
@@ -324,10 +324,10 @@ def key_reader(keys: Collection[str]) -> Callable[[Json], str | None]:
     marks = {_mark(key): key for key in keys}
 
     def read(row: Json) -> str | None:
-        said = metadata_of(row).get(METADATA_KEY)
+        text = metadata_of(row).get(METADATA_KEY)
         suffix = row.get("suffix")
         mark = suffix.rpartition("-")[2] if isinstance(suffix, str) else ""
-        return said if said is not None else marks.get(mark)
+        return text if text is not None else marks.get(mark)
 
     return read
 

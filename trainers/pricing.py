@@ -50,16 +50,18 @@ def retirement_of(name: str, providers: Sequence[ProviderRow]) -> Retirement | N
 
 def _retirement_day(seller: str | None, bare: str, providers: Sequence[ProviderRow]) -> date | None:
     rows = [row for row in providers if seller in (None, row.name)]
-    told = (row.shutdowns[bare] for row in rows if bare in row.shutdowns)
-    known = (model.ends for row in rows if (model := row.model(bare)))
-    return next(told, None) or next(known, None)
+    message = (row.shutdowns[bare] for row in rows if bare in row.shutdowns)
+    days = (model.ends for row in rows if (model := row.model(bare)))
+    return next(message, None) or next(days, None)
 
 
 def _listed_retirement(seller: str, bare: str) -> Retirement | None:
     ends = _retirements()
     names = (bare, RELEASE_SUFFIX.sub("", bare))
     sellers = [seller] if seller else list(ends)
-    return next((ends[one][name] for one in sellers for name in names if name in ends.get(one, {})), None)
+    return next(
+        (ends[seller][name] for seller in sellers for name in names if name in ends.get(seller, {})), None
+    )
 
 
 @cache
@@ -154,9 +156,9 @@ def prompted_price(
     'local/smollm2-135m'."""
     name = name.strip()
     mine = next((row for row in own if row.model.lower() == name.lower()), None)
-    known = (*(row.model for row in own), *_own_machines(providers))
-    found = mine or _from_rows(name, providers) or _listed(name, known, today)
-    return found if isinstance(found, UnknownPrice) else _with_end(found, name, providers)
+    names = (*(row.model for row in own), *_own_machines(providers))
+    price_row = mine or _from_rows(name, providers) or _listed(name, names, today)
+    return price_row if isinstance(price_row, UnknownPrice) else _with_end(price_row, name, providers)
 
 
 def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
@@ -209,20 +211,20 @@ def _own_machines(providers: Sequence[ProviderRow]) -> tuple[str, ...]:
     return tuple(f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
 
 
-def _listed(name: str, known: Sequence[str], today: date) -> PriceRow | UnknownPrice:
+def _listed(name: str, names: Sequence[str], today: date) -> PriceRow | UnknownPrice:
     from genai_prices import Usage, calc_price
     from genai_prices.data_snapshot import get_snapshot
 
     seller, ref = _seller_and_model(name, {provider.id for provider in get_snapshot().providers})
     try:
-        found = calc_price(
+        result = calc_price(
             Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today)
         )
     except LookupError:
-        return _unknown(name, known)
-    if not (found.model.id.lower() == ref.lower() or _is_named(found.model.match, ref.lower())):
-        return _unknown(name, known, like=found.model.id)
-    return _listed_row(name, found, today)
+        return _unknown(name, names)
+    if not (result.model.id.lower() == ref.lower() or _is_named(result.model.match, ref.lower())):
+        return _unknown(name, names, like=result.model.id)
+    return _listed_row(name, result, today)
 
 
 def _seller_and_model(name: str, sellers: set[str]) -> tuple[str | None, str]:
@@ -247,8 +249,8 @@ def _is_named(match: MatchLogic, name: str) -> bool:
     return False
 
 
-def _listed_row(name: str, found: PriceCalculation, today: date) -> PriceRow | UnknownPrice:
-    listed: ModelPrice = found.model_price
+def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | UnknownPrice:
+    listed: ModelPrice = result.model_price
     # Without these two it is a model for speech, pictures or vectors, and would count as free.
     if listed.input_mtok is None or listed.output_mtok is None:
         return UnknownPrice(name, (), f"{name} has no price for text in and text out: it is no chat model.")
@@ -261,16 +263,16 @@ def _listed_row(name: str, found: PriceCalculation, today: date) -> PriceRow | U
             cached_input=_base(listed.cache_read_mtok) if listed.cache_read_mtok is not None else None,
             output=_base(listed.output_mtok),
         ),
-        source=f"{LIBRARY} {metadata.version(LIBRARY)} ({found.provider.name})",
-        note=_note(found),
-        batch_discount=_batch_discount(found, today),
+        source=f"{LIBRARY} {metadata.version(LIBRARY)} ({result.provider.name})",
+        note=_note(result),
+        batch_discount=_batch_discount(result, today),
     )
 
 
-def _batch_discount(found: PriceCalculation, today: date) -> Decimal | None:
+def _batch_discount(result: PriceCalculation, today: date) -> Decimal | None:
     """The share by which input is cheaper in a batch; output is by the same."""
-    listed = found.model_price.input_mtok
-    batch = found.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
+    listed = result.model_price.input_mtok
+    batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
     if listed is None or batch is None or not 0 < _base(batch) < _base(listed):
         return None
     return 1 - _base(batch) / _base(listed)
@@ -285,14 +287,14 @@ def _base(price: Decimal | TieredPrices) -> Decimal:
     return price if isinstance(price, Decimal) else price.base
 
 
-def _note(found: PriceCalculation) -> str | None:
+def _note(result: PriceCalculation) -> str | None:
     """The list says of some models that they are going, and of none when."""
     going = (
         f"{LIBRARY} calls it deprecated and names no day: it may end soon."
-        if found.model.deprecated
+        if result.model.deprecated
         else None
     )
-    return " ".join(filter(None, (going, _tier_note(found.model_price.input_mtok)))) or None
+    return " ".join(filter(None, (going, _tier_note(result.model_price.input_mtok)))) or None
 
 
 def _tier_note(price: Decimal | TieredPrices | None) -> str | None:
@@ -302,14 +304,14 @@ def _tier_note(price: Decimal | TieredPrices | None) -> str | None:
     return f"A request of more than {limit:,} tokens costs more a token; yours are counted as shorter."
 
 
-def _unknown(name: str, known: Sequence[str], like: str | None = None) -> UnknownPrice:
-    nearest = _nearest(name, known, like)
+def _unknown(name: str, names: Sequence[str], like: str | None = None) -> UnknownPrice:
+    nearest = _nearest(name, names, like)
     hint = f" Did you mean {_either(nearest)}?" if nearest else ""
     cure = f'If the name is right, put its price into finetune.toml under [prices."{name[:80]}"].'
     return UnknownPrice(name, nearest, f"I know no price for “{name[:80]}”.{hint} {cure}")
 
 
-def _nearest(name: str, known: Sequence[str], like: str | None) -> tuple[str, ...]:
+def _nearest(name: str, texts: Sequence[str], like: str | None) -> tuple[str, ...]:
     """Names that would be found: as the one who makes the model calls it, or SELLER/MODEL."""
     from genai_prices.data_snapshot import get_snapshot
 
@@ -318,7 +320,7 @@ def _nearest(name: str, known: Sequence[str], like: str | None) -> tuple[str, ..
     if sold_by and like is None:
         return tuple(sold_by[:3])
     names = [m.id for s in sellers if s.model_match for m in s.models if s.model_match.is_match(m.id)]
-    names = [*known, *(n for n in names if not n.startswith("ft:"))]
+    names = [*texts, *(n for n in names if not n.startswith("ft:"))]
     close = difflib.get_close_matches(name.lower(), names, n=3)
     return tuple(dict.fromkeys(([like] if like else []) + close))[:3]
 

@@ -141,9 +141,9 @@ def _decimal(value: object) -> Decimal | None:
         return None
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
+def _nearest(name: str, texts: Sequence[str]) -> str:
+    names = difflib.get_close_matches(name, texts, n=1)
+    return f"; did you mean {names[0]!r}?" if names else f"; there are {', '.join(texts)}"
 
 
 def is_loopback(url: str) -> bool:
@@ -244,14 +244,14 @@ class ProviderRow:
     def at(self, base_url: str) -> ProviderRow:
         return replace(self, provider=replace(self.provider, base_url=base_url), is_child=True)
 
-    def with_shutdowns(self, told: Mapping[str, date]) -> ProviderRow:
+    def with_shutdowns(self, days_by_name: Mapping[str, date]) -> ProviderRow:
         """What the provider says wins over our rows, by a model's name before its aliases."""
-        told = {name.lower(): day for name, day in told.items()}
+        days_by_name = {name.lower(): day for name, day in days_by_name.items()}
         models = tuple(
-            replace(model, ends=next((told[n] for n in model.names if n in told), model.ends))
+            replace(model, ends=next((days_by_name[n] for n in model.names if n in days_by_name), model.ends))
             for model in self.models
         )
-        return replace(self, shutdowns=told, models=models)
+        return replace(self, shutdowns=days_by_name, models=models)
 
     def model(self, name: str) -> ModelRow | None:
         """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""
@@ -292,7 +292,7 @@ def load_providers(own: Mapping[str, object] | None = None) -> tuple[ProviderRow
 
 def _with_said_hours(row: ProviderRow, own: Mapping[str, object]) -> ProviderRow:
     mine = _tables("", _tables("", own, []).get(row.name, {}).get("models", {}), [])
-    models = (replace(one, is_hour_said="usd_per_hour" in mine.get(one.name, {})) for one in row.models)
+    models = (replace(model, is_hour_said="usd_per_hour" in mine.get(model.name, {})) for model in row.models)
     return replace(row, models=tuple(models))
 
 

@@ -130,16 +130,16 @@ def count_split(
     return tuple(totals)
 
 
-def count_tools(told: Sequence[str], encoding: Encoding) -> list[int]:
+def count_tools(lines: Sequence[str], encoding: Encoding) -> list[int]:
     """What rows' definitions of tools, given as JSON, add to what a model reads. Vendors write them in a form of their
     own, about as long; a local model's template writes them, or they are described in words."""
-    different = list(dict.fromkeys(told))
+    different = list(dict.fromkeys(lines))
     if encoding.folder is None:
         counts = count_texts(different, encoding)
     else:
         counts = list(map(_LocalCounter.load(encoding.folder).tools, different))
     by_text = dict(zip(different, counts, strict=True))
-    return [by_text[text] for text in told]
+    return [by_text[text] for text in lines]
 
 
 class RowCounter:
@@ -158,8 +158,8 @@ class RowCounter:
     def texts(self, texts: Sequence[str]) -> list[int]:
         return count_texts(texts, self._encoding)
 
-    def tools(self, told: Sequence[str]) -> list[int]:
-        return count_tools(told, self._encoding)
+    def tools(self, lines: Sequence[str]) -> list[int]:
+        return count_tools(lines, self._encoding)
 
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
         """From the rows' texts."""
@@ -250,7 +250,7 @@ class _LocalCounter:
             encoded = self.tokenizer.encode_batch_fast(
                 list(texts[start : start + 1000]), add_special_tokens=False
             )
-            counts += [len(one.ids) for one in encoded]
+            counts += [len(encoding.ids) for encoding in encoded]
         return counts
 
     def wrapped(self, messages: Sequence[Message]) -> list[int]:
@@ -261,18 +261,18 @@ class _LocalCounter:
     def added(self, roles: tuple[Role, ...]) -> tuple[int, int]:
         """Beyond `wrapped`, in a chat of these roles: by the whole template, and by it up to the answer."""
         chat = [Message(role, "text") for role in roles]
-        said = [{"role": one.role, "content": one.content} for one in chat]
-        whole, asked = render(self.template, said), render(self.template, said[:-1], asks=True)
-        if not self.template or whole is None or asked is None:
+        entries = [{"role": message.role, "content": message.content} for message in chat]
+        text, question = render(self.template, entries), render(self.template, entries[:-1], asks=True)
+        if not self.template or text is None or question is None:
             return 0, 0
         counts = self.wrapped(chat)
-        return self._rendered(whole) - sum(counts), self._rendered(asked) - sum(counts[:-1]) - self.reply
+        return self._rendered(text) - sum(counts), self._rendered(question) - sum(counts[:-1]) - self.reply
 
-    def tools(self, told: str) -> int:
+    def tools(self, text: str) -> int:
         """Where the template can't be written here, as the JSON that they are."""
-        if not told:
+        if not text:
             return 0
-        row = json.loads(told)
+        row = json.loads(text)
         older = [{"type": "function", "function": each} for each in row.get("functions", ())]
         tools = row.get("tools") or older
         system, question = {"role": "system", "content": "text"}, {"role": "user", "content": "text"}
@@ -280,10 +280,10 @@ class _LocalCounter:
         if self.template and words:
             return self.texts([f"\n\n{words}"])[0]
         bare = render(self.template, [system, question])
-        whole = render(self.template, [system, question], tools=tools)
-        if not self.template or bare is None or whole is None:
-            return self.texts([told])[0]
-        return self._rendered(whole) - self._rendered(bare)
+        full_text = render(self.template, [system, question], tools=tools)
+        if not self.template or bare is None or full_text is None:
+            return self.texts([text])[0]
+        return self._rendered(full_text) - self._rendered(bare)
 
     def _rendered(self, text: str) -> int:
         return self.texts([text.replace(EOS, "")])[0] + text.count(EOS)
@@ -301,8 +301,8 @@ def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> C
     total: list[int] = []
     added = cache(counter.added)
     for row in rows:
-        in_all, asked = added(tuple([message.role for message in row]))
+        in_all, value = added(tuple([message.role for message in row]))
         before = sum([next(wrapped) for _ in row[:-1]])
-        prompt.append(before + reply + asked)
+        prompt.append(before + reply + value)
         total.append(before + next(wrapped) + in_all)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))

@@ -350,8 +350,8 @@ def _speeds(speeds: reasons.Speeds) -> str:
 def _row_count(count: reasons.RowCount) -> str:
     rows = f"{count.rows:,} rows"
     if count.questions != count.rows:
-        asked = "1 question" if count.questions == 1 else f"{count.questions:,} different questions"
-        rows = f"{asked} in {count.rows:,} rows"
+        question = "1 question" if count.questions == 1 else f"{count.questions:,} different questions"
+        rows = f"{question} in {count.rows:,} rows"
     match count.are:
         case "enough":
             return f"{rows} are enough to fine-tune with."

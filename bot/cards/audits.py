@@ -67,7 +67,7 @@ def card(history: History) -> Message:
     checked = "Newest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
     return Message(
         title,
-        (Headline(title), Lines([_line(one) for one in reversed(history.entries)]), Note(checked)),
+        (Headline(title), Lines([_line(entry) for entry in reversed(history.entries)]), Note(checked)),
     )
 
 

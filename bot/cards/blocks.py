@@ -187,8 +187,8 @@ def cut_mrkdwn(text: str, limit: int) -> str:
     """Cut so that no half of a mention, an entity or a code span is left at the end. Slack takes no empty text."""
     if len(text) <= limit:
         return text if text.strip() else NOTHING
-    kept = _HALF.sub("", text[: limit - 2])
-    return kept + ("`" if kept.count("`") % 2 else "") + "…"
+    stored = _HALF.sub("", text[: limit - 2])
+    return stored + ("`" if stored.count("`") % 2 else "") + "…"
 
 
 def _escape_entities(text: str) -> str:

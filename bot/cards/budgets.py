@@ -43,10 +43,10 @@ def warning(month: Month, budget: Budget, percent: int) -> Message:
     name = f"budget of {month.name}{budget.owner}"
     if percent >= 100:
         cure = f"What costs money is refused until next month, or until {budget.setting} in finetune.toml is raised."
-        said = f"*The {name} is used up*: {_of(budget)}. {cure}"
+        sentence = f"*The {name} is used up*: {_of(budget)}. {cure}"
     else:
-        said = f"*{percent}% of the {name} is used*: {_of(budget)}."
-    text = f"{said} `/finetune budget` shows by what."
+        sentence = f"*{percent}% of the {name} is used*: {_of(budget)}."
+    text = f"{sentence} `/finetune budget` shows by what."
     return Message(text, (Text(text),))
 
 
@@ -59,8 +59,8 @@ def _facts(month: Month) -> list[tuple[str, str]]:
     budget = month.budget
     return [
         ("Limit", money(budget.limit_micros)),
-        ("Spent", money(sum(one.spent_micros for one in month.held))),
-        ("Reserved", money(sum(one.reserved_micros for one in month.held))),
+        ("Spent", money(sum(commitment.spent_micros for commitment in month.held))),
+        ("Reserved", money(sum(commitment.reserved_micros for commitment in month.held))),
         ("Left", money(max(budget.left_micros, 0))),
     ]
 
@@ -68,8 +68,8 @@ def _facts(month: Month) -> list[tuple[str, str]]:
 def _own(month: Month) -> list[CardBlock]:
     """The tightest of all limits holds."""
     lines = [
-        f"• This month{one.owner}: {money(max(one.left_micros, 0))} of {money(one.limit_micros)} left"
-        for one in month.own
+        f"• This month{budget.owner}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
+        for budget in month.own
     ]
     return [Text("*Limits of your own; the tightest holds*"), Lines(lines)] if lines else []
 
@@ -81,33 +81,33 @@ def _details(month: Month) -> list[CardBlock]:
     newest = [*map(_line, month.held[:SHOWN]), *([f"… and {more:,} more"] if more > 0 else [])]
     return [
         *(Text("*Newest first*"), Lines(newest)),
-        *(Text("*By person*"), Lines(_totals(month.held, lambda one: f"<@{one.person}>"))),
-        *(Text("*By channel*"), Lines(_totals(month.held, lambda one: f"<#{one.channel}>"))),
+        *(Text("*By person*"), Lines(_totals(month.held, lambda commitment: f"<@{commitment.person}>"))),
+        *(Text("*By channel*"), Lines(_totals(month.held, lambda commitment: f"<#{commitment.channel}>"))),
     ]
 
 
-def _line(one: Commitment) -> str:
-    match one.kind:
+def _line(commitment: Commitment) -> str:
+    match commitment.kind:
         case "run":
-            name = f"Run {one.number}"
+            name = f"Run {commitment.number}"
         case "measurement":
-            name = f"Measurement m{one.number}"
+            name = f"Measurement m{commitment.number}"
         case "questions":
-            name = pluralize(one.number, "question to a model", "questions to models")
+            name = pluralize(commitment.number, "question to a model", "questions to models")
     amount = (
-        f"{money(one.reserved_micros)} reserved"
-        if one.reserved_micros
-        else f"{money(one.spent_micros)} spent"
+        f"{money(commitment.reserved_micros)} reserved"
+        if commitment.reserved_micros
+        else f"{money(commitment.spent_micros)} spent"
     )
-    what = f" on {escape(shorten(one.dataset))}" if one.dataset else ""
-    return f"• *{name}*{what}: {amount}, for <@{one.person}> in <#{one.channel}>"
+    what = f" on {escape(shorten(commitment.dataset))}" if commitment.dataset else ""
+    return f"• *{name}*{what}: {amount}, for <@{commitment.person}> in <#{commitment.channel}>"
 
 
 def _totals(held: Sequence[Commitment], whose: Callable[[Commitment], str]) -> list[str]:
     """The greatest first."""
     sums: dict[str, int] = {}
-    for one in held:
-        sums[whose(one)] = sums.get(whose(one), 0) + one.micros
+    for commitment in held:
+        sums[whose(commitment)] = sums.get(whose(commitment), 0) + commitment.micros
     ranked = sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
     more = len(ranked) - SHOWN_TOTALS
     lines = [f"• {name}: {money(micros)}" for name, micros in ranked[:SHOWN_TOTALS]]

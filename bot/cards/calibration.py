@@ -26,8 +26,8 @@ QUANTITIES: Mapping[Quantity, str] = {
 
 def estimate_comparison(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> Message:
     """What the run came to beside what was estimated, for the thread. `actuals` are this run's."""
-    lines = [f"• {QUANTITIES[one.quantity]}: {_pair(one)}" for one in actuals]
-    if not any(one.quantity == "quality" for one in actuals):
+    lines = [f"• {QUANTITIES[actual.quantity]}: {_pair(actual)}" for actual in actuals]
+    if not any(actual.quantity == "quality" for actual in actuals):
         lines.append(
             f"• Quality: {_quality(result)}; none was estimated, as no model tuned alike was measured"
         )
@@ -56,17 +56,20 @@ def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
     return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
 
 
-def _pair(one: Actual) -> str:
-    actual, estimated = _amount(one.quantity, one.actual), _amount(one.quantity, one.estimated)
+def _pair(this_actual: Actual) -> str:
+    actual, estimated = (
+        _amount(this_actual.quantity, this_actual.actual),
+        _amount(this_actual.quantity, this_actual.estimated),
+    )
     if actual == estimated:
         return f"{actual}, as estimated"
-    return f"{actual}, estimated {estimated}{_off(one)}"
+    return f"{actual}, estimated {estimated}{_off(this_actual)}"
 
 
-def _off(one: Actual) -> str:
-    if one.quantity == "quality":
-        return f" ({100 * abs(one.actual - one.estimated):.1f} points off)"
-    return f" ({of_estimate(one.ratio)})" if one.ratio else ""
+def _off(actual: Actual) -> str:
+    if actual.quantity == "quality":
+        return f" ({100 * abs(actual.actual - actual.estimated):.1f} points off)"
+    return f" ({of_estimate(actual.ratio)})" if actual.ratio else ""
 
 
 def _amount(quantity: Quantity, amount: Decimal) -> str:
@@ -93,17 +96,17 @@ def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
     foreseen = plan.predicted
     if foreseen is None:
         return []
-    said = []
+    lines = []
     if foreseen.p_payback is not None and foreseen.target_months is not None:
         within = months(Decimal(foreseen.target_months))
         rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-        said.append(f"Expected: back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}.")
+        lines.append(f"Expected: back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}.")
     if foreseen.measured:
         scores = "; ".join(
             f"{escape(shorten(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
         )
-        said.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
-    return [Note(" ".join(said))] if said else []
+        lines.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
+    return [Note(" ".join(lines))] if lines else []
 
 
 def _running_line(error: RunningError) -> list[str]:

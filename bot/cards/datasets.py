@@ -87,8 +87,8 @@ def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
 
 def refused_card(dataset: Dataset, why: str) -> Message:
     headline = f"{dataset.title} can't be used"
-    said = (Text(escape(why)), Note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
-    return Message(f"{escape(headline)}: {escape(why)}", (Headline(headline), *said))
+    reply = (Text(escape(why)), Note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
+    return Message(f"{escape(headline)}: {escape(why)}", (Headline(headline), *reply))
 
 
 def refusal_sentence(report: Report) -> str:
@@ -105,14 +105,14 @@ def listing(datasets: Sequence[Listed]) -> Message:
         )
         return Message(text, (Text(text),))
     title = pluralize(len(datasets), "dataset")
-    return Message(title, (Headline(title), Lines([_line(one) for one in datasets])))
+    return Message(title, (Headline(title), Lines([_line(dataset) for dataset in datasets])))
 
 
-def no_such_dataset(name: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+def no_such_dataset(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
-    there = ", ".join(code(one) for one in list(dict.fromkeys(known))[:10])
+    there = ", ".join(code(fromkey) for fromkey in list(dict.fromkeys(names))[:10])
     return f"There is no dataset {code(name)}." + (
         f" There are {there}." if there else " `/finetune upload` makes the first one."
     )
@@ -122,13 +122,13 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
     """`file_id`: the file is known already, from a message of `channel`; else the form asks for it. The dataset
     belongs to the channel of that message; the form asks for one where there is none, or nobody but the bot in it."""
     is_asked = not file_id or channel.startswith("D")
-    asked = (
+    entries = (
         [] if file_id else [forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
     )
     shown = [Text(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
     blocks: list[CardBlock | Block] = [
         *shown,
-        *asked,
+        *entries,
         forms.text_input(
             "name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."
         ),
@@ -230,23 +230,23 @@ def _findings(report: Report) -> list[CardBlock]:
 
 def _finding(group: Group) -> str:
     first = group.parts[0]
-    said = f"{line_ranges(first.lines[:1]).capitalize()} {first.said}." if first.lines else first.said
+    text = f"{line_ranges(first.lines[:1]).capitalize()} {first.said}." if first.lines else first.said
     others = (
         f" And {pluralize(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
     )
-    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(said, 250))}{others} {escape(cut(group.cure, 250))}"
+    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(text, 250))}{others} {escape(cut(group.cure, 250))}"
 
 
 def _found(report: Report) -> str:
-    said = counts_text(report.findings)
-    return f"Found: {said}." if said else "Nothing wrong was found."
+    text = counts_text(report.findings)
+    return f"Found: {text}." if text else "Nothing wrong was found."
 
 
-def _line(one: Listed) -> str:
-    dataset, report = one.dataset, one.report
+def _line(listed: Listed) -> str:
+    dataset, report = listed.dataset, listed.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
-        return f"{name}: {pluralize(report.rows, 'row')}{_of_labels(report)}, ready{_measured(one.best)}"
+        return f"{name}: {pluralize(report.rows, 'row')}{_of_labels(report)}, ready{_measured(listed.best)}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"
@@ -284,23 +284,23 @@ def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
 
 def _in_short(diff: Diff) -> str:
     parts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "labelled otherwise"))
-    said = [f"{count:,} {word}" for count, word in parts if count]
-    return ", ".join(said) if said else "the same rows as before"
+    lines = [f"{count:,} {word}" for count, word in parts if count]
+    return ", ".join(lines) if lines else "the same rows as before"
 
 
 def _held_out(diff: Diff, n_holdout: int) -> str:
-    kept = f"{pluralize(n_holdout - diff.held_out_added, 'row')} as before"
-    return f"{kept}, {diff.held_out_added:,} new" if diff.held_out_added else kept
+    stored = f"{pluralize(n_holdout - diff.held_out_added, 'row')} as before"
+    return f"{stored}, {diff.held_out_added:,} new" if diff.held_out_added else stored
 
 
 def _labels(diff: Diff) -> list[CardBlock]:
     """Those whose count changed, the largest change first. None that one row alone has or had: that may be a
     customer's sentence in the wrong column."""
-    moved = [one for one in diff.by_label if one[1] != one[2] and max(one[1:]) > 1]
+    moved = [pair for pair in diff.by_label if pair[1] != pair[2] and max(pair[1:]) > 1]
     if not moved:
         return []
-    ordered = sorted(moved, key=lambda one: -abs(one[2] - one[1]))
-    lines = [_label(*one) for one in ordered[:SHOWN_LABELS]]
+    ordered = sorted(moved, key=lambda pair: -abs(pair[2] - pair[1]))
+    lines = [_label(*pair) for pair in ordered[:SHOWN_LABELS]]
     hidden = len(ordered) - SHOWN_LABELS
     more = [f"… and {pluralize(hidden, 'more label')}"] if hidden > 0 else []
     return [Text("*Rows per label, before and now*"), Lines([*lines, *more])]
@@ -312,25 +312,25 @@ def _label(label: str, before: int, now: int) -> str:
 
 def _why_it_compares(diff: Diff) -> str:
     if diff.held_out_dropped:
-        said = [
+        lines = [
             f"{pluralize(diff.held_out_dropped, 'held-out row')} with personal data or a secret, which the new file no "
             "longer has, dropped out of the test; new questions take their place. So results of both versions can't "
             "be compared: measure again."
         ]
     else:
-        said = [
+        lines = [
             "What was held out stays held out, so results of both versions can be compared; new questions join it by "
             "the same rule."
         ]
     if diff.held_out_missing:
         gone = pluralize(diff.held_out_missing, "held-out row")
-        said.append(
+        lines.append(
             f"{gone} that the new file no longer has stay{'s' if diff.held_out_missing == 1 else ''} too."
         )
     if diff.held_out_relabelled:
         changed = pluralize(diff.held_out_relabelled, "held-out row")
-        said.append(f"{changed} got a new answer, so earlier results on them do not compare.")
-    return " ".join(said)
+        lines.append(f"{changed} got a new answer, so earlier results on them do not compare.")
+    return " ".join(lines)
 
 
 # A dataset on its way out: the form that asks once more, what stands in the way, and what is gone and
@@ -353,8 +353,8 @@ class DeletionScope:
 
     @property
     def title(self) -> str:
-        one = f"version {self.versions[0]}"
-        some = one if len(self.versions) == 1 else f"versions {', '.join(map(str, self.versions))}"
+        name = f"version {self.versions[0]}"
+        some = name if len(self.versions) == 1 else f"versions {', '.join(map(str, self.versions))}"
         return self.dataset if self.is_whole else f"{self.dataset}, {some}"
 
     @property
@@ -366,7 +366,7 @@ class DeletionScope:
 
 
 def deletion_form(doomed: DeletionScope, private: str) -> Block:
-    said = (
+    text = (
         f"This deletes {code(doomed.title)} for good: {doomed.with_it}, with all files, answers and tuned models, "
         "here and at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
     )
@@ -377,34 +377,34 @@ def deletion_form(doomed: DeletionScope, private: str) -> Block:
         "label": plain("Type the dataset's name to delete it", 75),
         "element": {"type": "plain_text_input", "action_id": "value", "max_length": 40},
     }
-    blocks: list[CardBlock | Block] = [Text(said + (used if doomed.in_use else "")), name]
+    blocks: list[CardBlock | Block] = [Text(text + (used if doomed.in_use else "")), name]
     return modal("Delete data", DELETION_FORM, blocks, submit="Delete for good", private=private)
 
 
 def row_deletion_question(doomed: DeletionScope, newest: int, rows: int, held: int) -> str:
     """For the terminal. A next version is made of the `newest`, without the rows."""
-    said = (
+    text = (
         f"Take {pluralize(rows, 'row')} out of {doomed.dataset} for good (those that ask the same are "
         "counted)? Version "
         f"{newest} without them becomes the next version. All from before goes: {doomed.with_it}, with files, answers "
         "and tuned models."
     )
     if doomed.in_use:
-        said += (
+        text += (
             f" {doomed.in_use} is in use and goes too: programs that ask for it get an error from then on."
         )
     if held:
-        said += f" {_held_text(held)}"
-    return said
+        text += f" {_held_text(held)}"
+    return text
 
 
 def rows_deleted(before: int, rows: int, held: int) -> Message:
-    said = (
+    text = (
         f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the "
         "terminal: this "
         "version has the others, in lines of its own."
     )
-    return text_message(f"{said} {_held_text(held)}" if held else f"{said} The test is the same.")
+    return text_message(f"{text} {_held_text(held)}" if held else f"{text} The test is the same.")
 
 
 def _held_text(held: int) -> str:
@@ -421,7 +421,7 @@ def deletion_metadata(command: Delete, channel: str) -> str:
 
 def deleted_card(doomed: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
     backups = f" Older nightly backups hold it for up to {pluralize(nights, 'night')} more." if nights else ""
-    rest = "".join(f"\n• {escape(one)}" for one in left)
+    rest = "".join(f"\n• {escape(item)}" for item in left)
     there = f"\nWhat is left:{rest}" if left else ""
     return text_message(
         f"{code(doomed.title)} was deleted, as {by} asked: {doomed.with_it}. What was posted in Slack stays "
@@ -465,17 +465,17 @@ def document_received(document: Document) -> Message:
 def document_ready(document: Document) -> Message:
     title = f"{shorten(document.filename)} is ready: {pluralize(document.passages or 0, 'passage')}"
     next_step = f"{code(f'/finetune baseline {shorten(document.dataset)}')} measures retrieval with it."
-    said = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
-    return Message(escape(title), (Headline(title), Text(said), Text(f"*Next*: {next_step}")))
+    text = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
+    return Message(escape(title), (Headline(title), Text(text), Text(f"*Next*: {next_step}")))
 
 
 def document_refused(document: Document, why: str) -> Message:
     title = f"{shorten(document.filename)} can't be used"
-    said = (
+    reply = (
         Text(escape(cut(why, 2_000))),
         Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>"),
     )
-    return Message(f"{escape(title)}: {escape(cut(why, 900))}", (Headline(title), *said))
+    return Message(f"{escape(title)}: {escape(cut(why, 900))}", (Headline(title), *reply))
 
 
 def document_listing(dataset: str, documents: Sequence[Document]) -> Message:

@@ -182,33 +182,41 @@ def _details(estimated: Estimated) -> list[CardBlock]:
             Lines([*map(escape, swings)]),
         ]
     if estimated.assumptions:
-        each = [f"• {one.name}: {one.value}. {one.why}" for one in estimated.assumptions]
+        each = [
+            f"• {assumption.name}: {assumption.value}. {assumption.why}"
+            for assumption in estimated.assumptions
+        ]
         blocks += [Text("What this rests on"), Lines([*map(sentence, each)])]
     return blocks
 
 
 def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
     """What carries the verdict comes first."""
-    made = estimated.estimate
-    if made is None:
+    estimate = estimated.estimate
+    if estimate is None:
         return [_escaped_facts(_once(estimated))]
-    today = [("Each month today", monthly(made.monthly_before)), *_other(estimated)]
+    today = [("Each month today", monthly(estimate.monthly_before)), *_other(estimated)]
     if _hides_savings(estimated):
         return [_escaped_facts([*today, *_once(estimated)])]
-    tuned = ("Each month tuned", f"{monthly(made.monthly_after)}{_if_enough(made)}")
+    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{_if_enough(estimate)}")
     bills = Table(
-        _bills(estimated, made),
+        _bills(estimated, estimate),
         f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}",
         otherwise=(_escaped_facts([*today, tuned]),),
     )
-    saved = [_saving(made, estimated.outlook), *_succession(made), *_machines(made), *_wrong_answers(made)]
+    saved = [
+        _saving(estimate, estimated.outlook),
+        *_succession(estimate),
+        *_machines(estimate),
+        *_wrong_answers(estimate),
+    ]
     return [_escaped_facts(saved), bills, _escaped_facts([*_chances(estimated), *_once(estimated)])]
 
 
 def _hides_savings(estimated: Estimated) -> bool:
     """A saving by a model that may not, or need not, be used is none."""
-    made = estimated.estimate
-    return estimated.verdict.withholds_saving or (made is not None and made.months_left == 0)
+    estimate = estimated.estimate
+    return estimated.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
 
 
 def monthly(bill: MonthlyCost) -> str:
@@ -221,20 +229,20 @@ def monthly(bill: MonthlyCost) -> str:
         (bill.requests, "requests"),
         (bill.upkeep, "upkeep"),
     )
-    said = [f"{usd(amount)} {name}" for amount, name in parts if amount]
-    return f"{usd(bill.total)} ({', '.join(said)})" if len(said) > 1 else said[0]
+    lines = [f"{usd(amount)} {name}" for amount, name in parts if amount]
+    return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
 
 
 def _headline(estimated: Estimated) -> str:
-    verdict, made = estimated.verdict, estimated.estimate
+    verdict, estimate = estimated.verdict, estimated.estimate
     rule = verdict.rule
     if verdict.kind == "no_go":
         return verdict_in_short("no_go", rule)
-    saves = f"it would save {monthly_saving_text(made)}" if made else "what it saves is not known yet"
+    saves = f"it would save {monthly_saving_text(estimate)}" if estimate else "what it saves is not known yet"
     if verdict.kind == "go":
-        return f"Go: {saves}{_in_time(made, estimated.outlook) if made else ''}"
+        return f"Go: {saves}{_in_time(estimate, estimated.outlook) if estimate else ''}"
     if estimated.evidence.ladder is None and estimated.evidence.trained is None:
-        return f"Worth measuring: {saves}" if made else f"Worth measuring; {saves}"
+        return f"Worth measuring: {saves}" if estimate else f"Worth measuring; {saves}"
     return verdict_in_short("unknown", rule)
 
 
@@ -249,10 +257,10 @@ def verdict_in_short(kind: Kind, rule: str) -> str:
             return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
 
 
-def _in_time(made: Estimate, outlook: Outlook | None) -> str:
+def _in_time(estimate: Estimate, outlook: Outlook | None) -> str:
     if outlook is None:
         return ""
-    back = f" back within {_target(outlook)}" if made.one_off_usd else ""
+    back = f" back within {_target(outlook)}" if estimate.one_off_usd else ""
     timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return f",{back} in {share_of_draws(outlook.p_payback)}{timed}"
 
@@ -262,9 +270,9 @@ def _target(outlook: Outlook) -> str:
 
 
 def _subject(estimated: Estimated, target: str) -> str:
-    said = f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}"
-    made = estimated.estimate
-    return f"{said}, {tokens(made.monthly_input_tokens)} input tokens a month" if made else said
+    text = f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}"
+    estimate = estimated.estimate
+    return f"{text}, {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else text
 
 
 def _dollars(amount: Decimal) -> Figure:
@@ -276,11 +284,11 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     pairs = [("Training, once", _training(estimated)), ("Training takes", _takes(estimated))]
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
-    made = estimated.estimate
-    if made is None or _hides_savings(estimated):
+    estimate = estimated.estimate
+    if estimate is None or _hides_savings(estimated):
         return pairs
-    pairs.append(("Pays back", payback_text(made.payback_months) + _paid_between(estimated.outlook)))
-    enough = enough_volume(made, estimated.outlook)
+    pairs.append(("Pays back", payback_text(estimate.payback_months) + _paid_between(estimated.outlook)))
+    enough = enough_volume(estimate, estimated.outlook)
     if enough != 0:
         pairs.append(("Pays from", _pays_from(enough, estimated.outlook)))
     return pairs
@@ -313,13 +321,13 @@ def _paid_between(outlook: Outlook | None) -> str:
     return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
 
 
-def _bills(estimated: Estimated, made: Estimate) -> list[tuple[str, ...]]:
+def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
     """A month's, beside each other."""
     alternative = estimated.alternative if _other(estimated) else None
     bills = [
-        ("Today", made.monthly_before),
-        *([(shorten(alternative.name), made.monthly_alternative)] if alternative else []),
-        ("Tuned", made.monthly_after),
+        ("Today", estimate.monthly_before),
+        *([(shorten(alternative.name), estimate.monthly_alternative)] if alternative else []),
+        ("Tuned", estimate.monthly_after),
     ]
     rows = [
         ("A month", *(name for name, _ in bills)),
@@ -340,37 +348,42 @@ def _training(estimated: Estimated) -> str:
     cost = _range(training.usd) if training.usd.high else "no charge"
     in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
     count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
-    said = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
-    made = estimated.estimate
-    work = made.people_usd + made.labels_usd if made else ZERO
-    return f"{said}; people and labels {usd(work)}" if work else said
+    text = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
+    estimate = estimated.estimate
+    work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
+    return f"{text}; people and labels {usd(work)}" if work else text
 
 
-def _saving(made: Estimate, outlook: Outlook | None) -> tuple[str, str]:
+def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     """A loss is said as a cost: "minus $48.00" saved is hard to read."""
-    a_month = made.saving_month_range
+    a_month = estimate.saving_month_range
     if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
-        a_month = Range(outlook.saving_month.p5, made.saving_month, outlook.saving_month.p95)
-    if made.saving_month >= 0:
+        a_month = Range(outlook.saving_month.p5, estimate.saving_month, outlook.saving_month.p95)
+    if estimate.saving_month >= 0:
         return "Saves a month", _range(a_month) if a_month.high else "nothing"
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
 
 
-def _if_enough(made: Estimate) -> str:
-    return ", if one machine is enough" if made.on_own_machine and made.machines is None else ""
+def _if_enough(estimate: Estimate) -> str:
+    return ", if one machine is enough" if estimate.on_own_machine and estimate.machines is None else ""
 
 
-def _machines(made: Estimate) -> list[tuple[str, str]]:
-    if not made.on_own_machine:
+def _machines(estimate: Estimate) -> list[tuple[str, str]]:
+    if not estimate.on_own_machine:
         return []
-    if made.machines is None:
+    if estimate.machines is None:
         return [("Machines", "how many it takes is not known: the speed of yours is not measured")]
-    return [("Machines", "1 like yours is enough" if made.machines == 1 else f"{made.machines:,} like yours")]
+    return [
+        (
+            "Machines",
+            "1 like yours is enough" if estimate.machines == 1 else f"{estimate.machines:,} like yours",
+        )
+    ]
 
 
-def _succession(made: Estimate) -> list[tuple[str, str]]:
+def _succession(estimate: Estimate) -> list[tuple[str, str]]:
     """From the day on which what the saving is held against is gone."""
-    succession = made.succession
+    succession = estimate.succession
     if succession is None:
         return []
     name, saving = f"From {succession.ends} on", succession.saving_month
@@ -401,15 +414,15 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
 
 def _other(estimated: Estimated) -> list[tuple[str, str]]:
     """Where the saving is held against something else than today's model."""
-    made, other = estimated.estimate, estimated.alternative
-    if made is None or other is None or made.monthly_alternative == made.monthly_before:
+    estimate, other = estimated.estimate, estimated.alternative
+    if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
         return []
-    return [(f"Each month, {shorten(other.name, 60)}", monthly(made.monthly_alternative))]
+    return [(f"Each month, {shorten(other.name, 60)}", monthly(estimate.monthly_alternative))]
 
 
-def _wrong_answers(made: Estimate) -> list[tuple[str, str]]:
+def _wrong_answers(estimate: Estimate) -> list[tuple[str, str]]:
     """What better answers are worth: with it the saving is the difference of the bills."""
-    worth = made.errors_avoided_usd
+    worth = estimate.errors_avoided_usd
     if not worth:
         return []
     return [
@@ -436,10 +449,10 @@ def _held_against(estimated: Estimated) -> list[CardBlock]:
 
 
 def _sources(prices: Sequence[PriceRow]) -> str:
-    said = dict.fromkeys(
+    values = dict.fromkeys(
         f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in prices
     )
-    return f"Prices: {'; '.join(said)}."
+    return f"Prices: {'; '.join(values)}."
 
 
 def _range(amounts: Range) -> str:
@@ -455,8 +468,12 @@ def _pays_from(enough: int | None, outlook: Outlook | None) -> str:
 
 
 def _rests_on(assumed: Sequence[Assumption]) -> str:
-    shown = [f"{one.name}: {escape(one.value)}" for one in assumed if one.name in WITH_VALUE]
-    named = ", ".join(one.name for one in assumed if one.name not in WITH_VALUE)
+    shown = [
+        f"{assumption.name}: {escape(assumption.value)}"
+        for assumption in assumed
+        if assumption.name in WITH_VALUE
+    ]
+    named = ", ".join(assumption.name for assumption in assumed if assumption.name not in WITH_VALUE)
     more = f"Taken for granted as well: {named}. `finetune estimate` in a terminal says why, for each."
     return "\n".join(["*What this rests on*", *(f"• {line}" for line in shown), *([more] if named else [])])
 

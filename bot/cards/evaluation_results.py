@@ -90,7 +90,9 @@ def details(ladder: Ladder) -> Message | None:
         return None
     table = [Table([_heading(ladder), *(_row(rung) for rung in rest)])] if rest else []
     title = f"Against the best, {arm_name(best.arm)}"
-    pairs = (Text(f"*{escape(title)}*"), Lines([_pair(one) for one in ladder.pairs])) if ladder.pairs else ()
+    pairs = (
+        (Text(f"*{escape(title)}*"), Lines([_pair(pair) for pair in ladder.pairs])) if ladder.pairs else ()
+    )
     return Message(escape(title), (*table, *pairs, Note(_pairs_method(ladder))))
 
 
@@ -99,9 +101,9 @@ def headline(ladder: Ladder) -> str:
     bar, best = bar_share(ladder.bar), ladder.best
     if best is None:
         return "Nothing was measured"
-    found = _rung_of(ladder, ladder.cheapest)
-    if found:
-        return f"The cheapest that meets {bar}: {_briefly(found)}, {price_in_sentence(found.usd_per_1000)}"
+    rung = _rung_of(ladder, ladder.cheapest)
+    if rung:
+        return f"The cheapest that meets {bar}: {_briefly(rung)}, {price_in_sentence(rung.usd_per_1000)}"
     undecided = _nearest_to_tell(ladder)
     if undecided:
         return f"This holdout can't tell whether anything meets {bar}: {_more_rows(undecided)}"
@@ -157,8 +159,8 @@ def _row(rung: Rung, *, whole: bool = False) -> Row:
 def _shown(ladder: Ladder) -> list[Rung]:
     """In climbing order; where there are too many, the cheapest that meets the bar and the best of the others."""
     ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
-    kept = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
-    return [rung for rung in ladder.rungs if rung.arm in kept]
+    candidates = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
+    return [rung for rung in ladder.rungs if rung.arm in candidates]
 
 
 def _unshown(ladder: Ladder) -> list[Rung]:
@@ -172,7 +174,7 @@ def _hidden(ladder: Ladder) -> list[CardBlock]:
 
 
 def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
-    said = [
+    lines = [
         *_cheaper_undecided(ladder),
         *_not_told_apart(ladder),
         *_gap(ladder),
@@ -181,22 +183,22 @@ def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
         *_never_answered(ladder),
         *(escape(note) for note in notes),
     ]
-    return _list(said)
+    return _list(lines)
 
 
 def _list(sentences: Iterable[str]) -> list[CardBlock]:
-    lines = [f"• {cut_mrkdwn(one, 900)}" for one in sentences]
+    lines = [f"• {cut_mrkdwn(sentence, 900)}" for sentence in sentences]
     return [Lines(lines)] if lines else []
 
 
 def _cheaper_undecided(ladder: Ladder) -> list[str]:
     """A cheaper rung that may meet the bar as well: the verdict hangs on it."""
-    found, maybe = _rung_of(ladder, ladder.cheapest), _nearest_to_tell(ladder)
-    if found is None or maybe is None:
+    rung, maybe = _rung_of(ladder, ladder.cheapest), _nearest_to_tell(ladder)
+    if rung is None or maybe is None:
         return []
-    said = _briefly(maybe)
+    text = _briefly(maybe)
     return [
-        f"{escape(said[:1].upper() + said[1:])}, costs less and may meet it as well: {escape(_to_tell(maybe))}."
+        f"{escape(text[:1].upper() + text[1:])}, costs less and may meet it as well: {escape(_to_tell(maybe))}."
     ]
 
 
@@ -208,10 +210,10 @@ def _to_tell(rung: Rung) -> str:
 
 def _nearest_to_tell(ladder: Ladder) -> Rung | None:
     """The undecided rung that the fewest rows would settle; only cheaper ones, where one is known to meet the bar."""
-    found = _rung_of(ladder, ladder.cheapest)
+    existing_rung = _rung_of(ladder, ladder.cheapest)
     undecided = [rung for rung in ladder.rungs if rung.standing == "undecided"]
-    if found is not None:
-        undecided = [rung for rung in undecided if _is_cheaper(rung, found)]
+    if existing_rung is not None:
+        undecided = [rung for rung in undecided if _is_cheaper(rung, existing_rung)]
     return min(
         undecided, key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0), default=None
     )
@@ -243,21 +245,21 @@ def _gap(ladder: Ladder) -> list[str]:
 
 def _unread(ladder: Ladder) -> list[str]:
     """Answers that could not be read count as wrong: a reader should know whose and how many."""
-    found = [rung for rung in ladder.rungs if rung.unread or rung.empty]
-    if not found:
+    rungs = [rung for rung in ladder.rungs if rung.unread or rung.empty]
+    if not rungs:
         return []
     if ladder.rungs[0].scoring in ("f1", "judge"):
-        return [f"Empty answers count as wrong, of {ladder.n:,}: {_empty_of(found)}."]
+        return [f"Empty answers count as wrong, of {ladder.n:,}: {_empty_of(rungs)}."]
     unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
-    worst = sorted(found, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
+    worst = sorted(rungs, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
     named = "; ".join(f"{escape(arm_name(rung.arm, 40))} {_unread_of(rung)}" for rung in worst)
-    more = f"; and {len(found) - SHOWN_ARMS:,} more" if len(found) > SHOWN_ARMS else ""
+    more = f"; and {len(rungs) - SHOWN_ARMS:,} more" if len(rungs) > SHOWN_ARMS else ""
     return [f"Answers that were {unfit} count as wrong, of {ladder.n:,}: {named}{more}."]
 
 
 def _silent(ladder: Ladder) -> list[str]:
     """A model that thinks before it answers may have spent all its room on that."""
-    silent = [one.arm.model for one in ladder.rungs if one.arm.model and 2 * one.empty > one.n]
+    silent = [rung.arm.model for rung in ladder.rungs if rung.arm.model and 2 * rung.empty > rung.n]
     names = list(dict.fromkeys(silent))[:SHOWN_ARMS]
     if not names:
         return []
@@ -273,8 +275,8 @@ def _table_of(model: str) -> str:
     return f'[providers.{provider}.models."{name}"]'
 
 
-def _empty_of(found: Sequence[Rung]) -> str:
-    return "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in found[:SHOWN_ARMS])
+def _empty_of(rungs: Sequence[Rung]) -> str:
+    return "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in rungs[:SHOWN_ARMS])
 
 
 def _unread_of(rung: Rung) -> str:
@@ -294,10 +296,10 @@ def _never_answered(ladder: Ladder) -> list[str]:
 
 def _next_step(ladder: Ladder) -> str:
     estimate = code(f"/finetune estimate {shorten(ladder.dataset)}")
-    found = _rung_of(ladder, ladder.cheapest)
-    if found and found.arm.rung == "tuned":
+    rung = _rung_of(ladder, ladder.cheapest)
+    if rung and rung.arm.rung == "tuned":
         return f"Put the tuned model to work; {estimate} says when it pays."
-    if found:
+    if rung:
         return f"Use it. {estimate} says whether a tuned model would still pay against it."
     if _nearest_to_tell(ladder):
         return "Upload more labelled rows under the same name: some of them join the held-out ones. Then measure again."
@@ -319,7 +321,7 @@ def _cost(spent: int | None, most: int | None) -> str:
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
     prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
-    said = (
+    reply = (
         cost,
         escape(how_read) if how_read else "",
         "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
@@ -327,7 +329,7 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         "the answers came within, p50: half, with several requests under way at a time (`callers` in finetune.toml).",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
     )
-    return " ".join(one for one in said if one)
+    return " ".join(name for name in reply if name)
 
 
 def _pair(pair: Pair) -> str:

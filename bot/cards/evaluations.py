@@ -69,21 +69,21 @@ class BaselineChoices:
 
 
 def request_card(
-    measurement: Measurement, plan: LadderPlan, known: LadderProgress, budget: Budget
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
 ) -> Message:
     """What will be asked and what it costs at most, before anything is spent."""
     number = str(measurement.id)
-    price = f"for {at_most(known.most_micros)}" if known.most_micros else "at no charge"
+    price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
     headline = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)} {price}?"
     return Message(
         escape(headline),
         (
             Headline(headline),
-            Facts(_facts(measurement, plan, known, budget)),
-            Lines([_asked_line(one) for one in known.arms]),
+            Facts(_facts(measurement, plan, progress, budget)),
+            Lines([_asked_line(arm) for arm in progress.arms]),
             *_warned(plan),
             actions(
-                button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, known)),
+                button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, progress)),
                 button("Cancel", CANCEL, number),
             ),
             Note(
@@ -94,54 +94,58 @@ def request_card(
     )
 
 
-def progress_card(measurement: Measurement, plan: LadderPlan, known: LadderProgress, now: float) -> Message:
+def progress_card(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, now: float
+) -> Message:
     """The card that is edited in place."""
-    headline = _headline(measurement, plan, STAGES[known.stage])
-    share = (Text(f"{progress_bar(_share(known))}, {_time_left(known, now)}"), Facts(_spent(known)))
+    headline = _headline(measurement, plan, STAGES[progress.stage])
+    share = (Text(f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"), Facts(_spent(progress)))
     below = (
-        *(share if known.arms else ()),
-        *([Note(escape(cut(known.note, 900)))] if known.note else []),
+        *(share if progress.arms else ()),
+        *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
     )
     return Message(
         escape(headline),
-        (Headline(headline), *_steps(known), *below),
+        (Headline(headline), *_steps(progress), *below),
     )
 
 
-def closed_card(measurement: Measurement, plan: LadderPlan, known: LadderProgress, why: str = "") -> Message:
+def closed_card(
+    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, why: str = ""
+) -> Message:
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
     headline = _headline(measurement, plan, ENDED[measurement.state])
-    said = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
-    told = [Text(said)] if said else []
-    kept = "Answers so far are kept: the same again asks only the rest."
-    again = [Note(kept)] if known.answered and measurement.state != "done" else []
-    spent = [Facts(_spent(known))] if known.arms else []
+    text = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
+    texts = [Text(text)] if text else []
+    stored = "Answers so far are kept: the same again asks only the rest."
+    again = [Note(stored)] if progress.answered and measurement.state != "done" else []
+    spent = [Facts(_spent(progress))] if progress.arms else []
     return Message(
-        f"{escape(headline)}. {said}".strip(),
-        (Headline(headline), *told, *_arms(known), *spent, *again),
+        f"{escape(headline)}. {text}".strip(),
+        (Headline(headline), *texts, *_arms(progress), *spent, *again),
     )
 
 
 def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:
     """Whom a result leaves out, and whose questions were declined; unescaped."""
-    left_out = [f"Left out: {arm_name(one.arm)}: {one.failed}" for one in arms if one.failed]
+    left_out = [f"Left out: {arm_name(arm.arm)}: {arm.failed}" for arm in arms if arm.failed]
     declined = [
-        f"{arm_name(one.arm)}: {len(one.declined):,} of {one.of:,} questions got no answer and count as wrong"
-        + (f": {cut(one.why_declined, 300)}" if one.why_declined else ".")
-        for one in arms
-        if one.declined and not one.failed
+        f"{arm_name(arm.arm)}: {len(arm.declined):,} of {arm.of:,} questions got no answer and count as wrong"
+        + (f": {cut(arm.why_declined, 300)}" if arm.why_declined else ".")
+        for arm in arms
+        if arm.declined and not arm.failed
     ]
     return [*left_out, *declined]
 
 
-def progress_line(known: LadderProgress, now: float) -> str:
+def progress_line(progress: LadderProgress, now: float) -> str:
     """Where an open ladder stands, after its name in a list."""
-    words = STAGES[known.stage]
-    if known.stage == "asking":
-        return f"{words}, {at_most(known.most_micros)}"
-    if known.stage == "measuring":
-        return f"{words}, {100 * _share(known):.0f}% done, {_time_left(known, now)}"
+    words = STAGES[progress.stage]
+    if progress.stage == "asking":
+        return f"{words}, {at_most(progress.most_micros)}"
+    if progress.stage == "measuring":
+        return f"{words}, {100 * _share(progress):.0f}% done, {_time_left(progress, now)}"
     return words
 
 
@@ -235,14 +239,14 @@ def _judge(plan: LadderPlan) -> list[tuple[str, str]]:
     ]
 
 
-def _asked_line(one: ArmProgress) -> str:
-    name = escape(arm_name(one.arm))
-    if one.failed:
-        return f"• {name}: left out. {escape(cut(one.failed, 300))}"
-    if one.arm.model is None:
+def _asked_line(progress: ArmProgress) -> str:
+    name = escape(arm_name(progress.arm))
+    if progress.failed:
+        return f"• {name}: left out. {escape(cut(progress.failed, 300))}"
+    if progress.arm.model is None:
         return f"• {name}: learnt from your rows on this machine, asks nobody"
-    known = f", {one.answered:,} of them known" if one.answered else ""
-    return f"• {name}: {pluralize(one.of, 'question')}{known}"
+    existing = f", {progress.answered:,} of them known" if progress.answered else ""
+    return f"• {name}: {pluralize(progress.of, 'question')}{existing}"
 
 
 def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
@@ -251,11 +255,11 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
         if progress.most_micros
         else "It costs nothing but the machine's time."
     )
-    asked = progress.of - progress.answered
+    value = progress.of - progress.answered
     judge = f", and up to {max_judge_questions(plan):,} of the judge" if plan.judge else ""
     return confirm(
         f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
-        f"{pluralize(asked, 'question')} will be asked{judge}. {spends}",
+        f"{pluralize(value, 'question')} will be asked{judge}. {spends}",
         "Measure",
         "Not now",
     )
@@ -271,38 +275,38 @@ def _stop(measurement: Measurement) -> Block:
 
 
 def _arms(progress: LadderProgress) -> list[CardBlock]:
-    lines = [_arm_line(one) for one in progress.arms]
+    lines = [_arm_line(arm) for arm in progress.arms]
     return [Lines(lines)] if lines else []
 
 
-def _arm_line(one: ArmProgress) -> str:
-    name = escape(arm_name(one.arm))
-    if one.failed:
-        return f"• {name}: left out. {escape(cut(one.failed, 300))}"
-    declined = f", {len(one.declined):,} without an answer" if one.declined else ""
-    done = one.answered + len(one.declined)
-    return f"✓ {name}{declined}" if one.is_whole else f"• {name}: {done:,} of {one.of:,}{declined}"
+def _arm_line(progress: ArmProgress) -> str:
+    name = escape(arm_name(progress.arm))
+    if progress.failed:
+        return f"• {name}: left out. {escape(cut(progress.failed, 300))}"
+    declined = f", {len(progress.declined):,} without an answer" if progress.declined else ""
+    done = progress.answered + len(progress.declined)
+    return f"✓ {name}{declined}" if progress.is_whole else f"• {name}: {done:,} of {progress.of:,}{declined}"
 
 
 def _steps(progress: LadderProgress) -> list[CardBlock]:
     shown = progress.arms[:SHOWN_ARMS]
-    steps = [Task(f"arm {at}", _task_title(one), _status(one)) for at, one in enumerate(shown)]
+    steps = [Task(f"arm {at}", _task_title(progress), _status(progress)) for at, progress in enumerate(shown)]
     hidden = len(progress.arms) - len(shown)
     title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
     return [Steps(title, steps, otherwise=(*_arms(progress),))] if steps else []
 
 
-def _task_title(one: ArmProgress) -> str:
-    done = one.answered + len(one.declined)
-    return f"{arm_name(one.arm)}: {'left out' if one.failed else f'{done:,} of {one.of:,}'}"
+def _task_title(progress: ArmProgress) -> str:
+    done = progress.answered + len(progress.declined)
+    return f"{arm_name(progress.arm)}: {'left out' if progress.failed else f'{done:,} of {progress.of:,}'}"
 
 
-def _status(one: ArmProgress) -> TaskStatus:
-    if one.failed:
+def _status(progress: ArmProgress) -> TaskStatus:
+    if progress.failed:
         return "error"
-    if one.is_whole:
+    if progress.is_whole:
         return "complete"
-    return "in_progress" if one.answered or one.declined else "pending"
+    return "in_progress" if progress.answered or progress.declined else "pending"
 
 
 def _share(progress: LadderProgress) -> float:

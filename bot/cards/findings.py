@@ -96,9 +96,9 @@ def line_ranges(lines: Iterable[int]) -> str:
             runs[-1][1] = line
         else:
             runs.append([line, line])
-    said = ", ".join(_run(first, last) for first, last in runs)
+    text = ", ".join(_run(first, last) for first, last in runs)
     is_one = len(runs) == 1 and runs[0][0] == runs[0][1]
-    return f"{'line' if is_one else 'lines'} {said}"
+    return f"{'line' if is_one else 'lines'} {text}"
 
 
 def part_sentence(part: Part) -> str:
@@ -150,8 +150,8 @@ def file_title(stem: str, dataset: str) -> str:
 
 
 def duplicate_cost_text(waste: DuplicateCost) -> str:
-    said = f"{waste.tokens:,} tokens of every epoch go to copies"
-    return said if waste.usd is None else f"{said}: {usd(waste.usd)} on {waste.target}"
+    text = f"{waste.tokens:,} tokens of every epoch go to copies"
+    return text if waste.usd is None else f"{text}: {usd(waste.usd)} on {waste.target}"
 
 
 def _group(same: Sequence[Finding]) -> Group:
@@ -161,7 +161,7 @@ def _group(same: Sequence[Finding]) -> Group:
     listed = len({finding.line for finding in same if finding.line})
     unlisted = sum(finding.count for finding in same if not finding.line) if listed else 0
     first = same[0]
-    parts = tuple(Part(said, tuple(lines)) for said, lines in by_said.items())
+    parts = tuple(Part(text, tuple(lines)) for text, lines in by_said.items())
     return Group(first.code, first.severity, first.cure, parts, listed + unlisted)
 
 
@@ -208,9 +208,9 @@ def body_text(findings: Sequence[Finding], most: int | None) -> str:
     met = group_findings(findings)
     paragraphs = []
     for severity, words in WORDS.items():
-        said = [line for group in met if group.severity == severity for line in _lines(group, most)]
-        if said:
-            paragraphs.append("\n".join([words.capitalize(), *said]))
+        lines = [line for group in met if group.severity == severity for line in _lines(group, most)]
+        if lines:
+            paragraphs.append("\n".join([words.capitalize(), *lines]))
     return "\n\n".join(paragraphs)
 
 
@@ -219,11 +219,11 @@ def _lines(group: Group, most: int | None) -> list[str]:
     shown = group.parts if most is None or len(group.parts) <= most + 1 else group.parts[:most]
     rest = [line for part in group.parts[len(shown) :] for line in part.lines]
     tail = [part.said for part in group.parts[len(shown) :] if not part.lines]
-    said = [part_sentence(part) for part in shown]
+    lines = [part_sentence(part) for part in shown]
     if rest:
         more = f" and {len(rest) - LISTED_REST:,} more" if len(rest) > LISTED_REST else ""
-        said.append(f"the same kind of thing: {line_ranges(rest[:LISTED_REST])}{more}")
-    return [f"  {group.title}{rows}", *(f"    {one}" for one in [*said, *tail]), f"    → {group.cure}"]
+        lines.append(f"the same kind of thing: {line_ranges(rest[:LISTED_REST])}{more}")
+    return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
 
 
 # The cleaned copy of a file: the button that asks for it, where it goes, what was left out and why.

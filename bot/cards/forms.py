@@ -54,11 +54,11 @@ def long_text_input(
 
 def select_input(name: str, label: str, options: Sequence[str], *, initial: str | None = None) -> Block:
     """What can't be an option (a longer name, or none at all) can still be typed."""
-    made = _options(options)
-    if not made:
+    entries = _options(options)
+    if not entries:
         return text_input(name, label, "as it is called", optional=False)
-    chosen = next((one for one in made if one["value"] == initial), made[0])
-    element = {"type": "static_select", "action_id": "value", "options": made, "initial_option": chosen}
+    chosen = next((values for values in entries if values["value"] == initial), entries[0])
+    element = {"type": "static_select", "action_id": "value", "options": entries, "initial_option": chosen}
     return _input(name, label, element, optional=False)
 
 
@@ -66,11 +66,11 @@ def choice_input(
     name: str, label: str, options: Sequence[tuple[str, str]], *, placeholder: str, hint: str = ""
 ) -> Block:
     """One of (value, words), or none."""
-    made = [_option(value, words) for value, words in options[:MOST_OPTIONS]]
+    entries = [_option(value, words) for value, words in options[:MOST_OPTIONS]]
     element = {
         "type": "static_select",
         "action_id": "value",
-        "options": made,
+        "options": entries,
         "placeholder": plain(placeholder, 150),
     }
     return _input(name, label, element, optional=True, hint=hint)
@@ -80,13 +80,13 @@ def multi_select_input(
     name: str, label: str, options: Sequence[str], *, placeholder: str, hint: str = ""
 ) -> Block:
     """Any number of names; where there is none to choose, they can be typed with commas between them."""
-    made = _options(options)
-    if not made:
+    entries = _options(options)
+    if not entries:
         return text_input(name, label, "openai/gpt-4o-mini, local/smollm2-135m", hint=hint)
     element = {
         "type": "multi_static_select",
         "action_id": "value",
-        "options": made,
+        "options": entries,
         "placeholder": plain(placeholder, 150),
     }
     return _input(name, label, element, optional=True, hint=hint)
@@ -94,8 +94,8 @@ def multi_select_input(
 
 def checkbox_input(name: str, label: str, options: Sequence[tuple[str, str]], *, hint: str = "") -> Block:
     """Boxes to tick, (value, words), all ticked at first."""
-    made = [_option(value, words) for value, words in options[:MOST_BOXES]]
-    element = {"type": "checkboxes", "action_id": "value", "options": made, "initial_options": made}
+    entries = [_option(value, words) for value, words in options[:MOST_BOXES]]
+    element = {"type": "checkboxes", "action_id": "value", "options": entries, "initial_options": entries}
     return _input(name, label, element, optional=True, hint=hint)
 
 
@@ -105,21 +105,21 @@ def file_input(name: str, label: str, kinds: Sequence[str], *, most: int = 1) ->
 
 
 def _input(name: str, label: str, element: Block, *, optional: bool, hint: str = "") -> Block:
-    made: Block = {"type": "input", "block_id": name, "label": plain(label, 75), "element": element}
+    values: Block = {"type": "input", "block_id": name, "label": plain(label, 75), "element": element}
     if optional:
-        made["optional"] = True
+        values["optional"] = True
     if hint:
-        made["hint"] = plain(hint, 150)
-    return made
+        values["hint"] = plain(hint, 150)
+    return values
 
 
 def _options(names: Sequence[str]) -> list[Block]:
     """As many as a select takes, and as fit into a view beside two other selects."""
-    kept = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
-    made = [_option(name, shorten(name, 75)) for name in kept[:MOST_OPTIONS]]
-    while sum(len(json.dumps(option)) for option in made) > MOST_BYTES:
-        made.pop()
-    return made
+    texts = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
+    entries = [_option(name, shorten(name, 75)) for name in texts[:MOST_OPTIONS]]
+    while sum(len(json.dumps(option)) for option in entries) > MOST_BYTES:
+        entries.pop()
+    return entries
 
 
 def _option(value: str, words: str) -> Block:

@@ -29,7 +29,7 @@ def status_line(freeze: Freeze, against: Sequence[str]) -> str:
 
 def unfreeze_requested(person: str, others: Collection[str]) -> Message:
     """The first word of two. `others` may say the second."""
-    whom = ", ".join(f"<@{one}>" for one in sorted(others)[:10])
+    whom = ", ".join(f"<@{name}>" for name in sorted(others)[:10])
     cure = "nobody else is named: add an approver under [people] in finetune.toml"
     return _message(
         f"<@{person}> wants to end the freeze. One more approver has to type `/finetune unfreeze`: {whom or cure}."
@@ -37,7 +37,7 @@ def unfreeze_requested(person: str, others: Collection[str]) -> Message:
 
 
 def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:
-    people = " and ".join(f"<@{one}>" for one in by)
+    people = " and ".join(f"<@{name}>" for name in by)
     return _message(f"The freeze by <@{freeze.person}> was ended by {people}. What waited goes on by itself.")
 
 

@@ -151,7 +151,7 @@ def closed_form_refusal(complaints: Sequence[str]) -> Message:
     """Of a form that is closed by now."""
     return _message(
         "Your form reached the bot as it was being ended, and can't be taken as it is: "
-        + " ".join(escape(one) for one in complaints)
+        + " ".join(escape(complaint) for complaint in complaints)
     )
 
 

@@ -45,7 +45,7 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
     """With the buttons. The run's `error` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} needs a person: {plan_title(plan)}"
     why = run.error or ""
-    said = [Text("\n".join(_word(one) for one in words))] if words else []
+    texts = [Text("\n".join(_word(word) for word in words))] if words else []
     return Message(
         f"{escape(headline)}. {why}",
         (
@@ -55,7 +55,7 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
                 f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
                 f"jobs for one with `finetune_key` {run.key}, then decide."
             ),
-            *said,
+            *texts,
             *([Note(escape(note))] if note else []),
             actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
             Note(
@@ -69,8 +69,8 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
 def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], outcome: str) -> Message:
     """The buttons gave way to what came of it. `outcome` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} was decided on: {plan_title(plan)}"
-    said = "\n".join([*(_word(one, waits=False) for one in words), outcome])
-    return Message(f"{escape(headline)}. {outcome}", (Headline(headline), Text(run.error or ""), Text(said)))
+    text = "\n".join([*(_word(word, waits=False) for word in words), outcome])
+    return Message(f"{escape(headline)}. {outcome}", (Headline(headline), Text(run.error or ""), Text(text)))
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:
@@ -86,7 +86,7 @@ def form(choice: InterventionChoice, run: Run) -> Block:
 def parse_metadata(private: str) -> tuple[InterventionChoice, int]:
     """What a form that comes back is about: the choice, and the run's number."""
     choice, number = private.split()
-    return next(one for one in TITLES if one == choice), int(number)
+    return next(title for title in TITLES if title == choice), int(number)
 
 
 def _word(word: InterventionDecision, *, waits: bool = True) -> str:

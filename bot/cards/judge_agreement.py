@@ -29,13 +29,13 @@ def judge_notes(
     if judge.failed:
         return [_fell_back(plan.judge, judge.failed, scoring == "f1")]
     warned = bias_warning(plan)
-    said = [
+    lines = [
         f"Judged by {plan.judge}, {trust_text(people)}.",
         *_unread(judge),
         *([_compared(judge.pair)] if judge.pair else []),
         *([f"The best two were not compared side by side: {judge.unpaired}"] if judge.unpaired else []),
     ]
-    return [*said, *([warned] if warned else [])]
+    return [*lines, *([warned] if warned else [])]
 
 
 def bias_warning(plan: LadderPlan) -> str | None:
@@ -59,11 +59,11 @@ def trust_text(people: HumanAgreement) -> str:
     return f"{kappa_text(beside)} on {pluralize(beside.n, 'human label')}{doubt}"
 
 
-def kappa_text(found: Agreement) -> str:
+def kappa_text(agreement: Agreement) -> str:
     """With its 95% interval."""
-    if found.kappa is None or found.low is None or found.high is None:
+    if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return "κ = –"
-    return f"κ = {_signed(found.kappa)} ({_signed(found.low)} to {_signed(found.high)})"
+    return f"κ = {_signed(agreement.kappa)} ({_signed(agreement.low)} to {_signed(agreement.high)})"
 
 
 def max_judge_questions(plan: LadderPlan) -> int:
@@ -135,29 +135,33 @@ def question_card(key: str, question: str, first: str, second: str, *, done: int
 
 def choice_card(question: str, first: str, second: str, choice: Choice, person: str) -> Message:
     """The buttons give way to who chose what."""
-    said = f"<@{person}> {CHOSEN[choice]}."
-    return Message(said, (*_pair(question, first, second), Note(said)))
+    text = f"<@{person}> {CHOSEN[choice]}."
+    return Message(text, (*_pair(question, first, second), Note(text)))
 
 
 def agreement_card(
-    number: int, judge: str | None, found: HumanAgreement, first: Candidate, second: Candidate
+    number: int, judge: str | None, agreement: HumanAgreement, first: Candidate, second: Candidate
 ) -> Message:
     """How far the judge can be trusted, once enough pairs were judged; `judge` is None where there was none.
     `first` is the arm that was measured as the better one."""
-    title = _trust(found) if judge else "What people found better"
-    lines = [*(_beside(judge, found) if judge else []), _tally(found, first, second), *_between(found)]
-    told = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
-    return Message(escape(title), (Headline(title), Lines([f"• {line}" for line in lines]), told))
+    title = _trust(agreement) if judge else "What people found better"
+    lines = [
+        *(_beside(judge, agreement) if judge else []),
+        _tally(agreement, first, second),
+        *_between(agreement),
+    ]
+    note = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
+    return Message(escape(title), (Headline(title), Lines([f"• {line}" for line in lines]), note))
 
 
-def _trust(found: HumanAgreement) -> str:
-    if found.kappa is None:
+def _trust(agreement: HumanAgreement) -> str:
+    if agreement.kappa is None:
         return "How far the judge can be trusted is not known yet"
-    return "Don't trust this judge" if found.distrusts else "The judge agrees with people"
+    return "Don't trust this judge" if agreement.distrusts else "The judge agrees with people"
 
 
-def _beside(judge: str, found: HumanAgreement) -> list[str]:
-    beside = found.beside_judge
+def _beside(judge: str, agreement: HumanAgreement) -> list[str]:
+    beside = agreement.beside_judge
     if beside is None:
         return [
             f"{escape(judge)} has a verdict that holds in both orders on too few of these pairs to be compared."
@@ -167,21 +171,22 @@ def _beside(judge: str, found: HumanAgreement) -> list[str]:
         return [
             f"{escape(judge)} and people agree on {agreed}, but all say one and the same thing: κ can't be told."
         ]
-    said = f"{escape(judge)} and people agree on {agreed}: {escape(kappa_text(beside))}."
-    return [f"{said} Below 0.4: its scores say little."] if found.distrusts else [said]
+    text = f"{escape(judge)} and people agree on {agreed}: {escape(kappa_text(beside))}."
+    return [f"{text} Below 0.4: its scores say little."] if agreement.distrusts else [text]
 
 
-def _tally(found: HumanAgreement, first: Candidate, second: Candidate) -> str:
-    one, other = escape(arm_name(first, 40)), escape(arm_name(second, 40))
-    who = pluralize(found.people, "person", "people")
+def _tally(agreement: HumanAgreement, first: Candidate, second: Candidate) -> str:
+    name, other = escape(arm_name(first, 40)), escape(arm_name(second, 40))
+    who = pluralize(agreement.people, "person", "people")
     return (
-        f"{pluralize(found.labels, 'choice')} of {who}: {found.first:,} for {one}, {found.second:,} for {other}, "
-        f"{found.same:,} for neither."
+        f"{pluralize(agreement.labels, 'choice')} of {who}: {agreement.first:,} for {name}, "
+        f"{agreement.second:,} for {other}, "
+        f"{agreement.same:,} for neither."
     )
 
 
-def _between(found: HumanAgreement) -> list[str]:
-    between = found.between
+def _between(agreement: HumanAgreement) -> list[str]:
+    between = agreement.between
     if between is None:
         return []
     agreed = f"{between.agreed:,} of {between.n:,}"

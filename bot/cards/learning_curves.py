@@ -38,8 +38,8 @@ def card(
 ) -> Message:
     """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
     the same rows."""
-    said = headline(curve)
-    top = (Headline(said), Note(_subject(curve)))
+    text = headline(curve)
+    top = (Headline(text), Note(_subject(curve)))
     end = (
         *_needs(curve),
         Text(f"*Next*: {_next_step(curve)}"),
@@ -47,9 +47,9 @@ def card(
     )
     bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside)]
     if not curve.points:
-        return Message(escape(said), (*top, *_list(bullets), *end))
+        return Message(escape(text), (*top, *_list(bullets), *end))
     return Message(
-        escape(f"{said}. {_predictions(curve)}".strip()), (*top, _chart(curve), *_list(bullets), *end)
+        escape(f"{text}. {_predictions(curve)}".strip()), (*top, _chart(curve), *_list(bullets), *end)
     )
 
 
@@ -115,8 +115,8 @@ def _predictions(curve: Curve) -> str:
     return f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
 
 
-def _predicted(one: Prediction) -> str:
-    return f"{percent(one.score)} ({100 * one.low:.1f}–{100 * one.high:.1f}%)"
+def _predicted(prediction: Prediction) -> str:
+    return f"{percent(prediction.score)} ({100 * prediction.low:.1f}–{100 * prediction.high:.1f}%)"
 
 
 def _table(curve: Curve) -> list[tuple[str, str, str]]:
@@ -124,30 +124,35 @@ def _table(curve: Curve) -> list[tuple[str, str, str]]:
         (f"{point.rows:,}", percent(point.score), f"measured, {pluralize(len(point.draws), 'draw')}")
         for point in curve.points
     ]
-    expected = [(f"{one.rows:,}", percent(one.score), _between(one)) for one in curve.predicted]
+    expected = [
+        (f"{prediction.rows:,}", percent(prediction.score), _between(prediction))
+        for prediction in curve.predicted
+    ]
     return [("Rows", "Right", ""), *measured[-SHOWN_SIZES:], *expected[-SHOWN_SIZES:]]
 
 
-def _between(one: Prediction) -> str:
-    return f"expected, {100 * one.low:.1f} to {100 * one.high:.1f}%"
+def _between(prediction: Prediction) -> str:
+    return f"expected, {100 * prediction.low:.1f} to {100 * prediction.high:.1f}%"
 
 
 def _chart(curve: Curve) -> CardBlock:
     table = Table(_table(curve))
     seen = [(f"{point.rows:,}", round(100 * point.score, 1)) for point in curve.points]
-    seen += [(f"{one.rows:,} expected", round(100 * one.score, 1)) for one in curve.predicted]
+    seen += [
+        (f"{prediction.rows:,} expected", round(100 * prediction.score, 1)) for prediction in curve.predicted
+    ]
     shown = list(dict(seen[-SHOWN_SIZES:]).items())
     if len(shown) < 2:
         return table
-    ranges = [f"• With {one.rows:,} rows: about {_predicted(one)}." for one in curve.predicted[-4:]]
+    ranges = [f"• With {item.rows:,} rows: about {_predicted(item)}." for item in curve.predicted[-4:]]
     below = (Lines(ranges),) if ranges else ()
     return Chart(
         "Right answers by rows", "right", shown, "rows to train on", "% right", below, otherwise=(table,)
     )
 
 
-def _list(said: Sequence[str]) -> list[CardBlock]:
-    return [Lines([f"• {one}" for one in said])] if said else []
+def _list(lines: Sequence[str]) -> list[CardBlock]:
+    return [Lines([f"• {item}" for item in lines])] if lines else []
 
 
 def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
@@ -181,8 +186,8 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
     if beside is None or not beside.points or not curve.points:
         return []
     last, far = beside.points[-1], beside.farthest
-    told = far and far.is_told
-    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and told else ""
+    gain = far and far.is_told
+    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and gain else ""
     return [
         f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
         f"{last.rows:,} rows{more}."
@@ -193,7 +198,7 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
     """The first predicted size that gets to the bar."""
     if bar is None or (curve.points and curve.points[-1].score >= bar):
         return []
-    reached = next((one for one in curve.predicted if one.score >= bar), None)
+    reached = next((prediction for prediction in curve.predicted if prediction.score >= bar), None)
     if reached:
         return [f"{bar_share(bar)} is to be expected from about {reached.rows:,} rows on."]
     return [f"{bar_share(bar)} is not reached at any of these sizes."] if curve.predicted else []
@@ -202,7 +207,7 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
 def _needs(curve: Curve) -> list[CardBlock]:
     if not curve.needs:
         return []
-    lines = [_need(one) for one in curve.needs[:SHOWN_NEEDS]]
+    lines = [_need(need) for need in curve.needs[:SHOWN_NEEDS]]
     hidden = len(curve.needs) - len(lines)
     more = [f"… and {hidden:,} more"] if hidden > 0 else []
     return [
@@ -211,9 +216,9 @@ def _needs(curve: Curve) -> list[CardBlock]:
     ]
 
 
-def _need(one: LabelNeed) -> str:
-    held = f"{one.right:,} of {one.held:,} held-out rows right" if one.held else "none held out"
-    return f"• {code(cut(one.label, 60) or '(empty)')}: {pluralize(one.rows, 'row')}, {held}"
+def _need(need: LabelNeed) -> str:
+    held = f"{need.right:,} of {need.held:,} held-out rows right" if need.held else "none held out"
+    return f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, {held}"
 
 
 def _next_step(curve: Curve) -> str:

@@ -68,8 +68,8 @@ def promotion_card(seen: PromotionSummary) -> Message:
 
 def card_location(seen: PromotionSummary) -> str:
     """To who typed the command in another channel than that of the card."""
-    said = f"{code(seen.model.name)} is in use for {code(seen.dataset)}."
-    return f"{said} The card stands in <#{seen.promotion.channel}>."
+    text = f"{code(seen.model.name)} is in use for {code(seen.dataset)}."
+    return f"{text} The card stands in <#{seen.promotion.channel}>."
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
@@ -83,15 +83,17 @@ def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -
 
 def objections_text(proof: Proof, doubts: Sequence[Objection]) -> str:
     """Sentences."""
-    return " ".join(_doubt(proof, one) for one in doubts)
+    return " ".join(_doubt(proof, doubt) for doubt in doubts)
 
 
 def proof_in_numbers(proof: Proof) -> str:
     """On one line, for the audit log and lists."""
     if proof.rung is None:
         return "not measured"
-    held = [one for one in (proof.best, proof.against_used) if one]
-    return "; ".join([score_text(proof.rung), *(f"against {one.other} {_gain(one)}" for one in held)])
+    held = [comparison for comparison in (proof.best, proof.against_used) if comparison]
+    return "; ".join(
+        [score_text(proof.rung), *(f"against {comparison.other} {_gain(comparison)}" for comparison in held)]
+    )
 
 
 def score_text(rung: Rung) -> str:
@@ -113,22 +115,22 @@ def promotion_offer(number: int, model: str) -> CardBlock:
 
 def model_lost(model: Model, dataset: str, provider: str) -> Message:
     """`provider` is its title."""
-    said = (
+    text = (
         f"{code(model.name)}, in use for {code(dataset)}, is gone: {escape(shorten(provider))} has it no more, so "
         f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
         "`/finetune models` lists all."
     )
-    return Message(said, (Text(said),))
+    return Message(text, (Text(text),))
 
 
 def alias_mismatch(dataset: str, model: Model, there: str | None, provider: str) -> Message:
     """The trainer's alias stood for something else than what is in use."""
-    found = f"stood for {code(there)}" if there else "was not there"
-    said = (
-        f"{code(alias_for(dataset))} {found} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
+    result = f"stood for {code(there)}" if there else "was not there"
+    text = (
+        f"{code(alias_for(dataset))} {result} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
         f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
     )
-    return Message(said, (Text(said),))
+    return Message(text, (Text(text),))
 
 
 def _headline(seen: PromotionSummary) -> str:
@@ -272,25 +274,27 @@ def listing(shelved: Sequence[ModelEntry]) -> Message:
         "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
         "it back."
     )
-    return Message(title, (Headline(title), Lines([_entry(one) for one in shelved]), Note(how)))
+    return Message(title, (Headline(title), Lines([_entry(entry) for entry in shelved]), Note(how)))
 
 
-def in_use_line(one: ModelEntry) -> str:
+def in_use_line(entry: ModelEntry) -> str:
     """One line of the overview."""
-    return f"• {code(one.model.name)} for {code(one.dataset)}{_since(one.promotion)}: {_measured(one)}"
+    return (
+        f"• {code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}: {_measured(entry)}"
+    )
 
 
-def _entry(one: ModelEntry) -> str:
-    version = "" if one.version == 1 else f", version {one.version}"
-    made = f"{escape(shorten(one.base))} at {escape(one.model.provider)} on {escape(shorten(one.dataset))}{version}"
-    return f"• {code(one.model.name)}, {_state(one)}\n      {made}: {_measured(one)}"
+def _entry(entry: ModelEntry) -> str:
+    version = "" if entry.version == 1 else f", version {entry.version}"
+    result = f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} on {escape(shorten(entry.dataset))}{version}"
+    return f"• {code(entry.model.name)}, {_state(entry)}\n      {result}: {_measured(entry)}"
 
 
-def _state(one: ModelEntry) -> str:
-    gone = ", *gone from its provider*" if one.model.gone_at is not None else ""
-    if one.promotion:
-        return f"*in use for {escape(one.dataset)}*{_since(one.promotion)}{gone}"
-    return f"{'was in use' if one.model.state == 'retired' else 'not in use'}{gone}"
+def _state(entry: ModelEntry) -> str:
+    gone = ", *gone from its provider*" if entry.model.gone_at is not None else ""
+    if entry.promotion:
+        return f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}{gone}"
+    return f"{'was in use' if entry.model.state == 'retired' else 'not in use'}{gone}"
 
 
 def _since(promotion: Promotion | None) -> str:
@@ -299,8 +303,8 @@ def _since(promotion: Promotion | None) -> str:
     return f" since {datetime.fromtimestamp(promotion.at, UTC):%Y-%m-%d} by <@{promotion.person}>"
 
 
-def _measured(one: ModelEntry) -> str:
-    return score_text(one.rung) if one.rung else "not measured"
+def _measured(entry: ModelEntry) -> str:
+    return score_text(entry.rung) if entry.rung else "not measured"
 
 
 def pending_card(ask: Ask) -> Message:
@@ -310,13 +314,13 @@ def pending_card(ask: Ask) -> Message:
 
 def answer_card(tried: TriedModel) -> Message:
     ask, answer = tried.ask, tried.answer
-    said = answer.text.strip() or "(nothing)"
+    text = answer.text.strip() or "(nothing)"
     used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
     return Message(
-        f"{code(ask.model)} answers: {escape(cut(said, 500))}",
+        f"{code(ask.model)} answers: {escape(cut(text, 500))}",
         (
             Text(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
-            Text(f"It answers:\n>{_quoted(said)}"),
+            Text(f"It answers:\n>{_quoted(text)}"),
             Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
         ),
     )

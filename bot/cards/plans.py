@@ -77,14 +77,14 @@ def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str
     return Message(text, (Text(text),))
 
 
-def decided_card(run: Run, plan: Plan, budget: Budget, said: str) -> Message:
+def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
     """The buttons gave way to what was decided. `said` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
     return Message(
-        f"{escape(headline)}. {said}",
+        f"{escape(headline)}. {text}",
         (
             Headline(headline),
-            Text(said),
+            Text(text),
             Text(verdict_text(plan)),
             Facts(_facts(run, plan, budget)),
             Note(_exactly(run)),
@@ -98,8 +98,12 @@ def approved_by(decisions: Sequence[Approval]) -> str:
 
 def _why(decisions: Sequence[Approval]) -> str:
     """What approvers said, of the first few; the audit log has all."""
-    said = [(one.person, one.reason) for one in decisions if one.decision == "approve" and one.reason]
-    return "".join(f" <@{person}>: “{escape(cut(why, 300))}”" for person, why in said[:SHOWN_REASONS])
+    reply = [
+        (decision.person, decision.reason)
+        for decision in decisions
+        if decision.decision == "approve" and decision.reason
+    ]
+    return "".join(f" <@{person}>: “{escape(cut(why, 300))}”" for person, why in reply[:SHOWN_REASONS])
 
 
 def rejected_by(person: str, reason: str) -> str:
@@ -113,13 +117,13 @@ def reject_modal(plan_hash: str) -> Block:
 
 def approve_modal(run: Run, plan: Plan) -> Block:
     """For a plan whose verdict is not go: what it says, what is spent, and why all the same."""
-    said = Text(
+    text = Text(
         f"{verdict_text(plan)}\n\nThis starts the training of {escape(plan_title(plan))}. {_spends(plan)}"
     )
     hint = "Like: quality counts here, not cost. It is shown to the team and kept in the audit log."
     reason = {**_reason("Why should it be trained all the same?"), "hint": plain(hint, 150)}
     submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
-    return modal("Approve this plan", APPROVE_FORM, [said, reason], submit=submit, private=run.plan_hash)
+    return modal("Approve this plan", APPROVE_FORM, [text, reason], submit=submit, private=run.plan_hash)
 
 
 def verdict_text(plan: Plan) -> str:
@@ -205,7 +209,7 @@ def buttons(run: Run, plan: Plan) -> CardBlock:
 
 
 def _warnings(plan: Plan) -> list[CardBlock]:
-    return [Text("\n".join(f"• {escape(one)}" for one in plan.warnings))] if plan.warnings else []
+    return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
@@ -238,19 +242,19 @@ def _model(plan: Plan) -> str:
 def _otherwise(plan: Plan) -> str:
     """Than by our own engine over the base in full; and the learning rate."""
     chosen = dict(plan.hyperparameters)
-    said = [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
+    lines = [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
     if "learning_rate" in chosen:
-        said.append(f"learning rate {chosen['learning_rate']:g}")
+        lines.append(f"learning rate {chosen['learning_rate']:g}")
     elif "lora_r" in chosen and plan.swept is None:
-        said.append("learning rate by the trainer's own rule")
+        lines.append("learning rate by the trainer's own rule")
     if chosen.get("quantization", "none") != "none":
-        said.append(f"the base in {chosen['quantization']}")
-    said += [
+        lines.append(f"the base in {chosen['quantization']}")
+    lines += [
         f"{option_of(name)} {value}"
         for name, value in unusual_hyperparameters(plan)
         if name not in ("engine", "learning_rate", "quantization")
     ]
-    return escape("".join(f", {one}" for one in said))
+    return escape("".join(f", {name}" for name in lines))
 
 
 def _rows(plan: Plan) -> str:
@@ -327,13 +331,13 @@ def _approve_button(run: Run, plan: Plan) -> Block:
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style="primary")
     most = at_most(plan.maximum_micros)
-    asked = confirm(
+    values = confirm(
         f"Spend {most}?" if plan.maximum_micros else "Start this training?",
         f"This starts the training of {plan_title(plan)}. {_spends(plan)}",
         f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve",
         "Not now",
     )
-    return button("Approve", APPROVE, run.plan_hash, style="primary", confirm=asked)
+    return button("Approve", APPROVE, run.plan_hash, style="primary", confirm=values)
 
 
 def _spends(plan: Plan) -> str:
@@ -351,7 +355,7 @@ def _wanted(quorum: int) -> str:
 
 
 def _people(decisions: Sequence[Approval]) -> str:
-    return ", ".join(f"<@{one.person}>" for one in decisions if one.decision == "approve")
+    return ", ".join(f"<@{decision.person}>" for decision in decisions if decision.decision == "approve")
 
 
 def _exactly(run: Run) -> str:
@@ -377,6 +381,6 @@ def add_superseded(card: Message, former: Sequence[int]) -> Message:
     """The new plan's card says whose place it takes, above its buttons."""
     if not former:
         return card
-    whose = " and ".join(f"run {one}" for one in former)
+    whose = " and ".join(f"run {value}" for value in former)
     note = Text(f"It replaces {whose} on the same dataset and target, whose approvals count no longer.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))

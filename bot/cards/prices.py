@@ -25,7 +25,7 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
         text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
         return Message(text, (Text(text),))
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
-    missing = [Lines([f"• {escape(cut(one.sentence, 300))}" for one in unknown])] if unknown else []
+    missing = [Lines([f"• {escape(cut(item.sentence, 300))}" for item in unknown])] if unknown else []
     notes = [Lines([f"• {note}" for note in _notes(priced, read_on)])] if _notes(priced, read_on) else []
     end: tuple[CardBlock, ...] = (*notes, *missing, Note(_sources(priced)))
     if not priced:
@@ -42,9 +42,9 @@ def _row(row: PriceRow, longest: int, today: date) -> Row:
     price = row.price
     kind = ", tuned" if row.kind == "tuned" else ""
     amounts = (price.input, price.cached_input, price.output)
-    said = [_amount(amount) for amount in amounts]
+    lines = [_amount(amount) for amount in amounts]
     training = _amount(price.training) if price.training is not None else _hourly(row)
-    return (f"{shorten(row.model, longest)}{kind}", said[0], said[1], said[2], training, _end(row, today))
+    return (f"{shorten(row.model, longest)}{kind}", lines[0], lines[1], lines[2], training, _end(row, today))
 
 
 def _end(row: PriceRow, today: date) -> str:
@@ -68,21 +68,21 @@ def _hourly(row: PriceRow) -> str:
 
 
 def _notes(rows: Sequence[PriceRow], today: date) -> list[str]:
-    told = [(row, row.note) for row in rows if row.note]
-    told += [
+    message = [(row, row.note) for row in rows if row.note]
+    message += [
         (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}, then {row.successor}")
         for row in rows
         if row.successor
     ]
     lacking = [(row, f"nobody told me all of it, {where_to_add(row)}") for row in rows if missing_keys(row)]
-    shown = [f"{escape(shorten(row.model))}: {escape(cut(said, 300))}" for row, said in (*told, *lacking)]
+    shown = [f"{escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in (*message, *lacking)]
     more = [f"and {len(shown) - SHOWN_NOTES:,} more notes"] if len(shown) > SHOWN_NOTES else []
     return [*shown[:SHOWN_NOTES], *more]
 
 
 def _sources(rows: Sequence[PriceRow]) -> str:
     sources = list(dict.fromkeys(row.said_by for row in rows))
-    named = "; ".join(escape(cut(one, 120)) for one in sources[:SHOWN_SOURCES])
+    named = "; ".join(escape(cut(source, 120)) for source in sources[:SHOWN_SOURCES])
     more = f" and {len(sources) - SHOWN_SOURCES:,} more" if len(sources) > SHOWN_SOURCES else ""
-    said = f"From {named}{more}. " if named else ""
-    return f'{said}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
+    text = f"From {named}{more}. " if named else ""
+    return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'

@@ -273,9 +273,9 @@ def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     ]
     if result.trained_tokens:
         pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))
-    asked = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} prompt tokens"
+    question = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} prompt tokens"
     before = f"{result.base.prompt_tokens / result.base.n:,.0f}"
-    return [*pairs, ("An answer takes", f"{_median(result)}, {asked} instead of {before}")]
+    return [*pairs, ("An answer takes", f"{_median(result)}, {question} instead of {before}")]
 
 
 def _median(result: RunResult) -> str:
@@ -320,26 +320,28 @@ def _beside(result: RunResult) -> list[tuple[str, str]]:
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
     gain = f"{points(pair.difference).lstrip('+−')} {'better' if is_better else 'worse'}"
-    said = f"{gain} ({points_range(low, high)}, {p_value(pair.p)})"
-    told = said if pair.p < SIGNIFICANT else f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
+    text = f"{gain} ({points_range(low, high)}, {p_value(pair.p)})"
+    message = (
+        text if pair.p < SIGNIFICANT else f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
+    )
     measured = "" if other.scoring == "label" else f" {MEASURED[other.scoring]}"
-    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", told)]
+    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", message)]
 
 
 def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might take for granted and this measurement does not tell."""
-    said = _measures(result)
+    lines = _measures(result)
     if result.base.unlisted:
-        said.append(
+        lines.append(
             f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
             f"and count as wrong; of the tuned model's, {result.tuned.unlisted:,}."
         )
     if plan.current and _saves(plan, result):
         current = escape(shorten(plan.current))
-        said.append(
+        lines.append(
             f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."
         )
-    return [Text("\n".join(f"• {one}" for one in said))] if said else []
+    return [Text("\n".join(f"• {item}" for item in lines))] if lines else []
 
 
 def _measures(result: RunResult) -> list[str]:
@@ -355,10 +357,10 @@ def _measures(result: RunResult) -> list[str]:
 
 
 def _method(plan: Plan, result: RunResult) -> str:
-    told = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
+    text = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
     return (
         f"Right means the exact answer. Both answered the same {result.tuned.n:,} rows, which were set aside before "
-        f"training; the base model {told}. Ranges are 95% intervals (Wilson; Newcombe for the difference), p is "
+        f"training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the difference), p is "
         f"McNemar's exact test."
     )
 
@@ -395,7 +397,7 @@ def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
     names = [name for name, _ in arms[0].chosen]
     heading = ["arm", *names, "steps", "loss", "right", "time", "outcome"]
     title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'arm')}"
-    said = [
+    texts = [
         Text(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.outcome.startswith("out")
     ]
     return Message(
@@ -404,7 +406,7 @@ def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
             Headline(title),
             Text(_in_short(arms)),
             Table([heading, *(_row(arm) for arm in sorted(arms, key=_place))]),
-            *said,
+            *texts,
             Note(_sweep_method(plan)),
         ),
     )

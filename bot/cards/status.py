@@ -77,13 +77,13 @@ def _what(look: EvaluationSummary) -> str:
 
 def _line(look: EvaluationSummary) -> str:
     if look.found:
-        found = look.found
-        said = (
-            evaluation_results.headline(found)
-            if isinstance(found, Ladder)
-            else learning_curves.headline(found)
+        ladder = look.found
+        text = (
+            evaluation_results.headline(ladder)
+            if isinstance(ladder, Ladder)
+            else learning_curves.headline(ladder)
         )
-        return said[:1].lower() + said[1:]
+        return text[:1].lower() + text[1:]
     match look:
         case LadderSummary():
             return evaluations.progress_line(look.known, look.now)
@@ -124,8 +124,8 @@ def card(status: Status) -> Message:
     return Message(title, (Headline(title), *frozen, *below))
 
 
-def list_entry(one: RunSummary | EvaluationSummary) -> str:
-    return runs.list_entry(one) if isinstance(one, RunSummary) else evaluation_entry(one)
+def list_entry(summary: RunSummary | EvaluationSummary) -> str:
+    return runs.list_entry(summary) if isinstance(summary, RunSummary) else evaluation_entry(summary)
 
 
 def _title(status: Status) -> str:
@@ -141,7 +141,7 @@ def _list(lines: Sequence[str]) -> list[CardBlock]:
 
 
 def _in_use(status: Status) -> list[CardBlock]:
-    lines = [models.in_use_line(one) for one in status.in_use]
+    lines = [models.in_use_line(entry) for entry in status.in_use]
     return [Text("*Models in use*"), Lines(lines)] if lines else []
 
 
@@ -191,8 +191,8 @@ def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardB
     for look in shown:
         link = links.get(look.run.id)
         where = f" <{link}|The plan in full>" if link else ""
-        said = f"{_home_line(look)}. {plans.plan_in_short(look.plan)}{where}"
-        blocks += [Text(said), plans.buttons(look.run, look.plan)]
+        text = f"{_home_line(look)}. {plans.plan_in_short(look.plan)}{where}"
+        blocks += [Text(text), plans.buttons(look.run, look.plan)]
     if rest or not shown:
         blocks.append(
             Lines([_home_line(look) for look in rest]) if rest else Text("Nothing waits for your approval.")
@@ -201,7 +201,9 @@ def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardB
 
 
 def _home_in_use(in_use: Sequence[ModelEntry]) -> list[CardBlock]:
-    return [Headline("Models in use"), Lines([models.in_use_line(one) for one in in_use])] if in_use else []
+    return (
+        [Headline("Models in use"), Lines([models.in_use_line(entry) for entry in in_use])] if in_use else []
+    )
 
 
 def _home_list(title: str, looks: Sequence[RunSummary | EvaluationSummary], empty: str) -> list[CardBlock]:

@@ -73,8 +73,8 @@ def request_card(
 def given_card(dataset: Dataset, waiver: Waiver) -> Message:
     """The button gives way to who said what."""
     headline = f"{dataset.title} may leave for a vendor"
-    said = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
-    return Message(f"{escape(headline)}. {said}", (Headline(headline), Text(said)))
+    text = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
+    return Message(f"{escape(headline)}. {text}", (Headline(headline), Text(text)))
 
 
 def form(dataset: Dataset) -> Block:
@@ -90,19 +90,19 @@ def form(dataset: Dataset) -> Block:
             "max_length": MOST_REASON,
         },
     }
-    said = Text(
+    text = Text(
         f"{code(dataset.title)} holds personal data. With a waiver it may be sent to any vendor that is "
         "configured here, for training and for measuring."
     )
-    return modal("Record a waiver", WAIVER_FORM, [said, reason], submit="Record", private=str(dataset.id))
+    return modal("Record a waiver", WAIVER_FORM, [text, reason], submit="Record", private=str(dataset.id))
 
 
 def _found(findings: Sequence[Finding]) -> list[str]:
     """Personal data by kind; lines and never a value."""
     personal = [finding for finding in findings if finding.code == PERSONAL_DATA]
     parts = [part for group in group_findings(personal) for part in group.parts]
-    said = [part_sentence(part) for part in parts]
-    return [f"• {escape(one[:1].upper() + one[1:])}" for one in said]
+    lines = [part_sentence(part) for part in parts]
+    return [f"• {escape(item[:1].upper() + item[1:])}" for item in lines]
 
 
 def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:

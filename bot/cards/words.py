@@ -29,9 +29,9 @@ def with_interval(arm: ArmScore) -> str:
     return f"{percent(arm.share)} ({100 * arm.low:.0f}–{100 * arm.high:.0f}%)"
 
 
-def pluralize(count: int, one: str, many: str | None = None) -> str:
+def pluralize(count: int, name: str, many: str | None = None) -> str:
     """'1 row', '2 rows'."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {name if count == 1 else many or name + 's'}"
 
 
 def shorten(name: str, limit: int = 40) -> str:
@@ -87,8 +87,8 @@ def progress_bar(done: float, width: int = 20) -> str:
 def multiple(factor: Decimal) -> str:
     """Of 1 and more, with two or three digits: '1.04', '2.3', '19'."""
     digits = 2 if factor < 2 else 1 if factor < 10 else 0
-    said = f"{factor:,.{digits}f}"
-    return said.rstrip("0").rstrip(".") if digits else said
+    text = f"{factor:,.{digits}f}"
+    return text.rstrip("0").rstrip(".") if digits else text
 
 
 def of_estimate(ratio: Decimal) -> str:

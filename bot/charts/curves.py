@@ -68,7 +68,7 @@ def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:
 def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
     """Solid where it was measured, dashed beyond."""
     first, last = curve.points[0].rows, curve.points[-1].rows
-    end = max([last, *(one.rows for one in curve.predicted)])
+    end = max([last, *(prediction.rows for prediction in curve.predicted)])
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
         if stop > start:
             rows = [start * (stop / start) ** (at / STEPS) for at in range(STEPS + 1)]
@@ -81,14 +81,21 @@ def _draw_band(axes: Axes, curve: Curve) -> None:
         return
     last = curve.points[-1]
     seen = (last.rows, _fitted(curve, last.rows), _fitted(curve, last.rows))
-    ends = [seen, *((one.rows, one.low, one.high) for one in curve.predicted if one.rows > last.rows)]
+    ends = [
+        seen,
+        *(
+            (prediction.rows, prediction.low, prediction.high)
+            for prediction in curve.predicted
+            if prediction.rows > last.rows
+        ),
+    ]
     rows, lows, highs = zip(*ends, strict=True)
     axes.fill_between(rows, lows, highs, color=RED, alpha=0.12, linewidth=0)
-    for one in curve.predicted:
+    for prediction in curve.predicted:
         axes.errorbar(
-            one.rows,
-            one.score,
-            [[max(one.score - one.low, 0)], [max(one.high - one.score, 0)]],
+            prediction.rows,
+            prediction.score,
+            [[max(prediction.score - prediction.low, 0)], [max(prediction.high - prediction.score, 0)]],
             fmt="o",
             color=RED,
             markersize=6,
@@ -108,20 +115,20 @@ def _ticks(axes: Axes, curve: Curve) -> None:
 
 def _sizes(curve: Curve) -> list[int]:
     """All, from the largest down, less those that would touch a neighbour."""
-    sizes = {*(point.rows for point in curve.points), *(one.rows for one in curve.predicted)}
+    sizes = {*(point.rows for point in curve.points), *(prediction.rows for prediction in curve.predicted)}
     least = (max(sizes) / min(sizes)) ** 0.09
-    kept: list[int] = []
+    values: list[int] = []
     for size in sorted(sizes, reverse=True):
-        if not kept or size * least <= kept[-1]:
-            kept.append(size)
-    return kept
+        if not values or size * least <= values[-1]:
+            values.append(size)
+    return values
 
 
 def _heights(curve: Curve, beside: Curve | None) -> tuple[float, float]:
     points = (*curve.points, *(beside.points if beside else ()))
     seen = [share for point in points for share in (point.score, *point.draws)]
-    seen += [one.score for one in beside.predicted] if beside else []
-    seen += [share for one in curve.predicted for share in (one.low, one.high)]
+    seen += [prediction.score for prediction in beside.predicted] if beside else []
+    seen += [share for prediction in curve.predicted for share in (prediction.low, prediction.high)]
     room = max((max(seen) - min(seen)) * 0.14, 0.02)
     return max(min(seen) - room, -0.04), min(max(seen) + room, 1.06)
 
@@ -130,7 +137,11 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
     """Each prediction says its number above its interval; the last point measured says its own."""
     last, shown = curve.points[-1], set(_sizes(curve))
     ends = [(last.rows, max((last.score, *last.draws)), last.score, INK)]
-    ends += [(one.rows, one.high, one.score, RED) for one in curve.predicted if one.rows in shown]
+    ends += [
+        (prediction.rows, prediction.high, prediction.score, RED)
+        for prediction in curve.predicted
+        if prediction.rows in shown
+    ]
     for rows, top, score, colour in ends:
         axes.annotate(
             f"{100 * score:.1f}%",

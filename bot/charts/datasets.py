@@ -20,18 +20,20 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
     shown = _shown(ordered)
     drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(7.6, 0.24 * len(shown) + 1.3))
     heights = range(len(shown))
-    axes.barh(heights, [one.rows for one in shown], color=[_colour(one) for one in shown], height=0.72)
-    axes.set_yticks(heights, [shorten_name(one.label) for one in shown], color=INK, fontsize=9)
+    axes.barh(
+        heights, [count.rows for count in shown], color=[_colour(count) for count in shown], height=0.72
+    )
+    axes.set_yticks(heights, [shorten_name(count.label) for count in shown], color=INK, fontsize=9)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, max(one.rows for one in shown) * 1.1 or 1)
-    for height, one in zip(heights, shown, strict=True):
+    axes.set_xlim(0, max(count.rows for count in shown) * 1.1 or 1)
+    for height, label_count in zip(heights, shown, strict=True):
         axes.annotate(
-            f"{one.rows:,}",
-            (one.rows, height),
+            f"{label_count.rows:,}",
+            (label_count.rows, height),
             xytext=(4, 0),
             textcoords="offset points",
             va="center",
-            color=_colour(one),
+            color=_colour(label_count),
             fontsize=8.5,
         )
     if len(shown) < len(ordered):
@@ -49,11 +51,11 @@ def _shown(ordered: Sequence[LabelCount]) -> Sequence[LabelCount]:
 
 
 def _label_title(ordered: Sequence[LabelCount], shown: int) -> str:
-    rare = sum(1 for one in ordered if one.rows < RARE)
-    said = f"Rows per label, {len(ordered):,} label{'' if len(ordered) == 1 else 's'}"
+    rare = sum(1 for count in ordered if count.rows < RARE)
+    text = f"Rows per label, {len(ordered):,} label{'' if len(ordered) == 1 else 's'}"
     if shown < len(ordered):
-        said += f" (the {shown // 2} largest and the {shown // 2} smallest)"
-    return f"{said}: {rare:,} with fewer than {RARE}" if rare else said
+        text += f" (the {shown // 2} largest and the {shown // 2} smallest)"
+    return f"{text}: {rare:,} with fewer than {RARE}" if rare else text
 
 
 def _colour(count: LabelCount) -> str:
@@ -75,9 +77,9 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
     longest, over = max(counts), sum(1 for count in counts if limit is not None and count > limit)
     drawn, axes = figure(_length_title(len(counts), limit, over), "tokens per row", "rows")
     edges = _edges(min(counts), longest)
-    kept = [count for count in counts if limit is None or count <= limit]
+    values = [count for count in counts if limit is None or count <= limit]
     cut = [count for count in counts if limit is not None and count > limit]
-    axes.hist([kept, cut], bins=edges, stacked=True, color=[BLUE, RED])
+    axes.hist([values, cut], bins=edges, stacked=True, color=[BLUE, RED])
     axes.grid(visible=False, axis="x")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlim(min(edges[0], min(counts) - 4), max(edges[-1], longest + 4))
@@ -91,10 +93,10 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
 
 
 def _length_title(rows: int, limit: int | None, over: int) -> str:
-    said = f"Tokens per row, {rows:,} row{'' if rows == 1 else 's'}"
+    text = f"Tokens per row, {rows:,} row{'' if rows == 1 else 's'}"
     if limit is None:
-        return said
-    return f"{said}: {over:,} longer than the model's {limit:,}" if over else f"{said}: all within {limit:,}"
+        return text
+    return f"{text}: {over:,} longer than the model's {limit:,}" if over else f"{text}: all within {limit:,}"
 
 
 def _edges(least: int, longest: int) -> list[float]:

@@ -104,9 +104,9 @@ class _Scale:
         exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
         for leading in ((1, 2, 5), (1, 3), (1,)):
             at = [e + math.log10(digit) for e in exponents for digit in leading]
-            at = [one for one in at if self.low - 0.02 <= one <= self.high + 0.02]
+            at = [value for value in at if self.low - 0.02 <= value <= self.high + 0.02]
             if 2 <= len(at) <= 5:
-                return [(self.of(one), dollars(10**one)) for one in at]
+                return [(self.of(value), dollars(10**value)) for value in at]
         every = max(-(-(len(exponents)) // 5), 1)
         return [(self.of(e), dollars(10.0**e)) for e in exponents[::every] if self.low <= e <= self.high]
 
@@ -114,8 +114,8 @@ class _Scale:
 def _shown(ladder: Ladder) -> Sequence[Rung]:
     """All, or the cheapest that meets the bar and the best of the others."""
     ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
-    kept = ranked[:MOST_POINTS]
-    return [rung for rung in ladder.rungs if rung in kept]
+    rungs = ranked[:MOST_POINTS]
+    return [rung for rung in ladder.rungs if rung in rungs]
 
 
 def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
@@ -164,7 +164,7 @@ def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> N
         *(scale.ticks() if is_paid else []),
         *([(UNKNOWN_AT, "price\nunknown")] if is_unknown else []),
     ]
-    axes.set_xticks([at for at, _ in ticks], [said for _, said in ticks])
+    axes.set_xticks([at for at, _ in ticks], [text for _, text in ticks])
     left = FREE_AT - 0.9 if is_free else PAID_FROM - 0.6 if is_paid else UNKNOWN_AT - 0.9
     right = UNKNOWN_AT + 0.9 if is_unknown else PAID_TO + 0.5 if is_paid else FREE_AT + 0.9
     axes.set_xlim(left, right)
@@ -214,11 +214,11 @@ def _name(point: _Point, longest: int) -> str:
     )
 
 
-def _text(axes: Axes, point: _Point, said: str) -> Text:
+def _text(axes: Axes, point: _Point, text: str) -> Text:
     return axes.text(
         point.x,
         point.rung.score,
-        said,
+        text,
         fontsize=NUMBER_SIZE,
         va="center",
         ha="left",
@@ -316,12 +316,14 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
-    said = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
-    drawn, axes = figure(said, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
+    text = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
-    axes.set_xticks(range(len(columns)), [shorten_name(one) for one in columns], rotation=40, ha="right")
-    totals = [f"{shorten_name(one)} ({sum(row):,})" for one, row in zip(matrix.labels, counts, strict=True)]
+    axes.set_xticks(
+        range(len(columns)), [shorten_name(column) for column in columns], rotation=40, ha="right"
+    )
+    totals = [f"{shorten_name(name)} ({sum(row):,})" for name, row in zip(matrix.labels, counts, strict=True)]
     axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
     _rule_cells(axes, len(columns), len(matrix.labels))
     for y, row in enumerate(counts):
@@ -334,26 +336,26 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
 
 def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
     pairs = mistakes(matrix)[:LISTED]
-    found = sorted(label_scores(matrix), key=lambda one: (one.recall or 0.0, -one.expected, one.label))[
-        :LISTED
-    ]
-    said = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
-    height = 1.6 + 0.28 * max(len(pairs), len(found), 3)
-    drawn, left = figure(said, "held-out rows", "expected → answered, most frequent first", size=(13, height))
+    scores = sorted(
+        label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
+    )[:LISTED]
+    text = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    height = 1.6 + 0.28 * max(len(pairs), len(scores), 3)
+    drawn, left = figure(text, "held-out rows", "expected → answered, most frequent first", size=(13, height))
     halves = drawn.add_gridspec(1, 2)
     left.set_subplotspec(halves[0])
     _bars(
         left,
-        [f"{shorten_name(one.expected)} → {shorten_name(one.answered)}" for one in pairs],
-        [one.rows for one in pairs],
+        [f"{shorten_name(pair.expected)} → {shorten_name(pair.answered)}" for pair in pairs],
+        [pair.rows for pair in pairs],
         RED,
     )
     left.xaxis.get_major_locator().set_params(integer=True)
     right = drawn.add_subplot(halves[1])
     right.set_xlabel("of its rows right", color=SOFT)
     right.set_ylabel("labels that are found least", color=SOFT)
-    names = [f"{shorten_name(one.label)} ({one.correct:,} of {one.expected:,})" for one in found]
-    _bars(right, names, [one.recall or 0.0 for one in found], BLUE)
+    names = [f"{shorten_name(score.label)} ({score.correct:,} of {score.expected:,})" for score in scores]
+    _bars(right, names, [score.recall or 0.0 for score in scores], BLUE)
     percent_axis(right.xaxis)
     right.set_xlim(0, 1)
     return save_figure(drawn, path)

@@ -29,13 +29,13 @@ from bot.rules.units import duration
 
 def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
     """None where the outlook has fewer than two months: the provider ends the model before."""
-    months = sorted(outlook.months, key=lambda one: one.month)
+    months = sorted(outlook.months, key=lambda month: month.month)
     if len(months) < 2:
         return None
     drawn, axes = figure(cash_flow_title(outlook), "months from now", "saved minus spent, USD")
-    at = [float(one.month) for one in months]
-    middle = [float(one.p50) for one in months]
-    low, high = [float(one.p5) for one in months], [float(one.p95) for one in months]
+    at = [float(month.month) for month in months]
+    middle = [float(month.p50) for month in months]
+    low, high = [float(month.p5) for month in months], [float(month.p95) for month in months]
     axes.fill_between(at, low, high, color=BLUE, alpha=0.14, linewidth=0)
     axes.plot(at, middle, color=BLUE, linewidth=2.2)
     axes.axhline(0, color=INK, linewidth=1.2)
@@ -92,15 +92,15 @@ def _label_ends(axes: Axes, months: Sequence[Month]) -> None:
     ]
     low, high = axes.get_ylim()
     heights = spread_apart([float(amount) for _, amount, _ in ends], (high - low) * 0.065, low, high)
-    for (said, amount, colour), height in zip(ends, heights, strict=True):
+    for (text, amount, colour), height in zip(ends, heights, strict=True):
         axes.annotate(
-            f"{said} {dollars(float(amount))}",
+            f"{text} {dollars(float(amount))}",
             (float(last.month), height),
             xytext=(8, 0),
             textcoords="offset points",
             va="center",
             color=RED if amount < 0 else colour,
-            fontweight="bold" if said == "median" else "normal",
+            fontweight="bold" if text == "median" else "normal",
             annotation_clip=False,
         )
 
@@ -147,9 +147,9 @@ def _draw_swings(axes: Axes, height: int, swing: Swing, middle: float | None) ->
     return [_say(axes, low, height, low_said, "right"), _say(axes, high, height, high_said, "left")]
 
 
-def _say(axes: Axes, end: float, height: int, said: str, side: str) -> Text:
+def _say(axes: Axes, end: float, height: int, text: str, side: str) -> Text:
     return axes.annotate(
-        shorten_name(said, 26),
+        shorten_name(text, 26),
         (end, height),
         xytext=(-5 if side == "right" else 5, 0),
         textcoords="offset points",

@@ -47,7 +47,7 @@ def place(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[
     """One box a label, in their order: as near as it gets without covering a label or an obstacle."""
     taken, placed = list(obstacles), list[Box]()
     for label in labels:
-        box = min(_candidates(label), key=lambda one: _cost(one, label, taken, room))
+        box = min(_candidates(label), key=lambda box: _cost(box, label, taken, room))
         taken.append(box)
         placed.append(box)
     return placed

@@ -37,11 +37,11 @@ def verify(database: Path | None, head: str | None) -> None:
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
         refuse("--head should be the 64 hexadecimal digits that an earlier check printed.")
     try:
-        found = verify_log(database or load().database, head)
+        log = verify_log(database or load().database, head)
     except StorageError as error:
         refuse(str(error))
-    click.echo(audit_summary(found))
-    if isinstance(found, BrokenLog):
+    click.echo(audit_summary(log))
+    if isinstance(log, BrokenLog):
         sys.exit(EXIT_BLOCKED)
 
 
@@ -58,13 +58,13 @@ def export(database: Path | None, run: int | None, form: str) -> None:
 
     path = database or load().database
     try:
-        found = verify_log(path)
-        kept = list(read_entries(path, f"run {run}" if run else None))
+        log = verify_log(path)
+        entries = list(read_entries(path, f"run {run}" if run else None))
     except StorageError as error:
         refuse(str(error))
-    click.echo(audit_csv(kept) if form == "csv" else audit_json(kept), nl=form == "json")
-    if isinstance(found, BrokenLog):
-        click.echo(audit_summary(found), err=True)
+    click.echo(audit_csv(entries) if form == "csv" else audit_json(entries), nl=form == "json")
+    if isinstance(log, BrokenLog):
+        click.echo(audit_summary(log), err=True)
 
 
 # `finetune backup` and `finetune restore`.
@@ -84,11 +84,11 @@ def backup(dest: Path | None) -> None:
     settings = load()
     files = settings.files if dest else None
     try:
-        found = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
+        backup = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
     except StorageError as error:
         refuse(str(error))
-    click.echo(backup_summary(found, has_files=dest is not None))
-    if not is_intact(found):
+    click.echo(backup_summary(backup, has_files=dest is not None))
+    if not is_intact(backup):
         sys.exit(EXIT_BLOCKED)
 
 
@@ -102,10 +102,10 @@ def restore(file: Path) -> None:
 
     settings = load()
     try:
-        found = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
+        restored = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
     except StorageError as error:
         refuse(str(error))
-    click.echo(restore_summary(found, file, settings.files))
+    click.echo(restore_summary(restored, file, settings.files))
 
 
 # `finetune engines [list | install NAME | remove NAME]`: hands over to our trainer, which keeps them in
@@ -132,15 +132,15 @@ def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
 def log(reference: str, as_json: bool) -> None:
     """Show the log's lines with a REFERENCE, as a message in Slack names it; oldest first."""
     folder, wanted = load(need_slack=False).data, reference.strip().upper()
-    found = list(logs.find(folder, wanted))
-    for line in found:
+    entries = list(logs.find(folder, wanted))
+    for line in entries:
         if as_json:
             click.echo(json.dumps(line, ensure_ascii=False))
         else:
             click.echo(f"{line.get('at')} {line.get('level')} {line.get('logger')}: {line.get('message')}")
             if "error" in line:
                 click.echo(str(line["error"]))
-    if not found:
+    if not entries:
         click.echo(
             f"No line in {folder / logs.FILE} has the reference {wanted}. The log keeps the newest "
             f"{logs.FILES * logs.FILE_BYTES // 1_000_000} MB; what is older is gone.",
@@ -198,8 +198,8 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     from bot.values.runs import Refusal
     from storage.database import StorageError
 
-    def confirm(asked: str) -> bool:
-        return yes or click.confirm(asked)
+    def confirm(question: str) -> bool:
+        return yes or click.confirm(question)
 
     if rows and before:
         refuse("--row takes rows out of the newest version, --before deletes old versions: choose one.")

@@ -123,12 +123,12 @@ def _say_pairs(report: Report, pairs: PairsReport, target: str | None, as_json: 
     from bot.cli import datasets as preferences
 
     takes = preferences.training_needs(target, pairs, lambda: load_if_valid("memory and time are not said"))
-    said = (
+    text = (
         json.dumps(preferences.pairs_json(report, pairs, takes))
         if as_json
         else preferences.pairs_text(report, pairs, takes)
     )
-    click.echo(said)
+    click.echo(text)
     if preferences.is_blocked(report, pairs):
         sys.exit(EXIT_BLOCKED)
 
@@ -193,8 +193,11 @@ def baseline(
         file, holdout, text, label, rungs, models, prompt, bar_share, judge, waive, 60 * patience
     )
     ticker = Ticker()
-    with resumable(), datasets.checked_rows(file, holdout, wanted.columns, settings.trainer.folders) as found:
-        rows = _usable(file, found)
+    with (
+        resumable(),
+        datasets.checked_rows(file, holdout, wanted.columns, settings.trainer.folders) as evaluation_rows,
+    ):
+        rows = _usable(file, evaluation_rows)
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
         ticker.done()
         if isinstance(measured, Refusal):
@@ -232,14 +235,14 @@ def curve(
     from bot.values.runs import Refusal
     from trainers.dataset import Columns
 
-    with datasets.checked_rows(file, holdout, Columns(text, label), {}) as given:
-        found = evaluations.learning_curve(_usable(file, given), file.stem, predict)
-        if isinstance(found, Refusal):
-            refuse(found.text)
+    with datasets.checked_rows(file, holdout, Columns(text, label), {}) as rows:
+        curve = evaluations.learning_curve(_usable(file, rows), file.stem, predict)
+        if isinstance(curve, Refusal):
+            refuse(curve.text)
         if as_json:
-            click.echo(json.dumps(printed.curve_json(found, label_usd), indent=2))
+            click.echo(json.dumps(printed.curve_json(curve, label_usd), indent=2))
         else:
-            click.echo(printed.curve_text(found, file, label_usd))
+            click.echo(printed.curve_text(curve, file, label_usd))
 
 
 def _usable(file: Path, rows: EvaluationRows | Refusal) -> EvaluationRows:
@@ -368,7 +371,7 @@ def plan_memory(
     from bot.values.runs import Refusal
     from trainers.sizing.memory import METHODS, Work
 
-    (chosen,) = (one for one in METHODS if one == method)
+    (chosen,) = (name for name in METHODS if name == method)
     learnt = min(answer or max(1, length // 4), length)
     work = Work(chosen, length, batch, rank, learnt, checkpoints=checkpointing, pairs=pairs)
     planned = hardware.plan_memory(model, work, gpu)
@@ -391,11 +394,11 @@ def calibrate(seconds: float, as_json: bool) -> None:
     from bot.values.runs import Refusal
 
     settings, ticker = load(), Ticker()
-    found = hardware.calibrate(settings.data, seconds, ticker)
+    calibration = hardware.calibrate(settings.data, seconds, ticker)
     ticker.done()
-    if isinstance(found, Refusal):
-        refuse(found.text)
-    click.echo(found.to_json() if as_json else hardware.calibration_text(found))
+    if isinstance(calibration, Refusal):
+        refuse(calibration.text)
+    click.echo(calibration.to_json() if as_json else hardware.calibration_text(calibration))
 
 
 # `finetune export`: finds what the run measured, and starts the export as a process of its own.
@@ -444,19 +447,25 @@ def export(
     if importlib.util.find_spec("torch") is None:
         refuse("Exporting needs the extra [local]: pip install 'finetune-bot[local]'")
     settings = load()
-    found = find_model(settings, model)
-    if isinstance(found, Refusal):
-        refuse(found.text)
+    source = find_model(settings, model)
+    if isinstance(source, Refusal):
+        refuse(source.text)
     roots = [*data, *(settings.data / name for name in TRAINERS)]
-    out = out or Path(f"{_file_name(found.name or model)}-{to}")
-    arguments = [found.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
+    out = out or Path(f"{_file_name(source.name or model)}-{to}")
+    arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
     arguments += [part for root in roots for part in ("--data", str(root))]
-    given = {"--dtype": dtype, "--rows": rows, "--base-id": base_id, "--licence": licence, "--repo": repo}
-    arguments += [part for name, value in given.items() if value for part in (name, str(value))]
-    arguments += ["--public"] * public + ["--facts"] * (found.facts is not None)
+    texts_by_name = {
+        "--dtype": dtype,
+        "--rows": rows,
+        "--base-id": base_id,
+        "--licence": licence,
+        "--repo": repo,
+    }
+    arguments += [part for name, value in texts_by_name.items() if value for part in (name, str(value))]
+    arguments += ["--public"] * public + ["--facts"] * (source.facts is not None)
     done = subprocess.run(
         [sys.executable, "-m", "trainers.local.export", *arguments],
-        input=json.dumps(found.facts) if found.facts is not None else "",
+        input=json.dumps(source.facts) if source.facts is not None else "",
         text=True,
         env=child_environment(*HUB_KEYS, "PIP_"),
         check=False,

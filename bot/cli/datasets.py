@@ -113,8 +113,8 @@ def check_against(
 ) -> Report | Refusal:
     """`file` as the next version of `previous`: its test stays the test, and the report says what changed."""
     columns = Columns(text, label)
-    with tempfile.TemporaryDirectory() as made:
-        folder = Path(made)
+    with tempfile.TemporaryDirectory() as result:
+        folder = Path(result)
         before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
         if before.blocked:
             return Refusal(f"{previous} can't be used, so nothing can be its next version. {_worst(before)}")
@@ -242,20 +242,22 @@ def training_needs(
 ) -> TrainingNeeds | None:
     """`target` is a folder with a model or what `settings` know. None where it trains elsewhere, or where nothing
     says how large it is."""
-    known = settings() if target else None
-    if not target or known is None:
+    previous_settings = settings() if target else None
+    if not target or previous_settings is None:
         return None
-    base = _base_in(Path(target)) if Path(target).is_dir() else _base_of(known, target)
+    base = _base_in(Path(target)) if Path(target).is_dir() else _base_of(previous_settings, target)
     if base is None:
         return None
     return TrainingNeeds(
-        base.name, memory_headroom_for_pairs(base, pairs), training_time_for_pairs(known, base, pairs)
+        base.name,
+        memory_headroom_for_pairs(base, pairs),
+        training_time_for_pairs(previous_settings, base, pairs),
     )
 
 
 def _base_in(folder: Path) -> Base | None:
-    found = find_base(str(folder), ask_the_hub=False)
-    return None if isinstance(found, Unsized) else found
+    base = find_base(str(folder), ask_the_hub=False)
+    return None if isinstance(base, Unsized) else base
 
 
 def _base_of(settings: Settings, wanted: str) -> Base | None:
@@ -264,10 +266,10 @@ def _base_of(settings: Settings, wanted: str) -> Base | None:
 
 
 def pairs_text(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> str:
-    found = pair_findings(report, pairs)
+    findings = pair_findings(report, pairs)
     last = "They can't be used until this is mended." if is_blocked(report, pairs) else "They can be used."
-    said = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
-    parts = [_head(report, pairs, found), body_text(found, LISTED_PARTS), "\n".join(said)]
+    lines = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
+    parts = [_head(report, pairs, findings), body_text(findings, LISTED_PARTS), "\n".join(lines)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -289,12 +291,12 @@ def pairs_json(report: Report, pairs: PairsReport, takes: TrainingNeeds | None =
     return {**own, **pairs.to_dict(), "findings": [vars(each) for each in pair_findings(report, pairs)]}
 
 
-def _head(report: Report, pairs: PairsReport, found: tuple[Finding, ...]) -> str:
+def _head(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:
     prompt, longer, assumed = pairs.prompt, pairs.longer, ", assumed" if report.tokens.assumed else ""
     return "\n".join(
         [
             f"{report.name}: {pluralize(pairs.pairs, 'preference pair')}, {pluralize(pairs.prompts, 'prompt')}",
-            counts_text(found) or "nothing to mend",
+            counts_text(findings) or "nothing to mend",
             f"A prompt has {prompt.mean:.0f} tokens on average, {prompt.max:,} at most; with its longer answer "
             f"{longer.mean:.0f} and {longer.max:,} ({report.tokens.encoding}{assumed})",
             f"The preferred answer is the longer one in {pairs.preferred_longer:.0%} of the pairs",
@@ -351,37 +353,38 @@ def _against(
     if not held.examples:
         return Refusal(f"{holdout} can't be measured on: there are no rows in it.")
     train = read(file, file.name, columns=columns).examples
-    shared = {one.train_line for one in overlap(train, held.examples)}
-    kept = [example for example in train if example.line not in shared]
-    if not kept:
+    shared = {shared.train_line for shared in overlap(train, held.examples)}
+    examples = [example for example in train if example.line not in shared]
+    if not examples:
         return Refusal(f"{holdout} asks all that {file} asks, so no row is left to learn from.")
     foreign = _foreign(report, held.examples)
     if foreign == len(held.examples):
         return Refusal(f"{holdout} can't be measured on: none of its answers is a label of {file}.")
     sides = [
-        with_system(side, report.system) if report.system else tuple(side) for side in (kept, held.examples)
+        with_system(side, report.system) if report.system else tuple(side)
+        for side in (examples, held.examples)
     ]
     changed = replace(
         report,
         findings=(*report.findings, *findings),
         train_sha256=store_chat(files, sides[0]),
         holdout_sha256=store_chat(files, sides[1]),
-        n_train=len(kept),
+        n_train=len(examples),
         n_holdout=len(held.examples),
     )
-    return EvaluationRows(changed, files, len(shared), foreign, _near(kept, held.examples))
+    return EvaluationRows(changed, files, len(shared), foreign, _near(examples, held.examples))
 
 
 def _sensitive(examples: tuple[Example, ...]) -> tuple[Finding, ...]:
     """Secrets and personal data: what is held out is sent to models like the rest."""
-    found = Findings(SHOWN_LINES)
-    check_sensitive(examples, found)
-    return found.sorted()
+    findings = Findings(SHOWN_LINES)
+    check_sensitive(examples, findings)
+    return findings.sorted()
 
 
-def _near(kept: Sequence[Example], held: Sequence[Example]) -> tuple[int, ...]:
+def _near(examples: Sequence[Example], held: Sequence[Example]) -> tuple[int, ...]:
     """Lines of rows that nearly ask what is held out."""
-    both = [*held, *kept]
+    both = [*held, *examples]
     near = find_near_copies([question_text(example) for example in both], question_keys(both))
     return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(held) <= pair.later)
 
@@ -389,29 +392,29 @@ def _near(kept: Sequence[Example], held: Sequence[Example]) -> tuple[int, ...]:
 def _foreign(report: Report, held: tuple[Example, ...]) -> int:
     if report.task != "labels":
         return 0
-    known = {normalise(count.label) for count in report.labels}
-    return sum(normalise(example.answer) not in known for example in held)
+    names = {normalise(count.label) for count in report.labels}
+    return sum(normalise(example.answer) not in names for example in held)
 
 
 def holdout_notes(rows: EvaluationRows) -> list[str]:
     """What the holdout did to the rows, as sentences."""
-    said = []
+    lines = []
     if rows.left_out:
-        said.append(
+        lines.append(
             f"{pluralize(rows.left_out, 'row')} asked what the holdout asks, and stayed out of the learning."
         )
     if rows.near:
         more = f" and {len(rows.near) - SHOWN_LINES:,} more" if len(rows.near) > SHOWN_LINES else ""
-        said.append(
+        lines.append(
             f"{pluralize(len(rows.near), 'row')} nearly asked what the holdout asks, and stayed in the "
             "learning, so the "
             f"scores may look too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
         )
     if rows.foreign:
-        said.append(
+        lines.append(
             f"{pluralize(rows.foreign, 'held-out row')} have a label that the file does not know, so "
             "nobody can be right."
             if rows.foreign > 1
             else "1 held-out row has a label that the file does not know, so nobody can be right."
         )
-    return said
+    return lines

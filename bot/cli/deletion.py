@@ -41,10 +41,10 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
             return doomed
         if not confirm(f"Delete {doomed.title} for good: {doomed.with_it}, with all that was made of it?"):
             return Refusal("Nothing was deleted.")
-        asked = dataset_deletion.record(room, command, PERSON, None)
-        if isinstance(asked, Refusal):
-            return asked
-        return _carried_out(room, asked.id, doomed.title)
+        deletion = dataset_deletion.record(room, command, PERSON, None)
+        if isinstance(deletion, Refusal):
+            return deletion
+        return _carried_out(room, deletion.id, doomed.title)
 
 
 def delete_rows(
@@ -76,15 +76,15 @@ def _without_rows(
         return new
     if not confirm(views.row_deletion_question(doomed, new.before.version, new.rows, new.held)):
         return Refusal("Nothing was deleted.")
-    asked = dataset_deletion.take_out(room, new, PERSON)
-    if isinstance(asked, Refusal):
-        return asked
-    return _carried_out(room, asked.id, f"Each earlier version of {doomed.dataset}")
+    deletion = dataset_deletion.take_out(room, new, PERSON)
+    if isinstance(deletion, Refusal):
+        return deletion
+    return _carried_out(room, deletion.id, f"Each earlier version of {doomed.dataset}")
 
 
 def _carried_out(room: DeletionContext, number: int, title: str) -> str:
     until = time.monotonic() + PATIENCE_S
-    while waiting := [one for one in room.store.forgettings.open() if one.id == number]:
+    while waiting := [deletion for deletion in room.store.forgettings.open() if deletion.id == number]:
         if time.monotonic() > until:
             return (
                 f"{title} is gone from the data folder. A trainer does not answer: the bot asks it again once it "

@@ -67,7 +67,7 @@ def estimate_text(estimated: EstimateResult, file: Path) -> str:
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
-    made, training = estimated.estimate, estimated.training
+    estimate, training = estimated.estimate, estimated.training
     current = estimated.current
     return {
         "dataset": estimated.name,
@@ -84,23 +84,34 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         "training_minutes_guessed": estimated.is_guess,
         "memory": estimated.memory,
         "monthly_input_tokens": estimated.question.volume,
-        **_sums(made),
+        **_sums(estimate),
         **_savings(estimated),
         **_machines(estimated),
         "verdict": verdict_json(estimated.verdict, str(file)),
         "bar": estimated.evidence.bar,
-        "alternative": _alternative(estimated.alternative, made),
+        "alternative": _alternative(estimated.alternative, estimate),
         "outlook": _outlook(estimated.outlook),
         "prices": prices_json(estimated.prices),
         "assumptions": [
-            {"name": one.name, "value": one.value, "why": to_terminal(one.why, str(file))}
-            for one in estimated.assumptions
+            {
+                "name": assumption.name,
+                "value": assumption.value,
+                "why": to_terminal(assumption.why, str(file)),
+            }
+            for assumption in estimated.assumptions
         ],
     }
 
 
-def _minutes(found: Range | None) -> list[float] | None:
-    return [float(round(one, 1)) for one in (found.low, found.expected, found.high)] if found else None
+def _minutes(existing_range: Range | None) -> list[float] | None:
+    return (
+        [
+            float(round(amount, 1))
+            for amount in (existing_range.low, existing_range.expected, existing_range.high)
+        ]
+        if existing_range
+        else None
+    )
 
 
 def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:
@@ -112,81 +123,83 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
 
 
 def prices_text(rows: Sequence[PriceRow | UnknownPrice]) -> str:
-    return "\n".join(one.sentence if isinstance(one, UnknownPrice) else _price_line(one) for one in rows)
+    return "\n".join(row.sentence if isinstance(row, UnknownPrice) else _price_line(row) for row in rows)
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
     """USD per 1M tokens. `as_of` is the day of our own list; a library's version is its date."""
     return [
-        {"model": one.name, "unknown": one.sentence, "nearest": list(one.nearest)}
-        if isinstance(one, UnknownPrice)
-        else _price(one)
-        for one in rows
+        {"model": row.name, "unknown": row.sentence, "nearest": list(row.nearest)}
+        if isinstance(row, UnknownPrice)
+        else _price(row)
+        for row in rows
     ]
 
 
-def _sums(made: Estimate | None) -> dict[str, Any]:
+def _sums(estimate: Estimate | None) -> dict[str, Any]:
     return {
-        "monthly_before_usd": _number(made.monthly_before.input) if made else None,
-        "monthly_before_output_usd": _number(made.monthly_before.output) if made else None,
-        "monthly_before_total_usd": _number(made.monthly_before.total) if made else None,
-        "monthly_alternative_total_usd": _number(made.monthly_alternative.total) if made else None,
-        "monthly_after_usd": _number(made.monthly_after.input) if made else None,
-        "monthly_after_output_usd": _number(made.monthly_after.output) if made else None,
-        "monthly_after_hosting_usd": _number(made.monthly_after.hosting) if made else None,
-        "monthly_after_upkeep_usd": _number(made.monthly_after.upkeep) if made else None,
-        "monthly_after_total_usd": _number(made.monthly_after.total) if made else None,
-        "people_usd": _number(made.people_usd) if made else None,
-        "labels_usd": _number(made.labels_usd) if made else None,
-        "evaluation_usd": _number(made.evaluation_usd) if made else None,
-        "one_off_usd": _number(made.one_off_usd) if made else None,
-        "horizon_months": _number(made.horizon_months) if made else None,
-        "months_left": _or_none(made.months_left) if made else None,
-        "saving_then_month_usd": _or_none(made.succession.saving_month) if made and made.succession else None,
+        "monthly_before_usd": _number(estimate.monthly_before.input) if estimate else None,
+        "monthly_before_output_usd": _number(estimate.monthly_before.output) if estimate else None,
+        "monthly_before_total_usd": _number(estimate.monthly_before.total) if estimate else None,
+        "monthly_alternative_total_usd": _number(estimate.monthly_alternative.total) if estimate else None,
+        "monthly_after_usd": _number(estimate.monthly_after.input) if estimate else None,
+        "monthly_after_output_usd": _number(estimate.monthly_after.output) if estimate else None,
+        "monthly_after_hosting_usd": _number(estimate.monthly_after.hosting) if estimate else None,
+        "monthly_after_upkeep_usd": _number(estimate.monthly_after.upkeep) if estimate else None,
+        "monthly_after_total_usd": _number(estimate.monthly_after.total) if estimate else None,
+        "people_usd": _number(estimate.people_usd) if estimate else None,
+        "labels_usd": _number(estimate.labels_usd) if estimate else None,
+        "evaluation_usd": _number(estimate.evaluation_usd) if estimate else None,
+        "one_off_usd": _number(estimate.one_off_usd) if estimate else None,
+        "horizon_months": _number(estimate.horizon_months) if estimate else None,
+        "months_left": _or_none(estimate.months_left) if estimate else None,
+        "saving_then_month_usd": _or_none(estimate.succession.saving_month)
+        if estimate and estimate.succession
+        else None,
     }
 
 
 def _savings(estimated: EstimateResult) -> dict[str, Any]:
     """`savings_withheld` says why they are null where the verdict is against the model whatever it would save."""
     withheld = withheld_text(estimated.verdict)
-    made = None if withheld else estimated.estimate
+    estimate = None if withheld else estimated.estimate
     return {
         "savings_withheld": withheld,
-        "errors_avoided_month_usd": _number(made.errors_avoided_usd) if made else None,
-        "saving_month_usd": _number(made.saving_month) if made else None,
-        "payback_months": _or_none(made.payback_months) if made else None,
-        "break_even_tokens_per_month": enough_volume(made, estimated.outlook) if made else None,
-        "npv_usd": _number(made.npv_usd) if made else None,
+        "errors_avoided_month_usd": _number(estimate.errors_avoided_usd) if estimate else None,
+        "saving_month_usd": _number(estimate.saving_month) if estimate else None,
+        "payback_months": _or_none(estimate.payback_months) if estimate else None,
+        "break_even_tokens_per_month": enough_volume(estimate, estimated.outlook) if estimate else None,
+        "npv_usd": _number(estimate.npv_usd) if estimate else None,
     }
 
 
 def _machines(estimated: EstimateResult) -> dict[str, Any]:
-    made, target = estimated.estimate, estimated.target
+    estimate, target = estimated.estimate, estimated.target
     if target.model.usd_per_hour is None:
         reason = f"{target.row.title} serves it."
-    elif made is None:
+    elif estimate is None:
         reason = "No volume is known: say --current and --volume."
-    elif made.machines is None:
+    elif estimate.machines is None:
         reason = "The speed of this machine is not measured: run finetune calibrate, or say --serving-speed."
     else:
-        hosting = (one.why for one in estimated.assumptions if one.name == "machines")
+        hosting = (assumption.why for assumption in estimated.assumptions if assumption.name == "machines")
         reason = next(hosting, "")
-    return {"machines_needed": made.machines if made else None, "machines_reason": reason}
+    return {"machines_needed": estimate.machines if estimate else None, "machines_reason": reason}
 
 
-def _alternative(found: Alternative | None, made: Estimate | None) -> dict[str, Any] | None:
-    if found is None or made is None:
+def _alternative(alternative: Alternative | None, estimate: Estimate | None) -> dict[str, Any] | None:
+    if alternative is None or estimate is None:
         return None
-    rung = found.rung
+    rung = alternative.rung
     return {
-        "name": found.name,
-        "sentence": found.sentence,
+        "name": alternative.name,
+        "sentence": alternative.sentence,
         "rung": rung.arm.rung if rung else None,
-        "model": found.rates.model,
+        "model": alternative.rates.model,
         "score": rung.score if rung else None,
         "n": rung.n if rung else None,
-        "monthly_usd": _number(made.monthly_alternative.total),
-        "priced_by": found.rates.said_by,
+        "monthly_usd": _number(estimate.monthly_alternative.total),
+        "priced_by": alternative.rates.said_by,
     }
 
 
@@ -206,28 +219,28 @@ def _outlook(outlook: Outlook | None) -> dict[str, Any] | None:
         "npv_usd": _quantiles(outlook.npv),
         "tornado": [
             {
-                "name": one.name,
-                "low_value": one.low_value,
-                "high_value": one.high_value,
-                "at_low_usd": _number(one.at_low),
-                "at_high_usd": _number(one.at_high),
+                "name": swing.name,
+                "low_value": swing.low_value,
+                "high_value": swing.high_value,
+                "at_low_usd": _number(swing.at_low),
+                "at_high_usd": _number(swing.at_high),
             }
-            for one in outlook.tornado
+            for swing in outlook.tornado
         ],
         "months": [
             {
-                "month": _number(one.month),
-                "p5": _number(one.p5),
-                "p50": _number(one.p50),
-                "p95": _number(one.p95),
+                "month": _number(month.month),
+                "p5": _number(month.p5),
+                "p50": _number(month.p50),
+                "p95": _number(month.p95),
             }
-            for one in outlook.months
+            for month in outlook.months
         ],
     }
 
 
-def _quantiles(found: Quantiles) -> dict[str, float | None]:
-    return {"p5": _or_none(found.p5), "p50": _or_none(found.p50), "p95": _or_none(found.p95)}
+def _quantiles(quantiles: Quantiles) -> dict[str, float | None]:
+    return {"p5": _or_none(quantiles.p5), "p50": _or_none(quantiles.p50), "p95": _or_none(quantiles.p95)}
 
 
 def _prices_of(settings: Settings, name: str) -> list[PriceRow | UnknownPrice]:
@@ -248,20 +261,20 @@ def _tuned(provider: ProviderRow, name: str | None) -> list[PriceRow]:
 def _price_line(row: PriceRow) -> str:
     price = row.price
     named = (("input", price.input), ("cached", price.cached_input), ("output", price.output))
-    said = [f"{name} {rate(amount)}" for name, amount in named if amount is not None]
+    lines = [f"{name} {rate(amount)}" for name, amount in named if amount is not None]
     if row.usd_per_hour is not None:
-        said = [
+        lines = [
             f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "your own machine, counted as free"
         ]
     if price.training is not None:
-        said.append(f"training {rate(price.training)}")
+        lines.append(f"training {rate(price.training)}")
     if row.batch_discount:
-        said.append(f"{row.batch_discount:.0%} off in a batch")
+        lines.append(f"{row.batch_discount:.0%} off in a batch")
     kind = ", tuned" if row.kind == "tuned" else ""
-    if not said:
+    if not lines:
         return f"{row.model}{kind}: nobody told me, {where_to_add(row)}{_end(row)}"
     hole = f". Not all of it: {where_to_add(row)}" if missing_keys(row) else ""
-    return f"{row.model}{kind}: {', '.join(said)} ({row.said_by}){hole}{_end(row)}"
+    return f"{row.model}{kind}: {', '.join(lines)} ({row.said_by}){hole}{_end(row)}"
 
 
 def _end(row: PriceRow) -> str:

@@ -59,19 +59,19 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
         "rows_with_foreign_labels": rows.foreign,
         "rungs": [_rung(rung) for rung in ladder.rungs],
         "failed": [
-            {"name": one.arm.rung, "model": one.arm.model, "why": one.failed}
-            for one in measured.arms
-            if one.failed is not None
+            {"name": arm.arm.rung, "model": arm.arm.model, "why": arm.failed}
+            for arm in measured.arms
+            if arm.failed is not None
         ],
         "declined": [
             {
-                "name": one.arm.rung,
-                "model": one.arm.model,
-                "questions": len(one.declined),
-                "why": one.why_declined,
+                "name": arm.arm.rung,
+                "model": arm.arm.model,
+                "questions": len(arm.declined),
+                "why": arm.why_declined,
             }
-            for one in measured.arms
-            if one.declined and one.failed is None
+            for arm in measured.arms
+            if arm.declined and arm.failed is None
         ],
         "judge": _judge(measured),
         "cheapest": ladder.cheapest.key if ladder.cheapest else None,
@@ -90,7 +90,8 @@ def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]
     """`predicted` is the furthest; `predictions` are all. Money in dollars; `usd_per_point` is null where no label's
     price was said, and where it can't be told that the next rows bring anything."""
     predictions = [
-        {"n": one.rows, "score": one.score, "low": one.low, "high": one.high} for one in curve.predicted
+        {"n": prediction.rows, "score": prediction.score, "low": prediction.low, "high": prediction.high}
+        for prediction in curve.predicted
     ]
     return {
         "dataset": curve.dataset,

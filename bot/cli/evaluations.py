@@ -98,7 +98,7 @@ def _measured(
         refusal = _too_dear(session, plan, keys, rows, say)
         if refusal:
             return refusal
-        model_keys = {arm: one.keys for arm, one in keys.items() if arm.model}
+        model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model}
         evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
         arms = until_answered(session, evaluation, say)
         failed = [arm.failed for arm in arms if arm.failed is not None]
@@ -195,7 +195,7 @@ def _too_dear(
     rows: EvaluationRows,
     say: ProgressListener,
 ) -> Refusal | None:
-    answered = session.store.replies.answered([key for asked in keys.values() for key in asked.keys])
+    answered = session.store.replies.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
         plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
@@ -240,8 +240,8 @@ def _max_judge_micros(
     """The most that the judge can cost: what was judged before is free."""
     if plan.judge is None:
         return 0
-    if all(key in answered for asked in keys.values() for key in asked.keys):
-        arms = [ArmProgress(candidate, len(asked.keys)) for candidate, asked in keys.items()]
+    if all(key in answered for keys in keys.values() for key in keys.keys):
+        arms = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
         replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
         texts = _texts(replies)
         first = judge_worker.ask_acceptable(plan, texts, files, folder)

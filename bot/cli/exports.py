@@ -27,24 +27,26 @@ class ExportSource:
     facts: Facts | None
 
 
-def find_model(settings: Settings, asked: str) -> ExportSource | Refusal:
+def find_model(settings: Settings, question: str) -> ExportSource | Refusal:
     """A name that no run knows is left to the trainer: its ft:… names, checkpoints, and folders of jobs."""
     if not settings.database.exists():
-        return ExportSource(asked, None, None)
+        return ExportSource(question, None, None)
     store = Store(settings.database)
     try:
-        known = next((one for one in store.models() if asked in (one.name, one.provider_model)), None)
-        if known is None:
-            return ExportSource(asked, None, None)
-        row = settings.provider(known.provider)
+        model = next(
+            (model for model in store.models() if question in (model.name, model.provider_model)), None
+        )
+        if model is None:
+            return ExportSource(question, None, None)
+        row = settings.provider(model.provider)
         if row is None or not row.keeps_models_here:
             return Refusal(
-                f"{known.name} was trained at {known.provider}, which keeps its weights. Only models of a trainer on "
+                f"{model.name} was trained at {model.provider}, which keeps its weights. Only models of a trainer on "
                 "this machine can be exported."
             )
-        run = store.runs.get(known.run_id)
+        run = store.runs.get(model.run_id)
         return ExportSource(
-            known.provider_model, known.name, _facts(known, run) if run and run.result else None
+            model.provider_model, model.name, _facts(model, run) if run and run.result else None
         )
     finally:
         store.close()

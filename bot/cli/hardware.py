@@ -52,10 +52,10 @@ class Planned:
     @property
     def turned_on(self) -> str:
         """What the trainer does by itself so that it fits; '' where nothing."""
-        said = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
+        lines = ["checkpointing"] if self.work.checkpoints and not self.asked.checkpoints else []
         if self.work.batch < self.asked.batch:
-            said.append(f"{self.work.batch} of a step's {self.asked.batch} rows at a time")
-        return " and ".join(said)
+            lines.append(f"{self.work.batch} of a step's {self.asked.batch} rows at a time")
+        return " and ".join(lines)
 
 
 def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
@@ -77,27 +77,27 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
         )
     machine = read_gpu(gpu) if gpu else this_machine()
     if machine is None:
-        known = ", ".join(GPUS)
-        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {known}.")
-    asked = as_trained(base.architecture, work)
-    work = as_computed(base.architecture, asked, machine)
-    return Planned(base, asked, work, fit(base.architecture, work, machine))
+        existing = ", ".join(GPUS)
+        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {existing}.")
+    wanted_work = as_trained(base.architecture, work)
+    work = as_computed(base.architecture, wanted_work, machine)
+    return Planned(base, wanted_work, work, fit(base.architecture, work, machine))
 
 
 def headline(planned: Planned) -> str:
     """Whether it fits, in a sentence."""
-    found = planned.fit
-    has, needs = _gb(found.machine.memory), _gb(found.needed)
+    fit = planned.fit
+    has, needs = _gb(fit.machine.memory), _gb(fit.needed)
     by_itself = (
         f", with {planned.turned_on}, which the trainer turns on by itself" if planned.turned_on else ""
     )
-    if found.standing == "fits":
-        return f"It fits on {found.machine.name}: about {needs} of {has} GB{by_itself}."
-    if found.standing == "tight":
+    if fit.standing == "fits":
+        return f"It fits on {fit.machine.name}: about {needs} of {has} GB{by_itself}."
+    if fit.standing == "tight":
         could_be = "That can be 15% too low."
-        return f"It may just fit on {found.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
+        return f"It may just fit on {fit.machine.name}: about {needs} of {has} GB{by_itself}. {could_be}"
     even = f"even with {planned.turned_on} " if planned.turned_on else ""
-    return f"It does not fit on {found.machine.name}: {even}it takes about {needs} GB, and there are {has}."
+    return f"It does not fit on {fit.machine.name}: {even}it takes about {needs} GB, and there are {has}."
 
 
 def memory_text(planned: Planned) -> str:
@@ -105,14 +105,14 @@ def memory_text(planned: Planned) -> str:
     parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
     cures = cures_of(planned)
     if cures:
-        parts += ["", "What would fit", *(f"  {one}" for one in cures)]
-    parts += ["", *(f"• {one}" for one in _notes(planned))]
+        parts += ["", "What would fit", *(f"  {cure}" for cure in cures)]
+    parts += ["", *(f"• {note}" for note in _notes(planned))]
     return "\n".join(parts)
 
 
 def memory_json(planned: Planned) -> dict[str, Any]:
     """Bytes, and GB of 10^9 bytes where the key says so."""
-    model, found = planned.base.architecture, planned.fit
+    model, fit = planned.base.architecture, planned.fit
     preset = planned.base.preset
     return {
         "model": planned.base.name,
@@ -121,24 +121,24 @@ def memory_json(planned: Planned) -> dict[str, Any]:
         "gated": preset.is_gated if preset else None,
         "asked": asdict(planned.asked),
         "work": asdict(planned.work),
-        "machine": {"name": found.machine.name, "bytes": found.machine.memory, **asdict(found.machine.place)},
+        "machine": {"name": fit.machine.name, "bytes": fit.machine.memory, **asdict(fit.machine.place)},
         "parameters": {
             "total": model.parameters,
             "loaded": loaded_parameters(model),
             "active": model.active_parameters,
             "trainable": trainable_parameters(model, planned.work),
         },
-        "bytes": {**asdict(found.memory), "total": found.needed},
-        "reference_pass_bytes": reference_pass(model, planned.work, found.machine.place)
+        "bytes": {**asdict(fit.memory), "total": fit.needed},
+        "reference_pass_bytes": reference_pass(model, planned.work, fit.machine.place)
         if planned.work.pairs
         else None,
-        "total_gb": round(found.needed / 1e9, 2),
-        "fits": found.standing,
+        "total_gb": round(fit.needed / 1e9, 2),
+        "fits": fit.standing,
         "headline": headline(planned),
         "what_would_fit": [
-            {**asdict(one), "total_gb": round(_needs(planned, one) / 1e9, 2)} for one in found.cures
+            {**asdict(cure), "total_gb": round(_needs(planned, cure) / 1e9, 2)} for cure in fit.cures
         ],
-        "smallest_gpu": smallest_gpu(found.needed),
+        "smallest_gpu": smallest_gpu(fit.needed),
         "notes": _notes(planned),
     }
 
@@ -156,31 +156,29 @@ def subject(planned: Planned) -> str:
 
 def cures_of(planned: Planned) -> list[str]:
     """One a line; where nothing would do, what is needed at least."""
-    found = planned.fit
-    if found.standing == "fits":
+    fit = planned.fit
+    if fit.standing == "fits":
         return []
-    said = [f"{_change(planned.work, one)}: about {_gb(_needs(planned, one))} GB" for one in found.cures]
-    if not said:
-        least = (
-            f"At the least it takes {_gb(found.least)} GB (QLoRA, checkpointing, one short row at a time)."
-        )
-        said = [least if planned.work.method != "full" else "LoRA: this trainer's own way, a fraction of it"]
-    enough = smallest_gpu(found.needed)
-    return [*said, f"as it is: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
+    lines = [f"{_change(planned.work, cure)}: about {_gb(_needs(planned, cure))} GB" for cure in fit.cures]
+    if not lines:
+        least = f"At the least it takes {_gb(fit.least)} GB (QLoRA, checkpointing, one short row at a time)."
+        lines = [least if planned.work.method != "full" else "LoRA: this trainer's own way, a fraction of it"]
+    enough = smallest_gpu(fit.needed)
+    return [*lines, f"as it is: {'the ' + enough if enough else 'no single GPU that I know; several'}"]
 
 
 def _change(before: Work, after: Work) -> str:
-    said = []
+    lines = []
     if after.method != before.method:
-        said.append("QLoRA (--method qlora)")
+        lines.append("QLoRA (--method qlora)")
     if after.checkpoints != before.checkpoints:
-        said.append("gradient checkpointing (--checkpointing)")
+        lines.append("gradient checkpointing (--checkpointing)")
     if after.batch != before.batch:
-        said.append(f"{after.batch} a step (--batch {after.batch})")
+        lines.append(f"{after.batch} a step (--batch {after.batch})")
     if after.length != before.length:
         rows = "pairs" if after.pairs else "rows"
-        said.append(f"{rows} of {after.length:,} tokens (--length {after.length})")
-    return ", ".join(said)
+        lines.append(f"{rows} of {after.length:,} tokens (--length {after.length})")
+    return ", ".join(lines)
 
 
 def _needs(planned: Planned, work: Work) -> int:
@@ -225,9 +223,9 @@ def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
 
 
 def _activations_why(work: Work, tokens: int) -> str:
-    kept = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
+    stored = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
     both = ", both answers of a pair" if work.pairs else ""
-    return f"{kept}, for {tokens:,} tokens at a time{both}"
+    return f"{stored}, for {tokens:,} tokens at a time{both}"
 
 
 def _logits_why(planned: Planned) -> str:
@@ -271,9 +269,9 @@ def _notes(planned: Planned) -> list[str]:
             f"As asked, without that, it would take {_gb(_needs(planned, planned.asked))} GB. Computing activations "
             "again takes about a third longer; a step learns from as many rows."
         )
-    elif planned.work.checkpoints or any(one.checkpoints for one in planned.fit.cures):
+    elif planned.work.checkpoints or any(cure.checkpoints for cure in planned.fit.cures):
         notes.append("The builtin engine checkpoints by itself once memory proves too small for one row.")
-    if any(one == replace(planned.work, batch=one.batch) for one in planned.fit.cures):
+    if any(cure == replace(planned.work, batch=cure.batch) for cure in planned.fit.cures):
         notes.append(
             "Where memory proves too small, the builtin engine computes fewer rows at a time by itself."
         )
@@ -333,34 +331,38 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
             text=True,
             env=child_environment(),
         )
-        said = _followed(child, tell)
+        sentence = _followed(child, tell)
         answer.seek(0)
         text = answer.read()
     if child.returncode:
-        return Refusal(f"The measuring process ended with code {child.returncode}: {said}. Nothing was kept.")
+        return Refusal(
+            f"The measuring process ended with code {child.returncode}: {sentence}. Nothing was kept."
+        )
     return _kept(data, text)
 
 
-def calibration_text(found: Calibration) -> str:
+def calibration_text(calibration: Calibration) -> str:
     """What was measured, and what it means for models that people know."""
-    peaks = " and ".join(f"{_rate(speed)} in {name}" for name, speed in found.peaks.items())
+    peaks = " and ".join(f"{_rate(speed)} in {name}" for name, speed in calibration.peaks.items())
     parts = [
-        f"This machine trains at {_rate(found.speed)} in {found.number} on {found.device}, {found.threads} threads; "
+        f"This machine trains at {_rate(calibration.speed)} in {calibration.number} on "
+        f"{calibration.device}, {calibration.threads} threads; "
         f"products of large matrices run at {peaks}.",
         "",
         f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
-        *(f"  {name:<14} {duration(_example(name, found))}" for name in EXAMPLES),
+        *(f"  {name:<14} {duration(_example(name, calibration))}" for name in EXAMPLES),
     ]
-    if speed := serving_speed(_model(EXAMPLES[0]), found):
+    if speed := serving_speed(_model(EXAMPLES[0]), calibration):
         parts += [
             "",
             f"Asked 16 requests at a time (64 tokens in, 8 out), {EXAMPLES[0]} would read {speed[0]:,.0f} and write "
             f"{speed[1]:,.0f} tokens a second.",
         ]
-    if found.load > BUSY:
+    if calibration.load > BUSY:
         parts += [
             "",
-            f"Other programs were at work while this was measured (load {found.load:.1f} a core): everything looks "
+            f"Other programs were at work while this was measured (load {calibration.load:.1f} a core): "
+            "everything looks "
             "slower than on a quiet machine. Measure again when it is quiet.",
         ]
     return "\n".join(parts)
@@ -386,14 +388,14 @@ def _kept(data: Path, text: str) -> Calibration:
     data.mkdir(parents=True, exist_ok=True)
     temporary = data / f"{CALIBRATION_FILE}.tmp"
     temporary.write_text(text, encoding="utf-8")
-    found = read_calibration(temporary)
-    assert found is not None  # noqa: S101 - it was just written
+    calibration = read_calibration(temporary)
+    assert calibration is not None  # noqa: S101 - it was just written
     temporary.replace(data / CALIBRATION_FILE)
-    return found
+    return calibration
 
 
-def _example(name: str, found: Calibration) -> float:
-    return seconds(_model(name), EXAMPLE, found)
+def _example(name: str, calibration: Calibration) -> float:
+    return seconds(_model(name), EXAMPLE, calibration)
 
 
 def _model(name: str) -> Architecture:

@@ -43,8 +43,8 @@ def load_dot_env(path: Path) -> None:
 def load(*, need_slack: bool = False) -> Settings:
     try:
         return load_settings(need_slack=need_slack)
-    except SettingsProblems as found:
-        for problem in found.problems:
+    except SettingsProblems as error:
+        for problem in error.problems:
             click.echo(f"• {problem}", err=True)
         refuse("Mend this, then start again; `finetune doctor` checks everything.")
 
@@ -54,8 +54,8 @@ def load_if_valid(without: str = "copies have no price") -> Settings | None:
     nothing."""
     try:
         return load_settings(need_slack=False)
-    except SettingsProblems as found:
-        click.echo(f"The settings can't be used ({found.problems[0]}), so {without}.", err=True)
+    except SettingsProblems as error:
+        click.echo(f"The settings can't be used ({error.problems[0]}), so {without}.", err=True)
         return None
 
 
@@ -99,22 +99,22 @@ class Ticker:
         self._last = ""
         self._said_at = time.monotonic()
 
-    def __call__(self, said: str) -> None:
+    def __call__(self, text: str) -> None:
         now = time.monotonic()
-        if said == self._last:
+        if text == self._last:
             return
         if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
         elif now - self._said_at >= A_LINE_EVERY_S:
-            click.echo(said, err=True)
+            click.echo(text, err=True)
             self._said_at = now
         else:
             return
-        self._last = said
+        self._last = text
 
-    def keep(self, said: str) -> None:
+    def keep(self, text: str) -> None:
         self.done()
-        click.echo(said, err=True)
+        click.echo(text, err=True)
 
     def done(self) -> None:
         if sys.stderr.isatty() and self._last:

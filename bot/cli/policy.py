@@ -87,12 +87,13 @@ def explain(
         row = settings.provider(provider)
         if row is None:
             refuse(
-                f"There is no provider {provider}; there are {', '.join(one.name for one in settings.providers)}."
+                f"There is no provider {provider}; there are "
+                f"{', '.join(provider.name for provider in settings.providers)}."
             )
         data = Data(dataset, frozenset({channel}), personal)
         leave = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
-    is_allowed, said = explain_policy(asking, action, request, leave)
-    click.echo(said)
+    is_allowed, text = explain_policy(asking, action, request, leave)
+    click.echo(text)
     click.echo(f"\n{assumed}")
     if not is_allowed:
         sys.exit(EXIT_BLOCKED)
@@ -120,12 +121,12 @@ def _asking(
     wanted = settings.policy.named(action).groups
     if groups or offline or not settings.slack.bot_token:
         members: Mapping[str, frozenset[str] | None] = {
-            one: frozenset({user} if one in groups else ()) for one in wanted
+            name: frozenset({user} if name in groups else ()) for name in wanted
         }
         where = Channel(channel, False) if channel else None
         of = f"in {', '.join(groups)}" if groups else "in no user group"
-        said = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
-        return Caller(Person(user), Rules(settings.policy, members), where), said
+        text = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
+        return Caller(Person(user), Rules(settings.policy, members), where), text
     return _by_slack(settings, user, wanted, channel)
 
 
@@ -148,5 +149,5 @@ def _by_slack(settings: Settings, user: str, groups: frozenset[str], channel: st
         )
     directory = SlackDirectory(client, team)
     where = Channel(channel, directory.is_shared(channel)) if channel else None
-    members = {one: directory.members(one) for one in sorted(groups)}
+    members = {group: directory.members(group) for group in sorted(groups)}
     return Caller(directory.person(user), Rules(settings.policy, members), where), "Asked of Slack just now."

@@ -39,7 +39,7 @@ _ITS_OWN_NAME = {"models": "model"}
 
 def to_terminal(sentence: str, file: str) -> str:
     """`file` stands for the dataset that a command names. What only Slack has stays a command of Slack's."""
-    typed = _COMMAND.sub(lambda found: _command(found["name"], found["rest"].split(), file), sentence)
+    typed = _COMMAND.sub(lambda match: _command(match["name"], match["rest"].split(), file), sentence)
     return _OPTION.sub(_option, typed).replace("`", "")
 
 
@@ -55,12 +55,12 @@ def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
         "headline": to_terminal(advice.headline(verdict), file),
         "reasons": [
             {
-                "rule": one.rule,
-                "kind": one.kind,
-                "weighs": one.weighs,
-                "text": to_terminal(advice.reason_text(verdict, one), file),
+                "rule": reason.rule,
+                "kind": reason.kind,
+                "weighs": reason.weighs,
+                "text": to_terminal(advice.reason_text(verdict, reason), file),
             }
-            for one in verdict.reasons
+            for reason in verdict.reasons
         ],
         "next_step": to_terminal(advice.next_step(verdict), file),
     }
@@ -69,7 +69,7 @@ def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
 def _command(name: str, words: list[str], file: str) -> str:
     if name not in ("baseline", "curve"):
         return " ".join(["/finetune", name, *words, "in Slack"])
-    return " ".join(["finetune", name, file, *(one for word in words[1:] for one in _separately(word))])
+    return " ".join(["finetune", name, file, *(name for word in words[1:] for name in _separately(word))])
 
 
 def _separately(word: str) -> list[str]:
@@ -79,12 +79,12 @@ def _separately(word: str) -> list[str]:
         return [word]
     each = value.split(",") if key == "models" else [value]
     option = _ITS_OWN_NAME.get(key, key).replace("_", "-")
-    return [part for one in each for part in (f"--{option}", one)]
+    return [part for name in each for part in (f"--{option}", name)]
 
 
-def _option(found: re.Match[str]) -> str:
-    name = f"--{_ITS_OWN_NAME.get(found[1], found[1])}"
-    return name if found["value"] is None else f"{name} "
+def _option(match: re.Match[str]) -> str:
+    name = f"--{_ITS_OWN_NAME.get(match[1], match[1])}"
+    return name if match["value"] is None else f"{name} "
 
 
 # The audit log for the terminal: what a check of its chain says, and its entries as JSON and CSV.
@@ -101,21 +101,19 @@ UNSEEN_BY_IT = (
 )
 
 
-def audit_summary(found: IntactLog | BrokenLog) -> str:
+def audit_summary(log: IntactLog | BrokenLog) -> str:
     """For people, on a terminal: nothing out of the log can move its cursor."""
-    if isinstance(found, BrokenLog):
-        return "\n".join(
-            [f"{pluralize(found.before, 'entry', 'entries')} fit, then: {_what(found)}", found.why]
-        )
-    whole = f"{pluralize(found.entries, 'entry', 'entries')}, whole. Head: {found.head}"
-    if found.known is None:
-        return f"{whole}\n{UNSEEN_BY_IT}"
-    known = f"The earlier head is entry {found.known.id} of {moment(found.known.at)}"
-    return f"{whole}\n{known}: nothing before it was cut off."
+    if isinstance(log, BrokenLog):
+        return "\n".join([f"{pluralize(log.before, 'entry', 'entries')} fit, then: {_what(log)}", log.why])
+    text = f"{pluralize(log.entries, 'entry', 'entries')}, whole. Head: {log.head}"
+    if log.known is None:
+        return f"{text}\n{UNSEEN_BY_IT}"
+    existing = f"The earlier head is entry {log.known.id} of {moment(log.known.at)}"
+    return f"{text}\n{existing}: nothing before it was cut off."
 
 
 def audit_json(entries: Iterable[AuditEntry]) -> str:
-    return json.dumps([asdict(one) | {"time": moment(one.at)} for one in entries], indent=1)
+    return json.dumps([asdict(entry) | {"time": moment(entry.at)} for entry in entries], indent=1)
 
 
 def audit_csv(entries: Iterable[AuditEntry]) -> str:
@@ -123,8 +121,8 @@ def audit_csv(entries: Iterable[AuditEntry]) -> str:
     sheet = io.StringIO()
     writer = csv.writer(sheet, quoting=csv.QUOTE_ALL)
     writer.writerow([*(field.name for field in fields(AuditEntry)), "time"])
-    for one in entries:
-        writer.writerow([escape_formula(str(value)) for value in (*asdict(one).values(), moment(one.at))])
+    for entry in entries:
+        writer.writerow([escape_formula(str(value)) for value in (*asdict(entry).values(), moment(entry.at))])
     return sheet.getvalue()
 
 
@@ -144,10 +142,10 @@ def moment(at: object) -> str:
         return ascii(at)
 
 
-def _what(found: BrokenLog) -> str:
-    if found.entry is None:
+def _what(log: BrokenLog) -> str:
+    if log.entry is None:
         return "the next can't be named."
-    return f"entry {_shown(found.entry.id)}, {moment(found.entry.at)}, about {_shown(found.entry.subject)}."
+    return f"entry {_shown(log.entry.id)}, {moment(log.entry.at)}, about {_shown(log.entry.subject)}."
 
 
 def _shown(value: object) -> str:
@@ -164,35 +162,35 @@ NOT_IN_IT = (
 )
 
 
-def backup_summary(found: Backup, *, has_files: bool) -> str:
-    size = f"{found.path.stat().st_size / 1e6:,.1f} MB"
+def backup_summary(backup: Backup, *, has_files: bool) -> str:
+    size = f"{backup.path.stat().st_size / 1e6:,.1f} MB"
     lines = [
-        f"{found.path}: the database, {size}, read back whole.",
-        f"Audit log: {audit_summary(found.audit)}",
+        f"{backup.path}: the database, {size}, read back whole.",
+        f"Audit log: {audit_summary(backup.audit)}",
     ]
     if has_files:
-        there = pluralize(found.files, "file of datasets", "files of datasets")
+        there = pluralize(backup.files, "file of datasets", "files of datasets")
         lines.append(
-            f"{there}, each under its sha256, beside it in files/; {found.copied:,} of them new there."
+            f"{there}, each under its sha256, beside it in files/; {backup.copied:,} of them new there."
         )
     else:
         lines.append(
             "The files of datasets stay where they are; give a folder on another disk to take them along."
         )
-    lines += [f"Left out, since its content no longer fits its name: {name}" for name in found.spoilt]
+    lines += [f"Left out, since its content no longer fits its name: {name}" for name in backup.spoilt]
     return "\n".join([*lines, NOT_IN_IT])
 
 
-def restore_summary(found: Restored, backup: Path, files: Path) -> str:
+def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
     lines = [
-        f"{backup} is the database now. Audit log: {pluralize(found.audit.entries, 'entry', 'entries')}, whole."
+        f"{backup} is the database now. Audit log: {pluralize(restored.audit.entries, 'entry', 'entries')}, whole."
     ]
-    if found.kept:
-        lines.append(f"The replaced database lies at {found.kept}.")
-    if found.files:
-        lines.append(f"{pluralize(found.files, 'file')} of datasets copied beside it.")
-    lines += [f"Not copied, since its content does not fit its name: {name}" for name in found.spoilt]
-    lines += [*_runs(found.open), *_missing(found.open, files)]
+    if restored.kept:
+        lines.append(f"The replaced database lies at {restored.kept}.")
+    if restored.files:
+        lines.append(f"{pluralize(restored.files, 'file')} of datasets copied beside it.")
+    lines += [f"Not copied, since its content does not fit its name: {name}" for name in restored.spoilt]
+    lines += [*_runs(restored.open), *_missing(restored.open, files)]
     lines.append(
         "Forgotten is what came after the backup: approvals, money booked, messages sent. "
         "A message that waited then may be posted a second time."
@@ -203,9 +201,9 @@ def restore_summary(found: Restored, backup: Path, files: Path) -> str:
 def _runs(runs: Sequence[Run]) -> list[str]:
     if not runs:
         return ["No run is open."]
-    said = ", ".join(f"run {run.id} {STATE_WORDS[run.state]}" for run in runs)
+    text = ", ".join(f"run {run.id} {STATE_WORDS[run.state]}" for run in runs)
     after = "At its next ticks the bot looks for their jobs by key, and takes over what it finds."
-    return [f"{pluralize(len(runs), 'run')} open: {said}. {after}"]
+    return [f"{pluralize(len(runs), 'run')} open: {text}. {after}"]
 
 
 def _missing(runs: Sequence[Run], files: Path) -> list[str]:
@@ -213,14 +211,16 @@ def _missing(runs: Sequence[Run], files: Path) -> list[str]:
     for run in runs:
         plan = plan_from_json(run.plan)
         gone = [
-            one for one in (plan.train_sha256, plan.holdout_sha256) if not (files / f"{one}.jsonl").exists()
+            name
+            for name in (plan.train_sha256, plan.holdout_sha256)
+            if not (files / f"{name}.jsonl").exists()
         ]
-        lines += [f"Run {run.id} needs {files / one}.jsonl, which is not there." for one in gone]
+        lines += [f"Run {run.id} needs {files / name}.jsonl, which is not there." for name in gone]
     return lines
 
 
-def is_intact(found: Backup) -> bool:
-    return not found.spoilt and not isinstance(found.audit, BrokenLog)
+def is_intact(backup: Backup) -> bool:
+    return not backup.spoilt and not isinstance(backup.audit, BrokenLog)
 
 
 def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
@@ -229,11 +229,11 @@ def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
         return None
     if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
         return None
-    known = TunedCurveProgress.from_json(measurement.progress)
-    for size in known.sizes:
+    progress = TunedCurveProgress.from_json(measurement.progress)
+    for size in progress.sizes:
         if size.state in ("waiting", "creating"):
-            known = known.with_size(size.to("creating", now, tries=size.tries))
-    return known.to_json()
+            progress = progress.with_size(size.to("creating", now, tries=size.tries))
+    return progress.to_json()
 
 
 # `finetune policy` for the terminal: which rule decides on an act, and who may what by the file as it is.
@@ -243,14 +243,17 @@ def explain_policy(
     asking: Caller, action: Action, request: Request, leave: EgressDecision | None
 ) -> tuple[bool, str]:
     """Whether it is allowed, and the sentences: the answer, the rule that decides, all that were asked."""
-    asked = [*rule_verdicts(asking, action, request), *([_of_data(leave)] if leave else [])]
-    no = next((one for one in asked if not one.is_allowed), None)
-    decides = no or _telling(asked)
+    verdicts = [*rule_verdicts(asking, action, request), *([_of_data(leave)] if leave else [])]
+    no = next((verdict for verdict in verdicts if not verdict.is_allowed), None)
+    decides = no or _telling(verdicts)
     lines = [
         f"{'No' if no else 'Yes'}. {_sentence(decides.said)}",
         f"Decided by {decides.rule}",
         "",
-        *(f"  {'yes' if one.is_allowed else 'NO '}  {one.rule}: {_plain(one.said)}" for one in asked),
+        *(
+            f"  {'yes' if verdict.is_allowed else 'NO '}  {verdict.rule}: {_plain(verdict.said)}"
+            for verdict in verdicts
+        ),
     ]
     return no is None, "\n".join(lines)
 
@@ -262,22 +265,24 @@ def policy_table(policy: Policy) -> str:
 
 def _of_data(ruled: EgressDecision) -> RuleVerdict:
     rule = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
-    said = ruled.refusal or " ".join(ruled.notes) or "the data may go there"
-    return RuleVerdict(ruled.refusal is None, rule, said)
+    text = ruled.refusal or " ".join(ruled.notes) or "the data may go there"
+    return RuleVerdict(ruled.refusal is None, rule, text)
 
 
-def _telling(asked: Sequence[RuleVerdict]) -> RuleVerdict:
+def _telling(verdicts: Sequence[RuleVerdict]) -> RuleVerdict:
     """Of many that say yes, the one out of the file that comes last, else the last."""
-    return next((one for one in reversed(asked) if not one.rule.startswith(BUILT_IN)), asked[-1])
+    return next(
+        (verdict for verdict in reversed(verdicts) if not verdict.rule.startswith(BUILT_IN)), verdicts[-1]
+    )
 
 
-def _sentence(said: str) -> str:
-    return _plain(said[:1].upper() + said[1:]).rstrip(".") + "."
+def _sentence(text: str) -> str:
+    return _plain(text[:1].upper() + text[1:]).rstrip(".") + "."
 
 
-def _plain(said: str) -> str:
+def _plain(text: str) -> str:
     """Backticks and mentions are Slack's."""
-    return said.replace("`", "").replace("<@", "").replace("<#", "").replace(">", "")
+    return text.replace("`", "").replace("<@", "").replace("<#", "").replace(">", "")
 
 
 def _who(policy: Policy) -> Iterator[str]:
@@ -300,7 +305,7 @@ def _approvals(policy: Policy) -> Iterator[str]:
         yield f"{most}: {tier.approvers} to approve{_place(tier.where)}"
     if policy.tiers[-1].up_to_micros is not None:
         yield "above: refused"
-    reminders = ", ".join(f"{one / 3600:g} h" for one in policy.remind_s)
+    reminders = ", ".join(f"{value / 3600:g} h" for value in policy.remind_s)
     reminded = f", reminders {reminders} before" if reminders else ""
     yield f"a plan expires after {policy.expires_s / 3600:g} h{reminded}"
 

@@ -56,10 +56,10 @@ def run() -> None:
 
 def _set_up_log(settings: Settings) -> None:
     """FINETUNE_LOG=json or text says how lines look on stderr, where the terminal shall not decide."""
-    said = os.environ.get("FINETUNE_LOG") or None
-    form = next((one for one in logs.FORMS if one == said), None)
-    if said and form is None:
-        refuse(f"FINETUNE_LOG is {said!r}; it should be json or text, or not set.")
+    text = os.environ.get("FINETUNE_LOG") or None
+    form = next((form for form in logs.FORMS if form == text), None)
+    if text and form is None:
+        refuse(f"FINETUNE_LOG is {text!r}; it should be json or text, or not set.")
     os.umask(0o077)
     try:
         settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -70,8 +70,8 @@ class MeasuredCandidates:
 
     def prompted(self, current: str) -> Rung | None:
         """How today's model does with its prompt alone; 'gpt-4o' is 'openai/gpt-4o' too."""
-        named = (one for one in self.rungs if one.arm.rung == "zero" and one.arm.model is not None)
-        return next((one for one in named if current in (one.arm.model, _bare(str(one.arm.model)))), None)
+        named = (rung for rung in self.rungs if rung.arm.rung == "zero" and rung.arm.model is not None)
+        return next((rung for rung in named if current in (rung.arm.model, _bare(str(rung.arm.model)))), None)
 
 
 def choose(
@@ -82,10 +82,16 @@ def choose(
     rung = measured.cheapest
     if rung is None or rates is None:
         return _todays(today, _why_today(measured))
-    found = _measured(rung, rates, measured.bar, use)
-    kept = _todays(today, f"it costs less than {found.name}, the cheapest measured that meets the bar")
+    alternative = _measured(rung, rates, measured.bar, use)
+    stored_alternative = _todays(
+        today, f"it costs less than {alternative.name}, the cheapest measured that meets the bar"
+    )
     misses = today.rung is not None and today.rung.standing == "misses"
-    return kept if not misses and kept.monthly(use) < found.monthly(use) else found
+    return (
+        stored_alternative
+        if not misses and stored_alternative.monthly(use) < alternative.monthly(use)
+        else alternative
+    )
 
 
 def tokens_of(rung: Rung, own: Fraction) -> Tokens:

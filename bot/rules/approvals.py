@@ -72,7 +72,7 @@ def is_expired(request: Request, now: float, policy: Policy) -> bool:
 def reminder_due(request: Request, now: float, policy: Policy) -> float | None:
     """How long before the end (seconds) the reminder stands that is due now: of several that have passed, the last."""
     left = request.asked_at + policy.expires_s - now
-    return min((one for one in policy.remind_s if 0 <= left <= one), default=None)
+    return min((value for value in policy.remind_s if 0 <= left <= value), default=None)
 
 
 # What people may decide on a run whose money is in doubt, and by how many. Pure.

@@ -23,7 +23,7 @@ class Assumption:
 
 def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
     """In the order in which a reader doubts them."""
-    found = (
+    result = (
         _volume(inputs),
         _output(inputs),
         _prompt(inputs),
@@ -48,7 +48,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _labels(inputs),
         _quality(inputs),
     )
-    return tuple(assumption for assumption in found if assumption)
+    return tuple(assumption for assumption in result if assumption)
 
 
 def _volume(inputs: Inputs) -> Assumption:
@@ -196,11 +196,11 @@ def _batch(inputs: Inputs) -> Assumption:
         return Assumption("batches", "none", why)
     other = [inputs.alternative.rates] if inputs.alternative else []
     off = {rates.model: rates.batch_discount for rates in (inputs.now, *other, inputs.tuned)}
-    said = (
+    text = (
         ", ".join(f"{model} {discount:.0%} off" for model, discount in off.items() if discount)
         or "no list has a discount"
     )
-    return Assumption("batches", f"{share:.0%} of the requests: {said}", why)
+    return Assumption("batches", f"{share:.0%} of the requests: {text}", why)
 
 
 def _retries(inputs: Inputs) -> Assumption:
@@ -337,8 +337,8 @@ def _retraining(inputs: Inputs) -> Assumption:
 
 
 def _monitoring(inputs: Inputs) -> Assumption:
-    said = "As you said." if inputs.monitoring_usd else "Nobody told us. Say it with --monitoring-usd."
-    return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", said)
+    text = "As you said." if inputs.monitoring_usd else "Nobody told us. Say it with --monitoring-usd."
+    return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", text)
 
 
 def _people(inputs: Inputs) -> Assumption:

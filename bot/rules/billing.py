@@ -124,8 +124,8 @@ class MonthlyCost:
 
 def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> MonthlyCost:
     """Of `requests` a month, each with the measured mean of tokens."""
-    asked = requests * (1 + Fraction(asking.retries))
-    measured = asked / tokens.requests
+    value = requests * (1 + Fraction(asking.retries))
+    measured = value / tokens.requests
     batched = Fraction(asking.batch_share) if rates.batch_discount else Fraction(0)
     later = batched * (1 - Fraction(rates.batch_discount))
     sent = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _sent(tokens, rates)
@@ -134,7 +134,7 @@ def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> M
         input=_usd(measured * sent / 1_000_000),
         output=_usd(measured * answered / 1_000_000),
         hosting=_hosting(tokens, rates, requests, asking),
-        requests=_usd(asked * Fraction(rates.usd_per_request)),
+        requests=_usd(value * Fraction(rates.usd_per_request)),
     )
 
 
@@ -158,8 +158,8 @@ def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Tr
         capacity, hours = Capacity(each, each, busy), HOURS_PER_MONTH
     if not rates.on_own_machine or capacity is None or not hours:
         return None
-    asked = requests * (1 + Fraction(asking.retries)) / tokens.requests
-    work_s = asked * (tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes))
+    value = requests * (1 + Fraction(asking.retries)) / tokens.requests
+    work_s = value * (tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes))
     return max(1, math.ceil(work_s / (Fraction(hours) * 3600 * Fraction(capacity.busy))))
 
 
@@ -168,8 +168,8 @@ def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) 
     if asking.speed is None or not rates.usd_per_hour:
         count = machines_needed(tokens, rates, requests, asking) or 1
         return rates.usd_per_hour * asking.hosting_hours * count
-    made = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
-    return _usd(made * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
+    value = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
+    return _usd(value * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
 
 
 def _usd(amount: Fraction) -> Decimal:

@@ -36,7 +36,7 @@ class Budget:
         """The percents that are reached, of those at which people are warned."""
         reached = 100 * self.committed_micros
         return tuple(
-            one for one in WARN_AT_PERCENT if self.limit_micros and reached >= one * self.limit_micros
+            value for value in WARN_AT_PERCENT if self.limit_micros and reached >= value * self.limit_micros
         )
 
     def refusal(self, asked_micros: int) -> str | None:
@@ -73,7 +73,7 @@ class Budget:
 
 def tightest(budgets: Sequence[Budget]) -> Budget:
     """The one with the least left; of equals the first."""
-    return min(budgets, key=lambda one: one.left_micros)
+    return min(budgets, key=lambda budget: budget.left_micros)
 
 
 def refusal(budgets: Sequence[Budget], asked_micros: int) -> str | None:

@@ -86,10 +86,10 @@ def run_actuals(
     if micros is not None:
         pairs.append(Actual(run, "dollars", from_micros(micros[0]), from_micros(micros[1])))
     if seconds is not None:
-        estimated, actual = (Decimal(round(one)) / 60 for one in seconds)
+        estimated, actual = (Decimal(round(second)) / 60 for second in seconds)
         pairs.append(Actual(run, "minutes", estimated, actual))
     if quality is not None:
-        pairs.append(Actual(run, "quality", *(Decimal(str(one)) for one in quality)))
+        pairs.append(Actual(run, "quality", *(Decimal(str(value)) for value in quality)))
     return tuple(pairs)
 
 
@@ -97,7 +97,7 @@ def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
     """One for each quantity that there is a pair of, in the order of QUANTITIES."""
     pairs = list(actuals)
     of_each = ((quantity, [pair for pair in pairs if pair.quantity == quantity]) for quantity in QUANTITIES)
-    return tuple(_error(quantity, found) for quantity, found in of_each if found)
+    return tuple(_error(quantity, actuals) for quantity, actuals in of_each if actuals)
 
 
 def _error(quantity: Quantity, pairs: Sequence[Actual]) -> RunningError:

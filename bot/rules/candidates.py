@@ -93,8 +93,8 @@ def cost_text(price: Decimal | None) -> str:
         return "it says its price first"
     if not price:
         return "free"
-    said = usd(price)
-    return f"about {said}" if said.startswith("$") else said
+    text = usd(price)
+    return f"about {text}" if text.startswith("$") else text
 
 
 # Which answers are evidence: one that could not be read shows a bad prompt or model, not that rows are

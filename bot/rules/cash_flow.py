@@ -27,9 +27,9 @@ class Flow:
     def by_volume(self) -> Decimal:
         return self.falling + self.steady + self.errors
 
-    def saving(self, kept: Decimal = ONE) -> Decimal:
+    def saving(self, amount: Decimal = ONE) -> Decimal:
         """With `kept` (0 to 1) of the alternative's price left."""
-        return self.falling * kept + self.steady + self.errors + self.fixed
+        return self.falling * amount + self.steady + self.errors + self.fixed
 
     def at_volume(self, factor: Decimal) -> Decimal:
         return self.by_volume * factor + self.fixed
@@ -64,7 +64,10 @@ def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Deci
     """Of month 1, 2, …: the alternative's price falls by `fall_a_year` (0 to 1) every twelve months."""
     return tuple(
         sum(
-            (one.within(begin, end) * one.flow.saving(compound(1 - fall_a_year, month)) for one in phases),
+            (
+                phase.within(begin, end) * phase.flow.saving(compound(1 - fall_a_year, month))
+                for phase in phases
+            ),
             Decimal(0),
         )
         for month, (begin, end) in enumerate(months_to(horizon), start=1)

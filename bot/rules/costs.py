@@ -43,8 +43,10 @@ def actual_micros(
         return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
     trained = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
     answered = ((base_row, base), (tuned_row, tuned))
-    asked = (_usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens)
-    return to_micros(trained + sum(asked, Decimal(0)))
+    amounts = (
+        _usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens
+    )
+    return to_micros(trained + sum(amounts, Decimal(0)))
 
 
 def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float:
@@ -107,17 +109,17 @@ class ArmQuestions(Protocol):
 def max_evaluation_micros(
     prices: Mapping[str, PriceRow],
     arms: Mapping[Candidate, ArmQuestions],
-    known: Collection[str],
+    names: Collection[str],
     max_tokens: int,
     thinking: Collection[str],
 ) -> int:
     """The most that the unanswered questions can cost: each answered with `max_tokens`, and with all that models
     which are `thinking` may think before. A question that two arms share is asked once."""
-    dollars, counted = Decimal(0), set(known)
-    for arm, asked in arms.items():
+    dollars, counted = Decimal(0), set(names)
+    for arm, questions in arms.items():
         price = prices.get(arm.model or "")
         if price is not None:
-            dollars += _most(price, asked, counted, max_tokens + thinking_tokens(arm.model in thinking))
+            dollars += _most(price, questions, counted, max_tokens + thinking_tokens(arm.model in thinking))
     return to_micros(dollars)
 
 
@@ -135,14 +137,17 @@ def paid_questions(
 def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTokens]) -> int:
     """What the answers of each model have cost."""
     dollars = (
-        _usd(prices[model], one.prompt_tokens, one.completion_tokens) for model, one in answers.items()
+        _usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)
+        for model, tokens in answers.items()
     )
     return to_micros(sum(dollars, Decimal(0)))
 
 
-def max_judge_micros(price: PriceRow, asked: ArmQuestions, known: Collection[str], max_tokens: int) -> int:
+def max_judge_micros(
+    price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
+) -> int:
     """As `most_micros`, of the one model that judges answers."""
-    return to_micros(_most(price, asked, set(known), max_tokens))
+    return to_micros(_most(price, questions, set(names), max_tokens))
 
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
@@ -150,17 +155,17 @@ def question_micros(price: PriceRow, sent: int, answered: int) -> int:
     return 0 if price.usd_per_hour is not None else to_micros(_usd(price, sent, answered))
 
 
-def _most(price: PriceRow, asked: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
+def _most(price: PriceRow, questions: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
     dollars = Decimal(0)
-    for key, tokens in zip(asked.keys, asked.tokens, strict=True):
+    for key, tokens in zip(questions.keys, questions.tokens, strict=True):
         if key not in counted:
             counted.add(key)
             dollars += _usd(price, tokens, max_tokens)
     return dollars
 
 
-def _usd(price: PriceRow, sent: int, said: int) -> Decimal:
-    return ((price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * said) / MILLION
+def _usd(price: PriceRow, sent: int, value: int) -> Decimal:
+    return ((price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * value) / MILLION
 
 
 @dataclass(frozen=True)

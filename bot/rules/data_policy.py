@@ -52,16 +52,16 @@ def decide_egress(
             f"of the command, where it is recorded and shown: `{EXAMPLE_REASON}`.",
             where=soft[0].where,
         )
-    notes = [*(f"{_no(one, provider)} Set aside because: {reason}" for one in soft)]
-    notes += [f"{_no(one, provider)} The rule is advisory." for one in against if one.level == "advisory"]
+    notes = [*(f"{_no(rule, provider)} Set aside because: {reason}" for rule in soft)]
+    notes += [f"{_no(rule, provider)} The rule is advisory." for rule in against if rule.level == "advisory"]
     decided = against[0] if against else covering[0]
-    return EgressDecision(None, tuple(notes), tuple(one.name for one in soft), decided.where)
+    return EgressDecision(None, tuple(notes), tuple(rule.name for rule in soft), decided.where)
 
 
 def _is_covered(policy: Policy, data: Data) -> bool:
     """Rows of one channel don't leave by a rule about another's."""
     each = [replace(data, channels=frozenset({channel})) for channel in data.channels]
-    return all(any(rule.covers(one) for rule in policy.data) for one in each)
+    return all(any(rule.covers(data) for rule in policy.data) for data in each)
 
 
 def _no(rule: DataRule, provider: str) -> str:

@@ -67,10 +67,10 @@ class Figure:
         """'12', '$1,500', '0.5', '20%' (0.2)."""
         clean = text.strip().removeprefix("$").strip()
         shown = clean[:40] or "nothing"
-        found = _NUMBER.fullmatch(clean)
-        if found is None:
+        match = _NUMBER.fullmatch(clean)
+        if match is None:
             return Misread(f"I can't read “{shown}” as {self.what}. Write a number like {self.example}.")
-        value = Decimal(found["number"].replace(",", "")) / (100 if found["percent"] else 1)
+        value = Decimal(match["number"].replace(",", "")) / (100 if match["percent"] else 1)
         return self._refused(value, shown) or value
 
     def refused(self, value: Decimal | int | None) -> Misread | None:
@@ -106,24 +106,24 @@ RUNS = Figure("a number of runs", "2", Decimal(1), Decimal(100), is_whole=True)
 USUAL_BUSY = Decimal("0.2")
 
 
-def absurd(asked: Question) -> Misread | None:
+def absurd(question: Question) -> Misread | None:
     """The first figure that cannot be, however it came in."""
-    said = (
-        (PEOPLE_HOURS, asked.people_hours),
-        (PEOPLE_RATE, asked.people_rate),
-        (LABEL_COUNT, asked.label_count),
-        (LABEL_USD, asked.label_usd),
-        (WRONG_USD, asked.wrong_usd),
-        (RETRAIN_MONTHS, asked.retrain_months),
-        (HOSTING_HOURS, asked.hosting_hours),
-        (PROMPT_TOKENS, asked.prompt_tokens),
-        (BATCH_SHARE, asked.batch_share),
-        (MONITORING_USD, asked.monitoring_usd),
-        (SERVING_SPEED, asked.serving_speed),
-        (UTILISATION, asked.utilisation),
-        (RUNS, asked.runs),
+    reply = (
+        (PEOPLE_HOURS, question.people_hours),
+        (PEOPLE_RATE, question.people_rate),
+        (LABEL_COUNT, question.label_count),
+        (LABEL_USD, question.label_usd),
+        (WRONG_USD, question.wrong_usd),
+        (RETRAIN_MONTHS, question.retrain_months),
+        (HOSTING_HOURS, question.hosting_hours),
+        (PROMPT_TOKENS, question.prompt_tokens),
+        (BATCH_SHARE, question.batch_share),
+        (MONITORING_USD, question.monitoring_usd),
+        (SERVING_SPEED, question.serving_speed),
+        (UTILISATION, question.utilisation),
+        (RUNS, question.runs),
     )
-    return next((misread for figure, value in said if (misread := figure.refused(value))), None)
+    return next((misread for figure, value in reply if (misread := figure.refused(value))), None)
 
 
 def _plain(number: Decimal) -> str:

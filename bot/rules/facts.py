@@ -69,7 +69,7 @@ def row_faults(report: Report) -> RowFaults:
 
 
 def _count(report: Report, code: str) -> int:
-    return sum(one.count for one in report.findings if one.code == code)
+    return sum(finding.count for finding in report.findings if finding.code == code)
 
 
 # The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
@@ -182,8 +182,8 @@ class Facts:
     @property
     def task_kind(self) -> TaskKind | None:
         """As the team said; where it said nothing, labelled rows are for sorting into own categories."""
-        said = self.evidence.task_kind
-        return "classification" if said is None and self.smallest_label is not None else said
+        text = self.evidence.task_kind
+        return "classification" if text is None and self.smallest_label is not None else text
 
     @property
     def has_own_classes(self) -> bool:
@@ -199,9 +199,9 @@ class Facts:
     @property
     def is_today_measured(self) -> bool:
         """True as well where nobody said what is asked today. 'gpt-4o' is 'openai/gpt-4o'."""
-        asked = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
-        names = asked | {model.partition("/")[2] for model in asked}
-        return self.current is None or self.current in names or self.full_current in asked
+        texts = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
+        names = texts | {model.partition("/")[2] for model in texts}
+        return self.current is None or self.current in names or self.full_current in texts
 
     @property
     def lacking(self) -> tuple[tuple[str, int], ...]:

@@ -187,13 +187,13 @@ def _savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     import numpy as np
 
     spans = months_to(horizon)
-    kept = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (np.arange(1, len(spans) + 1) / 12))
-    saved = np.zeros_like(kept)
+    stored = np.exp(np.log(np.maximum(1 - drawn.fall, 1e-12))[:, None] * (np.arange(1, len(spans) + 1) / 12))
+    saved = np.zeros_like(stored)
     for place, phase in enumerate(phases(inputs)):
         share = np.array([float(phase.within(begin, end)) for begin, end in spans])
         errors = drawn.gap * float(wrong_answers_usd(inputs)) if _counts_errors(inputs, place) else 0.0
         rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
-        by_volume = float(phase.flow.falling) * kept + rest[:, None]
+        by_volume = float(phase.flow.falling) * stored + rest[:, None]
         saved += share * (drawn.volume[:, None] * by_volume + float(phase.flow.fixed))
     return saved
 
@@ -219,9 +219,9 @@ def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draw
     month, row = is_back.argmax(axis=1), np.arange(len(spent))
     before = np.where(month > 0, so_far[row, month - 1], 0.0)
     rising = savings[row, month]
-    found = is_back.any(axis=1) & (rising > 0)
-    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=found)
-    payback = np.where(found, month + np.clip(share, 0.0, 1.0), np.inf)
+    result = is_back.any(axis=1) & (rising > 0)
+    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=result)
+    payback = np.where(result, month + np.clip(share, 0.0, 1.0), np.inf)
     return payback if months_known is None else np.where(payback <= float(months_known), payback, np.inf)
 
 
@@ -236,20 +236,20 @@ def _bearable_hours(
         return None
     left = _back_by(savings, float(target)) - spent
     hours = left / (float(inputs.people_usd_per_hour) * drawn.labour)
-    found = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
-    return _decimal(found, 2) if found > 0 else None
+    value = float(np.quantile(hours, 1 - LIKELY, method="inverted_cdf"))
+    return _decimal(value, 2) if value > 0 else None
 
 
 def _back_by(savings: Draws, months: float) -> Draws:
     """The most that has come back at any time until then."""
     import numpy as np
 
-    whole = int(months)
+    value = int(months)
     so_far = np.concatenate([np.zeros((len(savings), 1)), np.cumsum(savings, axis=1)], axis=1)
-    most: Draws = so_far[:, : whole + 1].max(axis=1)
-    if whole >= savings.shape[1]:
+    most: Draws = so_far[:, : value + 1].max(axis=1)
+    if value >= savings.shape[1]:
         return most
-    return np.maximum(most, so_far[:, whole] + (months - whole) * savings[:, whole])
+    return np.maximum(most, so_far[:, value] + (months - value) * savings[:, value])
 
 
 def _likely_from(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
@@ -274,7 +274,7 @@ def _fixed(inputs: Inputs, horizon: Decimal) -> list[Decimal]:
     """What each month saves at any volume."""
     stages = phases(inputs)
     return [
-        sum((one.within(begin, end) * one.flow.fixed for one in stages), Decimal(0))
+        sum((stage.within(begin, end) * stage.flow.fixed for stage in stages), Decimal(0))
         for begin, end in months_to(horizon)
     ]
 
@@ -305,8 +305,8 @@ def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
     """A drawn value each, never one between two: there is none between a payback and never."""
     import numpy as np
 
-    found = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
-    return Quantiles(*(_decimal(one, digits) if math.isfinite(one) else None for one in found))
+    result = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")
+    return Quantiles(*(_decimal(item, digits) if math.isfinite(item) else None for item in result))
 
 
 def _decimal(value: float, digits: int) -> Decimal:

@@ -34,8 +34,8 @@ def model_family(model: str) -> str:
     """'gpt' of 'openai/gpt-4o-mini', 'llama' of 'nebius/meta-llama/Llama-3.1-8B-Instruct': the letters with which
     the model's own name begins."""
     name = model.removeprefix("ft:").rsplit("/", 1)[-1].removeprefix("ft:").removeprefix("Meta-").lower()
-    found = re.match(r"[a-z]+", name)
-    word = found[0] if found else name
+    match = re.match(r"[a-z]+", name)
+    word = match[0] if match else name
     return _ALSO.get(word, word)
 
 
@@ -43,10 +43,10 @@ def bias_warning(judge: str, models: Iterable[str]) -> str | None:
     """A judge finds its own answers and its relatives' better than people do: a warning where that may be.
 
     Panickssery and others 2024, arxiv.org/abs/2404.13076."""
-    asked = tuple(dict.fromkeys(models))
-    if judge in asked:
+    names = tuple(dict.fromkeys(models))
+    if judge in names:
         return f"{judge} judges its own answers too: models tend to prefer their own. Another judge would be fairer."
-    kin = [model for model in asked if model_family(model) == model_family(judge)]
+    kin = [model for model in names if model_family(model) == model_family(judge)]
     if not kin:
         return None
     return (
@@ -114,33 +114,33 @@ def summarize_labels(
     labels: Sequence[Label], first_arm: str, judged: Mapping[int, Choice | None]
 ) -> HumanAgreement:
     """`first_arm` is the better arm's key; `judged` the judge's verdicts by row, for that arm or the other."""
-    said = [
-        (one.row, one.person, one.choice if one.first_arm == first_arm else SWAPPED[one.choice])
-        for one in labels
+    reply = [
+        (label.row, label.person, label.choice if label.first_arm == first_arm else SWAPPED[label.choice])
+        for label in labels
     ]
-    choices = [choice for _, _, choice in said]
-    beside = [(verdict, choice) for row, _, choice in said if (verdict := judged.get(row)) is not None]
+    choices = [choice for _, _, choice in reply]
+    beside = [(verdict, choice) for row, _, choice in reply if (verdict := judged.get(row)) is not None]
     return HumanAgreement(
-        labels=len(said),
-        people=len({person for _, person, _ in said}),
+        labels=len(reply),
+        people=len({person for _, person, _ in reply}),
         first=choices.count("first"),
         second=choices.count("second"),
         same=choices.count("tie"),
         beside_judge=_agreement(beside),
-        between=_agreement(_pairs(said)),
+        between=_agreement(_pairs(reply)),
     )
 
 
 def _agreement(pairs: Sequence[tuple[Choice, Choice]]) -> Agreement | None:
     if len(pairs) < MIN_LABELS:
         return None
-    return agreement([one for one, _ in pairs], [other for _, other in pairs])
+    return agreement([name for name, _ in pairs], [other for _, other in pairs])
 
 
-def _pairs(said: Sequence[tuple[int, str, Choice]]) -> list[tuple[Choice, Choice]]:
+def _pairs(reply: Sequence[tuple[int, str, Choice]]) -> list[tuple[Choice, Choice]]:
     """Who is named first is settled by name: kappa is the same with both turned, and must not hang on who was
     quicker."""
     by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
-    for row, person, choice in said:
+    for row, person, choice in reply:
         by_row[row].append((person, choice))
-    return [(one[1], other[1]) for each in by_row.values() for one, other in combinations(sorted(each), 2)]
+    return [(pair[1], other[1]) for each in by_row.values() for pair, other in combinations(sorted(each), 2)]

@@ -36,18 +36,20 @@ class Rules:
     def named(self, action: Action) -> frozenset[str]:
         """Everybody who is named for it, by id or by a group; who asked comes on top, and anyone where that is said."""
         named = self.policy.named(action)
-        found = [self.members.get(group) or frozenset() for group in named.groups]
-        return named.users.union(*found)
+        nameses = [self.members.get(group) or frozenset() for group in named.groups]
+        return named.users.union(*nameses)
 
     def unknown(self, action: Action) -> tuple[str, ...]:
         """Its groups whose members are not known."""
-        return tuple(sorted(one for one in self.policy.named(action).groups if self.members.get(one) is None))
+        return tuple(
+            sorted(group for group in self.policy.named(action).groups if self.members.get(group) is None)
+        )
 
     def entitled(self, action: Action, people: Collection[str]) -> list[str]:
         """Those of `people`, each once, who are named for it now."""
         anyone = self.policy.named(action).anyone
         named = self.named(action)
-        return [one for one in dict.fromkeys(people) if anyone or one in named]
+        return [fromkey for fromkey in dict.fromkeys(people) if anyone or fromkey in named]
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,14 @@ class RuleVerdict:
 
 def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Denied | None:
     """None is yes. A no is the first rule's that says it, and names the cure."""
-    no = next((one for one in rule_verdicts(asking, action, request) if not one.is_allowed), None)
+    no = next(
+        (
+            rule_verdict
+            for rule_verdict in rule_verdicts(asking, action, request)
+            if not rule_verdict.is_allowed
+        ),
+        None,
+    )
     return Denied(no.said) if no else None
 
 
@@ -100,11 +109,11 @@ def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST)
 
 def _membership(person: Person | None) -> RuleVerdict:
     if person is None:
-        said = (
+        text = (
             "Slack didn't tell who you are, so nothing was done. Try again in a minute; if it stays like that, "
             "whoever runs the bot runs `finetune doctor`."
         )
-        return RuleVerdict(False, FULL_MEMBERS, said)
+        return RuleVerdict(False, FULL_MEMBERS, text)
     kinds = {
         "a bot": person.is_bot,
         "deactivated": person.is_deleted,
@@ -123,30 +132,30 @@ def _membership(person: Person | None) -> RuleVerdict:
 
 def _ours(channel: Channel) -> RuleVerdict:
     if channel.is_shared is None:
-        said = (
+        text = (
             "Slack didn't tell whether this channel is shared with another organisation, so nothing was done. "
             "Invite the bot (`/invite @Finetune`) if it isn't in here, or try again in a minute."
         )
-        return RuleVerdict(False, OWN_CHANNELS, said)
+        return RuleVerdict(False, OWN_CHANNELS, text)
     if channel.is_shared:
-        said = (
+        text = (
             "This channel is shared with another organisation (Slack Connect), where nothing is shown or decided. "
             "Ask in a channel of your own workspace."
         )
-        return RuleVerdict(False, OWN_CHANNELS, said)
+        return RuleVerdict(False, OWN_CHANNELS, text)
     return RuleVerdict(True, OWN_CHANNELS, "not shared with another organisation")
 
 
 def _four_eyes(person: Person, action: Action, request: Request) -> RuleVerdict:
-    said = None
+    text = None
     to_do = "decide what becomes of it" if action == "resolve" else "approve it"
     if action == "waive" and person.id == request.uploader:
-        said = "You uploaded this data, so an approver other than you has to say why it may leave."
+        text = "You uploaded this data, so an approver other than you has to say why it may leave."
     elif person.id == request.requester:
-        said = f"You asked for this run, so somebody else has to {to_do}."
+        text = f"You asked for this run, so somebody else has to {to_do}."
     elif person.id == request.uploader:
-        said = f"You uploaded this data, so somebody else has to {to_do}."
-    return RuleVerdict(said is None, FOUR_EYES, said or "somebody else asked for it and brought the data")
+        text = f"You uploaded this data, so somebody else has to {to_do}."
+    return RuleVerdict(text is None, FOUR_EYES, text or "somebody else asked for it and brought the data")
 
 
 def _named(person: Person, action: Action, request: Request, rules: Rules) -> RuleVerdict:
@@ -171,12 +180,12 @@ def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
         )
     if not others:
         return _nobody(action, named, but)
-    names = ", ".join(f"<@{one}>" for one in others[:SHOWN_NAMES])
+    names = ", ".join(f"<@{name}>" for name in others[:SHOWN_NAMES])
     more = len(others) - SHOWN_NAMES
     is_approvers = rule_of(action) in ("approve", "freeze", "waive", "cancel", "promote", "delete")
     kind = "an approver" if is_approvers else "who is named"
-    asked = f" or {_requester(action)}" if named.requester else ""
-    return f"Only {kind}{asked} may do that: {names}{f' and {more} more' if more > 0 else ''}."
+    question = f" or {_requester(action)}" if named.requester else ""
+    return f"Only {kind}{question} may do that: {names}{f' and {more} more' if more > 0 else ''}."
 
 
 def _nobody(action: Action, named: Named, but: Collection[str]) -> str:

@@ -231,7 +231,7 @@ PLANNED = ("n_epochs", "batch_size", "lora_r", "lora_alpha", "lora_dropout", "le
 
 def hyperparameters_for(
     n_train: int,
-    asked: Mapping[str, Hyperparameter],
+    values_by_name: Mapping[str, Hyperparameter],
     *,
     takes_lora: bool,
     defaults: Mapping[str, Hyperparameter],
@@ -242,15 +242,15 @@ def hyperparameters_for(
     `rate`: the learning rate by the base's size; None leaves it to the trainer, who goes by the base that it has.
     `defaults` are the provider's row's and win over ours; what a person `asked` wins over all.
     """
-    given = {**defaults, **asked}
+    argument = {**defaults, **values_by_name}
     if not takes_lora:
-        return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **given}.items()))
-    known = {name: value for name, value in given.items() if value != "auto" and name in specs()}
-    resolved = asdict(resolve("supervised", known, Basis(n_train, rate)))
+        return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **argument}.items()))
+    existing = {name: value for name, value in argument.items() if value != "auto" and name in specs()}
+    resolved = asdict(resolve("supervised", existing, Basis(n_train, rate)))
     planned = {name: resolved[name] for name in PLANNED}
     if rate is None:
         del planned["learning_rate"]
-    return tuple(sorted({**planned, **given}.items()))
+    return tuple(sorted({**planned, **argument}.items()))
 
 
 def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:

@@ -111,7 +111,9 @@ class DataRule:
     def covers(self, data: Data) -> bool:
         return bool(
             (self.channels is None or data.channels & self.channels)
-            and (self.datasets is None or any(fnmatchcase(data.dataset, one) for one in self.datasets))
+            and (
+                self.datasets is None or any(fnmatchcase(data.dataset, dataset) for dataset in self.datasets)
+            )
             and (self.personal is None or data.is_personal == self.personal)
         )
 
@@ -150,7 +152,9 @@ class Policy:
 
     def tier(self, maximum_micros: int) -> Tier | None:
         """None where the plan is dearer than every tier."""
-        fits = (one for one in self.tiers if one.up_to_micros is None or maximum_micros <= one.up_to_micros)
+        fits = (
+            tier for tier in self.tiers if tier.up_to_micros is None or maximum_micros <= tier.up_to_micros
+        )
         return next(fits, None)
 
 

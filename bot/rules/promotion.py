@@ -65,7 +65,7 @@ def alias_for(dataset: str) -> str:
 def compare_models(other: str, mine: Sequence[float], theirs: Sequence[float]) -> ModelComparison:
     """Both in the holdout's order: Newcombe's interval where rows are right or wrong, else the normal one of the mean
     of the differences. ValueError where they are not of the same rows."""
-    differences = [one - two for one, two in zip(mine, theirs, strict=True)]
+    differences = [value - two for value, two in zip(mine, theirs, strict=True)]
     likely = _newcombe(mine, theirs) if {*mine, *theirs} <= {0.0, 1.0} else _normal(differences)
     return ModelComparison(
         other, fmean(theirs), fmean(differences), likely.low, likely.high, len(differences)
@@ -74,22 +74,22 @@ def compare_models(other: str, mine: Sequence[float], theirs: Sequence[float]) -
 
 def objections(proof: Proof) -> tuple[Objection, ...]:
     """Empty where the model is shown to be better."""
-    found: list[Objection] = []
+    names: list[Objection] = []
     if proof.is_gone:
-        found.append("gone")
+        names.append("gone")
     if proof.no_go is not None:
-        found.append("no_go")
+        names.append("no_go")
     if proof.rung is None:
-        return (*found, "unmeasured")
+        return (*names, "unmeasured")
     if proof.best is None:
-        found.append("nothing_beside")
+        names.append("nothing_beside")
     elif not proof.best.is_better:
-        found.append("not_better")
+        names.append("not_better")
     if proof.used is not None and proof.against_used is None:
-        found.append("other_rows")
+        names.append("other_rows")
     elif proof.against_used is not None and not proof.against_used.is_better:
-        found.append("not_better_than_used")
-    return tuple(found)
+        names.append("not_better_than_used")
+    return tuple(names)
 
 
 def check_promotion_reason(reason: str) -> Denied | None:

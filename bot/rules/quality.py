@@ -75,26 +75,26 @@ def replaces(rung: Rung, facts: Facts) -> bool | None:
     """
     if rung.arm.rung == "classical":
         return False
-    tuned, kind, made = facts.evidence.trained, facts.task_kind, facts.estimate
+    tuned, kind, estimate = facts.evidence.trained, facts.task_kind, facts.estimate
     if kind == "latency":
         return tuned.p95_s * FASTER <= rung.p95_s if tuned else None
     if rung.usd_per_1000 == 0 or kind == "quality":
         return False
     if tuned and tuned.usd_per_1000 is not None and rung.usd_per_1000 is not None:
         return is_cheaper(tuned, rung)
-    if made is None:
+    if estimate is None:
         return None if kind == "cost" else False
-    return None if rung.usd_per_1000 is None else made.saving_month > 0
+    return None if rung.usd_per_1000 is None else estimate.saving_month > 0
 
 
 def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
     """Is the tuned model shown to be right more often than `rung`, which is good enough, and does that count: as the
     aim, or as what wrong answers cost?"""
-    tuned, made = facts.evidence.trained, facts.estimate
+    tuned, estimate = facts.evidence.trained, facts.estimate
     if tuned is None or not facts.evidence.is_good or not _is_better(tuned, rung, facts.evidence.ladder):
         return False
     return facts.task_kind == "quality" or bool(
-        made and made.errors_avoided_usd > 0 and made.saving_month > 0
+        estimate and estimate.errors_avoided_usd > 0 and estimate.saving_month > 0
     )
 
 
@@ -141,11 +141,11 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
     missing = tuple(rung for rung in wanted if rung not in have)
     if not missing:
         return ()
-    first, asked = missing[0], _cheapest_prompted(facts.evidence)
+    first, wanted_rung = missing[0], _cheapest_prompted(facts.evidence)
     models: tuple[str, ...] = () if first == "classical" else facts.to_measure
-    if asked and asked.arm.model and first != "classical":
-        models = (asked.arm.model,)
-    price = _price(first, asked)
+    if wanted_rung and wanted_rung.arm.model and first != "classical":
+        models = (wanted_rung.arm.model,)
+    price = _price(first, wanted_rung)
     measure = Measure("rung", facts.dataset, first, models, price)
     return (Reason("measure", "unknown", NotMeasured(missing), step=Step(measure, price)),)
 
@@ -160,17 +160,19 @@ def _todays(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _cheapest_prompted(evidence: Evidence) -> Rung | None:
-    return cheapest([one for one in evidence.alternatives if one.arm.rung != "classical"])
+    return cheapest(
+        [alternative for alternative in evidence.alternatives if alternative.arm.rung != "classical"]
+    )
 
 
-def _price(rung: RungName, asked: Rung | None) -> Decimal | None:
+def _price(rung: RungName, wanted_rung: Rung | None) -> Decimal | None:
     """By the cheapest prompt that was measured, `asked`. Ten examples make a prompt at most eleven times as long."""
     if rung == "classical":
         return Decimal(0)
-    if asked is None:
+    if wanted_rung is None:
         return None
-    is_longer = asked.arm.rung == "zero" and rung != "zero"
-    return asking_usd(asked, SHOTS + 1 if is_longer else 1)
+    is_longer = wanted_rung.arm.rung == "zero" and rung != "zero"
+    return asking_usd(wanted_rung, SHOTS + 1 if is_longer else 1)
 
 
 def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
@@ -240,12 +242,12 @@ def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     return (Reason("not better", "unknown", BesideBest(tuned, best, "worse"), weighs=False),)
 
 
-def _is_better(one: Rung, other: Rung, ladder: Ladder | None) -> bool:
+def _is_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
     """Shown to be: by the paired test where it was made, else by intervals that don't overlap."""
     for pair in ladder.pairs if ladder else ():
-        if {pair.better, pair.worse} == {one.arm, other.arm}:
-            return pair.is_told_apart and pair.better == one.arm
-    return one.low > other.high
+        if {pair.better, pair.worse} == {rung.arm, other.arm}:
+            return pair.is_told_apart and pair.better == rung.arm
+    return rung.low > other.high
 
 
 def _silent(evidence: Evidence) -> tuple[Reason, ...]:
@@ -258,8 +260,8 @@ def _unread(evidence: Evidence) -> tuple[Reason, ...]:
     hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
     if not hopeful:
         return ()
-    asked = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
-    if len(hopeful) == len(asked) and not evidence.is_good:
+    rungs = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
+    if len(hopeful) == len(rungs) and not evidence.is_good:
         clearer = Step("clearer prompt", usd=None)
         return (Reason("unread", "unknown", Unread(hopeful, is_settled=False), step=clearer),)
     return (Reason("unread", "unknown", Unread(hopeful, is_settled=True), weighs=False),)

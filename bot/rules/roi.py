@@ -207,8 +207,8 @@ class Inputs:
 
     @property
     def horizon(self) -> Decimal:
-        ahead, known = Decimal(self.horizon_months), self.months_known
-        return ahead if known is None else min(ahead, known)
+        ahead, amount = Decimal(self.horizon_months), self.months_known
+        return ahead if amount is None else min(ahead, amount)
 
 
 @dataclass(frozen=True)
@@ -318,8 +318,8 @@ def _bearable_hours(inputs: Inputs, left: Decimal) -> Decimal | None:
 
 def target_months(inputs: Inputs) -> Decimal:
     """It must pay back by then, before the model is gone, and while it is known what is saved."""
-    known, target = inputs.months_known, inputs.payback_target_months
-    return target if known is None else min(target, known)
+    amount, target = inputs.months_known, inputs.payback_target_months
+    return target if amount is None else min(target, amount)
 
 
 def net_value(inputs: Inputs) -> Decimal:
@@ -331,16 +331,16 @@ def net_value(inputs: Inputs) -> Decimal:
 def phases(inputs: Inputs) -> tuple[Phase, ...]:
     """One after the other: held against a model until it ends, then against its successor. What a successor gets right
     nobody has measured: better answers count no longer, worse ones do."""
-    found: list[Phase] = []
+    phases: list[Phase] = []
     start, rates = ZERO, inputs.held_against
     while True:
         saved = flow(inputs, rates)
-        if found:
+        if phases:
             saved = replace(saved, errors=min(saved.errors, ZERO))
         end = None if rates.ends is None else max(start, inputs.months_to(rates.ends))
-        found.append(Phase(start, end, saved))
+        phases.append(Phase(start, end, saved))
         if end is None or rates.then is None:
-            return tuple(found)
+            return tuple(phases)
         start, rates = end, rates.then
 
 
@@ -371,8 +371,8 @@ def _tuned_tokens(inputs: Inputs) -> Tokens:
 
 def _after(inputs: Inputs) -> MonthlyCost:
     """The same requests with the tuned model's prompt, and its upkeep."""
-    asked = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
-    return replace(asked, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
+    cost = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
+    return replace(cost, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
 
 
 def retraining_usd(inputs: Inputs) -> Decimal:
@@ -396,7 +396,7 @@ def wrong_answers_usd(inputs: Inputs) -> Decimal:
 
 def _saved_by(months: Decimal, stages: Sequence[Phase]) -> Decimal:
     """In all, at today's prices."""
-    return sum((one.within(ZERO, months) * one.flow.saving() for one in stages), ZERO)
+    return sum((stage.within(ZERO, months) * stage.flow.saving() for stage in stages), ZERO)
 
 
 def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
@@ -419,8 +419,8 @@ def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int
     """(C₀ + what hosting and upkeep add in T) / (T·Δp) a token, with T = `within_months`."""
     volume = max(inputs.monthly_input_tokens, int(MILLION))
     spans = [
-        (one.within(ZERO, within_months), one.flow)
-        for one in phases(replace(inputs, monthly_input_tokens=volume))
+        (phase.within(ZERO, within_months), phase.flow)
+        for phase in phases(replace(inputs, monthly_input_tokens=volume))
     ]
     by_volume = sum((months * saved.by_volume for months, saved in spans), ZERO)
     if by_volume <= 0:

@@ -66,7 +66,7 @@ def _volume(inputs: Inputs) -> Swing:
         replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * factor))
         for factor in (1 / up, up)
     )
-    least, most = (f"{tokens(one.monthly_input_tokens)} tokens a month" for one in (low, high))
+    least, most = (f"{tokens(inputs.monthly_input_tokens)} tokens a month" for inputs in (low, high))
     return _swing("volume", least, most, low, high)
 
 

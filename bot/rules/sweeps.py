@@ -26,20 +26,20 @@ OTHER_NAMES: Mapping[str, str] = {
 
 def parse_sweep(text: str) -> Sweep | Misread:
     """'lora_r:8,16;learning_rate:5e-4,1e-3'."""
-    found: list[tuple[str, tuple[Value, ...]]] = []
+    entries: list[tuple[str, tuple[Value, ...]]] = []
     for part in filter(None, text.lower().split(";")):
         name, colon, values = part.partition(":")
-        known = OTHER_NAMES.get(name, name)
-        if known not in NAMES:
+        existing = OTHER_NAMES.get(name, name)
+        if existing not in NAMES:
             return Misread(f"“{name[:40]}” can't be swept.{_near(name)} Those that can: {', '.join(NAMES)}.")
         numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
         if not colon or any(number is None for number in numbers):
             return Misread(f"I can't read “{part[:60]}”. Write it like {EXAMPLE}.")
-        if known in dict(found):
-            return Misread(f"“{known}” stands there twice. Write all its values once, like {EXAMPLE}.")
-        found.append((known, tuple(number for number in numbers if number is not None)))
-    problem = methods.sweep_problem(tuple(found))
-    return Misread(problem[0]) if problem else tuple(found)
+        if existing in dict(entries):
+            return Misread(f"“{existing}” stands there twice. Write all its values once, like {EXAMPLE}.")
+        entries.append((existing, tuple(number for number in numbers if number is not None)))
+    problem = methods.sweep_problem(tuple(entries))
+    return Misread(problem[0]) if problem else tuple(entries)
 
 
 def format_sweep(sweep: Sweep) -> str:

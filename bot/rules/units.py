@@ -41,10 +41,10 @@ class Misread:
 
 def parse_volume(text: str) -> int | Misread:
     """Tokens a month out of '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
-    found = _VOLUME.fullmatch(text.strip().lower())
-    if found is None or found["scale"] not in _SCALES:
+    match = _VOLUME.fullmatch(text.strip().lower())
+    if match is None or match["scale"] not in _SCALES:
         return Misread(f"I can't read {_shown(text)} as a volume. {ACCEPTED}")
-    number = Decimal(re.sub("[,_]", "", found["number"])) * _SCALES[found["scale"]]
+    number = Decimal(re.sub("[,_]", "", match["number"])) * _SCALES[match["scale"]]
     if number != int(number):
         return Misread(f"{_shown(text)} is not a whole number of tokens. {ACCEPTED}")
     if number > LARGEST_VOLUME:
@@ -82,8 +82,8 @@ def duration(months: Decimal) -> str:
 def _counted(count: Decimal, unit: str) -> str:
     if 0 < count < Decimal("0.5"):
         return f"under 1 {unit}"
-    whole = count.quantize(Decimal(1))
-    return f"{whole:,} {unit}" if whole == 1 else f"{whole:,} {unit}s"
+    amount = count.quantize(Decimal(1))
+    return f"{amount:,} {unit}" if amount == 1 else f"{amount:,} {unit}s"
 
 
 def _shown(text: str) -> str:

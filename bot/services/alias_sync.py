@@ -54,7 +54,7 @@ def after_trouble(context: AppContext, promotion: Promotion) -> None:
 def sweep(context: AppContext) -> None:
     """Which models are gone from their providers, and whether each alias stands for what is in use."""
     for name, trainer in context.trainers.items():
-        models = [one for one in context.store.models() if one.provider == name]
+        models = [model for model in context.store.models() if model.provider == name]
         if not models:
             continue
         try:
@@ -94,7 +94,7 @@ def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble:
 
 def _look_for_gone(context: AppContext, trainer: Trainer, models: Sequence[Model]) -> None:
     """One list; a model that is not in it is asked for by its name, since a list may leave some out."""
-    listed = {one.id for one in trainer.models()}
+    listed = {model.id for model in trainer.models()}
     for model in models:
         is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
         if is_there == (model.gone_at is not None):
@@ -111,34 +111,34 @@ def _note(context: AppContext, model: Model, gone_at: float | None) -> None:
         )
         for promotion in context.store.promotions.all_standing():
             if promotion.model == model.name and gone_at is not None:
-                said = views.model_lost(model, promotion.dataset, models.title(context, model))
-                _say(context, promotion, said, f"gone {model.name} {gone_at:.0f}")
+                message = views.model_lost(model, promotion.dataset, models.title(context, model))
+                _say(context, promotion, message, f"gone {model.name} {gone_at:.0f}")
 
 
 def _look_at_aliases(context: AppContext, trainer: Trainer, models: Sequence[Model]) -> None:
-    there, ours = trainer.aliases(), {one.name: one for one in models}
+    there, ours = trainer.aliases(), {model.name: model for model in models}
     for promotion in context.store.promotions.all_standing():
         model = ours.get(promotion.model)
         if model is None or promotion.carried_at is None or model.gone_at is not None:
             continue
-        found = there.get(alias_for(promotion.dataset))
-        if found != model.provider_model:
-            _set_again(context, promotion, model, found)
+        result = there.get(alias_for(promotion.dataset))
+        if result != model.provider_model:
+            _set_again(context, promotion, model, result)
 
 
-def _set_again(context: AppContext, promotion: Promotion, model: Model, found: str | None) -> None:
+def _set_again(context: AppContext, promotion: Promotion, model: Model, result: str | None) -> None:
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
         noted = context.store.promotions.carry_again(promotion)
         if noted is None:
             return
         subject = f"run {model.run_id}"
-        detail = f"{alias_for(promotion.dataset)} stood for {found or 'nothing'}"
+        detail = f"{alias_for(promotion.dataset)} stood for {result or 'nothing'}"
         context.store.audit.add(
             at=context.clock(), who="finetune", action="strayed", subject=subject, detail=detail
         )
-        said = views.alias_mismatch(promotion.dataset, model, found, models.title(context, model))
-        _say(context, promotion, said, f"strayed {promotion.id} {context.clock():.0f}")
+        message = views.alias_mismatch(promotion.dataset, model, result, models.title(context, model))
+        _say(context, promotion, message, f"strayed {promotion.id} {context.clock():.0f}")
         models.show_card(context, noted, proof)
 
 

@@ -39,9 +39,9 @@ log = logging.getLogger(__name__)
 
 def approve(context: AppContext, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
     """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
-    asked = _asking(context, hash_in_button, person)
+    caller = _asking(context, hash_in_button, person)
     with context.store.transaction():
-        waiting = _waiting(context, hash_in_button, asked)
+        waiting = _waiting(context, hash_in_button, caller)
         if isinstance(waiting, Refusal):
             return waiting
         run, plan = waiting
@@ -49,35 +49,35 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         nothing_said = None if plan.is_advised else check_reason(why)
         if nothing_said:
             return Refusal(nothing_said.reason)
-        return _record_yes(context, run, plan, person, asked.rules, why)
+        return _record_yes(context, run, plan, person, caller.rules, why)
 
 
 def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
     """The plan that this person may approve by saying why; None where its verdict is go, so that a click is enough."""
-    asked = _asking(context, hash_in_button, person)
-    waiting = _waiting(context, hash_in_button, asked)
+    caller = _asking(context, hash_in_button, person)
+    waiting = _waiting(context, hash_in_button, caller)
     if isinstance(waiting, Refusal):
         return waiting
     run, plan = waiting
     if plan.is_advised:
         return None
-    return _not_counted(context, run, plan, person, asked.rules) or waiting
+    return _not_counted(context, run, plan, person, caller.rules) or waiting
 
 
 def _asking(context: AppContext, hash_in_button: str, person: str) -> Caller:
     """Asks Slack, so it stands before a transaction."""
-    known = context.store.runs.by_plan(hash_in_button)
-    return authorization.look_up(context, person, "approve", known.channel if known else None)
+    run = context.store.runs.by_plan(hash_in_button)
+    return authorization.look_up(context, person, "approve", run.channel if run else None)
 
 
-def _waiting(context: AppContext, hash_in_button: str, asked: Caller) -> tuple[Run, Plan] | Refusal:
+def _waiting(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[Run, Plan] | Refusal:
     """The plan, where it may be approved by who asks, as things are now."""
     now, run = context.clock(), context.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
         return Refusal(_too_late(context, run))
     plan = plan_from_json(run.plan)
     request = _request(run, plan)
-    refused = authorization.refusal_for(asked, "approve", request)
+    refused = authorization.refusal_for(caller, "approve", request)
     if refused:
         return refused
     if is_expired(request, now, context.settings.policy):
@@ -139,7 +139,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
 
 def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
     """The rules may ask for fewer approvers than when the last one approved, and nobody can approve twice."""
-    approvers = [one.person for one in _approvals(context, run)]
+    approvers = [approval.person for approval in _approvals(context, run)]
     return bool(approvers) and has_quorum(
         approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
     )
@@ -164,12 +164,12 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     due = reminder_due(request, context.clock(), policy)
     if due is None or context.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
         return
-    named, said = policy.named("approve"), {one.person for one in _approvals(context, run)}
-    whom = [f"<@{one}>" for one in sorted(named.users - {run.requester, plan.uploaded_by} - said)]
-    whom += [f"<!subteam^{one}>" for one in sorted(named.groups)]
+    named, lines = policy.named("approve"), {approval.person for approval in _approvals(context, run)}
+    whom = [f"<@{user}>" for user in sorted(named.users - {run.requester, plan.uploaded_by} - lines)]
+    whom += [f"<!subteam^{group}>" for group in sorted(named.groups)]
     left = request.asked_at + policy.expires_s - context.clock()
     message = replacing_views.reminder(
-        run, plan, plans.approvals_needed(context, plan) - len(said), left, whom
+        run, plan, plans.approvals_needed(context, plan) - len(lines), left, whom
     )
     context.say(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
 
@@ -178,8 +178,8 @@ def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
     """What the estimate looks ahead to, in the card's thread; False while a worker draws it."""
     dataset = context.store.datasets.get(run.dataset_id)
     checked = CheckedDataset(dataset, datasets.report_of(dataset))
-    made = estimate_requests.estimate_for(context, checked, estimate_requests.question_of(plan))
-    outlook = None if isinstance(made, Refusal) else made.outlook
+    result = estimate_requests.estimate_for(context, checked, estimate_requests.question_of(plan))
+    outlook = None if isinstance(result, Refusal) else result.outlook
     plots = estimate_requests.draw_outlook(
         context, f"plan {run.id}", outlook, context.settings.data / "plots" / f"plan-{run.id}"
     )
@@ -208,7 +208,7 @@ def _record_yes(
     context: AppContext, run: Run, plan: Plan, person: str, rules: Rules, why: str
 ) -> Run | Refusal:
     now = context.clock()
-    decided = [one.person for one in _approvals(context, run)]
+    decided = [approval.person for approval in _approvals(context, run)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     refusal = _not_counted(context, run, plan, person, rules)
     if refusal:
@@ -224,7 +224,7 @@ def _record_yes(
 
 def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: Rules) -> Refusal | None:
     """Why this person's yes would not count, or not start it."""
-    decided = [one.person for one in _approvals(context, run)]
+    decided = [approval.person for approval in _approvals(context, run)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if (
         not is_last
@@ -238,7 +238,7 @@ def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: 
         return Refusal(refusal)
     if person in decided:
         return Refusal("You have approved this plan already; it waits for somebody else.")
-    if person in [one.person for one in context.store.runs.decisions(run.id)]:
+    if person in [decision.person for decision in context.store.runs.decisions(run.id)]:
         return Refusal(
             "Your approval of this plan was voided, for good: somebody else approves it, or "
             f"`/finetune cancel {run.id}` and `/finetune start` make a new plan."
@@ -270,24 +270,26 @@ def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
     return plans.with_superseded_runs(context, run, card)
 
 
-def show_decision(context: AppContext, run: Run, said: str) -> None:
+def show_decision(context: AppContext, run: Run, sentence: str) -> None:
     plan = plan_from_json(run.plan)
     notifications.show_decision(
         context,
         run,
-        replacing_views.decided_card(run, plan, budgets.tightest(context, run.channel, run.requester), said),
+        replacing_views.decided_card(
+            run, plan, budgets.tightest(context, run.channel, run.requester), sentence
+        ),
     )
-    text = f"Your run {run.id} ({escape(replacing_views.plan_title(plan))}) {SAID[run.state]}. {said}"
+    text = f"Your run {run.id} ({escape(replacing_views.plan_title(plan))}) {SAID[run.state]}. {sentence}"
     notifications.to_requester(context, run, text, once=f"decision {run.id}")
 
 
-def _close(context: AppContext, run: Run, state: notifications.ClosedState, said: str) -> None:
+def _close(context: AppContext, run: Run, state: notifications.ClosedState, text: str) -> None:
     now = context.clock()
     with context.store.transaction():
-        moved = context.store.runs.move(run, state, now=now, error=said)
+        moved = context.store.runs.move(run, state, now=now, error=text)
         if moved:
             context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
-            show_decision(context, moved, said)
+            show_decision(context, moved, text)
 
 
 def _approvals(context: AppContext, run: Run) -> list[Approval]:
@@ -331,18 +333,18 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None:
         most = usd_micros(rules.policy.tiers[-1].up_to_micros or 0)
-        said = f"no run may cost more than {most} any more ({rules.policy.tiers[-1].where})"
-        return LapsedApprovals(_approvers(context, run), said)
+        text = f"no run may cost more than {most} any more ({rules.policy.tiers[-1].where})"
+        return LapsedApprovals(_approvers(context, run), text)
     named = rules.entitled("approve", _approvers(context, run))
-    members = {one: context.directory.person(one) for one in named}
-    known = [one for one, person in members.items() if person is not None and person.is_member]
-    if len(known) >= tier.approvers:
+    members = {name: context.directory.person(name) for name in named}
+    names = [name for name, person in members.items() if person is not None and person.is_member]
+    if len(names) >= tier.approvers:
         return None
     if rules.unknown("approve"):
         return Unsure(who_may("approve", rules))
     if None in members.values():
         return Unsure("Slack didn't tell whether the approvers still are members, so nothing is created yet.")
-    return LapsedApprovals(*_why(context, run, rules, known, tier.approvers))
+    return LapsedApprovals(*_why(context, run, rules, names, tier.approvers))
 
 
 def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> None:
@@ -352,30 +354,30 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         moved = context.store.runs.move(run, "awaiting_approval", now=now, reserved_micros=0, tries=2)
         if moved is None:
             return
-        for one in lapsed.people:
-            context.store.runs.void(moved, one, lapsed.said, now=now)
+        for person in lapsed.people:
+            context.store.runs.void(moved, person, lapsed.said, now=now)
         context.store.runs.unreserve(moved)
         context.store.audit.add(
             at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.said
         )
         notifications.show_decision(context, moved, card_so_far(context, moved, plan))  # its card asks again
         notifications.show_progress(context, moved)
-        said = replacing_views.voided_card(moved, plan, lapsed.said)
-        context.say(run.channel, said.letter(), dedupe=f"void {run.id} {now}")
-        notifications.to_requester(context, moved, said.text, once=f"void dm {run.id} {now}")
+        message = replacing_views.voided_card(moved, plan, lapsed.said)
+        context.say(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
+        notifications.to_requester(context, moved, message.text, once=f"void dm {run.id} {now}")
 
 
 def _approvers(context: AppContext, run: Run) -> tuple[str, ...]:
-    return tuple(one.person for one in context.store.runs.standing(run.id))
+    return tuple(approval.person for approval in context.store.runs.standing(run.id))
 
 
 def _why(
-    context: AppContext, run: Run, rules: Rules, known: list[str], needed: int
+    context: AppContext, run: Run, rules: Rules, texts: list[str], needed: int
 ) -> tuple[tuple[str, ...], str]:
-    gone = tuple(one for one in _approvers(context, run) if one not in known)
+    gone = tuple(approver for approver in _approvers(context, run) if approver not in texts)
     where = rules.policy.named("approve").where
     place = "" if where == BUILT_IN else f" ({where})"
     if gone:
-        names = ", ".join(f"<@{one}>" for one in gone)
+        names = ", ".join(f"<@{name}>" for name in gone)
         return gone, f"{names} may not approve any more{place}"
-    return (), f"it takes {needed} approvers by now, and {len(known)} approved"
+    return (), f"it takes {needed} approvers by now, and {len(texts)} approved"

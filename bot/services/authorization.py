@@ -35,16 +35,16 @@ def refusal(
     return refusal_for(look_up(context, person, action, channel), action, request)
 
 
-def refusal_for(asked: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
+def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
     """The same of one who was looked up before: inside a transaction nothing waits for Slack."""
-    denied = permissions.may(asked, action, request)
+    denied = permissions.may(caller, action, request)
     return Refusal(denied.reason) if denied else None
 
 
-def is_certain(asked: Caller) -> bool:
+def is_certain(caller: Caller) -> bool:
     """Whether Slack told all that was asked of it: a no is for good only then."""
-    channel_is_known = asked.channel is None or asked.channel.is_shared is not None
-    return asked.person is not None and channel_is_known and None not in asked.rules.members.values()
+    channel_is_known = caller.channel is None or caller.channel.is_shared is not None
+    return caller.person is not None and channel_is_known and None not in caller.rules.members.values()
 
 
 def look_up(context: AppContext, person: str, action: Action, channel: str | None = None) -> Caller:
@@ -121,8 +121,8 @@ LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was l
 def visible_datasets(context: AppContext, person: str, here: str | None) -> frozenset[str]:
     """The names of the datasets that a person may know of, asking in the channel `here`; None: in no channel."""
     owners = context.store.datasets.owners()
-    found = dataset_homes(context, set(owners.values()), person, here)
-    return frozenset(name for name, owner in owners.items() if rules.may_use(found[owner]))
+    channels_by_name = dataset_homes(context, set(owners.values()), person, here)
+    return frozenset(name for name, owner in owners.items() if rules.may_use(channels_by_name[owner]))
 
 
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
@@ -131,9 +131,9 @@ def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | 
     return owner is not None and rules.may_use(dataset_home(context, owner, person, here))
 
 
-def filter_known(context: AppContext, rows: Iterable[Row], known: Collection[str]) -> Iterator[Row]:
+def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
     """Those of the datasets that are `known` to who asks."""
-    return (row for row in rows if context.store.datasets.get(row.dataset_id).name in known)
+    return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)
 
 
 def dataset_refusal(
@@ -145,11 +145,11 @@ def dataset_refusal(
     owner = owners.get(dataset)
     if owner == here:
         return None
-    found = dataset_homes(context, set(owners.values()), person, here)
-    if owner is None or not rules.may_use(found[owner]):
-        known = [name for name, other in owners.items() if rules.may_use(found[other])]
-        return Refusal(no_such_dataset(dataset, known))
-    if is_posted and not rules.may_post(found[owner], here):
+    channels_by_name = dataset_homes(context, set(owners.values()), person, here)
+    if owner is None or not rules.may_use(channels_by_name[owner]):
+        names = [name for name, other in owners.items() if rules.may_use(channels_by_name[other])]
+        return Refusal(no_such_dataset(dataset, names))
+    if is_posted and not rules.may_post(channels_by_name[owner], here):
         return Refusal(
             f"{code(dataset)} belongs to <#{owner}>, which is private: ask there, so that what comes of it stays among "
             "its members."
@@ -168,10 +168,10 @@ def dataset_homes(
     unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
-    asked = {owner: pool.submit(_looked_up, context, owner, person) for owner in wanted}
-    done, _ = wait(asked.values(), timeout=LOOK_UP_S)
+    futures_by_name = {owner: pool.submit(_looked_up, context, owner, person) for owner in wanted}
+    done, _ = wait(futures_by_name.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
-    return unasked | {owner: future.result() for owner, future in asked.items() if future in done}
+    return unasked | {owner: future.result() for owner, future in futures_by_name.items() if future in done}
 
 
 def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:

@@ -31,7 +31,7 @@ def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget,
         _own(context, "channel", channel, limits.of_channel(channel)),
         _own(context, "person", person, limits.of_person(person)),
     )
-    return (team_budget(context), *(one for one in own if one is not None))
+    return (team_budget(context), *(budget for budget in own if budget is not None))
 
 
 def tightest(context: AppContext, channel: str, person: str) -> Budget:
@@ -59,15 +59,15 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     held = context.store.ledger.held(units.month_of(context.clock()))
     own = [
         *(
-            _own(context, "channel", one, limits.of_channel(one))
-            for one in sorted({one.channel for one in held})
+            _own(context, "channel", name, limits.of_channel(name))
+            for name in sorted({commitment.channel for commitment in held})
         ),
         *(
-            _own(context, "person", one, limits.of_person(one))
-            for one in sorted({one.person for one in held})
+            _own(context, "person", name, limits.of_person(name))
+            for name in sorted({commitment.person for commitment in held})
         ),
     ]
-    return (team_budget(context), *(one for one in own if one is not None))
+    return (team_budget(context), *(budget for budget in own if budget is not None))
 
 
 def _own(
@@ -87,8 +87,11 @@ def month_for(context: AppContext, person: str, channel: str) -> views.Month:
     """This month, UTC, with the limits that concern who asks where. All amounts are shown, and no name of a dataset
     that the person may not know of."""
     _, *own = all_budgets(context, channel, person)
-    month, known = _month(context, tuple(own)), authorization.visible_datasets(context, person, channel)
-    held = [one if one.dataset in known else replace(one, dataset="") for one in month.held]
+    month, names = _month(context, tuple(own)), authorization.visible_datasets(context, person, channel)
+    held = [
+        commitment if commitment.dataset in names else replace(commitment, dataset="")
+        for commitment in month.held
+    ]
     return replace(month, held=held)
 
 
@@ -104,13 +107,13 @@ def _warn(context: AppContext, budget: Budget) -> None:
     if set(passed) <= context.store.ledger.warned(month, budget.whose):
         return
     with context.store.transaction():
-        new = [one for one in passed if context.store.ledger.warn(month, one, budget.whose, now=now)]
+        new = [value for value in passed if context.store.ledger.warn(month, value, budget.whose, now=now)]
         if new:
             _say(context, month, budget, max(new))
 
 
 def _say(context: AppContext, month: str, budget: Budget, percent: int) -> None:
-    known = _month(context)
+    previous_month = _month(context)
     whose = "" if budget.kind == "team" else f" of {budget.whose}"
     context.store.audit.add(
         at=context.clock(),
@@ -120,7 +123,7 @@ def _say(context: AppContext, month: str, budget: Budget, percent: int) -> None:
         detail=f"{percent}%{whose}",
     )
     once = f"budget {month} {percent}{whose}"
-    draft = _draft(context, known, budget, views.warning(known, budget, percent), once)
+    draft = _draft(context, previous_month, budget, views.warning(previous_month, budget, percent), once)
     if draft:
         context.store.outbox.put(draft, now=context.clock())
 
@@ -129,7 +132,7 @@ def _draft(
     context: AppContext, month: views.Month, budget: Budget, message: Message, once: str
 ) -> Draft | None:
     """To whose budget it is; the team's to the fallback channel, else where the newest request was."""
-    body, newest = message.letter(), next((one.channel for one in month.held), None)
+    body, newest = message.letter(), next((commitment.channel for commitment in month.held), None)
     match budget.kind:
         case "channel":
             return Draft(kind="post", channel=budget.id, body=body, dedupe=once)

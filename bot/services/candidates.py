@@ -141,8 +141,10 @@ def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tu
 
 def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> Decimal | None:
     """Of 1M tokens. None as well for a model that has ended."""
-    found = price_of(settings, row, name, today)
-    return None if isinstance(found, UnknownPrice) or found.has_ended(today) else found.price.input
+    price_row = price_of(settings, row, name, today)
+    return (
+        None if isinstance(price_row, UnknownPrice) or price_row.has_ended(today) else price_row.price.input
+    )
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
@@ -151,27 +153,27 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
     own = settings.prices
-    found = prompted_price(full, settings.providers, own, today)
-    if isinstance(found, UnknownPrice) and (
+    price_row = prompted_price(full, settings.providers, own, today)
+    if isinstance(price_row, UnknownPrice) and (
         model or any(price.model.lower() == name.lower() for price in own)
     ):
         listed = (model.base_name if model else None) or name
         by_name = prompted_price(listed, settings.providers, own, today)
-        found = found if isinstance(by_name, UnknownPrice) else by_name
-    return found
+        price_row = price_row if isinstance(by_name, UnknownPrice) else by_name
+    return price_row
 
 
 def _find(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
 ) -> tuple[Candidate, ...] | Refusal:
     """Those named; nobody named: the base models of our own trainer. `reachable`: providers by name."""
-    found: dict[str, Candidate] = {}
+    candidates_by_name: dict[str, Candidate] = {}
     for name in names or own_models(settings, reachable):
-        one = _candidate(settings, reachable, name, today)
-        if isinstance(one, Refusal):
-            return one
-        found[one.name] = one
-    return tuple(found.values())
+        candidate = _candidate(settings, reachable, name, today)
+        if isinstance(candidate, Refusal):
+            return candidate
+        candidates_by_name[candidate.name] = candidate
+    return tuple(candidates_by_name.values())
 
 
 def _judge_of(
@@ -185,8 +187,8 @@ def _judge_of(
             "Labels need no judge: an answer is the label or it is not. Leave `judge=` out; it is for free text.",
             "judge",
         )
-    found = _candidate(settings, reachable, name, today)
-    return replace(found, about="judge") if isinstance(found, Refusal) else found
+    candidate = _candidate(settings, reachable, name, today)
+    return replace(candidate, about="judge") if isinstance(candidate, Refusal) else candidate
 
 
 def _arms_of(
@@ -244,32 +246,32 @@ def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tupl
     provider, slash, bare = wanted.partition("/")
     row = settings.provider(provider.lower()) if slash else None
     if row is None:
-        offers = [(one, model) for one in rows if (model := one.model(wanted))]
+        offers = [(row, model) for row in rows if (model := row.model(wanted))]
         if not offers:
             return _unknown(rows, wanted)
         offers.sort(key=lambda offer: offer[0].name not in reachable)
         return offers[0][0], offers[0][1].name
-    known = row.model(bare)
-    if known is None and (row.name == OWN or not bare):
+    model_row = row.model(bare)
+    if model_row is None and (row.name == OWN or not bare):
         return _unknown(rows, wanted)
-    return row, _name_there(known, bare)
+    return row, _name_there(model_row, bare)
 
 
-def _name_there(known: ModelRow | None, typed: str) -> str:
-    return known.name if known and typed in known.aliases else typed
+def _name_there(row: ModelRow | None, typed: str) -> str:
+    return row.name if row and typed in row.aliases else typed
 
 
 def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
     names = [f"{row.name}/{model.name}" for row in rows for model in row.models]
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
-    either = " or ".join(code(one) for one in near)
+    either = " or ".join(code(name) for name in near)
     there = ", ".join(code(f"{row.name}/…") for row in rows)
     hint = f"Did you mean {either}?" if near else f"A model is named with its provider: {there}."
     return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
 
 
 def _near(price: UnknownPrice) -> str:
-    return f" Did you mean {' or '.join(code(one) for one in price.nearest[:3])}?" if price.nearest else ""
+    return f" Did you mean {' or '.join(code(name) for name in price.nearest[:3])}?" if price.nearest else ""
 
 
 def _safe(name: str) -> str:
@@ -284,11 +286,11 @@ def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow |
     today = context.today()
     for provider in context.settings.providers:
         for model in provider.models:
-            asked, tuned = (
+            row, tuned = (
                 price_of(context.settings, provider, model.name, today),
                 tuned_price(provider, model),
             )
-            rows += [tuned] if isinstance(asked, UnknownPrice) or asked == tuned else [asked, tuned]
+            rows += [tuned] if isinstance(row, UnknownPrice) or row == tuned else [row, tuned]
     return rows
 
 

@@ -125,9 +125,9 @@ def _post(
     context.store.outbox.put(draft, now=context.clock())
 
 
-def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, said: str) -> None:
+def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:
     draft = Draft(
-        kind="direct", channel=dataset.channel, person=cleaning.person, body=text_message(said).body()
+        kind="direct", channel=dataset.channel, person=cleaning.person, body=text_message(text).body()
     )
     context.store.outbox.put(draft, now=context.clock())
 

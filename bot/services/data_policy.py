@@ -121,9 +121,9 @@ def dataset_refusal(
     context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> str | None:
     """As `still`, of a dataset and the providers that it goes to."""
-    found = unwaived(context, dataset_id, providers)
-    if found:
-        return found
+    result = unwaived(context, dataset_id, providers)
+    if result:
+        return result
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     for row in context.settings.providers:
@@ -138,9 +138,9 @@ def dataset_refusal(
 
 def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
     """The names of the rules that were set aside for it."""
-    details = [one.detail for one in context.store.audit.entries(subject) if one.action == "override"]
+    details = [entry.detail for entry in context.store.audit.entries(subject) if entry.action == "override"]
     names = [rule.name for rule in context.settings.policy.data]
-    return tuple(one for one in names if any(detail.startswith(f"{one}: ") for detail in details))
+    return tuple(name for name in names if any(detail.startswith(f"{name}: ") for detail in details))
 
 
 def record_egress(context: AppContext, leave: EgressPermission, person: str, subject: str) -> None:

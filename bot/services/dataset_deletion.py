@@ -113,14 +113,16 @@ def _asked(context: CoreContext, version: Dataset, lines: Collection[int]) -> fr
     reading = read(
         context.settings.files / str(version.sha256), version.filename, columns=columns, limits=FULL_LIST
     )
-    asked = {one.line: question_key(one) for one in reading.examples if one.line in lines}
-    unknown = ", ".join(str(line) for line in sorted(set(lines) - asked.keys()))
+    datas_by_number = {
+        example.line: question_key(example) for example in reading.examples if example.line in lines
+    }
+    unknown = ", ".join(str(line) for line in sorted(set(lines) - datas_by_number.keys()))
     if unknown:
         return Refusal(
             f"No row of {code(version.name)}, version {version.version}, begins in line {unknown}. Lines are those of "
             f"{version.filename}, as its card and `finetune check` name them."
         )
-    return frozenset(asked.values())
+    return frozenset(datas_by_number.values())
 
 
 def _rewritten(
@@ -136,7 +138,7 @@ def _rewritten(
     inspected = _inspected(context, joined, f"{before.name}.jsonl", Previous(*parts), report.system)
     new = inspected.report
     if new.blocked:
-        worst = next(one for one in new.findings if one.blocks)
+        worst = next(finding for finding in new.findings if finding.blocks)
         return Refusal(
             f"Without these rows {code(before.name)} can't be used: {worst.message} Delete it as a whole, or upload a "
             "file without them first."
@@ -197,7 +199,7 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
     )
     if isinstance(versions, Refusal):
         return versions
-    is_theirs = all(one.uploaded_by == person for one in versions)
+    is_theirs = all(version.uploaded_by == person for version in versions)
     request = Request(person if is_theirs else "", person, versions[0].created_at)
     refused = authorization.refusal(context, person, "delete", channel, request)
     if not refused and _standing(context, versions):
@@ -231,7 +233,7 @@ def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> Datase
     trained on one of them ends too, since no newer one can be trained before the rows are gone."""
     name = new.before.name
     with context.store.transaction():
-        versions = [one for one in context.store.datasets.all() if one.name == name]
+        versions = [dataset for dataset in context.store.datasets.all() if dataset.name == name]
         doomed = look(context, name, versions)
         if isinstance(doomed, Refusal):
             return doomed
@@ -258,13 +260,13 @@ def would_go(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
 
 def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
     """Newest first."""
-    versions = [one for one in context.store.datasets.all() if one.name == command.dataset]
+    versions = [dataset for dataset in context.store.datasets.all() if dataset.name == command.dataset]
     if not versions:
         return Refusal(no_such_dataset(command.dataset, []))
     if command.before is None:
         return versions
     until = datetime.combine(command.before, datetime.min.time(), UTC).timestamp()
-    old = [one for one in versions if one.created_at < until]
+    old = [version for version in versions if version.created_at < until]
     return old or Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
 
 
@@ -273,15 +275,19 @@ def look(
 ) -> DeletionScope | Refusal:
     """What goes with these versions, or the reason why they can't go now, with its cure. `takes_used`: a model in use
     goes too, though newer versions stay."""
-    ids, standing = {one.id for one in versions}, _standing(context, versions)
-    is_whole = not [one for one in context.store.datasets.all() if one.name == dataset and one.id not in ids]
+    ids, standing = {version.id for version in versions}, _standing(context, versions)
+    is_whole = not [
+        this_dataset
+        for this_dataset in context.store.datasets.all()
+        if this_dataset.name == dataset and this_dataset.id not in ids
+    ]
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     why = _in_the_way(versions, runs, measurements)
     if standing and not is_whole and not takes_used:
         why = f"{code(standing.model)}, which is in use, was trained on it. Put a newer model to work first."
     if why:
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
-    numbers = tuple(sorted(one.version for one in versions))
+    numbers = tuple(sorted(version.version for version in versions))
     return DeletionScope(
         dataset, numbers, is_whole, len(runs), len(measurements), standing.model if standing else None
     )
@@ -301,28 +307,30 @@ def after_trouble(context: CoreContext, forgetting: DatasetDeletion) -> None:
 def _recorded(
     context: CoreContext, doomed: DeletionScope, versions: Sequence[Dataset], person: str, channel: str | None
 ) -> DatasetDeletion | None:
-    now, ids = context.clock(), [one.id for one in versions]
-    made = context.store.forgettings.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
-    if made:
+    now, ids = context.clock(), [version.id for version in versions]
+    deletion = context.store.forgettings.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
+    if deletion:
         detail = f"{doomed.title}: {doomed.with_it}"
         context.store.audit.add(
             at=now, who=person, action="delete", subject=f"dataset {max(ids)}", detail=detail
         )
-    return made
+    return deletion
 
 
 def _in_the_way(
     versions: Sequence[Dataset], runs: Sequence[Run], measurements: Sequence[Measurement]
 ) -> str | None:
-    run = next((one for one in runs if one.state in (*OPEN_RUN_STATES, "needs_human")), None)
+    run = next((run for run in runs if run.state in (*OPEN_RUN_STATES, "needs_human")), None)
     if run and run.state == "needs_human":
         return f"run {run.id} needs a person: decide on its card what becomes of it."
     if run:
         return f"run {run.id} {SAID[run.state]}. `/finetune cancel {run.id}` ends it."
-    measurement = next((one for one in measurements if one.state in ("asked", "running")), None)
+    measurement = next(
+        (measurement for measurement in measurements if measurement.state in ("asked", "running")), None
+    )
     if measurement:
         return f"m{measurement.id} measures on it. `/finetune cancel m{measurement.id}` ends it."
-    if any(one.state in ("received", "checking") for one in versions):
+    if any(version.state in ("received", "checking") for version in versions):
         return "a file is still being checked. Try again in a minute."
     return None
 
@@ -331,7 +339,7 @@ def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: boo
     """All that the database has, and the list of all that lies elsewhere."""
     store, ids = context.store, set(forgetting.datasets)
     with store.transaction():
-        versions = [store.datasets.get(one) for one in forgetting.datasets]
+        versions = [store.datasets.get(dataset) for dataset in forgetting.datasets]
         doomed = look(context, forgetting.dataset, versions, takes_used=takes_used)
         if isinstance(doomed, Refusal):  # something began since it was asked for
             store.forgettings.end(forgetting)
@@ -346,11 +354,15 @@ def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: boo
         )
         is_whole = doomed.is_whole and forgetting.person != RETENTION
         files = store.forgettings.files_of(ids, documents_of=forgetting.dataset if is_whole else None)
-        estimates = [one.id for one in store.estimates.newest(forgetting.dataset)] if is_whole else []
+        estimates = (
+            [estimate.id for estimate in store.estimates.newest(forgetting.dataset)] if is_whole else []
+        )
         paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl")]
-        paths += [f"plots/dataset-{one}" for one in ids] + [f"plots/estimate-{one}" for one in estimates]
+        paths += [f"plots/dataset-{value}" for value in ids] + [
+            f"plots/estimate-{estimate}" for estimate in estimates
+        ]
         paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]
-        paths += [f"measurements/m{one.id}" for one in measurements]
+        paths += [f"measurements/m{measurement.id}" for measurement in measurements]
         elsewhere = [*_models(context, runs, standing), *_curves(measurements)]
         store.forgettings.begin(forgetting, paths, files, elsewhere)
         if standing:
@@ -367,14 +379,14 @@ def _delete(context: CoreContext, forgetting: DatasetDeletion) -> None:
         _remove(context, path)
     is_late = context.clock() - forgetting.at > GIVE_UP_S
     left: list[str] = []
-    for one in forgetting.elsewhere:
-        trouble = _delete_there(context, one)
+    for copy in forgetting.elsewhere:
+        trouble = _delete_there(context, copy)
         if isinstance(trouble, TrainerError) and not isinstance(trouble, Refused) and not is_late:
             log.warning("forgetting %s: %s", forgetting.id, trouble)
             context.store.forgettings.later(forgetting, next_at=context.clock() + AGAIN_S)
             return
         if trouble:
-            left.append(f"{one.model or one.job_id} at {one.provider}: {trouble}")
+            left.append(f"{copy.model or copy.job_id} at {copy.provider}: {trouble}")
     for trainer in context.trainers.values():
         provider_jobs.delete_uploads(context, trainer, set(forgetting.files), f"forgetting {forgetting.id}")
         if set(forgetting.files) & context.store.uploads.at(trainer.provider.name):
@@ -395,37 +407,37 @@ def _remove(context: CoreContext, path: str) -> None:
         place.unlink(missing_ok=True)
 
 
-def _delete_there(context: CoreContext, one: RemoteCopy) -> TrainerError | str | None:
+def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
     """Why it is still there."""
-    trainer = context.trainers.get(one.provider)
+    trainer = context.trainers.get(copy.provider)
     if trainer is None:
-        return f"there is no key for {one.provider} where the bot runs"
+        return f"there is no key for {copy.provider} where the bot runs"
     try:
-        _send_deletions(trainer, one)
+        _send_deletions(trainer, copy)
     except TrainerError as trouble:
         return trouble
-    has_record = one.job_id and not trainer.provider.can("job_deletion")
+    has_record = copy.job_id and not trainer.provider.can("job_deletion")
     return "the record of the job stays there, which this trainer can't delete" if has_record else None
 
 
-def _send_deletions(trainer: Trainer, one: RemoteCopy) -> None:
-    if one.alias:
-        trainer.unpoint(one.alias)
-    if one.job_id and trainer.provider.can("job_deletion"):
-        trainer.delete_job(one.job_id)
-    elif one.model:
-        trainer.delete_model(one.model)
+def _send_deletions(trainer: Trainer, copy: RemoteCopy) -> None:
+    if copy.alias:
+        trainer.unpoint(copy.alias)
+    if copy.job_id and trainer.provider.can("job_deletion"):
+        trainer.delete_job(copy.job_id)
+    elif copy.model:
+        trainer.delete_model(copy.model)
 
 
 def _tell(context: CoreContext, forgetting: DatasetDeletion, left: Sequence[str]) -> None:
     ids = set(forgetting.datasets)
-    versions = [context.store.datasets.get(one) for one in forgetting.datasets]
-    numbers = tuple(sorted(one.version for one in versions))
-    rest = [one for one in context.store.datasets.all() if one.name == forgetting.dataset]
+    versions = [context.store.datasets.get(dataset) for dataset in forgetting.datasets]
+    numbers = tuple(sorted(version.version for version in versions))
+    rest = [dataset for dataset in context.store.datasets.all() if dataset.name == forgetting.dataset]
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     doomed = DeletionScope(forgetting.dataset, numbers, not rest, len(runs), len(measurements))
     by = f"<@{forgetting.person}>" if forgetting.channel else "somebody in the terminal"
-    said = dataset_views.deleted_card(doomed, by, left, context.settings.service.backups_kept)
+    message = dataset_views.deleted_card(doomed, by, left, context.settings.service.backups_kept)
     with context.store.transaction():
         if not context.store.forgettings.end(forgetting):
             return
@@ -434,7 +446,7 @@ def _tell(context: CoreContext, forgetting: DatasetDeletion, left: Sequence[str]
         context.store.audit.add(
             at=context.clock(), who="finetune", action="deleted", subject=subject, detail=detail
         )
-        _say(context, forgetting, versions, said)
+        _say(context, forgetting, versions, message)
 
 
 def _say(
@@ -452,11 +464,11 @@ def _standing(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | 
     standing = context.store.promotions.standing(versions[0].name)
     model = context.store.model(standing.model) if standing else None
     run = context.store.runs.get(model.run_id) if model else None
-    return standing if run and run.dataset_id in {one.id for one in versions} else None
+    return standing if run and run.dataset_id in {version.id for version in versions} else None
 
 
 def _models(context: CoreContext, runs: Sequence[Run], standing: Promotion | None) -> list[RemoteCopy]:
-    found = []
+    copies = []
     for run in runs:
         model = context.store.model(run.model or "")
         is_used = standing is not None and model is not None and standing.model == model.name
@@ -466,19 +478,21 @@ def _models(context: CoreContext, runs: Sequence[Run], standing: Promotion | Non
             else None
         )
         if run.job_id:
-            found.append(RemoteCopy(run.provider, run.job_id, model.provider_model if model else None, alias))
-    return found
+            copies.append(
+                RemoteCopy(run.provider, run.job_id, model.provider_model if model else None, alias)
+            )
+    return copies
 
 
 def _curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
-    found = []
-    for one in measurements:
-        plan = plan_of(one.plan) if one.kind == "curve" else None
+    copies = []
+    for measurement in measurements:
+        plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
         if isinstance(plan, TunedCurvePlan):
-            sizes = TunedCurveProgress.from_json(one.progress).sizes
+            sizes = TunedCurveProgress.from_json(measurement.progress).sizes
             own = (size for size in sizes if size.job_id and size.from_before is None)
-            found += [RemoteCopy(plan.provider, size.job_id, size.model) for size in own]
-    return found
+            copies += [RemoteCopy(plan.provider, size.job_id, size.model) for size in own]
+    return copies
 
 
 def _about(
@@ -488,6 +502,6 @@ def _about(
     a_run_s = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
     of_runs = [f"{kind} {run.id}" for run in runs for kind in a_run_s]
     a_measurement_s = ("measurement", "measured", "pair", "agreement")
-    of_measurements = [f"{kind} {one.id}" for one in measurements for kind in a_measurement_s]
-    of_versions = [f"{kind} {one}" for one in ids for kind in ("dataset", "waiver")]
-    return [*of_versions, *of_runs, *of_measurements, *(f"estimate {one}" for one in estimates)]
+    of_measurements = [f"{kind} {measurement.id}" for measurement in measurements for kind in a_measurement_s]
+    of_versions = [f"{kind} {value}" for value in ids for kind in ("dataset", "waiver")]
+    return [*of_versions, *of_runs, *of_measurements, *(f"estimate {estimate}" for estimate in estimates)]

@@ -48,18 +48,18 @@ def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
         scanner_name(presidio=context.settings.presidio),
         (str(report.train_sha256), str(report.holdout_sha256)),
     )
-    found = [context.store.scans.of(sha256, by) for sha256 in parts]
-    for sha256, kept in zip(parts, found, strict=True):
-        if kept is None:
+    names = [context.store.scans.of(sha256, by) for sha256 in parts]
+    for sha256, stored in zip(parts, names, strict=True):
+        if stored is None:
             context.store.scans.want(sha256, by, now=context.clock())
-    known = tuple(Scan.from_json(kept) for kept in found if kept is not None)
-    return known if len(known) == len(parts) else None
+    scans = tuple(Scan.from_json(stored) for stored in names if stored is not None)
+    return scans if len(scans) == len(parts) else None
 
 
 def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
     by = scanner_name(presidio=context.settings.presidio)
-    for one in scans:
-        context.store.scans.keep(one.sha256, by, one.to_json(), now=context.clock())
+    for scan in scans:
+        context.store.scans.keep(scan.sha256, by, scan.to_json(), now=context.clock())
 
 
 def scan_file(context: AppContext, sha256: str, by: str) -> None:
@@ -72,18 +72,18 @@ def scan_file(context: AppContext, sha256: str, by: str) -> None:
         )  # wanted before a change of the settings, or of a version that is gone
         return
     try:
-        found = context.workers.poll(f"scan {sha256}", scan_file_sensitive_data, path, presidio=presidio)
+        scan = context.workers.poll(f"scan {sha256}", scan_file_sensitive_data, path, presidio=presidio)
     except WorkerStopped:
         log.exception("looking through %s", path.name)
         context.store.scans.drop(sha256)  # the next use asks for it again
         return
-    if found is None:
+    if scan is None:
         return
-    if found.sha256 != sha256:
+    if scan.sha256 != sha256:
         log.error("%s is not the file that was written: it is not trusted", path.name)
         context.store.scans.drop(sha256)
         return
-    store_scans(context, [found])
+    store_scans(context, [scan])
 
 
 # Datasets: what a person hands over is recorded at once, then fetched, checked and split by the ticks.
@@ -121,8 +121,8 @@ class CheckedDataset:
 
 def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     """Record it and say so in the channel; the rest is the ticks' work."""
-    given = upload.name or Path(upload.filename).stem
-    name = dataset_name(given)
+    text = upload.name or Path(upload.filename).stem
+    name = dataset_name(text)
     if isinstance(name, Misread):
         return Refusal(name.sentence)
     refused = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
@@ -141,7 +141,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
                 source=upload.file_id,
                 text_column=upload.text_column,
                 label_column=upload.label_column,
-                may_add=is_dataset_name(given),
+                may_add=is_dataset_name(text),
             ),
             now=now,
         )
@@ -158,10 +158,10 @@ def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
     if is_in:
         return None
     if is_in is None:
-        said = "Slack didn't tell who is in that channel. Invite the bot there (`/invite @Finetune`), or try again."
+        text = "Slack didn't tell who is in that channel. Invite the bot there (`/invite @Finetune`), or try again."
     else:
-        said = "You are not in that channel. Choose one that you are in, or join it first."
-    return Refusal(said, "channel")
+        text = "You are not in that channel. Choose one that you are in, or join it first."
+    return Refusal(text, "channel")
 
 
 def _taken(context: AppContext, name: str, channel: str) -> str:
@@ -188,13 +188,19 @@ def after_trouble(context: AppContext, dataset: Dataset) -> None:
 
 def listing(context: AppContext, person: str, here: str | None) -> Sequence[CheckedDataset]:
     """Those that a person may know of, newest first."""
-    known = authorization.visible_datasets(context, person, here)
-    return [CheckedDataset(one, report_of(one)) for one in context.store.datasets.all() if one.name in known]
+    names = authorization.visible_datasets(context, person, here)
+    return [
+        CheckedDataset(dataset, report_of(dataset))
+        for dataset in context.store.datasets.all()
+        if dataset.name in names
+    ]
 
 
 def usable_names(context: AppContext, person: str, here: str) -> list[str]:
     """Of those that a person may use, newest first: what a form offers."""
-    return list(dict.fromkeys(one.dataset.name for one in listing(context, person, here) if one.report))
+    return list(
+        dict.fromkeys(dataset.dataset.name for dataset in listing(context, person, here) if dataset.report)
+    )
 
 
 def ready(
@@ -245,8 +251,8 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
 
 def codes_of(context: AppContext, report: Report) -> frozenset[str]:
     """Of what was found in the file, and in the two parts as they are written, as far as they were looked through."""
-    found = frozenset(finding.code for finding in report.findings)
-    return found.union(*(one.codes for one in scans_of(context, report) or ()))
+    names = frozenset(finding.code for finding in report.findings)
+    return names.union(*(scan.codes for scan in scans_of(context, report) or ()))
 
 
 def report_of(dataset: Dataset) -> Report | None:
@@ -279,7 +285,7 @@ def _to_checking(context: AppContext, dataset: Dataset, fetched: FetchedFile) ->
 
 def _check(context: AppContext, dataset: Dataset) -> None:
     """A version follows the one before it: it waits until that one is ready or refused."""
-    if any(one.state in ("received", "checking") for one in _earlier(context, dataset)):
+    if any(dataset.state in ("received", "checking") for dataset in _earlier(context, dataset)):
         return
     limit = usual_row_limit(context.settings)
     try:
@@ -313,15 +319,15 @@ def _check(context: AppContext, dataset: Dataset) -> None:
 def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
     """The versions before, newest first."""
     return [
-        one
-        for one in context.store.datasets.all()
-        if one.name == dataset.name and one.version < dataset.version
+        this_dataset
+        for this_dataset in context.store.datasets.all()
+        if this_dataset.name == dataset.name and this_dataset.version < dataset.version
     ]
 
 
 def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
     """The two files of the newest version before this one that could be used."""
-    report = next((report for one in _earlier(context, dataset) if (report := report_of(one))), None)
+    report = next((report for dataset in _earlier(context, dataset) if (report := report_of(dataset))), None)
     if report is None:
         return None
     files = context.settings.files

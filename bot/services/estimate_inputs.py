@@ -129,10 +129,10 @@ def _asking(question: Question) -> Traffic:
 
 
 def _alternative(
-    inputs: Inputs, found: MeasuredCandidates, prompted: Rung | None, cheapest: Rates | None
+    inputs: Inputs, candidates: MeasuredCandidates, prompted: Rung | None, cheapest: Rates | None
 ) -> Alternative:
     today = CurrentModel(inputs.usage.today, inputs.now, prompted)
-    return choose(today, found, cheapest, MonthlyUse(inputs.requests, inputs.usage.own, inputs.asking))
+    return choose(today, candidates, cheapest, MonthlyUse(inputs.requests, inputs.usage.own, inputs.asking))
 
 
 def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
@@ -195,7 +195,7 @@ def training_needs(
     chosen, tokens = _hyperparameters(settings, target, report, question), _trained_tokens(report, target)
     room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
-    answer = max_tokens([one.label for one in report.labels]) + chat_parameters.thinking_tokens(thinks)
+    answer = max_tokens([label.label for label in report.labels]) + chat_parameters.thinking_tokens(thinks)
     of_all = round(tokens * full_trainings_of(question.sweep))
     cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
@@ -264,8 +264,8 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
     if tuned.usd_per_hour is not None:
         return tuned
     name = target.model.base_name or target.model.name
-    found = prompted_price(name, settings.providers, settings.prices, today)
-    return tuned if isinstance(found, UnknownPrice) else found
+    row = prompted_price(name, settings.providers, settings.prices, today)
+    return tuned if isinstance(row, UnknownPrice) else row
 
 
 def _trained_tokens(report: Report, target: Target) -> int:
@@ -299,9 +299,9 @@ def _cost(
         return rates_base
     if tuned.usd_per_hour is not None:
         return RunCost(training, Decimal(0), Decimal(0))
-    asked = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
+    amount = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
     most = evaluation_usd(longest_holdout_usage(report, answer), rates_base, rates_tuned)
-    return RunCost(training, asked, max(asked, most))
+    return RunCost(training, amount, max(amount, most))
 
 
 # What asking a measured rung costs, by the price list or as it was measured, and what its successor
@@ -311,16 +311,16 @@ def _cost(
 def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
     if rung is None or rung.arm.model is None:
         return None
-    found = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
-    return None if isinstance(found, UnknownPrice) else found
+    row = prompted_price(rung.arm.model, settings.providers, settings.prices, today)
+    return None if isinstance(row, UnknownPrice) else row
 
 
 def with_successors(settings: Settings, rates: Rates, today: date, before: Sequence[str] = ()) -> Rates:
     """With the price of its successor, and of that one's, as far as they are known."""
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
-    found = prompted_price(rates.successor, settings.providers, settings.prices, today)
-    then = None if isinstance(found, UnknownPrice) else rates_of(found)
+    row = prompted_price(rates.successor, settings.providers, settings.prices, today)
+    then = None if isinstance(row, UnknownPrice) else rates_of(row)
     if not isinstance(then, Rates):
         return rates
     return replace(rates, then=with_successors(settings, then, today, (*before, rates.successor)))
@@ -332,17 +332,17 @@ def without_ended_models(settings: Settings, evidence: Evidence, today: date) ->
     if ladder is None:
         return evidence
     prices = [(rung, rung_price(settings, rung, today)) for rung in ladder.rungs]
-    kept = tuple(
+    rungs = tuple(
         rung
         for rung, price in prices
         if rung.arm.rung == "tuned" or price is None or not price.has_ended(today)
     )
-    if len(kept) == len(ladder.rungs):
+    if len(rungs) == len(ladder.rungs):
         return evidence
-    arms = {rung.arm for rung in kept}
-    best = cheapest([rung for rung in kept if rung.standing == "meets"])
+    arms = {rung.arm for rung in rungs}
+    best = cheapest([rung for rung in rungs if rung.standing == "meets"])
     pairs = tuple(pair for pair in ladder.pairs if {pair.better, pair.worse} <= arms)
-    left = replace(ladder, rungs=kept, pairs=pairs, cheapest=best.arm if best else None)
+    left = replace(ladder, rungs=rungs, pairs=pairs, cheapest=best.arm if best else None)
     return replace(evidence, ladder=left)
 
 

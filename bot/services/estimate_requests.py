@@ -60,9 +60,9 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
     if isinstance(checked, Refusal):  # it has changed since it was asked
         _post(context, general.refusal(checked), channel, person)
         return
-    made = _estimated(context, checked, command.question, command.bar, command.task)
-    if isinstance(made, Refusal):
-        _post(context, general.refusal(made), channel, person)
+    result = _estimated(context, checked, command.question, command.bar, command.task)
+    if isinstance(result, Refusal):
+        _post(context, general.refusal(result), channel, person)
         return
     says_more, now = (command.bar, command.task) != (None, None), context.clock()
     with context.store.transaction():
@@ -70,10 +70,10 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
             context.store.dataset_settings.set(
                 checked.dataset.name, by=person, now=now, bar=command.bar, task_kind=command.task
             )
-        kept = context.store.estimates.keep(
+        estimate = context.store.estimates.keep(
             checked.dataset.name, format_question(command.question), channel=channel, person=person, now=now
         )
-        _post(context, views.card(made, made.target.name, number=kept.id), channel, person)
+        _post(context, views.card(result, result.target.name, number=estimate.id), channel, person)
 
 
 def _post(context: AppContext, message: Message, channel: str, person: str) -> None:
@@ -95,10 +95,12 @@ def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:
     """What the person who clicked reads."""
-    kept = context.store.estimates.get(number)
-    refused = authorization.refusal(context, person, "estimate", kept.channel if kept else None)
-    if kept and not refused:
-        refused = authorization.dataset_refusal(context, kept.dataset, person, kept.channel, is_posted=True)
+    estimate = context.store.estimates.get(number)
+    refused = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
+    if estimate and not refused:
+        refused = authorization.dataset_refusal(
+            context, estimate.dataset, person, estimate.channel, is_posted=True
+        )
     if refused:
         return refused
     with context.store.transaction():
@@ -110,24 +112,24 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
     return "It comes into the channel in a moment, with its plots in the thread."
 
 
-def step(context: AppContext, kept: KeptEstimate) -> None:
+def step(context: AppContext, estimate: KeptEstimate) -> None:
     """Drawn by a worker process, then posted with its plots in the thread."""
-    made = _again(context, kept)
-    if isinstance(made, Refusal):
-        _tell(context, kept, made.text)
+    result = _again(context, estimate)
+    if isinstance(result, Refusal):
+        _tell(context, estimate, result.text)
         return
-    folder = context.settings.data / "plots" / f"estimate-{kept.id}"
-    plots = draw_outlook(context, f"estimate {kept.id}", made.outlook, folder)
+    folder = context.settings.data / "plots" / f"estimate-{estimate.id}"
+    plots = draw_outlook(context, f"estimate {estimate.id}", result.outlook, folder)
     if plots is None:
         return
-    card = f"estimate {kept.id}"
-    message = views.card(made, made.target.name, shared_by=kept.person)
+    card = f"estimate {estimate.id}"
+    message = views.card(result, result.target.name, shared_by=estimate.person)
     with context.store.transaction():
-        if not context.store.estimates.shared(kept.id):
+        if not context.store.estimates.shared(estimate.id):
             return
         now = context.clock()
-        context.store.outbox.show(card, kept.channel, message.letter(), now=now, concerns=kept.person)
-        put_plots(context, kept.channel, card, plots, kept.dataset)
+        context.store.outbox.show(card, estimate.channel, message.letter(), now=now, concerns=estimate.person)
+        put_plots(context, estimate.channel, card, plots, estimate.dataset)
 
 
 def draw_outlook(
@@ -171,34 +173,34 @@ def question_of(plan: Plan) -> Question:
     return Question(current=plan.current, target=target, hyperparameters=(("n_epochs", epochs),))
 
 
-def prediction_of(made: EstimateResult) -> Prediction:
+def prediction_of(result: EstimateResult) -> Prediction:
     """For the plan."""
-    sums, outlook, other, tuned = made.estimate, made.outlook, made.alternative, made.evidence.tuned
+    sums, outlook, other, tuned = result.estimate, result.outlook, result.alternative, result.evidence.tuned
     return Prediction(
-        asked=format_question(made.question),
+        asked=format_question(result.question),
         quality=tuned.score if tuned else None,
         p_payback=outlook.p_payback if outlook else None,
         target_months=f"{outlook.target_months:.4g}" if outlook else None,
         alternative=other.name if other else None,
         alternative_micros=to_micros(sums.monthly_alternative.total) if sums else None,
         saving_micros=to_micros(sums.saving_month) if sums else None,
-        seconds=round(made.minutes.expected * 60) if made.minutes else None,
-        is_speed_guessed=made.is_guess,
-        memory=made.memory,
-        measured=tuple(_score(rung) for rung in made.evidence.rungs),
-        advised=_advised(made),
+        seconds=round(result.minutes.expected * 60) if result.minutes else None,
+        is_speed_guessed=result.is_guess,
+        memory=result.memory,
+        measured=tuple(_score(rung) for rung in result.evidence.rungs),
+        advised=_advised(result),
     )
 
 
-def _advised(made: EstimateResult) -> PlanVerdict:
+def _advised(result: EstimateResult) -> PlanVerdict:
     """The verdict, to be frozen with the plan: what approvers read can't change unseen."""
-    verdict, sums, outlook = made.verdict, made.estimate, made.outlook
+    verdict, sums, outlook = result.verdict, result.estimate, result.outlook
     return PlanVerdict(
         kind=verdict.kind,
         rule=verdict.rule,
         reason=because_text(verdict.deciding.because),
-        bar=made.evidence.bar,
-        best=_best(made.evidence),
+        bar=result.evidence.bar,
+        best=_best(result.evidence),
         people_micros=to_micros(sums.people_usd) if sums else 0,
         labels_micros=to_micros(sums.labels_usd) if sums else 0,
         bearable_hours=f"{outlook.bearable_hours:f}" if outlook and outlook.bearable_hours else "",
@@ -235,19 +237,19 @@ def _estimated(
     )
 
 
-def _again(context: AppContext, kept: KeptEstimate) -> EstimateResult | Refusal:
-    checked = datasets.ready(context, kept.dataset, kept.person, kept.channel, is_posted=True)
+def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refusal:
+    checked = datasets.ready(context, estimate.dataset, estimate.person, estimate.channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
-    question = parse_question(kept.asked)
+    question = parse_question(estimate.asked)
     if isinstance(question, Refusal):
-        return Refusal(f"The estimate of `{kept.dataset}` can't be made again. Ask for it anew.")
+        return Refusal(f"The estimate of `{estimate.dataset}` can't be made again. Ask for it anew.")
     return estimate_for(context, checked, question)
 
 
-def _tell(context: AppContext, kept: KeptEstimate, why: str) -> None:
+def _tell(context: AppContext, estimate: KeptEstimate, why: str) -> None:
     with context.store.transaction():
-        if context.store.estimates.shared(kept.id):
-            body = text_message(f"The estimate of {kept.dataset} could not be shared. {why}").body()
-            draft = Draft(kind="direct", channel=kept.channel, person=kept.person, body=body)
+        if context.store.estimates.shared(estimate.id):
+            body = text_message(f"The estimate of {estimate.dataset} could not be shared. {why}").body()
+            draft = Draft(kind="direct", channel=estimate.channel, person=estimate.person, body=body)
             context.store.outbox.put(draft, now=context.clock())

@@ -263,12 +263,12 @@ def _own_machine(
         return None
     training = None if isinstance(effort.cost, MissingPrice) else effort.cost.training
     capacity = capacity_of(settings, target.name, USUAL_BUSY)
-    made, room = sums.estimate, effort.room
+    estimate, room = sums.estimate, effort.room
     return OwnMachine(
         too_large=room.warning if room and room.is_too_large else None,
         knows_training_time=bool(training and training.minutes and not training.is_guess),
         knows_serving_speed=question.serving_speed is not None or capacity is not None,
-        machines=made.machines if made else None,
+        machines=estimate.machines if estimate else None,
         has_price=target.model.is_hour_said,
     )
 
@@ -294,7 +294,7 @@ def _facts(
         gaps=(sums.inputs.sentence,) if isinstance(sums.inputs, MissingPrice) else (),
         evidence=evidence,
         outlook=sums.outlook,
-        few_labels=tuple((one.label, one.rows) for one in report.labels if one.rows < FEW_PER_LABEL),
+        few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
         current=question.current,
         faults=row_faults(report),
@@ -304,10 +304,10 @@ def _facts(
 def _price_today(settings: Settings, question: Question, today: date) -> PriceRow | Refusal | None:
     if question.current is None:
         return None
-    found = prompted_price(question.current, settings.providers, settings.prices, today)
-    if isinstance(found, UnknownPrice):
-        return Refusal(found.sentence, "current")
-    return ended(found, question.current, "current") if found.has_ended(today) else found
+    row = prompted_price(question.current, settings.providers, settings.prices, today)
+    if isinstance(row, UnknownPrice):
+        return Refusal(row.sentence, "current")
+    return ended(row, question.current, "current") if row.has_ended(today) else row
 
 
 def _priced(
@@ -332,7 +332,7 @@ def _priced(
     return Priced(question.volume, rates_now, rates_tuned, cost.training, cost.evaluation_usd, cheapest)
 
 
-def _end_verdict(target: Target, made: Estimate | None, today: date) -> ModelVerdict:
-    months = made.payback_months if made else None
+def _end_verdict(target: Target, estimate: Estimate | None, today: date) -> ModelVerdict:
+    months = estimate.payback_months if estimate else None
     days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
     return model_verdict(target.row, target.model, today, days)

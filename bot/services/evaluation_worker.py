@@ -67,7 +67,7 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages))
     keys = {arm: _keys(arm, plan, messages.get(arm), len(holdout), seed) for arm in plan.arms}
-    lines = [{"arm": asdict(arm), "keys": asked.keys, "tokens": asked.tokens} for arm, asked in keys.items()]
+    lines = [{"arm": asdict(arm), "keys": keys.keys, "tokens": keys.tokens} for arm, keys in keys.items()]
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
     return keys
 
@@ -82,11 +82,11 @@ def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
 def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
     """Once a process: an open ladder asks for them at each tick."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {Candidate(**one["arm"]): ArmKeys(tuple(one["keys"]), tuple(one["tokens"])) for one in lines}
+    return {Candidate(**line["arm"]): ArmKeys(tuple(line["keys"]), tuple(line["tokens"])) for line in lines}
 
 
 def only_keys(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
-    return {candidate: asked.keys for candidate, asked in keys.items()}
+    return {candidate: keys.keys for candidate, keys in keys.items()}
 
 
 def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
@@ -211,14 +211,14 @@ def _prompts(
         case "retrieval" if shown:
             near = tfidf.nearest_passages(shown, holdout, PASSAGES)
             return [
-                prompts.with_passages(row, plan.labels, plan.prompt, one)
-                for row, one in zip(holdout, near, strict=True)
+                prompts.with_passages(row, plan.labels, plan.prompt, names)
+                for row, names in zip(holdout, near, strict=True)
             ]
         case "retrieval":
             nearest = tfidf.nearest(train, holdout, SHOTS)
             return [
-                prompts.k_shot(row, plan.labels, plan.prompt, one)
-                for row, one in zip(holdout, nearest, strict=True)
+                prompts.k_shot(row, plan.labels, plan.prompt, examples)
+                for row, examples in zip(holdout, nearest, strict=True)
             ]
         case "classical" | "tuned":
             raise ValueError(f"the rung {arm.rung} asks no model by a prompt")

@@ -130,7 +130,7 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
     if keys is None:
         return
     evaluation = evaluation_progress.evaluation_of(context, measurement, plan, keys)
-    fresh = [ArmProgress(candidate, len(asked.keys)) for candidate, asked in keys.items()]
+    fresh = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
     answers = evaluation_engine.collect(context, evaluation, fresh)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(

@@ -76,8 +76,8 @@ def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> Lad
     done = context.store.measurements.done(versions, "ladder")
     ladders = [Ladder.from_json(measurement.result) for measurement in done if measurement.result]
     fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
-    asked = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
-    newest = next(asked, fitting[0] if fitting else None)
+    request = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
+    newest = next(request, fitting[0] if fitting else None)
     return rejudge_ladder(newest, newest.bar) if newest else None
 
 
@@ -185,7 +185,7 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
     if not common:
         return None
     return compare_models(
-        used.name, [rung.scores[one] for one, _ in common], [other.scores[two] for _, two in common]
+        used.name, [rung.scores[value] for value, _ in common], [other.scores[two] for _, two in common]
     )
 
 

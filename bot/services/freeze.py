@@ -19,20 +19,20 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
         return refused
     now = context.clock()
     with context.store.transaction():
-        made = context.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
-        if made is None:
+        freeze = context.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
+        if freeze is None:
             return _frozen_already(context)
-        context.store.audit.add(at=now, who=person, action="freeze", subject=_subject(made), detail=reason)
+        context.store.audit.add(at=now, who=person, action="freeze", subject=_subject(freeze), detail=reason)
         runs, measured = _held(context)
         _show(context, runs, measured)
-        _say(context, channel, views.frozen_card(made, len(runs)), f"freeze {made.id}")
-    return made
+        _say(context, channel, views.frozen_card(freeze, len(runs)), f"freeze {freeze.id}")
+    return freeze
 
 
 def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal:
     """A word against the freeze; the second person's ends it."""
-    asked = authorization.look_up(context, person, "unfreeze", channel)
-    refused, rules = authorization.refusal_for(asked, "unfreeze"), asked.rules
+    caller = authorization.look_up(context, person, "unfreeze", channel)
+    refused, rules = authorization.refusal_for(caller, "unfreeze"), caller.rules
     if refused:
         return refused
     now = context.clock()
@@ -48,8 +48,8 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
         if may_unfreeze(against, rules):
             _lift(context, standing, rules.entitled("unfreeze", against), channel)
         else:
-            said = views.unfreeze_requested(person, rules.named("unfreeze") - {person, *against})
-            _say(context, channel, said, f"unfreeze {standing.id} {person}")
+            message = views.unfreeze_requested(person, rules.named("unfreeze") - {person, *against})
+            _say(context, channel, message, f"unfreeze {standing.id} {person}")
     return standing
 
 
@@ -61,15 +61,17 @@ def _lift(context: AppContext, standing: Freeze, by: list[str], channel: str) ->
         at=now, who="finetune", action="unfrozen", subject=_subject(standing), detail=" ".join(by)
     )
     _show(context, runs, measured)
-    said = views.unfrozen_card(standing, by[-UNFREEZERS:])
-    for one in dict.fromkeys((channel, standing.channel)):
-        _say(context, one, said, f"unfrozen {standing.id} {one}")
+    message = views.unfrozen_card(standing, by[-UNFREEZERS:])
+    for fromkey in dict.fromkeys((channel, standing.channel)):
+        _say(context, fromkey, message, f"unfrozen {standing.id} {fromkey}")
 
 
 def _held(context: AppContext) -> tuple[list[Run], list[Measurement]]:
-    runs = [one for one in context.store.runs.open() if freeze_scope.on_run(context, one)]
+    runs = [run for run in context.store.runs.open() if freeze_scope.on_run(context, run)]
     return runs, [
-        one for one in context.store.measurements.open() if freeze_scope.on_measurement(context, one)
+        measurement
+        for measurement in context.store.measurements.open()
+        if freeze_scope.on_measurement(context, measurement)
     ]
 
 
@@ -93,7 +95,7 @@ def _frozen_already(context: AppContext) -> Refusal:
 
 
 def _spoken_already(person: str, rules: Rules) -> str:
-    others = ", ".join(f"<@{one}>" for one in sorted(rules.named("unfreeze") - {person})[:10])
+    others = ", ".join(f"<@{name}>" for name in sorted(rules.named("unfreeze") - {person})[:10])
     cure = "Nobody else is named: add an approver under [people] in finetune.toml."
     return f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
 

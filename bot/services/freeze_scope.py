@@ -28,18 +28,18 @@ def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | No
 
 
 def _holds_ladder(measurement: Measurement) -> bool:
-    known = LadderProgress.from_json(measurement.progress)
-    return known.most_micros > 0 and known.stage in ("measuring", "consulting")
+    progress = LadderProgress.from_json(measurement.progress)
+    return progress.most_micros > 0 and progress.stage in ("measuring", "consulting")
 
 
 def _holds_curve(measurement: Measurement) -> bool:
     if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
         return False
-    known = TunedCurveProgress.from_json(measurement.progress)
-    if known.at is None:
+    progress = TunedCurveProgress.from_json(measurement.progress)
+    if progress.at is None:
         return False
-    held = ("waiting", "creating", "evaluating") if known.most_micros > 0 else ("waiting", "creating")
-    return known.sizes[known.at].state in held
+    held = ("waiting", "creating", "evaluating") if progress.most_micros > 0 else ("waiting", "creating")
+    return progress.sizes[progress.at].state in held
 
 
 def on_question(context: AppContext, most_micros: int) -> Freeze | None:

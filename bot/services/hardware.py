@@ -86,8 +86,8 @@ def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | Non
 def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
     """By its folder or as a preset, wherever it trains."""
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
-    found = find_base(place or model.base_name or model.name, ask_the_hub=False)
-    return None if isinstance(found, Unsized) else found
+    base = find_base(place or model.base_name or model.name, ask_the_hub=False)
+    return None if isinstance(base, Unsized) else base
 
 
 def memory_headroom(
@@ -96,12 +96,14 @@ def memory_headroom(
     """For rows as long as the longest, and of a sweep for its largest values: one arm trains at a time."""
     work = _work(base, report, chosen, sweep)
     done = as_computed(base.architecture, work, this_machine())
-    found = fit(base.architecture, done, this_machine())
+    existing_fit = fit(base.architecture, done, this_machine())
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
-    warning = _warning(found, _in_4_bits(base, work))
-    return MemoryHeadroom(f"{_memory(found, by_itself)}; {sizes}", warning, found.standing == "too large")
+    warning = _warning(existing_fit, _in_4_bits(base, work))
+    return MemoryHeadroom(
+        f"{_memory(existing_fit, by_itself)}; {sizes}", warning, existing_fit.standing == "too large"
+    )
 
 
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
@@ -109,18 +111,18 @@ def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None
     elsewhere."""
     provider, _, model = name.partition("/")
     row = settings.provider(provider)
-    known = row.model(model) if row else None
-    base = base_of(settings, row, known) if row and known else None
+    model_row = row.model(model) if row else None
+    base = base_of(settings, row, model_row) if row and model_row else None
     machine = _calibration(settings) if base else None
     speed = serving_speed(base.architecture, machine) if base and machine else None
     if speed is None:
         return None
-    reads, writes = (Decimal(str(round(one, 3))) for one in speed)
+    reads, writes = (Decimal(str(round(value, 3))) for value in speed)
     return Capacity(reads, writes, busy)
 
 
 def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:
-    numbers = {name: [one for one in values if not isinstance(one, str)] for name, values in sweep}
+    numbers = {name: [value for value in values if not isinstance(value, str)] for name, values in sweep}
     chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
@@ -150,8 +152,8 @@ def _in_4_bits(base: Base, work: Work) -> str:
 
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
     """As our own trainer trains preference pairs where a request says nothing else; for the longest pair."""
-    found = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
-    return MemoryHeadroom(_memory(found), _warning(found))
+    existing_fit = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
+    return MemoryHeadroom(_memory(existing_fit), _warning(existing_fit))
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
@@ -164,7 +166,7 @@ def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) 
     if machine is None:
         return None
     work, longer = _work_on_pairs(base, pairs), pairs.longer
-    mean, padded = (min(one, work.length) for one in (longer.mean, (longer.mean + longer.p95) / 2))
+    mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
     epochs = epochs_for(pairs.pairs, "dpo")
     rows = PairLengths(pairs.pairs, mean, padded, work.batch, epochs, work.answer)
     taken = pair_seconds(base.architecture, rows, machine)
@@ -246,19 +248,19 @@ def _calibration(settings: Settings) -> Calibration | None:
         return None
 
 
-def _memory(found: Fit, by_itself: str = "") -> str:
-    about = f"about {found.needed / 1e9:.1f} of {found.machine.memory / 1e9:.0f} GB"
-    if found.standing == "fits":
+def _memory(fit: Fit, by_itself: str = "") -> str:
+    about = f"about {fit.needed / 1e9:.1f} of {fit.machine.memory / 1e9:.0f} GB"
+    if fit.standing == "fits":
         return f"fits{by_itself}, {about}"
-    return f"may just fit, {about}" if found.standing == "tight" else f"does not fit, {about}"
+    return f"may just fit, {about}" if fit.standing == "tight" else f"does not fit, {about}"
 
 
-def _warning(found: Fit, cure: str = "") -> str | None:
-    if found.standing == "fits":
+def _warning(fit: Fit, cure: str = "") -> str | None:
+    if fit.standing == "fits":
         return None
-    may = "may not be enough" if found.standing == "tight" else "is not enough"
+    may = "may not be enough" if fit.standing == "tight" else "is not enough"
     return (
-        f"The memory of {found.machine.name} {may}: the training takes about {found.needed / 1e9:.1f} GB. "
+        f"The memory of {fit.machine.name} {may}: the training takes about {fit.needed / 1e9:.1f} GB. "
         f"`finetune plan-memory` in a terminal says what would fit.{cure}"
     )
 
@@ -299,7 +301,9 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     names = [target.name for target in targets]
     near = difflib.get_close_matches(wanted, [*names, *(t.model.name for t in targets)], n=1, cutoff=0.5)
     hint = (
-        f"Did you mean `{near[0]}`?" if near else "There are " + ", ".join(f"`{one}`" for one in names) + "."
+        f"Did you mean `{near[0]}`?"
+        if near
+        else "There are " + ", ".join(f"`{name}`" for name in names) + "."
     )
     return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}", "target")
 
@@ -342,10 +346,10 @@ def row_limit_of_folder(folder: Path) -> RowLimit | Refusal:
     if encoding.folder is None:
         return Refusal(f"{folder} has no tokenizer.json, so rows can't be counted as that model counts them.")
     try:
-        known = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
+        existing = json.loads(config.read_text(encoding="utf-8")).get("max_position_embeddings")
     except (OSError, ValueError, AttributeError):
-        known = None  # many a tokenizer lies alone; what our trainer takes holds in any case
-    takes = known if isinstance(known, int) and known > 0 else OUR_ROW_TOKENS
+        existing = None  # many a tokenizer lies alone; what our trainer takes holds in any case
+    takes = existing if isinstance(existing, int) and existing > 0 else OUR_ROW_TOKENS
     return RowLimit(min(takes, OUR_ROW_TOKENS), encoding)
 
 

@@ -45,7 +45,7 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
     if isinstance(opened, Refusal):
         return opened
     measurement, pairs = opened
-    pair = next((one for one in pairs.rows if one.row == int(row)), None)
+    pair = next((people for people in pairs.rows if people.row == int(row)), None)
     if pair is None:
         return Refusal("This pair is not among those of the measurement any more.")
     with context.store.transaction():
@@ -85,7 +85,11 @@ def _opened(context: AppContext, number: int, person: str) -> tuple[Measurement,
 def _left(
     context: AppContext, measurement: Measurement, pairs: PairsForPeople, person: str
 ) -> list[PairForPeople]:
-    done = {one.row for one in context.store.preferences.of(measurement.id) if one.person == person}
+    done = {
+        preference.row
+        for preference in context.store.preferences.of(measurement.id)
+        if preference.person == person
+    }
     return [pair for pair in pairs.rows if pair.row not in done]
 
 
@@ -122,12 +126,12 @@ def _chosen(
 
 def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
     """From ten labels on, and on the result's own card as well."""
-    found = measurements.preferences_of(context, measurement)
-    if found.labels < MIN_LABELS or measurement.result is None:
+    agreement = measurements.preferences_of(context, measurement)
+    if agreement.labels < MIN_LABELS or measurement.result is None:
         return
     now, outbox = context.clock(), context.store.outbox
     message = views.agreement_card(
-        measurement.id, measurements.judge_of(measurement), found, pairs.first_arm, pairs.second_arm
+        measurement.id, measurements.judge_of(measurement), agreement, pairs.first_arm, pairs.second_arm
     )
     result_card = measurements.result_card_of(measurement)
     channel, card = measurement.channel, f"agreement {measurement.id}"

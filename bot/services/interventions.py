@@ -89,11 +89,13 @@ def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
     plan = plan_from_json(run.plan)
     its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
     waiting = (word for word in context.store.doubts.of(run) if word.outcome is None)
-    said = [word for word in waiting if word.person not in its_own]
-    people = [word.person for word in said]
-    if not decisive_words(said, people):
+    decisions = [word for word in waiting if word.person not in its_own]
+    people = [word.person for word in decisions]
+    if not decisive_words(decisions, people):
         return []
-    words = decisive_words(said, authorization.current_rules(context, "resolve").entitled("resolve", people))
+    words = decisive_words(
+        decisions, authorization.current_rules(context, "resolve").entitled("resolve", people)
+    )
     if not words:
         context.store.runs.move(run, run.state, now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S)
     return words
@@ -129,12 +131,12 @@ def _adopt(context: AppContext, run: Run, trainer: Trainer, word: InterventionDe
     if problem:
         _void(context, run, problem)
         return
-    known = (
+    existing = (
         "It carries our key."
         if has_key
         else "It doesn't carry our key; its settings and its file are the plan's."
     )
-    _over(context, run, f"Job {escape(job.id)} is taken over. {known}", job)
+    _over(context, run, f"Job {escape(job.id)} is taken over. {existing}", job)
 
 
 def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
@@ -178,13 +180,13 @@ def _retry(context: AppContext, run: Run, trainer: Trainer, words: list[Interven
             context, run, f"Job {escape(job.id)} was found there and is taken over, not created again.", job
         )
         return
-    said = f"It is tried again, as {_people(words)} decided: looked for during twelve minutes, then created."
+    text = f"It is tried again, as {_people(words)} decided: looked for during twelve minutes, then created."
     now = context.clock()
     context.waits.since(now)
     with context.store.transaction():
         moved = context.store.runs.move(run, "creating", now=now, error=None, job_id=None)
         if moved:
-            _conclude(context, run, moved, "tried again", said)
+            _conclude(context, run, moved, "tried again", text)
 
 
 def _give_up(
@@ -200,14 +202,14 @@ def _give_up(
             raise
         seen = f"Whether a job is there could not be seen for an hour: {escape(str(trouble))}"
     if job:
-        said = f"Job {escape(job.id)} was found there. It is cancelled now, and what it has cost is settled."
-        _over(context, run, said, job, cancel_asked_by=words[-1].person)
+        text = f"Job {escape(job.id)} was found there. It is cancelled now, and what it has cost is settled."
+        _over(context, run, text, job, cancel_asked_by=words[-1].person)
         return
-    said = f"Given up by {_people(words)}. {seen}"
+    text = f"Given up by {_people(words)}. {seen}"
     with context.store.transaction():
-        notifications.close_intervention(context, run, context.store.doubts.of(run), said)
+        notifications.close_intervention(context, run, context.store.doubts.of(run), text)
         context.store.doubts.conclude(run, "carried out")
-        run_states.end(context, run, "cancelled", said)
+        run_states.end(context, run, "cancelled", text)
 
 
 def _there(trainer: Trainer, run: Run) -> Job | None:
@@ -226,7 +228,7 @@ def _there(trainer: Trainer, run: Run) -> Job | None:
 def _over(
     context: AppContext,
     run: Run,
-    said: str,
+    text: str,
     job: Job,
     who: str = "finetune",
     *,
@@ -237,15 +239,15 @@ def _over(
     with context.store.transaction():
         moved = context.store.runs.move(run, "training", now=now, **changes)
         if moved:
-            _conclude(context, run, moved, "adopted", said, who)
+            _conclude(context, run, moved, "adopted", text, who)
     return moved is not None
 
 
 def _conclude(
-    context: AppContext, before: Run, after: Run, action: str, said: str, who: str = "finetune"
+    context: AppContext, before: Run, after: Run, action: str, text: str, who: str = "finetune"
 ) -> None:
-    _audit(context, after, who, action, said)
-    notifications.close_intervention(context, before, context.store.doubts.of(before), said)
+    _audit(context, after, who, action, text)
+    notifications.close_intervention(context, before, context.store.doubts.of(before), text)
     context.store.doubts.conclude(before, "carried out")
     notifications.show_progress(context, after)
 
@@ -259,7 +261,7 @@ def _void(context: AppContext, run: Run, why: str) -> None:
 
 
 def _people(words: list[InterventionDecision]) -> str:
-    return " and ".join(f"<@{one}>" for one in dict.fromkeys(word.person for word in words))
+    return " and ".join(f"<@{fromkey}>" for fromkey in dict.fromkeys(word.person for word in words))
 
 
 def _audit(context: AppContext, run: Run, who: str, action: str, detail: str) -> None:

@@ -111,10 +111,10 @@ def candidate_of(plan: LadderPlan) -> Candidate:
     return Candidate("zero", plan.judge)
 
 
-def max_micros(plan: LadderPlan, priced: ArmKeys, known: Collection[str]) -> int:
+def max_micros(plan: LadderPlan, priced: ArmKeys, names: Collection[str]) -> int:
     """The most that these questions can cost, less those that are `known`: each verdict with what is thought before
     it. In micro-dollars."""
-    return max_judge_micros(plan.price_of[str(plan.judge)], priced, known, _max_tokens(plan))
+    return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
 
 
 def _max_tokens(plan: LadderPlan) -> int:
@@ -260,18 +260,18 @@ def _written(
     folder: Path,
     name: str,
     plan: LadderPlan,
-    asked: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
+    entrieses_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
     why_not: str | None = None,
 ) -> Questions:
     """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
     judge = str(plan.judge)
     keys = {
         arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in theirs)
-        for arm, theirs in asked.items()
+        for arm, theirs in entrieses_by_candidate.items()
     }
     each = {
         key: prompt
-        for arm, theirs in asked.items()
+        for arm, theirs in entrieses_by_candidate.items()
         for key, prompt in zip(keys[arm], theirs, strict=True)
         if key and prompt
     }

@@ -132,8 +132,10 @@ def _asked(
     files, folder = context.settings.files, measurements.folder_of(context, measurement)
 
     def texts() -> Texts:
-        found = evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms)
-        return {arm: [reply.text for reply in replies] for arm, replies in found.items()}
+        replies_by_candidate = evaluation_engine.replies(
+            context, evaluation_worker.only_keys(keys), progress.arms
+        )
+        return {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
 
     def ask_first() -> Questions | None:
         work = f"{ACCEPTABLE} m{measurement.id}"

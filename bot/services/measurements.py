@@ -286,7 +286,7 @@ def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int =
 def finish(
     context: AppContext,
     measurement: Measurement,
-    found: str,
+    result: str,
     *,
     spent_micros: int,
     progress: str | None = None,
@@ -294,7 +294,7 @@ def finish(
     """Done; `found` and `progress` are JSON. None where another hand was quicker. Call it inside a transaction."""
     now, changes = context.clock(), {} if progress is None else {"progress": progress}
     moved = context.store.measurements.move(
-        measurement, "done", now=now, result=found, actual_micros=spent_micros, **changes
+        measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
     )
     if moved:
         context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
@@ -362,13 +362,13 @@ def judge_of(measurement: Measurement) -> str | None:
 
 
 def result_card(
-    context: AppContext, measurement: Measurement, found: str, *, for_people: bool | None = None
+    context: AppContext, measurement: Measurement, result: str, *, for_people: bool | None = None
 ) -> Message:
     """`found` is the result's JSON. `for_people`: its answers may be shown in its channel; None: that is looked up."""
     if measurement.kind == "curve":
-        return _curve_card(context, measurement, Curve.from_json(found))
+        return _curve_card(context, measurement, Curve.from_json(result))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    ladder, pairs = Ladder.from_json(found), pairs_for_people(context, measurement)
+    ladder, pairs = Ladder.from_json(result), pairs_for_people(context, measurement)
     judged = judge_agreement.judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
     if pairs and pairs.rows and for_people is None:
         dataset = context.store.datasets.get(measurement.dataset_id)

@@ -79,41 +79,41 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
             units.month_of(now),
             most,
         )
-        asked = context.store.questions.add(new, now=now)
+        ask = context.store.questions.add(new, now=now)
         detail = f"up to {usd_micros(most)}" if most else ""
         context.store.audit.add(
             at=now, who=person, action="try", subject=f"model {model.name}", detail=detail
         )
-    return asked
+    return ask
 
 
-def find_for_question(context: AppContext, name: str, known: Collection[str]) -> Model | Refusal:
+def find_for_question(context: AppContext, name: str, names: Collection[str]) -> Model | Refusal:
     """By its name, else the one in use for the dataset of this name, among the datasets `known` to who asks."""
-    standing = context.store.promotions.standing(name) if name in known else None
+    standing = context.store.promotions.standing(name) if name in names else None
     if standing is None or context.store.model(name):
-        return find(context, name, known)
-    return find(context, standing.model, known)
+        return find(context, name, names)
+    return find(context, standing.model, names)
 
 
-def find(context: AppContext, name: str, known: Collection[str]) -> Model | Refusal:
+def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refusal:
     """Of the datasets `known` to who asks: others' models are answered as if they didn't exist."""
-    models = context.store.models_of(known)
-    found = next((model for model in models if name in (model.name, model.provider_model)), None)
-    if found:
-        return found
+    models = context.store.models_of(texts)
+    existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
+    if existing_model:
+        return existing_model
     names = [model.name for model in models]
     if not names:
         return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
-    if name in known:
+    if name in texts:
         return Refusal(
             f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` puts one to work: there "
-            "are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+            "are " + ", ".join(f"`{name}`" for name in names[:10]) + "."
         )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = (
         f"Did you mean `{near[0]}`?"
         if near
-        else "There are " + ", ".join(f"`{one}`" for one in names[:10]) + "."
+        else "There are " + ", ".join(f"`{name}`" for name in names[:10]) + "."
     )
     return Refusal(f"There is no model of that name. {hint}")
 
@@ -206,7 +206,7 @@ def _plan(context: AppContext, model: Model) -> Plan:
 def _most(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
     """A token is a byte at least, and a template adds a few to each message."""
     messages = _messages(context, model, text)
-    sent = sum(len(one.content.encode()) + TEMPLATE_TOKENS for one in messages)
+    sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
     return question_micros(price, sent, _cap(context, model))
 
 
@@ -224,11 +224,11 @@ def _price(context: AppContext, model: Model) -> PriceRow | Refusal:
 
 
 def _answered(context: AppContext, ask: Ask, price: PriceRow, reply: CachedAnswer) -> None:
-    said = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
-    micros = question_micros(price, said.prompt_tokens, said.completion_tokens)
+    answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
+    micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
     with context.store.transaction():
         context.store.replies.forget(reply.key)
-        _tell(context, ask, views.answer_card(Trial(ask, said)), micros)
+        _tell(context, ask, views.answer_card(Trial(ask, answer)), micros)
 
 
 def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
@@ -262,16 +262,21 @@ SHOWN = 40  # more lines no card has room for
 
 def shelf(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
     """The tuned models that a person may know of: those in use first, then newest first."""
-    standing = {one.model: one for one in context.store.promotions.all_standing()}
-    known = context.store.models_of(authorization.visible_datasets(context, person, channel))
-    models = sorted(known, key=lambda one: one.name not in standing)
-    return [_shelved(context, one, standing.get(one.name), at < SHOWN) for at, one in enumerate(models)]
+    standing = {promotion.model: promotion for promotion in context.store.promotions.all_standing()}
+    entries = context.store.models_of(authorization.visible_datasets(context, person, channel))
+    models = sorted(entries, key=lambda model: model.name not in standing)
+    return [_shelved(context, model, standing.get(model.name), at < SHOWN) for at, model in enumerate(models)]
 
 
-def all_in_use(context: AppContext, known: Collection[str]) -> Sequence[ModelEntry]:
+def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEntry]:
     """For the datasets that are known to who asks, by dataset."""
-    promotions = [one for one in context.store.promotions.all_standing() if one.dataset in known]
-    return [_shelved(context, _model(context, one), one, at < SHOWN) for at, one in enumerate(promotions)]
+    promotions = [
+        promotion for promotion in context.store.promotions.all_standing() if promotion.dataset in names
+    ]
+    return [
+        _shelved(context, _model(context, promotion), promotion, at < SHOWN)
+        for at, promotion in enumerate(promotions)
+    ]
 
 
 def proof_of(context: AppContext, promotion: Promotion) -> Proof:

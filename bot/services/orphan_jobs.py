@@ -95,7 +95,7 @@ def _of_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequenc
 def _take_over(context: AppContext, run: Run, job: Job) -> None:
     """Only we create jobs with its key, and only what is approved: the database was restored from before that."""
     now, plan = context.clock(), plan_from_json(run.plan)
-    said = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
+    text = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
     changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
     with context.store.transaction():
         moved = context.store.runs.move(run, "training", now=now, **changes)
@@ -103,8 +103,8 @@ def _take_over(context: AppContext, run: Run, job: Job) -> None:
             return
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
         subject = f"run {run.id}"
-        context.store.audit.add(at=now, who="finetune", action="adopted", subject=subject, detail=said)
-        approvals.show_decision(context, moved, said)
+        context.store.audit.add(at=now, who="finetune", action="adopted", subject=subject, detail=text)
+        approvals.show_decision(context, moved, text)
         notifications.show_progress(context, moved)
 
 

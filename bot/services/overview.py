@@ -37,11 +37,11 @@ def may_read(context: AppContext, person: str, channel: str | None = None) -> Re
 
 
 def status(context: AppContext, person: str, channel: str) -> Status:
-    known = authorization.visible_datasets(context, person, channel)
+    names = authorization.visible_datasets(context, person, channel)
     freeze = context.store.freezes.current()
     against = context.store.freezes.against(freeze) if freeze else ()
-    latest, used = _latest(context, known)[:LATEST_RESULTS], models.all_in_use(context, known)
-    return Status(runs.open_runs(context, known), _open(context, known), latest, freeze, against, used)
+    latest, used = _latest(context, names)[:LATEST_RESULTS], models.all_in_use(context, names)
+    return Status(runs.open_runs(context, names), _open(context, names), latest, freeze, against, used)
 
 
 def home(context: AppContext, person: str) -> HomeOverview | Refusal:
@@ -49,24 +49,28 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     refused = may_read(context, person)
     if refused:
         return refused
-    known = authorization.visible_datasets(context, person, None)
-    looks = runs.open_runs(context, known)
-    waiting = [one for one in looks if one.run.state == "awaiting_approval"]
+    names = authorization.visible_datasets(context, person, None)
+    looks = runs.open_runs(context, names)
+    waiting = [look for look in looks if look.run.state == "awaiting_approval"]
     may_approve = bool(authorization.current_rules(context, "approve").entitled("approve", [person]))
-    mine = [one for one in waiting if may_approve and person not in (one.run.requester, one.plan.uploaded_by)]
+    mine = [
+        summary
+        for summary in waiting
+        if may_approve and person not in (summary.run.requester, summary.plan.uploaded_by)
+    ]
     return HomeOverview(
         mine=mine,
-        open=[*(one for one in looks if one.run.state != "awaiting_approval"), *_open(context, known)],
-        recent=_latest(context, known),
+        open=[*(look for look in looks if look.run.state != "awaiting_approval"), *_open(context, names)],
+        recent=_latest(context, names),
         budget=budgets.team_budget(context),
-        in_use=models.all_in_use(context, known),
+        in_use=models.all_in_use(context, names),
         links=_links(context, mine[:WITH_BUTTONS]),
     )
 
 
 def _links(context: AppContext, looks: Sequence[RunSummary]) -> dict[int, str]:
     """Where the plans' cards stand, as far as Slack tells."""
-    cards = {one.run.id: context.store.outbox.card(f"plan {one.run.id}") for one in looks}
+    cards = {look.run.id: context.store.outbox.card(f"plan {look.run.id}") for look in looks}
     links = {
         number: context.directory.permalink(card.channel, card.ts) for number, card in cards.items() if card
     }
@@ -78,11 +82,11 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
     name."""
     seen: set[str] = set()
     listed: list[Listed] = []
-    for one in datasets.listing(context, person, channel):
-        is_newest = one.report is not None and one.dataset.name not in seen
-        seen |= {one.dataset.name} if is_newest else set()
-        best = _best(context, one) if is_newest and len(listed) < SHOWN_DATASETS else None
-        listed.append(Listed(one.dataset, one.report, best))
+    for dataset in datasets.listing(context, person, channel):
+        is_newest = dataset.report is not None and dataset.dataset.name not in seen
+        seen |= {dataset.dataset.name} if is_newest else set()
+        best = _best(context, dataset) if is_newest and len(listed) < SHOWN_DATASETS else None
+        listed.append(Listed(dataset.dataset, dataset.report, best))
     return listed
 
 
@@ -93,36 +97,40 @@ def _best(context: AppContext, checked: CheckedDataset) -> Best | None:
     return Best(evidence_services.best_rung(evidence), evidence.bar)
 
 
-def _open(context: AppContext, known: Collection[str]) -> list[EvaluationSummary]:
+def _open(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
     return [
-        _look(context, one)
-        for one in authorization.filter_known(context, context.store.measurements.open(), known)
+        _look(context, measurement)
+        for measurement in authorization.filter_known(context, context.store.measurements.open(), names)
     ]
 
 
-def _latest(context: AppContext, known: Collection[str]) -> list[RunSummary | EvaluationSummary]:
+def _latest(context: AppContext, names: Collection[str]) -> list[RunSummary | EvaluationSummary]:
     """Runs and measurements that have a result, newest first."""
-    done = (one for one in context.store.measurements.newest(runs.SEARCHED) if one.result)
-    seen = (
-        _look(context, one)
-        for one in islice(authorization.filter_known(context, done, known), LATEST_MEASUREMENTS)
+    done = (
+        measurement for measurement in context.store.measurements.newest(runs.SEARCHED) if measurement.result
     )
-    looks: list[RunSummary | EvaluationSummary] = [one for one in runs.latest(context, known) if one.result]
+    seen = (
+        _look(context, measurement)
+        for measurement in islice(authorization.filter_known(context, done, names), LATEST_MEASUREMENTS)
+    )
+    looks: list[RunSummary | EvaluationSummary] = [
+        summary for summary in runs.latest(context, names) if summary.result
+    ]
     return sorted([*looks, *seen], key=_changed_at, reverse=True)
 
 
-def _changed_at(one: RunSummary | EvaluationSummary) -> float:
-    return one.run.updated_at if isinstance(one, RunSummary) else one.measurement.updated_at
+def _changed_at(summary: RunSummary | EvaluationSummary) -> float:
+    return summary.run.updated_at if isinstance(summary, RunSummary) else summary.measurement.updated_at
 
 
 def _look(context: AppContext, measurement: Measurement) -> EvaluationSummary:
-    found = measurement.result
+    result = measurement.result
     if measurement.kind == "ladder":
         plan = LadderPlan.from_json(measurement.plan)
-        known = LadderProgress.from_json(measurement.progress)
-        ladder = Ladder.from_json(found) if found else None
-        return LadderSummary(measurement, plan, known, ladder, context.clock())
-    curve, drawn = Curve.from_json(found) if found else None, plan_of(measurement.plan)
+        progress = LadderProgress.from_json(measurement.progress)
+        ladder = Ladder.from_json(result) if result else None
+        return LadderSummary(measurement, plan, progress, ladder, context.clock())
+    curve, drawn = Curve.from_json(result) if result else None, plan_of(measurement.plan)
     if isinstance(drawn, CurvePlan):
         return CurveSummary(measurement, drawn, curve)
     return TunedCurveSummary(measurement, drawn, TunedCurveProgress.from_json(measurement.progress), curve)

@@ -151,7 +151,7 @@ def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str 
     now = destination_of(context, row, plan.base_model, (before.engine or BUILTIN).split()[0])
     name = escape(row.title)
     if before.base_url != now.base_url:
-        there, here = (code(one or "this machine") for one in (before.base_url, now.base_url))
+        there, here = (code(name or "this machine") for name in (before.base_url, now.base_url))
         return f"What trains for {name} was {there} when the plan was made, and is {here} now."
     if None not in (before.account, now.account) and before.account != now.account:
         return f"The key for {name} is another than when the plan was made, perhaps of another account."
@@ -167,8 +167,8 @@ def _engine(context: AppContext, name: str) -> str | None:
     """Its name and version; None where it is not installed."""
     if name == BUILTIN:
         return f"{BUILTIN} {version('finetune-bot')}"
-    found = installed_version(context.settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
-    return f"{name} {found}" if found else None
+    result = installed_version(context.settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
+    return f"{name} {result}" if result else None
 
 
 # Whether a provider trains for this account, and our trainer this base, asked before anybody spends time
@@ -223,35 +223,35 @@ def waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
 
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
     """Call it inside the transaction that found it waiting and added the new run."""
-    now, said = context.clock(), plan_views.superseded_by(new.id, new.requester)
+    now, sentence = context.clock(), plan_views.superseded_by(new.id, new.requester)
     if former.state == "approved":
-        run_states.end(context, former, "cancelled", said)
+        run_states.end(context, former, "cancelled", sentence)
     else:
-        context.store.runs.move(former, "cancelled", now=now, error=said)
+        context.store.runs.move(former, "cancelled", now=now, error=sentence)
         what = escape(plan_views.plan_title(plan_from_json(former.plan)))
-        text = f"Your run {former.id} ({what}) was cancelled. {said}"
+        text = f"Your run {former.id} ({what}) was cancelled. {sentence}"
         notifications.to_requester(context, former, text, once=f"decision {former.id}")
     context.store.replacements.add(former.id, new.id)
     context.store.audit.add(
         at=now, who=new.requester, action="replace", subject=f"run {former.id}", detail=f"run {new.id}"
     )
-    show_superseded(context, former.id, said, money)
+    show_superseded(context, former.id, sentence, money)
 
 
 def with_superseded_runs(context: AppContext, run: Run, card: Message) -> Message:
     return plan_views.add_superseded(card, context.store.replacements.of(run.id))
 
 
-def show_superseded(context: AppContext, number: int, said: str, money: Budget) -> None:
+def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
     """On the former plan's card, instead of its buttons."""
     former = context.store.runs.get(number)
     if former is not None:
-        card = plan_views.decided_card(former, plan_from_json(former.plan), money, said)
+        card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
         notifications.show_decision(context, former, card)
 
 
-def _same_aim(one: Plan, other: Plan) -> bool:
-    return (one.dataset, one.provider, one.base_model) == (other.dataset, other.provider, other.base_model)
+def _same_aim(plan: Plan, other: Plan) -> bool:
+    return (plan.dataset, plan.provider, plan.base_model) == (other.dataset, other.provider, other.base_model)
 
 
 # A plan: frozen out of an estimate, and posted for the team to decide on (approving.py).
@@ -262,8 +262,8 @@ LEAST_MAXIMUM_USD = Decimal("0.10")
 
 def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
     """Freeze a plan and ask the channel to approve it."""
-    asked = authorization.look_up(context, person, "start", channel)
-    refused = authorization.refusal_for(asked, "start") or authorization.unreachable(
+    caller = authorization.look_up(context, person, "start", channel)
+    refused = authorization.refusal_for(caller, "start") or authorization.unreachable(
         context, channel, by_others=True
     )
     if refused:
@@ -284,7 +284,9 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(estimated.cost, MissingPrice):
         return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
     plan = _plan(context, checked, estimated, estimated.cost, person, channel)
-    refusal = authorization.refusal_for(asked, "start", request_of(plan)) or _nobody_to_approve(context, plan)
+    refusal = authorization.refusal_for(caller, "start", request_of(plan)) or _nobody_to_approve(
+        context, plan
+    )
     if refusal:
         return refusal
     stopping = carve_for_early_stopping(context, plan, estimated)
@@ -294,8 +296,8 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(swept, Refusal):
         return swept
     warnings = (*plan.warnings, *leave.notes)
-    whole = replace(plan, stopping=stopping, swept=swept, warnings=warnings, overridden=leave.overridden)
-    return _ask(context, whole, leave)
+    full_plan = replace(plan, stopping=stopping, swept=swept, warnings=warnings, overridden=leave.overridden)
+    return _ask(context, full_plan, leave)
 
 
 def request_of(plan: Plan) -> Request:
@@ -310,7 +312,9 @@ def approvals_needed(context: AppContext, plan: Plan) -> int:
 
 def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | None:
     verdict = estimated.verdict
-    ended = next((one for one in verdict.reasons if one.rule == "end date" and one.kind == "no_go"), None)
+    ended = next(
+        (reason for reason in verdict.reasons if reason.rule == "end date" and reason.kind == "no_go"), None
+    )
     if ended:
         return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
     row = estimated.target.row
@@ -349,7 +353,7 @@ def _plan(
     person: str,
     channel: str,
 ) -> Plan:
-    dataset, report, made = checked.dataset, estimated.report, estimated.estimate
+    dataset, report, estimate = checked.dataset, estimated.report, estimated.estimate
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -376,8 +380,8 @@ def _plan(
         seconds_low=round(estimated.minutes.low * 60) if estimated.minutes else None,
         seconds_high=round(estimated.minutes.high * 60) if estimated.minutes else None,
         warnings=_warnings(estimated),
-        monthly_before_micros=to_micros(made.monthly_before.total) if made else None,
-        monthly_after_micros=to_micros(made.monthly_after.total) if made else None,
+        monthly_before_micros=to_micros(estimate.monthly_before.total) if estimate else None,
+        monthly_after_micros=to_micros(estimate.monthly_after.total) if estimate else None,
         requester=person,
         channel=channel,
         asked_at=context.clock(),
@@ -407,7 +411,7 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     """What an approver reads beside the figures."""
     memory = estimated.room.warning if estimated.room else None
     verdict = estimated.verdict
-    ends = [advice.reason_text(verdict, one) for one in verdict.reasons if one.rule == "end date"]
+    ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
     return (*ends, *([memory] if memory else []))
 
 
@@ -436,8 +440,8 @@ def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refu
             at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
         )
         data_policy.record_egress(context, leave, plan.requester, f"run {run.id}")
-        for one in former:
-            supersede(context, one, run, budgets.team_budget(context))
+        for this_run in former:
+            supersede(context, this_run, run, budgets.team_budget(context))
         hours = context.settings.policy.expires_s / 3600
         left = budgets.tightest(context, run.channel, run.requester)
         card = plan_views.approval_card(run, plan, left, approvals_needed(context, plan), hours)
@@ -464,11 +468,14 @@ LOOK_FOR_CARDS_S = 3600.0
 def link_superseded(context: AppContext) -> None:
     """The new card has an address once it is posted; for an hour it is asked for."""
     now = context.clock()
-    for one in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
-        where, new = context.directory.permalink(one.channel, one.ts), context.store.runs.get(one.by_run_id)
+    for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
+        where, new = (
+            context.directory.permalink(replacement.channel, replacement.ts),
+            context.store.runs.get(replacement.by_run_id),
+        )
         if where is None or new is None:
             continue
         with context.store.transaction():
-            if context.store.replacements.linked(one.run_id, now=now):
-                said = superseded_by(new.id, new.requester, where)
-                show_superseded(context, one.run_id, said, budgets.team_budget(context))
+            if context.store.replacements.linked(replacement.run_id, now=now):
+                text = superseded_by(new.id, new.requester, where)
+                show_superseded(context, replacement.run_id, text, budgets.team_budget(context))

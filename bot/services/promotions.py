@@ -97,8 +97,8 @@ def _promote(
         freeze = freeze_scope.on_promotion(context)
         if freeze:
             return Refusal(freeze_cards.refusal(freeze, "No other model is put to work now"))
-        made = context.store.promotions.add(new, now=context.clock())
-        return Refusal(MOVED) if made is None else _told(context, made, proof, ended)
+        promotion = context.store.promotions.add(new, now=context.clock())
+        return Refusal(MOVED) if promotion is None else _told(context, promotion, proof, ended)
 
 
 def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: str | None) -> Refusal | None:
@@ -111,8 +111,8 @@ def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: st
     nothing_said = rules.check_promotion_reason(because) if because is not None else None
     if nothing_said:
         return Refusal(f"`because=`: {nothing_said.reason}", "because")
-    found = rules.objections(proof)
-    return Refusal(views.promotion_refusal(model, proof, found)) if found and not because else None
+    names = rules.objections(proof)
+    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None
 
 
 def _roll_back(
@@ -146,38 +146,40 @@ def _roll_back(
         models.proof_of(context, standing),
     )
     with context.store.transaction():
-        made = context.store.promotions.add(new, now=context.clock())
-        return Refusal(MOVED) if made is None else _told(context, made, proof, ended)
+        promotion = context.store.promotions.add(new, now=context.clock())
+        return Refusal(MOVED) if promotion is None else _told(context, promotion, proof, ended)
 
 
-def _told(context: AppContext, made: Promotion, proof: Proof, ended: Proof | None) -> PromotionSummary:
+def _told(context: AppContext, promotion: Promotion, proof: Proof, ended: Proof | None) -> PromotionSummary:
     """In the log and in the channel; the card of the one before, whose proof is `ended`, says that it is over."""
-    seen = models.card_values(context, made, proof)
-    before = context.store.promotions.get(made.instead_of) if made.instead_of else None
+    seen = models.card_values(context, promotion, proof)
+    before = context.store.promotions.get(promotion.instead_of) if promotion.instead_of else None
     _audit(context, seen, before)
     if before and ended:
         models.show_card(context, before, ended)
-    card, body, now = models.card_name(made), views.promotion_card(seen).letter(), context.clock()
-    context.store.outbox.show(card, made.channel, body, now=now, concerns=made.person)
+    card, body, now = models.card_name(promotion), views.promotion_card(seen).letter(), context.clock()
+    context.store.outbox.show(card, promotion.channel, body, now=now, concerns=promotion.person)
     return seen
 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
     """On the run of the model that comes, and on that of the one that goes."""
-    made, now = seen.promotion, context.clock()
-    reason = f". Because: {made.reason}" if made.reason else ""
+    promotion, now = seen.promotion, context.clock()
+    reason = f". Because: {promotion.reason}" if promotion.reason else ""
     instead = f" instead of {before.model}" if before else ""
-    detail = f"{made.model} for {made.dataset}{instead}: {views.proof_in_numbers(seen.proof)}{reason}"
-    action = "rolled back to" if made.is_rollback else "promote"
+    detail = (
+        f"{promotion.model} for {promotion.dataset}{instead}: {views.proof_in_numbers(seen.proof)}{reason}"
+    )
+    action = "rolled back to" if promotion.is_rollback else "promote"
     context.store.audit.add(
-        at=now, who=made.person, action=action, subject=f"run {seen.model.run_id}", detail=detail
+        at=now, who=promotion.person, action=action, subject=f"run {seen.model.run_id}", detail=detail
     )
     went = _model(context, before)
     if went:
-        action = "roll back" if made.is_rollback else "replaced"
-        detail = f"{went.name} for {made.dataset}: {made.model} is in use{reason}"
+        action = "roll back" if promotion.is_rollback else "replaced"
+        detail = f"{went.name} for {promotion.dataset}: {promotion.model} is in use{reason}"
         context.store.audit.add(
-            at=now, who=made.person, action=action, subject=f"run {went.run_id}", detail=detail
+            at=now, who=promotion.person, action=action, subject=f"run {went.run_id}", detail=detail
         )
 
 

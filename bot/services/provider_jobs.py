@@ -172,11 +172,11 @@ def is_surely_absent(owner: JobOwner) -> bool:
 
 
 def follow(
-    owner: JobOwner, job_id: str, known: Progress, wish: Wish | None, *, is_shown: bool = True
+    owner: JobOwner, job_id: str, progress: Progress, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress] | None:
     """As `poll`; None where it could not be looked at, which the owner has written down."""
     try:
-        return poll(owner.trainer, job_id, known, owner.context.clock(), wish, is_shown=is_shown)
+        return poll(owner.trainer, job_id, progress, owner.context.clock(), wish, is_shown=is_shown)
     except Refused as refused:
         owner.stuck(f"{refused} The job may still cost money: look there.")
     except TrainerError as trouble:
@@ -192,7 +192,7 @@ def next_look(now: float, since: float) -> float:
 
 
 def poll(
-    trainer: Trainer, job_id: str, known: Progress, now: float, wish: Wish | None, *, is_shown: bool = True
+    trainer: Trainer, job_id: str, progress: Progress, now: float, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress]:
     """One look at a job, after what is wished for it was done: it, and how far it is. TrainerError's family.
 
@@ -202,12 +202,12 @@ def poll(
     if wish is not None and not job.is_final:
         job = _moved(trainer, job, wish)
     has_news = job.is_final or (
-        job.status in ("running", "paused") and (is_shown or job.status != known.status)
+        job.status in ("running", "paused") and (is_shown or job.status != progress.status)
     )
     if not has_news:
-        return job, _progress(known, job, (), now)
-    busy = _unwatched(trainer, job, known, now)
-    return job, _progress(known, job, trainer.events(job.id, 20), now, busy)
+        return job, _progress(progress, job, (), now)
+    busy = _unwatched(trainer, job, progress, now)
+    return job, _progress(progress, job, trainer.events(job.id, 20), now, busy)
 
 
 def _uploaded(owner: JobOwner) -> Ready:
@@ -279,18 +279,18 @@ def _pause(attempt: Attempt, trouble: TrainerError) -> float:
     return min(seconds or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
 
 
-def _unwatched(trainer: Trainer, job: Job, known: Progress, now: float) -> float | None:
+def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
     """Seconds that it had on the machine since it was last seen, where that is long ago: the bot was away."""
-    looked = known.ran_until
-    if looked is None or known.running_since is None:
+    looked = progress.ran_until
+    if looked is None or progress.running_since is None:
         if now - (looked or job.created_at) < UNSEEN_START_S:
             return None
         events, are_all = trainer.events_since(job.id, job.created_at, EVENT_PAGES)
         return costs.seconds_since_creation(job, events, are_all=are_all)
-    if now - looked < UNSEEN_S or not (known.is_paused or job.is_final):
+    if now - looked < UNSEEN_S or not (progress.is_paused or job.is_final):
         return None
     events, _ = trainer.events_since(job.id, looked, EVENT_PAGES)
-    return costs.seconds_since_poll(job, events, looked, now, was_paused=known.is_paused)
+    return costs.seconds_since_poll(job, events, looked, now, was_paused=progress.is_paused)
 
 
 def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
@@ -311,14 +311,14 @@ def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
 
 
 def _progress(
-    known: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
+    progress: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
 ) -> Progress:
     """What the trainer says, on top of what we knew. `busy`: as `_unwatched` has it."""
     note = None
     if not job.has_known_status:
         note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
-    elif job.status == "paused" and known.is_paused and not events:
-        note = known.note
+    elif job.status == "paused" and progress.is_paused and not events:
+        note = progress.note
     elif job.status == "paused":
         why = next(
             (event.message for event in events if event.tells("paused")), "It was paused on the trainer."
@@ -326,7 +326,7 @@ def _progress(
         note = f"{why} It goes on from there once somebody resumes it."
     elif job.status in QUEUED_STATUSES:
         note = "Waiting for a free place on the trainer."
-    return known.with_job(job, events, note, now, busy)
+    return progress.with_job(job, events, note, now, busy)
 
 
 def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
@@ -414,8 +414,8 @@ def _needed(context: CoreContext, provider: str, but: str) -> set[str]:
 
 
 def _of_plan(plan: Plan) -> set[str]:
-    kept = plan.kept_back
-    return {kept.fitted_sha256, kept.validation_sha256} if kept else {plan.train_sha256}
+    stopping = plan.kept_back
+    return {stopping.fitted_sha256, stopping.validation_sha256} if stopping else {plan.train_sha256}
 
 
 def _of_curve(measurement: Measurement, provider: str) -> set[str]:

@@ -369,9 +369,9 @@ def _evidence(context: AppContext, run: Run) -> Evidence:
     return evidence_services.evidence_of(context, dataset, report, None) if report else Evidence()
 
 
-def _at_once(context: AppContext, plan: Plan, asked: int) -> int | None:
+def _at_once(context: AppContext, plan: Plan, value: int) -> int | None:
     row = context.settings.provider(plan.provider)
-    return min(row.callers, asked) if row else None
+    return min(row.callers, value) if row else None
 
 
 def _tuned_model(context: AppContext, run: Run) -> str:

@@ -21,15 +21,15 @@ from storage.records import OPEN_RUN_STATES, Run, Wish
 LATEST, SEARCHED = 15, 200
 
 
-def open_runs(context: AppContext, known: Collection[str]) -> list[RunSummary]:
+def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     """Of the datasets that are `known` to who asks, as below."""
     return [
-        _look(context, run) for run in authorization.filter_known(context, context.store.runs.open(), known)
+        _look(context, run) for run in authorization.filter_known(context, context.store.runs.open(), names)
     ]
 
 
-def latest(context: AppContext, known: Collection[str]) -> list[RunSummary]:
-    runs = authorization.filter_known(context, context.store.runs.newest(SEARCHED), known)
+def latest(context: AppContext, names: Collection[str]) -> list[RunSummary]:
+    runs = authorization.filter_known(context, context.store.runs.newest(SEARCHED), names)
     return [_look(context, run) for run in islice(runs, LATEST)]
 
 
@@ -110,13 +110,13 @@ def _may_not_pause(context: AppContext, run: Run, person: str) -> Refusal | None
     return authorization.refusal(context, person, "pause", request=request)
 
 
-def _wish(context: AppContext, run: Run, wish: Wish, person: str, said: str) -> str | Refusal:
+def _wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> str | Refusal:
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
         if moved:
             context.store.audit.add(at=now, who=person, action=wish, subject=f"run {run.id}")
-    return said if moved else Refusal(f"Run {run.id} moved on just now; try again.")
+    return text if moved else Refusal(f"Run {run.id} moved on just now; try again.")
 
 
 def _look(context: AppContext, run: Run) -> RunSummary:

@@ -163,12 +163,12 @@ class CurveStep:
     def noted(self, note: str | None) -> CurveStep:
         return replace(self, progress=replace(self.progress, note=note))
 
-    def spent(self, training: Progress, asked: AnswerTokens | None = None) -> int:
+    def spent(self, training: Progress, tokens: AnswerTokens | None = None) -> int:
         """Micro-dollars of the size at work. One that was trained before has no training to pay."""
         prices = PriceList.from_json(self.plan.prices)
         (tuned,) = prices.rows
         both = replace(prices, rows=(tuned, tuned))
-        return actual_micros(both, training.train_seconds, training.trained_tokens, tuned=asked)
+        return actual_micros(both, training.train_seconds, training.trained_tokens, tuned=tokens)
 
 
 def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:

@@ -133,11 +133,11 @@ class LadderProgress(JsonValue):
 
     @property
     def answered(self) -> int:
-        return sum(one.answered + len(one.declined) for one in self.arms if one.failed is None)
+        return sum(arm.answered + len(arm.declined) for arm in self.arms if arm.failed is None)
 
     @property
     def of(self) -> int:
-        return sum(one.of for one in self.arms if one.failed is None)
+        return sum(arm.of for arm in self.arms if arm.failed is None)
 
     def begun(self, now: float, _by: str | None = None) -> LadderProgress:
         """As it starts, once its cost is agreed to or there is none."""

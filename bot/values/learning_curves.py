@@ -83,8 +83,8 @@ def plan_of(text: str) -> CurvePlan | TunedCurvePlan:
 
 def key_of(number: int, plan: TunedCurvePlan, sha256: str) -> str:
     """Our name for the job that trains this file in measurement `number`: always the same, and no other job's."""
-    said = json.dumps([number, plan.to_json(), sha256])
-    return f"ft-{hashlib.sha256(said.encode()).hexdigest()[:24]}"
+    text = json.dumps([number, plan.to_json(), sha256])
+    return f"ft-{hashlib.sha256(text.encode()).hexdigest()[:24]}"
 
 
 @dataclass(frozen=True)
@@ -133,11 +133,11 @@ class TunedCurveProgress(JsonValue):
     @property
     def at(self) -> int | None:
         """Which size is at work; None once all are done."""
-        return next((at for at, one in enumerate(self.sizes) if one.state != "done"), None)
+        return next((at for at, progress in enumerate(self.sizes) if progress.state != "done"), None)
 
     @property
     def spent_micros(self) -> int:
-        return sum(one.spent_micros for one in self.sizes)
+        return sum(size.spent_micros for size in self.sizes)
 
     @property
     def is_too_dear(self) -> bool:
@@ -145,7 +145,7 @@ class TunedCurveProgress(JsonValue):
 
     @property
     def to_train(self) -> int:
-        return sum(one.from_before is None for one in self.sizes)
+        return sum(size.from_before is None for size in self.sizes)
 
     @property
     def classical(self) -> Curve | None:
@@ -157,7 +157,9 @@ class TunedCurveProgress(JsonValue):
 
     def with_size(self, size: SizeProgress) -> TunedCurveProgress:
         """In the place of the one with as many rows."""
-        return replace(self, sizes=tuple(size if one.rows == size.rows else one for one in self.sizes))
+        return replace(
+            self, sizes=tuple(size if progress.rows == size.rows else progress for progress in self.sizes)
+        )
 
 
 def sizes_of(rows: int) -> Sequence[int]:

@@ -35,8 +35,8 @@ class Front:
         """Hang up on everybody; the page says that it is reconnecting."""
         with self._lock:
             self._stopping = True
-            for one in (self._listener, *self._open):
-                _hang_up(one)
+            for item in (self._listener, *self._open):
+                _hang_up(item)
         self._thread.join(5)
         self._listener.close()
 
@@ -127,8 +127,8 @@ def _pass_on(visitor: socket.socket, inner: socket.socket) -> None:
                 target.sendall(chunk)
 
 
-def _hang_up(one: socket.socket) -> None:
+def _hang_up(item: socket.socket) -> None:
     try:
-        one.shutdown(socket.SHUT_RDWR)
+        item.shutdown(socket.SHUT_RDWR)
     except OSError:
         return  # it was not connected any more

@@ -97,9 +97,10 @@ def workspace_config(people: tuple[Person, ...], channels: tuple[Channel, ...]) 
             "mode": "socket",
         },
         "users": [
-            {"id": one.id, "name": one.name, "real_name": one.real_name, "email": one.email} for one in people
+            {"id": person.id, "name": person.name, "real_name": person.real_name, "email": person.email}
+            for person in people
         ],
-        "channels": [_channel(one) for one in channels] + [_dm(one) for one in people],
+        "channels": [_channel(channel) for channel in channels] + [_dm(person) for person in people],
     }
 
 
@@ -118,16 +119,16 @@ def _dm(person: Person) -> dict[str, object]:
 
 
 def _port(output: IO[str], seconds: float = 15.0) -> int:
-    said = ""
+    text = ""
     end = time.monotonic() + seconds
     with selectors.DefaultSelector() as selector:
         selector.register(output, selectors.EVENT_READ)
         while selector.select(max(0.0, end - time.monotonic())):
             line = os.read(output.fileno(), 4096).decode(errors="replace")
-            said += line
-            found = _READY.search(said)
-            if found:
-                return int(found[1])
+            text += line
+            match = _READY.search(text)
+            if match:
+                return int(match[1])
             if not line:
                 break
-    raise WorkspaceError(f"starting local-slack: it did not say where it listens. It said: {said.strip()!r}")
+    raise WorkspaceError(f"starting local-slack: it did not say where it listens. It said: {text.strip()!r}")

@@ -90,8 +90,8 @@ class LocalSlack:
 
     def command(self, user: str, channel: str, line: str) -> None:
         name, _, text = line.partition(" ")
-        said = escape_command(text.strip(), self._people, self._channels)
-        self._act("command", name, user=user, channel=channel, command=name, text=said)
+        sentence = escape_command(text.strip(), self._people, self._channels)
+        self._act("command", name, user=user, channel=channel, command=name, text=sentence)
 
     def say(self, user: str, channel: str, text: str, *, thread_ts: str | None = None) -> str:
         thread = {"thread_ts": thread_ts} if thread_ts else {}
@@ -108,7 +108,7 @@ class LocalSlack:
         return str(answer["message"]["files"][0]["id"])
 
     def click(self, user: str, channel: str, ts: str, action_id: str, *, value: str | None = None) -> None:
-        blocks = next((one.blocks for one in self._all(channel) if one.ts == ts), None)
+        blocks = next((message.blocks for message in self._all(channel) if message.ts == ts), None)
         if blocks is None:
             raise WorkspaceError(f"there is no message {ts} in {channel}")
         action = acted(find_element(blocks, action_id, value), value)
@@ -170,8 +170,8 @@ class LocalSlack:
     # Below: how it reaches local-slack.
 
     def _all(self, channel: str) -> list[PostedMessage]:
-        found = self._request("GET", f"/_control/messages/{channel}")["messages"]
-        return [_posted(body, self._mirror.edits(channel, body["ts"])) for body in found]
+        result = self._request("GET", f"/_control/messages/{channel}")["messages"]
+        return [_posted(body, self._mirror.edits(channel, body["ts"])) for body in result]
 
     def _open_modal(self) -> Mapping[str, Any]:
         view = self._mirror.modal
@@ -185,13 +185,13 @@ class LocalSlack:
         return view
 
     def _file(self, file_id: str) -> Block:
-        found: Block = self._request("GET", f"/api/files.info?file={file_id}")["file"]
-        return found
+        values: Block = self._request("GET", f"/api/files.info?file={file_id}")["file"]
+        return values
 
     def _upload_unshared(self, path: Path) -> str:
         content = path.read_bytes()
-        asked = {"filename": path.name, "length": len(content)}
-        place = self._post("/api/files.getUploadURLExternal", asked)
+        values = {"filename": path.name, "length": len(content)}
+        place = self._post("/api/files.getUploadURLExternal", values)
         upload = "/" + place["upload_url"].split("/", 3)[3]
         self._raw("POST", upload, content, "application/octet-stream")
         self._post("/api/files.completeUploadExternal", {"files": [{"id": place["file_id"]}]})
@@ -230,7 +230,7 @@ def acted(element: Block, value: str | None) -> dict[str, Any]:
     action = {
         key: element[key] for key in ("type", "action_id", "block_id", "value", "text") if key in element
     }
-    chosen = next((one for one in element.get("options", ()) if one["value"] == value), None)
+    chosen = next((item for item in element.get("options", ()) if item["value"] == value), None)
     return action | ({"selected_option": chosen} if chosen else {})
 
 

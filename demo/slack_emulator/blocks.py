@@ -243,16 +243,18 @@ def _chart(block: Block, at: str) -> Iterator[str]:
         yield f"{at}/chart/type: line, bar, area or pie"
     series = chart.get("series", ())
     yield from _at_most(series, 6, f"{at}/chart/series", least=0 if chart.get("type") == "pie" else 1)
-    points = [point for one in series for point in one.get("data", ())] + list(chart.get("segments", ()))
-    for one in series:
-        yield from _at_most(one.get("data", ()), 20, f"{at}/chart/series/{one.get('name')}", least=1)
+    points = [point for series in series for point in series.get("data", ())] + list(
+        chart.get("segments", ())
+    )
+    for item in series:
+        yield from _at_most(item.get("data", ()), 20, f"{at}/chart/series/{item.get('name')}", least=1)
     yield from (
         f"{at}/chart: label '{p['label']}' over 20 characters" for p in points if len(p["label"]) > 20
     )
     categories = (chart.get("axis_config") or {}).get("categories")
-    for one in series:
-        if [point["label"] for point in one.get("data", ())] != categories:
-            yield f"{at}/chart/series/{one.get('name')}: labels must be the axis' categories"
+    for item in series:
+        if [point["label"] for point in item.get("data", ())] != categories:
+            yield f"{at}/chart/series/{item.get('name')}: labels must be the axis' categories"
 
 
 def _plan(block: Block, at: str) -> Iterator[str]:

@@ -94,12 +94,12 @@ def _check_content(args: Json) -> None:
         raise SlackError("no_text")
     if len(args.get("text") or "") > 40_000:
         raise SlackError("msg_too_long")
-    found = complaints(args.get("blocks") or [], "message")
-    too_long = [complaint for complaint in found if "msg_blocks_too_long" in complaint]
+    names = complaints(args.get("blocks") or [], "message")
+    too_long = [complaint for complaint in names if "msg_blocks_too_long" in complaint]
     if too_long:
         raise SlackError("msg_blocks_too_long", too_long)
-    if found:
-        raise SlackError("invalid_blocks", found)
+    if names:
+        raise SlackError("invalid_blocks", names)
 
 
 def _check_thread(state: State, channel: Channel, thread_ts: str) -> None:

@@ -37,8 +37,8 @@ class Delivery:
         text = self.answer.decode()
         if not text.startswith("{"):
             return {"text": text} if text else {}
-        said: dict[str, Any] = json.loads(text)
-        return said
+        values: dict[str, Any] = json.loads(text)
+        return values
 
 
 @dataclass(frozen=True)

@@ -79,10 +79,12 @@ def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[J
     oldest, limit = float(args.get("oldest") or 0), int(args.get("limit") or 100)
     with_metadata = str(args.get("include_all_metadata")).lower() in ("true", "1")
     seen = [
-        one.body for one in state.messages.get(channel.id, []) if one.only_for is None and belongs(one.body)
+        stored.body
+        for stored in state.messages.get(channel.id, [])
+        if stored.only_for is None and belongs(stored.body)
     ]
-    found = [body for body in reversed(seen) if float(body["ts"]) > oldest][:limit]
-    return [{k: v for k, v in body.items() if with_metadata or k != "metadata"} for body in found]
+    entries = [body for body in reversed(seen) if float(body["ts"]) > oldest][:limit]
+    return [{k: v for k, v in body.items() if with_metadata or k != "metadata"} for body in entries]
 
 
 def _users_info(state: State, args: Json) -> Json:

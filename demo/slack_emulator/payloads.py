@@ -66,7 +66,9 @@ def acted(element: Mapping[str, Any], value: str | None) -> Json:
     if element["type"] == "button":
         return action | {key: element[key] for key in ("value", "text", "style") if key in element}
     if "options" in element:
-        return action | {"selected_option": next(one for one in element["options"] if one["value"] == value)}
+        return action | {
+            "selected_option": next(item for item in element["options"] if item["value"] == value)
+        }
     chosen = {"users_select": "selected_user", "channels_select": "selected_channel"}
     return action | {chosen.get(element["type"], "value"): value}
 

@@ -172,8 +172,8 @@ class State:
         return [{**block, "block_id": block.get("block_id") or self.new_id("b")} for block in blocks]
 
     def post_as_bot(self, channel: str, args: Mapping[str, Any], *, only_for: str | None = None) -> Stored:
-        kept = ("text", "blocks", "attachments", "thread_ts", "metadata", "files")
-        body = {name: args[name] for name in kept if args.get(name)}
+        stored = ("text", "blocks", "attachments", "thread_ts", "metadata", "files")
+        body = {name: args[name] for name in stored if args.get(name)}
         frame = {"user": BOT.id, "bot_id": BOT_ID, "app_id": APP, "text": ""}
         return self.add(channel, {**frame, **body}, only_for=only_for)
 

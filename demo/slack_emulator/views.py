@@ -23,11 +23,11 @@ def push(state: State, args: Json) -> Json:
     return {"view": pushed(state, user, args.get("view"))}
 
 
-def pushed(state: State, user: str, given: object) -> Json:
+def pushed(state: State, user: str, value: object) -> Json:
     stack = state.modals.setdefault(user, [])
     if len(stack) >= _DEEPEST:
         raise SlackError("push_limit_reached")
-    view = _made(state, given)
+    view = _made(state, value)
     if stack:
         view["previous_view_id"], view["root_view_id"] = stack[-1]["id"], stack[0]["id"]
     stack.append(view)
@@ -46,8 +46,8 @@ def update(state: State, args: Json) -> Json:
     raise SlackError("not_found")
 
 
-def replaced(state: State, old: Json, given: object) -> Json:
-    new = _made(state, given)
+def replaced(state: State, old: Json, value: object) -> Json:
+    new = _made(state, value)
     return {**new, "id": old["id"], "root_view_id": old["root_view_id"]}
 
 
@@ -103,20 +103,20 @@ def _spend(state: State, trigger_id: object) -> str:
     return trigger.user
 
 
-def _made(state: State, given: object, kind: str = "modal") -> Json:
-    if not isinstance(given, dict) or given.get("type") != kind:
+def _made(state: State, value: object, kind: str = "modal") -> Json:
+    if not isinstance(value, dict) or value.get("type") != kind:
         raise SlackError("invalid_arguments", [f"view: must be an object of the type {kind}"])
-    found = view_complaints(given)
-    if any("view_too_large" in complaint for complaint in found):
-        raise SlackError("view_too_large", found)
-    if found:
-        raise SlackError("invalid_arguments", found)
+    names = view_complaints(value)
+    if any("view_too_large" in complaint for complaint in names):
+        raise SlackError("view_too_large", names)
+    if names:
+        raise SlackError("invalid_arguments", names)
     name = state.new_id("V")
     frame = {"team_id": TEAM, "app_id": APP, "bot_id": BOT_ID, "previous_view_id": None, "root_view_id": name}
     blank = {"callback_id": "", "private_metadata": "", "external_id": "", "state": {"values": {}}}
-    blocks = [_with_action_id(state, block) for block in state.with_ids(given["blocks"])]
+    blocks = [_with_action_id(state, block) for block in state.with_ids(value["blocks"])]
     hash_ = f"{time.time():.6f}.{name}"
-    return {**blank, **given, **frame, "id": name, "hash": hash_, "blocks": blocks}
+    return {**blank, **value, **frame, "id": name, "hash": hash_, "blocks": blocks}
 
 
 def _with_action_id(state: State, block: Json) -> Json:

@@ -145,7 +145,9 @@ class SlackEmulator:
 
     def become(self, user: str, kind: Literal["guest", "deleted"]) -> None:
         with self._state.lock:
-            people = (replace(one, kind=kind) if one.id == user else one for one in self._state.people)
+            people = (
+                replace(person, kind=kind) if person.id == user else person for person in self._state.people
+            )
             self._state.people = tuple(people)
 
     def remove_bot(self, channel: str) -> None:
@@ -268,8 +270,8 @@ class SlackEmulator:
     def messages(self, channel: str) -> tuple[PostedMessage, ...]:
         with self._state.lock:
             place = self._state.channel(channel).id
-            kept = self._state.messages.get(place, [])
-            return tuple(_posted(place, stored) for stored in kept if stored.only_for is None)
+            storeds = self._state.messages.get(place, [])
+            return tuple(_posted(place, stored) for stored in storeds if stored.only_for is None)
 
     def content(self, file_id: str) -> bytes:
         """What is in a file that somebody posted."""
@@ -278,8 +280,8 @@ class SlackEmulator:
 
     def ephemerals(self, user: str) -> tuple[PostedMessage, ...]:
         with self._state.lock:
-            kept = [(place, stored) for place, some in self._state.messages.items() for stored in some]
-            return tuple(_posted(place, stored) for place, stored in kept if stored.only_for == user)
+            entries = [(place, stored) for place, some in self._state.messages.items() for stored in some]
+            return tuple(_posted(place, stored) for place, stored in entries if stored.only_for == user)
 
     def view(self, user: str) -> Modal | None:
         with self._state.lock:

@@ -67,20 +67,20 @@ def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
 
 
-def check_size(rows: int, found: Findings, repeated: int = 0) -> None:
+def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     """`repeated` ask what an earlier row asks: they are no more data."""
     questions = rows - repeated
     counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
     if rows < MINIMUM:
-        found.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
+        findings.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
-        said = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
-        found.about_file(NOT_YET_ENOUGH, said, questions)
+        text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
+        findings.about_file(NOT_YET_ENOUGH, text, questions)
     elif questions < ENOUGH:
-        said = f"{counted} are worth a try; the usual advice is {ENOUGH:,} and more."
-        found.about_file(WORTH_A_TRY, said, questions)
+        text = f"{counted} are worth a try; the usual advice is {ENOUGH:,} and more."
+        findings.about_file(WORTH_A_TRY, text, questions)
     else:
-        found.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
+        findings.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
 
 
 class Repeats:
@@ -96,12 +96,12 @@ class Repeats:
         self._answers: dict[tuple[int, bytes], dict[int, int]] = {}
 
     def add_all(
-        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], said: Sequence[int]
+        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], values: Sequence[int]
     ) -> list[int]:
         """Which of them are duplicates, by place."""
         begin = len(self._lines)
         self._lines.extend(lines)
-        self._said.extend(said)
+        self._said.extend(values)
         again = self._met_before(systems, keys, begin)
         return [row - begin for row in again if self._again(row, systems[row - begin], keys[row - begin])]
 
@@ -124,27 +124,27 @@ class Repeats:
         if answer in answers:
             self._found.at(line, Fault(DUPLICATE, f"repeats line {answers[answer]}"))
             return True
-        said = f"asks the same as line {self._lines[first]} and has another answer"
-        self._found.at(line, Fault(CONTRADICTION, said))
+        text = f"asks the same as line {self._lines[first]} and has another answer"
+        self._found.at(line, Fault(CONTRADICTION, text))
         answers[answer] = line
         return False
 
 
-def check_labels(counts: Sequence[LabelCount], rows: int, found: Findings) -> None:
+def check_labels(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:
     """For a task of labels: `counts` are in_order_of_rows, of all `rows`."""
     if len(counts) == 1:
-        found.about_file(ONE_LABEL, "All rows have the same label.", rows)
+        findings.about_file(ONE_LABEL, "All rows have the same label.", rows)
         return
-    _check_spelling(counts, found)
+    _check_spelling(counts, findings)
     rare = [count for count in counts if count.rows < FEW_PER_LABEL]
     if rare:
         has = "has" if len(rare) == 1 else "have"
-        said = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
-        found.about_file(FEW_ROWS_OF_LABEL, said, len(rare))
+        text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
+        findings.about_file(FEW_ROWS_OF_LABEL, text, len(rare))
     most, least = counts[0], counts[-1]
     if most.rows >= UNEVEN * least.rows:
-        said = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
-        found.about_file(IMBALANCE, said, len(counts))
+        text = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
+        findings.about_file(IMBALANCE, text, len(counts))
 
 
 def says_nothing(label: str) -> bool:
@@ -152,15 +152,15 @@ def says_nothing(label: str) -> bool:
     return normalised(label) in _NULLS
 
 
-def _check_spelling(counts: Sequence[LabelCount], found: Findings) -> None:
+def _check_spelling(counts: Sequence[LabelCount], findings: Findings) -> None:
     spellings: dict[str, list[LabelCount]] = defaultdict(list)
     for count in counts:
         spellings[normalised(count.label)].append(count)
     alike = [same for same in spellings.values() if len(same) > 1]
     if alike:
         are = "label is" if len(alike) == 1 else "labels are"
-        said = f"{len(alike)} {are} written in more than one way{_named([same[0] for same in alike])}."
-        found.about_file(LABELS_ALIKE, said, len(alike))
+        text = f"{len(alike)} {are} written in more than one way{_named([same[0] for same in alike])}."
+        findings.about_file(LABELS_ALIKE, text, len(alike))
 
 
 def _named(counts: Sequence[LabelCount]) -> str:

@@ -102,38 +102,40 @@ def clean(
     """
     if out.exists():
         return NotCleaned(f"'{shown(out.name)}' exists already; choose another name for the cleaned file.")
-    found, progress = Findings(_EVERY), Progress()
+    findings, progress = Findings(_EVERY), Progress()
     with path.open("rb") as file:
-        sniffed = accepted(file, path.stat().st_size, name, found, limits)
+        sniffed = accepted(file, path.stat().st_size, name, findings, limits)
         if sniffed is None:
-            return NotCleaned(_worst(found))
-        verdict = _judge(stream(file, sniffed, columns, found, limits, progress), found, frozenset(held))
+            return NotCleaned(_worst(findings))
+        verdict = _judge(
+            stream(file, sniffed, columns, findings, limits, progress), findings, frozenset(held)
+        )
         if progress.pairs:
             return NotCleaned(
                 f"'{shown(name)}' holds preference pairs; only rows to train on can be cleaned."
             )
         if not verdict.rows:
-            return NotCleaned(_worst(found))
-        if len(verdict.rows) == 1 and any(finding.code == NO_HEADER.code for finding in found.sorted()):
+            return NotCleaned(_worst(findings))
+        if len(verdict.rows) == 1 and any(finding.code == NO_HEADER.code for finding in findings.sorted()):
             return NotCleaned(
                 f"Only one row of '{shown(name)}' would stay, and a table of one row without a header can't be told "
                 "from a header. Put a line such as text,label before it."
             )
         pieces = _pieces(file, sniffed, columns, limits, progress)
-        kept = _write(out, pieces, verdict)
+        value = _write(out, pieces, verdict)
     return Cleaned(
         out=out,
         written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
         converted=sniffed.kind in ("xlsx", "parquet"),
-        kept=kept,
+        kept=value,
         left_out=verdict.left_out(limits.listed),
         contradictions=tuple(verdict.contradictions[: limits.listed]),
         contradicting=len(verdict.contradictions),
     )
 
 
-def _worst(found: Findings) -> str:
-    blocking = [finding for finding in found.sorted() if finding.blocks]
+def _worst(findings: Findings) -> str:
+    blocking = [finding for finding in findings.sorted() if finding.blocks]
     return blocking[0].message if blocking else "There is no row that could stay."
 
 
@@ -158,26 +160,26 @@ class _Verdict:
         return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.code)))
 
 
-def _judge(examples: Iterable[Example], found: Findings, held: frozenset[bytes]) -> _Verdict:
+def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[bytes]) -> _Verdict:
     """`found` fills up with the rows that can't be read while `examples` are iterated."""
     verdict = _Verdict()
     first: dict[bytes, int] = {}
     answered: set[bytes] = set()
     for example, secret in _with_secrets(iter(examples)):
-        asked, answer = _asked(example), _digest(example.answer)
+        data, answer = _asked(example), _digest(example.answer)
         if secret:
             verdict.reasons[example.line] = SECRET.code
         elif held and question_key(example) in held:
             verdict.reasons[example.line] = OVERLAP.code
-        elif asked + answer in answered:
+        elif data + answer in answered:
             verdict.reasons[example.line] = DUPLICATE.code
         else:
             verdict.rows.add(example.line)
-            answered.add(asked + answer)
-            earlier = first.setdefault(asked, example.line)
+            answered.add(data + answer)
+            earlier = first.setdefault(data, example.line)
             if earlier != example.line:
                 verdict.contradictions.append(Contradiction(earlier, example.line))
-    unread = (finding for finding in found.sorted() if finding.blocks)
+    unread = (finding for finding in findings.sorted() if finding.blocks)
     verdict.reasons |= {finding.line: finding.code for finding in unread if finding.line is not None}
     return verdict
 
@@ -195,8 +197,8 @@ def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]
 
 
 def _texts(example: Example) -> list[str]:
-    whole = [] if example.row is None else [example.row.decode()]
-    return [message.content for message in example.messages] + whole
+    names = [] if example.row is None else [example.row.decode()]
+    return [message.content for message in example.messages] + names
 
 
 def _asked(example: Example) -> bytes:
@@ -285,7 +287,7 @@ def _csv_row(cells: Iterable[str]) -> bytes:
 def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
     """Every piece that there is no reason to leave out, for the owner alone. Returns how many rows that is."""
     first_row = min(chain(verdict.rows, verdict.reasons))  # before it stands a table's header
-    kept = 0
+    value = 0
     with out.open("xb") as file:
         try:
             out.chmod(0o600)
@@ -295,8 +297,8 @@ def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
                     verdict.leave_out(piece)
                 elif not spoilt:
                     file.write(piece.raw)
-                    kept += piece.first >= first_row
+                    value += piece.first >= first_row
         except BaseException:
             out.unlink()  # half a file looks like a whole one
             raise
-    return kept
+    return value

@@ -59,13 +59,13 @@ class Shape:
 @lru_cache(4096)
 def shape_of(roles: Roles) -> Shape:
     """The last message is the answer."""
-    asked = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTIONS)
+    values = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTIONS)
     system = tuple(i for i, role in enumerate(roles) if role in INSTRUCTIONS)
     return Shape(
         roles=roles,
-        asked=asked,
+        asked=values,
         system=system,
-        question=b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in asked),
+        question=b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in values),
     )
 
 
@@ -126,23 +126,23 @@ class Chunk:
         self.examples = [(place, example) for place, example in self.examples if place < rows]
 
 
-def scan(file: BinaryIO, found: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
+def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
     """Nothing in the file raises. Faults go to `found`, as `reader.stream` would word them."""
-    for block in blocks(file, found, limits):
-        yield _chunk(block, found, limits, progress)
+    for block in blocks(file, findings, limits):
+        yield _chunk(block, findings, limits, progress)
 
 
-def _chunk(block: Block, found: Findings, limits: Limits, progress: Progress) -> Chunk:
+def _chunk(block: Block, findings: Findings, limits: Limits, progress: Progress) -> Chunk:
     chunk, first, start = Chunk(), 0, block.start
     while progress.format is None and first < len(block.lines):  # the first good row decides on the format
         raw = block.lines[first]
-        _parse_into(chunk, block.first + first, start, raw, found, limits, progress)
+        _parse_into(chunk, block.first + first, start, raw, findings, limits, progress)
         first, start = first + 1, start + len(raw) + 1
     lines = block.lines[first:]
     if lines and progress.format == "chat":
-        return _add_chats(chunk, lines, block.first + first, start, found, limits, progress)
+        return _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
     for number, raw in enumerate(lines, block.first + first):
-        _parse_into(chunk, number, start, raw, found, limits, progress)
+        _parse_into(chunk, number, start, raw, findings, limits, progress)
         start += len(raw) + 1
     return chunk
 
@@ -152,7 +152,7 @@ def _add_chats(
     lines: Sequence[bytes],
     first: int,
     start: int,
-    found: Findings,
+    findings: Findings,
     limits: Limits,
     progress: Progress,
 ) -> Chunk:
@@ -173,7 +173,7 @@ def _add_chats(
         if number in plain:
             chunk.add(first + number, at, len(raw.rstrip()), plain=True)
         else:
-            _parse_into(chunk, first + number, at, raw, found, limits, progress)
+            _parse_into(chunk, first + number, at, raw, findings, limits, progress)
     chunk.plain_groups = [
         Group(group.shape, [places[number] for number in group.places], group.columns) for group in groups
     ]
@@ -267,10 +267,10 @@ def _rows_by_roles(chats: Sequence[Sequence[_PlainMessage | Message]]) -> Mappin
 
 
 def _parse_into(
-    chunk: Chunk, line: int, start: int, raw: bytes, found: Findings, limits: Limits, progress: Progress
+    chunk: Chunk, line: int, start: int, raw: bytes, findings: Findings, limits: Limits, progress: Progress
 ) -> None:
     row = raw.strip()
-    example = parse_line(line, row, found, limits, progress)
+    example = parse_line(line, row, findings, limits, progress)
     if example is not None:
         start += len(raw) - len(raw.lstrip())
         plain = progress.format == "chat" and example.row is None

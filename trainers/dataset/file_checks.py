@@ -50,10 +50,10 @@ def run_checks(file: CheckedFile) -> tuple[Findings, ...]:
 
 
 def check_amount(file: CheckedFile) -> Findings:
-    found = Findings(file.limits.listed)
+    findings = Findings(file.limits.listed)
     repeated = sum(finding.count for finding in file.facts.repeats.sorted())
-    check_size(len(file.facts), found, repeated)
-    return found
+    check_size(len(file.facts), findings, repeated)
+    return findings
 
 
 def check_repeats(file: CheckedFile) -> Findings:
@@ -62,15 +62,15 @@ def check_repeats(file: CheckedFile) -> Findings:
 
 
 def check_label_counts(file: CheckedFile) -> Findings:
-    found = Findings(file.limits.listed)
+    findings = Findings(file.limits.listed)
     if not file.labels:
-        return found
-    check_labels(file.labels, len(file.facts), found)
+        return findings
+    check_labels(file.labels, len(file.facts), findings)
     empty = {place for place, answer in enumerate(file.facts.answers) if says_nothing(answer)}
     for line, place in zip(file.facts.lines, file.facts.labels, strict=True) if empty else ():
         if place in empty:
-            found.at(line, Fault(NULL_LABEL, "has a label that says that there is none"))
-    return found
+            findings.at(line, Fault(NULL_LABEL, "has a label that says that there is none"))
+    return findings
 
 
 def check_sensitive_texts(file: CheckedFile) -> Findings:
@@ -79,23 +79,23 @@ def check_sensitive_texts(file: CheckedFile) -> Findings:
 
 
 def check_lengths(file: CheckedFile) -> Findings:
-    found, limit = Findings(file.limits.listed), file.limits.max_row_tokens
+    findings, limit = Findings(file.limits.listed), file.limits.max_row_tokens
     by = f" of {file.by.name}" if file.by.folder else ""
     if max(file.lengths, default=0) > limit:
         for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
             if tokens > limit:
-                found.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{by}, more than {limit:,}"))
-    return found
+                findings.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{by}, more than {limit:,}"))
+    return findings
 
 
 def check_instructions(file: CheckedFile) -> Findings:
-    found, rows = Findings(file.limits.listed), len(file.facts)
+    findings, rows = Findings(file.limits.listed), len(file.facts)
     without = file.facts.instructions[()]
     if 0 < without < rows:
         have = "row has" if without == 1 else "rows have"
-        said = f"{without:,} of {rows:,} {have} no instructions (system message), the others have some."
-        found.about_file(SOME_WITHOUT_INSTRUCTIONS, said, without)
-    return found
+        text = f"{without:,} of {rows:,} {have} no instructions (system message), the others have some."
+        findings.about_file(SOME_WITHOUT_INSTRUCTIONS, text, without)
+    return findings
 
 
 CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (

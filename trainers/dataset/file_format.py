@@ -167,7 +167,7 @@ class Block:
     lines: list[bytes]
 
 
-def blocks(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[Block]:
+def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block]:
     """From the start of the file. A line over the cap is reported and left out; the others keep their numbers."""
     file.seek(0)
     start = len(BOM) if file.read(len(BOM)) == BOM else 0
@@ -176,15 +176,15 @@ def blocks(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[Block]:
     while read := file.read(_BLOCK):
         lines = (rest + read).split(b"\n")
         rest = lines.pop()
-        yield from _within_cap(Block(first, start, lines), found, limits)
+        yield from _within_cap(Block(first, start, lines), findings, limits)
         first += len(lines)
         start += sum(map(len, lines)) + len(lines)
         if len(rest) > limits.max_line_bytes:
-            found.at(first, _too_long(limits))
+            findings.at(first, _too_long(limits))
             start += len(rest) + _skip_line(file)
             first, rest = first + 1, b""
     if rest:
-        yield from _within_cap(Block(first, start, [rest]), found, limits)
+        yield from _within_cap(Block(first, start, [rest]), findings, limits)
 
 
 def megabytes(size: int) -> str:
@@ -205,23 +205,23 @@ def _skip_line(file: BinaryIO) -> int:
     return skipped
 
 
-def _within_cap(block: Block, found: Findings, limits: Limits) -> Iterator[Block]:
+def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Block]:
     """The block, or its parts before, between and after lines that are too long."""
     if not block.lines:
         return
     if max(map(len, block.lines)) <= limits.max_line_bytes:
         yield block
         return
-    kept: list[bytes] = []
+    datas: list[bytes] = []
     first, start = block.first, block.start
     for line in block.lines:
         if len(line) <= limits.max_line_bytes:
-            kept.append(line)
+            datas.append(line)
             continue
-        if kept:
-            yield Block(first, start, kept)
-        first, start = first + len(kept), start + sum(map(len, kept)) + len(kept)
-        found.at(first, _too_long(limits))
-        first, start, kept = first + 1, start + len(line) + 1, []
-    if kept:
-        yield Block(first, start, kept)
+        if datas:
+            yield Block(first, start, datas)
+        first, start = first + len(datas), start + sum(map(len, datas)) + len(datas)
+        findings.at(first, _too_long(limits))
+        first, start, datas = first + 1, start + len(line) + 1, []
+    if datas:
+        yield Block(first, start, datas)

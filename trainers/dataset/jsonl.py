@@ -51,15 +51,15 @@ def definitions_text(row: bytes) -> str:
     """As JSON, empty where there are none. Vendors put them before a model in a form of their own, about as long."""
     if not any(b'"%b"' % name.encode() in row for name in _LISTS):
         return ""
-    told = definitions(orjson.loads(row))
-    return orjson.dumps(told).decode() if told else ""
+    values = definitions(orjson.loads(row))
+    return orjson.dumps(values).decode() if values else ""
 
 
 def tools_fault(row: dict[str, Any]) -> Fault | None:
     """Of what the row says of them outside its messages."""
-    for name, told in definitions(row).items():
+    for name, message in definitions(row).items():
         is_sound = _is_tool if name == "tools" else _is_named
-        if type(told) is not list or not all(is_sound(one) for one in told):
+        if type(message) is not list or not all(is_sound(item) for item in message):
             return Fault(BAD_TOOLS, f"has {name} that are not described as trainers take them")
     return None
 
@@ -378,8 +378,8 @@ def _content(content: Any) -> str | None:
     if type(content) is not list:
         return None
     texts = [part.get("text") for part in content if type(part) is dict and part.get("type") == "text"]
-    whole = len(texts) == len(content) and all(type(text) is str for text in texts)
-    return "\n".join(cast(list[str], texts)) if whole else None
+    is_whole = len(texts) == len(content) and all(type(text) is str for text in texts)
+    return "\n".join(cast(list[str], texts)) if is_whole else None
 
 
 def _conversation_fault(messages: list[Message]) -> Fault | None:
@@ -394,9 +394,9 @@ def _conversation_fault(messages: list[Message]) -> Fault | None:
 
 def _kept(row: dict[str, Any]) -> bytes:
     """The row with the keys that trainers know, others left out."""
-    kept = {key: row[key] for key in _ROW_KEYS if key in row}
-    kept["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in row["messages"]]
-    return orjson.dumps(kept)
+    values = {key: row[key] for key in _ROW_KEYS if key in row}
+    values["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in row["messages"]]
+    return orjson.dumps(values)
 
 
 def _dropped(row: dict[str, Any]) -> tuple[str, ...]:

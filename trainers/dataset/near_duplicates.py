@@ -70,10 +70,10 @@ def shingles(texts: Sequence[str]) -> list[frozenset[int]]:
     return [frozenset(hashes[a:b].tolist()) for a, b in pairwise(offsets.tolist())]
 
 
-def similarity(one: frozenset[int], other: frozenset[int]) -> float:
+def similarity(values: frozenset[int], other: frozenset[int]) -> float:
     """From 0 to 1. Texts without a run are like no other."""
-    common = len(one & other)
-    return common / (len(one) + len(other) - common) if common else 0.0
+    common = len(values & other)
+    return common / (len(values) + len(other) - common) if common else 0.0
 
 
 def _batches(texts: Iterable[str]) -> Iterator[list[bytes]]:
@@ -103,10 +103,10 @@ def _hashes(batch: list[bytes]) -> tuple[Hashes, Hashes]:
 
     ends = np.cumsum([len(units) // 2 for units in batch])
     units = _small_letters()[np.frombuffer(b"".join(batch), dtype="<u2")]
-    kept = units != 32
-    kept[1:] |= units[:-1] != 32
-    kept[np.concatenate(([0], ends[:-1]))] = True  # each text's own space before it
-    units, ends = units[kept], np.cumsum(kept)[ends - 1]
+    stored = units != 32
+    stored[1:] |= units[:-1] != 32
+    stored[np.concatenate(([0], ends[:-1]))] = True  # each text's own space before it
+    units, ends = units[stored], np.cumsum(stored)[ends - 1]
     starts = np.ones(len(units), dtype=bool)
     for before in range(1, SHINGLE_LENGTH):
         starts[np.maximum(ends - before, 0)] = False  # a run doesn't go on into the next text
@@ -149,9 +149,9 @@ class UnionFind:
             number = above[number]
         return number
 
-    def join(self, one: int, other: int) -> bool:
+    def join(self, value: int, other: int) -> bool:
         """False where they belonged together already."""
-        smaller, greater = sorted((self.first(one), self.first(other)))
+        smaller, greater = sorted((self.first(value), self.first(other)))
         self._above[greater] = smaller
         return smaller != greater
 
@@ -237,7 +237,7 @@ def check_near(
     near: NearCopies,
     lines: Sequence[int],
     answers: Sequence[str | bytes] | None,
-    found: Findings,
+    findings: Findings,
     *,
     held: int = 0,
 ) -> None:
@@ -246,10 +246,10 @@ def check_near(
     for pair in near.pairs:
         if pair.later >= held:
             fault = _fault(pair, lines[pair.earlier], answers, held)
-            found.at(lines[pair.later], fault)
+            findings.at(lines[pair.later], fault)
     if not near.all_compared:
-        said = "So many rows look alike that not all of them were compared with each other."
-        found.about_file(NOT_ALL_COMPARED, said)
+        text = "So many rows look alike that not all of them were compared with each other."
+        findings.about_file(NOT_ALL_COMPARED, text)
 
 
 def _fault(pair: NearPair, line: int, answers: Sequence[str | bytes] | None, held: int) -> Fault:
@@ -275,13 +275,13 @@ def _bands(texts: Sequence[str], rows: Sequence[int], sketched: Sequence[Sketche
     import numpy as np
 
     parts = [sketches(texts[row] for row in range(len(texts)))] if sketched is None else sketched
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    full = parts[0] if len(parts) == 1 else np.concatenate(parts)
     wanted = np.array(rows, dtype=np.int64)
     numbers = np.empty((len(rows), _BANDS), dtype=np.uint64)
     low, has_runs = np.empty((len(rows), SKETCH_SIZE), dtype=np.uint8), np.empty(len(rows), dtype=bool)
     for begin in range(0, len(rows), _AT_ONCE):
         part = slice(begin, begin + _AT_ONCE)
-        of = whole[wanted[part]]
+        of = full[wanted[part]]
         numbers[part], low[part], has_runs[part] = _numbered(of), of, (of != NO_SHINGLE).any(axis=1)
     return _Bands(numbers, low, np.flatnonzero(has_runs))
 
@@ -304,8 +304,8 @@ def _with_others(rows: Numbers, band: NDArray[np.uint64]) -> Numbers:
 
     ordered = np.sort(band)
     several = ordered[1:][ordered[1:] == ordered[:-1]]
-    found: Numbers = rows[np.isin(band, several)] if len(several) else rows[:0]
-    return found
+    result: Numbers = rows[np.isin(band, several)] if len(several) else rows[:0]
+    return result
 
 
 def _numbered(sketched: Sketches) -> NDArray[np.uint64]:
@@ -369,13 +369,13 @@ class _Search:
         return apart
 
     def _open(self, pairs: Numbers) -> Iterator[tuple[int, int]]:
-        for one, other in pairs.tolist():
+        for item, other in pairs.tolist():
             if self.left == 0:
                 return
-            if self._sets.first(one) != self._sets.first(other) and (one, other) not in self._compared:
+            if self._sets.first(item) != self._sets.first(other) and (item, other) not in self._compared:
                 self.left -= 1
-                self._compared.add((one, other))
-                yield self._rows[one], self._rows[other]
+                self._compared.add((item, other))
+                yield self._rows[item], self._rows[other]
 
     def groups(self) -> list[list[int]]:
         """Of places in `texts`, each in order, and they by their first."""
@@ -400,17 +400,21 @@ class _Search:
     def _pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
         for some in self._some(pairs):
             rows = list({row for pair in some for row in pair})
-            known = dict(zip(rows, shingles([self._texts[row] for row in rows]), strict=True))
-            for one, other in some:
-                yield NearPair(min(one, other), max(one, other), similarity(known[one], known[other]))
+            valueses_by_number = dict(zip(rows, shingles([self._texts[row] for row in rows]), strict=True))
+            for value, other in some:
+                yield NearPair(
+                    min(value, other),
+                    max(value, other),
+                    similarity(valueses_by_number[value], valueses_by_number[other]),
+                )
 
     def _some(self, pairs: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:
         """As many at once as keep numpy busy and memory small."""
         some: list[tuple[int, int]] = []
         size = 0
-        for one, other in pairs:
-            some.append((one, other))
-            size += len(self._texts[one]) + len(self._texts[other])
+        for value, other in pairs:
+            some.append((value, other))
+            size += len(self._texts[value]) + len(self._texts[other])
             if size > 100_000:
                 yield some
                 some, size = [], 0

@@ -44,19 +44,19 @@ def refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
 
 
 def examples(
-    file: BinaryIO, columns: Columns, found: Findings, limits: Limits, used: tables.Used
+    file: BinaryIO, columns: Columns, findings: Findings, limits: Limits, used: tables.Used
 ) -> Iterator[Example]:
     """Of an accepted file."""
     opened = _with_dictionaries(_opened(file), file)
     if _MESSAGES in opened.schema_arrow.names and columns.text is None:
-        for line, row in _rows(opened, [_MESSAGES], found, limits):
+        for line, row in _rows(opened, [_MESSAGES], findings, limits):
             example = _chat(line, row[_MESSAGES], limits)
             if isinstance(example, Fault):
-                found.at(line, example)
+                findings.at(line, example)
             else:
                 yield example
         return
-    yield from tables.examples(_records(opened, found, limits), columns, found, used, header=True)
+    yield from tables.examples(_records(opened, findings, limits), columns, findings, used, header=True)
 
 
 def _magic(file: BinaryIO) -> bytes:
@@ -76,13 +76,17 @@ def _with_dictionaries(opened: ParquetFile, file: BinaryIO) -> ParquetFile:
     from pyarrow.parquet import ParquetFile
 
     columns = [opened.schema.column(i) for i in range(len(opened.schema))]
-    texts = [one.path for one in columns if one.physical_type == "BYTE_ARRAY" and one.path == one.name]
+    texts = [
+        column.path
+        for column in columns
+        if column.physical_type == "BYTE_ARRAY" and column.path == column.name
+    ]
     file.seek(0)
     return ParquetFile(file, memory_map=False, pre_buffer=False, read_dictionary=texts)
 
 
 def _rows(
-    opened: ParquetFile, names: list[str], found: Findings, limits: Limits
+    opened: ParquetFile, names: list[str], findings: Findings, limits: Limits
 ) -> Iterator[tuple[int, dict[str, Any]]]:
     """With their numbers, those that are not too long, as long as all together stay under the cap. What the footer
     says of sizes may be a lie, so a batch is measured before it becomes Python's."""
@@ -99,22 +103,22 @@ def _rows(
             lengths = _lengths(batch)
             size += pc.sum(lengths).as_py()
             if size > 2 * limits.max_bytes:
-                found.at(
+                findings.at(
                     line + 1, Fault(BOMB, f"is beyond {megabytes(2 * limits.max_bytes)} of unpacked rows")
                 )
                 return
             short = pc.less_equal(lengths, limits.max_line_bytes)
             rows = iter(_unpacked(batch if pc.all(short).as_py() else batch.filter(short)))
         except MemoryError:
-            found.at(line + 1, Fault(BOMB, "begins a part that takes more memory than there is"))
+            findings.at(line + 1, Fault(BOMB, "begins a part that takes more memory than there is"))
             return
         except (pa.ArrowException, OSError, ValueError):
-            found.at(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
+            findings.at(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
             return
         for line, is_short in enumerate(short.to_pylist(), line + 1):  # noqa: B020 (numbers go on from batch to batch)
             row = next(rows) if is_short else None
             if row is None or _length(row) > limits.max_line_bytes:
-                found.at(line, Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}"))
+                findings.at(line, Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}"))
             else:
                 yield line, row
 
@@ -176,11 +180,11 @@ def _filled(message: Any) -> Any:
     return {key: value for key, value in message.items() if value is not None}
 
 
-def _records(opened: ParquetFile, found: Findings, limits: Limits) -> Iterator[Record]:
+def _records(opened: ParquetFile, findings: Findings, limits: Limits) -> Iterator[Record]:
     """The header, as line 0, and the rows. Only columns of texts, numbers and truth values are looked at."""
     names = [field.name for field in opened.schema_arrow if not _nested(str(field.type))]
     yield Record(0, names)
-    for line, row in _rows(opened, names, found, limits):
+    for line, row in _rows(opened, names, findings, limits):
         cells = [_text(row[name]) for name in names]
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)

@@ -64,10 +64,10 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
                 BAD_PAIR, f"has no {name}, or one that is neither text nor a filled list of messages"
             )
         parts.append(messages)
-    asked, preferred, other = parts
+    request, preferred, other = parts
     if names == _PLAIN:
-        asked, preferred, other = _without_prompt(asked, preferred, other)
-    return _checked(Pair(asked, preferred, other))
+        request, preferred, other = _without_prompt(request, preferred, other)
+    return _checked(Pair(request, preferred, other))
 
 
 def _messages(value: Any, role: str) -> list[Any] | None:
@@ -79,13 +79,13 @@ def _messages(value: Any, role: str) -> list[Any] | None:
 
 
 def _without_prompt(
-    asked: list[Any], preferred: list[Any], other: list[Any]
+    request: list[Any], preferred: list[Any], other: list[Any]
 ) -> tuple[list[Any], list[Any], list[Any]]:
     """Some files repeat the prompt's messages in front of each answer."""
-    long = len(asked)
-    if preferred[:long] == asked and other[:long] == asked and min(len(preferred), len(other)) > long:
-        return asked, preferred[long:], other[long:]
-    return asked, preferred, other
+    long = len(request)
+    if preferred[:long] == request and other[:long] == request and min(len(preferred), len(other)) > long:
+        return request, preferred[long:], other[long:]
+    return request, preferred, other
 
 
 def _checked(pair: Pair) -> Pair | Fault:
@@ -150,7 +150,7 @@ class PairsReport:
 
 def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsReport | None:
     """None where the file holds no good pair. At most `listed` lines of a rule are listed."""
-    found, seen = Findings(listed), _Seen()
+    findings, seen = Findings(listed), _Seen()
     lengths: list[tuple[int, int, int]] = []
     plain = 0
     for chunk in _chunks(path):
@@ -158,23 +158,23 @@ def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsRep
             plain += is_plain
             fault = _not_one(pair) or seen.fault(line, pair)
             if fault is not None:
-                found.at(line, fault)
+                findings.at(line, fault)
         lengths += _lengths([pair for _, pair, _ in chunk], encoding)
     if not lengths:
         return None
     if plain:
         are = "pair is" if plain == 1 else "pairs are"
-        found.about_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
+        findings.about_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
     share = sum(preferred > other for _, preferred, other in lengths) / len(lengths)
     if share > LONGER_SHARE and len(lengths) >= FEW_TO_TELL:
-        found.about_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
+        findings.about_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
     return PairsReport(
         pairs=len(lengths),
         prompts=len(seen.prompts),
-        prompt=spread([asked for asked, _, _ in lengths]),
-        longer=spread([asked + max(preferred, other) for asked, preferred, other in lengths]),
+        prompt=spread([value for value, _, _ in lengths]),
+        longer=spread([value + max(preferred, other) for value, preferred, other in lengths]),
         preferred_longer=share,
-        findings=found.sorted(),
+        findings=findings.sorted(),
     )
 
 
@@ -228,8 +228,8 @@ def _pair(raw: bytes) -> tuple[Pair, bool] | None:
         row = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return None
-    found = parse_pair(row) if type(row) is dict and is_pair(row) else None
-    return (found, "chosen" in row) if isinstance(found, Pair) else None
+    pair = parse_pair(row) if type(row) is dict and is_pair(row) else None
+    return (pair, "chosen" in row) if isinstance(pair, Pair) else None
 
 
 def _lengths(pairs: Sequence[Pair], encoding: Encoding) -> list[tuple[int, int, int]]:

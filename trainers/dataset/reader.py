@@ -62,23 +62,25 @@ def read(
     path: Path, name: str, *, columns: Columns = FIND_COLUMNS, limits: Limits = DEFAULT_LIMITS
 ) -> Reading:
     """`name` is what people call the file; it is shown and never used as a path. OSError as from open()."""
-    found, progress = Findings(limits.listed), Progress()
+    findings, progress = Findings(limits.listed), Progress()
     with path.open("rb") as file:
-        sniffed = accepted(file, path.stat().st_size, name, found, limits)
+        sniffed = accepted(file, path.stat().st_size, name, findings, limits)
         examples = (
-            tuple(capped(stream(file, sniffed, columns, found, limits, progress), found, limits))
+            tuple(capped(stream(file, sniffed, columns, findings, limits, progress), findings, limits))
             if sniffed
             else ()
         )
-    conclude(found, progress)
-    return Reading(shown(name), progress.format, examples, found.sorted(), progress.columns, progress.choices)
+    conclude(findings, progress)
+    return Reading(
+        shown(name), progress.format, examples, findings.sorted(), progress.columns, progress.choices
+    )
 
 
-def accepted(file: BinaryIO, size: int, name: str, found: Findings, limits: Limits) -> Sniffed | None:
+def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
     """What kind of file it is. None where it is refused, which `found` then says."""
     if size > limits.max_bytes:
-        said = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
-        found.about_file(TOO_BIG, said)
+        text = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
+        findings.about_file(TOO_BIG, text)
         return None
     sniffed = sniff(file.read(HEAD_BYTES))
     if isinstance(sniffed, Sniffed) and sniffed.kind in ("xlsx", "parquet"):
@@ -87,91 +89,95 @@ def accepted(file: BinaryIO, size: int, name: str, found: Findings, limits: Limi
         )
         sniffed = refusal or sniffed
     if isinstance(sniffed, Refusal):
-        found.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.said}.")
+        findings.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.said}.")
         return None
     return sniffed
 
 
 def stream(
-    file: BinaryIO, sniffed: Sniffed, columns: Columns, found: Findings, limits: Limits, progress: Progress
+    file: BinaryIO, sniffed: Sniffed, columns: Columns, findings: Findings, limits: Limits, progress: Progress
 ) -> Iterator[Example]:
     """Every good row of an accepted file, from its start."""
     if sniffed.kind == "jsonl":
         progress.format = None
-        yield from _jsonl_examples(file, found, limits, progress)
+        yield from _jsonl_examples(file, findings, limits, progress)
         progress.format = progress.format or "chat"
     elif sniffed.kind == "parquet":
         progress.format = "parquet"
-        yield from parquet.examples(file, columns, found, limits, progress)
+        yield from parquet.examples(file, columns, findings, limits, progress)
     elif sniffed.kind == "xlsx":
         progress.format = "xlsx"
-        yield from tables.examples(spreadsheets.records(file, found, limits), columns, found, progress)
+        yield from tables.examples(spreadsheets.records(file, findings, limits), columns, findings, progress)
     else:
         progress.format = "csv"
-        records = tables.csv_records(_text_lines(file, found, limits), sniffed.separator, found)
-        yield from tables.examples(records, columns, found, progress)
+        records = tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
+        yield from tables.examples(records, columns, findings, progress)
 
 
-def capped(examples: Iterator[Example], found: Findings, limits: Limits) -> Iterator[Example]:
+def capped(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
     for count, example in enumerate(examples):
         if count == limits.max_rows:
-            too_many(found, limits)
+            too_many(findings, limits)
             return
         yield example
 
 
-def too_many(found: Findings, limits: Limits) -> None:
-    found.about_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
+def too_many(findings: Findings, limits: Limits) -> None:
+    findings.about_file(TOO_MANY_ROWS, f"There are more than {limits.max_rows:,} rows.")
 
 
-def conclude(found: Findings, progress: Progress) -> None:
+def conclude(findings: Findings, progress: Progress) -> None:
     """What can be said only at the end of a file."""
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
-        said = f"{progress.pairs:,} {are}: they were checked, and the trainer's API trains on them, not this bot."
-        found.about_file(PREFERENCES, said, progress.pairs)
+        text = f"{progress.pairs:,} {are}: they were checked, and the trainer's API trains on them, not this bot."
+        findings.about_file(PREFERENCES, text, progress.pairs)
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"
-        found.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
+        findings.about_file(BLANK_LINES, f"{progress.blank:,} {are} blank.", progress.blank)
 
 
-def parse_line(line: int, row: bytes, found: Findings, limits: Limits, progress: Progress) -> Example | None:
+def parse_line(
+    line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
+) -> Example | None:
     """One line of JSONL without the space around it. None where it is blank, or wrong, which `found` then says."""
     if not row:
         progress.blank += 1
         return None
     parsed = jsonl.parse_row(line, row, limits, pairs=progress.format in (None, "preference"))
     if isinstance(parsed, Fault):
-        found.at(line, parsed)
+        findings.at(line, parsed)
         return None
     row_format, example = parsed
     progress.format = progress.format or row_format
     if row_format != progress.format:
-        found.at(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
+        findings.at(line, Fault(jsonl.MIXED, "has another format than the rows before it"))
         return None
     progress.pairs += row_format == "preference"
     if example.dropped:
-        found.at(line, jsonl.dropped_fault(example.dropped))
+        findings.at(line, jsonl.dropped_fault(example.dropped))
     return example
 
 
-def _jsonl_examples(file: BinaryIO, found: Findings, limits: Limits, progress: Progress) -> Iterator[Example]:
-    for block in blocks(file, found, limits):
+def _jsonl_examples(
+    file: BinaryIO, findings: Findings, limits: Limits, progress: Progress
+) -> Iterator[Example]:
+    for block in blocks(file, findings, limits):
         for line, raw in enumerate(block.lines, block.first):
-            example = parse_line(line, raw.strip(), found, limits, progress)
+            example = parse_line(line, raw.strip(), findings, limits, progress)
             if example is not None:
                 yield example
 
 
-def _text_lines(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[str]:
+def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:
     """With their ends, one for each line of the file, so that numbers hold: empty where it can't be read."""
     expected = 1
-    for block in blocks(file, found, limits):
+    for block in blocks(file, findings, limits):
         yield from ["\n"] * (block.first - expected)
         expected = block.first + len(block.lines)
         for line, raw in enumerate(block.lines, block.first):
             try:
                 yield f"{raw.decode()}\n"
             except UnicodeDecodeError:
-                found.at(line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}"))
+                findings.at(line, Fault(jsonl.BAD_BYTES, f"is not UTF-8; {jsonl.guessed_encoding(raw)}"))
                 yield "\n"

@@ -149,22 +149,26 @@ def check_file(
             of = taken.rows, taken.labels, frozen or (), seed, limits.listed
             looked = run_slow_checks(*of, tell, presidio=presidio)
         clock.stage("near copies and doubted labels")
-        found = Findings(limits.listed)
+        existing_findings = Findings(limits.listed)
         with _collector_paused():
-            parts = _parts(taken, seed, frozen, previous, looked.groups, found, presidio=presidio)
-        every = (*taken.findings(lengths, lengths_by or encoding), found, *looked.found)
+            parts = _parts(taken, seed, frozen, previous, looked.groups, existing_findings, presidio=presidio)
+        every = (*taken.findings(lengths, lengths_by or encoding), existing_findings, *looked.found)
         findings = in_order([finding for each in every for finding in each.sorted()])
         checked = _Checked(taken, lengths, parts, findings, looked.label_errors)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
-        known = checked.tokens_to_train(lengths_by.folder) if lengths_by and lengths_by.folder else {}
+        values_by_path = (
+            checked.tokens_to_train(lengths_by.folder) if lengths_by and lengths_by.folder else {}
+        )
         return checked.report(
             shown(name),
             seed,
             encoding,
             sha256_of(path),
             files,
-            local_counts(out_dir / f"{files.train}.jsonl", local_models, known) if out_dir and files else (),
+            local_counts(out_dir / f"{files.train}.jsonl", local_models, values_by_path)
+            if out_dir and files
+            else (),
             clock,
         )
 
@@ -308,12 +312,16 @@ def _taken(
     *,
     sketched: bool,
 ) -> _Taken:
-    found, progress, facts = Findings(limits.listed), Progress(), Facts(encoding, limits, sketched=sketched)
-    sniffed = accepted(file, path.stat().st_size, name, found, limits)
+    findings, progress, facts = (
+        Findings(limits.listed),
+        Progress(),
+        Facts(encoding, limits, sketched=sketched),
+    )
+    sniffed = accepted(file, path.stat().st_size, name, findings, limits)
     if sniffed:
-        read_facts(facts, file, spool, sniffed, columns, found, limits, progress, tell)
+        read_facts(facts, file, spool, sniffed, columns, findings, limits, progress, tell)
     facts.close()
-    conclude(found, progress)
+    conclude(findings, progress)
     task = facts.task
     if progress.columns.text is None:  # not a table: its rows have the instructions that they need
         system = None
@@ -321,7 +329,7 @@ def _taken(
         system = system or default_system(task)
         facts.longer_by(tokens_of_system(system, encoding))
     rows = StoredRows(file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
-    return _Taken(found, progress, rows, task, labels_of(facts, rows, task), limits)
+    return _Taken(findings, progress, rows, task, labels_of(facts, rows, task), limits)
 
 
 def _parts(
@@ -330,13 +338,13 @@ def _parts(
     holdout: Sequence[Example] | None,
     previous: Previous | None,
     groups: Sequence[int] | None,
-    found: Findings,
+    findings: Findings,
     *,
     presidio: bool,
 ) -> Parts:
     facts = taken.rows.facts
     if holdout is not None:
-        return split_against(holdout, facts, found)
+        return split_against(holdout, facts, findings)
     if previous is not None:
         return continue_holdout(previous, taken.rows, facts.keys, taken.task, seed, groups, presidio=presidio)
-    return draw_holdout(facts, taken.labels, seed, groups, found)
+    return draw_holdout(facts, taken.labels, seed, groups, findings)

@@ -73,15 +73,15 @@ class Facts:
         columns = [column for group in groups for column in group.columns]
         joined = Joined([raw for column in columns for raw in column.raws])
         texts = [text for column in columns for text in column.texts]
-        kept = [(place, example.row) for place, example in chunk.examples if example.row is not None]
-        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), _faults_beside(kept))
+        entries = [(place, example.row) for place, example in chunk.examples if example.row is not None]
+        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), _faults_beside(entries))
         small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
         counts = iter([] if self._counter.by_rows else self._counter.texts(texts))
         self._add_rows(chunk, [self._measured(group, small, counts) for group in groups])
         if self._sketches is not None:
             rows = _Order([group.places for group in groups])
             sketch_into(self._sketches, rows.sorted([list(_questions(group)) for group in groups]))
-        self._add_tools(len(self.lines) - len(chunk.lines), kept)
+        self._add_tools(len(self.lines) - len(chunk.lines), entries)
 
     def close(self) -> None:
         """All rows are in: what finds copies among them goes, a third of all that is kept."""
@@ -123,13 +123,13 @@ class Facts:
         smalls = [list(islice(small, len(column.raws))) for column in columns]
         instructions, systems = _instructions(group, smalls)
         self._add_instructions(instructions)
-        asked = zip(*[columns[i].by_row(smalls[i]) for i in shape.asked], strict=True)
+        request = zip(*[columns[i].by_row(smalls[i]) for i in shape.asked], strict=True)
         answer = columns[-1]
         return _Measured(
             places=group.places,
             tokens=self._tokens(group, counts),
             labels=answer.by_row(list(map(self._label_of, answer.raws, answer.texts))),
-            keys=[blake2b(text, digest_size=16).digest() for text in map(shape.question.__mod__, asked)],
+            keys=[blake2b(text, digest_size=16).digest() for text in map(shape.question.__mod__, request)],
             systems=systems,
             said=answer.by_row(list(map(hash, smalls[-1]))),
         )
@@ -170,12 +170,12 @@ class Facts:
             if len(self.instructions) < _INSTRUCTIONS or texts in self.instructions:
                 self.instructions[texts] += rows
 
-    def _add_tools(self, first: int, kept: Sequence[tuple[int, bytes]]) -> None:
+    def _add_tools(self, first: int, entries: Sequence[tuple[int, bytes]]) -> None:
         """What the model reads of tools stands before the answer and counts, too."""
-        told = [(first + place, text) for place, row in kept if (text := definitions_text(row))]
-        different = list({text for _, text in told})
-        tokens = dict(zip(different, self._counter.tools(different), strict=True)) if told else {}
-        for row, text in told:
+        message = [(first + place, text) for place, row in entries if (text := definitions_text(row))]
+        different = list({text for _, text in message})
+        tokens = dict(zip(different, self._counter.tools(different), strict=True)) if message else {}
+        for row, text in message:
             self.total[row] += tokens[text]
             self.prompt[row] += tokens[text]
 
@@ -191,14 +191,14 @@ class Facts:
             return
         columns = [(group, number) for group in groups for number in range(len(group.columns))]
         firsts = list(accumulate([len(group.columns[number].raws) for group, number in columns], initial=0))
-        found = [(place, _BESIDE, faults) for place, faults in beside]
+        entries = [(place, _BESIDE, faults) for place, faults in beside]
         for text, faults in held.items():
             column = bisect_right(firsts, text) - 1
             group, message = columns[column]
             for row in group.columns[message].rows_of(text - firsts[column]):
-                found.append((group.places[row], message, faults))
-        found.sort(key=itemgetter(0, 1))
-        for place, fault in once_a_row([(place, faults) for place, _, faults in found]):
+                entries.append((group.places[row], message, faults))
+        entries.sort(key=itemgetter(0, 1))
+        for place, fault in once_a_row([(place, faults) for place, _, faults in entries]):
             self.sensitive.at(chunk.lines[place], fault)
 
 
@@ -233,18 +233,18 @@ class _Order:
 
 def _questions(group: Group) -> Iterator[str]:
     """What each row asks: as near.question_text says it of an Example."""
-    asked = [group.columns[place] for place in group.shape.asked]
-    if len(asked) == 1:
-        return iter(asked[0].by_row(asked[0].texts))
-    return map("\n".join, zip(*[column.by_row(column.texts) for column in asked], strict=True))
+    columns = [group.columns[place] for place in group.shape.asked]
+    if len(columns) == 1:
+        return iter(columns[0].by_row(columns[0].texts))
+    return map("\n".join, zip(*[column.by_row(column.texts) for column in columns], strict=True))
 
 
-def _faults_beside(kept: Sequence[tuple[int, bytes]]) -> list[tuple[int, list[Fault]]]:
+def _faults_beside(entries: Sequence[tuple[int, bytes]]) -> list[tuple[int, list[Fault]]]:
     """Of rows that hold more than texts, by their place: what tools and names say is looked at, too."""
-    if not kept:
+    if not entries:
         return []
-    held = faults_of_texts(Joined([row for _, row in kept]), [row.decode() for _, row in kept])
-    return [(kept[number][0], faults) for number, faults in held.items()]
+    held = faults_of_texts(Joined([row for _, row in entries]), [row.decode() for _, row in entries])
+    return [(entries[number][0], faults) for number, faults in held.items()]
 
 
 def _instructions(
@@ -283,22 +283,22 @@ def read_facts(
     spool: BinaryIO,
     sniffed: Sniffed,
     columns: Columns,
-    found: Findings,
+    findings: Findings,
     limits: Limits,
     progress: Progress,
     tell: Callable[[str], None] = ignore_message,
 ) -> None:
     """JSONL stays where it is: `facts` says where in `file` a row stands, and for other formats where in `spool`."""
     if sniffed.kind == "jsonl":
-        chunks = scan(file, found, limits, progress)
+        chunks = scan(file, findings, limits, progress)
     else:
-        examples = stream(file, sniffed, columns, found, limits, progress)
-        chunks = _spooled(capped(examples, found, limits), spool)
+        examples = stream(file, sniffed, columns, findings, limits, progress)
+        chunks = _spooled(capped(examples, findings, limits), spool)
     for chunk in chunks:
         room = limits.max_rows - len(facts)
         if len(chunk.lines) > room:
             chunk.cut(room)
-            too_many(found, limits)
+            too_many(findings, limits)
             facts.add(chunk)
             return
         facts.add(chunk)

@@ -180,15 +180,15 @@ def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) 
 
 def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
     """Texts with other white space of ASCII than single spaces between words."""
-    raws, whole = joined.raws, joined.whole
+    raws, data = joined.raws, joined.whole
     if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
         yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
     if (
-        whole.rfind(b"  ") >= 0
+        data.rfind(b"  ") >= 0
     ):  # most often there is none, and from behind that is found out in two thirds of the time
-        yield from joined.holding(lambda start: whole.find(b"  ", start))
+        yield from joined.holding(lambda start: data.find(b"  ", start))
     if not one_line:
-        view = whole.translate(_WHITE)
+        view = data.translate(_WHITE)
         yield from joined.holding(lambda start: view.find(b"\n", start))
 
 
@@ -268,7 +268,7 @@ def shown(text: str, longest: int = 80) -> str:
 _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
-def ignore_message(said: str) -> None:
+def ignore_message(text: str) -> None:
     """Takes what nobody wants to hear of how far something is."""
 
 
@@ -303,5 +303,5 @@ def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
 
 def lists_labels(system: str, labels: Sequence[str]) -> bool:
     """Each as a word of its own. True also where there are none to list."""
-    said = normalised(system)
-    return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", said) for label in labels)
+    text = normalised(system)
+    return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", text) for label in labels)

@@ -43,7 +43,7 @@ SPECIAL_TOKEN = Rule(
 _ROWS_AT_ONCE = 200
 
 
-def check_sensitive(examples: Sequence[Example], found: Findings) -> None:
+def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
     """One finding for each kind and row."""
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         chunk = examples[start : start + _ROWS_AT_ONCE]
@@ -51,7 +51,7 @@ def check_sensitive(examples: Sequence[Example], found: Findings) -> None:
         texts = [message.content for example in chunk for message in example.messages]
         held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
         for line, fault in once_a_row([(lines[place], faults) for place, faults in sorted(held.items())]):
-            found.at(line, fault)
+            findings.at(line, fault)
 
 
 def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
@@ -108,8 +108,8 @@ class _Hint:
 
     def next_in(self, text: bytes, start: int) -> int:
         """Where, or -1."""
-        found = self.shape.search(text, start)
-        return found.start() if found else -1
+        match = self.shape.search(text, start)
+        return match.start() if match else -1
 
 
 @dataclass(frozen=True)
@@ -300,7 +300,7 @@ def check_presidio(
     rows: Sequence[Example],
     lines: Sequence[int],
     seed: int,
-    found: Findings,
+    findings: Findings,
     *,
     most_rows: int = PRESIDIO_MOST_ROWS,
     seconds: float = PRESIDIO_MOST_SECONDS,
@@ -317,8 +317,8 @@ def check_presidio(
         kinds[row] = sorted({kind for text in _texts(rows[row]) for kind in kinds_in(text)})
     for row in sorted(kinds):
         for kind in kinds[row]:
-            found.at(lines[row], Fault(PERSONAL, f"holds what presidio calls {kind}"))
-    found.about_file(PRESIDIO_CHECKED, _checked_sentence(len(kinds), len(rows), seconds), len(kinds))
+            findings.at(lines[row], Fault(PERSONAL, f"holds what presidio calls {kind}"))
+    findings.about_file(PRESIDIO_CHECKED, _checked_sentence(len(kinds), len(rows), seconds), len(kinds))
 
 
 def _checked_sentence(looked: int, rows: int, seconds: float) -> str:
@@ -331,9 +331,9 @@ def _checked_sentence(looked: int, rows: int, seconds: float) -> str:
 
 def _texts(example: Example) -> list[str]:
     """Cut to what is looked at."""
-    whole = [] if example.row is None else [example.row.decode()]
+    names = [] if example.row is None else [example.row.decode()]
     return [
-        text[:PRESIDIO_MOST_LETTERS] for text in (*(message.content for message in example.messages), *whole)
+        text[:PRESIDIO_MOST_LETTERS] for text in (*(message.content for message in example.messages), *names)
     ]
 
 
@@ -342,19 +342,25 @@ def _recognisers() -> list[PatternRecognizer]:
 
     registry = RecognizerRegistry(supported_languages=list(_LANGUAGES))
     registry.load_predefined_recognizers(languages=list(_LANGUAGES))
-    patterns = [one for one in registry.recognizers if isinstance(one, PatternRecognizer)]
+    patterns = [
+        recognizer for recognizer in registry.recognizers if isinstance(recognizer, PatternRecognizer)
+    ]
     by_kinds = {
-        tuple(one.supported_entities): one for one in patterns
+        tuple(pattern.supported_entities): pattern for pattern in patterns
     }  # the same one stands there for each language
-    return [one for kinds, one in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
+    return [item for kinds, item in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
 
 
 def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[str]:
     """presidio's names of what it finds and our own patterns don't."""
-    results = [result for one in recognisers for result in one.analyze(text, one.supported_entities)]
+    results = [
+        result
+        for recogniser in recognisers
+        for result in recogniser.analyze(text, recogniser.supported_entities)
+    ]
     kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
-    said = " ".join(fault.said for fault in faults_in(text)) if kinds & _OURS.keys() else ""
-    return frozenset(kind for kind in kinds if kind not in _OURS or _OURS[kind] not in said)
+    sentence = " ".join(fault.said for fault in faults_in(text)) if kinds & _OURS.keys() else ""
+    return frozenset(kind for kind in kinds if kind not in _OURS or _OURS[kind] not in sentence)
 
 
 _PATTERNS_VERSION = (
@@ -390,8 +396,8 @@ def scan_file(path: Path, *, presidio: bool) -> Scan:
     rows = [row for row in raw.split(b"\n") if row]
     kinds: dict[str, Counter[str]] = {PERSONAL.code: Counter(), SECRET.code: Counter()}
     for faults in _faults_of_rows(rows, presidio=presidio):
-        for rule, said in {(fault.rule.code, fault.said) for fault in faults}:
-            kinds[rule][said.removeprefix("holds ")] += 1
+        for rule, text in {(fault.rule.code, fault.said) for fault in faults}:
+            kinds[rule][text.removeprefix("holds ")] += 1
     personal, secret = (tuple(kinds[rule.code].most_common()) for rule in (PERSONAL, SECRET))
     return Scan(hashlib.sha256(raw).hexdigest(), personal, secret)
 
@@ -415,14 +421,14 @@ def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[F
 
 
 def _by_presidio(texts: Sequence[str]) -> dict[int, list[Fault]]:
-    found = Findings(20 * len(texts))
+    findings = Findings(20 * len(texts))
     rows = [Example(place, (Message("user", text),)) for place, text in enumerate(texts)]
-    check_presidio(rows, range(len(texts)), _SEED, found)
+    check_presidio(rows, range(len(texts)), _SEED, findings)
     held: dict[int, list[Fault]] = {}
-    for one in found.sorted():
-        if one.line is not None:
-            kind = one.message.partition(" holds ")[2].rstrip(".")
-            held.setdefault(one.line, []).append(Fault(PERSONAL, f"holds {kind}"))
+    for finding in findings.sorted():
+        if finding.line is not None:
+            kind = finding.message.partition(" holds ")[2].rstrip(".")
+            held.setdefault(finding.line, []).append(Fault(PERSONAL, f"holds {kind}"))
     return held
 
 
@@ -435,9 +441,9 @@ def _strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, list):
-        for one in value:
-            yield from _strings(one)
+        for item in value:
+            yield from _strings(item)
     elif isinstance(value, dict):
-        for key, one in value.items():
+        for key, item in value.items():
             yield key
-            yield from _strings(one)
+            yield from _strings(item)

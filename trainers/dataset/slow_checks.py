@@ -86,8 +86,8 @@ def sample_rows(
     salt = str(seed).encode()[:64]
     drawn = sorted(rows, key=lambda row: hashlib.blake2b(keys[row], key=salt, digest_size=16).digest())[:most]
     counts = Counter(labels[row] for row in drawn)
-    kept = tuple(sorted(row for row in drawn if counts[labels[row]] >= FEWEST_ROWS_OF_LABEL))
-    return RowSample(kept, rare + most - len(kept), len(rows))
+    values = tuple(sorted(row for row in drawn if counts[labels[row]] >= FEWEST_ROWS_OF_LABEL))
+    return RowSample(values, rare + most - len(values), len(rows))
 
 
 def suspect_labels(
@@ -98,30 +98,30 @@ def suspect_labels(
     import numpy as np
 
     number = {name: place for place, name in enumerate(names)}
-    given, rows = np.array([number[label] for label in labels]), np.arange(len(labels))
-    own, others = scores[rows, given], np.array(scores)
-    others[rows, given] = -np.inf
+    value, rows = np.array([number[label] for label in labels]), np.arange(len(labels))
+    own, others = scores[rows, value], np.array(scores)
+    others[rows, value] = -np.inf
     likely = others.argmax(axis=1)
     margins = own - others[rows, likely]
     chances = _chances(own, others)
     worst = np.argsort(margins, kind="stable")[: round(float(chances.sum()))]
-    found = tuple(
-        SuspectLabel(int(row), names[given[row]], names[likely[row]], float(chances[row]))
+    suspect_labels = tuple(
+        SuspectLabel(int(row), names[value[row]], names[likely[row]], float(chances[row]))
         for row in worst
         if margins[row] < 0
     )
-    return found, _errors(found, given, margins > 0, chances)
+    return suspect_labels, _errors(suspect_labels, value, margins > 0, chances)
 
 
 def _errors(
-    found: Sequence[SuspectLabel], given: NDArray[np.intp], agreed: NDArray[np.bool_], chances: Numbers
+    labels: Sequence[SuspectLabel], value: NDArray[np.intp], agreed: NDArray[np.bool_], chances: Numbers
 ) -> LabelErrors:
     import numpy as np
 
-    usual = np.bincount(given).max() / len(given)  # who always says the most frequent label agrees so often
-    share, expected = float(agreed.mean()), sum(doubt.chance for doubt in found)
-    is_told = share - usual >= LEAST_AGREED * (1 - usual) and expected >= LEAST_PRECISION * len(found)
-    return LabelErrors(len(given), len(found), expected, float(chances.mean()), share, bool(is_told))
+    usual = np.bincount(value).max() / len(value)  # who always says the most frequent label agrees so often
+    share, expected = float(agreed.mean()), sum(doubt.chance for doubt in labels)
+    is_told = share - usual >= LEAST_AGREED * (1 - usual) and expected >= LEAST_PRECISION * len(labels)
+    return LabelErrors(len(value), len(labels), expected, float(chances.mean()), share, bool(is_told))
 
 
 def _chances(own: Numbers, others: Numbers) -> Numbers:
@@ -166,21 +166,21 @@ def check_suspect_labels(
     rows: RowSample,
     names: Sequence[str],
     scores: Numbers,
-    found: Findings,
+    findings: Findings,
 ) -> LabelErrors:
     """`lines` and `labels` are of the rows judged, in their order. Shows labels, which FEWEST rows share, and
     no texts."""
     listed, errors = suspect_labels(labels, names, scores)
-    _report_errors(errors, found)
+    _report_errors(errors, findings)
     for doubt in listed:
-        given, likely = shown(doubt.given, 40), shown(doubt.likely, 40)
-        said = f"is labelled '{given}', but rows like it are '{likely}'"
-        found.at(lines[doubt.row], Fault(LABEL_DOUBTED, said))
-    report_unjudged(rows, found)
+        text, likely = shown(doubt.given, 40), shown(doubt.likely, 40)
+        sentence = f"is labelled '{text}', but rows like it are '{likely}'"
+        findings.at(lines[doubt.row], Fault(LABEL_DOUBTED, sentence))
+    report_unjudged(rows, findings)
     return errors
 
 
-def _report_errors(errors: LabelErrors, found: Findings) -> None:
+def _report_errors(errors: LabelErrors, findings: Findings) -> None:
     """How many of those listed are really wrong, or that it can't be told."""
     listed, about = errors.listed, max(round(errors.expected), 1)
     if not errors.is_told:
@@ -190,33 +190,33 @@ def _report_errors(errors: LabelErrors, found: Findings) -> None:
             if listed
             else ""
         )
-        said = (
+        text = (
             "How many labels are wrong can't be told from these texts: a classifier that has not seen a row agrees "
             f"with {errors.agreed:.0%} of the labels.{most}"
         )
-        found.about_file(ERRORS_UNKNOWN, said, max(listed, 1))
+        findings.about_file(ERRORS_UNKNOWN, text, max(listed, 1))
     elif listed:
         those = (
             f"About {about:,} of the {listed:,} labels below are"
             if listed > 1
             else "The label below is probably"
         )
-        said = f"{those} really wrong; of all {errors.judged:,} labels judged it is about {errors.wrong:.1%}."
-        found.about_file(LABEL_ERRORS, said, listed)
+        text = f"{those} really wrong; of all {errors.judged:,} labels judged it is about {errors.wrong:.1%}."
+        findings.about_file(LABEL_ERRORS, text, listed)
 
 
-def report_unjudged(rows: RowSample, found: Findings) -> None:
+def report_unjudged(rows: RowSample, findings: Findings) -> None:
     """Which rows nobody judged."""
     if rows.rare:
         have = "row has a label" if rows.rare == 1 else "rows have labels"
-        said = (
+        text = (
             f"{rows.rare:,} {have} with fewer than {FEWEST_ROWS_OF_LABEL} rows: too few to tell "
             "whether they are right."
         )
-        found.about_file(FEW_TO_JUDGE, said, rows.rare)
+        findings.about_file(FEW_TO_JUDGE, text, rows.rare)
     if rows.sampled_from is not None:
-        said = f"The labels of {len(rows.rows):,} of {rows.sampled_from:,} rows were judged, a fixed sample."
-        found.about_file(SAMPLE_JUDGED, said, len(rows.rows))
+        text = f"The labels of {len(rows.rows):,} of {rows.sampled_from:,} rows were judged, a fixed sample."
+        findings.about_file(SAMPLE_JUDGED, text, len(rows.rows))
 
 
 @dataclass(frozen=True)
@@ -258,28 +258,32 @@ def run_slow_checks(
 
 
 def _near(
-    rows: StoredRows, labels: Sequence[str], held: Sequence[Example], found: Findings
+    rows: StoredRows, labels: Sequence[str], held: Sequence[Example], findings: Findings
 ) -> tuple[int, ...]:
     texts = _Questions(held, rows)
     sketched = [sketches(map(question_text, held))] if held else []
     sketched.append(rows.facts.take_sketches())
     near = find_near_copies(texts, [*question_keys(held), *rows.facts.keys], sketched)
     answers = [*(example.answer.strip() for example in held), *labels] if any(labels) else None
-    check_near(near, [*(example.line for example in held), *rows.facts.lines], answers, found, held=len(held))
+    check_near(
+        near, [*(example.line for example in held), *rows.facts.lines], answers, findings, held=len(held)
+    )
     return tuple(group - len(held) for group in near.groups[len(held) :])
 
 
-def _label_noise(rows: StoredRows, labels: Sequence[str], seed: int, found: Findings) -> LabelErrors | None:
+def _label_noise(
+    rows: StoredRows, labels: Sequence[str], seed: int, findings: Findings
+) -> LabelErrors | None:
     """What the rest of the rows say of each row's label."""
     from trainers.evaluation.tfidf import out_of_fold
 
-    asked = sample_rows(labels, rows.facts.keys, seed)
-    if len({labels[row] for row in asked.rows}) < 2:
-        report_unjudged(asked, found)
+    sample = sample_rows(labels, rows.facts.keys, seed)
+    if len({labels[row] for row in sample.rows}) < 2:
+        report_unjudged(sample, findings)
         return None
-    names, scores = out_of_fold([rows[row] for row in asked.rows], seed)
-    lines = [rows.facts.lines[row] for row in asked.rows]
-    return check_suspect_labels(lines, [labels[row] for row in asked.rows], asked, names, scores, found)
+    names, scores = out_of_fold([rows[row] for row in sample.rows], seed)
+    lines = [rows.facts.lines[row] for row in sample.rows]
+    return check_suspect_labels(lines, [labels[row] for row in sample.rows], sample, names, scores, findings)
 
 
 class _Questions(Sequence[str]):

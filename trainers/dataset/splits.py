@@ -82,9 +82,9 @@ def split(
         at_least=at_least,
         at_most=at_most,
     )
-    asked = {keys[place] for place in held}
+    datas = {keys[place] for place in held}
     return Split(
-        train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in asked),
+        train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in datas),
         holdout=tuple(e for i, e in enumerate(examples) if i in held),
     )
 
@@ -327,9 +327,9 @@ def _drawn_for_validation(draws: Sequence[bytes]) -> list[bool]:
 
 def _draw(row: bytes, seed: int) -> bytes:
     messages = orjson.loads(row)["messages"]
-    asked = [message for message in messages if message["role"] != "assistant"]
+    request = [message for message in messages if message["role"] != "assistant"]
     return hashlib.sha256(
-        b"validation:%d:" % seed + orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
+        b"validation:%d:" % seed + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
     ).digest()
 
 

@@ -233,13 +233,13 @@ def _opened(file: BinaryIO) -> Refusal | None:
     return None if sheet is not None else Refusal(NO_ROWS, "is a workbook without rows")
 
 
-def records(file: BinaryIO, found: Findings, limits: Limits) -> Iterator[Record]:
+def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
     """Of an accepted workbook. The line of a record is its row in the sheet, from 1."""
     sheet = _first_with_rows(_workbook(file))
     for line, row in enumerate(sheet.iter_rows() if sheet else (), 1):
         cells = [_text(cell) for cell in row]
         if sum(map(len, cells)) > limits.max_line_bytes:
-            found.at(line, Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}"))
+            findings.at(line, Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}"))
         elif any(cell and not cell.isspace() for cell in cells):
             yield Record(line, cells)
 

@@ -73,7 +73,7 @@ def store_split(
     folder: Path,
     rows: StoredRows,
     held: Collection[int],
-    kept: Sequence[Example] = (),
+    examples: Sequence[Example] = (),
     left_out: Collection[int] = (),
 ) -> tuple[str, str]:
     """Write FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `kept`. Rows that are
@@ -90,7 +90,7 @@ def store_split(
                 _copy(rows, start, end, file)
             else:
                 file.write(rows.written(span.first))
-        for example in kept:
+        for example in examples:
             holdout.write(chat_row(example))
         return train.close(), holdout.close()
 
@@ -114,9 +114,9 @@ def _spans(facts: Facts, held: Collection[int], left_out: Collection[int], *, wh
         first = end
 
 
-def _ends(facts: Facts, apart_from_training: Collection[int], whole: bool) -> Sequence[int]:
+def _ends(facts: Facts, apart_from_training: Collection[int], is_whole: bool) -> Sequence[int]:
     """Rows that can't be copied together with the one before."""
-    if not whole:
+    if not is_whole:
         return range(len(facts))
     alone = [row for row, plain in enumerate(facts.plain) if not plain]
     sides = {row for each in (*apart_from_training, *alone) for row in (each, each + 1)}

@@ -61,23 +61,23 @@ class UnclearColumns:
 
 
 def find_layout(
-    sample: Sequence[Cells], asked: Columns, header: bool | None = None
+    sample: Sequence[Cells], columns: Columns, header: bool | None = None
 ) -> ColumnLayout | UnclearColumns:
     """`sample` holds the file's first records, one at least, the header among them. `header`: None = to be found."""
-    header = _has_header(sample, asked) if header is None else header
+    header = _has_header(sample, columns) if header is None else header
     names = tuple(shown(n) for n in sample[0]) if header else _numbered(len(sample[0]))
     body = [record for record in (sample[1:] if header else sample) if len(record) == len(names)]
-    for name in (asked.text, asked.label):
+    for name in (columns.text, columns.label):
         if name is not None and name not in names:
             return UnclearColumns(
                 MISSING_COLUMN, f"There is no column '{shown(name)}'; there are {_listed(names)}."
             )
-    if asked.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
+    if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
         return UnclearColumns(
             PREFERENCES, "The rows are preference pairs, which are trained on as JSONL in OpenAI's form."
         )
-    labels = [asked.label] if asked.label else _named(names, _LABEL_NAMES)
-    texts = [asked.text] if asked.text else _named(names, _TEXT_NAMES)
+    labels = [columns.label] if columns.label else _named(names, _LABEL_NAMES)
+    texts = [columns.text] if columns.text else _named(names, _TEXT_NAMES)
     labels = labels or _label_shaped([n for n in names if n not in texts], names, body)
     texts = texts or _text_shaped([n for n in names if n not in labels[:1]], names, body)
     labels = [n for n in labels if [n] != texts]
@@ -126,10 +126,10 @@ def _numbered(width: int) -> tuple[str, ...]:
     return tuple(f"column {number}" for number in range(1, width + 1))
 
 
-def _has_header(sample: Sequence[Cells], asked: Columns) -> bool:
+def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
     """By a name that we know or were given; else where the first record is unlike all below it."""
     first = [shown(cell) for cell in sample[0]]
-    if asked.text in first or asked.label in first:
+    if columns.text in first or columns.label in first:
         return True
     if _named(tuple(first), _TEXT_NAMES) or _named(tuple(first), _LABEL_NAMES):
         return True
@@ -140,13 +140,13 @@ def _has_header(sample: Sequence[Cells], asked: Columns) -> bool:
     return tidy and bool(below) and not any(cell in column for cell, column in zip(first, below, strict=True))
 
 
-def _named(names: Sequence[str], known: tuple[str, ...]) -> list[str]:
+def _named(names: Sequence[str], texts: tuple[str, ...]) -> list[str]:
     """Columns with a known name; where there is none, those whose last word is known."""
-    exact = [name for name in names if name.strip().casefold() in known]
-    first = [name for name in exact if name.strip().casefold() == known[0]]
+    exact = [name for name in names if name.strip().casefold() in texts]
+    first = [name for name in exact if name.strip().casefold() == texts[0]]
     if exact:
         return first if len(first) == 1 else exact
-    return [name for name in names if _words(name)[-1:] and _words(name)[-1] in known]
+    return [name for name in names if _words(name)[-1:] and _words(name)[-1] in texts]
 
 
 def _words(name: str) -> list[str]:
@@ -218,7 +218,7 @@ class Record:
     cells: list[str]
 
 
-def csv_records(lines: Iterable[str], separator: str, found: Findings) -> Iterator[Record]:
+def csv_records(lines: Iterable[str], separator: str, findings: Findings) -> Iterator[Record]:
     """`lines` keep their ends, one for each line of the file, so that numbers stay right.
 
     `strict` makes the module raise on a quote that isn't closed, where it would else swallow rows.
@@ -231,7 +231,7 @@ def csv_records(lines: Iterable[str], separator: str, found: Findings) -> Iterat
         except StopIteration:
             return
         except csv.Error as error:
-            found.at(begins, _broken(error, begins, reader.line_num))
+            findings.at(begins, _broken(error, begins, reader.line_num))
             continue
         if any(cell and not cell.isspace() for cell in cells):
             yield Record(begins, cells)
@@ -245,33 +245,33 @@ def _broken(error: csv.Error, begins: int, ends: int) -> Fault:
 
 
 def examples(
-    records: Iterator[Record], asked: Columns, found: Findings, used: Used, header: bool | None = None
+    records: Iterator[Record], columns: Columns, findings: Findings, used: Used, header: bool | None = None
 ) -> Iterator[Example]:
     """`header`: whether the first record holds names; None = to be found."""
     sample = list(islice(records, _SAMPLE))
     if not sample:
         return
-    layout = find_layout([record.cells for record in sample], asked, header)
+    layout = find_layout([record.cells for record in sample], columns, header)
     if isinstance(layout, UnclearColumns):
         used.choices = layout.choices
-        found.about_file(layout.rule, layout.said)
+        findings.about_file(layout.rule, layout.said)
         return
     used.columns = layout.columns
     if not layout.header:
-        found.about_file(NO_HEADER, f"There is no header; {_reading_as(layout)}.")
-    yield from _from_records(sample[layout.header :], layout, found)
-    yield from _from_records(records, layout, found)
+        findings.about_file(NO_HEADER, f"There is no header; {_reading_as(layout)}.")
+    yield from _from_records(sample[layout.header :], layout, findings)
+    yield from _from_records(records, layout, findings)
 
 
 def _reading_as(layout: ColumnLayout) -> str:
     return f"{layout.columns.text} was taken as the text and {layout.columns.label} as the label"
 
 
-def _from_records(records: Iterable[Record], layout: ColumnLayout, found: Findings) -> Iterator[Example]:
+def _from_records(records: Iterable[Record], layout: ColumnLayout, findings: Findings) -> Iterator[Example]:
     for record in records:
         example = _example(record, layout)
         if isinstance(example, Fault):
-            found.at(record.line, example)
+            findings.at(record.line, example)
         else:
             yield example
 

@@ -72,16 +72,16 @@ def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> 
     if not labels:
         return 0.0
     times = rows.facts.instructions
-    asked = [_with_instructions(texts, rows.system) for texts in times]
-    short = count_prompts([example.prompt for example in asked], encoding)
-    longer = count_prompts([prompted(example, labels) for example in asked], encoding)
+    examples = [_with_instructions(texts, rows.system) for texts in times]
+    short = count_prompts([example.prompt for example in examples], encoding)
+    longer = count_prompts([prompted(example, labels) for example in examples], encoding)
     added = [(b - a) * n for n, a, b in zip(times.values(), short, longer, strict=True)]
     return sum(added) / times.total()
 
 
 def _with_instructions(texts: Sequence[bytes], system: str | None) -> Example:
-    said = [text.decode() for text in texts] or ([system] if system else [])
-    messages = [Message("system", text) for text in said]
+    lines = [text.decode() for text in texts] or ([system] if system else [])
+    messages = [Message("system", text) for text in lines]
     return Example(1, (*messages, Message("user", ""), Message("assistant", "")))
 
 
@@ -96,19 +96,19 @@ def row_lengths(rows: StoredRows, encoding: Encoding) -> list[int]:
 def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
     tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)
     total = count_chat([example.messages for example in examples], encoding).total
-    return [row + told for row, told in zip(total, tools, strict=True)]
+    return [row + value for row, value in zip(total, tools, strict=True)]
 
 
 def local_counts(
-    train: Path, local_models: Mapping[str, Path], known: Mapping[Path, int]
+    train: Path, local_models: Mapping[str, Path], values_by_path: Mapping[Path, int]
 ) -> tuple[tuple[str, int], ...]:
     """By the models' own tokenizers; a folder without one is left out. `known` are counted already, by folder."""
     with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
     return tuple(
         (
             name,
-            known[encoding.folder]
-            if encoding.folder in known and not splits_chats(encoding)
+            values_by_path[encoding.folder]
+            if encoding.folder in values_by_path and not splits_chats(encoding)
             else sum(_counted(train, encoding)),
         )
         for name, encoding in with_tokenizer.items()

@@ -97,10 +97,10 @@ def rows_of(
     examples: Sequence[Example], task: Task, keys: Sequence[bytes] | None = None
 ) -> tuple[VersionRow, ...]:
     labels = strata_labels(examples, task)
-    known = question_keys(examples) if keys is None else keys
+    datas = question_keys(examples) if keys is None else keys
     return tuple(
         VersionRow(key, label, normalised(example.answer))
-        for example, key, label in zip(examples, known, labels, strict=True)
+        for example, key, label in zip(examples, datas, labels, strict=True)
     )
 
 
@@ -248,25 +248,25 @@ def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
 
 
 def draw_holdout(
-    facts: Facts, labels: Sequence[str], seed: int, groups: Sequence[int] | None, found: Findings
+    facts: Facts, labels: Sequence[str], seed: int, groups: Sequence[int] | None, findings: Findings
 ) -> Parts:
     held = choose(facts.keys, labels, seed, groups=groups)
     if len(facts.keys) >= MINIMUM and not held:
-        found.about_file(NO_HOLDOUT, "No row can be set aside as the test.")
+        findings.about_file(NO_HOLDOUT, "No row can be set aside as the test.")
     return Parts(held, copies=_copies(held, facts.keys))
 
 
 def _copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
-    asked = {keys[place] for place in held}
-    return frozenset(place for place, key in enumerate(keys) if key in asked and place not in held)
+    datas = {keys[place] for place in held}
+    return frozenset(place for place, key in enumerate(keys) if key in datas and place not in held)
 
 
-def split_against(frozen: Sequence[Example], facts: Facts, found: Findings) -> Parts:
+def split_against(frozen: Sequence[Example], facts: Facts, findings: Findings) -> Parts:
     """`frozen` is the holdout since earlier: every row is for training, and none may ask what it asks."""
     held = dict(zip(question_keys(frozen), (example.line for example in frozen), strict=True))
     for line, key in zip(facts.lines, facts.keys, strict=True):
         if key in held:
-            found.at(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
+            findings.at(line, Fault(OVERLAP, f"asks what the holdout asks in line {held[key]}"))
     return Parts(frozenset(), tuple(frozen))
 
 
@@ -289,8 +289,8 @@ def continue_holdout(
     train, holdout = rows_of(read_stored(previous.train, doing), task), read_stored(previous.holdout, doing)
     before = PreviousRows(train, rows_of(holdout, task))
     now = rows_of(rows, task, keys)
-    asked = set(keys)
-    missing = [place for place, row in enumerate(before.holdout) if row.key not in asked]
+    datas = set(keys)
+    missing = [place for place, row in enumerate(before.holdout) if row.key not in datas]
     sensitive = sensitive_rows([holdout[place] for place in missing], presidio=presidio)
     dropped = {missing[place] for place in sensitive}
     rest = PreviousRows(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))
@@ -299,8 +299,8 @@ def continue_holdout(
     one_each = distinct_places(
         [before.holdout[place].key for place in stay], [before.holdout[place].answer for place in stay]
     )
-    kept = at(at(one_each, stay), holdout)
-    return Parts(held, kept, diff(now, before, held, task, len(dropped)), _copies(held, keys))
+    examples = at(at(one_each, stay), holdout)
+    return Parts(held, examples, diff(now, before, held, task, len(dropped)), _copies(held, keys))
 
 
 def store_without(folder: Path, sha256: str, keys: Collection[bytes]) -> str:

@@ -35,7 +35,7 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
         )
     n = len(first)
     cells = Counter(zip(first, second, strict=True))
-    agreed = sum(count for (one, other), count in cells.items() if one == other)
+    agreed = sum(count for (name, other), count in cells.items() if name == other)
     rows, columns = Counter(first), Counter(second)
     by_chance = sum(rows[word] * columns[word] for word in rows) / (n * n) if n else 1.0
     if by_chance == 1:
@@ -45,13 +45,13 @@ def agreement(first: Sequence[str], second: Sequence[str]) -> Agreement:
     return Agreement(n, agreed, kappa, max(kappa - reach, -1.0), min(kappa + reach, 1.0))
 
 
-def consolidate(asked: Choice | None, swapped: Choice | None) -> Choice | None:
+def consolidate(question: Choice | None, swapped: Choice | None) -> Choice | None:
     """A judge's verdict from two askings, the second with both answers swapped. It counts only if both say the
     same of the same answer; None where they don't: then it went by the place, or wasn't readable."""
     turned: dict[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
-    if asked is None or swapped is None or turned[swapped] != asked:
+    if question is None or swapped is None or turned[swapped] != question:
         return None
-    return asked
+    return question
 
 
 def _error(
@@ -65,10 +65,10 @@ def _error(
     """Standard error of kappa."""
     kappa = (seen - by_chance) / (1 - by_chance)
     same = other = 0.0
-    for (one, two), count in cells.items():
-        if one == two:
-            same += count / n * (1 - (rows[one] + columns[one]) / n * (1 - kappa)) ** 2
+    for (name, two), count in cells.items():
+        if name == two:
+            same += count / n * (1 - (rows[name] + columns[name]) / n * (1 - kappa)) ** 2
         else:
-            other += count / n * ((columns[one] + rows[two]) / n) ** 2
+            other += count / n * ((columns[name] + rows[two]) / n) ** 2
     spread = same + (1 - kappa) ** 2 * other - (kappa - by_chance * (1 - kappa)) ** 2
     return math.sqrt(max(spread, 0.0) / n) / (1 - by_chance)

@@ -51,13 +51,13 @@ def build_ladder(
     places = without_copies(examples)
     if len(places) < len(examples):
         examples = at(places, examples)
-        replies = {arm: at(places, said) for arm, said in replies.items()}
-        verdicts = {arm: at(places, said) for arm, said in verdicts.items()} if verdicts else None
+        replies = {arm: at(places, replies) for arm, replies in replies.items()}
+        verdicts = {arm: at(places, values) for arm, values in verdicts.items()} if verdicts else None
     scoring = "judge" if verdicts else scoring_of(examples, "labels" if labels else "free_text")
     rungs = judge_rungs(
         [
-            _rung(arm, said, examples, labels, prices, scoring, (verdicts or {}).get(arm))
-            for arm, said in sorted(replies.items(), key=lambda item: RUNG_NAMES.index(item[0].rung))
+            _rung(arm, replies, examples, labels, prices, scoring, (verdicts or {}).get(arm))
+            for arm, replies in sorted(replies.items(), key=lambda item: RUNG_NAMES.index(item[0].rung))
         ],
         bar,
     )
@@ -102,8 +102,10 @@ def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> De
 def _busy_seconds(replies: Sequence[Reply]) -> float:
     """How long a machine was at it: answers that were under way together count once. Without the times at which
     they came, as if one after the other."""
-    times = sorted((one.came_at - one.seconds, one.came_at) for one in replies if one.came_at is not None)
-    busy, until = sum(one.seconds for one in replies if one.came_at is None), float("-inf")
+    times = sorted(
+        (reply.came_at - reply.seconds, reply.came_at) for reply in replies if reply.came_at is not None
+    )
+    busy, until = sum(reply.seconds for reply in replies if reply.came_at is None), float("-inf")
     for began, came in times:
         busy += max(came - max(began, until), 0.0)
         until = max(until, came)
@@ -113,10 +115,10 @@ def _busy_seconds(replies: Sequence[Reply]) -> float:
 def _check(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
     if not examples:
         raise ValueError("judging answers to 0 held-out rows: there is nothing to say")
-    for arm, said in replies.items():
-        if len(said) != len(examples):
+    for arm, reply in replies.items():
+        if len(reply) != len(examples):
             raise ValueError(
-                f"judging '{arm.key}': it has {len(said)} answers to {len(examples)} held-out rows"
+                f"judging '{arm.key}': it has {len(reply)} answers to {len(examples)} held-out rows"
             )
 
 
@@ -195,11 +197,11 @@ def _macro_f1(texts: Sequence[str], examples: Sequence[Example], labels: Sequenc
 
 
 def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
-    found = [compare_rungs(best, other) for other in others]
-    corrected = holm([one.p for one in found])
+    pairs = [compare_rungs(best, other) for other in others]
+    corrected = holm([pair.p for pair in pairs])
     return tuple(
-        Pair(one.better, one.worse, one.difference, one.low, one.high, p)
-        for one, p in zip(found, corrected, strict=True)
+        Pair(pair.better, pair.worse, pair.difference, pair.low, pair.high, p)
+        for pair, p in zip(pairs, corrected, strict=True)
     )
 
 
@@ -219,7 +221,7 @@ def _gap(best: Rung, others: Sequence[Rung]) -> float | None:
     second = max(others, key=lambda rung: rung.score, default=None)
     if second is None:
         return None
-    apart = [one - other for one, other in zip(best.scores, second.scores, strict=True)]
+    apart = [value - other for value, other in zip(best.scores, second.scores, strict=True)]
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(second.scores):
         return detectable_gap(len(apart), sum(map(abs, apart)) / len(apart))
     mean = sum(apart) / len(apart)
@@ -233,9 +235,9 @@ def _never_answered(
     """Expected labels, as written first, that no arm ever gave; by name. None of none where nobody was asked."""
     if not replies:
         return ()
-    said = {normalise(as_label(reply.text, labels)) for each in replies.values() for reply in each}
+    lines = {normalise(as_label(reply.text, labels)) for each in replies.values() for reply in each}
     expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
-    return tuple(sorted(label for key, label in expected.items() if key not in said))
+    return tuple(sorted(label for key, label in expected.items() if key not in lines))
 
 
 def _said_by(rungs: Sequence[Rung], prices: Prices) -> tuple[str, ...]:

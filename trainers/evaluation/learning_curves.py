@@ -192,7 +192,7 @@ def _measure(train: Sequence[Example], holdout: Sequence[Example], seed: int) ->
         # all rows are the same rows in any order
         drawn = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
         answers = [classify(fit_classifier(subset, seed, in_pieces=in_pieces), holdout) for subset in drawn]
-        scores = tuple(_share_right(holdout, said) for said in answers)
+        scores = tuple(_share_right(holdout, answer) for answer in answers)
         points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
     return _Measured(tuple(points), holdout, answers[0])
 
@@ -209,7 +209,7 @@ def _cross(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _
         answers = [
             _asked_across(every, fold, rows, seed + draw, in_pieces) for draw, fold in enumerate(folds)
         ]
-        scores = tuple(_share_right(every, said) for said in answers)
+        scores = tuple(_share_right(every, answer) for answer in answers)
         points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
     return _Measured(tuple(points), every, answers[0])
 
@@ -217,14 +217,16 @@ def _cross(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _
 def _asked_across(
     every: Sequence[Example], fold: Sequence[int], rows: int, seed: int, in_pieces: bool
 ) -> list[str]:
-    said = [""] * len(every)
+    lines = [""] * len(every)
     for number in set(fold):
-        asked = [place for place, at in enumerate(fold) if at == number]
+        values = [place for place, at in enumerate(fold) if at == number]
         order = nested([row for row, at in zip(every, fold, strict=True) if at != number], seed)
         classifier = fit_classifier(order[:rows], seed, in_pieces=in_pieces)
-        for place, answer in zip(asked, classify(classifier, [every[place] for place in asked]), strict=True):
-            said[place] = answer
-    return said
+        for place, answer in zip(
+            values, classify(classifier, [every[place] for place in values]), strict=True
+        ):
+            lines[place] = answer
+    return lines
 
 
 def _dealt(every: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
@@ -250,8 +252,10 @@ def nested(train: Sequence[Example], seed: int) -> list[Example]:
     return [example for _, _, example in sorted(placed, key=lambda place: place[:2])]
 
 
-def _share_right(asked: Sequence[Example], said: Sequence[str]) -> float:
-    return sum(exact_match(e.answer, answer) for e, answer in zip(asked, said, strict=True)) / len(asked)
+def _share_right(examples: Sequence[Example], lines: Sequence[str]) -> float:
+    return sum(exact_match(e.answer, answer) for e, answer in zip(examples, lines, strict=True)) / len(
+        examples
+    )
 
 
 def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
@@ -270,7 +274,7 @@ def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
     import numpy as np
 
     best = np.full(len(errors), np.inf)
-    found = np.zeros((len(errors), 3))
+    array = np.zeros((len(errors), 3))
     scale = sizes.min()  # so that b's column is about 1
     for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
         x = (sizes / scale) ** -c
@@ -278,8 +282,8 @@ def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
         off = ((a[:, None] + b[:, None] * x - errors) ** 2).sum(axis=1)
         closer = off < best
         best = np.where(closer, off, best)
-        found[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
-    return found
+        array[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
+    return array
 
 
 def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:

@@ -83,23 +83,23 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
 
 def better_prompt(example: Example, reference: str, first: str, second: str) -> tuple[Message, ...]:
     """Which of two answers is better? Ask a second time with both swapped: see agreement.consolidated."""
-    asked = (
+    question = (
         _part("question", question_of(example))
         + _part("reference answer", reference)
         + _part("answer A", first)
         + _part("answer B", second)
     )
-    return (Message("system", BETTER), Message("user", asked + "Which answer is better: A, B or TIE?"))
+    return (Message("system", BETTER), Message("user", question + "Which answer is better: A, B or TIE?"))
 
 
 def acceptable_prompt(example: Example, reference: str, answer: str) -> tuple[Message, ...]:
     """Would this answer do, beside the one in the data? For reading.read_yes."""
-    asked = (
+    question = (
         _part("question", question_of(example))
         + _part("reference answer", reference)
         + _part("answer", answer)
     )
-    return (Message("system", ACCEPTABLE), Message("user", asked + "Is the answer acceptable: YES or NO?"))
+    return (Message("system", ACCEPTABLE), Message("user", question + "Is the answer acceptable: YES or NO?"))
 
 
 def question_of(example: Example) -> str:

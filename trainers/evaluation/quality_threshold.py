@@ -46,8 +46,8 @@ def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
     """The same answers of alternatives on the same rows, judged by this bar."""
     judged = judge_all([rung.scores for rung in rungs], bar)
     return tuple(
-        replace(rung, standing=one.standing, rows_to_decide=one.rows_to_decide)
-        for rung, one in zip(rungs, judged, strict=True)
+        replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
+        for rung, judgement in zip(rungs, judged, strict=True)
     )
 
 
@@ -55,8 +55,10 @@ def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
     """Of those that meet the bar; one without a price only where none has one; of equals the lower rung."""
     met = [rung for rung in rungs if rung.standing == "meets"]
     unknown = Decimal("Infinity")
-    found = min(met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None)
-    return found.arm if found else None
+    existing_rung = min(
+        met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None
+    )
+    return existing_rung.arm if existing_rung else None
 
 
 def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:

@@ -219,12 +219,12 @@ class Curve(JsonValue):
         now = self.points[-1].score
         return tuple(
             Gain(
-                one.rows,
-                100 * (one.score - now),
-                100 * (one.low - now if one.least is None else one.least),
-                100 * (one.high - now if one.most is None else one.most),
+                prediction.rows,
+                100 * (prediction.score - now),
+                100 * (prediction.low - now if prediction.least is None else prediction.least),
+                100 * (prediction.high - now if prediction.most is None else prediction.most),
             )
-            for one in self.predicted
+            for prediction in self.predicted
         )
 
     @property

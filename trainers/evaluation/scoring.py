@@ -56,41 +56,41 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
     """The label that an answer means, as HOW_READ says."""
     if text in labels:
         return text
-    known = _known(tuple(labels))
-    said = _THOUGHTS.sub("", text[:LONGEST_READ]).strip()
-    lines = [_folded(line) for line in said.splitlines() if line.strip()]
+    previous_labels = _known(tuple(labels))
+    sentence = _THOUGHTS.sub("", text[:LONGEST_READ]).strip()
+    lines = [_folded(line) for line in sentence.splitlines() if line.strip()]
     if not lines:
         return None
     for form in (" ".join(lines), lines[0], _LEAD.sub("", lines[0], count=1).strip(_DRESS)):
-        if form in known.folded:
-            return known.folded[form]
-    return _only_one_named(lines[0], known) or _only_one_named("\n".join(lines), known)
+        if form in previous_labels.folded:
+            return previous_labels.folded[form]
+    return _only_one_named(lines[0], previous_labels) or _only_one_named("\n".join(lines), previous_labels)
 
 
 def read_json(text: str) -> dict[str, Any] | None:
     """The object that an answer is or contains: in fenced code, else the first one in it."""
-    said = _THOUGHTS.sub("", text).strip()
-    fenced = _FENCED.search(said)
+    sentence = _THOUGHTS.sub("", text).strip()
+    fenced = _FENCED.search(sentence)
     if fenced:
-        found = _first_object(fenced[1])
-        if found is not None:
-            return found
-    return _first_object(said)
+        values = _first_object(fenced[1])
+        if values is not None:
+            return values
+    return _first_object(sentence)
 
 
 def read_choice(text: str) -> Choice | None:
     """Of a judge: A, B or TIE."""
-    found = read_label(text, ("A", "B", "TIE"))
+    result = read_label(text, ("A", "B", "TIE"))
     choices: dict[str | None, Choice] = {"A": "first", "B": "second", "TIE": "tie"}
-    return choices.get(found)
+    return choices.get(result)
 
 
 def read_yes(text: str) -> bool | None:
     """Of a judge: YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
     if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", text[:LONGEST_READ])):
         return None
-    found = read_label(text, ("YES", "NO"))
-    return None if found is None else found == "YES"
+    result = read_label(text, ("YES", "NO"))
+    return None if result is None else result == "YES"
 
 
 @lru_cache(32)
@@ -112,16 +112,16 @@ def _folded(text: str) -> str:
     return re.sub(r"[\s_\-/]+", " ", text).strip(_DRESS)
 
 
-def _only_one_named(text: str, known: _Labels) -> str | None:
+def _only_one_named(text: str, labels: _Labels) -> str | None:
     """Longest names are found first, so "card declined" isn't also "card". A name of one or two letters counts
     only at the beginning and alone: "no" and "a" are words of any sentence."""
-    found = [match for match in known.pattern.finditer(text) if _is_a_name(match) or _stands_alone(match)]
-    if len({match[0] for match in found}) != 1:
+    matches = [match for match in labels.pattern.finditer(text) if _is_a_name(match) or _stands_alone(match)]
+    if len({match[0] for match in matches}) != 1:
         return None
-    if any(name in text and name not in found[0][0] for name in known.unspaced):
+    if any(name in text and name not in matches[0][0] for name in labels.unspaced):
         return None
-    sentence = _SENTENCE_END.split(text[: found[0].start()])[-1]
-    return None if _DENIAL.search(sentence) else known.folded[found[0][0]]
+    sentence = _SENTENCE_END.split(text[: matches[0].start()])[-1]
+    return None if _DENIAL.search(sentence) else labels.folded[matches[0][0]]
 
 
 def _is_a_name(match: re.Match[str]) -> bool:
@@ -139,11 +139,11 @@ def _first_object(text: str) -> dict[str, Any] | None:
         if start < 0:
             return None
         try:
-            found = decoder.raw_decode(text, start)[0]
+            result = decoder.raw_decode(text, start)[0]
         except (ValueError, RecursionError):
             start = text.find("{", start + 1)
         else:
-            return found if isinstance(found, dict) else None
+            return result if isinstance(result, dict) else None
     return None
 
 
@@ -197,23 +197,23 @@ def json_share(expected: str, text: str) -> float:
     Fields of fields count one by one, a list as one value. Texts may differ in case and spacing, numbers may be
     written 1 or 1.0. 0 where there is no object.
     """
-    right, said = read_json(expected), read_json(text)
-    if right is None or said is None:
+    right, body = read_json(expected), read_json(text)
+    if right is None or body is None:
         return 0.0
-    wanted, given = dict(_leaves(right, ())), dict(_leaves(said, ()))
-    fields = wanted.keys() | given.keys()
-    same = sum(key in wanted and key in given and _same(wanted[key], given[key]) for key in fields)
+    wanted, values = dict(_leaves(right, ())), dict(_leaves(body, ()))
+    fields = wanted.keys() | values.keys()
+    same = sum(key in wanted and key in values and _same(wanted[key], values[key]) for key in fields)
     return same / len(fields) if fields else 1.0
 
 
 def token_f1(expected: str, text: str) -> float:
     """Shared words: harmonic mean of the share of the answer's and of the expected ones, as in SQuAD's
     evaluation (Rajpurkar and others 2016): no case, punctuation and articles. 1 where both have no word."""
-    wanted, said = _tokens(expected), _tokens(text)
-    if not wanted or not said:
-        return float(wanted == said)
-    shared = (Counter(wanted) & Counter(said)).total()
-    return 2 * shared / (len(wanted) + len(said))
+    wanted, lines = _tokens(expected), _tokens(text)
+    if not wanted or not lines:
+        return float(wanted == lines)
+    shared = (Counter(wanted) & Counter(lines)).total()
+    return 2 * shared / (len(wanted) + len(lines))
 
 
 def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
@@ -233,21 +233,21 @@ def _is_object(text: str) -> bool:
 
 
 def _leaves(value: dict[str, Any], path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    found: list[tuple[tuple[str, ...], Any]] = []
+    entries: list[tuple[tuple[str, ...], Any]] = []
     for key, inner in value.items():
         here = (*path, key)
-        found += _leaves(inner, here) if isinstance(inner, dict) and inner else [(here, inner)]
-    return found
+        entries += _leaves(inner, here) if isinstance(inner, dict) and inner else [(here, inner)]
+    return entries
 
 
-def _same(wanted: Any, given: Any) -> bool:
-    if isinstance(wanted, str) and isinstance(given, str):
-        return normalise(wanted) == normalise(given)
-    if isinstance(wanted, list) and isinstance(given, list):
-        return len(wanted) == len(given) and all(map(_same, wanted, given))
-    if isinstance(wanted, dict) and isinstance(given, dict):
-        return wanted.keys() == given.keys() and all(_same(wanted[key], given[key]) for key in wanted)
-    return isinstance(wanted, bool) == isinstance(given, bool) and bool(wanted == given)
+def _same(wanted: Any, value: Any) -> bool:
+    if isinstance(wanted, str) and isinstance(value, str):
+        return normalise(wanted) == normalise(value)
+    if isinstance(wanted, list) and isinstance(value, list):
+        return len(wanted) == len(value) and all(map(_same, wanted, value))
+    if isinstance(wanted, dict) and isinstance(value, dict):
+        return wanted.keys() == value.keys() and all(_same(wanted[key], value[key]) for key in wanted)
+    return isinstance(wanted, bool) == isinstance(value, bool) and bool(wanted == value)
 
 
 def _tokens(text: str) -> list[str]:

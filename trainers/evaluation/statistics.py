@@ -278,13 +278,13 @@ class Mistake:
 
 def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
     """What is taken for what, the most frequent first, then by name."""
-    found = [
+    mistakes = [
         Mistake(label, matrix.columns[j], count, sum(matrix.counts[i]))
         for i, label in enumerate(matrix.labels)
         for j, count in enumerate(matrix.counts[i])
         if count and i != j
     ]
-    return tuple(sorted(found, key=lambda one: (-one.rows, one.expected, one.answered)))
+    return tuple(sorted(mistakes, key=lambda mistake: (-mistake.rows, mistake.expected, mistake.answered)))
 
 
 def macro_f1(matrix: Confusion) -> float:
@@ -371,8 +371,8 @@ def is_not_worse(cheaper: Sequence[float], other: Sequence[float], margin: float
     Newcombe's interval where rows are right or wrong, the bootstrap's where they are right in part.
     """
     if set(cheaper) | set(other) <= {0.0, 1.0}:
-        found = compare([score == 1 for score in other], [score == 1 for score in cheaper])
-        return found.difference_interval.low > -margin
+        comparison = compare([score == 1 for score in other], [score == 1 for score in cheaper])
+        return comparison.difference_interval.low > -margin
     return paired_means(other, cheaper, seed=seed).low > -margin
 
 

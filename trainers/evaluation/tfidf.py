@@ -49,16 +49,16 @@ class Classifier:
     machine: Any
 
 
-def classify_holdout(train: Sequence[Example], asked: Sequence[Example], seed: int) -> tuple[Reply, ...]:
+def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
     """A label for each of `asked`. Tokens are 0; `seconds` is a row's share of answering them all.
 
     ValueError without rows to train on.
     """
     classifier = fit(train, seed)
     started = time.perf_counter()
-    said = classify(classifier, asked)
-    each = (time.perf_counter() - started) / max(len(asked), 1)
-    return tuple(Reply(label, 0, 0, each) for label in said)
+    lines = classify(classifier, examples)
+    each = (time.perf_counter() - started) / max(len(examples), 1)
+    return tuple(Reply(label, 0, 0, each) for label in lines)
 
 
 def fit(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -> Classifier:
@@ -81,20 +81,20 @@ def fit(train: Sequence[Example], seed: int, *, in_pieces: bool | None = None) -
     return Classifier(tuple(map(str, machine.classes_)), usual, numbers, machine)
 
 
-def classify(classifier: Classifier, asked: Sequence[Example]) -> tuple[str, ...]:
-    if classifier.machine is None or not asked:
-        return (classifier.usual,) * len(asked)
-    best = margins(classifier, asked).argmax(axis=1)
+def classify(classifier: Classifier, examples: Sequence[Example]) -> tuple[str, ...]:
+    if classifier.machine is None or not examples:
+        return (classifier.usual,) * len(examples)
+    best = margins(classifier, examples).argmax(axis=1)
     return tuple(classifier.labels[place] for place in best)
 
 
-def margins(classifier: Classifier, asked: Sequence[Example]) -> Margins:
+def margins(classifier: Classifier, examples: Sequence[Example]) -> Margins:
     """Distances from each label's border, rows x labels. Zeros where there was nothing to tell apart."""
     import numpy as np
 
     if classifier.machine is None:
-        return np.zeros((len(asked), len(classifier.labels)))
-    rows = classifier.features.transform([text_of(example) for example in asked])
+        return np.zeros((len(examples), len(classifier.labels)))
+    rows = classifier.features.transform([text_of(example) for example in examples])
     distances: Margins = classifier.machine.decision_function(rows)
     # of two labels scikit-learn gives one column: how far on the second one's side
     return np.column_stack([-distances, distances]) if distances.ndim == 1 else distances
@@ -106,8 +106,8 @@ def label_of(example: Example) -> str:
 
 def text_of(example: Example) -> str:
     """All that is said before the answer, instructions left aside."""
-    said = (m.content for m in example.prompt if m.role not in ("system", "developer"))
-    return "\n".join(said).strip()[:LONGEST_TEXT].strip()
+    lines = (m.content for m in example.prompt if m.role not in ("system", "developer"))
+    return "\n".join(lines).strip()[:LONGEST_TEXT].strip()
 
 
 def is_short(texts: Iterable[str]) -> bool:
@@ -187,10 +187,10 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
 
     if not examples:
         raise ValueError("judging rows by the others: there are no rows")
-    given = [label_of(example) for example in examples]
-    labels = tuple(sorted(set(given)))
+    names = [label_of(example) for example in examples]
+    labels = tuple(sorted(set(names)))
     column = {label: place for place, label in enumerate(labels)}
-    own = np.array([column[label] for label in given], dtype=np.intp)
+    own = np.array([column[label] for label in names], dtype=np.intp)
     fold = np.array(_folds(examples, seed))
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
@@ -247,9 +247,9 @@ def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: in
     scores = np.full((len(own), labels), -1.0, np.float32)
     for number in np.unique(fold):
         inside = fold == number
-        known = np.unique(own[~inside])
-        if len(known) == 1:
-            scores[np.ix_(inside, known)] = 1.0
+        existing = np.unique(own[~inside])
+        if len(existing) == 1:
+            scores[np.ix_(inside, existing)] = 1.0
             continue
         machine = LinearSVC(C=SVM_C, max_iter=20_000, random_state=seed % 2**32)
         with warnings.catch_warnings():
@@ -257,9 +257,9 @@ def _by_svm(rows: Any, own: NDArray[np.intp], fold: NDArray[np.intp], labels: in
                 "ignore", UserWarning
             )  # "could be a regression": labels with hardly any rows
             machine.fit(rows[~inside], own[~inside])
-        found = machine.decision_function(rows[inside])
+        result = machine.decision_function(rows[inside])
         # of two labels scikit-learn gives one column: how far on the second one's side
-        scores[np.ix_(inside, known)] = np.column_stack([-found, found]) if found.ndim == 1 else found
+        scores[np.ix_(inside, existing)] = np.column_stack([-result, result]) if result.ndim == 1 else result
     return scores
 
 
@@ -295,8 +295,8 @@ def _spanned(rows: Any, seed: int) -> Scores:
     those = rows[drawn].T.tocsr()
 
     def alike(some: Any) -> Scores:
-        found: Scores = (some @ those).toarray() + np.float32(1)  # 1: what all rows share
-        return found
+        result: Scores = (some @ those).toarray() + np.float32(1)  # 1: what all rows share
+        return result
 
     among = alike(rows[drawn])
     among[np.diag_indices_from(among)] += np.float32(0.01)  # copies of a row span nothing more
@@ -314,53 +314,53 @@ _PARAGRAPHS = re.compile(r"\n\s*\n")
 _SENTENCES = re.compile(r"(?<=[.!?…。！？])\s+")
 
 
-def nearest(train: Sequence[Example], asked: Sequence[Example], k: int) -> tuple[tuple[Example, ...], ...]:
+def nearest(train: Sequence[Example], examples: Sequence[Example], k: int) -> tuple[tuple[Example, ...], ...]:
     """For each of `asked` the k rows most like it, the nearest first; fewer where there are fewer. Rows with
     tools are left out: not every model can be shown them."""
     shown = [example for example in train if example.row is None]
-    found = _nearest([text_of(e) for e in shown], [text_of(e) for e in asked], k)
-    return tuple(tuple(shown[i] for i in places) for places in found)
+    entries = _nearest([text_of(e) for e in shown], [text_of(e) for e in examples], k)
+    return tuple(tuple(shown[i] for i in places) for places in entries)
 
 
 def nearest_passages(
-    passages: Sequence[str], asked: Sequence[Example], k: int
+    passages: Sequence[str], examples: Sequence[Example], k: int
 ) -> tuple[tuple[str, ...], ...]:
     """For each of `asked` the k passages most like it, the nearest first."""
-    found = _nearest(passages, [text_of(e) for e in asked], k)
-    return tuple(tuple(passages[i] for i in places) for places in found)
+    entries = _nearest(passages, [text_of(e) for e in examples], k)
+    return tuple(tuple(passages[i] for i in places) for places in entries)
 
 
 def passages_of(text: str) -> tuple[str, ...]:
     """About 120 words each, in order, without overlap: whole paragraphs together while they fit, a longer one
     cut between sentences, a longer sentence between words."""
     passages: list[str] = []
-    kept: list[str] = []
+    names: list[str] = []
     for paragraph in _PARAGRAPHS.split(text.replace("\r\n", "\n")):
         for piece in _pieces(paragraph.strip()):
-            if kept and sum(map(_words, kept)) + _words(piece) > WORDS_A_PASSAGE:
-                passages.append("\n\n".join(kept))
-                kept = []
-            kept.append(piece)
-    if kept:
-        passages.append("\n\n".join(kept))
+            if names and sum(map(_words, names)) + _words(piece) > WORDS_A_PASSAGE:
+                passages.append("\n\n".join(names))
+                names = []
+            names.append(piece)
+    if names:
+        passages.append("\n\n".join(names))
     return tuple(passages)
 
 
-def _nearest(known: Sequence[str], asked: Sequence[str], k: int) -> list[tuple[int, ...]]:
+def _nearest(texts: Sequence[str], names: Sequence[str], k: int) -> list[tuple[int, ...]]:
     """Places in `known`, the most alike first; of equals the first."""
     import numpy as np
 
-    if k < 1 or not any(text.strip() for text in known):
-        return [tuple(range(min(max(k, 0), len(known))))] * len(asked)
-    vectors = features(is_short(known))
-    library = vectors.fit_transform(known).T.tocsc()
-    some = max(_AT_ONCE // len(known), 1)
-    found: list[tuple[int, ...]] = []
-    for start in range(0, len(asked), some):
-        alike = (vectors.transform(asked[start : start + some]) @ library).toarray()
+    if k < 1 or not any(text.strip() for text in texts):
+        return [tuple(range(min(max(k, 0), len(texts))))] * len(names)
+    vectors = features(is_short(texts))
+    library = vectors.fit_transform(texts).T.tocsc()
+    some = max(_AT_ONCE // len(texts), 1)
+    entries: list[tuple[int, ...]] = []
+    for start in range(0, len(names), some):
+        alike = (vectors.transform(names[start : start + some]) @ library).toarray()
         order = np.argsort(-alike, axis=1, kind="stable")[:, :k]
-        found.extend(tuple(map(int, places)) for places in order)
-    return found
+        entries.extend(tuple(map(int, places)) for places in order)
+    return entries
 
 
 def _pieces(paragraph: str) -> Iterator[str]:
@@ -370,18 +370,18 @@ def _pieces(paragraph: str) -> Iterator[str]:
     if _words(paragraph) <= WORDS_A_PASSAGE:
         yield paragraph
         return
-    kept: list[str] = []
+    names: list[str] = []
     for sentence in _SENTENCES.split(paragraph):
         words = sentence.split()
-        if kept and len(kept) + len(words) > WORDS_A_PASSAGE:
-            yield " ".join(kept)
-            kept = []
-        kept.extend(words)
-        while len(kept) > WORDS_A_PASSAGE:
-            yield " ".join(kept[:WORDS_A_PASSAGE])
-            kept = kept[WORDS_A_PASSAGE:]
-    if kept:
-        yield " ".join(kept)
+        if names and len(names) + len(words) > WORDS_A_PASSAGE:
+            yield " ".join(names)
+            names = []
+        names.extend(words)
+        while len(names) > WORDS_A_PASSAGE:
+            yield " ".join(names[:WORDS_A_PASSAGE])
+            names = names[WORDS_A_PASSAGE:]
+    if names:
+        yield " ".join(names)
 
 
 def _words(text: str) -> int:

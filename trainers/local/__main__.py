@@ -184,10 +184,10 @@ class Server(uvicorn.Server):
         self.should_exit = True
 
 
-def parse_models(given: Iterable[str]) -> dict[str, str]:
+def parse_models(names: Iterable[str]) -> dict[str, str]:
     """Base models by name. A value that looks like a path, or is a folder, must hold a model."""
     models: dict[str, str] = {}
-    for each in given:
+    for each in names:
         name, _, source = each.partition("=")
         if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
             refuse(
@@ -263,11 +263,11 @@ def listen(host: str, port: int) -> socket.socket:
 
 def read_key(data: Path) -> tuple[str, str]:
     """The key, and where a user finds it."""
-    given = os.environ.get(KEY_VARIABLE, "").strip()
-    if given:
-        if not given.isascii() or not given.isprintable() or " " in given:
+    text = os.environ.get(KEY_VARIABLE, "").strip()
+    if text:
+        if not text.isascii() or not text.isprintable() or " " in text:
             refuse(f"{KEY_VARIABLE} holds characters that can't travel in a header. Use letters and digits.")
-        return given, f"${KEY_VARIABLE}"
+        return text, f"${KEY_VARIABLE}"
     path = data / "trainer.key"
     if not path.exists():
         _write_key(path)

@@ -77,8 +77,8 @@ def main(seconds: float, processor_time: bool) -> None:
     """Measure this machine's speed and print it as one line of JSON."""
     clock = time.process_time if processor_time else time.perf_counter
     device = best_device()
-    found = calibrate(device, best_dtype(device), clock, seconds)
-    print(found.to_json().replace("\n", " "), flush=True)
+    calibration = calibrate(device, best_dtype(device), clock, seconds)
+    print(calibration.to_json().replace("\n", " "), flush=True)
 
 
 def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: float) -> Calibration:
@@ -101,7 +101,7 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     by_rows = all(trainees[each].goes_by_rows for each in packs)
     layer_s, an_operation, pair_s = _fitted(shape, {each: times[each] for each in packs}, by_rows=by_rows)
     rest = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
-    found = Calibration(
+    calibration = Calibration(
         device=device.type,
         number=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
@@ -121,8 +121,8 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
     )
     trl_s = _timed(_import_trl, device, clock)  # before the head, which imports much of it
     head_s = _head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
-    word_s = max(0.0, head_s - head_products_s(HEAD_WIDTH, found))
-    return replace(found, word_s=word_s, trl_s=trl_s)
+    word_s = max(0.0, head_s - head_products_s(HEAD_WIDTH, calibration))
+    return replace(calibration, word_s=word_s, trl_s=trl_s)
 
 
 def _config() -> LlamaConfig:
@@ -149,7 +149,7 @@ class _Trainee:
         base.to(device, dtype)
         choose_kernels(base, device)
         self._model = add_lora(base, Parameters(lora_r=RANK))
-        learnt = [one for one in self._model.parameters() if one.requires_grad]
+        learnt = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
         if device.type == "cuda" and lengths[0] > lengths[1]:
             choose_attention(base, device)
@@ -176,7 +176,7 @@ class _Trainee:
 def _rows(lengths: Lengths, vocab: int) -> list[Row]:
     pack, size = lengths
     ids = torch.randint(3, vocab, (pack // size, size)).tolist()
-    return [Row(i, one, [False] * (size - LEARNT) + [True] * LEARNT) for i, one in enumerate(ids)]
+    return [Row(i, item, [False] * (size - LEARNT) + [True] * LEARNT) for i, item in enumerate(ids)]
 
 
 def _take_turns(
@@ -193,11 +193,11 @@ def _take_turns(
                 updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
         print(f"progress {share:.2f}", file=sys.stderr, flush=True)
-    found = {
+    values_by_key = {
         lengths: statistics.median(taken[1:]) for lengths, taken in times.items()
     }  # the first loads kernels
     first = next(iter(times))
-    return found, statistics.median(updates), max(0.0, times[first][0] - found[first])
+    return values_by_key, statistics.median(updates), max(0.0, times[first][0] - values_by_key[first])
 
 
 def _fitted(
@@ -268,11 +268,11 @@ def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
     weight = (torch.randn(TILE_WORDS, HEAD_WIDTH, device=device) * spread).to(dtype)
     targets = torch.zeros(HEAD_PLACES, device=device, dtype=torch.long)
 
-    def answered(given: torch.Tensor) -> Any:
-        told: Any = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
-            given, weight, None, targets, 1.0, TILE_WORDS, None, 1.0, TOLD
+    def answered(value: torch.Tensor) -> Any:
+        message: Any = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
+            value, weight, None, targets, 1.0, TILE_WORDS, None, 1.0, TOLD
         )
-        return told[0].sum()
+        return message[0].sum()
 
     def policy_and_reference() -> None:
         with torch.no_grad():

@@ -98,15 +98,15 @@ def pair_complaint(example: dict[str, Any]) -> str | None:
         return (
             f"is a chat, and the method dpo learns from pairs. Leave method out, or send lines like {PAIR}."
         )
-    asked = example.get("input")
-    if not isinstance(asked, dict):
+    request = example.get("input")
+    if not isinstance(request, dict):
         return f"has no object 'input'. Each line must look like {PAIR}."
-    complaint = _each_complaint(asked.get("messages"), "input.messages")
+    complaint = _each_complaint(request.get("messages"), "input.messages")
     if complaint is not None:
         return complaint
-    if asked["messages"][-1]["role"] == "assistant":
+    if request["messages"][-1]["role"] == "assistant":
         return "ends input.messages with the assistant's answer. Its place is preferred_output or non_preferred_output."
-    if "tools" in asked and not isinstance(asked["tools"], list):
+    if "tools" in request and not isinstance(request["tools"], list):
         return "has input.tools that is no list. Send tool definitions as a list, or leave it out."
     answers = [_answer_complaint(example.get(name), name) for name in ANSWERS]
     complaint = next(filter(None, answers), None)

@@ -28,11 +28,11 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder to create; left alone where it holds a model")
     out: Path = parser.parse_args().out
     try:
-        made = make_demo_model(out)
+        is_made = make_demo_model(out)
     except DemoModelMissing as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{out}: {'SmolLM2-135M-Instruct written' if made else 'already there'}")
+    print(f"{out}: {'SmolLM2-135M-Instruct written' if is_made else 'already there'}")
     return 0
 
 

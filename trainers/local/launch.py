@@ -49,8 +49,8 @@ def add_meeting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--meet", metavar="HOST:PORT", help="where the first one listens")
 
 
-def read_meeting(given: argparse.Namespace) -> Meeting | None:
-    return Meeting(given.nodes, given.node, given.meet) if given.meet else None
+def read_meeting(namespace: argparse.Namespace) -> Meeting | None:
+    return Meeting(namespace.nodes, namespace.node, namespace.meet) if namespace.meet else None
 
 
 def die_with_parent() -> None:
@@ -69,8 +69,8 @@ def main() -> int:
     parser.add_argument("--processes", type=int, required=True, metavar="N")
     add_meeting(parser)
     parser.add_argument("folder", metavar="JOB_DIR")
-    given = parser.parse_args()
-    return launch(given.processes, read_meeting(given), given.folder)
+    namespace = parser.parse_args()
+    return launch(namespace.processes, read_meeting(namespace), namespace.folder)
 
 
 def launch(processes: int, meeting: Meeting | None, folder: str) -> int:

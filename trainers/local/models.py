@@ -59,8 +59,8 @@ class Models:
         adapter = _adapter(record, name) if record else None
         if record and adapter:
             return start_of(name, record.job, adapter, record.folder)
-        known = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
-        text = f"There is no model '{name}' here to be fine-tuned. This trainer has: {known}; and what was tuned here."
+        existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
+        text = f"There is no model '{name}' here to be fine-tuned. This trainer has: {existing}; and what was tuned here."
         raise ApiError(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:
@@ -129,7 +129,7 @@ class Aliases:
 
     def all(self) -> list[Alias]:
         """By name."""
-        return [found for _, found in sorted(self._read().items())]
+        return [alias for _, alias in sorted(self._read().items())]
 
     def get(self, name: str) -> Alias | None:
         """None too where a base model has this name."""
@@ -141,21 +141,21 @@ class Aliases:
         """From now on `name` stands for `model`; the same once more changes nothing. Raises Problem (400, 404)."""
         self._check(name)
         with self._lock:
-            known = self._read()
+            aliases_by_name = self._read()
             self._models.target(model)
-            if name in known and known[name].model == model:
-                return known[name]
-            known[name] = Alias(name, model, int(time.time()))
-            self._write(known)
-            return known[name]
+            if name in aliases_by_name and aliases_by_name[name].model == model:
+                return aliases_by_name[name]
+            aliases_by_name[name] = Alias(name, model, int(time.time()))
+            self._write(aliases_by_name)
+            return aliases_by_name[name]
 
     def remove(self, name: str) -> None:
         """Raises Problem (404)."""
         with self._lock:
-            known = self._read()
-            if known.pop(name, None) is None:
+            aliases_by_name = self._read()
+            if aliases_by_name.pop(name, None) is None:
                 raise missing("alias", name, "alias_not_found", "name")
-            self._write(known)
+            self._write(aliases_by_name)
 
     def find(self, name: str) -> tuple[str, Target]:
         """The name of the model that answers to `name`, and what has to be loaded for it. Raises Problem (404)."""
@@ -181,7 +181,7 @@ class Aliases:
             jobs.delete(record.job.id)
 
     def _refuse_in_use(self, model: str) -> None:
-        names = [one.name for one in self._read().values() if _is_of(one.model, model)]
+        names = [alias.name for alias in self._read().values() if _is_of(alias.model, model)]
         if names:
             text = (
                 f"'{model}' is in use: {' and '.join(sorted(names))} stands for it. Put another model in its "
@@ -202,12 +202,16 @@ class Aliases:
 
     def _read(self) -> dict[str, Alias]:
         raw: Mapping[str, Mapping[str, object]] = read_json(self._path) or {}
-        return {name: Alias(name, str(one["model"]), int(str(one["set_at"]))) for name, one in raw.items()}
+        return {
+            name: Alias(name, str(values["model"]), int(str(values["set_at"])))
+            for name, values in raw.items()
+        }
 
-    def _write(self, known: Mapping[str, Alias]) -> None:
+    def _write(self, aliases_by_name: Mapping[str, Alias]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         replace_json(
-            self._path, {name: {"model": one.model, "set_at": one.set_at} for name, one in known.items()}
+            self._path,
+            {name: {"model": alias.model, "set_at": alias.set_at} for name, alias in aliases_by_name.items()},
         )
 
 

@@ -61,13 +61,13 @@ def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
     return turns
 
 
-def tools_for_template(said: Mapping[str, Any]) -> list[dict[str, Any]] | None:
+def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
     """Of a request or a row, which may have OpenAI's older `functions`; fields without a value are gone. Raises
     KeyError, TypeError, AttributeError."""
-    older = [{"type": "function", "function": function} for function in said.get("functions") or ()]
+    older = [{"type": "function", "function": function} for function in values.get("functions") or ()]
     return [
         {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
-        for tool in said.get("tools") or older
+        for tool in values.get("tools") or older
     ] or None
 
 
@@ -141,8 +141,8 @@ def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
         f"<tool_call>\n{_json({'name': each['name'], 'arguments': each['arguments']})}\n</tool_call>"
         for each in functions
     ]
-    said = [message["content"]] if message["content"] else []
-    return {"role": message["role"], "content": "\n".join([*said, *calls])}
+    reply = [message["content"]] if message["content"] else []
+    return {"role": message["role"], "content": "\n".join([*reply, *calls])}
 
 
 def _in_text(message: dict[str, Any]) -> dict[str, Any]:
@@ -217,11 +217,11 @@ def _taken_out(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall
 
     def take(match: re.Match[str]) -> str:
         try:
-            found = list(form.read(match[1], tools))
+            tool_calls = list(form.read(match[1], tools))
         except (ValueError, KeyError, TypeError, SyntaxError, RecursionError, MemoryError):
             return match[0]
-        calls.extend(found)
-        return "" if found else match[0]
+        calls.extend(tool_calls)
+        return "" if tool_calls else match[0]
 
     return form.block.sub(take, text), tuple(calls)
 
@@ -243,10 +243,10 @@ def _objects(text: str, tools: Tools) -> Iterator[ToolCall]:
     text = text.strip()
     while place < len(text):
         value, place = decoder.raw_decode(text, place)
-        for one in value if isinstance(value, list) else [value]:
-            if not isinstance(one, dict):
+        for item in value if isinstance(value, list) else [value]:
+            if not isinstance(item, dict):
                 raise ValueError("no call")
-            yield _call(one)
+            yield _call(item)
         place += len(text[place:]) - len(text[place:].lstrip("; \n\t,"))
 
 
@@ -285,8 +285,8 @@ def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]
         if match is None:
             raise ValueError("no call")
         types = _types(match[1], tools)
-        found = re.findall(parameter, match[2], re.DOTALL)
-        arguments = {key.strip(): _typed(value, types.get(key.strip())) for key, value in found}
+        entries = re.findall(parameter, match[2], re.DOTALL)
+        arguments = {key.strip(): _typed(value, types.get(key.strip())) for key, value in entries}
         yield ToolCall(match[1].strip(), _json(arguments))
 
     return read
@@ -343,15 +343,15 @@ def _literal(node: ast.expr) -> Any:
     """Python's literals, and JSON's."""
     for each in ast.walk(node):
         if isinstance(each, ast.List):
-            each.elts = [_constant(one) for one in each.elts]
+            each.elts = [_constant(elt) for elt in each.elts]
         elif isinstance(each, ast.Dict):
-            each.values = [_constant(one) for one in each.values]
+            each.values = [_constant(value) for value in each.values]
     return ast.literal_eval(_constant(node))
 
 
 def _constant(node: ast.expr) -> ast.expr:
-    said = {"true": True, "false": False, "null": None}
-    return ast.Constant(said[node.id]) if isinstance(node, ast.Name) and node.id in said else node
+    values = {"true": True, "false": False, "null": None}
+    return ast.Constant(values[node.id]) if isinstance(node, ast.Name) and node.id in values else node
 
 
 def _deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
@@ -369,7 +369,7 @@ def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
     messages = re.findall(r"(.*?)<\|message\|>(.*?)(?:<\|(?:end|call|return)\|>|\Z)", text, re.DOTALL)
     if not messages:
         return text, ()
-    said: list[str] = []
+    lines: list[str] = []
     calls: list[ToolCall] = []
     for head, body in messages:
         recipient = re.search(r"to=(?:functions\.)?([\w.-]+)", head)
@@ -377,10 +377,10 @@ def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
             try:
                 calls.append(_call({"name": recipient[1], "arguments": json.loads(body)}))
             except ValueError:
-                said.append(body)
+                lines.append(body)
         elif "<|channel|>analysis" not in head:
-            said.append(body)
-    return "\n".join(said).strip() or None, tuple(calls)
+            lines.append(body)
+    return "\n".join(lines).strip() or None, tuple(calls)
 
 
 def _json(value: object) -> str:

@@ -113,15 +113,15 @@ class Architecture:
     @property
     def matrices(self) -> tuple[tuple[Matrix, int], ...]:
         """Every linear layer of the language model but the head, with how many layers have it."""
-        found = [(one, self.layers) for one in self.attention]
-        found += [(one, self.dense_layers) for one in self.feed_forward(self.dense_intermediate)]
+        entries = [(matrix, self.layers) for matrix in self.attention]
+        entries += [(matrix, self.dense_layers) for matrix in self.feed_forward(self.dense_intermediate)]
         if self.experts and self.experts.shared:
-            found += [(one, self.experts.layers) for one in self.feed_forward(self.experts.shared)]
-        return tuple((one, times) for one, times in found if times)
+            entries += [(matrix, self.experts.layers) for matrix in self.feed_forward(self.experts.shared)]
+        return tuple((matrix, times) for matrix, times in entries if times)
 
     @property
     def in_matrices(self) -> int:
-        return sum(one.parameters * times for one, times in self.matrices)
+        return sum(matrix.parameters * times for matrix, times in self.matrices)
 
     @property
     def in_experts(self) -> int:
@@ -167,14 +167,16 @@ class Architecture:
     def quantisable(self) -> int:
         """Weights in Linear layers, the head excepted: what bitsandbytes replaces (transformers,
         `integrations/bitsandbytes.py`: `type(module) is nn.Linear`, `get_keys_to_not_convert`)."""
-        text = sum(one.inputs * one.outputs * times for one, times in self.matrices)
+        text = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
         return text + (self.vision.in_linear if self.vision else 0)
 
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
         """r * (inputs + outputs) for each matrix (Hu et al. 2021, LoRA, §4.1). None: all linear layers of the
         language model, the head excepted."""
-        chosen = [(one, times) for one, times in self.matrices if targets is None or one.name in targets]
-        return sum(rank * (one.inputs + one.outputs) * times for one, times in chosen)
+        chosen = [
+            (matrix, times) for matrix, times in self.matrices if targets is None or matrix.name in targets
+        ]
+        return sum(rank * (matrix.inputs + matrix.outputs) * times for matrix, times in chosen)
 
     @property
     def _expert(self) -> int:
@@ -217,9 +219,10 @@ def read_config(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
     if family in WITH_VISION:
         return _with_vision(raw, name)
     if family not in FAMILIES:
-        known = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
+        existing = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
         return Unsized(
-            f"{name} is of the family '{family}', whose memory I can't work out. I know {known}: choose such a model."
+            f"{name} is of the family '{family}', whose memory I can't work out. I know {existing}: "
+            "choose such a model."
         )
     try:
         return _decoder(raw, str(family))
@@ -236,14 +239,16 @@ def _with_vision(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
     text.setdefault("model_type", f"{raw['model_type']}_text")
     if "tie_word_embeddings" in raw:
         text.setdefault("tie_word_embeddings", raw["tie_word_embeddings"])
-    found = read_config(text, name)
-    if isinstance(found, Unsized):
-        return found
+    architecture = read_config(text, name)
+    if isinstance(architecture, Unsized):
+        return architecture
     try:
-        vision = _siglip(raw, found) if raw["model_type"] == "gemma3" else _llama4_vision(raw, found)
+        vision = (
+            _siglip(raw, architecture) if raw["model_type"] == "gemma3" else _llama4_vision(raw, architecture)
+        )
     except (KeyError, TypeError, ValueError) as error:
         return Unsized(f"The vision_config of {name} can't be used: {_fault(error)}. Is it the original one?")
-    return Architecture(**{**vars(found), "vision": vision})
+    return Architecture(**{**vars(architecture), "vision": vision})
 
 
 def _decoder(raw: Mapping[str, Any], family: str) -> Architecture:

@@ -83,8 +83,8 @@ def read_gpu(text: str) -> Machine | None:
     if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
         return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Device("gpu", 2))
     key = SAME_GPU.get(word, word)
-    found = GPUS.get(key)
-    return Machine(f"the {found[0]}", found[1] * MIB, Device("gpu", 2), _sustained(key)) if found else None
+    result = GPUS.get(key)
+    return Machine(f"the {result[0]}", result[1] * MIB, Device("gpu", 2), _sustained(key)) if result else None
 
 
 def gpu_speed(name: str) -> float | None:
@@ -127,9 +127,9 @@ def _nvidia() -> Machine | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
-    asked = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    names = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
     try:
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
+        answer = subprocess.run(names, capture_output=True, text=True, timeout=10, check=True).stdout
         name, _, mebibytes = answer.splitlines()[0].rpartition(",")
         memory = int(mebibytes) * MIB
         return Machine(f"this machine's {name.strip()}", memory, Device("gpu", 2), gpu_speed(name))
@@ -173,8 +173,8 @@ def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
         return Fit("fits", memory, machine, (), needed)
     cures, least = [], needed
     for ladder in () if work.method == "full" else _ladders(work):
-        needs = [(one, _needed(model, one, machine.place)) for one in ladder]
-        cures += [one for one, bytes_ in needs if bytes_ * MEMORY_MARGIN <= machine.memory][:1]
+        needs = [(work, _needed(model, work, machine.place)) for work in ladder]
+        cures += [work for work, bytes_ in needs if bytes_ * MEMORY_MARGIN <= machine.memory][:1]
         least = min([least, *(bytes_ for _, bytes_ in needs)])
     standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
     return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MOST_CURES], least)
@@ -187,7 +187,9 @@ def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
         return work
     again = replace(work, checkpoints=True)
     tried = [work, again, *(replace(again, batch=batch) for batch in _halves(work.batch, 1))]
-    fitting = (one for one in tried if _needed(model, one, machine.place) * MEMORY_MARGIN <= machine.memory)
+    fitting = (
+        work for work in tried if _needed(model, work, machine.place) * MEMORY_MARGIN <= machine.memory
+    )
     return next(fitting, tried[-1])
 
 

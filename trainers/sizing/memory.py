@@ -155,8 +155,8 @@ class Memory:
     @property
     def total(self) -> int:
         """All but the process."""
-        kept = self.weights + self.adapter + self.gradients + self.optimizer
-        return kept + self.activations + self.logits + self.overhead
+        value = self.weights + self.adapter + self.gradients + self.optimizer
+        return value + self.activations + self.logits + self.overhead
 
 
 def as_trained(model: Architecture, work: Work) -> Work:
@@ -312,5 +312,5 @@ def _unpacked(model: Architecture, method: Method) -> int:
     """A quantised matrix is unpacked while it is multiplied, all experts of a layer while that layer computes."""
     if method not in ("qlora", "8bit"):
         return 0
-    widest = max(one.inputs * one.outputs for one, _ in model.matrices)
+    widest = max(matrix.inputs * matrix.outputs for matrix, _ in model.matrices)
     return max(widest, model.experts_a_layer) if method == "qlora" else widest

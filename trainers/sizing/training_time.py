@@ -113,21 +113,21 @@ class NoCalibration(Exception):
 def read_calibration(path: Path) -> Calibration | None:
     """None where nobody measured yet. Raises NoCalibration."""
     try:
-        found = from_object(Calibration, json.loads(path.read_text(encoding="utf-8")))
+        calibration = from_object(Calibration, json.loads(path.read_text(encoding="utf-8")))
         numbers = (
-            found.speed,
-            found.layer_s,
-            found.pair_s,
-            found.long_pair_s,
-            found.startup_s,
-            found.parameter_s,
-            found.word_s or 0.0,
-            found.trl_s or 0.0,
-            found.reads or 0.0,
-            found.writes or 0.0,
-            found.served_weights or 0.0,
+            calibration.speed,
+            calibration.layer_s,
+            calibration.pair_s,
+            calibration.long_pair_s,
+            calibration.startup_s,
+            calibration.parameter_s,
+            calibration.word_s or 0.0,
+            calibration.trl_s or 0.0,
+            calibration.reads or 0.0,
+            calibration.writes or 0.0,
+            calibration.served_weights or 0.0,
         )
-        if not (found.speed > 0 and all(math.isfinite(one) and one >= 0 for one in numbers)):
+        if not (calibration.speed > 0 and all(math.isfinite(number) and number >= 0 for number in numbers)):
             raise ValueError("a speed in it is no number above 0")
     except FileNotFoundError:
         return None
@@ -135,7 +135,7 @@ def read_calibration(path: Path) -> Calibration | None:
         raise NoCalibration(
             f"{path} can't be used ({error}): measure anew with `finetune calibrate`."
         ) from error
-    return found
+    return calibration
 
 
 def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, float] | None:
@@ -240,9 +240,9 @@ def _step(model: Architecture, rows: RowLengths, in_a_step: float, machine: Cali
     packs = math.ceil(in_a_step / in_a_pack - 1e-9)
     in_a_pack = in_a_step / packs
     tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
-    one = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
-    one *= 1 + (RECOMPUTING if rows.recomputes else 0)
-    return packs * one + model.lora_parameters(rows.rank) * machine.parameter_s
+    value = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
+    value *= 1 + (RECOMPUTING if rows.recomputes else 0)
+    return packs * value + model.lora_parameters(rows.rank) * machine.parameter_s
 
 
 def _limit(machine: Calibration) -> int:

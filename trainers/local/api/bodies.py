@@ -121,14 +121,14 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     """As resolved, money in dollars as text, without what was left open. Of a sweep what all arms share, and once
     one of them has won, its own."""
     settings = job.settings if winner is None else job.arms[winner - 1]
-    known = asdict(settings)
+    values = asdict(settings)
     for name in ("max_usd", "usd_per_hour"):
-        micros = known.pop(f"{name}_micros")
-        known[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
-    known["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base, job.method), 6)
-    known["sweep"] = sweep_to_lists(job.settings.sweep) or None
+        micros = values.pop(f"{name}_micros")
+        values[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
+    values["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base, job.method), 6)
+    values["sweep"] = sweep_to_lists(job.settings.sweep) or None
     special = set() if winner is not None else _special(job)
-    return {name: value for name, value in known.items() if value is not None and name not in special}
+    return {name: value for name, value in values.items() if value is not None and name not in special}
 
 
 def _special(job: TrainingJob) -> set[str]:

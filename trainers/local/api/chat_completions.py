@@ -47,10 +47,10 @@ async def complete(request: Request, engine: GenerationEngine, target: Target, o
 def ask(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Inbox:
     """Raises Problem (503)."""
     inbox = Inbox(request)
-    asked = values.Request(
+    wanted_request = values.Request(
         target, order.messages, order.sampling, order.streams, inbox.put, tools=order.tools
     )
-    inbox.ticket = engine.submit(asked)
+    inbox.ticket = engine.submit(wanted_request)
     return inbox
 
 
@@ -122,9 +122,9 @@ def _logprobs(tokens: Sequence[Likelihood], order: ChatOrder) -> Body | None:
     return {"content": [likelihood_body(token) for token in tokens], "refusal": None}
 
 
-def likelihood_body(one: Likelihood) -> Body:
-    others = [_token(token, logprob) for token, logprob in one.others]
-    return {**_token(one.token, one.logprob), "top_logprobs": others}
+def likelihood_body(likelihood: Likelihood) -> Body:
+    others = [_token(token, logprob) for token, logprob in likelihood.others]
+    return {**_token(likelihood.token, likelihood.logprob), "top_logprobs": others}
 
 
 def _token(token: bytes, logprob: float) -> Body:

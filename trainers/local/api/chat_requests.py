@@ -21,10 +21,10 @@ TOOL_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 def parse_tools(body: Mapping[str, Any]) -> Tools:
     """Raises Problem (400) that names the field."""
-    given, choice = body.get("tools"), body.get("tool_choice")
-    if given is not None and not isinstance(given, list):
+    value, choice = body.get("tools"), body.get("tool_choice")
+    if value is not None and not isinstance(value, list):
         raise invalid("'tools' must be a list.", "tools", "invalid_type")
-    definitions = [_definition(tool, f"tools[{number}]") for number, tool in enumerate(given or ())]
+    definitions = [_definition(tool, f"tools[{number}]") for number, tool in enumerate(value or ())]
     if len(definitions) > MAX_TOOLS:
         raise invalid(f"'tools' has {len(definitions)} tools; at most {MAX_TOOLS} are allowed.", "tools")
     names = [definition["function"]["name"] for definition in definitions]
@@ -255,16 +255,16 @@ def parse_sampling(body: Mapping[str, Any]) -> Sampling:
     )
 
 
-def _logit_bias(given: object) -> Mapping[int, float]:
-    if given is None:
+def _logit_bias(value: object) -> Mapping[int, float]:
+    if value is None:
         return {}
     text = "'logit_bias' must be an object of token ids, each with a number from -100 to 100."
-    if not isinstance(given, dict) or not all(TOKEN_ID.fullmatch(token) for token in given):
+    if not isinstance(value, dict) or not all(TOKEN_ID.fullmatch(token) for token in value):
         raise invalid(text, "logit_bias")
-    biases = given.values()
+    biases = value.values()
     if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in biases):
         raise invalid(text, "logit_bias")
-    return {int(token): float(bias) for token, bias in given.items()}
+    return {int(token): float(bias) for token, bias in value.items()}
 
 
 def _top_logprobs(body: Mapping[str, Any]) -> int | None:
@@ -279,15 +279,15 @@ def _top_logprobs(body: Mapping[str, Any]) -> int | None:
 def _grammar(body: Mapping[str, Any]) -> str | None:
     """What the answer is held to, by the one parameter that says so."""
     form, choices = body.get("response_format"), body.get("guided_choice")
-    found = {
+    results_by_name = {
         "response_format": None if form is None else _grammar_of_form(form),
         "guided_choice": None if choices is None else _grammar_of_choices(choices, "guided_choice"),
         "structured_outputs": _grammar_of_outputs(body.get("structured_outputs")),
     }
-    given = [name for name, grammar in found.items() if grammar is not None]
-    if len(given) > 1:
-        raise invalid(f"Give '{given[1]}' or '{given[0]}', not both.", given[1])
-    return found[given[0]] if given else None
+    names = [name for name, grammar in results_by_name.items() if grammar is not None]
+    if len(names) > 1:
+        raise invalid(f"Give '{names[1]}' or '{names[0]}', not both.", names[1])
+    return results_by_name[names[0]] if names else None
 
 
 def _grammar_of_choices(choices: object, param: str) -> str:
@@ -299,13 +299,13 @@ def _grammar_of_outputs(outputs: object) -> str | None:
     param = "structured_outputs"
     if outputs is None:
         return None
-    given = {k: v for k, v in outputs.items() if v is not None} if isinstance(outputs, dict) else {}
-    match given:
-        case {"choice": choices} if len(given) == 1:
+    values = {k: v for k, v in outputs.items() if v is not None} if isinstance(outputs, dict) else {}
+    match values:
+        case {"choice": choices} if len(values) == 1:
             return _grammar_of_choices(choices, f"{param}.choice")
-        case {"regex": str(pattern)} if len(given) == 1:
+        case {"regex": str(pattern)} if len(values) == 1:
             return _checked(constraints.grammar_of_regex(pattern), f"{param}.regex")
-        case {"json": dict(schema)} if len(given) == 1:
+        case {"json": dict(schema)} if len(values) == 1:
             return _checked(constraints.grammar_of_schema(schema), f"{param}.json")
     text = f"'{param}' must be an object with one of 'choice' (texts), 'regex' (text) and 'json' (a schema)."
     raise invalid(text, param)

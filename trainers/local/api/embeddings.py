@@ -40,8 +40,8 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
     return EmbeddingOrder(model, _texts(body.get("input")), form == "base64")
 
 
-def _texts(given: object) -> tuple[str, ...]:
-    texts = [given] if isinstance(given, str) else given
+def _texts(value: object) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         text = "'input' must be text or a list of texts, none of them empty. Token ids are not read here."
         raise invalid(text, "input", "invalid_type")
@@ -56,13 +56,13 @@ async def embed(
     """Raises Problem."""
     inbox = Inbox(request)
     inbox.ticket = engine.submit(EmbeddingRequest(target, order.texts, inbox.put))
-    found = await inbox.next_or_hung_up()
-    assert isinstance(found, Embedded)  # noqa: S101  a Problem was raised
+    piece = await inbox.next_or_hung_up()
+    assert isinstance(piece, Embedded)  # noqa: S101  a Problem was raised
     data = [
         {"object": "embedding", "index": index, "embedding": _written(vector, order)}
-        for index, vector in enumerate(found.vectors)
+        for index, vector in enumerate(piece.vectors)
     ]
-    usage = {"prompt_tokens": found.tokens, "total_tokens": found.tokens}
+    usage = {"prompt_tokens": piece.tokens, "total_tokens": piece.tokens}
     return JSONResponse({"object": "list", "data": data, "model": order.model, "usage": usage})
 
 

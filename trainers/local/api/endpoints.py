@@ -72,8 +72,8 @@ class FileEndpoints:
         if query.get("purpose") in (None, "", "fine-tune-results"):
             shown += self._results()
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
-        found = bodies.select_page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
-        return JSONResponse(bodies.listing(found, query, FILES_A_PAGE, FILES_A_PAGE))
+        entries = bodies.select_page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
+        return JSONResponse(bodies.listing(entries, query, FILES_A_PAGE, FILES_A_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         result = self.jobs.of_result(request.path_params["id"])
@@ -169,8 +169,10 @@ class JobEndpoints:
         query = request.query_params
         wanted = _metadata_filter(request)
         records = [record for record in self.jobs.all() if wanted.items() <= record.job.metadata.items()]
-        found = bodies.select_page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
-        return JSONResponse(bodies.listing([self._body(record) for record in found], query, JOBS_A_PAGE))
+        job_records = bodies.select_page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
+        return JSONResponse(
+            bodies.listing([self._body(record) for record in job_records], query, JOBS_A_PAGE)
+        )
 
     def retrieve(self, request: Request) -> Response:
         return self._answer(self._record(request))
@@ -228,8 +230,8 @@ class JobEndpoints:
 
     def _page(self, request: Request, all_bodies: list[bodies.Body], default: int) -> Response:
         query = request.query_params
-        found = bodies.select_page(all_bodies, query, lambda body: body["id"], default)
-        return JSONResponse(bodies.listing(found, query, default))
+        entries = bodies.select_page(all_bodies, query, lambda body: body["id"], default)
+        return JSONResponse(bodies.listing(entries, query, default))
 
     def _record(self, request: Request) -> JobRecord:
         job_id = request.path_params["id"]

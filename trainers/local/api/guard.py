@@ -52,8 +52,8 @@ class Guard:
         return ApiError(403, f"This trainer does not answer to the host name '{name}'.", "host_not_allowed")
 
     def _key_problem(self, headers: Headers) -> ApiError | None:
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        if scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode(), self.key.encode()):
+        scheme, _, value = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and hmac.compare_digest(value.strip().encode(), self.key.encode()):
             return None
         text = "Incorrect API key. Send the trainer's key as 'Authorization: Bearer KEY'."
         return ApiError(401, text, "invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
@@ -141,8 +141,12 @@ class Patient(H11Protocol):
         self._since = self.loop.time()
         self._look = self.loop.call_later(HEAD_S, self._look_at_it)
         if len(self.connections) > most_connections():
-            waiting = [one for one in self.connections if isinstance(one, Patient) and one.is_waiting]
-            min(waiting, key=lambda one: one._since).transport.abort()  # this one is among them
+            waiting = [
+                connection
+                for connection in self.connections
+                if isinstance(connection, Patient) and connection.is_waiting
+            ]
+            min(waiting, key=lambda patient: patient._since).transport.abort()  # this one is among them
 
     def on_response_complete(self) -> None:
         self._since = self.loop.time()

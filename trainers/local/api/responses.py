@@ -72,11 +72,11 @@ def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
     try:
         chat = parse_chat(_as_chat(body))
     except ApiError as problem:
-        found = next((name for name in NAMES if (problem.param or "").startswith(name)), None)
-        if found is None:
+        result = next((name for name in NAMES if (problem.param or "").startswith(name)), None)
+        if result is None:
             raise
-        message = re.sub(rf"'{re.escape(found)}\b", f"'{NAMES[found]}", problem.message)
-        param = NAMES[found] + (problem.param or "").removeprefix(found)
+        message = re.sub(rf"'{re.escape(result)}\b", f"'{NAMES[result]}", problem.message)
+        param = NAMES[result] + (problem.param or "").removeprefix(result)
         raise replace(problem, message=message, param=param) from problem
     return ResponseOrder(chat, _said(body, chat))
 
@@ -111,8 +111,8 @@ def _object(body: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _messages(body: Mapping[str, Any]) -> list[Body]:
-    given, instructions = body.get("input"), body.get("instructions")
-    items = [{"role": "user", "content": given}] if isinstance(given, str) else given
+    value, instructions = body.get("input"), body.get("instructions")
+    items = [{"role": "user", "content": value}] if isinstance(value, str) else value
     if not isinstance(items, list) or not items:
         raise invalid("'input' must be text, or a list with at least one item.", "input")
     messages: list[Body] = []
@@ -330,6 +330,6 @@ def _call_events(item: Body, number: int) -> Iterator[tuple[str, Body]]:
     begun = {**item, "status": "in_progress", "arguments": ""}
     yield "response.output_item.added", {"output_index": number, "item": begun}
     yield "response.function_call_arguments.delta", {**place, "delta": item["arguments"]}
-    told = {"name": item["name"], "arguments": item["arguments"]}
-    yield "response.function_call_arguments.done", {**place, **told}
+    values = {"name": item["name"], "arguments": item["arguments"]}
+    yield "response.function_call_arguments.done", {**place, **values}
     yield "response.output_item.done", {"output_index": number, "item": item}

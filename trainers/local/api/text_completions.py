@@ -91,22 +91,22 @@ def parse_text(body: Mapping[str, Any]) -> TextOrder:
     )
 
 
-def _prompts(given: object) -> Sequence[Prompt]:
+def _prompts(value: object) -> Sequence[Prompt]:
     """One text or many, one list of token ids or many."""
-    one = _prompt(given)
-    prompts = [one] if one else [_prompt(each) for each in given] if isinstance(given, list) else []
-    found = [prompt for prompt in prompts if prompt]
-    if not found or len(found) < len(prompts):
+    name = _prompt(value)
+    prompts = [name] if name else [_prompt(each) for each in value] if isinstance(value, list) else []
+    names = [prompt for prompt in prompts if prompt]
+    if not names or len(names) < len(prompts):
         text = "'prompt' must be text, a list of token ids, or a list of these, none of them empty."
         raise invalid(text, "prompt", "invalid_type")
-    return found
+    return names
 
 
-def _prompt(given: object) -> Prompt | None:
-    if isinstance(given, str):
-        return given
-    is_ids = isinstance(given, list) and all(type(each) is int and each >= 0 for each in given)
-    return tuple(given) if is_ids and isinstance(given, list) else None
+def _prompt(value: object) -> Prompt | None:
+    if isinstance(value, str):
+        return value
+    is_ids = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+    return tuple(value) if is_ids and isinstance(value, list) else None
 
 
 async def continue_text(
@@ -116,11 +116,11 @@ async def continue_text(
     inbox = Inbox(request)
     for place, prompt in enumerate(order.prompts):
         emit = _numbered(inbox, place * order.sampling.n)
-        asked = values.Request(
+        wanted_request = values.Request(
             target, (), order.sampling, order.streams, emit, ticket=inbox.ticket, prompt=prompt
         )
         try:
-            engine.submit(asked)
+            engine.submit(wanted_request)
         except ApiError:
             inbox.abandon()  # the prompts before it
             raise

@@ -103,12 +103,12 @@ class Ticker:
     def __init__(self) -> None:
         self._told_at = 0.0
 
-    def __call__(self, said: str) -> None:
+    def __call__(self, text: str) -> None:
         if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{said}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
         elif time.monotonic() - self._told_at >= QUIET_S:
             self._told_at = time.monotonic()
-            click.echo(said, err=True)
+            click.echo(text, err=True)
 
     def done(self) -> None:
         if sys.stderr.isatty():

@@ -42,18 +42,18 @@ LAST_FILE = "trainer_state.json"  # transformers' Trainer writes it behind all o
 
 def engine_checkpoints(output: Path) -> dict[int, Path]:
     """Complete ones by their step, oldest first."""
-    found = {
+    paths_by_number = {
         int(folder.name.rpartition("-")[2]): folder
         for folder in output.glob("checkpoint-*[0-9]")
         if _is_json(folder / LAST_FILE)
     }
-    return dict(sorted(found.items()))
+    return dict(sorted(paths_by_number.items()))
 
 
-def remove_unlogged(output: Path, told: int) -> None:
+def remove_unlogged(output: Path, value: int) -> None:
     """Checkpoints that a kill cut off, and those beyond step `told`: the engine would go on from the newest,
     whatever is in it, and of an engine that outlived us nobody has read the log."""
-    usable = {folder for step, folder in engine_checkpoints(output).items() if step <= told}
+    usable = {folder for step, folder in engine_checkpoints(output).items() if step <= value}
     for folder in set(output.glob("checkpoint-*")) - usable:
         shutil.rmtree(folder)
 
@@ -74,12 +74,12 @@ def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> Logge
         return LoggedResults(0, 0, ())
     with path.open(encoding="utf-8", newline="") as file:
         rows = [row for row in list(csv.reader(file))[1:] if len(row) > 4]  # a kill may cut the last one off
-    found = tuple(
+    validations = tuple(
         Validation(int(row[0]), float(row[3]), float(row[4]) if row[4] else None) for row in rows if row[3]
     )
     steps = len(rows)
     lacks_validation = bool(rows) and is_validated(steps) and not rows[-1][3]
-    return LoggedResults(steps, steps - lacks_validation, found)
+    return LoggedResults(steps, steps - lacks_validation, validations)
 
 
 def last_position(job_folder: Path) -> Position:
@@ -103,10 +103,10 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
     newest = max(published_steps(job_folder), default=0)
     for step, source in engine_checkpoints(output).items():
         if newest < step <= position.step:
-            known = tuple(each for each in position.validations if each.step <= step)
+            validations = tuple(each for each in position.validations if each.step <= step)
             with suppress(FileNotFoundError):
                 target = checkpoint_folder(job_folder, step)
-                _publish(source, target, replace(position, step=step, validations=known))
+                _publish(source, target, replace(position, step=step, validations=validations))
                 yield step
     lowest = best(position.validations)
     for old in list_checkpoints(job_folder)[:-KEPT]:
@@ -196,8 +196,8 @@ def _stopped(folder: Path, job: TrainingJob, ended: Ended, journal: MetricsLogge
     """Raises TrainingFailed where nothing was kept."""
     if ended.stop is None or ended.position.step == ended.total:
         return None
-    kept, at = last_position(folder).step, ended.position
-    if not kept:
+    value, at = last_position(folder).step, ended.position
+    if not value:
         text = (
             f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first checkpoint: reading the "
             f"rows, loading the model and {at.step} steps took {at.seconds:,.0f} s. Set max_seconds or max_usd higher."
@@ -205,13 +205,13 @@ def _stopped(folder: Path, job: TrainingJob, ended: Ended, journal: MetricsLogge
         raise TrainingFailed("ceiling_reached", text, "max_seconds")
     sentence = stop_sentence(ended.stop, at, ended.total, job.settings)
     journal.warn(sentence)
-    if ended.stop == "ceiling" and kept < at.step:
-        journal.warn(f"What was learnt after the checkpoint of step {kept} is lost")
+    if ended.stop == "ceiling" and value < at.step:
+        journal.warn(f"What was learnt after the checkpoint of step {value} is lost")
     return sentence
 
 
 def _with_saved(folder: Path, at: Position) -> Position:
     """With all its validations, or, where the best of them has no checkpoint, with those that have."""
-    kept = published_steps(folder)
-    saved = tuple(each for each in at.validations if each.step in kept)
+    values = published_steps(folder)
+    saved = tuple(each for each in at.validations if each.step in values)
     return at if best(saved) == best(at.validations) else replace(at, validations=saved)

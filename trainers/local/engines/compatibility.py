@@ -52,8 +52,8 @@ def refusal_on_cpu(settings: Parameters) -> Refused | None:
 def unknown_keys(engine: Engine, there: Installed, used: Mapping[str, frozenset[str]]) -> Refused | None:
     """Config keys that this installation, when it was asked, did not name."""
     for reader, keys in used.items():
-        known = there.keys.get(reader, frozenset())
-        missing = sorted(keys - known)
+        names = there.keys.get(reader, frozenset())
+        missing = sorted(keys - names)
         if missing:
             return Refused("engine_config_changed", _keys_changed(engine, there, ", ".join(missing)))
     return None
@@ -64,10 +64,10 @@ def key_refused(engine: Engine, there: Installed, key: str | None) -> Refused:
     return Refused("engine_config_changed", _keys_changed(engine, there, key or "a key of its config"))
 
 
-def not_quantized(engine: Engine, kind: str, said: str) -> Refused:
+def not_quantized(engine: Engine, kind: str, sentence: str) -> Refused:
     """What scripts/callback.py found."""
     text = (
-        f"{engine.name} did not load the base in {kind}: {said}. Leave quantization out, or let the engine be "
+        f"{engine.name} did not load the base in {kind}: {sentence}. Leave quantization out, or let the engine be "
         "builtin."
     )
     return Refused("engine_cannot", text, "quantization")

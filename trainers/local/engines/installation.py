@@ -81,8 +81,8 @@ def install(root: Path, engine: Engine, tell: Tell) -> Installed:
         _run_pip(home, engine, tell, started)
         _mend(env, engine)
         tell(f"{engine.name}: looking at what was installed")
-        found = _probe(env, engine)
-        facts = {**found, "bytes": _size(home), "seconds": round(time.monotonic() - started, 1)}
+        values = _probe(env, engine)
+        facts = {**values, "bytes": _size(home), "seconds": round(time.monotonic() - started, 1)}
         replace_json(home / "engine.json", facts)
     there = installed(root, engine)
     if there is None:
@@ -176,13 +176,13 @@ def _doing(text: str) -> str:
 def _call(home: Path, engine: Engine, command: Sequence[str], doing: str) -> None:
     done = _run(command)
     if done.returncode != 0:
-        said = _last_line(done.stdout + "\n" + done.stderr)
-        raise NotInstalled(f"Installing {engine.name} in {home}, {doing}: {said}")
+        text = _last_line(done.stdout + "\n" + done.stderr)
+        raise NotInstalled(f"Installing {engine.name} in {home}, {doing}: {text}")
 
 
 def _pip_failed(engine: Engine, log: Path) -> str:
-    said = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-    return f"Installing {engine.name}: pip says: {said} All of it is in {log}; the same command goes on from here."
+    text = _last_line(log.read_text(encoding="utf-8", errors="replace"))
+    return f"Installing {engine.name}: pip says: {text} All of it is in {log}; the same command goes on from here."
 
 
 def _last_line(text: str) -> str:
@@ -249,8 +249,8 @@ def _probe(env: Path, engine: Engine) -> dict[str, object]:
             f"`finetune engines remove {engine.name}`, then install it again."
         )
         raise NotInstalled(text)
-    found: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    values: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return values
 
 
 def _size(folder: Path) -> int:

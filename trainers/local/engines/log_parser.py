@@ -69,10 +69,10 @@ def read_line(line: str) -> Line | None:
 
 def _values(text: str) -> dict[str, Any] | None:
     try:
-        found = json.loads(text) if text.startswith('{"') else ast.literal_eval(_with_quoted_nan(text))
+        result = json.loads(text) if text.startswith('{"') else ast.literal_eval(_with_quoted_nan(text))
     except (ValueError, SyntaxError):  # a line cut off, or something else in braces
         return None
-    return found if isinstance(found, dict) else None
+    return result if isinstance(result, dict) else None
 
 
 def _with_quoted_nan(text: str) -> str:
@@ -102,12 +102,12 @@ def _number(values: dict[str, Any], name: str) -> float | None:
 
 def _trouble(line: str) -> Trouble | None:
     for pattern in UNKNOWN_KEY:
-        found = pattern.search(line)
-        if found:
-            return Trouble("engine_config_changed", found["key"].replace("'", "") or None)
-    whole = NOT_QUANTIZED.search(line)
-    if whole:
-        return Trouble("engine_cannot", what=whole["what"])
+        match = pattern.search(line)
+        if match:
+            return Trouble("engine_config_changed", match["key"].replace("'", "") or None)
+    full = NOT_QUANTIZED.search(line)
+    if full:
+        return Trouble("engine_cannot", what=full["what"])
     if OUT_OF_MEMORY.search(line):
         return Trouble("out_of_memory")
     return Trouble("disk_full") if DISK_FULL.search(line) else None

@@ -88,9 +88,9 @@ class Times:
 
 def decided_stop(home: Path, validations: Sequence[Validation], patience: int | None) -> Stop | None:
     """By an earlier try of the job, in the engine's folder `home`, or by what it left."""
-    found = read_json(home / STOP_FILE)
-    if found:
-        return "ceiling" if found["why"] == "ceiling" else "patience"
+    values = read_json(home / STOP_FILE)
+    if values:
+        return "ceiling" if values["why"] == "ceiling" else "patience"
     return "patience" if has_lost_patience(validations, patience) else None
 
 
@@ -202,8 +202,8 @@ class Run:
         if self.stop is None:
             remove_unlogged(self.output, before.whole)
             done = max(engine_checkpoints(self.output), default=0)
-        known = tuple(each for each in before.validations if each.step <= done)
-        self.position = replace(self._at(done), validations=known)
+        validations = tuple(each for each in before.validations if each.step <= done)
+        self.position = replace(self._at(done), validations=validations)
         self.reading = Reading(done, validated=done)
         self.journal.begin(after=done)
         if self.stop is None:
@@ -331,8 +331,8 @@ class Run:
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
         if self.reading.is_news(line):
             self.journal.record_validation(self.last, Scores(line.loss, line.accuracy))
-            found = Validation(self.reading.step, line.loss, line.accuracy)
-            self.position = replace(self.position, validations=(*self.position.validations, found))
+            validation = Validation(self.reading.step, line.loss, line.accuracy)
+            self.position = replace(self.position, validations=(*self.position.validations, validation))
             self.times.validation(time.monotonic())
             self._look_at_patience()
             self._look_at_ceiling()
@@ -360,8 +360,8 @@ class Run:
 
     def _judge_end(self, process: subprocess.Popen[bytes], last: list[str]) -> None:
         if self.stop is None and process.returncode != 0:
-            said = " / ".join(" ".join(line.split())[:200] for line in last) or "nothing"
-            raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {said}")
+            text = " / ".join(" ".join(line.split())[:200] for line in last) or "nothing"
+            raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {text}")
 
     def _progress(self) -> Progress:
         at, total = self.position, self.prepared.plan.total_steps

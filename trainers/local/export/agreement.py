@@ -53,9 +53,9 @@ def encode(tokenizer: Any, question: Question) -> list[int]:
     """As our server writes a chat: token ids up to where the answer begins. Raises ExportRefused."""
     vocabulary = Vocabulary(tokenizer, frozenset(), len(tokenizer))
     tools = Tools(question.tools)
-    asked = Request(Target("", None), question.messages, GREEDY, streams=False, emit=_nobody, tools=tools)
+    request = Request(Target("", None), question.messages, GREEDY, streams=False, emit=_nobody, tools=tools)
     try:
-        return vocabulary.encode(asked)
+        return vocabulary.encode(request)
     except ApiError as problem:
         raise ExportRefused(f"A question to compare the export with: {problem.message}") from problem
 
@@ -103,14 +103,14 @@ def compare(
     ties = 0
     for number, (prompt, our) in enumerate(zip(prompts, ours, strict=True), start=1):
         theirs = ask(model, tokenizer, end_tokens, prompt, tolerance)
-        found = agreement(our, theirs, tokenizer, end_tokens)
-        if found == "different":
+        result = agreement(our, theirs, tokenizer, end_tokens)
+        if result == "different":
             raise AnswersDiffer(
                 f"Question {number} of {len(prompts)}: the tuned model answers {our[:80]!r}, the export "
                 f"{theirs.text[:80]!r}, and it is no near tie (within {tolerance:g} logits). Nothing was kept. "
                 "Merged and GGUF exports keep more with --dtype float16 or float32; --to vllm changes no weights."
             )
-        ties += found == "near tie"
+        ties += result == "near tie"
     return Checked(len(prompts), ties, tolerance)
 
 
@@ -120,7 +120,7 @@ def ask(
 ) -> ModelAnswer:
     """Greedily, by transformers' own generate."""
     ids = torch.tensor([list(prompt)], device=model.device)
-    made = model.generate(
+    result = model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         max_new_tokens=MAX_TOKENS,
@@ -130,8 +130,8 @@ def ask(
         output_logits=True,
         return_dict_in_generate=True,
     )
-    tokens = made.sequences[0, ids.shape[1] :].tolist()
-    near = [(step[0] >= step[0].max() - tolerance).nonzero().flatten().tolist() for step in made.logits]
+    tokens = result.sequences[0, ids.shape[1] :].tolist()
+    near = [(step[0] >= step[0].max() - tolerance).nonzero().flatten().tolist() for step in result.logits]
     return ModelAnswer(decode(tokenizer, tokens), near, tokens)
 
 
@@ -154,6 +154,6 @@ def agreement(our: str, theirs: ModelAnswer, tokenizer: Any, end_tokens: Sequenc
     return "different"
 
 
-def _leads_to(whole: str, beginning: str) -> bool:
+def _leads_to(text: str, beginning: str) -> bool:
     """A last character that is cut in half counts as what it will become."""
-    return whole.startswith(beginning.rstrip("\ufffd"))
+    return text.startswith(beginning.rstrip("\ufffd"))

@@ -106,12 +106,12 @@ def _say_how_text_is_read(path: Path, tokenizer: Any) -> None:
     Where nothing is said of a space after a special token, llama.cpp puts one there for tokenizers of SentencePiece's
     kind: a toy model without one answered 'lilin' instead of 'login'.
     """
-    said = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
+    values = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
     if SPACE in tokenizer.get_vocab():
         after_special = tokenizer.tokenize(f"{tokenizer.eos_token}a")
-        said["add_prefix_space"] = after_special[1].startswith(SPACE)
+        values["add_prefix_space"] = after_special[1].startswith(SPACE)
     config = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps({**config, **said}), encoding="utf-8")
+    path.write_text(json.dumps({**config, **values}), encoding="utf-8")
 
 
 def _settle_bos(file: Path, wanted: bool) -> None:

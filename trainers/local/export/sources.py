@@ -40,8 +40,8 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
     if folder.is_dir():
         raise ExportRefused(f"The folder {model} holds no job.json, so it is no training job's folder.")
     for root in data:
-        if (root / "jobs").is_dir() and (found := _by_name(model, Jobs(root / "jobs"))):
-            return found
+        if (root / "jobs").is_dir() and (source := _by_name(model, Jobs(root / "jobs"))):
+            return source
     raise ExportRefused(_unknown(model, data))
 
 
@@ -68,8 +68,8 @@ def _named(name: str, record: JobRecord, jobs: Jobs) -> Source:
         adapter = Models({}, jobs).target(name).adapter
     except ApiError as problem:
         steps = sorted(int(path.name[5:]) for path in record.folder.glob("checkpoints/step-*"))
-        kept = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
-        raise ExportRefused(f"{problem.message} Checkpoints that are kept: {kept}.") from problem
+        stored = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
+        raise ExportRefused(f"{problem.message} Checkpoints that are kept: {stored}.") from problem
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
     marked = name.rpartition(":ckpt-step-")[2]
     step = int(marked) if ":ckpt-step-" in name else None
@@ -106,9 +106,11 @@ def _checked(source: Source) -> Source:
 def _unknown(model: str, data: Sequence[Path]) -> str:
     roots = [root / "jobs" for root in data if (root / "jobs").is_dir()]
     names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
-    known = f"There are: {', '.join(names[:10])}." if names else "There is none yet."
+    existing = f"There are: {', '.join(names[:10])}." if names else "There is none yet."
     where = ", ".join(str(root) for root in data) or "nowhere"
-    return f"There is no tuned model '{model}' (looked in {where}), and no job's folder of that name. {known}"
+    return (
+        f"There is no tuned model '{model}' (looked in {where}), and no job's folder of that name. {existing}"
+    )
 
 
 QUESTIONS = 10
@@ -141,13 +143,13 @@ class DataFile:
     sha256: str
 
 
-def questions_of(source: Source, given: Path | None) -> Questions:
+def questions_of(source: Source, value: Path | None) -> Questions:
     """From `given`, else from what the job was validated on, else from what it was trained on.
 
     Raises ExportRefused where there is no file, or nothing in it to ask.
     """
     path = (
-        given
+        value
         or _rows_file(source, source.job.validation_file)
         or _rows_file(source, source.job.training_file)
     )
@@ -157,12 +159,12 @@ def questions_of(source: Source, given: Path | None) -> Questions:
             "Name a chat JSONL file with questions: --rows FILE."
         )
     rows = _read_rows(path)
-    asked = list({repr(found): found for row in rows if (found := _question(row))}.values())
-    if not asked:
+    questions = list({repr(question): question for row in rows if (question := _question(row))}.values())
+    if not questions:
         raise ExportRefused(
             f"{path} has no plain question and answer to check the export with. Give --rows FILE."
         )
-    return Questions(path, _spread(asked), _shared_system(rows))
+    return Questions(path, _spread(questions), _shared_system(rows))
 
 
 def _rows_file(source: Source, named: str | None) -> Path | None:
@@ -194,8 +196,8 @@ def _question(row: dict[str, Any]) -> Question | None:
     plain = [place for place in places if place and all(map(_is_plain, messages[:place]))]
     if not plain:
         return None
-    asked = [ChatMessage(each["role"], each["content"]) for each in messages[: plain[-1]]]
-    return Question(asked, tools_for_template(row) or ())
+    chat_messages = [ChatMessage(each["role"], each["content"]) for each in messages[: plain[-1]]]
+    return Question(chat_messages, tools_for_template(row) or ())
 
 
 def _is_plain(message: dict[str, Any]) -> bool:
@@ -204,9 +206,9 @@ def _is_plain(message: dict[str, Any]) -> bool:
     return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
 
 
-def _spread(asked: Sequence[Question]) -> list[Question]:
-    wanted = min(QUESTIONS, len(asked))
-    return [asked[place * len(asked) // wanted] for place in range(wanted)]
+def _spread(questions: Sequence[Question]) -> list[Question]:
+    wanted = min(QUESTIONS, len(questions))
+    return [questions[place * len(questions) // wanted] for place in range(wanted)]
 
 
 def _shared_system(rows: Sequence[dict[str, Any]]) -> str | None:

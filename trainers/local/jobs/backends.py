@@ -108,9 +108,9 @@ def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]
     tool = shutil.which("nvidia-smi", path=environment.get("PATH"))
     if tool is None:
         return ()
-    asked = [tool, "--query-gpu=index", "--format=csv,noheader"]
-    said = subprocess.run(asked, capture_output=True, text=True, timeout=30, check=False)
-    return tuple(said.stdout.split()) if said.returncode == 0 else ()
+    names = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    process = subprocess.run(names, capture_output=True, text=True, timeout=30, check=False)
+    return tuple(process.stdout.split()) if process.returncode == 0 else ()
 
 
 def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:

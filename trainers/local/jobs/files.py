@@ -56,10 +56,10 @@ class Files:
 
     def get(self, file_id: str) -> StoredFile:
         """Raises Problem (404) where it never was, was deleted or has expired."""
-        found = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
-        if found is None:
+        file = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
+        if file is None:
             raise missing("file", file_id)
-        return found
+        return file
 
     def content(self, file_id: str) -> Path:
         return self._root / self.get(file_id).id / "content.jsonl"

@@ -41,8 +41,8 @@ def drop_training_state(folder: Path) -> None:
 
 
 def _checkpoints(folder: Path) -> Iterator[Path]:
-    found = (path for pattern in CHECKPOINTS for path in folder.glob(pattern))
-    return (path for path in found if STEP_FOLDER.fullmatch(path.name) and path.is_dir())
+    paths = (path for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    return (path for path in paths if STEP_FOLDER.fullmatch(path.name) and path.is_dir())
 
 
 def pause_sentence(folder: Path) -> str:
@@ -89,8 +89,8 @@ class Crashes:
 
 def _crash_sentence(why: str, checkpoint: int, folder: Path) -> str:
     where = f"after {checkpoint} steps that are kept" if checkpoint else "before its first checkpoint"
-    said = " / ".join(_last_words(folder / "train.log")) or "nothing"
-    return f"Training stopped {MAX_CRASHES} times {where}: the process {why}. It last said: {said}"
+    text = " / ".join(_last_words(folder / "train.log")) or "nothing"
+    return f"Training stopped {MAX_CRASHES} times {where}: the process {why}. It last said: {text}"
 
 
 def _last_words(log: Path) -> list[str]:
@@ -247,10 +247,10 @@ class JobQueue:
             self._adopt(record)
 
     def _adopt(self, record: JobRecord) -> bool:
-        found = self.place.adopt(record)
-        if found is not None:
-            self._attempts[record.job.id] = found
-        return found is not None
+        attempt = self.place.adopt(record)
+        if attempt is not None:
+            self._attempts[record.job.id] = attempt
+        return attempt is not None
 
     def _run(self) -> None:
         while not self._stopping.is_set():

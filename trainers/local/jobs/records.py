@@ -46,9 +46,9 @@ class Folders:
             if stamp != self._stamp:
                 self._look_through()
                 self._stamp = stamp if time.time_ns() - stamp > SETTLED_NS else -1
-            found = {name for name in self._partial if (self._root / name / "job.json").exists()}
-            self._partial -= found
-            self._whole |= found
+            names = {name for name in self._partial if (self._root / name / "job.json").exists()}
+            self._partial -= names
+            self._whole |= names
             return list(self._whole)
 
     def _look_through(self) -> None:
@@ -173,12 +173,12 @@ class Jobs:
 
     def same(self, key: str, fingerprint: str) -> JobRecord | None:
         """The job created under this Idempotency-Key. Raises Problem (409) where the body differed."""
-        found = self.get(_id_from_key(key))
-        if found is None or found.request.fingerprint == fingerprint:
-            return found
+        record = self.get(_id_from_key(key))
+        if record is None or record.request.fingerprint == fingerprint:
+            return record
         raise ApiError(
             409,
-            f"Idempotency-Key '{key}' made {found.job.id} out of another request. Use a new key.",
+            f"Idempotency-Key '{key}' made {record.job.id} out of another request. Use a new key.",
             "idempotency_conflict",
             "Idempotency-Key",
             headers={"x-should-retry": "false"},
@@ -196,8 +196,8 @@ class Jobs:
         """Durable when it returns. With `key` a second call finds the first one's job."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
         with self._creating:
-            if key and (found := self.same(key, order.fingerprint)):
-                return found
+            if key and (record := self.same(key, order.fingerprint)):
+                return record
             folder = self._root / job_id
             shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
             folder.mkdir()

@@ -34,9 +34,9 @@ class ChosenMethod:
 
 def parse_method(value: object) -> ChosenMethod:
     """Nothing is supervised. Raises Problem (400)."""
-    given = as_object(value, "method")
-    kind = _method_type(given) if given else "supervised"
-    for name in given:
+    values = as_object(value, "method")
+    kind = _method_type(values) if values else "supervised"
+    for name in values:
         if name in TYPES and name != kind:
             text = (
                 f"'method.{name}' does not belong to the type {kind}. Change 'method.type', or leave it out."
@@ -44,7 +44,7 @@ def parse_method(value: object) -> ChosenMethod:
             raise invalid(text, f"method.{name}")
         if name not in ("type", kind):
             raise invalid(f"Unknown parameter 'method.{name}'.", f"method.{name}", "unknown_parameter")
-    inner = as_object(given.get(kind), f"method.{kind}")
+    inner = as_object(values.get(kind), f"method.{kind}")
     for name in inner:
         if name != "hyperparameters":
             path = f"method.{kind}.{name}"
@@ -52,11 +52,11 @@ def parse_method(value: object) -> ChosenMethod:
     return ChosenMethod(kind, f"method.{kind}.hyperparameters", inner.get("hyperparameters"))
 
 
-def _method_type(given: Mapping[str, Any]) -> MethodName:
+def _method_type(values: Mapping[str, Any]) -> MethodName:
     for kind in TYPES:
-        if given.get("type") == kind:
+        if values.get("type") == kind:
             return kind
-    text = f"This trainer knows the methods {' and '.join(TYPES)}, not {given.get('type')!r}."
+    text = f"This trainer knows the methods {' and '.join(TYPES)}, not {values.get('type')!r}."
     raise invalid(text, "method.type")
 
 
@@ -137,8 +137,8 @@ def _integration(raw: Mapping[str, Any], path: str) -> Integration:
         raise invalid(f"'{path}' must have 'type' and an object '{kind}', nothing else.", path)
     for name in inner:
         if name not in INTEGRATION_FIELDS[kind]:
-            known = ", ".join(INTEGRATION_FIELDS[kind])
-            text = f"Unknown parameter '{path}.{kind}.{name}'. Known are {known}."
+            existing = ", ".join(INTEGRATION_FIELDS[kind])
+            text = f"Unknown parameter '{path}.{kind}.{name}'. Known are {existing}."
             raise invalid(text, f"{path}.{kind}.{name}", "unknown_parameter")
     project = _integration_name(inner, PROJECTS[kind], f"{path}.{kind}")
     if project is None:
@@ -294,16 +294,16 @@ def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:
 def _hyperparameters(
     body: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
 ) -> Hyperparameters:
-    given: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     groups = (("hyperparameters", body.get("hyperparameters")), (method.path, method.hyperparameters))
     for path, group in groups:
         for name, value in as_object(group, path).items():
             where = f"{path}.{name}"
             parsed = _sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
-            if given.setdefault(name, parsed) != parsed:
-                raise invalid(f"'{name}' is given twice, as {given[name]} and {parsed}.", where)
-    sweep = given.pop("sweep", None)
-    values = {name: value for name, value in given.items() if value is not None}
+            if fields.setdefault(name, parsed) != parsed:
+                raise invalid(f"'{name}' is given twice, as {fields[name]} and {parsed}.", where)
+    sweep = fields.pop("sweep", None)
+    values = {name: value for name, value in fields.items() if value is not None}
     _check_together(values, has_validation)
     _check_method(values, sweep, METHODS[method.type])
     if sweep is not None:

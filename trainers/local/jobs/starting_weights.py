@@ -28,7 +28,7 @@ class Start:
     def continues(self) -> str | None:
         return self.tuned.name if self.tuned else None
 
-    def settings(self, given: Hyperparameters, resolved: Parameters) -> Parameters:
+    def settings(self, hyperparameters: Hyperparameters, resolved: Parameters) -> Parameters:
         """An adapter that is gone on from keeps its form. Raises Problem (400) where another was asked for."""
         if self.tuned is None:
             return resolved
@@ -40,7 +40,7 @@ class Start:
             raise invalid(text, "hyperparameters.sweep")
         own = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
         for name, has in own.items():
-            if given.values.get(name, has) != has:
+            if hyperparameters.values.get(name, has) != has:
                 text = (
                     f"{self.tuned.name} has {name} {has}, and a training that goes on from it keeps that. "
                     f"Leave '{name}' out, or name its base model {self.base_name}."

@@ -48,13 +48,13 @@ def lay_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
     below = (place[:, None] > place) & (first <= last_row)[:, None]  # what only fills up sees its own block
     sees = below & ((last >= first[:, None]) | (first == 0))
     is_one = first == last
-    whole = below & ((last == 0) | (is_one[:, None] & is_one & (first[:, None] == first)))
-    part = (sees & ~whole) | (place[:, None] == place)
+    full = below & ((last == 0) | (is_one[:, None] & is_one & (first[:, None] == first)))
+    part = (sees & ~full) | (place[:, None] == place)
 
     def may_see(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & ((owner[query] == owner[key]) | (owner[key] == 0))
 
-    mask = BlockMask.from_kv_blocks(*_listed(part), *_listed(whole), SIDE, may_see, (tokens, tokens))
+    mask = BlockMask.from_kv_blocks(*_listed(part), *_listed(full), SIDE, may_see, (tokens, tokens))
     return Blocks(mask, tokens)
 
 
@@ -77,16 +77,16 @@ def attend_by_blocks(
 ) -> tuple[Tensor, None]:
     """`query`: (1, heads, T, D); `key`, `value`: (1, groups, T, D). Returns (1, T, heads, D), as transformers asks."""
     if row_layout is None:
-        found, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
-        return found, None
+        result, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
+        return result, None
     length = query.shape[2]
     queries, keys, values = (
         functional.pad(each.to(value.dtype), (0, 0, 0, row_layout.tokens - length))
         for each in (query, key, value)
     )
     attend = _kernel(query.device.type)
-    found = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
-    return found[:, :, :length].transpose(1, 2).contiguous(), None
+    result = attend(queries, keys, values, block_mask=row_layout.mask, scale=scaling, enable_gqa=True)
+    return result[:, :, :length].transpose(1, 2).contiguous(), None
 
 
 @cache
@@ -106,8 +106,8 @@ def choose_attention(model: Any, device: torch.device) -> str | None:
     try:
         apart = apart_from_a_mask((text.num_attention_heads, groups, size), device, model.dtype)
     except Exception as raised:  # Triton's compiler has errors of many kinds
-        said = str(raised).strip().partition("\n")[0][:200]
-        return f"it did not run here: {type(raised).__name__} {said}".strip()
+        sentence = str(raised).strip().partition("\n")[0][:200]
+        return f"it did not run here: {type(raised).__name__} {sentence}".strip()
     if not apart <= WITHIN.get(model.dtype, WITHIN_NARROW):  # it may be no number
         return f"it gave other numbers here ({apart:.1g} apart)"
     model.set_attn_implementation(BY_BLOCKS)
@@ -119,10 +119,10 @@ def apart_from_a_mask(heads: tuple[int, int, int], device: torch.device, dtype: 
     owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
     blocks, total = lay_blocks(owners, device), len(owners)
     seen = _dense(owners, device)
-    made = torch.Generator(device).manual_seed(0)
+    result = torch.Generator(device).manual_seed(0)
     count, groups, size = heads
     query, key, value = states = [
-        torch.randn(1, each, total, size, device=device, generator=made).to(dtype).requires_grad_()
+        torch.randn(1, each, total, size, device=device, generator=result).to(dtype).requires_grad_()
         for each in (count, groups, groups)
     ]
     slopes = torch.linspace(-1, 1, total * count * size, device=device).view(1, total, count, size)
@@ -130,9 +130,9 @@ def apart_from_a_mask(heads: tuple[int, int, int], device: torch.device, dtype: 
         ours, _ = attend_by_blocks(torch.nn.Module(), query, key, value, None, row_layout=blocks)
         theirs = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, enable_gqa=True)
         theirs = theirs.transpose(1, 2)
-        found = [ours, *torch.autograd.grad((ours.float() * slopes).sum(), states)]
+        entries = [ours, *torch.autograd.grad((ours.float() * slopes).sum(), states)]
         wanted = [theirs, *torch.autograd.grad((theirs.float() * slopes).sum(), states)]
-    return max(_distance(one, other) for one, other in zip(found, wanted, strict=True))
+    return max(_distance(item, other) for item, other in zip(entries, wanted, strict=True))
 
 
 def _dense(owners: Sequence[int], device: torch.device) -> Tensor:
@@ -140,9 +140,9 @@ def _dense(owners: Sequence[int], device: torch.device) -> Tensor:
     return ((owner[:, None] == owner) | (owner == 0)).tril()
 
 
-def _distance(one: Tensor, other: Tensor) -> float:
-    one, other = one.detach().float(), other.detach().float()
-    return float((one - other).norm() / other.norm().clamp_min(1e-12))
+def _distance(item: Tensor, other: Tensor) -> float:
+    item, other = item.detach().float(), other.detach().float()
+    return float((item - other).norm() / other.norm().clamp_min(1e-12))
 
 
 AttentionInterface.register(BY_BLOCKS, attend_by_blocks)

@@ -169,24 +169,24 @@ def trim_last_mlp(model: Any) -> KeptPlaces | None:
     part = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None
     if part is None:
         return None
-    known: KeptPlaces | None = getattr(part, KEPT_PLACES, None)
-    if known is not None:
-        return known
-    kept = KeptPlaces()
-    setattr(part, KEPT_PLACES, kept)
-    part.register_forward_pre_hook(lambda _, states: _selected(kept, states))
-    part.register_forward_hook(lambda _, __, found: _spread(kept, found))
-    return kept
+    kept_places: KeptPlaces | None = getattr(part, KEPT_PLACES, None)
+    if kept_places is not None:
+        return kept_places
+    places = KeptPlaces()
+    setattr(part, KEPT_PLACES, places)
+    part.register_forward_pre_hook(lambda _, states: _selected(places, states))
+    part.register_forward_hook(lambda _, __, result: _spread(places, result))
+    return places
 
 
-def _selected(kept: KeptPlaces, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _selected(places: KeptPlaces, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """(1, T, hidden) to (1, K, hidden)."""
-    return states if kept.places is None else (states[0].index_select(1, kept.places), *states[1:])
+    return states if places.places is None else (states[0].index_select(1, places.places), *states[1:])
 
 
-def _spread(kept: KeptPlaces, found: Tensor) -> Tensor:
+def _spread(places: KeptPlaces, result: Tensor) -> Tensor:
     """(1, K, hidden) to (1, T, hidden), zeros elsewhere."""
-    if kept.places is None:
-        return found
-    everywhere = found.new_zeros(1, kept.tokens, found.shape[-1])
-    return torch.index_add(everywhere, 1, kept.places, found)
+    if places.places is None:
+        return result
+    everywhere = result.new_zeros(1, places.tokens, result.shape[-1])
+    return torch.index_add(everywhere, 1, places.places, result)

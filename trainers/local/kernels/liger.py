@@ -73,11 +73,11 @@ def _put_in_and_compared(model: Any, put_in: Callable[..., None]) -> Kernels:
             cross_entropy=False,
             fused_linear_cross_entropy=False,
         )
-        apart = [_apart(one, other) for one, other in zip(_passed(model), expected, strict=True)]
+        apart = [_apart(item, other) for item, other in zip(_passed(model), expected, strict=True)]
     except Exception as raised:  # Triton's compiler has errors of many kinds
         put_back()
         return _own(f"Liger's did not run here: {_first_line(raised)}")
-    if not all(one <= WITHIN.get(model.dtype, WITHIN_NARROW) for one in apart):  # one may be no number
+    if not all(value <= WITHIN.get(model.dtype, WITHIN_NARROW) for value in apart):  # one may be no number
         put_back()
         return _own(f"Liger's gave other numbers for this model ({max(apart):.1g} apart)")
     return Kernels(f"liger {importlib.metadata.version('liger-kernel')}")
@@ -89,18 +89,18 @@ def _passed(model: Any) -> tuple[Tensor, Tensor]:
     ids = torch.arange(TOKENS, device=embeddings.weight.device)[None]
     states = embeddings(ids).detach().requires_grad_()
     with torch.enable_grad():
-        found = model.get_decoder()(
+        result = model.get_decoder()(
             inputs_embeds=states, position_ids=ids + TOKENS, use_cache=False
         ).last_hidden_state
-        slopes = torch.linspace(-1, 1, found.numel(), device=found.device).view_as(found)
+        slopes = torch.linspace(-1, 1, result.numel(), device=result.device).view_as(result)
         (gradient,) = torch.autograd.grad(
-            (found.float() * slopes).sum(), states
+            (result.float() * slopes).sum(), states
         )  # squares are 1 after a norm
-    return found.detach().float(), gradient.float()
+    return result.detach().float(), gradient.float()
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    return float((one - other).norm() / other.norm().clamp_min(1e-12))
+def _apart(item: Tensor, other: Tensor) -> float:
+    return float((item - other).norm() / other.norm().clamp_min(1e-12))
 
 
 def _restorer(model: Any) -> Callable[[], None]:

@@ -72,10 +72,10 @@ class Pack(Bnb4bitQuantize):
         return {name: self._packed(name, input_dict[name]) for name in names}
 
     def _packed(self, name: str, read: Any) -> torch.nn.Parameter:
-        whole: torch.Tensor = read[0] if isinstance(read, list) else read
+        full: torch.Tensor = read[0] if isinstance(read, list) else read
         kind: BitsAndBytesConfig = self.hf_quantizer.quantization_config
         numbers, self.hf_quantizer.states[name] = quantize_4bit(
-            whole.to(kind.bnb_4bit_compute_dtype),
+            full.to(kind.bnb_4bit_compute_dtype),
             compress_statistics=kind.bnb_4bit_use_double_quant,
             quant_type=kind.bnb_4bit_quant_type,
         )
@@ -113,16 +113,16 @@ class Unpacking(torch.nn.Module):
         """A copy of its own where the layer doesn't compute."""
         if weight in self.unpacked:
             return self.unpacked[weight]
-        whole: torch.Tensor = dequantize_4bit(getattr(self, f"{weight}{PACKED}"), self.states[weight])
-        return whole
+        full: torch.Tensor = dequantize_4bit(getattr(self, f"{weight}{PACKED}"), self.states[weight])
+        return full
 
     def _unpack_into(self, place: torch.Tensor, weight: str) -> torch.Tensor:
         if not place.is_cuda:  # bitsandbytes writes to a given place on CUDA only
             return place.copy_(self.unpack(weight))
-        whole: torch.Tensor = dequantize_4bit(
+        full: torch.Tensor = dequantize_4bit(
             getattr(self, f"{weight}{PACKED}"), self.states[weight], out=place
         )
-        return whole
+        return full
 
     def forward(self, *arguments: Any, **more: Any) -> Any:
         self.unpacked = {weight: self._unpack_into(place, weight) for weight, place in self.places.items()}

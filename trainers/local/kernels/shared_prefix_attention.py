@@ -88,9 +88,9 @@ def attend_by_rows(
         rows = _attend_rows(query, key, value, row_layout, scale, dropout)
         if not row_layout.common:
             return rows, None
-        first, seen, said = (each[:, :, : row_layout.common] for each in (query, key, value))
+        first, seen, reply = (each[:, :, : row_layout.common] for each in (query, key, value))
         common, _ = sdpa_attention_forward(
-            module, first, seen, said, None, dropout=dropout, scaling=scale, is_causal=True
+            module, first, seen, reply, None, dropout=dropout, scaling=scale, is_causal=True
         )
         return torch.cat([common, rows], 1), None
     if attention_mask is not None and _is_small(query, key, more):
@@ -107,7 +107,7 @@ def _attend_rows(
     """(1, T-P, heads, D). index_select's way back is a sum, an index's a sort."""
     count, width = layout.count, layout.common + layout.longest
     queries, keys, values = (each[0].transpose(0, 1) for each in (query, key, value))
-    found = attend(
+    result = attend(
         queries.index_select(0, layout.own).view(count, layout.longest, *queries.shape[1:]),
         keys.index_select(0, layout.seen).view(count, width, *keys.shape[1:]),
         values.index_select(0, layout.seen).view(count, width, *values.shape[1:]),
@@ -115,7 +115,7 @@ def _attend_rows(
         scale,
         dropout,
     )
-    return found.flatten(0, 1).index_select(0, layout.back)[None]
+    return result.flatten(0, 1).index_select(0, layout.back)[None]
 
 
 def attend(
@@ -137,8 +137,8 @@ def attend(
     masks = masks.reshape(len(mask) * alike, each * length, width)
     scores = torch.baddbmm(masks, queries, keys.transpose(1, 2), alpha=scale)
     shares = functional.dropout(functional.softmax(scores, dim=-1), dropout)
-    found = torch.bmm(shares, values).view(count, groups, each, length, -1)
-    return found.permute(0, 3, 1, 2, 4).flatten(2, 3)
+    result = torch.bmm(shares, values).view(count, groups, each, length, -1)
+    return result.permute(0, 3, 1, 2, 4).flatten(2, 3)
 
 
 def _is_small(query: Tensor, key: Tensor, more: dict[str, Any]) -> bool:

@@ -196,12 +196,12 @@ class Takeover:
         number = self._record.attempt
         if self._events is None:
             self._events = sum(1 for event in read_events(self._folder) if event.get("attempt") == number)
-        while (known := self._events) < count:
-            piece, first = divmod(known, EVENTS_A_PIECE)
+        while (value := self._events) < count:
+            piece, first = divmod(value, EVENTS_A_PIECE)
             content = self._storage.read(f"{self._attempt}/events/{piece:06d}.json")
             fresh = _events(content)[first : count - piece * EVENTS_A_PIECE]
             if not fresh:
-                raise StorageAway(f"the events {known} to {count} of {self._attempt} are missing")
+                raise StorageAway(f"the events {value} to {count} of {self._attempt} are missing")
             lines = b"".join(orjson.dumps({**event, "attempt": number}) + b"\n" for event in fresh)
             with (self._folder / "events.jsonl").open("ab") as file:
                 file.write(lines)
@@ -209,9 +209,9 @@ class Takeover:
 
     def _delete_dropped(self, snapshot: Snapshot) -> None:
         """Checkpoints that the training has replaced by newer ones."""
-        kept = {stored.object for stored in snapshot.files.values()}
+        names = {stored.object for stored in snapshot.files.values()}
         for path, stored in self._taken.files.items():
-            if is_in_folder(path) and stored.object not in kept:
+            if is_in_folder(path) and stored.object not in names:
                 self._storage.delete(f"{self._job}/{stored.object}")
 
 

@@ -34,7 +34,7 @@ WHITESPACE = r"( |\n {0,12})?"
 
 def grammar_of_choices(choices: object, param: str) -> str:
     """A grammar for one of these texts and nothing else. Raises Problem (400)."""
-    if not isinstance(choices, list) or not all(isinstance(one, str) and one for one in choices):
+    if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
         raise invalid(f"'{param}' must be a list of texts, none of them empty.", param, "invalid_type")
     if not 1 <= len(choices) <= MAX_CHOICES:
         text = f"'{param}' has {len(choices)} choices; it must have 1 to {MAX_CHOICES}."
@@ -44,7 +44,7 @@ def grammar_of_choices(choices: object, param: str) -> str:
         text = f"'{param}' has a choice of {longest} characters; at most {MAX_CHOICE_CHARACTERS} are allowed."
         raise invalid(text, param)
     distinct = dict.fromkeys(choices)
-    return "start: " + " | ".join(json.dumps(one, ensure_ascii=False) for one in distinct)
+    return "start: " + " | ".join(json.dumps(item, ensure_ascii=False) for item in distinct)
 
 
 def grammar_of_schema(schema: Mapping[str, Any]) -> str:
@@ -69,9 +69,9 @@ def check(grammar: str, param: str) -> None:
     """Raises Problem (400) that says what is wrong. Fetches nothing: a `$ref` to another place is refused."""
     from llguidance import LLMatcher
 
-    is_wrong, said = LLMatcher.validate_grammar_with_warnings(grammar)
+    is_wrong, reply = LLMatcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
-        raise _not_kept(said[0], param)
+        raise _not_kept(reply[0], param)
 
 
 class Guide:
@@ -95,8 +95,8 @@ class Guide:
         bits = numpy.frombuffer(self._matcher.compute_bitmask(), dtype=numpy.uint8)
         self._complain()
         allowed = numpy.zeros(self._width, dtype=numpy.bool_)
-        found = numpy.unpackbits(bits, bitorder="little")[: self._width]
-        allowed[: len(found)] = found
+        array = numpy.unpackbits(bits, bitorder="little")[: self._width]
+        allowed[: len(array)] = array
         allowed[self._ends] = self._matcher.is_accepting()
         return torch.from_numpy(allowed)
 
@@ -124,11 +124,11 @@ class Guide:
             raise _not_kept(self._matcher.get_error(), "response_format")
 
 
-def _not_kept(said: str, param: str) -> ApiError:
+def _not_kept(sentence: str, param: str) -> ApiError:
     """llguidance's own words, on one line: they name the keyword or the place."""
-    told = re.split(r"<state>|\n +\d+ \| ", said)[0]  # then comes the grammar itself
+    message = re.split(r"<state>|\n +\d+ \| ", sentence)[0]  # then comes the grammar itself
     why = re.sub(
-        r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", " ".join(told.split())
+        r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", " ".join(message.split())
     )
     why = why[:300].rstrip(".")
     if why.startswith("NoExtension"):
@@ -188,19 +188,19 @@ def syntax_of(
         "function": function,
     }  # Mistral's templates want 9 characters
     try:
-        whole = render([*messages, {"role": "assistant", "content": "", "tool_calls": [call]}])
+        text = render([*messages, {"role": "assistant", "content": "", "tool_calls": [call]}])
     except (TemplateError, TypeError):
         return CallSyntax(None, None)
-    answer = whole.removeprefix(prompt)
-    if answer == whole or _PROBE not in answer:
+    answer = text.removeprefix(prompt)
+    if answer == text or _PROBE not in answer:
         return CallSyntax(None, None)
     start = answer[: answer.index(_PROBE)]
-    found = _ARGUMENTS.search(answer)
-    if found is None or found.start() < len(start):
+    match = _ARGUMENTS.search(answer)
+    if match is None or match.start() < len(start):
         return CallSyntax(start, None)
-    places = [place for end in ends if (place := answer.find(end, found.end())) >= 0]
-    after = answer[found.end() : min(places, default=len(answer))]
-    return CallSyntax(start, (answer[: found.start()], after.rstrip()))
+    places = [place for end in ends if (place := answer.find(end, match.end())) >= 0]
+    after = answer[match.end() : min(places, default=len(answer))]
+    return CallSyntax(start, (answer[: match.start()], after.rstrip()))
 
 
 def grammar_of_calls(

@@ -53,9 +53,9 @@ def _choose(base: Base, alive: Sequence[Row], read: PrefilledPrompts) -> tuple[l
             base.drafts(row.request.target.adapter).remember(row.tokens)
     staying = [place for place, row in enumerate(alive) if not row.is_done]
     if staying and len(staying) < len(alive):
-        kept = torch.tensor(staying, device=read.mask.device)
-        read.cache.batch_select_indices(kept)
-        read = PrefilledPrompts(read.cache, read.mask[kept], read.positions[kept], read.logits[kept])
+        stored = torch.tensor(staying, device=read.mask.device)
+        read.cache.batch_select_indices(stored)
+        read = PrefilledPrompts(read.cache, read.mask[stored], read.positions[stored], read.logits[stored])
     return [alive[place] for place in staying], read
 
 

@@ -41,8 +41,8 @@ class Embedder:
                 trust_remote_code=False,
             )
         except (OSError, ValueError) as error:
-            said = " ".join(str(error).split())[:300]
-            text = f"Loading the embedding model {source}: {said}"
+            sentence = " ".join(str(error).split())[:300]
+            text = f"Loading the embedding model {source}: {sentence}"
             raise ApiError(500, text, "base_not_loaded", "model", kind="server_error") from error
         self._model: Any = model.to(device).eval()
         self._context = min(int(config.max_position_embeddings), int(self._tokenizer.model_max_length))
@@ -51,23 +51,21 @@ class Embedder:
     def embed(self, texts: Sequence[str]) -> Embedded:
         """In their order. Raises Problem (400) where one is longer than the model reads: nothing is cut off."""
         ids = [list(self._tokenizer(text).input_ids) for text in texts]
-        for number, one in enumerate(ids):
-            if len(one) > self._context:
-                text = (
-                    f"'input[{number}]' has {len(one)} tokens; this model reads {self._context}. Shorten it."
-                )
+        for number, entries in enumerate(ids):
+            if len(entries) > self._context:
+                text = f"'input[{number}]' has {len(entries)} tokens; this model reads {self._context}. Shorten it."
                 raise ApiError(400, text, "context_length_exceeded", "input")
         vectors: dict[int, tuple[float, ...]] = {}
         for part in _parts(ids):
-            found = self._pooled([ids[place] for place in part])
-            vectors |= {place: tuple(vector) for place, vector in zip(part, found.tolist(), strict=True)}
+            result = self._pooled([ids[place] for place in part])
+            vectors |= {place: tuple(vector) for place, vector in zip(part, result.tolist(), strict=True)}
         return Embedded(tuple(vectors[place] for place in range(len(ids))), sum(map(len, ids)))
 
     def _pooled(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """(texts, size)"""
         longest = max(map(len, ids))
-        filled = [[*one, *[0] * (longest - len(one))] for one in ids]
-        lengths = torch.tensor([len(one) for one in ids], device=self._device)
+        filled = [[*values, *[0] * (longest - len(values))] for values in ids]
+        lengths = torch.tensor([len(values) for values in ids], device=self._device)
         mask = (torch.arange(longest, device=self._device)[None] < lengths[:, None]).long()
         states = self._model(
             input_ids=torch.tensor(filled, device=self._device), attention_mask=mask

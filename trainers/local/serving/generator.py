@@ -77,8 +77,8 @@ def fill_batch(present: Sequence[Row], candidates: Sequence[Row], room: BatchLim
     return added
 
 
-def _go_together(one: Row, other: Row, mixes: bool) -> bool:
-    mine, theirs = one.request.target, other.request.target
+def _go_together(row: Row, other: Row, mixes: bool) -> bool:
+    mine, theirs = row.request.target, other.request.target
     return mine.weights == theirs.weights and (mixes or mine.adapter == theirs.adapter)
 
 
@@ -111,17 +111,17 @@ class Generator:
         self._rows_a_second = 1.0
         self._shelf: ModelCache | None = None
 
-    def submit(self, asked: PendingRequest) -> Ticket:
+    def submit(self, request: PendingRequest) -> Ticket:
         """Raises Problem (503) where too much waits already."""
         with self._lock:
             open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
-            check_queue(open_rows, asked.rows, self._rows_a_second)
-            self._in_inbox += asked.rows
+            check_queue(open_rows, request.rows, self._rows_a_second)
+            self._in_inbox += request.rows
             if self._thread is None or not self._thread.is_alive():
                 self._thread = threading.Thread(target=self._run, name="generator", daemon=True)
                 self._thread.start()
-        self._inbox.put(asked)
-        return asked.ticket
+        self._inbox.put(request)
+        return request.ticket
 
     def stop(self, timeout_s: float = 10.0) -> None:
         self._stopping = True
@@ -149,20 +149,20 @@ class Generator:
 
     def _gather(self, waiting: int) -> list[PendingRequest]:
         """What lies in the inbox, and while the batch isn't full, what comes in quick succession."""
-        found, self._later = self._later, []
+        requests, self._later = self._later, []
         deadline = time.monotonic() + GATHER_S
         while True:
-            is_idle = not waiting and not found
-            present = waiting + sum(each.rows for each in found)
+            is_idle = not waiting and not requests
+            present = waiting + sum(each.rows for each in requests)
             try:
-                asked = self._inbox.get(timeout=LOOK_S if is_idle else self._patience(present, deadline))
+                request = self._inbox.get(timeout=LOOK_S if is_idle else self._patience(present, deadline))
             except queue.Empty:
-                return found
-            if asked is None:  # the end
-                return found
+                return requests
+            if request is None:  # the end
+                return requests
             if is_idle:
                 deadline = time.monotonic() + GATHER_S
-            found.append(asked)
+            requests.append(request)
 
     def _patience(self, present: int, deadline: float) -> float:
         """How many seconds to wait for one request more."""
@@ -170,15 +170,15 @@ class Generator:
             return 0
         return RETURN_S if present < self._callers else QUIET_S
 
-    def _prepare_all(self, found: Iterable[PendingRequest]) -> None:
-        for asked in found:
-            with self._boundary(lambda asked=asked: [asked]):  # type: ignore[misc]
-                if isinstance(asked, EmbeddingRequest):
-                    self._embed(asked)
-                elif not asked.ticket.is_abandoned:
-                    self._waiting += self._prepare(asked)
+    def _prepare_all(self, requests: Iterable[PendingRequest]) -> None:
+        for request in requests:
+            with self._boundary(lambda request=request: [request]):  # type: ignore[misc]
+                if isinstance(request, EmbeddingRequest):
+                    self._embed(request)
+                elif not request.ticket.is_abandoned:
+                    self._waiting += self._prepare(request)
             with self._lock:
-                self._in_inbox -= asked.rows
+                self._in_inbox -= request.rows
 
     def _prepare(self, request: Request) -> list[Row]:
         from trainers.local.serving.sequences import Row
@@ -189,11 +189,11 @@ class Generator:
         guide = vocabulary.guide(preparation.grammar) if preparation.grammar else None
         return [Row(request, index, preparation, vocabulary, guide) for index in range(request.rows)]
 
-    def _embed(self, asked: EmbeddingRequest) -> None:
-        if asked.target.adapter is not None:
+    def _embed(self, request: EmbeddingRequest) -> None:
+        if request.target.adapter is not None:
             text = "A fine-tuned model chats; it makes no embeddings."
             raise ApiError(404, text, "model_cannot_embed", "model")
-        asked.emit(self._open_shelf().embedder(asked.target.base).embed(asked.texts))
+        request.emit(self._open_shelf().embedder(request.target.base).embed(request.texts))
 
     def _answer_some(self) -> None:
         """A batch, to its end."""
@@ -279,14 +279,14 @@ class Generator:
 
     def _arrived(self, weights: Weights) -> list[PendingRequest]:
         """Chats with this base. All else would load another model beside the one that is at work."""
-        found: list[PendingRequest] = []
+        requests: list[PendingRequest] = []
         while not self._inbox.empty():
-            asked = self._inbox.get()
-            if isinstance(asked, Request) and asked.target.weights == weights:
-                found.append(asked)
-            elif asked is not None:  # the end is seen by _stopping
-                self._later.append(asked)
-        return found
+            request = self._inbox.get()
+            if isinstance(request, Request) and request.target.weights == weights:
+                requests.append(request)
+            elif request is not None:  # the end is seen by _stopping
+                self._later.append(request)
+        return requests
 
     def _room(self, base: Base) -> BatchLimits:
         from trainers.local.serving.memory import free_bytes, tokens_that_fit

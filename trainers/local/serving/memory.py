@@ -30,8 +30,8 @@ def bytes_a_token(config: Any, dtype: torch.dtype) -> int:
     """Keys and values of one token in all layers that keep them: what linear attention and state spaces keep does not
     grow. Layers may differ (Gemma 4)."""
     text = config.get_text_config()
-    kept = zip(text.per_layer_config, DynamicCache(config=text).layers, strict=True)
-    numbers = (_numbers_a_token(layer) for layer, cache in kept if isinstance(cache, DynamicLayer))
+    entries = zip(text.per_layer_config, DynamicCache(config=text).layers, strict=True)
+    numbers = (_numbers_a_token(layer) for layer, cache in entries if isinstance(cache, DynamicLayer))
     return max(1, sum(numbers) * dtype.itemsize)
 
 
@@ -76,10 +76,10 @@ def let_go(device: torch.device) -> None:
 
 def _free_on_gpu(device: torch.device) -> int:
     free, _ = torch.cuda.mem_get_info(device)
-    kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    stored = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     total = torch.cuda.get_device_properties(device).total_memory
     allowed = torch.cuda.get_per_process_memory_fraction(device) * total
-    return int(min(free + kept, allowed - torch.cuda.memory_allocated(device)))
+    return int(min(free + stored, allowed - torch.cuda.memory_allocated(device)))
 
 
 def _available(meminfo: Path) -> int | None:
@@ -87,8 +87,8 @@ def _available(meminfo: Path) -> int | None:
     if not meminfo.exists():
         return None
     lines = meminfo.read_text(encoding="ascii").splitlines()
-    found = next((line for line in lines if line.startswith("MemAvailable:")), None)
-    return int(found.split()[1]) * 1024 if found else None
+    result = next((line for line in lines if line.startswith("MemAvailable:")), None)
+    return int(result.split()[1]) * 1024 if result else None
 
 
 @dataclass(frozen=True)

@@ -215,7 +215,7 @@ class Base:
         if adapter in self._adapters:
             return self._adapters.move_to_end(adapter)
         self._load(adapter)
-        idle = [one for one in self._adapters if one not in in_use]
+        idle = [adapter for adapter in self._adapters if adapter not in in_use]
         for oldest in idle[: max(0, len(self._adapters) - MAX_ADAPTERS)]:
             self._model.delete_adapter(self._adapters.pop(oldest))
             self._drafts.pop(oldest, None)
@@ -233,7 +233,7 @@ class Base:
     def wearing(self, adapters: Sequence[Path | None]) -> Any:
         """The model with one adapter for all rows, or with one for each; None is the model as it was made. Adapters
         have to be held."""
-        names = [self._adapters[one] if one else PLAIN for one in adapters]
+        names = [self._adapters[adapter] if adapter else PLAIN for adapter in adapters]
         if self._is_ours:
             self._worn_rows.put_on(names)
             return self._bare

@@ -42,7 +42,7 @@ class PrefilledPrompts:
 def prefill_rows(base: Base, rows: Sequence[Row]) -> PrefilledPrompts:
     """In the order of `rows`. Each adapter's prompts are read by themselves; several answers to one prompt read it
     once. `base` keeps the beginnings for the next batch: one with the same long beginning finds it read."""
-    found: dict[Path | None, CachedPrefix] = {}
+    prefixes_by_path: dict[Path | None, CachedPrefix] = {}
     read: list[PrefilledPrompts] = []
     places: dict[tuple[Path | None, Ids], int] = {}
     for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
@@ -54,8 +54,8 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> PrefilledPrompts:
             places |= {(adapter, prompt): len(places) + n for n, prompt in enumerate(part)}
             read.append(_read_part(model, part, beginning, base.device))
         if beginning:
-            found[adapter] = beginning
-    base.beginnings = found
+            prefixes_by_path[adapter] = beginning
+    base.beginnings = prefixes_by_path
     if not base.joins:
         return read[0]
     return join(read, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
@@ -72,8 +72,8 @@ def join(parts: Sequence[PrefilledPrompts], order: Sequence[int]) -> PrefilledPr
         theirs: Sequence[Any] = layers
         layer = theirs[0]
         if layer.get_seq_length():  # a layer may look into another's cache and keep none
-            layer.keys = torch.cat([_widened(one.keys, longest, dim=2) for one in theirs])[rows]
-            layer.values = torch.cat([_widened(one.values, longest, dim=2) for one in theirs])[rows]
+            layer.keys = torch.cat([_widened(their.keys, longest, dim=2) for their in theirs])[rows]
+            layer.values = torch.cat([_widened(their.values, longest, dim=2) for their in theirs])[rows]
     mask = torch.cat([_widened(part.mask, longest, dim=1) for part in parts])[rows]
     positions = torch.cat([part.positions for part in parts])[rows]
     return PrefilledPrompts(cache, mask, positions, torch.cat([part.logits for part in parts])[rows])
@@ -86,8 +86,8 @@ def read_prefix(
     shortest = min(map(len, prompts)) - 1
     differing = (place for place in range(shortest) if any(p[place] != prompts[0][place] for p in prompts))
     shared = next(differing, shortest)
-    known = len(earlier.ids) if earlier and earlier.fits(prompts) else 0
-    if earlier and known and (shared - known) * (len(prompts) - 1) < MIN_TOKENS_SAVED:
+    value = len(earlier.ids) if earlier and earlier.fits(prompts) else 0
+    if earlier and value and (shared - value) * (len(prompts) - 1) < MIN_TOKENS_SAVED:
         return earlier
     if shared * (len(prompts) - 1) < MIN_TOKENS_SAVED:
         return None
@@ -159,11 +159,11 @@ def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tens
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
 
 
-def _widened(kept: Tensor, longest: int, dim: int) -> Tensor:
+def _widened(stored: Tensor, longest: int, dim: int) -> Tensor:
     """With zeros in front along `dim`."""
-    missing = longest - kept.shape[dim]
+    missing = longest - stored.shape[dim]
     if not missing:
-        return kept
-    shape = list(kept.shape)
+        return stored
+    shape = list(stored.shape)
     shape[dim] = missing
-    return torch.cat([kept.new_zeros(shape), kept], dim)
+    return torch.cat([stored.new_zeros(shape), stored], dim)

@@ -86,18 +86,18 @@ class VllmEngine:
         self._idle = asyncio.Event()
         self._open_requests = 0
 
-    def submit(self, asked: PendingRequest) -> Ticket:
+    def submit(self, request: PendingRequest) -> Ticket:
         """Raises ApiError (503) where too much waits already."""
-        if isinstance(asked, EmbeddingRequest):
-            return self._builtin.submit(asked)
+        if isinstance(request, EmbeddingRequest):
+            return self._builtin.submit(request)
         with self._starting:
-            check_queue(self._open_rows, asked.rows, self._rows_a_second())
-            self._open_rows += asked.rows
+            check_queue(self._open_rows, request.rows, self._rows_a_second())
+            self._open_rows += request.rows
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
                 self._thread.start()
-        self._schedule(self._answer(asked))
-        return asked.ticket
+        self._schedule(self._answer(request))
+        return request.ticket
 
     def stop(self) -> None:
         self._builtin.stop()

@@ -59,10 +59,10 @@ class Vocabulary:
         """What an answer says beside its calls, and these."""
         own = getattr(self._tokenizer, "response_template", None)
         template = template_of(self._tokenizer, tools.definitions)
-        said, calls = parse_tool_calls(text, template, tools.definitions, own)
+        sentence, calls = parse_tool_calls(text, template, tools.definitions, own)
         for special in self._specials():
-            said = said and said.replace(special, "")
-        return said or "", calls
+            sentence = sentence and sentence.replace(special, "")
+        return sentence or "", calls
 
     def text(self, tokens: Sequence[int], *, with_specials: bool = False) -> str:
         return str(
@@ -125,8 +125,8 @@ def _in_openai_form(message: ChatMessage) -> dict[str, Any]:
         {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
         for call_id, call in message.calls.items()
     ]
-    said = {"role": message.role, "content": message.content, "tool_calls": calls or None}
-    return {**said, "tool_call_id": message.call_id, "name": message.name}
+    texts_by_name = {"role": message.role, "content": message.content, "tool_calls": calls or None}
+    return {**texts_by_name, "tool_call_id": message.call_id, "name": message.name}
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:

@@ -112,11 +112,11 @@ def _missing(
     source: str, files: Sequence[RepoSibling], revision: str | None, cache: Path
 ) -> list[RepoSibling]:
     """What a download would fetch: what is not yet in the cache."""
-    found = {
+    values = {
         each.rfilename: try_to_load_from_cache(source, each.rfilename, cache_dir=cache, revision=revision)
         for each in files
     }
-    return [each for each in files if not isinstance(found[each.rfilename], str)]
+    return [each for each in files if not isinstance(values[each.rfilename], str)]
 
 
 def _check_room(source: str, size: int, cache: Path) -> None:
@@ -139,9 +139,9 @@ def _without_hub(source: str, error: Exception, cache: Path | None) -> Path:
     try:
         return checked(_snapshot(source, cache, local_files_only=True), source)
     except (LocalEntryNotFoundError, TrainingFailed):
-        said = " ".join(str(error).split())[:200]
+        sentence = " ".join(str(error).split())[:200]
         text = (
-            f"The hub can't be reached to load {source}, and no complete copy of it is on this machine: {said} "
+            f"The hub can't be reached to load {source}, and no complete copy of it is on this machine: {sentence} "
             "Check the connection, or download the model elsewhere and name its folder."
         )
         raise TrainingFailed("hub_unreachable", text, "model") from error
@@ -219,8 +219,8 @@ def remember_base(job_folder: Path, base: Path, name: str) -> None:
 def base_of_adapter(adapter: Path) -> str | None:
     """What remember_base kept for an adapter or a checkpoint of a job; None for jobs from before it did."""
     job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
-    kept = read_json(job_folder / BASE_FILE)
-    return str(kept["fingerprint"]) if kept else None
+    values = read_json(job_folder / BASE_FILE)
+    return str(values["fingerprint"]) if values else None
 
 
 def rate_of_base(source: str, method: MethodName = "supervised") -> float:

@@ -141,7 +141,7 @@ def load_model(
     choice = choose_class(source, config)
     options = loading_options(quantization, config, device, dtype)
     try:
-        model, found = choice.model_class.from_pretrained(
+        model, result = choice.model_class.from_pretrained(
             folder,
             config=choice.config,
             dtype=dtype,
@@ -154,7 +154,7 @@ def load_model(
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(source, error) from error
-    _check_complete(source, found["missing_keys"])
+    _check_complete(source, result["missing_keys"])
     fuse_norms(model)
     model.name_or_path = model.config.name_or_path = source
     return model if options or stays else model.to(device)
@@ -170,8 +170,8 @@ def _unusable(source: str, error: Exception) -> TrainingFailed:
             f"The base model {source} needs code of its own, which is never run here. Choose another model."
         )
         return TrainingFailed("base_needs_code", text, "model")
-    said = " ".join(str(error).split())[:300]
-    text = f"Loading the base model {source}: {said} Check that its files are whole and belong together."
+    sentence = " ".join(str(error).split())[:300]
+    text = f"Loading the base model {source}: {sentence} Check that its files are whole and belong together."
     return TrainingFailed("base_not_loaded", text, "model")
 
 
@@ -193,8 +193,8 @@ def add_lora(model: Any, settings: Parameters) -> PeftModel:
         try:
             adapted: PeftModel = get_peft_model(model, config)
         except ValueError as error:
-            said = " ".join(str(error).split())[:300]
-            text = f"These target_modules can't be adapted in this model: {said} Set target_modules to all-linear."
+            sentence = " ".join(str(error).split())[:300]
+            text = f"These target_modules can't be adapted in this model: {sentence} Set target_modules to all-linear."
             raise TrainingFailed("target_modules_not_trainable", text, "target_modules") from error
     return adapted
 

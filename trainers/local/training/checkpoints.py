@@ -86,10 +86,10 @@ def save_checkpoint(
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
     """Put the newest checkpoint's state into place; START where there is none. Of a team the first reads it for all:
     the others may be on machines that don't have it."""
-    kept = distributed.ask_first(lambda: read_newest(folder))
-    if kept is None:
+    stored = distributed.ask_first(lambda: read_newest(folder))
+    if stored is None:
         return START
-    weights, states, position = kept
+    weights, states, position = stored
     set_peft_model_state_dict(model, load(weights))
     state: dict[str, Any] = torch.load(io.BytesIO(states), map_location="cpu", weights_only=True)
     optimizer.load_state_dict(state["optimizer"])

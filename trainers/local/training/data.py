@@ -105,7 +105,7 @@ def read_rows(
         rows = [row for line, text in lines for row in rows_of(line, text, template, param)]
         return {name: [getattr(row, name) for row in rows] for name in ("line", "ids", "supervised")}
 
-    kept = "rows" if cache is None else template.fingerprint(content)
+    stored = "rows" if cache is None else template.fingerprint(content)
     if cache is not None:
         cache.mkdir(exist_ok=True)
     table = table.map(
@@ -114,11 +114,11 @@ def read_rows(
         remove_columns=["text"],
         features=ROW_FEATURES,
         keep_in_memory=cache is None,
-        cache_file_name=None if cache is None else str(cache / f"{kept}.arrow"),
+        cache_file_name=None if cache is None else str(cache / f"{stored}.arrow"),
         load_from_cache_file=True,
-        new_fingerprint=kept,
+        new_fingerprint=stored,
     )
-    rows = (Row(one["line"], one["ids"], one["supervised"]) for one in table)
+    rows = (Row(item["line"], item["ids"], item["supervised"]) for item in table)
     return sort_out(rows, max_length, param, too_long)
 
 
@@ -190,11 +190,11 @@ def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
         sentence = f'Line {line} is no chat example: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
     with refusals(line, param):
-        whole = chat.text(len(messages))
+        full_text = chat.text(len(messages))
         answers = [chat.answer(turn) for turn in learnt]
-    inside = [each for each in answers if each.stands_in(whole)]
-    rows = [template.row(line, each.text, [each]) for each in answers if not each.stands_in(whole)]
-    return rows if rows and not inside else [*rows, template.row(line, whole, inside)]
+    inside = [each for each in answers if each.stands_in(full_text)]
+    rows = [template.row(line, each.text, [each]) for each in answers if not each.stands_in(full_text)]
+    return rows if rows and not inside else [*rows, template.row(line, full_text, inside)]
 
 
 @contextmanager
@@ -225,9 +225,9 @@ class Answer:
     has_end: bool
     is_as_asked: bool
 
-    def stands_in(self, whole: str) -> bool:
+    def stands_in(self, text: str) -> bool:
         """The conversation that goes on has it at the same place."""
-        return self.has_end and self.is_as_asked and whole.startswith(self.text[: self.end])
+        return self.has_end and self.is_as_asked and text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
@@ -269,10 +269,10 @@ class Template:
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """Ids, and where the text of each begins: one that also writes what is before a place is no part of what
         follows. White space that a tokenizer counts to no token belongs to the next."""
-        found = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = found["offset_mapping"]
+        result = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        offsets = result["offset_mapping"]
         before = [0, *(end for _, end in offsets[:-1])]
-        return list(found["input_ids"]), [
+        return list(result["input_ids"]), [
             min(start, end) for (start, _), end in zip(offsets, before, strict=True)
         ]
 
@@ -292,48 +292,48 @@ class Chat:
 
     def answer(self, turn: int) -> Answer:
         """The assistant's message `turn`, as the last of its conversation. Raises AnswerLost."""
-        message, asked, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
-        if after.startswith(asked):
-            end, has_end = self._end(message, after, len(asked))
-            return Answer(after, len(asked), end, has_end, is_as_asked=True)
+        message, requested, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
+        if after.startswith(requested):
+            end, has_end = self._end(message, after, len(requested))
+            return Answer(after, len(requested), end, has_end, is_as_asked=True)
         # DeepSeek's template opens a thought where it asks, and none where the answer is known.
-        same, question = common(asked, after), common(self.text(turn), asked)
+        same, question = common(requested, after), common(self.text(turn), requested)
         if same < question:
             raise AnswerLost("this model's chat template rewrites the question once it is answered.")
-        said = _said(message)
-        if said and after.rfind(said) >= question:  # the answer may begin as the thought does
-            same = min(same, after.rfind(said))
+        text = _said(message)
+        if text and after.rfind(text) >= question:  # the answer may begin as the thought does
+            same = min(same, after.rfind(text))
         end, has_end = self._end(message, after, same)
-        moved = len(asked) - same
-        return Answer(asked + after[same:], len(asked), end + moved, has_end, is_as_asked=False)
+        moved = len(requested) - same
+        return Answer(requested + after[same:], len(requested), end + moved, has_end, is_as_asked=False)
 
     def _end(self, message: dict[str, Any], text: str, start: int) -> tuple[int, bool]:
         """Behind the token that ends the turn; without one behind the last letter. Generation stops there: ChatML puts
         a line break behind <|im_end|>, Phi-3 the end of all text. Raises AnswerLost."""
-        said = _said(message)
+        sentence = _said(message)
         _check_written(message, text[start:])
         if not message.get("tool_calls"):
-            place = self._last_place(said, text, start)
-            found = None if place is None else self.template.ends.search(text, place + len(said))
-            if found:
-                return found.end(), True
+            place = self._last_place(sentence, text, start)
+            result = None if place is None else self.template.ends.search(text, place + len(sentence))
+            if result:
+                return result.end(), True
         stripped = text.rstrip()
         endings = [match.end() for match in self.template.ends.finditer(stripped, start)]
         return len(stripped), endings[-1:] == [len(stripped)]
 
-    def _last_place(self, said: str, text: str, start: int) -> int | None:
+    def _last_place(self, sentence: str, text: str, start: int) -> int | None:
         """Not within a special token: an answer may be "end", and harmony writes the channel "final" before it."""
         ends = [match.span() for match in self.template.ends.finditer(text, start)]
         starts = [start, *(end for _, end in ends)]
         stops = [*(begin for begin, _ in ends), len(text)]
-        places = [text.find(said, a, b) for a, b in zip(starts, stops, strict=True)]
+        places = [text.find(sentence, a, b) for a, b in zip(starts, stops, strict=True)]
         return next((place for place in reversed(places) if place >= 0), None)
 
 
-def common(one: Sequence[Any], other: Sequence[Any]) -> int:
+def common(entries: Sequence[Any], other: Sequence[Any]) -> int:
     """How many first letters, or tokens, are the same."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((place for place, (a, b) in pairs if a != b), min(len(one), len(other)))
+    pairs = enumerate(zip(entries, other, strict=False))
+    return next((place for place, (a, b) in pairs if a != b), min(len(entries), len(other)))
 
 
 def _said(message: dict[str, Any]) -> str:

@@ -34,12 +34,12 @@ def best_device() -> torch.device:
 def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
     """bfloat16 where the machine multiplies it fast; float16 on GPUs that only do that (V100, T4), if the model's
     `family` keeps within its range; else float32. $FINETUNE_DTYPE overrules."""
-    asked = os.environ.get(DTYPE_VARIABLE)
-    if asked:
-        if asked not in DTYPES:
-            text = f"{DTYPE_VARIABLE} is '{asked}'. Set it to {' or '.join(DTYPES)}, or leave it unset."
+    question = os.environ.get(DTYPE_VARIABLE)
+    if question:
+        if question not in DTYPES:
+            text = f"{DTYPE_VARIABLE} is '{question}'. Set it to {' or '.join(DTYPES)}, or leave it unset."
             raise TrainingFailed("invalid_setting", text)
-        return DTYPES[asked]
+        return DTYPES[question]
     if device.type == "cuda":
         return _on_gpu(torch.cuda.get_device_capability(device)[0], family)
     is_fast = device.type == "mps" or has_fast_bf16(Path("/proc/cpuinfo"))
@@ -154,7 +154,9 @@ def is_learnable(scaler: GradScaler, optimizer: Optimizer) -> bool:
     if not scaler.is_enabled():
         return True
     scaler.unscale_(optimizer)
-    learnt = [one.grad for group in optimizer.param_groups for one in group["params"] if one.grad is not None]
+    learnt = [
+        item.grad for group in optimizer.param_groups for item in group["params"] if item.grad is not None
+    ]
     scale = scaler.get_scale()
     if math.isfinite(torch.nn.utils.get_total_norm(learnt).item()) or scale <= 1:
         scaler.update()

@@ -28,11 +28,11 @@ def join(seed: int) -> None:
     """Meet the others. `seed` is the job's. Raises TrainingFailed where they are not as many as were wanted."""
     global _seed, _patient
     _seed = seed
-    wanted, found = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    if wanted != found:
-        text = f"The job was to be trained by {wanted} processes, and its launcher started {found}. Check the launcher."
+    wanted, value = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted != value:
+        text = f"The job was to be trained by {wanted} processes, and its launcher started {value}. Check the launcher."
         raise TrainingFailed("launch_incomplete", text)
-    if found == 1 or distributed.is_initialized():
+    if value == 1 or distributed.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))

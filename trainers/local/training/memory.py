@@ -119,31 +119,31 @@ class MicroBatcher(Generic[R]):
         where memory is full and the base is divided.
         """
         while True:
-            said = ""
+            text = ""
             try:
                 result = compute(self.parts(rows))
             except (RuntimeError, MemoryError) as error:  # OutOfMemoryError is a RuntimeError
                 if not is_out_of_memory(error):
                     raise
-                said = str(error).partition("\n")[0]
-            if said and self._end_team is not None:
-                self._end_team(self._shortage(rows, doing, said))
-            if not distributed.any_of(bool(said)):
+                text = str(error).partition("\n")[0]
+            if text and self._end_team is not None:
+                self._end_team(self._shortage(rows, doing, text))
+            if not distributed.any_of(bool(text)):
                 return result
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._tell(self._take_less(rows, doing, said or "in another process", distributed.maximum))
+            self._tell(self._take_less(rows, doing, text or "in another process", distributed.maximum))
 
-    def _shortage(self, rows: Sequence[R], doing: str, said: str) -> Shortage:
+    def _shortage(self, rows: Sequence[R], doing: str, sentence: str) -> Shortage:
         """By this process alone: the others can't be asked."""
         try:
-            text = self._take_less(rows, doing, said, int)
+            text = self._take_less(rows, doing, sentence, int)
         except TrainingFailed as failed:
             return Shortage(failed.message, failed)
         return Shortage(text, None, self.tokens, self.recomputes)
 
-    def _take_less(self, rows: Sequence[R], doing: str, said: str, most: Callable[[int], int]) -> str:
+    def _take_less(self, rows: Sequence[R], doing: str, sentence: str, most: Callable[[int], int]) -> str:
         """What is told of it. `most`: the highest of all processes. Raises TrainingFailed."""
         before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
         longest = most(max((self._width([row]) for row in rows), default=0))
@@ -162,7 +162,7 @@ class MicroBatcher(Generic[R]):
                 "gradients added up. A step still learns from as many rows."
             )
         text = (
-            f"Memory is too small for one row of {longest} tokens at a time ({said}). "
+            f"Memory is too small for one row of {longest} tokens at a time ({sentence}). "
             "Set max_length or lora_r lower, or take a smaller model."
         )
         raise TrainingFailed("out_of_memory", text, "max_length")

@@ -114,8 +114,8 @@ class MetricsLogger:
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
         trained = last[len(HEADER) : len(HEADER) + len(self._more)]
-        found = [_short(valid.loss), _short(valid.accuracy), *trained, *self._more_of(valid)]
-        self._write_results([*before, [*last[:3], *found]])
+        names = [_short(valid.loss), _short(valid.accuracy), *trained, *self._more_of(valid)]
+        self._write_results([*before, [*last[:3], *names]])
         self._curves.log(step.number, _curves("valid", valid))
         self._tell(step, valid)
 

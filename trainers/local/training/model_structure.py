@@ -75,7 +75,7 @@ class Targets:
     parameters: list[str]
 
 
-def find_targets(model: Any, asked: str) -> Targets:
+def find_targets(model: Any, question: str) -> Targets:
     """`asked`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there.
 
     Only in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one
@@ -83,7 +83,7 @@ def find_targets(model: Any, asked: str) -> Targets:
     'all-linear', which would be 428 million parameters at rank 16 in Llama 4 Scout.
     """
     layers, experts = linear_layers(model), fused_experts(model)
-    names = sorted({_last(name) for name in layers}) if asked == "all-linear" else asked.split(",")
+    names = sorted({_last(name) for name in layers}) if question == "all-linear" else question.split(",")
     modules = [name for name in names if _is_end_of_one(name, layers)]
     _check_packed(model, [name for name in names if name not in modules])
     parameters = [name for name in names if name not in modules and _is_end_of_one(name, experts)]
@@ -167,7 +167,7 @@ def _check_packed(model: Any, names: Iterable[str]) -> None:
 def _not_there(
     model: Any, absent: list[str], layers: Iterable[str], experts: Iterable[str]
 ) -> TrainingFailed:
-    known = sorted({_last(name) for name in layers})
+    names = sorted({_last(name) for name in layers})
     fused = sorted({".".join(name.split(".")[-2:]) for name in experts})
     where = " in the part that reads and writes text" if sees_too(model) else ""
     parts = [
@@ -176,7 +176,7 @@ def _not_there(
         else "There is nothing to adapt."
     ]
     parts += [
-        f"Its {whole} holds {absent[0]}." for whole in known if absent and absent[0] in FUSED.get(whole, ())
+        f"Its {text} holds {absent[0]}." for text in names if absent and absent[0] in FUSED.get(text, ())
     ]
-    parts.append(f"Set target_modules to all-linear, or to some of {', '.join([*known, *fused])}.")
+    parts.append(f"Set target_modules to all-linear, or to some of {', '.join([*names, *fused])}.")
     return TrainingFailed("target_modules_not_found", " ".join(parts), "target_modules")

@@ -159,12 +159,12 @@ def pack_rows(
     ids = list(rows[0].ids[:shared])
     positions = list(range(shared))
     owners = [0] * shared
-    kept: list[int] = []
+    values: list[int] = []
     targets: list[int] = []
     for owner, row in enumerate(rows, start=1):
         end = row.last_target
         moved = len(ids) - shared
-        kept += [place - 1 + moved for place in range(1, end + 1) if row.supervised[place]]
+        values += [place - 1 + moved for place in range(1, end + 1) if row.supervised[place]]
         targets += [row.ids[place] for place in range(1, end + 1) if row.supervised[place]]
         ids += row.ids[shared:end]
         positions += range(shared, end)
@@ -179,7 +179,7 @@ def pack_rows(
         positions=torch.tensor([positions], device=device),
         mask=attention_mask(owners, device, dtype) if len(rows) > 1 and layout is None else None,
         layout=layout,
-        kept=torch.tensor(kept, device=device),
+        kept=torch.tensor(values, device=device),
         targets=torch.tensor(targets, device=device),
     )
 

@@ -121,15 +121,15 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
     """One line of the file. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
-        asked = chat_for_template(raw["input"]["messages"])
+        entries = chat_for_template(raw["input"]["messages"])
         answers = [for_template(raw[name][-1]) for name in ("preferred_output", "non_preferred_output")]
         tools = tools_for_template(raw["input"])
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
     with refusals(line, param):
-        chats = [Chat(template, [*asked, answer], tools) for answer in answers]
-        written = [chat.answer(len(asked)) for chat in chats]
+        chats = [Chat(template, [*entries, answer], tools) for answer in answers]
+        written = [chat.answer(len(entries)) for chat in chats]
     chosen, rejected = (_answer(template.row(line, each.text, [each])) for each in written)
     # The last token of the question may also write an answer's beginning.
     shared = common(chosen.asked, rejected.asked)

@@ -51,13 +51,13 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
     dtype = distributed.decide(best_dtype(device, family))  # machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)
     settings = within_context(job.settings, job.base, journal)
-    length, too_long, kept = settings.max_length, settings.too_long, folder / KEPT_ROWS
+    length, too_long, path = settings.max_length, settings.too_long, folder / KEPT_ROWS
     validation = None
     with distributed.rank_zero_first():
-        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, kept)
+        training = read_rows(Path(job.training_file), tokenizer, length, "training_file", too_long, path)
         if job.validation_file is not None:
             validation = read_rows(
-                Path(job.validation_file), tokenizer, length, "validation_file", too_long, kept
+                Path(job.validation_file), tokenizer, length, "validation_file", too_long, path
             )
     distributed.look(pauses)
     longest = max(training.longest, validation.longest if validation else 0)

@@ -23,11 +23,11 @@ T = TypeVar("T")
 ROOM = 1.3  # of a GPU's memory: weights, and what a step takes beside them
 
 
-def is_wanted(asked: Sharding, processes: int, weights: int, memory: int | None) -> bool:
+def is_wanted(question: Sharding, processes: int, weights: int, memory: int | None) -> bool:
     """`weights`: bytes of the base; `memory`: of one device, None where it has none of its own. Pure."""
-    if processes == 1 or asked == "none":
+    if processes == 1 or question == "none":
         return False
-    return asked == "fsdp" or (memory is not None and weights * ROOM > memory)
+    return question == "fsdp" or (memory is not None and weights * ROOM > memory)
 
 
 def weight_bytes(base: Path) -> int:

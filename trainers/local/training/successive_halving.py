@@ -63,14 +63,14 @@ class Decision:
 def rounds(standings: Sequence[TrialScore]) -> tuple[Round, ...]:
     """Up to the first that isn't over."""
     field = [arm for arm in standings if arm.out is None]
-    found: list[Round] = []
+    rounds: list[Round] = []
     for number, rung in enumerate(halving_rungs(len(standings)), start=1):
         current = Round(number, rung, tuple(field[: rung.arms]))
-        found.append(current)
+        rounds.append(current)
         if current.waiting:
             break
         field = current.ranking
-    return tuple(found)
+    return tuple(rounds)
 
 
 def next_decision(standings: Sequence[TrialScore]) -> Decision | None:
@@ -95,4 +95,4 @@ def steps_left(standings: Sequence[TrialScore]) -> int:
 def winner(standings: Sequence[TrialScore]) -> TrialScore | None:
     """Of the lowest validation loss at any step, as among the checkpoints of a single job. None: nobody has one."""
     measured = [(arm.lowest, arm.number, arm) for arm in standings if arm.out is None and arm.lowest]
-    return min(measured, key=lambda one: (one[0][0], one[1]))[2] if measured else None
+    return min(measured, key=lambda pair: (pair[0][0], pair[1]))[2] if measured else None

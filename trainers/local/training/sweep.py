@@ -160,7 +160,10 @@ def journal_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
 
 def others_of(sweep: Sweep, arm: Trial) -> OtherTrials:
     positions = [position_of(other) for other in sweep.arms]
-    steps, tokens = sum(one.step for one in positions), sum(one.trained_tokens for one in positions)
+    steps, tokens = (
+        sum(position.step for position in positions),
+        sum(position.trained_tokens for position in positions),
+    )
     own = positions[arm.number - 1]
     total = steps + steps_left(sweep.standings)
     return OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
@@ -196,9 +199,9 @@ def tell_rounds(sweep: Sweep) -> None:
         return
     standings = sweep.standings
     played = rounds(standings)
-    told = [event["message"] for event in read_events(sweep.folder)]
+    report = [event["message"] for event in read_events(sweep.folder)]
     for number, each in enumerate(played, start=1):
-        is_told = any(message.startswith(f"Rung {number}/") for message in told)
+        is_told = any(message.startswith(f"Rung {number}/") for message in report)
         if each.arms and each.waiting is None and not is_told:
             going_on = played[number].arms if number < len(played) else ()
             message, rows = round_event(each, sweep.arms, going_on)
@@ -209,28 +212,31 @@ def tell_rounds(sweep: Sweep) -> None:
 def choose(sweep: Sweep, stop: Stop | None) -> None:
     """Write the winner down. Raises TrainingFailed where there is none."""
     standings = sweep.standings
-    found = winner(standings)
-    if found is None or found.lowest is None:
+    score = winner(standings)
+    if score is None or score.lowest is None:
         raise nobody(sweep, standings)
     positions = [position_of(arm) for arm in sweep.arms]
-    validations = positions[found.number - 1].validations
+    validations = positions[score.number - 1].validations
     seconds = time.monotonic() - sweep.started
-    steps, tokens = sum(one.step for one in positions), sum(one.trained_tokens for one in positions)
+    steps, tokens = (
+        sum(position.step for position in positions),
+        sum(position.trained_tokens for position in positions),
+    )
     reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(standings)
     stopped = stop_sentence(stop, reached, total, sweep.job.settings) if stop else None
     if stopped:
         sweep.journal.warn(stopped)
     sweep.journal.place(Progress(steps, total, tokens, seconds, sweep.journal.step_s), is_over=True)
-    write_table(sweep.folder, sweep.arms, standings, rounds(standings), found.number)
-    loss, step = found.lowest
-    told = {"arm": found.number, "step": step, "loss": loss, "stopped": stopped}
-    replace_json(sweep.folder / ARMS / WINNER, {**told, "steps": steps, "trained_tokens": tokens})
+    write_table(sweep.folder, sweep.arms, standings, rounds(standings), score.number)
+    loss, step = score.lowest
+    values_by_name = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
+    replace_json(sweep.folder / ARMS / WINNER, {**values_by_name, "steps": steps, "trained_tokens": tokens})
 
 
 def nobody(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
-    said = [f"{arm}: {one.out}" for arm, one in zip(sweep.arms, standings, strict=True) if one.out]
-    if len(said) == len(standings):
-        text = f"All {len(said)} arms of the sweep are out. {' '.join(said)}"
+    lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, standings, strict=True) if score.out]
+    if len(lines) == len(standings):
+        text = f"All {len(lines)} arms of the sweep are out. {' '.join(lines)}"
         return TrainingFailed("all_arms_out", text, "sweep")
     text = (
         f"The ceiling of {sweep.job.settings.ceiling_s or 0:,.0f} s was reached before any arm of the sweep was "
@@ -241,34 +247,34 @@ def nobody(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
 
 def publish(folder: Path, arms: Sequence[Trial], journal: MetricsLogger, seconds: float) -> None:
     """The winner's checkpoints, curve and adapter become the job's; then DONE. May be done twice."""
-    told = read_json(folder / ARMS / WINNER) or {}
-    arm, step, tokens = arms[told["arm"] - 1], int(told["step"]), int(told["trained_tokens"])
+    values = read_json(folder / ARMS / WINNER) or {}
+    arm, step, tokens = arms[values["arm"] - 1], int(values["step"]), int(values["trained_tokens"])
     (folder / "checkpoints").mkdir(exist_ok=True)
-    for kept in list_checkpoints(arm.folder):
-        hand_over(kept, folder / "checkpoints" / kept.name)
+    for checkpoint in list_checkpoints(arm.folder):
+        hand_over(checkpoint, folder / "checkpoints" / checkpoint.name)
     shutil.copyfile(arm.folder / "results.csv", folder / "results.csv")
     save_checkpoint_as_result(folder, step)
     for each in arms:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
-    journal.say(f"{arm} has won: its validation loss of {told['loss']:.4f} at step {step} is the lowest")
+    journal.say(f"{arm} has won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
     journal.say(f"All arms trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     weights = load((folder / "adapter" / WEIGHTS).read_bytes())
     done = {
         "trained_tokens": tokens,
         "seconds": round(seconds, 1),
         "trainable_parameters": sum(tensor.numel() for tensor in weights.values()),
-        "step": told["steps"],
+        "step": values["steps"],
         "result_step": step,
-        "stopped": told["stopped"],
+        "stopped": values["stopped"],
         "winner": arm.number,
     }
     replace_json(folder / "DONE", done)
 
 
-def hand_over(kept: Path, target: Path) -> None:
+def hand_over(path: Path, target: Path) -> None:
     """The same bytes under another name, without a copy."""
     if target.exists():
         return
     with renamed_when_complete(target) as temporary:
-        for file in kept.iterdir():
+        for file in path.iterdir():
             os.link(file, temporary / file.name)

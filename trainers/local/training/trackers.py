@@ -68,8 +68,8 @@ class Curves:
         self._board, self._services = None, {}
 
     def _say_lost(self, kind: str, error: Unreachable) -> None:
-        said = " ".join(str(error).split())[:300]
-        text = f"{kind} could not be written to, so the training goes on without it: {said}"
+        sentence = " ".join(str(error).split())[:300]
+        text = f"{kind} could not be written to, so the training goes on without it: {sentence}"
         append_event(self._folder, text, level="warn")
 
 
@@ -168,13 +168,13 @@ class Mlflow:
             raise Unreachable(str(error)) from error
 
     def _known_run(self, folder: Path) -> str | None:
-        known = read_json(folder / "mlflow.json")
-        return str(known["run_id"]) if known else None
+        values = read_json(folder / "mlflow.json")
+        return str(values["run_id"]) if values else None
 
     def _new_run(self, folder: Path, integration: Integration) -> str:
         job: dict[str, Any] = read_json(folder / "job.json") or {}
-        found = self._client.get_experiment_by_name(integration.project)
-        experiment = found.experiment_id if found else self._client.create_experiment(integration.project)
+        result = self._client.get_experiment_by_name(integration.project)
+        experiment = result.experiment_id if result else self._client.create_experiment(integration.project)
         identity = str(job.get("id", folder.name))
         tags = {"job": identity, "base": str(job.get("base_name", ""))}
         tags |= {f"tag.{number}": tag for number, tag in enumerate(integration.tags)}

@@ -44,11 +44,12 @@ class Trial:
 
 def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
     """Makes the folders that aren't there yet; of a team the first does."""
-    made = []
+    trials = []
     for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
         name = f"arm-{number:02d}"
         named = tuple(
-            replace(one, name=f"{one.name}-{name}" if one.name else None) for one in job.integrations
+            replace(integration, name=f"{integration.name}-{name}" if integration.name else None)
+            for integration in job.integrations
         )
         settings = replace(
             job.arms[number - 1], max_seconds=None, max_usd_micros=None, usd_per_hour_micros=None
@@ -57,14 +58,14 @@ def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
         arm = Trial(number, chosen, own, folder / ARMS / f"{number:02d}")
         if distributed.is_first() and not (arm.folder / "job.json").exists():
             write_job(arm.folder, own)
-        made.append(arm)
-    return tuple(made)
+        trials.append(arm)
+    return tuple(trials)
 
 
 def position_of(arm: Trial) -> Position:
     """Of its newest checkpoint; where it is out, how far it had come."""
-    kept = list_checkpoints(arm.folder)
-    position = read_position(kept[-1]) if kept else START
+    paths = list_checkpoints(arm.folder)
+    position = read_position(paths[-1]) if paths else START
     out = read_json(arm.folder / OUT)
     if out is None:
         return position
@@ -79,15 +80,15 @@ def score_of(arm: Trial, course: int) -> TrialScore:
 
 
 def stop_trial(arm: Trial, message: str, reached: Position) -> None:
-    told = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
-    replace_json(arm.folder / OUT, {**told, "seconds": reached.seconds})
+    values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
+    replace_json(arm.folder / OUT, {**values, "seconds": reached.seconds})
 
 
 def delete_spent_checkpoints(arm: Trial) -> None:
     """An arm that rests needs its newest checkpoint, to go on, and its best one, should it win."""
-    kept = list_checkpoints(arm.folder)
+    paths = list_checkpoints(arm.folder)
     lowest = best(position_of(arm).validations)
-    for old in kept[:-1]:
+    for old in paths[:-1]:
         if lowest is None or old != checkpoint_folder(arm.folder, lowest.step):
             shutil.rmtree(old)
 
