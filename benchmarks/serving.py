@@ -36,19 +36,10 @@ import torch  # noqa: E402
 from peft import PeftModel  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 
-from trainers.dataset import (  # noqa: E402
-    Example,
-    read,
-    split,
-    store_chat,
-    with_system,
-)
+from trainers.dataset import Example, read, split, store_chat, with_system  # noqa: E402
 from trainers.dataset.rows import CLASSIFY  # noqa: E402
-from trainers.evaluation.prompts import (  # noqa: E402
-    balanced_shots,
-    k_shot,
-)
-from trainers.evaluation.scoring import is_label  # noqa: E402
+from trainers.evaluation.prompts import balanced_shots, k_shot  # noqa: E402
+from trainers.evaluation.scores import is_label  # noqa: E402
 from trainers.local.demo_model import make_demo_model  # noqa: E402
 from trainers.providers import OWN_CALLERS  # noqa: E402
 from trainers.types import Message  # noqa: E402

@@ -17,7 +17,7 @@ import click
 
 from bot.rules import estimate_inputs
 from bot.rules.estimate_inputs import Figure, Question
-from bot.rules.sweeps import parse_sweep
+from bot.rules.plans import parse_sweep
 from bot.rules.units import Misread, parse_volume
 from trainers import methods
 from trainers.methods import MethodName, Spec

@@ -23,8 +23,8 @@ from bot.command_options import (
     shown,
 )
 from bot.rules.estimate_inputs import Question
-from bot.rules.policy import Action
-from bot.rules.sweeps import format_sweep
+from bot.rules.permissions import Action
+from bot.rules.plans import format_sweep
 from bot.values.runs import Refusal
 from trainers.types import Hyperparameter
 

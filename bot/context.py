@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from bot.llm_client import LlmClient
 from bot.provider_threads import ProviderThreads
 from bot.rules import units
-from bot.rules.approvals import Person
+from bot.rules.permissions import Person
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerPool

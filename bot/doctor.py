@@ -18,7 +18,7 @@ from slack_sdk.errors import SlackApiError
 
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
-from bot.rules.policy import Policy
+from bot.rules.permissions import Policy
 from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from decimal import Decimal
 
-from bot.rules.policy import LEVELS, RULES, DataRule, Level, Named, Policy, Rule, Tier, usual_rules
+from bot.rules.permissions import LEVELS, RULES, DataRule, Level, Named, Policy, Rule, Tier, usual_rules
 from bot.toml_reader import Reader
 from trainers.money import to_micros
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
-from bot.rules.policy import Policy
+from bot.rules.permissions import Policy
 from bot.toml_reader import Lines, Reader, lines_of
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers

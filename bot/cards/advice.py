@@ -16,7 +16,7 @@ from bot.cards.payback import (
 )
 from bot.rules import reasons
 from bot.rules.advice import Verdict
-from bot.rules.candidates import (
+from bot.rules.alternatives import (
     LONG_NAMES,
     candidate_name,
     capitalize,
@@ -27,8 +27,8 @@ from bot.rules.candidates import (
     score_text,
     seconds_text,
 )
-from bot.rules.data_amount import MISLEADING
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED, Facts
+from bot.rules.fit import MISLEADING
 from bot.rules.reasons import Because, PlainReason, PlainTodo, Reason, Todo
 from trainers.evaluation.results import Rung, RungName
 from trainers.money import usd

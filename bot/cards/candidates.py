@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from bot.cards.words import percent, shorten
-from bot.rules.candidates import SHORT_NAMES
+from bot.rules.alternatives import SHORT_NAMES
 from trainers.evaluation.results import Candidate, Rung, RungName, Scoring, Standing
 from trainers.money import usd
 

@@ -31,7 +31,7 @@ from bot.cards.words import planned_time, shorten
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
 from bot.rules.assumptions import Assumption
-from bot.rules.billing import MonthlyCost
+from bot.rules.bills import MonthlyCost
 from bot.rules.facts import TASK_KINDS, Evidence
 from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.payback import enough_volume

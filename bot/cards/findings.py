@@ -10,11 +10,11 @@ from typing import assert_never
 
 from bot.cards.blocks import CardBlock, actions, button, code, escape
 from bot.cards.words import pluralize
-from bot.rules.costs import DuplicateCost
+from bot.rules.budgets import DuplicateCost
 from bot.rules.data_policy import RowDelivery
 from storage.records import Dataset
 from trainers.dataset import Finding, LabelCount, Report, Severity
-from trainers.dataset.cleaning import Cleaned, LeftOut, NotCleaned
+from trainers.dataset.clean_copy import Cleaned, LeftOut, NotCleaned
 from trainers.dataset.rows import shown
 from trainers.dataset.versions import Diff
 from trainers.money import usd

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from bot.cards.blocks import Message, Text, escape
-from bot.rules.approvals import UNFREEZERS
+from bot.rules.permissions import UNFREEZERS
 from storage.money import Freeze
 
 

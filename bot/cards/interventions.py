@@ -9,7 +9,7 @@ from bot.cards.blocks import Block, Headline, Message, Note, Text, actions, butt
 from bot.cards.forms import modal
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most
-from bot.rules.approvals import WORDS_NEEDED
+from bot.rules.permissions import WORDS_NEEDED
 from bot.rules.plans import Plan
 from storage.jobs import InterventionChoice, InterventionDecision
 from storage.records import Run

@@ -11,7 +11,7 @@ from bot.rules.judge_agreement import MIN_LABELS, HumanAgreement
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Ladder
-from trainers.evaluation.scoring import Choice
+from trainers.evaluation.scores import Choice
 
 ONLY_WORDS = (
     "F1 measures only the words that an answer shares with the reference: a right answer in other words scores low. "

@@ -286,7 +286,10 @@ def in_use_line(entry: ModelEntry) -> str:
 
 def _entry(entry: ModelEntry) -> str:
     version = "" if entry.version == 1 else f", version {entry.version}"
-    result = f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} on {escape(shorten(entry.dataset))}{version}"
+    result = (
+        f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} "
+        f"on {escape(shorten(entry.dataset))}{version}"
+    )
     return f"• {code(entry.model.name)}, {_state(entry)}\n      {result}: {_measured(entry)}"
 
 

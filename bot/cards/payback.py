@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.rules.candidates import percent
-from bot.rules.forecast import LIKELY, Outlook
+from bot.rules.alternatives import percent
+from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Gap, OnlyWay, Pays, PriceOfBetter
 from bot.rules.roi import Estimate, Succession
-from bot.rules.sensitivity import Swing
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from trainers.money import usd
 

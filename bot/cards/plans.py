@@ -28,10 +28,9 @@ from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.words import at_most, charge, money, planned_time, pluralize, shorten
+from bot.rules.alternatives import percent
 from bot.rules.budgets import Budget
-from bot.rules.candidates import percent
-from bot.rules.plans import BestCandidate, Plan, PlanVerdict, unusual_hyperparameters
-from bot.rules.sweeps import describe_sweep
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict, describe_sweep, unusual_hyperparameters
 from bot.rules.units import duration
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_of

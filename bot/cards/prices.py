@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, Text, cut, escape
 from bot.cards.words import pluralize, shorten
-from bot.rules.price_lookup import missing_keys, where_to_add
+from bot.rules.assumptions import missing_keys, where_to_add
 from trainers.money import usd
 from trainers.pricing import PriceRow, UnknownPrice
 

@@ -40,12 +40,11 @@ from bot.cards.words import (
     shorten,
     with_interval,
 )
+from bot.rules.alternatives import candidate_name as rung_name
+from bot.rules.alternatives import percent as bar_percent
 from bot.rules.calibration import RunningError
-from bot.rules.candidates import candidate_name as rung_name
-from bot.rules.candidates import percent as bar_percent
 from bot.rules.facts import is_silent
-from bot.rules.plans import Plan
-from bot.rules.sweeps import format_value
+from bot.rules.plans import Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH
 from bot.rules.units import duration as in_months
 from bot.values.runs import ArmScore, ChangedRow, RunResult

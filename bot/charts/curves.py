@@ -18,7 +18,7 @@ from bot.charts.style import (
     shorten_name,
     spread_apart,
 )
-from bot.rules.candidates import SHORT_NAMES
+from bot.rules.alternatives import SHORT_NAMES
 from trainers.evaluation.results import Curve
 from trainers.types import Metric
 

@@ -23,7 +23,7 @@ from bot.charts.style import (
     save_figure,
     shorten_name,
 )
-from bot.rules.candidates import SHORT_NAMES
+from bot.rules.alternatives import SHORT_NAMES
 from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 

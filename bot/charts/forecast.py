@@ -22,8 +22,7 @@ from bot.charts.style import (
     shorten_name,
     spread_apart,
 )
-from bot.rules.forecast import Month, Outlook
-from bot.rules.sensitivity import Swing
+from bot.rules.forecast import Month, Outlook, Swing
 from bot.rules.units import duration
 
 

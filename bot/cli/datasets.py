@@ -15,7 +15,7 @@ from typing import Any
 from bot.cards import findings
 from bot.cards.findings import LISTED_PARTS, body_text, counts_text, line_ranges
 from bot.cards.words import duration, duration_range, pluralize
-from bot.rules.costs import duplicate_cost
+from bot.rules.budgets import duplicate_cost
 from bot.services.dataset_worker import FULL_LIST
 from bot.services.datasets import SEED
 from bot.services.hardware import (
@@ -47,8 +47,8 @@ from trainers.dataset import (
     store_chat,
     with_system,
 )
-from trainers.dataset.cleaning import NotCleaned, clean
-from trainers.dataset.findings import Findings, in_order
+from trainers.dataset.checks import Findings, in_order
+from trainers.dataset.clean_copy import NotCleaned, clean
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.rows import ignore_message, question_keys

@@ -13,11 +13,11 @@ from bot.cards import estimates
 from bot.cards.advice import withheld_text
 from bot.cli.render import card_text, to_terminal, verdict_json
 from bot.rules.alternatives import Alternative
+from bot.rules.assumptions import missing_keys, where_to_add
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
-from bot.rules.price_lookup import missing_keys, where_to_add
 from bot.rules.roi import Estimate, Range
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings

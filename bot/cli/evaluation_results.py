@@ -16,7 +16,7 @@ from bot.cli.evaluations import EvaluationResult
 from bot.cli.render import card_text, verdict_json
 from bot.rules.judge_agreement import HumanAgreement
 from trainers.evaluation.results import Curve, Rung
-from trainers.evaluation.scoring import HOW_READ
+from trainers.evaluation.scores import HOW_READ
 
 NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in Slack
 

@@ -21,11 +21,11 @@ from bot.cli.llm_session import (
     open_session,
     until_answered,
 )
-from bot.rules.costs import max_evaluation_micros
+from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import check_waiver_reason, needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
-from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judging
+from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judgements
 from bot.services.candidates import Candidate
 from bot.services.datasets import SEED
 from bot.services.estimates import EstimateResult, make_estimate
@@ -246,7 +246,7 @@ def _max_judge_micros(
         texts = _texts(replies)
         first = judge_worker.ask_acceptable(plan, texts, files, folder)
         if first.wanted <= session.store.replies.answered(first.priced.keys):
-            heard = judging.heard(session, plan, first, None, JudgeProgress())
+            heard = judgements.heard(session, plan, first, None, JudgeProgress())
             return _missing_micros(session, plan, judge_worker.ask_better(plan, texts, heard, files, folder))
     return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
 
@@ -261,13 +261,13 @@ def _run_judge(
     first = judge_worker.ask_acceptable(plan, texts, files, folder)
     cost = _missing_micros(session, plan, first)
     failed = _ask_judge(session, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
-    heard = judging.heard(session, plan, first, None, JudgeProgress(failed=failed))
+    heard = judgements.heard(session, plan, first, None, JudgeProgress(failed=failed))
     if failed:
         return heard
     second = judge_worker.ask_better(plan, texts, heard, files, folder)
     cost += _missing_micros(session, plan, second)
     unpaired = _ask_judge(session, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
-    return judging.heard(session, plan, first, second, JudgeProgress(unpaired=unpaired))
+    return judgements.heard(session, plan, first, second, JudgeProgress(unpaired=unpaired))
 
 
 def _ask_judge(
@@ -281,7 +281,7 @@ def _ask_judge(
     """Why it could not be asked, if it could not."""
     if is_too_dear:
         return f"Asking {plan.judge} could cost more than was foreseen."
-    evaluation = judging.evaluation_of(OWNER, plan, questions, prompts)
+    evaluation = judgements.evaluation_of(OWNER, plan, questions, prompts)
     return until_answered(session, evaluation, say, "verdicts given")[0].failed
 
 

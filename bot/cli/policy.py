@@ -13,8 +13,7 @@ import click
 from bot.cli.options import EXIT_BLOCKED, load, refuse
 
 if TYPE_CHECKING:
-    from bot.rules.permissions import Caller
-    from bot.rules.policy import Action
+    from bot.rules.permissions import Action, Caller
     from bot.settings import Settings
 
 ACTIONS = click.Choice(
@@ -75,9 +74,8 @@ def explain(
 ) -> None:
     """Say which rule decides, with its line in the file; exit code 1 where the answer is no."""
     from bot.cli.render import explain_policy
-    from bot.rules.approvals import Request
     from bot.rules.data_policy import decide_egress
-    from bot.rules.policy import Data
+    from bot.rules.permissions import Data, Request
 
     settings = load()
     request = Request(requester, uploader, 0.0, _micros(cost))
@@ -115,8 +113,7 @@ def _asking(
     settings: Settings, user: str, action: Action, channel: str, groups: tuple[str, ...], offline: bool
 ) -> tuple[Caller, str]:
     """Who asks, and what of it was assumed."""
-    from bot.rules.approvals import Person
-    from bot.rules.permissions import Caller, Channel, Rules
+    from bot.rules.permissions import Caller, Channel, Person, Rules
 
     wanted = settings.policy.named(action).groups
     if groups or offline or not settings.slack.bot_token:

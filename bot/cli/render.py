@@ -19,11 +19,19 @@ from bot.cards.runs import STATE_WORDS
 from bot.cards.terminal import terminal_text
 from bot.cards.words import pluralize
 from bot.rules.advice import Verdict
-from bot.rules.approvals import Request
 from bot.rules.data_policy import EgressDecision
-from bot.rules.permissions import Caller, RuleVerdict, rule_verdicts
+from bot.rules.permissions import (
+    BUILT_IN,
+    RULES,
+    Action,
+    Caller,
+    Named,
+    Policy,
+    Request,
+    RuleVerdict,
+    rule_verdicts,
+)
 from bot.rules.plans import plan_from_json
-from bot.rules.policy import BUILT_IN, RULES, Action, Named, Policy
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from storage.audit import BrokenLog, IntactLog
 from storage.backup import Backup, Restored

@@ -10,8 +10,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bot.rules.data_amount import about_holdout, about_labels, about_more_rows, about_rows, about_wrong_labels
 from bot.rules.facts import NOT_YET_ROWS, Evidence, Facts
+from bot.rules.fit import (
+    about_holdout,
+    about_labels,
+    about_more_rows,
+    about_rows,
+    about_task,
+    about_wrong_labels,
+)
 from bot.rules.payback import about_money
 from bot.rules.quality import about_alternatives, about_tuned
 from bot.rules.reasons import (
@@ -27,7 +34,6 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
-from bot.rules.task_fit import about_task
 
 __all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]
 

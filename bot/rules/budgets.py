@@ -1,12 +1,19 @@
-"""Does a run fit into this month's budgets: the team's, its channel's, its person's? Integer micro-dollars."""
+"""The month's limits, and what runs and measurements cost at most and cost in the end. Micro-dollars."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from datetime import date
+from decimal import Decimal
+from typing import Literal, Protocol
 
-from trainers.money import usd_micros
+from trainers.chat_parameters import thinking_tokens
+from trainers.evaluation.results import Candidate
+from trainers.money import to_micros, usd_micros
+from trainers.pricing import PriceList, PriceRow
+from trainers.providers import ProviderRow, model_verdict
+from trainers.types import Event, Job
 
 WARN_AT_PERCENT = (50, 80, 100)
 
@@ -79,3 +86,184 @@ def tightest(budgets: Sequence[Budget]) -> Budget:
 def refusal(budgets: Sequence[Budget], asked_micros: int) -> str | None:
     """The tightest one's; what fits there fits everywhere."""
     return tightest(budgets).refusal(asked_micros)
+
+
+# What runs and evaluations may cost and have cost, in micro-dollars: actual training cost, seconds on a
+# machine, questions to models, duplicate rows.
+
+
+MILLION = 1_000_000
+
+
+class AnswerTokens(Protocol):
+    """The tokens of some answers, all in all."""
+
+    @property
+    def prompt_tokens(self) -> int: ...
+
+    @property
+    def completion_tokens(self) -> int: ...
+
+
+def actual_micros(
+    prices: PriceList,
+    seconds: float,
+    trained_tokens: int,
+    base: AnswerTokens | None = None,
+    tuned: AnswerTokens | None = None,
+) -> int:
+    """The plan's list begins with the tuned model's row and the base model's. A machine of our own is paid by
+    the hour that it trained; a vendor by trained tokens and by both models' answers to the holdout."""
+    tuned_row, base_row = prices.rows[0], prices.rows[1]
+    if tuned_row.usd_per_hour is not None:
+        return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
+    trained = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
+    answered = ((base_row, base), (tuned_row, tuned))
+    amounts = (
+        _usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens
+    )
+    return to_micros(trained + sum(amounts, Decimal(0)))
+
+
+def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float:
+    """`events` newest first, `are_all` from the first one on. Of a job that has ended and doesn't say when it began
+    all its time counts: more rather than less. One that was stopped before it began had none."""
+    end, start = _end(job, events), _start(events) if are_all else None
+    has_queued = any(event.tells("queued") for event in events)
+    if start is None and are_all and has_queued and job.status != "succeeded":
+        return 0.0
+    if start is None:
+        start = job.created_at if job.is_final else min([end, *(event.created_at for event in events)])
+    return max(0.0, end - start - _paused(events, start, end, was_paused=False))
+
+
+def seconds_since_poll(
+    job: Job, events: Sequence[Event], looked: float, now: float, *, was_paused: bool
+) -> float:
+    """Since we `looked` last, at a job that was running or paused then."""
+    is_resumed = any(event.tells("resumed") for event in events)
+    if job.status == "paused" and was_paused and not is_resumed:
+        return 0.0
+    end = float(job.finished_at or now)
+    return max(0.0, end - looked - _paused(events, looked, end, was_paused=was_paused and is_resumed))
+
+
+def _end(job: Job, events: Sequence[Event]) -> float:
+    """By the trainer's clock, which may differ from ours."""
+    return float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
+
+
+def _start(events: Sequence[Event]) -> float | None:
+    """When it left the queue: the first event after those about waiting in it. None: it has not, or nobody says."""
+    oldest_first = list(reversed(events))
+    waited = [place for place, event in enumerate(oldest_first) if event.tells("queued")]
+    begun = oldest_first[waited[-1] + 1 :] if waited else []
+    return float(begun[0].created_at) if begun else None
+
+
+def _paused(events: Sequence[Event], start: float, end: float, *, was_paused: bool) -> float:
+    seconds, since = 0.0, start if was_paused else None
+    for event in reversed(events):
+        at = min(max(float(event.created_at), start), end)
+        if event.tells("resumed") and since is not None:
+            seconds, since = seconds + at - since, None
+        elif event.tells("paused") and since is None and event.created_at >= start:
+            since = at
+    return seconds if since is None else seconds + end - since
+
+
+class ArmQuestions(Protocol):
+    """One arm's questions: the keys of their answers, and how many tokens each prompt has at most."""
+
+    @property
+    def keys(self) -> tuple[str, ...]: ...
+
+    @property
+    def tokens(self) -> tuple[int, ...]: ...
+
+
+def max_evaluation_micros(
+    prices: Mapping[str, PriceRow],
+    arms: Mapping[Candidate, ArmQuestions],
+    names: Collection[str],
+    max_tokens: int,
+    thinking: Collection[str],
+) -> int:
+    """The most that the unanswered questions can cost: each answered with `max_tokens`, and with all that models
+    which are `thinking` may think before. A question that two arms share is asked once."""
+    dollars, counted = Decimal(0), set(names)
+    for arm, questions in arms.items():
+        price = prices.get(arm.model or "")
+        if price is not None:
+            dollars += _most(price, questions, counted, max_tokens + thinking_tokens(arm.model in thinking))
+    return to_micros(dollars)
+
+
+def paid_questions(
+    prices: Mapping[str, PriceRow], keys: Mapping[Candidate, Sequence[str]]
+) -> Mapping[str, frozenset[str]]:
+    """The keys of what each model is asked, of those that have a price. A question that two arms share is one."""
+    by_model: dict[str, frozenset[str]] = {}
+    for candidate, theirs in keys.items():
+        if candidate.model is not None and candidate.model in prices:
+            by_model[candidate.model] = by_model.get(candidate.model, frozenset()).union(theirs)
+    return by_model
+
+
+def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTokens]) -> int:
+    """What the answers of each model have cost."""
+    dollars = (
+        _usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)
+        for model, tokens in answers.items()
+    )
+    return to_micros(sum(dollars, Decimal(0)))
+
+
+def max_judge_micros(
+    price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
+) -> int:
+    """As `most_micros`, of the one model that judges answers."""
+    return to_micros(_most(price, questions, set(names), max_tokens))
+
+
+def question_micros(price: PriceRow, sent: int, answered: int) -> int:
+    """One question, in tokens that are sent and that come back. Where a machine is paid by the hour it is free."""
+    return 0 if price.usd_per_hour is not None else to_micros(_usd(price, sent, answered))
+
+
+def _most(price: PriceRow, questions: ArmQuestions, counted: set[str], max_tokens: int) -> Decimal:
+    dollars = Decimal(0)
+    for key, tokens in zip(questions.keys, questions.tokens, strict=True):
+        if key not in counted:
+            counted.add(key)
+            dollars += _usd(price, tokens, max_tokens)
+    return dollars
+
+
+def _usd(price: PriceRow, sent: int, value: int) -> Decimal:
+    return ((price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * value) / MILLION
+
+
+@dataclass(frozen=True)
+class DuplicateCost:
+    """Of one epoch. `usd` at `target`, 'provider/model'; both None where nobody who charges by the token is there."""
+
+    tokens: int
+    target: str | None = None
+    usd: Decimal | None = None
+
+
+def duplicate_cost(tokens: int, rows: Sequence[ProviderRow], today: date) -> DuplicateCost | None:
+    """`rows`: the trainers within reach. The cheapest that still trains is counted with; None without copies."""
+    if tokens <= 0:
+        return None
+    prices = [
+        (model.price.training, f"{row.name}/{model.name}")
+        for row in rows
+        for model in row.models
+        if model.price.training and model_verdict(row, model, today).may_train
+    ]
+    if not prices:
+        return DuplicateCost(tokens)
+    price, target = min(prices)
+    return DuplicateCost(tokens, target, price * tokens / MILLION)

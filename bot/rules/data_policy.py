@@ -7,8 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from bot.rules.approvals import MIN_WORDS, Denied, has_words
-from bot.rules.policy import BUILT_IN, Data, DataRule, Policy
+from bot.rules.permissions import BUILT_IN, MIN_WORDS, Data, DataRule, Denied, Policy, has_words
 
 # May this data go to that provider? Every rule that covers the data has to allow it; the strictest no
 # decides. Pure.

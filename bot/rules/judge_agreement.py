@@ -11,7 +11,7 @@ from itertools import combinations
 from typing import Protocol
 
 from trainers.evaluation.judge_agreement import Agreement, agreement
-from trainers.evaluation.scoring import Choice
+from trainers.evaluation.scores import Choice
 
 MAX_UNREAD = 0.1  # of an arm's answers; with more, its score would say how the judge talks
 MIN_LABELS = 10

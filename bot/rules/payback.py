@@ -7,7 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bot.rules.facts import LONGEST_PAYBACK_MONTHS, Facts
-from bot.rules.forecast import LIKELY, UNLIKELY, Outlook
+from bot.rules.forecast import LIKELY, UNLIKELY, UNSAID_HOURS, Outlook
 from bot.rules.reasons import (
     FillGap,
     Gap,
@@ -21,7 +21,6 @@ from bot.rules.reasons import (
     answer_step,
 )
 from bot.rules.roi import Estimate
-from bot.rules.sensitivity import UNSAID_HOURS
 
 # Our own: reading this, approving and putting to work take somebody so long at least.
 LEAST_HOURS = Decimal("0.25")

@@ -1,16 +1,268 @@
-"""May this person do this? The one function that every command, button, form and shortcut asks. Pure.
-
-Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared was looked up
-before; what Slack didn't tell counts as a no, with a sentence about what to do."""
+"""The team's rules as one frozen value, how many approvals a plan needs by them, and the one function that
+says who may do what."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import Literal
 
-from bot.rules.approvals import NO_REQUEST, UNFREEZERS, Denied, Person, Request
-from bot.rules.policy import BUILT_IN, DOING, Action, Named, Policy, rule_of
+from storage.jobs import InterventionChoice, InterventionDecision
 from trainers.money import usd_micros
+
+Rule = Literal[
+    "read",
+    "upload",
+    "estimate",
+    "measure",
+    "start",
+    "approve",
+    "cancel",
+    "freeze",
+    "waive",
+    "promote",
+    "try",
+    "delete",
+]
+Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze", "rollback"]
+Level = Literal["advisory", "soft", "hard"]
+
+RULES: tuple[Rule, ...] = Rule.__args__  # type: ignore[attr-defined]  # get_args, which mypy can't follow
+LEVELS: tuple[Level, ...] = Level.__args__  # type: ignore[attr-defined]
+# Whoever may do the one may do the other, which undoes it.
+GOVERNED_BY: Mapping[Action, Rule] = {
+    "reject": "approve",
+    "resolve": "approve",
+    "pause": "cancel",
+    "unfreeze": "freeze",
+    "rollback": "promote",
+}
+DOING: Mapping[Action, str] = {
+    "read": "see this",
+    "upload": "upload data",
+    "estimate": "ask for estimates",
+    "measure": "measure models",
+    "start": "ask for a run",
+    "approve": "approve a run",
+    "reject": "reject a run",
+    "resolve": "decide what becomes of a run in doubt",
+    "cancel": "cancel it",
+    "pause": "pause or resume it",
+    "freeze": "freeze",
+    "unfreeze": "end a freeze",
+    "waive": "let personal data leave",
+    "promote": "promote a model",
+    "rollback": "roll a model back",
+    "try": "try a model",
+    "delete": "delete data",
+}
+BUILT_IN = "built in"
+USUAL_EXPIRY_S = 24 * 3600.0
+USUAL_REMINDERS_S = (4 * 3600.0,)
+
+
+@dataclass(frozen=True)
+class Named:
+    """Whom a rule names: ids of users and of user groups; `anyone` is every full member, `requester` who asked for
+    the run or measurement that it is about, or uploaded the data. `where` is the rule's place in the file."""
+
+    users: frozenset[str] = frozenset()
+    groups: frozenset[str] = frozenset()
+    anyone: bool = False
+    requester: bool = False
+    where: str = BUILT_IN
+
+    @property
+    def is_nobody(self) -> bool:
+        return not (self.users or self.groups or self.anyone or self.requester)
+
+
+@dataclass(frozen=True)
+class Tier:
+    """How many approvers a plan needs whose maximum is up to `up_to_micros`; None: whatever it costs."""
+
+    up_to_micros: int | None
+    approvers: int
+    where: str = BUILT_IN
+
+
+@dataclass(frozen=True)
+class Data:
+    """What leaves: a dataset's name, the channels that its rows came from, and whether its check found personal
+    data."""
+
+    dataset: str
+    channels: frozenset[str]
+    is_personal: bool
+
+
+@dataclass(frozen=True)
+class DataRule:
+    """Data for which all that is said here holds may go to `providers` alone. None: not said, so any.
+
+    `name` is the team's word for the rule."""
+
+    name: str
+    level: Level
+    providers: frozenset[str] | None = None
+    channels: frozenset[str] | None = None
+    datasets: tuple[str, ...] | None = None
+    personal: bool | None = None
+    where: str = BUILT_IN
+
+    def covers(self, data: Data) -> bool:
+        return bool(
+            (self.channels is None or data.channels & self.channels)
+            and (
+                self.datasets is None or any(fnmatchcase(data.dataset, dataset) for dataset in self.datasets)
+            )
+            and (self.personal is None or data.is_personal == self.personal)
+        )
+
+    def allows(self, provider: str) -> bool:
+        return self.providers is None or provider in self.providers
+
+
+NOBODY = Named()
+ANYONE = Named(anyone=True)
+
+
+def usual_rules(approvers: Named) -> Mapping[Rule, Named]:
+    """Without [policy.who]: every full member takes part, `approvers` decide about money."""
+    requester_too = Named(approvers.users, approvers.groups, requester=True, where=approvers.where)
+    return {
+        **dict.fromkeys(("read", "upload", "estimate", "measure", "start", "try"), ANYONE),
+        **dict.fromkeys(("approve", "freeze", "waive", "promote"), approvers),
+        **dict.fromkeys(("cancel", "delete"), requester_too),
+    }
+
+
+@dataclass(frozen=True)
+class Policy:
+    """`tiers` from cheap to dear, at least one. Times in seconds: how long a plan waits for its approvals, and how
+    long before that time's end approvers are reminded."""
+
+    who: Mapping[Rule, Named] = field(default_factory=dict)
+    tiers: tuple[Tier, ...] = (Tier(None, 1),)
+    data: tuple[DataRule, ...] = ()
+    expires_s: float = USUAL_EXPIRY_S
+    remind_s: tuple[float, ...] = USUAL_REMINDERS_S
+
+    def named(self, action: Action) -> Named:
+        """Nobody, where no rule speaks of it."""
+        return self.who.get(rule_of(action), NOBODY)
+
+    def tier(self, maximum_micros: int) -> Tier | None:
+        """None where the plan is dearer than every tier."""
+        fits = (
+            tier for tier in self.tiers if tier.up_to_micros is None or maximum_micros <= tier.up_to_micros
+        )
+        return next(fits, None)
+
+
+def rule_of(action: Action) -> Rule:
+    """Raises KeyError for what no rule can speak of."""
+    if action in RULES:
+        return action
+    return GOVERNED_BY[action]
+
+
+# Who is asked to approve, when a request expires, and which decisions are enough. Whether a person may
+# decide is answered in permissions.py.
+
+
+# How long a measurement waits for a yes to its cost.
+VALID_FOR_S = 24 * 3600.0
+UNFREEZERS = 2
+MIN_WORDS = 3
+
+
+@dataclass(frozen=True)
+class Person:
+    """As Slack describes them now. A stranger is of another organisation, in a shared channel."""
+
+    id: str
+    is_bot: bool = False
+    is_deleted: bool = False
+    is_guest: bool = False
+    is_stranger: bool = False
+
+    @property
+    def is_member(self) -> bool:
+        return not (self.is_bot or self.is_deleted or self.is_guest or self.is_stranger)
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is asked for: `requester` wants the run, `uploader` brought the data, it may cost `maximum_micros`."""
+
+    requester: str
+    uploader: str
+    asked_at: float
+    maximum_micros: int = 0
+
+
+# For an act that concerns no single run.
+NO_REQUEST = Request("", "", 0.0)
+
+
+@dataclass(frozen=True)
+class Denied:
+    reason: str
+
+
+def check_reason(reason: str) -> Denied | None:
+    """None where `reason` says why a plan is approved whose verdict is not go."""
+    if has_words(reason):
+        return None
+    return Denied(
+        f"Its verdict is not go: say in at least {MIN_WORDS} words why it should be trained all the same, like: "
+        "quality counts here, not cost."
+    )
+
+
+def has_words(reason: str) -> bool:
+    """A few words that have letters in them."""
+    words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
+    return len(words) >= MIN_WORDS
+
+
+def is_expired(request: Request, now: float, policy: Policy) -> bool:
+    return now - request.asked_at > policy.expires_s
+
+
+def reminder_due(request: Request, now: float, policy: Policy) -> float | None:
+    """How long before the end (seconds) the reminder stands that is due now: of several that have passed, the last."""
+    left = request.asked_at + policy.expires_s - now
+    return min((value for value in policy.remind_s if 0 <= left <= value), default=None)
+
+
+# What people may decide on a run whose money is in doubt, and by how many. Pure.
+
+
+# What creates again may pay twice, what frees the money may let it be spent twice: four eyes. A job that is named is
+# compared with the plan where it runs, so one person's word is enough. Who asked for the run has none (permission.py).
+WORDS_NEEDED: dict[InterventionChoice, int] = {"retry": 2, "adopt": 1, "give_up": 2}
+
+
+def decisive_words(
+    words: Sequence[InterventionDecision], approvers: Collection[str]
+) -> list[InterventionDecision]:
+    """Those words of one choice that are enough to carry it out, none where none is. Counted are people who may still
+    decide now; of several choices the one that was spoken for last."""
+    for choice in dict.fromkeys(word.choice for word in reversed(words)):
+        counted = [word for word in words if word.choice == choice and word.person in approvers]
+        if len({word.person for word in counted}) >= WORDS_NEEDED[choice]:
+            return counted
+    return []
+
+
+# May this person do this? The one function that every command, button, form and shortcut asks. Pure.
+#
+# Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared
+# was looked up before; what Slack didn't tell counts as a no, with a sentence about what to do.
+
 
 FOUR_EYES = f"{BUILT_IN}: nobody approves what they asked for or uploaded"
 FULL_MEMBERS = f"{BUILT_IN}: full members of the workspace only"

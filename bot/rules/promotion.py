@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
-from bot.rules.approvals import MIN_WORDS, Denied, has_words
+from bot.rules.permissions import MIN_WORDS, Denied, has_words
 from bot.rules.plans import ascii_name
 from trainers.evaluation import Interval, paired_interval
 from trainers.evaluation.results import Rung

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from bot.rules.candidates import as_evidence, asking_usd, cheapest, is_cheaper, is_no_dearer, might_meet
+from bot.rules.alternatives import as_evidence, asking_usd, cheapest, is_cheaper, is_no_dearer, might_meet
 from bot.rules.facts import FASTER, Evidence, Facts, is_silent
 from bot.rules.reasons import (
     BesideBest,

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
 
-from bot.rules.forecast import Outlook
+from bot.rules.forecast import Outlook, Swing
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
-from bot.rules.sensitivity import Swing
 from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
 
 Kind = Literal["go", "no_go", "unknown"]

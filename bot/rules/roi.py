@@ -9,10 +9,21 @@ from decimal import ROUND_CEILING, Decimal
 from fractions import Fraction
 
 from bot.rules.alternatives import Alternative
-from bot.rules.billing import MILLION, ZERO, Tokens, Traffic, bill, machines_needed
-from bot.rules.billing import MonthlyCost as MonthlyCost
-from bot.rules.billing import Rates as Rates
-from bot.rules.cash_flow import Flow, Phase, monthly_savings, net_present_value, payback_months
+from bot.rules.bills import (
+    MILLION,
+    ZERO,
+    Flow,
+    Phase,
+    Tokens,
+    Traffic,
+    bill,
+    machines_needed,
+    monthly_savings,
+    net_present_value,
+    payback_months,
+)
+from bot.rules.bills import MonthlyCost as MonthlyCost
+from bot.rules.bills import Rates as Rates
 from bot.rules.units import HOURS_PER_MONTH
 
 # What a fine-tune costs, what it saves a month, and when that pays: exact sums over measured tokens.

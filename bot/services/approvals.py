@@ -12,10 +12,18 @@ from bot.cards.runs import SAID
 from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import units
-from bot.rules.approvals import Request, check_reason, is_expired, reminder_due
-from bot.rules.permissions import Caller, Rules, has_quorum, who_may
+from bot.rules.permissions import (
+    BUILT_IN,
+    Caller,
+    Request,
+    Rules,
+    check_reason,
+    has_quorum,
+    is_expired,
+    reminder_due,
+    who_may,
+)
 from bot.rules.plans import Plan, plan_from_json, plan_hash
-from bot.rules.policy import BUILT_IN
 from bot.services import (
     authorization,
     budgets,

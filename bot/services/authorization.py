@@ -12,10 +12,19 @@ from bot.cards.datasets import no_such_dataset
 from bot.context import AppContext
 from bot.rules import data_policy as rules
 from bot.rules import permissions
-from bot.rules.approvals import NO_REQUEST, Denied, Request
 from bot.rules.data_policy import DatasetChannel
-from bot.rules.permissions import Caller, Channel, Rules
-from bot.rules.policy import RULES, Action, Policy, Rule
+from bot.rules.permissions import (
+    NO_REQUEST,
+    RULES,
+    Action,
+    Caller,
+    Channel,
+    Denied,
+    Policy,
+    Request,
+    Rule,
+    Rules,
+)
 from bot.values.runs import Refusal
 from storage.records import Dataset, Measurement, Run
 

@@ -14,14 +14,14 @@ from bot import logs
 from bot.cards import findings as views
 from bot.cards.general import text_message
 from bot.context import AppContext
-from bot.rules.approvals import Denied
 from bot.rules.data_policy import RowDelivery, choose_row_delivery
+from bot.rules.permissions import Denied
 from bot.services import authorization
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.records import Cleaning, Dataset, Draft
 from trainers.dataset import Columns
-from trainers.dataset.cleaning import Cleaned, NotCleaned, clean
+from trainers.dataset.clean_copy import Cleaned, NotCleaned, clean
 
 log = logging.getLogger(__name__)
 

@@ -10,10 +10,9 @@ from bot.cards import waivers as views
 from bot.cards.blocks import code, escape, sentence
 from bot.context import AppContext
 from bot.rules import data_policy as rules
-from bot.rules.approvals import Request
 from bot.rules.data_policy import PERSONAL_DATA, EgressDecision, check_waiver_reason
+from bot.rules.permissions import Data, Request
 from bot.rules.plans import Plan
-from bot.rules.policy import Data
 from bot.services import authorization, datasets
 from bot.values.runs import Refusal
 from storage.records import Dataset, Waiver

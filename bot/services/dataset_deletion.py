@@ -16,7 +16,7 @@ from bot.cards.datasets import DeletionScope, no_such_dataset
 from bot.cards.runs import SAID
 from bot.cards.words import pluralize
 from bot.context import AppContext, CoreContext
-from bot.rules.approvals import Request
+from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
 from bot.services import authorization, datasets, models, provider_jobs

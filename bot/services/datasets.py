@@ -17,7 +17,7 @@ from bot.cards.blocks import Message, code, escape
 from bot.command_options import dataset_name, is_dataset_name
 from bot.context import AppContext, CoreContext, FetchedFile, FetchLater
 from bot.rules import data_policy
-from bot.rules.costs import duplicate_cost
+from bot.rules.budgets import duplicate_cost
 from bot.rules.units import Misread
 from bot.services import authorization
 from bot.services.dataset_worker import Inspection, inspect

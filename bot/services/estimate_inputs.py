@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
-from bot.rules import sweeps
-from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, choose
-from bot.rules.billing import ZERO, Rates, Speed, Tokens, Traffic
-from bot.rules.candidates import cheapest
+from bot.rules import plans
+from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
+from bot.rules.assumptions import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.rules.bills import ZERO, Rates, Speed, Tokens, Traffic
 from bot.rules.estimate_inputs import USUAL_BUSY, Question
 from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
-from bot.rules.price_lookup import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.evaluation_worker import max_tokens
@@ -222,7 +221,7 @@ def _hyperparameters(
         rate=_rate(settings, target),
     )
     fixed = {**target.row.defaults, **question.chosen}
-    single = sweeps.without_swept(dict(chosen), question.sweep, fixed)
+    single = plans.without_swept(dict(chosen), question.sweep, fixed)
     return tuple(sorted(sent_hyperparameters(provider, single).items()))
 
 

@@ -20,7 +20,7 @@ from bot.charts import forecast as drawing
 from bot.command_parser import format_question, parse_question
 from bot.context import AppContext
 from bot.rules import units
-from bot.rules.candidates import candidate_name as rung_name
+from bot.rules.alternatives import candidate_name as rung_name
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook

@@ -8,15 +8,14 @@ from datetime import date
 from functools import cached_property
 from importlib.util import find_spec
 
-from bot.rules import sweeps
+from bot.rules import plans
 from bot.rules.advice import Verdict, advise
 from bot.rules.alternatives import Alternative
-from bot.rules.assumptions import Assumption, assumptions
-from bot.rules.billing import Rates
+from bot.rules.assumptions import Assumption, MissingPrice, assumptions, rates_of
+from bot.rules.bills import Rates
 from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
 from bot.rules.forecast import Outlook, simulate
-from bot.rules.price_lookup import MissingPrice, rates_of
 from bot.rules.roi import Estimate, Inputs, Range, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import ended, full_name, with_a_cheap_one
@@ -90,7 +89,7 @@ class EstimateResult:
     @property
     def of_arms(self) -> str:
         """What follows on the tokens of a sweep."""
-        return sweeps.arm_count_text(self.question.sweep)
+        return plans.arm_count_text(self.question.sweep)
 
     @property
     def training(self) -> Training | None:
@@ -188,7 +187,7 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     target = find_target(settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
-    unswept = sweeps.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
+    unswept = plans.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept, "sweep")
     return _not_trained_so(question, target) or target

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from bot.llm_client import Declined, LlmClient, Question
-from bot.rules.costs import paid_questions, spent_micros
+from bot.rules.budgets import paid_questions, spent_micros
 from bot.values.evaluations import ArmProgress
 from storage.evaluations import AnswerTotals
 from storage.records import CachedAnswer

@@ -1,4 +1,5 @@
-"""A ladder's questions: they are written by a worker, and answered and paid through the engine. Its judge's too."""
+"""A ladder's questions: they are written by a worker, and answered and paid through the engine. Its judge's
+too."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from bot.context import AppContext
-from bot.rules.costs import max_evaluation_micros
+from bot.rules.budgets import max_evaluation_micros
 from bot.services import evaluation_engine, evaluation_worker, judge_worker, measurements
 from bot.services.datasets import SEED
 from bot.services.evaluation_engine import Evaluation

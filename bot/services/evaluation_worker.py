@@ -24,7 +24,7 @@ from trainers.dataset.rows import at, without_copies
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.evaluation import Confusion, Interval, compare, confusion, exact_match, prompts, tfidf
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
-from trainers.evaluation.scoring import as_label, is_label
+from trainers.evaluation.scores import as_label, is_label
 from trainers.pricing import PriceRow
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message, Metric

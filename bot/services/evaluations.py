@@ -19,7 +19,7 @@ from bot.cards import evaluation_results as views
 from bot.cards.blocks import escape
 from bot.cards.evaluations import BaselineChoices
 from bot.context import AppContext
-from bot.rules.costs import max_evaluation_micros
+from bot.rules.budgets import max_evaluation_micros
 from bot.services import (
     candidates,
     data_policy,
@@ -29,7 +29,7 @@ from bot.services import (
     evaluation_worker,
     freeze_scope,
     judge_worker,
-    judging,
+    judgements,
     measurements,
 )
 from bot.services.candidates import Candidate
@@ -111,7 +111,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
         case "measuring":
             _measure(context, measurement, plan, progress)
         case "consulting":
-            judging.step(context, measurement, plan, progress)
+            judgements.step(context, measurement, plan, progress)
         case "judging":
             _judge(context, measurement, plan, progress)
 
@@ -146,7 +146,7 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
 def _price_judge(
     context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
 ) -> None:
-    most = judging.judge_maximum(context, measurement, plan, progress)
+    most = judgements.judge_maximum(context, measurement, plan, progress)
     if most is not None:
         priced = replace(progress, stage="asking", most_micros=progress.most_micros + most)
         measurements.settle_cost(context, measurement, priced)
@@ -242,7 +242,7 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return
-    heard = judging.heard_of(context, measurement, plan, progress.judge) if progress.judge else None
+    heard = judgements.heard_of(context, measurement, plan, progress.judge) if progress.judge else None
     if heard and heard.acceptable is None and heard.failed is None:  # its folder was lost
         evaluation_progress.save_progress(context, measurement, replace(progress, stage="consulting"), None)
         return

@@ -5,8 +5,7 @@ from __future__ import annotations
 from bot.cards import freeze as views
 from bot.cards.blocks import Message, escape
 from bot.context import AppContext
-from bot.rules.approvals import UNFREEZERS
-from bot.rules.permissions import Rules, may_unfreeze
+from bot.rules.permissions import UNFREEZERS, Rules, may_unfreeze
 from bot.services import authorization, freeze_scope, measurements, notifications
 from bot.values.runs import Refusal
 from storage.money import Freeze

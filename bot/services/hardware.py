@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from bot.cards.blocks import code
-from bot.rules.billing import Capacity
+from bot.rules.bills import Capacity
 from bot.rules.roi import Range
 from bot.settings import Settings
 from bot.values.runs import Refusal

@@ -15,7 +15,7 @@ from bot.services import authorization, measurements
 from bot.services.judge_worker import PairForPeople, PairsForPeople
 from bot.values.runs import Refusal
 from storage.records import Measurement, Preference
-from trainers.evaluation.scoring import Choice
+from trainers.evaluation.scores import Choice
 
 AT_ONCE = 10
 

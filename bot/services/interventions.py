@@ -6,7 +6,7 @@ from __future__ import annotations
 from bot.cards.blocks import escape
 from bot.cards.runs import SAID
 from bot.context import AppContext
-from bot.rules.approvals import decisive_words
+from bot.rules.permissions import decisive_words
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, notifications, plans, run_states
 from bot.services.provider_jobs import limits_of

@@ -13,14 +13,14 @@ from pathlib import Path
 
 from bot.llm_client import key_of
 from bot.rules import judge_agreement
-from bot.rules.costs import max_judge_micros
+from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
 from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation import prompts
 from trainers.evaluation.judge_agreement import consolidate
 from trainers.evaluation.results import Candidate, Ladder, Reply
-from trainers.evaluation.scoring import Choice, read_choice, read_yes
+from trainers.evaluation.scores import Choice, read_choice, read_yes
 from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message

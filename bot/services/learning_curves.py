@@ -9,10 +9,10 @@ from decimal import Decimal
 from bot.cards import learning_curves as views
 from bot.command_parser import parse_question
 from bot.context import AppContext
-from bot.rules.billing import MILLION
+from bot.rules.assumptions import MissingPrice
+from bot.rules.bills import MILLION
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import plan_from_json
-from bot.rules.price_lookup import MissingPrice
 from bot.services import (
     data_policy,
     datasets,

@@ -21,9 +21,9 @@ from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
 from bot.rules import units
-from bot.rules.approvals import VALID_FOR_S, Request
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.permissions import VALID_FOR_S, Request
 from bot.services import authorization, budgets, data_policy, datasets, freeze_scope, judge_worker
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
@@ -34,7 +34,7 @@ from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
 from storage.records import Draft, Measurement
 from trainers.evaluation.results import Curve, Ladder
-from trainers.evaluation.scoring import HOW_READ
+from trainers.evaluation.scores import HOW_READ
 from trainers.money import to_micros, usd_micros
 
 

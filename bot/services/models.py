@@ -13,7 +13,7 @@ from bot.cards.models import ModelEntry, PromotionSummary
 from bot.context import AppContext, CoreContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
-from bot.rules.costs import question_micros
+from bot.rules.budgets import question_micros
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import Proof, objections
 from bot.services import authorization, budgets, data_policy, evidence, freeze_scope

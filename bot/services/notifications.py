@@ -17,8 +17,8 @@ from bot.cards import results as result_views
 from bot.cards import runs as views
 from bot.cards.blocks import Message
 from bot.context import AppContext
+from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
-from bot.rules.costs import actual_micros
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import freeze_scope
 from bot.values.runs import ChangedRow, Progress, RunResult

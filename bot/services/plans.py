@@ -15,9 +15,9 @@ from bot.cards.blocks import Message, code, escape
 from bot.cards.plans import superseded_by
 from bot.context import AppContext
 from bot.rules import units
-from bot.rules.approvals import Request
+from bot.rules.assumptions import MissingPrice
 from bot.rules.budgets import Budget
-from bot.rules.permissions import who_may
+from bot.rules.permissions import Request, who_may
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
@@ -29,7 +29,6 @@ from bot.rules.plans import (
     plan_hash,
     plan_key,
 )
-from bot.rules.price_lookup import MissingPrice
 from bot.services import (
     authorization,
     budgets,

@@ -17,7 +17,7 @@ from decimal import Decimal
 from typing import Literal, Protocol, Self
 
 from bot.context import AppContext, CoreContext
-from bot.rules import costs
+from bot.rules import budgets
 from bot.rules.plans import Plan, plan_from_json
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Progress
@@ -286,11 +286,11 @@ def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> fl
         if now - (looked or job.created_at) < UNSEEN_START_S:
             return None
         events, are_all = trainer.events_since(job.id, job.created_at, EVENT_PAGES)
-        return costs.seconds_since_creation(job, events, are_all=are_all)
+        return budgets.seconds_since_creation(job, events, are_all=are_all)
     if now - looked < UNSEEN_S or not (progress.is_paused or job.is_final):
         return None
     events, _ = trainer.events_since(job.id, looked, EVENT_PAGES)
-    return costs.seconds_since_poll(job, events, looked, now, was_paused=progress.is_paused)
+    return budgets.seconds_since_poll(job, events, looked, now, was_paused=progress.is_paused)
 
 
 def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:

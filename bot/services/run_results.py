@@ -17,7 +17,7 @@ from bot.cards.blocks import code, escape
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
-from bot.rules.costs import AnswerTokens, actual_micros
+from bot.rules.budgets import AnswerTokens, actual_micros
 from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import (

@@ -11,9 +11,8 @@ from bot.cards.audits import History
 from bot.cards.blocks import escape
 from bot.cards.runs import SAID, RunSummary
 from bot.context import AppContext
-from bot.rules.approvals import Request
+from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
-from bot.rules.policy import Action
 from bot.services import authorization, freeze_scope, models, notifications
 from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish

@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 from bot.cards.blocks import escape
 from bot.cards.words import pluralize
 from bot.context import AppContext
-from bot.rules.costs import AnswerTokens, actual_micros
+from bot.rules.budgets import AnswerTokens, actual_micros
+from bot.rules.permissions import BUILT_IN
 from bot.rules.plans import ascii_name
-from bot.rules.policy import BUILT_IN
 from bot.services import (
     authorization,
     data_policy,

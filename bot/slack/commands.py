@@ -48,7 +48,7 @@ from bot.command_options import (
 )
 from bot.command_parser import COMMAND, Command, Registry, parse, unescaped
 from bot.context import AppContext
-from bot.rules.policy import GOVERNED_BY, Rule
+from bot.rules.permissions import GOVERNED_BY, Rule
 from bot.services import (
     authorization,
     budgets,

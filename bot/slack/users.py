@@ -8,7 +8,7 @@ from urllib.error import URLError
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
-from bot.rules.approvals import Person
+from bot.rules.permissions import Person
 
 LOOK_UP_TIMEOUT_S = 1
 MEMBERS_A_PAGE, MOST_PAGES = 999, 20

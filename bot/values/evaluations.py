@@ -9,7 +9,7 @@ from typing import Literal
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset.rows import Task
 from trainers.evaluation.results import Candidate
-from trainers.evaluation.scoring import Choice
+from trainers.evaluation.scores import Choice
 from trainers.json_values import JsonValue
 from trainers.pricing import PriceList, PriceRow
 

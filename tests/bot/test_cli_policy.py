@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from bot.cli import main
 from bot.cli.policy import ACTIONS
-from bot.rules.policy import DOING
+from bot.rules.permissions import DOING
 from demo.people import ANA
 from demo.slack_emulator import SlackEmulator, refused
 from tests.bot.test_policy_settings import WHOLE

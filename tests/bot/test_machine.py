@@ -16,9 +16,9 @@ from bot.cards.advice import because_text
 from bot.cards.terminal import terminal_text
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json
+from bot.rules.assumptions import MissingPrice
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Prediction, canonical_json, plan_from_json
-from bot.rules.price_lookup import MissingPrice
 from bot.services import estimates as estimates_services
 from bot.services import hardware
 from bot.services.estimate_inputs import RunCost

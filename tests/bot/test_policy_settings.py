@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.rules.policy import RULES, Data, Named, Policy
+from bot.rules.permissions import RULES, Data, Named, Policy
 from bot.settings import Settings, SettingsProblems, load_settings
 
 HOUR = 3600.0

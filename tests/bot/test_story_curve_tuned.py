@@ -11,8 +11,7 @@ from decimal import Decimal
 import pytest
 
 from bot.cards import evaluations, tuned_learning_curves
-from bot.rules.approvals import Person
-from bot.rules.permissions import Caller
+from bot.rules.permissions import Caller, Person
 from bot.services import authorization, provider_jobs
 from bot.services import tuned_learning_curves as tuned_learning_curves_services
 from bot.services.data_policy import Forbidden, Unsure

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from bot.cards.evaluations import MEASURE
-from bot.rules.policy import GOVERNED_BY, RULES
+from bot.rules.permissions import GOVERNED_BY, RULES
 from bot.services import training
 from bot.services.provider_jobs import SETTLE_S
 from bot.slack.commands import finetune

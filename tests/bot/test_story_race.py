@@ -9,7 +9,7 @@ import pytest
 
 from bot.context import AppContext, Directory
 from bot.rules import units
-from bot.rules.approvals import Person
+from bot.rules.permissions import Person
 from bot.rules.plans import Plan, canonical_json, plan_from_json, plan_hash, plan_key
 from bot.services import approvals, measurements
 from bot.values.evaluations import LadderProgress

@@ -54,7 +54,7 @@ from tests.cards import curve_cards, doubt_cards, made, measured, promotion_card
 from tests.cards.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.evaluation.results import Candidate, Ladder, Rung
-from trainers.evaluation.scoring import HOW_READ
+from trainers.evaluation.scores import HOW_READ
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"

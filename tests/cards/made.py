@@ -13,7 +13,7 @@ from bot.cards.runs import RunSummary
 from bot.rules.advice import Verdict, advise
 from bot.rules.alternatives import Alternative
 from bot.rules.assumptions import Assumption, assumptions
-from bot.rules.billing import Rates, Tokens
+from bot.rules.bills import Rates, Tokens
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts

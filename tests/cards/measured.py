@@ -9,9 +9,8 @@ from decimal import Decimal
 from typing import Any
 
 from bot.rules.calibration import run_actuals, running_error
-from bot.rules.forecast import Month, Outlook, Quantiles
+from bot.rules.forecast import Month, Outlook, Quantiles, Swing
 from bot.rules.judge_agreement import HumanAgreement
-from bot.rules.sensitivity import Swing
 from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from storage.records import Document, DocumentState, Measurement, MeasurementState
 from tests.cards.made import ANA, HASH, NOW

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 from bot.cards import estimates, plans, results
 from bot.cards.blocks import Message
-from bot.rules.plans import SweepPlan
-from bot.rules.sweeps import arm_count_text
+from bot.rules.plans import SweepPlan, arm_count_text
 from tests.cards import made
 from trainers.hyperparameters import Sweep
 from trainers.types import SweepArm

@@ -243,7 +243,7 @@ GUARDS = (
     ),
     Guard(
         "expiry",
-        "bot/rules/approvals.py",
+        "bot/rules/permissions.py",
         "    return now - request.asked_at > policy.expires_s",
         "    return False",
         f"{APPROVAL}::test_a_plan_expires_after_a_day",
@@ -434,7 +434,7 @@ GUARDS = (
     ),
     Guard(
         "unfreezing by two",
-        "bot/rules/approvals.py",
+        "bot/rules/permissions.py",
         "UNFREEZERS = 2",
         "UNFREEZERS = 1",
         f"{FREEZE}::test_one_word_is_said_and_the_second_person_s_carries_it_out",
@@ -755,7 +755,7 @@ GUARDS = (
     ),
     Guard(
         "Parquet is measured before it is unpacked",
-        "trainers/dataset/parquet.py",
+        "trainers/dataset/table_files.py",
         "            if size > 2 * limits.max_bytes:",
         "            if False:",
         "tests/trainers/test_dataset_formats.py::test_a_parquet_footer_that_lies_is_not_believed",

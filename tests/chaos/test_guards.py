@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.rules.approvals import VALID_FOR_S
+from bot.rules.permissions import VALID_FOR_S
 from demo.people import BEN
 from demo.slack_emulator import cut_off
 from demo.slack_emulator.delivery import signature

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from trainers.dataset.findings import Fault
+from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.rows import Limits
 from trainers.local.checks import refusal

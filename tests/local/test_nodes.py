@@ -15,11 +15,11 @@ from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import backend_refusal
 from trainers.local.launch import Meeting, add_meeting, read_meeting, train_command
-from trainers.local.ray import backend, waiting
+from trainers.local.ray import backend, wait_events
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
 from trainers.local.ray.launcher import interface_of
-from trainers.local.ray.waiting import Machines, Need, why_waiting
+from trainers.local.ray.wait_events import Machines, Need, why_waiting
 from trainers.methods import DpoParameters, Parameters
 
 BIG = {"CPU": 8.0, "GPU": 4.0}
@@ -81,7 +81,7 @@ def test_a_job_is_queued_until_it_has_its_nodes_and_can_be_cancelled_before(
 def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module, name in ((backend, "POLL_S"), (waiting, "QUEUED_S"), (waiting, "COUNT_EACH_S")):
+    for module, name in ((backend, "POLL_S"), (wait_events, "QUEUED_S"), (wait_events, "COUNT_EACH_S")):
         monkeypatch.setattr(module, name, 0.05)
     with ray_head() as head, trainer(tmp_path, head) as served, served.client() as client:
         head.nodes = [BIG, BIG]

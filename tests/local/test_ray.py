@@ -21,7 +21,7 @@ from tests.local.test_server_process import refuse_to_start
 from tests.peers.ray_head import Head, ray_head
 from trainers.local.jobs.backends import Exit
 from trainers.local.launch import as_shells_tell
-from trainers.local.ray import attempt, backend, takeover, waiting
+from trainers.local.ray import attempt, backend, takeover, wait_events
 from trainers.local.ray.backend import RayOptions, exit_of, pack_source
 from trainers.local.ray.head import RayJob
 from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
@@ -35,8 +35,8 @@ MODELS = {"local/toy": "/nowhere"}
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backend, "POLL_S", 0.05)
-    monkeypatch.setattr(waiting, "SILENT_S", 0.0)
-    monkeypatch.setattr(waiting, "MAX_PAUSE_S", 0.2)
+    monkeypatch.setattr(wait_events, "SILENT_S", 0.0)
+    monkeypatch.setattr(wait_events, "MAX_PAUSE_S", 0.2)
     monkeypatch.setattr(attempt, "TICK_S", 0.1)
     monkeypatch.setattr(takeover, "CLEAN_S", 0.1)
     monkeypatch.setattr(attempt, "train_command", lambda *_: STUB)

@@ -5,11 +5,10 @@ from __future__ import annotations
 from datetime import date
 from decimal import Decimal
 
-from bot.rules.billing import Rates
+from bot.rules.bills import Rates
 from bot.rules.facts import Facts
-from bot.rules.forecast import Month, Outlook, Quantiles
+from bot.rules.forecast import Month, Outlook, Quantiles, Swing
 from bot.rules.roi import Inputs, Training, Usage, estimate
-from bot.rules.sensitivity import Swing
 from trainers.evaluation.results import Candidate, Ladder, Rung, RungName, Standing
 from trainers.providers import ModelVerdict
 

@@ -3,7 +3,7 @@
 from datetime import date
 from decimal import Decimal
 
-from bot.rules.costs import actual_micros
+from bot.rules.budgets import actual_micros
 from storage.evaluations import AnswerTotals
 from trainers.pricing import PriceList, PriceRow
 from trainers.types import Price

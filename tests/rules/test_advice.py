@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from bot.cards.advice import PINNED_DOWN
 from bot.cards.payback import share_of_draws
-from bot.rules.billing import Rates
-from bot.rules.data_amount import least_holdout
+from bot.rules.bills import Rates
 from bot.rules.facts import TASK_KINDS, Evidence, Facts, TaskKind
-from bot.rules.forecast import Quantiles, simulate
+from bot.rules.fit import least_holdout
+from bot.rules.forecast import Quantiles, rank_swings, simulate
 from bot.rules.reasons import Kind
 from bot.rules.roi import Inputs, Training, estimate
-from bot.rules.sensitivity import rank_swings
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
 from tests.rules.worded import Worded, WordedReason, advise
 from trainers.evaluation.results import (

@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose, tokens_of
-from bot.rules.billing import Rates, Tokens, Traffic
+from bot.rules.bills import Rates, Tokens, Traffic
 from trainers.evaluation.results import Candidate, Rung, RungName, Standing
 
 TODAY = CurrentModel(Tokens(1, 1000, 10), Rates("gpt-4o", Decimal("2.50"), Decimal(10), "a list"))

@@ -5,7 +5,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.rules.assumptions import assumptions
-from bot.rules.billing import Speed, Traffic
+from bot.rules.bills import Speed, Traffic
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage
 from tests.rules.test_roi import ARTICLE
 

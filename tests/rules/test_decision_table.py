@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from bot.command_parser import parse
-from bot.rules.billing import Rates
+from bot.rules.bills import Rates
 from bot.rules.facts import Evidence, Facts, RowFaults
 from bot.rules.forecast import simulate
 from bot.rules.reasons import Kind

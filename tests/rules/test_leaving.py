@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.rules.data_policy import NO_RULE, EgressDecision, decide_egress
-from bot.rules.policy import Data, DataRule, Level, Policy
+from bot.rules.permissions import Data, DataRule, Level, Policy
 
 DATA = Data("support-faq", frozenset({"C_SUPPORT"}), is_personal=True)
 

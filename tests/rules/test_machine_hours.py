@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.rules.costs import seconds_since_creation, seconds_since_poll
+from bot.rules.budgets import seconds_since_creation, seconds_since_poll
 from bot.values.runs import Progress
 from trainers.types import Event, Job
 

@@ -8,9 +8,25 @@ from typing import cast
 
 import pytest
 
-from bot.rules.approvals import Person, Request, is_expired, reminder_due
-from bot.rules.permissions import Caller, Channel, Rules, has_quorum, may, may_unfreeze, rule_verdicts
-from bot.rules.policy import RULES, Action, Named, Policy, Tier, usual_rules
+from bot.rules.permissions import (
+    RULES,
+    Action,
+    Caller,
+    Channel,
+    Named,
+    Person,
+    Policy,
+    Request,
+    Rules,
+    Tier,
+    has_quorum,
+    is_expired,
+    may,
+    may_unfreeze,
+    reminder_due,
+    rule_verdicts,
+    usual_rules,
+)
 
 HOUR = 3600.0
 REQUEST = Request(requester="U_ASKS", uploader="U_DATA", asked_at=1000.0)

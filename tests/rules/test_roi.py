@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.rules.billing import Rates, Speed, Tokens, Traffic, bill
-from bot.rules.cash_flow import month_weights, net_present_value
-from bot.rules.price_lookup import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.rules.assumptions import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.rules.bills import Rates, Speed, Tokens, Traffic, bill, month_weights, net_present_value
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from trainers.pricing import PriceRow

@@ -6,8 +6,8 @@ from collections.abc import Collection
 
 import pytest
 
-from bot.rules.approvals import Denied
 from bot.rules.data_policy import DatasetChannel, choose_row_delivery, may_post, may_show_rows, may_use
+from bot.rules.permissions import Denied
 
 MEMBER = "U1"
 PRIVATE, PUBLIC = DatasetChannel("C_HR", True, True), DatasetChannel("C_ALL", False, None)

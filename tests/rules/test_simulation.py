@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bot.rules.billing import Rates
-from bot.rules.forecast import LIKELY, Outlook, simulate
+from bot.rules.bills import Rates
+from bot.rules.forecast import LABOUR, LIKELY, Outlook, extra_runs, quantile, simulate
 from bot.rules.roi import Inputs, Quality, Range, Training, estimate, net_value
-from bot.rules.sensitivity import LABOUR, extra_runs, quantile
 from tests.rules.test_roi import ARTICLE, NANO, PEOPLE_5000, TEN_BILLION
 
 CERTAIN = replace(

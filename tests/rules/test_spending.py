@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bot.rules.costs import max_evaluation_micros, paid_questions, spent_micros
+from bot.rules.budgets import max_evaluation_micros, paid_questions, spent_micros
 from trainers.evaluation.results import Candidate
 from trainers.pricing import PriceRow
 from trainers.types import Price

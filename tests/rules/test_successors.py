@@ -13,8 +13,7 @@ from bot.cards.advice import because_text, todo_text
 from bot.cards.payback import monthly_saving_text
 from bot.rules.advice import about_successor
 from bot.rules.assumptions import assumptions
-from bot.rules.billing import ZERO, Rates
-from bot.rules.cash_flow import Flow, Phase, payback_months
+from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value
 from tests.rules.evidence import ALL_MISS, FACTS, OK, ladder, rung

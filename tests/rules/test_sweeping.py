@@ -6,7 +6,7 @@ import pytest
 
 from bot.command_parser import parse_question
 from bot.rules.estimate_inputs import Question
-from bot.rules.sweeps import describe_sweep, format_sweep, parse_sweep, refusal, without_swept
+from bot.rules.plans import describe_sweep, format_sweep, parse_sweep, refusal, without_swept
 from bot.rules.units import Misread
 from bot.values.runs import Refusal
 from trainers.hyperparameters import Sweep, full_trainings_of

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from bot.rules.costs import DuplicateCost, duplicate_cost
+from bot.rules.budgets import DuplicateCost, duplicate_cost
 from trainers.providers import load_providers
 
 TODAY = date(2026, 11, 25)

@@ -22,8 +22,7 @@ from trainers.dataset import (
     task_of,
     with_system,
 )
-from trainers.dataset.checks import check_size
-from trainers.dataset.findings import Findings, Rule
+from trainers.dataset.checks import Findings, Rule, check_size
 from trainers.dataset.rows import normalised, question_key
 from trainers.dataset.sensitive_data import check_sensitive, faults_in
 from trainers.dataset.splits import chat_row

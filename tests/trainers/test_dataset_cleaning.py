@@ -1,4 +1,5 @@
-"""The cleaned file: what stays is the same bytes, what is left out has its line and reason, nothing is overwritten."""
+"""The cleaned file: what stays is the same bytes, what is left out has its line and reason, nothing is
+overwritten."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Limits, read
-from trainers.dataset.cleaning import Cleaned, Contradiction, LeftOut, NotCleaned, clean
+from trainers.dataset.clean_copy import Cleaned, Contradiction, LeftOut, NotCleaned, clean
 
 KEY = "sk-" + "proj4" + "a" * 20
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.dataset.findings import Findings
+from trainers.dataset.checks import Findings
 from trainers.dataset.slow_checks import (
     FEWEST_ROWS_OF_LABEL,
     check_suspect_labels,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Example, Finding, read, split
-from trainers.dataset.findings import Findings
+from trainers.dataset.checks import Findings
 from trainers.dataset.near_duplicates import (
     NEAR_SIMILARITY,
     NearCopies,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trainers.dataset import Columns, Example, check_file, write_chat
-from trainers.dataset.findings import Finding, Findings
+from trainers.dataset.checks import Finding, Findings
 from trainers.dataset.sensitive_data import PRESIDIO_MOST_LETTERS, check_presidio
 from trainers.types import Message
 

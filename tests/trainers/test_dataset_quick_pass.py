@@ -11,10 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Example, Limits
-from trainers.dataset.checks import Repeats, is_short
+from trainers.dataset.checks import Finding, Findings, Repeats, is_short
 from trainers.dataset.fast_scan import INSTRUCTIONS
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.findings import Finding, Findings
 from trainers.dataset.near_duplicates import question_text, sketches
 from trainers.dataset.reader import Progress, conclude, stream
 from trainers.dataset.row_facts import Facts, read_facts

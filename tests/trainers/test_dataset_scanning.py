@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from trainers.dataset import Columns, Limits, Report, check_file, read
+from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.findings import Findings
 from trainers.dataset.reader import Progress, conclude
 from trainers.dataset.row_facts import Facts, histogram, read_facts
 from trainers.dataset.stored_rows import StoredRows

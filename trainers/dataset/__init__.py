@@ -17,8 +17,7 @@ cleaning       a cleaned file
 report         all of it in one call
 """
 
-from trainers.dataset.checks import LabelCount, count_labels, task_of
-from trainers.dataset.findings import Finding, Severity
+from trainers.dataset.checks import Finding, LabelCount, Severity, count_labels, task_of
 from trainers.dataset.reader import Reading, read
 from trainers.dataset.report import NO_MODELS, Report, check_file, sha256_of
 from trainers.dataset.rows import (

@@ -18,8 +18,8 @@ from typing import BinaryIO, Literal
 
 import msgspec
 
+from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Block, blocks
-from trainers.dataset.findings import Findings
 from trainers.dataset.reader import Progress, parse_line
 from trainers.dataset.rows import UNSEEN, Column, Example, Limits, column_of
 from trainers.types import Message, Role

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainers.dataset.checks import LabelCount, check_labels, check_size, says_nothing
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.checks import Fault, Findings, LabelCount, Rule, check_labels, check_size, says_nothing
 from trainers.dataset.row_facts import Facts
 from trainers.dataset.rows import Limits
 from trainers.tokens import Encoding

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.rows import Limits
 from trainers.dataset.tables import is_text_name
 

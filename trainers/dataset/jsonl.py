@@ -17,7 +17,7 @@ from typing import Any, cast, get_args
 
 import orjson
 
-from trainers.dataset.findings import Fault, Rule
+from trainers.dataset.checks import Fault, Rule
 from trainers.dataset.preference_pairs import PREFERENCES, Pair, is_pair, parse_pair
 from trainers.dataset.rows import Example, Format, Limits, is_blank, shown
 from trainers.dataset.sensitive_data import faults_in

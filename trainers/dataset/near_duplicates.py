@@ -19,7 +19,7 @@ from functools import cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.rows import Example
 
 if TYPE_CHECKING:

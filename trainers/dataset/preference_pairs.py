@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from trainers.dataset.findings import Fault, Finding, Findings, Rule
+from trainers.dataset.checks import Fault, Finding, Findings, Rule
 from trainers.dataset.rows import is_blank
 from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from trainers.dataset import jsonl, parquet, spreadsheets, tables
+from trainers.dataset import jsonl, table_files, tables
+from trainers.dataset.checks import Fault, Finding, Findings, Rule
 from trainers.dataset.file_format import HEAD_BYTES, Refusal, Sniffed, blocks, megabytes, sniff
-from trainers.dataset.findings import Fault, Finding, Findings, Rule
 from trainers.dataset.preference_pairs import PREFERENCES
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
@@ -85,7 +85,9 @@ def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: L
     sniffed = sniff(file.read(HEAD_BYTES))
     if isinstance(sniffed, Sniffed) and sniffed.kind in ("xlsx", "parquet"):
         refusal = (
-            spreadsheets.refusal(file, limits) if sniffed.kind == "xlsx" else parquet.refusal(file, limits)
+            table_files.xlsx_refusal(file, limits)
+            if sniffed.kind == "xlsx"
+            else table_files.parquet_refusal(file, limits)
         )
         sniffed = refusal or sniffed
     if isinstance(sniffed, Refusal):
@@ -104,10 +106,10 @@ def stream(
         progress.format = progress.format or "chat"
     elif sniffed.kind == "parquet":
         progress.format = "parquet"
-        yield from parquet.examples(file, columns, findings, limits, progress)
+        yield from table_files.examples(file, columns, findings, limits, progress)
     elif sniffed.kind == "xlsx":
         progress.format = "xlsx"
-        yield from tables.examples(spreadsheets.records(file, findings, limits), columns, findings, progress)
+        yield from tables.examples(table_files.records(file, findings, limits), columns, findings, progress)
     else:
         progress.format = "csv"
         records = tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)

@@ -16,9 +16,8 @@ from typing import BinaryIO
 
 import orjson
 
-from trainers.dataset.checks import LabelCount, in_order_of_rows
+from trainers.dataset.checks import Finding, Findings, LabelCount, in_order, in_order_of_rows
 from trainers.dataset.file_checks import CheckedFile, run_checks
-from trainers.dataset.findings import Finding, Findings, in_order
 from trainers.dataset.reader import Progress, accepted, conclude
 from trainers.dataset.row_facts import Facts, histogram, read_facts
 from trainers.dataset.rows import (

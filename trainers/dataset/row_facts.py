@@ -12,10 +12,9 @@ from itertools import accumulate, islice
 from operator import itemgetter
 from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from trainers.dataset.checks import Repeats, is_short, task_of_counts
+from trainers.dataset.checks import Fault, Findings, Repeats, is_short, task_of_counts
 from trainers.dataset.fast_scan import Chunk, Group, scan
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.findings import Fault, Findings
 from trainers.dataset.jsonl import definitions_text
 from trainers.dataset.near_duplicates import as_sketches, sketch_into
 from trainers.dataset.reader import Progress, capped, stream, too_many

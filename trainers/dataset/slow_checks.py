@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, overload
 
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.near_duplicates import check_near, find_near_copies, question_text, sketches
 from trainers.dataset.rows import Example, question_keys, shown
 from trainers.dataset.sensitive_data import check_presidio

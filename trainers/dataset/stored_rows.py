@@ -15,7 +15,7 @@ from operator import add
 from pathlib import Path
 from typing import BinaryIO, overload
 
-from trainers.dataset.findings import Fault
+from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.row_facts import Facts
 from trainers.dataset.rows import Example, Limits, with_system

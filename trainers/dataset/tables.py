@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Protocol
 
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.preference_pairs import ANSWERS, PREFERENCES
 from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blank, shown
 from trainers.types import Message

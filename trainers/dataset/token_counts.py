@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
-from trainers.dataset.findings import Findings
 from trainers.dataset.jsonl import definitions_text
 from trainers.dataset.reader import Progress, stream
 from trainers.dataset.rows import Columns, Example, Limits, prompted

@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from trainers.dataset.checks import MINIMUM
-from trainers.dataset.findings import Fault, Findings, Rule
+from trainers.dataset.checks import MINIMUM, Fault, Findings, Rule
 from trainers.dataset.reader import read
 from trainers.dataset.row_facts import Facts
 from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalised, question_keys

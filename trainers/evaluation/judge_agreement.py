@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from trainers.evaluation.scoring import Choice
+from trainers.evaluation.scores import Choice
 
 
 @dataclass(frozen=True)

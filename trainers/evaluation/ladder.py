@@ -21,7 +21,7 @@ from trainers.evaluation import (
 )
 from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
 from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
-from trainers.evaluation.scoring import as_label, is_unread, score, scoring_of
+from trainers.evaluation.scores import as_label, is_unread, score, scoring_of
 from trainers.pricing import PriceRow, UnknownPrice
 
 Prices = Mapping[str, PriceRow | UnknownPrice]

@@ -60,7 +60,10 @@ class Models:
         if record and adapter:
             return start_of(name, record.job, adapter, record.folder)
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
-        text = f"There is no model '{name}' here to be fine-tuned. This trainer has: {existing}; and what was tuned here."
+        text = (
+            f"There is no model '{name}' here to be fine-tuned. "
+            f"This trainer has: {existing}; and what was tuned here."
+        )
         raise ApiError(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:

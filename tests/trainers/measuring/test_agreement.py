@@ -7,7 +7,7 @@ import random
 import pytest
 
 from trainers.evaluation.judge_agreement import agreement, consolidate
-from trainers.evaluation.scoring import Choice
+from trainers.evaluation.scores import Choice
 
 
 def test_kappa_has_the_textbook_figures() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from trainers.evaluation.scoring import read_choice, read_json, read_label, read_yes
+from trainers.evaluation.scores import read_choice, read_json, read_label, read_yes
 
 LABELS = ("refund", "card_declined", "card", "lost_or_stolen", "card_not_working", "no", "A")
 

@@ -7,7 +7,7 @@ import pytest
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.evaluation.results import Scoring
-from trainers.evaluation.scoring import is_unread, score, scoring_of
+from trainers.evaluation.scores import is_unread, score, scoring_of
 
 LABELS = ("card", "login", "refund")
 

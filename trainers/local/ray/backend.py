@@ -33,7 +33,7 @@ from trainers.local.ray.job_files import (
 from trainers.local.ray.launcher import Wanted
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 from trainers.local.ray.takeover import Cleaner, Takeover
-from trainers.local.ray.waiting import Need, Outage, Waiting
+from trainers.local.ray.wait_events import Need, Outage, Waiting
 
 NODE = "trainers.local.ray.node"
 LAUNCHER = "trainers.local.ray.launcher"

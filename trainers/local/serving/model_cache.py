@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from trainers.local.api_errors import ApiError
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
-from trainers.local.serving.embedding import Embedder
+from trainers.local.serving.embeddings import Embedder
 from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, let_go
 from trainers.local.serving.sequences import Drafts
 from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged

@@ -17,9 +17,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from trainers.dataset.checks import DUPLICATE
+from trainers.dataset.checks import DUPLICATE, Findings
 from trainers.dataset.file_format import Sniffed, blocks
-from trainers.dataset.findings import Findings
 from trainers.dataset.reader import BLANK_LINES, Progress, accepted, stream
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,

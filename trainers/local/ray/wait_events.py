@@ -1,4 +1,5 @@
-"""What the events of a job on a cluster say while it waits: for machines, or for a head or storage that is away."""
+"""What the events of a job on a cluster say while it waits: for machines, or for a head or storage that is
+away."""
 
 from __future__ import annotations
 

@@ -1,12 +1,21 @@
-"""The rules on how much usable data there is: rows, rows per label, held-out rows, labels that are probably
-wrong, and what more rows would bring."""
+"""Does the task suit a fine-tune, and are there enough rows for it? Pure."""
 
 from __future__ import annotations
 
 from decimal import ROUND_CEILING, Decimal
 from typing import Literal
 
-from bot.rules.facts import ENOUGH_ROWS, FEW_PER_LABEL, NOT_YET_ROWS, SMALL_HOLDOUT, Facts
+from bot.rules.alternatives import as_evidence, might_meet
+from bot.rules.facts import (
+    ENOUGH_ROWS,
+    FASTER,
+    FEW_PER_LABEL,
+    NOT_YET_ROWS,
+    SMALL_HOLDOUT,
+    STYLE_PROMPTED,
+    Evidence,
+    Facts,
+)
 from bot.rules.reasons import (
     BarUnprovable,
     HoldOutAtLeast,
@@ -14,16 +23,91 @@ from bot.rules.reasons import (
     HoldoutTooSmall,
     LabelMore,
     LabelRows,
+    Measure,
     MoreRows,
+    OwnClasses,
     RareLabels,
     Reason,
+    RetrievalMissed,
     RowCount,
+    Speeds,
     Step,
+    StyleReached,
     WrongLabels,
     answer_step,
     labelling_step,
 )
-from bot.rules.task_fit import about_task
+from trainers.evaluation.results import Rung
+
+
+def about_task(facts: Facts) -> tuple[Reason, ...]:
+    """The article's good and bad reasons. What was measured to be good is no longer a bad idea."""
+    match facts.task_kind:
+        case "knowledge":
+            return (_about_knowledge(facts),)
+        case "reasoning":
+            return (_about_reasoning(facts),)
+        case "style" | "format" as kind:
+            best = _best(_prompted(facts.evidence))
+            if best is None:
+                return ()
+            is_good = best.score >= STYLE_PROMPTED
+            reached = StyleReached(kind, best.score)
+            return (Reason("style", "go" if is_good else "unknown", reached, weighs=is_good),)
+        case "classification" | "quality" if facts.has_own_classes:
+            best = _best(as_evidence(_prompted(facts.evidence), facts.evidence.bar))
+            if best is None or best.standing != "misses":
+                return ()
+            return (Reason("own classes", "go", OwnClasses(best.score)),)
+        case "latency":
+            return _about_speed(facts.evidence)
+        case "classification" | "extraction" | "quality" | "cost" | None:
+            return ()  # a narrow task, to be distilled: said where a dearer model meets the bar
+
+
+def _about_knowledge(facts: Facts) -> Reason:
+    retrieval = [rung for rung in facts.evidence.alternatives if rung.arm.rung == "retrieval"]
+    best = _best(retrieval)
+    missed = best is not None and all(
+        rung.standing == "misses" and not might_meet(rung, facts.evidence.bar) for rung in retrieval
+    )
+    if best and missed and facts.questions >= ENOUGH_ROWS and not facts.evidence.is_stale:
+        return Reason("knowledge", "unknown", RetrievalMissed(best), weighs=False)
+    if facts.evidence.is_good:
+        return Reason("knowledge", "unknown", "retrieval may serve better", weighs=False)
+    look_up = Measure("knowledge", facts.dataset, "retrieval", has_knowledge=best is not None)
+    return Reason("knowledge", "no_go", "facts are looked up", step=Step(look_up, usd=None))
+
+
+def _about_reasoning(facts: Facts) -> Reason:
+    if facts.evidence.is_good:
+        return Reason("reasoning", "unknown", "reasoning was measured", weighs=False)
+    stronger = Step(Measure("stronger base", facts.dataset), usd=None)
+    return Reason("reasoning", "no_go", "reasoning is not taught", step=stronger)
+
+
+def _about_speed(evidence: Evidence) -> tuple[Reason, ...]:
+    slow = min(_prompted(evidence), key=lambda rung: rung.p95_s, default=None)
+    if slow is None:
+        return ()
+    classical = next((rung.p95_s for rung in evidence.alternatives if rung.arm.rung == "classical"), None)
+    tuned = evidence.trained.p95_s if evidence.trained else None
+    is_faster = tuned is not None and tuned * FASTER <= slow.p95_s
+    speeds = Speeds(slow.p95_s, classical, tuned)
+    return (Reason("latency", "go" if is_faster else "unknown", speeds, weighs=is_faster),)
+
+
+def _best(rungs: list[Rung]) -> Rung | None:
+    return max(rungs, key=lambda rung: rung.score, default=None)
+
+
+def _prompted(evidence: Evidence) -> list[Rung]:
+    return [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
+
+
+# The rules on how much usable data there is: rows, rows per label, held-out rows, labels that are
+# probably wrong, and what more rows would bring.
+
 
 Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sided bound
 # Northcutt, Athalye and Mueller, Pervasive Label Errors in Test Sets, 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
