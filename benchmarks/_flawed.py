@@ -90,7 +90,7 @@ def _plant_labels(making: _Making) -> None:
 
 
 def _with_lines(kinds: Sequence[tuple[str, Row]], held: Sequence[Row]) -> Flawed:
-    """What repeats what is worked out anew, by the definitions of docs/deciding.md: the rows have copies already."""
+    """What repeats what is worked out again, by the definitions of docs/deciding.md: the rows have copies already."""
     lines: dict[str, set[int]] = defaultdict(set)
     for line, (kind, _) in enumerate(kinds, 2):
         lines[kind].add(line)

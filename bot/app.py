@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 class Service:
     """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app.
 
-    Whoever opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.context)`,
+    Anyone who opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.context)`,
     `service.notices.send_due()`. `steady` counts seconds that pass, whatever becomes of `clock`.
     """
 

@@ -233,7 +233,7 @@ class ProviderQueue:
             self._again(waiting, trouble)
         except (Nonsense, TrainerError) as nonsense:
             self._once_more(waiting, str(nonsense))
-        except Exception as fault:  # a thread has no caller: whoever asked has to hear of it
+        except Exception as fault:  # a thread has no caller: anyone who asked has to hear of it
             if self._is_closed:  # its connection was closed under it
                 self._forget(waiting)
                 return

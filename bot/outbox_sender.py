@@ -90,7 +90,7 @@ class Traces:
 
 
 def trace(item: OutboxItem) -> dict[str, Any]:
-    """As `metadata` of a message. The time tells it from the same number in a database that was begun anew."""
+    """As `metadata` of a message. The time tells it from the same number in a database that was begun again."""
     return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
 
 

@@ -364,7 +364,7 @@ def step(context: AppContext, run: Run) -> None:
 
 
 def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
-    """The tick's one boundary: a fault of ours is logged with what it was about, and the tick goes on."""
+    """The tick's one boundary: a fault of the bot's own is logged with what it was about, and the tick goes on."""
     process_health.mark_step()
     with logs.referenced():
         try:

@@ -230,7 +230,7 @@ class Reader:
         return default
 
     def wrong(self, section: str, key: str, text: str) -> None:
-        """`said` goes on after the place: "should be …"."""
+        """`text` goes on after the place: "should be …"."""
         self.problems.append(f"{self.where(section, key)} {text}")
 
     def where(self, section: str = "", key: str = "") -> str:

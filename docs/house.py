@@ -18,7 +18,8 @@ PACKAGES = ("bot", "trainers", "storage")
 FEW_LINES, MANY_LINES, MANY_FILES = 60, 600, 20
 # Gerunds and participles that are the field's own nouns.
 TERMS = frozenset(
-    {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "prompting"}
+    {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "decoding"}
+    | {"distributed", "halving", "merged"}  # torch.distributed, successive halving, the export form `merged`
 )
 # As a variable's name each of these says nothing about the thing that it holds.
 BANNED_NAMES = frozenset({"one", "said", "found", "whole", "made", "kept", "asked", "known", "told", "given"})
@@ -26,7 +27,7 @@ BANNED_NAMES = frozenset({"one", "said", "found", "whole", "made", "kept", "aske
 
 @dataclass(frozen=True)
 class Module:
-    """One file: its dotted name, its tree, and what it imports at its top level (dotted names, of ours alone)."""
+    """One file: its dotted name, its tree, and what it imports at its top level (dotted names, of our own alone)."""
 
     name: str
     path: Path
@@ -168,8 +169,16 @@ def _is_gerund(stem: str) -> bool:
 
 
 def _local_names(tree: ast.Module) -> Iterator[str]:
+    """Names of variables and parameters; fields of classes are not among them."""
+    fields = {
+        id(node.target)
+        for body in ast.walk(tree)
+        if isinstance(body, ast.ClassDef)
+        for node in body.body
+        if isinstance(node, ast.AnnAssign)
+    }
     for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and id(node) not in fields:
             yield node.id
         elif isinstance(node, ast.arg):
             yield node.arg

@@ -79,7 +79,7 @@ def misfit(entry: AuditEntry, number: int, previous: str) -> str | None:
 
 
 def open_read_only(path: Path) -> Any:
-    """A connection that can change nothing. Raises StorageError where there is no database of ours."""
+    """A connection that can change nothing. Raises StorageError where there is no database of this program."""
     if not path.is_file():
         raise StorageError(f"There is no database at {path}.")
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
@@ -108,7 +108,7 @@ def _follow(connection: Any, head: str | None) -> IntactLog | BrokenLog:
         return BrokenLog(number, None, f"SQLite can't read it: {error}.")
     if head in (None, GENESIS) or audit_entry:
         return IntactLog(number, previous, audit_entry)
-    why = "The rest fits, but no entry has the hash that was the head earlier: the end was cut off or written anew."
+    why = "The rest fits, but no entry has the hash that was the head earlier: the end was cut off or written again."
     return BrokenLog(number, None, why)
 
 

@@ -68,14 +68,14 @@ class Interventions:
         return [int(row["id"]) for row in rows]
 
     def conclude(self, run: Run, outcome: str) -> None:
-        """Whatever waited on this doubt is over; its people may speak anew."""
+        """Whatever waited on this doubt is over; its people may speak again."""
         self._db.change(
             "UPDATE words_on_doubts SET outcome = ? WHERE run_id = ? AND since = ? AND outcome IS NULL",
             (outcome, run.id, run.state_since),
         )
 
     def first_seen(self, provider: str, job_id: str, key: str, *, now: float) -> bool:
-        """True the first time that this job, which no run of ours knows, is seen."""
+        """True the first time that this job, which none of our runs knows, is seen."""
         changed = self._db.change(
             "INSERT INTO stray_jobs (provider, job_id, key, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
             (provider, job_id, key, now),

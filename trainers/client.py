@@ -241,7 +241,7 @@ class Trainer(AliasCalls):
         return _oldest_first([payloads.job(row, doing) for row in rows if has_key(row, key)])
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
-        """Every job with a key of ours, oldest first; where metadata is not kept, those of `keys`. Looks back until
+        """Every job with one of our keys, oldest first; where metadata is not kept, those of `keys`. Looks back until
         `since` (unix seconds), in a list with the newest first."""
         doing, jobs_by_name = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
         read_key = key_reader(keys)
@@ -402,7 +402,7 @@ class Trainer(AliasCalls):
         return doing, [self.file_bytes(file) for file in job.result_files]
 
     def _find_file(self, sha256: str, size: int) -> str | None:
-        """A name and a size prove nothing: whoever has the account's key may have put another file there. So it
+        """A name and a size prove nothing: anyone who has the account's key may have put another file there. So it
         counts where this client sent it, or where its content is the same."""
         name = f"{sha256}.jsonl"
         doing = self._doing(f"looking for the file {name!r}")

@@ -4,7 +4,7 @@ TrainerError
 ├── Refused      the trainer said no: nothing was created, nothing is owed
 ├── Uncertain    no clear answer (timeout, reset, 408/409/429/5xx): look before trying again
 ├── Nonsense     an answer came that is not in the API's shape
-└── Changed      a file of ours is not the one that was approved: it was not used
+└── Changed      one of our files is not the one that was approved: it was not used
 """
 
 from __future__ import annotations

@@ -442,7 +442,7 @@ def option_of(name: str) -> str:
 
 
 def resolve(method: str, body: Mapping[str, Any], basis: Basis) -> Parameters:
-    """`given`: values by their names in requests, as `Spec.read` leaves them; what is not there is "auto"."""
+    """`body`: values by their names in requests, as `Spec.read` leaves them; what is not there is "auto"."""
     values = dict(body)
     for name, spec in specs(method).items():
         if name not in values:

@@ -181,7 +181,7 @@ def sweep_arms(content: bytes, doing: str) -> tuple[SweepArm, ...]:
     """Columns between 'arm' and 'step' are what was swept."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
-        raise Nonsense(f"{doing}: the sweep's table begins {excerpt(content)}, which is not one of ours.")
+        raise Nonsense(f"{doing}: the sweep's table begins {excerpt(content)}, which is not ours.")
     swept = head[1 : head.index("step")]
     return tuple(_arm(dict(zip(head, row, strict=True)), swept, doing) for row in rows)
 

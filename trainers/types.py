@@ -23,7 +23,7 @@ Ability = Literal[
     "early_stopping",  # takes patience beside a validation file, and serves the best checkpoint
     "sweep",  # takes a grid of hyperparameters as one job, and a validation file that chooses between its arms
     "chat",  # serves the tuned model under /chat/completions
-    "aliases",  # a name of ours can stand for a model, and for another one later: /aliases
+    "aliases",  # a name that we choose can stand for a model, and for another one later: /aliases
     "job_deletion",  # a job that has ended can be deleted with its rows and its model
     "expires_after",  # takes a date of expiry with an upload
 ]

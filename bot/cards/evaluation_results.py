@@ -71,7 +71,7 @@ def card(
         Note(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )
     shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
-    every = [_heading(ladder, whole=True), *(_row(rung, whole=True) for rung in ladder.rungs[:100])]
+    every = [_heading(ladder, is_full=True), *(_row(rung, is_full=True) for rung in ladder.rungs[:100])]
     caption = f"{pluralize(ladder.n, 'held-out row')}, the same for all"
     return Message(
         escape(f"{result}. {_in_short(ladder)}".strip()),
@@ -138,18 +138,18 @@ def _in_short(ladder: Ladder) -> str:
     return f"Best: {_briefly(best)}" if best and _briefly(best) not in headline(ladder) else ""
 
 
-def _heading(ladder: Ladder, *, whole: bool = False) -> Row:
+def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
     measured, bar = MEASURED[ladder.rungs[0].scoring], f"{bar_share(ladder.bar)}?"
-    if whole:
+    if is_full:
         return "", measured, "95%", bar, "$ per 1,000", "p50 / p95"
     return "", measured, "95%", bar, "$/1k", "p95"
 
 
-def _row(rung: Rung, *, whole: bool = False) -> Row:
+def _row(rung: Rung, *, is_full: bool = False) -> Row:
     right, cost = Figure(percent(rung.score), rung.score), price(rung.usd_per_1000)
     if rung.usd_per_1000 is not None:
         cost = Figure(cost, rung.usd_per_1000)
-    if whole:
+    if is_full:
         standing, times = STANDINGS[rung.standing], Figure(seconds(rung), rung.p50_s)
         return arm_name(rung.arm), right, interval(rung), standing, cost, times
     standing = NARROW_STANDINGS[rung.standing]

@@ -194,7 +194,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
 def _because() -> Block:
     return forms.long_text_input(
         "because",
-        "Why a soft rule about data shall not hold",
+        "Why a soft rule about data should not hold",
         "the customers agreed, ticket LEGAL-12",
         hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
         most=LONGEST_REASON,

@@ -98,7 +98,7 @@ def rights_card(rights: Sequence[Right]) -> Message:
             Headline(title),
             Lines([_right_line(right) for right in rights]),
             Note(
-                "Whoever runs the bot decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
+                "The bot's operator decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
                 "asked for or uploaded."
             ),
         ),

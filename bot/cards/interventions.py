@@ -138,7 +138,8 @@ def job_still_running(owner: str, provider: str, job: Job) -> Message:
     """Nothing was done about it."""
     return _job_message(
         f"*{owner} is over, and its job still runs at {escape(provider)}*: {code(job.id)}, {escape(job.status)}. "
-        f"It costs on. Cancel it there, unless another bot with a copy of this database uses the same account."
+        "It is still being billed. Cancel it there, unless another bot with a copy of this database uses "
+        "the same account."
     )
 
 

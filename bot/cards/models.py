@@ -75,7 +75,7 @@ def card_location(seen: PromotionSummary) -> str:
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
     """What speaks against it, and how it is used all the same."""
     return (
-        f"{code(model.name)} was not put to work. {objections_text(proof, doubts)} If it shall be used "
+        f"{code(model.name)} was not put to work. {objections_text(proof, doubts)} If it should be used "
         "all the same, say "
         f"why: `/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
     )
@@ -177,7 +177,7 @@ def _gain(held: ModelComparison) -> str:
 
 
 def _programs(seen: PromotionSummary) -> str:
-    """What changes for whoever asks the model."""
+    """What changes for anyone who asks the model."""
     if not seen.has_alias:
         return (
             f"*Programs have to be changed*: {escape(shorten(seen.provider))} has no name that moves. Put "

@@ -60,7 +60,7 @@ def voided_card(run: Run, plan: Plan, why: str) -> Message:
     """Said in the channel: an edit of the card notifies nobody. `why` is ours and may hold mrkdwn."""
     text = (
         f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
-        "budget is free again. The plan waits for approval anew, on its card."
+        "budget is free again. The plan waits for approval again, on its card."
     )
     return Message(text, (Text(text),))
 
@@ -77,7 +77,7 @@ def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
-    """The buttons gave way to what was decided. `said` is ours and may hold mrkdwn."""
+    """The buttons gave way to what was decided. `text` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
     return Message(
         f"{escape(headline)}. {text}",
@@ -182,7 +182,7 @@ def _asking(
         [Text(f"Approved so far by {_people(decisions)}.{_why(decisions)}")] if _people(decisions) else []
     )
     until = pluralize(round(hours), "hour")
-    why = "" if plan.is_advised else " Whoever approves says why."
+    why = "" if plan.is_advised else " Anyone who approves says why."
     rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked.{why} The plan expires after {until}."
     return Message(
         f"{escape(headline)} {plan_in_short(plan)}",
@@ -358,7 +358,7 @@ def _people(decisions: Sequence[Approval]) -> str:
 
 
 def _exactly(run: Run) -> str:
-    """The fingerprint, for whoever wants to compare it with the audit log."""
+    """The fingerprint, for anyone who wants to compare it with the audit log."""
     return f"Plan {run.plan_hash[:12]}: what is approved is exactly this plan."
 
 

@@ -37,7 +37,7 @@ def load_dot_env(path: Path) -> None:
         return  # said by the command itself, where it needs them
     os.environ.update({name: values[name] for name in others if name in keys})
     if ignored := sorted(set(others) - keys):
-        click.echo(f"{path}: ignored {', '.join(ignored)}: no setting of ours has that name.", err=True)
+        click.echo(f"{path}: ignored {', '.join(ignored)}: no setting has that name.", err=True)
 
 
 def load(*, need_slack: bool = False) -> Settings:

@@ -104,7 +104,7 @@ CONTROL = re.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
 )  # a terminal obeys some; the JSON has them all, escaped
 UNSEEN_BY_IT = (
-    "What this can't see by itself: entries cut off at the end, or a chain written anew. "
+    "What this can't see by itself: entries cut off at the end, or a chain written again. "
     "Note the head elsewhere and give it next time: --head HASH."
 )
 
@@ -166,7 +166,7 @@ def _shown(value: object) -> str:
 
 
 NOT_IN_IT = (
-    "Not in it: settings and .env, models and jobs of our own trainer (DATA/trainer), what can be made anew."
+    "Not in it: settings and .env, models and jobs of our own trainer (DATA/trainer), what can be made again."
 )
 
 

@@ -55,7 +55,7 @@ def run() -> None:
 
 
 def _set_up_log(settings: Settings) -> None:
-    """FINETUNE_LOG=json or text says how lines look on stderr, where the terminal shall not decide."""
+    """FINETUNE_LOG=json or text says how lines look on stderr, where the terminal should not decide."""
     text = os.environ.get("FINETUNE_LOG") or None
     form = next((form for form in logs.FORMS if form == text), None)
     if text and form is None:

@@ -57,7 +57,7 @@ def _volume(inputs: Inputs) -> Assumption:
     return Assumption(
         "volume",
         f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
-        f"You said the figure; the ±{spread} is a habit of ours, not a measurement. Change it with volume=.",
+        f"You said the figure; the ±{spread} is our own assumption, not a measurement. Change it with volume=.",
     )
 
 
@@ -152,7 +152,7 @@ def _falling_price(inputs: Inputs) -> Assumption:
     return Assumption(
         "price of the alternative",
         f"falls by {fall.expected:.0%} a year, between {fall.low:.0%} and {fall.high:.0%}",
-        "A habit of ours: prompted models have been getting cheaper, and then less is saved. It counts in the "
+        "Our own assumption: prompted models have been getting cheaper, and then less is saved. It counts in the "
         "net value and the chances; a month's saving and the payback are at today's prices.",
     )
 
@@ -285,7 +285,7 @@ def _failed_runs(inputs: Inputs) -> Assumption:
     return Assumption(
         "runs done again",
         f"{inputs.run_fails:.0%}",
-        "A habit of ours, and in the chances only: a run that fails or disappoints is paid once more.",
+        "Our own assumption, and in the chances only: a run that fails or disappoints is paid once more.",
     )
 
 

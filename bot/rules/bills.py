@@ -52,7 +52,7 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Rates:
-    """What a model costs to ask: USD per 1M tokens, per request beside them, and per hour for a machine of ours.
+    """What a model costs to ask: USD per 1M tokens, per request beside them, and per hour for a machine of our own.
 
     `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day. `ends` is
     the first day without an answer; from then on `then` is asked, None where its `successor` or its price is unknown.
@@ -99,7 +99,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Traffic:
-    """How requests are sent, whoever answers. `retries` 0.02: two in a hundred are sent twice.
+    """How requests are sent, anyone who answers. `retries` 0.02: two in a hundred are sent twice.
 
     `batch_share` of the requests can wait for a batch. A machine of our own is kept up for `hosting_hours` a
     month, or paid by use where its `speed` is known.
@@ -155,7 +155,8 @@ def _sent(tokens: Tokens, rates: Rates) -> Fraction:
 
 
 def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> int | None:
-    """How many of ours answer so many `requests` a month. None: a vendor serves it, or its speed is not known."""
+    """How many of our machines answer so many `requests` a month. None: a vendor serves it, or its "
+    "speed is not known."""
     capacity, hours = rates.capacity, asking.hosting_hours
     if asking.speed:
         each, busy = asking.speed.tokens_per_second, asking.speed.busy
@@ -205,7 +206,7 @@ class Flow:
         return self.falling + self.steady + self.errors
 
     def saving(self, amount: Decimal = ONE) -> Decimal:
-        """With `kept` (0 to 1) of the alternative's price left."""
+        """With `amount` (0 to 1) of the alternative's price left."""
         return self.falling * amount + self.steady + self.errors + self.fixed
 
     def at_volume(self, factor: Decimal) -> Decimal:

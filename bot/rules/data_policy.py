@@ -34,7 +34,7 @@ class EgressDecision:
 def decide_egress(
     policy: Policy, data: Data, provider: str, *, stays_here: bool, reason: str | None
 ) -> EgressDecision:
-    """`stays_here`: the provider is on this machine. `reason`: why soft rules shall not hold."""
+    """`stays_here`: the provider is on this machine. `reason`: why soft rules should not hold."""
     covering = [rule for rule in policy.data if rule.covers(data)]
     if policy.data and not stays_here and not _is_covered(policy, data):
         return EgressDecision(_uncovered(data, provider), where=NO_RULE)
@@ -72,14 +72,14 @@ def _cure(rule: DataRule) -> str:
     return (
         f"It may go to {allowed}."
         if allowed
-        else "It may go nowhere: whoever runs the bot names providers there."
+        else "It may go nowhere: the bot's operator names providers there."
     )
 
 
 def _uncovered(data: Data, provider: str) -> str:
     return (
         f"No rule under [[policy.data]] in finetune.toml speaks of {data.dataset} from its channel, so it doesn't go "
-        f"to {provider}. It may go to a trainer on this machine, or whoever runs the bot adds a rule."
+        f"to {provider}. It may go to a trainer on this machine, or the bot's operator adds a rule."
     )
 
 

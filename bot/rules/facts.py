@@ -147,7 +147,7 @@ class Facts:
     `gaps` say why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the
     same. `current` is the model that is asked today, as somebody typed it, `full_current` as a ladder calls it.
     `to_measure` are it and a cheap one of the same provider, by names 'provider/model'; both are known only where
-    a provider of ours has it."""
+    one of our providers has it."""
 
     dataset: str
     rows: int

@@ -30,7 +30,7 @@ Level = Literal["advisory", "soft", "hard"]
 
 RULES: tuple[Rule, ...] = Rule.__args__  # type: ignore[attr-defined]  # get_args, which mypy can't follow
 LEVELS: tuple[Level, ...] = Level.__args__  # type: ignore[attr-defined]
-# Whoever may do the one may do the other, which undoes it.
+# Anyone who may do the one may do the other, which undoes it.
 GOVERNED_BY: Mapping[Action, Rule] = {
     "reject": "approve",
     "resolve": "approve",
@@ -363,7 +363,7 @@ def _membership(person: Person | None) -> RuleVerdict:
     if person is None:
         text = (
             "Slack didn't tell who you are, so nothing was done. Try again in a minute; if it stays like that, "
-            "whoever runs the bot runs `finetune doctor`."
+            "the bot's operator runs `finetune doctor`."
         )
         return RuleVerdict(False, FULL_MEMBERS, text)
     kinds = {
@@ -423,7 +423,7 @@ def _named(person: Person, action: Action, request: Request, rules: Rules) -> Ru
 
 
 def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
-    """The sentence for whoever may not. `but`: people who can't for another reason."""
+    """The sentence for anyone who may not. `but`: people who can't for another reason."""
     named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
     if rules.unknown(action):
         return (
@@ -442,13 +442,15 @@ def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
 
 def _nobody(action: Action, named: Named, but: Collection[str]) -> str:
     if named.users and but:
-        return f"Nobody else may {DOING[action]}: whoever runs the bot names more approvers in finetune.toml, [people]."
+        return f"Nobody else may {DOING[action]}: the bot's operator names more approvers in finetune.toml, [people]."
     if named.requester:
         return f"Only {_requester(action)} may {DOING[action]}."
     if named.where == BUILT_IN and rule_of(action) in ("approve", "freeze", "waive", "promote"):
-        return f"Nobody may {DOING[action]} yet: whoever runs the bot names approvers in finetune.toml, [people]."
+        return (
+            f"Nobody may {DOING[action]} yet: the bot's operator names approvers in finetune.toml, [people]."
+        )
     return (
-        f"Nobody may {DOING[action]}: whoever runs the bot names people in finetune.toml, [policy.who] "
+        f"Nobody may {DOING[action]}: the bot's operator names people in finetune.toml, [policy.who] "
         f"{rule_of(action)}."
     )
 

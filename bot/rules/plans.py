@@ -182,7 +182,7 @@ class Plan:
 
     @property
     def is_advised(self) -> bool:
-        """Its verdict is go; else whoever approves it says why. False where no verdict was kept."""
+        """Its verdict is go; else anyone who approves it says why. False where no verdict was kept."""
         return self.advised is not None and self.advised.kind == "go"
 
     def __post_init__(self) -> None:
@@ -240,7 +240,7 @@ def hyperparameters_for(
     """What a plan starts with, resolved by trainers/methods.py; a hosted service is told the epochs and what was asked.
 
     `rate`: the learning rate by the base's size; None leaves it to the trainer, who goes by the base that it has.
-    `defaults` are the provider's row's and win over ours; what a person `asked` wins over all.
+    `defaults` are the provider's row's and win over ours; what a person `values_by_name` wins over all.
     """
     argument = {**defaults, **values_by_name}
     if not takes_lora:

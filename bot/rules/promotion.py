@@ -93,11 +93,11 @@ def objections(proof: Proof) -> tuple[Objection, ...]:
 
 
 def check_promotion_reason(reason: str) -> Denied | None:
-    """None where `reason` says why a model shall be used."""
+    """None where `reason` says why a model should be used."""
     if has_words(reason):
         return None
     return Denied(
-        f"Say in at least {MIN_WORDS} words why this model shall be used, like: half the price at the same quality."
+        f"Say in at least {MIN_WORDS} words why this model should be used, like: half the price at the same quality."
     )
 
 

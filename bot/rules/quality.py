@@ -166,7 +166,8 @@ def _cheapest_prompted(evidence: Evidence) -> Rung | None:
 
 
 def _price(rung: RungName, wanted_rung: Rung | None) -> Decimal | None:
-    """By the cheapest prompt that was measured, `asked`. Ten examples make a prompt at most eleven times as long."""
+    """By the cheapest prompt that was measured, `wanted_rung`. Ten examples make a prompt at most "
+    "eleven times as long."""
     if rung == "classical":
         return Decimal(0)
     if wanted_rung is None:

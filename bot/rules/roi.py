@@ -242,7 +242,8 @@ class Estimate:
     `payback_months` is None where it never comes back, as far as is known. `break_even_tokens_per_month` is the
     volume that pays back within `payback_target_months` (less where the model ends before); None where no volume does.
     `bearable_hours` of people's time are the most that still do, None where the hours were said.
-    `npv_usd` is over `horizon_months`. `machines` of ours serve the volume: None where a vendor does, or nobody knows.
+    `npv_usd` is over `horizon_months`. `machines` of our own serve the volume: None where a vendor does, or
+    nobody knows.
     """
 
     monthly_input_tokens: int

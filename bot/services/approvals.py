@@ -162,7 +162,7 @@ def _carry_on(context: AppContext, run: Run, plan: Plan) -> None:
 
 
 def _request(run: Run, plan: Plan) -> Request:
-    """Its time to be approved begins anew where its approvals were voided."""
+    """Its time to be approved begins again where its approvals were voided."""
     return replace(plans.request_of(plan), asked_at=run.state_since)
 
 
@@ -313,7 +313,7 @@ def _too_late(context: AppContext, run: Run | None) -> str:
     return f"Run {run.id} has moved on: it {SAID[run.state]}."
 
 
-# Before a job is created: do the approvals still count? Asked anew of Slack and of the rules that are
+# Before a job is created: do the approvals still count? Asked again of Slack and of the rules that are
 # read now.
 #
 # Those that count no longer are voided for good, the money is free again, and the run waits for approval

@@ -141,7 +141,7 @@ def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | 
 
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
-    """Those of the datasets that are `known` to who asks."""
+    """Those of the datasets that are `names` to who asks."""
     return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)
 
 

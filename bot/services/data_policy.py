@@ -47,7 +47,7 @@ class EgressPermission:
 def decide_egress(
     context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
 ) -> EgressPermission | Refusal:
-    """`rows`: the providers that it shall go to."""
+    """`rows`: the providers that it should go to."""
     nothing_said = check_waiver_reason(reason) if reason else None
     if nothing_said:
         return Refusal(f"`because=`: {nothing_said.reason}", "because")

@@ -182,7 +182,7 @@ def step(context: AppContext, dataset: Dataset) -> None:
 
 
 def after_trouble(context: AppContext, dataset: Dataset) -> None:
-    """A step stopped with a fault of ours: once more, a few times, then the person is told."""
+    """A step stopped with a fault of the bot's own: once more, a few times, then the person is told."""
     _again_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 

@@ -243,7 +243,7 @@ def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refu
         return checked
     question = parse_question(estimate.asked)
     if isinstance(question, Refusal):
-        return Refusal(f"The estimate of `{estimate.dataset}` can't be made again. Ask for it anew.")
+        return Refusal(f"The estimate of `{estimate.dataset}` can't be made again. Ask for it again.")
     return estimate_for(context, checked, question)
 
 

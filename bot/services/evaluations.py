@@ -117,7 +117,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def after_trouble(context: AppContext, measurement: Measurement) -> None:
-    """A step stopped with a fault of ours: a few times more, then people are told."""
+    """A step stopped with a fault of the bot's own: a few times more, then people are told."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     measurements.again_or_fail(
         context, measurement, lambda: evaluation_progress.stop(context, measurement, plan, progress)

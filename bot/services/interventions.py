@@ -253,7 +253,7 @@ def _conclude(
 
 
 def _void(context: AppContext, run: Run, why: str) -> None:
-    """What was said can't be carried out; everybody may decide anew."""
+    """What was said can't be carried out; everybody may decide again."""
     with context.store.transaction():
         _audit(context, run, "finetune", "not carried out", why)
         context.store.doubts.conclude(run, why)

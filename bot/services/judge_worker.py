@@ -112,7 +112,7 @@ def candidate_of(plan: LadderPlan) -> Candidate:
 
 
 def max_micros(plan: LadderPlan, priced: ArmKeys, names: Collection[str]) -> int:
-    """The most that these questions can cost, less those that are `known`: each verdict with what is thought before
+    """The most that these questions can cost, less those that are `names`: each verdict with what is thought before
     it. In micro-dollars."""
     return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
 

@@ -92,7 +92,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def after_trouble(context: AppContext, measurement: Measurement) -> None:
-    """A step stopped with a fault of ours: a few times more, then people are told."""
+    """A step stopped with a fault of the bot's own: a few times more, then people are told."""
     is_tuned = isinstance(plan_of(measurement.plan), TunedCurvePlan)
     spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
     measurements.again_or_fail(context, measurement, lambda: spent)

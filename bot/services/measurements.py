@@ -277,10 +277,10 @@ def _begin(
     return moved
 
 
-def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int = 0, said: str = "") -> None:
-    """As somebody wished. `said` may hold mrkdwn."""
+def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int = 0, reason: str = "") -> None:
+    """As somebody wished. `reason` may hold mrkdwn."""
     by = f"Cancelled by <@{measurement.cancel_asked_by}>."
-    end(context, measurement, "cancelled", f"{by} {said}".strip(), actual_micros=spent_micros)
+    end(context, measurement, "cancelled", f"{by} {reason}".strip(), actual_micros=spent_micros)
 
 
 def finish(
@@ -291,7 +291,7 @@ def finish(
     spent_micros: int,
     progress: str | None = None,
 ) -> Measurement | None:
-    """Done; `found` and `progress` are JSON. None where another hand was quicker. Call it inside a transaction."""
+    """Done; `result` and `progress` are JSON. None where another hand was quicker. Call it inside a transaction."""
     now, changes = context.clock(), {} if progress is None else {"progress": progress}
     moved = context.store.measurements.move(
         measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
@@ -330,7 +330,7 @@ def end(
 
 
 def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
-    """A step stopped with a fault of ours: a few times more, then it is over, and has cost `spent_micros`."""
+    """A step stopped with a fault of the bot's own: a few times more, then it is over, and has cost `spent_micros`."""
     now = context.clock()
     if measurement.tries + 1 >= FAULTS:
         why = f"Something in the bot went wrong while measuring, several times. {logs.sorry()}"
@@ -364,7 +364,7 @@ def judge_of(measurement: Measurement) -> str | None:
 def result_card(
     context: AppContext, measurement: Measurement, result: str, *, for_people: bool | None = None
 ) -> Message:
-    """`found` is the result's JSON. `for_people`: its answers may be shown in its channel; None: that is looked up."""
+    """`result` is the result's JSON. `for_people`: its answers may be shown in its channel; None: that is looked up."""
     if measurement.kind == "curve":
         return _curve_card(context, measurement, Curve.from_json(result))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)

@@ -88,7 +88,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
 
 
 def find_for_question(context: AppContext, name: str, names: Collection[str]) -> Model | Refusal:
-    """By its name, else the one in use for the dataset of this name, among the datasets `known` to who asks."""
+    """By its name, else the one in use for the dataset of this name, among the datasets `names` to who asks."""
     standing = context.store.promotions.standing(name) if name in names else None
     if standing is None or context.store.model(name):
         return find(context, name, names)
@@ -96,7 +96,7 @@ def find_for_question(context: AppContext, name: str, names: Collection[str]) ->
 
 
 def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refusal:
-    """Of the datasets `known` to who asks: others' models are answered as if they didn't exist."""
+    """Of the datasets `texts` to who asks: others' models are answered as if they didn't exist."""
     models = context.store.models_of(texts)
     existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
     if existing_model:
@@ -217,7 +217,7 @@ def _price(context: AppContext, model: Model) -> PriceRow | Refusal:
     price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
     if price.usd_per_hour is None and None in (price.price.input, price.price.output):
         return Refusal(
-            f"What a question to {model.name} costs is not known: whoever runs the bot sets `input` and `output` of "
+            f"What a question to {model.name} costs is not known: the bot's operator sets `input` and `output` of "
             f"{plan.base_model} under [providers.{model.provider}.models] in finetune.toml."
         )
     return price

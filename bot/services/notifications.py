@@ -143,7 +143,7 @@ def _intervention_card(run: Run) -> str:
 
 
 def post_end(context: AppContext, run: Run, why: str) -> None:
-    """Failed or cancelled: said anew, so that people notice."""
+    """Failed or cancelled: said again, so that people notice."""
     show_progress(context, run)
     _post(context, run, views.ended_card(run, plan_from_json(run.plan), why), once=f"end {run.id}")
     to_requester(context, run, views.ended_short(run, why), once=f"end dm {run.id}")

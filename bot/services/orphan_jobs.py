@@ -1,4 +1,4 @@
-"""Every job at a provider that carries a key of ours, held against what we know: none runs twice, none unseen.
+"""Every job at a provider that carries one of our keys, held against what we know: none runs twice, none unseen.
 
 A run on its way looks for its own job at each step (jobs.py); this looks from the other side, every few minutes, at all
 of them: a second one that showed up late, one that a restored backup knows nothing of."""

@@ -334,12 +334,12 @@ def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
         return None
     if not others:
         return Refusal(
-            "Nobody but you or who uploaded the data could approve this, and nobody approves their own: whoever "
+            "Nobody but you or who uploaded the data could approve this, and nobody approves their own: anyone who "
             "runs the bot names approvers in finetune.toml, [people]."
         )
     return Refusal(
         f"It takes {tier.approvers} approvers who neither asked nor uploaded the data, and there are {len(others)}: "
-        f"{who_may('approve', rules, but={plan.requester, plan.uploaded_by})} Whoever runs the bot names more in "
+        f"{who_may('approve', rules, but={plan.requester, plan.uploaded_by})} The bot's operator names more in "
         "finetune.toml, [people]."
     )
 

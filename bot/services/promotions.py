@@ -15,7 +15,7 @@ from bot.values.runs import Refusal
 from storage.promotions import NewPromotion, Promotion
 from storage.records import Model
 
-MOVED = "Another model was put to work just now; `/finetune models` shows which. Try again if this one still shall be."
+MOVED = "Another model was put to work just now; `/finetune models` shows which. Try again if this one still should be."
 
 
 def promote(

@@ -21,7 +21,7 @@ LATEST, SEARCHED = 15, 200
 
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
-    """Of the datasets that are `known` to who asks, as below."""
+    """Of the datasets that are `names` to who asks, as below."""
     return [
         _look(context, run) for run in authorization.filter_known(context, context.store.runs.open(), names)
     ]

@@ -206,7 +206,7 @@ def _give_up(step: CurveStep, why: str) -> None:
         fail(step, why)
         return
     spent = step.progress.spent_micros
-    measurements.cancel(step.context, step.measurement, spent_micros=spent, said=why)
+    measurements.cancel(step.context, step.measurement, spent_micros=spent, reason=why)
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:

@@ -385,7 +385,7 @@ def try_model(call: Call, model: str, text: str) -> Reply:
     "promote",
     help="put a tuned model to work for its dataset; the one before it is kept",
     needs=("promote",),
-    usage="MODEL [because=why it shall be used all the same]",
+    usage="MODEL [because=why it should be used anyway]",
 )
 @click.argument("model", type=MODEL)
 @click.option("--because", type=REASON, help="Why a model is used that is not shown to be better.")

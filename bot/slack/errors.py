@@ -37,7 +37,7 @@ def register(app: App, context: AppContext) -> None:
         """A sentence and a reference for the person, the traceback for the log."""
         log.error("a listener failed", exc_info=error)
         sentence = (
-            "Something in the bot went wrong, and nothing was changed. Whoever runs it finds the cause with "
+            "Something in the bot went wrong, and nothing was changed. The bot's operator finds the cause with "
             f"`finetune log`. {logs.sorry()}"
         )
         if body.get("type") == "view_submission" and ack.response is None:

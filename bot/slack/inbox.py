@@ -1,6 +1,7 @@
 """What Slack delivered to a process that was ended before it was done, handled by the next one.
 
-Whoever typed or clicked saw no answer, or Slack's own error; they get theirs now. After an hour nothing is carried out
+Anyone who typed or clicked saw no answer, or Slack's own error; they get theirs now. After an hour nothing
+is carried out
 any more, since they will have done something else by then: they are told."""
 
 from __future__ import annotations

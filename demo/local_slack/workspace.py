@@ -159,7 +159,7 @@ class LocalSlack:
         return tuple(message for place in places for message in self._all(place) if message.only_for == user)
 
     def view(self, user: str) -> Modal | None:
-        """The workspace's one modal, whoever opened it."""
+        """The workspace's one modal, anyone who opened it."""
         view = self._mirror.modal
         return None if view is None else modal_of(view)
 

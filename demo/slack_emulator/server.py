@@ -42,7 +42,7 @@ class SlackServer(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A caller that hung up is no news; anything else is a bug of ours and is shown."""
+        """A caller that hung up is no news; anything else is our own bug and is shown."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 

@@ -94,7 +94,7 @@ class ResponseUrl:
 
 @dataclass
 class State:
-    """Guarded by `lock`: whoever reads or writes holds it. `patience` in seconds, for acks and triggers."""
+    """Guarded by `lock`: anyone who reads or writes holds it. `patience` in seconds, for acks and triggers."""
 
     people: tuple[Person, ...]
     channels: dict[str, Channel]

@@ -18,7 +18,7 @@ from tests.bot.world import APPROVERS_GROUP, CLEO, GUS, PEOPLE, PRIVATE
 
 @pytest.fixture
 def policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The settings file; it may be written anew."""
+    """The settings file; it may be written again."""
     path = tmp_path / "finetune.toml"
     path.write_text(WHOLE, encoding="utf-8")
     monkeypatch.chdir(tmp_path)

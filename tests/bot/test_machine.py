@@ -197,7 +197,7 @@ def test_a_speed_that_cannot_be_read_is_logged_and_the_rule_holds(
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / CALIBRATION_FILE).write_text("{")
     assert why(estimated(settings(tmp_path), report)).startswith(GUESS)
-    assert "measure anew with `finetune calibrate`" in caplog.text
+    assert "measure again with `finetune calibrate`" in caplog.text
 
 
 def expected_minutes(found: EstimateResult) -> float:

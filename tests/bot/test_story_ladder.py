@@ -348,7 +348,7 @@ def test_stopped_for_its_cost_questions_under_way_count_with_the_most_that_they_
     assert replies and (failed.actual_micros or 0) > answered + 1
 
 
-@pytest.mark.parametrize("stopped_by", ["a rule about its data", "a fault of ours"])
+@pytest.mark.parametrize("stopped_by", ["a rule about its data", "a fault of the bot's own"])
 def test_whatever_stops_a_ladder_questions_under_way_count(
     priced: World, monkeypatch: pytest.MonkeyPatch, stopped_by: str
 ) -> None:
@@ -358,7 +358,7 @@ def test_whatever_stops_a_ladder_questions_under_way_count(
     world.until(lambda: world.company.count(CHAT) >= 8, "questions, all of which hang")
 
     def of_rows(*_: object) -> Forbidden:
-        if stopped_by == "a fault of ours":
+        if stopped_by == "a fault of the bot's own":
             raise RuntimeError("a fault")
         return Forbidden("Not any more.")
 

@@ -373,7 +373,7 @@ def test_each_person_sees_what_they_may_do_here_and_who_may_do_the_rest(world: W
     assert "shared with another organisation" in world.type("/finetune rights", user=BEN)
 
 
-# Forms ask when they are sent, and a run that waits for approval can't be paused whoever asks (test_story_pause.py).
+# Forms ask when they are sent, and a run that waits for approval can't be paused anyone who asks (test_story_pause.py).
 ASKED_LATER = ("upload", "knowledge", "pause", "resume")
 
 

@@ -1,4 +1,4 @@
-"""All jobs at a provider that carry a key of ours: a second one is cancelled, one that no run knows is said."""
+"""All jobs at a provider that carry one of our keys: a second one is cancelled, one that no run knows is said."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def work_of_its_own(workers: WorkerPool, key: str) -> int:
 
 def test_the_value_comes_once_from_another_process(workers: WorkerPool) -> None:
     assert work_of_its_own(workers, "a") != os.getpid()
-    assert workers.poll("a", process_id) is None, "asked anew, it is done anew"
+    assert workers.poll("a", process_id) is None, "asked again, it is done again"
     wait_until(lambda: workers.poll("a", process_id), "the second answer")
 
 

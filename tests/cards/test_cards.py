@@ -1,7 +1,7 @@
 """Every card as a person reads it, against files that were read by a person; as Slack gets it, against its limits;
 and our own voice.
 
-FINETUNE_UPDATE_GOLDEN=1 writes the files anew: read their difference before it is committed.
+FINETUNE_UPDATE_GOLDEN=1 writes the files again: read their difference before it is committed.
 """
 
 from __future__ import annotations

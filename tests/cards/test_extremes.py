@@ -348,6 +348,6 @@ def markup_of_others(text: str) -> list[str]:
 
 
 def _without_our_fence(text: str) -> str:
-    """A table of ours stands in a fence, where nothing is a style; a backtick in it would end it."""
+    """A table of our own stands in a fence, where nothing is a style; a backtick in it would end it."""
     inside = text.removeprefix("```\n").removesuffix("\n```")
     return "" if len(inside) == len(text) - 8 and "`" not in inside else text

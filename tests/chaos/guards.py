@@ -1,6 +1,6 @@
 """Each guard of money and trust as a mutant: the exact text that makes it, what stands there without it, and its test.
 
-A text that no longer stands exactly once in its file is an error, so whoever moves a guard moves its mutant.
+A text that no longer stands exactly once in its file is an error, so anyone who moves a guard moves its mutant.
 """
 
 from __future__ import annotations
@@ -227,14 +227,14 @@ GUARDS = (
         f"{APPROVAL}::test_a_plan_edited_between_approval_and_create_is_not_carried_out",
     ),
     Guard(
-        "approvals are counted anew before the create",
+        "approvals are counted again before the create",
         TRAINING,
         "        lost = approvals.revalidate(context, run)",
         "        lost = None",
         f"{POLICY}::test_an_approver_who_left_the_group_before_the_create_voids_the_approval",
     ),
     Guard(
-        "a curve's yes is counted anew before each create",
+        "a curve's yes is counted again before each create",
         "bot/services/tuned_learning_curves.py",
         "            case data_policy.Forbidden(said):",
         "            case data_policy.Forbidden(_):\n                return True\n"

@@ -1,6 +1,6 @@
 """The fake provider and the fake Slack of the storms: with weather, with records, and with places to be killed at.
 
-A *point* is passed when a request arrives and when its work is done but not answered; whoever listens there may
+A *point* is passed when a request arrives and when its work is done but not answered; anyone who listens there may
 kill the bot. Weather is random by a seed: before or after the work, an answer that never comes, comes late or is
 cut off. No certain no is among it, since what was refused for good is rightly not started.
 """

@@ -1,4 +1,5 @@
-"""schemathesis over OpenAI's description of what we serve: whatever it thinks of, no answer is a fault of ours."""
+"""schemathesis over OpenAI's description of what we serve: whatever it thinks of, no answer is a fault "
+"of the bot's own."""
 
 from __future__ import annotations
 

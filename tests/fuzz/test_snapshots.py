@@ -1,4 +1,4 @@
-"""An attempt that leaves what no attempt of ours would leave breaks neither the trainer nor its job."""
+"""An attempt that leaves what no attempt of our own would leave breaks neither the trainer nor its job."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from trainers.local.training.devices import CpuSeconds, CpuThreads, cores_allowe
     ("others", "most", "threads"),
     [
         pytest.param(0.0, 8, 8, id="quiet"),
-        pytest.param(0.4, 8, 8, id="less than half a core is not worth one of ours"),
+        pytest.param(0.4, 8, 8, id="less than half a core is not worth one of our own"),
         pytest.param(0.6, 8, 7, id="a core is taken"),
         pytest.param(5.0, 8, 3, id="five are"),
         pytest.param(8.0, 8, 1, id="all are: never none"),

@@ -35,7 +35,7 @@ def test_a_job_that_ended_is_not_read_again(tmp_path: Path, source: Sources) -> 
     ended, waiting = create(jobs, source), create(jobs, source)
     (ended.folder / "DONE").write_text("{}")
     assert [record.job.id for record in jobs.unfinished()] == [waiting.job.id]
-    (ended.folder / "job.json").write_text("no JSON")  # whoever reads it from here on fails
+    (ended.folder / "job.json").write_text("no JSON")  # anyone who reads it from here on fails
     assert ids(jobs) == {ended.job.id, waiting.job.id}
     assert [record.job.id for record in jobs.unfinished()] == [waiting.job.id]
 

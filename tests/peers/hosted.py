@@ -108,7 +108,7 @@ class Hosted:
         return self._faults[route].popleft() if self._faults[route] else None
 
     def let_go(self) -> None:
-        """Whoever hangs, and would, hangs no longer: their connections are closed without an answer."""
+        """Anyone who hangs, and would, hangs no longer: their connections are closed without an answer."""
         self._closing.set()
 
     def wait_for_the_end(self) -> None:

@@ -1,6 +1,6 @@
 """`python -m tests.storage.releasing`: writes the SQL dump of each schema but the newest that has none, with rows.
 
-A dump that is there is never written again: it is what a user of that release has on disk. Whoever adds a migration
+A dump that is there is never written again: it is what a user of that release has on disk. Anyone who adds a migration
 adds rows for its tables to ROWS, runs this, and commits the dump of the schema that was the newest until then.
 """
 

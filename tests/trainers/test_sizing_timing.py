@@ -141,7 +141,7 @@ def test_what_was_kept_is_read_again(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_used_says_how_to_make_it_anew(tmp_path: Path, content: str) -> None:
     file = tmp_path / "calibration.json"
     file.write_text(content)
-    with pytest.raises(NoCalibration, match="measure anew with `finetune calibrate`"):
+    with pytest.raises(NoCalibration, match="measure again with `finetune calibrate`"):
         read_calibration(file)
 
 

@@ -174,8 +174,8 @@ class Repeats:
     Takes rows as they come. Answers and instructions are normalised, and stand here by their hash.
     """
 
-    def __init__(self, found: Findings) -> None:
-        self._found = found
+    def __init__(self, findings: Findings) -> None:
+        self._found = findings
         self._first: dict[int, dict[bytes, int]] = defaultdict(dict)
         self._lines, self._said = array("I"), array("q")
         self._answers: dict[tuple[int, bytes], dict[int, int]] = {}

@@ -160,7 +160,7 @@ class _Verdict:
 
 
 def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[bytes]) -> _Verdict:
-    """`found` fills up with the rows that can't be read while `examples` are iterated."""
+    """`findings` fills up with the rows that can't be read while `examples` are iterated."""
     verdict = _Verdict()
     first: dict[bytes, int] = {}
     answered: set[bytes] = set()

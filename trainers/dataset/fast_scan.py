@@ -127,7 +127,7 @@ class Chunk:
 
 
 def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
-    """Nothing in the file raises. Faults go to `found`, as `reader.stream` would word them."""
+    """Nothing in the file raises. Faults go to `findings`, as `reader.stream` would word them."""
     for block in blocks(file, findings, limits):
         yield _chunk(block, findings, limits, progress)
 

@@ -77,7 +77,7 @@ def read(
 
 
 def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
-    """What kind of file it is. None where it is refused, which `found` then says."""
+    """What kind of file it is. None where it is refused, which `findings` then says."""
     if size > limits.max_bytes:
         text = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
         findings.about_file(TOO_BIG, text)
@@ -142,7 +142,7 @@ def conclude(findings: Findings, progress: Progress) -> None:
 def parse_line(
     line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
 ) -> Example | None:
-    """One line of JSONL without the space around it. None where it is blank, or wrong, which `found` then says."""
+    """One line of JSONL without the space around it. None where it is blank, or wrong, which `findings` then says."""
     if not row:
         progress.blank += 1
         return None

@@ -69,7 +69,7 @@ class Joined:
         return list(accumulate([len(raw) + 1 for raw in self.raws[:-1]], initial=0))
 
     def holding(self, search: Callable[[int], int]) -> list[int]:
-        """Places of texts. `search` gives where in `whole` something stands, at or after a place; -1: nowhere."""
+        """Places of texts. `search` gives where in `search` something stands, at or after a place; -1: nowhere."""
         places: list[int] = []
         at = search(0)
         while at >= 0:

@@ -76,11 +76,11 @@ def store_split(
     examples: Sequence[Example] = (),
     left_out: Collection[int] = (),
 ) -> tuple[str, str]:
-    """Write FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `kept`. Rows that are
+    """Write FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `examples`. Rows that are
     `left_out` are in neither. Returns both sha256."""
     facts = rows.facts
     with ChatFile(folder) as train, ChatFile(folder) as holdout:
-        for span in _spans(facts, held, left_out, whole=rows.system is None):
+        for span in _spans(facts, held, left_out, is_complete=rows.system is None):
             if span.first in left_out:
                 continue
             file = holdout if span.held else train
@@ -105,10 +105,12 @@ def _copy(rows: StoredRows, start: int, end: int, file: ChatFile) -> None:
 _PIECE = 1 << 20
 
 
-def _spans(facts: Facts, held: Collection[int], left_out: Collection[int], *, whole: bool) -> Iterator[_Span]:
+def _spans(
+    facts: Facts, held: Collection[int], left_out: Collection[int], *, is_complete: bool
+) -> Iterator[_Span]:
     """In the rows' order."""
     first = 0
-    for end in (*_ends(facts, (*held, *left_out), whole), len(facts)):
+    for end in (*_ends(facts, (*held, *left_out), is_complete), len(facts)):
         if end > first:
             yield _Span(first in held, first, end)
         first = end

@@ -32,7 +32,7 @@ SizeVerdict = Literal["fits", "too_big", "damaged", "no_workbook", "open_documen
 
 MAX_CELLS = 5_000_000
 _PIECE = 1 << 18
-_MAX_TAG = 1 << 22  # bytes of one tag, comment or the like; the parser begins it anew with each piece
+_MAX_TAG = 1 << 22  # bytes of one tag, comment or the like; the parser begins it again with each piece
 _SHEET = re.compile(r"xl/worksheets/[^/]+\.xml")
 _STRINGS = "xl/sharedStrings.xml"
 _REFERENCE = re.compile(r"([A-Z]{0,3})([0-9]{1,9})")

@@ -102,7 +102,8 @@ def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
 def local_counts(
     train: Path, local_models: Mapping[str, Path], values_by_path: Mapping[Path, int]
 ) -> tuple[tuple[str, int], ...]:
-    """By the models' own tokenizers; a folder without one is left out. `known` are counted already, by folder."""
+    """By the models' own tokenizers; a folder without one is left out. `values_by_path` are counted "
+    "already, by folder."""
     with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
     return tuple(
         (

@@ -50,7 +50,7 @@ class Classifier:
 
 
 def classify_holdout(train: Sequence[Example], examples: Sequence[Example], seed: int) -> tuple[Reply, ...]:
-    """A label for each of `asked`. Tokens are 0; `seconds` is a row's share of answering them all.
+    """A label for each of `examples`. Tokens are 0; `seconds` is a row's share of answering them all.
 
     ValueError without rows to train on.
     """
@@ -315,7 +315,7 @@ _SENTENCES = re.compile(r"(?<=[.!?…。！？])\s+")
 
 
 def nearest(train: Sequence[Example], examples: Sequence[Example], k: int) -> tuple[tuple[Example, ...], ...]:
-    """For each of `asked` the k rows most like it, the nearest first; fewer where there are fewer. Rows with
+    """For each of `examples` the k rows most like it, the nearest first; fewer where there are fewer. Rows with
     tools are left out: not every model can be shown them."""
     shown = [example for example in train if example.row is None]
     entries = _nearest([text_of(e) for e in shown], [text_of(e) for e in examples], k)
@@ -325,7 +325,7 @@ def nearest(train: Sequence[Example], examples: Sequence[Example], k: int) -> tu
 def nearest_passages(
     passages: Sequence[str], examples: Sequence[Example], k: int
 ) -> tuple[tuple[str, ...], ...]:
-    """For each of `asked` the k passages most like it, the nearest first."""
+    """For each of `examples` the k passages most like it, the nearest first."""
     entries = _nearest(passages, [text_of(e) for e in examples], k)
     return tuple(tuple(passages[i] for i in places) for places in entries)
 
@@ -347,7 +347,7 @@ def passages_of(text: str) -> tuple[str, ...]:
 
 
 def _nearest(texts: Sequence[str], names: Sequence[str], k: int) -> list[tuple[int, ...]]:
-    """Places in `known`, the most alike first; of equals the first."""
+    """Places in `names`, the most alike first; of equals the first."""
     import numpy as np
 
     if k < 1 or not any(text.strip() for text in texts):

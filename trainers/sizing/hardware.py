@@ -88,7 +88,7 @@ def read_gpu(text: str) -> Machine | None:
 
 
 def gpu_speed(name: str) -> float | None:
-    """By its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where none of ours is in it."""
+    """By its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where it names none of these."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     keys = (SAME_GPU.get(word, word) for word in words)
     return next((_sustained(key) for key in keys if key in PEAKS), None)

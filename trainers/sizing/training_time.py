@@ -133,7 +133,7 @@ def read_calibration(path: Path) -> Calibration | None:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise NoCalibration(
-            f"{path} can't be used ({error}): measure anew with `finetune calibrate`."
+            f"{path} can't be used ({error}): measure again with `finetune calibrate`."
         ) from error
     return calibration
 

@@ -280,7 +280,7 @@ def hold(folder: Path, script: str) -> subprocess.Popen[str]:
 
 
 def is_there(pid: int) -> bool:
-    """A zombie has ended, whoever its parent is now."""
+    """A zombie has ended, anyone who its parent is now."""
     stat = Path(f"/proc/{pid}/stat")
     return stat.exists() and stat.read_text().rpartition(")")[2].split()[0] != "Z"
 

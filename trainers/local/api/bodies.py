@@ -139,7 +139,7 @@ def _special(job: TrainingJob) -> set[str]:
 
 
 def _estimated_finish(progress: Progress) -> int | None:
-    """None where the moment has passed, as while a process starts anew."""
+    """None where the moment has passed, as while a process starts again."""
     finish = progress.estimated_finish
     return finish if finish and finish >= time.time() else None
 

@@ -234,11 +234,11 @@ def flag(body: Mapping[str, Any], name: str) -> bool:
 
 def parse_sampling(body: Mapping[str, Any]) -> Sampling:
     """Raises Problem (400) that names the field."""
-    most = number(body, "max_completion_tokens", 1, 1_000_000, whole=True)
-    older = number(body, "max_tokens", 1, 1_000_000, whole=True)
+    most = number(body, "max_completion_tokens", 1, 1_000_000, is_integer=True)
+    older = number(body, "max_tokens", 1, 1_000_000, is_integer=True)
     temperature = number(body, "temperature", 0, 2)
     top_p = number(body, "top_p", 0, 1)
-    seed = number(body, "seed", -(2**63), 2**63 - 1, whole=True)
+    seed = number(body, "seed", -(2**63), 2**63 - 1, is_integer=True)
     limit = most if most is not None else older
     return Sampling(
         temperature=1.0 if temperature is None else float(temperature),
@@ -246,7 +246,7 @@ def parse_sampling(body: Mapping[str, Any]) -> Sampling:
         max_tokens=None if limit is None else int(limit),
         stop=_stop(body.get("stop")),
         seed=None if seed is None else int(seed),
-        n=int(number(body, "n", 1, MAX_N, whole=True) or 1),
+        n=int(number(body, "n", 1, MAX_N, is_integer=True) or 1),
         top_logprobs=_top_logprobs(body),
         grammar=_grammar(body),
         frequency_penalty=float(number(body, "frequency_penalty", -2, 2) or 0),
@@ -268,7 +268,7 @@ def _logit_bias(value: object) -> Mapping[int, float]:
 
 
 def _top_logprobs(body: Mapping[str, Any]) -> int | None:
-    others = number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, whole=True)
+    others = number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, is_integer=True)
     if not flag(body, "logprobs"):
         if others:
             raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
@@ -344,14 +344,14 @@ def _checked(grammar: str, param: str) -> str:
 
 
 def number(
-    body: Mapping[str, Any], name: str, low: int, high: int, *, whole: bool = False
+    body: Mapping[str, Any], name: str, low: int, high: int, *, is_integer: bool = False
 ) -> int | float | None:
     value = body.get(name)
     if value is None:
         return None
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+    fits = isinstance(value, int if is_integer else int | float) and not isinstance(value, bool)
     if not fits or not low <= value <= high:
-        kind = "whole number" if whole else "number"
+        kind = "whole number" if is_integer else "number"
         raise invalid(f"'{name}' must be a {kind} from {low} to {high}.", name)
     return value  # type: ignore[no-any-return]
 

@@ -112,7 +112,7 @@ def _place(config: Config) -> Backend:
 
 
 async def _answer_nobody(request: Request, error: Exception) -> Response:
-    """Whoever was sending hung up or was killed: no fault of ours, so no traceback in the log."""
+    """Anyone who was sending hung up or was killed: not our fault, so no traceback in the log."""
     return ApiError(400, "The request was cut off before its end.", "cut_off").response()
 
 

@@ -75,7 +75,7 @@ def parse_text(body: Mapping[str, Any]) -> TextOrder:
     """Raises Problem (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN, NEUTRAL)
-    others = number(body, "logprobs", 0, MAX_LOGPROBS, whole=True)
+    others = number(body, "logprobs", 0, MAX_LOGPROBS, is_integer=True)
     sampling = parse_sampling({key: value for key, value in body.items() if key != "logprobs"})
     most = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
     prompts = _prompts(body.get("prompt"))

@@ -51,7 +51,7 @@ def engine_checkpoints(output: Path) -> dict[int, Path]:
 
 
 def remove_unlogged(output: Path, value: int) -> None:
-    """Checkpoints that a kill cut off, and those beyond step `told`: the engine would go on from the newest,
+    """Checkpoints that a kill cut off, and those beyond step `value`: the engine would go on from the newest,
     whatever is in it, and of an engine that outlived us nobody has read the log."""
     usable = {folder for step, folder in engine_checkpoints(output).items() if step <= value}
     for folder in set(output.glob("checkpoint-*")) - usable:

@@ -126,5 +126,5 @@ class Reading:
         return replace(self, validated=self.step)
 
     def is_news(self, line: Validated) -> bool:
-        """Some print the last validation once more at their end, and one before the first step is none of ours."""
+        """Some print the last validation once more at their end, and one before the first step is not ours."""
         return self.step > self.validated

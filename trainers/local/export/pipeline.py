@@ -68,7 +68,7 @@ def _base(order: Order, source: Source) -> Base:
     if base_of_adapter(source.adapter) not in (None, base_fingerprint(base.folder)):
         raise ExportRefused(
             f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
-            "adapter does not fit them. Put the former weights back, or train anew."
+            "adapter does not fit them. Put the former weights back, or train again."
         )
     return base
 

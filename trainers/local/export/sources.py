@@ -144,7 +144,7 @@ class DataFile:
 
 
 def questions_of(source: Source, value: Path | None) -> Questions:
-    """From `given`, else from what the job was validated on, else from what it was trained on.
+    """From `value`, else from what the job was validated on, else from what it was trained on.
 
     Raises ExportRefused where there is no file, or nothing in it to ask.
     """

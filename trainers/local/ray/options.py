@@ -41,7 +41,7 @@ class Wishes:
 
 
 def ray_options(wishes: Wishes, data: Path) -> RayOptions:
-    """Raises Unusable. A head or a storage that is away is waited for where jobs of ours may be running there."""
+    """Raises Unusable. A head or a storage that is away is waited for where our jobs may be running there."""
     storage = _storage(wishes, data)
     head = RayHead(wishes.address)
     has_jobs = has_open_attempts(data / "jobs")

@@ -224,7 +224,7 @@ def _rule(number: int, function: Mapping[str, Any], syntax: CallSyntax, specials
     before, after = syntax.around(function["name"])
     parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
     schema = parameters_of(function)
-    if schema.get("properties"):  # whoever names some wants these, though JSON Schema would allow any
+    if schema.get("properties"):  # anyone who names some wants these, though JSON Schema would allow any
         schema = {"additionalProperties": False, **schema}
     arguments = json_rule(schema, is_strict=function.get("strict") is True)
     return f"call{number}: {' '.join(parts)}\narguments{number}: {arguments}"

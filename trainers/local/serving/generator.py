@@ -142,7 +142,7 @@ class Generator:
             self._answer_some()
 
     def _give_up(self) -> Sequence[PendingRequest]:
-        """Whoever waits, after a fault that is no request's own. The models are loaded again for the next one."""
+        """Anyone who waits, after a fault that is no request's own. The models are loaded again for the next one."""
         owners = [row.request for row in (*self._waiting, *self._batch) if not row.is_done]
         self._waiting, self._batch, self._shelf = [], [], None
         return owners

@@ -2,7 +2,7 @@
 
 A job's process and the server's know nothing of each other's memory, so they divide a GPU beforehand: while a job
 trains, serving keeps to SHARE_WHILE_TRAINING of it, which PyTorch enforces; models that take more are put away.
-On a CPU the system's free memory counts, whoever uses the rest.
+On a CPU the system's free memory counts, anyone who uses the rest.
 """
 
 from __future__ import annotations

@@ -176,8 +176,8 @@ PendingRequest = Request | EmbeddingRequest
 class GenerationEngine(Protocol):
     """Computes what is asked: `generator.Generator` in this process, `vllm_engine.VllmEngine` by vLLM beside it."""
 
-    def submit(self, asked: PendingRequest) -> Ticket:
-        """Returns at once; the outcomes go to `asked.emit`. Raises ApiError (503) where too much waits already."""
+    def submit(self, request: PendingRequest) -> Ticket:
+        """Returns at once; the outcomes go to `request.emit`. Raises ApiError (503) where too much waits already."""
         ...
 
     def stop(self) -> None: ...
@@ -198,6 +198,6 @@ def check_base_unchanged(source: str, trained_on: str | None, fingerprint: str) 
     if trained_on not in (None, fingerprint):
         text = (
             f"This model was tuned on another state of its base model {source}: the weights there have "
-            "changed since. Put the former ones back and start the trainer again, or train anew."
+            "changed since. Put the former ones back and start the trainer again, or train again."
         )
         raise ApiError(409, text, "adapter_of_another_base", "model")

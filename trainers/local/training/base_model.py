@@ -181,7 +181,7 @@ def _check_complete(source: str, missing: Collection[str]) -> None:
         some = ", ".join(sorted(missing)[:3])
         text = (
             f"The base model {source} lacks {len(missing)} of the weights that its config.json asks for, such as "
-            f"{some}. Fetch its files anew."
+            f"{some}. Fetch its files again."
         )
         raise TrainingFailed("base_incomplete", text, "model")
 

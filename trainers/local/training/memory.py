@@ -113,7 +113,7 @@ class MicroBatcher(Generic[R]):
         return self._fill(rows, self.tokens if self._packs else 1)
 
     def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], doing: str) -> T:
-        """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts anew.
+        """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts again.
 
         In a team all do so where one has to. Raises TrainingFailed where one row alone is too much. Does not return
         where memory is full and the base is divided.

@@ -76,7 +76,7 @@ class Targets:
 
 
 def find_targets(model: Any, question: str) -> Targets:
-    """`asked`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there.
+    """`question`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there.
 
     Only in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one
     Parameter (Llama 4) are no linear layers: they are trained where they are named, as experts.gate_up_proj, and not by

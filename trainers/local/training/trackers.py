@@ -30,7 +30,7 @@ class Tracker(Protocol):
 
 
 class Curves:
-    """All trackers of the job in `folder`. Steps after the one that a run goes on from are written anew."""
+    """All trackers of the job in `folder`. Steps after the one that a run goes on from are written again."""
 
     def __init__(self, folder: Path, integrations: Sequence[Integration]) -> None:
         self._folder = folder

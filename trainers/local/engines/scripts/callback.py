@@ -2,7 +2,7 @@
 
 Beside what the config says it validates every $FINETUNE_EVAL_STEPS steps, keeps a checkpoint of each validation, and
 ends with a validation and a checkpoint once the file STOP lies in the engine's folder. Before the first step it looks
-whether the base was loaded as $FINETUNE_QUANTIZATION says. Imports nothing of ours.
+whether the base was loaded as $FINETUNE_QUANTIZATION says. Imports nothing of this project.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Runs inside unsloth's own environment, as a process of its own: `python train.py config.json`.
 
 Trains LoRA on rows that are token ids already, and goes on from the newest checkpoint in its output folder.
-Prints a line of JSON for every step and every validation; imports nothing of ours.
+Prints a line of JSON for every step and every validation; imports nothing of this project.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from trl import SFTConfig, SFTTrainer
 
 
 class Lines(TrainerCallback):
-    """A line a step, for whoever reads the log."""
+    """A line a step, for anyone who reads the log."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any], **_: Any) -> None:
         print(json.dumps({"step": state.global_step, "total_steps": state.max_steps, **logs}), flush=True)
