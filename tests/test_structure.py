@@ -14,7 +14,13 @@ HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 MODULES = HOUSE["read_modules"]()
 SMALL = {
     "bot/__main__.py": "`python -m bot`",
-    "trainers/local/train.py": "the entry point of a training process, which imports little",
+    "bot/services/freeze_scope.py": "freeze.py tells people, and what tells them asks whether a freeze stands",
+    "bot/slack/events.py": "one subject, close to the limit",
+    "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
+    "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
+    "trainers/local/api_errors.py": "the server's; training must not import it with a web framework",
+    "trainers/local/training/errors.py": "read by the queue, which must not load torch",
+    "trainers/local/export/merged.py": "one form of export, found by its name",
     "trainers/local/ray/node.py": "the entry point on a node, which imports little before it has checked Python",
 }
 """Files under 60 lines, each with its reason; packages' `__init__` and the scripts of the engines' own "

@@ -52,11 +52,11 @@ def vllm_keys() -> dict[str, list[str]]:
 
 def versions() -> dict[str, str]:
     """Of the packages that a job's numbers depend on, those that are there."""
-    found = {}
-    for each in ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes"):
+    version_by_package = {}
+    for package in ("torch", "transformers", "peft", "trl", "datasets", "bitsandbytes"):
         with contextlib.suppress(PackageNotFoundError):
-            found[each] = version(each)
-    return found
+            version_by_package[package] = version(package)
+    return version_by_package
 
 
 def main(name: str) -> None:
@@ -69,13 +69,13 @@ def main(name: str) -> None:
             "axolotl": axolotl_keys,
             "vllm": vllm_keys,
         }[name]()
-    found = {
+    facts = {
         "version": version(name),
         "versions": versions(),
         "has_cuda": torch.version.cuda is not None,
         "keys": keys,
     }
-    print(json.dumps(found))
+    print(json.dumps(facts))
 
 
 if __name__ == "__main__":
