@@ -265,10 +265,10 @@ class ProviderQueue:
         with self._changed:
             self._under_way.pop(waiting.question.key, None)
             if of_model:
-                waitings = (
+                remaining = (
                     other for other in self._queue if other.question.model != model or other.question.is_first
                 )
-                self._queue = deque(waitings)
+                self._queue = deque(remaining)
 
     def _again(self, waiting: _Waiting, trouble: Uncertain) -> None:
         """A limit, or trouble with question after question, is the provider's: all wait. Else this one does."""

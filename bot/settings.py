@@ -68,41 +68,41 @@ log = logging.getLogger(__name__)
 
 def store_model_ends(data: Path, provider: str, ends: Mapping[str, date], today: date) -> None:
     """All that was told before of this provider is replaced: it may have put an end off."""
-    texts_by_name = {model: day.isoformat() for model, day in sorted(ends.items())}
-    valueses_by_name = {
+    day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
+    ends_by_provider = {
         **_stored_ends(data),
-        provider: {"read_on": today.isoformat(), "models": texts_by_name},
+        provider: {"read_on": today.isoformat(), "models": day_by_model},
     }
     path = data / MODEL_ENDS_FILE
     partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(valueses_by_name, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(ends_by_provider, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
-    valueses_by_name = _stored_ends(data)
+    ends_by_provider = _stored_ends(data)
     return tuple(
-        row.with_shutdowns(_days(valueses_by_name, row.name)) if row.name in valueses_by_name else row
+        row.with_shutdowns(_days(ends_by_provider, row.name)) if row.name in ends_by_provider else row
         for row in rows
     )
 
 
-def _days(valueses_by_name: StoredEnds, provider: str) -> Mapping[str, date]:
-    return {model: date.fromisoformat(day) for model, day in valueses_by_name[provider]["models"].items()}
+def _days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
+    return {model: date.fromisoformat(day) for model, day in ends_by_provider[provider]["models"].items()}
 
 
 def _stored_ends(data: Path) -> StoredEnds:
     """Nothing where the file is damaged: our lists hold then, and the next answer replaces it."""
     try:
-        valueses_by_name: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
-        for provider in valueses_by_name:
-            _days(valueses_by_name, provider)
+        ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+        for provider in ends_by_provider:
+            _days(ends_by_provider, provider)
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
         log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
         return {}
-    return valueses_by_name
+    return ends_by_provider
 
 
 CONFIG_FILE = "finetune.toml"

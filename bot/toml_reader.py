@@ -29,7 +29,7 @@ _TABLE = re.compile(r"^\s*\[")
 
 def lines_of(text: str) -> Lines:
     """`text` is TOML that tomllib takes. Lines count from 1; a table's is that of its header."""
-    values_by_names: dict[KeyPath, int] = {}
+    line_by_path: dict[KeyPath, int] = {}
     rows: dict[KeyPath, int] = {}
     here: KeyPath = ()
     for line, statement in _statements(text):
@@ -38,13 +38,13 @@ def lines_of(text: str) -> Lines:
             here = _within(path[:-1], rows) + path[-1:]
             rows[here] = rows.get(here, -1) + 1
             here += (rows[here],)
-            values_by_names[here] = line
+            line_by_path[here] = line
         elif _TABLE.match(statement):
             here = _within(_keys(statement), rows)
-            values_by_names.setdefault(here, line)
+            line_by_path.setdefault(here, line)
         else:
-            values_by_names.setdefault(here + _keys(_key_of(statement) + " = 0"), line)
-    return values_by_names
+            line_by_path.setdefault(here + _keys(_key_of(statement) + " = 0"), line)
+    return line_by_path
 
 
 def _statements(text: str) -> Iterator[tuple[int, str]]:

@@ -56,14 +56,14 @@ def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
     return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
 
 
-def _pair(this_actual: Actual) -> str:
+def _pair(compared: Actual) -> str:
     actual, estimated = (
-        _amount(this_actual.quantity, this_actual.actual),
-        _amount(this_actual.quantity, this_actual.estimated),
+        _amount(compared.quantity, compared.actual),
+        _amount(compared.quantity, compared.estimated),
     )
     if actual == estimated:
         return f"{actual}, as estimated"
-    return f"{actual}, estimated {estimated}{_off(this_actual)}"
+    return f"{actual}, estimated {estimated}{_off(compared)}"
 
 
 def _off(actual: Actual) -> str:

@@ -112,7 +112,7 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
-    there = ", ".join(code(fromkey) for fromkey in list(dict.fromkeys(names))[:10])
+    there = ", ".join(code(shown_name) for shown_name in list(dict.fromkeys(names))[:10])
     return f"There is no dataset {code(name)}." + (
         f" There are {there}." if there else " `/finetune upload` makes the first one."
     )

@@ -454,14 +454,14 @@ def export(
     out = out or Path(f"{_file_name(source.name or model)}-{to}")
     arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
     arguments += [part for root in roots for part in ("--data", str(root))]
-    texts_by_name = {
+    value_by_option = {
         "--dtype": dtype,
         "--rows": rows,
         "--base-id": base_id,
         "--licence": licence,
         "--repo": repo,
     }
-    arguments += [part for name, value in texts_by_name.items() if value for part in (name, str(value))]
+    arguments += [part for name, value in value_by_option.items() if value for part in (name, str(value))]
     arguments += ["--public"] * public + ["--facts"] * (source.facts is not None)
     done = subprocess.run(
         [sys.executable, "-m", "trainers.local.export", *arguments],

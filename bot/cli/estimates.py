@@ -103,13 +103,10 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     }
 
 
-def _minutes(existing_range: Range | None) -> list[float] | None:
+def _minutes(minutes: Range | None) -> list[float] | None:
     return (
-        [
-            float(round(amount, 1))
-            for amount in (existing_range.low, existing_range.expected, existing_range.high)
-        ]
-        if existing_range
+        [float(round(amount, 1)) for amount in (minutes.low, minutes.expected, minutes.high)]
+        if minutes
         else None
     )
 

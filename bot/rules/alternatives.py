@@ -187,14 +187,12 @@ def choose(
     if rung is None or rates is None:
         return _todays(today, _why_today(measured))
     alternative = _measured(rung, rates, measured.bar, use)
-    stored_alternative = _todays(
+    todays_model = _todays(
         today, f"it costs less than {alternative.name}, the cheapest measured that meets the bar"
     )
     misses = today.rung is not None and today.rung.standing == "misses"
     return (
-        stored_alternative
-        if not misses and stored_alternative.monthly(use) < alternative.monthly(use)
-        else alternative
+        todays_model if not misses and todays_model.monthly(use) < alternative.monthly(use) else alternative
     )
 
 

@@ -288,8 +288,8 @@ class Rules:
     def named(self, action: Action) -> frozenset[str]:
         """Everybody who is named for it, by id or by a group; who asked comes on top, and anyone where that is said."""
         named = self.policy.named(action)
-        nameses = [self.members.get(group) or frozenset() for group in named.groups]
-        return named.users.union(*nameses)
+        groups = [self.members.get(group) or frozenset() for group in named.groups]
+        return named.users.union(*groups)
 
     def unknown(self, action: Action) -> tuple[str, ...]:
         """Its groups whose members are not known."""
@@ -301,7 +301,7 @@ class Rules:
         """Those of `people`, each once, who are named for it now."""
         anyone = self.policy.named(action).anyone
         named = self.named(action)
-        return [fromkey for fromkey in dict.fromkeys(people) if anyone or fromkey in named]
+        return [person for person in dict.fromkeys(people) if anyone or person in named]
 
 
 @dataclass(frozen=True)

@@ -130,8 +130,8 @@ LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was l
 def visible_datasets(context: AppContext, person: str, here: str | None) -> frozenset[str]:
     """The names of the datasets that a person may know of, asking in the channel `here`; None: in no channel."""
     owners = context.store.datasets.owners()
-    channels_by_name = dataset_homes(context, set(owners.values()), person, here)
-    return frozenset(name for name, owner in owners.items() if rules.may_use(channels_by_name[owner]))
+    home_by_owner = dataset_homes(context, set(owners.values()), person, here)
+    return frozenset(name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
 
 
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
@@ -154,11 +154,11 @@ def dataset_refusal(
     owner = owners.get(dataset)
     if owner == here:
         return None
-    channels_by_name = dataset_homes(context, set(owners.values()), person, here)
-    if owner is None or not rules.may_use(channels_by_name[owner]):
-        names = [name for name, other in owners.items() if rules.may_use(channels_by_name[other])]
+    home_by_owner = dataset_homes(context, set(owners.values()), person, here)
+    if owner is None or not rules.may_use(home_by_owner[owner]):
+        names = [name for name, other in owners.items() if rules.may_use(home_by_owner[other])]
         return Refusal(no_such_dataset(dataset, names))
-    if is_posted and not rules.may_post(channels_by_name[owner], here):
+    if is_posted and not rules.may_post(home_by_owner[owner], here):
         return Refusal(
             f"{code(dataset)} belongs to <#{owner}>, which is private: ask there, so that what comes of it stays among "
             "its members."
@@ -177,10 +177,10 @@ def dataset_homes(
     unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
-    futures_by_name = {owner: pool.submit(_looked_up, context, owner, person) for owner in wanted}
-    done, _ = wait(futures_by_name.values(), timeout=LOOK_UP_S)
+    future_by_owner = {owner: pool.submit(_looked_up, context, owner, person) for owner in wanted}
+    done, _ = wait(future_by_owner.values(), timeout=LOOK_UP_S)
     pool.shutdown(wait=False, cancel_futures=True)
-    return unasked | {owner: future.result() for owner, future in futures_by_name.items() if future in done}
+    return unasked | {owner: future.result() for owner, future in future_by_owner.items() if future in done}
 
 
 def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:

@@ -113,16 +113,16 @@ def _asked(context: CoreContext, version: Dataset, lines: Collection[int]) -> fr
     reading = read(
         context.settings.files / str(version.sha256), version.filename, columns=columns, limits=FULL_LIST
     )
-    datas_by_number = {
+    key_by_line = {
         example.line: question_key(example) for example in reading.examples if example.line in lines
     }
-    unknown = ", ".join(str(line) for line in sorted(set(lines) - datas_by_number.keys()))
+    unknown = ", ".join(str(line) for line in sorted(set(lines) - key_by_line.keys()))
     if unknown:
         return Refusal(
             f"No row of {code(version.name)}, version {version.version}, begins in line {unknown}. Lines are those of "
             f"{version.filename}, as its card and `finetune check` name them."
         )
-    return frozenset(datas_by_number.values())
+    return frozenset(key_by_line.values())
 
 
 def _rewritten(
@@ -277,9 +277,9 @@ def look(
     goes too, though newer versions stay."""
     ids, standing = {version.id for version in versions}, _standing(context, versions)
     is_whole = not [
-        this_dataset
-        for this_dataset in context.store.datasets.all()
-        if this_dataset.name == dataset and this_dataset.id not in ids
+        version
+        for version in context.store.datasets.all()
+        if version.name == dataset and version.id not in ids
     ]
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     why = _in_the_way(versions, runs, measurements)

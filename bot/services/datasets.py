@@ -319,9 +319,9 @@ def _check(context: AppContext, dataset: Dataset) -> None:
 def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
     """The versions before, newest first."""
     return [
-        this_dataset
-        for this_dataset in context.store.datasets.all()
-        if this_dataset.name == dataset.name and this_dataset.version < dataset.version
+        earlier
+        for earlier in context.store.datasets.all()
+        if earlier.name == dataset.name and earlier.version < dataset.version
     ]
 
 

@@ -61,8 +61,8 @@ def _lift(context: AppContext, standing: Freeze, by: list[str], channel: str) ->
     )
     _show(context, runs, measured)
     message = views.unfrozen_card(standing, by[-UNFREEZERS:])
-    for fromkey in dict.fromkeys((channel, standing.channel)):
-        _say(context, fromkey, message, f"unfrozen {standing.id} {fromkey}")
+    for channel_id in dict.fromkeys((channel, standing.channel)):
+        _say(context, channel_id, message, f"unfrozen {standing.id} {channel_id}")
 
 
 def _held(context: AppContext) -> tuple[list[Run], list[Measurement]]:

@@ -96,13 +96,13 @@ def memory_headroom(
     """For rows as long as the longest, and of a sweep for its largest values: one arm trains at a time."""
     work = _work(base, report, chosen, sweep)
     done = as_computed(base.architecture, work, this_machine())
-    existing_fit = fit(base.architecture, done, this_machine())
+    memory_fit = fit(base.architecture, done, this_machine())
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
-    warning = _warning(existing_fit, _in_4_bits(base, work))
+    warning = _warning(memory_fit, _in_4_bits(base, work))
     return MemoryHeadroom(
-        f"{_memory(existing_fit, by_itself)}; {sizes}", warning, existing_fit.standing == "too large"
+        f"{_memory(memory_fit, by_itself)}; {sizes}", warning, memory_fit.standing == "too large"
     )
 
 
@@ -152,8 +152,8 @@ def _in_4_bits(base: Base, work: Work) -> str:
 
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
     """As our own trainer trains preference pairs where a request says nothing else; for the longest pair."""
-    existing_fit = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
-    return MemoryHeadroom(_memory(existing_fit), _warning(existing_fit))
+    memory_fit = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
+    return MemoryHeadroom(_memory(memory_fit), _warning(memory_fit))
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:

@@ -261,7 +261,7 @@ def _void(context: AppContext, run: Run, why: str) -> None:
 
 
 def _people(words: list[InterventionDecision]) -> str:
-    return " and ".join(f"<@{fromkey}>" for fromkey in dict.fromkeys(word.person for word in words))
+    return " and ".join(f"<@{person}>" for person in dict.fromkeys(word.person for word in words))
 
 
 def _audit(context: AppContext, run: Run, who: str, action: str, detail: str) -> None:

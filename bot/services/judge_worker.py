@@ -260,18 +260,18 @@ def _written(
     folder: Path,
     name: str,
     plan: LadderPlan,
-    entrieses_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
+    questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
     why_not: str | None = None,
 ) -> Questions:
     """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
     judge = str(plan.judge)
     keys = {
         arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in theirs)
-        for arm, theirs in entrieses_by_candidate.items()
+        for arm, theirs in questions_by_candidate.items()
     }
     each = {
         key: prompt
-        for arm, theirs in entrieses_by_candidate.items()
+        for arm, theirs in questions_by_candidate.items()
         for key, prompt in zip(keys[arm], theirs, strict=True)
         if key and prompt
     }

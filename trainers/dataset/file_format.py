@@ -212,16 +212,16 @@ def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Bl
     if max(map(len, block.lines)) <= limits.max_line_bytes:
         yield block
         return
-    datas: list[bytes] = []
+    lines: list[bytes] = []
     first, start = block.first, block.start
     for line in block.lines:
         if len(line) <= limits.max_line_bytes:
-            datas.append(line)
+            lines.append(line)
             continue
-        if datas:
-            yield Block(first, start, datas)
-        first, start = first + len(datas), start + sum(map(len, datas)) + len(datas)
+        if lines:
+            yield Block(first, start, lines)
+        first, start = first + len(lines), start + sum(map(len, lines)) + len(lines)
         findings.at(first, _too_long(limits))
-        first, start, datas = first + 1, start + len(line) + 1, []
-    if datas:
-        yield Block(first, start, datas)
+        first, start, lines = first + 1, start + len(line) + 1, []
+    if lines:
+        yield Block(first, start, lines)

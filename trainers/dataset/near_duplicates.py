@@ -400,12 +400,12 @@ class _Search:
     def _pairs(self, pairs: Iterable[tuple[int, int]]) -> Iterator[NearPair]:
         for some in self._some(pairs):
             rows = list({row for pair in some for row in pair})
-            valueses_by_number = dict(zip(rows, shingles([self._texts[row] for row in rows]), strict=True))
+            shingles_by_row = dict(zip(rows, shingles([self._texts[row] for row in rows]), strict=True))
             for value, other in some:
                 yield NearPair(
                     min(value, other),
                     max(value, other),
-                    similarity(valueses_by_number[value], valueses_by_number[other]),
+                    similarity(shingles_by_row[value], shingles_by_row[other]),
                 )
 
     def _some(self, pairs: Iterable[tuple[int, int]]) -> Iterator[list[tuple[int, int]]]:

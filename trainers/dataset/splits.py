@@ -82,9 +82,9 @@ def split(
         at_least=at_least,
         at_most=at_most,
     )
-    datas = {keys[place] for place in held}
+    held_keys = {keys[place] for place in held}
     return Split(
-        train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in datas),
+        train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in held_keys),
         holdout=tuple(e for i, e in enumerate(examples) if i in held),
     )
 

@@ -96,10 +96,10 @@ def rows_of(
     examples: Sequence[Example], task: Task, keys: Sequence[bytes] | None = None
 ) -> tuple[VersionRow, ...]:
     labels = strata_labels(examples, task)
-    datas = question_keys(examples) if keys is None else keys
+    row_keys = question_keys(examples) if keys is None else keys
     return tuple(
         VersionRow(key, label, normalised(example.answer))
-        for example, key, label in zip(examples, datas, labels, strict=True)
+        for example, key, label in zip(examples, row_keys, labels, strict=True)
     )
 
 
@@ -256,8 +256,8 @@ def draw_holdout(
 
 
 def _copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
-    datas = {keys[place] for place in held}
-    return frozenset(place for place, key in enumerate(keys) if key in datas and place not in held)
+    held_keys = {keys[place] for place in held}
+    return frozenset(place for place, key in enumerate(keys) if key in held_keys and place not in held)
 
 
 def split_against(frozen: Sequence[Example], facts: Facts, findings: Findings) -> Parts:
@@ -288,8 +288,8 @@ def continue_holdout(
     train, holdout = rows_of(read_stored(previous.train, doing), task), read_stored(previous.holdout, doing)
     before = PreviousRows(train, rows_of(holdout, task))
     now = rows_of(rows, task, keys)
-    datas = set(keys)
-    missing = [place for place, row in enumerate(before.holdout) if row.key not in datas]
+    current_keys = set(keys)
+    missing = [place for place, row in enumerate(before.holdout) if row.key not in current_keys]
     sensitive = sensitive_rows([holdout[place] for place in missing], presidio=presidio)
     dropped = {missing[place] for place in sensitive}
     rest = PreviousRows(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))

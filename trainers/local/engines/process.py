@@ -75,8 +75,8 @@ def lines(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[
         rest = b""
         while True:
             has_ended = process.poll() is not None
-            *datas, rest = re.split(rb"[\r\n]+", rest + file.read())
-            yield from (line.decode(errors="replace") for line in datas)
+            *lines, rest = re.split(rb"[\r\n]+", rest + file.read())
+            yield from (line.decode(errors="replace") for line in lines)
             if has_ended:
                 break
             yield None

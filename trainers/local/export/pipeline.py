@@ -55,8 +55,8 @@ def _check_order(order: Order) -> tuple[Source, Base, Questions, str]:
 
 def _check_options(order: Order) -> None:
     """An option that this form has no use for is refused, not passed over."""
-    is_givens_by_name = {"dtype": order.dtype, "repo": order.upload.repo, "public": order.upload.is_public}
-    for option, value in is_givens_by_name.items():
+    given_options = {"dtype": order.dtype, "repo": order.upload.repo, "public": order.upload.is_public}
+    for option, value in given_options.items():
         if value and option not in FORMATS[order.to].options:
             raise ExportRefused(
                 f"--{option} is for --to {formats_with(option)}; --to {order.to} has no use for it. Leave it out."

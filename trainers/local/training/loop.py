@@ -290,10 +290,10 @@ class TrainingLoop(Generic[R, P]):
         )
         guess_s = method.validation_tokens / tokens * took * method.forward_share
         self.pace = replace(self.pace, step_s=took, validation_guess_s=guess_s)
-        reported_step = Step(
+        step_metrics = Step(
             step, self.total, scores, self._rate(step), position.trained_tokens, position.seconds
         )
-        self.journal.record(reported_step, is_validated_next=is_validated_next)
+        self.journal.record(step_metrics, is_validated_next=is_validated_next)
 
     def _validate(self) -> None:
         """The step that the loop stands at, told. Raises TrainingFailed."""
