@@ -88,7 +88,7 @@ class CoreContext(Protocol):
 
 @dataclass(eq=False)
 class AppContext:
-    """`settings` are replaced when a provider tells that models end (nightly.py), and by nothing else.
+    """`settings` are replaced when a provider tells that models end (reconciler.py), and by nothing else.
 
     `trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
     with the installation now, by what it is about; /healthz tells it. `checked_at`: when that was looked at last."""

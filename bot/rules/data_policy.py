@@ -13,7 +13,7 @@ from bot.rules.permissions import BUILT_IN, MIN_WORDS, Data, DataRule, Denied, P
 # decides. Pure.
 #
 # Data that no rule covers stays on this machine, once there are rules; where rows came from several
-# channels, those of each have to be covered. Personal data needs a waiver besides (waiving.py).
+# channels, those of each have to be covered. Personal data needs a waiver as well.
 
 
 NO_RULE = f"{BUILT_IN}: data that no [[policy.data]] covers stays on this machine"

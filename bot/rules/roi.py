@@ -30,7 +30,7 @@ from bot.rules.units import HOURS_PER_MONTH
 #
 # Volume is *input* tokens a month with today's prompt; output comes on top, by the ratio measured in the
 # data. What is saved is saved against the cheapest alternative that is good enough (alternatives.py).
-# Knows no price list (quotes.py) and gives no verdict (advice.py). Money in USD, months of 730 hours.
+# Knows no price list (assumptions.py) and gives no verdict (advice.py). Money in USD, months of 730 hours.
 
 
 USD_PER_HOUR = Decimal(75)

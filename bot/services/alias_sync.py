@@ -1,6 +1,6 @@
 """Tells a trainer which model its alias stands for, until it has been told; looks now and then whether it still does.
 
-What is in use stands in our own database first (promoting.py). An alias is set by one PUT that may be sent twice, so a
+What is in use stands in our own database first (promotions.py). An alias is set by one PUT that may be sent twice, so a
 kill before or after it is made good by the next tick."""
 
 from __future__ import annotations

@@ -115,7 +115,7 @@ def _channel(context: AppContext, channel: str) -> Channel:
 
 
 # Who may know of which datasets, and where their rows may be shown: asked of Slack, decided by
-# decisions/sharing.py.
+# rules/data_policy.py.
 #
 # Somebody who acts in a channel is in it, so nothing is asked of Slack for the datasets of the channel
 # itself.

@@ -37,7 +37,7 @@ from trainers.errors import Refused, TrainerError
 
 # A dataset without some of its rows, as its next version.
 #
-# Its files are written in a folder of their own. The deletion of the versions before (forgetting.py)
+# Its files are written in a folder of their own. The deletion of the versions before (storage/dataset_deletion.py)
 # moves them to the other files once the new version is recorded; what a kill leaves before that is
 # deleted by the next try or the retention's sweep.
 

@@ -4,7 +4,7 @@ ticks run it.
 | state, stage | what happens |
 | --- | --- |
 | asked, preparing | a worker writes the prompts; from then on it is known what they cost |
-| asked, pricing | free text: what the judge would cost beside them (judging.py) |
+| asked, pricing | free text: what the judge would cost beside them (judgements.py) |
 | asked, asking | a card waits for a person's yes to the cost |
 | running, measuring | the engine asks what has no answer in the store |
 | running, consulting | the judge is asked in the same way |

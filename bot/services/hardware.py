@@ -190,7 +190,7 @@ def training_time(
     """`tokens` of one epoch by the model's own tokenizer. A guess where this machine's speed was not measured, as with
     a base in 4 or 8 bits; None where nothing is known of its speed.
 
-    Of a sweep all arms together, in the rungs of sizing/halving.py, each rung's validations included.
+    Of a sweep all arms together, in the rungs of trainers/hyperparameters.py, each rung's validations included.
     """
     measured = _calibration(settings)
     machine = measured or guess_calibration(this_machine())

@@ -253,7 +253,7 @@ def _same_aim(plan: Plan, other: Plan) -> bool:
     return (plan.dataset, plan.provider, plan.base_model) == (other.dataset, other.provider, other.base_model)
 
 
-# A plan: frozen out of an estimate, and posted for the team to decide on (approving.py).
+# A plan: frozen out of an estimate, and posted for the team to decide on (approvals.py).
 
 
 LEAST_MAXIMUM_USD = Decimal("0.10")

@@ -44,7 +44,7 @@ def end(
 
 
 def needs_human(context: AppContext, run: Run, why: str) -> None:
-    """Stopped with money in doubt: the reservation stays until people have decided (doubts.py)."""
+    """Stopped with money in doubt: the reservation stays until people have decided (interventions.py)."""
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "needs_human", now=now, error=why)

@@ -1,4 +1,4 @@
-"""The command that trains a job's folder: one process, or a team of several (training/team.py).
+"""The command that trains a job's folder: one process, or a team of several (training/distributed.py).
 
 `python -m trainers.local.launch --processes N JOB_DIR` is torchrun on one machine, with the exit code of the process
 that ended first instead of 1. Where a team has several machines, each runs it with --nodes, --node and --meet.
@@ -18,7 +18,7 @@ TRAIN = (sys.executable, "-m", "trainers.local.train")
 VARIABLE = "FINETUNE_PROCESSES"  # how many the training process is to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
-SHORT = 77  # a member had too little memory: the job starts again, with less at a time (training/shortage.py)
+SHORT = 77  # a member had too little memory: the job starts again, with less at a time (training/memory.py)
 MEET_S = 12 * 3600  # another machine may have a large base to fetch; one that is lost is noticed otherwise
 
 

@@ -155,7 +155,7 @@ def _is_json(path: Path) -> bool:
 
 
 # How a training by another engine ends: its result, the sentences about it, and DONE last of all, as
-# result.py's does.
+# a training by our own engine ends.
 #
 # The result is a checkpoint: an engine that is ended early leaves nothing else.
 

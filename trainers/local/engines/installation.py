@@ -3,7 +3,7 @@
 engines/NAME/
   env/           the virtual environment
   install.log    what pip said
-  engine.json    last of all, by rename: what was found in the environment (see environments.py)"""
+  engine.json    last of all, by rename: what was found in the environment (see catalog.py)"""
 
 from __future__ import annotations
 

@@ -385,7 +385,7 @@ def write_plan(engine: Engine, plan: EnginePlan, env: Path) -> EngineConfig:
 def engine_environment() -> dict[str, str]:
     """No key (the base is fetched before it starts), and nothing that would lead the engine's Python to our packages.
     One GPU: engines would take all. Threads that sleep while they wait: an engine does not make room for other work,
-    as cores.py does."""
+    as devices.py does."""
     own = child_environment()
     for name in ("PYTHONPATH", "PYTHONHOME"):
         own.pop(name, None)

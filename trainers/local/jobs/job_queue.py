@@ -126,7 +126,7 @@ def file_failure(record: JobRecord) -> Failure | None:
 
 # The queue of jobs: oldest first, `slots` at a time, each moved one step at every look.
 #
-# Knows no HTTP, and not how a job runs: that is its place's (places/place.py). Level-triggered: a thread
+# Knows no HTTP, and not how a job runs: that is its place's (backends.py). Level-triggered: a thread
 # looks at the unfinished jobs, so that a restart of the server needs no care. What still runs from before
 # is adopted, not doubled.
 

@@ -61,7 +61,7 @@ class Folders:
 # The jobs of this trainer, read from their directories at every question; those that ended are
 # remembered.
 #
-# Beside what spool.py names, the server writes into a job's folder:
+# Beside what job_directory.py names, the server writes into a job's folder:
 #     request.json             Request, before job.json; a folder without job.json is no job yet
 #     train.jsonl valid.jsonl  links to the uploaded bytes, so that deleting the upload hurts no job
 #     CHECKED                  the files were found good

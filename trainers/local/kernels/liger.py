@@ -3,7 +3,7 @@
 Where the extra [liger] is installed, Liger's own functions put them into the loaded base. Its fused linear cross
 entropy stays out: our head and TRL's compute what is learnt only. A few tokens go through the model before and after,
 forwards and back; where they come out otherwise, or a kernel does not compile, all is put back and the reason is said.
-On a CPU fused_norm.py and row_attention.py serve instead. Trains nothing.
+On a CPU fused_layers.py and shared_prefix_attention.py serve instead. Trains nothing.
 """
 
 from __future__ import annotations
