@@ -178,7 +178,7 @@ class DatasetDeletions:
         now: float,
     ) -> None:
         """What the database has of these versions; call it in a transaction. `files` as `files_of` gave them;
-        `about`: the deletion's words; `is_whole`: no version is left."""
+        `about`: the subjects of the audit log that it is recorded under; `is_whole`: no version is left."""
         values = {
             "ids": json.dumps(list(datasets)),
             "name": dataset,

@@ -242,7 +242,8 @@ def reminder_due(request: Request, now: float, policy: Policy) -> float | None:
 
 
 # What creates again may pay twice, what frees the money may let it be spent twice: four eyes. A job that is named is
-# compared with the plan where it runs, so one person's word is enough. The person who asked for the run has none (see `may`).
+# compared with the plan where it runs, so one person's word is enough. The person who asked for the run has
+# none (see `may`).
 WORDS_NEEDED: dict[InterventionChoice, int] = {"retry": 2, "adopt": 1, "give_up": 2}
 
 

@@ -37,7 +37,8 @@ class Facts:
     """Of all rows, by their place from 0. `add` takes them; the rest is there once all are in.
 
     `starts` and `sizes` say where a row stands in its file; a `plain` one as trainers take it. `labels` are places
-    in `answers`, of short answers only. `sketched`: what each row asks is sketched for near_duplicates.py as it passes by, which
+    in `answers`, of short answers only. `sketched`: what each row asks is sketched for near_duplicates.py as
+    it passes by, which
     spares reading all rows again; 400 bytes a row.
     """
 

@@ -1,4 +1,5 @@
-"""`python -m trainers.local.train JOB_DIR`: train the job in that folder (see job_directory.py), and go on after a kill.
+"""`python -m trainers.local.train JOB_DIR`: train the job in that folder (see job_directory.py), and go on
+after a kill.
 
 Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused, 77 it is
 to start again with less at a time.

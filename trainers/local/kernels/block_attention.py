@@ -2,7 +2,8 @@
 
 A mask over all T tokens of a pack has T² numbers and keeps torch's flash kernels away: of 8 rows of 1,024 tokens seven
 eighths of what is computed under it is thrown away. Known to transformers as "blocks". It is tried out beside a mask
-when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU shared_prefix_attention.py serves instead.
+when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU
+shared_prefix_attention.py serves instead.
 """
 
 from __future__ import annotations

@@ -2,7 +2,8 @@
 
 Each arm follows the learning rate of its own full course from the same seed, so that it is at every step what it
 would be as a job of its own, to the byte where a job is. Which arm is next follows from the arms' folders
-(successive_halving.py), so a kill loses what it loses of a job: the steps since the last checkpoint. A team of several processes
+(successive_halving.py), so a kill loses what it loses of a job: the steps since the last checkpoint. A team
+of several processes
 trains each arm as it does a job; the first of them alone reads and writes the arms' folders, and says what is next.
 """
 
