@@ -304,13 +304,13 @@ def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> No
 ASK_AND_BE_KILLED = """
 import sys, time
 from pathlib import Path
-from bot.llm_client import Askers
+from bot.llm_client import LlmClient
 from storage.store import Store
 from tests.bot.test_askers import questions, row_at
 from tests.peers.hosted import KEY
 from trainers.client import Trainer
 store, row = Store(Path(sys.argv[1])), row_at(sys.argv[2])
-askers = Askers(store, {"acme": Trainer(row.provider, KEY)}, (row,), time.time)
+askers = LlmClient(store, {"acme": Trainer(row.provider, KEY)}, (row,), time.time)
 askers.ask("m1", "acme", questions(40))
 time.sleep(60)
 """

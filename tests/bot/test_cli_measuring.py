@@ -324,8 +324,8 @@ def test_what_would_cost_more_than_is_allowed_is_refused_before_anything_is_aske
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("--rungs", "clasical"), "Did you mean classical?"),
-        (("--bar", "much"), "like --bar 90%"),
+        (("--rungs", "clasical"), "Did you mean `classical`?"),
+        (("--bar", "much"), "like 90%"),
         (("--model", "acme/large"), "acme"),
         (("--rungs", "zero"), "There is no model to ask"),
     ],

@@ -30,11 +30,11 @@ HANGS = """
 import sys, time
 from pathlib import Path
 from bot.process_health import Heartbeat
-from bot.scheduler import Watcher
+from bot.scheduler import Scheduler
 def tick_that_hangs():
     time.sleep(60)
 beat = Heartbeat(Path(sys.argv[1]), ("reconcile",), 0.3)
-watcher = Watcher(beat.watched("reconcile", tick_that_hangs), lambda: None, seconds=0.05)
+watcher = Scheduler(beat.watched("reconcile", tick_that_hangs), lambda: None, seconds=0.05)
 beat.start()
 watcher.start()
 time.sleep(60)

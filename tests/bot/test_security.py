@@ -60,7 +60,7 @@ def test_the_app_asks_for_the_scopes_that_its_calls_need_and_no_more() -> None:
 
 def test_messages_are_read_at_one_place_and_only_where_a_team_gave_the_right() -> None:
     found = {path for path in (ROOT / "bot").rglob("*.py") if "demo" not in path.parts and reads(path)}
-    assert found == {ROOT / "bot" / "traces.py"}
+    assert found == {ROOT / "bot" / "outbox_sender.py"}
 
 
 def reads(path: Path) -> bool:

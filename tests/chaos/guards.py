@@ -137,7 +137,7 @@ GUARDS = (
     Guard(
         "a file is looked for before it is sent",
         CLIENT,
-        "        return found or self._send_file(path, sha256, doing)",
+        "        return result or self._send_file(path, sha256, doing)",
         "        return self._send_file(path, sha256, doing)",
         f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
     ),
@@ -187,8 +187,8 @@ GUARDS = (
     Guard(
         "a failed look-up is a no",
         RULES,
-        "        return RuleVerdict(False, FULL_MEMBERS, said)\n    kinds",
-        "        return RuleVerdict(True, FULL_MEMBERS, said)\n    kinds",
+        "        return RuleVerdict(False, FULL_MEMBERS, text)\n    kinds",
+        "        return RuleVerdict(True, FULL_MEMBERS, text)\n    kinds",
         f"{DECIDING}::test_whoever_is_no_full_member_may_nothing",
     ),
     Guard(
@@ -280,8 +280,8 @@ GUARDS = (
     Guard(
         "one transaction for look and reservation",
         APPROVING,
-        "    with context.store.transaction():\n        waiting = _waiting(context, hash_in_button, asked)",
-        "    if True:\n        waiting = _waiting(context, hash_in_button, asked)",
+        "    with context.store.transaction():\n        waiting = _waiting(context, hash_in_button, caller)",
+        "    if True:\n        waiting = _waiting(context, hash_in_button, caller)",
         "tests/bot/test_story_race.py::test_64_approvals_at_once_never_pass_the_budget",
     ),
     Guard(
@@ -358,7 +358,7 @@ GUARDS = (
     Guard(
         "an unclear question is not sent again",
         "bot/llm_client.py",
-        "        if one.question.is_once and not trouble.is_rate_limit:",
+        "        if waiting.question.is_once and not trouble.is_rate_limit:",
         "        if False:",
         f"{TRYING}::test_without_a_clear_answer_the_most_counts_as_spent_and_nothing_is_sent_again",
     ),
@@ -562,7 +562,7 @@ GUARDS = (
     Guard(
         "a model not shown to be better takes a reason",
         "bot/services/promotions.py",
-        "    return Refusal(views.promotion_refusal(model, proof, found)) if found and not because else None",
+        "    return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None",
         "    return None",
         f"{PROMOTE}::test_a_model_no_better_than_the_one_in_use_takes_a_reason",
     ),
@@ -591,7 +591,7 @@ GUARDS = (
     Guard(
         "a rule for each channel that rows came from",
         "bot/rules/data_policy.py",
-        "    return all(any(rule.covers(one) for rule in policy.data) for one in each)",
+        "    return all(any(rule.covers(data) for rule in policy.data) for data in each)",
         "    return True",
         "tests/rules/test_leaving.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
     ),
@@ -627,8 +627,8 @@ GUARDS = (
     Guard(
         "both parts are looked through as written",
         "bot/services/datasets.py",
-        "    return found.union(*(one.codes for one in scans_of(context, report) or ()))",
-        "    return found",
+        "    return names.union(*(scan.codes for scan in scans_of(context, report) or ()))",
+        "    return names",
         f"{SCANNING}::test_a_version_from_before_is_looked_through_at_its_next_use",
     ),
     Guard(
@@ -648,8 +648,8 @@ GUARDS = (
     Guard(
         "looked through before the file is sent",
         "bot/services/data_policy.py",
-        "    found = unwaived(context, dataset_id, providers)\n",
-        "    found = None\n",
+        "    result = unwaived(context, dataset_id, providers)\n",
+        "    result = None\n",
         f"{SCANNING}::test_what_was_approved_before_is_looked_through_before_it_is_sent",
     ),
     Guard(
@@ -670,7 +670,7 @@ GUARDS = (
     Guard(
         "who deletes uploaded all of it, or approves",
         "bot/services/dataset_deletion.py",
-        "    is_theirs = all(one.uploaded_by == person for one in versions)",
+        "    is_theirs = all(version.uploaded_by == person for version in versions)",
         "    is_theirs = True",
         f"{ERASURE}::test_only_an_approver_or_who_uploaded_all_of_it_deletes",
     ),

@@ -19,13 +19,13 @@ from safetensors.torch import load_file, save_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
 from tests.local.families import FAMILIES, HYBRIDS, make_family
+from trainers.chat_templates import OPTIONS
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import TrainingJob, read_events, read_json, write_job
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import Answered, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.train import work
 from trainers.local.training.base_model import add_lora, load_model
-from trainers.local.training.data import TEMPLATE_OPTIONS
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import find_targets
 from trainers.methods import Parameters, Quantization
@@ -125,7 +125,7 @@ def greedy(model: Any, base: Path, messages: Sequence[dict[str, str]] | None = N
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     messages = messages or conversation("billing")["messages"][:2]
     text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+        messages, tokenize=False, add_generation_prompt=True, **OPTIONS
     )
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     made = model.generate(

@@ -48,13 +48,15 @@ def test_each_unanswered_question_counts_with_the_longest_answer() -> None:
 def test_a_question_that_two_arms_share_is_paid_once() -> None:
     arms = {SMALL: Asked(("a",), (100,)), Candidate("kshot", "acme/small"): Asked(("a",), (100,))}
     assert max_evaluation_micros(PRICES, arms, (), 0, ()) == 80
-    assert paid_questions(PRICES, arms) == {"acme/small": {"a"}}
+    keys = {candidate: questions.keys for candidate, questions in arms.items()}
+    assert paid_questions(PRICES, keys) == {"acme/small": {"a"}}
 
 
 def test_own_machines_and_the_classical_rung_charge_nothing() -> None:
     arms = {OWN: Asked(("a",), (10_000,)), CLASSICAL: Asked(("b",), (0,))}
     assert max_evaluation_micros(PRICES, arms, (), 256, ()) == 0
-    assert paid_questions(PRICES, arms) == {"local/tiny": {"a"}}
+    keys = {candidate: questions.keys for candidate, questions in arms.items()}
+    assert paid_questions(PRICES, keys) == {"local/tiny": {"a"}}
     assert spent_micros(PRICES, {"local/tiny": Answered(10_000, 256)}) == 0
 
 

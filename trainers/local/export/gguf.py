@@ -11,6 +11,7 @@ from typing import Any
 from gguf import GGUFReader, ReaderField, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from trainers.chat_templates import OPTIONS
 from trainers.local.export import gguf_converter
 from trainers.local.export.merged_weights import BYTES, Base, Loaded, load_gguf
 from trainers.local.export.order import (
@@ -27,7 +28,6 @@ from trainers.local.export.order import (
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.training.base_model import load_tokenizer
-from trainers.local.training.data import TEMPLATE_OPTIONS
 
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
 BITS = {"float32": 32, "float16": 16, "bfloat16": 16, "q8_0": 8.5}
@@ -96,7 +96,7 @@ def template_writes_bos(tokenizer: Any) -> bool:
     if tokenizer.bos_token is None:
         return False
     turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **TEMPLATE_OPTIONS))
+    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **OPTIONS))
     return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
 
 

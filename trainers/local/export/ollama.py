@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError
 
+from trainers.chat_templates import OPTIONS
 from trainers.local.export import gguf
 from trainers.local.export.gguf import bytes_needed as bytes_needed
 from trainers.local.export.gguf import check as check
@@ -25,7 +26,6 @@ from trainers.local.export.gguf import choose_dtype as choose_dtype
 from trainers.local.export.order import Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.training.base_model import load_tokenizer
-from trainers.local.training.data import TEMPLATE_OPTIONS
 
 Role = Literal["start", "system", "user", "assistant", "end"]
 Chat = Sequence[tuple[Role, str]]
@@ -166,7 +166,7 @@ def render_with_template(tokenizer: Any, chat: Chat) -> str:
     messages = [{"role": role, "content": content} for role, content in chat]
     return str(
         tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+            messages, tokenize=False, add_generation_prompt=True, **OPTIONS
         )
     )
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
+from trainers.chat_templates import OPTIONS
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, syntax_of
 from trainers.local.serving.values import ChatMessage, Request, Tools
 from trainers.local.tool_calls import ToolCall, chat_for_template, parse_tool_calls, render_chat, template_of
-from trainers.local.training.data import TEMPLATE_OPTIONS
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -100,7 +100,7 @@ class Vocabulary:
     def _rendered(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         tools = list(request.tools.definitions) or None
         return render_chat(
-            self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **TEMPLATE_OPTIONS
+            self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **OPTIONS
         )
 
     def _by_bytes(self) -> LLTokenizer:

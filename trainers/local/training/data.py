@@ -28,7 +28,6 @@ from trainers.methods import TooLong
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-TEMPLATE_OPTIONS = OPTIONS  # for training and answering alike
 
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
@@ -247,7 +246,7 @@ class Template:
         """Of all that a file's rows depend on."""
         backend = self.tokenizer.backend_tokenizer.to_str()
         beside = json.dumps(
-            [VERSION, TEMPLATE_OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id]
+            [VERSION, OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id]
         )
         parts = (content, backend.encode(), beside.encode(), self.ends.pattern.encode())
         return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
@@ -288,7 +287,7 @@ class Chat:
     def text(self, turns: int, *, asks: bool = False) -> str:
         """Of its first `turns`. `asks`: up to where the model would begin to answer."""
         some, tokenizer = self.messages[:turns], self.template.tokenizer
-        return render_chat(tokenizer, some, tools=self.tools, add_generation_prompt=asks, **TEMPLATE_OPTIONS)
+        return render_chat(tokenizer, some, tools=self.tools, add_generation_prompt=asks, **OPTIONS)
 
     def answer(self, turn: int) -> Answer:
         """The assistant's message `turn`, as the last of its conversation. Raises AnswerLost."""
