@@ -46,9 +46,7 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
 def syntax_in(template: str) -> CallSyntax:
     tokenizer = tokenizer_of(template)
     prompt = render_chat(tokenizer, ASKED, tools=TOOLS, add_generation_prompt=True, **OPTIONS)
-    return syntax_of(
-        ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS, **OPTIONS), ENDS
-    )
+    return syntax_of(ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS, **OPTIONS), ENDS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

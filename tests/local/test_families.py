@@ -124,9 +124,7 @@ def greedy(model: Any, base: Path, messages: Sequence[dict[str, str]] | None = N
     """What transformers itself generates, for the first question where there are no `messages`."""
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     messages = messages or conversation("billing")["messages"][:2]
-    text = tokenizer.apply_chat_template(
-        messages, tokenize=False, add_generation_prompt=True, **OPTIONS
-    )
+    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **OPTIONS)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     made = model.generate(
         input_ids=ids,

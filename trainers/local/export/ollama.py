@@ -164,11 +164,7 @@ def take_apart(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
 
 def render_with_template(tokenizer: Any, chat: Chat) -> str:
     messages = [{"role": role, "content": content} for role, content in chat]
-    return str(
-        tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **OPTIONS
-        )
-    )
+    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **OPTIONS))
 
 
 def _by_turns(tokenizer: Any) -> ChatTemplate | None:

@@ -99,9 +99,7 @@ class Vocabulary:
 
     def _rendered(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         tools = list(request.tools.definitions) or None
-        return render_chat(
-            self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **OPTIONS
-        )
+        return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **OPTIONS)
 
     def _by_bytes(self) -> LLTokenizer:
         """Made at first use: it takes a second for 49,000 tokens."""

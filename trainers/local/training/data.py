@@ -245,9 +245,7 @@ class Template:
     def fingerprint(self, content: bytes) -> str:
         """Of all that a file's rows depend on."""
         backend = self.tokenizer.backend_tokenizer.to_str()
-        beside = json.dumps(
-            [VERSION, OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id]
-        )
+        beside = json.dumps([VERSION, OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id])
         parts = (content, backend.encode(), beside.encode(), self.ends.pattern.encode())
         return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
