@@ -17,12 +17,12 @@ def percent(share: float) -> str:
 
 def points(gain: float) -> str:
     """A difference of shares: '+14.0 points'."""
-    return f"{100 * gain:+.1f} points".replace("-", "−")
+    return f"{100 * gain:+z.1f} points".replace("-", "−")
 
 
 def points_range(low: float, high: float) -> str:
     """The ends of a difference's interval, in points: '+5 to +23'."""
-    return f"{100 * low:+.0f} to {100 * high:+.0f}".replace("-", "−")
+    return f"{100 * low:+z.0f} to {100 * high:+z.0f}".replace("-", "−")
 
 
 def with_interval(arm: ArmScore) -> str:

@@ -185,3 +185,8 @@ def test_a_list_says_how_much_of_it_is_left_out() -> None:
 
 def test_an_empty_plain_text_is_a_dash_since_slack_refuses_none() -> None:
     assert plain(" \u202e ", 20)["text"] == "–"
+
+
+def test_no_difference_has_no_minus_sign() -> None:
+    assert words.points(-0.0001) == "+0.0 points"
+    assert words.points_range(-0.001, 0.05) == "+0 to +5"
