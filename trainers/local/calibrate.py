@@ -9,6 +9,7 @@ by itself. Each turn writes a line of progress to standard error.
 
 from __future__ import annotations
 
+import gc
 import os
 import statistics
 import sys
@@ -18,6 +19,7 @@ from dataclasses import replace
 from typing import Any
 
 STARTED = time.perf_counter()
+gc.disable()  # as a training imports, see launch.quick_imports
 
 import click  # noqa: E402 - the clock runs before anything heavy is imported
 import numpy as np  # noqa: E402
@@ -27,6 +29,7 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM  # noqa: E4
 
 from trainers.local.kernels.block_attention import choose_attention  # noqa: E402
 from trainers.local.kernels.liger import choose_kernels  # noqa: E402
+from trainers.local.launch import quick_imports  # noqa: E402
 from trainers.local.training.base_model import (  # noqa: E402
     add_lora,
     best_attention,
@@ -57,6 +60,7 @@ from trainers.sizing.training_time import (  # noqa: E402
     weights_at_work,
 )
 
+gc.enable()
 Clock = Callable[[], float]
 LAYERS, RANK, LEARNT = 6, 16, 2
 Lengths = tuple[int, int]  # tokens of a pack and of each of its rows
@@ -284,7 +288,8 @@ def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
 
 def _import_trl() -> None:
     """What a training on pairs imports beyond one on chats."""
-    import trainers.local.training.methods.dpo  # noqa: F401
+    with quick_imports():
+        import trainers.local.training.methods.dpo  # noqa: F401
 
 
 def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import gc
 import os
 import secrets
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 TRAIN = (sys.executable, "-m", "trainers.local.train")
@@ -57,6 +60,19 @@ def die_with_parent() -> None:
     """SIGTERM reaches this process when its parent is killed. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+@contextmanager
+def quick_imports() -> Iterator[None]:
+    """No garbage is collected meanwhile. Importing torch, transformers and peft makes a million objects that stay, and
+    looking through them again and again takes a fifth of the time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def as_shells_tell(code: int) -> int:

@@ -19,7 +19,7 @@ from trainers.local.engines.catalog import ENGINES
 from trainers.local.engines.plan import engine_folder
 from trainers.local.engines.process import end_leftover
 from trainers.local.job_directory import TrainingJob, exclusive, read_job
-from trainers.local.launch import die_with_parent
+from trainers.local.launch import die_with_parent, quick_imports
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
 from trainers.methods import BUILTIN
 
@@ -83,13 +83,14 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         from trainers.local.engines.runner import train_by
 
         return train_by(ENGINES[job.settings.engine], folder, job)
-    from trainers.local.training.checkpoints import CHECKPOINT_S
-    from trainers.local.training.methods.sft import train
-    from trainers.local.training.sweep import train_sweep
+    with quick_imports():
+        from trainers.local.training.checkpoints import CHECKPOINT_S
+        from trainers.local.training.methods.sft import train
+        from trainers.local.training.sweep import train_sweep
 
-    how = train_sweep if job.arms else train
-    if job.method == "dpo":
-        from trainers.local.training.methods.dpo import train as how
+        how = train_sweep if job.arms else train
+        if job.method == "dpo":
+            from trainers.local.training.methods.dpo import train as how
     return how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 

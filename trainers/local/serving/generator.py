@@ -16,6 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from trainers.local.api_errors import ApiError
+from trainers.local.launch import quick_imports
 from trainers.local.serving.answers import busy, check_queue, prepare
 from trainers.local.serving.values import (
     MAX_ADAPTERS,
@@ -337,7 +338,8 @@ class Generator:
 
     def _open_shelf(self) -> ModelCache:
         if self._shelf is None:
-            from trainers.local.serving.model_cache import ModelCache
+            with quick_imports():
+                from trainers.local.serving.model_cache import ModelCache
 
             self._shelf = ModelCache()
         return self._shelf
