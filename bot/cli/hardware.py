@@ -37,6 +37,7 @@ from trainers.sizing.training_time import (
     serving_speed,
 )
 
+MEASURING = "trainers.local.calibrate"  # the module that is run
 METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "full": "full fine-tuning"}
 
 
@@ -322,7 +323,7 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
         return Refusal(
             "Measuring needs what training needs, the extra [local]: pip install 'finetune-bot[local]'"
         )
-    command = [sys.executable, "-m", "trainers.local.calibrate", "--seconds", str(budget_s)]
+    command = [sys.executable, "-m", MEASURING, "--seconds", str(budget_s)]
     with tempfile.TemporaryFile("w+") as answer:
         child = subprocess.Popen(
             command,

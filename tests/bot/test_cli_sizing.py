@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from bot.cli import main
+from bot.cli import hardware, main
 
 ROOT = Path(__file__).parents[2]
 
@@ -109,6 +109,7 @@ def test_calibrate_measures_by_a_child(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setenv("FINETUNE_DTYPE", "fp32")
+    monkeypatch.setattr(hardware, "MEASURING", "tests.bot.quick_calibrate")
     done = CliRunner().invoke(main, ["calibrate", "--seconds", "2"])
     assert done.exit_code == 0, done.output
     assert "This machine trains at" in done.output

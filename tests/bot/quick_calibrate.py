@@ -1,0 +1,26 @@
+"""`python -m tests.bot.quick_calibrate`: trainers.local.calibrate as it is, with a narrower model and shorter packs."""
+
+from __future__ import annotations
+
+from transformers import LlamaConfig
+
+from trainers.local import calibrate
+
+
+def narrow() -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=8192,
+        hidden_size=64,
+        intermediate_size=128,
+        num_hidden_layers=calibrate.LAYERS,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        tie_word_embeddings=True,
+        max_position_embeddings=32768,
+    )
+
+
+if __name__ == "__main__":
+    calibrate._config = narrow
+    calibrate.PEAK_SIDE, calibrate.HEAD_PLACES, calibrate.TILE_WORDS = 256, 16, 1024
+    calibrate.main()
