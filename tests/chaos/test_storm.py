@@ -1,4 +1,4 @@
-"""Thirty kills in bad weather, the short form of `make chaos`: by both peers' records nothing is doubled or lost."""
+"""Ten kills in bad weather, the short form of `make chaos`: by both peers' records nothing is doubled or lost."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from tests.chaos.own import OwnStorm
 from tests.chaos.storm import Orders, Storm
 
 
-def test_thirty_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Path) -> None:
-    storm = Storm(tmp_path, Orders(kills=30, runs=12, budget_usd="0.56", may_read=True, lasting=True))
+def test_ten_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Path) -> None:
+    storm = Storm(tmp_path, Orders(kills=10, runs=12, budget_usd="0.56", may_read=True, lasting=True))
     verdict = storm.blow()
-    assert sum(storm.kills.values()) == 30
+    assert sum(storm.kills.values()) == 10
     assert verdict.due >= 6, "the budget has room for ten, and some clicks count that were not acked"
     assert verdict.is_clean, verdict
 
@@ -20,8 +20,8 @@ def test_kills_of_bot_trainer_and_training_double_and_lose_nothing(
     tmp_path: Path,
     tiny_model_dir: Path,
 ) -> None:
-    storm = OwnStorm(tmp_path, Orders(kills=8, runs=4), model=tiny_model_dir)
+    storm = OwnStorm(tmp_path, Orders(kills=4, runs=2), model=tiny_model_dir)
     verdict = storm.blow()
-    assert sum(storm.kills.values()) == 8
-    assert verdict.due == 4
+    assert sum(storm.kills.values()) == 4
+    assert verdict.due == 2
     assert verdict.is_clean, verdict
