@@ -40,6 +40,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("runs", type=int, nargs="?", default=300)
     parser.add_argument("rows", type=int, nargs="?", default=1_000)
+    parser.add_argument("--evaluated", type=int, default=EVALUATED, help="runs whose answers come at once")
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until a process is at rest")
     asked = parser.parse_args()
     os.environ["ACME_KEY"] = KEY
     workers = KeptWorkers()
@@ -49,11 +51,15 @@ def main() -> None:
     ):
         fill(world, asked.runs, asked.rows)
         print(f"{asked.runs:,} runs, each measured on {asked.rows:,} rows:")
-        first, *later = acks(world, asked.runs, SETTLE_S)
+        first, *later = acks(world, asked.runs, asked.settle)
         tell("ack of the first /finetune results of a process at rest", [first], MOST_ACK_MS)
         tell("of later ones", later, MOST_ACK_MS)
         tell("of one as soon as it is ready", acks(world, asked.runs, 0.0)[:1], MOST_ACK_MS)
-        tell(f"a tick while the answers of {EVALUATED} runs come", ticks(world), MOST_TICK_MS)
+        tell(
+            f"a tick while the answers of {asked.evaluated} runs come",
+            ticks(world, asked.evaluated),
+            MOST_TICK_MS,
+        )
     workers.really_close()
 
 
@@ -113,9 +119,9 @@ def running_bot(world: World) -> Iterator[str]:
             bot.terminate()
 
 
-def ticks(world: World) -> list[float]:
+def ticks(world: World, evaluated: int) -> list[float]:
     """Seconds of each, after those in which the questions are written and until the first run has its answers."""
-    numbers = [started(world, epochs) for epochs in range(4, 4 + EVALUATED)]
+    numbers = [started(world, epochs) for epochs in range(4, 4 + evaluated)]
     world.company.slow_s = SLOW_S
     world.until(lambda: all(is_asked(world, one) for one in numbers), "questions", seconds=PATIENCE_S)
     world.tick(2)

@@ -29,10 +29,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Seconds until `finetune run` is ready, and its memory.")
     parser.add_argument("times", type=int, nargs="?", default=3)
     parser.add_argument("--model", type=Path, default=MODEL)
+    parser.add_argument("--settle", type=float, default=SETTLE_S, help="seconds until it has spoken")
     asked = parser.parse_args()
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # nor does an installation compile at each start
-    measure(asked.model)
-    ready, cpu, first, later, trainers = zip(*(measure(asked.model) for _ in range(asked.times)), strict=True)
+    measure(asked.model, asked.settle)
+    measured = [measure(asked.model, asked.settle) for _ in range(asked.times)]
+    ready, cpu, first, later, trainers = zip(*measured, strict=True)
     seconds = f"{statistics.median(ready):.2f} s ({statistics.median(cpu):.2f} of processor)"
     print(
         f"finetune run: ready in {seconds}, holds {statistics.median(first):.0f} MB, and "
@@ -41,13 +43,13 @@ def main() -> None:
     )
 
 
-def measure(model: Path) -> tuple[float, float, float, float, float]:
+def measure(model: Path, settle_s: float) -> tuple[float, float, float, float, float]:
     """Seconds until it is ready, by the clock and of the processor; the bot's MB then and later, and its trainer's."""
     with tempfile.TemporaryDirectory() as folder, SlackEmulator() as slack:
         started = time.monotonic()
         with RunningBot(Path(folder), slack.door, model) as bot:
             ready, cpu, first = time.monotonic() - started, cpu_seconds(bot.pid), resident_mb(bot.pid)
-            time.sleep(SETTLE_S)
+            time.sleep(settle_s)
             trainer = sum(resident_mb(child) for child in children(bot.pid))
             return ready, cpu, first, resident_mb(bot.pid), trainer
 

@@ -16,18 +16,18 @@ ROOT = Path(__file__).resolve().parents[1]
 MODEL = "MODEL"  # a toy's folder stands there
 DATA = "DATA"  # and there a file of few and short tickets
 SHORT = {
-    "acks": ("40", "500", "--model", MODEL),
-    "checking": ("1000", "1"),
+    "acks": ("20", "50", "--model", MODEL),
+    "checking": ("100", "1"),
     "evidence": ("--short",),
-    "fuzz": ("20",),
-    "measured": ("3", "12"),
+    "fuzz": ("10",),
+    "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
     "scale": ("20",),
     "serving": (
         *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),
-        *("--rows", "4", "--callers", "2", "--learn", "16", "--arms", "tuned"),
+        *("--rows", "2", "--callers", "2", "--learn", "8", "--arms", "tuned"),
     ),
-    "soak": ("--seconds", "6", "--jobs", "20"),
-    "startup": ("1", "--model", MODEL),
+    "soak": ("--seconds", "2", "--jobs", "5"),
+    "startup": ("1", "--model", MODEL, "--settle", "2"),
     "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
 }
 
