@@ -193,15 +193,17 @@ def file_of(body: Block) -> SharedFile:
 
 
 def wait_until(look: Callable[[], Seen | None], what: str, *, seconds: float = 10.0) -> Seen:
-    """Look every 20 ms until there is something (not None, not False, not empty), and give it."""
-    end = time.monotonic() + seconds
+    """Look every 20 ms, and after two seconds every 100 ms, until there is something (not None, not False, not empty),
+    and give it."""
+    started = time.monotonic()
     while True:
         seen = look()
         if seen:
             return seen
-        if time.monotonic() > end:
+        waited_s = time.monotonic() - started
+        if waited_s > seconds:
             raise WorkspaceError(f"waited {seconds:g} s for {what}, in vain")
-        time.sleep(0.02)
+        time.sleep(0.02 if waited_s < 2 else 0.1)
 
 
 def find_element(blocks: Sequence[Block], action_id: str, value: str | None = None) -> Block:

@@ -129,10 +129,11 @@ def free_port() -> int:
 
 
 def wait_for(look: Callable[[], T], is_right: Callable[[T], bool], seconds: float = 60) -> T:
-    deadline = time.monotonic() + seconds
+    started = time.monotonic()
     while not is_right(value := look()):
-        assert time.monotonic() < deadline, f"still {value!r} after {seconds} s"
-        time.sleep(0.05)
+        waited_s = time.monotonic() - started
+        assert waited_s < seconds, f"still {value!r} after {seconds} s"
+        time.sleep(0.05 if waited_s < 1 else 0.2)  # each look costs the processor that is waited for
     return value
 
 
