@@ -26,7 +26,7 @@ from tests.local.served import (
 )
 from trainers.local.jobs.backends import is_locked
 
-SETTINGS = {"n_epochs": 5, "batch_size": 1, "learning_rate": 2e-3, "lora_r": 4, "lora_dropout": 0.1}
+SETTINGS = {"n_epochs": 3, "batch_size": 1, "learning_rate": 2e-3, "lora_r": 4, "lora_dropout": 0.1}
 QUESTION: list[Any] = [{"role": "user", "content": "Ticket 4: my card was charged for the parcel."}]
 
 
@@ -72,7 +72,7 @@ def test_paused_resumed_and_killed_with_its_trainer_it_ends_like_an_undisturbed_
         assert time.monotonic() - began < 8
         paused_at = steps(client, job)
         newest = client.fine_tuning.jobs.checkpoints.list(job).data[0]
-        assert newest.step_number == paused_at < 200
+        assert newest.step_number == paused_at < 120
         answer = client.chat.completions.create(
             model=newest.fine_tuned_model_checkpoint, messages=QUESTION, temperature=0, max_tokens=4
         )
