@@ -19,6 +19,7 @@ def texts(train: tuple[Example, ...], asked: tuple[Example, ...]) -> list[str]:
     return [reply.text for reply in classify_holdout(train, asked, seed=7)]
 
 
+@pytest.mark.slow
 @needs_banking
 def test_all_rows_of_banking77_give_the_published_share() -> None:
     test = banking("test.csv")
