@@ -17,7 +17,7 @@ from trainers.local.job_directory import TrainingJob, write_job
 from trainers.methods import MethodName, Parameters
 
 CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["trainers.local.training.methods.dpo", "trainers.local.job_directory"])
+CONTEXT.set_forkserver_preload(["tests.local.preloaded"])
 SIGKILLED = -9
 WAIT_S = 120  # beside much other work
 
