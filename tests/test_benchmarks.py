@@ -26,7 +26,7 @@ SHORT = {
         *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),
         *("--rows", "2", "--callers", "2", "--learn", "8", "--arms", "tuned"),
     ),
-    "soak": ("--seconds", "2", "--jobs", "5"),
+    "soak": ("--seconds", "6", "--jobs", "20"),
     "startup": ("1", "--model", MODEL, "--settle", "2"),
     "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
 }
