@@ -24,7 +24,7 @@ SHORT = {
     "scale": ("20",),
     "serving": (
         *("--data", DATA, "--model", MODEL, "--cache", f"{MODEL}-cache", "--dtype", "fp32"),
-        *("--rows", "2", "--callers", "2", "--learn", "8", "--arms", "tuned"),
+        *("--rows", "4", "--callers", "2", "--learn", "16", "--arms", "tuned"),
     ),
     "soak": ("--seconds", "6", "--jobs", "20"),
     "startup": ("1", "--model", MODEL, "--settle", "2"),
