@@ -112,7 +112,7 @@ def measure_by_the_form(scene: Scene) -> None:
     page.fill({"Models to ask": "local/smollm2-135m", "Good enough from": "good"})
     scene.shot("baseline-form")
     page.submit()
-    assert "bar=90%" in page.complaints()[0]
+    assert "like 90%" in page.complaints()[0]
     page.fill({"Good enough from": "80%", "What should the model get better at?": CLASSIFICATION})
     page.submit()
     page.wait_for_no_modal()
