@@ -15,14 +15,13 @@ from pathlib import Path
 
 def main() -> None:
     from trainers.local.job_directory import read_job
-    from trainers.local.launch import quick_imports
+    from trainers.local.training.methods import sft
 
-    folders = [Path(each) for each in sys.argv[1:]]
-    with quick_imports():
-        from trainers.local.training.methods.sft import train
+    train, folders = sft.train, [Path(each) for each in sys.argv[1:]]
+    if read_job(folders[0]).method == "dpo":
+        from trainers.local.training.methods import dpo  # with TRL, which counts as the program
 
-        if read_job(folders[0]).method == "dpo":
-            from trainers.local.training.methods.dpo import train  # with TRL, which counts as the program
+        train = dpo.train
     for folder in folders:
         child = os.fork()
         if child == 0:
