@@ -6,10 +6,12 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from storage.jobs import InterventionChoice, InterventionDecision
 from trainers.money import usd_micros
+
+if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
+    from storage.jobs import InterventionChoice, InterventionDecision
 
 Rule = Literal[
     "read",
