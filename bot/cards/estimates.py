@@ -35,7 +35,7 @@ from bot.rules.bills import MonthlyCost
 from bot.rules.facts import TASK_KINDS, Evidence
 from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.payback import enough_volume
-from bot.rules.reasons import Kind
+from bot.rules.plans import VerdictKind
 from bot.rules.roi import USD_PER_HOUR, Estimate, Range, Training
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from bot.values.runs import Refusal
@@ -246,7 +246,7 @@ def _headline(estimated: Estimated) -> str:
     return verdict_in_short("unknown", rule)
 
 
-def verdict_in_short(kind: Kind, rule: str) -> str:
+def verdict_in_short(kind: VerdictKind, rule: str) -> str:
     """The verdict and the rule that decided it, without a sum."""
     match kind:
         case "go":

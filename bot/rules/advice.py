@@ -20,10 +20,10 @@ from bot.rules.fit import (
     about_wrong_labels,
 )
 from bot.rules.payback import about_money
+from bot.rules.plans import VerdictKind
 from bot.rules.quality import about_alternatives, about_tuned
 from bot.rules.reasons import (
     Ends,
-    Kind,
     MachinesUnpriced,
     Measure,
     OneLabel,
@@ -35,7 +35,7 @@ from bot.rules.reasons import (
     labelling_step,
 )
 
-__all__ = ["Evidence", "Facts", "Kind", "Reason", "Step", "Verdict", "advise"]
+__all__ = ["Evidence", "Facts", "Reason", "Step", "Verdict", "VerdictKind", "advise"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Verdict:
     """`deciding` is the reason that decides. `withholds_saving`: none is shown beside a verdict that is against the
     tuned model whatever it would save."""
 
-    kind: Kind
+    kind: VerdictKind
     reasons: tuple[Reason, ...]
     deciding: Reason
     facts: Facts
@@ -87,7 +87,7 @@ def advise(facts: Facts) -> Verdict:
     return Verdict("go", reasons, _weighing(reasons, "go")[0], facts)
 
 
-def _weighing(reasons: tuple[Reason, ...], kind: Kind) -> list[Reason]:
+def _weighing(reasons: tuple[Reason, ...], kind: VerdictKind) -> list[Reason]:
     return [reason for reason in reasons if reason.weighs and reason.kind == kind]
 
 

@@ -9,9 +9,9 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Literal
 
 from bot.rules.estimate_inputs import Question
-from bot.rules.reasons import Kind
 from bot.rules.units import Misread
 from trainers import hyperparameters, methods
 from trainers.evaluation.results import Standing
@@ -19,6 +19,8 @@ from trainers.hyperparameters import Sweep, Value, combinations, hosted_epochs_f
 from trainers.json_values import from_object
 from trainers.methods import Basis, resolve, specs
 from trainers.types import Hyperparameter
+
+VerdictKind = Literal["go", "no_go", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class PlanVerdict:
     are the most with which it is still likely to pay back in time, '' where they were said or no time would do.
     `saves_until`: the day on which the model that the saving is held against ends, '' where none is known."""
 
-    kind: Kind
+    kind: VerdictKind
     rule: str
     reason: str
     bar: float

@@ -8,10 +8,9 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.rules.forecast import Outlook, Swing
+from bot.rules.plans import VerdictKind
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
 from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
-
-Kind = Literal["go", "no_go", "unknown"]
 
 # What a step costs is only for ranking steps: our own guesses of the minutes, at the estimate's USD_PER_HOUR.
 LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
@@ -441,7 +440,7 @@ class Reason:
     verdict alone. `step` would settle it."""
 
     rule: str
-    kind: Kind
+    kind: VerdictKind
     because: Because
     weighs: bool = True
     step: Step | None = None

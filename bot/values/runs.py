@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from bot.rules.reasons import Kind
+from bot.rules.plans import VerdictKind
 from trainers.evaluation.results import Ladder
 from trainers.json_values import JsonValue
 from trainers.types import Event, Job, SweepArm
@@ -122,7 +122,7 @@ class ArmScore:
 class Advice:
     """The verdict that follows from a result; `rule` is the one that decided, '' where all agree."""
 
-    kind: Kind
+    kind: VerdictKind
     rule: str
     headline: str
     next_step: str

@@ -8,8 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from bot.rules.plans import canonical_json, plan_from_json, plan_hash
-from bot.rules.reasons import Kind
+from bot.rules.plans import VerdictKind, canonical_json, plan_from_json, plan_hash
 from bot.services import approvals, notifications
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
@@ -306,7 +305,7 @@ def test_a_plan_of_before_verdicts_were_kept_says_so_and_takes_a_reason(world: W
     assert world.run().state == "approved"
 
 
-def advised_as(world: World, kind: Kind | None) -> None:
+def advised_as(world: World, kind: VerdictKind | None) -> None:
     """The plan that waits, as if that verdict had been frozen with it, and its card."""
     run = world.start()
     plan = plan_from_json(run.plan)

@@ -17,7 +17,7 @@ from bot.rules.bills import Rates
 from bot.rules.facts import TASK_KINDS, Evidence, Facts, TaskKind
 from bot.rules.fit import least_holdout
 from bot.rules.forecast import Quantiles, rank_swings, simulate
-from bot.rules.reasons import Kind
+from bot.rules.plans import VerdictKind
 from bot.rules.roi import Inputs, Training, estimate
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
 from tests.rules.worded import Worded, WordedReason, advise
@@ -39,7 +39,7 @@ CLASSICAL_MEETS = rung("classical", "meets", 182)
 KSHOT_MEETS = rung("kshot", "meets", 182)
 TUNED_MEETS = rung("tuned", "meets", 186, usd=Decimal("0.03"))
 REFUSED = ModelVerdict("refuse", ("gpt-4.1-nano ended on 2026-10-23.", "Models of your own don't end."))
-ORDER: dict[Kind, int] = {"no_go": 0, "unknown": 1, "go": 2}
+ORDER: dict[VerdictKind, int] = {"no_go": 0, "unknown": 1, "go": 2}
 
 
 def seen(*rungs: Rung, **other: object) -> Facts:
@@ -59,7 +59,7 @@ def reason(verdict: Worded, rule: str) -> WordedReason:
     return next(one for one in verdict.reasons if one.rule == rule)
 
 
-def rules(verdict: Worded, kind: Kind) -> list[str]:
+def rules(verdict: Worded, kind: VerdictKind) -> list[str]:
     return [one.rule for one in verdict.reasons if one.kind == kind and one.weighs]
 
 
@@ -77,7 +77,7 @@ CURVE = Curve(
     needs=(LabelNeed("refund", 12, 4, 1),),
 )
 
-SITUATIONS: dict[str, tuple[Facts, Kind, str]] = {
+SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
     # the article's ladder
     "nothing measured": (FACTS, "unknown", "measure"),
     "everything misses, enough rows, it pays": (seen(*ALL_MISS), "go", "alternatives"),
@@ -512,7 +512,7 @@ def test_what_is_not_known_about_money_is_said() -> None:
 
 
 @pytest.mark.parametrize(("p", "kind"), [(0.8, "go"), (0.79, "unknown"), (0.21, "unknown"), (0.2, "no_go")])
-def test_the_thresholds_on_the_chance_of_paying_back(p: float, kind: Kind) -> None:
+def test_the_thresholds_on_the_chance_of_paying_back(p: float, kind: VerdictKind) -> None:
     verdict = advise(seen(*ALL_MISS, outlook=outlook(p)))
     assert (verdict.kind, reason(verdict, "payback").kind) == (kind, kind)
 
@@ -910,7 +910,7 @@ def test_more_volume_never_turns_a_go_into_a_no_while_the_tuned_model_is_cheaper
 
 @pytest.mark.parametrize(("volume", "kind"), [(10_000_000, "no_go"), (10_000_000_000, "go")])
 def test_the_articles_team_gets_a_no_at_its_own_volume_and_a_go_at_a_thousand_times_it(
-    volume: int, kind: Kind
+    volume: int, kind: VerdictKind
 ) -> None:
     people = replace(ARTICLE, people_hours=Decimal(50), people_usd_per_hour=Decimal(100))
     assert advise(_drawn(seen(*ALL_MISS), replace(people, monthly_input_tokens=volume))).kind == kind

@@ -17,7 +17,7 @@ from bot.command_parser import parse
 from bot.rules.bills import Rates
 from bot.rules.facts import Evidence, Facts, RowFaults
 from bot.rules.forecast import simulate
-from bot.rules.reasons import Kind
+from bot.rules.plans import VerdictKind
 from bot.rules.roi import Inputs, Quality, Training, estimate
 from bot.slack import commands
 from bot.values.runs import Refusal
@@ -27,7 +27,7 @@ from trainers.evaluation.results import Pair, Rung
 from trainers.providers import ModelVerdict
 
 DOCS = Path(__file__).parents[2] / "docs" / "deciding.md"
-WORDS: Mapping[Kind, str] = {"go": "go", "no_go": "no", "unknown": "not decided"}
+WORDS: Mapping[VerdictKind, str] = {"go": "go", "no_go": "no", "unknown": "not decided"}
 MONEY = ("cost", "payback", "net value", "people's time", "only way")
 
 PEOPLE = {"people_hours": Decimal(50), "people_usd_per_hour": Decimal(100)}
@@ -96,7 +96,7 @@ def told(better: Rung, worse: Rung, p: float) -> tuple[Pair, ...]:
     return (Pair(better.arm, worse.arm, better.score - worse.score, 0.01, 0.08, p),)
 
 
-TABLE: dict[str, tuple[Facts, Kind, str]] = {
+TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     "the model to train has ended": (team(*ALL_MISS, target=ENDED), "no_go", "end date"),
     "all rows have one label": (team(*ALL_MISS, n_labels=1), "no_go", "one label"),
     "a third of the labels are wrong": (

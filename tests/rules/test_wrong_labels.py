@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bot.rules.facts import Evidence, RowFaults, row_faults
-from bot.rules.reasons import Kind
+from bot.rules.plans import VerdictKind
 from tests.rules.evidence import ALL_MISS, FACTS, ladder, outlook, rung
 from tests.rules.worded import advise
 from trainers.dataset import Columns, check_file
@@ -34,7 +34,7 @@ def test_copies_and_contradictions_are_told_by_the_check(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(("share", "kind"), [(0.0, "go"), (0.08, "unknown"), (0.3, "no_go")])
-def test_labels_that_are_made_wrong_stop_a_go(tmp_path: Path, share: float, kind: Kind) -> None:
+def test_labels_that_are_made_wrong_stop_a_go(tmp_path: Path, share: float, kind: VerdictKind) -> None:
     """Four topics in their own words, of which so many rows get another topic's label."""
     drawn, topics = random.Random(4), ("parcel", "invoice", "password", "refund")
     words = {topic: [f"{topic[:3]}{letter}" for letter in "abcdefghijklmnop"] for topic in topics}
@@ -75,7 +75,7 @@ def test_a_contradiction_is_one_of_the_labels_that_are_wrong(tmp_path: Path) -> 
         (RowFaults(doubted=181), "no_go", "even a model that is always right would miss the bar of 85%."),
     ],
 )
-def test_labels_that_look_wrong_weigh(faults: RowFaults, kind: Kind, said: str | None) -> None:
+def test_labels_that_look_wrong_weigh(faults: RowFaults, kind: VerdictKind, said: str | None) -> None:
     verdict = advise(replace(MEASURED, faults=faults))
     texts = [one.text for one in verdict.reasons if one.rule == "wrong labels"]
     assert verdict.kind == kind

@@ -7,20 +7,21 @@ from dataclasses import dataclass
 from bot.cards import advice
 from bot.rules import advice as rules
 from bot.rules.facts import Facts
-from bot.rules.reasons import Kind, Reason
+from bot.rules.plans import VerdictKind
+from bot.rules.reasons import Reason
 
 
 @dataclass(frozen=True)
 class WordedReason:
     rule: str
-    kind: Kind
+    kind: VerdictKind
     text: str
     weighs: bool
 
 
 @dataclass(frozen=True)
 class Worded:
-    kind: Kind
+    kind: VerdictKind
     rule: str
     headline: str
     reasons: tuple[WordedReason, ...]
