@@ -26,7 +26,6 @@ from bot.cards.blocks import (
 from bot.cards.calibration import alternative_bill, recent_errors
 from bot.cards.candidates import MEANS, MEASURED
 from bot.cards.models import promotion_offer
-from bot.cards.payback import payback_condition
 from bot.cards.words import (
     charge,
     duration,
@@ -191,7 +190,7 @@ def _back(plan: Plan, result: RunResult, saved: int) -> str:
         return ""
     spent = result.actual_micros + advised.people_micros + advised.labels_micros
     months = Decimal(spent) / saved
-    timed = payback_condition(is_good=True, is_time_said=foreseen.is_time_said).replace("takes", "took")
+    timed = "" if foreseen.is_time_said else ", if it took no one's time"
     if not spent:
         return f"; nothing was spent{timed}"
     is_soon = months * HOURS_PER_MONTH < 24

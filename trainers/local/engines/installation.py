@@ -98,7 +98,8 @@ def remove(root: Path, engine: Engine) -> bool:
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
             text = (
-                f"{engine.name} is in use by a job, an installation or a trainer that serves with it. Wait for its end, or stop it."
+                f"{engine.name} is in use by a job, an installation or a trainer that serves with it. "
+                "Wait for its end, or stop it."
             )
             raise NotInstalled(text)
         (home / "engine.json").unlink(missing_ok=True)
