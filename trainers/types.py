@@ -138,6 +138,11 @@ class SweepArm:
     seconds: float
     outcome: str
 
+    @property
+    def is_out(self) -> bool:
+        """It failed by itself. The table has one column for how an arm ended; this is its word for that."""
+        return self.outcome.startswith("out after ")
+
 
 @dataclass(frozen=True)
 class Checkpoint:

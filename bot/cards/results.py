@@ -395,9 +395,7 @@ def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
     names = [name for name, _ in arms[0].chosen]
     heading = ["arm", *names, "steps", "loss", "right", "time", "outcome"]
     title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'arm')}"
-    texts = [
-        Text(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.outcome.startswith("out")
-    ]
+    texts = [Text(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.is_out]
     return Message(
         f"{escape(title)}. {_in_short(arms)}",
         (
@@ -430,7 +428,7 @@ def _row(arm: SweepArm) -> list[str]:
         "–" if arm.valid_loss is None else f"{arm.valid_loss:.3f}",
         "–" if arm.valid_accuracy is None else percent(arm.valid_accuracy),
         duration(arm.seconds),
-        "out" if arm.outcome.startswith("out") else arm.outcome,
+        "out" if arm.is_out else arm.outcome,
     ]
 
 
