@@ -74,17 +74,13 @@ class HyperparameterType(TextType):
         if self._spec.name not in methods.specs(method):
             others = (name for name in methods.METHODS if self._spec.name in methods.specs(name))
             self.fail(f"it belongs to method={', '.join(others)}.", param, ctx)
+        spec = methods.specs(method)[self._spec.name]  # whose limits may be narrower than another method's
         try:
-            return self._spec.parse(str(value))
+            return spec.parse(str(value))
         except ValueError:
-            self.fail(self._misread(str(value)), param, ctx)
-
-    def _misread(self, text: str) -> str:
-        near = did_you_mean(text.lower(), self._spec.choices)
-        declared = self._spec.declared
-        return (
-            f"“{shown(text)}” should be {self._spec.wants} ({declared.help}), like {declared.example}.{near}"
-        )
+            near = did_you_mean(str(value).lower(), spec.choices)
+            should = f"should be {spec.wants} ({spec.declared.help}), like {spec.declared.example}."
+            self.fail(f"“{shown(str(value))}” {should}{near}", param, ctx)
 
 
 @dataclass(frozen=True)

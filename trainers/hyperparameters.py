@@ -25,7 +25,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Any, Literal
+from typing import Any
 
 ROWS_SEEN = 2_000
 MOST_PASSES = 3
@@ -43,15 +43,14 @@ PAIRS_SHARE = 40
 BETA = 0.1
 
 
-def epochs_for(rows: int, method: Literal["supervised", "dpo"] = "supervised") -> int:
+def epochs_for(rows: int) -> int:
     """Passes over `rows` rows of training."""
-    if method == "dpo":
-        return hosted_epochs_for(rows)
     return max(hosted_epochs_for(rows), min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows)))
 
 
 def hosted_epochs_for(rows: int) -> int:
-    """For a service that bills every token and chooses its batch and rate itself."""
+    """For a service that bills every token and chooses its batch and rate itself, and for all methods but ours of
+    chats."""
     return min(MOST_PASSES, _passes(ROWS_SEEN, rows))
 
 
@@ -66,11 +65,6 @@ def rate_for(hidden_size: int | None, family: str = "") -> float:
         return RATE_OF_UNKNOWN
     power = next((power for name, power in RATE_POWERS.items() if family.startswith(name)), RATE_POWER)
     return float(f"{min(HIGHEST_RATE, RATE_AT_2000 * (2000 / hidden_size) ** power):.2g}")
-
-
-def rate_for_pairs(rate: float) -> float:
-    """The learning rate of DPO, where `rate` is that of chats."""
-    return float(f"{rate / PAIRS_SHARE:.2g}")
 
 
 def _passes(seen: int, rows: int) -> int:

@@ -16,7 +16,15 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from trainers.hyperparameters import BETA, Sweep, batch_for, epochs_for, sweep_size_problem
+from trainers.hyperparameters import (
+    BETA,
+    PAIRS_SHARE,
+    Sweep,
+    batch_for,
+    epochs_for,
+    hosted_epochs_for,
+    sweep_size_problem,
+)
 from trainers.money import to_micros
 from trainers.tokens import OUR_ROW_TOKENS
 from trainers.types import Hyperparameter
@@ -114,7 +122,7 @@ def _module_names(names: object) -> str:
 
 
 def _epochs(values: Mapping[str, Any], basis: Basis) -> int:
-    return epochs_for(basis.rows, basis.method)
+    return METHODS[basis.method].epochs(basis.rows)
 
 
 def _batch(values: Mapping[str, Any], basis: Basis) -> int:
@@ -303,21 +311,35 @@ class DpoParameters(Parameters):
 
 @dataclass(frozen=True)
 class Method:
-    """`examples` completes "it learns from"; `has_sweeps`: its hyperparameters can be swept; `engines` that train by
-    it."""
+    """`module` of trainers/local/training/methods; `examples` completes "it learns from", of `reads_pairs` they are
+    preference pairs. `epochs`: passes over so many rows where nothing else is asked; the learning rate is that of chats
+    divided by `rate_divisor`. `is_plain`: its hyperparameters can be swept, its base divided among GPUs, and other
+    `engines` train by it; the others need TRL, which holds one whole model."""
 
     name: MethodName
+    module: str
     parameters: type[Parameters]
     examples: str
-    has_sweeps: bool
-    engines: tuple[str, ...]
+    reads_pairs: bool = False
+    epochs: Callable[[int], int] = hosted_epochs_for
+    rate_divisor: int = PAIRS_SHARE
+    is_plain: bool = False
+
+    @property
+    def engines(self) -> tuple[str, ...]:
+        return ENGINES if self.is_plain else (BUILTIN,)
+
+    def rate(self, rate_for_chats: float) -> float:
+        return float(f"{rate_for_chats / self.rate_divisor:.2g}")
 
 
 ENGINES: tuple[str, ...] = get_args(EngineName)
 BUILTIN = "builtin"
 METHODS: Mapping[str, Method] = {
-    "supervised": Method("supervised", Parameters, "chats", has_sweeps=True, engines=ENGINES),
-    "dpo": Method("dpo", DpoParameters, "preference pairs", has_sweeps=False, engines=(BUILTIN,)),
+    "supervised": Method(
+        "supervised", "sft", Parameters, "chats", epochs=epochs_for, rate_divisor=1, is_plain=True
+    ),
+    "dpo": Method("dpo", "dpo", DpoParameters, "preference pairs", reads_pairs=True),
 }
 
 

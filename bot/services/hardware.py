@@ -22,7 +22,14 @@ from trainers.dataset import DEFAULT_LIMITS, Report
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.splits import validation_rows
 from trainers.dataset.token_counts import tokens_of_system
-from trainers.hyperparameters import Sweep, batch_for, combinations, epochs_for, halving_rungs, halving_total
+from trainers.hyperparameters import (
+    Sweep,
+    batch_for,
+    combinations,
+    halving_rungs,
+    halving_total,
+    hosted_epochs_for,
+)
 from trainers.providers import ModelRow, ProviderRow
 from trainers.sizing.architecture import Unsized
 from trainers.sizing.hardware import Fit, as_computed, fit, this_machine
@@ -167,7 +174,7 @@ def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) 
         return None
     work, longer = _work_on_pairs(base, pairs), pairs.longer
     mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
-    epochs = epochs_for(pairs.pairs, "dpo")
+    epochs = hosted_epochs_for(pairs.pairs)
     rows = PairLengths(pairs.pairs, mean, padded, work.batch, epochs, work.answer)
     taken = pair_seconds(base.architecture, rows, machine)
     return None if taken is None else _timed(taken, machine)

@@ -13,11 +13,11 @@ import pytest
 
 from tests.local.preferences import pairs
 from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
-from trainers.hyperparameters import BETA, epochs_for, rate_for, rate_for_pairs
+from trainers.hyperparameters import BETA, rate_for
 from trainers.local.api_errors import ApiError
 from trainers.local.jobs.requests import Hyperparameters
 from trainers.local.jobs.starting_weights import Start, Tuned
-from trainers.methods import DpoParameters, Parameters
+from trainers.methods import METHODS, DpoParameters, Parameters
 
 BY_PAIRS: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}
 
@@ -48,7 +48,7 @@ def test_a_job_answers_its_method_in_openais_form_with_all_numbers_resolved(clie
         4,
         1.0,
     )
-    assert job.hyperparameters.model_dump()["learning_rate"] == rate_for_pairs(rate_for(None))
+    assert job.hyperparameters.model_dump()["learning_rate"] == METHODS["dpo"].rate(rate_for(None))
     assert wait_for_status(client, job.id, "succeeded", "failed").status == "succeeded"
 
 
@@ -56,8 +56,8 @@ def test_nothing_said_is_beta_a_tenth_and_a_fortieth_of_the_rate_of_chats(client
     job = create(client, pairs(12), method={"type": "dpo", "dpo": {"hyperparameters": {"beta": "auto"}}})
     chosen = job.hyperparameters.model_dump()
     assert (chosen["beta"], chosen["n_epochs"]) == (BETA, 3)
-    assert rate_for_pairs(1e-3) == 2.5e-5
-    assert (epochs_for(100, "dpo"), epochs_for(100), epochs_for(1500, "dpo")) == (3, 6, 2)
+    assert METHODS["dpo"].rate(1e-3) == 2.5e-5
+    assert [METHODS[method].epochs(100) for method in ("dpo", "supervised")] == [3, 6]
 
 
 @pytest.mark.parametrize(

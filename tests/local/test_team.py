@@ -146,7 +146,7 @@ def test_a_base_in_fewer_bits_stays_whole(
         (2, Parameters(sharding="fsdp", quantization="nf4"), "A base in nf4 is not divided"),
         (2, Parameters(engine="unsloth"), "the engine unsloth is run by one"),
         (2, Parameters(sharding="fsdp", sweep=SWEEP), "The arms of a sweep take turns on one base"),
-        (2, DpoParameters(sharding="fsdp"), "Preference pairs are trained on a whole base"),
+        (2, DpoParameters(sharding="fsdp"), "The method dpo trains on a whole base"),
     ],
 )
 def test_what_several_processes_cannot_do_is_refused_before_anything_starts(

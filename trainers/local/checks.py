@@ -12,6 +12,8 @@ from typing import Any
 
 import orjson
 
+from trainers.methods import METHODS
+
 MIN_TRAINING_EXAMPLES = 10
 MAX_LINE_BYTES = 4 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool")
@@ -58,10 +60,10 @@ def quantization_refusal(kind: str) -> str | None:
 
 
 def method_refusal(method: str) -> str | None:
-    if method != "dpo" or find_spec("trl") is not None:
+    if METHODS[method].is_plain or find_spec("trl") is not None:
         return None
     return (
-        "The method dpo needs the package trl, which is not installed beside this trainer. "
+        f"The method {method} needs the package trl, which is not installed beside this trainer. "
         "Install it with: pip install 'finetune-bot[local]', or send chats and leave method out."
     )
 

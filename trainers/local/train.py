@@ -13,6 +13,7 @@ import argparse
 import os
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 from trainers.local.engines.catalog import ENGINES
@@ -21,7 +22,7 @@ from trainers.local.engines.process import end_leftover
 from trainers.local.job_directory import TrainingJob, exclusive, read_job
 from trainers.local.launch import die_with_parent, quick_imports
 from trainers.local.training.errors import PAUSE_MARK, TrainingFailed, TrainingPaused, write_failure
-from trainers.methods import BUILTIN
+from trainers.methods import BUILTIN, METHODS
 
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76
@@ -85,13 +86,11 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         return train_by(ENGINES[job.settings.engine], folder, job)
     with quick_imports():
         from trainers.local.training.checkpoints import CHECKPOINT_S
-        from trainers.local.training.methods.sft import train
         from trainers.local.training.sweep import train_sweep
 
-        how = train_sweep if job.arms else train
-        if job.method == "dpo":
-            from trainers.local.training.methods.dpo import train as how
-    return how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
+        module = import_module(f"trainers.local.training.methods.{METHODS[job.method].module}")
+    how = train_sweep if job.arms else module.train
+    how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 
 def _say_paused(folder: Path) -> int:

@@ -19,7 +19,7 @@ from trainers.local.engines.compatibility import Refused
 from trainers.local.job_directory import exclusive
 from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
-from trainers.methods import BUILTIN, DpoParameters, Parameters
+from trainers.methods import BUILTIN, METHODS, Parameters
 
 LOOK_S = 0.05
 
@@ -294,7 +294,8 @@ def _sharding(place: Backend, settings: Parameters) -> Refused | None:
             "out."
         )
         return Refused("sharding_unavailable", text, "sharding")
-    if isinstance(settings, DpoParameters):
-        text = "Preference pairs are trained on a whole base, which is not divided among GPUs. Leave 'sharding' out."
+    method = next(each for each in METHODS.values() if type(settings) is each.parameters)
+    if not method.is_plain:
+        text = f"The method {method.name} trains on a whole base, not on one divided among GPUs. Leave 'sharding' out."
         return Refused("sharding_unavailable", text, "sharding")
     return None

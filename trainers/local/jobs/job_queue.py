@@ -18,6 +18,7 @@ from trainers.local.jobs.backends import Attempt, Backend, exits_within
 from trainers.local.jobs.records import Failure, JobRecord, Jobs, fail, has_ended, mark
 from trainers.local.launch import SHORT
 from trainers.local.train import BUSY, PAUSED
+from trainers.methods import METHODS
 
 STATE_FILE = "state.pt"
 CHECKPOINTS = ("checkpoints/step-*", "arms/*/checkpoints/step-*")
@@ -109,7 +110,7 @@ def _last_words(log: Path) -> list[str]:
 
 def file_failure(record: JobRecord) -> Failure | None:
     job = record.job
-    pairs = job.method == "dpo"
+    pairs = METHODS[job.method].reads_pairs
     complaint = refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
     if complaint is not None:
         return Failure(

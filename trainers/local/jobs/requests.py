@@ -299,7 +299,7 @@ def _hyperparameters(
     for path, group in groups:
         for name, value in as_object(group, path).items():
             where = f"{path}.{name}"
-            parsed = _sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where)
+            parsed = _sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where, method)
             if fields.setdefault(name, parsed) != parsed:
                 raise invalid(f"'{name}' is given twice, as {fields[name]} and {parsed}.", where)
     sweep = fields.pop("sweep", None)
@@ -311,7 +311,7 @@ def _hyperparameters(
     return Hyperparameters(values, method.type, sweep or ())
 
 
-def _hyperparameter(name: str, value: object, path: str) -> Any:
+def _hyperparameter(name: str, value: object, path: str, method: ChosenMethod) -> Any:
     """None stands for "auto". Money in dollars becomes micro-dollars."""
     if name in QUANTIZATION_OF:
         kind = QUANTIZATION_OF[name]
@@ -320,7 +320,7 @@ def _hyperparameter(name: str, value: object, path: str) -> Any:
             f'Write "quantization": "{kind}" instead: {QUANTIZATIONS[kind]}.'
         )
         raise invalid(text, path, "unknown_parameter")
-    spec = methods.every_spec().get(name)
+    spec = methods.specs(method.type).get(name) or methods.every_spec().get(name)
     if spec is None:
         text = f"Unknown hyperparameter '{name}'. Known are {', '.join(methods.every_spec())}, sweep."
         raise invalid(text, path, "unknown_parameter")
@@ -357,7 +357,7 @@ def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method
                 f"or leave '{name}' out."
             )
             raise invalid(text, f"hyperparameters.{name}")
-    if sweep is not None and not method.has_sweeps:
+    if sweep is not None and not method.is_plain:
         text = "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice."
         raise invalid(text, "hyperparameters.sweep")
     engine = values.get("engine", BUILTIN)

@@ -27,10 +27,10 @@ from huggingface_hub.errors import (
 from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from trainers.hyperparameters import rate_for, rate_for_pairs
+from trainers.hyperparameters import rate_for
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
-from trainers.methods import MethodName
+from trainers.methods import METHODS, MethodName
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
@@ -230,7 +230,7 @@ def rate_of_base(source: str, method: MethodName = "supervised") -> float:
     text = config.get("text_config", config)
     hidden = text.get("hidden_size") if isinstance(text, dict) else None
     rate = rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
-    return rate_for_pairs(rate) if method == "dpo" else rate
+    return METHODS[method].rate(rate)
 
 
 def context_of_base(source: str) -> int | None:

@@ -123,7 +123,7 @@ class MetricsLogger:
         """Of the last step in results.csv, with the digits that are kept there."""
         _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
         named = {name: float(value) for name, value in zip(self._more, more, strict=False)}
-        return Scores(float(loss), float(accuracy), named)
+        return Scores(float(loss), float(accuracy) if accuracy else None, named)
 
     def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
         """Write progress.json. A paused run has no estimate of its end, one that is over ends now."""
