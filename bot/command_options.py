@@ -345,7 +345,7 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             "method",
             "method",
             TextType("method", read_method),
-            "How it learns: supervised from chats, or dpo from pairs.",
+            f"How it learns: {', '.join(f'{each.name} from {each.examples}' for each in methods.METHODS.values())}.",
             default="supervised",
         ),
         *(_hyperparameter(key, spec) for key, spec in methods.options().items()),

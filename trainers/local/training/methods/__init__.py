@@ -1,1 +1,1 @@
-"""The training methods, one file each: supervised fine-tuning and DPO."""
+"""The training methods, one file each, and what those with TRL's losses share."""

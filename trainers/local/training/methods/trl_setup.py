@@ -1,0 +1,159 @@
+"""What the methods with TRL's losses share: a base that stays whole, and TRL's trainers, which never train here.
+
+Loss and reference are theirs; rows, steps, checkpoints and everything that is told are the loop's. Of a team each
+process sees itself alone: training/distributed.py shares out the rows and sums the gradients.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import torch
+from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]
+from transformers import PrinterCallback, Trainer, TrainingArguments
+from trl.trainer.utils import disable_dropout_in_model
+
+from trainers.local.job_directory import TrainingJob
+from trainers.local.kernels.liger import choose_kernels
+from trainers.local.peft import LoraConfig, PeftModel
+from trainers.local.training import distributed, loop
+from trainers.local.training.base_files import fetch_base, remember_base
+from trainers.local.training.base_model import load_config, load_model, load_tokenizer, lora_config
+from trainers.local.training.checkpoints import resume_from_adapter
+from trainers.local.training.devices import best_device, best_dtype
+from trainers.local.training.errors import Pauses
+from trainers.local.training.metrics_logger import MetricsLogger
+from trainers.local.training.setup import is_divided, report_kernels, tell_team, undivided, within_context
+from trainers.methods import METHODS, Parameters
+
+D = TypeVar("D")  # what a file is read into
+Read = Callable[[Path, Any, Parameters, str], D]  # a file by a tokenizer; the text names it to the user
+
+
+def train(
+    folder: Path, job: TrainingJob, prepare: loop.Prepare, metrics: Sequence[str], checkpoint_s: float
+) -> None:
+    """As loop.train."""
+    with warnings.catch_warnings():
+        # TRL 1.16 and peft 0.21 use names of settings that transformers 5 has replaced
+        warnings.filterwarnings("ignore", ".*gradient_checkpointing", FutureWarning)
+        loop.train(folder, job, prepare, metrics, checkpoint_s)
+
+
+@dataclass
+class TrlBase(Generic[D]):
+    """`model` has the adapter that the training goes on from, or none; then `lora` is the one to make."""
+
+    model: Any
+    lora: LoraConfig | None
+    tokenizer: Any
+    settings: Parameters
+    training: D
+    validation: D | None
+    device: torch.device
+    dtype: torch.dtype
+
+
+def prepare_base(
+    folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses, read: Read[D]
+) -> TrlBase[D]:
+    """Raises TrainingFailed, TrainingPaused."""
+    torch.manual_seed(job.seed)
+    device = best_device()
+    with distributed.rank_zero_first():
+        source = fetch_base(job.base, journal.say)
+        remember_base(folder, source, job.base_name)
+    dtype = distributed.decide(best_dtype(device, load_config(job.base).model_type))
+    tokenizer = load_tokenizer(job.base)
+    settings = within_context(job.settings, job.base, journal)
+    training = read(Path(job.training_file), tokenizer, settings, "training_file")
+    validation = None
+    if job.validation_file is not None:
+        validation = read(Path(job.validation_file), tokenizer, settings, "validation_file")
+    distributed.look(pauses)
+    if is_divided(settings, source, device):
+        raise undivided(f"jobs of the method {job.method}")
+    base = load_model(job.base, device, dtype, settings.quantization)
+    kernels = choose_kernels(base, device)
+    disable_dropout_in_model(base)  # the reference would answer otherwise each time; the adapter's own stays
+    model = resume_from_adapter(folder, base, settings) if job.continues else base
+    lora = None if job.continues else lora_config(base, settings)
+    where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
+    journal.say(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
+    report_kernels(folder, kernels, journal)
+    tell_team(journal, is_sharded=False)
+    return TrlBase(model, lora, tokenizer, settings, training, validation, device, dtype)
+
+
+class LossOnly(Trainer):
+    """Before one of TRL's trainers among the bases of a class: it never trains, and tells nobody."""
+
+    def take_over(self, dtype: torch.dtype) -> None:
+        """At the end of __init__."""
+        self.remove_callback(PrinterCallback)
+        self._dtype = dtype
+        for weight in self.adapted.parameters():
+            if weight.requires_grad:  # TRL turns those beside quantised weights into bfloat16
+                weight.data = weight.data.float()
+
+    @property
+    def adapted(self) -> PeftModel:
+        return cast(PeftModel, self.model)
+
+    def mixed(self) -> torch.autocast:
+        return torch.autocast(self.args.device.type, self._dtype, enabled=self._dtype != torch.float32)
+
+    def _send_telemetry(self) -> None:
+        """TRL would tell the hub that somebody trains."""
+
+
+def silent(folder: Path, job: TrainingJob, setup: TrlBase[Any]) -> dict[str, Any]:
+    """For a config of TRL's: all that TRL and transformers would write, log and send is switched off."""
+    return {
+        "output_dir": str(folder / "checkpoints"),
+        "disable_dropout": False,
+        "gradient_checkpointing": False,
+        "seed": job.seed,
+        "use_cpu": setup.device.type == "cpu",
+        "bf16": setup.dtype == torch.bfloat16,
+        "remove_unused_columns": False,
+        "report_to": [],
+        "disable_tqdm": True,
+        "log_level": "error",
+    }
+
+
+class SingleProcess(TrainingArguments):
+    """Before one of TRL's configs among the bases of a class. What TRL, transformers and accelerate see of a team: one
+    process with one device, so that they share out, wrap and gather nothing."""
+
+    @cached_property
+    def _setup_devices(self) -> torch.device:
+        """Else a process that thinks that it is alone takes the first GPU, and wants to use all that it sees."""
+        if distributed.is_alone():
+            return super()._setup_devices
+        AcceleratorState._reset_state(reset_partial_state=True)
+        with _hidden_launcher():
+            self.distributed_state = PartialState(cpu=self.use_cpu)
+        self._n_gpu = 0 if self.use_cpu else 1
+        device: torch.device = self.distributed_state.device
+        return device
+
+
+LAUNCHER_VARIABLES = ("LOCAL_RANK", "WORLD_SIZE")  # where accelerate looks whether there are others
+
+
+@contextmanager
+def _hidden_launcher() -> Iterator[None]:
+    hidden = {name: os.environ.pop(name) for name in LAUNCHER_VARIABLES if name in os.environ}
+    try:
+        yield
+    finally:
+        os.environ |= hidden
