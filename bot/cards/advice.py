@@ -6,6 +6,14 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import assert_never
 
+from bot.cards.candidates import (
+    LONG_NAMES,
+    candidate_name,
+    cost_text,
+    price_text,
+    score_text,
+    seconds_text,
+)
 from bot.cards.payback import (
     gap_text,
     monthly_saving_text,
@@ -14,19 +22,10 @@ from bot.cards.payback import (
     price_of_better_text,
     swing_text,
 )
+from bot.cards.prices import missing_price_text
+from bot.cards.words import capitalize, pluralize, share_text
 from bot.rules import reasons
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import (
-    LONG_NAMES,
-    candidate_name,
-    capitalize,
-    cost_text,
-    held_out_rows,
-    percent,
-    price_text,
-    score_text,
-    seconds_text,
-)
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED, Facts
 from bot.rules.fit import MISLEADING
 from bot.rules.reasons import Because, PlainReason, PlainTodo, Reason, Todo
@@ -130,7 +129,7 @@ def _go(facts: Facts) -> str:
         return "Go: the tuned model is good enough, and it pays."
     return (
         f"Go: train it. A run costs {_cost(facts.training_usd)} and measures the tuned model on the same "
-        f"{held_out_rows(facts.n_holdout)}; nothing is switched before that."
+        f"{pluralize(facts.n_holdout, 'held-out row')}; nothing is switched before that."
     )
 
 
@@ -162,12 +161,12 @@ def because_text(because: Because) -> str:  # one line a reason
         case reasons.OneLabel():
             return f"All {because.rows:,} rows have the same label: there is nothing to tell apart."
         case reasons.NotTrainedYet():
-            rows = held_out_rows(because.n_holdout)
+            rows = pluralize(because.n_holdout, "held-out row")
             return f"How good the tuned model will be is unknown until it has answered the {rows}."
         case reasons.NoAnswer():
             return _no_answer(because.rung)
         case reasons.OtherBar():
-            before, now = percent(because.measured_by), percent(because.bar)
+            before, now = share_text(because.measured_by), share_text(because.bar)
             return f"The measurement was judged by a bar of {before}; now it is {now}."
         case reasons.MeetsBar():
             return _meets_bar(because)
@@ -180,7 +179,7 @@ def because_text(because: Because) -> str:  # one line a reason
             )
         case reasons.TooClose():
             close = [f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in because.rungs]
-            return f"Too close to the bar of {percent(because.bar)} to say: {_first(close, SHOWN_RUNGS)}."
+            return f"Too close to the bar of {share_text(because.bar)} to say: {_first(close, SHOWN_RUNGS)}."
         case reasons.WaysMiss():
             return _ways_miss(because)
         case reasons.TunedStands():
@@ -200,8 +199,8 @@ def because_text(because: Because) -> str:  # one line a reason
             return _style_reached(because)
         case reasons.OwnClasses():
             return (
-                f"These are your own categories: a prompt can only describe them ({percent(because.share)} at best), "
-                "rows teach them, a good reason."
+                "These are your own categories: a prompt can only describe them "
+                f"({share_text(because.share)} at best), rows teach them, a good reason."
             )
         case reasons.Speeds():
             return _speeds(because)
@@ -210,12 +209,12 @@ def because_text(because: Because) -> str:  # one line a reason
         case reasons.RareLabels():
             return _rare_labels(because)
         case reasons.BarUnprovable():
-            return f"No number of rows can show {percent(because.bar)}."
+            return f"No number of rows can show {share_text(because.bar)}."
         case reasons.HoldoutTooSmall():
-            rows, bar = held_out_rows(because.rows), percent(because.bar)
+            rows, bar = pluralize(because.rows, "held-out row"), share_text(because.bar)
             return f"Even with all {rows} right, {bar} could not be claimed: that takes {because.needed:,}."
         case reasons.HoldoutSmall():
-            return f"With {held_out_rows(because.rows)} only a large difference will show."
+            return f"With {pluralize(because.rows, 'held-out row')} only a large difference will show."
         case reasons.MoreRows():
             return _more_rows(because)
         case reasons.WrongLabels():
@@ -268,7 +267,7 @@ def _no_answer(rung: Rung) -> str:
 
 
 def _meets_bar(meets: reasons.MeetsBar) -> str:
-    name, bar = capitalize(candidate_name(meets.rung.arm)), percent(meets.bar)
+    name, bar = capitalize(candidate_name(meets.rung.arm)), share_text(meets.bar)
     text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price_text(meets.rung)}."
     match meets.tuned:
         case "is right more often":
@@ -295,11 +294,11 @@ def _ways_miss(ways: reasons.WaysMiss) -> str:
     else:
         miss = f"All {ways.missing} measured ways miss" if ways.missing > 1 else "The one measured way misses"
     best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price_text(ways.best)}"
-    return f"{miss} the bar of {percent(ways.bar)}. The best{'' if is_all else ' of those'} is {best}."
+    return f"{miss} the bar of {share_text(ways.bar)}. The best{'' if is_all else ' of those'} is {best}."
 
 
 def _tuned_stands(stands: reasons.TunedStands) -> str:
-    score, bar = score_text(stands.rung), percent(stands.bar)
+    score, bar = score_text(stands.rung), share_text(stands.bar)
     match stands.rung.standing:
         case "meets":
             return f"The tuned model meets the bar of {bar}: {score}, {price_text(stands.rung)}."
@@ -311,7 +310,7 @@ def _tuned_stands(stands: reasons.TunedStands) -> str:
 
 def _beside_best(beside: reasons.BesideBest) -> str:
     name = candidate_name(beside.best.arm)
-    scores = f"{percent(beside.tuned.score)} against {percent(beside.best.score)}"
+    scores = f"{share_text(beside.tuned.score)} against {share_text(beside.best.score)}"
     match beside.tuned_is:
         case "not shown to be better":
             gap = beside.gap
@@ -330,8 +329,8 @@ def _never_answered(labels: Sequence[str]) -> str:
 
 
 def _style_reached(style: reasons.StyleReached) -> str:
-    reached = f"Prompting gets the {style.of} right {percent(style.share)} of the time"
-    least = percent(STYLE_PROMPTED)
+    reached = f"Prompting gets the {style.of} right {share_text(style.share)} of the time"
+    least = share_text(STYLE_PROMPTED)
     if style.share >= STYLE_PROMPTED:
         return f"{reached}, which is {least} or more: training makes it steady, a good reason."
     return f"{reached}; from {least} on it is a good reason."
@@ -385,8 +384,8 @@ def _more_rows(more: reasons.MoreRows) -> str:
         gain = f"100 more rows are predicted to bring {whose} about {points} points."
     if there is None:
         return gain
-    between = f"{percent(there.low)} to {percent(there.high)}"
-    return f"{gain} It gets to {percent(there.score)} ({between}) with {there.rows:,} rows."
+    between = f"{share_text(there.low)} to {share_text(there.high)}"
+    return f"{gain} It gets to {share_text(there.score)} ({between}) with {there.rows:,} rows."
 
 
 def _wrong_labels(wrong: reasons.WrongLabels) -> str:
@@ -396,14 +395,16 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
         *([f"{doubted} wrong"] if wrong.doubted or not wrong.contradicting else []),
         *([f"{same} another row that asks the same"] if wrong.contradicting else []),
     ]
-    text = f"{', and '.join(counts)}: {percent(wrong.share)} of {wrong.rows:,} rows."
+    text = f"{', and '.join(counts)}: {share_text(wrong.share)} of {wrong.rows:,} rows."
     match wrong.effect:
         case "none":
             return text
         case "misleads":
-            return f"{text} From {percent(MISLEADING)} on, the worse of two models can seem the better one."
+            return (
+                f"{text} From {share_text(MISLEADING)} on, the worse of two models can seem the better one."
+            )
         case "hides the bar":
-            miss = f"even a model that is always right would miss the bar of {percent(wrong.bar)}"
+            miss = f"even a model that is always right would miss the bar of {share_text(wrong.bar)}"
             return f"{text} Against such labels {miss}."
 
 
@@ -443,7 +444,7 @@ def todo_text(todo: Todo) -> str:
         case reasons.PinDown():
             return _pin_down(todo)
         case reasons.FillGap():
-            return todo.text
+            return missing_price_text(todo.missing)
     assert_never(todo)
 
 

@@ -6,11 +6,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from bot.cards.words import percent, shorten
-from bot.rules.alternatives import SHORT_NAMES
+from bot.cards.words import percent, pluralize, share_text, shorten
+from bot.rules.alternatives import Alternative
 from trainers.evaluation.results import Candidate, Rung, RungName, Scoring, Standing
 from trainers.money import usd
 
+# In a sentence.
+LONG_NAMES: Mapping[RungName, str] = {
+    "classical": "the classical model",
+    "zero": "the prompt alone",
+    "kshot": "the prompt with ten examples",
+    "retrieval": "retrieval",
+    "tuned": "the tuned model",
+}
+# In a table or a plot.
+SHORT_NAMES: Mapping[RungName, str] = {
+    "classical": "classical",
+    "zero": "prompt alone",
+    "kshot": "ten examples",
+    "retrieval": "retrieval",
+    "tuned": "tuned",
+}
 # For the form, where a person chooses.
 EXPLAINED: Mapping[RungName, str] = {
     "classical": "Classical: word counts and a linear rule, free",
@@ -91,3 +107,75 @@ def _seconds(count: float) -> str:
     if count < 0.1:
         return "<0.1"
     return f"{count:.1f}" if count < 10 else f"{count:,.0f}"
+
+
+# In a sentence.
+
+
+def candidate_name(arm: Candidate) -> str:
+    """'the prompt with ten examples on openai/gpt-4o-mini'."""
+    return LONG_NAMES[arm.rung] if arm.model is None else f"{LONG_NAMES[arm.rung]} on {arm.model}"
+
+
+def score_text(rung: Rung) -> str:
+    """'91.2% right (90.1% to 92.1%) on 3,080 held-out rows'."""
+    right = "right" if rung.scoring == "label" else "by score"
+    between = f"{share_text(rung.low)} to {share_text(rung.high)}"
+    return f"{share_text(rung.score)} {right} ({between}) on {pluralize(rung.n, 'held-out row')}"
+
+
+def price_text(rung: Rung) -> str:
+    if rung.usd_per_1000 is None:
+        return "at a price that is not known"
+    if not rung.usd_per_1000:
+        return "at no charge per request"
+    return f"at {usd(rung.usd_per_1000)} per 1,000 requests"
+
+
+def seconds_text(count: float) -> str:
+    return f"{1000 * count:.0f} ms" if count < 1 else f"{count:.1f} s"
+
+
+def cost_text(price: Decimal | None) -> str:
+    """What asking once would take: 'free', 'about $1.20', 'under 1 cent'."""
+    if price is None:
+        return "it says its price first"
+    if not price:
+        return "free"
+    text = usd(price)
+    return f"about {text}" if text.startswith("$") else text
+
+
+# What a saving is held against.
+
+
+def alternative_name(alternative: Alternative) -> str:
+    if alternative.why == "cheapest that meets the bar" and alternative.rung:
+        return candidate_name(alternative.rung.arm)
+    return f"today's model, {alternative.rates.model}"
+
+
+def alternative_text(alternative: Alternative) -> str:
+    return f"Held against {alternative_name(alternative)}: {why_alternative(alternative)}."
+
+
+def why_alternative(alternative: Alternative) -> str:
+    """What follows on its name."""
+    measured, rung = alternative.measured, alternative.rung
+    bar = share_text(measured.bar)
+    match alternative.why:
+        case "cheapest that meets the bar":
+            score = f"{score_text(rung)}, " if rung else ""
+            cost = usd(alternative.monthly_usd)
+            return f"{score}the cheapest measured that meets the bar of {bar}, for {cost} a month"
+        case "today's costs less":
+            name = candidate_name(measured.cheapest.arm) if measured.cheapest else "any"
+            return f"it costs less than {name}, the cheapest measured that meets the bar"
+        case "judged by another bar":
+            return f"the others were judged by a bar of {share_text(measured.other_bar or 0)}, not by {bar}"
+        case "nothing measured":
+            return "nothing else has been measured, and a cheaper model or a better prompt may do as well"
+        case "price unknown":
+            return "others meet the bar, but nobody told me what they cost"
+        case "nothing meets the bar":
+            return f"nothing that was measured can be said to meet the bar of {bar}"

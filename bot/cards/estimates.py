@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Protocol
 
 from bot.cards import advice, forms
+from bot.cards.assumptions import Assumption, assumptions
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -25,18 +26,18 @@ from bot.cards.blocks import (
     escape,
     sentence,
 )
+from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.forms import modal
 from bot.cards.payback import hours_caveat, monthly_saving_text, payback_condition, share_of_draws
 from bot.cards.words import planned_time, shorten
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
-from bot.rules.assumptions import Assumption
 from bot.rules.bills import MonthlyCost
 from bot.rules.facts import TASK_KINDS, Evidence
 from bot.rules.forecast import LIKELY, Outlook
 from bot.rules.payback import enough_volume
 from bot.rules.plans import VerdictKind
-from bot.rules.roi import USD_PER_HOUR, Estimate, Range, Training
+from bot.rules.roi import USD_PER_HOUR, Estimate, Inputs, Range, Training
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from bot.values.runs import Refusal
 from trainers.dataset import Report
@@ -113,7 +114,7 @@ class Estimated(Protocol):
     @property
     def evidence(self) -> Evidence: ...
     @property
-    def assumptions(self) -> Sequence[Assumption]: ...
+    def inputs(self) -> Inputs | None: ...
     @property
     def verdict(self) -> Verdict: ...
 
@@ -130,9 +131,11 @@ def card(
     Slack has no room for."""
     verdict = estimated.verdict
     top = (Headline(_headline(estimated)), Note(_subject(estimated, target)))
-    rests_on: list[CardBlock] = [Note(_rests_on(estimated.assumptions))] if estimated.assumptions else []
+    rests_on: list[CardBlock] = []
     if is_detailed:
         rests_on = _details(estimated)
+    elif estimated.inputs:
+        rests_on = [Note(_rests_on(assumptions(estimated.inputs)))]
     sources = [Note(_sources(estimated.prices))] if estimated.prices else []
     end = (
         *_held_against(estimated),
@@ -181,10 +184,10 @@ def _details(estimated: Estimated) -> list[CardBlock]:
             Text(f"What moves the net value over {over} most, each alone"),
             Lines([*map(escape, swings)]),
         ]
-    if estimated.assumptions:
+    if estimated.inputs:
         each = [
             f"• {assumption.name}: {assumption.value}. {assumption.why}"
-            for assumption in estimated.assumptions
+            for assumption in assumptions(estimated.inputs)
         ]
         blocks += [Text("What this rests on"), Lines([*map(sentence, each)])]
     return blocks
@@ -326,7 +329,7 @@ def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
     alternative = estimated.alternative if _other(estimated) else None
     bills = [
         ("Today", estimate.monthly_before),
-        *([(shorten(alternative.name), estimate.monthly_alternative)] if alternative else []),
+        *([(shorten(alternative_name(alternative)), estimate.monthly_alternative)] if alternative else []),
         ("Tuned", estimate.monthly_after),
     ]
     rows = [
@@ -417,7 +420,7 @@ def _other(estimated: Estimated) -> list[tuple[str, str]]:
     estimate, other = estimated.estimate, estimated.alternative
     if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
         return []
-    return [(f"Each month, {shorten(other.name, 60)}", monthly(estimate.monthly_alternative))]
+    return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
 
 
 def _wrong_answers(estimate: Estimate) -> list[tuple[str, str]]:
@@ -445,7 +448,7 @@ def _sharing(number: int | None, shared_by: str | None) -> list[CardBlock]:
 def _held_against(estimated: Estimated) -> list[CardBlock]:
     if estimated.alternative is None or _hides_savings(estimated):
         return []
-    return [Text(escape(cut(estimated.alternative.sentence, 900)))]
+    return [Text(escape(cut(alternative_text(estimated.alternative), 900)))]
 
 
 def _sources(prices: Sequence[PriceRow]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.rules.alternatives import percent
+from bot.cards.prices import missing_price_text
+from bot.cards.words import share_text
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Gap, OnlyWay, Pays, PriceOfBetter
@@ -60,7 +61,7 @@ def swing_text(swing: Swing) -> str:
 
 def gap_text(gap: Gap) -> str:
     free = "A run costs nothing but your own machine's time. " if gap.is_free else ""
-    return f"{free}{gap.text}"
+    return f"{free}{missing_price_text(gap.missing)}"
 
 
 def price_of_better_text(price: PriceOfBetter) -> str:
@@ -73,9 +74,7 @@ def price_of_better_text(price: PriceOfBetter) -> str:
 
 
 def only_way_text(only: OnlyWay) -> str:
-    return (
-        f"{pays_text(only.money)} Yet only the tuned model is shown to meet the bar of {percent(only.bar)}."
-    )
+    return f"{pays_text(only.money)} Yet only the tuned model is shown to meet the bar of {share_text(only.bar)}."
 
 
 def pays_text(pays: Pays) -> str:

@@ -27,8 +27,7 @@ from bot.cards.calibration import alternative_bill
 from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
-from bot.cards.words import at_most, charge, money, planned_time, pluralize, shorten
-from bot.rules.alternatives import percent
+from bot.cards.words import at_most, charge, money, planned_time, pluralize, share_text, shorten
 from bot.rules.budgets import Budget
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, describe_sweep, unusual_hyperparameters
 from bot.rules.units import duration
@@ -134,10 +133,10 @@ def verdict_text(plan: Plan) -> str:
 
 
 def _best(advised: PlanVerdict) -> str:
-    best, bar = advised.best, percent(advised.bar)
+    best, bar = advised.best, share_text(advised.bar)
     if best is None:
         return f"Nothing was measured on these rows; the bar is {bar}."
-    between = f"{percent(best.score)} ({percent(best.low)} to {percent(best.high)})"
+    between = f"{share_text(best.score)} ({share_text(best.low)} to {share_text(best.high)})"
     return f"Best that was measured: {escape(shorten(best.name, 80))}, {between}; {_standing(best, bar)}."
 
 

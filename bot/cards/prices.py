@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, Text, cut, escape
 from bot.cards.words import pluralize, shorten
-from bot.rules.assumptions import missing_keys, where_to_add
+from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import usd
 from trainers.pricing import PriceRow, UnknownPrice
 
@@ -86,3 +86,27 @@ def _sources(rows: Sequence[PriceRow]) -> str:
     more = f" and {len(sources) - SHOWN_SOURCES:,} more" if len(sources) > SHOWN_SOURCES else ""
     text = f"From {named}{more}. " if named else ""
     return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
+
+
+def where_to_add(row: PriceRow) -> str:
+    *others, last = missing_keys(row)
+    keys = f"{', '.join(others)} and {last}" if others else last
+    provider, slash, model = row.model.partition("/")
+    if row.kind == "prompted" or not slash:
+        return f'put {keys} into finetune.toml under [prices."{row.model}"].'
+    return f'put {keys} into finetune.toml under [providers.{provider}.models."{model}"].'
+
+
+def missing_price_text(missing: MissingPrice) -> str:
+    """Which price is missing, and where to put it."""
+    row = missing.row
+    if row is None:
+        return "Whether it saves money is unknown: say current= (today's model) and volume= as well."
+    if missing.of == "hours":
+        return (
+            f"Training on {row.model} is paid by the hour, and nobody has measured how long it takes. `finetune "
+            "calibrate` measures this machine (without quantization); for any other put `tokens_per_second` into "
+            "finetune.toml under [trainer]."
+        )
+    what = f"training on {row.model}" if missing.of == "training" else f"a token of {row.model}"
+    return f"Nobody told me what {what} costs: {where_to_add(row)}"

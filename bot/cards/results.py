@@ -25,6 +25,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.calibration import alternative_bill, recent_errors
 from bot.cards.candidates import MEANS, MEASURED
+from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.models import promotion_offer
 from bot.cards.words import (
     charge,
@@ -39,8 +40,7 @@ from bot.cards.words import (
     shorten,
     with_interval,
 )
-from bot.rules.alternatives import candidate_name as rung_name
-from bot.rules.alternatives import percent as bar_percent
+from bot.cards.words import share_text as bar_percent
 from bot.rules.calibration import RunningError
 from bot.rules.facts import is_silent
 from bot.rules.plans import Plan, format_value

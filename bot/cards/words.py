@@ -124,3 +124,13 @@ def at_most(micros: int) -> str:
 def time_of_day(at: float) -> str:
     """As the clock of the person who reads it shows it: Slack fills it in."""
     return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"
+
+
+def capitalize(text: str) -> str:
+    """With a capital; a model's name inside stays as it is."""
+    return text[:1].upper() + text[1:]
+
+
+def share_text(share: float) -> str:
+    """85%, 85.5%."""
+    return f"{100 * share:.1f}".removesuffix(".0") + "%"

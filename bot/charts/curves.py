@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from bot.cards.candidates import SHORT_NAMES
 from bot.charts.style import (
     BLUE,
     INK,
@@ -18,7 +19,6 @@ from bot.charts.style import (
     shorten_name,
     spread_apart,
 )
-from bot.rules.alternatives import SHORT_NAMES
 from trainers.evaluation.results import Curve
 from trainers.types import Metric
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from bot.cards.candidates import SHORT_NAMES
 from bot.charts.label_layout import Box, Label, place
 from bot.charts.style import (
     BLUE,
@@ -23,7 +24,6 @@ from bot.charts.style import (
     save_figure,
     shorten_name,
 )
-from bot.rules.alternatives import SHORT_NAMES
 from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 

@@ -11,13 +11,16 @@ from typing import Any
 
 from bot.cards import estimates
 from bot.cards.advice import withheld_text
-from bot.cli.render import card_text, to_terminal, verdict_json
+from bot.cards.assumptions import assumptions, machines_assumption
+from bot.cards.candidates import alternative_name, alternative_text
+from bot.cards.prices import where_to_add
+from bot.cli.render import card_text, verdict_json
 from bot.rules.alternatives import Alternative
-from bot.rules.assumptions import missing_keys, where_to_add
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
+from bot.rules.prices import missing_keys
 from bot.rules.roi import Estimate, Range
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
@@ -96,9 +99,9 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
             {
                 "name": assumption.name,
                 "value": assumption.value,
-                "why": to_terminal(assumption.why, str(file)),
+                "why": assumption.why.replace("`", ""),
             }
-            for assumption in estimated.assumptions
+            for assumption in (assumptions(estimated.inputs) if estimated.inputs else ())
         ],
     }
 
@@ -179,8 +182,8 @@ def _machines(estimated: EstimateResult) -> dict[str, Any]:
     elif estimate.machines is None:
         reason = "The speed of this machine is not measured: run finetune calibrate, or say --serving-speed."
     else:
-        hosting = (assumption.why for assumption in estimated.assumptions if assumption.name == "machines")
-        reason = next(hosting, "")
+        machines = machines_assumption(estimated.inputs) if estimated.inputs else None
+        reason = machines.why if machines else ""
     return {"machines_needed": estimate.machines if estimate else None, "machines_reason": reason}
 
 
@@ -189,8 +192,8 @@ def _alternative(alternative: Alternative | None, estimate: Estimate | None) -> 
         return None
     rung = alternative.rung
     return {
-        "name": alternative.name,
-        "sentence": alternative.sentence,
+        "name": alternative_name(alternative),
+        "sentence": alternative_text(alternative),
         "rung": rung.arm.rung if rung else None,
         "model": alternative.rates.model,
         "score": rung.score if rung else None,

@@ -1,72 +1,17 @@
-"""Measured candidates in words, what one costs beside another, and which of them count as evidence. Judges
-none of them."""
+"""Which measured candidate a fine-tune is held against, what one costs beside another, and which of them count as
+evidence. Judges none of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from typing import Literal
 
 from bot.rules.bills import Rates, Tokens, Traffic, bill
-from trainers.evaluation.results import Candidate, Rung, RungName
-from trainers.money import usd
-
-# In a sentence.
-LONG_NAMES: Mapping[RungName, str] = {
-    "classical": "the classical model",
-    "zero": "the prompt alone",
-    "kshot": "the prompt with ten examples",
-    "retrieval": "retrieval",
-    "tuned": "the tuned model",
-}
-# In a table or a plot.
-SHORT_NAMES: Mapping[RungName, str] = {
-    "classical": "classical",
-    "zero": "prompt alone",
-    "kshot": "ten examples",
-    "retrieval": "retrieval",
-    "tuned": "tuned",
-}
-
-
-def candidate_name(arm: Candidate) -> str:
-    """'the prompt with ten examples on openai/gpt-4o-mini'."""
-    return LONG_NAMES[arm.rung] if arm.model is None else f"{LONG_NAMES[arm.rung]} on {arm.model}"
-
-
-def capitalize(text: str) -> str:
-    """With a capital; a model's name inside stays as it is."""
-    return text[:1].upper() + text[1:]
-
-
-def percent(share: float) -> str:
-    """85%, 85.5%."""
-    return f"{100 * share:.1f}".removesuffix(".0") + "%"
-
-
-def score_text(rung: Rung) -> str:
-    """'91.2% right (90.1% to 92.1%) on 3,080 held-out rows'."""
-    right = "right" if rung.scoring == "label" else "by score"
-    between = f"{percent(rung.low)} to {percent(rung.high)}"
-    return f"{percent(rung.score)} {right} ({between}) on {held_out_rows(rung.n)}"
-
-
-def held_out_rows(rows: int) -> str:
-    return "1 held-out row" if rows == 1 else f"{rows:,} held-out rows"
-
-
-def price_text(rung: Rung) -> str:
-    if rung.usd_per_1000 is None:
-        return "at a price that is not known"
-    if not rung.usd_per_1000:
-        return "at no charge per request"
-    return f"at {usd(rung.usd_per_1000)} per 1,000 requests"
-
-
-def seconds_text(count: float) -> str:
-    return f"{1000 * count:.0f} ms" if count < 1 else f"{count:.1f} s"
+from trainers.evaluation.results import Rung
 
 
 def cheapest(rungs: Sequence[Rung]) -> Rung | None:
@@ -89,16 +34,6 @@ def is_no_dearer(rung: Rung, other: Rung) -> bool:
     """False as well where a price is not known."""
     ours, theirs = rung.usd_per_1000, other.usd_per_1000
     return ours is not None and theirs is not None and ours <= theirs
-
-
-def cost_text(price: Decimal | None) -> str:
-    """What asking once would take: 'free', 'about $1.20', 'under 1 cent'."""
-    if price is None:
-        return "it says its price first"
-    if not price:
-        return "free"
-    text = usd(price)
-    return f"about {text}" if text.startswith("$") else text
 
 
 # Which answers are evidence: one that could not be read shows a bad prompt or model, not that rows are
@@ -126,24 +61,6 @@ class MonthlyUse:
     requests: Fraction
     own: Fraction
     asking: Traffic
-
-
-@dataclass(frozen=True)
-class Alternative:
-    """`why` completes `sentence`. `rung` is how well it does on the held-out rows, None where nobody measured."""
-
-    name: str
-    tokens: Tokens
-    rates: Rates
-    why: str
-    rung: Rung | None = None
-
-    @property
-    def sentence(self) -> str:
-        return f"Held against {self.name}: {self.why}."
-
-    def monthly(self, use: MonthlyUse) -> Decimal:
-        return bill(self.tokens, self.rates, use.requests, use.asking).total
 
 
 @dataclass(frozen=True)
@@ -178,22 +95,44 @@ class MeasuredCandidates:
         return next((rung for rung in named if current in (rung.arm.model, _bare(str(rung.arm.model)))), None)
 
 
+Why = Literal[
+    "cheapest that meets the bar",
+    "today's costs less",
+    "judged by another bar",
+    "nothing measured",
+    "price unknown",
+    "nothing meets the bar",
+]
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """Today's model, but where it is the "cheapest that meets the bar" of those `measured`. `rung` is how well it does
+    on the held-out rows, None where nobody measured."""
+
+    tokens: Tokens
+    rates: Rates
+    why: Why
+    monthly_usd: Decimal
+    measured: MeasuredCandidates
+    rung: Rung | None = None
+
+
 def choose(
     today: CurrentModel, measured: MeasuredCandidates, rates: Rates | None, use: MonthlyUse
 ) -> Alternative:
     """`rates` are those of the cheapest measured rung that meets the bar. Today's model stays where it costs
     less and nobody has measured that it misses the bar: a saving against something dearer would be none."""
-    rung = measured.cheapest
-    if rung is None or rates is None:
-        return _todays(today, _why_today(measured))
-    alternative = _measured(rung, rates, measured.bar, use)
-    todays_model = _todays(
-        today, f"it costs less than {alternative.name}, the cheapest measured that meets the bar"
-    )
-    misses = today.rung is not None and today.rung.standing == "misses"
-    return (
-        todays_model if not misses and todays_model.monthly(use) < alternative.monthly(use) else alternative
-    )
+    rung, todays_usd = measured.cheapest, _monthly_usd(today.tokens, today.rates, use)
+    why = _why_today(measured)
+    if rung is not None and rates is not None:
+        tokens = tokens_of(rung, use.own)
+        usd = _monthly_usd(tokens, rates, use)
+        misses = today.rung is not None and today.rung.standing == "misses"
+        if misses or usd <= todays_usd:
+            return Alternative(tokens, rates, "cheapest that meets the bar", usd, measured, rung)
+        why = "today's costs less"
+    return Alternative(today.tokens, today.rates, why, todays_usd, measured, today.rung)
 
 
 def tokens_of(rung: Rung, own: Fraction) -> Tokens:
@@ -204,30 +143,16 @@ def tokens_of(rung: Rung, own: Fraction) -> Tokens:
     return Tokens(rung.n, rung.prompt_tokens, rung.completion_tokens, shared)
 
 
-def _measured(rung: Rung, rates: Rates, bar: float, use: MonthlyUse) -> Alternative:
-    name, tokens = candidate_name(rung.arm), tokens_of(rung, use.own)
-    a_month = bill(tokens, rates, use.requests, use.asking).total
-    why = (
-        f"{score_text(rung)}, the cheapest measured that meets the bar of {percent(bar)}, for "
-        f"{usd(a_month)} a month"
-    )
-    return Alternative(name, tokens, rates, why, rung)
+def _monthly_usd(tokens: Tokens, rates: Rates, use: MonthlyUse) -> Decimal:
+    return bill(tokens, rates, use.requests, use.asking).total
 
 
-def _todays(today: CurrentModel, why: str) -> Alternative:
-    name = f"today's model, {today.rates.model}"
-    return Alternative(name, today.tokens, today.rates, why, today.rung)
-
-
-def _why_today(measured: MeasuredCandidates) -> str:
-    bar = percent(measured.bar)
+def _why_today(measured: MeasuredCandidates) -> Why:
     if measured.other_bar is not None:
-        return f"the others were judged by a bar of {percent(measured.other_bar)}, not by {bar}"
+        return "judged by another bar"
     if not measured.rungs:
-        return "nothing else has been measured, and a cheaper model or a better prompt may do as well"
-    if measured.good:
-        return "others meet the bar, but nobody told me what they cost"
-    return f"nothing that was measured can be said to meet the bar of {bar}"
+        return "nothing measured"
+    return "price unknown" if measured.good else "nothing meets the bar"
 
 
 def _bare(model: str) -> str:

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Literal, get_args
 
 from bot.rules.forecast import Outlook
+from bot.rules.prices import MissingPrice
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
@@ -144,7 +145,7 @@ class OwnMachine:
 class Facts:
     """`dataset` is its name, for commands. `smallest_label` is the rows of the rarest label, None for free text;
     `few_labels` are labels with the rows that each has, `n_labels` how many there are. `estimate` is None, and
-    `gaps` say why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the
+    `missing` says why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the
     same. `current` is the model that is asked today, as somebody typed it, `full_current` as a ladder calls it.
     `to_measure` are it and a cheap one of the same provider, by names 'provider/model'; both are known only where
     one of our providers has it."""
@@ -156,7 +157,7 @@ class Facts:
     target: ModelVerdict
     training_usd: Decimal | None
     estimate: Estimate | None
-    gaps: tuple[str, ...] = ()
+    missing: MissingPrice | None = None
     evidence: Evidence = NOTHING_MEASURED
     outlook: Outlook | None = None
     few_labels: tuple[tuple[str, int], ...] = ()

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from bot.rules.facts import LONGEST_PAYBACK_MONTHS, Facts
 from bot.rules.forecast import LIKELY, UNLIKELY, UNSAID_HOURS, Outlook
+from bot.rules.prices import MissingPrice
 from bot.rules.reasons import (
     FillGap,
     Gap,
@@ -24,7 +25,6 @@ from bot.rules.roi import Estimate
 
 # Our own: reading this, approving and putting to work take somebody so long at least.
 LEAST_HOURS = Decimal("0.25")
-SAY = "What it saves is not known: say current= (today's model) and volume=."
 
 
 def about_money(facts: Facts) -> tuple[Reason, ...]:
@@ -34,11 +34,9 @@ def about_money(facts: Facts) -> tuple[Reason, ...]:
     if not facts.is_for_money:
         return _as_a_price(facts)
     if estimate is None:
-        is_free = facts.training_usd == 0
-        return tuple(
-            Reason("cost", "unknown", Gap(gap, is_free), step=answer_step(FillGap(gap)))
-            for gap in facts.gaps or (SAY,)
-        )
+        missing = facts.missing or MissingPrice("today")
+        gap = Gap(missing, is_free=facts.training_usd == 0)
+        return (Reason("cost", "unknown", gap, step=answer_step(FillGap(missing))),)
     if estimate.months_left == 0:
         return ()  # the rule on the end date has said it
     if estimate.monthly_input_tokens == 0:

@@ -9,6 +9,7 @@ from typing import Literal
 
 from bot.rules.forecast import Outlook, Swing
 from bot.rules.plans import VerdictKind
+from bot.rules.prices import MissingPrice
 from bot.rules.roi import USD_PER_HOUR, Estimate, Succession
 from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
 
@@ -226,7 +227,7 @@ class WrongLabels:
 class Gap:
     """`is_free`: a run costs nothing but the machine's time."""
 
-    text: str
+    missing: MissingPrice
     is_free: bool
 
 
@@ -401,7 +402,7 @@ class PinDown:
 
 @dataclass(frozen=True)
 class FillGap:
-    text: str
+    missing: MissingPrice
 
 
 Todo = (

@@ -10,11 +10,11 @@ from decimal import Decimal
 
 from bot.rules import plans
 from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
-from bot.rules.assumptions import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.bills import ZERO, Rates, Speed, Tokens, Traffic
 from bot.rules.estimate_inputs import USUAL_BUSY, Question
 from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
+from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.evaluation_worker import max_tokens

@@ -14,13 +14,14 @@ from bot.cards import estimates as views
 from bot.cards import general
 from bot.cards.advice import because_text
 from bot.cards.blocks import Message
+from bot.cards.candidates import alternative_name
+from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.estimates import EstimateChoices
 from bot.cards.general import text_message
 from bot.charts import forecast as drawing
 from bot.command_parser import format_question, parse_question
 from bot.context import AppContext
 from bot.rules import units
-from bot.rules.alternatives import candidate_name as rung_name
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
@@ -181,7 +182,7 @@ def prediction_of(result: EstimateResult) -> Prediction:
         quality=tuned.score if tuned else None,
         p_payback=outlook.p_payback if outlook else None,
         target_months=f"{outlook.target_months:.4g}" if outlook else None,
-        alternative=other.name if other else None,
+        alternative=alternative_name(other) if other else None,
         alternative_micros=to_micros(sums.monthly_alternative.total) if sums else None,
         saving_micros=to_micros(sums.saving_month) if sums else None,
         seconds=round(result.minutes.expected * 60) if result.minutes else None,

@@ -11,11 +11,11 @@ from importlib.util import find_spec
 from bot.rules import plans
 from bot.rules.advice import Verdict, advise
 from bot.rules.alternatives import Alternative
-from bot.rules.assumptions import Assumption, MissingPrice, assumptions, rates_of
 from bot.rules.bills import Rates
 from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
 from bot.rules.forecast import Outlook, simulate
+from bot.rules.prices import MissingPrice, rates_of
 from bot.rules.roi import Estimate, Inputs, Range, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import ended, full_name, with_a_cheap_one
@@ -49,8 +49,9 @@ class EstimateResult:
     """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's, which is
     `current` by itself.
 
-    `cost` is a Gap where nobody told us a price; `estimate`, `outlook` and `alternative` are None there, and where
-    today's bill is not known. `outlook` is None as well where the verdict withholds what would be saved.
+    `cost` says which price is missing where nobody told us it; `estimate`, `outlook`, `alternative` and `inputs` are
+    None there, and where today's bill is not known. `outlook` is None as well where the verdict withholds what would
+    be saved.
     `room`: in this machine's memory, for a model that trains here.
     """
 
@@ -68,7 +69,7 @@ class EstimateResult:
     outlook: Outlook | None
     alternative: Alternative | None
     evidence: Evidence
-    assumptions: tuple[Assumption, ...]
+    inputs: Inputs | None
     verdict: Verdict
 
     @property
@@ -165,7 +166,7 @@ def make_estimate(
         outlook=None if verdict.withholds_saving else sums.outlook,
         alternative=sums.known.alternative if sums.known else None,
         evidence=evidence,
-        assumptions=assumptions(sums.known) if sums.known else (),
+        inputs=sums.known,
         verdict=verdict,
     )
 
@@ -290,7 +291,7 @@ def _facts(
         target=_end_verdict(target, sums.estimate, today),
         training_usd=None if isinstance(cost, MissingPrice) else cost.training.usd.expected,
         estimate=sums.estimate,
-        gaps=(sums.inputs.sentence,) if isinstance(sums.inputs, MissingPrice) else (),
+        missing=sums.inputs if isinstance(sums.inputs, MissingPrice) else None,
         evidence=evidence,
         outlook=sums.outlook,
         few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
@@ -320,9 +321,7 @@ def _priced(
     if isinstance(cost, MissingPrice):
         return cost
     if now is None or question.volume is None:
-        return MissingPrice(
-            "Whether it saves money is unknown: say current= (today's model) and volume= as well."
-        )
+        return MissingPrice("today")
     rates_now, rates_tuned = rates_of(now), rates_of(tuned)
     if isinstance(rates_now, MissingPrice):
         return rates_now

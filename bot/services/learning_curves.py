@@ -7,12 +7,13 @@ from dataclasses import replace
 from decimal import Decimal
 
 from bot.cards import learning_curves as views
+from bot.cards.prices import missing_price_text
 from bot.command_parser import parse_question
 from bot.context import AppContext
-from bot.rules.assumptions import MissingPrice
 from bot.rules.bills import MILLION
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import plan_from_json
+from bot.rules.prices import MissingPrice
 from bot.services import (
     data_policy,
     datasets,
@@ -171,7 +172,9 @@ def _tuned_plan(
         if isinstance(estimate, Refusal):
             return estimate
         if isinstance(estimate.cost, MissingPrice):
-            return Refusal(f"A training whose cost is unknown can't be agreed to. {estimate.cost.sentence}")
+            return Refusal(
+                f"A training whose cost is unknown can't be agreed to. {missing_price_text(estimate.cost)}"
+            )
         training = to_micros(estimate.cost.training.usd.high)
         planned.append(
             PlannedSize(rows, estimate.hyperparameters, training, _asking_micros(context, report, estimate))

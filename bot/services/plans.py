@@ -13,9 +13,9 @@ from bot.cards import advice
 from bot.cards import plans as plan_views
 from bot.cards.blocks import Message, code, escape
 from bot.cards.plans import superseded_by
+from bot.cards.prices import missing_price_text
 from bot.context import AppContext
 from bot.rules import units
-from bot.rules.assumptions import MissingPrice
 from bot.rules.budgets import Budget
 from bot.rules.permissions import Request, who_may
 from bot.rules.plans import (
@@ -29,6 +29,7 @@ from bot.rules.plans import (
     plan_hash,
     plan_key,
 )
+from bot.rules.prices import MissingPrice
 from bot.services import (
     authorization,
     budgets,
@@ -281,7 +282,7 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(leave, Refusal):
         return leave
     if isinstance(estimated.cost, MissingPrice):
-        return Refusal(f"A run whose cost is unknown can't be approved. {estimated.cost.sentence}")
+        return Refusal(f"A run whose cost is unknown can't be approved. {missing_price_text(estimated.cost)}")
     plan = _plan(context, checked, estimated, estimated.cost, person, channel)
     refusal = authorization.refusal_for(caller, "start", request_of(plan)) or _nobody_to_approve(
         context, plan

@@ -1,10 +1,12 @@
-"""`python -m tests.bot.quick_calibrate`: trainers.local.calibrate as it is, with a narrower model and shorter packs."""
+"""`python -m tests.bot.quick_calibrate`: trainers.local.calibrate as it is, with a narrower model and
+shorter packs."""
 
 from __future__ import annotations
 
 from transformers import LlamaConfig
 
 from trainers.local import calibrate
+from trainers.sizing import memory
 
 
 def narrow() -> LlamaConfig:
@@ -22,5 +24,5 @@ def narrow() -> LlamaConfig:
 
 if __name__ == "__main__":
     calibrate._config = narrow
-    calibrate.PEAK_SIDE, calibrate.HEAD_PLACES, calibrate.TILE_WORDS = 256, 16, 1024
+    calibrate.PEAK_SIDE, calibrate.HEAD_PLACES, memory.TILE_WORDS = 256, 16, 1024
     calibrate.main()

@@ -13,12 +13,14 @@ import pytest
 
 from bot.cards import estimates, plans
 from bot.cards.advice import because_text
+from bot.cards.assumptions import assumptions
+from bot.cards.prices import missing_price_text
 from bot.cards.terminal import terminal_text
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json
-from bot.rules.assumptions import MissingPrice
 from bot.rules.estimate_inputs import Question
 from bot.rules.plans import Prediction, canonical_json, plan_from_json
+from bot.rules.prices import MissingPrice
 from bot.services import estimates as estimates_services
 from bot.services import hardware
 from bot.services.estimate_inputs import RunCost
@@ -258,8 +260,8 @@ def test_no_maximum_of_a_paid_run_comes_from_a_guess(tmp_path: Path, report: Rep
     paid = 'usd_per_hour = "2"'
     guessed = estimated(settings(tmp_path, more=paid), report)
     assert isinstance(guessed.cost, MissingPrice)
-    assert "`finetune calibrate`" in guessed.cost.sentence
-    assert "`tokens_per_second`" in guessed.cost.sentence
+    assert "`finetune calibrate`" in missing_price_text(guessed.cost)
+    assert "`tokens_per_second`" in missing_price_text(guessed.cost)
     assert guessed.is_guess and guessed.minutes is not None, "the time is shown all the same"
     assert isinstance(estimated(settings(tmp_path), report).cost, RunCost), "free: nothing is stopped by it"
     said = estimated(settings(tmp_path, more=f"{paid}\ntokens_per_second = 900"), report)
@@ -297,7 +299,7 @@ def test_a_guessed_time_is_called_one_in_the_plan_and_other_plans_keep_their_byt
 
 
 def why(found: EstimateResult) -> str:
-    return next(one.why for one in found.assumptions if one.name == "training time")
+    return next(one.why for one in assumptions(found.inputs) if one.name == "training time")
 
 
 def test_the_plan_card_has_memory_beside_the_time() -> None:

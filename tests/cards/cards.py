@@ -43,6 +43,7 @@ from bot.cards.status import (
 from bot.rules.budgets import Budget
 from bot.rules.facts import Evidence
 from bot.rules.judge_agreement import HumanAgreement
+from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
 from bot.slack.commands import help_list
 from bot.values.evaluations import CurvePlan, JudgeProgress, LadderProgress
@@ -126,7 +127,6 @@ def _datasets() -> dict[str, Message]:
 def _estimates() -> dict[str, Message]:
     machine = replace(made.FREE, usd_per_hour=Decimal("0.10"))
     paid = replace(made.OWN, usd_per_hour=Decimal("0.10"))
-    gap = "Whether it saves money is unknown: say current= (today's model) and volume= as well."
     cases = {
         "estimate-free-machine": made.estimated(),
         "estimate-paid-machine": made.estimated(tuned=machine, training=paid),
@@ -135,7 +135,7 @@ def _estimates() -> dict[str, Message]:
         ),
         "estimate-loss": made.estimated(tuned=machine, training=paid, volume=10_000_000),
         "estimate-few-rows": made.estimated(rows=120),
-        "estimate-without-volume": made.estimated(volume=None, gaps=(gap,)),
+        "estimate-without-volume": made.estimated(volume=None, missing=MissingPrice("today")),
         "estimate-go": made.estimated(
             rows=2_400, evidence=TRAINED, tuned=machine, training=paid, people_hours=Decimal(4)
         ),

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from bot.cards.runs import RunSummary
 from bot.rules.advice import Verdict, advise
-from bot.rules.alternatives import Alternative
-from bot.rules.assumptions import Assumption, assumptions
-from bot.rules.bills import Rates, Tokens
+from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, choose
+from bot.rules.bills import Rates
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
+from bot.rules.prices import MissingPrice
 from bot.rules.roi import Estimate, Inputs, Range, Training, Usage, estimate
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
@@ -148,7 +148,7 @@ class Estimated:
     alternative: Alternative | None
     prices: Sequence[PriceRow]
     evidence: Evidence
-    assumptions: Sequence[Assumption]
+    inputs: Inputs | None
     verdict: Verdict
     memory: str | None = None
     of_arms: str = ""
@@ -163,7 +163,7 @@ def estimated(
     volume: int | None = 100_000_000,
     rows: int = 383,
     name: str = "tickets",
-    gaps: tuple[str, ...] = (),
+    missing: MissingPrice | None = None,
     evidence: Evidence = NOTHING_MEASURED,
     **inputs: Any,
 ) -> Estimated:
@@ -180,7 +180,7 @@ def estimated(
         target=ModelVerdict("ok"),
         training_usd=training.usd.expected,
         estimate=made,
-        gaps=gaps,
+        missing=missing,
         evidence=evidence,
         outlook=outlook,
     )
@@ -194,26 +194,20 @@ def estimated(
         alternative=alternative if made else None,
         prices=(priced(tuned, "tuned"), priced(now, "prompted")),
         evidence=evidence,
-        assumptions=assumptions(asked) if made else (),
+        inputs=asked if made else None,
         verdict=advise(facts),
     )
 
 
 def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
     """A measured rung that meets the bar, or else today's model."""
-    ladder = evidence.ladder
-    rung = next((one for one in ladder.rungs if one.arm == ladder.cheapest), None) if ladder else None
-    if rung is None:
-        why = "nothing else has been measured, and a cheaper model or prompt may do as well"
-        return Alternative(f"today's model, {now.model}", asked.usage.today, now, why)
-    if rung.arm.model is not None:
+    today = CurrentModel(asked.usage.today, now)
+    measured = MeasuredCandidates(evidence.alternatives, evidence.bar)
+    rung, rates = measured.cheapest, Rates("classical", Decimal(0), Decimal(0), "no vendor")
+    if rung is not None and rung.arm.model is not None:
         rates = Rates(rung.arm.model, Decimal("0.4"), Decimal("1.6"), "genai-prices 0.2.3")
-        tokens = Tokens(rung.n, rung.prompt_tokens, rung.completion_tokens)
-        why = "measured 93% right on 200 held-out rows, it is the cheapest that meets the bar of 85%"
-        return Alternative(f"retrieval on {rung.arm.model}", tokens, rates, why, rung)
-    free = Rates("classical", Decimal(0), Decimal(0), "no vendor")
-    why = "measured 92% right on 200 held-out rows, it is the cheapest that meets the bar of 85%"
-    return Alternative("the classical model", Tokens(rung.n, 0, 0), free, why, rung)
+    use = MonthlyUse(asked.requests, asked.usage.own, asked.asking)
+    return choose(today, measured, rates, use)
 
 
 def priced(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:

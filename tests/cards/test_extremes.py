@@ -35,6 +35,7 @@ from bot.cards.estimates import EstimateChoices
 from bot.cards.models import ModelEntry
 from bot.cards.status import HomeOverview, LadderSummary, Status
 from bot.rules.budgets import Budget
+from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison, Proof, objections
 from bot.rules.reasons import FillGap, Reason, Step, Told
 from bot.values.evaluations import ArmProgress, LadderProgress
@@ -47,8 +48,8 @@ from tests.cards.voice import mrkdwn, texts
 from tests.cards.walker import problems
 from trainers.dataset import Columns, Finding
 from trainers.evaluation.results import RUNG_NAMES, Candidate, CurvePoint, LabelNeed
-from trainers.pricing import UnknownPrice
-from trainers.types import Answer
+from trainers.pricing import PriceRow, UnknownPrice
+from trainers.types import Answer, Price
 
 HOSTILE = (
     "<!channel> <@U1> <#C1> <http://x|y> *bold* _i_ ~s~ `code` \u202eback\u202c &lt;!here&gt; "
@@ -116,7 +117,9 @@ def _about_data(text: str) -> dict[str, Any]:
         "unknown": general.text_message(datasets.no_such_dataset(text[:200], [text[:200]])),
         "unknown, nothing near": general.text_message(datasets.no_such_dataset(text[:200], ["tickets"] * 30)),
         "estimate": estimates.card(_estimated(text), text),
-        "estimate without a sum": estimates.card(made.estimated(volume=None, gaps=(text,), name=text), text),
+        "estimate without a sum": estimates.card(
+            made.estimated(volume=None, missing=_missing(text), name=text), text
+        ),
     }
 
 
@@ -187,10 +190,14 @@ def _measured(text: str) -> dict[str, Any]:
     }
 
 
+def _missing(text: str) -> MissingPrice:
+    return MissingPrice("token", PriceRow(text, "tuned", Price(None, None, None, None), text))
+
+
 def _estimated(text: str) -> made.Estimated:
     costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
     asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
-    step = Step(FillGap(text[:900]))
+    step = Step(FillGap(_missing(text[:900])))
     reasons = tuple(Reason("rows", "unknown", Told(text[:900]), step=step) for _ in range(12))
     return replace(asked, verdict=replace(asked.verdict, kind="no_go", reasons=reasons, deciding=reasons[0]))
 

@@ -8,5 +8,5 @@ from trainers.local.launch import quick_imports
 
 with quick_imports():
     import trainers.local.job_directory
-    import trainers.local.training.methods.dpo  # noqa: F401
+    import trainers.local.training.methods.dpo  # noqa: F401 - a fixture
 gc.freeze()

@@ -18,6 +18,7 @@ from bot.rules.facts import TASK_KINDS, Evidence, Facts, TaskKind
 from bot.rules.fit import least_holdout
 from bot.rules.forecast import Quantiles, rank_swings, simulate
 from bot.rules.plans import VerdictKind
+from bot.rules.prices import MissingPrice
 from bot.rules.roi import Inputs, Training, estimate
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
 from tests.rules.worded import Worded, WordedReason, advise
@@ -31,7 +32,9 @@ from trainers.evaluation.results import (
     Rung,
     Standing,
 )
+from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
+from trainers.types import Price
 
 LIKELY, OPEN, UNLIKELY = outlook(0.93), outlook(0.5), outlook(0.07)
 LOSES_LATER = Quantiles(Decimal(-900), Decimal(-400), Decimal(120))
@@ -283,7 +286,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "payback",
     ),
     "what it saves is not known": (
-        seen(*ALL_MISS, estimate=None, outlook=None, gaps=("Say current= and volume=.",)),
+        seen(*ALL_MISS, estimate=None, outlook=None),
         "unknown",
         "cost",
     ),
@@ -503,8 +506,9 @@ def test_an_unmeasured_estimate_is_worth_measuring() -> None:
 
 
 def test_what_is_not_known_about_money_is_said() -> None:
-    verdict = advise(replace(FACTS, estimate=None, gaps=("No price.",)))
-    assert reason(verdict, "cost").text == "No price."
+    row = PriceRow("own/x", "tuned", Price(None, None, None, None), "docs")
+    verdict = advise(replace(FACTS, estimate=None, missing=MissingPrice("token", row)))
+    assert reason(verdict, "cost").text.startswith("Nobody told me what a token of own/x costs: put input")
     assert "about $25.00. What it saves is still unknown" in verdict.headline
     assert "an unknown sum" in advise(replace(FACTS, estimate=None, training_usd=None)).headline
     free = advise(seen(*ALL_MISS, estimate=None, outlook=None, training_usd=Decimal(0)))

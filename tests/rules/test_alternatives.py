@@ -6,6 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from fractions import Fraction
 
+from bot.cards.candidates import alternative_name, alternative_text
 from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose, tokens_of
 from bot.rules.bills import Rates, Tokens, Traffic
 from trainers.evaluation.results import Candidate, Rung, RungName, Standing
@@ -45,8 +46,8 @@ def rung(
 
 def test_nothing_measured_is_held_against_today_s_model_and_says_so() -> None:
     found = choose(TODAY, MeasuredCandidates((), 0.85), None, USE)
-    assert (found.name, found.rung) == ("today's model, gpt-4o", None)
-    assert "nothing else has been measured" in found.sentence
+    assert (alternative_name(found), found.rung) == ("today's model, gpt-4o", None)
+    assert "nothing else has been measured" in alternative_text(found)
 
 
 def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
@@ -58,9 +59,9 @@ def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
     measured = MeasuredCandidates(rungs, 0.85)
     assert measured.cheapest == rungs[1]
     found = choose(TODAY, measured, FREE, USE)
-    assert (found.name, found.rung) == (CLASSICAL, rungs[1])
-    assert "90% right" in found.sentence
-    assert "bar of 85%" in found.sentence
+    assert (alternative_name(found), found.rung) == (CLASSICAL, rungs[1])
+    assert "90% right" in alternative_text(found)
+    assert "bar of 85%" in alternative_text(found)
 
 
 def test_where_none_can_be_said_to_meet_the_bar_it_is_today_s_model() -> None:
@@ -68,16 +69,16 @@ def test_where_none_can_be_said_to_meet_the_bar_it_is_today_s_model() -> None:
         (rung("classical", "undecided"), rung("zero", "misses", "0.2", "openai/m")), 0.85
     )
     found = choose(TODAY, measured, None, USE)
-    assert found.name == "today's model, gpt-4o"
-    assert "nothing that was measured can be said to meet the bar of 85%" in found.sentence
+    assert alternative_name(found) == "today's model, gpt-4o"
+    assert "nothing that was measured can be said to meet the bar of 85%" in alternative_text(found)
 
 
 def test_a_rung_that_costs_more_than_today_s_model_is_no_alternative_unless_that_misses_the_bar() -> None:
     dear = rung("kshot", "meets", "9", "openai/big", prompt=200 * 2000)
     rates = Rates("openai/big", Decimal(5), Decimal(10), "a list")
     kept = choose(TODAY, MeasuredCandidates((dear,), 0.85), rates, USE)
-    assert kept.name == "today's model, gpt-4o"
-    assert "costs less than the prompt with ten examples on openai/big" in kept.sentence
+    assert alternative_name(kept) == "today's model, gpt-4o"
+    assert "costs less than the prompt with ten examples on openai/big" in alternative_text(kept)
     missed = replace(TODAY, rung=rung("zero", "misses", "2.6", "openai/gpt-4o"))
     assert choose(missed, MeasuredCandidates((dear,), 0.85), rates, USE).rung == dear
 
@@ -85,13 +86,13 @@ def test_a_rung_that_costs_more_than_today_s_model_is_no_alternative_unless_that
 def test_a_ladder_by_another_bar_says_nothing() -> None:
     measured = MeasuredCandidates((rung("classical", "meets"),), 0.95, other_bar=0.85)
     assert measured.cheapest is None
-    assert "judged by a bar of 85%, not by 95%" in choose(TODAY, measured, None, USE).sentence
+    assert "judged by a bar of 85%, not by 95%" in alternative_text(choose(TODAY, measured, None, USE))
 
 
 def test_a_rung_without_a_price_is_said() -> None:
     measured = MeasuredCandidates((rung("zero", "meets", None, "x/y"),), 0.85)
     assert measured.cheapest is None
-    assert "nobody told me what they cost" in choose(TODAY, measured, None, USE).sentence
+    assert "nobody told me what they cost" in alternative_text(choose(TODAY, measured, None, USE))
 
 
 def test_today_s_model_is_found_by_its_name_with_or_without_the_seller() -> None:

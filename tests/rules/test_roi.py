@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bot.rules.assumptions import MissingPrice, evaluation_usd, rates_of, training_of
+from bot.cards.prices import missing_price_text
 from bot.rules.bills import Rates, Speed, Tokens, Traffic, bill, month_weights, net_present_value
+from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from trainers.pricing import PriceRow
@@ -215,10 +216,10 @@ def test_an_unknown_price_is_a_gap_that_says_where_to_put_it() -> None:
     row = PriceRow("nebius/some/model", "tuned", Price(None, None, None, None), "docs")
     for gap in (rates_of(row), training_of(row, 1, 1, None)):
         assert isinstance(gap, MissingPrice)
-        assert '[providers.nebius.models."some/model"]' in gap.sentence
+        assert '[providers.nebius.models."some/model"]' in missing_price_text(gap)
     prompted = rates_of(replace(row, kind="prompted", model="own/x"))
     assert isinstance(prompted, MissingPrice)
-    assert 'put input and output into finetune.toml under [prices."own/x"]' in prompted.sentence
+    assert 'put input and output into finetune.toml under [prices."own/x"]' in missing_price_text(prompted)
 
 
 def test_a_machine_of_our_own_is_paid_by_the_hour() -> None:

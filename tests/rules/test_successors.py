@@ -10,9 +10,9 @@ from decimal import Decimal
 import pytest
 
 from bot.cards.advice import because_text, todo_text
+from bot.cards.assumptions import assumptions
 from bot.cards.payback import monthly_saving_text
 from bot.rules.advice import about_successor
-from bot.rules.assumptions import assumptions
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
 from bot.rules.roi import Inputs, Quality, Range, Succession, Training, Usage, estimate, net_value

@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 
-from bot.rules.assumptions import assumptions
+from bot.cards.assumptions import assumptions
 from bot.rules.bills import Speed, Traffic
 from bot.rules.roi import Inputs, Quality, Range, Training, Usage
 from tests.rules.test_roi import ARTICLE

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
-from bot.rules.alternatives import capitalize
-from bot.rules.bills import CACHEABLE_PROMPT, MILLION, ZERO, Rates, Tokens, is_cached, machines_needed
-from bot.rules.roi import Inputs, Range, Training, Usage, evaluations_usd
+from bot.cards.candidates import alternative_name, why_alternative
+from bot.cards.words import capitalize
+from bot.rules.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached, machines_needed
+from bot.rules.roi import Inputs, evaluations_usd
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from trainers.money import rate, usd
-from trainers.pricing import PriceRow
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _batch(inputs),
         _retries(inputs),
         _hosting(inputs),
-        _machines(inputs),
+        machines_assumption(inputs),
         _training(inputs),
         _failed_runs(inputs),
         _minutes(inputs),
@@ -57,7 +57,7 @@ def _volume(inputs: Inputs) -> Assumption:
     return Assumption(
         "volume",
         f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
-        f"You said the figure; the ±{spread} is our own assumption, not a measurement. Change it with volume=.",
+        f"You said the figure; the ±{spread} is our own assumption, not a measurement. Change it with --volume.",
     )
 
 
@@ -113,8 +113,8 @@ def _alternative(inputs: Inputs) -> Assumption:
             "Nothing else has been measured. A cheaper model or a better prompt may do as well: a baseline "
             "measures that.",
         )
-    why = capitalize(f"{inputs.alternative.why}.")
-    return Assumption("held against", inputs.alternative.name, why)
+    why = capitalize(f"{why_alternative(inputs.alternative)}.")
+    return Assumption("held against", alternative_name(inputs.alternative), why)
 
 
 def _successor(inputs: Inputs) -> Assumption | None:
@@ -244,7 +244,7 @@ def _hosting(inputs: Inputs) -> Assumption | None:
     return None
 
 
-def _machines(inputs: Inputs) -> Assumption | None:
+def machines_assumption(inputs: Inputs) -> Assumption | None:
     """Silent of a vendor's."""
     if not inputs.tuned.on_own_machine:
         return None
@@ -381,73 +381,3 @@ def _quality(inputs: Inputs) -> Assumption:
         f"the tuned model is {points} points against the alternative, {usd(quality.usd_per_wrong)} a wrong answer",
         f"Measured on the same {quality.rows:,} held-out rows; what a wrong answer costs, you said.",
     )
-
-
-# From a row of the price list to what an estimate needs; a missing price becomes a sentence that says
-# where to fill it in.
-
-
-@dataclass(frozen=True)
-class MissingPrice:
-    """A price that is needed and not known. `sentence` says which and where to put it."""
-
-    sentence: str
-
-
-def rates_of(row: PriceRow) -> Rates | MissingPrice:
-    price = row.price
-    if price.input is None or price.output is None:
-        return MissingPrice(f"Nobody told me what a token of {row.model} costs: {where_to_add(row)}")
-    return Rates(
-        model=row.model,
-        input=price.input,
-        output=price.output,
-        said_by=row.said_by,
-        usd_per_hour=row.usd_per_hour or ZERO,
-        note=row.note,
-        cached_input=price.cached_input,
-        batch_discount=row.batch_discount or ZERO,
-        ends=row.ends,
-        successor=row.successor,
-        on_own_machine=row.usd_per_hour is not None,
-    )
-
-
-def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | MissingPrice:
-    """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money."""
-    if row.usd_per_hour is not None:
-        if row.usd_per_hour and minutes is None:
-            return MissingPrice(
-                f"Training on {row.model} is paid by the hour, and nobody has measured how long it takes. `finetune "
-                "calibrate` measures this machine (without quantization); for any other put `tokens_per_second` into "
-                "finetune.toml under [trainer]."
-            )
-        return Training(tokens, epochs, usd_per_hour=row.usd_per_hour, minutes=minutes)
-    if row.price.training is None:
-        return MissingPrice(f"Nobody told me what training on {row.model} costs: {where_to_add(row)}")
-    return Training(tokens, epochs, usd_per_million=row.price.training, minutes=minutes)
-
-
-def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
-    """Both arms asked once on every held-out row: the base with the long prompt, the tuned with the short."""
-    asked_base = holdout.prompt_before * base.input + holdout.output * base.output
-    asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
-    return (asked_base + asked_tuned) / MILLION
-
-
-def missing_keys(row: PriceRow) -> tuple[str, ...]:
-    """The keys of finetune.toml that a sum needs and nobody has told."""
-    price = row.price
-    needed = [("input", price.input), ("output", price.output)]
-    if row.kind == "tuned" and row.usd_per_hour is None:
-        needed.append(("training", price.training))
-    return tuple(key for key, amount in needed if amount is None)
-
-
-def where_to_add(row: PriceRow) -> str:
-    *others, last = missing_keys(row)
-    keys = f"{', '.join(others)} and {last}" if others else last
-    provider, slash, model = row.model.partition("/")
-    if row.kind == "prompted" or not slash:
-        return f'put {keys} into finetune.toml under [prices."{row.model}"].'
-    return f'put {keys} into finetune.toml under [providers.{provider}.models."{model}"].'

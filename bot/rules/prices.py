@@ -1,0 +1,66 @@
+"""From a row of the price list to what an estimate needs, or which price is missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from bot.rules.bills import MILLION, ZERO, Rates
+from bot.rules.roi import Range, Training, Usage
+from trainers.pricing import PriceRow
+
+
+@dataclass(frozen=True)
+class MissingPrice:
+    """What a sum needs and nobody has told: of `row`, the price of a token, of training, or how long training by the
+    hour takes; or which model is asked today, and how much."""
+
+    of: Literal["token", "training", "hours", "today"]
+    row: PriceRow | None = None
+
+
+def rates_of(row: PriceRow) -> Rates | MissingPrice:
+    price = row.price
+    if price.input is None or price.output is None:
+        return MissingPrice("token", row)
+    return Rates(
+        model=row.model,
+        input=price.input,
+        output=price.output,
+        said_by=row.said_by,
+        usd_per_hour=row.usd_per_hour or ZERO,
+        note=row.note,
+        cached_input=price.cached_input,
+        batch_discount=row.batch_discount or ZERO,
+        ends=row.ends,
+        successor=row.successor,
+        on_own_machine=row.usd_per_hour is not None,
+    )
+
+
+def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | MissingPrice:
+    """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money."""
+    if row.usd_per_hour is not None:
+        if row.usd_per_hour and minutes is None:
+            return MissingPrice("hours", row)
+        return Training(tokens, epochs, usd_per_hour=row.usd_per_hour, minutes=minutes)
+    if row.price.training is None:
+        return MissingPrice("training", row)
+    return Training(tokens, epochs, usd_per_million=row.price.training, minutes=minutes)
+
+
+def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
+    """Both arms asked once on every held-out row: the base with the long prompt, the tuned with the short."""
+    asked_base = holdout.prompt_before * base.input + holdout.output * base.output
+    asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
+    return (asked_base + asked_tuned) / MILLION
+
+
+def missing_keys(row: PriceRow) -> tuple[str, ...]:
+    """The keys of finetune.toml that a sum needs and nobody has told."""
+    price = row.price
+    needed = [("input", price.input), ("output", price.output)]
+    if row.kind == "tuned" and row.usd_per_hour is None:
+        needed.append(("training", price.training))
+    return tuple(key for key, amount in needed if amount is None)
