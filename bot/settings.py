@@ -7,57 +7,25 @@ import json
 import logging
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from bot.policy_settings import CHANNEL, POLICY_KEYS, USER, read_limits, read_policy
-from bot.rules.permissions import Policy
-from bot.toml_reader import Lines, Reader, lines_of
+from bot.policy_settings import PeopleTable, PolicyTable, policy_of
+from bot.rules.permissions import CHANNEL, USER, Policy
+from bot.toml_file import TomlFile, lines_of
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
+from trainers.typed_tables import OWN, Fault, Key, Limits, read_table
 from trainers.types import Price
 
 RAY_ADDRESS = "http://127.0.0.1:8265"  # as trainers.local takes it where nobody says
 
-
-def usual_slots(nodes: int, is_on_ray: bool) -> int:
-    """Jobs at a time where nobody says: on a cluster as many as the trainer takes by itself."""
-    if not is_on_ray:
-        return 1
-    return 64 if nodes == 1 else 8
-
-
-def gpu_arguments(reader: Reader, nodes: int, is_on_ray: bool) -> tuple[str, ...]:
-    """`nodes`: of one job."""
-    gpus = reader.whole("trainer", "gpus_per_job", nodes, lowest=0, highest=512)
-    if nodes > 1 and not is_on_ray:
-        where = reader.where("trainer", "nodes_per_job")
-        reader.problems.append(f'{where} needs a cluster: set executor = "ray" too, or leave it out.')
-    if gpus % nodes:
-        where = reader.where("trainer", "gpus_per_job")
-        text = f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, {gpus} now."
-        reader.problems.append(f"{where} {text} Set it to {nodes * (gpus // nodes + 1)}.")
-    several = ("--nodes-per-job", str(nodes)) if nodes > 1 else ()
-    return ("--gpus-per-job", str(gpus), *several)
-
-
-def ray_address(reader: Reader) -> str:
-    return reader.text("trainer", "ray_address", "") or RAY_ADDRESS
-
-
-def ray_arguments(reader: Reader) -> tuple[str, ...]:
-    """`ray_shared` and `relay_url` are of 0.1.0: the trainer's log says what replaces them."""
-    names = ["--executor", "ray"]
-    for name in ("ray_address", "ray_python", "storage", "relay_url"):
-        value = reader.text("trainer", name, "")
-        names += [f"--{name.replace('_', '-')}", value] if value else []
-    return tuple(names + (["--ray-shared"] if reader.flag("trainer", "ray_shared") else []))
-
+T = TypeVar("T")
 
 MODEL_ENDS_FILE = "model_ends.json"
 
@@ -107,12 +75,12 @@ def _stored_ends(data: Path) -> StoredEnds:
 
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
-MEASUREMENT_USD = Decimal(5)
 LEAST_WATCHDOG_S = 60  # one request may take 30 s, and a slow one is no hang
 NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer does that."
 
 Mode = Literal["socket", "http"]
 Blocks = Literal["newest", "classic"]
+Port = Annotated[int, Limits(ge=0, le=65535)]
 
 
 class SettingsProblems(Exception):
@@ -123,30 +91,39 @@ class SettingsProblems(Exception):
         self.problems = problems
 
 
+def _text_or_none(text: str) -> str | None:
+    return text or None
+
+
 @dataclass(frozen=True)
 class SlackSettings:
     """`api_url` differs from Slack's only for a workspace on this machine. `port` is for mode 'http'."""
 
-    bot_token: str = field(repr=False)
-    app_token: str = field(repr=False)
-    signing_secret: str = field(repr=False)
+    bot_token: Annotated[str, OWN] = field(default="", repr=False)
+    app_token: Annotated[str, OWN] = field(default="", repr=False)
+    signing_secret: Annotated[str, OWN] = field(default="", repr=False)
     mode: Mode = "socket"
-    port: int = 3000
+    port: Port = 3000
     api_url: str = SLACK_API
-    fallback_channel: str | None = None
+    fallback_channel: Annotated[str | None, Key(by=_text_or_none)] = None
     blocks: Blocks = "newest"
 
 
 @dataclass(frozen=True)
 class BudgetSettings:
     """US dollars a calendar month. Channels and people that are named have limits of their own, the others `per_…`;
-    None: no limit but the team's."""
+    None: no limit but the team's. `measurement_usd`: the most that one measurement of models may cost."""
 
     monthly_usd: Decimal = Decimal(0)
+    measurement_usd: Decimal = Decimal(5)
     per_channel_usd: Decimal | None = None
     per_person_usd: Decimal | None = None
-    channels: Mapping[str, Decimal] = field(default_factory=dict)
-    people: Mapping[str, Decimal] = field(default_factory=dict)
+    channels: Mapping[Annotated[str, CHANNEL, Key(wants="an id, like C0123456789")], Decimal] = field(
+        default_factory=dict
+    )
+    people: Mapping[Annotated[str, USER, Key(wants="an id, like U0123456789")], Decimal] = field(
+        default_factory=dict
+    )
 
     @property
     def has_own(self) -> bool:
@@ -165,21 +142,58 @@ class BudgetSettings:
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one.
-
-    `tokens_per_second`: of a training, where a person says it. `arguments`: what else its command line says, of GPUs
-    and of a cluster. `cluster`: the address of Ray, if its jobs run there; `is_cluster_ours`: somebody said that data
-    may go to all of its nodes.
+    """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one. None: as many
+    as follow from the rest. `tokens_per_second`: of a training, where a person says it. `ray_is_ours`: somebody said
+    that data may go to all of the cluster's nodes. `ray_shared` and `relay_url` are of 0.1.0: the trainer's log says
+    what replaces them. `engine` is that of [serving].
     """
 
-    models: Mapping[str, str] = field(default_factory=dict)
-    port: int = 0
-    slots: int = 1
+    models: Annotated[Mapping[str, str], Key(wants='a table of texts, like { name = "folder" }')] = field(
+        default_factory=dict
+    )
+    port: Port = 0
+    wanted_slots: Annotated[int | None, Limits(ge=1, le=1024), Key("slots")] = None
     usd_per_hour: Decimal | None = None
-    tokens_per_second: int | None = None
-    arguments: tuple[str, ...] = ()
-    cluster: str | None = None
-    is_cluster_ours: bool = False
+    tokens_per_second: Annotated[int, Limits(ge=1, le=10**9)] | None = None
+    gpus_per_job: Annotated[int, Limits(ge=0, le=512)] | None = None
+    nodes_per_job: Annotated[int, Limits(ge=1, le=64)] = 1
+    executor: Literal["processes", "ray"] = "processes"
+    ray_address: str = ""
+    ray_shared: bool = False
+    ray_python: str = ""
+    ray_is_ours: bool = False
+    relay_url: str = ""
+    storage: str = ""
+    engine: Annotated[str, OWN] = "builtin"
+
+    @property
+    def slots(self) -> int:
+        """Jobs at a time. Where nobody says, on a cluster as many as the trainer takes by itself."""
+        usual = 1 if self.executor != "ray" else 64 if self.nodes_per_job == 1 else 8
+        return self.wanted_slots or usual
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes_per_job if self.gpus_per_job is None else self.gpus_per_job
+
+    @property
+    def cluster(self) -> str | None:
+        """The address of Ray, if its jobs run there."""
+        return (self.ray_address or RAY_ADDRESS) if self.executor == "ray" else None
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What its command line says of GPUs, of the engine that serves, and of a cluster."""
+        several = ("--nodes-per-job", str(self.nodes_per_job)) if self.nodes_per_job > 1 else ()
+        serving = () if self.engine == "builtin" else ("--serving-engine", self.engine)
+        arguments = ["--gpus-per-job", str(self.gpus), *several, *serving]
+        if self.executor == "ray":
+            arguments += ["--executor", "ray"]
+            for name in ("ray_address", "ray_python", "storage", "relay_url"):
+                value = getattr(self, name)
+                arguments += [f"--{name.replace('_', '-')}", value] if value else []
+            arguments += ["--ray-shared"] if self.ray_shared else []
+        return tuple(arguments)
 
     @property
     def folders(self) -> Mapping[str, Path]:
@@ -187,27 +201,63 @@ class TrainerSettings:
         return {name: Path(where) for name, where in self.models.items() if Path(where).is_dir()}
 
 
+def _watchdog(seconds: int) -> int:
+    if 0 < seconds < LEAST_WATCHDOG_S:
+        raise ValueError(seconds)
+    return seconds
+
+
 @dataclass(frozen=True)
 class ServiceSettings:
     """How the bot looks after itself. 0 turns each off: `backups_kept` of the nights, the port of /healthz and
     /metrics, the seconds without a tick's step after which the process ends."""
 
-    backups_kept: int = 7
-    health_port: int = 0
-    watchdog_s: int = 300
+    backups_kept: Annotated[int, Limits(ge=0, le=1000)] = 7
+    health_port: Port = 0
+    watchdog_s: Annotated[
+        int, Limits(ge=0, le=86_400), Key(by=_watchdog, wants=f"0 (off) or at least {LEAST_WATCHDOG_S}")
+    ] = 300
 
 
 @dataclass(frozen=True)
 class RetentionSettings:
     """Days; 0 keeps it. `refused`: a file that its check refused. `scratch`: what a measurement left to look at."""
 
-    refused: int = 1
-    scratch: int = 7
+    refused: Annotated[int, Limits(ge=0, le=3650), Key("refused_days")] = 1
+    scratch: Annotated[int, Limits(ge=0, le=3650), Key("scratch_days")] = 7
+
+
+@dataclass(frozen=True)
+class CheckTable:
+    presidio: bool = False
+
+
+@dataclass(frozen=True)
+class ServingTable:
+    engine: Literal["builtin", "vllm"] = "builtin"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SettingsTable:
+    """finetune.toml as people write it."""
+
+    data: str = "data"
+    slack: SlackSettings
+    people: PeopleTable
+    policy: PolicyTable
+    budget: BudgetSettings
+    check: CheckTable
+    trainer: TrainerSettings
+    providers: Mapping[str, Any] = field(default_factory=dict)
+    prices: Mapping[str, Any] = field(default_factory=dict)
+    service: ServiceSettings
+    serving: ServingTable
+    retention: RetentionSettings
 
 
 @dataclass(frozen=True)
 class Settings:
-    """`measurement_usd`: the most that one measurement of models may cost. `presidio`: checks ask it, too."""
+    """`presidio`: checks ask it, too."""
 
     data: Path
     slack: SlackSettings
@@ -216,7 +266,6 @@ class Settings:
     providers: tuple[ProviderRow, ...]
     prices: tuple[PriceRow, ...]
     budget: BudgetSettings
-    measurement_usd: Decimal = MEASUREMENT_USD
     presidio: bool = False
     service: ServiceSettings = ServiceSettings()
     retention: RetentionSettings = RetentionSettings()
@@ -224,6 +273,10 @@ class Settings:
     @property
     def monthly_budget_usd(self) -> Decimal:
         return self.budget.monthly_usd
+
+    @property
+    def measurement_usd(self) -> Decimal:
+        return self.budget.measurement_usd
 
     @property
     def backups(self) -> Path:
@@ -253,36 +306,6 @@ class Settings:
         )
 
 
-KNOWN_KEYS: Mapping[str, tuple[str, ...]] = {
-    "": (
-        "data",
-        "slack",
-        "people",
-        "policy",
-        "budget",
-        "check",
-        "trainer",
-        "providers",
-        "prices",
-        "service",
-        "serving",
-        "retention",
-    ),
-    "slack": ("mode", "port", "api_url", "fallback_channel", "blocks"),
-    "people": ("approvers", "approver_groups", "quorum"),
-    "policy": POLICY_KEYS,
-    "budget": ("monthly_usd", "measurement_usd", "per_channel_usd", "per_person_usd", "channels", "people"),
-    "check": ("presidio",),
-    "retention": ("refused_days", "scratch_days"),
-    "service": ("backups_kept", "health_port", "watchdog_s"),
-    "serving": ("engine",),
-    "trainer": (
-        *("models", "port", "slots", "usd_per_hour", "tokens_per_second", "gpus_per_job", "nodes_per_job"),
-        *("executor", "ray_address", "ray_shared", "ray_python", "ray_is_ours", "relay_url", "storage"),
-    ),
-}
-
-
 def load_settings(
     environment: Mapping[str, str] | None = None, config: Path | None = None, *, need_slack: bool = True
 ) -> Settings:
@@ -292,47 +315,34 @@ def load_settings(
     """
     environment = os.environ if environment is None else environment
     path = config or Path(environment.get("FINETUNE_CONFIG", CONFIG_FILE))
-    problems: list[str] = []
-    table, lines = _read_toml(
-        path, must_exist=bool(config or "FINETUNE_CONFIG" in environment), problems=problems
+    file = _read_toml(path, must_exist=bool(config or "FINETUNE_CONFIG" in environment))
+    faults: list[Fault] = []
+    table = read_table(SettingsTable, file.table, faults)
+    trainer = replace(table.trainer, engine=table.serving.engine)
+    _check_gpus(trainer, file)
+    data = path.parent / table.data
+    providers = with_announced_ends(
+        _with_own_models(_rows(load_providers, table.providers, faults), trainer), data
     )
-    reader = Reader(path.name, table, problems, lines)
-    trainer = _trainer(reader)
-    data = path.parent / reader.text("", "data", "data")
-    providers = with_announced_ends(_with_own_models(_providers(table, problems), trainer), data)
     settings = Settings(
         data=data,
-        slack=_slack(reader, environment, need_slack),
-        policy=read_policy(reader, [row.name for row in providers]),
+        slack=_with_tokens(table.slack, environment, file.problems, need_slack=need_slack),
+        policy=policy_of(table.people, table.policy, [row.name for row in providers], file),
         trainer=trainer,
         providers=providers,
-        prices=_prices(reader),
-        budget=_budget(reader.part("budget")),
-        measurement_usd=reader.usd("budget", "measurement_usd", str(MEASUREMENT_USD)),
-        presidio=_presidio(reader),
-        service=_service(reader),
-        retention=RetentionSettings(
-            reader.whole("retention", "refused_days", 1, lowest=0, highest=3650),
-            reader.whole("retention", "scratch_days", 7, lowest=0, highest=3650),
-        ),
+        prices=_rows(own_prices, table.prices, faults),
+        budget=table.budget,
+        presidio=table.check.presidio,
+        service=table.service,
+        retention=table.retention,
     )
-    reader.check_keys(KNOWN_KEYS)
-    if problems:
-        raise SettingsProblems(tuple(problems))
+    if table.check.presidio and not has_presidio():
+        file.note(f"is true, but {NO_PRESIDIO}", "check", "presidio")
+    for fault in faults:
+        file.note(fault.text, *fault.path)
+    if file.problems:
+        raise SettingsProblems(tuple(file.problems))
     return settings
-
-
-def _budget(reader: Reader) -> BudgetSettings:
-    amounts_by_name = {
-        key: reader.usd("", key, "0") for key in ("per_channel_usd", "per_person_usd") if key in reader.keys
-    }
-    return BudgetSettings(
-        monthly_usd=reader.usd("", "monthly_usd", "0"),
-        per_channel_usd=amounts_by_name.get("per_channel_usd"),
-        per_person_usd=amounts_by_name.get("per_person_usd"),
-        channels=read_limits(reader, "channels", CHANNEL, "C0123456789"),
-        people=read_limits(reader, "people", USER, "U0123456789"),
-    )
 
 
 def secrets_of(settings: Settings, environment: Mapping[str, str]) -> tuple[str, ...]:
@@ -342,73 +352,36 @@ def secrets_of(settings: Settings, environment: Mapping[str, str]) -> tuple[str,
     return tuple(name for name in (slack.bot_token, slack.app_token, slack.signing_secret, *keys) if name)
 
 
-def _service(reader: Reader) -> ServiceSettings:
-    watchdog_s = reader.whole("service", "watchdog_s", 300, lowest=0, highest=86_400)
-    if 0 < watchdog_s < LEAST_WATCHDOG_S:
-        where = reader.where("service", "watchdog_s")
-        reader.problems.append(f"{where} should be 0 (off) or at least {LEAST_WATCHDOG_S}, not {watchdog_s}.")
-    return ServiceSettings(
-        reader.whole("service", "backups_kept", 7, lowest=0, highest=1000),
-        reader.whole("service", "health_port", 0, lowest=0, highest=65535),
-        watchdog_s,
-    )
-
-
-def _presidio(reader: Reader) -> bool:
-    wanted = reader.flag("check", "presidio")
-    if wanted and not has_presidio():
-        reader.problems.append(f"{reader.where('check', 'presidio')} is true, but {NO_PRESIDIO}")
-    return wanted
-
-
 def has_presidio() -> bool:
     return find_spec("presidio_analyzer") is not None
 
 
-def _slack(reader: Reader, environment: Mapping[str, str], need_slack: bool) -> SlackSettings:
-    mode: Mode = "http" if reader.choice("slack", "mode", ("socket", "http")) == "http" else "socket"
-    needed = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_APP_TOKEN": "xapp-"}
-    if mode == "http":
-        needed = {"SLACK_BOT_TOKEN": "xoxb-", "SLACK_SIGNING_SECRET": ""}
-    for name, prefix in needed.items() if need_slack else ():
-        _check_token(name, prefix, environment.get(name, ""), reader.problems)
-    return SlackSettings(
+def _with_tokens(
+    slack: SlackSettings, environment: Mapping[str, str], problems: list[str], *, need_slack: bool
+) -> SlackSettings:
+    second = {"SLACK_SIGNING_SECRET": ""} if slack.mode == "http" else {"SLACK_APP_TOKEN": "xapp-"}
+    where = "api.slack.com/apps → your app"
+    for name, prefix in {"SLACK_BOT_TOKEN": "xoxb-", **second}.items() if need_slack else ():
+        value = environment.get(name, "")
+        if not value:
+            problems.append(f"{name} is not set: put it into .env; it is at {where}.")
+        elif not value.startswith(prefix):
+            problems.append(f"{name} should start with {prefix}: another token was put there; see {where}.")
+    return replace(
+        slack,
         bot_token=environment.get("SLACK_BOT_TOKEN", ""),
         app_token=environment.get("SLACK_APP_TOKEN", ""),
         signing_secret=environment.get("SLACK_SIGNING_SECRET", ""),
-        mode=mode,
-        port=reader.whole("slack", "port", 3000, lowest=0, highest=65535),
-        api_url=reader.text("slack", "api_url", SLACK_API),
-        fallback_channel=reader.text("slack", "fallback_channel", "") or None,
-        blocks="classic"
-        if reader.choice("slack", "blocks", ("newest", "classic")) == "classic"
-        else "newest",
     )
 
 
-def _check_token(name: str, prefix: str, value: str, problems: list[str]) -> None:
-    where = "api.slack.com/apps → your app"
-    if not value:
-        problems.append(f"{name} is not set: put it into .env; it is at {where}.")
-    elif not value.startswith(prefix):
-        problems.append(f"{name} should start with {prefix}: another token was put there; see {where}.")
-
-
-def _trainer(reader: Reader) -> TrainerSettings:
-    is_on_ray = reader.choice("trainer", "executor", ("processes", "ray")) == "ray"
-    nodes = reader.whole("trainer", "nodes_per_job", 1, lowest=1, highest=64)
-    engine = reader.choice("serving", "engine", ("builtin", "vllm"))
-    serving = () if engine == "builtin" else ("--serving-engine", engine)
-    return TrainerSettings(
-        reader.table("trainer", "models"),
-        reader.whole("trainer", "port", 0, lowest=0, highest=65535),
-        reader.whole("trainer", "slots", usual_slots(nodes, is_on_ray), lowest=1, highest=1024),
-        reader.usd("trainer", "usd_per_hour", "0") if "usd_per_hour" in reader.part("trainer").keys else None,
-        reader.whole_if_said("trainer", "tokens_per_second", lowest=1, highest=10**9),
-        (*gpu_arguments(reader, nodes, is_on_ray), *serving, *(ray_arguments(reader) if is_on_ray else ())),
-        ray_address(reader) if is_on_ray else None,
-        reader.flag("trainer", "ray_is_ours"),
-    )
+def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
+    gpus, nodes = trainer.gpus, trainer.nodes_per_job
+    if nodes > 1 and trainer.cluster is None:
+        file.note('needs a cluster: set executor = "ray" too, or leave it out.', "trainer", "nodes_per_job")
+    if gpus % nodes:
+        text = f"can't be divided evenly among {nodes} nodes: it counts all GPUs of a job, {gpus} now."
+        file.note(f"{text} Set it to {nodes * (gpus // nodes + 1)}.", "trainer", "gpus_per_job")
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
@@ -421,7 +394,7 @@ def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
     if trainer.cluster is None:
         return row
     title = f"the Ray cluster at {trainer.cluster}"
-    return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.is_cluster_ours)
+    return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.ray_is_ours)
 
 
 def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, ...]:
@@ -438,31 +411,28 @@ def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow
     return replace(model, usd_per_hour=usd_per_hour, source=source, as_of=None, is_hour_said=True)
 
 
-def _prices(reader: Reader) -> tuple[PriceRow, ...]:
+def _rows(
+    read: Callable[[Mapping[str, Any]], tuple[T, ...]], tables: Mapping[str, Any], faults: list[Fault]
+) -> tuple[T, ...]:
+    """Of providers or prices; none where something is wrong."""
     try:
-        return own_prices(reader.rows("prices"))
+        return read(tables)
     except ProviderProblems as error:
-        reader.problems.extend(error.problems)
+        faults += error.faults
         return ()
 
 
-def _providers(table: Mapping[str, Any], problems: list[str]) -> tuple[ProviderRow, ...]:
-    try:
-        return load_providers(table.get("providers", {}))
-    except ProviderProblems as error:
-        problems.extend(error.problems)
-        return ()
-
-
-def _read_toml(path: Path, *, must_exist: bool, problems: list[str]) -> tuple[Mapping[str, Any], Lines]:
+def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
+    """An empty one with the problem where it can't be read."""
+    problem = ""
     try:
         text = path.read_text(encoding="utf-8")
-        return tomllib.loads(text), lines_of(text)
+        return TomlFile(path.name, tomllib.loads(text), lines_of(text), [])
     except FileNotFoundError:
         if must_exist:
-            problems.append(f"{path} does not exist: FINETUNE_CONFIG should name your settings file.")
+            problem = f"{path} does not exist: FINETUNE_CONFIG should name your settings file."
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        problems.append(f"{path} is not TOML: {error}.")
+        problem = f"{path} is not TOML: {error}."
     except OSError as error:
-        problems.append(f"{path} cannot be read: {error.strerror}. FINETUNE_CONFIG should name a file.")
-    return {}, {}
+        problem = f"{path} cannot be read: {error.strerror}. FINETUNE_CONFIG should name a file."
+    return TomlFile(path.name, {}, {}, [problem] if problem else [])

@@ -27,6 +27,7 @@ from trainers.hyperparameters import (
 )
 from trainers.money import to_micros
 from trainers.tokens import OUR_ROW_TOKENS
+from trainers.typed_tables import Limits
 from trainers.types import Hyperparameter
 
 MethodName = Literal["supervised", "dpo"]
@@ -69,25 +70,6 @@ class Declared:
     wants: str | None = None
     needs_validation: bool = False
     default_text: str | None = None
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Of a number, by pydantic's names. pydantic itself would make the bot's start a tenth of a second longer."""
-
-    ge: float | None = None
-    gt: float | None = None
-    le: float | None = None
-    lt: float | None = None
-
-    def allow(self, number: float) -> bool:
-        """False for what is no number."""
-        return (
-            (self.ge is None or number >= self.ge)
-            and (self.gt is None or number > self.gt)
-            and (self.le is None or number <= self.le)
-            and (self.lt is None or number < self.lt)
-        )
 
 
 @dataclass(frozen=True)

@@ -18,10 +18,11 @@ from datetime import UTC, date, datetime, time
 from decimal import Decimal
 from functools import cache
 from importlib import metadata, resources
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from trainers.json_values import from_object
-from trainers.providers import ModelRow, ProviderProblems, ProviderRow, TomlRow
+from trainers.providers import ModelRow, ProviderProblems, ProviderRow
+from trainers.typed_tables import Fault, Key, read_table
 from trainers.types import Price
 
 # The part of a name that tells one release of a model from the next.
@@ -77,6 +78,22 @@ if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
 
 LIBRARY = "genai-prices"
+
+
+UNIT = 'USD per 1M tokens in quotes, like "2.50"'
+
+
+@dataclass(frozen=True)
+class PriceTable:
+    """[prices."MODEL"] of finetune.toml."""
+
+    input: Annotated[Decimal, Key(wants=UNIT, required=UNIT)]
+    output: Annotated[Decimal, Key(wants=UNIT, required=UNIT)]
+    cached_input: Annotated[Decimal | None, Key(wants=UNIT)] = None
+    source: str = "your own price"
+    as_of: date | None = None
+    ends: date | None = None
+    successor: str | None = None
 
 
 @dataclass(frozen=True)
@@ -177,15 +194,15 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     )
 
 
-def own_prices(tables: Mapping[str, Mapping[str, object]]) -> tuple[PriceRow, ...]:
+def own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
     """The user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
 
     Raises ProviderProblems with everything that is wrong, not only the first thing.
     """
-    problems: list[str] = []
-    rows = tuple(_own_price(name, table, problems) for name, table in tables.items())
-    if problems:
-        raise ProviderProblems(problems)
+    faults: list[Fault] = []
+    rows = tuple(_own_price(name, table, faults) for name, table in tables.items())
+    if faults:
+        raise ProviderProblems(faults)
     return rows
 
 
@@ -329,25 +346,10 @@ def _either(names: Sequence[str]) -> str:
     return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
-def _own_price(name: str, table: Mapping[str, object], problems: list[str]) -> PriceRow:
-    row, unit = TomlRow(f'prices."{name}"', table, problems), "USD per 1M tokens"
-    price = Price(
-        training=None,
-        input=row.money("input", unit, required=True),
-        cached_input=row.money("cached_input", unit),
-        output=row.money("output", unit, required=True),
-    )
-    own = PriceRow(
-        name,
-        "prompted",
-        price,
-        row.text("source") or "your own price",
-        row.day("as_of"),
-        ends=row.day("ends"),
-        successor=row.text("successor"),
-    )
-    row.report_other_keys()
-    return own
+def _own_price(name: str, table: object, faults: list[Fault]) -> PriceRow:
+    row = read_table(PriceTable, table, faults, ("prices", name))
+    price = Price(None, row.input, row.cached_input, row.output)
+    return PriceRow(name, "prompted", price, row.source, row.as_of, ends=row.ends, successor=row.successor)
 
 
 def _row_to_json(row: PriceRow) -> dict[str, object]:

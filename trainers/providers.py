@@ -3,147 +3,22 @@ call a trainer and does not compute costs."""
 
 from __future__ import annotations
 
-import difflib
 import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import date, datetime, timedelta
-from decimal import Decimal, InvalidOperation
+from datetime import date, timedelta
+from decimal import Decimal
 from importlib import resources
-from typing import Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from trainers.chat_parameters import thinks
-from trainers.money import is_payable
+from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
 from trainers.types import Ability, Hyperparameter, Price, Provider
 
-_ABILITIES: tuple[Ability, ...] = get_args(Ability)
-_T = TypeVar("_T")
-
-
-class TomlRow:
-    """`where` is the table's name as it stands in the file; `problems` collects sentences."""
-
-    def __init__(self, where: str, table: Mapping[str, object], problems: list[str]) -> None:
-        self.where = where
-        self._rest = dict(table)
-        self._known: list[str] = []
-        self._problems = problems
-
-    def take(self, key: str) -> object:
-        self._known.append(key)
-        return self._rest.pop(key, None)
-
-    def text(self, key: str) -> str | None:
-        return self._typed(key, str, 'text in quotes, like "abc"')
-
-    def variable(self, key: str) -> str | None:
-        """A variable's name. What is none may be the key itself: it is not repeated in the message."""
-        value = self.text(key)
-        if value is None or re.fullmatch(r"[A-Z_][A-Z0-9_]*", value):
-            return value
-        self._problem(key, "should name the environment variable that holds the key, like OPENAI_API_KEY")
-        return None
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values = self._typed(key, list, 'a list of texts, like ["abc", "def"]') or []
-        wrong = [value for value in values if not isinstance(value, str)]
-        if wrong:
-            self._problem(key, f"{wrong[0]!r} is not text in quotes")
-        return tuple(value for value in values if isinstance(value, str))
-
-    def day(self, key: str) -> date | None:
-        value = self._typed(key, date, "a day without quotes, like 2027-01-14")
-        return value.date() if isinstance(value, datetime) else value
-
-    def positive(self, key: str) -> int | float | Decimal | None:
-        value = self.take(key)
-        if value is None:
-            return None
-        if isinstance(value, bool) or not isinstance(value, int | float | Decimal) or value <= 0:
-            self._problem(key, f"should be a number above 0, not {value!r}")
-            return None
-        return value
-
-    def whole(self, key: str) -> int | None:
-        value = self.take(key)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool) and value > 0):
-            return value
-        self._problem(key, f"should be a whole number above 0, not {value!r}")
-        return None
-
-    def flag(self, key: str) -> bool | None:
-        return self._typed(key, bool, "true or false")
-
-    def money(self, key: str, what: str = "US dollars", *, required: bool = False) -> Decimal | None:
-        value = self.take(key)
-        if value is None and not required:
-            return None
-        amount = _decimal(value)
-        if amount is None or not is_payable(amount):
-            self._problem(key, f'should be {what} in quotes, like "2.50", not {value!r}')
-            return None
-        return amount
-
-    def base_url(self) -> str:
-        value = self.text("base_url")
-        if value is None:
-            self._problem("base_url", 'is missing: the address of the API, like "https://gpu-box.example/v1"')
-        elif value and not value.startswith(("http://", "https://")):
-            self._problem("base_url", f"should start with https:// (or http://), not {value!r}")
-        return (value or "").rstrip("/")
-
-    def abilities(self) -> frozenset[Ability]:
-        names = self.texts("abilities")
-        for name in names:
-            if name not in _ABILITIES:
-                self._problem("abilities", f"{name!r} is not an ability{_nearest(name, _ABILITIES)}")
-        return frozenset(ability for ability in _ABILITIES if ability in names)
-
-    def hyperparameters(self, key: str) -> Mapping[str, Hyperparameter]:
-        values: Mapping[str, object] = self._typed(key, dict, "a table, like { lora = true }") or {}
-        taken: dict[str, Hyperparameter] = {}
-        for name, value in values.items():
-            if isinstance(value, Decimal):
-                taken[name] = float(value)
-            elif isinstance(value, int | float | str):
-                taken[name] = value
-            else:
-                self._problem(f"{key}.{name}", f"should be a number, true, false or text, not {value!r}")
-        return taken
-
-    def report_other_keys(self) -> None:
-        for key in self._rest:
-            self._problem(key, f"is not a key of such a row{_nearest(key, self._known)}")
-
-    def _typed(self, key: str, kind: type[_T], wanted: str) -> _T | None:
-        value = self.take(key)
-        if value is None or isinstance(value, kind):
-            return value
-        self._problem(key, f"should be {wanted}, not {value!r}")
-        return None
-
-    def _problem(self, key: str, what: str) -> None:
-        self._problems.append(f"{self.where}.{key}: {what}{'' if what.endswith('?') else '.'}")
-
-
-def _decimal(value: object) -> Decimal | None:
-    """None for a float: its last digits are already lost."""
-    if isinstance(value, Decimal):
-        return value
-    if isinstance(value, bool) or not isinstance(value, str | int):
-        return None
-    try:
-        return Decimal(value)
-    except InvalidOperation:
-        return None
-
-
-def _nearest(name: str, texts: Sequence[str]) -> str:
-    names = difflib.get_close_matches(name, texts, n=1)
-    return f"; did you mean {names[0]!r}?" if names else f"; there are {', '.join(texts)}"
+Table = Mapping[str, Any]
 
 
 def is_loopback(url: str) -> bool:
@@ -162,11 +37,12 @@ REQUESTS_PER_MINUTE = 500
 
 
 class ProviderProblems(Exception):
-    """Rows that cannot be used. `problems`: one sentence each, naming row and key."""
+    """Rows that cannot be used: all that is wrong with them. `problems`: one sentence each, naming row and key."""
 
-    def __init__(self, problems: Sequence[str]) -> None:
-        super().__init__("\n".join(problems))
-        self.problems = tuple(problems)
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        self.problems = tuple(f"{title_of(fault.path)}: {fault.text}" for fault in faults)
+        super().__init__("\n".join(self.problems))
+        self.faults = tuple(faults)
 
 
 @dataclass(frozen=True)
@@ -179,17 +55,17 @@ class ModelRow:
     hidden tokens before it answers; None: as its name says.
     """
 
-    name: str
-    price: Price
+    name: Annotated[str, OWN]
+    price: Annotated[Price, Key(is_inline=True)]
     aliases: tuple[str, ...] = ()
     ends: date | None = None
     base_name: str | None = None
     source: str | None = None
     as_of: date | None = None
-    context: int | None = None
+    context: Annotated[int, Limits(gt=0)] | None = None
     usd_per_hour: Decimal | None = None
     reasoning: bool | None = None
-    is_hour_said: bool = False
+    is_hour_said: Annotated[bool, OWN] = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -282,18 +158,15 @@ def load_providers(own: Mapping[str, object] | None = None) -> tuple[ProviderRow
 
     Raises ProviderProblems with everything that is wrong, not only the first thing.
     """
-    problems: list[str] = []
-    tables = _merged(_shipped(), own or {}, problems)
-    rows = tuple(_provider_row(name, table, problems) for name, table in tables.items())
-    if problems:
-        raise ProviderProblems(problems)
-    return tuple(_with_said_hours(row, own or {}) for row in rows)
-
-
-def _with_said_hours(row: ProviderRow, own: Mapping[str, object]) -> ProviderRow:
-    mine = _tables("", _tables("", own, []).get(row.name, {}).get("models", {}), [])
-    models = (replace(model, is_hour_said="usd_per_hour" in mine.get(model.name, {})) for model in row.models)
-    return replace(row, models=tuple(models))
+    faults: list[Fault] = []
+    tables = _merged(_shipped(), own or {}, faults)
+    own_tables = _merged({}, own or {}, [])
+    rows = tuple(
+        _provider_row(name, table, own_tables.get(name, {}), faults) for name, table in tables.items()
+    )
+    if faults:
+        raise ProviderProblems(faults)
+    return rows
 
 
 def model_verdict(
@@ -350,91 +223,113 @@ def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count:,} days"
 
 
-def _shipped() -> dict[str, object]:
+def _shipped() -> Table:
     text = resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8")
     return tomllib.loads(text)
 
 
-def _merged(
-    shipped: Mapping[str, object], own: Mapping[str, object], problems: list[str]
-) -> dict[str, Mapping[str, object]]:
+def _merged(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Table]:
     """Tables by provider; keys of `own` win, those of its models too, one by one."""
-    merged = _tables("providers", shipped, problems)
-    for name, table in _tables("providers", own, problems).items():
-        before = merged.get(name, {})
-        merged[name] = {**before, **table}
-        models = _tables(f"providers.{name}.models", before.get("models", {}), problems)
-        for model, changes in _tables(f"providers.{name}.models", table.get("models", {}), problems).items():
+    merged = _tables(("providers",), shipped, faults)
+    for name, table in _tables(("providers",), own, faults).items():
+        before, path = merged.get(name, {}), ("providers", name, "models")
+        models = _tables(path, before.get("models", {}), faults)
+        for model, changes in _tables(path, table.get("models", {}), faults).items():
             models[model] = {**models.get(model, {}), **changes}
-        merged[name] = {**merged[name], "models": models}
+        merged[name] = {**before, **table, "models": models}
     return merged
 
 
-def _tables(where: str, value: object, problems: list[str]) -> dict[str, Mapping[str, object]]:
-    """The tables in a table; what is no table is a problem."""
+def _tables(path: KeyPath, value: object, faults: list[Fault]) -> dict[str, Table]:
+    """The tables in a table; what is no table is a fault."""
     if not isinstance(value, Mapping):
-        problems.append(f"{where}: should be a table with one row a name, not {value!r}.")
+        faults.append(Fault(path, "value", "a table with one row a name", value))
         return {}
-    tables: dict[str, Mapping[str, object]] = {}
-    for name, row in value.items():
-        if isinstance(row, Mapping):
-            tables[str(name)] = row
-        else:
-            problems.append(f"{where}.{name}: should be a table of keys, not {row!r}.")
-    return tables
+    rows = {str(name): row for name, row in value.items()}
+    faults += [
+        Fault((*path, name), "value", "a table of keys", row)
+        for name, row in rows.items()
+        if not isinstance(row, Mapping)
+    ]
+    return {name: row for name, row in rows.items() if isinstance(row, Mapping)}
 
 
-def _provider_row(name: str, table: Mapping[str, object], problems: list[str]) -> ProviderRow:
-    row = TomlRow(f"providers.{name}", table, problems)
-    provider = Provider(
-        name=name,
-        base_url=row.base_url(),
-        key_env=row.variable("key_env"),
-        abilities=row.abilities(),
-        timeout_s=float(row.positive("timeout_s") or 30),
-    )
-    title = row.text("title") or name
-    closes, closed_to_new = row.day("closes"), row.day("closed_to_new")
-    defaults = row.hyperparameters("defaults")
-    is_ours = name == "local" or not provider.base_url
-    callers = row.whole("callers") or (OWN_CALLERS if is_ours else CALLERS)
-    a_minute = row.whole("requests_per_minute") or (None if is_ours else REQUESTS_PER_MINUTE)
-    stays_here = row.flag("stays_here")
-    if stays_here and provider.base_url and not is_loopback(provider.base_url):
-        problems.append(
-            f"{row.where}.stays_here: is true, but {provider.base_url} is not on this machine. Leave it out."
+def _hyperparameter(value: object) -> Hyperparameter:
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return float(value)
+    raise ValueError(value)
+
+
+Positive = Annotated[int, Limits(gt=0)]
+Hyperparameters = Mapping[str, Annotated[Any, Key(by=_hyperparameter, wants="a number, true, false or text")]]
+
+
+@dataclass(frozen=True)
+class ProviderTable:
+    """A provider's row as people write it. None: as it follows from the rest."""
+
+    base_url: Annotated[
+        str,
+        re.compile("|https?://.*"),
+        Key(
+            required='the address of the API, like "https://gpu-box.example/v1"',
+            wants="an address that starts with https:// (or http://)",
+        ),
+    ] = ""
+    title: str | None = None
+    key_env: Annotated[
+        str | None,
+        re.compile(r"[A-Z_][A-Z0-9_]*"),
+        Key(
+            # What is none may be the key itself.
+            wants="the name of the environment variable that holds the key, like OPENAI_API_KEY",
+            is_secret=True,
+        ),
+    ] = None
+    abilities: Annotated[frozenset[Ability], Key(wants='abilities, like ["metadata", "chat"]')] = frozenset()
+    timeout_s: Annotated[float, Limits(gt=0)] = 30.0
+    closes: date | None = None
+    closed_to_new: date | None = None
+    defaults: Hyperparameters = field(default_factory=dict)
+    callers: Positive | None = None
+    requests_per_minute: Positive | None = None
+    stays_here: bool | None = None
+    models: Mapping[str, Any] = field(default_factory=dict)
+
+
+def _provider_row(name: str, table: Table, own: Table, faults: list[Fault]) -> ProviderRow:
+    """`own`: what of `table` the user said."""
+    path = ("providers", name)
+    row = read_table(ProviderTable, table, faults, path)
+    url = row.base_url.rstrip("/")
+    if row.stays_here and url and not is_loopback(url):
+        faults.append(
+            Fault(
+                (*path, "stays_here"), "conflict", f"is true, but {url} is not on this machine. Leave it out."
+            )
         )
-    models = _tables(row.where + ".models", row.take("models") or {}, [])  # reported while merging
-    row.report_other_keys()
-    rows = tuple(_model_row(name, model, values, problems) for model, values in models.items())
+    models = (
+        read_table(
+            ModelRow,
+            values,
+            faults,
+            (*path, "models", model),
+            name=model,
+            is_hour_said="usd_per_hour" in own.get("models", {}).get(model, {}),
+        )
+        for model, values in row.models.items()
+    )
+    is_ours = name == "local" or not url
     return ProviderRow(
-        provider,
-        title,
-        closes,
-        rows,
-        defaults,
-        callers,
-        a_minute,
-        stays_here if stays_here is not None else not provider.base_url,
-        closed_to_new=closed_to_new,
+        Provider(name, url, row.key_env, row.abilities, row.timeout_s),
+        row.title or name,
+        row.closes,
+        tuple(models),
+        row.defaults,
+        row.callers or (OWN_CALLERS if is_ours else CALLERS),
+        row.requests_per_minute or (None if is_ours else REQUESTS_PER_MINUTE),
+        not url if row.stays_here is None else row.stays_here,
+        closed_to_new=row.closed_to_new,
     )
-
-
-def _model_row(provider: str, name: str, table: Mapping[str, object], problems: list[str]) -> ModelRow:
-    row = TomlRow(f'providers.{provider}.models."{name}"', table, problems)
-    price = Price(row.money("training"), row.money("input"), row.money("cached_input"), row.money("output"))
-    context = row.positive("context")
-    model = ModelRow(
-        name=name,
-        price=price,
-        aliases=row.texts("aliases"),
-        ends=row.day("ends"),
-        base_name=row.text("base_name"),
-        source=row.text("source"),
-        as_of=row.day("as_of"),
-        context=None if context is None else int(context),
-        usd_per_hour=row.money("usd_per_hour"),
-        reasoning=row.flag("reasoning"),
-    )
-    row.report_other_keys()
-    return model

@@ -3,12 +3,15 @@ says who may do what."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from trainers.money import usd_micros
+from trainers.money import to_micros, usd_micros
+from trainers.typed_tables import OWN, Key, Limits
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
     from storage.jobs import InterventionChoice, InterventionDecision
@@ -60,8 +63,16 @@ DOING: Mapping[Action, str] = {
     "delete": "delete data",
 }
 BUILT_IN = "built in"
+USER, GROUP = re.compile(r"[UW][A-Z0-9]{1,20}"), re.compile(r"S[A-Z0-9]{1,20}")
+CHANNEL, WORDS = re.compile(r"[CGD][A-Z0-9]{1,20}"), re.compile(r"(?s).*\S.*")
+ChannelId = Annotated[str, CHANNEL]
+Approvers = Annotated[int, Limits(ge=1, le=20)]
 USUAL_EXPIRY_S = 24 * 3600.0
 USUAL_REMINDERS_S = (4 * 3600.0,)
+
+
+def _unless_any(providers: frozenset[str]) -> frozenset[str] | None:
+    return None if "any" in providers else providers
 
 
 @dataclass(frozen=True)
@@ -84,9 +95,17 @@ class Named:
 class Tier:
     """How many approvers a plan needs whose maximum is up to `up_to_micros`; None: whatever it costs."""
 
-    up_to_micros: int | None
-    approvers: int
-    where: str = BUILT_IN
+    up_to_micros: Annotated[
+        int | None,
+        Key(
+            "up_to_usd",
+            reads=Decimal,
+            by=to_micros,
+            required='the most that a run of this tier may cost, like "20"',
+        ),
+    ]
+    approvers: Annotated[Approvers, Key(required="how many it takes, like 1")] = 1
+    where: Annotated[str, OWN] = BUILT_IN
 
 
 @dataclass(frozen=True)
@@ -105,13 +124,18 @@ class DataRule:
 
     `name` is the team's word for the rule."""
 
-    name: str
-    level: Level
-    providers: frozenset[str] | None = None
-    channels: frozenset[str] | None = None
+    name: Annotated[
+        str, WORDS, Key(required='in your words, like "support stays here": people read it', wants="words")
+    ]
+    level: Level = "hard"
+    providers: Annotated[
+        frozenset[str] | None,
+        Key(by=_unless_any, required='where such data may go, like ["local"]; ["any"] is all'),
+    ] = None
+    channels: Annotated[frozenset[ChannelId] | None, Key(wants='ids of channels, like ["C123"]')] = None
     datasets: tuple[str, ...] | None = None
     personal: bool | None = None
-    where: str = BUILT_IN
+    where: Annotated[str, OWN] = BUILT_IN
 
     def covers(self, data: Data) -> bool:
         return bool(

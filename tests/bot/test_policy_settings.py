@@ -136,14 +136,14 @@ personal = "yes"
         "line 10: [policy.who] start names 'requester', whom only `cancel` and `delete` know; take it out.",
         "line 11: [policy.who] approve names 'ancyone', which is no id of a user or group and no word; "
         "did you mean 'anyone'?",
-        "line 12: [policy.tiers] lacks up_to_usd",
+        "line 12: [policy.tiers] up_to_usd is missing",
         "line 16: [policy.tiers] approvers is fewer than the cheaper tier before it takes",
         "line 18: [policy.tiers] up_to_usd is not above the tier before it",
         "line 20: [policy.tiers] most is not a setting",
-        "line 21: [policy.data] lacks name",
+        "line 21: [policy.data] name is missing",
         "line 22: [policy.data] providers names 'opnai', which is no provider; did you mean 'openai'?",
         "line 23: [policy.data] channels should be ids of channels, like [\"C123\"], and '#support' is none.",
-        "line 24: [policy.data] level should be one of hard, soft, advisory, not 'strict'.",
+        "line 24: [policy.data] level should be one of advisory, soft, hard, not 'strict'.",
         "line 25: [policy.data] personal should be true or false, not 'yes'.",
     )
     for sentence in expected:
@@ -179,7 +179,7 @@ def test_limits_of_channels_and_people_are_read(tmp_path: Path) -> None:
 
 def test_a_limit_of_nobody_is_said(tmp_path: Path) -> None:
     (said,) = problems(tmp_path, '[budget.channels]\nsupport = "50"')
-    assert said == "finetune.toml, line 2: [budget.channels] support is no id; an id looks like C0123456789."
+    assert said == "finetune.toml, line 2: [budget.channels] support should be an id, like C0123456789."
 
 
 def test_a_policy_of_nothing_allows_nothing() -> None:

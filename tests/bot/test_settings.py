@@ -178,12 +178,12 @@ output = "10"
         "finetune.toml, line 2: dat is not a setting; did you mean data?",
         "finetune.toml, line 4: [slack] mode should be one of socket, http, not 'sockets'.",
         "finetune.toml, line 5: [slack] port should be a whole number from 0 to 65535, not 70000.",
-        'finetune.toml, line 7: [people] approvers should be a list of texts, like ["U123", "U456"], not \'U1\'.',
+        'finetune.toml, line 7: [people] approvers should be ids of users, like ["U123", "U456"], not \'U1\'.',
         "finetune.toml, line 8: [people] quorum should be a whole number from 1 to 20, not 0.",
         'finetune.toml, line 10: [budget] monthly_usd should be US dollars in quotes, like "200.00", not 200.0.',
         "finetune.toml, line 12: [trainer] slots should be a whole number from 1 to 1024, not True.",
-        "providers.mine.base_url: is missing",
-        'prices."gpt-x".input: should be USD per 1M tokens in quotes, like "2.50", not 2.5.',
+        "finetune.toml, line 13: [providers.mine] base_url is missing: the address of the API, like",
+        'finetune.toml, line 16: [prices.gpt-x] input should be USD per 1M tokens in quotes, like "2.50", not 2.5.',
     )
     for sentence in expected:
         assert any(one.startswith(sentence) for one in found), (sentence, found)
@@ -194,7 +194,7 @@ output = "10"
     ("toml", "problem"),
     [
         ("[slack]\nmod = 'http'", "finetune.toml, line 2: [slack] mod is not a setting; did you mean mode?"),
-        ("[peple]\nquorum = 1", "finetune.toml, line 1: peple is not a setting; did you mean people?"),
+        ("[peple]\nquorum = 1", "finetune.toml, line 1: [peple] is not a setting; did you mean people?"),
         (
             "[people]\naprovers = []",
             "finetune.toml, line 2: [people] aprovers is not a setting; did you mean approvers?",
@@ -206,7 +206,7 @@ output = "10"
         ),
         (
             "[providers.openai]\nbase_ur = 'https://x/v1'",
-            "providers.openai.base_ur: is not a key of such a row; did you mean 'base_url'?",
+            "finetune.toml, line 2: [providers.openai] base_ur is not a setting; did you mean base_url?",
         ),
     ],
 )
@@ -236,7 +236,7 @@ def test_the_nearest_key_is_named(tmp_path: Path, toml: str, problem: str) -> No
         ("[budget]\nmonthly_usd = 'lots'", "[budget] monthly_usd"),
         ("[budget]\nmonthly_usd = true", "[budget] monthly_usd"),
         ("[trainer]\nmodels = ['a']", "[trainer] models"),
-        ("[trainer]\nmodels = { a = 1 }", "[trainer] models"),
+        ("[trainer]\nmodels = { a = 1 }", "[trainer.models] a"),
         ("[trainer]\ntokens_per_second = 0", "[trainer] tokens_per_second"),
         ("[slack]\nblocks = ['newest']", "[slack] blocks"),
     ],
@@ -258,8 +258,13 @@ def test_providers_that_are_wrong_are_said_with_the_rest(tmp_path: Path) -> None
         '[people]\nquorum = 0\n[providers.box]\nbase_url = "box:8021"\nabilities = ["progres"]\n',
     )
     assert len(found) == 3
-    assert any("providers.box.base_url: should start with https://" in one for one in found)
-    assert any("'progres' is not an ability; did you mean 'progress'?" in one for one in found)
+    assert any(
+        "[providers.box] base_url should be an address that starts with https://" in one for one in found
+    )
+    assert any(
+        "[providers.box] abilities should be abilities" in one and "did you mean progress?" in one
+        for one in found
+    )
 
 
 def test_prices_of_our_own_are_read_as_decimals(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bot.toml_reader import lines_of
+from bot.toml_file import lines_of
 
 TEXT = '''# a comment with = and [brackets]
 data = "data"   # and behind a value
@@ -33,6 +33,7 @@ def test_each_key_and_table_has_its_line() -> None:
         ("data",): 2,
         ("policy",): 4,
         ("policy", "expires_h"): 5,
+        ("policy", "who"): 6,
         ("policy", "who", "upload"): 6,
         ("policy", "text"): 10,
         ("policy", "who is"): 14,
@@ -43,12 +44,14 @@ def test_each_key_and_table_has_its_line() -> None:
         ("policy", "tiers", 1, "approvers"): 20,
         ("policy", "tiers", 1, "more"): 21,
         ("policy", "tiers", 1, "more", "x"): 22,
+        ("policy", "tiers", 1, "more", "x", "a"): 22,
+        ("policy", "tiers", 1, "more", "x", "b"): 22,
     }
 
 
 def test_brackets_and_signs_in_quotes_are_text() -> None:
     text = "a = '[#='\n\"b = c\".d = \"]]\\\" [\"\ne = '''\n\n'''\nf = 1\n"
-    assert lines_of(text) == {("a",): 1, ("b = c", "d"): 2, ("e",): 3, ("f",): 6}
+    assert lines_of(text) == {("a",): 1, ("b = c",): 2, ("b = c", "d"): 2, ("e",): 3, ("f",): 6}
 
 
 def test_the_example_is_read_to_its_end() -> None:

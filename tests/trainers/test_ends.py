@@ -66,7 +66,7 @@ def test_a_user_s_own_end_wins() -> None:
 
 @pytest.mark.parametrize(("key", "value"), [("ends", "2028-01-01"), ("successor", 5)])
 def test_an_end_that_is_no_day_is_a_problem(key: str, value: object) -> None:
-    with pytest.raises(ProviderProblems, match=rf'prices."m".{key}: should be'):
+    with pytest.raises(ProviderProblems, match=rf"prices\.m\.{key}: should be"):
         own_prices({"m": {"input": "1", "output": "2", key: value}})
 
 

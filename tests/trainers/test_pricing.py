@@ -185,13 +185,13 @@ def test_every_problem_of_the_users_prices_is_named_at_once() -> None:
         )
     text = str(found.value)
     for part in (
-        '"a".input',
-        '"a".output',
-        '"a".inptu',
-        '"b".input',
-        '"b".output',
-        '"b".as_of',
-        '"b".source',
+        "a.input",
+        "a.output",
+        "a.inptu",
+        "b.input",
+        "b.output",
+        "b.as_of",
+        "b.source",
     ):
         assert part in text
 

@@ -107,12 +107,12 @@ def test_an_override_changes_only_what_it_names() -> None:
 @pytest.mark.parametrize("amount", ["-5", "1e30", "NaN"])
 def test_a_price_that_nobody_pays_is_refused(amount: str) -> None:
     own = f"[providers.openai.models.x]\ntraining = '{amount}'"
-    assert 'providers.openai.models."x".training: should be US dollars in quotes' in problems(own)[0]
+    assert "providers.openai.models.x.training: should be US dollars in quotes" in problems(own)[0]
 
 
 def test_money_as_a_float_is_refused_and_as_a_decimal_taken() -> None:
     own = "[providers.openai.models.x]\ninput = 0.1"
-    assert 'providers.openai.models."x".input: should be US dollars in quotes' in problems(own)[0]
+    assert "providers.openai.models.x.input: should be US dollars in quotes" in problems(own)[0]
     exact = load_providers(tomllib.loads(own, parse_float=Decimal)["providers"])
     assert next(model for model in exact[1].models if model.name == "x").price.input == Decimal("0.1")
 
@@ -140,17 +140,17 @@ def test_every_problem_is_reported_at_once_with_row_and_key() -> None:
         "providers.box.timeout_s",
         "providers.box.closes",
         "providers.box.titel",
-        'providers.box.models."m".aliases',
-        'providers.box.models."m".ends',
+        "providers.box.models.m.aliases",
+        "providers.box.models.m.ends",
     ]
-    assert "did you mean 'chat'?" in found[1]
-    assert "did you mean 'suffix'?" in found[2]
-    assert "did you mean 'title'?" in found[5]
+    assert "did you mean chat?" in found[1]
+    assert "did you mean suffix?" in found[2]
+    assert "did you mean title?" in found[5]
 
 
 def test_a_key_in_place_of_its_variable_is_refused_and_not_repeated() -> None:
     (found,) = problems('[providers.openai]\nkey_env = "sk-proj-abc123"')
-    assert "should name the environment variable" in found
+    assert "should be the name of the environment variable" in found
     assert "abc123" not in found
 
 

@@ -1,0 +1,277 @@
+"""Reads a TOML table or a JSON body into a frozen dataclass by the annotations of its fields, and notes every fault.
+
+A field is read from the key of its name. Types, Literal, Optional, lists (tuple, frozenset), tables (Mapping), dates,
+money and other dataclasses are known; `Limits`, a compiled pattern and `Key` say the rest in `Annotated`. What our own
+code stored is read by json_values, which checks nothing.
+
+It is not pydantic, which takes 60 to 140 ms to import: the bot and its command line would pay that at each start.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from datetime import date, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cache
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from trainers.money import is_payable
+
+T = TypeVar("T")
+# From the table's top: keys, and for the items of a list their numbers from 0.
+KeyPath = tuple[str | int, ...]
+WRONG: Any = object()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Of a number, by pydantic's names."""
+
+    ge: float | None = None
+    gt: float | None = None
+    le: float | None = None
+    lt: float | None = None
+
+    def allow(self, number: float) -> bool:
+        """False for what is no number."""
+        return (
+            (self.ge is None or number >= self.ge)
+            and (self.gt is None or number > self.gt)
+            and (self.le is None or number <= self.le)
+            and (self.lt is None or number < self.lt)
+        )
+
+
+@dataclass(frozen=True)
+class Key:
+    """What type and limits don't say of a field. `wants` completes "should be". `required` says what a missing key is
+    for. `by` makes the field's value of what was read, which is of the type `reads` where that is another; it may raise
+    ValueError. `is_inline`: the fields of this dataclass stand in the table itself. `is_own`: the caller fills
+    it. `is_secret`: what was given is not repeated.
+    """
+
+    name: str | None = None
+    wants: str | None = None
+    required: str | None = None
+    reads: Any = None
+    by: Callable[[Any], Any] | None = None
+    is_inline: bool = False
+    is_own: bool = False
+    is_secret: bool = False
+
+
+OWN = Key(is_own=True)
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with `value` at `path`. `names`: those of which the path's last is none, or `value`."""
+
+    path: KeyPath
+    kind: Literal["value", "item", "key", "unknown", "missing", "conflict"]
+    wants: str = ""
+    value: Any = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def text(self) -> str:
+        """Completes a sentence that begins with the place."""
+        match self.kind:
+            case "unknown":
+                return f"is not a setting; {_nearest(str(self.path[-1]), self.names)}"
+            case "missing":
+                return f"is missing: {self.wants}."
+            case "item":
+                hint = f"; {_nearest(str(self.value), self.names)}" if self.names else "."
+                return f"should be {self.wants}, and {self.value!r} is none{hint}"
+            case "key":
+                return f"should be {self.wants}."
+            case "conflict":
+                return self.wants
+        return f"should be {self.wants}" + ("." if self.value is WRONG else f", not {self.value!r}.")
+
+
+def title_of(path: KeyPath) -> str:
+    """'policy.data', 'prices."acme/gpt-x"': as a TOML header names the table."""
+    names = (part for part in path if isinstance(part, str))
+    return ".".join(name if re.fullmatch(r"[\w-]+", name, re.ASCII) else f'"{name}"' for name in names)
+
+
+def _nearest(name: str, names: Sequence[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(names)}."
+
+
+def read_table(kind: type[T], table: object, faults: list[Fault], at: KeyPath = (), **own: object) -> T:
+    """`own`: fields that are filled by the caller. A field whose value is wrong has its default, or None.
+
+    None counts as a missing key, as JSON has it.
+    """
+    if not isinstance(table, Mapping):
+        faults.append(Fault(at, "value", f"a section of its own, [{title_of(at)}]", table))
+        table, faults = {}, []  # what it lacks need not be said
+    value, keys = _read_fields(kind, table, faults, at, own)
+    for key in table:
+        if key not in keys:
+            faults.append(Fault((*at, str(key)), "unknown", names=tuple(keys)))
+    return value
+
+
+def _read_fields(
+    kind: type[T], table: Mapping[str, Any], faults: list[Fault], at: KeyPath, own: Mapping[str, object]
+) -> tuple[T, list[str]]:
+    """The value, and the keys that it knows."""
+    values, keys = dict(own), list[str]()
+    for name, has_default, reader in _fields(kind):  # type: ignore[arg-type]  # a class, which can be hashed
+        if reader.section and reader.key.is_inline:
+            values[name], more = _read_fields(reader.section, table, faults, at, {})
+            keys += more
+            continue
+        key = reader.key.name or name
+        keys.append(key)
+        raw, path = table.get(key), (*at, key)
+        if raw is None and reader.key.required:
+            faults.append(Fault(path, "missing", reader.key.required))
+        value = WRONG if raw is None else reader.read(raw, path, faults)
+        if value is not WRONG:
+            values[name] = value
+        elif not has_default:
+            values[name] = read_table(reader.section, {}, faults, path) if reader.section else None
+    return kind(**values), keys
+
+
+@cache
+def _fields(kind: type[Any]) -> tuple[tuple[str, bool, _Reader], ...]:
+    """Those that the table fills: the name, and whether it has a default."""
+    hints = get_type_hints(kind, include_extras=True)
+    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    return tuple(
+        (field.name, (field.default, field.default_factory) != (MISSING, MISSING), readers[field.name])
+        for field in fields(kind)
+        if not readers[field.name].key.is_own
+    )
+
+
+@cache
+def _reader(hint: Any) -> _Reader:
+    return _Reader(hint)
+
+
+class _Reader:
+    """Reads one value as `hint` says; WRONG where it is not so, which is among the faults then."""
+
+    def __init__(self, hint: Any) -> None:
+        notes: list[Any] = []
+        while True:
+            if get_origin(hint) is Annotated:
+                hint, *more = get_args(hint)
+                notes = more + notes
+            elif get_origin(hint) in (Union, UnionType) and NoneType in get_args(hint):
+                (hint,) = (part for part in get_args(hint) if part is not NoneType)
+            else:
+                break
+        self.key = next((note for note in reversed(notes) if isinstance(note, Key)), Key())
+        self.kind = self.key.reads or hint
+        self.origin, self.arguments = get_origin(self.kind), get_args(self.kind)
+        self.section = self.kind if isinstance(self.kind, type) and is_dataclass(self.kind) else None
+        self.choices: tuple[str, ...] = self.arguments if self.origin is Literal else ()
+        self.limits = next((note for note in notes if isinstance(note, Limits)), None)
+        self.pattern = next((note for note in notes if isinstance(note, re.Pattern)), None)
+
+    def read(self, value: Any, path: KeyPath, faults: list[Fault]) -> Any:
+        result: Any
+        if self.section and isinstance(value, Mapping):
+            result = read_table(self.section, value, faults, path)
+        elif self.origin in (tuple, frozenset) and isinstance(value, list):
+            result = self.origin(self._items(value, path, faults))
+        elif self.origin is Mapping and isinstance(value, Mapping):
+            result = self._rows(value, path, faults)
+        else:
+            result = self._scalar(value)
+        try:
+            result = self.key.by(result) if self.key.by and result is not WRONG else result
+        except ValueError:
+            result = WRONG
+        if result is WRONG:
+            faults.append(Fault(path, "value", self._wants(path), WRONG if self.key.is_secret else value))
+        return result
+
+    def _items(self, values: list[Any], path: KeyPath, faults: list[Fault]) -> list[Any]:
+        """A scalar that is wrong is a fault of the list: that shows what should stand there."""
+        reader, items = _reader(self.arguments[0]), []
+        for number, value in enumerate(values):
+            own: list[Fault] = []
+            items.append(reader.read(value, (*path, number), own))
+            is_item = items[-1] is WRONG
+            faults += [Fault(path, "item", self._wants(path), value, reader.choices)] if is_item else own
+        return [item for item in items if item is not WRONG]
+
+    def _rows(self, table: Mapping[str, Any], path: KeyPath, faults: list[Fault]) -> dict[str, Any]:
+        names, rows, result = _reader(self.arguments[0]), _reader(self.arguments[1]), {}
+        for name, row in table.items():
+            place, own = (*path, str(name)), list[Fault]()
+            if names.read(name, place, own) is not WRONG:
+                result[name] = rows.read(row, place, faults)
+            elif names.choices:
+                faults.append(Fault(place, "unknown", names=names.choices))
+            else:
+                faults.append(Fault(place, "key", own[0].wants))
+        return {name: row for name, row in result.items() if row is not WRONG}
+
+    def _scalar(self, value: Any) -> Any:
+        if self.choices:
+            return value if isinstance(value, str) and value in self.choices else WRONG
+        types, convert, _ = _SCALARS.get(self.kind, ((type(value),) if self.kind is Any else (), None, ""))
+        if type(value) not in types:
+            return WRONG
+        try:
+            result = convert(value) if convert else value
+        except (ValueError, InvalidOperation):
+            return WRONG
+        is_within = self.limits is None or self.limits.allow(result)
+        return result if is_within and (self.pattern is None or self.pattern.fullmatch(result)) else WRONG
+
+    def _wants(self, path: KeyPath) -> str:
+        if self.key.wants:
+            return self.key.wants
+        if self.section or self.origin is Mapping:
+            return f"a section of its own, [{title_of(path)}]"
+        if self.arguments and self.origin is not Literal:
+            is_section = _reader(self.arguments[0]).section
+            return (
+                f"a row each, [[{title_of(path)}]]" if is_section else 'a list of texts, like ["abc", "def"]'
+            )
+        noun = f"one of {', '.join(self.choices)}" if self.choices else _SCALARS[self.kind][2]
+        if self.limits is None:
+            return noun
+        low, above, most = self.limits.ge, self.limits.gt, self.limits.le
+        if above is None:
+            return f"{noun} from {low} to {most}"
+        return f"{noun} above {above:g}" + ("" if most is None else f", at most {most}")
+
+
+def _dollars(value: Any) -> Decimal:
+    amount = Decimal(value)
+    if not is_payable(amount):
+        raise ValueError(value)
+    return amount
+
+
+def _day(value: date) -> date:
+    return date(value.year, value.month, value.day)
+
+
+# By kind: the types that are taken, what makes the value, and what a key of it should be. true is no number, and a
+# fraction is no money: its last digits are lost already.
+_SCALARS: Mapping[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, str]] = {
+    bool: ((bool,), None, "true or false"),
+    str: ((str,), None, 'text, like "abc"'),
+    int: ((int,), None, "a whole number"),
+    float: ((int, float, Decimal), float, "a number"),
+    date: ((date, datetime), _day, "a day without quotes, like 2027-01-14"),
+    Decimal: ((int, str, Decimal), _dollars, 'US dollars in quotes, like "200.00"'),
+}
