@@ -11,7 +11,7 @@ from bot.cli.admin import audit, backup, current, engines, forget, log, restore
 from bot.cli.analysis import baseline, calibrate, check, curve, estimate, export, plan_memory, prices
 from bot.cli.options import load_dot_env
 from bot.cli.policy import policy
-from bot.cli.server import demo, doctor, run, trainer
+from bot.cli.server import demo, doctor, init, run, trainer
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -22,6 +22,7 @@ def main() -> None:
 
 
 for command in (
+    init,
     run,
     trainer,
     engines,

@@ -1,5 +1,5 @@
-"""`finetune run`, `trainer`, `doctor` and `demo`: the processes that stay up, and the check of an
-installation."""
+"""`finetune run`, `trainer`, `init`, `doctor` and `demo`: the processes that stay up, the setting-up of an installation
+and its check."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Callable
+from pathlib import Path
 
 import click
 
 from bot import logs
 from bot.cli.options import EXIT_BLOCKED, load, refuse
 from bot.embedded_trainer import KEY_VARIABLE
-from bot.settings import Settings, SettingsProblems, secrets_of
+from bot.settings import SLACK_API, Settings, SettingsProblems, secrets_of
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 
 
@@ -79,6 +81,79 @@ def trainer(arguments: tuple[str, ...]) -> None:
     sys.stdout.flush()
     environment = trainer_environment(arguments, KEY_VARIABLE)
     os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=".")
+@click.option("--slack-api", default=SLACK_API, hidden=True)
+def init(folder: Path, slack_api: str) -> None:
+    """Set up an installation in FOLDER: the app, its tokens, who approves, the budget; asked for and checked."""
+    from bot.installation import Answers, SlackCheck, dollars, manifest_link, write_files, write_manifest
+    from bot.resources import read_resource
+
+    folder.mkdir(parents=True, exist_ok=True)
+    existing = [name for name in (".env", "finetune.toml") if (folder / name).exists()]
+    if existing:
+        refuse(
+            f"{folder / existing[0]} is there already: change it by hand, or move it away. Check: finetune doctor"
+        )
+    write_manifest(folder)
+    click.echo("1. Create the Slack app from manifest.yml (written here), and install it to your workspace:")
+    click.echo(f"   {manifest_link(read_resource('manifest.yml'))}")
+    click.echo("2. Its tokens. They go into .env, which only you can read.")
+    slack = SlackCheck(slack_api)
+    bot_token = _ask("Bot User OAuth Token (OAuth & Permissions)", slack.bot_token, is_secret=True)
+    app_token = _ask(
+        "App-Level Token with connections:write (Basic Information)", slack.app_token, is_secret=True
+    )
+    click.echo(
+        "3. Who approves what costs money: e-mail addresses or member ids. Nobody approves their own plan."
+    )
+    approvers = [_ask("First approver", slack.approver)]
+    while another := _ask("Another one (Enter: no more)", slack.approver, is_optional=True):
+        approvers.append(another)
+    click.echo("4. Money and messages.")
+    monthly_usd = _ask("Budget a month, in dollars", dollars, default="0")
+    channel = _ask(
+        "Channel for messages whose own channel is archived (Enter: none)", slack.channel, is_optional=True
+    )
+    write_files(folder, Answers(bot_token, app_token, tuple(approvers), monthly_usd, channel))
+    click.echo(f"\nWritten to {folder.resolve()}: .env, finetune.toml, manifest.yml. Left to do:")
+    steps = [
+        "finetune doctor",
+        "finetune run",
+        "/invite @Finetune in your team's channel, then /finetune help there",
+    ]
+    if folder.resolve() != Path.cwd():
+        steps.insert(0, f"cd {folder}")
+    for step in steps:
+        click.echo(f"  {step}")
+
+
+def _ask(
+    question: str,
+    check: Callable[[str], tuple[str, str] | str],
+    *,
+    default: str | None = None,
+    is_secret: bool = False,
+    is_optional: bool = False,
+) -> str:
+    """Asks until the answer passes its check, and shows what it was taken for. An optional question may stay empty."""
+    while True:
+        answer: str = click.prompt(
+            f"   {question}",
+            default="" if is_optional else default,
+            show_default=not is_optional,
+            hide_input=is_secret,
+        ).strip()
+        if not answer and is_optional:
+            return ""
+        result = check(answer)
+        if not isinstance(result, str):
+            value, shown = result
+            click.echo(f"   ✓ {shown}")
+            return value
+        click.echo(f"   {result}")
 
 
 @click.command()

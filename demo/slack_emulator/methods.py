@@ -28,7 +28,10 @@ def call(state: State, name: str, token: str | None, args: Json) -> Json:
         raise SlackError("unknown_method")
     if not token:
         raise SlackError("not_authed")
-    if token != state.bot_token:
+    if name == "apps.connections.open":
+        if not token.startswith("xapp-"):
+            raise SlackError("not_allowed_token_type")
+    elif token != state.bot_token:
         raise SlackError("invalid_auth")
     if method.scopes and not state.scopes.intersection(method.scopes):
         raise SlackError("missing_scope", needed=",".join(method.scopes))
@@ -97,6 +100,23 @@ def _users_list(state: State, args: Json) -> Json:
     return {"members": list(page), "response_metadata": {"next_cursor": cursor}}
 
 
+def _users_by_email(state: State, args: Json) -> Json:
+    for person in state.people:
+        if person.email and person.email == args.get("email"):
+            return {"user": person_json(person)}
+    raise SlackError("users_not_found")
+
+
+def _conversations_list(state: State, args: Json) -> Json:
+    page, cursor = _page([channel_json(channel) for channel in state.channels.values()], args)
+    return {"channels": list(page), "response_metadata": {"next_cursor": cursor}}
+
+
+def _connections_open(state: State, args: Json) -> Json:
+    """The stand-in has no Socket Mode behind the address: it answers whether the token may ask."""
+    return {"url": f"{state.base.replace('http', 'ws', 1)}/link"}
+
+
 def _usergroup_users(state: State, args: Json) -> Json:
     group = state.groups.get(str(args.get("usergroup")))
     if group is None:
@@ -115,6 +135,7 @@ _READ_CHANNEL = ("channels:read", "groups:read")
 _READ_MESSAGES = ("channels:history", "groups:history", "im:history")
 
 METHODS: Mapping[str, Method] = {
+    "apps.connections.open": Method(_connections_open),
     "auth.test": Method(_auth_test),
     "chat.postMessage": Method(chat.post_message, ("chat:write",)),
     "chat.postEphemeral": Method(chat.post_ephemeral, ("chat:write",)),
@@ -129,11 +150,13 @@ METHODS: Mapping[str, Method] = {
     "files.completeUploadExternal": Method(files.complete_upload, ("files:write",)),
     "files.info": Method(files.info, ("files:read",)),
     "conversations.info": Method(_conversations_info, _READ_CHANNEL),
+    "conversations.list": Method(_conversations_list, _READ_CHANNEL),
     "conversations.open": Method(_conversations_open, ("im:write",)),
     "conversations.members": Method(_conversations_members, _READ_CHANNEL),
     "conversations.history": Method(_conversations_history, _READ_MESSAGES),
     "conversations.replies": Method(_conversations_replies, _READ_MESSAGES),
     "users.info": Method(_users_info, ("users:read",)),
+    "users.lookupByEmail": Method(_users_by_email, ("users:read.email",)),
     "users.list": Method(_users_list, ("users:read",)),
     "usergroups.users.list": Method(_usergroup_users, ("usergroups:read",)),
 }

@@ -27,6 +27,7 @@ ALL_SCOPES = frozenset(
         "files:read",
         "files:write",
         "users:read",
+        "users:read.email",
         "usergroups:read",
         "channels:read",
         "groups:read",

@@ -1,0 +1,197 @@
+"""A new installation: writes manifest.yml, .env and finetune.toml into a folder and checks each answer with Slack at
+once. What is there already stays as it is. `bot/doctor.py` looks over the result.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.parse import quote
+
+from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
+
+from bot.outbox_sender import SCOPES, granted_scopes
+from bot.resources import read_resource
+
+BOT_TOKEN, APP_TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]{8,}"), re.compile(r"xapp-[A-Za-z0-9-]{8,}")
+MEMBER, CHANNEL = re.compile(r"[UW][A-Z0-9]{4,20}"), re.compile(r"[CG][A-Z0-9]{4,20}")
+AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,2})?")
+MOST_CHANNEL_PAGES = 20
+
+Problem = str
+
+
+@dataclass
+class Answers:
+    """What goes into the files. `approvers` are ids of members."""
+
+    bot_token: str = ""
+    app_token: str = ""
+    approvers: tuple[str, ...] = ()
+    monthly_usd: str = "0"
+    fallback_channel: str = ""
+
+
+@dataclass
+class SlackCheck:
+    """Asks Slack whether an answer is right. Each check returns what to keep and how to show it, or a problem with its
+    cure."""
+
+    api_url: str
+    token: str = field(default="", repr=False)
+
+    def bot_token(self, text: str) -> tuple[str, str] | Problem:
+        if not BOT_TOKEN.fullmatch(text):
+            return "That is no bot token: it starts with xoxb- and has letters, digits and dashes only."
+        try:
+            answer = self._client(text).auth_test()
+        except (SlackApiError, URLError, OSError) as error:
+            return _problem(error, "the token")
+        granted = granted_scopes(answer.headers)
+        if granted and (missing := SCOPES - granted):
+            return f"The app lacks {', '.join(sorted(missing))}: install it again from manifest.yml."
+        self.token = text
+        return text, f"signed in to {answer.get('team')} as {answer.get('user')}"
+
+    def app_token(self, text: str) -> tuple[str, str] | Problem:
+        if not APP_TOKEN.fullmatch(text):
+            return "That is no app-level token: it starts with xapp- and has letters, digits and dashes only."
+        try:
+            self._client(text).apps_connections_open(app_token=text)
+        except (SlackApiError, URLError, OSError) as error:
+            return _problem(error, "the token")
+        return text, "Socket Mode opens"
+
+    def approver(self, text: str) -> tuple[str, str] | Problem:
+        """`text`: an e-mail address or a member's id."""
+        if "@" not in text and not MEMBER.fullmatch(text):
+            return (
+                f"{text!r} is neither an e-mail address nor a member's id (in a profile: ⋮ → Copy member ID)."
+            )
+        client = self._client(self.token)
+        try:
+            answer: Any = (
+                client.users_lookupByEmail(email=text) if "@" in text else client.users_info(user=text)
+            )
+        except (SlackApiError, URLError, OSError) as error:
+            return _problem(error, text)
+        user = answer["user"]
+        if user.get("deleted") or user.get("is_bot") or user.get("is_restricted"):
+            return f"{text} is a guest, a bot or no longer here, and may not approve."
+        return str(user["id"]), f"{user.get('real_name') or user.get('name')} ({user['id']})"
+
+    def channel(self, text: str) -> tuple[str, str] | Problem:
+        """`text`: a channel's name or id."""
+        name = text.removeprefix("#")
+        try:
+            for channel in self._channels(name):
+                if name in (channel["id"], channel.get("name")):
+                    return str(channel["id"]), f"#{channel.get('name')} ({channel['id']})"
+        except (SlackApiError, URLError, OSError) as error:
+            return _problem(error, text)
+        return (
+            f"There is no channel {text} that the bot can see; a private one needs /invite @Finetune first."
+        )
+
+    def _channels(self, name: str) -> Iterator[Any]:
+        client = self._client(self.token)
+        if CHANNEL.fullmatch(name):
+            yield client.conversations_info(channel=name)["channel"]
+            return
+        cursor = ""
+        for _ in range(MOST_CHANNEL_PAGES):
+            page: Any = client.conversations_list(limit=999, exclude_archived=True, cursor=cursor)
+            yield from page["channels"]
+            cursor = str((page.get("response_metadata") or {}).get("next_cursor") or "")
+            if not cursor:
+                return
+
+    def _client(self, token: str) -> WebClient:
+        return WebClient(token, base_url=self.api_url, timeout=10, retry_handlers=[])
+
+
+CURES = {
+    "invalid_auth": "Slack doesn't know {what}: copy it again from api.slack.com/apps.",
+    "not_allowed_token_type": "Slack takes another kind of token here than {what}: copy the one that is asked for.",
+    "missing_scope": "The app may not look up {what}: install it again from manifest.yml, or give an id.",
+    "users_not_found": "Slack knows nobody with the address {what}: check it, or give the member's id.",
+    "user_not_found": "Slack knows no member {what}.",
+    "channel_not_found": "Slack shows the bot no channel {what}; a private one needs /invite @Finetune first.",
+}
+
+
+def _problem(error: Exception, what: str) -> Problem:
+    if not isinstance(error, SlackApiError):
+        return f"Slack could not be reached: {error}. Check the network and try again."
+    code = str(error.response.get("error"))
+    return CURES.get(code, "Slack refuses {what}: " + code + ".").format(what=what)
+
+
+def dollars(text: str) -> tuple[str, str] | Problem:
+    """A budget of dollars and cents."""
+    amount = text.removeprefix("$").replace(",", "")
+    if not AMOUNT.fullmatch(amount):
+        return f"{text!r} is no amount of dollars and cents: 200, for instance."
+    return amount, f"${amount} a month" + ("" if Decimal(amount) else ": only runs that cost nothing fit")
+
+
+def manifest_link(manifest: str) -> str:
+    """Opens Slack's page for a new app with our manifest filled in (docs.slack.dev, "Sharing app manifests")."""
+    return f"https://api.slack.com/apps?new_app=1&manifest_yaml={quote(manifest, safe='')}"
+
+
+def write_files(folder: Path, answers: Answers) -> dict[str, bool]:
+    """Each file's name, and whether it was written: one that is there is left alone."""
+    return {
+        ".env": _write(folder / ".env", lambda: _env(answers), 0o600),
+        "finetune.toml": _write(folder / "finetune.toml", lambda: _settings(answers), 0o644),
+    }
+
+
+def write_manifest(folder: Path) -> bool:
+    return _write(folder / "manifest.yml", lambda: read_resource("manifest.yml"), 0o644)
+
+
+def _write(path: Path, text: Callable[[], str], mode: int) -> bool:
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+    except FileExistsError:
+        return False
+    with open(descriptor, "w", encoding="utf-8") as file:
+        file.write(text())
+    return True
+
+
+def _env(answers: Answers) -> str:
+    example = read_resource("env.example").replace("# Copy to .env. Both", "# Both")
+    tokens = {"SLACK_BOT_TOKEN=xoxb-…": answers.bot_token, "SLACK_APP_TOKEN=xapp-…": answers.app_token}
+    for line, token in tokens.items():
+        example = _fill(example, line, f"{line.split('=')[0]}={token}")
+    return example
+
+
+def _settings(answers: Answers) -> str:
+    text = read_resource("finetune.example.toml").replace(
+        "# Copy to finetune.toml. Everything", "# Everything"
+    )
+    ids = ", ".join(f'"{person}"' for person in answers.approvers)
+    text = _fill(text, 'approvers = ["U0123456789"]', f"approvers = [{ids}]")
+    text = _fill(text, 'monthly_usd = "200"', f'monthly_usd = "{answers.monthly_usd}"')
+    if answers.fallback_channel:
+        line = '#fallback_channel = "C0123456789"'
+        text = _fill(text, line, f'fallback_channel = "{answers.fallback_channel}"')
+    return text
+
+
+def _fill(example: str, line: str, filled: str) -> str:
+    """The example with its first `line` filled in; an example without that line is a bug, not a silent blank."""
+    if line not in example:
+        raise ValueError(f"the example has no line {line!r}")
+    return example.replace(line, filled, 1)

@@ -1,0 +1,63 @@
+"""The wheel holds what the product reads at run time, and works in a folder that has no checkout near it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+BUILD = "import setuptools.build_meta as build, sys; print(build.build_wheel(sys.argv[1]))"
+NEEDED = {
+    "bot/resources/manifest.yml",
+    "bot/resources/finetune.example.toml",
+    "bot/resources/env.example",
+    "trainers/providers.toml",
+    "trainers/presets.toml",
+    "trainers/local/engines/pins/unsloth.txt",
+}
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel's contents, unpacked as pip would."""
+    source = tmp_path_factory.mktemp("source")
+    skip = shutil.ignore_patterns(".*cache*", ".venv", ".git", "__pycache__", "*.egg-info", "tests", "data")
+    shutil.copytree(ROOT, source, symlinks=True, ignore=skip, dirs_exist_ok=True)
+    wheels = tmp_path_factory.mktemp("wheels")
+    subprocess.run([sys.executable, "-c", BUILD, str(wheels)], cwd=source, check=True, capture_output=True)
+    (wheel,) = wheels.glob("*.whl")
+    folder = tmp_path_factory.mktemp("installed")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def test_the_wheel_holds_what_is_read_at_run_time_and_no_demo(installed: Path) -> None:
+    names = {str(path.relative_to(installed)) for path in installed.rglob("*") if path.is_file()}
+    assert names >= NEEDED
+    tops = {name.split("/")[0] for name in names if ".dist-info/" not in name}
+    assert tops == {"bot", "storage", "trainers"}
+
+
+@pytest.mark.parametrize("command", [("init", "--help"), ("prices",), ("check", "tickets.csv")])
+def test_a_command_works_without_a_checkout(
+    installed: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    where = run(installed, tmp_path, "-c", "import bot; print(bot.__file__)")
+    assert Path(where.stdout.strip()).is_relative_to(installed)
+    shutil.copy(ROOT / "examples" / "support_tickets.csv", tmp_path / "tickets.csv")
+    result = run(installed, tmp_path, "-m", "bot", *command)
+    assert result.returncode == 0, result.stderr
+    assert "Traceback" not in result.stderr and result.stdout
+
+
+def run(installed: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(installed)}
+    command = [sys.executable, "-P", *arguments]
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=120)
