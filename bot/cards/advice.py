@@ -14,6 +14,7 @@ from bot.cards.candidates import (
     score_text,
     seconds_text,
 )
+from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import (
     gap_text,
     monthly_saving_text,
@@ -29,12 +30,11 @@ from bot.rules.advice import Verdict
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED, Facts
 from bot.rules.fit import MISLEADING
 from bot.rules.reasons import Because, PlainReason, PlainTodo, Reason, Todo
-from trainers.evaluation.results import Rung, RungName
+from trainers.evaluation.results import Rung
 from trainers.money import usd
 
 NO_SAVING = "No saving is shown: this verdict is against the tuned model, whatever it would save."
 SHOWN_RUNGS, SHOWN_LABELS = 3, 5
-QUALITY = "If better answers, not savings, are the aim, say so (task=quality)."
 FACTS_CHANGE = "facts change, and each change would need another run"
 REASONS: Mapping[PlainReason, str] = {
     "nothing measured": "No cheaper way has been measured on your data yet: prompts, examples, retrieval.",
@@ -46,75 +46,45 @@ REASONS: Mapping[PlainReason, str] = {
     "reasoning is not taught": "Fine-tuning does not teach a model to think better: a better base model does.",
     "reasoning was measured": "Fine-tuning seldom teaches reasoning; here it was measured to be good enough.",
 }
-STEPS: Mapping[PlainTodo, str] = {
-    "calibrate": "Run `finetune calibrate` on it: half a minute, best while nothing else runs.",
-    "train something smaller": "Choose a smaller model, 4 bits (`quantization=nf4`), shorter rows or a larger machine.",
-    "say the machine's price": "Say what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
-    "choose another target": "Choose another target: a model on your own machine has no end date.",
-    "add rows of other labels": "Add rows of the other labels and upload again.",
-    "see why it does not answer": "See why the tuned model does not answer, then measure it again.",
-    "measure speed by a run": "Start a run: it measures how fast the tuned model answers.",
-    "say model and volume": "Say current= (today's model) and volume=: then the two can be compared.",
-    "look at wrong rows": "Look at the rows that it got wrong before you train again; stay with today's model.",
-    "clearer prompt": "Measure a clearer prompt (prompt=) or another model (models=).",
-    "collect rows": "Collect labelled rows and upload again; until then put ten good examples into the prompt.",
-    "say the task": "Say what kind of task it is (task=): for a style, a format or own categories fewer rows do.",
-    "lower the bar": "Say a lower bar (bar=).",
-    "correct rows": "Correct the rows that the check of the file lists, and upload it again.",
-    "stay": f"Stay with today's model. {QUALITY}",
-    "use what is cheaper": f"Use what is cheaper. {QUALITY}",
-    "say the volume": "Say how many input tokens a month it will be (volume=).",
-    "say what a wrong answer costs": f"Say what a wrong answer costs (wrong_usd=). {QUALITY}",
-    "say the hours": "Say the hours of people's time that it takes (hours=).",
-}
-# How an input of the tornado is pinned down, by its name there.
-PINNED_DOWN: Mapping[str, str] = {
-    "volume": "Count last month's input tokens on the vendor's bill and say them (volume=)",
-    "people's time": "Agree on the hours of people's time that it takes, and say them",
-    "price of the alternative": "Look whether a cheaper model does as well today",
-    "training runs": "Train on a part of the rows first: it shows whether one run is enough",
-    "training time": "Train on a part of the rows first: it shows how long a run takes",
-    "quality": "Hold out more labelled rows and measure both again",
-}
 
 
-def headline(verdict: Verdict) -> str:
+def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     match verdict.kind:
         case "no_go":
-            return f"Not now. {because_text(verdict.deciding.because)}"
+            return f"Not now. {because_text(verdict.deciding.because, spelling)}"
         case "unknown":
-            return _open(verdict)
+            return _open(verdict, spelling)
         case "go":
             return _go(verdict.facts)
 
 
-def next_step(verdict: Verdict) -> str:
+def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     """The step of the reason that decides comes next."""
     step, facts = verdict.deciding.step, verdict.facts
     if step:
-        return todo_text(step.todo)
+        return todo_text(step.todo, spelling)
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:
         return "Put the tuned model to work, and keep today's at hand until it has proved itself."
-    return f"Start a run (`/finetune start {facts.dataset}`)."
+    return f"Start a run ({spelling.command('start', facts.dataset)})."
 
 
-def reason_text(verdict: Verdict, reason: Reason) -> str:
+def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) -> str:
     """With what would settle it; the step of the reason that decides stands by itself."""
-    text = because_text(reason.because)
+    text = because_text(reason.because, spelling)
     is_said = reason is verdict.deciding or isinstance(reason.because, reasons.Gap)
-    return text if is_said or reason.step is None else f"{text} {todo_text(reason.step.todo)}"
+    return text if is_said or reason.step is None else f"{text} {todo_text(reason.step.todo, spelling)}"
 
 
 def withheld_text(verdict: Verdict) -> str | None:
     return NO_SAVING if verdict.withholds_saving else None
 
 
-def _open(verdict: Verdict) -> str:
+def _open(verdict: Verdict, spelling: Spelling) -> str:
     facts = verdict.facts
     if facts.evidence.ladder is not None or facts.evidence.trained is not None:
-        return f"Not decided yet. {because_text(verdict.deciding.because)}"
+        return f"Not decided yet. {because_text(verdict.deciding.because, spelling)}"
     cost = _cost(facts.training_usd)
     if facts.estimate is None:
         return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
@@ -145,7 +115,7 @@ def _cost(amount: Decimal | None) -> str:
 # Reasons.
 
 
-def because_text(because: Because) -> str:  # one line a reason
+def because_text(because: Because, spelling: Spelling = SLACK) -> str:  # one line a reason
     match because:
         case str():
             return REASONS[because]
@@ -188,7 +158,8 @@ def because_text(because: Because) -> str:  # one line a reason
             return _beside_best(because)
         case reasons.Unread():
             unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
-            more = " A clearer prompt (prompt=) may help more than training." if because.is_settled else ""
+            clearer = f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
+            more = clearer if because.is_settled else ""
             return f"Answers that could not be read: {_first(unread, SHOWN_RUNGS)}.{more}"
         case reasons.NeverAnswered():
             return _never_answered(because.labels)
@@ -220,7 +191,7 @@ def because_text(because: Because) -> str:  # one line a reason
         case reasons.WrongLabels():
             return _wrong_labels(because)
         case reasons.Gap():
-            return gap_text(because)
+            return gap_text(because, spelling)
         case reasons.PriceOfBetter():
             return price_of_better_text(because)
         case reasons.Pays():
@@ -411,23 +382,24 @@ def _wrong_labels(wrong: reasons.WrongLabels) -> str:
 # Steps.
 
 
-def todo_text(todo: Todo) -> str:
+def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
     match todo:
         case str():
-            return STEPS[todo]
+            return _plain_step(todo, spelling)
         case reasons.Measure():
-            return _measure(todo)
+            return _measure(todo, spelling)
         case reasons.Use():
             name = candidate_name(todo.arm)
             if todo.instead_of_worse:
                 return f"Use {name}, and look at the rows that the tuned model got wrong."
-            return f"Use {name}. If that is not good enough, raise the bar (bar=) and ask again."
+            bar = spelling.option("bar")
+            return f"Use {name}. If that is not good enough, raise the bar ({bar}) and ask again."
         case reasons.WritePrice():
             return f'Write its price into finetune.toml ([prices."{todo.model}"]) and ask again.'
         case reasons.HoldOut():
             if todo.arm is None:
                 return "Hold out more labelled rows: twice as many may still not decide it."
-            rows = "1 more labelled row" if todo.rows == 1 else f"{todo.rows:,} more labelled rows"
+            rows = pluralize(todo.rows, "more labelled row")
             return f"Hold out {rows}: that would probably decide on {candidate_name(todo.arm)}."
         case reasons.HoldOutAtLeast():
             return f"Hold out at least {todo.rows:,} more labelled rows."
@@ -437,19 +409,57 @@ def todo_text(todo: Todo) -> str:
         case reasons.LabelRows():
             if todo.is_another_way:
                 return f"Labelling {todo.rows:,} more rows is another way."
-            rows = "1 more row" if todo.rows == 1 else f"{todo.rows} more rows"
+            rows = pluralize(todo.rows, "more row")
             return f"Label {rows}, or start a run all the same if it costs little."
         case reasons.LabelMore():
-            return _label_more(todo)
+            if not todo.lacking:
+                return f"Label at least {todo.rarest} more of the rarest label."
+            shown = ", ".join(
+                f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS]
+            )
+            hidden = len(todo.lacking) - SHOWN_LABELS
+            return f"Label more rows for {shown}{f' and {hidden:,} other labels' if hidden > 0 else ''}."
         case reasons.PinDown():
-            return _pin_down(todo)
+            return _pin_down(todo, spelling)
         case reasons.FillGap():
-            return missing_price_text(todo.missing)
+            return missing_price_text(todo.missing, spelling)
     assert_never(todo)
 
 
-def _measure(measure: reasons.Measure) -> str:
-    command = baseline_command(measure.dataset, measure.rung, measure.models)
+def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
+    option = spelling.option
+    quality = f"If better answers, not savings, are the aim, say so ({option('task', 'quality')})."
+    sentences: Mapping[PlainTodo, str] = {
+        "calibrate": "Run `finetune calibrate` on it: half a minute, best while nothing else runs.",
+        "train something smaller": "Choose a smaller model, 4 bits "
+        f"(`{option('quantization', 'nf4')}`), shorter rows or a larger machine.",
+        "say the machine's price": "Say what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
+        "choose another target": "Choose another target: a model on your own machine has no end date.",
+        "add rows of other labels": "Add rows of the other labels and upload again.",
+        "see why it does not answer": "See why the tuned model does not answer, then measure it again.",
+        "measure speed by a run": "Start a run: it measures how fast the tuned model answers.",
+        "say model and volume": f"Say {option('current')} (today's model) and {option('volume')}: then the two can be "
+        "compared.",
+        "look at wrong rows": "Look at the rows that it got wrong before you train again; stay with today's model.",
+        "clearer prompt": f"Measure a clearer prompt ({option('prompt')}) or another model ({option('models')}).",
+        "collect rows": "Collect labelled rows and upload again; until then put ten good examples into the prompt.",
+        "say the task": f"Say what kind of task it is ({option('task')}): for a style, a format or own categories "
+        "fewer rows do.",
+        "lower the bar": f"Say a lower bar ({option('bar')}).",
+        "correct rows": "Correct the rows that the check of the file lists, and upload it again.",
+        "stay": f"Stay with today's model. {quality}",
+        "use what is cheaper": f"Use what is cheaper. {quality}",
+        "say the volume": f"Say how many input tokens a month it will be ({option('volume')}).",
+        "say what a wrong answer costs": f"Say what a wrong answer costs ({option('wrong_usd')}). {quality}",
+        "say the hours": f"Say the hours of people's time that it takes ({option('hours')}).",
+    }
+    return sentences[todo]
+
+
+def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
+    rungs = [measure.rung] if measure.rung else []
+    command = spelling.command("baseline", measure.dataset, {"rungs": rungs, "models": measure.models})
+    models = spelling.option("models")
     match measure.what:
         case "successor":
             return f"Measure it ({command})."
@@ -464,7 +474,7 @@ def _measure(measure: reasons.Measure) -> str:
             return f"Measure {way} ({command}): {cost_text(measure.usd)}."
         case "today":
             beside = " and a cheap model beside it" if len(measure.models) != 1 else ""
-            named = "" if measure.models else " with models="
+            named = "" if measure.models else f" with {models}"
             return f"Measure {measure.today}{beside}: {command}{named}."
         case "today alone":
             return f"Measure today's model: {command}."
@@ -472,30 +482,20 @@ def _measure(measure: reasons.Measure) -> str:
             what = "better or more documents" if measure.has_knowledge else "the documents"
             return f"Upload {what} as knowledge and measure retrieval ({command})."
         case "stronger base":
-            return f"Measure a stronger base model: {command} with it as models=."
+            return f"Measure a stronger base model: {command} with it as {models}."
 
 
-def baseline_command(dataset: str, rung: RungName | None = None, models: Sequence[str] = ()) -> str:
-    """The whole command that measures, in backticks: `/finetune baseline tickets models=openai/gpt-4o`."""
-    words = [
-        "/finetune baseline",
-        dataset,
-        *([f"rungs={rung}"] if rung else []),
-        *([f"models={','.join(models)}"] if models else []),
-    ]
-    return f"`{' '.join(words)}`"
-
-
-def _label_more(todo: reasons.LabelMore) -> str:
-    if not todo.lacking:
-        return f"Label at least {todo.rarest} more of the rarest label."
-    shown = ", ".join(f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS])
-    hidden = len(todo.lacking) - SHOWN_LABELS
-    return f"Label more rows for {shown}{f' and {hidden:,} other labels' if hidden > 0 else ''}."
-
-
-def _pin_down(todo: reasons.PinDown) -> str:
-    how = PINNED_DOWN.get(todo.name, f"Find out more about {todo.name}")
-    measure = f" ({baseline_command(todo.dataset)})" if todo.name == "price of the alternative" else ""
+def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
+    """How an input of the forecast becomes better known, by its name there."""
+    baseline = spelling.command("baseline", todo.dataset)
+    ways: Mapping[str, str] = {
+        "volume": "Count last month's input tokens on the vendor's bill and say them "
+        f"({spelling.option('volume')})",
+        "people's time": "Agree on the hours of people's time that it takes, and say them",
+        "price of the alternative": f"Look whether a cheaper model does as well today ({baseline})",
+        "training runs": "Train on a part of the rows first: it shows whether one run is enough",
+        "training time": "Train on a part of the rows first: it shows how long a run takes",
+        "quality": "Hold out more labelled rows and measure both again",
+    }
     matters = f": it matters most ({swing_text(todo.swing)})" if todo.swing else ""
-    return f"{how}{measure}{matters}."
+    return f"{ways.get(todo.name, f'Find out more about {todo.name}')}{matters}."

@@ -27,6 +27,7 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import alternative_name, alternative_text
+from bot.cards.commands import SLACK, Spelling
 from bot.cards.forms import modal
 from bot.cards.payback import hours_caveat, monthly_saving_text, payback_condition, share_of_draws
 from bot.cards.words import planned_time, shorten
@@ -126,6 +127,7 @@ def card(
     number: int | None = None,
     shared_by: str | None = None,
     is_detailed: bool = False,
+    spelling: Spelling = SLACK,
 ) -> Message:
     """`number`: of an estimate that its reader may share; `shared_by`: who has shared it. `is_detailed`: with what
     Slack has no room for."""
@@ -139,13 +141,13 @@ def card(
     sources = [Note(_sources(estimated.prices))] if estimated.prices else []
     end = (
         *_held_against(estimated),
-        *_reasons(verdict),
+        *_reasons(verdict, spelling),
         *rests_on,
         *sources,
         *_sharing(number, shared_by),
     )
     return Message(
-        f"{sentence(advice.headline(verdict))} {sentence(advice.next_step(verdict))}",
+        f"{sentence(advice.headline(verdict, spelling))} {sentence(advice.next_step(verdict, spelling))}",
         (*top, *_numbers(estimated, target), *end),
     )
 
@@ -157,18 +159,21 @@ def alt_text(plot: str, dataset: str) -> str:
     return f"Saved minus spent, month by month, {shorten(dataset)}"
 
 
-def verdict_blocks(verdict: Verdict) -> list[CardBlock]:
+def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
     """The verdict where another subject has the headline."""
-    return [Text(f"*To fine-tune or not*: {sentence(advice.headline(verdict))}"), *_reasons(verdict)]
+    return [
+        Text(f"*To fine-tune or not*: {sentence(advice.headline(verdict, spelling))}"),
+        *_reasons(verdict, spelling),
+    ]
 
 
-def _reasons(verdict: Verdict) -> list[CardBlock]:
+def _reasons(verdict: Verdict, spelling: Spelling) -> list[CardBlock]:
     """And what comes next."""
     lines = [
-        f"• _{MARKS[reason.kind]}_: {sentence(advice.reason_text(verdict, reason))}"
+        f"• _{MARKS[reason.kind]}_: {sentence(advice.reason_text(verdict, reason, spelling))}"
         for reason in verdict.reasons
     ]
-    return [Lines(lines), Text(f"*Next*: {sentence(advice.next_step(verdict))}")]
+    return [Lines(lines), Text(f"*Next*: {sentence(advice.next_step(verdict, spelling))}")]
 
 
 def _details(estimated: Estimated) -> list[CardBlock]:

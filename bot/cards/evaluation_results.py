@@ -34,6 +34,7 @@ from bot.cards.candidates import (
     seconds,
     slowest,
 )
+from bot.cards.commands import SLACK, Spelling
 from bot.cards.estimates import verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import at_most, charge, p_value, percent, pluralize, points, points_range, shorten
@@ -56,6 +57,7 @@ def card(
     how_read: str | None = None,
     notes: Sequence[str] = (),
     for_people: bool = False,
+    spelling: Spelling = SLACK,
 ) -> Message:
     """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well.
     `how_read` says how labels were found in answers, `notes` are more sentences; unescaped both.
@@ -66,7 +68,7 @@ def card(
     top = (Headline(result), Note(_subject(ladder, number)))
     end = (
         *_bullets(ladder, notes),
-        *(verdict_blocks(verdict) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
+        *(verdict_blocks(verdict, spelling) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
         actions(button("Estimate", ESTIMATE, ladder.dataset), *_for_people(number if for_people else None)),
         Note(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, actions, button, cut, escape
 from bot.cards.candidates import arm_name
+from bot.cards.commands import SLACK, Spelling
 from bot.cards.words import pluralize
 from bot.rules import judge_agreement
 from bot.rules.judge_agreement import MIN_LABELS, HumanAgreement
@@ -13,19 +14,22 @@ from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Ladder
 from trainers.evaluation.scores import Choice
 
-ONLY_WORDS = (
-    "F1 measures only the words that an answer shares with the reference: a right answer in other words scores low. "
-    "With judge=MODEL a model judges what answers say."
-)
-
 
 def judge_notes(
-    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: HumanAgreement
+    plan: LadderPlan,
+    judge: JudgeProgress | None,
+    ladder: Ladder,
+    people: HumanAgreement,
+    spelling: Spelling = SLACK,
 ) -> list[str]:
     """For the result's bullets. Nothing where the answers are labels or JSON."""
     scoring = ladder.rungs[0].scoring if ladder.rungs else "label"
     if plan.judge is None or judge is None:
-        return [ONLY_WORDS] if scoring == "f1" else []
+        only_words = (
+            "F1 measures only the words that an answer shares with the reference: a right answer in other words "
+            f"scores low. With {spelling.option('judge', 'MODEL')} a model judges what answers say."
+        )
+        return [only_words] if scoring == "f1" else []
     if judge.failed:
         return [_fell_back(plan.judge, judge.failed, scoring == "f1")]
     warned = bias_warning(plan)

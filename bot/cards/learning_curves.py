@@ -6,8 +6,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from decimal import Decimal
 
-from bot.cards.blocks import CardBlock, Chart, Headline, Lines, Message, Note, Table, Text, code, cut, escape
+from bot.cards.blocks import (
+    CardBlock,
+    Chart,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Table,
+    Text,
+    code,
+    cut,
+    escape,
+    sentence,
+)
 from bot.cards.candidates import arm_name, bar_share
+from bot.cards.commands import SLACK, Spelling
 from bot.cards.words import percent, pluralize, shorten
 from trainers.evaluation.results import Curve, Gain, LabelNeed, Prediction
 from trainers.money import usd
@@ -35,6 +49,7 @@ def card(
     label_usd: Decimal | None = None,
     bar: float | None = None,
     beside: Curve | None = None,
+    spelling: Spelling = SLACK,
 ) -> Message:
     """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
     the same rows."""
@@ -45,7 +60,7 @@ def card(
         Text(f"*Next*: {_next_step(curve)}"),
         Note(_method(curve)),
     )
-    bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside)]
+    bullets = [*_dollars(curve, label_usd, spelling), *_bar(curve, bar), *_beside(curve, beside)]
     if not curve.points:
         return Message(escape(text), (*top, *_list(bullets), *end))
     return Message(
@@ -155,13 +170,14 @@ def _list(lines: Sequence[str]) -> list[CardBlock]:
     return [Lines([f"• {item}" for item in lines])] if lines else []
 
 
-def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
+def _dollars(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
     if _is_flat(curve) or not _is_told(curve):
         unclear = "What a point more costs in labels can't be told: it is not clear that more rows bring any."
         return [] if label_usd is None else [unclear]
     if label_usd is None:
-        typed = code(f"/finetune curve {curve.dataset}{_target(curve)} label_usd=0.5")
-        return [f"{typed} says what a point costs, with what a label costs you."]
+        target = [curve.arm.model] if curve.arm.model else []
+        command = spelling.command("curve", curve.dataset, {"target": target, "label_usd": ["0.5"]})
+        return [f"{sentence(command)} says what a point costs, with what a label costs you."]
     a_point = dollars_per_point(curve, label_usd)
     return (
         []
@@ -175,10 +191,6 @@ def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
     if curve.points_per_100 <= 0 or not _is_told(curve):
         return None
     return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
-
-
-def _target(curve: Curve) -> str:
-    return f" target={curve.arm.model}" if curve.arm.model else ""
 
 
 def _beside(curve: Curve, beside: Curve | None) -> list[str]:

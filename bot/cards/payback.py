@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from bot.cards.commands import Spelling
 from bot.cards.prices import missing_price_text
 from bot.cards.words import share_text
 from bot.rules.forecast import LIKELY, Outlook, Swing
@@ -59,9 +60,9 @@ def swing_text(swing: Swing) -> str:
     )
 
 
-def gap_text(gap: Gap) -> str:
+def gap_text(gap: Gap, spelling: Spelling) -> str:
     free = "A run costs nothing but your own machine's time. " if gap.is_free else ""
-    return f"{free}{missing_price_text(gap.missing)}"
+    return f"{free}{missing_price_text(gap.missing, spelling)}"
 
 
 def price_of_better_text(price: PriceOfBetter) -> str:

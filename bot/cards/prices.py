@@ -7,6 +7,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, Text, cut, escape
+from bot.cards.commands import SLACK, Spelling
 from bot.cards.words import pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import usd
@@ -97,11 +98,12 @@ def where_to_add(row: PriceRow) -> str:
     return f'put {keys} into finetune.toml under [providers.{provider}.models."{model}"].'
 
 
-def missing_price_text(missing: MissingPrice) -> str:
+def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str:
     """Which price is missing, and where to put it."""
     row = missing.row
     if row is None:
-        return "Whether it saves money is unknown: say current= (today's model) and volume= as well."
+        current, volume = spelling.option("current"), spelling.option("volume")
+        return f"Whether it saves money is unknown: say {current} (today's model) and {volume} as well."
     if missing.of == "hours":
         return (
             f"Training on {row.model} is paid by the hour, and nobody has measured how long it takes. `finetune "

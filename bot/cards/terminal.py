@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import assert_never
 
 from bot.cards.blocks import (
@@ -20,6 +20,7 @@ from bot.cards.blocks import (
     Table,
     Text,
     aligned_lines,
+    sentence,
 )
 
 _DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
@@ -30,33 +31,26 @@ _MARK = re.compile(r"[*`]|(?<![^\W_])_|_(?![^\W_])")
 _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": None, "ˍ": "_", "＞": ">"})
 
 
-Reword = Callable[[str], str]
-
-
-def unchanged(mrkdwn: str) -> str:
-    return mrkdwn
-
-
-def terminal_text(parts: Iterable[CardBlock], reword: Reword = unchanged) -> str:
-    """A paragraph for each block that a terminal can show. `reword` puts commands as a terminal has them."""
-    paragraphs = ("\n".join(_lines(part, reword)) for part in parts)
+def terminal_text(parts: Iterable[CardBlock]) -> str:
+    """A paragraph for each block that a terminal can show."""
+    paragraphs = ("\n".join(_lines(part)) for part in parts)
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
 
-def _lines(part: CardBlock, reword: Reword) -> Sequence[str]:
+def _lines(part: CardBlock) -> Sequence[str]:
     match part:
         case Headline():
             return [part.text]
         case Text() | Note():
-            return [plain_text(reword(part.mrkdwn))]
+            return [plain_text(part.mrkdwn)]
         case Lines():
-            return [plain_text(reword(line)) for line in part.lines]
+            return [plain_text(line) for line in part.lines]
         case Facts():
             return _aligned_facts([(plain_text(name), plain_text(value)) for name, value in part.pairs])
         case Table():
             return aligned_lines(part.rows)
         case Chart() | Steps():
-            return [terminal_text(part.otherwise, reword)]
+            return [terminal_text(part.otherwise)]
         case Divider() | Actions():
             return []
     assert_never(part)
@@ -65,6 +59,11 @@ def _lines(part: CardBlock, reword: Reword) -> Sequence[str]:
 def _aligned_facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
     width = max((len(name) for name, _ in pairs), default=0) + 1
     return [f"  {name + ':':<{width}} {value}" for name, value in pairs]
+
+
+def terminal_sentence(text: str) -> str:
+    """A sentence of a rule, which may hold data, as a card would show it."""
+    return plain_text(sentence(text))
 
 
 def plain_text(mrkdwn: str) -> str:

@@ -183,7 +183,6 @@ def baseline(
     """Measure the alternatives to fine-tuning on held-out rows: classical, prompt alone, ten examples, retrieval."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
-    from bot.cli.render import to_terminal
     from bot.values.runs import Refusal
     from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
@@ -201,7 +200,7 @@ def baseline(
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
         ticker.done()
         if isinstance(measured, Refusal):
-            refuse(to_terminal(measured.text, str(file)))
+            refuse(measured.text)
         if as_json:
             click.echo(json.dumps(printed.baseline_json(measured, rows, file), indent=2))
         else:
@@ -290,7 +289,7 @@ def estimate(
 
     evidence = estimates.read_evidence(baseline, bar, task)
     if isinstance(evidence, Refusal):
-        refuse(evidence.text.replace("`", ""))
+        refuse(evidence.text)
     settings = load()
     ticker = Ticker()
     how = datasets.CheckOptions(deep=True, tell=ticker)  # wrong labels weigh, and near copies move the split

@@ -13,8 +13,10 @@ from bot.cards import estimates
 from bot.cards.advice import withheld_text
 from bot.cards.assumptions import assumptions, machines_assumption
 from bot.cards.candidates import alternative_name, alternative_text
+from bot.cards.commands import TerminalSpelling
 from bot.cards.prices import where_to_add
-from bot.cli.render import card_text, verdict_json
+from bot.cards.terminal import terminal_sentence, terminal_text
+from bot.cli.render import verdict_json
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
@@ -65,7 +67,9 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
 
 
 def estimate_text(estimated: EstimateResult, file: Path) -> str:
-    return card_text(estimates.card(estimated, estimated.target.name, is_detailed=True), str(file))
+    spelling = TerminalSpelling(str(file))
+    card = estimates.card(estimated, estimated.target.name, is_detailed=True, spelling=spelling)
+    return terminal_text(card.parts)
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
@@ -99,7 +103,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
             {
                 "name": assumption.name,
                 "value": assumption.value,
-                "why": assumption.why.replace("`", ""),
+                "why": terminal_sentence(assumption.why),
             }
             for assumption in (assumptions(estimated.inputs) if estimated.inputs else ())
         ],

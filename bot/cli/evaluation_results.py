@@ -9,11 +9,13 @@ from typing import Any
 
 from bot.cards import evaluation_results, judge_agreement, learning_curves
 from bot.cards.candidates import bar_share
+from bot.cards.commands import TerminalSpelling
 from bot.cards.evaluations import shortfalls
+from bot.cards.terminal import terminal_text
 from bot.cards.words import pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.evaluations import EvaluationResult
-from bot.cli.render import card_text, verdict_json
+from bot.cli.render import verdict_json
 from bot.rules.judge_agreement import HumanAgreement
 from trainers.evaluation.results import Curve, Rung
 from trainers.evaluation.scores import HOW_READ
@@ -22,20 +24,19 @@ NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in S
 
 
 def baseline_text(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> str:
-    ladder = measured.ladder
+    ladder, spelling = measured.ladder, TerminalSpelling(str(file))
     notes = [
         f"The bar is {bar_share(ladder.bar)}; {pluralize(rows.report.n_train, 'row')} to learn from and to take "
         "examples of.",
         *holdout_notes(rows),
         *shortfalls(measured.arms),
-        *judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS),
+        *judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS, spelling),
     ]
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
-    text = card_text(
-        evaluation_results.card(ladder, verdict=verdict, how_read=how_read, notes=notes), str(file)
-    )
+    card = evaluation_results.card(ladder, verdict=verdict, how_read=how_read, notes=notes, spelling=spelling)
+    text = terminal_text(card.parts)
     return text if measured.estimated.question.current else f"{text}\n\n{_what_it_would_save(file)}"
 
 
@@ -83,7 +84,8 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
 
 def curve_text(curve: Curve, file: Path, label_usd: Decimal | None = None) -> str:
     """`label_usd`: what one labelled row costs."""
-    return card_text(learning_curves.card(curve, label_usd=label_usd), str(file))
+    card = learning_curves.card(curve, label_usd=label_usd, spelling=TerminalSpelling(str(file)))
+    return terminal_text(card.parts)
 
 
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from functools import partial
 from getpass import getuser
 from pathlib import Path
 
+from bot.cards.commands import TerminalSpelling
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
     OWNER,
@@ -149,7 +150,8 @@ def _asks_own(wanted: EvaluationRequest) -> bool:
 def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
     report, today = rows.report, _today()
     command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, judge=wanted.judge)
-    line_up = candidates.line_up(session.settings, session.trainers, command, report, today)
+    spelling = TerminalSpelling(str(wanted.file))
+    line_up = candidates.line_up(session.settings, session.trainers, command, report, today, spelling)
     if isinstance(line_up, Refusal):
         return line_up
     return _must_stay(session, wanted, rows, line_up.everybody) or line_up.plan(

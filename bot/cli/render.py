@@ -1,5 +1,4 @@
-"""Results as text for the terminal: audit log, backups, policy, and sentences reworded from Slack's commands
-to the terminal's."""
+"""Results as text for the terminal: audit log, backups, policy; and the verdict as JSON."""
 
 from __future__ import annotations
 
@@ -14,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import advice
-from bot.cards.blocks import UNSEEN, Message
+from bot.cards.blocks import UNSEEN
+from bot.cards.commands import TerminalSpelling
 from bot.cards.runs import STATE_WORDS
-from bot.cards.terminal import terminal_text
+from bot.cards.terminal import terminal_sentence
 from bot.cards.words import pluralize
 from bot.rules.advice import Verdict
 from bot.rules.data_policy import EgressDecision
@@ -38,61 +38,24 @@ from storage.backup import Backup, Restored
 from storage.records import AuditEntry, Measurement, Run
 from trainers.money import usd_micros
 
-_COMMAND = re.compile(r"`/finetune (?P<name>[a-z]+)(?P<rest>[^`]*)`")
-_OPTION = re.compile(
-    r"\b(bar|prompt|current|target|volume|hours|task|judge|models|rungs)=(?P<value>(?=\.?\w|[\"']))?"
-)
-_ITS_OWN_NAME = {"models": "model"}
-
-
-def to_terminal(sentence: str, file: str) -> str:
-    """`file` stands for the dataset that a command names. What only Slack has stays a command of Slack's."""
-    typed = _COMMAND.sub(lambda match: _command(match["name"], match["rest"].split(), file), sentence)
-    return _OPTION.sub(_option, typed).replace("`", "")
-
-
-def card_text(card: Message, file: str) -> str:
-    """A card as the terminal prints it."""
-    return terminal_text(card.parts, lambda mrkdwn: to_terminal(mrkdwn, file))
-
 
 def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
     """A reason that does not weigh is said and decides nothing."""
+    spelling = TerminalSpelling(file)
     return {
         "kind": verdict.kind,
-        "headline": to_terminal(advice.headline(verdict), file),
+        "headline": terminal_sentence(advice.headline(verdict, spelling)),
         "reasons": [
             {
                 "rule": reason.rule,
                 "kind": reason.kind,
                 "weighs": reason.weighs,
-                "text": to_terminal(advice.reason_text(verdict, reason), file),
+                "text": terminal_sentence(advice.reason_text(verdict, reason, spelling)),
             }
             for reason in verdict.reasons
         ],
-        "next_step": to_terminal(advice.next_step(verdict), file),
+        "next_step": terminal_sentence(advice.next_step(verdict, spelling)),
     }
-
-
-def _command(name: str, words: list[str], file: str) -> str:
-    if name not in ("baseline", "curve"):
-        return " ".join(["/finetune", name, *words, "in Slack"])
-    return " ".join(["finetune", name, file, *(name for word in words[1:] for name in _separately(word))])
-
-
-def _separately(word: str) -> list[str]:
-    """Several models are several options."""
-    key, equals, value = word.partition("=")
-    if not equals:
-        return [word]
-    each = value.split(",") if key == "models" else [value]
-    option = _ITS_OWN_NAME.get(key, key).replace("_", "-")
-    return [part for name in each for part in (f"--{option}", name)]
-
-
-def _option(match: re.Match[str]) -> str:
-    name = f"--{_ITS_OWN_NAME.get(match[1], match[1])}"
-    return name if match["value"] is None else f"{name} "
 
 
 # The audit log for the terminal: what a check of its chain says, and its entries as JSON and CSV.

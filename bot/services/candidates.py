@@ -10,6 +10,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.blocks import code
+from bot.cards.commands import SLACK, Spelling
 from bot.command_options import ASKED_RUNGS
 from bot.context import AppContext
 from bot.settings import Settings
@@ -87,7 +88,12 @@ class LineUp:
 
 
 def line_up(
-    settings: Settings, reachable: Collection[str], command: Baseline, report: Report, today: date
+    settings: Settings,
+    reachable: Collection[str],
+    command: Baseline,
+    report: Report,
+    today: date,
+    spelling: Spelling = SLACK,
 ) -> LineUp | Refusal:
     """`reachable`: providers by name."""
     models: tuple[Candidate, ...] | Refusal = ()
@@ -95,11 +101,19 @@ def line_up(
         models = _find(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
         return models
-    arms = _arms_of(command, report, models)
+    arms = _arms_of(command, report, models, spelling)
     if isinstance(arms, Refusal):
         return arms
-    judge = _judge_of(settings, reachable, command.judge, report, today)
-    return judge if isinstance(judge, Refusal) else LineUp(models, arms, judge)
+    if command.judge is None:
+        return LineUp(models, arms, None)
+    if report.task == "labels":
+        option = spelling.option("judge")
+        return Refusal(
+            f"Labels need no judge: an answer is the label or it is not. Leave `{option}` out; it is for free text.",
+            "judge",
+        )
+    judge = _candidate(settings, reachable, command.judge, today)
+    return replace(judge, about="judge") if isinstance(judge, Refusal) else LineUp(models, arms, judge)
 
 
 def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
@@ -176,23 +190,8 @@ def _find(
     return tuple(candidates_by_name.values())
 
 
-def _judge_of(
-    settings: Settings, reachable: Collection[str], name: str | None, report: Report, today: date
-) -> Candidate | Refusal | None:
-    """The model that judges free text; None where none is named."""
-    if name is None:
-        return None
-    if report.task == "labels":
-        return Refusal(
-            "Labels need no judge: an answer is the label or it is not. Leave `judge=` out; it is for free text.",
-            "judge",
-        )
-    candidate = _candidate(settings, reachable, name, today)
-    return replace(candidate, about="judge") if isinstance(candidate, Refusal) else candidate
-
-
 def _arms_of(
-    command: Baseline, report: Report, models: Sequence[Candidate]
+    command: Baseline, report: Report, models: Sequence[Candidate], spelling: Spelling
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
     """Rung by rung. Rung 0 needs labels; the others need a model."""
     has_labels = report.task == "labels"
@@ -202,8 +201,8 @@ def _arms_of(
     arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
     if not arms:
         return Refusal(
-            "There is no model to ask: name some, like `models=openai/gpt-4o-mini`, or put models of your own "
-            "under [trainer.models] in finetune.toml."
+            f"There is no model to ask: name some, like `{spelling.option('models', 'openai/gpt-4o-mini')}`, or put "
+            "models of your own under [trainer.models] in finetune.toml."
         )
     return tuple(arms)
 

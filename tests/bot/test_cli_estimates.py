@@ -14,7 +14,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import estimates, main
-from bot.cli.render import to_terminal
 from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
 
 ROOT = Path(__file__).parents[2]
@@ -212,27 +211,6 @@ def test_the_next_step_is_a_command_of_the_terminal() -> None:
     assert "say the hours of people's time that it takes (--hours)." in said.lower()
     assert "/finetune" not in said and "/finetune" not in str(answer)
     assert {one["weighs"] for one in answer["verdict"]["reasons"]} == {True, False}
-
-
-@pytest.mark.parametrize(
-    ("slack", "terminal"),
-    [
-        (
-            "Measure (`/finetune baseline t models=a/b,c`): free.",
-            "Measure (finetune baseline t.csv --model a/b --model c): free.",
-        ),
-        ("Measure `/finetune baseline t` with models=.", "Measure finetune baseline t.csv with --model."),
-        (
-            "Say current= (today's model) and volume=: then",
-            "Say --current (today's model) and --volume: then",
-        ),
-        ("Start a run (`/finetune start t`).", "Start a run (/finetune start t in Slack)."),
-        ("Change it with volume=.", "Change it with --volume."),
-        ("with bar=90% or bar=.9", "with --bar 90% or --bar .9"),
-    ],
-)
-def test_advice_is_said_in_a_terminal_s_words(slack: str, terminal: str) -> None:
-    assert to_terminal(slack, "t.csv") == terminal
 
 
 def test_prices_are_listed_with_who_says_so() -> None:

@@ -16,7 +16,6 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bot.cli import datasets, main
-from bot.cli.render import to_terminal
 from storage.store import Store
 from tests.peers.hosted import KEY, NOTHING_BUT_500, Fault, Hosted
 from tests.peers.service import Service
@@ -263,23 +262,6 @@ def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
     texts = " ".join(one["text"] for one in found["verdict"]["reasons"])
     assert f"finetune baseline {TICKETS} --rungs zero" in texts
     assert "/finetune" not in texts and "=" not in texts and "`" not in texts
-
-
-@pytest.mark.parametrize(
-    ("slack", "terminal"),
-    [
-        (
-            "Measure it (`/finetune baseline tickets rungs=zero models=a/b,c/d`): it says its price.",
-            "Measure it (finetune baseline t.csv --rungs zero --model a/b --model c/d): it says its price.",
-        ),
-        ("Start a run (`/finetune start tickets`).", "Start a run (/finetune start tickets in Slack)."),
-        ("Say a lower bar (bar=).", "Say a lower bar (--bar)."),
-        ("say current= (today's model) and volume=.", "say --current (today's model) and --volume."),
-        ("With judge=MODEL a model judges.", "With --judge MODEL a model judges."),
-    ],
-)
-def test_words_for_slack_become_the_terminal_s(slack: str, terminal: str) -> None:
-    assert to_terminal(slack, "t.csv") == terminal
 
 
 def test_personal_data_leaves_for_a_vendor_only_with_a_word_that_is_kept(tmp_path: Path) -> None:

@@ -1,0 +1,44 @@
+"""Each place spells a command as it is typed there."""
+
+from __future__ import annotations
+
+import pytest
+
+from bot.cards.advice import todo_text
+from bot.cards.commands import SLACK, TerminalSpelling
+from bot.rules.reasons import Measure, Todo
+
+TERMINAL = TerminalSpelling("t.csv")
+
+
+@pytest.mark.parametrize(
+    ("todo", "slack", "terminal"),
+    [
+        (
+            Measure("prompts", "tickets", "zero", models=("a/b", "c/d")),
+            "Measure prompts and retrieval (`/finetune baseline tickets rungs=zero models=a/b,c/d`): it says its price "
+            "first.",
+            "Measure prompts and retrieval (finetune baseline t.csv --rungs zero --model a/b --model c/d): it says its "
+            "price first.",
+        ),
+        (
+            Measure("stronger base", "tickets"),
+            "Measure a stronger base model: `/finetune baseline tickets` with it as models=.",
+            "Measure a stronger base model: finetune baseline t.csv with it as --model.",
+        ),
+        (
+            "say what a wrong answer costs",
+            "Say what a wrong answer costs (wrong_usd=). If better answers, not savings, are the aim, say so "
+            "(task=quality).",
+            "Say what a wrong answer costs (--wrong-usd). If better answers, not savings, are the aim, say so "
+            "(--task quality).",
+        ),
+    ],
+)
+def test_a_step_is_spelled_for_the_place_where_it_is_read(todo: Todo, slack: str, terminal: str) -> None:
+    assert (todo_text(todo, SLACK), todo_text(todo, TERMINAL)) == (slack, terminal)
+
+
+def test_what_only_slack_has_is_named_as_slack_s_in_a_terminal() -> None:
+    assert SLACK.command("start", "tickets") == "`/finetune start tickets`"
+    assert TERMINAL.command("start", "tickets") == "/finetune start tickets in Slack"
