@@ -23,7 +23,7 @@ ENTRY_TYPES = (int, float, str, str, str, str, str, str)  # of AuditEntry's fiel
 
 @dataclass(frozen=True)
 class IntactLog:
-    """`head` is the last entry's hash. `known` is the entry whose hash was asked for."""
+    """`head` is the last entry's hash. `known` is the entry whose hash the caller passed."""
 
     entries: int
     head: str
@@ -32,7 +32,7 @@ class IntactLog:
 
 @dataclass(frozen=True)
 class BrokenLog:
-    """`entry` is the first that doesn't fit, None where it can't be read; `before` how many fit before it."""
+    """`entry` is the first that doesn't fit, None if it can't be read; `before` is how many fit before it."""
 
     before: int
     entry: AuditEntry | None
@@ -40,18 +40,22 @@ class BrokenLog:
 
 
 def verify_log(path: Path, head: str | None = None) -> IntactLog | BrokenLog:
-    """`head`: the hash that was the last one earlier. Raises StorageError where there is no audit log to read."""
+    """Checks every entry's hash, and that the log can't be altered. `head`: a hash that was once the last one.
+
+    Raises StorageError if there is no audit log to read.
+    """
     with closing(open_read_only(path)) as connection:
-        missing = _missing_triggers(connection)
-        if missing:
-            return BrokenLog(
-                0, None, f"The log can be altered: its trigger {missing} is gone or was changed."
-            )
+        rows = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
+        intact = {name for name, sql in rows if sql in FIRST_SCHEMA}
+        for trigger in TRIGGERS:
+            if trigger not in intact:
+                why = f"The log can be altered: its trigger {trigger} is gone or was changed."
+                return BrokenLog(0, None, why)
         return _follow(connection, head)
 
 
 def read_entries(path: Path, subject: str | None = None) -> Iterator[AuditEntry]:
-    """Oldest first, as they stand there. Raises StorageError."""
+    """Yields the entries as they are stored, oldest first. Raises StorageError."""
     with closing(open_read_only(path)) as connection:
         try:
             for entry in _entries(connection):
@@ -66,7 +70,8 @@ def entry_hash(previous: str, at: float, who: str, action: str, subject: str, de
 
 
 def misfit(entry: AuditEntry, number: int, previous: str) -> str | None:
-    """Why it can't be the log's `number`-th entry (from 1) after one with the hash `previous`; None where it fits."""
+    """Returns why this can't be the log's `number`-th entry (from 1) after one with the hash `previous`, None if it
+    fits."""
     if any(type(value) is not kind for value, kind in zip(astuple(entry), ENTRY_TYPES, strict=True)):
         return "A value in it is of another kind than was written."
     if entry.id != number:
@@ -79,11 +84,12 @@ def misfit(entry: AuditEntry, number: int, previous: str) -> str | None:
 
 
 def open_read_only(path: Path) -> Any:
-    """A connection that can change nothing. Raises StorageError where there is no database of this program."""
+    """Returns a connection that can change nothing. Raises StorageError if this is not our database."""
     if not path.is_file():
         raise StorageError(f"There is no database at {path}.")
     connection = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=30)
-    connection.text_factory = _text
+    # An altered byte may make text that is no UTF-8: it is read nevertheless, so that its hash shows the change.
+    connection.text_factory = lambda raw: raw.decode("utf-8", "surrogateescape")
     try:
         result = connection.execute("SELECT count(*) FROM sqlite_master WHERE name = 'audit'").fetchone()[0]
     except sqlite3.DatabaseError as error:
@@ -118,51 +124,29 @@ def _entries(connection: Any) -> Iterator[AuditEntry]:
         yield AuditEntry(*row)
 
 
-def _missing_triggers(connection: Any) -> str | None:
-    result = connection.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'").fetchall()
-    ours = {name for name, sql in result if sql in FIRST_SCHEMA}
-    return next((name for name in TRIGGERS if name not in ours), None)
-
-
-def _text(raw: bytes) -> str:
-    """An altered byte may make text that is no UTF-8: it is still read, and then found."""
-    return raw.decode("utf-8", "surrogateescape")
-
-
 class Audit:
-    """Append-only: each entry's hash covers the one before, so an altered row is found."""
+    """The append-only log: each entry's hash covers the one before, so an altered row is found."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def add(self, *, at: float, who: str, action: str, subject: str, detail: str = "") -> None:
-        """Append one entry; call it inside the transaction of what it tells."""
+        """Appends one entry; call it inside the transaction of what it records."""
         at = float(at)  # as the column gives it back: 5 and 5.0 hash differently
+        values = {"at": at, "who": who, "action": action, "subject": subject, "detail": detail}
         with self._db.immediate():
             previous = self._db.value("SELECT hash FROM audit ORDER BY id DESC LIMIT 1") or GENESIS
-            self._db.change(
-                "INSERT INTO audit (at, who, action, subject, detail, previous, hash)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (
-                    at,
-                    who,
-                    action,
-                    subject,
-                    detail,
-                    previous,
-                    entry_hash(previous, at, who, action, subject, detail),
-                ),
-            )
+            digest = entry_hash(previous, at, who, action, subject, detail)
+            self._db.insert("audit", {**values, "previous": previous, "hash": digest})
 
     def entries(self, subject: str | None = None) -> list[AuditEntry]:
-        """Oldest first."""
-        rows = self._db.rows(
-            "SELECT * FROM audit WHERE ? IS NULL OR subject = ? ORDER BY id", (subject, subject)
+        """Returns the entries, oldest first."""
+        return self._db.all(
+            AuditEntry, "SELECT * FROM audit WHERE ? IS NULL OR subject = ? ORDER BY id", (subject, subject)
         )
-        return [AuditEntry(**row) for row in rows]
 
     def first_broken(self) -> AuditEntry | None:
-        """The first entry that does not fit its content and its predecessor."""
+        """Returns the first entry that does not fit its content and its predecessor."""
         previous = GENESIS
         for number, entry in enumerate(self.entries(), start=1):
             if misfit(entry, number, previous):

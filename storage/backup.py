@@ -19,22 +19,24 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.audit import BrokenLog, IntactLog, open_read_only, verify_log
-from storage.database import BUSY_TIMEOUT_MS, Database, StorageError, lock_or_refuse
+from storage.database import BUSY_TIMEOUT_MS, StorageError, lock_or_refuse
 from storage.driver import sqlite3
 from storage.records import Measurement, Run
 from storage.store import Store
 
 DAY_S = 24 * 3600
-AT_S = 3 * 3600  # of a day, UTC: when most teams sleep
+NIGHTLY_AT_S = 3 * 3600  # seconds into the day, UTC: when most teams sleep
 BACKUP_NAME = re.compile(r"finetune-(\d{8}T\d{6}Z)\.db")
 STAMP = "%Y%m%dT%H%M%SZ"
 KEPT_FILE = re.compile(r"([0-9a-f]{64})(\.jsonl)?")
 CHUNK = 1 << 20
+DATABASE_SUFFIXES = ("", "-wal", "-shm")
+InDoubt = Callable[[Measurement, float], str | None]
 
 
 @dataclass(frozen=True)
 class Backup:
-    """`audit` is what a check of the copy's log says. `copied` files of `files` were not there yet; `spoilt` are those
+    """`audit` is the check of the copy's log. Of `files` files, `copied` were not in the backup yet; `spoilt` are those
     whose content no longer fits their name, which are left out."""
 
     path: Path
@@ -44,16 +46,32 @@ class Backup:
     spoilt: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Restored:
+    """`kept`: where the replaced database is, None if there was none. `open`: the runs that go on. `files` were copied;
+    `spoilt` as of a Backup."""
+
+    audit: IntactLog
+    open: tuple[Run, ...]
+    kept: Path | None
+    files: int
+    spoilt: tuple[str, ...]
+
+
 def back_up(database: Path, folder: Path, *, now: float, files: Path | None = None) -> Backup:
-    """Write finetune-TIME.db into `folder`, and what is in `files` into its folder `files`. Raises StorageError."""
-    open_read_only(database).close()  # says what is wrong with it
-    path = folder / f"finetune-{datetime.fromtimestamp(now, UTC).strftime(STAMP)}.db"
+    """Writes finetune-TIME.db into `folder`, and what is in `files` into its folder `files`. Raises StorageError."""
+    open_read_only(database).close()  # raises if it is not our database
+    path = folder / f"finetune-{_stamp(now)}.db"
     partial = folder / f".{path.name}.partial"
     os.umask(0o077)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
-        _vacuum_into(database, partial)
+        try:
+            with closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+                connection.execute("VACUUM INTO ?", (str(partial),))
+        except sqlite3.Error as error:
+            raise StorageError(f"Copying {database} to {folder}: {error}.") from error
         check_integrity(partial)
         sync(partial)
         partial.replace(path)
@@ -70,42 +88,37 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
 
 
 def is_due(folder: Path, now: float) -> bool:
-    """Whether the newest backup there is from before the last 3 o'clock, UTC."""
+    """Returns whether the newest backup is from before the last 3 o'clock, UTC."""
     return is_night_over(max((_time_of(path) for path in folder.glob("finetune-*.db")), default=0.0), now)
 
 
 def is_night_over(since: float, now: float) -> bool:
-    """Whether it was 3 o'clock, UTC, after `since`."""
-    return since < (now - AT_S) // DAY_S * DAY_S + AT_S
+    """Returns whether it was 3 o'clock, UTC, after `since`."""
+    return since < (now - NIGHTLY_AT_S) // DAY_S * DAY_S + NIGHTLY_AT_S
 
 
 def keep_newest(folder: Path, count: int) -> None:
-    """The newest `count` stay; what doesn't have a backup's name is left alone."""
-    ours = sorted(
-        (path for path in folder.glob("finetune-*.db") if BACKUP_NAME.fullmatch(path.name)), key=_time_of
-    )
-    for path in ours[: max(len(ours) - count, 0)]:
+    """Deletes all backups but the newest `count`; files without a backup's name stay."""
+    backups = [path for path in folder.glob("finetune-*.db") if BACKUP_NAME.fullmatch(path.name)]
+    for path in sorted(backups, key=_time_of, reverse=True)[count:]:
         path.unlink()
 
 
 def copy_files(source: Path, target: Path) -> tuple[int, int, tuple[str, ...]]:
-    """How many are in `source`, how many were missing in `target`, and the names that don't fit their content."""
-    names = (
-        sorted(path.name for path in source.iterdir() if KEPT_FILE.fullmatch(path.name))
-        if source.is_dir()
-        else []
-    )
+    """Copies what `target` lacks. Returns how many files are in `source`, how many were copied, and the names of those
+    that don't fit their content."""
+    names = sorted(path.name for path in source.glob("*") if KEPT_FILE.fullmatch(path.name))
     missing = [name for name in names if not (target / name).exists()]
-    if missing:
-        target.mkdir(parents=True, exist_ok=True)
+    if not missing:
+        return len(names), 0, ()
+    target.mkdir(parents=True, exist_ok=True)
     spoilt = tuple(name for name in missing if not _copy(source / name, target / name))
-    if missing:
-        sync(target)
+    sync(target)
     return len(names), len(missing) - len(spoilt), spoilt
 
 
 def check_integrity(path: Path) -> None:
-    """Raises StorageError with what SQLite finds."""
+    """Raises StorageError with what SQLite finds wrong."""
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             reply = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
@@ -119,7 +132,7 @@ def check_integrity(path: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """A file's content, or a folder's names, on the disk itself."""
+    """Waits until a file's content, or a folder's names, are on the disk itself."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -127,16 +140,8 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _vacuum_into(database: Path, target: Path) -> None:
-    try:
-        with closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
-            connection.execute("VACUUM INTO ?", (str(target),))
-    except sqlite3.Error as error:
-        raise StorageError(f"Copying {database} to {target.parent}: {error}.") from error
-
-
 def _copy(source: Path, target: Path) -> bool:
-    """Under another name until it is known to be whole."""
+    """Returns False, and copies nothing, if the content doesn't have the hash that is its name."""
     partial, digest = target.with_name(f".{target.name}.partial"), hashlib.sha256()
     with source.open("rb") as reading, partial.open("wb") as writing:
         while chunk := reading.read(CHUNK):
@@ -152,25 +157,12 @@ def _copy(source: Path, target: Path) -> bool:
 
 
 def _time_of(path: Path) -> float:
-    named = BACKUP_NAME.fullmatch(path.name)
-    return datetime.strptime(named[1], STAMP).replace(tzinfo=UTC).timestamp() if named else 0.0
+    match = BACKUP_NAME.fullmatch(path.name)
+    return datetime.strptime(match[1], STAMP).replace(tzinfo=UTC).timestamp() if match else 0.0
 
 
-DATABASE_SUFFIXES = ("", "-wal", "-shm")
-
-
-@dataclass(frozen=True)
-class Restored:
-    """`kept`: where the replaced database lies, None where there was none. `open`: runs that go on."""
-
-    audit: IntactLog
-    open: tuple[Run, ...]
-    kept: Path | None
-    files: int
-    spoilt: tuple[str, ...]
-
-
-InDoubt = Callable[[Measurement, float], str | None]
+def _stamp(now: float) -> str:
+    return datetime.fromtimestamp(now, UTC).strftime(STAMP)
 
 
 def restore(
@@ -181,7 +173,8 @@ def restore(
     now: float,
     in_doubt: InDoubt = lambda _measurement, _now: None,
 ) -> Restored:
-    """`in_doubt` gives the progress of a measurement whose jobs may exist, None where it has none.
+    """Puts a backup in the database's place. `in_doubt` returns the new progress of a measurement whose jobs may exist,
+    None if it has none.
 
     Raises StorageError, and then nothing was changed: a bot runs, or the backup is damaged or altered.
     """
@@ -189,7 +182,14 @@ def restore(
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_or_refuse(database)
     try:
-        audit = _check_backup(backup)
+        audit = verify_log(backup)
+        check_integrity(backup)
+        if isinstance(audit, BrokenLog):
+            where = f"entry {audit.entry.id}" if audit.entry else "the log"
+            raise StorageError(
+                f"The audit log in {backup} does not fit at {where}: {audit.why} It is not restored; "
+                f"`finetune audit verify --database {backup}` says more. Take an older backup."
+            )
         _, copied, spoilt = copy_files(backup.parent / "files", files)
         fresh = database.with_name(f"{database.name}.restoring")
         _clear(fresh)
@@ -208,22 +208,11 @@ def restore(
         os.close(lock)
 
 
-def _check_backup(backup: Path) -> IntactLog:
-    log = verify_log(backup)
-    check_integrity(backup)
-    if isinstance(log, BrokenLog):
-        where = f"entry {log.entry.id}" if log.entry else "the log"
-        raise StorageError(
-            f"The audit log in {backup} does not fit at {where}: {log.why} It is not restored; "
-            f"`finetune audit verify --database {backup}` says more. Take an older backup."
-        )
-    return log
-
-
 def _mark_uncertain_jobs(
     fresh: Path, backup: Path, audit: IntactLog, now: float, in_doubt: InDoubt
 ) -> tuple[Run, ...]:
-    """The copy, migrated, with the restore in its log and each create in doubt."""
+    """Migrates the copy, records the restore in its audit log, and marks every create as uncertain. Returns the runs
+    that go on."""
     store = Store(fresh)
     try:
         with store.transaction():
@@ -241,22 +230,21 @@ def _mark_uncertain_jobs(
                     store.measurements.move(measurement, measurement.state, now=now, progress=progress)
         return tuple(store.runs.open())
     finally:
-        _close_into_one_file(store.database, fresh)
-
-
-def _close_into_one_file(database: Database, fresh: Path) -> None:
-    """Everything in the one file: it is moved without its log of writes."""
-    database.utils.conn.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-    database.close()
-    fresh.with_name(f"{fresh.name}.lock").unlink()
+        # Everything goes into the one file, as that is moved without its log of writes.
+        store.database.change("PRAGMA wal_checkpoint(TRUNCATE)")
+        store.close()
+        fresh.with_name(f"{fresh.name}.lock").unlink()
 
 
 def _put_aside(database: Path, now: float) -> Path | None:
-    """Linked first and taken away last, so that there is a database at every moment. Its log of writes goes with it:
-    SQLite would write that into whatever takes its place."""
+    """Gives the database and its log of writes a second name, and returns that; None if there is no database.
+
+    The file keeps its first name until the backup takes it, so that there is a database at every moment. Its log of
+    writes loses it: SQLite would write that into whatever takes the database's place.
+    """
     if not database.exists():
         return None
-    path = database.with_name(f"{database.name}.replaced-{datetime.fromtimestamp(now, UTC).strftime(STAMP)}")
+    path = database.with_name(f"{database.name}.replaced-{_stamp(now)}")
     _clear(path)
     for mark in DATABASE_SUFFIXES:
         part = database.with_name(database.name + mark)

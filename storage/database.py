@@ -1,4 +1,5 @@
-"""Opens the database: one connection a thread, safe pragmas, migrations, one process at a time.
+"""Opens the database: one connection a thread, safe pragmas, migrations, one process at a time; and the few
+statements that all tables need.
 
 sqlite-utils' `atomic()` begins a deferred transaction, in which read-then-write fails under
 concurrency (60 of 64 times when measured); `immediate()` here takes the write lock first.
@@ -9,20 +10,22 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 30_000
-LEAST_FREED = 8_000_000
+LEAST_FREED_BYTES = 8_000_000
+
+Row = TypeVar("Row")
 
 
 class StorageError(Exception):
-    """The memory cannot be used as it is. The message can be shown to a user."""
+    """The database cannot be used as it is. The message can be shown to a user."""
 
 
 class DatabaseInUse(StorageError):
@@ -52,9 +55,8 @@ class Database:
     @property
     def utils(self) -> SqliteUtils:
         """This thread's own connection."""
-        if (
-            self._is_closed
-        ):  # a thread that was left behind must not write into what another process has opened
+        if self._is_closed:
+            # A thread that was left behind must not write into what another process has opened.
             raise StorageError(f"{self.path} was closed here.")
         if not hasattr(self._local, "own"):
             self._local.own = _ThreadsOwn(_connect(self.path))
@@ -77,27 +79,62 @@ class Database:
             raise
 
     def rows(self, sql: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        return list(self.utils.query(sql, parameters)) if _reads(sql) else self._returned(sql, parameters)
+        """Returns what a SELECT finds, or what an INSERT or UPDATE with RETURNING wrote."""
+        cursor = self.utils.conn.execute(sql, parameters)
+        names = [column[0] for column in cursor.description]
+        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
     def row(self, sql: str, parameters: Sequence[Any] = ()) -> dict[str, Any] | None:
-        entries = self.rows(sql, parameters)
-        return entries[0] if entries else None
+        rows = self.rows(sql, parameters)
+        return rows[0] if rows else None
+
+    def all(self, kind: Callable[..., Row], sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Returns each row as a value of `kind`, whose fields are the columns."""
+        return [kind(**row) for row in self.rows(sql, parameters)]
+
+    def first(self, kind: Callable[..., Row], sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """Returns the first row as a value of `kind`, None where there is no row."""
+        row = self.row(sql, parameters)
+        return kind(**row) if row else None
 
     def value(self, sql: str, parameters: Sequence[Any] = ()) -> Any:
-        """The first column of the first row; None where there is no row."""
+        """Returns the first column of the first row, None where there is no row."""
         result = self.utils.conn.execute(sql, parameters).fetchone()
         return result[0] if result else None
 
     def change(self, sql: str, parameters: Sequence[Any] | Mapping[str, Any] = ()) -> int:
-        """How many rows the statement changed."""
+        """Executes the statement and returns how many rows it changed."""
         return int(self.utils.conn.execute(sql, parameters).rowcount)
 
+    def insert(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns the new row. Raises sqlite3.IntegrityError where a constraint forbids it."""
+        (row,) = self.rows(f"{_insert_sql(table, values)} RETURNING *", tuple(values.values()))
+        return row
+
+    def insert_once(
+        self, table: str, values: Mapping[str, Any], unique: str | None = None
+    ) -> dict[str, Any] | None:
+        """Returns the new row, or None if the table has one already with the same value in the column `unique`; None:
+        in the columns of any unique constraint."""
+        conflict = "ON CONFLICT" if unique is None else f"ON CONFLICT ({unique})"
+        sql = f"{_insert_sql(table, values)} {conflict} DO NOTHING RETURNING *"
+        return self.row(sql, tuple(values.values()))
+
+    def move(self, table: str, row_id: int, state: str, changes: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Changes a row that is still in `state`, in one guarded UPDATE. Returns None if another thread or process
+        moved it meanwhile."""
+        names = ", ".join(f"{name} = ?" for name in changes)
+        return self.row(
+            f"UPDATE {table} SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
+            (*changes.values(), row_id, state),
+        )
+
     def shrink(self) -> bool:
-        """Give free pages back to the disk, where they are a quarter of the file and more than 8 MB."""
+        """Gives free pages back to the disk if they are a quarter of the file and more than 8 MB."""
         pages, free, size = (
             int(self.value(f"PRAGMA {name}")) for name in ("page_count", "freelist_count", "page_size")
         )
-        if free * size < LEAST_FREED or free * 4 < pages:
+        if free * size < LEAST_FREED_BYTES or free * 4 < pages:
             return False
         self.change("VACUUM")
         self.change("PRAGMA wal_checkpoint(TRUNCATE)")  # in WAL the file itself shrinks only then
@@ -109,20 +146,15 @@ class Database:
         return int(self.utils.conn.total_changes)
 
     def leave(self) -> None:
-        """Close this thread's connection, which the thread's end does too."""
+        """Closes this thread's connection, which the thread's end does too."""
         if hasattr(self._local, "own"):
             del self._local.own
 
     def close(self) -> None:
-        """Close this thread's connection and let another process open the database."""
+        """Closes this thread's connection and lets another process open the database."""
         self.leave()
         self._is_closed = True
         os.close(self._lock)
-
-    def _returned(self, sql: str, parameters: Sequence[Any]) -> list[dict[str, Any]]:
-        cursor = self.utils.conn.execute(sql, parameters)
-        names = [column[0] for column in cursor.description]
-        return [dict(zip(names, row, strict=True)) for row in cursor.fetchall()]
 
 
 class _ThreadsOwn:
@@ -161,10 +193,15 @@ def _connect(path: Path) -> SqliteUtils:
 
 
 def lock_or_refuse(path: Path) -> int:
-    """By the file's true place: the same database may be reached by a link. A copy is another database. A hard link has
-    another place of its own, with another lock and another journal, so it is refused."""
+    """Locks the database and returns the lock's descriptor. Raises DatabaseInUse where another process has it.
+
+    The lock lies beside the file itself, since the same database may be reached by symbolic links. A hard link would
+    have another lock and another journal, so a file with one is refused.
+    """
     real = path.resolve()
-    if real.exists() and _names_elsewhere(real):
+    # A restore that was killed leaves a second name beside the file, under which it kept the database.
+    replaced = real.parent.glob(f"{real.name}.replaced-*")
+    if real.exists() and real.stat().st_nlink - sum(other.samefile(real) for other in replaced) > 1:
         raise StorageError(
             f"{path} has another name as well (a hard link), by which a second bot could open it unseen. Delete that "
             f"one, or make this a file of its own while no bot runs: `cp {path} {path}.own && mv {path}.own {path}`."
@@ -181,11 +218,5 @@ def lock_or_refuse(path: Path) -> int:
     return descriptor
 
 
-def _reads(sql: str) -> bool:
-    return sql.lstrip()[:6].upper() == "SELECT"
-
-
-def _names_elsewhere(real: Path) -> int:
-    """A restore that was killed leaves the name beside it under which it kept the database."""
-    value = sum(other.samefile(real) for other in real.parent.glob(f"{real.name}.replaced-*"))
-    return real.stat().st_nlink - 1 - value
+def _insert_sql(table: str, values: Mapping[str, Any]) -> str:
+    return f"INSERT INTO {table} ({', '.join(values)}) VALUES ({', '.join('?' * len(values))})"  # noqa: S608 - our names

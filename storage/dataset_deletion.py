@@ -1,9 +1,8 @@
-"""Deletion of a dataset (asked → deleting → done): the requests, and the SQL that erases its text. Rows that
-money, approvals and the audit log need stay, without what customers wrote.
+"""Deletion of a dataset (asked → deleting → done): the requests, and the SQL that erases its text.
 
-A new column that holds what customers said belongs into the SQL here and into the table in docs/security.md. Rows
-that money, approvals and the audit log rest on stay, without what customers said: a forgotten version is a row with
-`forgotten_at`, and the next upload under its name is the next version.
+Rows that money, approvals and the audit log need stay, without what customers wrote: a deleted version is a row with
+`forgotten_at`, and the next upload under its name is the next version. A new column that holds what customers wrote
+belongs into the SQL here and into the table in docs/security.md.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan || coalesc
 UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
 """.strip()
 
-# Answers of before there was an owner don't say whose they are: they are asked for again where they are missed.
+# Answers from before there was an owner could be anybody's, so they all go: those that others need are paid again.
 ERASE_VERSIONS_SQL = """
 UPDATE answers SET text = '' WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
@@ -78,7 +77,7 @@ FILE_NAME = re.compile(r"\b[0-9a-f]{64}\b")
 
 @dataclass(frozen=True)
 class RemoteCopy:
-    """What a run left at its trainer; `alias` where programs call the model by a name."""
+    """What a run left at its trainer. `alias`: the name by which programs call the model."""
 
     provider: str
     job_id: str | None
@@ -88,9 +87,10 @@ class RemoteCopy:
 
 @dataclass(frozen=True)
 class DatasetDeletion:
-    """`datasets` are ids of versions. `channel` None: asked for in the terminal, or by the retention.
+    """`datasets` are ids of versions. `channel` None: requested in the terminal, or by the retention.
 
-    Once deleting: `paths` in the data folder, `files` (sha256) that trainers may have, and what is `elsewhere`.
+    Set when deleting begins: `paths` in the data folder, `files` (sha256) that trainers may have, and the copies
+    `elsewhere`.
     """
 
     id: int
@@ -113,23 +113,19 @@ class DatasetDeletions:
     def ask(
         self, dataset: str, datasets: Collection[int], *, person: str, channel: str | None, now: float
     ) -> DatasetDeletion | None:
-        """None where one of this dataset is under way."""
-        row = self._db.row(
-            "INSERT INTO forgettings (dataset, datasets, person, channel, at) VALUES (?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING RETURNING *",
-            (dataset, json.dumps(sorted(datasets)), person, channel, now),
-        )
-        return _dataset_deletion(row) if row else None
+        """Returns None if a deletion of this dataset is under way."""
+        ids = json.dumps(sorted(datasets))
+        values = {"dataset": dataset, "datasets": ids, "person": person, "channel": channel, "at": now}
+        row = self._db.insert_once("forgettings", values)
+        return _dataset_deletion(**row) if row else None
 
     def open(self, now: float = float("inf")) -> list[DatasetDeletion]:
-        """Those whose next step's time has come, oldest first."""
-        rows = self._db.rows(
-            "SELECT * FROM forgettings WHERE state <> 'done' AND next_at <= ? ORDER BY id", (now,)
-        )
-        return [_dataset_deletion(row) for row in rows]
+        """Returns the deletions whose next step's time has come, oldest first."""
+        sql = "SELECT * FROM forgettings WHERE state <> 'done' AND next_at <= ? ORDER BY id"
+        return self._db.all(_dataset_deletion, sql, (now,))
 
     def of(self, dataset: str) -> DatasetDeletion | None:
-        """The one that is under way."""
+        """Returns the dataset's deletion that is under way."""
         return next((deletion for deletion in self.open() if deletion.dataset == dataset), None)
 
     def begin(
@@ -139,28 +135,24 @@ class DatasetDeletions:
         files: Iterable[str],
         elsewhere: Iterable[RemoteCopy],
     ) -> None:
-        """What has to be deleted outside the database; call it in the transaction of `erase`."""
-        lists = (
-            json.dumps(sorted(paths)),
-            json.dumps(sorted(files)),
-            json.dumps([vars(copy) for copy in elsewhere]),
-        )
+        """Records what has to be deleted outside the database; call it in the transaction of `erase`."""
+        copies = json.dumps([vars(copy) for copy in elsewhere])
         self._db.change(
             "UPDATE forgettings SET state = 'deleting', paths = ?, files = ?, elsewhere = ? WHERE id = ?",
-            (*lists, forgetting.id),
+            (json.dumps(sorted(paths)), json.dumps(sorted(files)), copies, forgetting.id),
         )
 
     def later(self, forgetting: DatasetDeletion, *, next_at: float) -> None:
         self._db.change("UPDATE forgettings SET next_at = ? WHERE id = ?", (next_at, forgetting.id))
 
     def end(self, forgetting: DatasetDeletion) -> bool:
-        """False where another hand was quicker."""
+        """Returns False if another thread was quicker."""
         sql = "UPDATE forgettings SET state = 'done', paths = '[]' WHERE id = ? AND state <> 'done'"
         return self._db.change(sql, (forgetting.id,)) == 1
 
     def files_of(self, datasets: Collection[int], *, documents_of: str | None) -> set[str]:
-        """The sha256 of every file of these versions and of what was made of them, and of the documents that were given
-        beside the dataset, that nothing else needs."""
+        """Returns the sha256 of every file that these versions, what was made of them, or the documents of the dataset
+        `documents_of` need, and nothing else does."""
         ours, ids, name = set[str](), json.dumps(list(datasets)), documents_of or ""
         others = set[str]()
         for row in self._db.rows(FILES_SQL, (ids, ids, ids, name)):
@@ -177,8 +169,8 @@ class DatasetDeletions:
         is_whole: bool,
         now: float,
     ) -> None:
-        """What the database has of these versions; call it in a transaction. `files` as `files_of` gave them;
-        `about`: the subjects of the audit log that it is recorded under; `is_whole`: no version is left."""
+        """Erases these versions' text from the database; call it in a transaction. `files` as `files_of` returned them;
+        `about`: their subjects in the audit log; `is_whole`: no version is left."""
         values = {
             "ids": json.dumps(list(datasets)),
             "name": dataset,
@@ -191,16 +183,16 @@ class DatasetDeletions:
             self._db.change(sql, values)
 
     def erase_late_answers(self) -> None:
-        """Those that were under way when their dataset was deleted."""
+        """Erases answers that were under way when their dataset was deleted."""
         self._db.change(ERASE_LATE_ANSWERS_SQL)
 
     def wipe(self) -> bool:
-        """Bytes that deleting has freed leave the database's files. False while somebody reads: try again later."""
+        """Removes what was deleted from the database's files. Returns False while somebody reads: try again later."""
         self._db.change("VACUUM")
         return bool(self._db.value("PRAGMA wal_checkpoint(TRUNCATE)") == 0)
 
 
-def _dataset_deletion(row: dict[str, Any]) -> DatasetDeletion:
+def _dataset_deletion(**row: Any) -> DatasetDeletion:
     lists = {name: tuple(json.loads(row[name])) for name in ("datasets", "paths", "files")}
-    elsewhere = tuple(RemoteCopy(**load) for load in json.loads(row["elsewhere"]))
+    elsewhere = tuple(RemoteCopy(**copy) for copy in json.loads(row["elsewhere"]))
     return DatasetDeletion(**{**row, **lists, "elsewhere": elsewhere})

@@ -38,8 +38,8 @@ class Datasets:
         self._db = database
 
     def receive(self, new: NewDataset, *, now: float) -> Dataset | None:
-        """Record what a person handed over; a name that its channel has gets its next version. None where the name
-        is taken: by another channel, or in this one where nothing may be added."""
+        """Records an upload: a name that its channel has gets its next version. Returns None if the name is taken by
+        another channel, or by this one and nothing may be added."""
         with self._db.immediate():
             last = self._db.row(
                 "SELECT version, owner, sources FROM datasets WHERE name = ? ORDER BY version DESC LIMIT 1",
@@ -48,81 +48,73 @@ class Datasets:
             if last and (last["owner"] != new.channel or not new.may_add):
                 return None
             sources = {new.channel, *(last["sources"].split() if last else ())}
-            row = self._db.row(
-                "INSERT INTO datasets (name, version, owner, sources, state, channel, uploaded_by, filename, source,"
-                " text_column, label_column, created_at, updated_at)"
-                " VALUES (?, ?, ?, ?, 'received', ?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-                (
-                    new.name,
-                    last["version"] + 1 if last else 1,
-                    new.channel,
-                    " ".join(sorted(sources)),
-                    new.channel,
-                    new.uploaded_by,
-                    new.filename,
-                    new.source,
-                    new.text_column,
-                    new.label_column,
-                    now,
-                    now,
-                ),
+            row = self._db.insert(
+                "datasets",
+                {
+                    "name": new.name,
+                    "version": last["version"] + 1 if last else 1,
+                    "owner": new.channel,
+                    "sources": " ".join(sorted(sources)),
+                    "state": "received",
+                    "channel": new.channel,
+                    "uploaded_by": new.uploaded_by,
+                    "filename": new.filename,
+                    "source": new.source,
+                    "text_column": new.text_column,
+                    "label_column": new.label_column,
+                    "created_at": now,
+                    "updated_at": now,
+                },
             )
-        assert row is not None  # noqa: S101 - RETURNING after INSERT
         return Dataset(**row)
 
     def get(self, dataset_id: int) -> Dataset:
-        row = self._db.row("SELECT * FROM datasets WHERE id = ?", (dataset_id,))
-        if row is None:
+        dataset = self._db.first(Dataset, "SELECT * FROM datasets WHERE id = ?", (dataset_id,))
+        if dataset is None:
             raise KeyError(dataset_id)
-        return Dataset(**row)
+        return dataset
 
     def newest(self, name: str) -> Dataset | None:
-        """The newest usable version under this name; where there is none, the newest of any state."""
-        row = self._db.row(
+        """Returns the newest usable version of this name or, if there is none, the newest of any state."""
+        return self._db.first(
+            Dataset,
             "SELECT * FROM datasets WHERE name = ? AND forgotten_at IS NULL"
             " ORDER BY state = 'ready' DESC, version DESC LIMIT 1",
             (name,),
         )
-        return Dataset(**row) if row else None
 
     def owners(self) -> dict[str, str]:
-        """The channel that each dataset belongs to, by the dataset's name."""
+        """Returns the channel that each dataset belongs to, by the dataset's name."""
         rows = self._db.rows("SELECT DISTINCT name, owner FROM datasets")
         return {row["name"]: row["owner"] for row in rows}
 
     def all(self) -> list[Dataset]:
-        """Newest first, but for those that were deleted."""
-        rows = self._db.rows("SELECT * FROM datasets WHERE forgotten_at IS NULL ORDER BY id DESC")
-        return [Dataset(**row) for row in rows]
+        """Returns every version that was not deleted, newest first."""
+        return self._db.all(Dataset, "SELECT * FROM datasets WHERE forgotten_at IS NULL ORDER BY id DESC")
 
     def due(self, now: float) -> list[Dataset]:
-        """Those that still have to be fetched or checked."""
-        rows = self._db.rows(
+        """Returns those that still have to be fetched or checked, where the time has come."""
+        return self._db.all(
+            Dataset,
             f"SELECT * FROM datasets WHERE state IN ('received', 'checking') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
             (now, now),
         )
-        return [Dataset(**row) for row in rows]
 
     def move(self, dataset: Dataset, to: DatasetState, *, now: float, **changes: Any) -> Dataset | None:
-        """One guarded UPDATE; None where another hand has moved this dataset meanwhile."""
+        """Returns None if the dataset was moved meanwhile."""
         changes = {**changes, "state": to, "updated_at": now}
-        names = ", ".join(f"{name} = ?" for name in changes)
-        row = self._db.row(
-            f"UPDATE datasets SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
-            (*changes.values(), dataset.id, dataset.state),
-        )
+        row = self._db.move("datasets", dataset.id, dataset.state, changes)
         return Dataset(**row) if row else None
 
 
 class AllDatasetSettings:
-    """What a team wants of all versions of a dataset: quality bar, kind of task, instructions."""
+    """A team's settings for all versions of a dataset: quality bar, kind of task, instructions."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def get(self, name: str) -> DatasetSettings | None:
-        row = self._db.row("SELECT * FROM dataset_settings WHERE name = ?", (name,))
-        return DatasetSettings(**row) if row else None
+        return self._db.first(DatasetSettings, "SELECT * FROM dataset_settings WHERE name = ?", (name,))
 
     def set(
         self,
@@ -134,7 +126,7 @@ class AllDatasetSettings:
         task_kind: str | None = None,
         prompt: str | None = None,
     ) -> DatasetSettings:
-        """What is None stays as it was."""
+        """Sets what is not None, and leaves the rest as it was."""
         (row,) = self._db.rows(
             "INSERT INTO dataset_settings (name, bar, task_kind, prompt, updated_by, updated_at)"
             " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO UPDATE SET bar = coalesce(excluded.bar, bar),"
@@ -161,93 +153,77 @@ class Documents:
         self._db = database
 
     def receive(self, new: NewDocument, *, now: float) -> Document:
-        (row,) = self._db.rows(
-            "INSERT INTO documents (dataset, filename, source, state, channel, uploaded_by, created_at, updated_at)"
-            " VALUES (?, ?, ?, 'received', ?, ?, ?, ?) RETURNING *",
-            (new.dataset, new.filename, new.source, new.channel, new.uploaded_by, now, now),
-        )
-        return Document(**row)
+        values = {**vars(new), "state": "received", "created_at": now, "updated_at": now}
+        return Document(**self._db.insert("documents", values))
 
     def get(self, document_id: int) -> Document | None:
-        row = self._db.row("SELECT * FROM documents WHERE id = ?", (document_id,))
-        return Document(**row) if row else None
+        return self._db.first(Document, "SELECT * FROM documents WHERE id = ?", (document_id,))
 
     def due(self, now: float) -> list[Document]:
-        """Those that still have to be fetched and read."""
-        rows = self._db.rows(
+        """Returns those that still have to be fetched and read, where the time has come."""
+        return self._db.all(
+            Document,
             f"SELECT * FROM documents WHERE state = 'received' AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
             (now, now),
         )
-        return [Document(**row) for row in rows]
 
     def ready(self, dataset: str) -> list[Document]:
-        """The newest of each file name, in the order in which they came."""
-        rows = self._db.rows(
+        """Returns the newest document of each file name, in the order in which they came."""
+        return self._db.all(
+            Document,
             "SELECT * FROM documents WHERE id IN (SELECT max(id) FROM documents"
             " WHERE dataset = ? AND state = 'ready' GROUP BY filename) ORDER BY id",
             (dataset,),
         )
-        return [Document(**row) for row in rows]
 
     def refused(self, before: float) -> list[Document]:
-        """Those whose file still lies here, and that nothing else has the same file as."""
-        rows = self._db.rows(
+        """Returns those refused before then whose file is still here and belongs to nothing else."""
+        return self._db.all(
+            Document,
             "SELECT * FROM documents gone WHERE state = 'refused' AND sha256 IS NOT NULL AND updated_at < ?"
             " AND NOT EXISTS (SELECT 1 FROM documents WHERE sha256 = gone.sha256 AND state <> 'refused')"
             " AND NOT EXISTS (SELECT 1 FROM datasets WHERE sha256 = gone.sha256)",
             (before,),
         )
-        return [Document(**row) for row in rows]
 
     def move(self, document: Document, to: DocumentState, *, now: float, **changes: Any) -> Document | None:
-        """One guarded UPDATE; None where another hand has moved this document meanwhile."""
+        """Returns None if the document was moved meanwhile."""
         changes = {**changes, "state": to, "updated_at": now}
-        names = ", ".join(f"{name} = ?" for name in changes)
-        row = self._db.row(
-            f"UPDATE documents SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
-            (*changes.values(), document.id, document.state),
-        )
+        row = self._db.move("documents", document.id, document.state, changes)
         return Document(**row) if row else None
 
 
 class Cleanings:
-    """People who want a cleaned copy of a dataset's file, until they have it."""
+    """Requests for a cleaned copy of a dataset's file, until they are answered."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def ask(self, dataset_id: int, person: str, *, now: float) -> Cleaning | None:
-        """None where this person waits for it already."""
-        row = self._db.row(
-            "INSERT INTO cleanings (dataset_id, person, at) VALUES (?, ?, ?)"
-            " ON CONFLICT (dataset_id, person) DO NOTHING RETURNING *",
-            (dataset_id, person, now),
-        )
+        """Returns None if this person waits for it already."""
+        row = self._db.insert_once("cleanings", {"dataset_id": dataset_id, "person": person, "at": now})
         return Cleaning(**row) if row else None
 
     def waiting(self) -> list[Cleaning]:
-        """Oldest first."""
-        return [Cleaning(**row) for row in self._db.rows("SELECT * FROM cleanings ORDER BY id")]
+        """Returns the open requests, oldest first."""
+        return self._db.all(Cleaning, "SELECT * FROM cleanings ORDER BY id")
 
     def done(self, cleaning: Cleaning) -> bool:
-        """False where another hand was quicker."""
+        """Returns False if another thread was quicker."""
         return self._db.change("DELETE FROM cleanings WHERE id = ?", (cleaning.id,)) == 1
 
 
 class Scans:
-    """What was found in a file, by the sha256 of its bytes and the name of the patterns.
+    """Results of scans for personal data, by the sha256 of a file's bytes and the name of the patterns.
 
-    A row without `found` is a wish: a file that is to be scanned before it leaves.
+    A row whose `found` is NULL is a request: the file has to be scanned before it leaves.
     """
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def want(self, sha256: str, scanner: str, *, now: float) -> None:
-        self._db.change(
-            "INSERT INTO scans (sha256, scanner, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (sha256, scanner, now),
-        )
+        self._db.insert_once("scans", {"sha256": sha256, "scanner": scanner, "at": now})
 
     def keep(self, sha256: str, scanner: str, result: str, *, now: float) -> None:
         self._db.change(
@@ -257,37 +233,33 @@ class Scans:
         )
 
     def of(self, sha256: str, scanner: str) -> str | None:
-        """None where nobody has looked yet."""
-        row = self._db.row("SELECT found FROM scans WHERE sha256 = ? AND scanner = ?", (sha256, scanner))
-        return row["found"] if row else None
+        """Returns None if the file was not scanned yet."""
+        sql = "SELECT found FROM scans WHERE sha256 = ? AND scanner = ?"
+        result: str | None = self._db.value(sql, (sha256, scanner))
+        return result
 
     def wanted(self) -> list[tuple[str, str]]:
-        """sha256 and scanner, oldest first."""
+        """Returns sha256 and scanner of each request, oldest first."""
         rows = self._db.rows("SELECT sha256, scanner FROM scans WHERE found IS NULL ORDER BY at")
         return [(row["sha256"], row["scanner"]) for row in rows]
 
     def drop(self, sha256: str) -> None:
-        """A wish that can't be granted."""
+        """Deletes the requests for a file that can't be scanned."""
         self._db.change("DELETE FROM scans WHERE sha256 = ? AND found IS NULL", (sha256,))
 
 
 class Waivers:
-    """Words of people that a dataset with personal data may leave for a vendor. Rows are added, never changed."""
+    """People's decisions that a dataset with personal data may leave for a vendor. Rows are added, never changed."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def add(self, dataset_id: int, person: str, reason: str, *, now: float) -> Waiver | None:
-        """Record it, once for a dataset version; None where there is one already."""
-        row = self._db.row(
-            "INSERT INTO waivers (dataset_id, person, reason, at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT (dataset_id) DO NOTHING RETURNING dataset_id, person, reason, at",
-            (dataset_id, person, reason, now),
-        )
-        return Waiver(**row) if row else None
+        """Records a waiver, once for a dataset version. Returns None if there is one already."""
+        waiver = Waiver(dataset_id, person, reason, now)
+        return waiver if self._db.insert_once("waivers", vars(waiver)) else None
 
     def of(self, dataset_id: int) -> Waiver | None:
-        row = self._db.row(
-            "SELECT dataset_id, person, reason, at FROM waivers WHERE dataset_id = ?", (dataset_id,)
+        return self._db.first(
+            Waiver, "SELECT dataset_id, person, reason, at FROM waivers WHERE dataset_id = ?", (dataset_id,)
         )
-        return Waiver(**row) if row else None

@@ -14,7 +14,7 @@ from storage.records import CachedAnswer, Measurement, MeasurementKind, Measurem
 
 @dataclass(frozen=True)
 class NewMeasurement:
-    """`plan` is JSON. What it may cost is reserved later, by `move`, once it is known."""
+    """`plan` is JSON. Its maximum cost is reserved later, by `move`, once it is known."""
 
     kind: MeasurementKind
     dataset_id: int
@@ -29,65 +29,56 @@ class Measurements:
         self._db = database
 
     def add(self, new: NewMeasurement, *, now: float) -> Measurement:
-        (row,) = self._db.rows(
-            "INSERT INTO measurements (kind, state, dataset_id, channel, requested_by, plan, created_at, updated_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?) RETURNING *",
-            (new.kind, new.state, new.dataset_id, new.channel, new.requested_by, new.plan, now, now),
+        return Measurement(
+            **self._db.insert("measurements", {**vars(new), "created_at": now, "updated_at": now})
         )
-        return Measurement(**row)
 
     def get(self, measurement_id: int) -> Measurement | None:
-        row = self._db.row("SELECT * FROM measurements WHERE id = ?", (measurement_id,))
-        return Measurement(**row) if row else None
+        return self._db.first(Measurement, "SELECT * FROM measurements WHERE id = ?", (measurement_id,))
 
     def open(self) -> list[Measurement]:
-        """Every one whose state is not final, oldest first."""
+        """Returns every measurement whose state is not final, oldest first."""
         return self.due(float("inf"))
 
     def due(self, now: float) -> list[Measurement]:
-        """Open ones whose next step's time has come."""
-        rows = self._db.rows(
+        """Returns the open measurements whose next step's time has come."""
+        return self._db.all(
+            Measurement,
             f"SELECT * FROM measurements WHERE state IN ('asked', 'running') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
             (now, now),
         )
-        return [Measurement(**row) for row in rows]
 
     def newest(self, limit: int = 20) -> list[Measurement]:
-        rows = self._db.rows("SELECT * FROM measurements ORDER BY id DESC LIMIT ?", (limit,))
-        return [Measurement(**row) for row in rows]
+        return self._db.all(Measurement, "SELECT * FROM measurements ORDER BY id DESC LIMIT ?", (limit,))
 
     def on(self, datasets: Collection[int]) -> list[Measurement]:
-        """Every one on one of these versions, newest first."""
+        """Returns every measurement on one of these versions, newest first."""
         marks = ", ".join("?" * len(datasets))
         sql = f"SELECT * FROM measurements WHERE dataset_id IN ({marks}) ORDER BY id DESC"  # noqa: S608
-        return [Measurement(**row) for row in self._db.rows(sql, tuple(datasets))]
+        return self._db.all(Measurement, sql, tuple(datasets))
 
     def done(self, dataset_ids: tuple[int, ...], kind: MeasurementKind) -> list[Measurement]:
-        """Those of these datasets that have a result, newest first."""
+        """Returns the measurements of these datasets that have a result, newest first."""
         marks = ", ".join("?" * len(dataset_ids))
-        rows = self._db.rows(
+        return self._db.all(
+            Measurement,
             f"SELECT * FROM measurements WHERE state = 'done' AND kind = ? AND dataset_id IN ({marks})"  # noqa: S608
             " ORDER BY id DESC",
             (kind, *dataset_ids),
         )
-        return [Measurement(**row) for row in rows]
 
     def move(
         self, measurement: Measurement, to: MeasurementState, *, now: float, **changes: Any
     ) -> Measurement | None:
-        """One guarded UPDATE on (id, state); None where another hand moved it meanwhile."""
+        """Returns None if the measurement was moved meanwhile."""
         changes = {**changes, "state": to, "updated_at": now}
         if to != measurement.state:
             changes = {"tries": 0, "next_at": now, **changes}
-        names = ", ".join(f"{name} = ?" for name in changes)
-        row = self._db.row(
-            f"UPDATE measurements SET {names} WHERE id = ? AND state = ? RETURNING *",  # noqa: S608 - our names
-            (*changes.values(), measurement.id, measurement.state),
-        )
+        row = self._db.move("measurements", measurement.id, measurement.state, changes)
         return Measurement(**row) if row else None
 
     def committed(self, month: str) -> int:
-        """Micro-dollars of a month: what is reserved while a measurement is open, the actual once it is not."""
+        """Returns the micro-dollars of a month: reserved while a measurement is open, the actual cost afterwards."""
         return int(
             self._db.value(
                 "SELECT coalesce(sum(CASE WHEN state IN ('asked', 'running') THEN reserved_micros"
@@ -98,12 +89,11 @@ class Measurements:
 
 
 REPLY_COLUMNS = "key, model, text, prompt_tokens, completion_tokens, seconds, at"
-KEYS_PER_QUERY = 500  # SQLite takes 999 parameters in its older builds
 
 
 @dataclass(frozen=True)
 class AnswerTotals:
-    """How many of some questions have their answer, and the tokens of those that were paid."""
+    """How many questions have an answer, and the tokens of those that were paid."""
 
     answers: int
     prompt_tokens: int
@@ -111,45 +101,38 @@ class AnswerTotals:
 
 
 class AnswerCache:
-    """What models answered to which prompt, so that the same question is paid once."""
+    """The models' answers to prompts, so that the same question is paid once."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def keep(self, replies: Iterable[CachedAnswer], owner: str | None = None) -> None:
-        """The first answer to a question stays. `owner` is what asked, 'run 3' or 'm3': with its dataset they go."""
+        """Stores the first answer to each question. `owner` is what asked, 'run 3' or 'm3': the answers are deleted
+        with its dataset."""
         with self._db.immediate():
             for reply in replies:
-                self._db.change(
-                    "INSERT INTO replies (key, model, text, prompt_tokens, completion_tokens, seconds, at, owner)"
-                    " VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (key) DO NOTHING",
-                    (*astuple(reply), owner),
-                )
+                self._db.insert_once("replies", {**vars(reply), "owner": owner})
 
     def forget(self, key: str) -> None:
         self._db.change("DELETE FROM replies WHERE key = ?", (key,))
 
     def found(self, keys: Sequence[str]) -> Mapping[str, CachedAnswer]:
-        """Those that are there, by key."""
-        answers_by_name: dict[str, CachedAnswer] = {}
-        for start in range(0, len(keys), KEYS_PER_QUERY):
-            part = keys[start : start + KEYS_PER_QUERY]
-            marks = ", ".join("?" * len(part))
-            rows = self._db.rows(f"SELECT {REPLY_COLUMNS} FROM replies WHERE key IN ({marks})", part)  # noqa: S608
-            answers_by_name.update((row["key"], CachedAnswer(**row)) for row in rows)
-        return answers_by_name
+        """Returns the answers that are stored, by key."""
+        sql = f"SELECT {REPLY_COLUMNS} FROM replies WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
+        answers = self._db.all(CachedAnswer, sql, (json.dumps(keys),))
+        return {answer.key: answer for answer in answers}
 
     def answered(self, keys: Sequence[str]) -> frozenset[str]:
-        """Those of these questions that have their answer."""
+        """Returns those of these questions that have an answer."""
         return self.look(keys, since=0.0)[0]
 
     def heard(self, keys: Sequence[str], *, since: float) -> AnswerTotals:
-        """Of these questions, each counted once; those answered `since` then were paid."""
+        """Returns the totals of these questions, each counted once. Only answers that came `since` then were paid."""
         return self.look(keys, since=since)[1]
 
     def look(self, keys: Sequence[str], *, since: float) -> tuple[frozenset[str], AnswerTotals]:
-        """Both, as `answered` and `heard`. The texts are not read, and the keys are one value, not a row each: the step
-        of each open evaluation asks this."""
+        """Returns what `answered` and `heard` return, in one query: the step of each open evaluation asks for both. It
+        reads no texts, and passes the keys as one value, not a row each."""
         (row,) = self._db.rows(
             "SELECT json_group_array(key) AS keys, count(*) AS answers,"
             " coalesce(sum(prompt_tokens) FILTER (WHERE at >= ?1), 0) AS prompt_tokens,"
@@ -160,7 +143,7 @@ class AnswerCache:
         return frozenset(json.loads(row.pop("keys"))), AnswerTotals(**row)
 
     def heard_of(self, model: str, *, since: float) -> AnswerTotals:
-        """All that a model answered `since` then."""
+        """Returns the totals of everything that a model answered `since` then."""
         (row,) = self._db.rows(
             "SELECT count(*) AS answers, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,"
             " coalesce(sum(completion_tokens), 0) AS completion_tokens FROM replies WHERE model = ? AND at >= ?",
@@ -170,13 +153,13 @@ class AnswerCache:
 
 
 class Preferences:
-    """Which of two answers people find better, one verdict a person and row. Added, never changed."""
+    """Which of two answers people find better, one verdict a person and row. Rows are added, never changed."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def add(self, preference: Preference) -> bool:
-        """False where this person has a verdict on this row already: the first one stays."""
+        """Returns False if this person has a verdict on this row already: the first one stays."""
         changed = self._db.change(
             "INSERT INTO preferences (measurement_id, row, first_arm, second_arm, person, choice, at)"
             " SELECT ?, ?, ?, ?, ?, ?, ? WHERE NOT EXISTS"
@@ -186,10 +169,10 @@ class Preferences:
         return changed == 1
 
     def of(self, measurement_id: int) -> list[Preference]:
-        """In the order in which they were given."""
-        rows = self._db.rows(
+        """Returns a measurement's verdicts in the order in which they were given."""
+        return self._db.all(
+            Preference,
             "SELECT measurement_id, row, first_arm, second_arm, person, choice, at FROM preferences"
             " WHERE measurement_id = ? ORDER BY id",
             (measurement_id,),
         )
-        return [Preference(**row) for row in rows]

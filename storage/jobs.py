@@ -15,8 +15,8 @@ InterventionChoice = Literal["retry", "adopt", "give_up"]
 
 @dataclass(frozen=True)
 class InterventionDecision:
-    """One person's decision. `since`: the `state_since` of the doubt that it is about; `job_id`: for adopt.
-    `outcome` None: not carried out yet, it may wait for a second person's."""
+    """One person's decision about an uncertain create. `since`: the run's `state_since` when it became uncertain;
+    `job_id`: for adopt. `outcome` None: it is not carried out yet, and may wait for a second person's."""
 
     id: int
     run_id: int
@@ -43,24 +43,29 @@ class Interventions:
         *,
         now: float,
     ) -> InterventionDecision | None:
-        """None where this person has a word on this doubt that still waits."""
-        row = self._db.row(
-            "INSERT INTO words_on_doubts (run_id, since, choice, job_id, person, reason, at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING *",
-            (run.id, run.state_since, choice, job_id, person, reason, now),
-        )
+        """Returns None if this person's decision about this create still waits."""
+        values = {
+            "run_id": run.id,
+            "since": run.state_since,
+            "choice": choice,
+            "job_id": job_id,
+            "person": person,
+            "reason": reason,
+            "at": now,
+        }
+        row = self._db.insert_once("words_on_doubts", values)
         return InterventionDecision(**row) if row else None
 
     def of(self, run: Run) -> list[InterventionDecision]:
-        """All on the doubt that the run is in now, oldest first."""
-        rows = self._db.rows(
+        """Returns every decision about the create that is uncertain now, oldest first."""
+        return self._db.all(
+            InterventionDecision,
             "SELECT * FROM words_on_doubts WHERE run_id = ? AND since = ? ORDER BY id",
             (run.id, run.state_since),
         )
-        return [InterventionDecision(**row) for row in rows]
 
     def runs_with_words(self) -> list[int]:
-        """Numbers of runs in doubt about which somebody has said something that is not carried out yet."""
+        """Returns the ids of runs that wait for people and have a decision that is not carried out yet."""
         rows = self._db.rows(
             "SELECT DISTINCT runs.id AS id FROM words_on_doubts word JOIN runs ON runs.id = word.run_id"
             " WHERE word.outcome IS NULL AND runs.state = 'needs_human' AND word.since = runs.state_since ORDER BY id"
@@ -68,34 +73,30 @@ class Interventions:
         return [int(row["id"]) for row in rows]
 
     def conclude(self, run: Run, outcome: str) -> None:
-        """Whatever waited on this doubt is over; its people may speak again."""
+        """Closes every decision about this create that waits; the same people may decide again."""
         self._db.change(
             "UPDATE words_on_doubts SET outcome = ? WHERE run_id = ? AND since = ? AND outcome IS NULL",
             (outcome, run.id, run.state_since),
         )
 
     def first_seen(self, provider: str, job_id: str, key: str, *, now: float) -> bool:
-        """True the first time that this job, which none of our runs knows, is seen."""
-        changed = self._db.change(
-            "INSERT INTO stray_jobs (provider, job_id, key, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (provider, job_id, key, now),
-        )
-        return changed == 1
+        """Records a job that no run knows. Returns True the first time."""
+        values = {"provider": provider, "job_id": job_id, "key": key, "at": now}
+        return self._db.insert_once("stray_jobs", values) is not None
 
 
-UPLOAD_SETTLE_S = (
-    15 * 60.0
-)  # a file whose upload was cut off may appear in the trainer's list this much later
+UPLOAD_SETTLE_S = 15 * 60.0
+"""A file whose upload was cut off may appear in the trainer's list this much later."""
 
 
 class Uploads:
-    """Files that may lie at a trainer: written down before one is sent, until it is surely deleted there."""
+    """Files that may be at a trainer: written down before one is sent, until it is certainly deleted there."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def intend(self, provider: str, hashes: Collection[str], *, now: float) -> None:
-        """Call it before the files are sent: a kill afterwards leaves something to look for."""
+        """Records files before they are sent, so that a kill afterwards leaves something to look for."""
         with self._db.immediate():
             for sha256 in hashes:
                 self._db.change(
@@ -105,14 +106,13 @@ class Uploads:
                 )
 
     def at(self, provider: str) -> set[str]:
-        """The sha256 of each file that may lie there."""
-        return {
-            row["sha256"]
-            for row in self._db.rows("SELECT sha256 FROM uploads WHERE provider = ?", (provider,))
-        }
+        """Returns the sha256 of each file that may be there."""
+        rows = self._db.rows("SELECT sha256 FROM uploads WHERE provider = ?", (provider,))
+        return {row["sha256"] for row in rows}
 
     def deleted(self, provider: str, hashes: Collection[str], *, now: float) -> None:
-        """They were looked for at `now`, and none is left. One that was sent just before may not have been seen."""
+        """Forgets files that the trainer didn't list at `now`, but for those sent just before: they may not have been
+        listed yet."""
         with self._db.immediate():
             for sha256 in hashes:
                 self._db.change(

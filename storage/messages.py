@@ -18,7 +18,7 @@ SLACK_TOKEN_FIELD = "token"  # noqa: S105 - the name of a key: Slack's old verif
 
 @dataclass(frozen=True)
 class Delivery:
-    """One that was not done when its process ended. `body` is as Bolt parsed it; `tries`: how often it was replayed."""
+    """A delivery that is not handled yet. `body` is as Bolt parsed it; `tries`: how often it was replayed."""
 
     id: str
     at: float
@@ -34,8 +34,8 @@ class Inbox:
         self._handled_here = threading.local()
 
     def receive(self, delivery: str, body: Mapping[str, Any], *, now: float) -> bool:
-        """Kept, and to be handled now. False where it is done, or somebody is at it: Slack repeats what it believes
-        lost. One whose process was killed before it was done is handled when it comes again."""
+        """Stores a delivery and returns whether to handle it. False: it is done or under way, as Slack repeats what it
+        believes lost. If its process was killed before it was done, it is handled when it comes again."""
         text = json.dumps({name: value for name, value in body.items() if name != SLACK_TOKEN_FIELD})
         with self._lock, self._db.immediate():
             self._db.change("DELETE FROM deliveries WHERE at < ?", (now - DELIVERY_KEPT_S,))
@@ -50,31 +50,31 @@ class Inbox:
         return True
 
     def begin(self, delivery: str) -> None:
-        """Said in the thread that handles it."""
+        """Call it in the thread that handles the delivery."""
         self._handled_here.delivery = delivery
 
     def end(self, delivery: str) -> None:
-        """Handled, whatever came of it. What it said is kept no longer."""
+        """Marks it as handled, whatever the outcome, and deletes its body."""
         self._handled_here.delivery = None
         self._done(delivery)
         with self._lock:
             self._under_way.discard(delivery)
 
     def done_here(self) -> None:
-        """Called inside a transaction: what this thread handles, if anything, is done with it."""
+        """Closes the delivery that this thread handles, if any, in the transaction that carries it out."""
         delivery = getattr(self._handled_here, "delivery", None)
         if delivery:
             self._done(delivery)
 
     def waiting(self) -> list[Delivery]:
-        """What was not done, oldest first: to be asked before new ones come in."""
+        """Returns what was not handled, oldest first. Call it before new deliveries come in."""
         rows = self._db.rows(
             "SELECT id, at, body, tries FROM deliveries WHERE body IS NOT NULL ORDER BY at, id"
         )
         return [Delivery(**{**row, "body": json.loads(row["body"])}) for row in rows]
 
     def tried(self, delivery: str) -> None:
-        """Written before it is replayed: one that ends its process each time is given up at last."""
+        """Counts a replay before it begins, so that a delivery that ends its process each time is given up at last."""
         self._db.change("UPDATE deliveries SET tries = tries + 1 WHERE id = ?", (delivery,))
 
     def _done(self, delivery: str) -> None:
@@ -82,25 +82,25 @@ class Inbox:
 
 
 PATIENT_TRIES = 3
-"""So often a lane waits for a message that fails, which keeps the order through a hiccup of Slack's."""
+"""How often a lane waits for a message that fails, which keeps the order through a short outage of Slack's."""
 RETRY_S = 300.0
-"""Between two tries of what Slack refuses until somebody mends it."""
+"""Seconds between two tries of what Slack refuses until somebody mends it."""
 LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
     WHEN kind = 'direct' OR (kind = 'file' AND person IS NOT NULL) THEN 'person ' || person
     ELSE 'posts ' || channel END"""
 
 
 class Outbox:
-    """Messages on their way to Slack: written with the fact that they tell, sent later, each once.
+    """Messages on their way to Slack: written in the transaction of the fact they report, sent later, each once.
 
-    A card is a message that is edited in place. Only its newest words matter: those that still wait give way to the
-    next ones, in an edit and in a first post alike."""
+    A card is a message that is edited in place. Only its newest text matters: one that still waits is replaced by the
+    next, in an edit and in a first post alike."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def put(self, draft: Draft, *, now: float) -> None:
-        """A message that is sent once; a second one with the same `dedupe` does nothing."""
+        """Adds a message that is sent once; a second one with the same `dedupe` does nothing."""
         with self._db.immediate():
             if draft.dedupe is None or not self._was_sent(draft.dedupe):
                 self._add(draft.kind, draft, draft.dedupe, now)
@@ -117,22 +117,30 @@ class Outbox:
         concerns: str | None = None,
         progress: bool = False,
     ) -> None:
-        """Post this card, or edit it where it stands; words that still wait give way to these. One whose post was
+        """Posts this card, or edits it where it is posted; a text that still waits is replaced. A card whose post was
         given up is posted again. The other arguments are those of a Draft."""
         draft = Draft("post", channel, body, None, card, thread, None, private, concerns, progress)
         with self._db.immediate():
-            if self._replace_waiting(draft):
+            # What waits keeps its place. If it is a decision, the progress that replaces its text doesn't delay it.
+            replaced = self._db.change(
+                "UPDATE outbox SET body = ?, progress = progress AND ?"
+                " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
+                (json.dumps(dict(body)), progress, card),
+            )
+            if replaced:
                 return
             if self.card(card):
                 self._add("edit", draft, None, now)
             else:
-                self._add("post", draft, self._given_up(card) or card, now)
+                # A new post takes the place of one that was given up, by its dedupe.
+                sql = "SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'"
+                self._add("post", draft, self._db.value(sql, (card,)) or card, now)
 
     def due(self, now: float) -> list[OutboxItem]:
-        """The head of each lane, oldest first.
+        """Returns the head of each lane, oldest first.
 
         A lane is what goes to one place: the posts of a channel, what one person alone gets, the edits in a channel.
-        What failed PATIENT_TRIES times goes behind the others of its lane, and an edit that tells of progress behind
+        What failed PATIENT_TRIES times goes behind the others of its lane, and an edit that only shows progress behind
         the other edits. What belongs to a thread or a card comes after the card's own post.
         """
         rows = self._db.rows(
@@ -156,24 +164,17 @@ class Outbox:
             """,  # noqa: S608  constants
             (now, now),
         )
-        return [
-            OutboxItem(
-                **{
-                    **row,
-                    "private": bool(row["private"]),
-                    "progress": bool(row["progress"]),
-                    "body": json.loads(row["body"]),
-                }
-            )
-            for row in rows
-        ]
+        for row in rows:
+            flags = {name: bool(row[name]) for name in ("private", "progress")}
+            row.update(flags, body=json.loads(row["body"]))
+        return [OutboxItem(**row) for row in rows]
 
     def was_put(self, dedupe: str) -> bool:
         waits = self._db.value("SELECT 1 FROM outbox WHERE dedupe = ?", (dedupe,)) is not None
         return waits or self._was_sent(dedupe)
 
     def files(self) -> set[str]:
-        """Paths of the files that wait to be sent."""
+        """Returns the paths of the files that wait to be sent."""
         rows = self._db.rows(
             "SELECT json_extract(body, '$.file') AS path FROM outbox WHERE state = 'due' AND kind = 'file'"
         )
@@ -186,7 +187,7 @@ class Outbox:
         return int(self._db.value("SELECT count(*) FROM outbox WHERE state = 'due'"))
 
     def sent(self, item: OutboxItem, *, channel: str, ts: str | None) -> None:
-        """Done, and only its dedupe is kept; a post that is a card is remembered by its name for later edits and
+        """Deletes a message that was sent, but for its dedupe. Where a card was posted is kept for later edits and
         replies."""
         with self._db.immediate():
             self._db.change(
@@ -194,46 +195,38 @@ class Outbox:
                 (item.id,),
             )
             # An edit replaced while it was under way stays due with its newer body.
-            self._db.change(
-                "DELETE FROM outbox WHERE id = ? AND body = ?",
-                (item.id, json.dumps(item.body)),
-            )
+            self._db.change("DELETE FROM outbox WHERE id = ? AND body = ?", (item.id, json.dumps(item.body)))
             if item.kind == "post" and item.card and ts:
                 self._db.change(
                     "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?)"
                     " ON CONFLICT (name) DO UPDATE SET channel = excluded.channel, ts = excluded.ts",
                     (item.card, channel, ts),
                 )
-                self._db.change(
-                    "UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'",
-                    (item.id,),
-                )
+                self._db.change("UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'", (item.id,))
 
     def later(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
-        """`counts` is False where the message itself has no part in the delay."""
+        """Postpones a message. `counts` is False if the message itself is not the reason."""
         self._db.change(
             "UPDATE outbox SET due_at = ?, tries = tries + ?, error = ? WHERE id = ?",
             (due_at, int(counts), error, item.id),
         )
 
     def give_up(self, item: OutboxItem, *, error: str) -> None:
-        """Only this body: a newer one that has replaced it meanwhile stays due. Its words are kept no longer."""
+        """Gives up and deletes this body; a newer one that has replaced it meanwhile stays due."""
         self._db.change(
             "UPDATE outbox SET state = 'dead', body = '{}', error = ? WHERE id = ? AND body = ?",
             (error, item.id, json.dumps(item.body)),
         )
 
     def repost(self, item: OutboxItem, *, now: float) -> None:
-        """The card's message is gone or closed for edits: its body goes out as a new post under its name."""
+        """Posts a card again whose message is gone or closed for edits."""
         with self._db.immediate():
             self._db.change("DELETE FROM cards WHERE name = ?", (item.card,))
             self._db.change("UPDATE outbox SET kind = 'post', due_at = ? WHERE id = ?", (now, item.id))
 
     def reroute(self, item: OutboxItem, *, channel: str, now: float) -> None:
-        """Its channel is closed to us: the message goes to another one, not into a thread there.
-
-        What one person alone was to see goes to that person: in the other channel all would see it.
-        """
+        """Sends a message whose channel is closed to us to another channel, not into a thread there. What only one
+        person may see goes to that person."""
         self._db.change(
             "UPDATE outbox SET channel = ?, thread = NULL, kind = CASE kind WHEN 'edit' THEN 'post'"
             " WHEN 'ephemeral' THEN 'direct' ELSE kind END, due_at = ? WHERE id = ?",
@@ -241,11 +234,10 @@ class Outbox:
         )
 
     def card(self, name: str) -> Card | None:
-        row = self._db.row("SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
-        return Card(**row) if row else None
+        return self._db.first(Card, "SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
 
     def is_waiting(self, card: str) -> bool:
-        """Whether the card's first post is still to be sent."""
+        """Returns whether a message of this card is still to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))
 
     def _add(self, kind: OutboxKind, draft: Draft, dedupe: str | None, now: float) -> None:
@@ -273,19 +265,5 @@ class Outbox:
             ),
         )
 
-    def _given_up(self, card: str) -> str | None:
-        """The dedupe of the card's post that was given up: a new one takes that post's place."""
-        result = self._db.value("SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'", (card,))
-        return None if result is None else str(result)
-
     def _was_sent(self, dedupe: str) -> bool:
         return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None
-
-    def _replace_waiting(self, draft: Draft) -> bool:
-        """A decision that waits is not held up by the progress that replaces its words."""
-        changed = self._db.change(
-            "UPDATE outbox SET body = ?, progress = progress AND ?"
-            " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
-            (json.dumps(dict(draft.body)), draft.progress, draft.card),
-        )
-        return changed > 0

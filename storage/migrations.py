@@ -24,14 +24,12 @@ migrations = Migrations("finetune")
 
 @migrations()
 def m001_first_schema(db: SqliteUtils) -> None:
-    for statement in _statements(FIRST_SCHEMA):
-        db.execute(statement)
+    _execute(db, FIRST_SCHEMA)
 
 
 @migrations()
 def m002_evidence(db: SqliteUtils) -> None:
-    for statement in _statements(EVIDENCE):
-        db.execute(statement)
+    _execute(db, EVIDENCE)
 
 
 @migrations()
@@ -42,93 +40,78 @@ def m003_pauses(db: SqliteUtils) -> None:
 
 @migrations()
 def m004_money(db: SqliteUtils) -> None:
-    for statement in _statements(MONEY):
-        db.execute(statement)
+    _execute(db, MONEY)
 
 
 @migrations()
 def m005_policy(db: SqliteUtils) -> None:
-    for statement in _statements(POLICY):
-        db.execute(statement)
+    _execute(db, POLICY)
 
 
 @migrations()
 def m006_certainty(db: SqliteUtils) -> None:
-    for statement in _statements(CERTAINTY):
-        db.execute(statement)
+    _execute(db, CERTAINTY)
 
 
 @migrations()
 def m007_promotions(db: SqliteUtils) -> None:
-    for statement in _statements(PROMOTIONS):
-        db.execute(statement)
+    _execute(db, PROMOTIONS)
 
 
 @migrations()
 def m008_ids_used_once(db: SqliteUtils) -> None:
+    """Adds AUTOINCREMENT, without which SQLite gives a deleted row's id to the next one. That takes a copy of each
+    table."""
     for table in ("cleanings", "estimates", "asks", "documents", "outbox"):
-        _use_ids_once(db, table)
-    for statement in _statements(IDS_USED_ONCE):
-        db.execute(statement)
+        (created,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        rest = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND type <> 'table' AND sql IS NOT NULL"
+        indexes = [sql for (sql,) in db.execute(rest, (table,)).fetchall()]
+        columns = created.partition("(")[2].replace("PRIMARY KEY", "PRIMARY KEY AUTOINCREMENT", 1)
+        db.execute(f"CREATE TABLE copied ({columns}")
+        db.execute(f"INSERT INTO copied SELECT * FROM {table}")  # noqa: S608 - our names
+        db.execute(f"DROP TABLE {table}")
+        db.execute(f"ALTER TABLE copied RENAME TO {table}")
+        for index in indexes:
+            db.execute(index)
+    _execute(db, IDS_USED_ONCE)
 
 
 @migrations()
 def m009_uploads(db: SqliteUtils) -> None:
-    for statement in _statements(UPLOADS):
-        db.execute(statement)
-
-
-def _use_ids_once(db: SqliteUtils, table: str) -> None:
-    """Without AUTOINCREMENT, SQLite gives a deleted row's id to the next one. A table must be copied to get it."""
-    (created,) = db.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,)).fetchone()
-    rest = "SELECT sql FROM sqlite_master WHERE tbl_name = ? AND type <> 'table' AND sql IS NOT NULL"
-    indexes = [sql for (sql,) in db.execute(rest, (table,)).fetchall()]
-    columns = created.partition("(")[2].replace("PRIMARY KEY", "PRIMARY KEY AUTOINCREMENT", 1)
-    db.execute(f"CREATE TABLE copied ({columns}")
-    db.execute(f"INSERT INTO copied SELECT * FROM {table}")  # noqa: S608 - our names
-    db.execute(f"DROP TABLE {table}")
-    db.execute(f"ALTER TABLE copied RENAME TO {table}")
-    for index in indexes:
-        db.execute(index)
+    _execute(db, UPLOADS)
 
 
 @migrations()
 def m010_owners(db: SqliteUtils) -> None:
-    for statement in _statements(OWNERS):
-        db.execute(statement)
+    _execute(db, OWNERS)
 
 
 @migrations()
 def m011_outbox_that_empties(db: SqliteUtils) -> None:
-    for statement in _statements(OUTBOX_THAT_EMPTIES):
-        db.execute(statement)
+    _execute(db, OUTBOX_THAT_EMPTIES)
 
 
 @migrations()
 def m012_questions(db: SqliteUtils) -> None:
-    for statement in _statements(QUESTIONS):
-        db.execute(statement)
+    _execute(db, QUESTIONS)
 
 
 @migrations()
 def m013_scans(db: SqliteUtils) -> None:
-    for statement in _statements(SCANS):
-        db.execute(statement)
+    _execute(db, SCANS)
 
 
 @migrations()
 def m014_forgettings(db: SqliteUtils) -> None:
-    for statement in _statements(FORGETTINGS):
-        db.execute(statement)
+    _execute(db, FORGETTINGS)
 
 
-def _statements(script: str) -> list[str]:
-    """`executescript` would commit the migration's own transaction, so statements go one by one."""
-    statements, current = [], ""
+def _execute(db: SqliteUtils, script: str) -> None:
+    """Executes statement by statement: `executescript` would commit the migration's own transaction."""
+    statement = ""
     for line in script.strip().splitlines():
-        current += line + "\n"
-        in_trigger = current.lstrip().startswith("CREATE TRIGGER") and "END;" not in current
+        statement += line + "\n"
+        in_trigger = statement.lstrip().startswith("CREATE TRIGGER") and "END;" not in statement
         if line.rstrip().endswith(";") and not in_trigger:
-            statements.append(current)
-            current = ""
-    return statements
+            db.execute(statement)
+            statement = ""

@@ -1,4 +1,4 @@
-"""What holds a month's money, the spending freeze, and estimates kept for sharing."""
+"""The commitments of a month, the spending freeze, and estimates kept for sharing."""
 
 from __future__ import annotations
 
@@ -29,9 +29,6 @@ FROM questions q WHERE q.month = ? AND q.reserved_micros > 0 GROUP BY q.dataset,
 """
 
 
-NEWEST_FIRST = "ORDER BY at DESC, number DESC"
-
-
 @dataclass(frozen=True)
 class Commitment:
     """One run or measurement in a month, or a person's questions to the models of a dataset: then `number` is how many.
@@ -56,36 +53,30 @@ class Ledger:
         self._db = database
 
     def held(self, month: str) -> list[Commitment]:
-        """Newest first, without what neither reserves nor spent anything. `month` is 'YYYY-MM'."""
-        commitments = [
-            Commitment(**row)
-            for row in self._db.rows(f"{COMMITMENTS_SQL.strip()} {NEWEST_FIRST}", (month, month, month))
-        ]
+        """Returns the commitments of a month ('YYYY-MM') that reserve or have spent anything, newest first."""
+        sql = f"{COMMITMENTS_SQL} ORDER BY at DESC, number DESC"
+        commitments = self._db.all(Commitment, sql, (month, month, month))
         return [commitment for commitment in commitments if commitment.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
-        """Micro-dollars of the month that a channel or a person reserves and has spent."""
-        whose = "channel" if kind == "channel" else "person"
+        """Returns the micro-dollars of the month that a channel or a person reserves and has spent."""
         total = self._db.value(
-            f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({COMMITMENTS_SQL}) WHERE {whose} = ?",  # noqa: S608
+            f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({COMMITMENTS_SQL}) WHERE {kind} = ?",  # noqa: S608
             (month, month, month, name),
         )
         return int(total)
 
     def warned(self, month: str, whose: str = "team") -> frozenset[int]:
-        """At which percent of the month's budget people were warned. `whose`: as Budget.whose."""
+        """Returns the percents of the month's budget at which people were warned. `whose`: as Budget.whose."""
         rows = self._db.rows(
             "SELECT percent FROM budget_warnings WHERE month = ? AND whose = ?", (month, whose)
         )
         return frozenset(int(row["percent"]) for row in rows)
 
     def warn(self, month: str, percent: int, whose: str = "team", *, now: float) -> bool:
-        """Once a month, percent and budget; False where it was done before."""
-        changed = self._db.change(
-            "INSERT INTO budget_warnings (month, whose, percent, at) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
-            (month, whose, percent, now),
-        )
-        return changed == 1
+        """Records a warning. Returns False if there was one for this month, percent and budget before."""
+        values = {"month": month, "whose": whose, "percent": percent, "at": now}
+        return self._db.insert_once("budget_warnings", values) is not None
 
 
 @dataclass(frozen=True)
@@ -101,39 +92,32 @@ class Freeze:
 
 
 class Freezes:
-    """While one stands nothing new is created. At most one stands; each approver's word against it is kept."""
+    """While a freeze stands, nothing new is created. At most one stands. Each approver who wants it lifted is kept."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def add(self, *, person: str, reason: str, channel: str, now: float) -> Freeze | None:
-        """None where one stands already."""
-        row = self._db.row(
-            "INSERT INTO freezes (person, reason, channel, at) VALUES (?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING RETURNING *",
-            (person, reason, channel, now),
-        )
+        """Returns None if a freeze stands already."""
+        values = {"person": person, "reason": reason, "channel": channel, "at": now}
+        row = self._db.insert_once("freezes", values)
         return Freeze(**row) if row else None
 
     def current(self) -> Freeze | None:
-        row = self._db.row("SELECT * FROM freezes WHERE lifted_at IS NULL")
-        return Freeze(**row) if row else None
+        return self._db.first(Freeze, "SELECT * FROM freezes WHERE lifted_at IS NULL")
 
     def speak_against(self, freeze: Freeze, person: str, *, now: float) -> bool:
-        """A person's word that it may end, once; False where they have said so already."""
-        changed = self._db.change(
-            "INSERT INTO unfreezes (freeze_id, person, at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            (freeze.id, person, now),
-        )
-        return changed == 1
+        """Records that a person wants it lifted. Returns False if they have said so already."""
+        values = {"freeze_id": freeze.id, "person": person, "at": now}
+        return self._db.insert_once("unfreezes", values) is not None
 
     def against(self, freeze: Freeze) -> list[str]:
-        """Who has said that it may end, first to last."""
+        """Returns the people who want it lifted, first to last."""
         rows = self._db.rows("SELECT person FROM unfreezes WHERE freeze_id = ? ORDER BY id", (freeze.id,))
         return [str(row["person"]) for row in rows]
 
     def lift(self, freeze: Freeze, *, now: float) -> bool:
-        """False where another hand was quicker."""
+        """Returns False if another thread was quicker."""
         sql = "UPDATE freezes SET lifted_at = ? WHERE id = ? AND lifted_at IS NULL"
         return self._db.change(sql, (now, freeze.id)) == 1
 
@@ -150,37 +134,29 @@ class Estimates:
     def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> KeptEstimate:
         with self._db.immediate():
             self._db.change("DELETE FROM estimates WHERE at < ?", (now - ESTIMATE_KEPT_S,))
-            (row,) = self._db.rows(
-                "INSERT INTO estimates (dataset, asked, channel, person, state, at)"
-                " VALUES (?, ?, ?, ?, 'shown', ?) RETURNING *",
-                (dataset, question, channel, person, now),
-            )
-        return KeptEstimate(**row)
+            values = {"dataset": dataset, "asked": question, "channel": channel, "person": person, "at": now}
+            return KeptEstimate(**self._db.insert("estimates", {**values, "state": "shown"}))
 
     def get(self, number: int) -> KeptEstimate | None:
-        row = self._db.row("SELECT * FROM estimates WHERE id = ?", (number,))
-        return KeptEstimate(**row) if row else None
+        return self._db.first(KeptEstimate, "SELECT * FROM estimates WHERE id = ?", (number,))
 
     def newest(self, dataset: str) -> list[KeptEstimate]:
-        """Those of a dataset, newest first."""
-        rows = self._db.rows("SELECT * FROM estimates WHERE dataset = ? ORDER BY id DESC", (dataset,))
-        return [KeptEstimate(**row) for row in rows]
+        """Returns a dataset's estimates, newest first."""
+        return self._db.all(
+            KeptEstimate, "SELECT * FROM estimates WHERE dataset = ? ORDER BY id DESC", (dataset,)
+        )
 
     def share(self, number: int) -> bool:
-        """False where it is shared already, or forgotten."""
+        """Returns False if it is shared already, or deleted."""
         return self._move(number, "shown", "wanted")
 
     def shared(self, number: int) -> bool:
-        """False where another hand was quicker."""
+        """Returns False if another thread was quicker."""
         return self._move(number, "wanted", "shared")
 
     def wanted(self) -> list[KeptEstimate]:
-        """Still to be posted, oldest first."""
-        rows = self._db.rows("SELECT * FROM estimates WHERE state = 'wanted' ORDER BY id")
-        return [KeptEstimate(**row) for row in rows]
+        """Returns the estimates that are still to be posted, oldest first."""
+        return self._db.all(KeptEstimate, "SELECT * FROM estimates WHERE state = 'wanted' ORDER BY id")
 
     def _move(self, number: int, before: str, after: str) -> bool:
-        changed = self._db.change(
-            "UPDATE estimates SET state = ? WHERE id = ? AND state = ?", (after, number, before)
-        )
-        return changed == 1
+        return self._db.move("estimates", number, before, {"state": after}) is not None

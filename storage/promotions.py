@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from storage.audit import open_read_only
 from storage.database import Database, StorageError
@@ -18,11 +19,11 @@ from storage.records import is_due
 
 @dataclass(frozen=True)
 class Promotion:
-    """`reason` is a person's where one was asked for. `ended_at` None: it stands. `instead_of` stood until then;
+    """`reason` is a person's where one was asked for. `ended_at` None: it stands. It replaced `instead_of`;
     `returns_to` is what a rollback puts back.
 
-    `carried_at`: when the trainer's alias was seen to stand for it, None while that is still to do; `tries` and
-    `trouble` are of that.
+    `carried_at`: when the trainer's alias was seen to point to the model, None while that is still to do; `tries` and
+    `trouble` are about that.
     """
 
     id: int
@@ -44,7 +45,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class NewPromotion:
-    """`instead_of`: what stands now. `is_carried`: there is nothing to tell a trainer."""
+    """`instead_of`: what stands now. `is_carried`: no trainer has an alias to set."""
 
     dataset: str
     model: str
@@ -62,50 +63,50 @@ class Promotions:
         self._db = database
 
     def add(self, new: NewPromotion, *, now: float) -> Promotion | None:
-        """None where something else stands by now than `instead_of`. Call it in a transaction."""
+        """Returns None if something else than `instead_of` stands by now. Call it in a transaction."""
         before = new.instead_of
-        if before is not None and not self._end(before, now):
+        if before is not None and not self.end(before, now=now):
             return None
-        row = self._db.row(
-            "INSERT INTO promotions (dataset, model, person, reason, channel, at, instead_of, returns_to, is_rollback,"
-            " carried_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING RETURNING *",
-            (
-                new.dataset,
-                new.model,
-                new.person,
-                new.reason,
-                new.channel,
-                now,
-                before.id if before else None,
-                new.returns_to,
-                new.is_rollback,
-                now if new.is_carried else None,
-            ),
-        )
+        values = {
+            "dataset": new.dataset,
+            "model": new.model,
+            "person": new.person,
+            "reason": new.reason,
+            "channel": new.channel,
+            "at": now,
+            "instead_of": before.id if before else None,
+            "returns_to": new.returns_to,
+            "is_rollback": new.is_rollback,
+            "carried_at": now if new.is_carried else None,
+        }
+        row = self._db.insert_once("promotions", values)
         if row is None:
             return None
         self._db.change("UPDATE models SET state = 'promoted' WHERE name = ?", (new.model,))
-        return _promotion(row)
+        return _promotion(**row)
 
-    def end(self, promotion: Promotion, *, now: float) -> None:
-        """Nothing takes its place: its dataset is being deleted."""
-        self._end(promotion, now)
+    def end(self, promotion: Promotion, *, now: float) -> bool:
+        """Ends a promotion and retires its model. Returns False if it had ended before."""
+        changed = self._db.change(
+            "UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)
+        )
+        if changed:
+            self._db.change("UPDATE models SET state = 'retired' WHERE name = ?", (promotion.model,))
+        return changed == 1
 
     def get(self, number: int) -> Promotion | None:
-        row = self._db.row("SELECT * FROM promotions WHERE id = ?", (number,))
-        return _promotion(row) if row else None
+        return self._db.first(_promotion, "SELECT * FROM promotions WHERE id = ?", (number,))
 
     def standing(self, dataset: str) -> Promotion | None:
-        row = self._db.row("SELECT * FROM promotions WHERE dataset = ? AND ended_at IS NULL", (dataset,))
-        return _promotion(row) if row else None
+        sql = "SELECT * FROM promotions WHERE dataset = ? AND ended_at IS NULL"
+        return self._db.first(_promotion, sql, (dataset,))
 
     def all_standing(self) -> list[Promotion]:
-        """By dataset."""
-        rows = self._db.rows("SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
-        return [_promotion(row) for row in rows]
+        """Returns the promotions that stand, in the order of their datasets' names."""
+        return self._db.all(_promotion, "SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
 
     def to_carry(self, now: float) -> list[Promotion]:
-        """Those that stand and that their trainer is still to be told, where the time has come."""
+        """Returns those that stand whose alias is still to be set, where the time has come."""
         return [
             promotion
             for promotion in self.all_standing()
@@ -113,41 +114,31 @@ class Promotions:
         ]
 
     def carried(self, promotion: Promotion, *, now: float) -> Promotion | None:
-        """None where it stands no more, or another hand noted it."""
-        return self._noted(
-            "carried_at = ?, tries = 0, trouble = NULL", (now,), promotion, "carried_at IS NULL"
-        )
+        """Records that the alias is set. Returns None if the promotion stands no more, or that is recorded already."""
+        changes = "carried_at = ?, tries = 0, trouble = NULL"
+        return self._update(promotion, changes, (now,), "carried_at IS NULL")
 
     def put_off(self, promotion: Promotion, until: float, trouble: str) -> Promotion | None:
-        """It could not be carried over. None as above."""
+        """Records that the alias could not be set. Returns None as `carried` does."""
         changes = "tries = tries + 1, next_at = ?, trouble = ?"
-        return self._noted(changes, (until, trouble), promotion, "carried_at IS NULL")
+        return self._update(promotion, changes, (until, trouble), "carried_at IS NULL")
 
     def carry_again(self, promotion: Promotion) -> Promotion | None:
-        """The trainer was found to say something else. None where it stands no more."""
-        return self._noted("carried_at = NULL, next_at = 0", (), promotion, "carried_at IS NOT NULL")
+        """Records that the trainer's alias points elsewhere. Returns None if the promotion stands no more."""
+        return self._update(promotion, "carried_at = NULL, next_at = 0", (), "carried_at IS NOT NULL")
 
-    def _noted(
-        self, changes: str, values: tuple[object, ...], promotion: Promotion, guard: str
+    def _update(
+        self, promotion: Promotion, changes: str, values: tuple[object, ...], condition: str
     ) -> Promotion | None:
-        row = self._db.row(
-            f"UPDATE promotions SET {changes} WHERE id = ? AND ended_at IS NULL AND {guard} RETURNING *",  # noqa: S608 - our words
+        return self._db.first(
+            _promotion,
+            f"UPDATE promotions SET {changes} WHERE id = ? AND ended_at IS NULL AND {condition} RETURNING *",  # noqa: S608 - our words
             (*values, promotion.id),
         )
-        return _promotion(row) if row else None
-
-    def _end(self, promotion: Promotion, now: float) -> bool:
-        changed = self._db.change(
-            "UPDATE promotions SET ended_at = ? WHERE id = ? AND ended_at IS NULL", (now, promotion.id)
-        )
-        self._db.change(
-            "UPDATE models SET state = 'retired' WHERE name = ? AND ? = 1", (promotion.model, changed)
-        )
-        return changed == 1
 
 
-def _promotion(row: dict[str, object]) -> Promotion:
-    return Promotion(**{**row, "is_rollback": bool(row["is_rollback"])})  # type: ignore[arg-type]  # the columns' kinds
+def _promotion(**row: Any) -> Promotion:
+    return Promotion(**{**row, "is_rollback": bool(row["is_rollback"])})
 
 
 CURRENT_MODEL_SQL = """
@@ -157,7 +148,7 @@ WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
 
 
 def current_model(database: Path, dataset: str) -> str | None:
-    """As its provider knows it; None where none is in use. Raises StorageError."""
+    """Returns the model in use by its provider's name, None if there is none. Raises StorageError."""
     with closing(open_read_only(database)) as connection:
         try:
             row = connection.execute(CURRENT_MODEL_SQL, (dataset,)).fetchone()

@@ -1,7 +1,7 @@
 """What people ask tuned models with `try`: the question until it is answered, and for good what it cost.
 
-The text is kept no longer than it is needed. The money is: what a question may cost at most is reserved before it is
-put, and settled when it is over.
+The text is deleted once it is answered, its cost is not: a question's maximum cost is reserved before it is sent, and
+settled when it is over.
 """
 
 from __future__ import annotations
@@ -36,15 +36,10 @@ class Questions:
 
     def add(self, new: NewAsk, *, now: float) -> Ask:
         with self._db.immediate():
-            (row,) = self._db.rows(
-                "INSERT INTO asks (person, channel, model, text, created_at) VALUES (?, ?, ?, ?, ?) RETURNING id",
-                (new.person, new.channel, new.model, new.text, now),
-            )
-            self._db.change(
-                "INSERT INTO questions (id, dataset, person, channel, month, reserved_micros, at)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (row["id"], new.dataset, new.person, new.channel, new.month, new.most_micros, now),
-            )
+            who = {"person": new.person, "channel": new.channel}
+            row = self._db.insert("asks", {**who, "model": new.model, "text": new.text, "created_at": now})
+            money = {"month": new.month, "reserved_micros": new.most_micros, "at": now}
+            self._db.insert("questions", {"id": row["id"], "dataset": new.dataset, **who, **money})
             (added,) = self._asks("WHERE asks.id = ?", row["id"])
             return added
 
@@ -52,11 +47,11 @@ class Questions:
         return self._asks("ORDER BY asks.id")
 
     def sent(self, ask: Ask, *, now: float) -> None:
-        """It is about to be put to its model: from here on it may have to be paid."""
+        """Records that it is about to be sent to its model: from here on it may have to be paid."""
         self._db.change("UPDATE asks SET sent_at = ? WHERE id = ?", (now, ask.id))
 
     def end(self, ask: Ask, actual_micros: int) -> bool:
-        """Its text is forgotten, its money settled; False where that was done before."""
+        """Deletes the text and settles the money. Returns False if that was done before."""
         with self._db.immediate():
             is_first = self._db.change("DELETE FROM asks WHERE id = ?", (ask.id,)) == 1
             if is_first:
@@ -65,11 +60,9 @@ class Questions:
         return is_first
 
     def committed(self, month: str) -> int:
-        """Micro-dollars of a month: reserved until a question is over, the actual from then on."""
-        sql = (
-            "SELECT coalesce(sum(coalesce(actual_micros, reserved_micros)), 0) FROM questions WHERE month = ?"
-        )
-        return int(self._db.value(sql, (month,)))
+        """Returns the micro-dollars of a month: reserved until a question is over, the actual cost from then on."""
+        total = "coalesce(sum(coalesce(actual_micros, reserved_micros)), 0)"
+        return int(self._db.value(f"SELECT {total} FROM questions WHERE month = ?", (month,)))  # noqa: S608
 
     def _asks(self, where: str, *parameters: object) -> list[Ask]:
         rows = self._db.rows(f"{WAITING.strip()} {where}", parameters)

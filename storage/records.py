@@ -38,17 +38,16 @@ OPEN_RUN_STATES: tuple[RunState, ...] = (
 )
 
 
-# No wait is longer. One that seems to be was written down before the machine's clock was put back.
 LONGEST_WAIT_S = 900.0
+"""No wait is longer: one that seems to be was stored before the machine's clock was put back, and counts as over."""
 
 
 def is_due(at: float, now: float) -> bool:
-    """As the SQL below says it of columns."""
     return at <= now or at > now + LONGEST_WAIT_S
 
 
 def due_sql(column: str) -> str:
-    """With two parameters, both of them now."""
+    """Returns `is_due` as a condition on a column. It takes two parameters, both of them now."""
     return f"({column} <= ? OR {column} > ? + {LONGEST_WAIT_S})"
 
 
@@ -56,8 +55,8 @@ def due_sql(column: str) -> str:
 class Dataset:
     """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine.
 
-    It belongs to the channel `owner`, where its first version came from. `sources`: every channel that rows of it
-    came from, held-out rows of earlier versions among them, parted by spaces.
+    It belongs to the channel `owner`, where its first version came from. `sources`: every channel that its rows came
+    from, held-out rows of earlier versions included, separated by spaces.
     """
 
     id: int
@@ -94,7 +93,8 @@ class Dataset:
 class Run:
     """One plan on its way from request to result. `plan` is canonical JSON, its sha256 `plan_hash`.
 
-    `wish`: what a person wants the trainer to do with the job, until it has done so; `wished_by` while it holds.
+    `wish`: what a person wants the trainer to do with the job, until it has done so. `wished_by` stays while the job
+    is paused.
     """
 
     id: int
@@ -136,8 +136,8 @@ class Approval:
 
 @dataclass(frozen=True)
 class AnswerRow:
-    """What one arm of a run answered to one held-out row, written down once all are there. `came_at` is None for what
-    was kept before it was written down."""
+    """The answer of one arm of a run to one held-out row, stored once all answers are there. `came_at` is None in rows
+    from before there was this column."""
 
     run_id: int
     arm: Arm
@@ -152,7 +152,7 @@ class AnswerRow:
 
 @dataclass(frozen=True)
 class DatasetSettings:
-    """What a team wants of all versions of a dataset; None: the default. `bar` is a share right."""
+    """A team's settings for all versions of a dataset; None: the default. `bar` is a share of right answers."""
 
     name: str
     bar: float | None
@@ -164,7 +164,7 @@ class DatasetSettings:
 
 @dataclass(frozen=True)
 class Waiver:
-    """A person's word that a dataset with personal data may be sent to a vendor."""
+    """A person's decision that a dataset with personal data may be sent to a vendor."""
 
     dataset_id: int
     person: str
@@ -174,7 +174,7 @@ class Waiver:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """A person's wish for a cleaned copy of a dataset's file, answered by a later tick."""
+    """A person's request for a cleaned copy of a dataset's file, answered by a later tick."""
 
     id: int
     dataset_id: int
@@ -184,9 +184,9 @@ class Cleaning:
 
 @dataclass(frozen=True)
 class Measurement:
-    """Alternatives on the frozen holdout, or a learning curve. `plan` is what was asked for, as JSON.
+    """An evaluation of alternatives on the holdout, or a learning curve. `plan` is the request, as JSON.
 
-    Its money counts in `month` ('YYYY-MM'): what is reserved while it is open, the actual once it is not.
+    Its money counts in `month` ('YYYY-MM'): what is reserved while it is open, the actual cost once it is not.
     """
 
     id: int
@@ -245,7 +245,7 @@ class Document:
 
 @dataclass(frozen=True)
 class Preference:
-    """Which of two arms' answers to a held-out row a person finds better."""
+    """One person's verdict on which of two arms' answers to a held-out row is better."""
 
     measurement_id: int
     row: int
@@ -258,7 +258,7 @@ class Preference:
 
 @dataclass(frozen=True)
 class KeptEstimate:
-    """An estimate that a person got: the question, as they would type it, and whether it was shared."""
+    """An estimate that a person got: `asked` is the question as they would type it; `state` whether it was shared."""
 
     id: int
     dataset: str
@@ -271,8 +271,8 @@ class KeptEstimate:
 
 @dataclass(frozen=True)
 class Ask:
-    """A person's `try MODEL text`. `sent_at`: when it was handed on to be asked; `most_micros`: what it may cost;
-    `is_priced` False: it is from a time when that was not written down."""
+    """A person's `try MODEL text`. `sent_at`: when it was sent to the model; `most_micros`: its maximum cost;
+    `is_priced` False: it is from before that was stored."""
 
     id: int
     person: str
@@ -288,7 +288,7 @@ class Ask:
 @dataclass(frozen=True)
 class Model:
     """A tuned model that a team can use by its name. `promoted`: in use; `retired`: it was. `gone_at`: when its
-    provider was seen to have it no more."""
+    provider no longer listed it."""
 
     name: str
     run_id: int
@@ -301,13 +301,13 @@ class Model:
 
 @dataclass(frozen=True)
 class Draft:
-    """A message to be sent: written in the transaction that makes it true, sent by the outbox.
+    """A message to be sent: written in the transaction of the fact it reports, sent by the outbox.
 
     `card` names a message that is edited in place; `thread` names the card to reply under. `person` is set for
     ephemeral and direct messages, and for a file that goes to one person alone. `dedupe` makes a second identical
-    draft do nothing. A `private` one is for the members of its channel, or that person, alone: it is lost before
-    it goes elsewhere. `concerns`: the person who hears of it where it can't be delivered. `progress`: an edit that
-    only shows how far something is, before which decisions go.
+    draft do nothing. A `private` one is only for the members of its channel, or that person: it is dropped rather than
+    sent elsewhere. `concerns`: the person to inform if it can't be delivered. `progress`: an edit that only shows how
+    far something is, so that decisions go first.
     """
 
     kind: OutboxKind

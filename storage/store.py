@@ -1,8 +1,9 @@
-"""Everything the bot remembers, by noun, in one store that migrates itself when opened; and the counts that
+"""Everything the bot stores, by subject, in one object that migrates its database when opened; and the counts that
 monitoring reads."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,9 +52,9 @@ class Store:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All or nothing, holding the write lock from the start; with it, the delivery that this thread handles.
+        """One transaction that holds the write lock from the start. It closes the delivery that this thread handles.
 
-        One that changed nothing was refused: it ends once the person was told so, and not before.
+        If it changed nothing, the delivery was refused: it stays open until the person is told so.
         """
         with self.database.immediate():
             before = self.database.changes
@@ -62,48 +63,49 @@ class Store:
                 self.inbox.done_here()
 
     def committed(self, month: str) -> int:
-        """Micro-dollars of a month ('YYYY-MM') reserved and spent, by runs, measurements and questions together."""
-        held_by = (self.runs, self.measurements, self.questions)
-        return sum(runs.committed(month) for runs in held_by)
+        """Returns the micro-dollars of a month ('YYYY-MM') that runs, measurements and questions reserve or spent."""
+        return sum(
+            (
+                self.runs.committed(month),
+                self.measurements.committed(month),
+                self.questions.committed(month),
+            )
+        )
 
     def add_model(self, model: Model) -> None:
-        self.database.change(
-            "INSERT INTO models (name, run_id, provider, provider_model, state, created_at)"
-            " VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (name) DO NOTHING",
-            (model.name, model.run_id, model.provider, model.provider_model, model.state, model.created_at),
-        )
+        self.database.insert_once("models", vars(model))
 
     def models(self) -> list[Model]:
-        """Newest first."""
-        rows = self.database.rows("SELECT * FROM models ORDER BY created_at DESC, name")
-        return [Model(**row) for row in rows]
+        """Returns every tuned model, newest first."""
+        return self.database.all(Model, "SELECT * FROM models ORDER BY created_at DESC, name")
 
     def models_of(self, datasets: Collection[str]) -> list[Model]:
-        """Those that were trained on these datasets, newest first."""
-        rows = self.database.rows(
-            "SELECT models.name AS model, datasets.name AS dataset FROM models"
-            " JOIN runs ON runs.id = models.run_id JOIN datasets ON datasets.id = runs.dataset_id"
+        """Returns the models that were trained on these datasets, newest first."""
+        return self.database.all(
+            Model,
+            "SELECT models.* FROM models JOIN runs ON runs.id = models.run_id"
+            " JOIN datasets ON datasets.id = runs.dataset_id"
+            " WHERE datasets.name IN (SELECT value FROM json_each(?)) ORDER BY models.created_at DESC, models.name",
+            (json.dumps(list(datasets)),),
         )
-        names = {row["model"] for row in rows if row["dataset"] in datasets}
-        return [model for model in self.models() if model.name in names]
 
     def model(self, name: str) -> Model | None:
-        row = self.database.row("SELECT * FROM models WHERE name = ?", (name,))
-        return Model(**row) if row else None
+        return self.database.first(Model, "SELECT * FROM models WHERE name = ?", (name,))
 
     def best_models(self, holdout_sha256: str, limit: int, *, but: str) -> list[Model]:
-        """Those that are there and were measured on this holdout, the most right answers first; `but` this one."""
-        rows = self.database.rows(
+        """Returns other models than `but` that exist and were measured on this holdout, most right answers first."""
+        return self.database.all(
+            Model,
             "SELECT models.* FROM models JOIN runs ON runs.id = models.run_id"
             " WHERE models.gone_at IS NULL AND models.name <> ? AND runs.result IS NOT NULL"
             " AND json_extract(runs.plan, '$.holdout_sha256') = ?"
             " ORDER BY json_extract(runs.result, '$.tuned.correct') DESC, models.created_at DESC LIMIT ?",
             (but, holdout_sha256, limit),
         )
-        return [Model(**row) for row in rows]
 
     def model_gone(self, model: Model, at: float | None) -> bool:
-        """Its provider has it no more, or None: has it again. False where that was known."""
+        """Records that its provider doesn't have it any more; `at` None: that it has it again. Returns False if that
+        was recorded before."""
         sql = "UPDATE models SET gone_at = ? WHERE name = ? AND (gone_at IS NULL) = ?"
         return self.database.change(sql, (at, model.name, at is not None)) == 1
 
@@ -128,12 +130,11 @@ class Metrics:
 
 
 def read_metrics(database: Database, now: float) -> Metrics:
-    counted = {
-        row["state"]: row["n"] for row in database.rows("SELECT state, count(*) n FROM runs GROUP BY state")
-    }
+    rows = database.rows("SELECT state, count(*) AS count FROM runs GROUP BY state")
+    counts = {row["state"]: row["count"] for row in rows}
     oldest = database.value("SELECT min(created_at) FROM outbox WHERE state = 'due'")
     return Metrics(
-        runs={state: counted.get(state, 0) for state in get_args(RunState)},
+        runs={state: counts.get(state, 0) for state in get_args(RunState)},
         measurements=database.value("SELECT count(*) FROM measurements WHERE state IN ('asked', 'running')"),
         waiting=database.value("SELECT count(*) FROM outbox WHERE state = 'due'"),
         oldest_s=max(now - oldest, 0.0) if oldest is not None else 0.0,
