@@ -11,7 +11,7 @@ import pytest
 from trainers.hyperparameters import halving_rungs, halving_steps, halving_total
 from trainers.local.api_errors import ApiError
 from trainers.local.engines.catalog import UNSLOTH
-from trainers.local.engines.compatibility import _beyond
+from trainers.local.engines.compatibility import refuse_unsupported
 from trainers.local.jobs.requests import parse_job_request
 from trainers.local.training.successive_halving import TrialScore, next_decision, rounds, steps_left, winner
 from trainers.methods import Parameters
@@ -169,6 +169,6 @@ def test_auto_beside_a_sweep_is_not_given_singly() -> None:
 
 
 def test_other_engines_cannot_sweep() -> None:
-    refused = _beyond(UNSLOTH, Parameters(engine="unsloth", sweep=(("lora_r", (8, 16)),)))
+    refused = refuse_unsupported(UNSLOTH, Parameters(engine="unsloth", sweep=(("lora_r", (8, 16)),)))
     assert refused is not None
     assert refused.message.startswith("The engine unsloth cannot honour sweep. Leave sweep out")

@@ -29,11 +29,11 @@ ROOT = Path(__file__).resolve().parents[3]
 HOLDS = """
 import sys
 from pathlib import Path
-from trainers.local.engines.process import lines, running
+from trainers.local.engines.process import follow_log, run_engine
 folder = Path(sys.argv[1])
-with running(folder, folder / "run.sh", {}) as process:
+with run_engine(folder, folder / "run.sh", {}) as process:
     print("running", flush=True)
-    for line in lines(folder / "log.txt", 0, process):
+    for line in follow_log(folder / "log.txt", 0, process):
         pass
 """
 
@@ -179,7 +179,7 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
 
 
 @pytest.mark.parametrize(
-    ("rows", "whole"),
+    ("rows", "complete"),
     [
         ([], 0),
         (["1,2.5,,,", "2,2.4,,,"], 2),
@@ -187,11 +187,13 @@ def test_checkpoints_whose_steps_nobody_heard_of_are_not_gone_on_from(
         (["1,2.5,,,", "2,2.4,,,", "3,2.3,,,"], 2),
     ],
 )
-def test_a_step_is_told_with_the_validation_that_was_due(rows: list[str], whole: int, tmp_path: Path) -> None:
+def test_a_step_is_told_with_the_validation_that_was_due(
+    rows: list[str], complete: int, tmp_path: Path
+) -> None:
     head = "step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy"
     (tmp_path / "results.csv").write_text("\n".join([head, *rows, ""]))
     found = read_results(tmp_path, lambda step: step % 3 == 0)
-    assert (found.steps, found.whole) == (len(rows), whole)
+    assert (found.steps, found.complete_steps) == (len(rows), complete)
 
 
 def test_a_loss_that_is_no_number_ends_the_job_with_a_sentence(

@@ -12,7 +12,7 @@ from click.testing import CliRunner, Result
 
 from trainers.local.engines.__main__ import main
 from trainers.local.engines.catalog import LLAMAFACTORY, UNSLOTH, engine_in_use
-from trainers.local.engines.installation import NotInstalled, Watched, install, remove
+from trainers.local.engines.installation import NotInstalled, PipProgress, install, remove
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -102,19 +102,19 @@ def test_progress_follows_what_pip_says_and_what_lies_there(tmp_path: Path) -> N
     log, env = tmp_path / "install.log", tmp_path / "env"
     packages = env / "lib" / "python3.11" / "site-packages"
     packages.mkdir(parents=True)
-    watched = Watched(UNSLOTH, env, log, packages=4, started=0.0)
+    progress = PipProgress(UNSLOTH, env, log, packages=4, started=0.0)
     log.write_text("Collecting a==1\n")
-    assert watched.said().endswith("collecting a==1")
-    assert "███················· 15% " in watched.said()
+    assert progress.line().endswith("collecting a==1")
+    assert "███················· 15% " in progress.line()
     log.write_text("Collecting a==1\nCollecting b\nDownloading b.whl\nProgress 1500000 of 3000000\n")
-    assert watched.said().endswith("downloading 2 of 3 MB")
+    assert progress.line().endswith("downloading 2 of 3 MB")
     log.write_text(
         "Collecting a\nCollecting b\nCollecting c\nCollecting d\nInstalling collected packages: a, b\n"
     )
     (packages / "a-1.dist-info").mkdir()
     (packages / "b-1.dist-info").mkdir()
-    assert " 80% " in watched.said()
-    assert watched.said().endswith("installing")
+    assert " 80% " in progress.line()
+    assert progress.line().endswith("installing")
 
 
 def test_the_command_needs_neither_torch_nor_a_web_framework() -> None:

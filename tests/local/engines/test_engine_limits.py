@@ -179,17 +179,17 @@ def test_a_kill_between_the_decision_and_its_checkpoint_leaves_the_one_before(
 
 
 def test_time_is_left_for_the_step_that_runs_one_more_and_the_validations() -> None:
-    times = Times(guess=0.5)
+    times = Times(validation_steps=0.5)
     assert times.until_end(is_validated_next=False).needed_s == SAVING_S
     for now in (100.0, 102.0, 105.0):
-        times.step(now)
+        times.record_step(now)
     assert times.until_end(is_validated_next=False).needed_s == 2 * 3 + 1.5 + SAVING_S
-    times.validation(109.0)
+    times.record_validation(109.0)
     assert times.until_end(is_validated_next=False).needed_s == 2 * 3 + 4 + SAVING_S
     assert times.until_end(is_validated_next=True).needed_s == 2 * 3 + 2 * 4 + SAVING_S
 
 
 def test_a_step_before_which_the_engine_loaded_says_nothing_of_the_next() -> None:
-    times = Times(guess=0.0)
-    times.step(90.0)
+    times = Times(validation_steps=0.0)
+    times.record_step(90.0)
     assert times.until_end(is_validated_next=False).needed_s == SAVING_S

@@ -76,7 +76,7 @@ def test_bare_nan_of_older_versions_is_not_finite() -> None:
         ("OSError: [Errno 28] No space left on device", Trouble("disk_full")),
         (
             "callback.NotQuantized: the base's layers are Linear, not nf4",
-            Trouble("engine_cannot", what="the base's layers are Linear, not nf4"),
+            Trouble("engine_cannot", message="the base's layers are Linear, not nf4"),
         ),
     ],
 )

@@ -13,7 +13,7 @@ from tests.local.engines.conftest import facts
 from tests.local.served import served_here, upload
 from trainers import methods
 from trainers.local.engines.catalog import ENGINES, LLAMAFACTORY, UNSLOTH
-from trainers.local.engines.compatibility import Refused, refusal
+from trainers.local.engines.compatibility import Refusal, find_refusal
 from trainers.methods import Parameters
 
 BY_LLAMAFACTORY = Parameters(engine="llamafactory")
@@ -63,14 +63,14 @@ def test_the_job_says_which_engine_it_has(client: openai.OpenAI) -> None:
 
 
 def test_what_is_installed_and_unchanged_may_train(engines: Path) -> None:
-    assert refusal(engines, BY_LLAMAFACTORY) is None
-    assert refusal(engines.parent / "elsewhere", Parameters()) is None
+    assert find_refusal(engines, BY_LLAMAFACTORY) is None
+    assert find_refusal(engines.parent / "elsewhere", Parameters()) is None
 
 
 def test_an_engine_that_somebody_upgraded_by_hand_is_refused(engines: Path) -> None:
     packages = engines / "llamafactory" / "env" / "lib" / "python3.11" / "site-packages"
     (packages / "llamafactory-0.9.5.dist-info").rename(packages / "llamafactory-0.9.6.dist-info")
-    refused = refusal(engines, BY_LLAMAFACTORY)
+    refused = find_refusal(engines, BY_LLAMAFACTORY)
     assert refused is not None
     assert refused.code == "engine_changed"
     assert "was installed in version 0.9.5, and now version 0.9.6 lies there" in refused.message
@@ -78,8 +78,8 @@ def test_an_engine_that_somebody_upgraded_by_hand_is_refused(engines: Path) -> N
 
 def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
     (engines / "llamafactory" / "engine.json").unlink()
-    refused = refusal(engines, BY_LLAMAFACTORY)
-    assert refused == Refused(
+    refused = find_refusal(engines, BY_LLAMAFACTORY)
+    assert refused == Refusal(
         "engine_not_installed",
         "The engine llamafactory is not installed on this trainer. `finetune engines install llamafactory` does "
         f"it (about {LLAMAFACTORY.gigabytes} GB, 2 minutes), or leave 'engine' out.",
@@ -96,7 +96,7 @@ def test_a_half_installed_engine_is_not_installed(engines: Path) -> None:
 def test_a_setting_that_only_our_own_engine_knows_is_refused(
     engines: Path, name: str, settings: Parameters
 ) -> None:
-    assert refusal(engines, settings) == Refused(
+    assert find_refusal(engines, settings) == Refusal(
         "engine_cannot",
         f"The engine llamafactory cannot honour {name}. Leave {name} out, or let the engine be builtin.",
         name,
@@ -114,15 +114,15 @@ def test_a_setting_that_only_our_own_engine_knows_is_refused(
     ],
 )
 def test_an_engine_may_be_stopped_and_may_quantise(engines: Path, settings: Parameters) -> None:
-    assert refusal(engines, settings) is None
+    assert find_refusal(engines, settings) is None
 
 
 def test_an_engine_without_bitsandbytes_beside_it_does_not_quantise(engines: Path) -> None:
     home = engines / "llamafactory" / "engine.json"
     home.write_text(json.dumps({**facts(), "versions": {"torch": "2.13.0"}}))
-    assert refusal(engines, BY_LLAMAFACTORY) is None
-    refused = refusal(engines, Parameters(engine="llamafactory", quantization="nf4"))
-    assert refused == Refused(
+    assert find_refusal(engines, BY_LLAMAFACTORY) is None
+    refused = find_refusal(engines, Parameters(engine="llamafactory", quantization="nf4"))
+    assert refused == Refusal(
         "quantization_unavailable",
         "quantization 'nf4' by the engine llamafactory needs the package bitsandbytes, which was not found beside "
         "it. `finetune engines install llamafactory` adds it, or leave quantization out.",
@@ -139,10 +139,10 @@ def test_unsloth_in_8_bits_is_for_a_gpu(tmp_path: Path, has_cuda: bool, is_refus
     (tmp_path / "unsloth" / "env" / "bin" / "python").touch()
     known = {**facts(), "version": UNSLOTH.version, "has_cuda": has_cuda}
     (tmp_path / "unsloth" / "engine.json").write_text(json.dumps(known))
-    refused = refusal(tmp_path, Parameters(engine="unsloth", quantization="int8"))
+    refused = find_refusal(tmp_path, Parameters(engine="unsloth", quantization="int8"))
     assert (refused is not None) == is_refused
     assert refused is None or "loads a base in int8 on a GPU only" in refused.message
-    assert refusal(tmp_path, Parameters(engine="unsloth", quantization="nf4")) is None
+    assert find_refusal(tmp_path, Parameters(engine="unsloth", quantization="nf4")) is None
 
 
 def test_every_engine_that_a_request_may_name_is_known() -> None:

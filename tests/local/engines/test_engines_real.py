@@ -10,7 +10,7 @@ import openai
 import pytest
 
 from tests.local.engines import stories
-from trainers.local.engines.catalog import ENGINES, installed
+from trainers.local.engines.catalog import ENGINES, find_installation
 from trainers.methods import Quantization
 
 VARIABLE = "FINETUNE_ENGINES"
@@ -39,7 +39,7 @@ def client(data: Path, folder: Path, tiny_model_dir: Path) -> Iterator[openai.Op
 @pytest.fixture(params=NAMES)
 def engine(request: pytest.FixtureRequest, folder: Path) -> str:
     name = str(request.param)
-    if installed(folder, ENGINES[name]) is None:
+    if find_installation(folder, ENGINES[name]) is None:
         pytest.skip(f"{name} is not installed in {folder}")
     return name
 

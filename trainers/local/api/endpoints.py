@@ -23,7 +23,7 @@ from trainers.local.api import (
 )
 from trainers.local.api_errors import ApiError, invalid, missing
 from trainers.local.checks import method_refusal, quantization_refusal
-from trainers.local.engines.compatibility import refusal
+from trainers.local.engines.compatibility import find_refusal
 from trainers.local.jobs.backends import backend_refusal
 from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
@@ -156,7 +156,7 @@ class JobEndpoints:
         rate = rate_of_base(start.base, order.method)
         resolved = order.hyperparameters.resolved(examples, rate)
         settings = start.settings(order.hyperparameters, resolved)
-        refused = backend_refusal(self.executor.place, settings) or refusal(self.engines, settings)
+        refused = backend_refusal(self.executor.place, settings) or find_refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
         shortage = self.executor.place.shortage()

@@ -1,4 +1,4 @@
-"""`finetune engines [list | install NAME | remove NAME]`: which other trainers there are on this machine."""
+"""`finetune engines [list | install NAME | remove NAME]`: shows and changes which other trainers this machine has."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import NoReturn
 import click
 
 from trainers.host import ENGINES_FOLDER
-from trainers.local.engines.catalog import INSTALLABLE, Engine, Installed, installed
+from trainers.local.engines.catalog import INSTALLABLE, Engine, Installation, find_installation
 from trainers.local.engines.installation import NotInstalled, install, remove
 
 NAME = click.Choice(list(INSTALLABLE))
-QUIET_S = 10.0
+LINE_INTERVAL_S = 10.0
 
 
 @click.group(invoke_without_command=True)
@@ -51,13 +51,14 @@ def install_engine(root: Path, name: str) -> None:
     )
     ticker = Ticker()
     try:
-        there = install(root, engine, ticker)
+        installation = install(root, engine, ticker)
     except NotInstalled as error:
         refuse(str(error))
     except KeyboardInterrupt:
         refuse("Stopped. The same command goes on from here.")
     ticker.done()
-    click.echo(f"{engine.name} {there.version} is installed: {_facts(there)}, {there.seconds:,.0f} s.")
+    facts = f"{_facts(installation)}, {installation.seconds:,.0f} s"
+    click.echo(f"{engine.name} {installation.version} is installed: {facts}.")
 
 
 @main.command("remove")
@@ -66,48 +67,49 @@ def install_engine(root: Path, name: str) -> None:
 def remove_engine(root: Path, name: str) -> None:
     """Delete the engine's environment. Models that it trained stay."""
     try:
-        was_there = remove(root, INSTALLABLE[name])
+        is_removed = remove(root, INSTALLABLE[name])
     except NotInstalled as error:
         refuse(str(error))
-    click.echo(f"{name} is removed." if was_there else f"{name} is not installed; nothing was removed.")
+    click.echo(f"{name} is removed." if is_removed else f"{name} is not installed; nothing was removed.")
 
 
 def show(root: Path) -> None:
     click.echo("builtin       always there: this trainer's own LoRA loop")
     for engine in INSTALLABLE.values():
         click.echo(
-            f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.can}. Licence: {engine.licence}"
+            f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.abilities}. Licence: {engine.licence}"
         )
 
 
 def _state(root: Path, engine: Engine) -> str:
-    there = installed(root, engine)
-    if there is None:
+    installation = find_installation(root, engine)
+    if installation is None:
         half = " (begun; the same command goes on)" if (root / engine.name / "env").exists() else ""
         return (
             f"not installed{half} · finetune engines install {engine.name}: version {engine.version}, "
             f"about {engine.gigabytes} GB and {engine.minutes:g} minutes"
         )
-    changed = "" if there.found == there.version else f" (now {there.found or 'gone'}: install it again)"
-    return f"installed · {there.version}{changed} · {_facts(there)}"
+    version, present = installation.version, installation.present_version
+    changed = "" if present == version else f" (now {present or 'gone'}: install it again)"
+    return f"installed · {version}{changed} · {_facts(installation)}"
 
 
-def _facts(there: Installed) -> str:
-    cuda = "with CUDA" if there.has_cuda else "CPU only"
-    return f"{there.bytes / 1e9:.1f} GB, PyTorch {there.versions['torch']} ({cuda})"
+def _facts(installation: Installation) -> str:
+    cuda = "with CUDA" if installation.has_cuda else "CPU only"
+    return f"{installation.bytes / 1e9:.1f} GB, PyTorch {installation.versions['torch']} ({cuda})"
 
 
 class Ticker:
-    """Rewritten in place on a terminal, else a line every ten seconds."""
+    """Shows progress: on a terminal a line that is rewritten in place, elsewhere a new line every ten seconds."""
 
     def __init__(self) -> None:
-        self._told_at = 0.0
+        self._printed_at = 0.0
 
     def __call__(self, text: str) -> None:
         if sys.stderr.isatty():
             click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif time.monotonic() - self._told_at >= QUIET_S:
-            self._told_at = time.monotonic()
+        elif time.monotonic() - self._printed_at >= LINE_INTERVAL_S:
+            self._printed_at = time.monotonic()
             click.echo(text, err=True)
 
     def done(self) -> None:

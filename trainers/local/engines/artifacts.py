@@ -1,5 +1,4 @@
-"""What an engine wrote into its output folder, as the job's checkpoints, adapter and result; DONE comes
-last."""
+"""Turns what an engine wrote into its output folder into the job's checkpoints, adapter and result; DONE comes last."""
 
 from __future__ import annotations
 
@@ -37,38 +36,20 @@ from trainers.local.training.schedule import (
 )
 
 CONFIG = "adapter_config.json"
-LAST_FILE = "trainer_state.json"  # transformers' Trainer writes it behind all others of a checkpoint
-
-
-def engine_checkpoints(output: Path) -> dict[int, Path]:
-    """Complete ones by their step, oldest first."""
-    paths_by_number = {
-        int(folder.name.rpartition("-")[2]): folder
-        for folder in output.glob("checkpoint-*[0-9]")
-        if _is_json(folder / LAST_FILE)
-    }
-    return dict(sorted(paths_by_number.items()))
-
-
-def remove_unlogged(output: Path, value: int) -> None:
-    """Checkpoints that a kill cut off, and those beyond step `value`: the engine would go on from the newest,
-    whatever is in it, and of an engine that outlived us nobody has read the log."""
-    usable = {folder for step, folder in engine_checkpoints(output).items() if step <= value}
-    for folder in set(output.glob("checkpoint-*")) - usable:
-        shutil.rmtree(folder)
+LAST_FILE = "trainer_state.json"  # transformers' Trainer writes it after all other files of a checkpoint
 
 
 @dataclass(frozen=True)
 class LoggedResults:
-    """What results.csv has of a job: its steps, and how many of them in full."""
+    """What results.csv has of a job. The last of its `steps` is not one of the `complete_steps` while its validation is
+    due and missing."""
 
     steps: int
-    whole: int
+    complete_steps: int
     validations: tuple[Validation, ...]
 
 
 def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> LoggedResults:
-    """A last step whose validation is due and isn't there is not whole."""
     path = job_folder / "results.csv"
     if not path.exists():
         return LoggedResults(0, 0, ())
@@ -82,25 +63,39 @@ def read_results(job_folder: Path, is_validated: Callable[[int], bool]) -> Logge
     return LoggedResults(steps, steps - lacks_validation, validations)
 
 
+def engine_checkpoints(output: Path) -> dict[int, Path]:
+    """Returns the engine's complete checkpoints by their step, oldest first."""
+    folders = {}
+    for folder in output.glob("checkpoint-*[0-9]"):
+        with suppress(FileNotFoundError, ValueError):
+            json.loads((folder / LAST_FILE).read_text(encoding="utf-8"))
+            folders[int(folder.name.rpartition("-")[2])] = folder
+    return dict(sorted(folders.items()))
+
+
+def remove_unlogged(output: Path, last_step: int) -> None:
+    """Deletes checkpoints that a kill cut off, and those after `last_step`. The engine would go on from the newest,
+    whatever is in it, and nobody has read the log of an engine that outlived us."""
+    usable = {folder for step, folder in engine_checkpoints(output).items() if step <= last_step}
+    for folder in set(output.glob("checkpoint-*")) - usable:
+        shutil.rmtree(folder)
+
+
 def last_position(job_folder: Path) -> Position:
-    """Of the newest checkpoint that the job has."""
+    """Returns the position of the job's newest checkpoint."""
     complete = list_checkpoints(job_folder)
     return read_position(complete[-1]) if complete else START
 
 
-def published_steps(job_folder: Path) -> list[int]:
-    """Oldest first."""
-    return [int(each.name.removeprefix("step-")) for each in list_checkpoints(job_folder)]
-
-
 def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> Iterator[int]:
-    """Take over what is new and told; yields their steps. Leaves the newest three and the best.
+    """Copies the engine's new checkpoints up to the job's `position` into the job's folder and yields their steps; only
+    the newest three and the best are kept.
 
-    `position` is the job's; a checkpoint's validations are those up to its step. One that the engine, which keeps
-    three, takes away meanwhile is left out.
+    A checkpoint's validations are those up to its step. The engine keeps three itself: one that it deletes meanwhile is
+    left out.
     """
     (job_folder / "checkpoints").mkdir(exist_ok=True)
-    newest = max(published_steps(job_folder), default=0)
+    newest = max(_published_steps(job_folder), default=0)
     for step, source in engine_checkpoints(output).items():
         if newest < step <= position.step:
             validations = tuple(each for each in position.validations if each.step <= step)
@@ -114,9 +109,72 @@ def publish_checkpoints(job_folder: Path, output: Path, position: Position) -> I
             shutil.rmtree(old)
 
 
-def publish_result(job_folder: Path, output: Path, step: int, engine: str) -> int:
-    """The checkpoint of `step` where the job has it, else the engine's last word; returns how many numbers were
-    trained. Raises TrainingFailed where they cannot be used."""
+def finish_job(
+    folder: Path,
+    job: TrainingJob,
+    output: Path,
+    position: Position,
+    total: int,
+    stop: Stop | None,
+    journal: MetricsLogger,
+) -> None:
+    """Ends a training of `total` steps at `position`, as a training by our own engine ends. The result is a checkpoint,
+    since an engine that is ended early leaves nothing else.
+
+    `folder` is the job's, `output` the engine's. Raises TrainingFailed where there is no result.
+    """
+    sentence = None
+    if stop and position.step != total:
+        sentence = _explain_stop(folder, job, position, total, stop, journal)
+
+    # The result is the best validation's checkpoint; where that wasn't kept, the best of those that were.
+    steps = _published_steps(folder)
+    validations = tuple(each for each in position.validations if each.step in steps)
+    if best(validations) != best(position.validations):
+        position = replace(position, validations=validations)
+    lowest = best(position.validations)
+    chosen = result_sentence(position, total)
+    if chosen:
+        journal.say(chosen)
+    result_step = lowest.step if lowest else max(steps, default=total)
+    trainable = _publish_result(folder, output, result_step, job.settings.engine)
+
+    tokens, seconds = position.trained_tokens, position.seconds
+    journal.say(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
+    journal.place(Progress(position.step, total, tokens, seconds, journal.step_s), is_over=True)
+    done = {
+        "trained_tokens": tokens,
+        "seconds": round(seconds, 1),
+        "trainable_parameters": trainable,
+        "step": position.step,
+        "result_step": result_step,
+        "stopped": sentence,
+    }
+    replace_json(folder / "DONE", done)
+
+
+def _explain_stop(
+    folder: Path, job: TrainingJob, position: Position, total: int, stop: Stop, journal: MetricsLogger
+) -> str:
+    """Raises TrainingFailed where no checkpoint was saved."""
+    saved_step = last_position(folder).step
+    if not saved_step:
+        text = (
+            f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first checkpoint: reading the "
+            f"rows, loading the model and {position.step} steps took {position.seconds:,.0f} s. Set max_seconds or "
+            "max_usd higher."
+        )
+        raise TrainingFailed("ceiling_reached", text, "max_seconds")
+    sentence = stop_sentence(stop, position, total, job.settings)
+    journal.warn(sentence)
+    if stop == "ceiling" and saved_step < position.step:
+        journal.warn(f"What was learnt after the checkpoint of step {saved_step} is lost")
+    return sentence
+
+
+def _publish_result(job_folder: Path, output: Path, step: int, engine: str) -> int:
+    """Publishes the job's checkpoint of `step`, or else the adapter that the engine wrote at its end, and returns how
+    many numbers were trained. Raises TrainingFailed where one of them is not finite."""
     checkpoint = checkpoint_folder(job_folder, step)
     source = checkpoint if checkpoint.exists() else output
     weights = load((source / WEIGHTS).read_bytes())
@@ -135,8 +193,13 @@ def publish_result(job_folder: Path, output: Path, step: int, engine: str) -> in
     return sum(tensor.numel() for tensor in weights.values())
 
 
+def _published_steps(job_folder: Path) -> list[int]:
+    """Returns the steps of the job's own checkpoints, oldest first."""
+    return [int(folder.name.removeprefix("step-")) for folder in list_checkpoints(job_folder)]
+
+
 def _publish(source: Path, target: Path, position: Position | None) -> None:
-    """In float32, as the built-in engine saves adapters."""
+    """Copies an adapter in float32, as the built-in engine saves adapters."""
     weights = load((source / WEIGHTS).read_bytes())
     with renamed_when_complete(target) as temporary:
         plain = {name: tensor.to(torch.float32).contiguous() for name, tensor in weights.items()}
@@ -144,74 +207,3 @@ def _publish(source: Path, target: Path, position: Position | None) -> None:
         shutil.copyfile(source / CONFIG, temporary / CONFIG)
         if position:
             replace_json(temporary / "checkpoint.json", asdict(position))
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, ValueError):
-        return False
-    return True
-
-
-# How a training by another engine ends: its result, the sentences about it, and DONE last of all, as
-# a training by our own engine ends.
-#
-# The result is a checkpoint: an engine that is ended early leaves nothing else.
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Where a training of `total` steps ended, and why if before the last."""
-
-    position: Position
-    total: int
-    stop: Stop | None
-
-
-def finish_job(folder: Path, job: TrainingJob, output: Path, ended: Ended, journal: MetricsLogger) -> None:
-    """`folder` is the job's, `output` the engine's. Raises TrainingFailed where there is no result."""
-    at, total = ended.position, ended.total
-    stopped = _stopped(folder, job, ended, journal)
-    saved = _with_saved(folder, at)
-    chosen, lowest = result_sentence(saved, total), best(saved.validations)
-    if chosen:
-        journal.say(chosen)
-    result_step = lowest.step if lowest else max(published_steps(folder), default=total)
-    trainable = publish_result(folder, output, result_step, job.settings.engine)
-    journal.say(f"Trained on {at.trained_tokens:,} tokens in {at.seconds:,.0f} s; adapter saved")
-    journal.place(Progress(at.step, total, at.trained_tokens, at.seconds, journal.step_s), is_over=True)
-    done = {
-        "trained_tokens": at.trained_tokens,
-        "seconds": round(at.seconds, 1),
-        "trainable_parameters": trainable,
-        "step": at.step,
-        "result_step": result_step,
-        "stopped": stopped,
-    }
-    replace_json(folder / "DONE", done)
-
-
-def _stopped(folder: Path, job: TrainingJob, ended: Ended, journal: MetricsLogger) -> str | None:
-    """Raises TrainingFailed where nothing was kept."""
-    if ended.stop is None or ended.position.step == ended.total:
-        return None
-    value, at = last_position(folder).step, ended.position
-    if not value:
-        text = (
-            f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first checkpoint: reading the "
-            f"rows, loading the model and {at.step} steps took {at.seconds:,.0f} s. Set max_seconds or max_usd higher."
-        )
-        raise TrainingFailed("ceiling_reached", text, "max_seconds")
-    sentence = stop_sentence(ended.stop, at, ended.total, job.settings)
-    journal.warn(sentence)
-    if ended.stop == "ceiling" and value < at.step:
-        journal.warn(f"What was learnt after the checkpoint of step {value} is lost")
-    return sentence
-
-
-def _with_saved(folder: Path, at: Position) -> Position:
-    """With all its validations, or, where the best of them has no checkpoint, with those that have."""
-    values = published_steps(folder)
-    saved = tuple(each for each in at.validations if each.step in values)
-    return at if best(saved) == best(at.validations) else replace(at, validations=saved)

@@ -1,6 +1,6 @@
-"""A plan as axolotl is told it: config.yml for `axolotl train`.
+"""Writes a plan as config.yml for `axolotl train`.
 
-Rows that have input_ids and labels are taken as they are, where no `type` of dataset is named.
+axolotl takes rows that have input_ids and labels as they are, as long as no `type` of dataset is named.
 """
 
 from __future__ import annotations
@@ -13,33 +13,20 @@ from trainers.local.engines.plan import (
     EnginePlan,
     Value,
     callback_environment,
-    scripts,
+    read_scripts,
     settings_of,
     yaml,
 )
 
 ENVIRONMENT = {"AXOLOTL_DO_NOT_TRACK": "1", "WANDB_DISABLED": "true"}
-# chosen by axolotl where nothing is said, and written for CUDA
+# axolotl's defaults, written for CUDA
 CUDA_KERNELS = ("lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "lora_embedding_kernel")
 
 
 def write(plan: EnginePlan, env: Path) -> EngineConfig:
-    """`env`: the virtual environment."""
-    config = (
-        _config(plan) | settings_of(plan, "axolotl") | _quantization(plan) | _on_cpu(plan) | _validation(plan)
-    )
-    on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if plan.device == "cpu" else {}
-    return EngineConfig(
-        files={"config.yml": yaml(config), **scripts(plugin="axolotl_plugin")},
-        # not through accelerate, which would put a process between the engine and a signal
-        commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
-        environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
-        keys={"config": frozenset(config)},
-    )
-
-
-def _config(plan: EnginePlan) -> dict[str, Value]:
-    return {
+    """`env` is the virtual environment."""
+    is_on_cpu = plan.device == "cpu"
+    config: dict[str, Value] = {
         "base_model": plan.base,
         "trust_remote_code": False,
         "adapter": "lora",
@@ -61,31 +48,30 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "auto_resume_from_checkpoints": True,
         "plugins": ["plugin.JobPlugin"],
     }
-
-
-def _quantization(plan: EnginePlan) -> dict[str, Value]:
-    """Its bitsandbytes is nf4 with double quantisation where nothing else is said."""
+    config |= settings_of(plan, "axolotl")
     match plan.settings.quantization:
         case "none":
-            return {}
-        case "nf4":
-            return {"adapter": "qlora", "load_in_4bit": True}
+            pass
+        case "nf4":  # with double quantisation, axolotl's default
+            config |= {"adapter": "qlora", "load_in_4bit": True}
         case "int8":
-            return {"load_in_8bit": True}
-
-
-def _on_cpu(plan: EnginePlan) -> dict[str, Value]:
-    if plan.device != "cpu":
-        return {}
-    return dict.fromkeys(CUDA_KERNELS, False)
-
-
-def _validation(plan: EnginePlan) -> dict[str, Value]:
+            config["load_in_8bit"] = True
+    if is_on_cpu:
+        config |= dict.fromkeys(CUDA_KERNELS, False)
     if plan.valid_file is None:
-        return {"val_set_size": 0.0}
-    return {
-        "test_datasets": [{"path": plan.valid_file, "ds_type": "json", "split": "train"}],
-        "eval_strategy": "steps",
-        "eval_steps": plan.steps_an_epoch,
-        "eval_batch_size": plan.settings.batch_size,
-    }
+        config["val_set_size"] = 0.0
+    else:
+        config |= {
+            "test_datasets": [{"path": plan.valid_file, "ds_type": "json", "split": "train"}],
+            "eval_strategy": "steps",
+            "eval_steps": plan.steps_an_epoch,
+            "eval_batch_size": plan.settings.batch_size,
+        }
+    on_cpu = {"ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""} if is_on_cpu else {}
+    return EngineConfig(
+        files={"config.yml": yaml(config), **read_scripts(plugin="axolotl_plugin")},
+        # not through accelerate, which would put a process between the engine and a signal
+        commands=((str(env / "bin" / "axolotl"), "train", "config.yml", "--launcher", "python"),),
+        environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
+        keys={"config": frozenset(config)},
+    )

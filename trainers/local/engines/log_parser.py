@@ -22,13 +22,13 @@ UNKNOWN_KEY = (
     re.compile(r"^TypeError: .*unexpected keyword argument '(?P<key>\w+)'"),
 )
 OUT_OF_MEMORY = re.compile(r"OutOfMemoryError|CUDA out of memory|DefaultCPUAllocator: can't allocate memory")
-NOT_QUANTIZED = re.compile(r"^(?:\w+\.)?NotQuantized: (?P<what>.*)")
+NOT_QUANTIZED = re.compile(r"^(?:\w+\.)?NotQuantized: (?P<message>.*)")
 DISK_FULL = re.compile(r"No space left on device|Disk quota exceeded")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One step's loss in nats a learnt token. `step` None: the log doesn't say, the next one is meant."""
+    """One step; the loss is in nats a learnt token. `step` is None where the log doesn't number steps: the next one."""
 
     step: int | None
     loss: float
@@ -48,49 +48,42 @@ class Validated:
 
 @dataclass(frozen=True)
 class Trouble:
-    """A known reason to stop. `key` is the config key in question, `what` what the engine said, where it matters."""
+    """A known reason to stop. `key` is the config key that the engine refused, `message` its own words, where the
+    code needs them."""
 
     code: str
     key: str | None = None
-    what: str = ""
+    message: str = ""
 
 
 Line = Trained | Validated | Trouble
 
 
 def read_line(line: str) -> Line | None:
-    """None where it says nothing about the job."""
+    """Returns None where the line says nothing about the job."""
     record = RECORD.search(line)
-    values = _values(record[0]) if record else None
-    if values is not None:
-        return _step(values) or _validation(values)
-    return _trouble(line)
+    values = _read_values(record[0]) if record else None
+    if values is None:
+        return _find_trouble(line)
 
-
-def _values(text: str) -> dict[str, Any] | None:
-    try:
-        result = json.loads(text) if text.startswith('{"') else ast.literal_eval(_with_quoted_nan(text))
-    except (ValueError, SyntaxError):  # a line cut off, or something else in braces
-        return None
-    return result if isinstance(result, dict) else None
-
-
-def _with_quoted_nan(text: str) -> str:
-    """Transformers before 5 printed nan and inf bare, which no literal of Python's is."""
-    return re.sub(r": (-?(?:nan|inf))\b", r": '\1'", text)
-
-
-def _step(values: dict[str, Any]) -> Trained | None:
     loss, rate = _number(values, "loss"), _number(values, "learning_rate")
-    if loss is None or rate is None:
-        return None
-    step = values.get("step")
-    return Trained(step if isinstance(step, int) else None, loss, rate, _number(values, "grad_norm"))
-
-
-def _validation(values: dict[str, Any]) -> Validated | None:
+    if loss is not None and rate is not None:
+        step = values.get("step")
+        return Trained(step if isinstance(step, int) else None, loss, rate, _number(values, "grad_norm"))
     loss = _number(values, "eval_loss")
     return None if loss is None else Validated(loss, _number(values, "eval_mean_token_accuracy"))
+
+
+def _read_values(text: str) -> dict[str, Any] | None:
+    try:
+        if text.startswith('{"'):
+            values = json.loads(text)
+        else:
+            # Transformers before 5 printed nan and inf bare, which are no literals in Python.
+            values = ast.literal_eval(re.sub(r": (-?(?:nan|inf))\b", r": '\1'", text))
+    except (ValueError, SyntaxError):  # a line cut off, or something else in braces
+        return None
+    return values if isinstance(values, dict) else None
 
 
 def _number(values: dict[str, Any], name: str) -> float | None:
@@ -100,14 +93,14 @@ def _number(values: dict[str, Any], name: str) -> float | None:
         return None
 
 
-def _trouble(line: str) -> Trouble | None:
+def _find_trouble(line: str) -> Trouble | None:
     for pattern in UNKNOWN_KEY:
         match = pattern.search(line)
         if match:
             return Trouble("engine_config_changed", match["key"].replace("'", "") or None)
-    full = NOT_QUANTIZED.search(line)
-    if full:
-        return Trouble("engine_cannot", what=full["what"])
+    match = NOT_QUANTIZED.search(line)
+    if match:
+        return Trouble("engine_cannot", message=match["message"])
     if OUT_OF_MEMORY.search(line):
         return Trouble("out_of_memory")
     return Trouble("disk_full") if DISK_FULL.search(line) else None
@@ -115,7 +108,7 @@ def _trouble(line: str) -> Trouble | None:
 
 @dataclass(frozen=True)
 class Reading:
-    """How far a log was read. `step` is the last that was seen, `validated` the last whose validation was."""
+    """How far a log was read: `step` is the last step in it, `validated` the last step with a validation."""
 
     step: int
     validated: int = 0
@@ -126,5 +119,6 @@ class Reading:
         return replace(self, validated=self.step)
 
     def is_news(self, line: Validated) -> bool:
-        """Some print the last validation once more at their end, and one before the first step is not ours."""
+        """Some engines print the last validation again at their end, and one before the first step, which a job doesn't
+        have."""
         return self.step > self.validated

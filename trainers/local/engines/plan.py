@@ -1,5 +1,5 @@
-"""What every engine is told about a job, in one value, and how it is written down: a config and a script by
-which a person, or we, start the engine."""
+"""What every engine needs to know about a job, in one value, and how it is written into the engine's folder: a config,
+and a script that starts the engine, for us or for a person."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ from trainers.local.engines.catalog import EngineName
 from trainers.local.training.schedule import is_due
 from trainers.methods import Parameters
 
-PARTS = range(25, 101)
-SHORT_PARTS = range(5, 26)
+SAVE_STEPS = range(25, 101)
+SAVE_STEPS_BELOW_A_CEILING = range(5, 26)
 WARM_UP = 0.05
 ROWS, OUTPUT = "rows", "output"
 Value = str | int | float | bool | None | list[str] | list[dict[str, str]]
+OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all that is needed lies in folders
 SCRIPTS = Path(__file__).parent / "scripts"
 
 
 @dataclass(frozen=True)
 class EngineKeys:
-    """What each engine calls a hyperparameter in its config; `lora.r` is the key r in the part lora of unsloth's."""
+    """The names of a hyperparameter in the engines' configs; `lora.r` is the key r in the part lora of unsloth's."""
 
     unsloth: tuple[str, ...]
     axolotl: str
     llamafactory: str
 
 
-# The hyperparameters that other engines honour, by their fields in trainers/methods.py: what is not here is refused
-# (compatibility.py). None: no single key has it. Rows, modules and the base's bits are written by each engine's module,
-# ends and looks are decided by runner.py and scripts/callback.py.
+# The hyperparameters that other engines honour, by their fields in trainers/methods.py; compatibility.py refuses all
+# others. None: there is no single key for it. Rows, modules and the base's bits are written by each engine's module;
+# runner.py and scripts/callback.py decide when to validate and when to end.
 HONOURED: Mapping[str, EngineKeys | None] = {
     "n_epochs": EngineKeys(("arguments.num_train_epochs",), "num_epochs", "num_train_epochs"),
     "batch_size": EngineKeys(
@@ -57,7 +58,9 @@ HONOURED: Mapping[str, EngineKeys | None] = {
     "usd_per_hour_micros": None,
     "engine": None,
 }
-ALIKE: Mapping[str, str | int | float] = {  # in all engines, of unsloth's in the part arguments
+SHARED_SETTINGS: Mapping[
+    str, str | int | float
+] = {  # alike in all engines; in the part arguments of unsloth's config
     "gradient_accumulation_steps": 1,
     "max_grad_norm": 1.0,
     "logging_steps": 1,
@@ -68,8 +71,8 @@ ALIKE: Mapping[str, str | int | float] = {  # in all engines, of unsloth's in th
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """`base` is a local folder. `targets` are the last parts of modules' names. `rows` is how many there are to
-    learn from. Paths in configs are relative to the engine's folder."""
+    """`base` is a local folder, `targets` are the last parts of modules' names, `rows` is the number of training rows.
+    Paths in configs are relative to the engine's folder."""
 
     base: str
     settings: Parameters
@@ -91,15 +94,16 @@ class EnginePlan:
 
     @property
     def save_steps(self) -> int:
-        """A checkpoint at each epoch's end, and within a long one each 25 to 100 steps: as many as divide it, else
-        100. Under a ceiling 5 to 25: what comes after the last checkpoint can be lost there.
+        """Steps between two checkpoints: an epoch, or in a long one the largest number from 25 to 100 that divides it,
+        else 100. Under a ceiling 5 to 25, since what comes after the last checkpoint can be lost there.
 
-        Epochs' ends are kept by scripts/callback.py where the parts don't divide them.
+        Where the steps don't divide an epoch, scripts/callback.py saves a checkpoint at its end too.
         """
-        steps, parts = self.steps_an_epoch, PARTS if self.settings.ceiling_s is None else SHORT_PARTS
-        if steps <= max(parts):
-            return steps
-        return max((part for part in parts if steps % part == 0), default=max(parts))
+        epoch = self.steps_an_epoch
+        choices = SAVE_STEPS if self.settings.ceiling_s is None else SAVE_STEPS_BELOW_A_CEILING
+        if epoch <= max(choices):
+            return epoch
+        return max((steps for steps in choices if epoch % steps == 0), default=max(choices))
 
     def is_validated(self, step: int) -> bool:
         return self.has_validation and is_due(step, self.steps_an_epoch, self.settings)
@@ -119,8 +123,8 @@ class EnginePlan:
 
 @dataclass(frozen=True)
 class EngineConfig:
-    """An engine's own files by name, and the commands that train, in order; the last one is the training.
-    `environment` is what they have beside ours. `keys` are the config keys in use, by what reads them."""
+    """An engine's own files by name, and the commands that it takes, in order; the last one is the training.
+    `environment` is added to ours. `keys` are the config keys in use, by what reads them."""
 
     files: Mapping[str, str]
     commands: tuple[tuple[str, ...], ...]
@@ -129,7 +133,7 @@ class EngineConfig:
 
 
 def settings_of(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
-    """The hyperparameters by this engine's keys, and what is alike in all engines."""
+    """Returns the hyperparameters by this engine's keys, and the settings that are alike in all engines."""
     named: dict[str, Value] = {}
     for field, keys in HONOURED.items():
         value = getattr(plan.settings, field)
@@ -143,21 +147,20 @@ def settings_of(plan: EnginePlan, engine: EngineName) -> dict[str, Value]:
             case "llamafactory":
                 named[keys.llamafactory] = value
     part = "arguments." if engine == "unsloth" else ""
-    return named | {f"{part}{key}": value for key, value in ALIKE.items()}
+    return named | {f"{part}{key}": value for key, value in SHARED_SETTINGS.items()}
 
 
-def scripts(**names: str) -> dict[str, str]:
-    """Files for the engine's folder by the names that they have there: the callback and what is given."""
-    wanted = {"callback": "callback", **names}
-    return {f"{to}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for to, name in wanted.items()}
+def read_scripts(**names: str) -> dict[str, str]:
+    """Returns texts for the engine's folder by file name: the callback, and for `train="unsloth_train"` a train.py."""
+    names = {"callback": "callback", **names}
+    return {f"{to}.py": (SCRIPTS / f"{name}.py").read_text(encoding="utf-8") for to, name in names.items()}
 
 
 def callback_environment(plan: EnginePlan) -> dict[str, str]:
-    """The environment of scripts/callback.py, which lies where the engine runs."""
-    every = plan.settings.eval_steps or 0
+    """The environment that scripts/callback.py reads; Python finds it in the folder where the engine runs."""
     return {
         "PYTHONPATH": ".",
-        "FINETUNE_EVAL_STEPS": str(every),
+        "FINETUNE_EVAL_STEPS": str(plan.settings.eval_steps or 0),
         "FINETUNE_QUANTIZATION": plan.settings.quantization,
     }
 
@@ -166,47 +169,36 @@ def engine_folder(job_folder: Path) -> Path:
     return job_folder / "engine"
 
 
-# How configs are written: YAML of one key a line, and the script by which a person, or we, start an
-# engine.
-
-
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # all that is needed lies in folders
-
-
 def yaml(values: Mapping[str, Value]) -> str:
-    return "".join(f"{key}: {_scalar(value)}\n" for key, value in values.items())
+    """Writes a line a key. Values are JSON, which YAML includes, but for small numbers: YAML 1.1 reads 1e-05 as text
+    and 1.0e-05 as a number."""
 
-
-def _scalar(value: Value) -> str:
-    """As JSON, which YAML includes, but for small numbers: YAML 1.1 reads 1e-05 as text and 1.0e-05 as a number."""
-    if isinstance(value, float):
+    def scalar(value: Value) -> str:
+        if not isinstance(value, float):
+            return json.dumps(value)
         mantissa, e, exponent = repr(value).partition("e")
         return f"{mantissa if '.' in mantissa else mantissa + '.0'}{e}{exponent}"
-    return json.dumps(value)
+
+    return "".join(f"{key}: {scalar(value)}\n" for key, value in values.items())
 
 
-def write_files(folder: Path, written: EngineConfig) -> Path:
-    """All that the engine needs, in `folder`; returns the script that starts it."""
+def write_files(folder: Path, config: EngineConfig) -> Path:
+    """Writes all that the engine needs into `folder` and returns the script that starts it."""
     folder.mkdir(exist_ok=True)
-    for name, text in written.files.items():
+    for name, text in config.files.items():
         (folder / name).write_text(text, encoding="utf-8")
-    script = folder / "run.sh"
-    script.write_text(_script(written), encoding="utf-8")
-    script.chmod(0o700)
-    return script
-
-
-def _script(written: EngineConfig) -> str:
-    environment = OFFLINE | dict(written.environment)
-    settings = [f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())]
-    *before, last = (shlex.join(command) for command in written.commands)
+    environment = OFFLINE | dict(config.environment)
+    *before, last = (shlex.join(command) for command in config.commands)
     lines = [
         "#!/bin/sh",
         "# Trains this job as the trainer does, and goes on from the newest checkpoint in output/.",
         "# By hand only while the trainer doesn't: two at once would write into one folder.",
         'cd "$(dirname "$0")" || exit 1',
-        *settings,
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(environment.items())),
         *(f"{command} || exit 1" for command in before),
         f"exec {last}",
     ]
-    return "\n".join(lines) + "\n"
+    script = folder / "run.sh"
+    script.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    script.chmod(0o700)
+    return script

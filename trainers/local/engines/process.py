@@ -1,7 +1,7 @@
-"""An engine as a process: started by its run.sh, its log read as it grows, ended with us and never left alone.
+"""An engine as a process: started by its run.sh, its log read as it grows, ended together with our process.
 
-It stays in our process group, so that a signal to the job reaches it too. It holds engine/lock for its life:
-one whose starter was killed is found by that and ended before another begins.
+It stays in our process group, so that a signal to the job reaches it too. It holds engine/lock for its life: an engine
+whose starter was killed is found by that lock, and ended before another begins.
 """
 
 from __future__ import annotations
@@ -16,20 +16,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import IO
 
 LOOK_S = 0.2
-GRACE_S = 3.0  # below the executor's, which kills the whole group after 5 s
+GRACE_S = 3.0  # below that of jobs/backends.py, which kills the whole group after 5 s
 LOG, LOCK, PID = "log.txt", "lock", "pid"
 
 
 @contextmanager
-def running(folder: Path, script: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    """The engine, from here to the end of the block. Ended on the way out, by SIGTERM to us as well."""
+def run_engine(
+    folder: Path, script: Path, environment: Mapping[str, str]
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Runs the engine until the end of the block, or until our own process gets a SIGTERM."""
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)
+
     end_leftover(folder)
     with (folder / LOCK).open("a") as lock, (folder / LOG).open("ab") as log:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        before = signal.signal(signal.SIGTERM, _leave)
+        before = signal.signal(signal.SIGTERM, leave)
         process = subprocess.Popen(
             ["/bin/sh", str(script)],
             stdin=subprocess.DEVNULL,
@@ -57,19 +62,22 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def end_leftover(folder: Path) -> None:
-    """An engine that outlived its starter would write into the same output folder."""
+    """Kills an engine that outlived its starter, since it would write into the same output folder."""
     folder.mkdir(exist_ok=True)
     with (folder / LOCK).open("a") as lock:
-        while not _take(lock):
-            os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)
-            time.sleep(LOOK_S)
+        while True:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.kill(int((folder / PID).read_text(encoding="ascii")), signal.SIGKILL)
+                time.sleep(LOOK_S)
+            else:
+                return
 
 
-def lines(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[str | None]:
-    """Those written from byte `start` on until the process has ended; None whenever there is none for now.
-
-    A progress bar's carriage return ends a line as well.
-    """
+def follow_log(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[str | None]:
+    """Yields the lines that are written from byte `start` on until the process has ended, and None whenever there is
+    no further one for now. A progress bar's carriage return ends a line as well."""
     with path.open("rb") as file:
         file.seek(start)
         rest = b""
@@ -83,15 +91,3 @@ def lines(path: Path, start: int, process: subprocess.Popen[bytes]) -> Iterator[
             time.sleep(LOOK_S)
         if rest:
             yield rest.decode(errors="replace")
-
-
-def _take(lock: IO[str]) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
-
-def _leave(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)

@@ -1,4 +1,4 @@
-"""A plan as unsloth is told it: arguments of its functions in config.json, and a script that calls them."""
+"""Writes a plan for unsloth: arguments of its functions in config.json, and a script that calls them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from trainers.local.engines.plan import (
     EngineConfig,
     EnginePlan,
     callback_environment,
-    scripts,
+    read_scripts,
     settings_of,
 )
 
@@ -19,61 +19,46 @@ ENVIRONMENT = {"UNSLOTH_DISABLE_STATISTICS": "1"}  # else it fetches a file from
 
 
 def write(plan: EnginePlan, env: Path) -> EngineConfig:
-    """`env`: the virtual environment."""
-    config = {
-        "model": _model(plan) | _part(plan, "model."),
-        "lora": _lora(plan) | _part(plan, "lora."),
-        "arguments": _arguments(plan) | _part(plan, "arguments."),
-        "train": plan.train_file,
-        "valid": plan.valid_file,
+    """`env` is the virtual environment."""
+    parts: dict[str, dict[str, Any]] = {
+        "model": {
+            "model_name": plan.base,
+            "dtype": "bfloat16" if plan.is_bf16 else "float16" if plan.is_fp16 else "float32",
+            "load_in_4bit": plan.settings.quantization == "nf4",
+            "load_in_8bit": plan.settings.quantization == "int8",
+            "trust_remote_code": False,
+        },
+        "lora": {
+            "target_modules": list(plan.targets),
+            "random_state": plan.seed,
+            "use_gradient_checkpointing": "unsloth" if plan.device == "cuda" else False,
+        },
+        "arguments": {
+            "output_dir": OUTPUT,
+            "per_device_eval_batch_size": plan.settings.batch_size,
+            "lr_scheduler_type": "linear",
+            "warmup_steps": plan.warm_up_steps,
+            "optim": "adamw_torch",
+            "seed": plan.seed,
+            "bf16": plan.is_bf16,
+            "fp16": plan.is_fp16,
+            "packing": False,
+            "logging_nan_inf_filter": False,
+            "save_steps": plan.save_steps,
+            "report_to": "none",
+            "disable_tqdm": True,
+        },
     }
+    if plan.has_validation:
+        parts["arguments"] |= {"eval_strategy": "steps", "eval_steps": plan.steps_an_epoch}
+    for key, value in settings_of(plan, "unsloth").items():
+        part, _, name = key.partition(".")
+        parts[part][name] = value
+    config = {**parts, "train": plan.train_file, "valid": plan.valid_file}
+    on_cpu = {"UNSLOTH_FORCE_CPU": "1"} if plan.device == "cpu" else {}
     return EngineConfig(
-        files={"config.json": json.dumps(config, indent=2) + "\n", **scripts(train="unsloth_train")},
+        files={"config.json": json.dumps(config, indent=2) + "\n", **read_scripts(train="unsloth_train")},
         commands=((str(env / "bin" / "python"), "train.py", "config.json"),),
-        environment=ENVIRONMENT
-        | callback_environment(plan)
-        | ({"UNSLOTH_FORCE_CPU": "1"} if plan.device == "cpu" else {}),
-        keys={name: frozenset(config[name]) for name in ("model", "lora", "arguments")},  # type: ignore[arg-type]
+        environment=ENVIRONMENT | callback_environment(plan) | on_cpu,
+        keys={name: frozenset(part) for name, part in parts.items()},
     )
-
-
-def _part(plan: EnginePlan, part: str) -> dict[str, Any]:
-    named = settings_of(plan, "unsloth")
-    return {key.removeprefix(part): value for key, value in named.items() if key.startswith(part)}
-
-
-def _model(plan: EnginePlan) -> dict[str, Any]:
-    return {
-        "model_name": plan.base,
-        "dtype": "bfloat16" if plan.is_bf16 else "float16" if plan.is_fp16 else "float32",
-        "load_in_4bit": plan.settings.quantization == "nf4",
-        "load_in_8bit": plan.settings.quantization == "int8",
-        "trust_remote_code": False,
-    }
-
-
-def _lora(plan: EnginePlan) -> dict[str, Any]:
-    return {
-        "target_modules": list(plan.targets),
-        "random_state": plan.seed,
-        "use_gradient_checkpointing": "unsloth" if plan.device == "cuda" else False,
-    }
-
-
-def _arguments(plan: EnginePlan) -> dict[str, Any]:
-    validation = {"eval_strategy": "steps", "eval_steps": plan.steps_an_epoch} if plan.has_validation else {}
-    return {
-        "output_dir": OUTPUT,
-        "per_device_eval_batch_size": plan.settings.batch_size,
-        "lr_scheduler_type": "linear",
-        "warmup_steps": plan.warm_up_steps,
-        "optim": "adamw_torch",
-        "seed": plan.seed,
-        "bf16": plan.is_bf16,
-        "fp16": plan.is_fp16,
-        "packing": False,
-        "logging_nan_inf_filter": False,
-        "save_steps": plan.save_steps,
-        "report_to": "none",
-        "disable_tqdm": True,
-    } | validation

@@ -1,17 +1,17 @@
-"""vLLM as an engine that answers: where it is installed, which adapters it loads, and the command of its server.
+"""vLLM, an engine that answers: where it is installed, which adapters it loads, and the command of its server.
 
-It is installed like the engines that train, in an environment of its own, since its pins clash with ours. Starts
-nothing: `serving/vllm_process.py` does."""
+It is installed like the engines that train, in an environment of its own, since its pins clash with ours. This module
+starts nothing; `serving/vllm_process.py` does."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from trainers.local.engines.catalog import VLLM, Installed, installed
+from trainers.local.engines.catalog import VLLM, Installation, find_installation
 
 # MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer: no number between them is taken
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -27,8 +27,8 @@ INSTALL = "`finetune engines install vllm` installs it, or let the serving engin
 
 @dataclass(frozen=True)
 class VllmOptions:
-    """`base` is a folder. `dtype` as vLLM names it. `adapters` at a time, of `rank` at most. `share` of a GPU's memory;
-    None on a CPU."""
+    """`base` is a folder, `dtype` vLLM's name of it. The server holds `adapters` at a time, of `rank` at most, and
+    takes `share` of a GPU's memory; None on a CPU."""
 
     base: Path
     dtype: str
@@ -38,46 +38,39 @@ class VllmOptions:
 
     def serves(self, wanted: VllmOptions) -> bool:
         """Whether a server with these options can answer what asks for `wanted`."""
-        same = (self.base, self.dtype, self.adapters, self.share)
-        return self.rank >= wanted.rank and same == (
-            wanted.base,
-            wanted.dtype,
-            wanted.adapters,
-            wanted.share,
-        )
+        return self.rank >= wanted.rank and replace(self, rank=wanted.rank) == wanted
 
 
 def missing_reason(engines: Path) -> str | None:
-    """Why vLLM can't be used, in a sentence with the cure; None where it can."""
-    there = installed(engines, VLLM)
-    if there is None:
+    """Returns why vLLM can't be used, in a sentence with the cure, or None. `engines` is the folder of engines."""
+    installation = find_installation(engines, VLLM)
+    if installation is None:
         return f"vLLM is not installed in {engines / VLLM.name}. {INSTALL}"
-    if there.found != there.version:
-        return (
-            f"vLLM {there.version} was installed, and now {there.found or 'no version'} is there. {INSTALL}"
-        )
+    version, present = installation.version, installation.present_version
+    if present != version:
+        return f"vLLM {version} was installed, and now {present or 'no version'} is there. {INSTALL}"
     return None
 
 
 def adapter_refusal(config: Mapping[str, Any]) -> str | None:
-    """`config`: peft's adapter_config.json. Why vLLM loads no such adapter, without a cure; None where it does."""
-    for key, what in VLLM_LACKS.items():
+    """Returns why vLLM can't load such an adapter, without a cure, or None. `config` is peft's adapter_config.json."""
+    for key, feature in VLLM_LACKS.items():
         if config.get(key):
-            return f"vLLM loads no adapter with {what} ({key})."
+            return f"vLLM loads no adapter with {feature} ({key})."
     if _highest_rank(config) > VLLM_RANKS[-1]:
         return f"The adapter's rank is {_highest_rank(config)}; vLLM takes {VLLM_RANKS[-1]} at most."
     return None
 
 
 def vllm_rank(config: Mapping[str, Any]) -> int:
-    """The least --max-lora-rank for this adapter."""
+    """Returns the lowest --max-lora-rank for this adapter."""
     return next(rank for rank in VLLM_RANKS if rank >= _highest_rank(config))
 
 
-def serve_command(there: Installed, options: VllmOptions, socket: Path) -> list[str]:
-    """Its key comes by the environment, where no other user's `ps` shows it. Sampling is what a request says, not what
-    the base's generation_config.json has; grammars are checked by llguidance, as here."""
-    python = str(there.env / "bin" / "python")
+def serve_command(installation: Installation, options: VllmOptions, socket: Path) -> list[str]:
+    """The server's key is passed in its environment, where no other user's `ps` shows it. Sampling follows the request
+    and not the base's generation_config.json; grammars are checked by llguidance, as in the built-in engine."""
+    python = str(installation.env / "bin" / "python")
     command = [python, str(SCRIPT), "serve", str(options.base), "--served-model-name", SERVED_BASE]
     command += ["--uds", str(socket), "--dtype", options.dtype, "--max-model-len", "auto"]
     command += ["--enable-lora", "--max-lora-rank", str(options.rank), "--max-loras", str(options.adapters)]

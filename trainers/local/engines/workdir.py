@@ -1,11 +1,12 @@
-"""What an engine is given: the base model as a local folder, the rows as tokens, the modules that get LoRA
-matrices, and a plan with nothing left open."""
+"""Prepares what an engine trains on: the base model as a local folder, the rows as tokens, the names of the modules
+that get LoRA matrices, and a plan with nothing left open. Loads no weights."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
@@ -20,27 +21,66 @@ from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.model_structure import choose_class, find_targets, fused_experts, sees_too
 from trainers.methods import Parameters
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
 IGNORED = -100  # torch's cross entropy skips it
 
 
-def write_rows(path: Path, rows: Rows) -> None:
-    """JSON lines with input_ids, attention_mask and labels. What stands behind a row's last answer is left out."""
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows.rows:
-            ids = list(row.ids[: row.last_target + 1])
-            labels = [each if learnt else IGNORED for each, learnt in zip(ids, row.supervised, strict=False)]
-            line = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
-            file.write(json.dumps(line) + "\n")
+@dataclass(frozen=True)
+class PreparedJob:
+    """`tokens` of all training rows, once each, and of all validation rows."""
+
+    plan: EnginePlan
+    tokens: int
+    validation_tokens: int = 0
+
+    def tokens_after(self, step: int) -> int:
+        """Exact at an epoch's end; engines don't log which rows a step within one had."""
+        return round(self.tokens * step / self.plan.steps_an_epoch)
+
+    @property
+    def validation_steps(self) -> float:
+        """How many steps a validation takes as long as, by its tokens: a third, since nothing is learnt."""
+        return self.validation_tokens * self.plan.steps_an_epoch / self.tokens / 3
 
 
-# Which modules get LoRA matrices, as names that mean the same to every engine. Loads no weights.
-#
-# Only for models that engines and our server load alike: text models of plain weights, whose adapters'
-# names agree.
+def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: MetricsLogger) -> PreparedJob:
+    """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
+    base = fetch_base(job.base, journal.say)
+    remember_base(home.parent, base, job.base_name)
+    targets = target_names(base, job.settings)
+    tokenizer = load_tokenizer(str(base))
+    training = _prepare_rows(job.training_file, tokenizer, job, home, "train", journal)
+    validation_tokens = 0
+    if job.validation_file:
+        validation_tokens = _prepare_rows(job.validation_file, tokenizer, job, home, "valid", journal).tokens
+
+    is_on_gpu = has_cuda and torch.cuda.is_available()
+    device = torch.device("cuda" if is_on_gpu else "cpu")
+    dtype = best_dtype(device, load_config(str(base)).model_type) if is_on_gpu else torch.float32
+    plan = EnginePlan(
+        base=str(base.absolute()),
+        settings=job.settings,
+        seed=job.seed,
+        targets=targets,
+        rows=len(training.rows),
+        has_validation=job.validation_file is not None,
+        device="cuda" if is_on_gpu else "cpu",
+        is_bf16=dtype == torch.bfloat16,
+        is_fp16=dtype == torch.float16,
+    )
+    if torch.cuda.is_available() and not has_cuda:
+        journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
+    return PreparedJob(plan, training.tokens, validation_tokens)
 
 
 def target_names(base: Path, settings: Parameters) -> tuple[str, ...]:
-    """What `settings.target_modules` mean to its engine. Raises TrainingFailed."""
+    """Returns the modules that get LoRA matrices, by names that mean the same to every engine.
+
+    Raises TrainingFailed unless the base is one that engines and our server load alike: a text model of plain weights,
+    whose adapters' names agree.
+    """
     engine, wanted = settings.engine, settings.target_modules
     config = load_config(str(base))
     stored = stored_method(config)
@@ -65,79 +105,44 @@ def _builtin_only(why: str, engine: str, param: str) -> TrainingFailed:
     return TrainingFailed("engine_cannot", text, param)
 
 
-# What an engine is given: the base model as a local folder, the rows as tokens, and a plan with nothing
-# left open.
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """`tokens` of the rows that are learnt from, once each, and of those that are validated on."""
-
-    plan: EnginePlan
-    tokens: int
-    validation_tokens: int = 0
-
-    def tokens_after(self, step: int) -> int:
-        """Exact at an epoch's end; an engine doesn't say which rows a step within had."""
-        return round(self.tokens * step / self.plan.steps_an_epoch)
-
-    @property
-    def validation_steps(self) -> float:
-        """How many steps a validation takes as long as, by its tokens: a third, as it learns nothing."""
-        return self.validation_tokens * self.plan.steps_an_epoch / self.tokens / 3
-
-
-def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: MetricsLogger) -> Prepared:
-    """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
-    base = fetch_base(job.base, journal.say)
-    remember_base(home.parent, base, job.base_name)
-    targets = target_names(base, job.settings)
-    tokenizer = load_tokenizer(str(base))
-    training = _rows(job.training_file, tokenizer, job, home, "train")
-    _tell("Training", training, journal)
-    validation_tokens = 0
-    if job.validation_file:
-        validation = _rows(job.validation_file, tokenizer, job, home, "valid")
-        validation_tokens = validation.tokens
-        _tell("Validation", validation, journal)
-    is_on_gpu = has_cuda and torch.cuda.is_available()
-    device = torch.device("cuda" if is_on_gpu else "cpu")
-    dtype = best_dtype(device, load_config(str(base)).model_type) if is_on_gpu else torch.float32
-    plan = EnginePlan(
-        base=str(base.absolute()),
-        settings=job.settings,
-        seed=job.seed,
-        targets=targets,
-        rows=len(training.rows),
-        has_validation=job.validation_file is not None,
-        device="cuda" if is_on_gpu else "cpu",
-        is_bf16=dtype == torch.bfloat16,
-        is_fp16=dtype == torch.float16,
-    )
-    if torch.cuda.is_available() and not has_cuda:
-        journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
-    return Prepared(plan, training.tokens, validation_tokens)
-
-
-def _rows(file: str, tokenizer: object, job: TrainingJob, home: Path, name: str) -> Rows:
+def _prepare_rows(
+    file: str,
+    tokenizer: PreTrainedTokenizerFast,
+    job: TrainingJob,
+    home: Path,
+    name: Literal["train", "valid"],
+    journal: MetricsLogger,
+) -> Rows:
+    """Writes rows/NAME.jsonl, and an event for everything about the rows that a person should know."""
     param, settings = ("training_file" if name == "train" else "validation_file"), job.settings
-    rows = read_rows(Path(file), tokenizer, settings.max_length, param, settings.too_long)  # type: ignore[arg-type]
+    rows = read_rows(Path(file), tokenizer, settings.max_length, param, settings.too_long)
     (home / ROWS).mkdir(exist_ok=True)
     write_rows(home / ROWS / f"{name}.jsonl", rows)
-    return rows
 
-
-def _tell(what: str, rows: Rows, journal: MetricsLogger) -> None:
-    journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    kind = "Training" if name == "train" else "Validation"
+    journal.say(f"{kind} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.chats < len(rows.rows):
         journal.say(
             f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
         )
     if rows.too_long:
-        journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+        journal.say(f"{kind} rows left out, longer than max_length: {rows.too_long:,}", "warn")
     if rows.cut:
         journal.say(
-            f"{what} rows cut to max_length, so that they may end in mid-answer: {rows.cut:,}", "warn"
+            f"{kind} rows cut to max_length, so that they may end in mid-answer: {rows.cut:,}", "warn"
         )
     if rows.nothing_to_learn:
-        journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+        journal.say(f"{kind} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+    return rows
+
+
+def write_rows(path: Path, rows: Rows) -> None:
+    """Writes JSON lines with input_ids, attention_mask and labels. What follows a row's last answer is left out."""
+    with path.open("w", encoding="utf-8") as file:
+        for row in rows.rows:
+            ids = list(row.ids[: row.last_target + 1])
+            labels = [
+                token if is_learnt else IGNORED for token, is_learnt in zip(ids, row.supervised, strict=False)
+            ]
+            line = {"input_ids": ids, "attention_mask": [1] * len(ids), "labels": labels}
+            file.write(json.dumps(line) + "\n")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from trainers.host import HUB_KEYS, TRACKER_KEYS, child_environment
-from trainers.local.engines.compatibility import Refused
+from trainers.local.engines.compatibility import Refusal
 from trainers.local.job_directory import exclusive
 from trainers.local.jobs.records import JobRecord
 from trainers.local.launch import train_command
@@ -259,13 +259,13 @@ def _read_text(path: Path) -> str:
 # May this job be trained where this trainer's jobs run? Asked before anything starts.
 
 
-def backend_refusal(place: Backend, settings: Parameters) -> Refused | None:
+def backend_refusal(place: Backend, settings: Parameters) -> Refusal | None:
     if settings.engine != BUILTIN and not place.is_here:
         text = (
             f"This trainer's jobs run on a cluster, where the engine {settings.engine} is not installed. Leave "
             "'engine' out, or ask a trainer that trains on its own machine."
         )
-        return Refused("engine_not_installed", text)
+        return Refusal("engine_not_installed", text)
     if settings.engine != BUILTIN and place.processes > 1:
         where, option = "", "--gpus-per-job"
         if place.nodes > 1:
@@ -274,28 +274,28 @@ def backend_refusal(place: Backend, settings: Parameters) -> Refused | None:
             f"This trainer gives each job {place.processes} processes{where}, and the engine {settings.engine} is run "
             f"by one. Leave 'engine' out, or ask one without {option}."
         )
-        return Refused("engine_cannot", text)
+        return Refusal("engine_cannot", text)
     return _sharding(place, settings) if settings.sharding == "fsdp" else None
 
 
-def _sharding(place: Backend, settings: Parameters) -> Refused | None:
+def _sharding(place: Backend, settings: Parameters) -> Refusal | None:
     if place.processes == 1:
         text = (
             "sharding 'fsdp' divides the base among a job's GPUs, and this trainer gives each job one. Leave it out, "
             "or start the trainer with --gpus-per-job 2 or more."
         )
-        return Refused("sharding_unavailable", text, "sharding")
+        return Refusal("sharding_unavailable", text, "sharding")
     if settings.quantization != "none":
         text = f"A base in {settings.quantization} is not divided among GPUs. Leave 'sharding' or 'quantization' out."
-        return Refused("sharding_unavailable", text, "sharding")
+        return Refusal("sharding_unavailable", text, "sharding")
     if settings.sweep:
         text = (
             "The arms of a sweep take turns on one base, which is not divided among GPUs. Leave 'sharding' or 'sweep' "
             "out."
         )
-        return Refused("sharding_unavailable", text, "sharding")
+        return Refusal("sharding_unavailable", text, "sharding")
     method = next(each for each in METHODS.values() if type(settings) is each.parameters)
     if not method.is_plain:
         text = f"The method {method.name} trains on a whole base, not on one divided among GPUs. Leave 'sharding' out."
-        return Refused("sharding_unavailable", text, "sharding")
+        return Refusal("sharding_unavailable", text, "sharding")
     return None

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainers.local.api_errors import ApiError, invalid
-from trainers.local.engines.catalog import VLLM, installed
+from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import VLLM_RANKS, VllmOptions, adapter_refusal, missing_reason, vllm_rank
 from trainers.local.job_directory import read_json
 from trainers.local.serving.answers import GREEDY_BELOW, AnswerWriter, Preparation, busy, check_queue, prepare
@@ -211,7 +211,7 @@ class VllmEngine:
                 self._idle.set()
 
     async def _start_server(self, options: VllmOptions) -> VllmServer:
-        there = installed(self._engines, VLLM)
+        there = find_installation(self._engines, VLLM)
         reason = missing_reason(self._engines)
         if there is None or reason:
             raise busy(str(reason), "engine_not_installed", RETRY_S)

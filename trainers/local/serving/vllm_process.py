@@ -24,7 +24,7 @@ import httpx2
 
 from trainers.host import HUB_KEYS, child_environment
 from trainers.local.api_errors import ApiError
-from trainers.local.engines.catalog import Installed, engine_in_use
+from trainers.local.engines.catalog import Installation, engine_in_use
 from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
 from trainers.local.serving.answers import busy
 from trainers.local.serving.values import adapter_is_gone
@@ -40,7 +40,7 @@ LOG = "serve.log"
 class VllmServer:
     """`context` in tokens, once it is ready."""
 
-    def __init__(self, there: Installed, options: VllmOptions, gpu: str | None) -> None:
+    def __init__(self, there: Installation, options: VllmOptions, gpu: str | None) -> None:
         """Starts it. `gpu`: as CUDA_VISIBLE_DEVICES takes it. Raises ApiError (503) where it is being installed."""
         self.options = options
         self.context = 0
