@@ -16,6 +16,7 @@ from bot.cards.blocks import (
     Lines,
     Message,
     Note,
+    Table,
     Text,
     code,
     cut,
@@ -24,10 +25,13 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import arm_name, bar_share, quality
 from bot.cards.findings import (
+    LISTED_PARTS,
     WORDS,
     Group,
     cleaning_offer,
     counts_text,
+    duplicate_cost_text,
+    finding_blocks,
     group_findings,
     line_ranges,
     need_file,
@@ -35,13 +39,15 @@ from bot.cards.findings import (
 from bot.cards.forms import modal
 from bot.cards.general import text_message
 from bot.cards.words import pluralize, shorten
+from bot.rules.budgets import DuplicateCost
 from bot.values.requests import Delete
 from storage.records import Dataset, Document, DocumentState
-from trainers.dataset import Report
+from trainers.dataset import LabelCount, Report
+from trainers.dataset.rows import shown
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
-SHOWN_RULES = 8
+SHOWN_RULES, LISTED_LABELS = 8, 30
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "misses {bar}",
@@ -77,12 +83,35 @@ def received_card(dataset: Dataset) -> Message:
 
 def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
     """Ready or refused, with what was found. `days`: after which a refused file is deleted; 0: it is kept."""
-    headline = _headline(dataset, report)
-    blocks = [Headline(headline), Facts(_numbers(dataset, report)), *_findings(report)]
+    headline = _headline(dataset.title, report)
+    file = ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")
+    blocks = [Headline(headline), Facts([*_numbers(report), file]), *_findings(report)]
     blocks += [Text(f"*Next*: {_next_step(dataset, report)}"), *cleaning_offer(dataset, report.findings)]
     if report.blocked and days:
         blocks.append(Note(f"The file is deleted here after {pluralize(days, 'day')}."))
     return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
+
+
+def full_report(
+    report: Report,
+    waste: DuplicateCost | None = None,
+    *,
+    most: int | None = LISTED_PARTS,
+    shows_labels: bool = True,
+) -> Message:
+    """All that a check says, for a terminal and a file. `most` sentences of a rule are listed, None: all. Labels are
+    not for everybody, since a rare one may be a sentence in the wrong column."""
+    headline, diff, spread = _headline(report.name, report), report.diff, report.tokens.rows
+    assumed = ", assumed" if report.tokens.assumed else ""
+    numbers = _numbers(report, shows_labels=shows_labels)
+    if report.rows:
+        numbers.append(("Tokens in all", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
+    if waste:
+        numbers.append(("Copies", duplicate_cost_text(waste)))
+    changes = _changes(diff, report.n_holdout) if diff and shows_labels else []
+    labels = _label_table(report.labels) if shows_labels else []
+    findings = [Text(_found(report)), *finding_blocks(report.findings, most)]
+    return Message(_found(report), (Headline(headline), Facts(numbers), *changes, *labels, *findings))
 
 
 def refused_card(dataset: Dataset, why: str) -> Message:
@@ -167,10 +196,10 @@ def _belongs_to(channel: str) -> Block:
     }
 
 
-def _headline(dataset: Dataset, report: Report) -> str:
+def _headline(title: str, report: Report) -> str:
     if report.blocked:
-        return f"{dataset.title} can't be used yet"
-    return f"{dataset.title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"
+        return f"{title} can't be used yet"
+    return f"{title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"
 
 
 def _next_step(dataset: Dataset, report: Report) -> str:
@@ -186,14 +215,14 @@ def _of_labels(report: Report) -> str:
     return f", {pluralize(len(report.labels), 'label')}" if report.labels else ""
 
 
-def _numbers(dataset: Dataset, report: Report) -> list[tuple[str, str]]:
+def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, str]]:
     pairs = []
     if report.n_train:
         pairs.append(("To train on", pluralize(report.n_train, "row")))
         pairs.append(("Held out as the test", pluralize(report.n_holdout, "row")))
     elif report.rows:
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
-    if report.labels:
+    if report.labels and shows_labels:
         pairs.append(("Rows per label", _per_label(report)))
     if report.rows:
         pairs.append(
@@ -201,7 +230,17 @@ def _numbers(dataset: Dataset, report: Report) -> list[tuple[str, str]]:
         )
     if report.format in TABLES and report.columns.text and report.columns.label:
         pairs.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
-    return [*pairs, ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")]
+    return pairs
+
+
+def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
+    """None that one row alone has: that may be a customer's sentence in the wrong column."""
+    shared = [count for count in counts if count.rows > 1][:LISTED_LABELS]
+    hidden, alone = len(counts) - len(shared), sum(count.rows == 1 for count in counts)
+    of_one = f", {alone:,} of them with one row" if alone else ""
+    more = [Note(f"… and {hidden:,} more{of_one}")] if hidden else []
+    rows = [("Label", "Rows"), *((shown(count.label), f"{count.rows:,}") for count in shared)]
+    return [*([Table(rows)] if shared else []), *more]
 
 
 def _per_label(report: Report) -> str:
@@ -271,15 +310,17 @@ SHOWN_LABELS = 10
 def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
     """`n_holdout` rows are held out now."""
     headline = f"{dataset.title}: {_in_short(diff)}"
+    return Message(escape(headline), (Headline(headline), *_changes(diff, n_holdout)))
+
+
+def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:
     numbers = [
         ("Added", pluralize(diff.added, "row")),
         ("Removed", pluralize(diff.removed, "row")),
         ("Labelled otherwise", pluralize(diff.relabelled, "row")),
         ("Held out as the test", _held_out(diff, n_holdout)),
     ]
-    return Message(
-        escape(headline), (Headline(headline), Facts(numbers), *_labels(diff), Note(_why_it_compares(diff)))
-    )
+    return [Facts(numbers), *_labels(diff), Note(_why_it_compares(diff))]
 
 
 def _in_short(diff: Diff) -> str:

@@ -1,5 +1,5 @@
-"""What a check found, as plain text for a terminal and a file, and the cleaned copy it offers. Lines, counts
-and cures; never a word from the file but its labels."""
+"""What a check found, rule by rule, and the cleaned copy it offers. Lines, counts and cures; never a word from
+the file."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from bot.cards.blocks import CardBlock, actions, button, code, escape
+from bot.cards.blocks import CardBlock, Lines, actions, button, code, escape
 from bot.cards.words import pluralize
 from bot.rules.budgets import DuplicateCost
 from bot.rules.data_policy import RowDelivery
 from storage.records import Dataset
-from trainers.dataset import Finding, LabelCount, Report, Severity
+from trainers.dataset import Finding, Severity
 from trainers.dataset.clean_copy import Cleaned, LeftOut, NotCleaned
-from trainers.dataset.rows import shown
-from trainers.dataset.versions import Diff
 from trainers.money import usd
 
 WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
@@ -25,7 +23,6 @@ TITLES = {
     "lengths": "Tokens per row of",
     "labels": "Rows per label of",
 }
-LISTED_LABELS = 30
 LISTED_PARTS, LISTED_REST = 8, 24
 
 
@@ -108,42 +105,6 @@ def part_sentence(part: Part) -> str:
     return f"{'each of ' if len(part.lines) > 1 else ''}{line_ranges(part.lines)} {part.said}"
 
 
-def terminal_text(report: Report, waste: DuplicateCost | None = None) -> str:
-    last = "It can't be used until this is mended." if report.blocked else "It can be used."
-    parts = [
-        _head(report, waste),
-        diff_text(report.diff) if report.diff else "",
-        "\n".join(_labels(report.labels)),
-        body_text(report.findings, LISTED_PARTS),
-        last,
-    ]
-    return "\n\n".join(part for part in parts if part)
-
-
-def file_text(report: Report, waste: DuplicateCost | None = None) -> str:
-    """Every finding, for a thread: no label, since a rare one may be a sentence in the wrong column."""
-    return (
-        "\n\n".join(part for part in (_head(report, waste), body_text(report.findings, None)) if part) + "\n"
-    )
-
-
-def diff_text(diff: Diff) -> str:
-    """What changed since the version before, without a label: a rare one may be a sentence in the wrong column."""
-    lines = [
-        f"Since the version before: {diff.added:,} rows added, {diff.removed:,} removed, "
-        f"{diff.relabelled:,} relabelled",
-        f"The test of the version before stays: {diff.held_out_added:,} new rows joined it, "
-        f"{diff.held_out_relabelled:,} of its rows have a new label, "
-        f"{diff.held_out_missing:,} are no longer in the file and stay in it",
-    ]
-    if diff.held_out_dropped:
-        lines.append(
-            f"Dropped from the test, for personal data or a secret: {diff.held_out_dropped:,} rows that are no longer "
-            "in the file, so results of both versions can't be compared"
-        )
-    return lines[0] if diff.is_empty else "\n".join(lines)
-
-
 def file_title(stem: str, dataset: str) -> str:
     """Of a file in the card's thread; it is what a screen reader says of a plot."""
     return f"{TITLES[stem]} {dataset}"
@@ -178,40 +139,15 @@ def _run(first: int, last: int) -> str:
     return f"{first}, {last}" if last == first + 1 else f"{first}–{last}"
 
 
-def _head(report: Report, waste: DuplicateCost | None) -> str:
-    size = [pluralize(report.rows, "row")] if report.rows else []
-    labels = [pluralize(len(report.labels), "label")] if report.labels else []
-    lines = [": ".join([report.name, ", ".join([*size, *labels])]) if size else report.name]
-    lines.append(counts_text(report.findings) or "nothing to mend")
-    if report.n_train:
-        lines.append(f"{report.n_train:,} rows to train on, {report.n_holdout:,} held out as the test")
-    if report.rows:
-        spread, assumed = report.tokens.rows, ", assumed" if report.tokens.assumed else ""
-        lines.append(
-            f"{spread.total:,} tokens ({report.tokens.encoding}{assumed}), a row {spread.mean:.0f} on average, "
-            f"{spread.max:,} at most"
-        )
-    return "\n".join([*lines, duplicate_cost_text(waste)] if waste else lines)
-
-
-def _labels(counts: Sequence[LabelCount]) -> list[str]:
-    """None that one row alone has: that may be a customer's sentence in the wrong column."""
-    shared = [count for count in counts if count.rows > 1]
-    lines = [f"  {count.rows:>6,}  {shown(count.label)}" for count in shared[:LISTED_LABELS]]
-    hidden, alone = len(counts) - len(lines), len(counts) - len(shared)
-    of_one = f", {alone:,} of them with one row" if alone else ""
-    return [*lines, f"          … and {hidden:,} more{of_one}"] if hidden else lines
-
-
-def body_text(findings: Sequence[Finding], most: int | None) -> str:
-    """A paragraph for each severity. `most` sentences of a rule are listed; None: all."""
+def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
+    """All of them, a block for each severity. `most` sentences of a rule are listed; None: all."""
     met = group_findings(findings)
-    paragraphs = []
+    blocks: list[CardBlock] = []
     for severity, words in WORDS.items():
         lines = [line for group in met if group.severity == severity for line in _lines(group, most)]
         if lines:
-            paragraphs.append("\n".join([words.capitalize(), *lines]))
-    return "\n\n".join(paragraphs)
+            blocks.append(Lines([words.capitalize(), *map(escape, lines)]))
+    return blocks
 
 
 def _lines(group: Group, most: int | None) -> list[str]:

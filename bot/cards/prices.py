@@ -18,8 +18,8 @@ HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
 Row = tuple[str, str, str, str, str, str]
 
 
-def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
-    """`read_on`: the day for which the prices were looked up."""
+def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detailed: bool = False) -> Message:
+    """`read_on`: the day for which the prices were looked up. `is_detailed`: with what Slack has no room for."""
     priced = [row for row in rows if isinstance(row, PriceRow)]
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
@@ -27,14 +27,15 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date) -> Message:
         return Message(text, (Text(text),))
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
     missing = [Lines([f"• {escape(cut(item.sentence, 300))}" for item in unknown])] if unknown else []
-    notes = [Lines([f"• {note}" for note in _notes(priced, read_on)])] if _notes(priced, read_on) else []
-    end: tuple[CardBlock, ...] = (*notes, *missing, Note(_sources(priced)))
+    notes = _notes(priced, read_on, None if is_detailed else SHOWN_NOTES)
+    sources = _sources(priced, None if is_detailed else SHOWN_SOURCES)
+    end: tuple[CardBlock, ...] = (*([Lines(notes)] if notes else []), *missing, Note(sources))
     if not priced:
         return Message(escape(title), (Headline(title), *end))
     shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
     hidden = len(priced) - SHOWN_ROWS
     more = [Note(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
-    every = [HEADING, *(_row(row, 60, read_on) for row in priced[:TABLE_ROWS])]
+    every = [HEADING, *(_row(row, 60, read_on) for row in priced[: None if is_detailed else TABLE_ROWS])]
     table = Table(every, "USD per 1M tokens", otherwise=(Table(shown), *more))
     return Message(escape(title), (Headline(title), table, *end))
 
@@ -68,7 +69,7 @@ def _hourly(row: PriceRow) -> str:
     return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
 
 
-def _notes(rows: Sequence[PriceRow], today: date) -> list[str]:
+def _notes(rows: Sequence[PriceRow], today: date, most: int | None) -> list[str]:
     message = [(row, row.note) for row in rows if row.note]
     message += [
         (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}, then {row.successor}")
@@ -76,15 +77,18 @@ def _notes(rows: Sequence[PriceRow], today: date) -> list[str]:
         if row.successor
     ]
     lacking = [(row, f"nobody told me all of it, {where_to_add(row)}") for row in rows if missing_keys(row)]
-    shown = [f"{escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in (*message, *lacking)]
-    more = [f"and {len(shown) - SHOWN_NOTES:,} more notes"] if len(shown) > SHOWN_NOTES else []
-    return [*shown[:SHOWN_NOTES], *more]
+    lines = [
+        f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in (*message, *lacking)
+    ]
+    hidden = len(lines[most:]) if most else 0
+    return [*lines[:most], *([f"• and {hidden:,} more notes"] if hidden else [])]
 
 
-def _sources(rows: Sequence[PriceRow]) -> str:
+def _sources(rows: Sequence[PriceRow], most: int | None) -> str:
     sources = list(dict.fromkeys(row.said_by for row in rows))
-    named = "; ".join(escape(cut(source, 120)) for source in sources[:SHOWN_SOURCES])
-    more = f" and {len(sources) - SHOWN_SOURCES:,} more" if len(sources) > SHOWN_SOURCES else ""
+    named = "; ".join(escape(cut(source, 120)) for source in sources[:most])
+    hidden = len(sources[most:]) if most else 0
+    more = f" and {hidden:,} more" if hidden else ""
     text = f"From {named}{more}. " if named else ""
     return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
 

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import findings
-from bot.cards.findings import LISTED_PARTS, body_text, counts_text, line_ranges
+from bot.cards.datasets import full_report
+from bot.cards.findings import counts_text, finding_blocks, line_ranges
+from bot.cards.terminal import terminal_text
 from bot.cards.words import duration, duration_range, pluralize
 from bot.rules.budgets import duplicate_cost
 from bot.services.dataset_worker import FULL_LIST
@@ -169,7 +171,7 @@ def report_text(report: Report, settings: Settings | None = None) -> str:
     """With `settings`, what copies cost is said in dollars where a trainer by the token has its key here."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
-    return findings.terminal_text(report, waste)
+    return terminal_text(full_report(report, waste).parts)
 
 
 def fix(
@@ -269,7 +271,7 @@ def pairs_text(report: Report, pairs: PairsReport, takes: TrainingNeeds | None =
     findings = pair_findings(report, pairs)
     last = "They can't be used until this is mended." if is_blocked(report, pairs) else "They can be used."
     lines = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
-    parts = [_head(report, pairs, findings), body_text(findings, LISTED_PARTS), "\n".join(lines)]
+    parts = [_head(report, pairs, findings), terminal_text(finding_blocks(findings)), "\n".join(lines)]
     return "\n\n".join(part for part in parts if part)
 
 

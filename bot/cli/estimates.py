@@ -14,7 +14,7 @@ from bot.cards.advice import withheld_text
 from bot.cards.assumptions import assumptions, machines_assumption
 from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.commands import TerminalSpelling
-from bot.cards.prices import where_to_add
+from bot.cards.prices import listing
 from bot.cards.terminal import terminal_sentence, terminal_text
 from bot.cli.render import verdict_json
 from bot.rules.alternatives import Alternative
@@ -22,7 +22,6 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
-from bot.rules.prices import missing_keys
 from bot.rules.roi import Estimate, Range
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
@@ -31,7 +30,6 @@ from trainers.dataset import Report
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Ladder
 from trainers.hyperparameters import sweep_to_lists
-from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import ProviderRow
 
@@ -127,7 +125,7 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
 
 
 def prices_text(rows: Sequence[PriceRow | UnknownPrice]) -> str:
-    return "\n".join(row.sentence if isinstance(row, UnknownPrice) else _price_line(row) for row in rows)
+    return terminal_text(listing(rows, _today(), is_detailed=True).parts)
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
@@ -260,32 +258,6 @@ def _tuned(provider: ProviderRow, name: str | None) -> list[PriceRow]:
         return [tuned_price(provider, model) for model in provider.models]
     model = provider.model(name.removeprefix(f"{provider.name}/"))
     return [tuned_price(provider, model)] if model else []
-
-
-def _price_line(row: PriceRow) -> str:
-    price = row.price
-    named = (("input", price.input), ("cached", price.cached_input), ("output", price.output))
-    lines = [f"{name} {rate(amount)}" for name, amount in named if amount is not None]
-    if row.usd_per_hour is not None:
-        lines = [
-            f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "your own machine, counted as free"
-        ]
-    if price.training is not None:
-        lines.append(f"training {rate(price.training)}")
-    if row.batch_discount:
-        lines.append(f"{row.batch_discount:.0%} off in a batch")
-    kind = ", tuned" if row.kind == "tuned" else ""
-    if not lines:
-        return f"{row.model}{kind}: nobody told me, {where_to_add(row)}{_end(row)}"
-    hole = f". Not all of it: {where_to_add(row)}" if missing_keys(row) else ""
-    return f"{row.model}{kind}: {', '.join(lines)} ({row.said_by}){hole}{_end(row)}"
-
-
-def _end(row: PriceRow) -> str:
-    if row.ends is None:
-        return ""
-    then = f", then {row.successor}" if row.successor else ""
-    return f". {'Ended on' if row.has_ended(_today()) else 'Ends on'} {row.ends}{then}"
 
 
 def _price(row: PriceRow) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from bot.cards import datasets as views
 from bot.cards import findings
 from bot.cards import waivers as waiver_views
 from bot.cards.blocks import Message, code, escape
+from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name
 from bot.context import AppContext, CoreContext, FetchedFile, FetchLater
 from bot.rules import data_policy
@@ -368,7 +369,8 @@ def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Pat
     waste = duplicate_cost(report.duplicate_tokens, within_reach, today)
     path = _folder(context, dataset) / "findings.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(findings.file_text(report, waste), encoding="utf-8")
+    text = terminal_text(views.full_report(report, waste, most=None, shows_labels=False).parts)
+    path.write_text(f"{text}\n", encoding="utf-8")
     return (path,)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from bot.cards import datasets as views
-from bot.cards import findings
+from bot.cards.terminal import terminal_text
 from bot.services.dataset_worker import inspect
 from storage.records import Dataset
 from tests.cards.walker import problems
@@ -222,7 +222,7 @@ def _report(source: Path, name: str, kept: Path, folder: Path) -> Report:
 def _wrong_with_words(dataset: Dataset, report: Report) -> str | None:
     state = "refused" if report.blocked else "ready"
     card = views.checked_card(replace(dataset, filename=report.name, state=state), report)
-    said = json.dumps(card.letter()) + findings.file_text(report, None)
+    said = json.dumps(card.letter()) + terminal_text(views.full_report(report, most=None).parts)
     if "Traceback" in said or 'File \\"' in said:
         return "a traceback"
     found = problems(card)
