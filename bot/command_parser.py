@@ -1,7 +1,8 @@
-"""Reads what stands after `/finetune`: a command with its values, or an answer that says what was meant.
+"""Parses what stands after `/finetune`: a command with its values, or an answer that says what was misread.
 
 A command is a click command with a little more. `DATASET key=value …` becomes `--key=value … -- DATASET`, which click
-parses; what click complains about is put into words here. Pure; knows neither Slack nor the store."""
+parses; its complaints are put into words here. Pure; knows neither Slack nor the store.
+"""
 
 from __future__ import annotations
 
@@ -101,7 +102,8 @@ class ParsedCommand:
 
 
 def unescaped(text: str) -> str:
-    """What the person typed: Slack makes `&amp;`, `<http://acme.com|acme.com>`, `<@U1|ben>`, `<#C1|general>` of it."""
+    """Returns what the person typed: Slack turns it into `&amp;`, `<http://acme.com|acme.com>`, `<@U1|ben>`,
+    `<#C1|general>`."""
     text = MARKUP.sub(_typed, text)
     # The ampersand comes last, or "&amp;lt;" would become "<".
     return text.replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
@@ -113,7 +115,7 @@ def _typed(markup: re.Match[str]) -> str:
 
 
 def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
-    """What stands after `/finetune`. Nothing is `help`."""
+    """Parses what stands after `/finetune`; nothing means `help`."""
     word, line = first_word(text)
     command = registry.named(word or "help")
     if command is None:
@@ -126,7 +128,7 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
 
 
 def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
-    """The values of what stands after the command's name."""
+    """Parses what stands after the command's name."""
     try:
         return _values(command, _arguments(command, line))
     except click.UsageError as error:
@@ -134,7 +136,7 @@ def parse_line(command: Command, line: str) -> Mapping[str, Any] | Refusal:
 
 
 def parse_form(command: Command, fields: Mapping[str, str | None]) -> Mapping[str, Any] | Refusal:
-    """A form's fields as the command's values. A refusal is about the field that can't be read, and stands below it."""
+    """Parses a form's fields. A refusal names the field that can't be read, so that it is shown below it."""
     options = [
         f"{_flag(name)}={text.strip()}" for name, text in fields.items() if text and name in command.options
     ]
@@ -155,7 +157,7 @@ def _values(command: Command, arguments: list[str]) -> Mapping[str, Any]:
 
 
 def _arguments(command: Command, line: str) -> list[str]:
-    """A line as click reads it: options first, then what stands alone, which may begin with a dash."""
+    """Orders a line as click reads it: options first, then the arguments, which may begin with a dash."""
     options = []
     for name, option in command.options.items():
         if _takes_rest(option):
@@ -174,7 +176,7 @@ def _arguments(command: Command, line: str) -> list[str]:
 
 
 def _pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """`key=value` words, and the others. Spaces around `=`, `,` and `;` don't count."""
+    """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` don't count."""
     joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
     words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
     halves = [word.partition("=") for word in words]
@@ -189,7 +191,7 @@ def _option(command: Command, name: str, value: str) -> str:
 
 
 def _split_off(name: str, line: str) -> tuple[str, str | None]:
-    """What stands before `name=`, and all that comes after it."""
+    """Returns what stands before `name=`, and everything after it."""
     before, *rest = re.split(rf"(?:^|(?<=\s)){name}\s*=", line, maxsplit=1, flags=re.IGNORECASE)
     return before, rest[0].strip() if rest else None
 
@@ -203,7 +205,7 @@ class ExtraWords(click.UsageError):
 
 
 def _refusal(command: Command, error: click.UsageError) -> Refusal:
-    """click's complaint in words: what was read, what would be, and how the command is typed."""
+    """Words click's complaint: what was read, what would be right, and how the command is typed."""
     like = f"Like this: `{command.usage}`"
     match error:
         case ExtraWords() if not command.arguments:
@@ -245,7 +247,7 @@ def _metavar(argument: click.Argument) -> str:
 
 
 def first_word(text: str) -> tuple[str, str]:
-    """The first word and the rest; a tab or a new line parts them as a space does."""
+    """Returns the first word and the rest; a tab or a new line separates them like a space."""
     word, rest = [*text.split(maxsplit=1), "", ""][:2]
     return word, rest.strip()
 
@@ -254,7 +256,7 @@ def first_word(text: str) -> tuple[str, str]:
 
 
 def format_question(question: Question) -> str:
-    """The options that `parse_question` reads as this question again."""
+    """Returns the options that `parse_question` reads as this question."""
     fields = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}
     if question.method == "supervised":  # the default
         del fields["method"]

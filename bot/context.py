@@ -1,5 +1,5 @@
-"""What a use case works with: settings, store, trainers, workers and the things that only Slack knows. Built
-in `app`; knows no service."""
+"""What a service works with: settings, store, trainers, workers, and what only Slack knows. Built in `app`; knows no
+service."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from trainers.client import Trainer
 
 
 class WaitClock:
-    """`clock` gives unix seconds, `steady` seconds that pass."""
+    """Measures waits by a clock that nobody sets. `clock` gives unix seconds, `steady` seconds that pass."""
 
     def __init__(self, clock: Callable[[], float], steady: Callable[[], float]) -> None:
         self._clock = clock
@@ -30,7 +30,7 @@ class WaitClock:
         self._known: dict[float, tuple[float, float]] = {}
 
     def since(self, at: float) -> float:
-        """Seconds since `at` (unix seconds). It is told when a wait begins, and asked as it goes on."""
+        """Returns the seconds since `at` (unix seconds). Call it when a wait begins, and again as it goes on."""
         now = self._steady()
         before, known_at = self._known.setdefault(at, (max(self._clock() - at, 0.0), now))
         return before + now - known_at
@@ -88,10 +88,12 @@ class CoreContext(Protocol):
 
 @dataclass(eq=False)
 class AppContext:
-    """`settings` are replaced when a provider tells that models end (reconciler.py), and by nothing else.
+    """Everything that services need.
 
-    `trainers` by provider name, only those that can be reached with what is configured. `troubles`: what is wrong
-    with the installation now, by what it is about; /healthz tells it. `checked_at`: when that was looked at last."""
+    `settings` are replaced when a provider reports that models end (reconciler.py), and by nothing else. `trainers` by
+    provider name, only those with a key. `troubles`: what is wrong with the installation now, by subject, for /healthz.
+    `checked_at`: when that was last checked.
+    """
 
     settings: Settings
     store: Store
@@ -107,7 +109,7 @@ class AppContext:
     checked_at: dict[str, float] = field(default_factory=dict)
 
     def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
-        """Put a plain message into the outbox."""
+        """Puts a plain message into the outbox."""
         self.store.outbox.put(Draft(kind="post", channel=channel, body=body, dedupe=dedupe), now=self.clock())
 
     def today(self) -> date:

@@ -1,4 +1,4 @@
-"""Looks over an installation: what works, what doesn't, and the cure for it. Changes nothing."""
+"""Checks an installation: what works, what doesn't, and the cure. Changes nothing."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MOST_SKEW_S = 30
 
 @dataclass(frozen=True)
 class Finding:
-    """`said` is what is there, or what is wrong with its cure."""
+    """`said` describes what is there, or what is wrong with its cure."""
 
     is_well: bool
     what: str
@@ -42,7 +42,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything that can be looked at, also where the settings have problems."""
+    """Checks everything that can be, even if the settings have problems."""
     findings: list[Finding] = []
     settings: Settings | None
     try:
@@ -80,7 +80,7 @@ def _database(settings: Settings | None) -> Finding:
 
 
 def _is_in_wal(path: Path) -> bool:
-    """By the file's header (sqlite.org/fileformat2.html, 1.3.3): asking SQLite would leave files beside it."""
+    """Reads the file's header (sqlite.org/fileformat2.html, 1.3.3): asking SQLite would leave files beside it."""
     try:
         with path.open("rb") as file:
             return file.read(19)[18:] == b"\x02"
@@ -118,7 +118,7 @@ def _slack(settings: Settings) -> Iterator[Finding]:
 
 
 def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
-    """Whom the policy names, as Slack knows them now: where one is a guest or gone, people wait in vain."""
+    """Checks the people and groups that the policy names: if one is a guest or gone, a plan may wait in vain."""
     named = [policy.who[rule] for rule in sorted(policy.who)]
     users = {user for each in named for user in each.users}
     groups = {group for each in named for group in each.groups}
@@ -135,7 +135,7 @@ def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
 
 
 def _clock(text: str, asked_at: float, answered_at: float) -> Finding:
-    """Slack's Date header is of whole seconds, and of a moment between asking and answer."""
+    """Compares our clock with Slack's Date header, which has whole seconds, from between question and answer."""
     try:
         there = parsedate_to_datetime(text).timestamp()
     except ValueError:
@@ -231,7 +231,7 @@ def _disk(settings: Settings) -> Finding:
 
 
 def _private(settings: Settings) -> Iterator[Finding]:
-    """What holds customers' words or secrets, where it is there."""
+    """Checks the permissions of what holds customers' words or secrets."""
     trainer = settings.data / "trainer"
     for path, mode in ((settings.data, 0o700), (Path(".env"), 0o600), (trainer / "trainer.key", 0o600)):
         if path.exists():

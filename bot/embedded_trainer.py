@@ -1,5 +1,4 @@
-"""Our own trainer as a child of `finetune run`: started on loopback, restarted when it dies, ended with the
-bot."""
+"""Our own trainer as a child of `finetune run`: started on loopback, restarted when it dies, stopped with the bot."""
 
 from __future__ import annotations
 
@@ -28,8 +27,8 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class EmbeddedTrainer:
-    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its command line. What it
-    writes goes to `data`/trainer.log, which is rotated. `environment`: as it was when this was made."""
+    """`models`: name → folder or hub id. `port` 0 takes a free one. `arguments`: more of its command line.
+    `environment`: as it was when this object was made. Its output goes to `data`/trainer.log, which is rotated."""
 
     data: Path
     models: Mapping[str, str]
@@ -54,7 +53,7 @@ class EmbeddedTrainer:
 
     @property
     def key(self) -> str:
-        """Made at first use and kept readable for us alone."""
+        """Created at first use, readable by us alone."""
         path = self.data / "trainer.key"
         if not path.exists():
             self.data.mkdir(parents=True, exist_ok=True)
@@ -135,7 +134,7 @@ class EmbeddedTrainer:
 
 
 def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:
-    """The rows of the trainer that we start, at the port that it has."""
+    """Puts the trainer's port into its providers' rows."""
     rows = tuple(row.at(embedded.base_url) if row.is_started_by_us else row for row in settings.providers)
     return replace(settings, providers=rows)
 

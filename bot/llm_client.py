@@ -1,5 +1,10 @@
-"""Asks models in threads, within each provider's limits, and stores every answer as it comes. Remembers
-nothing that a restart would miss."""
+"""Asks models in threads, within each provider's limits, so that a provider that hangs never holds up a tick. Each
+answer is stored as it comes.
+
+A step hands over questions with `ask` and finds their answers in the store at a later tick; `collect` returns what
+ended without an answer. Nothing here must survive a restart: questions without an answer are asked again, and at most
+what was under way is paid twice.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +41,8 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class Question:
     """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store. `max_tokens`
-    counts what the model thinks before it answers. `is_first`: a person waits for it. `is_once`: where no clear answer
-    came it is not put a second time, for it may have been paid."""
+    includes thinking. `is_first`: a person waits for it. `is_once`: without a clear answer it is not asked a second
+    time, as it may have been paid."""
 
     key: str
     model: str
@@ -50,8 +55,8 @@ class Question:
 
 @dataclass(frozen=True)
 class Declined:
-    """A question that gets no answer. `of_model`: nor will any other to this model. `is_unclear`: it was put, and may
-    have to be paid."""
+    """A question that gets no answer. `of_model`: neither will any other to this model. `is_unclear`: it was sent, and
+    may have to be paid."""
 
     key: str
     model: str
@@ -70,7 +75,7 @@ class _Waiting:
 
 @dataclass
 class _Bucket:
-    """Requests that may begin: `a_minute` flow in, ten seconds' worth at most are in it."""
+    """A token bucket of requests that may begin: `a_minute` flow in, and it holds ten seconds' worth at most."""
 
     a_minute: int | None
     now: float
@@ -99,7 +104,7 @@ class _Bucket:
 
 
 class ProviderQueue:
-    """One provider: what waits for it, its threads, its pause. Threads end when nothing is left to ask."""
+    """One provider's questions, its threads, and its pauses. Threads end when nothing is left to ask."""
 
     def __init__(
         self,
@@ -152,7 +157,7 @@ class ProviderQueue:
             return sum(waiting.owner == owner for waiting in (*self._queue, *self._under_way.values()))
 
     def at_work(self) -> set[str]:
-        """The keys of what waits or is under way."""
+        """Returns the keys of what waits or is under way."""
         with self._changed:
             return {waiting.question.key for waiting in self._queue} | set(self._under_way)
 
@@ -171,7 +176,7 @@ class ProviderQueue:
             self._changed.notify_all()
 
     def wait(self, until: float) -> None:
-        """For the threads to end, at most until then (monotonic seconds)."""
+        """Waits for the threads to end, at most until then (monotonic seconds)."""
         with self._changed:
             self._changed.wait_for(lambda: not self._threads, max(until - time.monotonic(), 0.0))
 
@@ -183,7 +188,7 @@ class ProviderQueue:
             self._store.database.leave()
 
     def _next(self) -> _Waiting | None:
-        """The first whose time has come; waits for it. None where nothing is left: the thread ends."""
+        """Waits for the first question whose time has come. Returns None if nothing is left, and the thread ends."""
         with self._changed:
             while self._queue and not self._is_closed:
                 waiting = self._due()
@@ -206,14 +211,15 @@ class ProviderQueue:
         return waiting
 
     def _look_again_in_s(self) -> float:
-        """Asking again wakes all threads, and a step that misses answers asks at every tick."""
+        """Returns how long a thread may sleep. `ask` wakes all threads, and a step that misses answers asks at every
+        tick."""
         now = self._steady()
         due = max(self._paused_until, min(waiting.next_at for waiting in self._queue)) - now
         return min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S)
 
     def _put(self, waiting: _Waiting) -> None:
-        """Put one question to the provider, and keep what comes of it. A step may ask for what has been answered
-        since it looked."""
+        """Asks one question and stores the outcome. A step may ask what was answered since it looked, so that is
+        checked first."""
         question = waiting.question
         try:
             if self._store.replies.found([question.key]):
@@ -249,7 +255,7 @@ class ProviderQueue:
             self._under_way.pop(waiting.question.key, None)
 
     def _came(self, waiting: _Waiting) -> None:
-        """An answer that was under way when a pause began does not end the pause."""
+        """Ends the provider's pause, unless the answer was already under way when the pause began."""
         with self._changed:
             self._under_way.pop(waiting.question.key, None)
             self._in_vain.pop(waiting.question.model, None)
@@ -258,8 +264,8 @@ class ProviderQueue:
                 self._failing.clear()
 
     def _end(self, waiting: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
-        """Who asked hears of it before it is under way no longer. Of other questions to the model, only those of
-        measurements are dropped, which ask again for what they miss."""
+        """Declines a question. The owner is told before it counts as over. Of other questions to the model only those
+        of measurements are dropped, which ask again for what they miss."""
         model = waiting.question.model
         self._decline(waiting.owner, Declined(waiting.question.key, model, why, of_model, is_unclear))
         with self._changed:
@@ -271,7 +277,8 @@ class ProviderQueue:
                 self._queue = deque(remaining)
 
     def _again(self, waiting: _Waiting, trouble: Uncertain) -> None:
-        """A limit, or trouble with question after question, is the provider's: all wait. Else this one does."""
+        """Handles a provider that limits or fails. A limit, or trouble with question after question, makes all wait;
+        else only this question does."""
         if waiting.question.is_once and not trouble.is_rate_limit:
             self._end(waiting, str(trouble), of_model=False, is_unclear=True)
             return
@@ -290,12 +297,13 @@ class ProviderQueue:
             self._queue.appendleft(waiting)
 
     def _longer_pause(self, now: float) -> float:
-        """Twice the one before; of those that were under way together only one counts."""
+        """Returns twice the pause before; of failures that were under way together only one counts."""
         self._pauses += now >= self._paused_until
         return min(2.0 ** min(self._pauses, 10), LONGEST_PAUSE_S)
 
     def _once_more(self, waiting: _Waiting, why: str) -> None:
-        """Where a model gives nothing else, all wait, and after many in a row it is the model's fault."""
+        """Handles an unreadable answer. If a model gives nothing else, all wait, and after many in a row the model is
+        given up."""
         if waiting.question.is_once:
             self._end(waiting, why, of_model=False, is_unclear=True)
             return
@@ -312,7 +320,7 @@ class ProviderQueue:
             self._later(waiting, now, MOST_UNREADABLE)
 
     def _later(self, waiting: _Waiting, now: float, most: int = MOST_TRIES) -> None:
-        """This question alone waits; after too many tries it is given up."""
+        """Lets this question alone wait; after too many tries it is given up."""
         waiting.tries += 1
         self._under_way.pop(waiting.question.key, None)
         if waiting.tries >= most:
@@ -351,13 +359,13 @@ GRACE_S = 2.0
 
 
 def key_of(model: str, messages: Sequence[Message], max_tokens: int) -> str:
-    """The same for the same question to the same model: the sha256 of canonical JSON."""
+    """Returns the sha256 of the canonical JSON of a question to a model."""
     request = [model, [[message.role, message.content] for message in messages], max_tokens]
     return hashlib.sha256(json.dumps(request, ensure_ascii=True).encode()).hexdigest()
 
 
 class LlmClient:
-    """`clock` gives unix seconds, for answers to be dated by; `steady` seconds that pass, for pauses and rates."""
+    """`clock` gives unix seconds, for the dates of answers; `steady` seconds that pass, for pauses and rates."""
 
     def __init__(
         self,
@@ -376,43 +384,43 @@ class LlmClient:
         self._lock = threading.Lock()
 
     def ask(self, owner: str, provider: str, questions: Sequence[Question]) -> None:
-        """Those that wait or are under way already, for whomever, are not asked twice. A provider whose key has
-        gone is not asked at all; `trouble` says so."""
+        """Queues the questions that neither wait nor are under way, for any owner. A provider without a key is not
+        asked; `trouble` says so."""
         if provider in self._lanes:
             self._lanes[provider].add(owner, questions)
 
     def collect(self, owner: str) -> Sequence[Declined]:
-        """What was declined since the last look."""
+        """Returns what was declined since the last look."""
         with self._lock:
             return self._declined.pop(owner, [])
 
     def trouble(self, provider: str) -> str | None:
-        """Why questions wait at a provider now, as a sentence."""
+        """Returns why questions to a provider wait now, as a sentence."""
         lane = self._lanes.get(provider)
         return lane.trouble() if lane else f"There is no key for {provider} where the bot runs."
 
     def waiting(self, owner: str) -> int:
-        """How many of its questions wait or are under way."""
+        """Returns how many of the owner's questions wait or are under way."""
         return sum(lane.waiting(owner) for lane in self._lanes.values())
 
     def idle(self, provider: str, keys: frozenset[str]) -> frozenset[str]:
-        """Those of these questions that neither wait nor are under way there, for whomever."""
+        """Returns those of these questions that neither wait nor are under way, for any owner."""
         lane = self._lanes.get(provider)
         return keys - lane.at_work() if lane else keys
 
     def wake(self) -> None:
-        """Threads that wait look at the clock again."""
+        """Makes threads that wait look at the clock again."""
         for lane in self._lanes.values():
             lane.wake()
 
     def drop(self, owner: str) -> frozenset[str]:
-        """What waits is forgotten. The keys of what is under way: it is paid, and kept when it comes."""
+        """Drops what waits. Returns the keys of what is under way, which is paid, and stored when it comes."""
         under_way = [key for lane in self._lanes.values() for key in lane.drop(owner)]
         self.collect(owner)
         return frozenset(under_way)
 
     def close(self) -> None:
-        """No further question begins. Answers under way get a moment; then their connections are closed."""
+        """Begins no further question. Answers under way get a moment; then their connections are closed."""
         for lane in self._lanes.values():
             lane.close()
         until = time.monotonic() + GRACE_S

@@ -1,8 +1,8 @@
-"""Log lines as JSON, each with a reference; what one delivery or one step says carries one reference, and what a user
-reads of its failure names it. No secrets: the values of our keys are blotted out wherever they would appear.
+"""Log lines as JSON, each with a reference. The lines of one delivery or one step share a reference, which the user's
+message about its failure names. The values of our keys are blotted out wherever they would appear.
 
-Lines go to stderr (as text on a terminal, as JSON elsewhere) and as JSON to a file of the data folder, which
-`finetune log REFERENCE` searches.
+Lines go to stderr (as text on a terminal, as JSON elsewhere) and as JSON to a file of the data folder, which `finetune
+log REFERENCE` searches.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _reference: ContextVar[str | None] = ContextVar("_reference", default=None)
 
 
 def reference() -> str:
-    """Of what this thread is at; a new one where nothing was begun."""
+    """Returns the reference of what this thread does, a new one if nothing was begun."""
     return _reference.get() or new_reference()
 
 
 def begin(existing: str | None = None) -> str:
-    """From here on, this thread's lines carry one reference."""
+    """Gives this thread's lines one reference from here on."""
     begun = existing or new_reference()
     _reference.set(begun)
     return begun
@@ -52,12 +52,12 @@ def referenced() -> Iterator[str]:
 
 
 def sorry() -> str:
-    """How a user finds their failure in the log, after a sentence."""
+    """Returns the reference as a sentence to append to a user's message."""
     return f"Reference: {reference()}"
 
 
 def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> None:
-    """`hidden`: our keys. `form` None: text on a terminal, else JSON. OSError where the file can't be written."""
+    """`hidden`: our keys. `form` None: text on a terminal, else JSON. Raises OSError if the file can't be written."""
     blot = Redactor(hidden)
     to_stderr = logging.StreamHandler()
     is_text = form == "text" if form else sys.stderr.isatty()
@@ -72,19 +72,19 @@ def set_up(folder: Path, hidden: Collection[str], form: Form | None = None) -> N
 
 
 def rotating(path: Path) -> RotatingFileHandler:
-    """A log file that never takes more than FILES times FILE_BYTES."""
+    """Returns a handler whose files never take more than FILES times FILE_BYTES."""
     return RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES - 1, encoding="utf-8")
 
 
 def quieten() -> None:
-    """Also where somebody sets our own log to DEBUG: there these quote what they send and get."""
+    """Silences libraries that quote what they send and get, also if somebody sets our own log to DEBUG."""
     for name in CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
-    """The lines of a reference, oldest first, our trainer's after ours. A line that is no JSON was cut off by a kill
-    or comes from a program that the trainer started, and is left out."""
+    """Yields the lines of a reference, oldest first, our trainer's after ours. Skips lines that are no JSON: cut off by
+    a kill, or from a program that the trainer started."""
     files = [
         folder / f"{name}{end}"
         for name in (TRAINERS_FILE, FILE)
@@ -98,7 +98,7 @@ def find(folder: Path, wanted: str) -> Iterator[Mapping[str, Any]]:
 
 
 def words(line: str) -> str:
-    """What it says, where it is JSON; else itself."""
+    """Returns the message of a line of JSON, or the line itself."""
     return str(_read(line).get("message", line))
 
 

@@ -1,5 +1,14 @@
-"""Sends the outbox to Slack: paced, retried, one card edited in place, and looks for a message whose answer
-got lost before it is sent again. The only place that posts."""
+"""Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
+
+Every error of Slack has one of five outcomes: try later, wait until a person has fixed it (an invitation, a scope),
+post the card again, send it elsewhere, or give up. Somebody is told of the last two by another way. A failed send never
+fails the work that it reports, and holds up no other message for long.
+
+Slack has no key that makes a post happen once. So each carries its outbox number as metadata, which nobody sees, and
+after a lost answer it is looked for before it is sent again; a file is recognised by its name and size. That takes the
+right to read the conversation's messages (`channels:history`, `groups:history`, `im:history`), which manifest.yml
+doesn't ask for: without it such a message is sent again.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +54,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FoundMessage:
-    """`ts` of the message where it stands already."""
+    """`ts` is that of the message if it is posted already."""
 
     was_allowed: bool
     ts: str | None = None
@@ -57,8 +66,8 @@ class Traces:
         self._unreadable: set[str] = set()
 
     def look(self, channel: str, thread: str | None, item: OutboxItem) -> FoundMessage:
-        """SlackApiError where Slack should be asked again later; what else it says against a look is no reason to keep
-        the message back."""
+        """Looks for the message. Raises SlackApiError if Slack should be asked again later; any other refusal is no
+        reason to hold the message back."""
         kind = channel[:1]  # C, G or D: each has a right of its own
         if kind in self._unreadable:
             return FoundMessage(was_allowed=False)
@@ -90,7 +99,8 @@ class Traces:
 
 
 def trace(item: OutboxItem) -> dict[str, Any]:
-    """As `metadata` of a message. The time tells it from the same number in a database that was begun again."""
+    """Returns the `metadata` of a message. The time distinguishes it from the same number in a database that was begun
+    again."""
     return {"event_type": EVENT, "event_payload": {"number": str(item.id), "at": repr(item.created_at)}}
 
 
@@ -100,7 +110,7 @@ def _has_trace(item: OutboxItem) -> Callable[[SlackMessage], bool]:
 
 
 def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
-    """An upload takes no metadata: the same name and size in the same place is taken for the same file."""
+    """Matches name and size, as an upload takes no metadata."""
     ours = (item.body["filename"], Path(item.body["file"]).stat().st_size)
     return lambda message: any(
         (item.get("name"), item.get("size")) == ours for item in message.get("files") or ()
@@ -150,14 +160,14 @@ PRIVATE_AND_CLOSED = "its private channel is closed"
 
 @dataclass(frozen=True)
 class _Alone:
-    """How often a message failed though others got through since its try before; when it was tried last."""
+    """How often a message failed though others got through since its last try, and when that was."""
 
     tries: int
     at: float
 
 
 class MaybePosted(Exception):
-    """A post was under way to Slack, and `seconds` from now Slack must have shown it."""
+    """The message may be posted already; Slack must show it `seconds` from now."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__("it may stand already: looked for again before it is sent")
@@ -166,9 +176,9 @@ class MaybePosted(Exception):
 
 @dataclass
 class OutboxSender:
-    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of our own.
+    """`pace` in (0, 1] scales the pauses between messages; below 1 only on a workspace of one's own.
 
-    `lacks`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest form where it
+    `lacks`: scopes of manifest.yml that the app was not given. `blocks` "newest" sends a message's newest form if it
     has one, until Slack refuses it once.
     """
 
@@ -193,7 +203,7 @@ class OutboxSender:
         self._inherited = self.store.outbox.waiting_ids()
 
     def note_scopes(self, headers: Mapping[str, str]) -> None:
-        """Slack tells the app's scopes with each answer."""
+        """Reads the app's scopes from the headers of an answer."""
         names = granted_scopes(headers)
         lacks = SCOPES - names if names else frozenset[str]()
         if lacks - self.lacks:
@@ -201,9 +211,9 @@ class OutboxSender:
         self.lacks = lacks
 
     def send_due(self) -> int:
-        """Send what may be sent now; how many messages left.
+        """Sends what may be sent now and returns how many messages were.
 
-        Edits share one budget: those that tell of a decision first, then the channel that waits longest.
+        Edits share one budget: those that report a decision first, then the channel that has waited longest.
         """
         heads = self.store.outbox.due(self.clock())
         posts = [item for item in heads if item.kind != "edit"]
@@ -251,7 +261,7 @@ class OutboxSender:
         return True
 
     def _deliver_as_it_can_be_shown(self, item: OutboxItem) -> tuple[str, str | None]:
-        """The newest blocks where they are wanted; refused blocks post nothing, so the classic ones can follow."""
+        """Tries the newest blocks if they are wanted. Refused blocks post nothing, so the classic ones can follow."""
         body = dict(item.body)
         newest = body.pop("newest", None)
         if newest and self.blocks == "newest":
@@ -286,7 +296,7 @@ class OutboxSender:
                 return self._upload(where, item)
 
     def _direct(self, item: OutboxItem) -> str:
-        """The conversation with a person alone."""
+        """Returns the conversation with a person alone."""
         opened: Any = self.slack.conversations_open(users=item.person or "")
         return str(opened["channel"]["id"])
 
@@ -323,7 +333,8 @@ class OutboxSender:
             raise
 
     def _standing(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
-        """The ts of a message that stands already. MayStillStand where it can't be seen yet, and might be soon."""
+        """Returns the ts of a message that is posted already. Raises MaybePosted if that can't be seen yet and might be
+        soon."""
         since = self._uncertain_since(item)
         if since is None:
             return None
@@ -333,13 +344,13 @@ class OutboxSender:
         return look.ts
 
     def _uncertain_since(self, item: OutboxItem) -> float | None:
-        """Since when it may stand: its answer got lost, or it waited before this process began, whose predecessor may
-        have been killed before it noted one."""
+        """Returns since when it may be posted: its answer got lost, or it waited before this process began, whose
+        predecessor may have been killed before it noted a lost answer."""
         before = self._started if item.id in self._inherited else None
         return self._uncertain_at.get(item.id, before)
 
     def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
-        """Channel and thread: a reply follows its card, which may stand in the fallback channel."""
+        """Returns channel and thread: a reply follows its card, which may be in the fallback channel."""
         card = self.store.outbox.card(item.thread) if item.thread else None
         return (card.channel, card.ts) if card else (channel, item.body.get("thread_ts"))
 
@@ -371,7 +382,7 @@ class OutboxSender:
             self._give_up(item, code)
 
     def _slow_down(self, item: OutboxItem, error: str, seconds: float) -> None:
-        """A limit is the lane's; of edits, the app's."""
+        """Delays the lane after a limit; for edits, all of the app's."""
         if item.kind == "edit":
             self._next_edit = self.clock() + seconds
         else:
@@ -390,14 +401,14 @@ class OutboxSender:
         self.store.outbox.later(item, due_at=self.clock() + seconds, error=error, counts=counts)
 
     def _fails_alone(self, item: OutboxItem) -> bool:
-        """Whether Slack took other messages between its last tries: then the fault is this message's."""
+        """Returns whether Slack took other messages between its last tries: then the fault is this message's."""
         before = self._alone.get(item.id, _Alone(0, self.clock()))
         tries = before.tries + int(self._sent_at > before.at)
         self._alone[item.id] = _Alone(tries, self.clock())
         return tries >= ALONE_TRIES
 
     def _wait_for_a_person(self, item: OutboxItem, code: str, *, needed: str | None = None) -> None:
-        """Tried again and again for a day; its lane goes on meanwhile."""
+        """Tries again for a day; the lane goes on meanwhile."""
         if item.tries + 1 >= MAX_TRIES:
             self._give_up(item, code)
             return
@@ -416,8 +427,8 @@ class OutboxSender:
             self._tell(item, error)
 
     def _tell(self, item: OutboxItem, error: str) -> None:
-        """Once, and by another way: in the fallback channel; else to the person whom a channel's message concerns, or
-        in the channel that a person's message is about."""
+        """Reports the failure once, by another way: in the fallback channel; else to the person whom a channel's
+        message concerns, or in the channel that a person's message is about."""
         is_for_a_person = item.person is not None
         about = item.dedupe or item.thread or ""  # by which it goes where its dataset is deleted
         once = f"undelivered {item.card or f'{about} {item.id} {item.created_at}'}"
@@ -432,7 +443,8 @@ class OutboxSender:
             self._put(Draft("direct", item.channel, body, dedupe=once, person=item.concerns))
 
     def _tell_of_scope(self, item: OutboxItem, needed: str) -> None:
-        """Once a day: Slack refuses the app this method everywhere, so no channel and no person is at fault."""
+        """Reports the scope once a day: Slack refuses the app this method everywhere, so no channel and no person is at
+        fault."""
         if item.tries == 0:
             log.error("the app lacks the scope %s: message %s to %s waits", needed, item.id, item.channel)
         channel = self.fallback_channel or item.channel
@@ -451,7 +463,7 @@ class OutboxSender:
 
 
 def granted_scopes(headers: Mapping[str, str]) -> frozenset[str]:
-    """Empty where Slack doesn't tell."""
+    """Returns nothing if Slack doesn't tell."""
     named = {name.lower(): str(value) for name, value in headers.items()}.get("x-oauth-scopes", "")
     return frozenset(scope.strip() for scope in named.split(",") if scope.strip())
 

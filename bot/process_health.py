@@ -1,5 +1,9 @@
-"""Whether the ticks still come: the heartbeat with its watchdog, and `/healthz` and `/metrics` on loopback.
-Counts only, no names and no text."""
+"""Shows whether the ticks still come: a mark for each of their steps, the heartbeat file, the watchdog, and `/healthz`
+and `/metrics` on loopback, with counts only, no names and no text.
+
+A tick that hangs forever would leave a process that is up and does nothing. The watchdog ends it, with every thread's
+stack in the log; a supervisor starts it again, and since a kill at any line loses nothing, neither does this.
+"""
 
 from __future__ import annotations
 
@@ -41,14 +45,14 @@ log = logging.getLogger(__name__)
 
 
 def mark_step() -> None:
-    """Said by whatever takes a tick's next step; does nothing outside of a watched tick."""
+    """Marks a tick's next step; does nothing outside of a watched tick."""
     mark = _mark.get()
     if mark:
         mark()
 
 
 class Heartbeat:
-    """Of the ticks called `names`. `limit_s` 0: no watchdog. Ages are by a clock that nobody sets."""
+    """The marks of the ticks called `names`. `limit_s` 0: no watchdog. Ages are by a clock that nobody sets."""
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Heartbeat:
         self._stopping = threading.Event()
 
     def watched(self, name: str, tick: Callable[[], None]) -> Callable[[], None]:
-        """The same tick, with a mark at its beginning, at each of its steps and at its end."""
+        """Returns the tick with a mark at its beginning, at each of its steps and at its end."""
 
         def run() -> None:
             token = _mark.set(lambda: self.beat(name))
@@ -83,7 +87,7 @@ class Heartbeat:
         return run
 
     def while_it_runs(self, name: str, work: Callable[[], None]) -> None:
-        """Watched too, with PATIENCE, but not missed once it is over."""
+        """Watches work with PATIENCE; it isn't missed once it is over."""
         try:
             self.watched(name, work)()
         finally:
@@ -99,7 +103,7 @@ class Heartbeat:
                 os.utime(self._file)
 
     def ages(self) -> dict[str, float]:
-        """Seconds since each tick's last mark."""
+        """Returns the seconds since each tick's last mark."""
         now = self._clock()
         return {name: now - last for name, last in list(self._last.items())}
 
@@ -140,7 +144,8 @@ class Heartbeat:
 
 
 def seconds_since_tick(folder: Path, now: float) -> float | None:
-    """Seconds since the heartbeat of a bot that runs on this data; None where none runs. `now` is unix time."""
+    """Returns the seconds since the heartbeat of a bot that runs on this data, None if none runs. `now` is unix
+    time."""
     file = folder / HEARTBEAT_FILE
     try:
         process, touched = int(file.read_text(encoding="utf-8")), file.stat().st_mtime
@@ -172,7 +177,8 @@ Labels = Mapping[str, str]
 
 
 class Health:
-    """Answers in threads of its own, so that a tick that hangs is told of. Raises SettingsProblems: port taken."""
+    """Answers in threads of its own, so that it can report a tick that hangs. Raises SettingsProblems if the port is
+    taken."""
 
     def __init__(
         self,
@@ -200,8 +206,7 @@ class Health:
         self._server.server_close()
 
     def healthz(self) -> tuple[int, str]:
-        """200 while the ticks come, Slack reaches us, the database answers, its disk takes writes, messages get through
-        and nothing else is in trouble; else 503. Which of them it is."""
+        """Returns 200 while all is well, else 503, and a line of JSON that says which part isn't."""
         values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
         values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
         values["slack"] = "reaches us" if self._hears() else "doesn't reach us"
@@ -254,7 +259,7 @@ class Health:
         )
 
     def answer(self, path: str) -> tuple[int, str, str]:
-        """Status, type and body. The thread that asks is gone afterwards, so its connection is closed."""
+        """Returns status, type and body. The thread that asks ends afterwards, so its connection is closed."""
         try:
             match path:
                 case "/healthz":
@@ -272,7 +277,7 @@ class Health:
 
 
 def _disk(folder: Path) -> str:
-    """Written for real: a quota or a file system that turned read-only shows in no figure of free space."""
+    """Writes a file: a quota or a read-only file system shows in no figure of free space."""
     try:
         with NamedTemporaryFile(dir=folder, prefix=".probe-") as probe:
             probe.write(bytes(PROBE))

@@ -1,7 +1,7 @@
-"""One thread a provider, and one a file that comes from Slack: what may hang is done beside the tick.
+"""One thread a provider, and one a file that comes from Slack: what may hang runs beside the tick.
 
-At most one at a time for a provider or a file, which keeps two threads from working on one run. Nothing is remembered
-here: what a thread leaves undone is due again at a later tick.
+At most one at a time for a provider or a file, so that two threads never work on one run. What a thread leaves undone
+is due again at a later tick.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class ProviderThreads:
 
     @property
     def is_closing(self) -> bool:
-        """Nothing new is to be begun: asked between two steps."""
+        """Whether nothing new may begin; checked between two steps."""
         return self._closing.is_set()
 
     def begin(self, provider: str, work: Callable[[], None]) -> None:
-        """Do `work` in the thread of a provider (or of a file, by a name of its own); not at all while what was begun
-        for it before goes on."""
+        """Runs `work` in the thread of a provider (or of a file, by a name of its own), unless earlier work for it
+        still goes on."""
         with self._lock:
             if provider in self._busy or self.is_closing:
                 return
@@ -42,8 +42,8 @@ class ProviderThreads:
             self._busy[provider] = thread
 
     def close(self, grace_s: float) -> None:
-        """Steps under way get `grace_s` to end. One that waits for a provider longer is left to itself: it can write
-        nothing once the store is closed, which is as if the process had been killed at that line."""
+        """Gives steps under way `grace_s` to end. One that waits for a provider longer is abandoned: it can write
+        nothing once the store is closed, as if the process had been killed at that line."""
         self._closing.set()
         until = time.monotonic() + grace_s
         for thread in list(self._busy.values()):

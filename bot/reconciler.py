@@ -1,6 +1,9 @@
-"""One tick: reads what is not final and moves each one step, so that a kill at any line loses nothing. Also
-what runs at night, and what is deleted once its time is over. Whatever may speak to a provider is done in
-that provider's own thread."""
+"""One tick: reads what is not final and moves each one step, so that a kill at any line loses nothing. Also what runs
+at night, and the retention.
+
+What may speak to a provider runs in that provider's own thread (provider_threads.py), and each file comes from Slack in
+a thread of its own; the tick itself waits for none.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,8 @@ log = logging.getLogger(__name__)
 
 
 def check_database(context: AppContext) -> None:
-    """Each night, and at each look while it is damaged: a backup reads the tables, not their indexes."""
+    """Checks the database each night, and at each look while it is damaged: a backup reads the tables, not their
+    indexes."""
     now = context.clock()
     if "database" not in context.troubles and not backup.is_night_over(
         context.checked_at.get("database", 0.0), now
@@ -68,7 +72,7 @@ def check_database(context: AppContext) -> None:
 
 
 def back_up(context: AppContext) -> None:
-    """A backup that can't be made is said in the log, and tried again at the next look."""
+    """Makes the nightly backup. One that can't be made is logged, and tried again at the next look."""
     settings, now = context.settings, context.clock()
     value = settings.service.backups_kept
     if not value or not backup.is_due(settings.backups, now):
@@ -92,8 +96,11 @@ def shrink_database(context: AppContext) -> None:
 
 
 def fetch_model_ends(context: AppContext) -> None:
-    """Also when the bot starts. Who doesn't answer is asked again at the next look; what was told before holds.
-    An end that is withdrawn holds until the bot's next start."""
+    """Asks providers when their models end, each night and when the bot starts.
+
+    One that doesn't answer is asked again at the next look; what it reported before holds. A withdrawn end holds until
+    the bot's next start.
+    """
     for row in context.settings.providers:
         trainer, subject = context.trainers.get(row.name), f"models of {row.name}"
         asked_at = context.checked_at.get(subject, 0.0)
@@ -125,7 +132,7 @@ DAY_S = 24 * 3600.0
 
 
 def apply_retention(context: AppContext) -> None:
-    """Every few minutes."""
+    """Deletes what is over: refused files, prompts, folders of measurements, what a kill left."""
     now, settings = context.clock(), context.settings.retention
     for version in context.store.datasets.all():
         is_old = version.updated_at < now - settings.refused * DAY_S
@@ -149,7 +156,7 @@ def apply_retention(context: AppContext) -> None:
 
 
 def _tidy_measurements(context: AppContext) -> None:
-    """Prompts, which hold rows in full, go when a measurement is over; what people still look at, later."""
+    """Deletes prompts, which hold whole rows, when a measurement is over; what people still look at, later."""
     for folder in (context.settings.data / "measurements").glob("m*"):
         measurement = context.store.measurements.get(int(folder.name[1:]))
         if measurement is None or measurement.state in measurements.OPEN:
@@ -176,7 +183,7 @@ AT_A_PROVIDER: tuple[RunState, ...] = tuple(
 
 
 def reconcile(context: AppContext) -> None:
-    """Everything that is due, each behind its own guard: one broken thing holds up no other."""
+    """Does everything that is due, each behind its own guard, so that one fault holds up nothing else."""
     now = context.clock()
     for dataset in context.store.datasets.due(now):
         if dataset.state == "received":
@@ -246,8 +253,8 @@ def _begin_at_providers(context: AppContext, now: float) -> None:
 
 
 def at_provider(context: AppContext, provider: str) -> None:
-    """What is due at one provider, in its thread. Wishes come first, and what is left over is due at the next tick:
-    so nobody's cancel waits for all else, however long it takes."""
+    """Does what is due at one provider, in its thread. Wishes come first, and what is left is due at the next tick, so
+    that nobody's cancel waits for everything else."""
     until = time.monotonic() + LONGEST_S
     for work in _due_at(context, provider, context.clock()):
         if context.threads.is_closing or time.monotonic() > until:
@@ -279,7 +286,7 @@ def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable
 
 
 def _with_something_due(context: AppContext, now: float) -> list[str]:
-    """Names of providers, those too whose key has gone."""
+    """Returns the names of providers with something due, also those whose key is gone."""
     names = context.store.runs.providers_due(now, AT_A_PROVIDER)
     names |= {
         run.provider for run in context.store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)
@@ -293,12 +300,13 @@ def _with_something_due(context: AppContext, now: float) -> list[str]:
 
 
 def _is_at_its_provider(run: Run) -> bool:
-    """A plan that waits for people is, once: its provider is asked whether it may train at all."""
+    """Returns whether the step asks the provider. A plan that waits for people asks once, whether the provider may
+    train at all."""
     return run.state != "awaiting_approval" or run.tries == 0
 
 
 def _provider_of(measurement: Measurement) -> str | None:
-    """None where its step speaks to no provider: a ladder's questions have threads of their own."""
+    """Returns None if its step asks no provider: a ladder's questions have threads of their own."""
     plan = plan_of(measurement.plan) if measurement.kind == "curve" else None
     return plan.provider if isinstance(plan, TunedCurvePlan) else None
 
@@ -317,7 +325,7 @@ def _measure(context: AppContext, measurement: Measurement) -> None:
 
 
 def _step_if_unmoved(context: AppContext, run: Run) -> None:
-    """Steps before it may have taken long: what somebody has wished meanwhile counts."""
+    """Steps the run as it is now: earlier steps may have taken long, and somebody may have wished something."""
     now = context.store.runs.get(run.id)
     if now is not None and now.state == run.state:
         _step(context, now)
@@ -333,7 +341,7 @@ def _carry(context: AppContext, promotion: Promotion) -> None:
 
 
 def maintain(context: AppContext) -> None:
-    """What may take long and can wait: every few minutes."""
+    """Does what may take long and can wait, every few minutes."""
     _guarded(partial(check_database, context), "the check of the database")
     _guarded(partial(back_up, context), "the backup")
     _guarded(partial(shrink_database, context), "shrinking the database")
@@ -345,7 +353,7 @@ def maintain(context: AppContext) -> None:
 
 
 def step(context: AppContext, run: Run) -> None:
-    """One step of one run."""
+    """Takes one step of one run."""
     match run.state:
         case "awaiting_approval":
             approvals.expire_or_wait(context, run)
@@ -364,7 +372,8 @@ def step(context: AppContext, run: Run) -> None:
 
 
 def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], None] | None = None) -> None:
-    """The tick's one boundary: a fault of the bot's own is logged with what it was about, and the tick goes on."""
+    """Runs work at the tick's one boundary: a fault of the bot's own is logged with its subject, and the tick goes
+    on."""
     process_health.mark_step()
     with logs.referenced():
         try:
@@ -383,7 +392,7 @@ def _guarded_once(after_trouble: Callable[[], None], what: str) -> None:
 
 
 def _postpone(context: AppContext, run: Run) -> None:
-    """Its card says so: it may stay like this until somebody mends the cause."""
+    """Tries again later, and says so on the card, as it may stay so until somebody fixes the cause."""
     if run.state in UNDER_WAY:
         note = f"Something in the bot went wrong at this step; it is tried again. {logs.sorry()}"
         run_states.wait(context, run, TROUBLE_PAUSE_S, note=note)

@@ -1,7 +1,8 @@
-"""The clock: a tick that moves every open thing a step, one that empties the outbox. State lives in SQLite.
+"""Calls one tick that moves every open thing a step, and one that empties the outbox. State is in SQLite.
 
-APScheduler's own persistent store lost a job that was killed, so the scheduler remembers nothing. It plans by the time
-of day: where the machine's clock is put back, it would make no tick until it is as late again, so it is woken then."""
+APScheduler's own persistent store lost a job that was killed, so the scheduler stores nothing. It plans by the time of
+day: after the machine's clock is put back it would make no tick until it is as late again, so it is woken then.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ STEP_S = 1.0  # a clock that is slewed moves by less within a look
 class Scheduler:
     """Calls `reconcile` and `send` again and again, each never twice at once. `wake` makes both run now.
 
-    `look_after`, what may take long and can wait, is called every five minutes.
+    `look_after`, which may take long and can wait, is called every five minutes.
     """
 
     def __init__(
@@ -80,8 +81,8 @@ class Scheduler:
 
 
 class _FromNow(IntervalTrigger):  # type: ignore[misc]
-    """Counts from the present: APScheduler's own lists every tick that was missed, which is millions of them where a
-    machine without a clock of its own is told the date."""
+    """Counts from the present. APScheduler itself lists every missed tick: millions, if a machine without a clock of
+    its own is told the date."""
 
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         interval: timedelta = self.interval
@@ -89,5 +90,5 @@ class _FromNow(IntervalTrigger):  # type: ignore[misc]
 
 
 def _offset() -> float:
-    """Constant, but where somebody sets the machine's clock."""
+    """Returns a number that changes only when somebody sets the machine's clock."""
     return time.time() - time.monotonic()

@@ -1,8 +1,9 @@
-"""Work that would hold the interpreter (checking a big file, plots, statistics) runs in a process of its own.
+"""Runs work that would hold the interpreter (checking a big file, plots, statistics) in processes of its own.
 
-A step asks `poll` at every tick: the first asking starts the work, the answer comes at a later one. What was
-under way when the process died is simply asked for again. A task that takes too long or too much memory is ended
-alone: each process has one task at a time, so the others go on."""
+A step calls `poll` at every tick: the first call starts the work, a later one returns the answer. What was under way
+when the process died is asked for again. A task that takes too long or too much memory is ended alone: each process has
+one task at a time, so the others go on.
+"""
 
 from __future__ import annotations
 
@@ -36,10 +37,11 @@ class WorkerStopped(Exception):
 
 
 def limit_memory(most: int = MEMORY_BYTES) -> int:
-    """Of this process: beyond it an allocation fails with MemoryError, long before the system ends other processes.
+    """Limits this process: beyond it an allocation fails with MemoryError, long before the system ends other processes.
+    Returns the limit before.
 
-    Returns the limit before. RLIMIT_DATA counts what is allocated. RLIMIT_AS would also count address space that is
-    only reserved, of which numpy's threads take some hundred MB for each core. Only Linux keeps it.
+    RLIMIT_DATA counts what is allocated. RLIMIT_AS would also count address space that is only reserved, of which
+    numpy's threads take some hundred MB for each core. Only Linux keeps it.
     """
     before, hard = resource.getrlimit(resource.RLIMIT_DATA)
     if sys.platform == "linux":
@@ -71,10 +73,8 @@ class WorkerPool:
         self._lock = threading.Lock()
 
     def poll(self, key: str, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
-        """None while the work named `key` goes on; its value once; what it raised is raised here.
-
-        Stopped where it took too long, or too much memory.
-        """
+        """Returns None while the work named `key` goes on, and its value once. Raises what the work raised, or
+        WorkerStopped if it took too long or too much memory."""
         with self._lock:
             task = self._tasks.get(key)
             if task is None:
@@ -88,16 +88,16 @@ class WorkerPool:
         return value
 
     def take(self, key: str) -> Any:
-        """As `poll`, of work that was begun: its arguments need not be gathered again."""
+        """As `poll`, for work that was begun, whose arguments need not be gathered again."""
         return self.poll(key, _never_begun, key)
 
     def has(self, key: str) -> bool:
-        """Whether that work goes on, or is done and its value not fetched yet."""
+        """Returns whether that work goes on, or is done and its value not fetched yet."""
         return key in self._tasks
 
     @property
     def oldest_s(self) -> float:
-        """For how long the oldest task has been waiting or at work; 0 where there is none."""
+        """Seconds that the oldest task has been waiting or running; 0 if there is none."""
         with self._lock:
             open_since = [
                 task.asked for task in self._tasks.values() if not (task.future and task.future.done())
@@ -109,7 +109,7 @@ class WorkerPool:
             child.close()
 
     def _go_on(self) -> None:
-        """Late tasks are ended, waiting ones begun, in the order in which they were asked for."""
+        """Ends late tasks and begins waiting ones, in the order in which they were asked for."""
         now = time.monotonic()
         for child in self._children:
             if child.task and not child.is_up:
@@ -149,7 +149,7 @@ class _Child:
 
     @property
     def task(self) -> _Task | None:
-        """What it is at work on."""
+        """The task that it runs."""
         return (
             None
             if self._task is None or self._task.future is None or self._task.future.done()
@@ -177,7 +177,7 @@ class _Child:
             self._kill()
 
     def close(self) -> None:
-        """What it is at work on would otherwise hold up the end of this process."""
+        """Ends its task, which would otherwise hold up the end of this process."""
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
             self._pool = None
@@ -185,7 +185,7 @@ class _Child:
             self._kill()
 
     def _kill(self) -> None:
-        """Nothing to do where it is just starting, or has ended by itself."""
+        """Does nothing while it is just starting, or if it has ended by itself."""
         if self.is_up and not self._process.exception():
             with suppress(ProcessLookupError):
                 os.kill(self._process.result(), signal.SIGKILL)

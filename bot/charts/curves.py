@@ -1,4 +1,4 @@
-"""Quality against rows with the fitted learning curve, and loss by training step."""
+"""Quality by number of rows with the fitted learning curve, and loss by training step."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STEPS = 120
 
 
 def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -> Path | None:
-    """None with fewer than two sizes: that is no curve. `beside`: another arm's, drawn paler and without a band."""
+    """Returns None with fewer than two sizes. `beside`: another candidate's curve, drawn paler and without a band."""
     if len(curve.points) < 2:
         return None
     drawn, axes = figure(_title(curve), "rows to train on", "right on the held-out rows")
@@ -66,7 +66,7 @@ def _draw_beside(axes: Axes, curve: Curve, beside: Curve) -> None:
 
 
 def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
-    """Solid where it was measured, dashed beyond."""
+    """Draws the fitted curve, solid where it was measured, dashed beyond."""
     first, last = curve.points[0].rows, curve.points[-1].rows
     end = max([last, *(prediction.rows for prediction in curve.predicted)])
     for start, stop, style in ((first, last, "-"), (last, end, "--")):
@@ -76,7 +76,7 @@ def _draw_fit(axes: Axes, curve: Curve, colour: str) -> None:
 
 
 def _draw_band(axes: Axes, curve: Curve) -> None:
-    """It opens at the last measured size."""
+    """Draws the predictions' intervals as a band that opens at the last measured size."""
     if not curve.predicted:
         return
     last = curve.points[-1]
@@ -114,7 +114,7 @@ def _ticks(axes: Axes, curve: Curve) -> None:
 
 
 def _sizes(curve: Curve) -> list[int]:
-    """All, from the largest down, less those that would touch a neighbour."""
+    """Returns the sizes to mark, from the largest down, without those that would touch a neighbour."""
     sizes = {*(point.rows for point in curve.points), *(prediction.rows for prediction in curve.predicted)}
     least = (max(sizes) / min(sizes)) ** 0.09
     values: list[int] = []
@@ -134,7 +134,7 @@ def _heights(curve: Curve, beside: Curve | None) -> tuple[float, float]:
 
 
 def _label_ends(axes: Axes, curve: Curve) -> None:
-    """Each prediction says its number above its interval; the last point measured says its own."""
+    """Labels each prediction above its interval, and the last measured point."""
     last, shown = curve.points[-1], set(_sizes(curve))
     ends = [(last.rows, max((last.score, *last.draws)), last.score, INK)]
     ends += [
@@ -159,7 +159,8 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
 
 
 def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
-    """Training loss by step, smoothed over a few steps. None with fewer than two steps."""
+    """Draws training loss by step, smoothed over a few steps, and the validation loss. Returns None with fewer than two
+    steps."""
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     if len(trained) < 2:
         return None
@@ -180,7 +181,7 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
 
 
 def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[float]]:
-    """The mean of each step and as many on either side of it, fewer towards the ends."""
+    """Returns the steps, and the mean of each with as many neighbours on either side, fewer towards the ends."""
     losses, widest = [loss for _, loss in points], max(1, len(points) // 40)
     means = []
     for i in range(len(losses)):
@@ -191,7 +192,7 @@ def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[floa
 
 
 def _label_loss_ends(axes: Axes, ends: Sequence[tuple[str, int, float, str]]) -> None:
-    """Names and last values stand at the lines' ends, apart from each other where the ends are close."""
+    """Writes names and last values at the lines' ends, apart from each other where the ends are close."""
     low, high = axes.get_ylim()
     heights = spread_apart([loss for _, _, loss, _ in ends], (high - low) * 0.07, low, high)
     for (line, step, loss, color), height in zip(ends, heights, strict=True):

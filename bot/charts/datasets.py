@@ -13,7 +13,7 @@ RARE = 10
 
 
 def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | None:
-    """The most frequent on top. Of more than 40 labels the middle is left out, and the title says so."""
+    """Draws the most frequent label on top. Of more than 40 labels the middle is left out, and the title says so."""
     if not label_counts:
         return None
     ordered = sorted(label_counts, key=lambda count: -count.rows)
@@ -45,7 +45,7 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
 
 
 def _shown(ordered: Sequence[LabelCount]) -> Sequence[LabelCount]:
-    """Both ends: the rare labels are the ones to do something about."""
+    """Returns both ends: the rare labels are the ones that need work."""
     half = MOST_BARS // 2
     return ordered if len(ordered) <= MOST_BARS else [*ordered[:half], *ordered[-half:]]
 
@@ -71,7 +71,8 @@ FAR = 3
 
 
 def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Path | None:
-    """`counts` are tokens per row, `limit` the longest row that the model takes. None without rows."""
+    """Draws a histogram of tokens per row; `limit` is the longest row that the model takes. Returns None without
+    rows."""
     if not counts:
         return None
     longest, over = max(counts), sum(1 for count in counts if limit is not None and count > limit)
@@ -100,7 +101,7 @@ def _length_title(rows: int, limit: int | None, over: int) -> str:
 
 
 def _edges(least: int, longest: int) -> list[float]:
-    """Whole tokens a bar; one row's length gets a bar of its own."""
+    """Returns edges at whole tokens; rows that are all of one length get one bar."""
     width = max(-(-(longest - least + 1) // BARS), 1)
     bars = -(-(longest - least + 1) // width)
     return [least - 0.5 + width * at for at in range(bars + 1)]

@@ -56,7 +56,7 @@ class _Point:
 
 
 def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
-    """The best 16 rungs at most. None where nothing was measured."""
+    """Draws the best 16 rungs at most. Returns None if nothing was measured."""
     rungs = _shown(ladder)
     if not rungs:
         return None
@@ -76,7 +76,7 @@ def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
 
 @dataclass(frozen=True)
 class _Scale:
-    """Dollars to the axis's units, logarithmic from `low` to `high`."""
+    """Converts dollars to the axis's units, logarithmic from `low` to `high`."""
 
     low: float
     high: float
@@ -100,7 +100,7 @@ class _Scale:
         return PAID_FROM + (PAID_TO - PAID_FROM) * (exponent - self.low) / (self.high - self.low)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Of 1, 2 and 5 times a power of ten, those that fit: five at most."""
+        """Returns the marks at 1, 2 and 5 times a power of ten that fit, five at most."""
         exponents = range(math.floor(self.low), math.ceil(self.high) + 1)
         for leading in ((1, 2, 5), (1, 3), (1,)):
             at = [e + math.log10(digit) for e in exponents for digit in leading]
@@ -112,14 +112,14 @@ class _Scale:
 
 
 def _shown(ladder: Ladder) -> Sequence[Rung]:
-    """All, or the cheapest that meets the bar and the best of the others."""
+    """Returns all rungs, or the cheapest that meets the bar and the best of the others."""
     ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
     rungs = ranked[:MOST_POINTS]
     return [rung for rung in ladder.rungs if rung in rungs]
 
 
 def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point]:
-    """Rungs of the same price stand beside each other, so that their intervals can be seen."""
+    """Puts rungs of the same price side by side, so that their intervals can be seen."""
     points: list[_Point] = []
     for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
         here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
@@ -188,8 +188,10 @@ def _axes(axes: Axes, ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> N
 
 
 def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
-    """Numbers stand among the points, names below the plot, where they can be read however close the points are.
-    The layout is settled first: from then on a pixel stays where it is."""
+    """Numbers the points, and names them below the plot, where names can be read however close the points are.
+
+    The layout is fixed first: from then on a pixel stays where it is.
+    """
     ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
     drawn.canvas.draw()
     drawn.set_layout_engine("none")
@@ -232,7 +234,7 @@ def _ink(point: _Point) -> str:
 
 
 def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
-    """Best first, in one column or two."""
+    """Lists the names below the plot, the best first, in one column or two."""
     columns = 1 if len(ranked) < TWO_COLUMNS_FROM else 2
     lines = -(-len(ranked) // columns)
     for at, point in enumerate(ranked):
@@ -260,7 +262,7 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
 
 
 def _marks(points: Sequence[_Point]) -> list[str]:
-    """What can't be guessed from the picture."""
+    """Returns what the picture doesn't explain by itself."""
     bold = "bold: the cheapest that meets the bar"
     hollow = "hollow: can't tell"
     return [
@@ -276,14 +278,14 @@ def _key_line(number: int, point: _Point, columns: int) -> str:
 
 
 def _lines(axes: Axes, room: Box) -> list[Box]:
-    """The bar: a label on it can't be read."""
+    """Returns the bar's line as an obstacle: a label on it can't be read."""
     (dashed,) = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
     _, y = axes.transData.transform((0, dashed.get_ydata()[0]))
     return [Box(room.left, y - 2, room.right, y + 2)]
 
 
 def _drawn(axes: Axes, point: _Point) -> list[Box]:
-    """What a label must not cover: the dot and its interval."""
+    """Returns the dot and its interval as obstacles."""
     x, y = axes.transData.transform((point.x, point.rung.score))
     _, low = axes.transData.transform((point.x, point.rung.low))
     _, high = axes.transData.transform((point.x, point.rung.high))
@@ -292,7 +294,7 @@ def _drawn(axes: Axes, point: _Point) -> list[Box]:
 
 
 def _lead(axes: Axes, label: Label, box: Box) -> None:
-    """A thin line to a label that could not stay beside its point."""
+    """Draws a thin line to a label that could not stay beside its point."""
     x, y = min(max(label.x, box.left), box.right), box.middle[1]
     if math.hypot(x - label.x, y - label.y) < 2.2 * label.height:
         return
@@ -309,8 +311,8 @@ LISTED = 20
 
 
 def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
-    """Right blue, wrong red. With more labels than can be told apart in a square, what is confused most and the labels
-    that are found least."""
+    """Draws expected labels by row against the tuned model's answers by column, right ones blue, wrong ones red. With
+    too many labels for a square it draws what is confused most and the labels that are found least."""
     if len(matrix.labels) > MOST_LABELS:
         return _draw_worst(matrix, compared, title, path)
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
@@ -371,7 +373,7 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[float], colour: str
 
 
 def _shade(is_right: bool, share: float) -> tuple[float, ...]:
-    """White to blue on the diagonal, white to vermilion off it; a wrong row is never too pale to be seen."""
+    """Returns white to blue on the diagonal, white to vermilion off it; a wrong row is never too pale to be seen."""
     from matplotlib.colors import to_rgb
 
     depth = share if is_right or not share else min(0.15 + share, 1.0)

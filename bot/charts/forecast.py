@@ -27,7 +27,7 @@ from bot.rules.units import duration
 
 
 def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
-    """None where the outlook has fewer than two months: the provider ends the model before."""
+    """Returns None if the outlook has fewer than two months, as the provider ends the model before."""
     months = sorted(outlook.months, key=lambda month: month.month)
     if len(months) < 2:
         return None
@@ -56,7 +56,7 @@ def cash_flow_title(outlook: Outlook) -> str:
 
 
 def break_even(months: Sequence[Month]) -> float | None:
-    """Where the median draw first gets to zero for good; None where it is never below, or never above."""
+    """Returns the month in which the median draw reaches zero for good, None if it is never below or never above."""
     crossing = None
     for before, after in pairwise(months):
         if before.p50 < 0 <= after.p50:
@@ -111,7 +111,8 @@ MOST_BARS = 12
 
 
 def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
-    """The widest on top. None where no input moves anything."""
+    """Draws one bar an input, from the net value at its 5% to that at its 95%, the widest on top. Returns None if no
+    input changes anything."""
     swings = [swing for swing in outlook.tornado if swing.width][:MOST_BARS]
     if not swings:
         return None
@@ -136,7 +137,7 @@ def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
 
 
 def _draw_swings(axes: Axes, height: int, swing: Swing, middle: float | None) -> list[Text]:
-    """Vermilion below what is expected, blue above; each end says the input's value there."""
+    """Draws red below the expected value, blue above it, and the input's value at each end."""
     (low, low_said), (high, high_said) = sorted(
         [(float(swing.at_low), swing.low_value), (float(swing.at_high), swing.high_value)]
     )
@@ -161,7 +162,7 @@ def _say(axes: Axes, end: float, height: int, text: str, side: str) -> Text:
 
 
 def _make_room(drawn: Figure, axes: Axes, texts: Sequence[Text]) -> None:
-    """Widen the axis until every end's text is within it. A text keeps its width while the scale changes."""
+    """Widens the axis until every text is within it. A text keeps its width while the scale changes."""
     drawn.canvas.draw()
     width = axes.get_window_extent().width
     ends = [(text.xy[0], text.get_window_extent().width + 14, text.get_ha()) for text in texts]
@@ -180,7 +181,7 @@ CASH_FLOW_FILE, SENSITIVITY_FILE = "cumulative-cost.png", "tornado.png"
 
 
 def draw_forecast(outlook: Outlook, folder: Path) -> tuple[Path, ...]:
-    """Those that have something to show."""
+    """Draws the plots that have something to show, in a worker process."""
     drawn = (
         draw_cash_flow(outlook, folder / CASH_FLOW_FILE),
         draw_sensitivity(outlook, folder / SENSITIVITY_FILE),

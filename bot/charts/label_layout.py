@@ -19,7 +19,7 @@ class Box:
     top: float
 
     def overlap(self, other: Box) -> float:
-        """In square pixels."""
+        """Returns square pixels."""
         wide = min(self.right, other.right) - max(self.left, other.left)
         high = min(self.top, other.top) - max(self.bottom, other.bottom)
         return wide * high if wide > 0 and high > 0 else 0.0
@@ -35,7 +35,7 @@ class Box:
 
 @dataclass(frozen=True)
 class Label:
-    """A text of this size that belongs to the point at x, y."""
+    """A text of this size for the point at x, y."""
 
     x: float
     y: float
@@ -44,7 +44,8 @@ class Label:
 
 
 def place(labels: Sequence[Label], obstacles: Sequence[Box], room: Box) -> list[Box]:
-    """One box a label, in their order: as near as it gets without covering a label or an obstacle."""
+    """Returns a box for each label, in their order: as near to its point as it gets without covering a label or an
+    obstacle."""
     taken, placed = list(obstacles), list[Box]()
     for label in labels:
         box = min(_candidates(label), key=lambda box: _cost(box, label, taken, room))
@@ -64,7 +65,7 @@ def _candidates(label: Label) -> Iterator[Box]:
 
 
 def _cost(box: Box, label: Label, taken: Sequence[Box], room: Box) -> float:
-    """Covered pixels first, then the way from the point."""
+    """Counts covered pixels first, then the distance from the point."""
     hidden = sum(box.overlap(other) for other in taken)
     outside = (box.area - box.overlap(room)) * OUTSIDE
     x = min(max(label.x, box.left), box.right)

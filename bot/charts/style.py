@@ -1,5 +1,4 @@
-"""What every chart shares: the figure, its colours, shortened names, spread labels, axes, saving. Knows no
-data."""
+"""What every chart shares: the figure, its colours, shortened names, labels kept apart, axes, saving. Knows no data."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ Text = Any
 
 
 def figure(title: str, x: str, y: str, size: tuple[float, float] = (7.6, 4.2)) -> tuple[Figure, Axes]:
-    """`size` in inches. The title may hold anything; the axes' names are ours."""
+    """`size` in inches. The title may hold any text; the axes' names are our own."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -54,21 +53,21 @@ def save_figure(drawn: Figure, path: Path) -> Path:
 
 
 def shorten_name(text: str, longest: int = LONGEST_NAME) -> str:
-    """Long names lose their middle: the end often tells them apart."""
+    """Cuts the middle out of a long name, as the end often tells names apart."""
     clean = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())
     half = longest // 2
     return escape_dollars(clean if len(clean) <= longest else f"{clean[:half]}…{clean[-half + 1 :]}")
 
 
 def escape_dollars(text: str) -> str:
-    """matplotlib reads a pair of dollars as mathematics."""
+    """Escapes dollars: matplotlib reads a pair of them as mathematics."""
     return text.replace("$", r"\$")
 
 
 def spread_apart(heights: Sequence[float], least: float, low: float, high: float) -> list[float]:
-    """The same heights, moved as little as it takes to keep `least` between neighbours, within low and high.
+    """Moves heights as little as it takes to keep `least` between neighbours, within low and high.
 
-    Where there are too many for that, they share the room evenly.
+    If there are too many for that, they share the space evenly.
     """
     if not heights:
         return []
@@ -86,7 +85,7 @@ def spread_apart(heights: Sequence[float], least: float, low: float, high: float
 
 
 def percent_axis(axis: Axes) -> None:
-    """Of shares: no mark beyond 0% and 100%, whatever room there is for labels."""
+    """Formats an axis of shares, without marks beyond 0% and 100%."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 5, 10]))
@@ -98,7 +97,7 @@ def percent(share: float) -> str:
 
 
 def dollars(amount: float) -> str:
-    """For an axis: $0.02, $1.50, $250, $3k, $1.2M; a loss has its sign before the dollar."""
+    """Formats an amount for an axis: $0.02, $1.50, $250, $3k, $1.2M; a loss has its sign before the dollar."""
     sign, size = ("−" if amount < 0 else ""), abs(amount)
     for scale, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
         if size >= scale:

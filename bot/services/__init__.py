@@ -2,13 +2,3 @@
 gathers, decides, records the intent, acts, records the outcome and returns a result."""
 
 from __future__ import annotations
-
-
-# Measurements before a run: the ladder and its judge, learning curves, documents, and what is known by
-# now.
-
-
-# What runs in worker processes: checking files, prompts, rung 0, judgements, plots.
-
-
-# Asks models in threads, within the limits of each provider, and keeps every answer as it comes.

@@ -1,7 +1,9 @@
-"""Tells a trainer which model its alias stands for, until it has been told; looks now and then whether it still does.
+"""Sets the alias that programs call to the model in use, at its trainer, and checks every few minutes that it still
+points there.
 
-What is in use stands in our own database first (promotions.py). An alias is set by one PUT that may be sent twice, so a
-kill before or after it is made good by the next tick."""
+Our database is changed first (promotions.py). An alias is set by one PUT that may be sent twice, so the next tick makes
+up for a kill before or after it.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 def step(context: AppContext, promotion: Promotion) -> None:
-    """One try for a promotion that its trainer does not know of."""
+    """Tries once to set the alias for a promotion."""
     model = _model(context, promotion)
     trainer = context.trainers.get(model.provider)
     if trainer is None:
@@ -38,7 +40,16 @@ def step(context: AppContext, promotion: Promotion) -> None:
     except TrainerError as trouble:
         _put_off(context, promotion, min(2.0 ** min(promotion.tries + 1, 7), MAX_PAUSE_S), str(trouble))
     else:
-        _carried(context, promotion, model)
+        now, proof = context.clock(), models.proof_of(context, promotion)
+        with context.store.transaction():
+            noted = context.store.promotions.carried(promotion, now=now)
+            if noted:
+                alias, subject = alias_for(promotion.dataset), f"run {model.run_id}"
+                detail = f"{alias} stands for {model.provider_model} at {model.provider}"
+                context.store.audit.add(
+                    at=now, who="finetune", action="alias", subject=subject, detail=detail
+                )
+                models.show_card(context, noted, proof)
 
 
 def provider_of(context: AppContext, promotion: Promotion) -> str:
@@ -52,13 +63,18 @@ def after_trouble(context: AppContext, promotion: Promotion) -> None:
 
 
 def sweep(context: AppContext) -> None:
-    """Which models are gone from their providers, and whether each alias stands for what is in use."""
+    """Checks which models are gone from their providers, and whether each alias points to the model in use."""
     for name, trainer in context.trainers.items():
         models = [model for model in context.store.models() if model.provider == name]
         if not models:
             continue
         try:
-            _look_for_gone(context, trainer, models)
+            # One list of models. One that is not in it is asked for by its name, since a list may leave some out.
+            listed = {model.id for model in trainer.models()}
+            for model in models:
+                is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
+                if is_there == (model.gone_at is not None):
+                    _note(context, model, None if is_there else context.clock())
             if trainer.provider.can("aliases"):
                 _look_at_aliases(context, trainer, models)
         except TrainerError as trouble:
@@ -72,33 +88,13 @@ def _model(context: AppContext, promotion: Promotion) -> Model:
     return model
 
 
-def _carried(context: AppContext, promotion: Promotion, model: Model) -> None:
-    now, proof = context.clock(), models.proof_of(context, promotion)
-    with context.store.transaction():
-        noted = context.store.promotions.carried(promotion, now=now)
-        if noted:
-            detail = f"{alias_for(promotion.dataset)} stands for {model.provider_model} at {model.provider}"
-            subject = f"run {model.run_id}"
-            context.store.audit.add(at=now, who="finetune", action="alias", subject=subject, detail=detail)
-            models.show_card(context, noted, proof)
-
-
 def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:
-    """Its card says why, once for each trouble."""
+    """Tries again later. The promotion's card says why, once for each reason."""
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
         noted = context.store.promotions.put_off(promotion, context.clock() + seconds, trouble)
         if noted and trouble != promotion.trouble:
             models.show_card(context, noted, proof)
-
-
-def _look_for_gone(context: AppContext, trainer: Trainer, models: Sequence[Model]) -> None:
-    """One list; a model that is not in it is asked for by its name, since a list may leave some out."""
-    listed = {model.id for model in trainer.models()}
-    for model in models:
-        is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
-        if is_there == (model.gone_at is not None):
-            _note(context, model, None if is_there else context.clock())
 
 
 def _note(context: AppContext, model: Model, gone_at: float | None) -> None:

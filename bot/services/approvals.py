@@ -46,7 +46,8 @@ log = logging.getLogger(__name__)
 
 
 def approve(context: AppContext, hash_in_button: str, person: str, reason: str = "") -> Run | Refusal:
-    """Record a person's yes; at quorum reserve the money and hand the run over, all in one transaction."""
+    """Records a person's yes. With enough of them, the money is reserved and the run handed over in the same
+    transaction."""
     caller = _asking(context, hash_in_button, person)
     with context.store.transaction():
         waiting = _waiting(context, hash_in_button, caller)
@@ -57,11 +58,24 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         nothing_said = None if plan.is_advised else check_reason(why)
         if nothing_said:
             return Refusal(nothing_said.reason)
-        return _record_yes(context, run, plan, person, caller.rules, why)
+        refusal = _not_counted(context, run, plan, person, caller.rules)
+        if refusal:
+            return refusal
+
+        now, decided = context.clock(), [approval.person for approval in _approvals(context, run)]
+        is_last = has_quorum([*decided, person], caller.rules, plan.maximum_micros)
+        context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
+        detail = f"{run.plan_hash} {why}".strip()
+        context.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=detail)
+        if not is_last:
+            notifications.show_decision(context, run, card_so_far(context, run, plan))
+            return run
+        return _hand_over(context, run, plan) or Refusal(_too_late(context, context.store.runs.get(run.id)))
 
 
 def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple[Run, Plan] | Refusal | None:
-    """The plan that this person may approve by saying why; None where its verdict is go, so that a click is enough."""
+    """Returns the run and plan that this person may approve by giving a reason, None if its verdict is go, so that a
+    click is enough."""
     caller = _asking(context, hash_in_button, person)
     waiting = _waiting(context, hash_in_button, caller)
     if isinstance(waiting, Refusal):
@@ -73,13 +87,13 @@ def needs_reason(context: AppContext, hash_in_button: str, person: str) -> tuple
 
 
 def _asking(context: AppContext, hash_in_button: str, person: str) -> Caller:
-    """Asks Slack, so it stands before a transaction."""
+    """Looks up the person in Slack. Call it before a transaction."""
     run = context.store.runs.by_plan(hash_in_button)
     return authorization.look_up(context, person, "approve", run.channel if run else None)
 
 
 def _waiting(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[Run, Plan] | Refusal:
-    """The plan, where it may be approved by who asks, as things are now."""
+    """Returns the run and plan if the caller may approve it now."""
     now, run = context.clock(), context.store.runs.by_plan(hash_in_button)
     if run is None or run.state != "awaiting_approval":
         return Refusal(_too_late(context, run))
@@ -125,7 +139,7 @@ def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -
 
 
 def expire_or_wait(context: AppContext, run: Run) -> None:
-    """A plan that nobody decided on is over after a day; a cancelled or impossible one at once."""
+    """Expires a plan that nobody decided on in time, and closes a withdrawn or impossible one at once."""
     now = context.clock()
     plan = plan_from_json(run.plan)
     if run.cancel_asked_by:
@@ -138,7 +152,13 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     elif run.tries == 0:
         context.store.runs.move(run, run.state, now=now, tries=1)
     elif _is_enough_by_now(context, run, plan):
-        _carry_on(context, run, plan)
+        # As with the last approver's click. If money or the rules about data say no, it waits until it expires.
+        with context.store.transaction():
+            forbidden = data_policy.plan_refusal(context, plan)
+            if not forbidden and not budgets.refusal(
+                context, run.channel, run.requester, plan.maximum_micros
+            ):
+                _hand_over(context, run, plan)
     else:
         _remind(context, run, plan)
         if run.tries > 1 or _has_plots(context, run, plan):
@@ -146,28 +166,21 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
 
 
 def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
-    """The rules may ask for fewer approvers than when the last one approved, and nobody can approve twice."""
+    """Returns whether the approvals suffice: the rules may ask for fewer than at the last one, and nobody can approve
+    twice."""
     approvers = [approval.person for approval in _approvals(context, run)]
     return bool(approvers) and has_quorum(
         approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
     )
 
 
-def _carry_on(context: AppContext, run: Run, plan: Plan) -> None:
-    """As with the last approver's click. Where the money or the data's rules say no, it waits until it expires."""
-    with context.store.transaction():
-        refused = data_policy.plan_refusal(context, plan)
-        if not refused and not budgets.refusal(context, run.channel, run.requester, plan.maximum_micros):
-            _hand_over(context, run, plan)
-
-
 def _request(run: Run, plan: Plan) -> Request:
-    """Its time to be approved begins again where its approvals were voided."""
+    """Returns what the rules judge. The time to approve begins again when approvals were voided."""
     return replace(plans.request_of(plan), asked_at=run.state_since)
 
 
 def _remind(context: AppContext, run: Run, plan: Plan) -> None:
-    """In the channel, some hours before it expires; each reminder once, whatever is restarted meanwhile."""
+    """Reminds the approvers in the channel some hours before the plan expires, each time once, restarts or not."""
     request, policy = _request(run, plan), context.settings.policy
     due = reminder_due(request, context.clock(), policy)
     if due is None or context.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
@@ -183,7 +196,7 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
 
 
 def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
-    """What the estimate looks ahead to, in the card's thread; False while a worker draws it."""
+    """Puts the estimate's plots into the card's thread. Returns False while a worker draws them."""
     dataset = context.store.datasets.get(run.dataset_id)
     checked = CheckedDataset(dataset, datasets.report_of(dataset))
     result = estimate_requests.estimate_for(context, checked, estimate_requests.question_of(plan))
@@ -198,7 +211,8 @@ def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
 
 
 def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
-    """A no that can be had for free, asked once. A trainer that is down now may be up when it is needed."""
+    """Returns the trainer's refusal if it can be had for free. A trainer that is down now may be up when it is
+    needed."""
     row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
     if trainer is None:  # its key has gone since: said once the plan is approved
         return None
@@ -212,26 +226,8 @@ def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
     return plans.closed_to_us(context, row)
 
 
-def _record_yes(
-    context: AppContext, run: Run, plan: Plan, person: str, rules: Rules, why: str
-) -> Run | Refusal:
-    now = context.clock()
-    decided = [approval.person for approval in _approvals(context, run)]
-    is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
-    refusal = _not_counted(context, run, plan, person, rules)
-    if refusal:
-        return refusal
-    context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
-    detail = f"{run.plan_hash} {why}".strip()
-    context.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=detail)
-    if not is_last:
-        notifications.show_decision(context, run, card_so_far(context, run, plan))
-        return run
-    return _hand_over(context, run, plan) or Refusal(_too_late(context, context.store.runs.get(run.id)))
-
-
 def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: Rules) -> Refusal | None:
-    """Why this person's yes would not count, or not start it."""
+    """Returns why this person's yes would not count, or would not start the run."""
     decided = [approval.person for approval in _approvals(context, run)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if (
@@ -255,7 +251,7 @@ def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: 
 
 
 def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
-    """Approved, and its money reserved. None where it has moved on."""
+    """Marks the run as approved and reserves its money. Returns None if it has moved on."""
     now = context.clock()
     moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved:
@@ -266,7 +262,7 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
 
 
 def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
-    """The plan's card with the approvals that count, asking for those that are missing."""
+    """Returns the plan's card with the approvals that count, asking for the missing ones."""
     card = replacing_views.partly_approved_card(
         run,
         plan,
@@ -313,23 +309,19 @@ def _too_late(context: AppContext, run: Run | None) -> str:
     return f"Run {run.id} has moved on: it {SAID[run.state]}."
 
 
-# Before a job is created: do the approvals still count? Asked again of Slack and of the rules that are
-# read now.
-#
-# Those that count no longer are voided for good, the money is free again, and the run waits for approval
-# as before.
-
-
 @dataclass(frozen=True)
 class LapsedApprovals:
-    """`people` may approve no longer; `said` is why the approvals that are left don't carry the run."""
+    """`people` may not approve any more; `reason` is why the approvals that are left are too few."""
 
     people: tuple[str, ...]
-    said: str
+    reason: str
 
 
 def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forbidden | None:
-    """None: the approvals carry it, as things are now."""
+    """Returns why the approvals don't cover the run any more, None if they do.
+
+    Slack and the rules are asked again before a job is created.
+    """
     plan = plan_from_json(run.plan)
     waits = data_policy.unscanned(context, plan.dataset_id, [plan.provider])
     if waits:
@@ -352,40 +344,35 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
         return Unsure(who_may("approve", rules))
     if None in members.values():
         return Unsure("Slack didn't tell whether the approvers still are members, so nothing is created yet.")
-    return LapsedApprovals(*_why(context, run, rules, names, tier.approvers))
+    gone = tuple(approver for approver in _approvers(context, run) if approver not in names)
+    if not gone:
+        return LapsedApprovals((), f"it takes {tier.approvers} approvers by now, and {len(names)} approved")
+    where = rules.policy.named("approve").where
+    place = "" if where == BUILT_IN else f" ({where})"
+    mentions = ", ".join(f"<@{person}>" for person in gone)
+    return LapsedApprovals(gone, f"{mentions} may not approve any more{place}")
 
 
 def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> None:
-    """Back to waiting, said in the channel. Call it only where surely no job was created."""
+    """Voids lapsed approvals for good, frees the money, and lets the run wait for approval again. Call it only where
+    certainly no job was created."""
     now, plan = context.clock(), plan_from_json(run.plan)
     with context.store.transaction():
         moved = context.store.runs.move(run, "awaiting_approval", now=now, reserved_micros=0, tries=2)
         if moved is None:
             return
         for person in lapsed.people:
-            context.store.runs.void(moved, person, lapsed.said, now=now)
+            context.store.runs.void(moved, person, lapsed.reason, now=now)
         context.store.runs.unreserve(moved)
         context.store.audit.add(
-            at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.said
+            at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.reason
         )
         notifications.show_decision(context, moved, card_so_far(context, moved, plan))  # its card asks again
         notifications.show_progress(context, moved)
-        message = replacing_views.voided_card(moved, plan, lapsed.said)
+        message = replacing_views.voided_card(moved, plan, lapsed.reason)
         context.say(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.to_requester(context, moved, message.text, once=f"void dm {run.id} {now}")
 
 
 def _approvers(context: AppContext, run: Run) -> tuple[str, ...]:
     return tuple(approval.person for approval in context.store.runs.standing(run.id))
-
-
-def _why(
-    context: AppContext, run: Run, rules: Rules, texts: list[str], needed: int
-) -> tuple[tuple[str, ...], str]:
-    gone = tuple(approver for approver in _approvers(context, run) if approver not in texts)
-    where = rules.policy.named("approve").where
-    place = "" if where == BUILT_IN else f" ({where})"
-    if gone:
-        names = ", ".join(f"<@{name}>" for name in gone)
-        return gone, f"{names} may not approve any more{place}"
-    return (), f"it takes {needed} approvers by now, and {len(texts)} approved"

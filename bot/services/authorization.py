@@ -1,5 +1,8 @@
-"""May this person do this here, and which datasets may they know of? Looks people and channels up in Slack
-at every question and asks the rules; nothing is cached."""
+"""Decides what a person may do here, and which datasets they may know of and see rows of.
+
+People and channels are looked up in Slack at every question, nothing is cached; the decisions are in bot/rules. Anyone
+who acts in a channel is in it, so Slack is not asked about the datasets of that channel.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +34,9 @@ from storage.records import Dataset, Measurement, Run
 PARALLEL_LOOKUPS = 8
 # Who else is named counts for these, not only who asks.
 COUNTED: tuple[Action, ...] = ("approve", "resolve", "unfreeze")
+Row = TypeVar("Row", Run, Measurement)
+PARALLEL_MEMBERSHIP_LOOKUPS = 16
+LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
 
 
 def refusal(
@@ -40,18 +46,18 @@ def refusal(
     channel: str | None = None,
     request: Request = NO_REQUEST,
 ) -> Refusal | None:
-    """None is yes."""
+    """Returns None if the person may do it."""
     return refusal_for(look_up(context, person, action, channel), action, request)
 
 
 def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
-    """The same of one who was looked up before: inside a transaction nothing waits for Slack."""
+    """As `refusal`, for somebody who was looked up before: a transaction must not wait for Slack."""
     denied = permissions.may(caller, action, request)
     return Refusal(denied.reason) if denied else None
 
 
 def is_certain(caller: Caller) -> bool:
-    """Whether Slack told all that was asked of it: a no is for good only then."""
+    """Returns whether Slack answered every look-up. Only then is a no final."""
     channel_is_known = caller.channel is None or caller.channel.is_shared is not None
     return caller.person is not None and channel_is_known and None not in caller.rules.members.values()
 
@@ -61,8 +67,10 @@ def look_up(context: AppContext, person: str, action: Action, channel: str | Non
 
 
 def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, Denied | None]] | Refusal:
-    """What the policy says of each right, about no run and no dataset in particular: who asked for it and what it costs
-    are asked where they are known. Where everything is denied for one reason, the reason alone."""
+    """Returns the policy's verdict on each right, or the reason alone if everything is denied for one reason.
+
+    The verdicts are about no particular run or dataset, so they leave out who requested it and what it costs.
+    """
     policy = context.settings.policy
     groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
     caller = _look_up(context, person, channel, groups)
@@ -73,7 +81,7 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
 
 
 def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequence[str]) -> Caller:
-    """All look-ups at once: one may take a second, and the ack has to come within three."""
+    """Looks everything up at once: one look-up may take a second, and the ack has to come within three."""
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         who = pool.submit(context.directory.person, person)
         where = pool.submit(_channel, context, channel) if channel else None
@@ -83,7 +91,7 @@ def _look_up(context: AppContext, person: str, channel: str | None, groups: Sequ
 
 
 def unreachable(context: AppContext, channel: str, *, by_others: bool = False) -> Refusal | None:
-    """Why cards can't be shown in a channel. `by_others`: people besides the one who asks must see them."""
+    """Returns why cards can't be shown in a channel. `by_others`: people besides the one who asks must see them."""
     if by_others and channel.startswith("D"):
         return Refusal(
             "Type this in a channel where approvers are, with me in it (`/invite @Finetune`): here nobody else would "
@@ -95,7 +103,7 @@ def unreachable(context: AppContext, channel: str, *, by_others: bool = False) -
 
 
 def current_rules(context: AppContext, action: Action) -> Rules:
-    """With the members of its groups as they are now."""
+    """Returns the rules with the members of their groups as they are now."""
     groups = _wanted(context.settings.policy, action)
     with ThreadPoolExecutor(PARALLEL_LOOKUPS) as pool:
         members = dict(zip(groups, pool.map(context.directory.members, groups), strict=True))
@@ -103,7 +111,7 @@ def current_rules(context: AppContext, action: Action) -> Rules:
 
 
 def _wanted(policy: Policy, action: Action, person: str | None = None) -> list[str]:
-    """The groups to ask for: none where it is clear without them that `person` may."""
+    """Returns the groups to look up: none if `person` clearly may without them."""
     named = policy.named(action)
     is_clear = person is not None and (named.anyone or person in named.users)
     return [] if is_clear and action not in COUNTED else sorted(named.groups)
@@ -114,42 +122,30 @@ def _channel(context: AppContext, channel: str) -> Channel:
     return Channel(channel, False if channel.startswith("D") else context.directory.is_shared(channel))
 
 
-# Who may know of which datasets, and where their rows may be shown: asked of Slack, decided by
-# rules/data_policy.py.
-#
-# Somebody who acts in a channel is in it, so nothing is asked of Slack for the datasets of the channel
-# itself.
-
-
-Row = TypeVar("Row", Run, Measurement)
-
-PARALLEL_MEMBERSHIP_LOOKUPS = 16
-LOOK_UP_S = 1.2  # an ack has to come within three seconds, and the person was looked up before
-
-
 def visible_datasets(context: AppContext, person: str, here: str | None) -> frozenset[str]:
-    """The names of the datasets that a person may know of, asking in the channel `here`; None: in no channel."""
+    """Returns the names of the datasets that a person may know of, asking in the channel `here`; None: in no
+    channel."""
     owners = context.store.datasets.owners()
     home_by_owner = dataset_homes(context, set(owners.values()), person, here)
     return frozenset(name for name, owner in owners.items() if rules.may_use(home_by_owner[owner]))
 
 
 def may_use_dataset(context: AppContext, dataset: str, person: str, here: str | None) -> bool:
-    """Whether there is a dataset of this name as far as this person may know."""
+    """Returns whether there is a dataset of this name, as far as this person may know."""
     owner = context.store.datasets.owners().get(dataset)
     return owner is not None and rules.may_use(dataset_home(context, owner, person, here))
 
 
 def filter_known(context: AppContext, rows: Iterable[Row], names: Collection[str]) -> Iterator[Row]:
-    """Those of the datasets that are `names` to who asks."""
+    """Yields the rows whose dataset is among `names`, those that the person may know of."""
     return (row for row in rows if context.store.datasets.get(row.dataset_id).name in names)
 
 
 def dataset_refusal(
     context: AppContext, dataset: str, person: str, here: str, *, is_posted: bool = False
 ) -> Refusal | None:
-    """Why a person can't use a dataset in the channel `here`; the same words where they may not know of it and where
-    there is none. `is_posted`: what comes of it is posted in that channel."""
+    """Returns why a person can't use a dataset in the channel `here`. The text is the same whether they may not know of
+    it or there is none. `is_posted`: the outcome is posted in that channel."""
     owners = context.store.datasets.owners()
     owner = owners.get(dataset)
     if owner == here:
@@ -173,7 +169,7 @@ def dataset_home(context: AppContext, owner: str, person: str, here: str | None)
 def dataset_homes(
     context: AppContext, owners: Collection[str], person: str, here: str | None
 ) -> Mapping[str, DatasetChannel]:
-    """All look-ups at once. What Slack doesn't tell in time is not known."""
+    """Looks up all channels at once. What Slack doesn't answer in time counts as unknown."""
     unasked = {owner: DatasetChannel(owner, None, owner == here or None) for owner in owners}
     pool = ThreadPoolExecutor(PARALLEL_MEMBERSHIP_LOOKUPS)
     wanted = [owner for owner in owners if owner != here and not _is_direct(owner)]
@@ -184,7 +180,7 @@ def dataset_homes(
 
 
 def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
-    """Whether customers' words may be posted in `channel`."""
+    """Returns whether customers' words may be posted in `channel`."""
     is_direct = _is_direct(channel)
     return rules.may_show_rows(
         dataset.owner,
@@ -203,5 +199,6 @@ def _looked_up(context: AppContext, owner: str, person: str) -> DatasetChannel:
 
 
 def _is_direct(channel: str) -> bool:
-    """The conversation with the bot, which nobody else is in, and which it may not ask Slack about."""
+    """Returns whether this is the conversation with the bot, which nobody else is in, and which it may not ask Slack
+    about."""
     return channel.startswith("D")

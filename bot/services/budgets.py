@@ -1,5 +1,5 @@
-"""The month's limits of team, channels and people with what is reserved and spent, and the warnings as each
-is used up."""
+"""The month's budgets of the team, channels and people: their limits, what is reserved and spent, and a warning, once a
+month each, as they are used up."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def team_budget(context: AppContext) -> Budget:
 
 
 def all_budgets(context: AppContext, channel: str, person: str) -> tuple[Budget, ...]:
-    """All that a run or measurement has to fit into, the team's first."""
+    """Returns every budget that a run or measurement has to fit into, the team's first."""
     limits = context.settings.budget
     own = (
         _own(context, "channel", channel, limits.of_channel(channel)),
@@ -39,12 +39,12 @@ def tightest(context: AppContext, channel: str, person: str) -> Budget:
 
 
 def refusal(context: AppContext, channel: str, person: str, asked_micros: int) -> str | None:
-    """Why so much may not be spent now; None where it fits."""
+    """Returns why so much may not be spent now, None if it fits."""
     return rules.refusal(all_budgets(context, channel, person), asked_micros)
 
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
-    """Why a run that was approved in a month that is over may not be created in this one; None where it may."""
+    """Returns why a run that was approved in an earlier month may not be created in this one, None if it may."""
     if context.store.runs.reserved_in(run) in (None, units.month_of(context.clock())):
         return None
     why = refusal(context, run.channel, run.requester, run.reserved_micros)
@@ -52,21 +52,15 @@ def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:
 
 
 def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
-    """The team's, and of every channel and person with a limit that holds money this month."""
+    """Returns the team's budget and those of every channel and person with a limit that has commitments this month."""
     limits = context.settings.budget
     if not limits.has_own:
         return (team_budget(context),)
     held = context.store.ledger.held(units.month_of(context.clock()))
-    own = [
-        *(
-            _own(context, "channel", name, limits.of_channel(name))
-            for name in sorted({commitment.channel for commitment in held})
-        ),
-        *(
-            _own(context, "person", name, limits.of_person(name))
-            for name in sorted({commitment.person for commitment in held})
-        ),
-    ]
+    channels = sorted({commitment.channel for commitment in held})
+    people = sorted({commitment.person for commitment in held})
+    own = [_own(context, "channel", channel, limits.of_channel(channel)) for channel in channels]
+    own += [_own(context, "person", person, limits.of_person(person)) for person in people]
     return (team_budget(context), *(budget for budget in own if budget is not None))
 
 
@@ -79,13 +73,9 @@ def _own(
     return Budget(to_micros(limit), context.store.ledger.committed(month, kind, name), kind, name)
 
 
-# The month's budgets for people to see, and the warnings as each is used up: once a month each, by the
-# tick.
-
-
 def month_for(context: AppContext, person: str, channel: str) -> views.Month:
-    """This month, UTC, with the limits that concern who asks where. All amounts are shown, and no name of a dataset
-    that the person may not know of."""
+    """Returns this month, UTC, with the limits that concern the person and the channel. It has all amounts, but no name
+    of a dataset that the person may not know of."""
     _, *own = all_budgets(context, channel, person)
     month, names = _month(context, tuple(own)), authorization.visible_datasets(context, person, channel)
     held = [
@@ -96,42 +86,37 @@ def month_for(context: AppContext, person: str, channel: str) -> views.Month:
 
 
 def warn(context: AppContext) -> None:
-    """Of several that were passed at once, the highest is said; none is said twice, and no lower one later."""
+    """Warns of each budget that is being used up. If several thresholds were passed at once, only the highest is
+    posted, and no lower one later."""
+    now, ledger = context.clock(), context.store.ledger
+    month = units.month_of(now)
     for budget in budgets_in_use(context):
-        _warn(context, budget)
+        passed = budget.warnings()
+        if set(passed) <= ledger.warned(month, budget.whose):
+            continue
+        with context.store.transaction():
+            new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
+            if new:
+                _warn(context, budget, max(new), now)
 
 
-def _warn(context: AppContext, budget: Budget) -> None:
-    month, now = units.month_of(context.clock()), context.clock()
-    passed = budget.warnings()
-    if set(passed) <= context.store.ledger.warned(month, budget.whose):
-        return
-    with context.store.transaction():
-        new = [value for value in passed if context.store.ledger.warn(month, value, budget.whose, now=now)]
-        if new:
-            _say(context, month, budget, max(new))
-
-
-def _say(context: AppContext, month: str, budget: Budget, percent: int) -> None:
-    previous_month = _month(context)
+def _warn(context: AppContext, budget: Budget, percent: int, now: float) -> None:
+    figures, subject = _month(context), f"budget {units.month_of(now)}"
     whose = "" if budget.kind == "team" else f" of {budget.whose}"
     context.store.audit.add(
-        at=context.clock(),
-        who="finetune",
-        action="budget warning",
-        subject=f"budget {month}",
-        detail=f"{percent}%{whose}",
+        at=now, who="finetune", action="budget warning", subject=subject, detail=f"{percent}%{whose}"
     )
-    once = f"budget {month} {percent}{whose}"
-    draft = _draft(context, previous_month, budget, views.warning(previous_month, budget, percent), once)
+    message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
+    draft = _draft(context, figures, budget, message, once)
     if draft:
-        context.store.outbox.put(draft, now=context.clock())
+        context.store.outbox.put(draft, now=now)
 
 
 def _draft(
     context: AppContext, month: views.Month, budget: Budget, message: Message, once: str
 ) -> Draft | None:
-    """To whose budget it is; the team's to the fallback channel, else where the newest request was."""
+    """Returns the warning: to the channel or person whose budget it is; for the team's, to the fallback channel or else
+    where the newest request was."""
     body, newest = message.letter(), next((commitment.channel for commitment in month.held), None)
     match budget.kind:
         case "channel":

@@ -1,5 +1,4 @@
-"""Which models an evaluation asks and what they charge: names that people type → a provider's row and its
-price."""
+"""Finds the models that an evaluation asks, and their prices, by the names that people type."""
 
 from __future__ import annotations
 
@@ -21,14 +20,14 @@ from trainers.dataset import Report
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.evaluation.results import RungName
 from trainers.pricing import PriceList, PriceRow, UnknownPrice, prompted_price, tuned_price
-from trainers.providers import ModelRow, ProviderRow
+from trainers.providers import ProviderRow
 
 OWN = "local"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A model that is asked. `price.model` is its full name 'provider/model'."""
+    """A model to ask. `price.model` is its full name 'provider/model'."""
 
     row: ProviderRow
     price: PriceRow
@@ -39,13 +38,13 @@ class Candidate:
 
     @property
     def thinks(self) -> bool:
-        """Before it answers, in tokens that are paid."""
+        """Whether it generates thinking tokens, which are paid, before its answer."""
         return self.row.thinks(self.name.split("/", 1)[1])
 
 
 @dataclass(frozen=True)
 class LineUp:
-    """What a ladder compares: the models that are asked, each way of asking them, and who judges free text."""
+    """What a ladder compares: the models, each way of asking them, and the model that judges free text."""
 
     models: tuple[Candidate, ...]
     arms: tuple[MeasuredCandidate, ...]
@@ -53,7 +52,7 @@ class LineUp:
 
     @property
     def everybody(self) -> tuple[Candidate, ...]:
-        """All models that are sent rows."""
+        """All models that rows are sent to."""
         return self.models if self.judge is None or self.judge in self.models else (*self.models, self.judge)
 
     def plan(
@@ -95,7 +94,7 @@ def line_up(
     today: date,
     spelling: Spelling = SLACK,
 ) -> LineUp | Refusal:
-    """`reachable`: providers by name."""
+    """Returns what the command asks to compare. `reachable`: the names of providers with a key."""
     models: tuple[Candidate, ...] | Refusal = ()
     if command.rungs != ("classical",):
         models = _find(settings, reachable, command.models, today)
@@ -117,7 +116,7 @@ def line_up(
 
 
 def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
-    """`price` is that of a model that has ended."""
+    """Refuses a model that has ended; `price` is its row."""
     instead = f"Its maker names {code(price.successor)} instead." if price.successor else "Choose another."
     return Ended(f"{code(wanted[:80])} ended on {price.ends}: it does not answer any more. {instead}", about)
 
@@ -128,14 +127,14 @@ def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...
 
 
 def full_name(settings: Settings, current: str | None) -> str | None:
-    """'openai/gpt-4o-2024-08-06' for 'gpt-4o': as a ladder calls it. None where no provider has it."""
+    """Returns 'openai/gpt-4o-2024-08-06' for 'gpt-4o', as a ladder names it, None if no provider has it."""
     place = _placed(settings, (), current) if current else None
     return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
 
 
 def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tuple[str, ...]:
-    """Today's model by its full name, and the cheapest one of its provider that costs less, for `models=`. Nothing
-    where no provider has it, today's alone where none costs less."""
+    """Returns today's model by its full name, and its provider's cheapest model if that costs less, for `models=`.
+    Returns nothing if no provider has it."""
     place = _placed(settings, (), current) if current else None
     if current is None or place is None or isinstance(place, Refusal):
         return ()
@@ -154,7 +153,7 @@ def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tu
 
 
 def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> Decimal | None:
-    """Of 1M tokens. None as well for a model that has ended."""
+    """Returns dollars per 1M input tokens, None also for a model that has ended."""
     price_row = price_of(settings, row, name, today)
     return (
         None if isinstance(price_row, UnknownPrice) or price_row.has_ended(today) else price_row.price.input
@@ -162,7 +161,8 @@ def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> 
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
-    """By the full name, then by the name that price lists use. Our own machines charge nothing for a request."""
+    """Looks the price up by the full name, then by the name that price lists use. Our own machines charge nothing for a
+    request."""
     full, model = f"{row.name}/{name}", row.model(name)
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
@@ -180,7 +180,7 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
 def _find(
     settings: Settings, reachable: Collection[str], names: Sequence[str], today: date
 ) -> tuple[Candidate, ...] | Refusal:
-    """Those named; nobody named: the base models of our own trainer. `reachable`: providers by name."""
+    """Returns the models with these names, or the base models of our own trainer if there are no names."""
     candidates_by_name: dict[str, Candidate] = {}
     for name in names or own_models(settings, reachable):
         candidate = _candidate(settings, reachable, name, today)
@@ -193,7 +193,7 @@ def _find(
 def _arms_of(
     command: Baseline, report: Report, models: Sequence[Candidate], spelling: Spelling
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
-    """Rung by rung. Rung 0 needs labels; the others need a model."""
+    """Returns the candidates rung by rung. Rung 0 needs labels; the others need a model."""
     has_labels = report.task == "labels"
     if command.rungs == ("classical",) and not has_labels:
         return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
@@ -240,7 +240,7 @@ def _candidate(
 
 
 def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tuple[ProviderRow, str] | Refusal:
-    """The provider and the model's name there."""
+    """Returns the provider, and the model's name there."""
     rows = settings.providers
     provider, slash, bare = wanted.partition("/")
     row = settings.provider(provider.lower()) if slash else None
@@ -253,11 +253,7 @@ def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tupl
     model_row = row.model(bare)
     if model_row is None and (row.name == OWN or not bare):
         return _unknown(rows, wanted)
-    return row, _name_there(model_row, bare)
-
-
-def _name_there(row: ModelRow | None, typed: str) -> str:
-    return row.name if row and typed in row.aliases else typed
+    return row, (model_row.name if model_row and bare in model_row.aliases else bare)
 
 
 def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
@@ -278,7 +274,8 @@ def _safe(name: str) -> str:
 
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
-    """Named: what asking it costs. Nothing named: our own prices, then each configured model as it is and tuned."""
+    """Returns the prices of asking these models. Without names: our own prices, then each configured model untuned and
+    tuned."""
     if names:
         return [_price_named(context, name) for name in names]
     rows: list[PriceRow | UnknownPrice] = list(context.settings.prices)

@@ -1,7 +1,9 @@
-"""A cleaned copy of a dataset's file, for who asks: the click is recorded, a later tick writes and posts it.
+"""Writes a cleaned copy of a dataset's file for a person: the click is recorded, a later tick writes and posts the
+copy.
 
-It holds customers' words, so it is named by its content, and deleted once it is sent. Where it may go is asked again
-when it is posted: the channel may have been opened since."""
+The copy holds customers' words, so it is named by its content and deleted once it is sent. Where it may go is decided
+again when it is posted, as the channel may have been opened since.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,7 @@ log = logging.getLogger(__name__)
 
 
 def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
-    """What the person who clicked reads."""
+    """Records the request. Returns the text for the person who clicked."""
     dataset = context.store.datasets.get(dataset_id)
     if dataset.sha256 is None:
         return Refusal("The file was deleted, so it can't be cleaned any more. Upload it again.")
@@ -43,7 +45,7 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
 
 
 def step(context: AppContext, cleaning: Cleaning) -> None:
-    """Written by a worker process; then it is posted, or the person is told why not."""
+    """Lets a worker process write the copy, then posts it or tells the person why not."""
     dataset = context.store.datasets.get(cleaning.dataset_id)
     try:
         written = context.workers.poll(
@@ -65,7 +67,8 @@ def step(context: AppContext, cleaning: Cleaning) -> None:
 
 
 def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCleaned:
-    """For a worker: written at `out`, then named by its sha256. What a killed one left half written goes first."""
+    """Writes the copy at `out`, in a worker, then names it by its sha256. A file that a killed worker left half written
+    is deleted first."""
     out.parent.mkdir(exist_ok=True)
     out.unlink(missing_ok=True)
     written = clean(path, name, columns, out)
@@ -77,7 +80,7 @@ def write(path: Path, name: str, columns: Columns, out: Path) -> Cleaned | NotCl
 
 
 def tidy(context: AppContext) -> None:
-    """Delete cleaned files that were sent, or can't be. None while one is being written."""
+    """Deletes cleaned files that were sent or can't be, unless one is being written."""
     if context.store.cleanings.waiting():
         return
     still_to_send = context.store.outbox.files()

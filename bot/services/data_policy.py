@@ -1,5 +1,5 @@
-"""May data go to this provider? Waivers for personal data and the rules of [[policy.data]], asked in one
-place."""
+"""Decides whether data may go to a provider, by waivers for personal data and the rules of [[policy.data]], and records
+waivers."""
 
 from __future__ import annotations
 
@@ -23,21 +23,22 @@ from trainers.providers import ProviderRow
 
 @dataclass(frozen=True)
 class Unsure:
-    """Slack didn't tell enough; nothing is created until it does."""
+    """Slack, or a scan, didn't tell enough; nothing is created until it does."""
 
-    said: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class Forbidden:
-    """Its data may not go to that provider any more: no approval helps, so the run is over."""
+    """The data may not go to that provider any more: no approval helps, so the run is over."""
 
-    said: str
+    reason: str
 
 
 @dataclass(frozen=True)
 class EgressPermission:
-    """It may go. `notes` are for the card, as plain text; `overridden` are names of rules that `reason` sets aside."""
+    """The data may go. `notes` are for the card, as plain text; `overridden` are the names of rules that `reason`
+    overrides."""
 
     notes: tuple[str, ...] = ()
     overridden: tuple[str, ...] = ()
@@ -47,7 +48,7 @@ class EgressPermission:
 def decide_egress(
     context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
 ) -> EgressPermission | Refusal:
-    """`rows`: the providers that it should go to."""
+    """Decides whether the dataset may go to all providers in `rows`."""
     nothing_said = check_waiver_reason(reason) if reason else None
     if nothing_said:
         return Refusal(f"`because=`: {nothing_said.reason}", "because")
@@ -65,7 +66,7 @@ def decide_egress(
 
 
 def secret_refusal(text: str, name: str) -> Refusal | None:
-    """Why words that a person typed are sent to no model, or None. `name`: what they are."""
+    """Returns why a text that a person typed is sent to no model, None if it may be. `name` says what the text is."""
     secret = next((fault.said for fault in faults_in(text) if fault.rule == SECRET), None)
     if secret is None:
         return None
@@ -78,7 +79,8 @@ def secret_refusal(text: str, name: str) -> Refusal | None:
 def question_refusal(
     context: AppContext, text: str, dataset_id: int, row: ProviderRow | None
 ) -> Refusal | None:
-    """Why a question that a person typed doesn't go to the provider of a model that was trained on that dataset."""
+    """Returns why a question that a person typed may not go to the provider of a model that was trained on that
+    dataset."""
     refused = secret_refusal(text, "Your question")
     personal = next((fault.said for fault in faults_in(text) if fault.rule == PERSONAL), None)
     stays_here = row is not None and row.stays_here
@@ -92,13 +94,13 @@ def question_refusal(
 
 
 def plan_refusal(context: AppContext, plan: Plan) -> str | None:
-    """Why a plan's data may not go by the rules that are read now; None where it may. A rule that was set aside when
-    it was asked for stays set aside."""
+    """Returns why a plan's data may not go, by the rules as they are now, None if it may. A rule that was overridden
+    when the plan was made stays so."""
     return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
 
 
 def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
-    """Why it has to wait for a look at the bytes that would leave; None once there was one."""
+    """Returns why it has to wait for a scan of the bytes that would leave, None once there was one."""
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
@@ -108,7 +110,7 @@ def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) 
 
 
 def unwaived(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
-    """Why the bytes may not go by what was found in them; None where they may."""
+    """Returns why the bytes may not go, by what was found in them, None if they may."""
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
     rows = [row for row in context.settings.providers if row.name in providers]
@@ -119,7 +121,8 @@ def unwaived(context: AppContext, dataset_id: int, providers: Collection[str]) -
 def dataset_refusal(
     context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> str | None:
-    """As `still`, of a dataset and the providers that it goes to."""
+    """Returns why a dataset may not go to these providers, None if it may. `overridden`: the rules that a person
+    overrode."""
     result = unwaived(context, dataset_id, providers)
     if result:
         return result
@@ -136,14 +139,14 @@ def dataset_refusal(
 
 
 def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
-    """The names of the rules that were set aside for it."""
+    """Returns the names of the rules that were overridden for this subject of the audit log."""
     details = [entry.detail for entry in context.store.audit.entries(subject) if entry.action == "override"]
     names = [rule.name for rule in context.settings.policy.data]
     return tuple(name for name in names if any(detail.startswith(f"{name}: ") for detail in details))
 
 
 def record_egress(context: AppContext, leave: EgressPermission, person: str, subject: str) -> None:
-    """In the audit log: call it in the transaction of what it lets go."""
+    """Writes the overridden rules into the audit log. Call it in the transaction of what it lets go."""
     for name in leave.overridden:
         detail = f"{name}: {leave.reason}"
         context.store.audit.add(
@@ -160,11 +163,8 @@ def _ruling(
     return rules.decide_egress(context.settings.policy, data, row.name, stays_here=here, reason=reason)
 
 
-# An approver's word that personal data may leave for a vendor: recorded once, for one version, for good.
-
-
 def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Dataset | Refusal:
-    """The dataset that the form is about."""
+    """Returns the dataset that the form is about, or why this person can't waive."""
     dataset = context.store.datasets.get(dataset_id)
     request = Request("", dataset.uploaded_by, dataset.created_at)
     refused = authorization.refusal(context, person, "waive", dataset.channel, request)
@@ -175,7 +175,8 @@ def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Data
 
 
 def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str) -> Waiver | Refusal:
-    """With its row in the audit log; the card then says who and why."""
+    """Records an approver's waiver, once and for good for this version, with a row in the audit log; the card then says
+    who and why."""
     dataset = may_record_waiver(context, dataset_id, person)
     if isinstance(dataset, Refusal):
         return dataset

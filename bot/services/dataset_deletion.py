@@ -1,5 +1,10 @@
-"""Deletes a dataset, or some of its rows as a new version: first the database in one transaction, then files
-and trainers. A kill at any line is made good by the next tick."""
+"""Deletes a dataset, or some of its rows by a new version without them.
+
+A deletion is recorded at the click and carried out by ticks: first the database, in one transaction with the list of
+what lies elsewhere, then files, trainers and freed bytes. The next tick makes up for a kill at any line. The new
+version's files are written in a folder of their own and moved to the others once the version is recorded; the next try
+or the retention's sweep deletes what a kill leaves before that.
+"""
 
 from __future__ import annotations
 
@@ -29,22 +34,20 @@ from storage.dataset_deletion import DatasetDeletion, RemoteCopy
 from storage.datasets import NewDataset
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Measurement, Run
-from trainers.client import Trainer
 from trainers.dataset import Columns, Report, read
 from trainers.dataset.rows import question_key
 from trainers.dataset.versions import Previous, store_without
 from trainers.errors import Refused, TrainerError
 
-# A dataset without some of its rows, as its next version.
-#
-# Its files are written in a folder of their own. The deletion of the versions before (storage/dataset_deletion.py)
-# moves them to the other files once the new version is recorded; what a kill leaves before that is
-# deleted by the next try or the retention's sweep.
+RETENTION = "finetune"
+AGAIN_S = 300.0
+GIVE_UP_S = 24 * 3600.0  # a trainer that is away for longer is named in the answer
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class RewrittenDataset:
-    """`before` without rows, checked as `inspected`. `rows` were taken out, `held` of them held out."""
+    """`before` without some rows, checked as `inspected`. `rows` were taken out, `held` of them held out."""
 
     before: Dataset
     inspected: Inspection
@@ -53,7 +56,8 @@ class RewrittenDataset:
 
 
 def without_rows(context: CoreContext, dataset: str, lines: Collection[int]) -> RewrittenDataset | Refusal:
-    """The newest usable version without the rows that ask what the rows at these lines of its file ask."""
+    """Writes the newest usable version without the rows that ask the same questions as the rows at these lines of its
+    file."""
     before = context.store.datasets.newest(dataset)
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
@@ -63,7 +67,7 @@ def without_rows(context: CoreContext, dataset: str, lines: Collection[int]) -> 
 
 
 def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
-    """Ready at once, as its check was; call it in the transaction that records the deletion."""
+    """Records the new version as ready, since it was checked. Call it in the transaction that records the deletion."""
     now, before, report = context.clock(), new.before, new.inspected.report
     values = NewDataset(before.name, before.owner, before.uploaded_by, report.name, source="")
     received = context.store.datasets.receive(values, now=now)
@@ -82,7 +86,7 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
 
 
 def settle_version(context: CoreContext, dataset: str) -> None:
-    """The files of a new version that is recorded go to the others."""
+    """Moves the files of a recorded new version to the others."""
     folder, newest = _folder(context, dataset), context.store.datasets.newest(dataset)
     report = datasets.report_of(newest) if newest else None
     parts = (f"{report.train_sha256}.jsonl", f"{report.holdout_sha256}.jsonl") if report else ()
@@ -98,7 +102,7 @@ def discard_rewrite(context: CoreContext, dataset: str) -> None:
 
 
 def tidy_rewrites(context: CoreContext) -> None:
-    """What a kill left before its new version was recorded."""
+    """Deletes what a kill left before its new version was recorded."""
     for folder in (context.settings.data / "rewritten").glob("*"):
         if not context.store.forgettings.of(folder.name):
             discard_rewrite(context, folder.name)
@@ -129,9 +133,13 @@ def _rewritten(
     context: CoreContext, before: Dataset, report: Report, keys: frozenset[bytes]
 ) -> RewrittenDataset | Refusal:
     discard_rewrite(context, before.name)
-    old = (str(report.train_sha256), str(report.holdout_sha256))
-    parts = [_without(context, before.name, sha256, keys) for sha256 in old]
-    joined = _folder(context, before.name) / "joined"
+    folder = _folder(context, before.name)
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = []
+    for sha256 in (str(report.train_sha256), str(report.holdout_sha256)):
+        shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
+        parts.append(folder / f"{store_without(folder, sha256, keys)}.jsonl")
+    joined = folder / "joined"
     with joined.open("wb") as file:
         for part in parts:
             file.write(part.read_bytes())
@@ -152,17 +160,10 @@ def _rewritten(
     return RewrittenDataset(before, inspected, report.n_train - new.n_train + held, held)
 
 
-def _without(context: CoreContext, dataset: str, sha256: str, keys: frozenset[bytes]) -> Path:
-    folder = _folder(context, dataset)
-    folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
-    return folder / f"{store_without(folder, sha256, keys)}.jsonl"
-
-
 def _inspected(
     context: CoreContext, path: Path, name: str, previous: Previous, system: str | None
 ) -> Inspection:
-    """As an upload is. `system` stands in the rows already; models trained on them are asked with it."""
+    """Checks the file as an upload is. The rows contain `system` already; models trained on them are asked with it."""
     limit, settings = usual_row_limit(context.settings), context.settings
     inspected = inspect(
         path,
@@ -180,20 +181,8 @@ def _inspected(
     return replace(inspected, report=replace(inspected.report, system=system))
 
 
-# Deleting a dataset: recorded at the click, carried out by ticks. First the database, in one transaction
-# with the list of what lies elsewhere; then files, trainers and freed bytes. A kill at any line is made
-# good by the next tick.
-
-
-RETENTION = "finetune"
-AGAIN_S = 300.0
-GIVE_UP_S = 24 * 3600.0  # a trainer that is away for longer is named in the answer
-
-log = logging.getLogger(__name__)
-
-
 def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> DeletionScope | Refusal:
-    """What would go, or why this person may not, or what stands in the way."""
+    """Returns what would be deleted, or why this person may not delete it, or what prevents it."""
     versions = authorization.dataset_refusal(context, command.dataset, person, channel) or chosen_versions(
         context, command
     )
@@ -215,7 +204,7 @@ def ask(context: AppContext, command: Delete, person: str, channel: str) -> Data
 def record(
     context: CoreContext, command: Delete, person: str, channel: str | None
 ) -> DatasetDeletion | Refusal:
-    """Whether the person may was asked before."""
+    """Records the request of a person who may make it."""
     versions = chosen_versions(context, command)
     if isinstance(versions, Refusal):
         return versions
@@ -229,8 +218,8 @@ def record(
 
 
 def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> DatasetDeletion | Refusal:
-    """The version without the rows, and the end of those before it: all of it or nothing. A model in use that was
-    trained on one of them ends too, since no newer one can be trained before the rows are gone."""
+    """Records the version without the rows and deletes those before it, all or nothing. A model in use that was trained
+    on one of them ends too, since no newer one can be trained before the rows are gone."""
     name = new.before.name
     with context.store.transaction():
         versions = [dataset for dataset in context.store.datasets.all() if dataset.name == name]
@@ -246,7 +235,7 @@ def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> Datase
 
 
 def expire(context: CoreContext, version: Dataset) -> None:
-    """A refused file whose time is over."""
+    """Deletes a refused file after its retention."""
     with context.store.transaction():
         doomed = look(context, version.name, [version])
         if isinstance(doomed, DeletionScope):
@@ -259,7 +248,7 @@ def would_go(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
 
 
 def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
-    """Newest first."""
+    """Returns the versions that the command names, newest first."""
     versions = [dataset for dataset in context.store.datasets.all() if dataset.name == command.dataset]
     if not versions:
         return Refusal(no_such_dataset(command.dataset, []))
@@ -273,8 +262,8 @@ def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] 
 def look(
     context: CoreContext, dataset: str, versions: Sequence[Dataset], *, takes_used: bool = False
 ) -> DeletionScope | Refusal:
-    """What goes with these versions, or the reason why they can't go now, with its cure. `takes_used`: a model in use
-    goes too, though newer versions stay."""
+    """Returns what is deleted with these versions, or why they can't be now, with the cure. `takes_used`: a model in
+    use goes too, though newer versions stay."""
     ids, standing = {version.id for version in versions}, _standing(context, versions)
     is_whole = not [
         version
@@ -336,7 +325,7 @@ def _in_the_way(
 
 
 def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: bool = False) -> None:
-    """All that the database has, and the list of all that lies elsewhere."""
+    """Erases everything in the database, and lists everything that lies elsewhere."""
     store, ids = context.store, set(forgetting.datasets)
     with store.transaction():
         versions = [store.datasets.get(dataset) for dataset in forgetting.datasets]
@@ -367,7 +356,20 @@ def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: boo
         store.forgettings.begin(forgetting, paths, files, elsewhere)
         if standing:
             store.promotions.end(standing, now=context.clock())
-        about = _about(ids, runs, measurements, estimates)
+        # Every name that messages about them have: of their cards and threads, and by which they are put once.
+        a_run_s = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
+        of_runs = [f"{kind} {run.id}" for run in runs for kind in a_run_s]
+        a_measurement_s = ("measurement", "measured", "pair", "agreement")
+        of_measurements = [
+            f"{kind} {measurement.id}" for measurement in measurements for kind in a_measurement_s
+        ]
+        of_versions = [f"{kind} {value}" for value in ids for kind in ("dataset", "waiver")]
+        about = [
+            *of_versions,
+            *of_runs,
+            *of_measurements,
+            *(f"estimate {estimate}" for estimate in estimates),
+        ]
         store.forgettings.erase(
             ids, forgetting.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
         )
@@ -376,7 +378,11 @@ def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: boo
 def _delete(context: CoreContext, forgetting: DatasetDeletion) -> None:
     settle_version(context, forgetting.dataset)
     for path in forgetting.paths:
-        _remove(context, path)
+        place = context.settings.data / path
+        if place.is_dir():
+            shutil.rmtree(place)
+        else:
+            place.unlink(missing_ok=True)
     is_late = context.clock() - forgetting.at > GIVE_UP_S
     left: list[str] = []
     for copy in forgetting.elsewhere:
@@ -399,34 +405,22 @@ def _delete(context: CoreContext, forgetting: DatasetDeletion) -> None:
     _tell(context, forgetting, left)
 
 
-def _remove(context: CoreContext, path: str) -> None:
-    place = context.settings.data / path
-    if place.is_dir():
-        shutil.rmtree(place)
-    else:
-        place.unlink(missing_ok=True)
-
-
 def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
-    """Why it is still there."""
+    """Deletes a copy at its trainer. Returns why it is still there, None if it is gone."""
     trainer = context.trainers.get(copy.provider)
     if trainer is None:
         return f"there is no key for {copy.provider} where the bot runs"
     try:
-        _send_deletions(trainer, copy)
+        if copy.alias:
+            trainer.unpoint(copy.alias)
+        if copy.job_id and trainer.provider.can("job_deletion"):
+            trainer.delete_job(copy.job_id)
+        elif copy.model:
+            trainer.delete_model(copy.model)
     except TrainerError as trouble:
         return trouble
     has_record = copy.job_id and not trainer.provider.can("job_deletion")
     return "the record of the job stays there, which this trainer can't delete" if has_record else None
-
-
-def _send_deletions(trainer: Trainer, copy: RemoteCopy) -> None:
-    if copy.alias:
-        trainer.unpoint(copy.alias)
-    if copy.job_id and trainer.provider.can("job_deletion"):
-        trainer.delete_job(copy.job_id)
-    elif copy.model:
-        trainer.delete_model(copy.model)
 
 
 def _tell(context: CoreContext, forgetting: DatasetDeletion, left: Sequence[str]) -> None:
@@ -452,7 +446,7 @@ def _tell(context: CoreContext, forgetting: DatasetDeletion, left: Sequence[str]
 def _say(
     context: CoreContext, forgetting: DatasetDeletion, versions: Sequence[Dataset], message: Message
 ) -> None:
-    """In the dataset's channel. A refused file goes without a word: its card said so beforehand."""
+    """Posts in the dataset's channel. A refused file is deleted silently: its card announced it."""
     if forgetting.person != RETENTION:
         once = f"forgetting {forgetting.id}"
         draft = Draft(kind="post", channel=versions[0].owner, body=message.letter(), dedupe=once)
@@ -460,7 +454,7 @@ def _say(
 
 
 def _standing(context: CoreContext, versions: Sequence[Dataset]) -> Promotion | None:
-    """What is in use and was trained on one of them."""
+    """Returns the promotion that stands of a model trained on one of these versions."""
     standing = context.store.promotions.standing(versions[0].name)
     model = context.store.model(standing.model) if standing else None
     run = context.store.runs.get(model.run_id) if model else None
@@ -493,15 +487,3 @@ def _curves(measurements: Sequence[Measurement]) -> list[RemoteCopy]:
             own = (size for size in sizes if size.job_id and size.from_before is None)
             copies += [RemoteCopy(plan.provider, size.job_id, size.model) for size in own]
     return copies
-
-
-def _about(
-    ids: set[int], runs: Sequence[Run], measurements: Sequence[Measurement], estimates: Sequence[int]
-) -> list[str]:
-    """What the names of messages about them hold: of their cards, threads, or by which they are put once."""
-    a_run_s = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
-    of_runs = [f"{kind} {run.id}" for run in runs for kind in a_run_s]
-    a_measurement_s = ("measurement", "measured", "pair", "agreement")
-    of_measurements = [f"{kind} {measurement.id}" for measurement in measurements for kind in a_measurement_s]
-    of_versions = [f"{kind} {value}" for value in ids for kind in ("dataset", "waiver")]
-    return [*of_versions, *of_runs, *of_measurements, *(f"estimate {estimate}" for estimate in estimates)]

@@ -36,9 +36,12 @@ def inspect(
     presidio: bool,
     local_models: Mapping[str, Path],
 ) -> Inspection:
-    """`check_file` into `files`, with its second stage; of a file that can be used, both parts are looked through as
-    they are written, and DRAWINGS/lengths.png and labels.png drawn. `longest`: tokens of the longest row that the model
-    takes; longer ones are found. `lengths_by`: that model's own tokenizer, where it lies here."""
+    """Checks a file in both stages, writes its parts into `files`, scans them if it can be used, and draws lengths.png
+    and labels.png into `drawings`.
+
+    `longest`: tokens of the longest row that the model takes; longer ones are a finding. `lengths_by`: that model's own
+    tokenizer, if this machine has it.
+    """
     limits = FULL_LIST if longest is None else replace(FULL_LIST, max_row_tokens=longest)
     report = check_file(
         path,
@@ -57,15 +60,11 @@ def inspect(
         return Inspection(report, ())
     written = [files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
     scans = tuple(scan_file(part, presidio=presidio) for part in written)
-    return Inspection(report, _drawn(report, longest, drawings), scans)
-
-
-def _drawn(report: Report, longest: int | None, folder: Path) -> tuple[Path, ...]:
     tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
     # a label that one row has may be a customer's sentence in the wrong column
     shared = [count for count in report.labels if count.rows > 1]
     plots = (
-        datasets.draw_row_lengths(tokens, longest, folder / "lengths.png"),
-        datasets.draw_label_counts(shared, folder / "labels.png"),
+        datasets.draw_row_lengths(tokens, longest, drawings / "lengths.png"),
+        datasets.draw_label_counts(shared, drawings / "labels.png"),
     )
-    return tuple(plot for plot in plots if plot)
+    return Inspection(report, tuple(plot for plot in plots if plot), scans)

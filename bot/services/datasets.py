@@ -1,5 +1,8 @@
-"""Datasets: an upload is recorded at once, then fetched, checked, split and scanned for sensitive data by
-the ticks."""
+"""Datasets: an upload is recorded at once; the ticks fetch it, check it, split it, and scan it for personal data.
+
+Both parts of a dataset are scanned as they are written, before they first leave. A check does that for a new version.
+Older versions, and all of them when the patterns change, are scanned in a worker at their next use.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ from bot.cards import waivers as waiver_views
 from bot.cards.blocks import Message, code, escape
 from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name
-from bot.context import AppContext, CoreContext, FetchedFile, FetchLater
+from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
 from bot.rules.units import Misread
@@ -33,28 +36,26 @@ from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_dat
 from trainers.dataset.versions import Previous
 from trainers.providers import ProviderRow
 
-# The bytes that leave are looked through as they are written, both parts of a dataset, before they first
-# leave.
-#
-# A check does it for a new version. Versions from before, and all of them when the patterns change, are
-# looked through at their next use, in a worker.
-
-
 log = logging.getLogger(__name__)
+SEED = 20261124
+FETCH_TRIES = 8
+CHECK_TRIES = 3
+ASK_AGAIN_S = 3600
 
 
 def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
-    """Of both parts; None while one is not looked through, which a tick then does."""
-    by, parts = (
-        scanner_name(presidio=context.settings.presidio),
-        (str(report.train_sha256), str(report.holdout_sha256)),
-    )
-    names = [context.store.scans.of(sha256, by) for sha256 in parts]
-    for sha256, stored in zip(parts, names, strict=True):
+    """Returns the scans of both parts, None while one is missing, which a tick then makes."""
+    by = scanner_name(presidio=context.settings.presidio)
+    scans = list[Scan]()
+    is_missing = False
+    for sha256 in (str(report.train_sha256), str(report.holdout_sha256)):
+        stored = context.store.scans.of(sha256, by)
         if stored is None:
             context.store.scans.want(sha256, by, now=context.clock())
-    scans = tuple(Scan.from_json(stored) for stored in names if stored is not None)
-    return scans if len(scans) == len(parts) else None
+            is_missing = True
+        else:
+            scans.append(Scan.from_json(stored))
+    return None if is_missing else tuple(scans)
 
 
 def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
@@ -64,13 +65,12 @@ def store_scans(context: CoreContext, scans: Iterable[Scan]) -> None:
 
 
 def scan_file(context: AppContext, sha256: str, by: str) -> None:
-    """Look through one file that waits for it."""
+    """Scans one file that waits for it."""
     presidio = context.settings.presidio
     path = context.settings.files / f"{sha256}.jsonl"
     if by != scanner_name(presidio=presidio) or not path.exists():
-        context.store.scans.drop(
-            sha256
-        )  # wanted before a change of the settings, or of a version that is gone
+        # It was wanted before a change of the settings, or its version is gone.
+        context.store.scans.drop(sha256)
         return
     try:
         scan = context.workers.poll(f"scan {sha256}", scan_file_sensitive_data, path, presidio=presidio)
@@ -87,20 +87,12 @@ def scan_file(context: AppContext, sha256: str, by: str) -> None:
     store_scans(context, [scan])
 
 
-# Datasets: what a person hands over is recorded at once, then fetched, checked and split by the ticks.
-
-
-SEED = 20261124
-FETCH_TRIES = 8
-CHECK_TRIES = 3
-ASK_AGAIN_S = 3600
-
-
 @dataclass(frozen=True)
 class Upload:
-    """What a person put into the modal. Empty column names: find them.
+    """What a person entered in the form. Columns without a name are detected.
 
-    The dataset belongs to `channel` and is reported there. `here`: where the person acted, '' where in no channel."""
+    The dataset belongs to `channel` and is reported there. `here`: where the person acted, '' for no channel.
+    """
 
     name: str
     channel: str
@@ -114,14 +106,14 @@ class Upload:
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """A dataset with its report, once there is one."""
+    """A dataset with its report. `report` is None until it is ready."""
 
     dataset: Dataset
     report: Report | None
 
 
 def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
-    """Record it and say so in the channel; the rest is the ticks' work."""
+    """Records an upload and posts its card in the channel; the ticks do the rest."""
     text = upload.name or Path(upload.filename).stem
     name = dataset_name(text)
     if isinstance(name, Misread):
@@ -154,7 +146,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
 
 
 def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
-    """Only its members hand files over to a channel."""
+    """Refuses a person who uploads to a channel that they are not a member of."""
     is_in = upload.channel == upload.here or context.directory.is_member(upload.person, upload.channel)
     if is_in:
         return None
@@ -175,7 +167,7 @@ def _taken(context: AppContext, name: str, channel: str) -> str:
 
 
 def step(context: AppContext, dataset: Dataset) -> None:
-    """One step towards ready or refused."""
+    """Takes a dataset one step towards ready or refused."""
     if dataset.state == "received":
         _fetch(context, dataset)
     else:
@@ -183,12 +175,12 @@ def step(context: AppContext, dataset: Dataset) -> None:
 
 
 def after_trouble(context: AppContext, dataset: Dataset) -> None:
-    """A step stopped with a fault of the bot's own: once more, a few times, then the person is told."""
+    """Tries a step again that stopped with a fault of the bot's own; after a few times the person is told."""
     _again_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
 def listing(context: AppContext, person: str, here: str | None) -> Sequence[CheckedDataset]:
-    """Those that a person may know of, newest first."""
+    """Returns the datasets that a person may know of, newest first."""
     names = authorization.visible_datasets(context, person, here)
     return [
         CheckedDataset(dataset, report_of(dataset))
@@ -198,7 +190,7 @@ def listing(context: AppContext, person: str, here: str | None) -> Sequence[Chec
 
 
 def usable_names(context: AppContext, person: str, here: str) -> list[str]:
-    """Of those that a person may use, newest first: what a form offers."""
+    """Returns the names that a form offers: the datasets that a person may use, newest first."""
     return list(
         dict.fromkeys(dataset.dataset.name for dataset in listing(context, person, here) if dataset.report)
     )
@@ -207,8 +199,8 @@ def usable_names(context: AppContext, person: str, here: str) -> list[str]:
 def ready(
     context: AppContext, name: str, person: str, here: str, *, is_posted: bool = False
 ) -> CheckedDataset | Refusal:
-    """The newest usable version under a name for a person who asks in the channel `here`, or why there is none.
-    `is_posted`: what comes of it is posted in that channel."""
+    """Returns the newest usable version of a name for a person who asks in the channel `here`, or why there is none.
+    `is_posted`: the outcome is posted in that channel."""
     refused = authorization.dataset_refusal(context, name, person, here, is_posted=is_posted)
     dataset = context.store.datasets.newest(name)
     if refused or dataset is None:
@@ -229,7 +221,7 @@ def ready(
 
 
 def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:
-    """Why this data may not leave for this trainer yet. The card that asks an approver for their word is posted
+    """Returns why this data may not leave for this trainer yet. The card that asks an approver for a waiver is posted
     with it, in the dataset's channel, once an hour at most."""
     if row.stays_here:
         return None
@@ -251,7 +243,7 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
 
 
 def codes_of(context: AppContext, report: Report) -> frozenset[str]:
-    """Of what was found in the file, and in the two parts as they are written, as far as they were looked through."""
+    """Returns the codes of what was found in the file and in the scans of its two parts that exist."""
     names = frozenset(finding.code for finding in report.findings)
     return names.union(*(scan.codes for scan in scans_of(context, report) or ()))
 
@@ -269,10 +261,6 @@ def _fetch(context: AppContext, dataset: Dataset) -> None:
     if isinstance(fetched, Refusal):
         _refuse(context, dataset, fetched.text)
         return
-    _to_checking(context, dataset, fetched)
-
-
-def _to_checking(context: AppContext, dataset: Dataset, fetched: FetchedFile) -> None:
     context.store.datasets.move(
         dataset,
         "checking",
@@ -285,7 +273,7 @@ def _to_checking(context: AppContext, dataset: Dataset, fetched: FetchedFile) ->
 
 
 def _check(context: AppContext, dataset: Dataset) -> None:
-    """A version follows the one before it: it waits until that one is ready or refused."""
+    """Checks a file. A version waits until the one before it is ready or refused."""
     if any(dataset.state in ("received", "checking") for dataset in _earlier(context, dataset)):
         return
     limit = usual_row_limit(context.settings)
@@ -318,7 +306,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
 
 
 def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
-    """The versions before, newest first."""
+    """Returns the versions before this one, newest first."""
     return [
         earlier
         for earlier in context.store.datasets.all()
@@ -327,7 +315,7 @@ def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
 
 
 def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
-    """The two files of the newest version before this one that could be used."""
+    """Returns the two files of the newest usable version before this one."""
     report = next((report for dataset in _earlier(context, dataset) if (report := report_of(dataset))), None)
     if report is None:
         return None
@@ -355,13 +343,13 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
 
 
 def put_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
-    """The list that the card of a version speaks of, into its thread."""
+    """Puts the list of findings, which the version's card mentions, into its thread."""
     for file in _listed(context, dataset, report):
         _put_file(context, dataset, file, findings.file_title(file.stem, dataset.title))
 
 
 def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Path, ...]:
-    """Every finding in a file, where there is more than the card says: lines and cures, no word of a customer."""
+    """Writes every finding into a file if the card has no room for all: lines and cures, no customers' words."""
     if not findings.need_file(report.findings):
         return ()
     within_reach = [row for row in context.settings.providers if row.name in context.trainers]
@@ -375,12 +363,12 @@ def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Pat
 
 
 def _folder(context: CoreContext, dataset: Dataset) -> Path:
-    """What is made of a dataset to be looked at."""
+    """Returns the folder of what is drawn and listed of a dataset."""
     return context.settings.data / "plots" / f"dataset-{dataset.id}"
 
 
 def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None:
-    """What became of the version before, in the card's thread."""
+    """Posts what changed since the version before, in the card's thread."""
     card = f"dataset {dataset.id}"
     draft = Draft(
         kind="post",
@@ -406,7 +394,7 @@ def _put_file(context: CoreContext, dataset: Dataset, path: Path, title: str) ->
 
 
 def _again_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:
-    """Back off and try again; after `most` tries say what stood in the way."""
+    """Tries again later; after `most` tries the file is refused with the reason."""
     now = context.clock()
     if dataset.tries + 1 >= most:
         _refuse(context, dataset, f"Gave up after {most} tries: {trouble}.")

@@ -1,5 +1,5 @@
-"""Documents that a team gives as knowledge beside a dataset: recorded at once, then fetched and read by the
-ticks."""
+"""Documents that a team gives as knowledge beside a dataset: an upload is recorded at once; the ticks fetch and read
+it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class DocumentUpload:
-    """What a person put into the form."""
+    """What a person entered in the form."""
 
     dataset: str
     channel: str
@@ -35,8 +35,11 @@ class DocumentUpload:
 
 
 def may_upload(context: AppContext, dataset: str, person: str, channel: str) -> Refusal | None:
-    """Before the form opens, and when it is sent. Documents come from the dataset's own channel, as its rows do: rules
-    about data go by that channel, and nobody else puts words into its prompts."""
+    """Returns why documents can't be given here. It is asked before the form opens, and when it is sent.
+
+    Documents come from the dataset's own channel, as its rows do: the rules about data go by that channel, and nobody
+    else puts words into its prompts.
+    """
     checked = datasets.ready(context, dataset, person, channel, is_posted=True)
     if isinstance(checked, Refusal):
         return checked
@@ -66,7 +69,7 @@ def receive(context: AppContext, handed: DocumentUpload) -> Document | Refusal:
 
 
 def step(context: AppContext, document: Document) -> None:
-    """Fetch it, then count its passages. The file stays under its sha256."""
+    """Fetches a document, then counts its passages. The file is stored under its sha256."""
     if document.sha256 is None:
         _fetch(context, document)
     else:

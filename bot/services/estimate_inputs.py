@@ -1,5 +1,5 @@
-"""From a question, a report, prices and evidence to the inputs of an estimate: tokens, training cost and
-time, today's and successors' prices. Asks no trainer."""
+"""Gathers the inputs of an estimate from a question, a report, prices and evidence: tokens, the cost and time of
+training, the prices of today's model and its successors. Asks no trainer."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from trainers.tokens import encoding_of
 from trainers.types import Hyperparameter
 
 OTHER_TOKENIZER = 1.25  # times as many tokens: what a model counts that has another than ours
+HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
+START_UP_S = 20
 
 
 @dataclass(frozen=True)
 class Priced:
-    """`cheapest`: what asking the cheapest measured rung that meets the bar costs, where there is one.
-
-    `volume` is input tokens a month, `training` one run's.
-    """
+    """`volume` is input tokens a month, `training` one run's. `cheapest`: the rates of the cheapest measured rung that
+    meets the bar, if there is one."""
 
     volume: int
     now: Rates
@@ -48,7 +48,7 @@ class Priced:
 
 
 def measured_alternatives(evidence: Evidence) -> MeasuredCandidates:
-    """A ladder that was judged by another bar says nothing about this one."""
+    """Returns what was measured. A ladder that was judged by another bar says nothing about this one."""
     other = evidence.ladder.bar if evidence.ladder and evidence.is_stale else None
     return MeasuredCandidates(evidence.alternatives, evidence.bar, other)
 
@@ -57,6 +57,10 @@ def inputs_of(
     question: Question, report: Report, evidence: Evidence, priced: Priced, ends: date | None, today: date
 ) -> Inputs:
     prompted = measured_alternatives(evidence).prompted(question.current or "")
+    speed = None
+    if question.serving_speed is not None:
+        speed = Speed(question.serving_speed, question.utilisation or USUAL_BUSY)
+    hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
     without = Inputs(
         monthly_input_tokens=priced.volume,
         usage=_usage(report, question, prompted),
@@ -66,7 +70,7 @@ def inputs_of(
         today=today,
         ends=ends,
         tuned_tokens=_tuned_tokens(report, evidence.trained),
-        asking=_asking(question),
+        asking=Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours, speed=speed),
         evaluation_usd=priced.evaluation_usd,
         people_hours=question.people_hours,
         people_usd_per_hour=USD_PER_HOUR if question.people_rate is None else question.people_rate,
@@ -81,7 +85,8 @@ def inputs_of(
 
 
 def once_trained(inputs: Inputs) -> Inputs:
-    """What was spent does not come back, whatever is decided; what each training again will cost does count."""
+    """Returns the inputs of a run that is over: what was spent doesn't come back, but what each retraining will cost
+    counts."""
     again = inputs.monitoring_usd + retraining_usd(inputs)
     free = Training(inputs.training.tokens, inputs.training.epochs, usd_per_million=ZERO)
     spent = replace(inputs, training=free, evaluation_usd=ZERO, people_hours=ZERO, labels=0)
@@ -95,14 +100,15 @@ def holdout_usage(report: Report) -> Usage:
 
 
 def longest_holdout_usage(report: Report, answer: int) -> Usage:
-    """At most: answers of `answer` tokens, and prompts a quarter longer than ours, if another tokenizer counts."""
+    """Returns the maximum usage: answers of `answer` tokens, and prompts a quarter longer than ours, if another
+    tokenizer counts."""
     counted = report.tokens
     before, after = counted.prompted_mean * OTHER_TOKENIZER, counted.prompt_mean * OTHER_TOKENIZER
     return Usage.from_means(report.n_holdout, before, after, answer)
 
 
 def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
-    """Today's prompt as a person said, else as measured on the holdout, else as the examples suggest."""
+    """Takes today's prompt as a person stated it, else as measured on the holdout, else as the examples suggest."""
     counted = report.tokens
     before, output = counted.prompted_mean, counted.answer_mean
     if prompted is not None:
@@ -119,14 +125,6 @@ def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
     return Tokens(rows, round(counted.prompt_mean * rows), round(counted.answer_mean * rows))
 
 
-def _asking(question: Question) -> Traffic:
-    speed = None
-    if question.serving_speed is not None:
-        speed = Speed(question.serving_speed, question.utilisation or USUAL_BUSY)
-    hours = HOURS_PER_MONTH if question.hosting_hours is None else question.hosting_hours
-    return Traffic(batch_share=question.batch_share or ZERO, hosting_hours=hours, speed=speed)
-
-
 def _alternative(
     inputs: Inputs, candidates: MeasuredCandidates, prompted: Rung | None, cheapest: Rates | None
 ) -> Alternative:
@@ -135,7 +133,7 @@ def _alternative(
 
 
 def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
-    """Only where both answered the same rows, and only where a wrong answer has a price."""
+    """Compares the two only if both answered the same rows and a wrong answer has a price."""
     if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
         return None
     gaps = [Decimal(str(ours)) - Decimal(str(theirs)) for ours, theirs in _scores(trained, other)]
@@ -147,16 +145,9 @@ def _scores(trained: Rung, other: Rung) -> list[tuple[float, float]]:
     return list(zip(trained.scores, other.scores, strict=True))
 
 
-# What training a target on a dataset's rows takes: settings, memory, time, price. Asks no trainer.
-
-
-HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
-START_UP_S = 20
-
-
 @dataclass(frozen=True)
 class RunCost:
-    """What one run costs: the training, and both models' answers to the held-out rows, as expected and at most."""
+    """What one run costs: the training, and both models' answers to the held-out rows, expected and at most."""
 
     training: Training
     evaluation_usd: Decimal
@@ -165,8 +156,8 @@ class RunCost:
 
 @dataclass(frozen=True)
 class Time:
-    """`minutes` None: nobody knows. `measured`: the day on which the machine's speed was; `is_guess`: neither was it
-    measured, nor has a person said it, so no maximum that stops a paid run rests on it."""
+    """`minutes` None: unknown. `measured`: the day on which the machine's speed was measured. `is_guess`: it was
+    neither measured nor stated by a person, so no maximum that stops a paid run relies on it."""
 
     minutes: Range | None
     measured: str | None = None
@@ -175,7 +166,7 @@ class Time:
 
 @dataclass(frozen=True)
 class TrainingNeeds:
-    """What training this target on these rows takes, and at which prices its models are asked."""
+    """What training this target on these rows takes, and the prices of asking its models."""
 
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     tuned: PriceRow
@@ -191,7 +182,9 @@ def training_needs(
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
     tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
-    chosen, tokens = _hyperparameters(settings, target, report, question), _trained_tokens(report, target)
+    chosen = _hyperparameters(settings, target, report, question)
+    # of one epoch, by the model's own tokenizer if it is on this machine
+    tokens = _own_counts(report, target).get(target.model.name, report.tokens.train)
     room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
     answer = max_tokens([label.label for label in report.labels]) + chat_parameters.thinking_tokens(thinks)
@@ -203,7 +196,7 @@ def training_needs(
 
 
 def _rate(settings: Settings, target: Target) -> float | None:
-    """None: the base isn't known here, or a hosted service has a rate of its own."""
+    """Returns None if the base isn't known here, or a hosted service has a learning rate of its own."""
     is_ours = target.row.provider.can("sweep")
     base = known_base(settings, target.row, target.model) if is_ours else None
     return rate_for(base.architecture.hidden, base.architecture.model_type) if base else None
@@ -233,7 +226,7 @@ def _on_the_machine(
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
     sweep: Sweep,
 ) -> tuple[MemoryHeadroom | None, Time]:
-    """`tokens` of one epoch. What a person says of the speed wins over what was measured."""
+    """Returns memory and time; `tokens` are one epoch's. A speed that a person states wins over a measured one."""
     chosen = dict(hyperparameters)
     base = base_of(settings, target.row, target.model)
     room = memory_headroom(base, report, chosen, sweep) if base else None
@@ -241,17 +234,13 @@ def _on_the_machine(
         return room, Time(HOSTED_MINUTES)
     if settings.trainer.tokens_per_second:
         in_all = round(tokens * full_trainings_of(sweep)) * _epochs(hyperparameters)
-        return room, Time(_minutes(in_all, settings.trainer.tokens_per_second))
+        # Half to twice as long.
+        seconds = Decimal(in_all) / settings.trainer.tokens_per_second + START_UP_S
+        return room, Time(Range(seconds / 120, seconds / 60, seconds / 30))
     timed = training_time(settings, base, report, tokens, chosen, sweep) if base else None
     if timed is None:
         return room, Time(None)
     return room, Time(timed.minutes, timed.measured, is_guess=timed.measured is None)
-
-
-def _minutes(tokens: int, a_second: int) -> Range:
-    """Half to twice as long."""
-    seconds = Decimal(tokens) / a_second + START_UP_S
-    return Range(seconds / 120, seconds / 60, seconds / 30)
 
 
 def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
@@ -259,7 +248,7 @@ def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
 
 
 def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
-    """What asking the untuned model costs; where no list has it, as much as the tuned one, which is dearer."""
+    """Returns the price of asking the untuned model; if no list has it, the tuned one's, which is higher."""
     if tuned.usd_per_hour is not None:
         return tuned
     name = target.model.base_name or target.model.name
@@ -267,25 +256,22 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
     return tuned if isinstance(row, UnknownPrice) else row
 
 
-def _trained_tokens(report: Report, target: Target) -> int:
-    """Of one epoch, by the model's own tokenizer where it lies on this machine."""
-    return _own_counts(report, target).get(target.model.name, report.tokens.train)
-
-
 def _own_counts(report: Report, target: Target) -> Mapping[str, int]:
     return dict(report.trained_tokens) if target.row.is_started_by_us or target.row.name == "local" else {}
 
 
 def _is_estimated(report: Report, target: Target) -> bool:
-    """By the tokenizer of another model: its own is not here, and not one that vendors publish."""
+    """Returns whether another model's tokenizer counted: its own is neither here nor one that vendors publish."""
     return target.model.name not in _own_counts(report, target) and encoding_of(target.model.name).assumed
 
 
 def _cost(
     report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, time: Time, answer: int
 ) -> RunCost | MissingPrice:
-    """`tokens` of an epoch, in all arms of a sweep; `answer`: the longest asked for. Our own machine's hours are
-    in the training already; a vendor bills both models' answers."""
+    """Returns the cost of one run. `tokens`: of an epoch in all trials of a sweep; `answer`: the longest answer's.
+
+    Our own machine's hours are in the training already; a vendor bills both models' answers.
+    """
     is_open = time.is_guess and tuned.usd_per_hour
     training = training_of(tuned, tokens, epochs, None if is_open else time.minutes)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
@@ -303,10 +289,6 @@ def _cost(
     return RunCost(training, amount, max(amount, most))
 
 
-# What asking a measured rung costs, by the price list or as it was measured, and what its successor
-# costs.
-
-
 def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow | None:
     if rung is None or rung.arm.model is None:
         return None
@@ -315,7 +297,7 @@ def rung_price(settings: Settings, rung: Rung | None, today: date) -> PriceRow |
 
 
 def with_successors(settings: Settings, rates: Rates, today: date, before: Sequence[str] = ()) -> Rates:
-    """With the price of its successor, and of that one's, as far as they are known."""
+    """Adds the price of the model's successor, and of that one's, as far as they are known."""
     if rates.ends is None or rates.successor is None or rates.successor in before:
         return rates
     row = prompted_price(rates.successor, settings.providers, settings.prices, today)
@@ -326,7 +308,7 @@ def with_successors(settings: Settings, rates: Rates, today: date, before: Seque
 
 
 def without_ended_models(settings: Settings, evidence: Evidence, today: date) -> Evidence:
-    """Without what was measured of models that have ended since: nobody can use them any more."""
+    """Removes what was measured of models that have ended since: nobody can use them any more."""
     ladder = evidence.ladder
     if ladder is None:
         return evidence
@@ -346,7 +328,7 @@ def without_ended_models(settings: Settings, evidence: Evidence, today: date) ->
 
 
 def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
-    """Where the list has the model no longer: what a request cost as it was measured."""
+    """Returns the listed rates or, if the list no longer has the model, the measured cost of a request."""
     if rung is None:
         return None
     rates = rates_of(listed) if listed else None

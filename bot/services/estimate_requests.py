@@ -1,8 +1,9 @@
-"""Estimates that people ask for: what is wrong is said at once, the answer is a message for them alone that follows. It
-is kept so that it can be shared, and shared by a later tick.
+"""Estimates that people ask for. A mistake in the question is answered at once; the estimate follows as a message for
+them alone, and can be shared in the channel later.
 
-An ephemeral answer can't carry files, so its plots come with the message in the channel. What is kept is the
-question: the estimate is worked out again from what is known when it is shared."""
+An ephemeral message can't carry files, so the plots come with the shared message. Only the question is stored: the
+estimate is computed again from what is known when it is shared.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +35,6 @@ from bot.services.hardware import find_target
 from bot.values.requests import Estimate
 from bot.values.runs import Refusal
 from storage.records import Draft, KeptEstimate
-from trainers.evaluation.results import Rung
 from trainers.money import to_micros
 from trainers.providers import model_verdict
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -> Refusal | None:
-    """What can be said before Slack's three seconds are over."""
+    """Returns the refusals that can be found before Slack's three seconds are over."""
     refused = authorization.refusal(context, person, "estimate", channel)
     if refused:
         return refused
@@ -53,9 +53,10 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
 
 
 def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
-    """What training would cost and save, from what is known now. A bar or a kind of task stays with the dataset.
+    """Computes what training would cost and save, and sends it to the person. A bar or a kind of task is stored with
+    the dataset.
 
-    Its thousands of draws take over a second at a cold start, so it is called once Slack has its acknowledgement.
+    Its thousands of draws take over a second at a cold start, so call it after the ack.
     """
     checked = datasets.ready(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # it has changed since it was asked
@@ -83,7 +84,7 @@ def _post(context: AppContext, message: Message, channel: str, person: str) -> N
 
 
 def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
-    """What the form offers."""
+    """Returns what the form offers."""
     day = units.day_of(context.clock())
     targets = [
         f"{row.name}/{model.name}"
@@ -95,7 +96,7 @@ def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
 
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:
-    """What the person who clicked reads."""
+    """Records the wish to share. Returns the text for the person who clicked."""
     estimate = context.store.estimates.get(number)
     refused = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
     if estimate and not refused:
@@ -114,7 +115,7 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
 
 
 def step(context: AppContext, estimate: KeptEstimate) -> None:
-    """Drawn by a worker process, then posted with its plots in the thread."""
+    """Lets a worker process draw a shared estimate's plots, then posts it with the plots in the thread."""
     result = _again(context, estimate)
     if isinstance(result, Refusal):
         _tell(context, estimate, result.text)
@@ -136,7 +137,7 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
 def draw_outlook(
     context: AppContext, key: str, outlook: Outlook | None, folder: Path
 ) -> Sequence[Path] | None:
-    """None while a worker draws. Without an outlook there is nothing to draw, and no plot holds up a message."""
+    """Returns None while a worker draws. A fault of the drawing holds up no message."""
     if outlook is None:
         return ()
     try:
@@ -148,7 +149,7 @@ def draw_outlook(
 
 
 def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
-    """Into the card's thread."""
+    """Puts the plots into the card's thread."""
     for path in plots:
         title = views.alt_text(path.stem, dataset)
         body = {"file": str(path), "filename": path.name, "title": title, "alt_txt": title}
@@ -160,12 +161,12 @@ def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path
 def estimate_for(
     context: AppContext, checked: CheckedDataset, question: Question
 ) -> EstimateResult | Refusal:
-    """By the dataset's own bar and kind of task."""
+    """Estimates with the dataset's own bar and kind of task."""
     return _estimated(context, checked, question, None, None)
 
 
 def question_of(plan: Plan) -> Question:
-    """What was asked when the plan was made."""
+    """Returns the question that the plan answered."""
     question = parse_question(plan.predicted.asked) if plan.predicted else None
     if isinstance(question, Question):
         return question
@@ -175,7 +176,7 @@ def question_of(plan: Plan) -> Question:
 
 
 def prediction_of(result: EstimateResult) -> Prediction:
-    """For the plan."""
+    """Returns the predictions that the plan stores, to compare them with what happens."""
     sums, outlook, other, tuned = result.estimate, result.outlook, result.alternative, result.evidence.tuned
     return Prediction(
         asked=format_question(result.question),
@@ -188,13 +189,13 @@ def prediction_of(result: EstimateResult) -> Prediction:
         seconds=round(result.minutes.expected * 60) if result.minutes else None,
         is_speed_guessed=result.is_guess,
         memory=result.memory,
-        measured=tuple(_score(rung) for rung in result.evidence.rungs),
+        measured=tuple((rung_name(rung.arm), round(rung.score, 6)) for rung in result.evidence.rungs),
         advised=_advised(result),
     )
 
 
 def _advised(result: EstimateResult) -> PlanVerdict:
-    """The verdict, to be frozen with the plan: what approvers read can't change unseen."""
+    """Returns the verdict as the plan freezes it, so that it can't change after approvers have read it."""
     verdict, sums, outlook = result.verdict, result.estimate, result.outlook
     return PlanVerdict(
         kind=verdict.kind,
@@ -218,14 +219,10 @@ def _best(evidence: Evidence) -> BestCandidate | None:
     return BestCandidate(rung_name(best.arm), score, low, high, standing)
 
 
-def _score(rung: Rung) -> tuple[str, float]:
-    return rung_name(rung.arm), round(rung.score, 6)
-
-
 def _estimated(
     context: AppContext, checked: CheckedDataset, question: Question, bar: float | None, task: TaskKind | None
 ) -> EstimateResult | Refusal:
-    """`bar` and `task` None: as they are set for the dataset."""
+    """Makes an estimate. `bar` and `task` None: as they are set for the dataset."""
     if checked.report is None:
         return Refusal(f"`{checked.dataset.name}` is still being checked.")
     target = find_target(context.settings.providers, question.target)

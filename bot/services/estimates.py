@@ -40,7 +40,7 @@ from trainers.dataset import Report
 from trainers.methods import METHODS, option_of
 from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
-from trainers.providers import ModelVerdict, model_verdict
+from trainers.providers import model_verdict
 from trainers.types import Hyperparameter
 
 
@@ -283,12 +283,15 @@ def _facts(
     evidence: Evidence,
     today: date,
 ) -> Facts:
+    estimate = sums.estimate
+    months = estimate.payback_months if estimate else None
+    days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
     return Facts(
         dataset=name,
         rows=report.rows,
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,
-        target=_end_verdict(target, sums.estimate, today),
+        target=model_verdict(target.row, target.model, today, days),
         training_usd=None if isinstance(cost, MissingPrice) else cost.training.usd.expected,
         estimate=sums.estimate,
         missing=sums.inputs if isinstance(sums.inputs, MissingPrice) else None,
@@ -328,9 +331,3 @@ def _priced(
     if isinstance(rates_tuned, MissingPrice):
         return rates_tuned
     return Priced(question.volume, rates_now, rates_tuned, cost.training, cost.evaluation_usd, cheapest)
-
-
-def _end_verdict(target: Target, estimate: Estimate | None, today: date) -> ModelVerdict:
-    months = estimate.payback_months if estimate else None
-    days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
-    return model_verdict(target.row, target.model, today, days)

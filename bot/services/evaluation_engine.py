@@ -1,8 +1,9 @@
-"""The evaluation engine: candidates answer the same questions, each once, through the cache of answers.
+"""The evaluation engine: candidates answer the same questions, each paid once, through the cache of answers.
 
-An evaluation goes on from wherever it was stopped: an answer is in the store under its question's key, so a step
-counts what is there, hands over what is missing and not on its way, and books what has come. The ladder, its judge,
-a run's result, a tuned model's curve and the terminal all step this one."""
+An evaluation continues from wherever it was stopped: an answer is stored under its question's key, so a step counts
+what is there, asks what is missing and not under way, and books what has come. The ladder, its judge, a run's result, a
+tuned model's curve and the terminal all use it.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ SURELY_DECLINED = 5  # so many refusals and not one answer: the model itself can
 
 
 class Asking(Protocol):
-    """The part of a context that the engine needs: the terminal's session has it too."""
+    """The part of a context that the engine needs; the terminal's session has it too."""
 
     @property
     def store(self) -> Store: ...
@@ -35,8 +36,8 @@ class Asking(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """`owner` is who asks, 'm3' or 'run 3'. `keys`: those of each candidate's answers, in the rows' order.
-    `questions` builds those whose keys it is given. Answers that came before `since` (unix seconds) are free."""
+    """`owner` is 'm3' or 'run 3'. `keys`: those of each candidate's answers, in the rows' order. `questions` builds the
+    questions of given keys. Answers that came before `since` (unix seconds) are free."""
 
     owner: str
     keys: Mapping[Candidate, Sequence[str]]
@@ -50,9 +51,9 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Answers:
-    """How far an evaluation is. `paid`: the tokens of each candidate's answers. `missing`: the questions of each one
-    that has not failed which have no answer and were not declined; `unasked`: those of models that neither wait nor are
-    under way."""
+    """How far an evaluation is. `paid`: the tokens of each candidate's answers. `missing`: for each candidate that has
+    not failed, the questions that were neither answered nor declined. `unasked`: those of models that neither wait nor
+    are under way."""
 
     arms: tuple[ArmProgress, ...]
     paid: Mapping[Candidate, AnswerTotals]
@@ -70,8 +71,10 @@ class Answers:
 
 
 def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgress]) -> Answers:
-    """What has come since `before`. Answers are counted, not read: with a thousand rows that took most of a tick.
-    What was declined is told once, so the caller has to keep the result."""
+    """Returns what has come since `before`. What was declined is reported once, so the caller has to store the result.
+
+    Answers are counted, not read: reading a thousand rows took most of a tick.
+    """
     declined = context.askers.collect(evaluation.owner)
     idle = _idle(context, evaluation)  # an answer that comes between the two looks is not asked for again
     looks = {
@@ -92,7 +95,7 @@ def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgres
 def count(
     arm: ArmProgress, keys: Sequence[str], answered: AbstractSet[str], declined: Sequence[Declined]
 ) -> ArmProgress:
-    """One candidate as it is now: what was answered, what was declined, and whether it can go on at all."""
+    """Returns a candidate's progress: what was answered, what was declined, and whether it can go on at all."""
     if arm.failed is not None:
         return arm
     ours = [refusal for refusal in declined if refusal.model == arm.arm.model]
@@ -109,7 +112,7 @@ def count(
 
 
 def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
-    """Hand over these questions, the `unasked` ones of its answers."""
+    """Asks these questions, the `unasked` ones of the answers."""
     questions = evaluation.questions(keys) if keys else ()
     for provider in sorted({_provider(question.model) for question in questions}):
         theirs = [question for question in questions if _provider(question.model) == provider]
@@ -118,13 +121,13 @@ def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
 
 
 def troubles(context: Asking, models: Iterable[str]) -> str | None:
-    """Why questions to these models wait now, as sentences."""
+    """Returns why questions to these models wait now, as sentences."""
     sentences = (context.askers.trouble(name) for name in sorted({_provider(model) for model in models}))
     return " ".join(filter(None, sentences)) or None
 
 
 def note(context: Asking, models: Iterable[str]) -> str | None:
-    """What a card says while its questions wait."""
+    """Returns what a card says while questions to these models wait."""
     sentences = troubles(context, models)
     return f"{sentences} Measuring goes on by itself." if sentences else None
 
@@ -132,7 +135,8 @@ def note(context: Asking, models: Iterable[str]) -> str | None:
 def replies(
     context: Asking, keys: Mapping[Candidate, Sequence[str]], arms: Collection[ArmProgress]
 ) -> dict[Candidate, list[Reply]]:
-    """Of the candidates that have not failed. A question that was declined counts as an empty answer."""
+    """Returns the replies of the candidates that have not failed. A question that was declined counts as an empty
+    answer."""
     measured = [arm.arm for arm in arms if arm.failed is None]
     cached = context.store.replies.found([key for candidate in measured for key in keys[candidate]])
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
@@ -144,7 +148,8 @@ def spent(
     keys: Mapping[Candidate, Sequence[str]],
     since: float,
 ) -> int:
-    """Micro-dollars that the answers have cost which came `since` then. A question that two share is paid once."""
+    """Returns the micro-dollars of the answers that came `since` then. A question that two candidates share is paid
+    once."""
     heard = context.store.replies.heard
     by_model = paid_questions(prices, keys)
     return spent_micros(

@@ -1,5 +1,5 @@
-"""A ladder's questions: they are written by a worker, and answered and paid through the engine. Its judge's
-too."""
+"""The questions of a ladder, and of its judge: a worker writes them, the engine asks them, and their cost is counted
+here."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def owner(measurement: Measurement) -> str:
 def keys_of(
     context: AppContext, measurement: Measurement, plan: LadderPlan
 ) -> Mapping[Candidate, ArmKeys] | None:
-    """None where its folder was lost: the same plan gives the same questions, which are being written again."""
+    """Returns None while the questions are being written, also again if the folder was lost: the same plan gives the
+    same questions."""
     folder, work = measurements.folder_of(context, measurement), f"prepare m{measurement.id}"
     keys = None if context.workers.has(work) else evaluation_worker.read_keys(folder)
     return keys or context.workers.poll(
@@ -48,8 +49,8 @@ def spent(
     progress: LadderProgress,
     under_way: frozenset[str] = frozenset(),
 ) -> int:
-    """Micro-dollars, the judge's answers with them. Questions that are `under_way` will be answered and paid: they
-    count with the most that they can cost."""
+    """Returns micro-dollars, the judge's answers included. Questions that are `under_way` will be answered and paid:
+    they count with their maximum."""
     folder = measurements.folder_of(context, measurement)
     keys, since = evaluation_worker.read_keys(folder), progress.started_at
     if keys is None or since is None:
@@ -68,14 +69,14 @@ def spent(
 
 
 def stop(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> int:
-    """Nothing more is asked; what it has cost, with the questions under way, which will be answered and paid."""
+    """Asks nothing more. Returns the cost, including the questions under way, which will be answered and paid."""
     return spent(context, measurement, plan, progress, context.askers.drop(owner(measurement)))
 
 
 def save_progress(
     context: AppContext, measurement: Measurement, progress: LadderProgress, before: LadderProgress | None
 ) -> None:
-    """Written, and shown where there is something new to see."""
+    """Stores the progress, and shows it, if there is anything new."""
     if progress == before:
         return
     with context.store.transaction():
@@ -87,7 +88,7 @@ def save_progress(
 
 
 def _judge_questions(context: AppContext, measurement: Measurement, plan: LadderPlan) -> list[Questions]:
-    """As far as they are written; none without a judge."""
+    """Returns the judge's questions that are written; none without a judge."""
     if plan.judge is None:
         return []
     folder = measurements.folder_of(context, measurement)

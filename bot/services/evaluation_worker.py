@@ -1,5 +1,5 @@
-"""What evaluations, runs and learning curves need of a worker process: prompts, the classical baseline,
-scores, plots. Heavy libraries are imported at use; asks no model."""
+"""What evaluations, runs and learning curves compute in a worker process: prompts, the classical baseline, scores,
+plots. Heavy libraries are imported at use; no model is asked."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ KEYS, PROMPTS = "keys.json", "prompts.jsonl"
 
 @dataclass(frozen=True)
 class ArmKeys:
-    """One arm's questions in the holdout's order: the keys of their answers, and the tokens of their prompts
-    (rounded up where the model's tokenizer is not known; 0 for an arm that asks nobody)."""
+    """One candidate's questions in the holdout's order: the keys of their answers, and the tokens of their prompts
+    (rounded up if the model's tokenizer is not known; 0 for a candidate that asks no model)."""
 
     keys: tuple[str, ...]
     tokens: tuple[int, ...]
@@ -59,8 +59,10 @@ class JudgedCurve:
 
 
 def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
-    """Write what each arm asks into `folder`. Examples and passages come from the training rows and from the
-    team's documents, never from the holdout. The same plan gives the same questions."""
+    """Writes each candidate's questions into `folder`. The same plan gives the same questions.
+
+    Examples and passages come from the training rows and the team's documents, never from the holdout.
+    """
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     passages = [passage for sha256 in plan.documents for passage in passages_in(files / sha256)]
     messages = {arm: _prompts(arm, plan, train, holdout, passages, seed) for arm in plan.arms if arm.model}
@@ -73,14 +75,14 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
 
 
 def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
-    """What `prepare` has written; None where it was not through."""
+    """Returns what `prepare` wrote, None if it has not finished."""
     path = folder / KEYS
     return _read_keys(path, path.stat().st_mtime_ns) if path.exists() else None
 
 
 @lru_cache(maxsize=16)
 def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
-    """Once a process: an open ladder asks for them at each tick."""
+    """Reads the keys once a process, as an open ladder needs them at each tick."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {Candidate(**line["arm"]): ArmKeys(tuple(line["keys"]), tuple(line["tokens"])) for line in lines}
 
@@ -90,12 +92,12 @@ def only_keys(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str
 
 
 def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
-    """Those questions whose keys are wanted, arm by arm."""
+    """Returns the questions whose keys are wanted, candidate by candidate."""
     return questions_in(folder / PROMPTS, plan, wanted, max_tokens(plan.labels))
 
 
 def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
-    """Of those that `write_prompts` wrote; `longest` is the most tokens of an answer, less what is thought."""
+    """Returns questions that `write_prompts` wrote. `longest`: the maximum tokens of an answer, without thinking."""
     questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
@@ -108,12 +110,12 @@ def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: 
 
 
 def max_tokens(labels: Sequence[str]) -> int:
-    """The cap on an answer, less what is thought before it."""
+    """Returns the cap on an answer's tokens, without thinking."""
     return MAX_TOKENS_LABEL if labels else MAX_TOKENS_TEXT
 
 
 def classical_answers(plan: LadderPlan, files: Path, seed: int) -> tuple[Reply, ...]:
-    """Rung 0's answers to the holdout."""
+    """Returns rung 0's answers to the holdout."""
     from trainers.evaluation.tfidf import classify_holdout
 
     return classify_holdout(examples(files, plan.train_sha256), examples(files, plan.holdout_sha256), seed)
@@ -127,7 +129,8 @@ def judge_ladder(
     now: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> JudgedLadder:
-    """`now` in unix seconds; `verdicts` are a judge's on each answer, between 0 and 1."""
+    """Scores the replies and draws the ladder. `now` in unix seconds; `verdicts` are a judge's on each answer, between
+    0 and 1."""
     from bot.charts import evaluations as drawing
     from trainers.evaluation.ladder import build_ladder
 
@@ -164,7 +167,7 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
 
 
 def count_passages(path: Path) -> int | Refusal:
-    """How many passages a document has; why it can't be used."""
+    """Returns how many passages a document has, or why it can't be used."""
     try:
         passages = passages_in(path)
     except UnicodeDecodeError:
@@ -177,7 +180,7 @@ def count_passages(path: Path) -> int | Refusal:
 
 
 def passages_in(path: Path) -> tuple[str, ...]:
-    """A document's passages. UnicodeDecodeError where it is no text."""
+    """Returns a document's passages. Raises UnicodeDecodeError if it is no text."""
     text = path.read_bytes().decode("utf-8-sig")
     clean = (
         character if character.isprintable() or character == "\n" else " " if character.isspace() else ""
@@ -187,7 +190,7 @@ def passages_in(path: Path) -> tuple[str, ...]:
 
 
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
-    """The rows of a part of a dataset. Raises Changed where the file isn't the one that was approved."""
+    """Returns the rows of a part of a dataset. Raises Changed if the file isn't the one that was approved."""
     path = files / f"{sha256}.jsonl"
     payloads.check_sha256(path, sha256)
     return read(path, path.name).examples
@@ -225,8 +228,8 @@ def _prompts(
 
 
 def _shown(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> Sequence[str]:
-    """Personal data does not leave for a vendor without a person's word, and a secret that patterns have come to know
-    since the document was given goes nowhere."""
+    """Returns the passages that may be sent: no personal data to a vendor without a waiver, and no secret anywhere,
+    even if only newer patterns recognise it."""
     withheld = arm.model in plan.withheld_from
     return [
         passage
@@ -263,7 +266,7 @@ def _with_keys(
 
 
 def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...]]]) -> None:
-    """Each with the key of its answer and its model, 'provider/model'."""
+    """Writes each question with the key of its answer and its model, 'provider/model'."""
     replace_lines(
         path,
         (
@@ -274,7 +277,7 @@ def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message,
 
 
 def replace_lines(path: Path, lines: Iterable[str]) -> None:
-    """Whole or not at all."""
+    """Replaces the file atomically."""
     partial = path.with_name(f"{path.name}.{os.getpid()}")
     with partial.open("w", encoding="utf-8") as file:
         file.writelines(line + "\n" for line in lines)
@@ -284,7 +287,8 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
 @dataclass(frozen=True)
 class RunComparison:
     """The `base` and the `tuned` model's replies to the rows of `holdout`, in its order, and the `alternatives` that
-    were measured on the same rows. `arm` names the tuned model as people do; `labels` is empty for free text."""
+    were measured on the same rows. `arm` is the tuned model by the name that people use; `labels` is empty for free
+    text."""
 
     run_id: int
     arm: Candidate
@@ -301,9 +305,9 @@ class RunComparison:
 
 @dataclass(frozen=True)
 class Judged:
-    """`answers` are both models' to all rows; the rest counts copies of a row once. `changed`: rows that one model got
-    right and the other wrong, the losses first. `confusion_plot` is None where there are no labels, or too many to
-    draw. `beside`: the tuned model as a rung, and the best alternative."""
+    """`answers` are both models' to all rows; everything else counts copies of a row once. `changed`: rows that only
+    one model got right, the losses first. `confusion_plot` is None without labels, or with too many to draw. `beside`:
+    the tuned model as a rung, and the best alternative."""
 
     base: ArmScore
     tuned: ArmScore
@@ -323,7 +327,8 @@ class Judged:
 def judge_run(
     comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
 ) -> Judged:
-    """Compare both models on the same rows, and draw `folder`/loss.png and confusion.png. `now` in unix seconds."""
+    """Compares both models on the same rows, and draws loss.png and confusion.png into `folder`. `now` in unix
+    seconds."""
     path, labels = comparison.holdout, comparison.labels
     holdout = examples(path.parent, path.stem)
     base_rows = _answer_rows(comparison, "base", comparison.base, holdout)
@@ -377,7 +382,7 @@ def _answer_rows(
 def _confusion(
     labels: Sequence[str], holdout: Sequence[Example], rows: Sequence[AnswerRow]
 ) -> Confusion | None:
-    """None for free text."""
+    """Returns None for free text."""
     if not labels:
         return None
     return confusion([row.answer for row in holdout], [as_label(row.text, labels) for row in rows])
@@ -395,7 +400,8 @@ def _changed(
 
 
 def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
-    """The tuned model as a rung, after the best alternative with the same kind of score, and the test of the two."""
+    """Returns the tuned model as a rung, after the best alternative with the same kind of score, and the test of the
+    two."""
     from trainers.evaluation import ladder
 
     alone = ladder.build_ladder(
@@ -436,7 +442,7 @@ def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Co
 
 
 def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
-    """(last step, mean training loss) of at most `most` stretches of equal length."""
+    """Returns the last step and the mean training loss of at most `most` stretches of equal length."""
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     stretch = max(-(-len(trained) // most), 1)
     parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
@@ -445,7 +451,7 @@ def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tup
 
 @dataclass(frozen=True)
 class JudgedTunedCurve:
-    """`beside` is the classical rung's, None where there are too many rows for it to be quick."""
+    """`beside` is the classical rung's curve, None if there are too many rows for it to be quick."""
 
     curve: Curve
     beside: Curve | None
@@ -453,9 +459,11 @@ class JudgedTunedCurve:
 
 
 def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
-    """The sha256 of each size's file in `files`: every larger one holds the smaller, each label in its share.
-    All rows are the training file itself, so that a run on it has trained this size. The same plan gives the
-    same files."""
+    """Writes a file for each size into `files` and returns their sha256. The same plan gives the same files.
+
+    Every larger one contains the smaller, each label in its share. The largest is the training file itself, so that a
+    run on all rows has trained this size.
+    """
     from trainers.evaluation.learning_curves import nested
 
     order = nested(examples(files, plan.train_sha256), plan.seed)
@@ -468,7 +476,8 @@ def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
 def judge_tuned_curve(
     plan: TunedCurvePlan, texts: Sequence[Sequence[str]], files: Path, folder: Path, seed: int
 ) -> JudgedTunedCurve:
-    """`texts`: what the model of each size said to each held-out row."""
+    """Scores each size's answers and draws the curve. `texts`: what the model of each size answered to each held-out
+    row."""
     from bot.charts import curves as drawing
     from trainers.evaluation.learning_curves import MOST_ROWS, classical_curve, curve_of, needs_of
 

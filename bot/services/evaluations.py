@@ -51,7 +51,7 @@ CLASSICAL = MeasuredCandidate("classical")
 
 
 def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
-    """Record what is to be measured and say so in the channel; the rest is the ticks' work."""
+    """Records what to measure and posts its card in the channel; the ticks do the rest."""
     checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
@@ -76,7 +76,7 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
 
 
 def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
-    """What the form offers: models whose key is there."""
+    """Returns what the form offers: models whose key is set."""
     models = [
         f"{row.name}/{model.name}"
         for row in context.settings.providers
@@ -89,7 +89,7 @@ def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
 
 
 def step(context: AppContext, measurement: Measurement) -> None:
-    """One step of an open ladder."""
+    """Takes an open ladder one step further."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     if measurement.cancel_asked_by:
         spent = evaluation_progress.stop(context, measurement, plan, progress)
@@ -105,7 +105,10 @@ def step(context: AppContext, measurement: Measurement) -> None:
         case "preparing":
             _prepare(context, measurement, plan)
         case "pricing":
-            _price_judge(context, measurement, plan, progress)
+            most = judgements.judge_maximum(context, measurement, plan, progress)
+            if most is not None:
+                priced = replace(progress, stage="asking", most_micros=progress.most_micros + most)
+                measurements.settle_cost(context, measurement, priced)
         case "asking":
             measurements.expire_or_wait(context, measurement)
         case "measuring":
@@ -117,7 +120,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def after_trouble(context: AppContext, measurement: Measurement) -> None:
-    """A step stopped with a fault of the bot's own: a few times more, then people are told."""
+    """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     measurements.again_or_fail(
         context, measurement, lambda: evaluation_progress.stop(context, measurement, plan, progress)
@@ -125,7 +128,7 @@ def after_trouble(context: AppContext, measurement: Measurement) -> None:
 
 
 def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) -> None:
-    """The prompts are written first: only then is it known what they cost, and which answers are there already."""
+    """Writes the prompts: only then is it known what they cost, and which answers are there already."""
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return
@@ -143,19 +146,10 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
         measurements.settle_cost(context, measurement, progress)
 
 
-def _price_judge(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
-) -> None:
-    most = judgements.judge_maximum(context, measurement, plan, progress)
-    if most is not None:
-        priced = replace(progress, stage="asking", most_micros=progress.most_micros + most)
-        measurements.settle_cost(context, measurement, priced)
-
-
 def _measure(
     context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
 ) -> None:
-    """What is missing is asked for; once every candidate is through, or has failed, it is judged."""
+    """Asks what is missing; once every candidate is through, or has failed, the ladder is judged."""
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return
@@ -191,19 +185,19 @@ def _ask_if_it_may_leave(
     answers: Answers,
     progress: LadderProgress,
 ) -> None:
-    """What was begun before its rows were looked through as they are written waits for that."""
+    """Asks the unasked questions. A ladder whose rows are not scanned yet waits for that."""
     match measurements.egress_refusal(context, measurement):
         case None:
             evaluation_engine.ask(context, evaluation, answers.unasked)
-        case Forbidden(said):
+        case Forbidden(reason):
             spent = evaluation_progress.stop(context, measurement, plan, progress)
-            measurements.end(context, measurement, "failed", said, actual_micros=spent)
+            measurements.end(context, measurement, "failed", reason, actual_micros=spent)
 
 
 def _answer_classical(
     context: AppContext, measurement: Measurement, plan: LadderPlan, evaluation: Evaluation, answers: Answers
 ) -> None:
-    """The classical candidate asks nobody; its answers are kept beside the models'."""
+    """Stores the classical candidate's answers, which need no model, beside the models'."""
     if not answers.missing.get(CLASSICAL):
         return
     replies = context.workers.poll(
@@ -324,6 +318,7 @@ def _plan(
 
 
 def _withheld_from(models: tuple[Candidate, ...], judge: Candidate | None) -> tuple[str, ...]:
-    """What a model on this machine says out of a passage reaches its judge, wherever that is."""
+    """Returns the models that no unwaived passage may reach. A model on this machine may repeat a passage to its judge,
+    wherever that is."""
     all_leaves = judge is not None and not judge.row.stays_here
     return tuple(model.name for model in models if all_leaves or not model.row.stays_here)

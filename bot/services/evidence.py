@@ -1,5 +1,4 @@
-"""What was measured about a dataset and about a tuned model, for estimates, advice and promotions. Reads
-only."""
+"""What was measured about a dataset and about a tuned model, for estimates, advice and promotions. It only reads."""
 
 from __future__ import annotations
 
@@ -40,51 +39,53 @@ def evidence_of(
     bar: float | None = None,
     task: TaskKind | None = None,
 ) -> Evidence:
-    """`target`: the tuned model is one of this base model; None: of any. `bar` and `task` None: as they are set."""
+    """Returns the evidence on a dataset. `target`: the tuned model is one of this base model; None: of any. `bar` and
+    `task` None: as they are set."""
     wanted = context.store.dataset_settings.get(dataset.name)
     bar = bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD
     versions = tuple(version.id for version in context.store.datasets.all() if version.name == dataset.name)
     holdout = str(report.holdout_sha256)
+    done = context.store.measurements.done(versions, "curve")
+    curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
     without = Evidence(
         bar=bar,
         task_kind=task or (task_kind(wanted.task_kind) if wanted and wanted.task_kind else None),
         ladder=_ladder(context, versions, holdout),
-        curve=_curve(context, versions, holdout),
+        curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
     )
-    return _with_tuned(without, _newest_run(context, versions, holdout, target))
+    run = _newest_run(context, versions, holdout, target)
+    beside = RunResult.from_json(run.result).ladder if run and run.result else None
+    return with_run_result(without, beside) if beside else without
 
 
 def with_run_result(evidence: Evidence, beside: Ladder) -> Evidence:
-    """A run's own result put beside the ladder. The test of the two counts where that rung is still the same."""
+    """Adds a run's own result to the ladder. The test of the two counts if that rung is still the same."""
     ladder, (tuned,) = evidence.ladder, beside.rung("tuned")
     others = [rung for rung in beside.rungs if rung is not tuned]
     same = [(rung.arm, rung.scores) for rung in ladder.rungs] if ladder else []
     if ladder and others and (others[0].arm, others[0].scores) in same:
         ladder = replace(ladder, pairs=(*ladder.pairs, *beside.pairs))
-    return replace(evidence, ladder=ladder, tuned=_judged(tuned, beside.bar, evidence.bar))
+    if beside.bar != evidence.bar:
+        # It was chosen before it was measured, so it is judged alone.
+        (tuned,) = judge_rungs((tuned,), evidence.bar)
+    return replace(evidence, ladder=ladder, tuned=tuned)
 
 
 def best_rung(evidence: Evidence) -> Rung | None:
-    """Of the ladder and the tuned model, by the bar as it is now."""
+    """Returns the best of the ladder and the tuned model, by the bar as it is now."""
     rungs = rejudge_ladder(evidence.ladder, evidence.bar).rungs if evidence.ladder else ()
     tuned = [evidence.tuned] if evidence.tuned else []
     return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
 
 
 def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> Ladder | None:
-    """The newest on which models were asked; a quick one of the classical rung alone does not hide it."""
+    """Returns the newest ladder on which models were asked; a quick one of the classical rung alone doesn't hide it."""
     done = context.store.measurements.done(versions, "ladder")
     ladders = [Ladder.from_json(measurement.result) for measurement in done if measurement.result]
     fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
     request = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
     newest = next(request, fitting[0] if fitting else None)
     return rejudge_ladder(newest, newest.bar) if newest else None
-
-
-def _curve(context: AppContext, versions: tuple[int, ...], holdout: str) -> Curve | None:
-    done = context.store.measurements.done(versions, "curve")
-    curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
-    return next((curve for curve in curves if curve.holdout_sha256 == holdout), None)
 
 
 def _newest_run(
@@ -98,18 +99,8 @@ def _newest_run(
     return None
 
 
-def _with_tuned(evidence: Evidence, run: Run | None) -> Evidence:
-    beside = RunResult.from_json(run.result).ladder if run and run.result else None
-    return with_run_result(evidence, beside) if beside else evidence
-
-
-def _judged(rung: Rung, judged_by: float, bar: float) -> Rung:
-    """A tuned model by the bar as it is now: it was chosen before it was measured, so it stands alone."""
-    return rung if judged_by == bar else judge_rungs((rung,), bar)[0]
-
-
 def tuned_rung(context: AppContext, run: Run) -> Rung | None:
-    """What a run measured of its model; None where it has no result, or its dataset was deleted."""
+    """Returns what a run measured of its model, None if it has no result or its dataset was deleted."""
     if run.result is None or context.store.datasets.get(run.dataset_id).forgotten_at is not None:
         return None
     beside = RunResult.from_json(run.result).ladder
@@ -117,7 +108,8 @@ def tuned_rung(context: AppContext, run: Run) -> Rung | None:
 
 
 def promotion_proof(context: AppContext, model: Model, used: Model | None, run: Run | None = None) -> Proof:
-    """`used`: what it would take the place of, or took. `run`: the model's own, as it will be once it is written."""
+    """Returns what speaks for and against using a model. `used`: the model that it replaces. `run`: the model's own
+    run, as it will be once it is stored."""
     stored, plan = _run(context, model)
     run = run or stored
     result = RunResult.from_json(run.result) if run.result else None
@@ -135,7 +127,7 @@ def promotion_proof(context: AppContext, model: Model, used: Model | None, run: 
 
 
 def measured_score(context: AppContext, model: Model) -> tuple[Plan, Rung | None]:
-    """Its run's plan and what was measured, without what it is held against."""
+    """Returns the plan of the model's run, and its score, without any comparison."""
     run, plan = _run(context, model)
     return plan, tuned_rung(context, run)
 
@@ -148,7 +140,7 @@ def _run(context: AppContext, model: Model) -> tuple[Run, Plan]:
 
 
 def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[ModelComparison]:
-    """What else answered the same rows, counted in the same way, without tuning."""
+    """Yields comparisons with what else answered the same rows, scored in the same way, without tuning."""
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
@@ -165,7 +157,8 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
 
 
 def _better_siblings(context: AppContext, model: Model, plan: Plan, rung: Rung) -> Iterator[ModelComparison]:
-    """Tuned models that are shown to be better than this one: of two that are as good each may be used."""
+    """Yields comparisons with tuned models that are shown to be better than this one: of two equal ones, either may be
+    used."""
     for other in context.store.best_models(plan.holdout_sha256, SIBLINGS, but=model.name):
         held = _against(context, plan, rung, other)
         if held and held.is_worse:
@@ -173,7 +166,8 @@ def _better_siblings(context: AppContext, model: Model, plan: Plan, rung: Rung) 
 
 
 def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelComparison | None:
-    """On the rows that both answered: a later version's holdout holds that of the one before. None without any."""
+    """Compares two models on the rows that both answered: a later version's holdout contains that of the one before.
+    Returns None without any."""
     other_plan, other = measured_score(context, used)
     if other is None or other.scoring != rung.scoring:
         return None
@@ -190,7 +184,7 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
 
 
 def _questions(context: AppContext, plan: Plan, rung: Rung) -> tuple[bytes, ...]:
-    """What tells each held-out row from others, in the order of the scores; empty where its file is gone."""
+    """Returns a hash of each held-out row, in the order of the scores; nothing if its file is gone."""
     keys = _judged_rows(context, plan).keys
     return keys if len(keys) == rung.n else ()
 
@@ -210,7 +204,7 @@ def _judged_rows(context: AppContext, plan: Plan) -> _JudgedRows:
 
 @lru_cache(maxsize=16)
 def _read(holdout: Path) -> _JudgedRows:
-    """Read once: the file's name is its content's hash. Hashes, so that no customer's words stay in memory."""
+    """Reads a file once: its name is its content's hash. Returns hashes, so that no customer's words stay in memory."""
     rows = read(holdout, holdout.name).examples
     places = tuple(without_copies(rows))
     texts = (f"{row.prompt[-1].content}\0{row.answer}" for row in at(places, rows))

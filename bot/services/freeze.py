@@ -1,11 +1,11 @@
-"""One approver stops every new create at once, two different ones let them start again."""
+"""Freezes all new spending at one approver's word; two different approvers lift the freeze."""
 
 from __future__ import annotations
 
 from bot.cards import freeze as views
 from bot.cards.blocks import Message, escape
 from bot.context import AppContext
-from bot.rules.permissions import UNFREEZERS, Rules, may_unfreeze
+from bot.rules.permissions import UNFREEZERS, may_unfreeze
 from bot.services import authorization, freeze_scope, measurements, notifications
 from bot.values.runs import Refusal
 from storage.money import Freeze
@@ -20,7 +20,12 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
     with context.store.transaction():
         freeze = context.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
         if freeze is None:
-            return _frozen_already(context)
+            standing = context.store.freezes.current()
+            if standing is None:
+                return Refusal("The freeze was ended just now; try again.")
+            return Refusal(
+                f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip()
+            )
         context.store.audit.add(at=now, who=person, action="freeze", subject=_subject(freeze), detail=reason)
         runs, measured = _held(context)
         _show(context, runs, measured)
@@ -29,7 +34,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
 
 
 def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal:
-    """A word against the freeze; the second person's ends it."""
+    """Records that a person wants the freeze lifted; the second person's word lifts it."""
     caller = authorization.look_up(context, person, "unfreeze", channel)
     refused, rules = authorization.refusal_for(caller, "unfreeze"), caller.rules
     if refused:
@@ -42,7 +47,11 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
         is_new = context.store.freezes.speak_against(standing, person, now=now)
         against = context.store.freezes.against(standing)
         if not is_new and not may_unfreeze(against, rules):
-            return Refusal(_spoken_already(person, rules))
+            others = ", ".join(f"<@{name}>" for name in sorted(rules.named("unfreeze") - {person})[:10])
+            cure = "Nobody else is named: add an approver under [people] in finetune.toml."
+            return Refusal(
+                f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
+            )
         context.store.audit.add(at=now, who=person, action="unfreeze", subject=_subject(standing))
         if may_unfreeze(against, rules):
             _lift(context, standing, rules.entitled("unfreeze", against), channel)
@@ -75,7 +84,7 @@ def _held(context: AppContext) -> tuple[list[Run], list[Measurement]]:
 
 
 def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> None:
-    """Their cards say that they wait, or no longer."""
+    """Updates their cards, which say whether they wait."""
     for run in runs:
         notifications.show_progress(context, run)
     for measurement in measured:
@@ -84,19 +93,6 @@ def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> 
 
 def _say(context: AppContext, channel: str, message: Message, once: str) -> None:
     context.say(channel, message.letter(), dedupe=once)
-
-
-def _frozen_already(context: AppContext) -> Refusal:
-    standing = context.store.freezes.current()
-    if standing is None:
-        return Refusal("The freeze was ended just now; try again.")
-    return Refusal(f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip())
-
-
-def _spoken_already(person: str, rules: Rules) -> str:
-    others = ", ".join(f"<@{name}>" for name in sorted(rules.named("unfreeze") - {person})[:10])
-    cure = "Nobody else is named: add an approver under [people] in finetune.toml."
-    return f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
 
 
 def _subject(freeze: Freeze) -> str:

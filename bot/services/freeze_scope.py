@@ -1,7 +1,8 @@
-"""What a freeze holds up: a run without a job, a paused one, a curve's next training, questions that cost money.
+"""What a freeze stops: a run without a job, a paused one, a curve's next training, questions that cost money.
 
-What trains goes on, and measuring its result. Asked where something is created, in the transaction of its intent, and
-where its card is made."""
+What trains continues, and so does measuring its result. This is asked where something is created, in the transaction of
+its intent, and where its card is made.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ def on_run(context: AppContext, run: Run) -> Freeze | None:
 
 
 def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | None:
-    """None for what costs nothing and trains nothing."""
+    """Returns the freeze that stops a measurement; None for one that costs and trains nothing."""
     freeze = context.store.freezes.current()
     if freeze is None or measurement.state != "running":
         return None
@@ -43,15 +44,15 @@ def _holds_curve(measurement: Measurement) -> bool:
 
 
 def on_question(context: AppContext, most_micros: int) -> Freeze | None:
-    """Asking a model something that may cost so much. What is free goes on."""
+    """Returns the freeze that stops a question to a model. What is free goes on."""
     return context.store.freezes.current() if most_micros else None
 
 
 def on_promotion(context: AppContext) -> Freeze | None:
-    """Putting another model to work. A rollback is not held up: going back is what stops harm."""
+    """Returns the freeze that stops putting another model to use. A rollback is not stopped: it limits damage."""
     return context.store.freezes.current()
 
 
 def on_resume(context: AppContext) -> Freeze | None:
-    """Letting a paused training go on, which costs again."""
+    """Returns the freeze that stops a paused training from continuing, which costs again."""
     return context.store.freezes.current()

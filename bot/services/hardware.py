@@ -1,5 +1,9 @@
-"""What training takes of this machine: which model is meant, the longest row it takes, memory, and time by
-measured speed or a guess."""
+"""What a training takes of this machine: which model is meant, the longest row it takes, memory, and time by measured
+speed (`finetune calibrate`) or a guess.
+
+Only for models that train here and whose dimensions are known without asking anybody. Chats are sized for estimates and
+plans, preference pairs for the terminal's check alone, since Slack trains chats only.
+"""
 
 from __future__ import annotations
 
@@ -49,20 +53,11 @@ from trainers.sizing.training_time import (
 from trainers.tokens import O200K, OUR_ROW_TOKENS, Encoding, encoding_of, local_encoding, training_limit
 from trainers.types import Hyperparameter
 
-# What a training takes of this machine: memory, and time by its measured speed (`finetune calibrate`) or
-# a guess.
-#
-# Of chats for estimates and plans; of preference pairs for the terminal's check, since Slack trains chats
-# only. Only for models that train here, and whose dimensions are known without asking anybody.
-
-
 MAX_LENGTH = 1024  # our own trainer's, where a plan says nothing else
 METHODS: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int8": "8bit"}
 IN_TURN = 7  # tokens that a chat template puts around the instructions
-LEAST, MOST = (
-    Decimal("0.8"),
-    Decimal(2),
-)  # what was measured is within 20%; beside another program it takes twice as long
+# A measured time is right within 20%; beside another program a training takes twice as long.
+LEAST, MOST = Decimal("0.8"), Decimal(2)
 GUESS = 3  # a guess is within this factor, either way
 
 log = logging.getLogger(__name__)
@@ -70,7 +65,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class MemoryHeadroom:
-    """`line` goes on a card; `warning` where it may not fit."""
+    """`line` goes on a card; `warning` is set if it may not fit."""
 
     line: str
     warning: str | None
@@ -86,12 +81,12 @@ class TrainingTime:
 
 
 def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
-    """None: it trains elsewhere, or its dimensions lie nowhere here."""
+    """Returns None if it trains elsewhere, or its dimensions are not on this machine."""
     return None if row.cluster or not row.keeps_models_here else known_base(settings, row, model)
 
 
 def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
-    """By its folder or as a preset, wherever it trains."""
+    """Returns the base by its folder or as a preset, wherever it trains."""
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     base = find_base(place or model.base_name or model.name, ask_the_hub=False)
     return None if isinstance(base, Unsized) else base
@@ -100,7 +95,7 @@ def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | 
 def memory_headroom(
     base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep = ()
 ) -> MemoryHeadroom:
-    """For rows as long as the longest, and of a sweep for its largest values: one arm trains at a time."""
+    """Sizes rows as long as the longest and, for a sweep, its largest values, as one trial trains at a time."""
     work = _work(base, report, chosen, sweep)
     done = as_computed(base.architecture, work, this_machine())
     memory_fit = fit(base.architecture, done, this_machine())
@@ -114,8 +109,8 @@ def memory_headroom(
 
 
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
-    """Of this machine with the model 'provider/model'. None where its speed was not measured, or the model runs
-    elsewhere."""
+    """Returns this machine's capacity with the model 'provider/model', None if its speed was not measured or the model
+    runs elsewhere."""
     provider, _, model = name.partition("/")
     row = settings.provider(provider)
     model_row = row.model(model) if row else None
@@ -137,19 +132,13 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
     return Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
 
 
-def _recomputes(base: Base, work: Work) -> bool:
-    """Whether the trainer comes to computing activations again, for lack of memory or for experts in 4 bits."""
-    done = as_computed(base.architecture, work, this_machine())
-    return as_trained(base.architecture, done).checkpoints
-
-
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
-    """A provider's defaults in finetune.toml may leave it to the trainer ("auto"), which takes the base in full."""
+    """Returns how the base is loaded. "auto" from a provider's defaults in finetune.toml means in full precision."""
     return METHODS.get(chosen.get("quantization", "none"), "lora")
 
 
 def _in_4_bits(base: Base, work: Work) -> str:
-    """A cure, where it is one and isn't taken yet."""
+    """Returns the sentence that 4 bits would fit, '' if they wouldn't or are used already."""
     in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), this_machine())
     packed = fit(base.architecture, in_4_bits, this_machine())
     if work.method == "qlora" or packed.standing != "fits":
@@ -158,16 +147,15 @@ def _in_4_bits(base: Base, work: Work) -> str:
 
 
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
-    """As our own trainer trains preference pairs where a request says nothing else; for the longest pair."""
+    """Sizes the longest pair with our own trainer's defaults."""
     memory_fit = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
     return MemoryHeadroom(_memory(memory_fit), _warning(memory_fit))
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
-    """None where this machine's speed was not measured, or before TRL's part of it was.
+    """Returns None if this machine's speed, or TRL's part of it, was not measured.
 
-    Pairs are padded to the longest that is computed with them: taken to lie midway between the mean and the 95th
-    percentile.
+    Pairs are padded to the longest of their batch: assumed to be midway between the mean and the 95th percentile.
     """
     machine = _calibration(settings)
     if machine is None:
@@ -194,24 +182,29 @@ def training_time(
     chosen: Mapping[str, Hyperparameter],
     sweep: Sweep = (),
 ) -> TrainingTime | None:
-    """`tokens` of one epoch by the model's own tokenizer. A guess where this machine's speed was not measured, as with
-    a base in 4 or 8 bits; None where nothing is known of its speed.
+    """Returns the time to train on `tokens` an epoch by the model's own tokenizer; None if nothing is known of the
+    speed.
 
-    Of a sweep all arms together, in the rungs of trainers/hyperparameters.py, each rung's validations included.
+    It is a guess if this machine's speed was not measured, or the base is loaded in 4 or 8 bits. A sweep counts all
+    trials together, in the rungs of trainers/hyperparameters.py, with each rung's validations.
     """
     measured = _calibration(settings)
     machine = measured or guess_calibration(this_machine())
     if machine is None or not report.n_train:
         return None
     is_guess = measured is None or _method(chosen) != "lora"
-    recomputes = _recomputes(base, _work(base, report, chosen, sweep))
+    done = as_computed(base.architecture, _work(base, report, chosen, sweep), this_machine())
+    recomputes = as_trained(base.architecture, done).checkpoints
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
     rows = [replace(_rows(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms]
     courses = [seconds(base.architecture, each, machine) - machine.startup_s for each in rows]
     in_all = sum(courses)
     if sweep:
         epoch_s = max(course / each.epochs for course, each in zip(courses, rows, strict=True))
-        in_all = halving_total(courses) + _validations(report, len(arms)) * epoch_s
+        # Each rung ends with a validation of each of its trials: forward alone, a third of training on these rows.
+        validations = sum(rung.arms for rung in halving_rungs(len(arms)))
+        validation_epochs = validations * validation_rows(report.n_train) / report.n_train / 3
+        in_all = halving_total(courses) + validation_epochs * epoch_s
     taken_s = machine.startup_s + in_all
     return _guess(taken_s) if is_guess else _timed(taken_s, machine)
 
@@ -238,13 +231,6 @@ def _rows(report: Report, mean: float, chosen: Mapping[str, Hyperparameter]) -> 
         answer=report.tokens.answer_mean + 1,
         rank=_whole(chosen, "lora_r", Work.rank),
     )
-
-
-def _validations(report: Report, arms: int) -> float:
-    """In epochs' time: each rung ends with one of each of its arms, which takes a third of what training these rows
-    would: forward alone."""
-    looks = sum(rung.arms for rung in halving_rungs(arms))
-    return looks * validation_rows(report.n_train) / report.n_train / 3
 
 
 def _calibration(settings: Settings) -> Calibration | None:
@@ -281,9 +267,6 @@ def _whole(chosen: Mapping[str, Hyperparameter], name: str, default: int) -> int
     return value if isinstance(value, int) and not isinstance(value, bool) else default
 
 
-# Which model is meant by what a person wrote, and who trains it.
-
-
 @dataclass(frozen=True)
 class Target:
     row: ProviderRow
@@ -295,7 +278,8 @@ class Target:
 
 
 def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
-    """'local/smollm2-135m', or a model's name where one provider has it; nothing said: the first of our own."""
+    """Finds 'local/smollm2-135m', or a bare name that a provider has. Without a name it is the first model of our
+    own."""
     targets = [Target(row, model) for row in providers for model in row.models]
     if wanted is None:
         return targets[0] if targets else Refusal("No model to train is configured.", "target")
@@ -315,20 +299,16 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}", "target")
 
 
-# The longest row that a model to train takes, and whose tokens count: for the check, in Slack and in the
-# terminal.
-
-
 @dataclass(frozen=True)
 class RowLimit:
-    """At most that many `tokens` a row, as `encoding` counts them."""
+    """At most `tokens` a row, as `encoding` counts them."""
 
     tokens: int
     encoding: Encoding
 
     @property
     def own(self) -> Encoding | None:
-        """A tokenizer that lies on this machine."""
+        """A tokenizer that is on this machine."""
         return self.encoding if self.encoding.folder else None
 
 
@@ -336,19 +316,19 @@ USUAL_ROW_LIMIT = RowLimit(DEFAULT_LIMITS.max_row_tokens, O200K)
 
 
 def usual_row_limit(settings: Settings) -> RowLimit | None:
-    """Of the model that is trained where nobody names another."""
+    """Returns the limit of the model that is trained if nobody names another."""
     target = find_target(settings.providers, None)
     return None if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
 
 
 def row_limit_of(settings: Settings, wanted: str) -> RowLimit | Refusal:
-    """`wanted` is a model as `finetune estimate --target` takes it."""
+    """Returns the limit of a model, named as in `finetune estimate --target`."""
     target = find_target(settings.providers, wanted)
     return target if isinstance(target, Refusal) else _limit_of(target, settings.trainer.folders)
 
 
 def row_limit_of_folder(folder: Path) -> RowLimit | Refusal:
-    """Of a model on this machine that need not be configured."""
+    """Returns the limit of a model on this machine that need not be configured."""
     encoding, config = local_encoding(folder), folder / "config.json"
     if encoding.folder is None:
         return Refusal(f"{folder} has no tokenizer.json, so rows can't be counted as that model counts them.")

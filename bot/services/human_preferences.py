@@ -1,7 +1,9 @@
-"""People compare the two best arms' answers, pair by pair, in the thread of the result: who answered is hidden.
+"""People compare the two best candidates' answers, pair by pair, in the thread of the result, without seeing whose
+answer is whose.
 
-Customers' words: only in the dataset's own channel, where that is private. Each person has cards of their own, so that
-nobody sees an answer's place or another's choice before their own."""
+The answers hold customers' words, so they are shown only in the dataset's own channel, if that is private. Each person
+has cards of their own, so that nobody sees an answer's place or another's choice before their own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,7 @@ AT_ONCE = 10
 
 
 def ask(context: AppContext, number: int, person: str) -> str | Refusal:
-    """This person's next pair goes into the thread of the result; one that waits there already stays."""
+    """Posts this person's next pair in the thread of the result; one that waits there already stays."""
     opened = _opened(context, number, person)
     if isinstance(opened, Refusal):
         return opened
@@ -35,7 +37,7 @@ def ask(context: AppContext, number: int, person: str) -> str | Refusal:
 
 
 def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusal | None:
-    """Record it, once; the card then says so, and the next pair follows until ten are judged."""
+    """Records a choice, once. The card then shows it, and the next pair follows until ten are judged."""
     number, row, whose = key.split(" ")
     if whose != person:
         return Refusal(
@@ -49,9 +51,14 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
     if pair is None:
         return Refusal("This pair is not among those of the measurement any more.")
     with context.store.transaction():
-        if not context.store.preferences.add(_preference(context, measurement, pairs, pair, choice, person)):
+        now, arms = context.clock(), (pairs.first_arm.key, pairs.second_arm.key)
+        first, second = arms[::-1] if _is_turned(measurement, pair, person) else arms
+        preference = Preference(measurement.id, pair.row, first, second, person, choice, now)
+        if not context.store.preferences.add(preference):
             return Refusal("You have judged this pair already; your first choice stands.")
-        _chosen(context, measurement, pair, choice, person)
+        message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
+        card = _card(measurement, pair, person)
+        context.store.outbox.show(card, measurement.channel, message.letter(), now=now, private=True)
         rows = _left(context, measurement, pairs, person)
         if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
             _post(context, measurement, pairs, rows, person)
@@ -116,16 +123,8 @@ def _post(
     )
 
 
-def _chosen(
-    context: AppContext, measurement: Measurement, pair: PairForPeople, choice: Choice, person: str
-) -> None:
-    message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
-    card = _card(measurement, pair, person)
-    context.store.outbox.show(card, measurement.channel, message.letter(), now=context.clock(), private=True)
-
-
 def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
-    """From ten labels on, and on the result's own card as well."""
+    """Shows the agreement from ten labels on, also on the result's own card."""
     agreement = measurements.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
@@ -140,26 +139,14 @@ def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) 
     outbox.show(result_card, channel, result.letter(), now=now)
 
 
-def _preference(
-    context: AppContext,
-    measurement: Measurement,
-    pairs: PairsForPeople,
-    pair: PairForPeople,
-    choice: Choice,
-    person: str,
-) -> Preference:
-    arms = pairs.first_arm.key, pairs.second_arm.key
-    first, second = arms[::-1] if _is_turned(measurement, pair, person) else arms
-    return Preference(measurement.id, pair.row, first, second, person, choice, context.clock())
-
-
 def _shown(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:
     turned = _is_turned(measurement, pair, person)
     return (pair.second, pair.first) if turned else (pair.first, pair.second)
 
 
 def _is_turned(measurement: Measurement, pair: PairForPeople, person: str) -> bool:
-    """Whether this person sees the better arm's answer second: drawn, and the same at every look."""
+    """Returns whether this person sees the better candidate's answer second: drawn by a hash, so that it is the same
+    every time."""
     drawn = hashlib.sha256(f"{measurement.id} {pair.row} {person}".encode()).digest()
     return drawn[0] % 2 == 1
 

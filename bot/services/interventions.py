@@ -1,5 +1,5 @@
-"""A run that needs a person: what approvers decide is recorded, and carried out by the tick. The provider is
-always looked at first."""
+"""A run that needs a person: approvers' decisions are recorded, and a tick carries them out after another look at the
+provider."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def decide(
     reason: str,
     job_id: str | None = None,
 ) -> Run | Refusal:
-    """Record a person's word. Each has one that counts until it is carried out or void."""
+    """Records a person's decision. Each has one that counts until it is carried out or void."""
     reason, job_id = reason.strip(), (job_id or "").strip() or None
     if not reason:
         return Refusal("Say how you know: it is kept in the audit log.", "reason")
@@ -66,7 +66,7 @@ def decide(
 
 
 def step(context: AppContext, number: int) -> None:
-    """Carry out what enough people have said."""
+    """Carries out what enough people have decided."""
     run = context.store.runs.get(number)
     if run is None or run.state != "needs_human" or not is_due(run.next_at, context.clock()):
         return
@@ -74,7 +74,15 @@ def step(context: AppContext, number: int) -> None:
     if not words:
         return
     try:
-        _carry_out(context, run, words)
+        trainer, last = context.trainers.get(run.provider), words[-1]
+        if last.choice == "give_up":
+            _give_up(context, run, trainer, words)
+        elif trainer is None:
+            _void(context, run, f"there is no key for {escape(run.provider)} where the bot runs.")
+        elif last.choice == "adopt":
+            _adopt(context, run, trainer, last)
+        else:
+            _retry(context, run, trainer, words)
     except TrainerError as trouble:
         context.store.runs.move(
             run, "needs_human", now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S
@@ -85,7 +93,8 @@ def step(context: AppContext, number: int) -> None:
 
 
 def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
-    """Slack is asked who may still decide only where enough have spoken; a no is asked again later."""
+    """Returns the decisions if enough people who may have decided. Slack is asked who may only if enough have decided
+    at all; a no is asked again later."""
     plan = plan_from_json(run.plan)
     its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
     waiting = (word for word in context.store.doubts.of(run) if word.outcome is None)
@@ -102,22 +111,9 @@ def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
 
 
 def resolve_with_job(context: AppContext, run: Run, job: Job, who: str = "finetune") -> bool:
-    """A job that carries its key is there: the doubt is over without anybody's word. False where another hand was
-    quicker. `run` may also be one that an older database believes to be unapproved."""
+    """Takes over a job that carries the run's key, without anybody's decision. Returns False if another thread was
+    quicker. `run` may also be one that a restored database takes for unapproved."""
     return _over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job, who)
-
-
-def _carry_out(context: AppContext, run: Run, words: list[InterventionDecision]) -> None:
-    """TrainerError: the provider can't be looked at now."""
-    trainer, last = context.trainers.get(run.provider), words[-1]
-    if last.choice == "give_up":
-        _give_up(context, run, trainer, words)
-    elif trainer is None:
-        _void(context, run, f"there is no key for {escape(run.provider)} where the bot runs.")
-    elif last.choice == "adopt":
-        _adopt(context, run, trainer, last)
-    else:
-        _retry(context, run, trainer, words)
 
 
 def _adopt(context: AppContext, run: Run, trainer: Trainer, word: InterventionDecision) -> None:
@@ -140,7 +136,7 @@ def _adopt(context: AppContext, run: Run, trainer: Trainer, word: InterventionDe
 
 
 def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
-    """Why this job can't be the run's."""
+    """Returns why this job can't be the run's."""
     name, theirs = f"job {escape(job.id)}", job.metadata.get(METADATA_KEY)
     if theirs not in (None, run.key):
         return f"{name} carries the key of something else that we asked for, {escape(str(theirs))}."
@@ -155,7 +151,8 @@ def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
 
 
 def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
-    """In what a job without our key differs from the plan that was approved. TrainerError: it can't be seen now."""
+    """Returns how a job without our key differs from the approved plan. Raises TrainerError if that can't be seen
+    now."""
     name = f"job {escape(job.id)} doesn't carry our key, and"
     planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | limits_of(plan))
     for setting, value in planned.items():
@@ -213,7 +210,7 @@ def _give_up(
 
 
 def _there(trainer: Trainer, run: Run) -> Job | None:
-    """The job of its key; else the one whose id we had, unless that is gone."""
+    """Returns the job with the run's key, else the one whose id we had, unless that is gone."""
     jobs = trainer.find_jobs(run.key)
     if jobs or run.job_id is None:
         return jobs[0] if jobs else None
@@ -253,7 +250,7 @@ def _conclude(
 
 
 def _void(context: AppContext, run: Run, why: str) -> None:
-    """What was said can't be carried out; everybody may decide again."""
+    """Voids the decisions, which can't be carried out; everybody may decide again."""
     with context.store.transaction():
         _audit(context, run, "finetune", "not carried out", why)
         context.store.doubts.conclude(run, why)

@@ -1,7 +1,9 @@
-"""A model as judge of free text: what it is asked, and what its answers come to. Asks no model.
+"""A model as judge of free text: the questions it is asked, and what its answers amount to. Runs in worker processes,
+and in the terminal; asks no model.
 
-Runs in worker processes, and in the terminal. First it is asked about each answer alone: would it do, beside the
-one in the data? Then about the two best arms, which answer is better, in both orders."""
+First each answer is judged alone: is it acceptable, given the one in the data? Then the two best candidates' answers
+are compared, in both orders.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +39,8 @@ Asked = tuple[tuple[Message, ...], ...]
 
 @dataclass(frozen=True)
 class Questions:
-    """The keys of the judge's questions in the holdout's order, for each arm, or in both orders for `pair`; None
-    where it is not asked: silence is never acceptable, and two answers that are the same are no choice."""
+    """The keys of the judge's questions in the holdout's order, for each candidate, or for both orders of a `pair`.
+    None: not asked, as silence is never acceptable, and two equal answers are no choice."""
 
     keys: Mapping[Candidate, tuple[str | None, ...]]
     priced: ArmKeys
@@ -55,10 +57,10 @@ class Questions:
 
 @dataclass(frozen=True)
 class JudgeAnswers:
-    """What the judge said, by question; it is `model`. `failed`: why it can't be asked at all."""
+    """What the judge `model` answered, by question. `failed`: why it can't be asked at all."""
 
     model: str
-    said: Mapping[str, str]
+    texts: Mapping[str, str]
     acceptable: Questions | None
     better: Questions | None
     failed: str | None = None
@@ -67,7 +69,7 @@ class JudgeAnswers:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """`judge` is None where none was asked for."""
+    """The ladder with its plot. `judge` is None if there is none."""
 
     ladder: Ladder
     plot: Path | None
@@ -76,7 +78,7 @@ class Conclusion:
 
 @dataclass(frozen=True)
 class PairForPeople:
-    """Two arms' answers to one row, the better arm's first: to be shown in a drawn order."""
+    """Two candidates' answers to one row, the better one's first; people see them in a drawn order."""
 
     row: int
     question: str
@@ -92,8 +94,8 @@ class PairsForPeople(JsonValue):
 
 
 def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
-    """All that the judge may be asked before an answer is known: each one as long as an answer can be, no two
-    alike. The keys stand for no question."""
+    """Returns the sizes of all questions before an answer is known: each as long as an answer can be, no two alike. The
+    keys belong to no question."""
     rows = examples(files, plan.holdout_sha256)
     alone = _tokens(plan, [prompts.acceptable_prompt(row, row.answer, "") for row in rows], MAX_TOKENS_TEXT)
     tokens = [*alone] * len(plan.arms)
@@ -107,13 +109,13 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
 
 
 def candidate_of(plan: LadderPlan) -> Candidate:
-    """The judge is asked as a model without examples is."""
+    """Returns the judge as a candidate: a model that is asked without examples."""
     return Candidate("zero", plan.judge)
 
 
 def max_micros(plan: LadderPlan, priced: ArmKeys, names: Collection[str]) -> int:
-    """The most that these questions can cost, less those that are `names`: each verdict with what is thought before
-    it. In micro-dollars."""
+    """Returns the maximum cost in micro-dollars of these questions without those in `names`: each verdict with thinking
+    before it."""
     return max_judge_micros(plan.price_of[str(plan.judge)], priced, names, _max_tokens(plan))
 
 
@@ -122,7 +124,7 @@ def _max_tokens(plan: LadderPlan) -> int:
 
 
 def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
-    """One question about each answer that says something; written into `folder`."""
+    """Writes one question about each answer that isn't empty into `folder`."""
     rows = examples(files, plan.holdout_sha256)
     prompts_of = {
         arm: [
@@ -135,8 +137,8 @@ def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) ->
 
 
 def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path, folder: Path) -> Questions:
-    """Of the two arms that have most acceptable answers, row by row and in both orders. Nothing where the verdicts
-    so far can't count."""
+    """Writes the comparisons of the two candidates with most acceptable answers, row by row and in both orders; none if
+    the verdicts so far can't count."""
     values, judged = _values(texts, heard)
     best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
     if judged.failed or len(best) < 2:
@@ -156,7 +158,7 @@ def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path,
 
 
 def read_questions(folder: Path, name: str) -> Questions | None:
-    """What was written; None where it was not, or not wholly."""
+    """Returns the questions that were written, None if they were not, or not completely."""
     path = folder / f"{name}.json"
     if not path.exists():
         return None
@@ -173,8 +175,8 @@ def conclude(
     folder: Path,
     now: float,
 ) -> Conclusion:
-    """The ladder, by the judge's verdicts where they can count. `now` in unix seconds. Pairs for people are written
-    beside the plot where answers are free text."""
+    """Returns the ladder, scored by the judge's verdicts if they count. Pairs for people are written beside the plot if
+    answers are free text. `now` in unix seconds."""
     texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
     values, judged = _values(texts, heard) if heard else ({}, None)
     counts = judged is not None and judged.failed is None
@@ -191,7 +193,7 @@ def conclude(
 def write_for_people(
     folder: Path, plan: LadderPlan, ladder: Ladder, texts: Texts, judged: JudgedPair | None, files: Path
 ) -> None:
-    """Rows on which the two best differ, drawn by their own hash; those first that the judge has a verdict on."""
+    """Writes rows on which the two best differ, drawn by their own hash, those with a verdict of the judge first."""
     ranked = sorted(ladder.rungs, key=lambda rung: -rung.score)
     if len(ranked) < 2 or ranked[0].scoring not in FREE_TEXT:
         return
@@ -217,16 +219,17 @@ def read_for_people(folder: Path) -> PairsForPeople | None:
 
 
 def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
-    """1 for acceptable, 0 for not, and for no verdict; why they can't count where too many have none."""
+    """Returns 1 for acceptable, 0 for not and for no verdict; and why the verdicts can't count if too many are
+    missing."""
     if heard.failed or heard.acceptable is None:
         return {}, JudgeProgress(failed=heard.failed or "It was never asked.")
     values: dict[Candidate, list[float]] = {}
     judged, unread, doubt = 0, 0, None
     for arm in texts:
         keys = heard.acceptable.keys[arm]
-        verdicts = [read_yes(heard.said.get(key, "")) for key in keys if key]
+        verdicts = [read_yes(heard.texts.get(key, "")) for key in keys if key]
         missing = verdicts.count(None)
-        values[arm] = [float(key is not None and bool(read_yes(heard.said.get(key, "")))) for key in keys]
+        values[arm] = [float(key is not None and bool(read_yes(heard.texts.get(key, "")))) for key in keys]
         judged, unread = judged + len(verdicts), unread + missing
         doubt = doubt or judge_agreement.unread_warning(heard.model, missing, len(verdicts))
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
@@ -240,7 +243,7 @@ def _pair(texts: Texts, heard: JudgeAnswers) -> JudgedPair | None:
     choices: list[Choice | None] = []
     for at, (first_text, second_text) in enumerate(zip(texts[first], texts[second], strict=True)):
         keys = questions.keys[first][at], questions.keys[second][at]
-        choice, swapped = (read_choice(heard.said.get(key, "")) if key else None for key in keys)
+        choice, swapped = (read_choice(heard.texts.get(key, "")) if key else None for key in keys)
         choices.append(_without_asking(first_text, second_text) or consolidate(choice, swapped))
     return JudgedPair(first, second, tuple(choices))
 
@@ -263,7 +266,8 @@ def _written(
     questions_by_candidate: Mapping[Candidate, Sequence[tuple[Message, ...] | None]],
     why_not: str | None = None,
 ) -> Questions:
-    """The same answers give the same questions. A question that two arms share is asked, and paid, once."""
+    """Writes the questions. The same answers give the same questions; one that two candidates share is asked and paid
+    once."""
     judge = str(plan.judge)
     keys = {
         arm: tuple(key_of(judge, prompt, _max_tokens(plan)) if prompt else None for prompt in theirs)
@@ -289,7 +293,8 @@ def _written(
 
 
 def _tokens(plan: LadderPlan, messages: Sequence[tuple[Message, ...]], more: int) -> tuple[int, ...]:
-    """Of each prompt, with `more` tokens of answers in it; rounded up where the judge's tokenizer isn't known."""
+    """Returns each prompt's tokens, with `more` tokens of answers in it; rounded up if the judge's tokenizer isn't
+    known."""
     encoding = encoding_of(str(plan.judge).split("/", 1)[1])
     factor = 1 + ASSUMED_SHARE * encoding.assumed
     return tuple(int((count + more) * factor) + 1 for count in count_prompts(messages, encoding))

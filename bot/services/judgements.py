@@ -1,7 +1,8 @@
-"""Free text judged by a model: its questions go through the engine as the candidates' do.
+"""Free text judged by a model: its questions go through the engine like the candidates'.
 
-Which answers would do is asked first, about every answer; then which of the best two candidates' answers is better, in
-both orders. Where it can't be asked, or would cost more than was agreed, the score is the one without a judge."""
+It is asked first whether each answer is acceptable, then which of the best two candidates' answers is better, in both
+orders. If it can't be asked, or would cost more than was agreed, the score is the one without a judge.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +31,8 @@ from trainers.money import usd_micros
 def judge_maximum(
     context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
 ) -> int | None:
-    """The most that the judge can cost, in micro-dollars; None while that is worked out. Before all answers are
-    there, each counts as long as an answer can be; what was judged before is free."""
+    """Returns the judge's maximum cost in micro-dollars, None while that is computed. Until all answers are there, each
+    counts as long as an answer can be; what was judged before is free."""
     if all(arm.answered == arm.of for arm in progress.arms):
         questions = _asked(context, measurement, plan, progress, JudgeProgress())
         if questions is None:
@@ -46,7 +47,7 @@ def judge_maximum(
 
 
 def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
-    """What is missing is asked for; once nothing is, the ladder is worked out."""
+    """Asks what is missing; once nothing is, the ladder can be judged."""
     judge = progress.judge or JudgeProgress()
     so_far = _asked(context, measurement, plan, progress, judge)
     if so_far is None:
@@ -60,7 +61,7 @@ def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progre
     trouble = answers.failed or (_too_dear(plan, progress, questions, missing, spent) if missing else None)
     against = measurements.egress_refusal(context, measurement) if missing else None
     if isinstance(against, Forbidden):
-        trouble = against.said
+        trouble = against.reason
     now_known = replace(
         progress,
         judge=_how_far(with_arm(judge, answers.arms[0]), plan, progress, so_far),
@@ -78,19 +79,19 @@ def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progre
 
 
 def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
-    """The judge's answers to these questions, which were written into `prompts`."""
+    """Returns the evaluation of these questions, which were written into `prompts`."""
     read = partial(evaluation_worker.questions_in, prompts, plan, longest=judge_worker.MAX_TOKENS)
     return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.wanted)}, read)
 
 
 def arm_of(plan: LadderPlan, questions: Questions, judge: JudgeProgress) -> ArmProgress:
-    """The judge as the engine knows candidates, before it counts these questions."""
+    """Returns the judge as a candidate of the engine, before it counts these questions."""
     declined = tuple(key for key in judge.declined if key in questions.wanted)
     return ArmProgress(judge_worker.candidate_of(plan), len(questions.wanted), declined=declined)
 
 
 def with_arm(judge: JudgeProgress, arm: ArmProgress) -> JudgeProgress:
-    """After the engine has counted."""
+    """Returns the judge's progress after the engine has counted."""
     declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
     return replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
 
@@ -102,7 +103,7 @@ def heard(
     better: Questions | None,
     judge: JudgeProgress,
 ) -> JudgeAnswers:
-    """All that it has answered so far."""
+    """Returns everything that the judge has answered so far."""
     keys = [key for questions in (acceptable, better) if questions for key in questions.priced.keys]
     texts = {key: answer.text for key, answer in context.store.replies.found(keys).items()}
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
@@ -111,7 +112,7 @@ def heard(
 def heard_of(
     context: AppContext, measurement: Measurement, plan: LadderPlan, judge: JudgeProgress
 ) -> JudgeAnswers:
-    """As `heard`, of the questions that lie in the measurement's folder."""
+    """As `heard`, with the questions in the measurement's folder."""
     folder = measurements.folder_of(context, measurement)
     acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
     return heard(context, plan, acceptable, better, judge)
@@ -124,8 +125,8 @@ def _asked(
     progress: LadderProgress,
     judge: JudgeProgress,
 ) -> Sequence[Questions] | None:
-    """Its questions as far as they can be written: the second ones once all verdicts on single answers are there,
-    or have been declined. None while they are being written."""
+    """Returns the judge's questions that can be written: the second ones once every single answer is judged or
+    declined. Returns None while a worker writes them."""
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return None
@@ -158,7 +159,7 @@ def _asked(
 def _written(
     context: AppContext, measurement: Measurement, name: str, write: Callable[[], Questions | None]
 ) -> Questions | None:
-    """Read where they are written already."""
+    """Returns the questions, read if they are written already."""
     folder = measurements.folder_of(context, measurement)
     is_at_work = context.workers.has(f"{name} m{measurement.id}")
     return (None if is_at_work else judge_worker.read_questions(folder, name)) or write()
@@ -167,7 +168,7 @@ def _written(
 def _too_dear(
     plan: LadderPlan, progress: LadderProgress, questions: Questions, missing: frozenset[str], spent: int
 ) -> str | None:
-    """Answers may be longer in the judge's tokens than in those of who gave them."""
+    """Returns why it would cost too much: answers may be longer in the judge's tokens than in their model's."""
     if (
         spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing)
         <= progress.most_micros
@@ -181,7 +182,7 @@ def _too_dear(
 def _how_far(
     judge: JudgeProgress, plan: LadderPlan, progress: LadderProgress, questions: Sequence[Questions]
 ) -> JudgeProgress:
-    """Of the second questions it is not known at first how many there are."""
+    """Returns how many questions are answered. The number of second questions isn't known at first."""
     first = len(questions[0].wanted)
     if len(questions) == 2:
         return replace(judge, of=first + len(questions[1].wanted), answered=first + judge.answered)
@@ -198,7 +199,8 @@ def _stop(
     *,
     is_first: bool,
 ) -> None:
-    """Without verdicts on single answers none counts; without the second ones only the comparison is missing."""
+    """Goes on without the judge: without verdicts on single answers none counts; without the second ones only the
+    comparison is missing."""
     under_way = context.askers.drop(evaluation_progress.owner(measurement))
     judge = progress.judge or JudgeProgress()
     now_known = replace(

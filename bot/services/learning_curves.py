@@ -1,5 +1,5 @@
-"""Is more data worth it? The classical learning curve, free and at once, and a tuned model's, which costs
-money: asked for, agreed to, stepped and judged."""
+"""Learning curves, which show whether more data is worth it: the classical one, which is free and quick, and a tuned
+model's, which costs money and is agreed to first."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission
 from bot.services.datasets import SEED, CheckedDataset
 from bot.services.estimates import EstimateResult
-from bot.services.evaluation_worker import JudgedCurve, JudgedTunedCurve, max_tokens
+from bot.services.evaluation_worker import JudgedCurve, max_tokens
 from bot.services.hardware import Target, find_target
 from bot.services.tuned_learning_curves import CurveStep, save_step, stop
 from bot.values.evaluations import CurvePlan
@@ -62,7 +62,10 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
     plan = _plan(context, checked, command)
     if isinstance(plan, Refusal):
         return plan
-    leave = _leave(context, checked, plan, command.because)
+    row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
+    leave: EgressPermission | Refusal = EgressPermission()
+    if row is not None and checked.report is not None:
+        leave = data_policy.decide_egress(context, checked.dataset, checked.report, [row], command.because)
     if isinstance(leave, Refusal):
         return leave
     if same := measurements.under_way(context, plan.to_json()):
@@ -93,7 +96,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
 
 
 def after_trouble(context: AppContext, measurement: Measurement) -> None:
-    """A step stopped with a fault of the bot's own: a few times more, then people are told."""
+    """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
     is_tuned = isinstance(plan_of(measurement.plan), TunedCurvePlan)
     spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
     measurements.again_or_fail(context, measurement, lambda: spent)
@@ -132,18 +135,8 @@ def _plan(
     )
 
 
-def _leave(
-    context: AppContext, checked: CheckedDataset, plan: CurvePlan | TunedCurvePlan, because: str | None
-) -> EgressPermission | Refusal:
-    """The classical model asks nobody."""
-    row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
-    if row is None or checked.report is None:
-        return EgressPermission()
-    return data_policy.decide_egress(context, checked.dataset, checked.report, [row], because)
-
-
 def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
-    """What somebody said last that a label costs, when they asked for an estimate."""
+    """Returns the price of a label as somebody stated it last in an estimate."""
     for estimate in context.store.estimates.newest(dataset):
         question = parse_question(estimate.asked)
         if isinstance(question, Question) and question.label_usd is not None:
@@ -159,7 +152,7 @@ def _tuned_plan(
     predict: tuple[int, ...],
     label_usd: Decimal | None,
 ) -> TunedCurvePlan | Refusal:
-    """`wanted`: the model to train. The dataset has labels and a holdout."""
+    """Plans a curve of the model `wanted`. The dataset has labels and a holdout."""
     target = find_target(context.settings.providers, wanted)
     if isinstance(target, Refusal):
         return target
@@ -224,7 +217,7 @@ def _cannot_train(
 def _estimated(
     context: AppContext, checked: CheckedDataset, report: Report, target: Target, rows: int
 ) -> EstimateResult | Refusal:
-    """As a run on so many of the rows would be estimated, with its hyperparameters."""
+    """Estimates a run on that many of the rows, with its hyperparameters."""
     part = replace(
         report,
         n_train=rows,
@@ -242,7 +235,8 @@ def _part(tokens: int, rows: int, of: int) -> int:
 
 
 def _asking_micros(context: AppContext, report: Report, estimate: EstimateResult) -> int:
-    """The most that asking the model every held-out row can cost; nothing on a machine that is paid by the hour."""
+    """Returns the maximum cost of asking the model every held-out row; nothing on a machine that is paid by the
+    hour."""
     tuned, target = estimate.prices[0], estimate.target
     if tuned.usd_per_hour is not None:
         return 0
@@ -253,7 +247,7 @@ def _asking_micros(context: AppContext, report: Report, estimate: EstimateResult
 
 
 def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurvePlan) -> None:
-    """One step of an open curve of a tuned model."""
+    """Takes an open curve of a tuned model one step further."""
     progress = TunedCurveProgress.from_json(measurement.progress)
     match progress.stage:
         case "preparing" | "asking" | "judging" if measurement.cancel_asked_by:
@@ -263,7 +257,14 @@ def _step_tuned(context: AppContext, measurement: Measurement, plan: TunedCurveP
         case "asking":
             measurements.expire_or_wait(context, measurement)
         case "training":
-            _train(context, measurement, plan, progress)
+            at = progress.at
+            here = CurveStep(context, measurement, plan, progress, progress.sizes[-1 if at is None else at])
+            if at is not None:
+                tuned_learning_curves.advance(here)
+            elif here.is_stopped:
+                stop(here)
+            else:
+                save_step(replace(here, progress=replace(progress, stage="judging", note=None)))
         case "judging":
             _judge(context, measurement, plan, progress)
 
@@ -287,7 +288,7 @@ def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
 def _size(
     context: AppContext, measurement: Measurement, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> SizeProgress:
-    """What was trained before, on the same rows in the same way, is not trained again."""
+    """Plans one size. What was trained before, on the same rows in the same way, is not trained again."""
     fresh = SizeProgress(planned.rows, sha256, key_of(measurement.id, plan, sha256))
     trained = _by_a_run(context, plan, planned, sha256) or _by_a_curve(context, plan, planned, sha256)
     if trained is None:
@@ -299,7 +300,7 @@ def _size(
 def _by_a_run(
     context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> tuple[str, str] | None:
-    """The model's name at the provider, and where it comes from."""
+    """Returns the name at the provider of a model that a run trained alike, and which run."""
     names = {model.name: model.provider_model for model in context.store.models()}
     for run in context.store.runs.done():
         if run.model in names and _trained_alike(run, plan, planned, sha256):
@@ -317,7 +318,7 @@ def _trained_alike(run: Run, plan: TunedCurvePlan, planned: PlannedSize, sha256:
 def _by_a_curve(
     context: AppContext, plan: TunedCurvePlan, planned: PlannedSize, sha256: str
 ) -> tuple[str, str] | None:
-    """Of one that was asked for before, whatever became of it: but not where its model answered nobody."""
+    """Returns the model of an earlier curve, whatever became of that, unless its model answered nothing."""
     for measurement in context.store.measurements.newest(200):
         other = plan_of(measurement.plan) if measurement.kind == "curve" else None
         if not isinstance(other, TunedCurvePlan):
@@ -346,19 +347,6 @@ def _most_micros(
     return planned.asking_micros if set(keys) - context.store.replies.answered(keys) else 0
 
 
-def _train(
-    context: AppContext, measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress
-) -> None:
-    at = progress.at
-    here = CurveStep(context, measurement, plan, progress, progress.sizes[-1 if at is None else at])
-    if at is not None:
-        tuned_learning_curves.advance(here)
-    elif here.is_stopped:
-        stop(here)
-    else:
-        save_step(replace(here, progress=replace(progress, stage="judging", note=None)))
-
-
 def _judge(
     context: AppContext, measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress
 ) -> None:
@@ -375,18 +363,14 @@ def _judge(
         plan.seed,
     )
     if judged is not None:
-        _finish_tuned(context, measurement, progress, judged)
-
-
-def _finish_tuned(
-    context: AppContext, measurement: Measurement, progress: TunedCurveProgress, judged: JudgedTunedCurve
-) -> None:
-    result = judged.curve.to_json()
-    final = replace(progress, beside=judged.beside.to_json() if judged.beside else None).to_json()
-    with context.store.transaction():
-        moved = measurements.finish(
-            context, measurement, result, spent_micros=progress.spent_micros, progress=final
-        )
-        if moved:
-            card = measurements.result(context, moved, measurements.result_card(context, moved, result), None)
-            measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))
+        result = judged.curve.to_json()
+        final = replace(progress, beside=judged.beside.to_json() if judged.beside else None).to_json()
+        with context.store.transaction():
+            moved = measurements.finish(
+                context, measurement, result, spent_micros=progress.spent_micros, progress=final
+            )
+            if moved:
+                card = measurements.result(
+                    context, moved, measurements.result_card(context, moved, result), None
+                )
+                measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))

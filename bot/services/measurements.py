@@ -1,4 +1,4 @@
-"""What evaluations and learning curves share: the yes to their cost, their cards, their end, cancelling, and what
+"""What evaluations and learning curves share: the agreement to their cost, their cards, their end, cancelling, and what
 people ask about them."""
 
 from __future__ import annotations
@@ -37,9 +37,14 @@ from trainers.evaluation.results import Curve, Ladder
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import to_micros, usd_micros
 
+FAULTS = 3
+LOOK_FOR_EXPIRY_S = 60.0
+OPEN = ("asked", "running")
+MeasurementProgress = LadderProgress | TunedCurveProgress
+
 
 def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
-    """What people can compare; None where there is nothing, or where its folder was lost."""
+    """Returns what people can compare, None if there is nothing or its folder was lost."""
     return judge_worker.read_for_people(context.settings.data / "measurements" / f"m{measurement.id}")
 
 
@@ -53,15 +58,8 @@ def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreem
     )
 
 
-FAULTS = 3
-LOOK_FOR_EXPIRY_S = 60.0
-OPEN = ("asked", "running")
-
-MeasurementProgress = LadderProgress | TunedCurveProgress
-
-
 def progress_of(measurement: Measurement) -> MeasurementProgress:
-    """Of one that has a price."""
+    """Returns the progress of a measurement that has a price."""
     kind = LadderProgress if measurement.kind == "ladder" else TunedCurveProgress
     return kind.from_json(measurement.progress)
 
@@ -69,22 +67,22 @@ def progress_of(measurement: Measurement) -> MeasurementProgress:
 def dataset_to_measure(
     context: AppContext, dataset: str, person: str, channel: str
 ) -> CheckedDataset | Refusal:
-    """What this person may have measured, told in this channel."""
+    """Returns the dataset if this person may have it measured, with the outcome in this channel."""
     refused = authorization.refusal(context, person, "measure", channel)
     refused = refused or authorization.unreachable(context, channel)
     return refused or datasets.ready(context, dataset, person, channel, is_posted=True)
 
 
 def under_way(context: AppContext, plan: str) -> Measurement | None:
-    """An open one with the same plan, as JSON."""
+    """Returns an open measurement with the same plan, as JSON."""
     return next((other for other in context.store.measurements.open() if other.plan == plan), None)
 
 
 def add(
     context: AppContext, new: NewMeasurement, leave: EgressPermission, *, action: Literal["measure", "curve"]
 ) -> Measurement:
-    """Recorded, and said in the channel with the rules about data that were set aside or advise against it; the rest is
-    the ticks' work."""
+    """Records a measurement and posts its card, with the rules about data that were overridden or advise against it;
+    the ticks do the rest."""
     now = context.clock()
     with context.store.transaction():
         measurement = context.store.measurements.add(new, now=now)
@@ -99,7 +97,7 @@ def add(
 
 
 def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
-    """The card of how far it is: posted once, edited from then on. `why` is ours and may hold mrkdwn."""
+    """Posts the card with the measurement's progress, or edits it. `why` is our own text and may hold mrkdwn."""
     context.store.outbox.show(
         card_of(measurement),
         measurement.channel,
@@ -119,12 +117,13 @@ def result_card_of(measurement: Measurement) -> str:
 
 
 def folder_of(context: AppContext, measurement: Measurement) -> Path:
-    """Its prompts, plots, and the pairs that people may compare."""
+    """Returns the folder of its prompts, its plots, and the pairs that people may compare."""
     return context.settings.data / "measurements" / f"m{measurement.id}"
 
 
 def result(context: AppContext, measurement: Measurement, message: Message, details: Message | None) -> str:
-    """A message of its own, since an edit notifies nobody, and the details in its thread. The card's name."""
+    """Posts the result, as a new message since an edit notifies nobody, and the details in its thread. Returns the
+    card's name."""
     card, now = result_card_of(measurement), context.clock()
     to, who = measurement.channel, measurement.requested_by
     context.store.outbox.show(card, to, message.letter(), now=now, concerns=who)
@@ -137,7 +136,7 @@ def result(context: AppContext, measurement: Measurement, message: Message, deta
 
 
 def plot(context: AppContext, measurement: Measurement, card: str, path: Path | None, alt: str) -> None:
-    """Into the thread of that card."""
+    """Puts a plot into the thread of that card."""
     if path:
         body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
         once = f"{path.stem} of measurement {measurement.id}"
@@ -189,7 +188,8 @@ def _left(context: AppContext, measurement: Measurement) -> Budget:
 
 
 def settle_cost(context: AppContext, measurement: Measurement, progress: MeasurementProgress) -> None:
-    """What it costs at most is known: reserved and asked for, refused, or begun where it is nothing."""
+    """Decides once the maximum cost is known: it is reserved and a person asked for agreement, or refused, or begun if
+    it is free."""
     now, most = context.clock(), progress.most_micros
     with context.store.transaction():  # an approval in between would pass the budget
         refusal = _too_dear(context, measurement, most)
@@ -213,7 +213,7 @@ def settle_cost(context: AppContext, measurement: Measurement, progress: Measure
 
 
 def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
-    """A person's yes to what it costs. The money was reserved when it was asked for."""
+    """Begins a measurement after a person's agreement to its cost. The money was reserved when it was asked for."""
     refused = _may_agree(context, number, person)
     if refused:
         return refused
@@ -238,7 +238,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
 
 
 def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
-    """It waits for somebody's yes to its cost."""
+    """Waits for somebody's agreement to the cost, for 24 hours."""
     now = context.clock()
     if now - measurement.created_at > VALID_FOR_S:
         end(context, measurement, "cancelled", "Nobody agreed to its cost within 24 hours.")
@@ -247,7 +247,7 @@ def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
 
 
 def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str | None:
-    """Why so much may not be spent, with the cure."""
+    """Returns why so much may not be spent, with the cure."""
     limit = to_micros(context.settings.measurement_usd)
     if most > limit:
         is_ladder = measurement.kind == "ladder"
@@ -263,7 +263,7 @@ def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str |
 def _begin(
     context: AppContext, measurement: Measurement, started: MeasurementProgress, now: float
 ) -> Measurement | None:
-    """Nothing stands in its way any more. Call it inside a transaction."""
+    """Starts a measurement. Call it inside a transaction."""
     moved = context.store.measurements.move(
         measurement,
         "running",
@@ -278,7 +278,7 @@ def _begin(
 
 
 def cancel(context: AppContext, measurement: Measurement, *, spent_micros: int = 0, reason: str = "") -> None:
-    """As somebody wished. `reason` may hold mrkdwn."""
+    """Ends it as somebody wished. `reason` may hold mrkdwn."""
     by = f"Cancelled by <@{measurement.cancel_asked_by}>."
     end(context, measurement, "cancelled", f"{by} {reason}".strip(), actual_micros=spent_micros)
 
@@ -291,7 +291,8 @@ def finish(
     spent_micros: int,
     progress: str | None = None,
 ) -> Measurement | None:
-    """Done; `result` and `progress` are JSON. None where another hand was quicker. Call it inside a transaction."""
+    """Ends it with a result; `result` and `progress` are JSON. Returns None if another thread was quicker. Call it
+    inside a transaction."""
     now, changes = context.clock(), {} if progress is None else {"progress": progress}
     moved = context.store.measurements.move(
         measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
@@ -310,7 +311,7 @@ def end(
     *,
     actual_micros: int = 0,
 ) -> None:
-    """Final, without a result: what was reserved is free again, less what was spent. `why` may hold mrkdwn."""
+    """Ends it without a result: the reservation is freed, less what was spent. `why` may hold mrkdwn."""
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(
@@ -330,7 +331,8 @@ def end(
 
 
 def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:
-    """A step stopped with a fault of the bot's own: a few times more, then it is over, and has cost `spent_micros`."""
+    """Tries a step again that stopped with a fault of the bot's own; after a few times it ends, and has cost
+    `spent_micros`."""
     now = context.clock()
     if measurement.tries + 1 >= FAULTS:
         why = f"Something in the bot went wrong while measuring, several times. {logs.sorry()}"
@@ -342,7 +344,7 @@ def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: C
 
 
 def look(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
-    """How far it is; what came of it."""
+    """Returns its result, or how far it is."""
     measurement = context.store.measurements.get(number)
     if measurement is None:
         return too_late(number, None)
@@ -356,7 +358,7 @@ def look(context: AppContext, number: int, person: str, channel: str) -> Message
 
 
 def judge_of(measurement: Measurement) -> str | None:
-    """The model whose verdicts are the scores of this ladder, if one's are."""
+    """Returns the model whose verdicts are the scores of this ladder, None if there is none."""
     judge = LadderProgress.from_json(measurement.progress).judge
     return LadderPlan.from_json(measurement.plan).judge if judge and judge.failed is None else None
 
@@ -364,7 +366,8 @@ def judge_of(measurement: Measurement) -> str | None:
 def result_card(
     context: AppContext, measurement: Measurement, result: str, *, for_people: bool | None = None
 ) -> Message:
-    """`result` is the result's JSON. `for_people`: its answers may be shown in its channel; None: that is looked up."""
+    """Returns the card of a result, given as JSON. `for_people`: its answers may be shown in its channel; None: look
+    that up."""
     if measurement.kind == "curve":
         return _curve_card(context, measurement, Curve.from_json(result))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
@@ -379,7 +382,7 @@ def result_card(
         spent_micros=measurement.actual_micros,
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
-        notes=[*judged, *_notes(plan, progress)],
+        notes=[*judged, *[*views.shortfalls(progress.arms), *_about_knowledge(plan)]],
         for_people=bool(pairs and pairs.rows and for_people),
     )
 
@@ -397,10 +400,6 @@ def _curve_card(context: AppContext, measurement: Measurement, curve: Curve) -> 
     )
 
 
-def _notes(plan: LadderPlan, progress: LadderProgress) -> list[str]:
-    return [*views.shortfalls(progress.arms), *_about_knowledge(plan)]
-
-
 def _about_knowledge(plan: LadderPlan) -> list[str]:
     if not plan.documents or not any(arm.rung == "retrieval" for arm in plan.arms):
         return []
@@ -416,8 +415,8 @@ def _about_knowledge(plan: LadderPlan) -> list[str]:
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Note the wish; the next tick carries it out. `here`: the channel where they typed its number; None: they pressed
-    a button on its card."""
+    """Records the wish; the next tick carries it out. `here`: the channel where they typed its number; None: they
+    pressed a button on its card."""
     measurement = context.store.measurements.get(number)
     if measurement is None:
         return too_late(number, None)
@@ -442,7 +441,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
 
 
 def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
-    """To what a measurement costs."""
+    """Returns why this person can't agree to the cost, None if they can."""
     measurement = context.store.measurements.get(number)
     refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
     if refused or measurement is None:
@@ -453,7 +452,7 @@ def _may_agree(context: AppContext, number: int, person: str) -> Refusal | None:
 
 
 def providers(measurement: Measurement) -> set[str]:
-    """Where its data goes."""
+    """Returns the providers that its data goes to."""
     if measurement.kind == "ladder":
         return {name.split("/", 1)[0] for name in LadderPlan.from_json(measurement.plan).price_of}
     plan = plan_of(measurement.plan)
@@ -469,7 +468,7 @@ def too_late(number: int, measurement: Measurement | None) -> Refusal:
 
 
 def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
-    """None: its rows may go where it asks, by what was found in them and by the rules as they are."""
+    """Returns None if its rows may go to its providers, by what was found in them and by the rules as they are now."""
     to = providers(measurement)
     waits = data_policy.unscanned(context, measurement.dataset_id, to)
     if waits:

@@ -1,4 +1,8 @@
-"""Tuned models by the names that people use: which are in use, their cards, and what they answer to `try`."""
+"""Tuned models by the names that people use: which are in use, their cards, and what they answer to `try`.
+
+A question to a model goes through the engine's threads, before those of measurements, since a person waits. Its maximum
+cost is reserved first; without a clear answer that counts as spent, and nothing is sent a second time.
+"""
 
 from __future__ import annotations
 
@@ -20,35 +24,29 @@ from bot.services import authorization, budgets, data_policy, evidence, freeze_s
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk
-from storage.records import Ask, CachedAnswer, Draft, Model, Run
+from storage.records import Ask, Draft, Model, Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.money import usd_micros
 from trainers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
 
-# Tuned models by the names that people use, and what they answer to `try`.
-#
-# A question is put by the askers as those of measurements are, before them, since a person waits. What it
-# may cost is reserved before; where no clear answer comes, that counts as spent and nothing is sent a
-# second time.
-
-
 MAX_TOKENS = 300
 TEMPLATE_TOKENS = 16  # that a chat template may put around a message
 PATIENCE_S = 15 * 60
+SHOWN = 40  # more lines no card has room for
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was asked of which model, and what it answered."""
+    """A question to a model, and its answer."""
 
     ask: Ask
     answer: Answer
 
 
 def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
-    """Recorded now, with the most that it may cost, and answered by later ticks. `name`: a model's, or a dataset's for
-    the one in use for it."""
+    """Records a question with its maximum cost; later ticks answer it. `name`: a model's, or a dataset's for the one in
+    use for it."""
     refused = authorization.refusal(context, person, "try", channel)
     if refused:
         return refused
@@ -58,7 +56,8 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     price = _price(context, model)
     if isinstance(price, Refusal):
         return price
-    refused = _must_stay(context, model, text)
+    run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
+    refused = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
     if refused:
         return refused
     most = _most(context, model, price, text)
@@ -88,7 +87,8 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
 
 
 def find_for_question(context: AppContext, name: str, names: Collection[str]) -> Model | Refusal:
-    """By its name, else the one in use for the dataset of this name, among the datasets `names` to who asks."""
+    """Finds a model by its name, else the one in use for the dataset of this name. `names`: the datasets that the
+    person may know of."""
     standing = context.store.promotions.standing(name) if name in names else None
     if standing is None or context.store.model(name):
         return find(context, name, names)
@@ -96,7 +96,8 @@ def find_for_question(context: AppContext, name: str, names: Collection[str]) ->
 
 
 def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refusal:
-    """Of the datasets `texts` to who asks: others' models are answered as if they didn't exist."""
+    """Finds a model by its name. Those of other datasets than `texts`, which the person may know of, are answered as if
+    they didn't exist."""
     models = context.store.models_of(texts)
     existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
     if existing_model:
@@ -118,13 +119,8 @@ def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refu
     return Refusal(f"There is no model of that name. {hint}")
 
 
-def _must_stay(context: AppContext, model: Model, text: str) -> Refusal | None:
-    run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
-    return data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
-
-
 def step(context: AppContext, ask: Ask) -> None:
-    """Hand the question on to be asked, once; at a later tick tell the person what came of it."""
+    """Sends the question once; a later tick tells the person the answer."""
     model = context.store.model(ask.model)
     may_be_owed = ask.most_micros if ask.sent_at else 0
     if model is None:
@@ -137,7 +133,11 @@ def step(context: AppContext, ask: Ask) -> None:
     question = _question(context, model, ask)
     reply = context.store.replies.found([question.key]).get(question.key)
     if reply:
-        _answered(context, ask, price, reply)
+        answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
+        micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
+        with context.store.transaction():
+            context.store.replies.forget(reply.key)
+            _tell(context, ask, views.answer_card(Trial(ask, answer)), micros)
     elif not ask.is_priced:
         _fail(context, ask, "the bot was updated before it was asked. Ask again.", 0)
     elif ask.sent_at is None:
@@ -158,7 +158,7 @@ def _send(context: AppContext, ask: Ask, question: Question) -> None:
 
 
 def _wait(context: AppContext, ask: Ask, question: Question) -> None:
-    """It was handed on: to this process, else to one that has ended since."""
+    """Handles a question that was sent, by this process or one that has ended since."""
     owner, is_waiting = _owner(ask), context.askers.waiting(_owner(ask)) > 0
     declined = next(iter(context.askers.collect(owner)), None)
     if declined:
@@ -175,7 +175,7 @@ def _wait(context: AppContext, ask: Ask, question: Question) -> None:
 
 
 def _question(context: AppContext, model: Model, ask: Ask) -> Question:
-    """Its key is its own: what another asked, or what was asked before, answers nobody else."""
+    """Builds the question. Its key is its own, so that an answer belongs to nobody else."""
     name, messages = f"{model.provider}/{model.provider_model}", _messages(context, model, ask.text)
     most = _cap(context, model)
     key = key_of(f"ask {ask.id} {name}", messages, most)
@@ -190,7 +190,7 @@ def _cap(context: AppContext, model: Model) -> int:
 
 
 def _messages(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
-    """The instructions that the model was trained with, then the person's text."""
+    """Returns the instructions that the model was trained with, then the person's text."""
     plan = _plan(context, model)
     instructions = [Message("system", plan.system)] if plan.system else []
     return (*instructions, Message("user", text))
@@ -204,14 +204,15 @@ def _plan(context: AppContext, model: Model) -> Plan:
 
 
 def _most(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
-    """A token is a byte at least, and a template adds a few to each message."""
+    """Returns the maximum cost in micro-dollars: a token has at least a byte, and a template adds a few to each
+    message."""
     messages = _messages(context, model, text)
     sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
     return question_micros(price, sent, _cap(context, model))
 
 
 def _price(context: AppContext, model: Model) -> PriceRow | Refusal:
-    """As the provider's row says it now; where that is gone, as the plan had it."""
+    """Returns the price in the provider's row now; if that is gone, the one in the plan."""
     plan, row = _plan(context, model), context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
     price = tuned_price(row, base) if row and base else PriceList.from_json(plan.prices).rows[0]
@@ -223,16 +224,9 @@ def _price(context: AppContext, model: Model) -> PriceRow | Refusal:
     return price
 
 
-def _answered(context: AppContext, ask: Ask, price: PriceRow, reply: CachedAnswer) -> None:
-    answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
-    micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
-    with context.store.transaction():
-        context.store.replies.forget(reply.key)
-        _tell(context, ask, views.answer_card(Trial(ask, answer)), micros)
-
-
 def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
-    """`micros`: what counts as spent, since it may have been asked and answered all the same."""
+    """Tells the person why there is no answer. `micros` counts as spent, since it may have been asked and answered all
+    the same."""
     if micros:
         why = (
             f"{why} Whether it was answered there is not known, so the most that it can have cost counts as spent "
@@ -254,14 +248,8 @@ def _owner(ask: Ask) -> str:
     return f"ask {ask.id}"
 
 
-# Which models are in use, as people see it: the card of each, lists, the overview.
-
-
-SHOWN = 40  # more lines no card has room for
-
-
 def shelf(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
-    """The tuned models that a person may know of: those in use first, then newest first."""
+    """Returns the tuned models that a person may know of: those in use first, then newest first."""
     standing = {promotion.model: promotion for promotion in context.store.promotions.all_standing()}
     entries = context.store.models_of(authorization.visible_datasets(context, person, channel))
     models = sorted(entries, key=lambda model: model.name not in standing)
@@ -269,7 +257,7 @@ def shelf(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry
 
 
 def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEntry]:
-    """For the datasets that are known to who asks, by dataset."""
+    """Returns the models in use for these datasets, by dataset."""
     promotions = [
         promotion for promotion in context.store.promotions.all_standing() if promotion.dataset in names
     ]
@@ -280,7 +268,8 @@ def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEnt
 
 
 def proof_of(context: AppContext, promotion: Promotion) -> Proof:
-    """Against what it took the place of. May read two files of held-out rows, so ask for it before a transaction."""
+    """Compares a promoted model with the one it replaced. This may read two files of held-out rows, so call it before a
+    transaction."""
     before = _name(context, promotion.instead_of)
     return evidence.promotion_proof(
         context, _model(context, promotion), context.store.model(before) if before else None
@@ -303,7 +292,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> Prom
 
 
 def show_card(context: AppContext, promotion: Promotion, proof: Proof) -> None:
-    """Its card as it is now."""
+    """Posts or edits the promotion's card."""
     body, now = views.promotion_card(card_values(context, promotion, proof)).letter(), context.clock()
     card, channel = card_name(promotion), promotion.channel
     context.store.outbox.show(card, channel, body, now=now, concerns=promotion.person)
@@ -314,7 +303,7 @@ def card_name(promotion: Promotion) -> str:
 
 
 def may_be_offered(context: AppContext, run: Run) -> bool:
-    """Nothing speaks against its model, and it is not in use."""
+    """Returns whether nothing speaks against the run's model and it is not in use."""
     model = context.store.model(run.model or "")
     if run.result is None or model is None or model.state == "promoted":
         return False
@@ -324,7 +313,7 @@ def may_be_offered(context: AppContext, run: Run) -> bool:
 
 
 def has_alias(context: CoreContext, model: Model) -> bool:
-    """Does its provider have names that move?"""
+    """Returns whether its provider has names that can point to another model."""
     row = context.settings.provider(model.provider)
     return row is not None and row.provider.can("aliases")
 
@@ -349,7 +338,7 @@ def _model(context: AppContext, promotion: Promotion) -> Model:
 
 
 def _left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str, str] | None:
-    """The newest one before it at another provider, where an alias still stands for it."""
+    """Returns the newest model before it at another provider, if an alias still points to that."""
     number = promotion.instead_of
     while number is not None:
         earlier = context.store.promotions.get(number)

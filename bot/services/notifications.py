@@ -1,7 +1,7 @@
-"""What a run tells the channel: drafts for the outbox, written in the transaction of what they tell.
+"""What a run tells people: messages for the outbox, written in the transaction of what they report.
 
-An edit notifies nobody, so the start, the end and a failure are messages of their own; between them one card is edited
-in place."""
+An edit notifies nobody, so the start, the end and a failure are new messages; between them one card is edited in place.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ClosedState = Literal["expired", "cancelled"]
 
 
 def tell_person(context: AppContext, delivery: str, person: str, channel: str, message: Message) -> None:
-    """`channel` '': where it came from is not known, so it goes to them directly."""
+    """Sends a message that only this person sees, directly if `channel` is ''."""
     draft = Draft(
         kind="ephemeral" if channel else "direct",
         channel=channel,
@@ -45,14 +45,14 @@ def tell_person(context: AppContext, delivery: str, person: str, channel: str, m
 
 
 def running_errors(context: AppContext, ended: Run | None = None) -> tuple[RunningError, ...]:
-    """How good our estimates have been. `ended`: a run that has its result and is not written down as done yet."""
+    """Returns how far off our estimates have been. `ended`: a run that has its result and is not stored as done yet."""
     done = context.store.runs.done(limit=NEWEST_RUNS)
     runs = done if ended is None else [ended, *done[: NEWEST_RUNS - 1]]
     return running_error(pair for run in runs for pair in _actuals(run))
 
 
 def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
-    """What this run came to beside what was estimated; quality where the plan predicted one."""
+    """Returns a run's actual figures beside the estimated ones; quality only if the plan predicted it."""
     foreseen, seconds = plan.predicted.quality if plan.predicted else None, _seconds(plan)
     return run_actuals(
         run.id,
@@ -64,7 +64,8 @@ def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
 
 
 def _seconds(plan: Plan) -> float | None:
-    """An older plan has only a range, from half to twice as long: its middle is the geometric one. None: not known."""
+    """Returns the expected seconds, None if unknown. An older plan has only a range, from half to twice as long, whose
+    middle is the geometric mean."""
     if plan.predicted and plan.predicted.seconds is not None:
         return plan.predicted.seconds
     if plan.seconds_low is None or plan.seconds_high is None:
@@ -79,12 +80,12 @@ def _actuals(run: Run) -> tuple[Actual, ...]:
 
 
 def post_plan(context: AppContext, run: Run, message: Message) -> None:
-    """The approval card."""
+    """Posts the approval card."""
     _show(context, run, f"plan {run.id}", message)
 
 
 def show_decision(context: AppContext, run: Run, message: Message) -> None:
-    """The approval card's buttons give way to who decided what, and the requester hears of it."""
+    """Replaces the approval card's buttons by who decided what."""
     _show(context, run, f"plan {run.id}", message)
 
 
@@ -97,7 +98,7 @@ def to_requester(context: AppContext, run: Run, text: str, *, once: str) -> None
 
 
 def show_progress(context: AppContext, run: Run) -> None:
-    """The card: posted when the run first has something to show, edited from then on."""
+    """Posts the run's card once there is something to show, and edits it from then on."""
     plan = plan_from_json(run.plan)
     known_so_far = Progress.from_json(run.progress)
     spent = training_cost(plan, known_so_far)
@@ -115,7 +116,7 @@ def can_pause(context: AppContext, run: Run) -> bool:
 
 
 def post_intervention(context: AppContext, run: Run, why: str) -> None:
-    """A person is needed: a card of its own, with the buttons to decide."""
+    """Asks for a person's decision, by a card of its own with buttons."""
     show_progress(context, run)
     show_intervention(context, run, ())
     to_requester(context, run, views.ended_short(run, why), once=f"dm of {_intervention_card(run)}")
@@ -124,14 +125,14 @@ def post_intervention(context: AppContext, run: Run, why: str) -> None:
 def show_intervention(
     context: AppContext, run: Run, words: Sequence[InterventionDecision], *, note: str | None = None
 ) -> None:
-    """The card of the doubt that the run is in: posted once, edited from then on."""
+    """Posts or edits the card of the run's uncertain create."""
     _show(context, run, _intervention_card(run), doubt_views.card(run, plan_from_json(run.plan), words, note))
 
 
 def close_intervention(
     context: AppContext, run: Run, words: Sequence[InterventionDecision], outcome: str
 ) -> None:
-    """`run` as it was in doubt. Nothing where no card was posted."""
+    """Closes that card, if one was posted. `run` as it was while uncertain."""
     card = _intervention_card(run)
     if context.store.outbox.card(card) or context.store.outbox.is_waiting(card):
         message = doubt_views.settled_card(run, plan_from_json(run.plan), words, outcome)
@@ -143,7 +144,7 @@ def _intervention_card(run: Run) -> str:
 
 
 def post_end(context: AppContext, run: Run, why: str) -> None:
-    """Failed or cancelled: said again, so that people notice."""
+    """Posts that the run failed or was cancelled, as a new message, so that people notice."""
     show_progress(context, run)
     _post(context, run, views.ended_card(run, plan_from_json(run.plan), why), once=f"end {run.id}")
     to_requester(context, run, views.ended_short(run, why), once=f"end dm {run.id}")
@@ -160,7 +161,7 @@ def post_result(
     *,
     may_be_used: bool = False,
 ) -> None:
-    """The result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
+    """Posts the result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
     card = f"result {run.id}"
     message = result_views.card(run, plan, result, errors, may_be_used=may_be_used)
     _show(context, run, card, message)
@@ -190,7 +191,7 @@ def post_result(
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:
-    """Micro-dollars for a run that ended before its model was measured."""
+    """Returns the micro-dollars of a run that ended before its model was measured."""
     prices = PriceList.from_json(plan.prices)
     return actual_micros(prices, progress.train_seconds, progress.trained_tokens)
 

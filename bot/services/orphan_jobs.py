@@ -1,7 +1,9 @@
-"""Every job at a provider that carries one of our keys, held against what we know: none runs twice, none unseen.
+"""Compares every job at a provider that has one of our keys with what the store knows, every few minutes, so that none
+runs twice or unseen.
 
-A run on its way looks for its own job at each step (jobs.py); this looks from the other side, every few minutes, at all
-of them: a second one that showed up late, one that a restored backup knows nothing of."""
+A run on its way looks for its own job at each step (provider_jobs.py). This looks from the other side: for a second job
+that appeared late, and for one that a restored backup doesn't know.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,7 @@ class SizeJob:
 
 
 def sweep(context: AppContext) -> None:
-    """One list of jobs a provider. A provider that can't be asked is asked again the next time."""
+    """Reads one list of jobs a provider. A provider that can't be asked is asked again next time."""
     for name, trainer in context.trainers.items():
         try:
             _sweep(context, name, trainer)
@@ -46,7 +48,12 @@ def sweep(context: AppContext) -> None:
 
 def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
     runs = {run.key: run for name in context.settings.beside(provider) for run in context.store.runs.at(name)}
-    sizes = _sizes(context)
+    sizes = {
+        size.key: SizeJob(measurement, size.job_id)
+        for measurement in context.store.measurements.newest(MEASUREMENTS)
+        if measurement.kind == "curve"
+        for size in TunedCurveProgress.from_json(measurement.progress).sizes
+    }
     listed = trainer.jobs_by_key([*runs, *sizes], context.clock() - LOOK_BACK_S)
     for key, jobs in listed.items():
         if key in runs:
@@ -56,15 +63,6 @@ def _sweep(context: AppContext, provider: str, trainer: Trainer) -> None:
         else:
             for job in _live(jobs):
                 _alert(context, provider, job, key, views.unknown_job(provider, job), None)
-
-
-def _sizes(context: AppContext) -> dict[str, SizeJob]:
-    return {
-        size.key: SizeJob(measurement, size.job_id)
-        for measurement in context.store.measurements.newest(MEASUREMENTS)
-        if measurement.kind == "curve"
-        for size in TunedCurveProgress.from_json(measurement.progress).sizes
-    }
 
 
 def _of_run(context: AppContext, trainer: Trainer, run: Run, jobs: Sequence[Job]) -> None:
@@ -93,7 +91,8 @@ def _of_size(context: AppContext, trainer: Trainer, size: SizeJob, jobs: Sequenc
 
 
 def _take_over(context: AppContext, run: Run, job: Job) -> None:
-    """Only we create jobs with its key, and only what is approved: the database was restored from before that."""
+    """Adopts a job with the key of an unapproved run. Only approved ones get a job, so the database was restored from
+    before the approval."""
     now, plan = context.clock(), plan_from_json(run.plan)
     text = f"It was started before a backup was restored: job {escape(job.id)} was found and is taken over."
     changes = {"job_id": job.id, "reserved_micros": plan.maximum_micros}
@@ -129,7 +128,7 @@ def _after_the_end(
 
 
 def _cancelled(trainer: Trainer, job: Job) -> bool:
-    """False where it ended meanwhile."""
+    """Returns False if the job ended meanwhile."""
     try:
         trainer.cancel(job.id)
     except Refused as refused:
@@ -141,9 +140,10 @@ def _cancelled(trainer: Trainer, job: Job) -> bool:
 def _alert(
     context: AppContext, provider: str, job: Job, about: str, message: Message, channel: str | None
 ) -> None:
-    """Once a job: in the channel for such things where one is set, else where its owner or the last request is."""
+    """Reports a job once: in the fallback channel if one is set, else where its owner or the newest request is."""
     now = context.clock()
-    where = context.settings.slack.fallback_channel or channel or _newest_channel(context)
+    newest = (run.channel for run in context.store.runs.newest(1))
+    where = context.settings.slack.fallback_channel or channel or next(newest, None)
     with context.store.transaction():
         if not context.store.doubts.first_seen(provider, job.id, about, now=now):
             return
@@ -154,10 +154,6 @@ def _alert(
         )
         if where:
             context.say(where, message.letter(), dedupe=f"stray {provider} {job.id}")
-
-
-def _newest_channel(context: AppContext) -> str | None:
-    return next((run.channel for run in context.store.runs.newest(1)), None)
 
 
 def _live(jobs: Sequence[Job]) -> list[Job]:

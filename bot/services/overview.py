@@ -32,7 +32,7 @@ SHOWN_DATASETS = 40  # more lines no card has room for
 
 
 def may_read(context: AppContext, person: str, channel: str | None = None) -> Refusal | None:
-    """Lists, states and figures."""
+    """Returns why this person may not see lists, states and figures."""
     return authorization.refusal(context, person, "read", channel)
 
 
@@ -45,7 +45,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
 
 
 def home(context: AppContext, person: str) -> HomeOverview | Refusal:
-    """For the person's App Home."""
+    """Returns the person's App Home."""
     refused = may_read(context, person)
     if refused:
         return refused
@@ -69,7 +69,7 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
 
 
 def _links(context: AppContext, looks: Sequence[RunSummary]) -> dict[int, str]:
-    """Where the plans' cards stand, as far as Slack tells."""
+    """Returns links to the plans' cards, as far as Slack gives them."""
     cards = {look.run.id: context.store.outbox.card(f"plan {look.run.id}") for look in looks}
     links = {
         number: context.directory.permalink(card.channel, card.ts) for number, card in cards.items() if card
@@ -78,8 +78,8 @@ def _links(context: AppContext, looks: Sequence[RunSummary]) -> dict[int, str]:
 
 
 def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
-    """Every version that a person may know of, newest first. What was measured stands with the newest usable one of a
-    name."""
+    """Returns every version that a person may know of, newest first. The newest usable one of a name has what was
+    measured."""
     seen: set[str] = set()
     listed: list[Listed] = []
     for dataset in datasets.listing(context, person, channel):
@@ -105,7 +105,7 @@ def _open(context: AppContext, names: Collection[str]) -> list[EvaluationSummary
 
 
 def _latest(context: AppContext, names: Collection[str]) -> list[RunSummary | EvaluationSummary]:
-    """Runs and measurements that have a result, newest first."""
+    """Returns runs and measurements that have a result, newest first."""
     done = (
         measurement for measurement in context.store.measurements.newest(runs.SEARCHED) if measurement.result
     )

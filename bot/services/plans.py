@@ -1,5 +1,9 @@
-"""A plan: frozen out of an estimate with its destination and the rows it keeps back, posted for the team to
-decide on, and superseded by a newer one."""
+"""A plan: frozen from an estimate with its destination and the rows it keeps back, posted for the team to decide on
+(approvals.py), and superseded by a newer one.
+
+One plan is live for a dataset and target: a new one supersedes those that wait, approved or not. One whose job may
+exist doesn't wait any more: it goes on. The destination is compared again before a job is created.
+"""
 
 from __future__ import annotations
 
@@ -62,9 +66,15 @@ from trainers.pricing import PriceList
 from trainers.providers import ProviderRow
 from trainers.types import Hyperparameter
 
+ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
+log = logging.getLogger(__name__)
+LEAST_MAXIMUM_USD = Decimal("0.10")
+LOOK_FOR_CARDS_S = 3600.0
+
 
 def carve_for_sweep(context: AppContext, plan: Plan, estimated: EstimateResult) -> SweepPlan | Refusal | None:
-    """None where it isn't asked for. Writes both parts into the folder of files."""
+    """Keeps rows back to choose among the trials, None if no sweep is asked for. Both parts are written into the folder
+    of files; the holdout is not touched."""
     sweep = estimated.question.sweep
     if not sweep:
         return None
@@ -95,14 +105,11 @@ def _course(rows: int, chosen: dict[str, Hyperparameter]) -> int:
     return math.ceil(rows / int(chosen["batch_size"])) * int(chosen["n_epochs"])
 
 
-# What a plan that asks for early stopping keeps back of its training rows. The holdout is never looked at
-# for it.
-
-
 def carve_for_early_stopping(
     context: AppContext, plan: Plan, estimated: EstimateResult
 ) -> EarlyStopping | Refusal | None:
-    """None where it isn't asked for. Writes both parts into the folder of files."""
+    """Keeps rows back for early stopping, None if it isn't asked for. Both parts are written into the folder of files;
+    the holdout is not touched."""
     patience = estimated.question.patience
     if patience is None:
         return None
@@ -126,13 +133,11 @@ def carve_for_early_stopping(
     )
 
 
-# Where a plan is carried out, as it is now: held against what was approved before a job is created.
-
-
 def destination_of(
     context: AppContext, row: ProviderRow, base_model: str, engine: str = BUILTIN
 ) -> Destination:
-    """The trainer that we start gets another port each time; what counts is the machine or cluster that trains."""
+    """Returns where the plan is carried out. The trainer that we start gets another port each time, so the machine or
+    cluster counts instead."""
     trainer = context.trainers.get(row.name)
     place = context.settings.trainer.models.get(base_model) if row.is_started_by_us else None
     return Destination(
@@ -144,7 +149,8 @@ def destination_of(
 
 
 def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str | None:
-    """What is not as it was approved, as a sentence. A plan of an older release is compared by what it has."""
+    """Returns what differs from the approved destination, as a sentence. A plan of an older release is compared by what
+    it has."""
     before, row = plan.destination, context.settings.provider(plan.provider)
     if before is None or row is None:
         return None
@@ -164,27 +170,19 @@ def destination_change(context: AppContext, plan: Plan | TunedCurvePlan) -> str 
 
 
 def _engine(context: AppContext, name: str) -> str | None:
-    """Its name and version; None where it is not installed."""
+    """Returns the engine's name and version, None if it is not installed."""
     if name == BUILTIN:
         return f"{BUILTIN} {version('finetune-bot')}"
     result = installed_version(context.settings.data / "trainer" / ENGINES_FOLDER / name / "env", name)
     return f"{name} {result}" if result else None
 
 
-# Whether a provider trains for this account, and our trainer this base, asked before anybody spends time
-# on a plan.
-#
-# A service that has closed training to those who never used it lists jobs and takes uploads as ever, and
-# says no only to a create: after the approvals. That the list of jobs is empty tells it before.
-
-
-ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
-
-log = logging.getLogger(__name__)
-
-
 def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
-    """The sentence for an account that is too late; None where it isn't, or where that can't be seen now."""
+    """Returns why this account can't train there any more, None if it can or that can't be seen now.
+
+    A service that has closed training to newcomers lists jobs and takes uploads as before, and refuses only the create,
+    after the approvals. An empty list of jobs shows it earlier.
+    """
     trainer, since = context.trainers.get(row.name), row.closed_to_new
     if trainer is None or since is None or units.day_of(context.clock()) < since:
         return None
@@ -202,7 +200,7 @@ def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
 
 
 def untrainable(settings: Settings, target: Target) -> str | None:
-    """The sentence for a base that lies on this machine and that our trainer can't train."""
+    """Returns why our trainer can't train a base on this machine, None if it can."""
     row, model = target.row, target.model
     if row.cluster or not row.keeps_models_here:
         return None
@@ -210,13 +208,8 @@ def untrainable(settings: Settings, target: Target) -> str | None:
     return base_models.why_untrainable(place or model.base_name or model.name)
 
 
-# One live plan for a dataset and target: a new one takes the place of those that wait, approved or not.
-#
-# A plan whose job may exist is none that waits: it is a run, and goes on.
-
-
 def waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
-    """Runs on any version of its dataset, for its target, that have no job and none on its way."""
+    """Returns runs on any version of its dataset, for its target, that have no job and none on its way."""
     waits = [run for run in context.store.runs.open() if run.state in ("awaiting_approval", "approved")]
     return [run for run in waits if _same_aim(plan_from_json(run.plan), plan)]
 
@@ -243,7 +236,7 @@ def with_superseded_runs(context: AppContext, run: Run, card: Message) -> Messag
 
 
 def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
-    """On the former plan's card, instead of its buttons."""
+    """Edits the former plan's card, which loses its buttons."""
     former = context.store.runs.get(number)
     if former is not None:
         card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
@@ -254,14 +247,8 @@ def _same_aim(plan: Plan, other: Plan) -> bool:
     return (plan.dataset, plan.provider, plan.base_model) == (other.dataset, other.provider, other.base_model)
 
 
-# A plan: frozen out of an estimate, and posted for the team to decide on (approvals.py).
-
-
-LEAST_MAXIMUM_USD = Decimal("0.10")
-
-
 def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
-    """Freeze a plan and ask the channel to approve it."""
+    """Freezes a plan and asks the channel to approve it."""
     caller = authorization.look_up(context, person, "start", channel)
     refused = authorization.refusal_for(caller, "start") or authorization.unreachable(
         context, channel, by_others=True
@@ -305,7 +292,7 @@ def request_of(plan: Plan) -> Request:
 
 
 def approvals_needed(context: AppContext, plan: Plan) -> int:
-    """How many approvers it takes."""
+    """Returns how many approvers it takes."""
     tier = context.settings.policy.tier(plan.maximum_micros)
     return tier.approvers if tier else 0
 
@@ -325,7 +312,7 @@ def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | N
 
 
 def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
-    """A plan that too few could approve would wait in vain. Where Slack doesn't tell who is in a group, it may wait."""
+    """Refuses a plan that too few people could approve. If Slack doesn't tell who is in a group, it may wait."""
     rules = authorization.current_rules(context, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
@@ -396,9 +383,11 @@ def _plan(
 
 
 def _maximum(cost: RunCost) -> int:
-    """A run that passes it is stopped, while it trains and while it is measured, which nobody wants for a few cents.
-    By the hour ten cents at least: the time is known within a factor only. By the token as many as another tokenizer
-    may count; and the longest answers, not those expected."""
+    """Returns the cost at which a run is stopped, while it trains or is measured, in micro-dollars.
+
+    Nobody wants it stopped for a few cents. By the hour it is at least ten cents, as the time is known only roughly; by
+    the token as many as another tokenizer may count. Answers count as long as they may be.
+    """
     most = cost.training.usd.high
     if cost.training.usd_per_hour:
         most = max(most, LEAST_MAXIMUM_USD)
@@ -408,7 +397,7 @@ def _maximum(cost: RunCost) -> int:
 
 
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
-    """What an approver reads beside the figures."""
+    """Returns what an approver reads beside the figures."""
     memory = estimated.room.warning if estimated.room else None
     verdict = estimated.verdict
     ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
@@ -450,7 +439,7 @@ def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refu
 
 
 def _same_waiting(context: AppContext, plan: Plan) -> Run | None:
-    """An open request that differs in nothing but the time and the person who asked."""
+    """Returns a waiting run whose plan differs in nothing but the time, the person and the channel."""
     for run in context.store.runs.open():
         other = plan_from_json(run.plan)
         same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
@@ -459,14 +448,8 @@ def _same_waiting(context: AppContext, plan: Plan) -> Run | None:
     return None
 
 
-# From the card of a plan that was replaced to the card of the one that took its place.
-
-
-LOOK_FOR_CARDS_S = 3600.0
-
-
 def link_superseded(context: AppContext) -> None:
-    """The new card has an address once it is posted; for an hour it is asked for."""
+    """Links the former plan's card to the new one, which has an address once it is posted; tried for an hour."""
     now = context.clock()
     for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
         where, new = (

@@ -1,4 +1,4 @@
-"""Puts a tuned model to use for its dataset, and the one before it back. `alias_sync` tells the trainer."""
+"""Puts a tuned model to use for its dataset, and the one before it back. alias_sync.py sets the trainer's alias."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def promote(
 
 
 def promote_run(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
-    """The button on a result."""
+    """Handles the button on a result."""
     run = context.store.runs.get(number)
     model = context.store.model(run.model or "") if run else None
     if run is None or model is None:
@@ -58,7 +58,7 @@ def roll_back(
 
 
 def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
-    """The button on the card of the promotion of that number."""
+    """Handles the button on the card of the promotion with that number."""
     refused = authorization.refusal(context, person, "rollback")
     if refused:
         return refused
@@ -102,7 +102,8 @@ def _promote(
 
 
 def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: str | None) -> Refusal | None:
-    """A model that our own trainer has no more can't be used whatever the reason."""
+    """Returns why the model may not be used. One that our own trainer doesn't have any more can't be, whatever the
+    reason."""
     if proof.is_gone and models.has_alias(context, model):
         return Refusal(
             f"{code(model.name)} is gone: {escape(models.title(context, model))} has it no more. Train it again, or "
@@ -151,7 +152,7 @@ def _roll_back(
 
 
 def _told(context: AppContext, promotion: Promotion, proof: Proof, ended: Proof | None) -> PromotionSummary:
-    """In the log and in the channel; the card of the one before, whose proof is `ended`, says that it is over."""
+    """Records and posts the promotion. The card of the one before, whose proof is `ended`, says that it is over."""
     seen = models.card_values(context, promotion, proof)
     before = context.store.promotions.get(promotion.instead_of) if promotion.instead_of else None
     _audit(context, seen, before)

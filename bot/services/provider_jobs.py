@@ -1,12 +1,13 @@
-"""The job machine: one job for one key at a trainer, with its files. It is looked for, created once, followed and
-cancelled here, whether a run or one size of a learning curve owns it.
+"""The job machine: one job for one key at a trainer, with its files, whether a run or one size of a learning curve owns
+it. It is looked for, created once, followed and cancelled here.
 
-A create whose answer got lost may have cost money already. So the job is looked for by its key first; without a sign
-of it, a second create waits until the list has had time to show the first one. What becomes of it, the owner writes
-down: the intent too, which is committed between the look and the create.
+A create whose answer got lost may have cost money already. So the job is looked for by its key first; if there is none,
+a second create waits until the list has had time to show the first. The owner stores the outcome, and the intent, which
+is committed between the look and the create.
 
 A file is named by its sha256, so that it is looked for before it is sent, and found again to be deleted once its job is
-through. That it may lie there is written down before it is sent, so that a kill at any moment leaves none behind."""
+over. It is recorded before it is sent, so that a kill at any moment leaves none behind.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Attempt:
-    """How far a create is. `is_sent`: one was, `waited_s` seconds ago, the `tries`-th."""
+    """How far a create is. `is_sent`: one was sent, `waited_s` seconds ago, the `tries`-th."""
 
     key: str
     is_sent: bool
@@ -56,7 +57,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class JobFiles:
-    """The sha256 of the file to train on, and of the one to validate with."""
+    """The sha256 of the training file, and of the validation file."""
 
     training: str
     validation: str | None = None
@@ -68,14 +69,14 @@ class JobFiles:
 
 @dataclass(frozen=True)
 class Ready:
-    """The ids of these files at the trainer, where no job is yet: it is created now."""
+    """The ids of these files at the trainer, which has no job yet: it is created now."""
 
     file_id: str
     validation_id: str | None = None
 
 
 class JobOwner(Protocol):
-    """Whose job it is: a run or one size of a curve. Each method writes down what it comes to."""
+    """The owner of a job: a run or one size of a curve. Each method stores its outcome."""
 
     @property
     def context(self) -> AppContext: ...
@@ -90,11 +91,12 @@ class JobOwner(Protocol):
     def files(self) -> JobFiles: ...
 
     def is_agreed(self) -> bool:
-        """Whether the yes to it still counts. Where not, it was ended or put off."""
+        """Returns whether the agreement to it still counts. If not, it was ended or put off."""
         ...
 
     def intend(self, ready: Ready) -> Self | None:
-        """From here on a job may exist. None where a cancel or a freeze came first; called in a transaction."""
+        """Records that a job may exist from here on. Returns None if a cancel or a freeze came first. Called in a
+        transaction."""
         ...
 
     def spec(self, ready: Ready) -> JobSpec: ...
@@ -102,15 +104,15 @@ class JobOwner(Protocol):
     def started(self, job: Job) -> None: ...
 
     def wait(self, seconds: float, note: str | None = None) -> None:
-        """The next step comes in so many seconds; `note` is a sentence about a hiccup."""
+        """Takes the next step in so many seconds; `note` is a sentence about a hiccup."""
         ...
 
     def refused(self, refused: Refused | Changed) -> None:
-        """A certain no: nothing was created. Changed: the file is not the one that was approved."""
+        """Handles a certain no: nothing was created. Changed: the file is not the approved one."""
         ...
 
     def stuck(self, why: str) -> None:
-        """A job may be there, and it can't be told now. `why` is a sentence, unescaped."""
+        """Handles that a job may exist, which can't be seen now. `why` is a sentence, unescaped."""
         ...
 
 
@@ -123,14 +125,19 @@ class Later:
 
 
 def create(owner: JobOwner) -> None:
-    """One step of a create: look for the job; where there is none and may be one, send its files and create it."""
+    """Takes one step of a create: looks for the job and, if there is certainly none, sends its files and creates it."""
     trainer, attempt = owner.trainer, owner.attempt
     ready, may_create = None, _may_create(trainer, attempt)
     record_uploads(owner.context, trainer.provider.name, owner.files.hashes)
     try:
         job = _find(trainer, attempt.key)
         if job is None and may_create and attempt.tries < MAX_CREATES:
-            ready = _uploaded(owner)
+            folder, files = owner.context.settings.files, owner.files
+            training, validation = (
+                sha256 and owner.trainer.upload(folder / f"{sha256}.jsonl", sha256)
+                for sha256 in (files.training, files.validation)
+            )
+            ready = Ready(str(training), validation)
     except (Refused, Changed) as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
             owner.stuck(f"{refused} A job may have been created: look there.")
@@ -151,7 +158,7 @@ def create(owner: JobOwner) -> None:
 
 
 def hold(owner: JobOwner, seconds: float, note: str | None = None) -> None:
-    """Nothing is created now, and a job whose create got lost is still looked for."""
+    """Creates nothing now, but still looks for a job whose create got lost."""
     job = _look_for(owner)
     if isinstance(job, Job):
         owner.started(job)
@@ -160,7 +167,8 @@ def hold(owner: JobOwner, seconds: float, note: str | None = None) -> None:
 
 
 def is_surely_absent(owner: JobOwner) -> bool:
-    """A look for the job of a create in doubt. One that is found is taken over; else it gets time to show."""
+    """Returns whether an uncertain create left no job. A job that is found is taken over; otherwise it gets time to
+    appear."""
     match _look_for(owner):
         case Job() as job:
             owner.started(job)
@@ -174,7 +182,7 @@ def is_surely_absent(owner: JobOwner) -> bool:
 def follow(
     owner: JobOwner, job_id: str, progress: Progress, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress] | None:
-    """As `poll`; None where it could not be looked at, which the owner has written down."""
+    """As `poll`. Returns None if the trainer could not be asked, which the owner has stored."""
     try:
         return poll(owner.trainer, job_id, progress, owner.context.clock(), wish, is_shown=is_shown)
     except Refused as refused:
@@ -185,8 +193,8 @@ def follow(
 
 
 def next_look(now: float, since: float) -> float:
-    """When to look again at a job that began at `since`: at the same moments for all jobs of its age, so that one list
-    of them is enough."""
+    """Returns when to look again at a job that began at `since`: at the same moments for all jobs of its age, so that
+    one list of them is enough."""
     every = next((every for age, every in INTERVALS if now - since < age), OLD_S)
     return (now // every + 1) * every
 
@@ -194,9 +202,9 @@ def next_look(now: float, since: float) -> float:
 def poll(
     trainer: Trainer, job_id: str, progress: Progress, now: float, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress]:
-    """One look at a job, after what is wished for it was done: it, and how far it is. TrainerError's family.
+    """Carries out `wish` and returns the job with its progress. Raises the TrainerError family.
 
-    `is_shown`: somebody will see it, so its newest events are worth a call; they are where it has moved, too.
+    `is_shown`: somebody will see it, so its newest events are worth a call; they also are when its status changed.
     """
     job = trainer.job(job_id)
     if wish is not None and not job.is_final:
@@ -210,17 +218,8 @@ def poll(
     return job, _progress(progress, job, trainer.events(job.id, 20), now, busy)
 
 
-def _uploaded(owner: JobOwner) -> Ready:
-    folder, files = owner.context.settings.files, owner.files
-    training, validation = (
-        sha256 and owner.trainer.upload(folder / f"{sha256}.jsonl", sha256)
-        for sha256 in (files.training, files.validation)
-    )
-    return Ready(str(training), validation)
-
-
 def _send(owner: JobOwner, ready: Ready) -> None:
-    """The one create, after the intent is committed."""
+    """Sends the one create, after the intent is committed."""
     if not owner.is_agreed():  # sending the files may have taken minutes
         return
     with owner.context.store.transaction():  # a freeze or a cancel comes before the intent or after it
@@ -239,7 +238,7 @@ def _send(owner: JobOwner, ready: Ready) -> None:
 
 
 def _look_for(owner: JobOwner) -> Job | Later | None:
-    """The job of a create in doubt; None where there surely is none."""
+    """Returns the job of an uncertain create, None if there certainly is none."""
     attempt = owner.attempt
     try:
         job = _find(owner.trainer, attempt.key)
@@ -250,25 +249,20 @@ def _look_for(owner: JobOwner) -> Job | Later | None:
 
 
 def _find(trainer: Trainer, key: str) -> Job | None:
-    """The oldest job with our key is ours; were there others, they would cost twice."""
+    """Returns the oldest job with our key. Others would cost twice, so they are cancelled."""
     jobs = trainer.find_jobs(key)
     for extra in jobs[1:]:
         if not extra.is_final:
             log.error("job %s is a second one with our key %s: cancelled", extra.id, key)
-            _cancel_extra(trainer, extra)
+            try:
+                trainer.cancel(extra.id)
+            except Refused as refused:
+                log.warning("job %s: %s", extra.id, refused)
     return jobs[0] if jobs else None
 
 
-def _cancel_extra(trainer: Trainer, extra: Job) -> None:
-    """A no to this says nothing about the job that is ours: it may have ended meanwhile. orphan_jobs.py looks again."""
-    try:
-        trainer.cancel(extra.id)
-    except Refused as refused:
-        log.warning("job %s: %s", extra.id, refused)
-
-
 def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
-    """At once where the trainer knows our key again; else only when an earlier create must have shown."""
+    """Returns whether a create is safe: the trainer honours our key, or an earlier create would show by now."""
     if not attempt.is_sent or trainer.provider.can("idempotency"):
         return True
     return attempt.waited_s >= SETTLE_S
@@ -280,7 +274,7 @@ def _pause(attempt: Attempt, trouble: TrainerError) -> float:
 
 
 def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
-    """Seconds that it had on the machine since it was last seen, where that is long ago: the bot was away."""
+    """Returns the seconds that a job trained since it was last seen, if that is long ago as the bot was away."""
     looked = progress.ran_until
     if looked is None or progress.running_since is None:
         if now - (looked or job.created_at) < UNSEEN_START_S:
@@ -294,7 +288,7 @@ def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> fl
 
 
 def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
-    """A job that ended meanwhile refuses to be moved; what it is now counts."""
+    """Carries out the wish. A job that ended meanwhile refuses it; its state counts."""
     try:
         match wish:
             case "cancel":
@@ -313,7 +307,7 @@ def _moved(trainer: Trainer, job: Job, wish: Wish) -> Job:
 def _progress(
     progress: Progress, job: Job, events: tuple[Event, ...], now: float, busy: float | None = None
 ) -> Progress:
-    """What the trainer says, on top of what we knew. `busy`: as `_unwatched` has it."""
+    """Adds what the trainer reports to the progress. `busy`: what `_unwatched` returned."""
     note = None
     if not job.has_known_status:
         note = f"The trainer calls this state “{job.status}”, which is new to us; it counts as running."
@@ -344,7 +338,7 @@ def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
 
 
 def limits_of(plan: Plan) -> dict[str, Hyperparameter]:
-    """A sweep that costs something stops where the approved money ends."""
+    """Returns the trainer's own limits: a sweep that costs money stops where the approved money ends."""
     if plan.stopping:
         return {"patience": plan.stopping.patience}
     most = from_micros(plan.maximum_micros)
@@ -359,8 +353,8 @@ def record_uploads(context: AppContext, provider: str, hashes: Collection[str]) 
 
 
 def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> str:
-    """Delete what was sent of these files, unless another run or curve still needs it; what became of it, as a sentence
-    after a space. `owner` is 'run 3' or 'm3'."""
+    """Deletes those of these files that were sent and that no other run or curve needs. Returns the outcome as a
+    sentence after a space. `owner` is 'run 3' or 'm3'."""
     sent = hashes & context.store.uploads.at(trainer.provider.name)
     deleted = _forget(context, trainer, sent, owner)
     if deleted is None:
@@ -369,23 +363,26 @@ def delete_uploads(context: CoreContext, trainer: Trainer, hashes: set[str], own
 
 
 def delete_after_job(context: AppContext, trainer: Trainer, run: Run) -> None:
-    """Its training rows, and those that it was validated on. What can't be deleted now, `tidy` deletes later."""
+    """Deletes the job's training and validation files. What can't be deleted now is deleted by
+    `delete_unneeded_uploads`."""
     _forget(context, trainer, uploads_of_run(run), f"run {run.id}")
 
 
 def delete_unneeded_uploads(context: AppContext) -> None:
-    """Every few minutes: files that nothing needs any more, as after a kill, or where the trainer was away."""
+    """Deletes, every few minutes, files that nothing needs any more, as after a kill or while the trainer was away."""
     for name, trainer in context.trainers.items():
         _forget(context, trainer, context.store.uploads.at(name), "tidying up")
 
 
 def uploads_of_run(run: Run) -> set[str]:
-    """The files that its job reads."""
-    return _of_plan(plan_from_json(run.plan))
+    """Returns the files that its job reads."""
+    plan = plan_from_json(run.plan)
+    stopping = plan.kept_back
+    return {stopping.fitted_sha256, stopping.validation_sha256} if stopping else {plan.train_sha256}
 
 
 def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
-    """How many there were; None where the trainer could not be asked."""
+    """Returns how many files were deleted, None if the trainer could not be asked."""
     unneeded, now = hashes - _needed(context, trainer.provider.name, owner), context.clock()
     if not unneeded:
         return 0
@@ -401,7 +398,7 @@ def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str
 
 
 def _needed(context: CoreContext, provider: str, but: str) -> set[str]:
-    """What a job that isn't through may still read there."""
+    """Returns the files that a job that isn't over may still read there."""
     needed: set[str] = set()
     for name in context.settings.beside(provider):
         for run in context.store.runs.at(name):
@@ -411,11 +408,6 @@ def _needed(context: CoreContext, provider: str, but: str) -> set[str]:
             if f"m{measurement.id}" != but:
                 needed |= _of_curve(measurement, name)
     return needed
-
-
-def _of_plan(plan: Plan) -> set[str]:
-    stopping = plan.kept_back
-    return {stopping.fitted_sha256, stopping.validation_sha256} if stopping else {plan.train_sha256}
 
 
 def _of_curve(measurement: Measurement, provider: str) -> set[str]:

@@ -1,8 +1,9 @@
-"""Base against tuned on the frozen holdout: an evaluation of two candidates, judged once all answers are there,
-with the advice that follows.
+"""Measures the base against the tuned model on the holdout: an evaluation of two candidates, judged once all answers
+are there, with the advice that follows.
 
-The questions, their cache and the reading of labels are the ladder's, so a base model that the ladder has asked is not
-asked again. Free text counts as right only where it matches exactly, which the result card says."""
+The questions, their cache and the reading of labels are the ladder's, so a base model that a ladder has asked is not
+asked again. Free text counts as right only if it matches exactly, which the result card says.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ log = logging.getLogger(__name__)
 
 
 def evaluate(context: AppContext, run: Run) -> None:
-    """One step: answers are counted, missing ones asked for; once all are there, they are judged.
+    """Takes one step: counts the answers, asks what is missing, and judges once all are there.
 
     While answers come it reads no held-out row and builds no question: with a thousand rows that took a second a tick.
     """
@@ -63,19 +64,30 @@ def evaluate(context: AppContext, run: Run) -> None:
     try:
         _evaluate(context, run, plan)
     except Changed as changed:
-        _end_unjudged(context, run, plan, changed)
+        if context.askers.drop(_owner(run)):
+            return
+        # The held-out rows are not the approved ones. They alone tell which answers were free, so all that came
+        # meanwhile count as paid, also those of another run that asks the same base model.
+        base, tuned = (
+            context.store.replies.heard_of(f"{run.provider}/{model}", since=run.state_since)
+            for model in (plan.base_model, _tuned_model(context, run))
+        )
+        model = code(run.model or "")
+        sentence = f"The model is trained and kept as {model}, and was not judged. {escape(str(changed))}"
+        run_states.end(context, run, "failed", sentence, actual_micros=_cost(run, plan, base, tuned))
 
 
 def tuned_candidate(provider: str, model: str) -> Candidate:
-    """`model` is its name at the provider. It is asked as it was trained, without being told the labels."""
+    """Returns the candidate; `model` is its name at the provider. It is asked as it was trained, without the list of
+    labels."""
     return Candidate("tuned", f"{provider}/{model}")
 
 
 def questions_of(
     context: AppContext, candidates: Sequence[Candidate], *, labels: tuple[str, ...], holdout_sha256: str
 ) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
-    """The keys of each one's answers to the held-out rows, in their order, and what builds the questions. A base
-    model ("zero") is told the labels, a tuned one knows them."""
+    """Returns the keys of each candidate's answers to the held-out rows, in their order, and what builds the questions.
+    A base model ("zero") is told the labels; a tuned one knows them."""
     files = context.settings.files
     most = {candidate: _max_tokens(context, candidate, labels) for candidate in candidates}
     keys = {
@@ -87,7 +99,11 @@ def questions_of(
         holdout = evaluation_worker.examples(files, holdout_sha256)
         return [
             Question(
-                key, str(candidate.model), _name(candidate), _prompt(candidate, row, labels), most[candidate]
+                key,
+                str(candidate.model),
+                str(candidate.model).split("/", 1)[1],
+                _prompt(candidate, row, labels),
+                most[candidate],
             )
             for candidate in candidates
             for key, row in zip(keys[candidate], holdout, strict=True)
@@ -127,11 +143,11 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
 def _go_on(
     context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, answers: Answers, before: Progress
 ) -> None:
-    """What neither has an answer nor is on its way to one is asked for, where its rows may go there."""
+    """Asks what has no answer and is not under way, if the rows may go there."""
     against = _egress_refusal(context, run, plan) if answers.unasked else None
     if isinstance(against, Forbidden):
         if not context.askers.drop(evaluation.owner):
-            _end(context, run, plan, "failed", against.said)
+            _end(context, run, plan, "failed", against.reason)
         return
     counted = _save(context, run, evaluation, answers, before, against)
     if counted is None:
@@ -144,8 +160,8 @@ def _go_on(
 
 
 def _egress_refusal(context: AppContext, run: Run, plan: Plan) -> Unsure | Forbidden | None:
-    """By what was found in its held-out rows and the rules as they are. A run from before an update waits until they
-    were looked through as they are written."""
+    """Decides by what was found in the held-out rows and by the rules as they are now. A run from before an update
+    waits for the scan."""
     waits = data_policy.unscanned(context, run.dataset_id, [run.provider])
     if waits:
         return Unsure(waits)
@@ -161,14 +177,14 @@ def _save(
     before: Progress,
     against: Unsure | None,
 ) -> Run | None:
-    """The card says how far it is, and why it waits where it does. None where another hand moved the run."""
+    """Stores and shows how far it is, and why it waits. Returns None if the run was moved meanwhile."""
     missing = sum(len(keys) for keys in answers.missing.values())
     models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys]
     progress = replace(
         before,
         evaluated=len(evaluation.all_keys) - missing,
         to_evaluate=len(evaluation.all_keys),
-        note=against.said if against else evaluation_engine.note(context, models),
+        note=against.reason if against else evaluation_engine.note(context, models),
         declined=tuple(key for arm in answers.arms for key in arm.declined),
     )
     now = context.clock()
@@ -185,7 +201,7 @@ def _save(
 
 
 def _overrun(run: Run, plan: Plan, answers: Answers) -> str | None:
-    """The sentence for a run whose training and answers so far have cost more than was approved."""
+    """Returns a sentence if training and answers so far have cost more than was approved."""
     spent = _cost(run, plan, *answers.paid.values())
     if spent <= plan.maximum_micros:
         return None
@@ -196,7 +212,7 @@ def _overrun(run: Run, plan: Plan, answers: Answers) -> str | None:
 
 
 def _evaluation(context: AppContext, run: Run, plan: Plan) -> Evaluation:
-    """Of the base model and the tuned one, in this order."""
+    """Returns the evaluation of the base model and the tuned one, in this order."""
     base = Candidate("zero", f"{run.provider}/{plan.base_model}")
     tuned = tuned_candidate(run.provider, _tuned_model(context, run))
     keys, questions = questions_of(
@@ -216,35 +232,30 @@ def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
 
 
 def _max_tokens(context: AppContext, candidate: Candidate, labels: Sequence[str]) -> int:
-    """The most tokens of an answer, with what is thought before it."""
+    """Returns the maximum tokens of an answer, thinking included."""
     provider, model = str(candidate.model).split("/", 1)
     row = context.settings.provider(provider)
     return max_tokens(labels) + thinking_tokens(row is not None and row.thinks(model))
-
-
-def _name(candidate: Candidate) -> str:
-    """At its provider."""
-    return str(candidate.model).split("/", 1)[1]
 
 
 @lru_cache(maxsize=64)
 def _keys(
     files: Path, holdout_sha256: str, candidate: Candidate, labels: tuple[str, ...], most: int
 ) -> tuple[str, ...]:
-    """Of the questions about each held-out row, worked out once a process."""
+    """Returns the keys of the questions about each held-out row, computed once a process."""
     rows = evaluation_worker.examples(files, holdout_sha256)
     return tuple(key_of(str(candidate.model), _prompt(candidate, row, labels), most) for row in rows)
 
 
 def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    """Weights are for training only."""
+    """Leaves out the messages' weights, which are for training only."""
     if candidate.rung == "zero":
         return zero_shot(row, labels, None)
     return tuple(replace(message, weight=None) for message in row.prompt)
 
 
 def _judge(context: AppContext, run: Run, plan: Plan) -> None:
-    """The worker's arguments are gathered once; from then on its answer is only looked for."""
+    """Lets a worker judge the answers. Its arguments are gathered once; after that only its answer is polled."""
     is_begun, trainer = context.workers.has(_judging(run)), context.trainers[run.provider]
     try:
         job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
@@ -293,6 +304,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
     now = context.clock()
     progress = Progress.from_json(run.progress)
     actual = _spent(context, run, plan)
+    row = context.settings.provider(plan.provider)
     result = RunResult(
         base=judged.base,
         tuned=judged.tuned,
@@ -311,7 +323,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         beside=judged.beside.to_json(),
         advice=_advice(context, run, plan, judged.beside),
         arms=arms,
-        at_once=_at_once(context, plan, judged.tuned.n),
+        at_once=(min(row.callers, judged.tuned.n) if row else None),
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
@@ -338,7 +350,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
 
 
 def _advice(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Advice | None:
-    """None where the question can't be answered any more: its model or its price is gone from the settings."""
+    """Returns None if the question can't be answered any more, as its model or price is gone from the settings."""
     estimate = _estimated(context, run, plan, beside)
     if isinstance(estimate, Refusal):
         return None
@@ -369,38 +381,19 @@ def _evidence(context: AppContext, run: Run) -> Evidence:
     return evidence_services.evidence_of(context, dataset, report, None) if report else Evidence()
 
 
-def _at_once(context: AppContext, plan: Plan, value: int) -> int | None:
-    row = context.settings.provider(plan.provider)
-    return min(row.callers, value) if row else None
-
-
 def _tuned_model(context: AppContext, run: Run) -> str:
     return next(model.provider_model for model in context.store.models() if model.name == run.model)
 
 
 def _end(context: AppContext, run: Run, plan: Plan, state: notifications.EndState, why: str) -> None:
-    """Without a result; the training and the answers so far have to be paid all the same."""
+    """Ends the run without a result; the training and the answers so far have to be paid all the same."""
     spent = _spent(context, run, plan)
     sentence = f"The model is trained and kept as {code(run.model or '')}. {why}"
     run_states.end(context, run, state, sentence, actual_micros=spent)
 
 
-def _end_unjudged(context: AppContext, run: Run, plan: Plan, changed: Changed) -> None:
-    """The held-out rows are not those that were approved. Which answers were free is known by those rows alone, so
-    all of them count as paid."""
-    if context.askers.drop(_owner(run)):
-        return
-    # of another run that asks the same base model meanwhile too
-    base, tuned = (
-        context.store.replies.heard_of(f"{run.provider}/{model}", since=run.state_since)
-        for model in (plan.base_model, _tuned_model(context, run))
-    )
-    sentence = f"The model is trained and kept as {code(run.model or '')}, and was not judged. {escape(str(changed))}"
-    run_states.end(context, run, "failed", sentence, actual_micros=_cost(run, plan, base, tuned))
-
-
 def _spent(context: AppContext, run: Run, plan: Plan) -> int:
-    """Micro-dollars. Answers that were known before this run asked are free."""
+    """Returns micro-dollars. Answers that were stored before this run asked are free."""
     keys = _evaluation(context, run, plan).keys.values()
     base, tuned = (context.store.replies.heard(theirs, since=run.state_since) for theirs in keys)
     return _cost(run, plan, base, tuned)

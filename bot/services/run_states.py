@@ -12,12 +12,12 @@ from trainers.errors import TrainerError
 
 
 def wait_unseen(context: AppContext, run: Run, trouble: TrainerError) -> None:
-    """It could not be looked at."""
+    """Waits after the job could not be looked at."""
     wait(context, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
 
 
 def wait_for_key(context: AppContext, run: Run) -> None:
-    """Its job exists, so it is not given up because a key is missing where the bot runs."""
+    """Waits for the provider's key. The job exists, so the run is not given up."""
     row = context.settings.provider(run.provider)
     where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
     wait(context, run, MAX_PAUSE_S / 2, note=f"There is no key for {run.provider} any more. {where}.")
@@ -30,7 +30,7 @@ def fail(context: AppContext, run: Run, why: str, *, actual_micros: int = 0) -> 
 def end(
     context: AppContext, run: Run, state: notifications.EndState, why: str, *, actual_micros: int = 0
 ) -> None:
-    """Final, without a result: the reservation goes back, less what was spent."""
+    """Ends a run without a result: the reservation is settled with what was spent."""
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=actual_micros)
@@ -44,7 +44,7 @@ def end(
 
 
 def needs_human(context: AppContext, run: Run, why: str) -> None:
-    """Stopped with money in doubt: the reservation stays until people have decided (interventions.py)."""
+    """Stops with money in doubt: the reservation stays until people have decided (interventions.py)."""
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "needs_human", now=now, error=why)
@@ -64,6 +64,6 @@ def wait(context: AppContext, run: Run, seconds: float, *, note: str | None = No
 
 
 def due_unless_wished(context: AppContext, run: Run, next_at: float) -> float:
-    """What somebody wished while the provider was asked is due at once, as they were told."""
+    """Returns when the next step is due: at once if somebody wished something while the provider was asked."""
     latest = context.store.runs.get(run.id)
     return next_at if latest is None or latest.next_at == run.next_at else latest.next_at

@@ -1,4 +1,4 @@
-"""What people ask about runs: lists, one run, its audit history, and their wish to cancel, pause or resume."""
+"""What people ask about runs: lists, one run, its audit history, and their wishes to cancel, pause or resume."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LATEST, SEARCHED = 15, 200
 
 
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
-    """Of the datasets that are `names` to who asks, as below."""
+    """Returns the open runs on these datasets, which the person may know of."""
     return [
         _look(context, run) for run in authorization.filter_known(context, context.store.runs.open(), names)
     ]
@@ -49,7 +49,7 @@ def look(context: AppContext, number: int, person: str, channel: str | None) -> 
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Note the wish; the next tick carries it out at the trainer. `here` as in `_known`."""
+    """Records the wish; the next tick carries it out at the trainer. `here` as in `_known`."""
     run = _known(context, number, person, here, "cancel")
     if run is None:
         return no_such_run(number)
@@ -69,7 +69,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
 
 
 def ask_pause(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:
-    """Note the wish; the next look at the job carries it out."""
+    """Records the wish; the next look at the job carries it out."""
     run = _known(context, number, person, here, "pause")
     if run is None:
         return no_such_run(number)
@@ -135,8 +135,8 @@ def may_look(context: AppContext, run: Run, person: str, channel: str | None) ->
 
 
 def _known(context: AppContext, number: int, person: str, here: str | None, action: Action) -> Run | None:
-    """The run, if the person may know of it, or it is open and they may stop it, wherever they are. `here`: the channel
-    where they typed its number; None: they pressed a button on its card."""
+    """Returns the run if the person may know of it, or it is open and they may stop it. `here`: the channel where they
+    typed its number; None: they pressed a button on its card."""
     run = context.store.runs.get(number)
     if run is None or here in (None, run.channel) or may_look(context, run, person, here):
         return run
@@ -150,9 +150,6 @@ def _known(context: AppContext, number: int, person: str, here: str | None, acti
 
 def no_such_run(number: int) -> Refusal:
     return Refusal(f"There is no run {number}. `/finetune runs` lists them.")
-
-
-# Who did what to a run, for full members of the workspace.
 
 
 def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:

@@ -1,5 +1,5 @@
-"""From an approved plan to a trained model: look, record the intent, create once, follow the job. One list a
-provider tells which of many jobs need a look."""
+"""From an approved plan to a trained model: looks for a job, records the intent, creates once, follows the job. One
+list a provider tells which of many jobs need a look."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RunJob:
-    """The job of a run, as the job machine sees it."""
+    """The job of a run, as provider_jobs.py needs it."""
 
     context: AppContext
     run: Run
@@ -68,8 +68,8 @@ class RunJob:
         return JobFiles(kept_back.fitted_sha256, kept_back.validation_sha256)
 
     def is_agreed(self) -> bool:
-        """Whether its approvals still cover it. Where not, it waits for them again, after checking that an uncertain
-        create left no job."""
+        """Returns whether the approvals still cover it. If not, the run waits for approval again, after a check that an
+        uncertain create left no job."""
         context, run = self.context, self.run
         lost = approvals.revalidate(context, run)
         if lost is None:
@@ -80,15 +80,15 @@ class RunJob:
         match lost:
             case approvals.LapsedApprovals():
                 approvals.void_approvals(context, run, lost)
-            case data_policy.Forbidden(said):
-                end(context, run, "cancelled", said)
-            case data_policy.Unsure(said):
-                wait(context, run, HOLD_S, note=said)
+            case data_policy.Forbidden(reason):
+                end(context, run, "cancelled", reason)
+            case data_policy.Unsure(reason):
+                wait(context, run, HOLD_S, note=reason)
         return False
 
     def intend(self, ready: Ready) -> RunJob | None:
-        """Its money counts in the month in which it is created. Sending the file took time: people may have cancelled
-        or frozen since, and the month may be another."""
+        """Records the intent. The money counts in the month of the create. Sending the file took time, so people may
+        have cancelled or frozen since, and the month may have changed."""
         context, run, now = self.context, self.run, self.context.clock()
         latest = context.store.runs.get(run.id)
         if latest is None or latest.cancel_asked_by or freeze_scope.on_run(context, run):
@@ -121,7 +121,7 @@ class RunJob:
         wait(self.context, self.run, seconds, note=note)
 
     def refused(self, refused: Refused | Changed) -> None:
-        """A file sent in vain is taken back."""
+        """Fails the run, and deletes a file that was sent in vain."""
         context, run, file = self.context, self.run, self.delete_uploads()
         if isinstance(refused, Refused) and refused.is_closed_to_us:
             row = context.settings.provider(run.provider)
@@ -137,16 +137,19 @@ class RunJob:
         needs_human(self.context, self.run, escape(why))
 
     def delete_uploads(self) -> str:
-        """What became of its files there, as a sentence after a space."""
+        """Returns what became of its files there, as a sentence after a space."""
         owner = f"run {self.run.id}"
         return provider_jobs.delete_uploads(self.context, self.trainer, self.files.hashes, owner)
 
 
 def create(context: AppContext, run: Run) -> None:
-    """One step of approved or creating."""
+    """Takes one step of an approved or creating run."""
     trainer, plan = context.trainers.get(run.provider), plan_from_json(run.plan)
     if trainer is None:
-        _no_key(context, run)
+        if run.state == "creating":  # a job may be there
+            wait_for_key(context, run)
+        else:
+            fail(context, run, f"There is no key for {run.provider} any more; nothing was started.")
         return
     if plan_hash(plan) != run.plan_hash:
         needs_human(context, run, "The plan was changed after it was approved, so it is not carried out.")
@@ -167,7 +170,7 @@ def create(context: AppContext, run: Run) -> None:
 
 
 def follow(context: AppContext, run: Run) -> None:
-    """One look at a job that trains."""
+    """Looks once at a job that trains."""
     trainer = context.trainers.get(run.provider)
     if trainer is None:
         wait_for_key(context, run)
@@ -188,12 +191,13 @@ def follow(context: AppContext, run: Run) -> None:
 
 
 def shown_every(context: AppContext) -> float:
-    """Seconds between two edits of a run's card for its numbers alone: Slack takes about 50 edits a minute in all."""
+    """Returns the seconds between two edits of a run's card for its numbers alone: Slack takes about 50 edits a minute
+    in all."""
     return max(POLL_S, SECONDS_A_CARD * context.store.runs.training())
 
 
 def overrun(run: Run) -> str | None:
-    """The sentence for a training that has cost more than was approved. A sweep that is told its most stops itself."""
+    """Returns a sentence if training has cost more than was approved. A sweep that the trainer limits stops itself."""
     plan = plan_from_json(run.plan)
     spent = notifications.training_cost(plan, Progress.from_json(run.progress))
     if spent <= plan.maximum_micros or "max_usd" in limits_of(plan):
@@ -204,7 +208,7 @@ def overrun(run: Run) -> str | None:
 
 
 def cancel_before_training(context: AppContext, run: Run) -> None:
-    """A run that has no job yet. One whose create is in doubt is looked for first: `follow` then cancels it."""
+    """Cancels a run without a job. After an uncertain create the job is looked for first; `follow` then cancels it."""
     trainer = context.trainers.get(run.provider)
     if run.state == "creating":
         if trainer is None:
@@ -217,15 +221,9 @@ def cancel_before_training(context: AppContext, run: Run) -> None:
     end(context, run, "cancelled", why)
 
 
-def _no_key(context: AppContext, run: Run) -> None:
-    if run.state == "creating":  # a job may be there
-        wait_for_key(context, run)
-    else:
-        fail(context, run, f"There is no key for {run.provider} any more; nothing was started.")
-
-
 def _stop_elsewhere(context: AppContext, run: Run, why: str) -> None:
-    """It would run elsewhere than was approved, or another model. A create in doubt can't be looked for from here."""
+    """Ends a run that would train elsewhere than was approved, or another model. An uncertain create can't be looked
+    for from here."""
     if run.state == "creating":
         needs_human(context, run, f"{why} A job may have been created before that: look there.")
         return
@@ -245,21 +243,12 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
         case "succeeded" if not context.trainers[run.provider].provider.can("chat"):
             _trained_elsewhere(context, run, progress)
         case "cancelled":
-            end(
-                context,
-                run,
-                "cancelled",
-                _why_cancelled(run),
-                actual_micros=_spent_in_the_end(run, progress),
-            )
+            plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
+            # At least what was reported before: the trainer's clock may be behind ours.
+            spent = max(notifications.training_cost(plan, each) for each in (progress, before))
+            end(context, run, "cancelled", _why_cancelled(run), actual_micros=spent)
         case _:
             _goes_on(context, run, progress, is_shown)
-
-
-def _spent_in_the_end(run: Run, progress: Progress) -> int:
-    """At least what was said before: the trainer's clock may be behind ours."""
-    plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
-    return max(notifications.training_cost(plan, progress), notifications.training_cost(plan, before))
 
 
 def _why_cancelled(run: Run) -> str:
@@ -278,7 +267,8 @@ def _trained_elsewhere(context: AppContext, run: Run, progress: Progress) -> Non
 
 
 def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
-    """Written and shown where somebody has to see it, or its card is due; else it is only put off."""
+    """Stores and shows the progress if somebody has to see it or its card is due; otherwise only the next look is
+    set."""
     now, before = context.clock(), Progress.from_json(run.progress)
     progress = replace(progress, shown_at=now)
     too_dear = overrun(replace(run, progress=progress.to_json()))
@@ -304,7 +294,7 @@ def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) 
 
 
 def _trained(context: AppContext, run: Run, job: Job, progress: Progress) -> None:
-    """The model has a name from now on; whether it is better is measured next."""
+    """Gives the model its name; whether it is better is measured next."""
     now = context.clock()
     model = Model(
         name=f"{plan_from_json(run.plan).dataset}-{run.id}",
@@ -325,10 +315,12 @@ def _trained(context: AppContext, run: Run, job: Job, progress: Progress) -> Non
 
 
 def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
-    """Those of these runs, which train at one provider, that need a look of their own now; the others are put off.
+    """Returns those of these runs, which train at one provider, that need a look of their own now; the others are put
+    off.
 
-    A page of its list tells of a hundred which have ended or moved, cost too much, or are to be shown again: so a
-    thousand open jobs are seen at least every 20 s and cost a dozen calls a tick."""
+    A page of the provider's list shows for a hundred jobs which have ended or moved, cost too much, or are to be shown
+    again: so a thousand open jobs are seen at least every 20 s and cost a dozen calls a tick.
+    """
     trainer = context.trainers.get(runs[0].provider) if runs else None
     if trainer is None or len(runs) <= ALONE:
         return runs
@@ -343,7 +335,9 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     every, now = shown_every(context), context.clock()
     looks = [run for run in runs if _needs_poll(run, listed.get(str(run.job_id)), every, now)]
     alone = {run.id for run in looks}
-    _put_off(context, [run for run in runs if run.id not in alone], now)
+    when = {run.id: provider_jobs.next_look(now, run.state_since) for run in runs if run.id not in alone}
+    for next_at in sorted(set(when.values())):
+        context.store.runs.put_off([number for number, at in when.items() if at == next_at], next_at)
     at_once, a_second = (1, ALONE) if len(runs) <= MANY else (0, 1)  # the list of many took a tick's calls
     for number, later in enumerate(_parts(looks[at_once:], a_second), start=2):
         context.store.runs.put_off([run.id for run in later], now + number)
@@ -356,12 +350,6 @@ def _needs_poll(run: Run, job: Job | None, shown_every: float, now: float) -> bo
         return True
     seen = before.with_job(job, (), None, now)
     return overrun(replace(run, progress=seen.to_json())) is not None
-
-
-def _put_off(context: AppContext, runs: Sequence[Run], now: float) -> None:
-    when = {run.id: provider_jobs.next_look(now, run.state_since) for run in runs}
-    for next_at in sorted(set(when.values())):
-        context.store.runs.put_off([number for number, at in when.items() if at == next_at], next_at)
 
 
 def _wait(context: AppContext, runs: Sequence[Run], trouble: TrainerError) -> None:

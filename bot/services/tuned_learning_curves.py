@@ -46,7 +46,7 @@ GIVE_UP_UNSEEN_S = 3600.0  # a stopped curve waits so long for a provider that c
 
 @dataclass(frozen=True)
 class CurveStep:
-    """`progress` is as far as this step knows; `measurement` is as it was last written. `size` is at work."""
+    """`size` is at work. `progress` is up to date in this step; `measurement` is as it was last stored."""
 
     context: AppContext
     measurement: Measurement
@@ -82,16 +82,16 @@ class CurveStep:
         return JobFiles(self.size.sha256)
 
     def is_agreed(self) -> bool:
-        """Where it isn't any more, the curve ends, or waits for Slack."""
+        """Returns whether the agreement still counts. If not, the curve ends, or waits for Slack."""
         match consent_refusal(self):
             case None:
                 return True
-            case data_policy.Unsure(said):
+            case data_policy.Unsure(reason):
                 self.delete_uploads()  # no file stays where it may end here
-                self.wait(MAX_PAUSE_S / 8, said)
-            case data_policy.Forbidden(said):
+                self.wait(MAX_PAUSE_S / 8, reason)
+            case data_policy.Forbidden(reason):
                 file = self.delete_uploads()
-                fail(self, f"{said}{file} No job was started for {pluralize(self.size.rows, 'row')}.")
+                fail(self, f"{reason}{file} No job was started for {pluralize(self.size.rows, 'row')}.")
         return False
 
     def intend(self, ready: Ready) -> CurveStep | None:
@@ -123,7 +123,8 @@ class CurveStep:
                 store.audit.add(at=now, who="finetune", action="started", subject=subject, detail=detail)
 
     def wait(self, seconds: float, note: str | None = None) -> None:
-        """A stopped curve is not kept waiting for good for a provider that can't be looked at."""
+        """Takes the next step in so many seconds. A stopped curve doesn't wait forever for a provider that can't be
+        asked."""
         is_given_up = self.is_stopped and self.size.state == "creating"
         if note and is_given_up and self.context.clock() - self.size.since > GIVE_UP_UNSEEN_S:
             self.stuck(note)
@@ -136,9 +137,8 @@ class CurveStep:
         fail(self, f"{where}{file} No job was started for it.")
 
     def stuck(self, why: str) -> None:
-        """Money may be owed for the size at work, and only a later look can tell: looked again until one does, until a
-        person gives it up, or for a day. What nobody could tell by then counts as spent, as much as the size could
-        cost."""
+        """Looks again until it is seen whether the size at work costs money, a person gives it up, or a day is over. If
+        nobody could tell by then, the size's maximum counts as spent."""
         now, most = self.context.clock(), max(self.size.spent_micros, self.planned.most_micros)
         since = self.size.doubted_since or now
         if self.is_stopped or now - since > DOUBT_S:
@@ -154,7 +154,7 @@ class CurveStep:
         save_step(self.with_size(replace(self.size, doubted_since=since)).noted(note), seconds=DOUBT_LOOK_S)
 
     def delete_uploads(self) -> str:
-        """What became of its file there, as a sentence after a space."""
+        """Returns what became of its file there, as a sentence after a space."""
         return provider_jobs.delete_uploads(self.context, self.trainer, self.files.hashes, self.owner)
 
     def with_size(self, size: SizeProgress) -> CurveStep:
@@ -164,7 +164,7 @@ class CurveStep:
         return replace(self, progress=replace(self.progress, note=note))
 
     def spent(self, training: Progress, tokens: AnswerTokens | None = None) -> int:
-        """Micro-dollars of the size at work. One that was trained before has no training to pay."""
+        """Returns the micro-dollars of the size at work. One that was trained before has no training to pay."""
         prices = PriceList.from_json(self.plan.prices)
         (tuned,) = prices.rows
         both = replace(prices, rows=(tuned, tuned))
@@ -172,8 +172,8 @@ class CurveStep:
 
 
 def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:
-    """Written, and shown where there is something new to see; the next step in so many seconds. None where another
-    hand was quicker."""
+    """Stores the step, and shows it if there is anything new; the next one is in so many seconds. Returns None if
+    another thread was quicker."""
     context, before = step.context, step.measurement
     now = context.clock()
     with context.store.transaction():
@@ -188,7 +188,7 @@ def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:
 
 
 def stop(step: CurveStep) -> None:
-    """Stopped, and nothing goes on at the trainer."""
+    """Ends a stopped curve when nothing goes on at the trainer."""
     measurement, progress = step.measurement, step.progress
     if measurement.cancel_asked_by:
         measurements.cancel(step.context, measurement, spent_micros=progress.spent_micros)
@@ -197,7 +197,7 @@ def stop(step: CurveStep) -> None:
 
 
 def fail(step: CurveStep, why: str) -> None:
-    """`why` is ours and may hold mrkdwn."""
+    """Fails the curve. `why` is our own text and may hold mrkdwn."""
     measurements.end(step.context, step.measurement, "failed", why, actual_micros=step.progress.spent_micros)
 
 
@@ -210,8 +210,8 @@ def _give_up(step: CurveStep, why: str) -> None:
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
-    """Before a job is created: does the yes to it still count, by Slack and by the rules as they are now? None: it
-    counts, of who agreed to the cost, or where it was free of who asked for it."""
+    """Returns why the agreement doesn't count any more, by Slack and the rules as they are now, None if it does. It is
+    that of the person who agreed to the cost or, if it was free, who asked for it."""
     context, measurement = step.context, step.measurement
     speaks_against = egress_refusal(context, measurement)
     if speaks_against:
@@ -230,8 +230,8 @@ def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
 def evaluation_of(
     context: AppContext, measurement: Measurement, plan: TunedCurvePlan, model: str
 ) -> Evaluation:
-    """The model of one size answers every held-out row, asked as a run's tuned model is. `model` is its name at the
-    provider."""
+    """Returns the evaluation of one size's model, which answers every held-out row as a run's tuned model does. `model`
+    is its name at the provider."""
     candidate = run_results.tuned_candidate(plan.provider, model)
     keys, questions = run_results.questions_of(
         context, [candidate], labels=plan.labels, holdout_sha256=plan.holdout_sha256
@@ -240,7 +240,7 @@ def evaluation_of(
 
 
 def texts_of(context: AppContext, measurement: Measurement, plan: TunedCurvePlan, model: str) -> list[str]:
-    """What it said to each held-out row; nothing where a question was declined."""
+    """Returns its answer to each held-out row, '' where a question was declined."""
     evaluation = evaluation_of(context, measurement, plan, model)
     arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
     (replies,) = evaluation_engine.replies(context, evaluation.keys, arms).values()
@@ -248,7 +248,7 @@ def texts_of(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
 
 
 def evaluate(step: CurveStep) -> None:
-    """What is missing is asked for. Questions under way have to be paid: they are waited for, whatever happens."""
+    """Asks what is missing. Questions under way have to be paid, so they are waited for, whatever happens."""
     context, measurement = step.context, step.measurement
     evaluation = evaluation_of(context, measurement, step.plan, str(step.size.model))
     evaluation = replace(evaluation, since=step.progress.started_at)
@@ -269,7 +269,7 @@ def evaluate(step: CurveStep) -> None:
         fail(step, f"Measuring failed: {escape(arm.failed)}")
     elif missing and isinstance(against := measurements.egress_refusal(context, measurement), Forbidden):
         if not context.askers.drop(step.owner):
-            fail(step, against.said)
+            fail(step, against.reason)
     elif missing:
         save_step(step.noted(evaluation_engine.note(context, [str(candidate.model)])))
         evaluation_engine.ask(context, evaluation, answers.unasked if against is None else frozenset())
@@ -278,9 +278,12 @@ def evaluate(step: CurveStep) -> None:
 
 
 def advance(step: CurveStep) -> None:
-    """One step of the size at work."""
+    """Takes one step of the size at work."""
     if step.plan.provider not in step.context.trainers:
-        _wait_for_key(step)
+        provider = step.plan.provider
+        row = step.context.settings.provider(provider)
+        where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
+        save_step(step.noted(f"There is no key for {provider} any more. {where}."), seconds=MAX_PAUSE_S / 2)
         return
     match step.size.state:
         case "waiting" if step.is_stopped:
@@ -311,7 +314,8 @@ def advance(step: CurveStep) -> None:
 
 
 def _stop_elsewhere(step: CurveStep, why: str) -> None:
-    """It would train elsewhere than was agreed, or another model. A create in doubt can't be looked for from here."""
+    """Ends a curve that would train elsewhere than was agreed, or another model. An uncertain create can't be looked
+    for from here."""
     if step.size.state == "creating":
         step.stuck(f"{why} A job may have been created before that: look there.")
         return
@@ -329,7 +333,7 @@ def _follow(step: CurveStep) -> None:
 
 
 def _take(step: CurveStep, job: Job) -> None:
-    """A model of a curve is only measured, so its file is deleted as soon as its job is through."""
+    """Takes over the job's status. The model is only measured, so its file is deleted as soon as its job is over."""
     if not job.is_final:
         now = step.context.clock()
         save_step(step, seconds=provider_jobs.next_look(now, step.size.since) - now)
@@ -348,11 +352,3 @@ def _take(step: CurveStep, job: Job) -> None:
         stop(step)
     else:
         fail(step, f"{trained} was cancelled on the trainer's side.")
-
-
-def _wait_for_key(step: CurveStep) -> None:
-    """A job may be there, so it is not given up because a key is missing where the bot runs."""
-    provider = step.plan.provider
-    row = step.context.settings.provider(provider)
-    where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
-    save_step(step.noted(f"There is no key for {provider} any more. {where}."), seconds=MAX_PAUSE_S / 2)

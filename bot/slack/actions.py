@@ -47,7 +47,7 @@ _OpenForm = Callable[[AppContext, Click], dict[str, Any] | Refusal | None]
 
 
 def _numbered(work: _ByNumber) -> _ByValue:
-    """The button's value is the number of what it is about."""
+    """Adapts `work`, whose button has a number as its value."""
     return lambda context, value, person: work(context, int(value), person)
 
 
@@ -161,7 +161,8 @@ FORMS: Mapping[str, _OpenForm] = {
 
 
 def _whisper(body: Click, respond: Respond, client: WebClient, refusal: Refusal) -> None:
-    """To who clicked alone. The App Home has no place for it, so there it is a form with nothing to fill in."""
+    """Shows a refusal to the person who clicked. The App Home has no place for it, so there it is a form without
+    fields."""
     if _is_on_home(body):
         client.views_open(
             trigger_id=str(body["trigger_id"]), view=general.notice_modal("Not done", refusal.text)

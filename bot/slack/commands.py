@@ -1,7 +1,8 @@
 """Every `/finetune …`: its options, help, permission and handler in one place, and the listener that runs them.
 
 The help, docs/commands.md, the forms and the parser read these declarations, so a new command is its service, its card
-and one function here. Only the person who typed sees the answer."""
+and one function here. Only the person who typed sees the answer.
+"""
 
 from __future__ import annotations
 
@@ -85,7 +86,7 @@ class Call:
 
 @dataclass(frozen=True)
 class AfterAck:
-    """What takes longer than Slack waits for an ack. It posts its answer itself."""
+    """Work that takes longer than Slack waits for an ack. It posts its answer itself."""
 
     work: Callable[[], None]
 
@@ -130,7 +131,7 @@ def command_help(command: Command) -> CommandHelp:
 
 
 def help_list() -> Sequence[CommandHelp]:
-    """For the help, which does not list itself."""
+    """Returns the commands for the help, which does not list itself."""
     return [command_help(command) for command in finetune if command.name != "help"]
 
 
@@ -162,7 +163,7 @@ def list_datasets(call: Call) -> Reply:
 
 
 def baseline_form(call: Call) -> Reply:
-    """A form with nothing to choose from would be a dead end, so it is a sentence instead."""
+    """Returns the form, or a sentence if it would have nothing to choose from."""
     refused = overview.may_read(call.context, call.person, call.channel)
     if refused:
         return refused
@@ -219,7 +220,7 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
 
 
 def estimate_form(call: Call, dataset: str | None = None) -> Form | Refusal:
-    """`dataset` is chosen at first, where there is such a one."""
+    """Returns the form; `dataset` is preselected, if it exists."""
     refused = overview.may_read(call.context, call.person, call.channel)
     if refused:
         return refused
@@ -251,7 +252,7 @@ def estimate(call: Call, **values: Any) -> Reply:
 
 
 def estimate_request(values: Mapping[str, Any]) -> Estimate:
-    """`values` as the command's options read them."""
+    """Builds the request from the values that the command's options read."""
     of_dataset = {name: values[name] for name in ("dataset", "bar", "task")}
     question = {name: value for name, value in values.items() if name not in of_dataset}
     return Estimate(**of_dataset, question=build_question(question))
@@ -447,7 +448,7 @@ def _look(call: Call, subject: Subject) -> Reply:
 
 
 def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | None:
-    """The card stands in the dataset's own channel."""
+    """Says where the card is, if it is in the dataset's own channel and not here."""
     is_here = summary.promotion.channel == call.channel
     return None if is_here else general.text_message(model_cards.card_location(summary))
 
@@ -465,5 +466,5 @@ def _card(result: _Value | Refusal, card: Callable[[_Value], Message | None]) ->
 
 
 def _refusal_alone(result: object) -> Refusal | None:
-    """What was recorded is shown by a message in the channel."""
+    """Returns only a refusal: what was recorded is shown by a message in the channel."""
     return result if isinstance(result, Refusal) else None

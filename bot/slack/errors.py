@@ -1,5 +1,4 @@
-"""The one error handler of the Slack layer. It also records what Slack delivers and drops it the second
-time."""
+"""The one error handler of the Slack layer. It also stores what Slack delivers, and drops what is delivered twice."""
 
 from __future__ import annotations
 
@@ -21,8 +20,8 @@ log = logging.getLogger(__name__)
 def register(app: App, context: AppContext) -> None:
     @app.middleware
     def once(req: BoltRequest, next: Callable[[], BoltResponse]) -> BoltResponse:
-        """Kept before it is acked. Slack delivers again what it thinks was lost; the second time is acked and does
-        nothing."""
+        """Stores a delivery before it is acked. Slack delivers again what it believes lost; the second one is acked and
+        does nothing."""
         delivery = delivery_id(req.body)
         req.context[REFERENCE] = logs.begin()
         if delivery is None:
@@ -34,7 +33,7 @@ def register(app: App, context: AppContext) -> None:
 
     @app.error
     def say_sorry(error: Exception, ack: Ack, body: dict[str, Any], respond: Respond) -> BoltResponse:
-        """A sentence and a reference for the person, the traceback for the log."""
+        """Gives the person a sentence and a reference, and the log the traceback."""
         log.error("a listener failed", exc_info=error)
         sentence = (
             "Something in the bot went wrong, and nothing was changed. The bot's operator finds the cause with "
@@ -53,7 +52,7 @@ def register(app: App, context: AppContext) -> None:
 
 
 def delivery_id(body: dict[str, Any]) -> str | None:
-    """What is the same in a delivery and its repetition, and in nothing else."""
+    """Returns an id that only a delivery and its repetition share, None if there is none."""
     if event_id := body.get("event_id"):
         return f"event {event_id}"
     if trigger := body.get("trigger_id"):
@@ -62,7 +61,8 @@ def delivery_id(body: dict[str, Any]) -> str | None:
 
 
 def _first_input(body: dict[str, Any]) -> str:
-    """Where a form shows an error. What failed may be the form itself, so nothing is taken for granted of it."""
+    """Returns the block below which a form shows an error. The form itself may be the fault, so nothing about it is
+    assumed."""
     view = body.get("view")
     blocks = view.get("blocks") if isinstance(view, dict) else None
     inputs = [block for block in blocks or [] if isinstance(block, dict) and block.get("type") == "input"]

@@ -32,7 +32,8 @@ class SlackFiles:
     hosts: frozenset[str]
 
     def fetch(self, file_id: str, folder: Path, most: int) -> FetchedFile | Refusal:
-        """Download at most `most` bytes into `folder`, named by sha256. Raises FetchLater when Slack is unwell."""
+        """Downloads at most `most` bytes into `folder`, named by their sha256. Raises FetchLater when Slack is
+        unwell."""
         try:
             info: Any = self.slack.files_info(file=file_id)["file"]
         except SlackApiError as error:

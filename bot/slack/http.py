@@ -1,7 +1,8 @@
-"""HTTP mode's front: takes what Slack signed and can be read, and hands it over to Bolt.
+"""The server of HTTP mode: it accepts what Slack signed and what can be read, and passes it to Bolt.
 
-Everybody may reach it, so what is not signed costs little: a body is refused by its head, a request has 10 s to arrive,
-and when there are too many connections, the one that has waited longest is closed."""
+Anybody may reach it, so what is not signed must cost little: a body is refused by its head, a request has 10 s to
+arrive, and with too many connections the one that has waited longest is closed.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ class _Unsigned(Error):  # type: ignore[misc]
 
 
 class _Parser(HTTPRequestParser):  # type: ignore[misc]
-    """Waitress keeps a body until all of it is there; one that nobody signed isn't waited for."""
+    """Waitress stores a body until all of it is there; an unsigned one isn't waited for."""
 
     completed: bool
 
@@ -49,7 +50,7 @@ class _Parser(HTTPRequestParser):  # type: ignore[misc]
 
 
 class _Channel(HTTPChannel):  # type: ignore[misc]
-    """To waitress each byte is activity; here it is the beginning of a request, so that one which trickles in is
+    """Waitress counts each byte as activity; here only a request's beginning counts, so that one that trickles in is
     closed as well."""
 
     parser_class = _Parser
@@ -80,7 +81,8 @@ def new_server(application: Wsgi, port: int) -> Any:
 
 
 def make_room(server: Any) -> None:
-    """Call it at each look: a look takes one connection at most. Those that are being answered stay."""
+    """Closes one connection, if there are too many. Call it at each look, which accepts one at most. Those that are
+    being answered stay."""
     channels = list(server.active_channels.values())
     if len(channels) > CONNECTIONS:
         waiting = [channel for channel in channels if not channel.requests and not channel.will_close]
@@ -89,8 +91,8 @@ def make_room(server: Any) -> None:
 
 
 def checked_wsgi(app: App, signing_secret: str) -> Wsgi:
-    """Bolt parses a body before it checks its signature, and answers 500 to what can't be parsed. So the signature is
-    checked here first, and what Bolt stumbles over is a sentence with a reference."""
+    """Checks the signature before Bolt parses the body, and answers what Bolt can't parse with a sentence and a
+    reference. Bolt alone would parse first, and answer 500."""
     handler, verifier = SlackRequestHandler(app), SignatureVerifier(signing_secret)
 
     def front(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

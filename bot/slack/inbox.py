@@ -1,8 +1,8 @@
-"""What Slack delivered to a process that was ended before it was done, handled by the next one.
+"""Deliveries from Slack whose process ended before they were handled: the next process handles them.
 
-Anyone who typed or clicked saw no answer, or Slack's own error; they get theirs now. After an hour nothing
-is carried out
-any more, since they will have done something else by then: they are told."""
+People saw no answer, or Slack's own error; they get theirs now. After an hour nothing is carried out any more, since
+they will have done something else by then: they are told so.
+"""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ log = logging.getLogger(__name__)
 
 
 def register(app: App, context: AppContext) -> None:
-    """A listener's thread says what it handles, and when it is done with it."""
+    """Records in a listener's thread what it handles, and when it is done."""
     app.listener_runner.listener_start_handler = _Begins(context)
     app.listener_runner.listener_completion_handler = _Ends(context)
 
 
 def replay(app: App, context: AppContext) -> None:
-    """To be called before the door opens."""
+    """Handles what waits. Call it before new deliveries come in."""
     for delivery in context.store.inbox.waiting():
         is_stale = context.clock() - delivery.at > STALE_S
         if is_stale or delivery.tries >= MOST_TRIES:
@@ -73,7 +73,7 @@ class _Ends(ListenerCompletionHandler):
 
 
 def _message(response: BoltResponse) -> Message | None:
-    """What the ack would have told: a command's answer, a form's complaints."""
+    """Returns what the ack would have shown: a command's answer, a form's errors."""
     try:
         body: Mapping[str, Any] = json.loads(response.body or "{}")
     except ValueError:

@@ -1,4 +1,4 @@
-"""Forms: what was entered is checked at once, and recorded before the form closes."""
+"""Forms: an answer is checked at once, and recorded before the form closes."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ def _upload(body: dict[str, Any]) -> Upload:
 
 
 def _several(body: dict[str, Any], block: str) -> tuple[str, ...]:
-    """Options that were chosen; what was typed instead is parted at its commas."""
+    """Returns the chosen options, or what was typed instead, split at its commas."""
     element: Mapping[str, Any] = next(iter(body["view"]["state"]["values"].get(block, {}).values()), {})
     chosen = [str(option["value"]) for option in element.get("selected_options") or []]
     typed = [word.strip() for word in str(element.get("value") or "").split(",")]
@@ -195,7 +195,7 @@ def _files(body: dict[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _values(body: dict[str, Any]) -> Mapping[str, str | None]:
-    """What was put in, by block: text, the value of an option, or the id of a conversation."""
+    """Returns what was entered, by block: text, the value of an option, or the id of a conversation."""
     blocks: Mapping[str, Mapping[str, Mapping[str, Any]]] = body["view"]["state"]["values"]
     return {name: _value(next(iter(block.values()))) for name, block in blocks.items()}
 

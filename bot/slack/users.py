@@ -1,4 +1,5 @@
-"""Looks up who a person is, fresh from Slack. A failed look-up is an answer too, and never a yes."""
+"""Looks up people, groups and channels in Slack, every time. A look-up that fails returns None, which never means
+yes."""
 
 from __future__ import annotations
 
@@ -15,7 +16,7 @@ MEMBERS_A_PAGE, MOST_PAGES = 999, 20
 
 
 class SlackDirectory:
-    """Looks people and groups up through one client, whose timeout must fit into an ack's three seconds."""
+    """Looks up through one client, whose timeout must fit into an ack's three seconds."""
 
     def __init__(self, slack: WebClient, team_id: str | None) -> None:
         """`team_id` None: Slack was away when it was asked."""
@@ -23,7 +24,7 @@ class SlackDirectory:
         self._team_id = team_id
 
     def person(self, user_id: str) -> Person | None:
-        """None where Slack doesn't know, doesn't say or doesn't answer."""
+        """Returns None if Slack doesn't know the person or doesn't answer."""
         try:
             if self._team_id is None:
                 self._team_id = str(self._slack.auth_test()["team_id"])
@@ -39,7 +40,7 @@ class SlackDirectory:
         )
 
     def members(self, group_id: str) -> frozenset[str] | None:
-        """The ids in a user group now; None where that can't be known."""
+        """Returns the ids of a user group's members, None if unknown."""
         try:
             answer = self._slack.usergroups_users_list(usergroup=group_id)
         except (SlackApiError, URLError, OSError):
@@ -47,7 +48,7 @@ class SlackDirectory:
         return frozenset(str(user) for user in answer.get("users") or ())
 
     def is_private(self, channel: str) -> bool | None:
-        """Whether only its members can read a channel; None where that can't be known."""
+        """Returns whether only its members can read a channel, None if unknown."""
         try:
             info: Any = self._slack.conversations_info(channel=channel)["channel"]
         except (SlackApiError, URLError, OSError):
@@ -55,7 +56,7 @@ class SlackDirectory:
         return bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
 
     def takes_posts(self, channel: str) -> bool | None:
-        """Whether the bot is in a channel; None where that can't be known."""
+        """Returns whether the bot is in a channel, None if unknown."""
         try:
             info: Any = self._slack.conversations_info(channel=channel)["channel"]
         except SlackApiError as error:
@@ -66,7 +67,7 @@ class SlackDirectory:
         return True if info.get("is_im") else info.get("is_member")
 
     def is_member(self, person: str, channel: str) -> bool | None:
-        """Whether a person is in a channel; None where that can't be known."""
+        """Returns whether a person is in a channel, None if unknown."""
         cursor = ""
         for _ in range(MOST_PAGES):
             try:
@@ -83,7 +84,7 @@ class SlackDirectory:
         return None
 
     def is_shared(self, channel: str) -> bool | None:
-        """Whether people of another organisation are in a channel, or are invited; None where that can't be known."""
+        """Returns whether people of another organisation are in a channel, or are invited, None if unknown."""
         try:
             info: Any = self._slack.conversations_info(channel=channel)["channel"]
         except (SlackApiError, URLError, OSError):
@@ -93,7 +94,7 @@ class SlackDirectory:
         )
 
     def permalink(self, channel: str, ts: str) -> str | None:
-        """A message's address for a browser; None where Slack doesn't say."""
+        """Returns a message's address for a browser, None if unknown."""
         try:
             answer = self._slack.chat_getPermalink(channel=channel, message_ts=ts)
         except (SlackApiError, URLError, OSError):

@@ -95,8 +95,8 @@ GUARDS = (
     Guard(
         "the rest of several jobs is cancelled",
         JOBS,
-        "            _cancel_extra(trainer, extra)\n",
-        "",
+        "                trainer.cancel(extra.id)\n",
+        "                pass\n",
         f"{HERE}::test_of_two_jobs_with_one_key_the_older_is_ours_and_the_other_is_cancelled",
     ),
     Guard(
@@ -236,9 +236,9 @@ GUARDS = (
     Guard(
         "a curve's yes is counted again before each create",
         "bot/services/tuned_learning_curves.py",
-        "            case data_policy.Forbidden(said):",
+        "            case data_policy.Forbidden(reason):",
         "            case data_policy.Forbidden(_):\n                return True\n"
-        "            case data_policy.Forbidden(said):",
+        "            case data_policy.Forbidden(reason):",
         f"{CURVES}::test_a_size_is_not_trained_once_who_agreed_may_no_more",
     ),
     Guard(
