@@ -66,29 +66,11 @@ class Service:
         slack = settings.slack
         posting = _client(slack)
         signed_in = _signed_in(posting)
-        trainers = build_trainers(self.settings, self.embedded)
-        steady = steady or (time.monotonic if clock is time.time else clock)
-        self.askers = LlmClient(self.store, trainers, self.settings.providers, clock, steady)
-        service = settings.service
         steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
-        self.heartbeat = Heartbeat(settings.data, steps, service.watchdog_s)
+        self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
-        self.context = AppContext(
-            settings=self.settings,
-            store=self.store,
-            trainers=trainers,
-            workers=self.workers,
-            askers=self.askers,
-            threads=self.threads,
-            files=SlackFiles(
-                posting, slack.bot_token, frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
-            ),
-            directory=SlackDirectory(
-                _client(slack, LOOK_UP_TIMEOUT_S), str(signed_in["team_id"]) if signed_in else None
-            ),
-            clock=clock,
-            waits=WaitClock(clock, steady),
-        )
+        self.context = self._context(posting, signed_in, clock, steady)
+        self.askers = self.context.askers
         self.notices = OutboxSender(
             self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
         )
@@ -101,7 +83,7 @@ class Service:
         )
         self.health = (
             Health(settings, self.store, self.heartbeat, lambda: self.door.hears, clock, self._troubles)
-            if service.health_port
+            if settings.service.health_port
             else None
         )
         self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
@@ -111,6 +93,32 @@ class Service:
             _SocketDoor(self.app, slack)
             if slack.mode == "socket"
             else _HttpDoor(self.app, slack, self.heartbeat)
+        )
+
+    def _context(
+        self,
+        posting: WebClient,
+        signed_in: SlackResponse | None,
+        clock: Callable[[], float],
+        steady: Callable[[], float] | None,
+    ) -> AppContext:
+        """What services work with."""
+        slack = self.settings.slack
+        trainers = build_trainers(self.settings, self.embedded)
+        steady = steady or (time.monotonic if clock is time.time else clock)
+        hosts = frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
+        team = str(signed_in["team_id"]) if signed_in else None
+        return AppContext(
+            settings=self.settings,
+            store=self.store,
+            trainers=trainers,
+            workers=self.workers,
+            askers=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
+            threads=self.threads,
+            files=SlackFiles(posting, slack.bot_token, hosts),
+            directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
+            clock=clock,
+            waits=WaitClock(clock, steady),
         )
 
     @property

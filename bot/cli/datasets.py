@@ -75,6 +75,22 @@ class CheckOptions:
     def limits(self) -> Limits:
         return replace(FULL_LIST, max_row_tokens=self.rows.tokens)
 
+    def check(self, file: Path, columns: Columns, out_dir: Path | None = None, **beside: Any) -> Report:
+        """`beside`: what the file is compared with, as `check_file` takes it."""
+        return check_file(
+            file,
+            file.name,
+            columns,
+            out_dir,
+            SEED,
+            limits=self.limits,
+            encoding=self.rows.encoding,
+            deep=self.deep,
+            presidio=self.presidio,
+            tell=self.tell,
+            **beside,
+        )
+
 
 QUICK_CHECK = CheckOptions()
 
@@ -95,19 +111,8 @@ def check(
 ) -> Report:
     """The split files are made only where a local model's tokens are to be counted in them, and thrown away."""
     with tempfile.TemporaryDirectory() as folder:
-        return check_file(
-            file,
-            file.name,
-            Columns(text, label),
-            Path(folder) if local_models else None,
-            SEED,
-            limits=how.limits,
-            encoding=how.rows.encoding,
-            deep=how.deep,
-            presidio=how.presidio,
-            tell=how.tell,
-            local_models=local_models,
-        )
+        out_dir = Path(folder) if local_models else None
+        return how.check(file, Columns(text, label), out_dir, local_models=local_models)
 
 
 def check_against(
@@ -121,19 +126,7 @@ def check_against(
         if before.blocked:
             return Refusal(f"{previous} can't be used, so nothing can be its next version. {_worst(before)}")
         train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
-        return check_file(
-            file,
-            file.name,
-            columns,
-            None,
-            SEED,
-            limits=how.limits,
-            encoding=how.rows.encoding,
-            deep=how.deep,
-            presidio=how.presidio,
-            tell=how.tell,
-            previous=Previous(train, holdout),
-        )
+        return how.check(file, columns, previous=Previous(train, holdout))
 
 
 def check_beside(
@@ -142,21 +135,7 @@ def check_beside(
     """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
     columns = Columns(text, label)
     held = _test_rows(holdout, columns)
-    if isinstance(held, Refusal):
-        return held
-    return check_file(
-        file,
-        file.name,
-        columns,
-        None,
-        SEED,
-        limits=how.limits,
-        encoding=how.rows.encoding,
-        deep=how.deep,
-        presidio=how.presidio,
-        tell=how.tell,
-        holdout=held,
-    )
+    return held if isinstance(held, Refusal) else how.check(file, columns, holdout=held)
 
 
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:

@@ -118,36 +118,35 @@ def main(
     listener = listen(host, port)
     key, whence = read_key(data)
     write_log(key)
-    hosts = {name.lower() for name in (host, *allow_host)}
-    port, gpus = listener.getsockname()[1], visible_gpus()
+    gpus = visible_gpus()
     each = nodes_per_job if gpus_per_job is None else gpus_per_job
     check_nodes(nodes_per_job, each, executor)
     if serving_engine == "vllm" and (reason := missing_reason(data / ENGINES_FOLDER)):
         refuse(reason.replace("`", ""))
-    ray = None
-    if executor == "ray":
-        wishes = Wishes(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
-        ray = use_ray(wishes, data)
-    else:
+    wishes = Wishes(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
+    ray = use_ray(wishes, data) if executor == "ray" else None
+    if ray is None:
         check_gpus(gpus, each)
     most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
-    slots = slots or (most if ray else max(1, len(gpus) // max(1, each)))
-    app = build_app(
-        Config(
-            data=data,
-            key=key,
-            models=bases,
-            slots=slots,
-            hosts=frozenset(hosts),
-            gpus=gpus,
-            gpus_per_job=max(1, each),
-            serving_engine=serving_engine,
-            ray=ray,
-        )
+    config = Config(
+        data=data,
+        key=key,
+        models=bases,
+        slots=slots or (most if ray else max(1, len(gpus) // max(1, each))),
+        hosts=frozenset(name.lower() for name in (host, *allow_host)),
+        gpus=gpus,
+        gpus_per_job=max(1, each),
+        serving_engine=serving_engine,
+        ray=ray,
     )
-    address = f"http://{host if ':' not in host else f'[{host}]'}:{port}/v1"
+    address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
     ready = f"trainer ready on {address} · models: {', '.join(bases) or 'none'} · key in {whence}"
-    server = Server(server_config(app, SHUTDOWN_S), ready)
+    serve(config, listener, ready, exit_with_parent=exit_with_parent)
+
+
+def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_parent: bool) -> None:
+    """Until it is ended. `ready` is said when it answers."""
+    server = Server(server_config(build_app(config), SHUTDOWN_S), ready)
     if exit_with_parent:
         threading.Thread(target=server.end_at_end_of_input, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is ended: exit 0 then
