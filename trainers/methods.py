@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from decimal import Decimal
 from functools import cache
-from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from trainers.hyperparameters import (
     BETA,
@@ -27,7 +26,7 @@ from trainers.hyperparameters import (
 )
 from trainers.money import to_micros
 from trainers.tokens import OUR_ROW_TOKENS
-from trainers.typed_tables import Limits
+from trainers.typed_tables import WRONG, Key, Limits, Reader, reader_of
 from trainers.types import Hyperparameter
 
 MethodName = Literal["supervised", "dpo"]
@@ -72,13 +71,6 @@ class Declared:
     default_text: str | None = None
 
 
-@dataclass(frozen=True)
-class Converted:
-    """The value is what this makes of the one that was given; it raises ValueError."""
-
-    by: Callable[[Any], Any]
-
-
 def _whole(low: int, high: int) -> Limits:
     return Limits(ge=low, le=high)
 
@@ -88,7 +80,10 @@ def _micros(dollars: object) -> int:
     text = str(dollars) if isinstance(dollars, int | float | str) and not isinstance(dollars, bool) else ""
     if not re.fullmatch(r"[0-9]{1,7}(\.[0-9]{1,6})?", text, re.ASCII):
         raise ValueError("no dollars")
-    return to_micros(Decimal(text))
+    micros = to_micros(Decimal(text))
+    if not 100 <= micros <= 10**12:
+        raise ValueError("too few dollars, or too many")
+    return micros
 
 
 def _module_names(names: object) -> str:
@@ -119,8 +114,10 @@ def _rate(values: Mapping[str, Any], basis: Basis) -> float | None:
     return None if basis.rate is None else basis.rate * (values.get("learning_rate_multiplier") or 1.0)
 
 
-Dollars = Annotated[int, Converted(_micros), Limits(ge=100, le=10**12)]
-ModuleNames = Annotated[str, Converted(_module_names)]
+Dollars = Annotated[int, Key(reads=Any, by=_micros, wants="dollars, from 0.0001 to 1000000")]
+ModuleNames = Annotated[
+    str, Key(reads=Any, by=_module_names, wants="'all-linear' or names of modules separated by commas")
+]
 
 
 @dataclass(frozen=True)
@@ -217,7 +214,6 @@ class Parameters:
             "q_proj,v_proj",
             option="target_modules",
             sweeps=True,
-            wants="'all-linear' or names of modules separated by commas",
         ),
     ] = "all-linear"
     max_length: Annotated[
@@ -245,13 +241,11 @@ class Parameters:
     ] = None
     max_usd_micros: Annotated[
         Dollars | None,
-        Declared(
-            "the training ends before it has cost so much", "5", wants="dollars, from 0.0001 to 1000000"
-        ),
+        Declared("the training ends before it has cost so much", "5"),
     ] = None
     usd_per_hour_micros: Annotated[
         Dollars | None,
-        Declared("what an hour of the machine costs", "2.50", wants="dollars, from 0.0001 to 1000000"),
+        Declared("what an hour of the machine costs", "2.50"),
     ] = None
     sharding: Annotated[
         Sharding,
@@ -327,69 +321,37 @@ METHODS: Mapping[str, Method] = {
 
 @dataclass(frozen=True)
 class Spec:
-    """One hyperparameter. `name` is what requests call it, `field` its field in `Parameters`; `kind` its type without
-    limits."""
+    """One hyperparameter. `name` is what requests call it, `field` its field in `Parameters`, which `reader` reads."""
 
     name: str
     field: str
-    kind: Any
-    limits: tuple[Any, ...]
+    reader: Reader
     default: Any
     declared: Declared
 
     @property
     def is_number(self) -> bool:
-        return self.kind in (int, float) and self.field == self.name
+        return self.reader.kind in (int, float)
 
     @property
     def choices(self) -> tuple[str, ...]:
         """Empty where it is no choice."""
-        return get_args(self.kind) if get_origin(self.kind) is Literal else ()
+        return self.reader.choices
 
     @property
     def wants(self) -> str:
         """Completes "it must be"."""
-        if self.declared.wants:
-            return self.declared.wants
-        if self.choices:
-            *others, last = (f"'{choice}'" for choice in self.choices)
-            return f"{', '.join(others)} or {last}"
-        bounds = {
-            name: f"{bound:g}" if self.kind is float else str(bound)
-            for limit in self.limits
-            if isinstance(limit, Limits)
-            for name, bound in asdict(limit).items()
-            if bound is not None
-        }
-        if self.kind is int:
-            return f"a whole number from {bounds['ge']} to {bounds['le']}"
-        if "gt" in bounds:
-            return f"a number above {bounds['gt']}, at most {bounds['le']}"
-        return (
-            f"a number from {bounds['ge']} to {bounds['le'] if 'le' in bounds else 'below ' + bounds['lt']}"
-        )
+        if self.declared.wants or not self.choices:
+            return self.declared.wants or self.reader.wants()
+        *others, last = (f"'{choice}'" for choice in self.choices)
+        return f"{', '.join(others)} or {last}"
 
     def read(self, value: object) -> Any:
         """The value as `Parameters` holds it. Raises ValueError where it is not what `wants` says."""
-        refusal = f"'{self.name}' is {value!r}; it must be {self.wants}"
-        for limit in self.limits:
-            if isinstance(limit, Converted):
-                try:
-                    value = limit.by(value)
-                except ValueError as error:
-                    raise ValueError(refusal) from error
-        if not self._is_of_kind(value):
-            raise ValueError(refusal)
-        if any(isinstance(limit, Limits) and not limit.allow(value) for limit in self.limits):  # type: ignore[arg-type]
-            raise ValueError(refusal)
-        return float(value) if self.kind is float else value  # type: ignore[arg-type]  # a number, as seen above
-
-    def _is_of_kind(self, value: object) -> bool:
-        """true is no number, and a whole number is one."""
-        if self.choices:
-            return isinstance(value, str) and value in self.choices
-        kinds = (int, float) if self.kind is float else self.kind
-        return isinstance(value, kinds) and not isinstance(value, bool)
+        result = self.reader.read(value, (self.name,), [])
+        if result is WRONG:
+            raise ValueError(f"'{self.name}' is {value!r}; it must be {self.wants}")
+        return result
 
     def parse(self, text: str) -> Hyperparameter:
         """As people type it. Raises ValueError as `read` does."""
@@ -408,26 +370,17 @@ def parse_number(text: str) -> int | float | None:
 
 @cache
 def specs(method: str = "supervised") -> Mapping[str, Spec]:
-    """All that the method takes, by the names in requests."""
+    """All that the method takes, by the names in requests. A field that is no hyperparameter, as `sweep`, is none."""
     parameters = METHODS[method].parameters
     hints = get_type_hints(parameters, include_extras=True)
-    declared = {each.name: _spec(each.name, hints[each.name], each.default) for each in fields(parameters)}
-    return {spec.name: spec for spec in declared.values() if spec is not None}
-
-
-def _spec(field_name: str, hint: Any, default: Any) -> Spec | None:
-    """None where the field is no hyperparameter, as `sweep`."""
-    kind, *limits = get_args(hint) if get_origin(hint) is Annotated else (hint,)
-    declared = next((limit for limit in limits if isinstance(limit, Declared)), None)
-    if declared is None:
-        return None
-    if get_origin(kind) in (Union, UnionType):
-        kind = next(part for part in get_args(kind) if part is not NoneType)
-    if get_origin(kind) is Annotated:
-        kind, *inner = get_args(kind)
-        limits = [*inner, *limits]
-    others = tuple(limit for limit in limits if limit is not declared)
-    return Spec(field_name.removesuffix("_micros"), field_name, kind, others, default, declared)
+    specs_by_name: dict[str, Spec] = {}
+    for field in fields(parameters):
+        reader = reader_of(hints[field.name])
+        for declared in reader.notes:
+            if isinstance(declared, Declared):
+                name = field.name.removesuffix("_micros")
+                specs_by_name[name] = Spec(name, field.name, reader, field.default, declared)
+    return specs_by_name
 
 
 def every_spec() -> Mapping[str, Spec]:

@@ -12,9 +12,9 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, astuple, dataclass, fields, is_dataclass
 from datetime import date, datetime
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -145,10 +145,10 @@ def _read_fields(
 
 
 @cache
-def _fields(kind: type[Any]) -> tuple[tuple[str, bool, _Reader], ...]:
+def _fields(kind: type[Any]) -> tuple[tuple[str, bool, Reader], ...]:
     """Those that the table fills: the name, and whether it has a default."""
     hints = get_type_hints(kind, include_extras=True)
-    readers = {field.name: _reader(hints[field.name]) for field in fields(kind)}
+    readers = {field.name: reader_of(hints[field.name]) for field in fields(kind)}
     return tuple(
         (field.name, (field.default, field.default_factory) != (MISSING, MISSING), readers[field.name])
         for field in fields(kind)
@@ -157,12 +157,13 @@ def _fields(kind: type[Any]) -> tuple[tuple[str, bool, _Reader], ...]:
 
 
 @cache
-def _reader(hint: Any) -> _Reader:
-    return _Reader(hint)
+def reader_of(hint: Any) -> Reader:
+    return Reader(hint)
 
 
-class _Reader:
-    """Reads one value as `hint` says; WRONG where it is not so, which is among the faults then."""
+class Reader:
+    """Reads one value as `hint` says; WRONG where it is not so, which is among the faults then. `notes`: what was
+    annotated, the outermost last."""
 
     def __init__(self, hint: Any) -> None:
         notes: list[Any] = []
@@ -174,6 +175,7 @@ class _Reader:
                 (hint,) = (part for part in get_args(hint) if part is not NoneType)
             else:
                 break
+        self.notes = tuple(notes)
         self.key = next((note for note in reversed(notes) if isinstance(note, Key)), Key())
         self.kind = self.key.reads or hint
         self.origin, self.arguments = get_origin(self.kind), get_args(self.kind)
@@ -197,21 +199,21 @@ class _Reader:
         except ValueError:
             result = WRONG
         if result is WRONG:
-            faults.append(Fault(path, "value", self._wants(path), WRONG if self.key.is_secret else value))
+            faults.append(Fault(path, "value", self.wants(path), WRONG if self.key.is_secret else value))
         return result
 
     def _items(self, values: list[Any], path: KeyPath, faults: list[Fault]) -> list[Any]:
         """A scalar that is wrong is a fault of the list: that shows what should stand there."""
-        reader, items = _reader(self.arguments[0]), []
+        reader, items = reader_of(self.arguments[0]), []
         for number, value in enumerate(values):
             own: list[Fault] = []
             items.append(reader.read(value, (*path, number), own))
             is_item = items[-1] is WRONG
-            faults += [Fault(path, "item", self._wants(path), value, reader.choices)] if is_item else own
+            faults += [Fault(path, "item", self.wants(path), value, reader.choices)] if is_item else own
         return [item for item in items if item is not WRONG]
 
     def _rows(self, table: Mapping[str, Any], path: KeyPath, faults: list[Fault]) -> dict[str, Any]:
-        names, rows, result = _reader(self.arguments[0]), _reader(self.arguments[1]), {}
+        names, rows, result = reader_of(self.arguments[0]), reader_of(self.arguments[1]), {}
         for name, row in table.items():
             place, own = (*path, str(name)), list[Fault]()
             if names.read(name, place, own) is not WRONG:
@@ -230,28 +232,29 @@ class _Reader:
             return WRONG
         try:
             result = convert(value) if convert else value
-        except (ValueError, InvalidOperation):
+        except (ValueError, ArithmeticError):
             return WRONG
         is_within = self.limits is None or self.limits.allow(result)
         return result if is_within and (self.pattern is None or self.pattern.fullmatch(result)) else WRONG
 
-    def _wants(self, path: KeyPath) -> str:
+    def wants(self, path: KeyPath = ()) -> str:
+        """Completes "should be"."""
         if self.key.wants:
             return self.key.wants
         if self.section or self.origin is Mapping:
             return f"a section of its own, [{title_of(path)}]"
         if self.arguments and self.origin is not Literal:
-            is_section = _reader(self.arguments[0]).section
+            is_section = reader_of(self.arguments[0]).section
             return (
                 f"a row each, [[{title_of(path)}]]" if is_section else 'a list of texts, like ["abc", "def"]'
             )
         noun = f"one of {', '.join(self.choices)}" if self.choices else _SCALARS[self.kind][2]
         if self.limits is None:
             return noun
-        low, above, most = self.limits.ge, self.limits.gt, self.limits.le
+        low, above, most, below = astuple(self.limits)
         if above is None:
-            return f"{noun} from {low} to {most}"
-        return f"{noun} above {above:g}" + ("" if most is None else f", at most {most}")
+            return f"{noun} from {low} to {most if below is None else f'below {below}'}"
+        return f"{noun} above {above}" + ("" if most is None else f", at most {most}")
 
 
 def _dollars(value: Any) -> Decimal:
