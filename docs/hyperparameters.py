@@ -9,7 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from trainers.local.engines.plan import HONOURED  # noqa: E402
-from trainers.methods import METHODS, Spec, every_spec, specs  # noqa: E402
+from trainers.methods import METHODS, Spec, specs  # noqa: E402
 
 PAGE = ROOT / "docs" / "hyperparameters.md"
 HEAD = """# Hyperparameters
@@ -25,12 +25,13 @@ Engines: whether unsloth, axolotl and llamafactory honour it too; what they can'
 
 
 def page() -> str:
-    return HEAD + "".join(f"| {' | '.join(_cells(spec))} |\n" for spec in every_spec().values())
+    rows = [_cells(spec) for method in METHODS for spec in specs(method).values()]
+    return HEAD + "".join(f"| {' | '.join(row)} |\n" for row in dict.fromkeys(rows))
 
 
 def _cells(spec: Spec) -> tuple[str, ...]:
     declared = spec.declared
-    methods = [name for name in METHODS if spec.name in specs(name)]
+    methods = [name for name in METHODS if specs(name).get(spec.name) == spec]
     return (
         f"`{spec.name}`",
         f"`{declared.option}=`" if declared.option else "",

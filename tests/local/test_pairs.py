@@ -170,6 +170,6 @@ def test_pairs_sent_to_be_trained_on_as_chats_are_named_with_the_method_that_tak
 ) -> None:
     said = complaint(tmp_path, pair(), pairs=False)
     assert said == (
-        "Line 1 is a preference pair, and the method supervised learns from chats. Create the job with method.type "
+        "Line 1 is a preference pair, and the job's method learns from chats. Create the job with method.type "
         'dpo, or send lines like {"messages": [...]}.'
     )

@@ -68,7 +68,7 @@ def test_nothing_said_is_beta_a_tenth_and_a_fortieth_of_the_rate_of_chats(client
             None,
             {},
             "training_file",
-            "Line 1 is a preference pair, and the method supervised learns from",
+            "Line 1 is a preference pair, and the job's method learns from",
         ),
         (
             examples(),

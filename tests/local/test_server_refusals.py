@@ -194,12 +194,12 @@ CASES = [
     ),
     Case(
         *("unknown method", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised and dpo, not 'reinforcement'.",
+        "This trainer knows the methods supervised, dpo, not 'reinforcement'.",
         body=job(method={"type": "reinforcement"}),
     ),
     Case(
         *("method without type", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised and dpo, not None.",
+        "This trainer knows the methods supervised, dpo, not None.",
         body=job(method={"dpo": {"hyperparameters": {"beta": 0.1}}}),
     ),
     Case(
@@ -219,14 +219,14 @@ CASES = [
     ),
     Case(
         *("a sweep over pairs", "POST", JOBS, 400, "invalid_value", "hyperparameters.sweep"),
-        "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice.",
+        "A sweep compares supervised trainings. Leave 'sweep' out, and create a job for each choice.",
         body=job(
             method={"type": "dpo"}, validation_file="FILE", hyperparameters={"sweep": {"lora_r": [4, 8]}}
         ),
     ),
     Case(
         *("pairs by another engine", "POST", JOBS, 400, "engine_cannot", "hyperparameters.engine"),
-        "Preference pairs are trained by this trainer's own engine, not by unsloth. Leave 'engine' out.",
+        "The method dpo is this trainer's own, and unsloth lacks it. Leave 'engine' out.",
         body=job(method={"type": "dpo"}, hyperparameters={"engine": "unsloth"}),
     ),
     Case(

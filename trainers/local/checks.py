@@ -89,7 +89,7 @@ def _mixed_up(example: dict[str, Any]) -> str | None:
     if "preferred_output" not in example and "non_preferred_output" not in example:
         return None
     return (
-        "is a preference pair, and the method supervised learns from chats. Create the job with method.type dpo, "
+        "is a preference pair, and the job's method learns from chats. Create the job with method.type dpo, "
         f"or send lines like {CHAT}."
     )
 

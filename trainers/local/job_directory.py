@@ -11,7 +11,7 @@ jobs/ID/
   progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
   checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
   adapter/          the result, by rename
-  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy; for dpo rewards beside them
+  results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy; then what the method measures
   DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
                     "stopped"}, and the number of a sweep's "winner", whose step the result_step is
   FAILED            instead of DONE: {"code", "message", "param"}

@@ -161,12 +161,6 @@ def event_bodies(record: JobRecord) -> list[Body]:
     return bodies[::-1]
 
 
-METRICS = (
-    *("train_loss", "train_mean_token_accuracy", "valid_loss", "valid_mean_token_accuracy"),
-    *("train_reward_accuracy", "train_reward_margin", "valid_reward_accuracy", "valid_reward_margin"),
-)
-
-
 def checkpoint_bodies(record: JobRecord) -> list[Body]:
     """Newest first. Metrics are the last that events named at or before the checkpoint's step."""
     winner = record.progress.winner if record.progress else None
@@ -183,7 +177,7 @@ def _checkpoint_body(record: JobRecord, step: int, created_at: int, measured: li
     metrics: Body = {"step": step}
     for data in measured:
         if int(data["step"]) <= step:
-            metrics.update({name: data[name] for name in METRICS if data.get(name) is not None})
+            metrics.update({name: data[name] for name in data if name.startswith(("train_", "valid_"))})
     return {
         "object": "fine_tuning.job.checkpoint",
         "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",

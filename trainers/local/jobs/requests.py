@@ -56,7 +56,7 @@ def _method_type(values: Mapping[str, Any]) -> MethodName:
     for kind in TYPES:
         if values.get("type") == kind:
             return kind
-    text = f"This trainer knows the methods {' and '.join(TYPES)}, not {values.get('type')!r}."
+    text = f"This trainer knows the methods {', '.join(TYPES)}, not {values.get('type')!r}."
     raise invalid(text, "method.type")
 
 
@@ -358,14 +358,11 @@ def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method
             )
             raise invalid(text, f"hyperparameters.{name}")
     if sweep is not None and not method.is_plain:
-        text = "A sweep compares trainings on chats. Leave 'sweep' out, and create a job for each choice."
+        text = "A sweep compares supervised trainings. Leave 'sweep' out, and create a job for each choice."
         raise invalid(text, "hyperparameters.sweep")
     engine = values.get("engine", BUILTIN)
     if engine not in method.engines:
-        text = (
-            f"{method.examples.capitalize()} are trained by this trainer's own engine, not by {engine}. "
-            "Leave 'engine' out."
-        )
+        text = f"The method {method.name} is this trainer's own, and {engine} lacks it. Leave 'engine' out."
         raise invalid(text, "hyperparameters.engine", "engine_cannot")
 
 

@@ -122,7 +122,7 @@ class MetricsLogger:
     def last_scores(self) -> Scores:
         """Of the last step in results.csv, with the digits that are kept there."""
         _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
-        named = {name: float(value) for name, value in zip(self._more, more, strict=False)}
+        named = {name: float(value) for name, value in zip(self._more, more, strict=False) if value}
         return Scores(float(loss), float(accuracy) if accuracy else None, named)
 
     def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
