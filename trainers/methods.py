@@ -29,11 +29,12 @@ from trainers.tokens import OUR_ROW_TOKENS
 from trainers.typed_tables import WRONG, Key, Limits, Reader, reader_of
 from trainers.types import Hyperparameter
 
-MethodName = Literal["supervised", "dpo"]
+MethodName = Literal["supervised", "dpo", "grpo"]
 EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory"]
 Quantization = Literal["none", "nf4", "int8"]
 Sharding = Literal["auto", "none", "fsdp"]
 TooLong = Literal["leave_out", "truncate", "refuse"]
+Reward = Literal["exact", "json"]
 
 _WHOLE = re.compile(r"[0-9]{1,9}", re.ASCII)
 _NUMBER = re.compile(r"(?=[.0-9])[0-9]{0,9}(\.[0-9]{1,20})?(e-?[0-9]{1,2})?", re.ASCII)
@@ -286,6 +287,38 @@ class DpoParameters(Parameters):
 
 
 @dataclass(frozen=True)
+class GrpoParameters(Parameters):
+    samples: Annotated[
+        int, _whole(2, 64), Declared("answers that are sampled to each question", "8", option="samples")
+    ] = 8
+    temperature: Annotated[
+        float,
+        Limits(gt=0, le=2),
+        Declared("how varied the sampled answers are", "1", option="temperature"),
+    ] = 1.0
+    max_new_tokens: Annotated[
+        int,
+        _whole(1, 4096),
+        Declared("tokens that a sampled answer may have", "64", option="max_new_tokens"),
+    ] = 128
+    reward: Annotated[
+        Reward,
+        Declared(
+            "what a sampled answer is worth: exact, 1 where it is the right one; json, the share of its fields",
+            "json",
+            option="reward",
+        ),
+    ] = "exact"
+    beta: Annotated[
+        float,
+        Limits(ge=0, le=2),
+        Declared(
+            "how much the training holds on to the reference; 0 does without one", "0.04", option="beta"
+        ),
+    ] = 0.0
+
+
+@dataclass(frozen=True)
 class Method:
     """`module` of trainers/local/training/methods; `examples` completes "it learns from", of `reads_pairs` they are
     preference pairs. `epochs`: passes over so many rows where nothing else is asked; the learning rate is that of chats
@@ -316,6 +349,7 @@ METHODS: Mapping[str, Method] = {
         "supervised", "sft", Parameters, "chats", epochs=epochs_for, rate_divisor=1, is_plain=True
     ),
     "dpo": Method("dpo", "dpo", DpoParameters, "preference pairs", reads_pairs=True),
+    "grpo": Method("grpo", "grpo", GrpoParameters, "chats, by rewards for sampled answers"),
 }
 
 

@@ -89,7 +89,7 @@ SCHEMA = "response_format.json_schema"
 KNOWN = (
     "n_epochs, batch_size, learning_rate, learning_rate_multiplier, weight_decay, lora_r, lora_alpha, "
     "lora_dropout, target_modules, max_length, too_long, quantization, eval_steps, patience, max_seconds, max_usd, "
-    "usd_per_hour, sharding, engine, beta, sweep"
+    "usd_per_hour, sharding, engine, beta, samples, temperature, max_new_tokens, reward, sweep"
 )
 
 CASES = [
@@ -194,12 +194,12 @@ CASES = [
     ),
     Case(
         *("unknown method", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised, dpo, not 'reinforcement'.",
+        "This trainer knows the methods supervised, dpo, grpo, not 'reinforcement'.",
         body=job(method={"type": "reinforcement"}),
     ),
     Case(
         *("method without type", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised, dpo, not None.",
+        "This trainer knows the methods supervised, dpo, grpo, not None.",
         body=job(method={"dpo": {"hyperparameters": {"beta": 0.1}}}),
     ),
     Case(

@@ -207,3 +207,15 @@ def test_a_pair_keeps_what_two_rows_alone_keep_and_keys_and_values_for_every_hea
     chat = memory_of(smol, replace(one, pairs=False), CPU).activations
     repeated = 2 * 4 * (smol.queries - smol.keys) + 4 * 100  # and the mask
     assert memory_of(smol, one, CPU).activations == 2 * chat + 2 * smol.layers * 100 * repeated
+
+
+def test_sampled_answers_take_the_room_of_a_pairs_two() -> None:
+    smol = model("smollm2-135m")
+    for place in (CPU, replace(CPU, kind="gpu")):
+        pair, two, eight = (
+            memory_of(smol, replace(PAIRS, batch=1, pairs=not samples, samples=samples), place)
+            for samples in (0, 2, 8)
+        )
+        assert two == pair
+        assert eight.activations == 4 * two.activations
+        assert eight.weights == two.weights

@@ -188,3 +188,18 @@ def test_computing_activations_again_takes_a_third_more() -> None:
     machine = replace(MACHINE, startup_s=0, parameter_s=0)
     again = seconds(smol, replace(ROWS, recomputes=True), machine)
     assert again == pytest.approx(seconds(smol, ROWS, machine) * 4 / 3)
+
+
+def test_grpo_learns_from_all_samples_and_writes_them_first() -> None:
+    smol = model("smollm2-135m")
+    pairs = PairLengths(count=16, longer=90, padded=96, batch=8, epochs=1, answer=10)
+    serving = replace(MACHINE, reads=1000.0, writes=100.0, served_weights=weights_at_work(smol))
+    variants = (pairs, *(replace(pairs, samples=samples) for samples in (2, 4)))
+    learning, two, four = (pair_seconds(smol, each, serving) or 0.0 for each in variants)
+    writing = 16 * 2 * (80 / 1000 + 10 / 100)
+    assert two == pytest.approx(learning + writing)
+    assert four - two > writing, "twice as many answers are written, and learnt from"
+    without = pair_seconds(smol, replace(pairs, samples=2, has_reference=False), serving)
+    assert without is not None
+    assert without < two
+    assert (pair_seconds(smol, variants[1], MACHINE) or 0.0) > learning, "also where serving was not measured"

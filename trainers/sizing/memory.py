@@ -1,4 +1,4 @@
-"""What DPO by TRL takes beside training on chats: both answers at once, and a head over all words. In bytes, pure.
+"""What DPO and GRPO by TRL take beside training on chats: all answers at once, a head over all words. In bytes, pure.
 
 Read off trl 1.16:
 
@@ -19,6 +19,9 @@ A tile takes, in bytes a token and word, with e bytes a number:
 
 The reference is the same model with its adapter off, so there are no weights of it. Its pass runs while all that the
 policy keeps is there; its tiles are smaller than those of the way back, so it is never the peak.
+
+GRPO is computed the same way, with all the answers that were sampled to a question in place of two. Sampling keeps keys
+and values of each layer and nothing else, and they are gone before learning begins: it is never the peak either.
 
 Attention is torch's own under a mask, since rows are padded: keys and values are repeated for all heads, and each
 layer turns the mask into numbers (scaled_dot_product_attention):
@@ -126,7 +129,8 @@ class Work:
     `shared`: the first tokens that all rows have in common are computed once for all rows at a time.
     `checkpoints`: activations are computed again while going backward instead of kept.
     `pairs`: preference pairs by DPO: `batch` pairs a step, each as long as its prompt with the longer answer; nothing
-    is shared.
+    is shared. `samples`: so many answers to each of `batch` questions are sampled (GRPO), each as long as a question
+    with the most tokens that an answer may have; 0 elsewhere.
     """
 
     method: Method
@@ -137,6 +141,13 @@ class Work:
     shared: int = 0
     checkpoints: bool = False
     pairs: bool = False
+    samples: int = 0
+
+    @property
+    def padded(self) -> int:
+        """Rows to a prompt that are computed at once under one mask, all padded alike; 0: rows are laid one after the
+        other, which is how chats are trained."""
+        return 2 if self.pairs else self.samples
 
 
 @dataclass(frozen=True)
@@ -184,15 +195,15 @@ def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
 
 def tokens_at_a_time(work: Work, place: Device) -> int:
     """Rows are laid one after the other up to the engine's limit; a longer row stands alone. Of a pair both answers
-    are computed, each behind the prompt and padded to the longest."""
+    are computed, of a question all that were sampled, each behind the prompt and padded to the longest."""
     rows = rows_at_a_time(work, place)
-    return 2 * rows * work.length if work.pairs else rows * work.length - (rows - 1) * work.shared
+    return work.padded * rows * work.length if work.padded else rows * work.length - (rows - 1) * work.shared
 
 
 def rows_at_a_time(work: Work, place: Device) -> int:
-    """Or pairs: trainers/local/training/pairs.py fills parts with as many tokens."""
-    if work.pairs:
-        return max(1, min(work.batch, place.tokens_at_a_time // (2 * work.length)))
+    """Or pairs, or questions: their methods fill parts with as many tokens."""
+    if work.padded:
+        return max(1, min(work.batch, place.tokens_at_a_time // (work.padded * work.length)))
     return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
 
 
@@ -269,7 +280,7 @@ def _feed_forward(model: Architecture, e: int) -> int:
 
 def _attention(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
-    if work.pairs:
+    if work.padded:
         return padded_attention(model, work.length, e)
     if not _goes_by_rows(work, place):
         return 2 * e * (model.queries + model.keys) + 4 * model.heads
@@ -279,12 +290,12 @@ def _attention(model: Architecture, work: Work, place: Device) -> int:
 
 def _goes_by_rows(work: Work, place: Device) -> bool:
     """As trainers/local/kernels/shared_prefix_attention.py has it, which keeps the weights of pairs."""
-    return place.kind == "cpu" and not work.pairs and rows_at_a_time(work, place) > 1
+    return place.kind == "cpu" and not work.padded and rows_at_a_time(work, place) > 1
 
 
 def _logits(model: Architecture, work: Work, place: Device) -> int:
     """At learnt places only: in the model's format, its log-softmax in float32, and that one's gradient."""
-    if work.pairs:
+    if work.padded:
         places = _places_of_the_head(work, place)
         return head_on_the_way_back(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
     learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
@@ -294,7 +305,7 @@ def _logits(model: Architecture, work: Work, place: Device) -> int:
 
 def _places_of_the_head(work: Work, place: Device) -> int:
     """Where TRL computes what all words get: see pairs.py."""
-    rows = 2 * rows_at_a_time(work, place)
+    rows = work.padded * rows_at_a_time(work, place)
     return rows * (min(work.answer, work.length) if place.kind == "gpu" else work.length - 1)
 
 

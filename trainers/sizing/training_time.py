@@ -19,6 +19,9 @@ TRL's head (pairs.py) at N places and V words takes
 three products forward, for the reference, and again on the way back, and one in float32; `word` is what its passes over
 the logits take, measured.
 
+GRPO learns from the answers that it samples to each question in the same way, without the reference where beta is
+0. Before that it reads each question once an answer and writes them all, at the speeds of serving.
+
 Where nothing was measured, `guessed` has rules of thumb for the three, from what such hardware usually sustains.
 Other work on the machine is in neither: with two busy programs on two cores a training takes twice as long.
 """
@@ -39,6 +42,7 @@ from trainers.sizing.memory import CPU_TOKENS, GPU_TOKENS
 CALIBRATION_FILE = "calibration.json"
 RECOMPUTING = 1 / 3  # more, where activations are computed again on the way back
 FORWARD = 0.5  # of forward and backward, where weights are frozen
+WRITTEN = 5.0  # a token that is written one at a time takes as long as so many that are read
 MASKED = 2.0  # pairs of tokens under a mask, for each before one another
 # guesses: seconds a layer and pack (launching its kernels), operations a head and pair of tokens, seconds for a start
 GUESSED_LAYER_S, GUESSED_PAIR, GUESSED_STARTUP_S = 0.002, 1000, 20
@@ -95,7 +99,9 @@ class RowLengths:
 @dataclass(frozen=True)
 class PairLengths:
     """Of one epoch: `count` pairs whose prompt has `longer` tokens with the longer answer on average, `padded` where
-    each is as long as the longest of its part; `answer` of an answer. `batch` pairs a step."""
+    each is as long as the longest of its part; `answer` of an answer. `batch` pairs a step.
+
+    Of GRPO `samples` answers to each of `count` questions take the place of a pair's two, and are written first."""
 
     count: int
     longer: float
@@ -104,6 +110,12 @@ class PairLengths:
     epochs: int
     answer: float = 8
     rank: int = 16
+    samples: int = 0
+    has_reference: bool = True
+
+    @property
+    def rows(self) -> int:
+        return self.samples or 2
 
 
 class NoCalibration(Exception):
@@ -187,22 +199,34 @@ def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -
         return None
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     in_a_step = rows.count * rows.epochs / steps
-    fit = max(1.0, min(in_a_step, _limit(machine) // (2 * rows.longer)))
+    fit = max(1.0, min(in_a_step, _limit(machine) // (rows.rows * rows.longer)))
     parts = math.ceil(in_a_step / fit - 1e-9)
     part = _pairs_at_once(model, rows, in_a_step / parts, machine, machine.word_s)
     step = parts * part + model.lora_parameters(rows.rank) * machine.parameter_s
+    step += in_a_step * _writing(model, rows, machine)
     return machine.startup_s + machine.trl_s + steps * step
+
+
+def _writing(model: Architecture, rows: PairLengths, machine: Calibration) -> float:
+    """Seconds for all samples of a question. Where serving was not measured, by the speed of training."""
+    question, answer = (rows.samples * tokens for tokens in (rows.longer - rows.answer, rows.answer))
+    speeds = serving_speed(model, machine)
+    if speeds is None:
+        a_token = FORWARD * operations(model, rows.rank) / machine.speed
+        return a_token * (question + WRITTEN * answer)
+    return question / speeds[0] + answer / speeds[1]
 
 
 def _pairs_at_once(
     model: Architecture, rows: PairLengths, count: float, machine: Calibration, word_s: float
 ) -> float:
     """Policy forward and back, reference forward, TRL's head: at every place on a CPU, at answers elsewhere."""
-    tokens = 2 * count * rows.padded
+    tokens = rows.rows * count * rows.padded
+    reference = FORWARD if rows.has_reference else 0
     pairs = MASKED * tokens * rows.padded * machine.long_pair_s
-    layers = model.layers * (machine.layer_s + model.heads * pairs) * (1 + FORWARD)
-    work = tokens * (operations(model, rows.rank) + FORWARD * operations(model, 0)) / machine.speed
-    places = tokens if machine.device == "cpu" else 2 * count * rows.answer
+    layers = model.layers * (machine.layer_s + model.heads * pairs) * (1 + reference)
+    work = tokens * (operations(model, rows.rank) + reference * operations(model, 0)) / machine.speed
+    places = tokens if machine.device == "cpu" else rows.rows * count * rows.answer
     return layers + work + places * model.vocab * (word_s + head_products_s(model.hidden, machine))
 
 

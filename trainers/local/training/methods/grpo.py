@@ -1,0 +1,295 @@
+"""Group relative policy optimisation: answers that the model samples are rewarded by how well they agree with the right
+one, and those that are better than the others of their question become likelier.
+
+    advantage(answer) = (reward - mean) / (std + 1e-4)           over the answers to one question
+    loss = -min(ratio * advantage, clip(ratio, 0.8, 1.2) * advantage) + beta * ratio * kl    a mean over its tokens
+
+ratio is p(token) by what it was when it was sampled (Shao et al. 2024, arXiv 2402.03300, equation 3; the kl's ratio:
+arXiv 2512.02556). Each sample is learnt from once, so that the ratio is 1 and never clipped, and has a gradient all the
+same. Sampling, loss and reference are TRL's, in the loop of all methods. The adapter's dropout is off while answers
+are sampled and the reference is asked, and on where they are learnt from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from torch import Tensor
+from trl.trainer.grpo_config import GRPOConfig
+from trl.trainer.grpo_trainer import GRPOTrainer
+from trl.trainer.utils import pad, use_adapter
+
+from trainers.evaluation import exact_match
+from trainers.evaluation.scores import json_share
+from trainers.local.job_directory import KEPT_ROWS, TrainingJob
+from trainers.local.training import distributed
+from trainers.local.training.base_files import context_of_base
+from trainers.local.training.checkpoints import CHECKPOINT_S
+from trainers.local.training.data import Row, Rows, read_rows
+from trainers.local.training.errors import Pauses
+from trainers.local.training.loop import TrainingMethod, TrainState
+from trainers.local.training.methods import trl_setup
+from trainers.local.training.methods.trl_setup import LossOnly, SingleProcess, TrlBase, prepare_base, silent
+from trainers.local.training.metrics_logger import MetricsLogger, Scores
+from trainers.local.training.packing import pack_tokens
+from trainers.local.training.setup import tell_rows
+from trainers.methods import GrpoParameters, Parameters, Reward
+
+# From the right answer and the model's to a share; read and normalised as evaluation does.
+REWARDS: Mapping[Reward, Callable[[str, str], float]] = {"exact": exact_match, "json": json_share}
+LEAST_STD = 1e-4  # TRL's
+
+
+def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
+    """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
+    trl_setup.train(folder, job, prepare, Grpo.metrics, checkpoint_s)
+
+
+def prepare(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses) -> Grpo:
+    """Raises TrainingFailed, TrainingPaused."""
+
+    def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Rows:
+        with distributed.rank_zero_first():
+            return read_rows(
+                file, tokenizer, settings.max_length, param, settings.too_long, folder / KEPT_ROWS
+            )
+
+    setup = prepare_base(folder, job, journal, pauses, read)
+    tell_rows(journal, "Training", setup.training, setup.settings)
+    if setup.validation:
+        tell_rows(journal, "Validation", setup.validation, setup.settings)
+        journal.say("The validation loss is 1 less the mean reward of the likeliest answers")
+    settings = setup.settings
+    assert isinstance(settings, GrpoParameters)  # noqa: S101 - read_job goes by the job's method
+    config = GrpoSettings(
+        beta=settings.beta,
+        num_generations=settings.samples,
+        per_device_train_batch_size=settings.samples,  # which TRL wants to be a multiple of it
+        temperature=settings.temperature,
+        max_completion_length=settings.max_new_tokens,
+        loss_type="grpo",
+        **silent(folder, job, setup),
+    )
+    return Grpo(GroupLoss(setup, config), setup, settings, job)
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked, in token ids, and the right answer. `tokens` of both."""
+
+    asked: Sequence[int]
+    answer: str
+    tokens: int
+
+
+def last_question(row: Row, tokenizer: Any) -> Question:
+    """A row's last answer that is to be learnt; what comes before it was asked."""
+    end = row.last_target
+    start = next((place for place in range(end, 0, -1) if not row.supervised[place - 1]), 0)
+    answer = tokenizer.decode(row.ids[start : end + 1], skip_special_tokens=True)
+    return Question(row.ids[:start], answer.strip(), end + 1)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of a batch: means over `questions` questions. `spread`: how far apart the rewards of one question's answers are.
+    `kl`: nats a token from the reference; 0 without one."""
+
+    questions: int
+    loss: float
+    reward: float
+    spread: float
+    kl: float
+
+
+class Grpo(TrainingMethod[Question, list[Part]]):
+    metrics = ("reward_mean", "reward_std", "kl")
+    forward_share = 1 / 2  # writing takes about as long as learning from what was written
+
+    def __init__(
+        self, trainer: GroupLoss, setup: TrlBase[Rows], settings: GrpoParameters, job: TrainingJob
+    ) -> None:
+        validation = setup.validation.rows if setup.validation else ()
+        self.rows, self.validation = (
+            [last_question(row, setup.tokenizer) for row in rows]
+            for rows in (setup.training.rows, validation)
+        )
+        self.model, self.device, self.dtype = trainer.adapted, setup.device, setup.dtype
+        self.usual_tokens = pack_tokens(setup.device)
+        self._trainer, self._settings, self._seed = trainer, settings, job.seed
+        self._tokenizer, self._context = setup.tokenizer, context_of_base(job.base)
+
+    def tokens(self, rows: Sequence[Question]) -> int:
+        """As if all answers were as long as the right one."""
+        return self._settings.samples * sum(row.tokens for row in rows)
+
+    @property
+    def validation_tokens(self) -> int:
+        """One answer each."""
+        return sum(row.tokens for row in self.validation)
+
+    def width(self, rows: Sequence[Question]) -> int:
+        longest = max(len(row.asked) for row in rows)
+        return len(rows) * self._settings.samples * (longest + self._settings.max_new_tokens)
+
+    def fill(self, rows: Sequence[Question], limit: int) -> list[list[Question]]:
+        parts: list[list[Question]] = []
+        for row in rows:
+            if parts and self.width([*parts[-1], row]) <= limit:
+                parts[-1].append(row)
+            else:
+                parts.append([row])
+        return parts
+
+    def seed_step(self, step: int) -> None:
+        torch.manual_seed(self._seed + step)
+        super().seed_step(step)
+
+    def add_gradients(
+        self, state: TrainState[Question, list[Part]], parts: list[list[Question]], batch: Sequence[Question]
+    ) -> list[Part]:
+        measured = []
+        for rows in parts:
+            state.look()
+            with state.cores.shared():
+                answers = self._answers(rows, self._settings.samples)
+                state.look()
+                loss, part = self._trainer.measure(rows, answers, self._rewards(rows, answers))
+            state.scaler.scale(loss * (len(rows) / len(batch))).backward()  # type: ignore[no-untyped-call]
+            measured.append(part)
+        return measured
+
+    def total(self, computed: list[Part]) -> Scores:
+        """Over the questions of all processes."""
+        questions, loss, reward, spread, kl = distributed.sum_all(
+            sum(part.questions for part in computed),
+            sum(part.loss * part.questions for part in computed),
+            sum(part.reward * part.questions for part in computed),
+            sum(part.spread * part.questions for part in computed),
+            sum(part.kl * part.questions for part in computed),
+        )
+        more = {"reward_mean": reward / questions, "reward_std": spread / questions}
+        if self._settings.beta:
+            more["kl"] = kl / questions
+        return Scores(loss / questions, None, more)
+
+    def evaluate(self, state: TrainState[Question, list[Part]]) -> Scores:
+        """By each question's likeliest answer, which is what a measurement asks for."""
+        self.model.eval()
+        at_once = self._settings.samples  # parts of a step have room for as many answers to each question
+
+        def reward_all(parts: list[list[Question]]) -> list[float]:
+            rewards: list[float] = []
+            for first in range(0, len(parts), at_once):
+                rows = [row for part in parts[first : first + at_once] for row in part]
+                state.look()
+                with state.cores.shared():
+                    rewards += self._rewards(rows, self._answers(rows, 1))
+            return rewards
+
+        by_length = sorted(self.validation, key=lambda row: len(row.asked))
+        rewards = state.room.try_out(distributed.share(by_length), reward_all, "while validating")
+        count, total = distributed.sum_all(len(rewards), sum(rewards))
+        return Scores(1 - total / count, None, {"reward_mean": total / count})
+
+    def _answers(self, rows: Sequence[Question], count: int) -> list[list[int]]:
+        """`count` to each row, one row after the other, as token ids; a single one is the likeliest."""
+        prompts = [list(row.asked) for row in rows for _ in range(count)]
+        most = self._settings.max_new_tokens
+        if self._context is not None:
+            most = max(1, min(most, self._context - max(map(len, prompts))))
+        return self._trainer.answer(prompts, most, is_sampled=count > 1)
+
+    def _rewards(self, rows: Sequence[Question], answers: Sequence[Sequence[int]]) -> list[float]:
+        """As many answers to each row, one row after the other."""
+        count, reward = len(answers) // len(rows), REWARDS[self._settings.reward]
+        texts = self._tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [float(reward(rows[place // count].answer, text)) for place, text in enumerate(texts)]
+
+
+class GrpoSettings(SingleProcess, GRPOConfig):
+    """TRL's."""
+
+
+class GroupLoss(LossOnly, GRPOTrainer):
+    """TRL's trainer for its sampling, its loss and its reference alone."""
+
+    def __init__(self, setup: TrlBase[Rows], config: GrpoSettings) -> None:
+        super().__init__(
+            model=setup.model,
+            args=config,
+            reward_funcs=[_no_reward],  # it wants one, and a dataset
+            train_dataset=Dataset.from_dict({"prompt": ["-"]}),
+            processing_class=setup.tokenizer,
+            peft_config=setup.lora,
+        )
+        self.take_over(setup.dtype)
+        self.current_gradient_accumulation_steps = 1  # which its own loop would count
+        self._pad_id: int = setup.tokenizer.pad_token_id
+
+    def answer(self, prompts: list[list[int]], most: int, *, is_sampled: bool) -> list[list[int]]:
+        """At most `most` tokens to each, the one that ends the turn included."""
+        self.generation_config.max_new_tokens = most
+        self.generation_config.do_sample = is_sampled
+        with self._without_dropout():
+            answers: list[list[int]] = self._generate_single_turn(prompts, None, {}, 1)[0]  # type: ignore[no-untyped-call]
+        return answers
+
+    def measure(
+        self, rows: Sequence[Question], answers: Sequence[Sequence[int]], rewards: Sequence[float]
+    ) -> tuple[Tensor, Part]:
+        """The mean loss of these answers, as many to each row, to go backward from."""
+        groups = torch.tensor(rewards).view(len(rows), -1)
+        spread = groups.std(1, keepdim=True)
+        advantages = (groups - groups.mean(1, keepdim=True)) / (spread + LEAST_STD)
+        count = groups.shape[1]
+        prompts = [torch.tensor(row.asked) for row in rows for _ in range(count)]
+        inputs = self._padded("prompt", prompts, "left")
+        inputs |= self._padded("completion", [torch.tensor(answer) for answer in answers], "right")
+        inputs["advantages"] = advantages.flatten().to(self.args.device)
+        if self.beta:
+            inputs["ref_per_token_logps"] = self._by_reference(inputs)
+        with self.mixed():
+            loss: Tensor = self._compute_loss(self.adapted, inputs)  # type: ignore[no-untyped-call]
+        noted = self._metrics["train"]
+        kl = noted["kl"][-1] if self.beta else 0.0
+        noted.clear()
+        return loss, Part(len(rows), loss.item(), groups.mean().item(), spread.mean().item(), kl)
+
+    def _padded(self, name: str, tokens: list[Tensor], side: str) -> dict[str, Tensor]:
+        ids = pad(tokens, padding_value=self._pad_id, padding_side=side)
+        mask = pad([torch.ones_like(each) for each in tokens], padding_value=0, padding_side=side)
+        return {f"{name}_ids": ids.to(self.args.device), f"{name}_mask": mask.to(self.args.device)}
+
+    def _by_reference(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Of each answer's tokens; the reference is as in DPO."""
+        ids, mask = (
+            torch.cat([inputs[f"prompt_{what}"], inputs[f"completion_{what}"]], 1) for what in ("ids", "mask")
+        )
+        reference = "ref" if "ref" in self.adapted.peft_config else None
+        with self._without_dropout(), use_adapter(self.adapted, reference):
+            logps: Tensor = self._get_per_token_logps_and_entropies(
+                self.adapted, ids, mask, inputs["completion_ids"].shape[1]
+            )[0]
+        return logps
+
+    @contextmanager
+    def _without_dropout(self) -> Iterator[None]:
+        """And without gradients."""
+        was_training = self.adapted.training
+        self.adapted.eval()
+        try:
+            with torch.no_grad(), self.mixed():
+                yield
+        finally:
+            self.adapted.train(was_training)
+
+
+def _no_reward(**_: Any) -> list[float | None]:
+    return []
