@@ -345,6 +345,12 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
 )
 @click.option("--rank", type=click.IntRange(1, 512), default=16, show_default=True, help="LoRA's r.")
 @click.option(
+    "--target-modules",
+    default="all-linear",
+    show_default=True,
+    help="Layers with LoRA's matrices, like q_proj,v_proj.",
+)
+@click.option(
     "--answer", type=click.IntRange(1, 131_072), help="Tokens learnt a row; a quarter of it where not said."
 )
 @click.option(
@@ -359,6 +365,7 @@ def plan_memory(
     length: int,
     batch: int,
     rank: int,
+    target_modules: str,
     answer: int | None,
     pairs: bool,
     checkpointing: bool,
@@ -372,7 +379,16 @@ def plan_memory(
 
     (chosen,) = (name for name in METHODS if name == method)
     learnt = min(answer or max(1, length // 4), length)
-    work = Work(chosen, length, batch, rank, learnt, checkpoints=checkpointing, pairs=pairs)
+    work = Work(
+        chosen,
+        length,
+        batch,
+        rank,
+        learnt,
+        checkpoints=checkpointing,
+        pairs=pairs,
+        targets=target_modules,
+    )
     planned = hardware.plan_memory(model, work, gpu)
     if isinstance(planned, Refusal):
         refuse(planned.text)

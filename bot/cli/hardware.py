@@ -72,6 +72,12 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
         return Refusal(
             f"--rank {work.rank} is wider than {base.name} itself, {wide}: LoRA's matrices are narrow."
         )
+    absent = set(work.modules or ()) - {matrix.name for matrix, _ in base.architecture.matrices}
+    if absent:
+        existing = ", ".join(sorted({matrix.name for matrix, _ in base.architecture.matrices}))
+        return Refusal(
+            f"{base.name} has no layer {', '.join(sorted(absent))}. It has {existing}; or say all-linear."
+        )
     if work.pairs and work.method == "full":
         return Refusal(
             "Pairs are trained with LoRA, whose reference is the model without it: choose another --method."

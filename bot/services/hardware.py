@@ -128,8 +128,9 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
     chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
-    rank = _whole(chosen, "lora_r", Work.rank)
-    return Work(_method(chosen), max(length, 1), _whole(chosen, "batch_size", 8), rank, answer)
+    rank, targets = _whole(chosen, "lora_r", Work.rank), str(chosen.get("target_modules", Work.targets))
+    batch = _whole(chosen, "batch_size", 8)
+    return Work(_method(chosen), max(length, 1), batch, rank, answer, targets=targets)
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:

@@ -258,7 +258,7 @@ def test_odd_spacing_changes_nothing(text: str, name: str, values: dict[str, obj
             "start tickets target_modules=q;v",
             "should be 'all-linear' or names of modules separated by commas",
         ),
-        ("start tickets beta=0.2", "`beta=`: it belongs to method=dpo."),
+        ("start tickets beta=0.2", "`beta=`: it belongs to method=dpo, grpo."),
         ("start tickets method=ppo", "There is no method “ppo”."),
         ("start tickets patience=0", "`patience=`: “0” should be a whole number from 1 to 20"),
         ("status soon", "`soon` is not the number of a run."),

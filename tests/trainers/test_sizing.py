@@ -219,3 +219,16 @@ def test_sampled_answers_take_the_room_of_a_pairs_two() -> None:
         assert two == pair
         assert eight.activations == 4 * two.activations
         assert eight.weights == two.weights
+
+
+def test_only_the_target_modules_have_matrices_gradients_and_moments() -> None:
+    smol = model("smollm2-135m")
+    every, few = (
+        memory_of(smol, replace(WORK, targets=each), CPU) for each in ("all-linear", "q_proj,v_proj")
+    )
+    trained = 30 * 16 * ((576 + 576) + (576 + 192))
+    assert trainable_parameters(smol, replace(WORK, targets="q_proj,self_attn.v_proj")) == trained
+    assert (few.gradients, few.optimizer) == (4 * trained, 8 * trained)
+    assert few.adapter < every.adapter
+    assert few.activations < every.activations
+    assert few.weights == every.weights

@@ -130,7 +130,8 @@ class Work:
     `checkpoints`: activations are computed again while going backward instead of kept.
     `pairs`: preference pairs by DPO: `batch` pairs a step, each as long as its prompt with the longer answer; nothing
     is shared. `samples`: so many answers to each of `batch` questions are sampled (GRPO), each as long as a question
-    with the most tokens that an answer may have; 0 elsewhere.
+    with the most tokens that an answer may have; 0 elsewhere. `targets`: the layers that LoRA stands beside, as
+    target_modules names them; experts that are fused into one weight are not counted.
     """
 
     method: Method
@@ -142,12 +143,20 @@ class Work:
     checkpoints: bool = False
     pairs: bool = False
     samples: int = 0
+    targets: str = "all-linear"
 
     @property
     def padded(self) -> int:
         """Rows to a prompt that are computed at once under one mask, all padded alike; 0: rows are laid one after the
         other, which is how chats are trained."""
         return 2 if self.pairs else self.samples
+
+    @property
+    def modules(self) -> tuple[str, ...] | None:
+        """None: all linear layers."""
+        if self.targets == "all-linear":
+            return None
+        return tuple(name.rpartition(".")[2] for name in self.targets.split(","))
 
 
 @dataclass(frozen=True)
@@ -214,8 +223,10 @@ def reference_pass(model: Architecture, work: Work, place: Device) -> int:
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
-    """LoRA beside every linear layer of the language model, the head excepted."""
-    return loaded_parameters(model) if work.method == "full" else model.lora_parameters(work.rank)
+    """LoRA beside the linear layers of the language model that are its targets, the head excepted."""
+    if work.method == "full":
+        return loaded_parameters(model)
+    return model.lora_parameters(work.rank, work.modules)
 
 
 def loaded_parameters(model: Architecture) -> int:
@@ -263,7 +274,8 @@ def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
     """Bytes that one layer keeps of one token; the sum in the module's first lines."""
     e = place.number_bytes
     norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
-    names = 4 if model.fused else 7
+    every = 4 if model.fused else 7
+    names = every if work.modules is None else min(every, len(set(work.modules)))
     lora = 0 if work.method == "full" else e * work.rank * names
     return norms + _feed_forward(model, e) + _attention(model, work, place) + lora
 
