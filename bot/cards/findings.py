@@ -11,7 +11,7 @@ from typing import assert_never
 from bot.cards.blocks import CardBlock, Lines, actions, button, code, escape
 from bot.cards.words import pluralize
 from bot.rules.budgets import DuplicateCost
-from bot.rules.data_policy import RowDelivery
+from bot.rules.data_policy import NoDelivery, RowDelivery
 from storage.records import Dataset
 from trainers.dataset import Finding, Severity
 from trainers.dataset.clean_copy import Cleaned, LeftOut, NotCleaned
@@ -193,6 +193,15 @@ def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
             )
         case _:
             assert_never(place)
+
+
+def not_delivered(dataset: Dataset, why: NoDelivery) -> str:
+    if why == "not in the channel":
+        return "The file holds customers' words of a channel that you are not in, so it is not sent to you."
+    return (
+        "The file holds customers' words and others than the dataset's channel can read here, so it is not posted. "
+        f"<@{dataset.uploaded_by}>, who uploaded it, gets it as a direct message by pressing the button."
+    )
 
 
 def cleaning_waits(dataset: Dataset) -> str:

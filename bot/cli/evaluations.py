@@ -12,6 +12,7 @@ from getpass import getuser
 from pathlib import Path
 
 from bot.cards.commands import TerminalSpelling
+from bot.cards.data_policy import too_short_a_reason
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
     OWNER,
@@ -23,9 +24,10 @@ from bot.cli.llm_session import (
     until_answered,
 )
 from bot.rules.budgets import max_evaluation_micros
-from bot.rules.data_policy import check_waiver_reason, needs_waiver
+from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence
+from bot.rules.permissions import has_words
 from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judgements
 from bot.services.candidates import Candidate
 from bot.services.datasets import SEED
@@ -177,9 +179,8 @@ def _must_stay(
             'may: --waive "the customers agreed, ticket LEGAL-12". That word is kept beside the answers. Models of '
             "your own trainer (local/…) need none."
         )
-    denied = check_waiver_reason(wanted.waive)
-    if denied:
-        return Refusal(denied.reason)
+    if not has_words(wanted.waive):
+        return Refusal(too_short_a_reason())
     session.store.audit.add(
         at=time.time(),
         who=getuser(),

@@ -73,6 +73,7 @@ def explain(
     offline: bool,
 ) -> None:
     """Say which rule decides, with its line in the file; exit code 1 where the answer is no."""
+    from bot.cards.data_policy import egress_text
     from bot.cli.render import explain_policy
     from bot.rules.data_policy import decide_egress
     from bot.rules.permissions import Data, Request
@@ -89,7 +90,8 @@ def explain(
                 f"{', '.join(provider.name for provider in settings.providers)}."
             )
         data = Data(dataset, frozenset({channel}), personal)
-        leave = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
+        ruled = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
+        leave = (ruled, egress_text(ruled, data, provider, because))
     is_allowed, text = explain_policy(asking, action, request, leave)
     click.echo(text)
     click.echo(f"\n{assumed}")

@@ -15,9 +15,10 @@ from typing import Any
 from bot.cards import advice
 from bot.cards.blocks import UNSEEN
 from bot.cards.commands import TerminalSpelling
+from bot.cards.permissions import verdict_text
 from bot.cards.runs import STATE_WORDS
 from bot.cards.terminal import terminal_sentence
-from bot.cards.words import pluralize
+from bot.cards.words import capitalize, pluralize
 from bot.rules.advice import Verdict
 from bot.rules.data_policy import EgressDecision
 from bot.rules.permissions import (
@@ -28,7 +29,6 @@ from bot.rules.permissions import (
     Named,
     Policy,
     Request,
-    RuleVerdict,
     rule_verdicts,
 )
 from bot.rules.plans import plan_from_json
@@ -211,44 +211,27 @@ def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
 
 
 def explain_policy(
-    asking: Caller, action: Action, request: Request, leave: EgressDecision | None
+    asking: Caller, action: Action, request: Request, leave: tuple[EgressDecision, str] | None
 ) -> tuple[bool, str]:
-    """Whether it is allowed, and the sentences: the answer, the rule that decides, all that were asked."""
-    verdicts = [*rule_verdicts(asking, action, request), *([_of_data(leave)] if leave else [])]
-    no = next((verdict for verdict in verdicts if not verdict.is_allowed), None)
-    decides = no or _telling(verdicts)
-    lines = [
-        f"{'No' if no else 'Yes'}. {_sentence(decides.said)}",
-        f"Decided by {decides.rule}",
-        "",
-        *(
-            f"  {'yes' if verdict.is_allowed else 'NO '}  {verdict.rule}: {_plain(verdict.said)}"
-            for verdict in verdicts
-        ),
-    ]
-    return no is None, "\n".join(lines)
+    """Whether it is allowed, and the sentences: the answer, the rule that decides, all that were asked. `leave`: what
+    is decided on the data that would go to a provider, and its words."""
+    verdicts = rule_verdicts(asking, action, request)
+    rules = [(verdict.is_allowed, verdict.rule, verdict_text(verdict.because)) for verdict in verdicts]
+    if leave:
+        ruled, text = leave
+        place = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
+        rules.append((not ruled.refused, place, text))
+    written = [rule for rule in rules if not rule[1].startswith(BUILT_IN)]
+    # of many that say yes, the one out of the file that comes last
+    is_allowed, place, text = next((rule for rule in rules if not rule[0]), (written or rules)[-1])
+    answer = f"{'Yes' if is_allowed else 'No'}. {_plain(capitalize(text)).rstrip('.')}."
+    lines = [f"  {'yes' if is_yes else 'NO '}  {where}: {_plain(why)}" for is_yes, where, why in rules]
+    return is_allowed, "\n".join([answer, f"Decided by {place}", "", *lines])
 
 
 def policy_table(policy: Policy) -> str:
     """Who may what, what it takes, where data may go."""
     return "\n".join([*_who(policy), "", *_approvals(policy), "", *_data(policy)])
-
-
-def _of_data(ruled: EgressDecision) -> RuleVerdict:
-    rule = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
-    text = ruled.refusal or " ".join(ruled.notes) or "the data may go there"
-    return RuleVerdict(ruled.refusal is None, rule, text)
-
-
-def _telling(verdicts: Sequence[RuleVerdict]) -> RuleVerdict:
-    """Of many that say yes, the one out of the file that comes last, else the last."""
-    return next(
-        (verdict for verdict in reversed(verdicts) if not verdict.rule.startswith(BUILT_IN)), verdicts[-1]
-    )
-
-
-def _sentence(text: str) -> str:
-    return _plain(text[:1].upper() + text[1:]).rstrip(".") + "."
 
 
 def _plain(text: str) -> str:

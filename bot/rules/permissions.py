@@ -10,7 +10,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
-from trainers.money import to_micros, usd_micros
+from trainers.money import to_micros
 from trainers.typed_tables import OWN, Key, Limits
 
 if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
@@ -42,25 +42,6 @@ GOVERNED_BY: Mapping[Action, Rule] = {
     "pause": "cancel",
     "unfreeze": "freeze",
     "rollback": "promote",
-}
-DOING: Mapping[Action, str] = {
-    "read": "see this",
-    "upload": "upload data",
-    "estimate": "ask for estimates",
-    "measure": "measure models",
-    "start": "ask for a run",
-    "approve": "approve a run",
-    "reject": "reject a run",
-    "resolve": "decide what becomes of a run in doubt",
-    "cancel": "cancel it",
-    "pause": "pause or resume it",
-    "freeze": "freeze",
-    "unfreeze": "end a freeze",
-    "waive": "let personal data leave",
-    "promote": "promote a model",
-    "rollback": "roll a model back",
-    "try": "try a model",
-    "delete": "delete data",
 }
 BUILT_IN = "built in"
 USER, GROUP = re.compile(r"[UW][A-Z0-9]{1,20}"), re.compile(r"S[A-Z0-9]{1,20}")
@@ -233,21 +214,6 @@ class Request:
 NO_REQUEST = Request("", "", 0.0)
 
 
-@dataclass(frozen=True)
-class Denied:
-    reason: str
-
-
-def check_reason(reason: str) -> Denied | None:
-    """None where `reason` says why a plan is approved whose verdict is not go."""
-    if has_words(reason):
-        return None
-    return Denied(
-        f"Its verdict is not go: say in at least {MIN_WORDS} words why it should be trained all the same, like: "
-        "quality counts here, not cost."
-    )
-
-
 def has_words(reason: str) -> bool:
     """A few words that have letters in them."""
     words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
@@ -288,13 +254,12 @@ def decisive_words(
 # May this person do this? The one function that every command, button, form and shortcut asks. Pure.
 #
 # Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared
-# was looked up before; what Slack didn't tell counts as a no, with a sentence about what to do.
+# was looked up before; what Slack didn't tell counts as a no. The sentences are in bot/cards/permissions.py.
 
 
 FOUR_EYES = f"{BUILT_IN}: nobody approves what they asked for or uploaded"
 FULL_MEMBERS = f"{BUILT_IN}: full members of the workspace only"
 OWN_CHANNELS = f"{BUILT_IN}: channels of the workspace only"
-SHOWN_NAMES = 10
 
 
 @dataclass(frozen=True)
@@ -341,25 +306,71 @@ class Caller:
 
 
 @dataclass(frozen=True)
+class OwnRequest:
+    """Who asked for it, or brought its data, has no say."""
+
+    action: Action
+    was: Literal["asked for", "uploaded"]
+
+
+@dataclass(frozen=True)
+class NotNamed:
+    """`others` may, whom `rule` names; `unknown` are its groups whose members are not known. `is_one_out`: somebody
+    whom the rule names can't for another reason."""
+
+    action: Action
+    rule: Named
+    others: tuple[str, ...]
+    unknown: tuple[str, ...]
+    is_one_out: bool = False
+
+
+@dataclass(frozen=True)
+class NeedsApprovers:
+    """So many take it, for a run that costs `maximum_micros` at most."""
+
+    count: int
+    maximum_micros: int
+
+
+@dataclass(frozen=True)
+class TooDear:
+    maximum_micros: int
+    limit_micros: int
+
+
+PlainBecause = Literal[
+    "a full member",
+    "nobody known",
+    "a bot",
+    "deactivated",
+    "a guest",
+    "of another workspace",
+    "own channel",
+    "channel unknown",
+    "shared channel",
+    "another's request",
+    "asked for it",
+    "uploaded it",
+    "any full member",
+    "named",
+]
+Because = PlainBecause | OwnRequest | NotNamed | NeedsApprovers | TooDear
+
+
+@dataclass(frozen=True)
 class RuleVerdict:
     """What one rule says. `rule` is its place in the file, or that it is built in."""
 
     is_allowed: bool
     rule: str
-    said: str
+    because: Because
 
 
-def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Denied | None:
-    """None is yes. A no is the first rule's that says it, and names the cure."""
-    no = next(
-        (
-            rule_verdict
-            for rule_verdict in rule_verdicts(asking, action, request)
-            if not rule_verdict.is_allowed
-        ),
-        None,
-    )
-    return Denied(no.said) if no else None
+def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVerdict | None:
+    """None is yes. A no is the first rule's that says it."""
+    verdicts = rule_verdicts(asking, action, request)
+    return next((verdict for verdict in verdicts if not verdict.is_allowed), None)
 
 
 def has_quorum(approved_by: Collection[str], rules: Rules, maximum_micros: int) -> bool:
@@ -388,53 +399,32 @@ def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST)
 
 def _membership(person: Person | None) -> RuleVerdict:
     if person is None:
-        text = (
-            "Slack didn't tell who you are, so nothing was done. Try again in a minute; if it stays like that, "
-            "the bot's operator runs `finetune doctor`."
-        )
-        return RuleVerdict(False, FULL_MEMBERS, text)
-    kinds = {
-        "a bot": person.is_bot,
-        "deactivated": person.is_deleted,
-        "a guest": person.is_guest,
-        "of another workspace": person.is_stranger,
-    }
-    kind = next((kind for kind, is_one in kinds.items() if is_one), None)
-    if kind is None:
-        return RuleVerdict(True, FULL_MEMBERS, "a full member")
-    return RuleVerdict(
-        False,
-        FULL_MEMBERS,
-        f"Only full members of this workspace may upload data and decide on runs, and this account is {kind}.",
-    )
+        return RuleVerdict(False, FULL_MEMBERS, "nobody known")
+    if person.is_bot:
+        return RuleVerdict(False, FULL_MEMBERS, "a bot")
+    if person.is_deleted:
+        return RuleVerdict(False, FULL_MEMBERS, "deactivated")
+    if person.is_guest:
+        return RuleVerdict(False, FULL_MEMBERS, "a guest")
+    if person.is_stranger:
+        return RuleVerdict(False, FULL_MEMBERS, "of another workspace")
+    return RuleVerdict(True, FULL_MEMBERS, "a full member")
 
 
 def _ours(channel: Channel) -> RuleVerdict:
     if channel.is_shared is None:
-        text = (
-            "Slack didn't tell whether this channel is shared with another organisation, so nothing was done. "
-            "Invite the bot (`/invite @Finetune`) if it isn't in here, or try again in a minute."
-        )
-        return RuleVerdict(False, OWN_CHANNELS, text)
+        return RuleVerdict(False, OWN_CHANNELS, "channel unknown")
     if channel.is_shared:
-        text = (
-            "This channel is shared with another organisation (Slack Connect), where nothing is shown or decided. "
-            "Ask in a channel of your own workspace."
-        )
-        return RuleVerdict(False, OWN_CHANNELS, text)
-    return RuleVerdict(True, OWN_CHANNELS, "not shared with another organisation")
+        return RuleVerdict(False, OWN_CHANNELS, "shared channel")
+    return RuleVerdict(True, OWN_CHANNELS, "own channel")
 
 
 def _four_eyes(person: Person, action: Action, request: Request) -> RuleVerdict:
-    text = None
-    to_do = "decide what becomes of it" if action == "resolve" else "approve it"
-    if action == "waive" and person.id == request.uploader:
-        text = "You uploaded this data, so an approver other than you has to say why it may leave."
-    elif person.id == request.requester:
-        text = f"You asked for this run, so somebody else has to {to_do}."
-    elif person.id == request.uploader:
-        text = f"You uploaded this data, so somebody else has to {to_do}."
-    return RuleVerdict(text is None, FOUR_EYES, text or "somebody else asked for it and brought the data")
+    if person.id == request.requester and not (action == "waive" and person.id == request.uploader):
+        return RuleVerdict(False, FOUR_EYES, OwnRequest(action, "asked for"))
+    if person.id == request.uploader:
+        return RuleVerdict(False, FOUR_EYES, OwnRequest(action, "uploaded"))
+    return RuleVerdict(True, FOUR_EYES, "another's request")
 
 
 def _named(person: Person, action: Action, request: Request, rules: Rules) -> RuleVerdict:
@@ -444,58 +434,20 @@ def _named(person: Person, action: Action, request: Request, rules: Rules) -> Ru
     if named.anyone:
         return RuleVerdict(True, named.where, "any full member")
     if person.id in rules.named(action):
-        return RuleVerdict(True, named.where, "named, or in a group that is")
+        return RuleVerdict(True, named.where, "named")
     but = {request.uploader} if action == "waive" else ()
-    return RuleVerdict(False, named.where, who_may(action, rules, but=but))
+    return RuleVerdict(False, named.where, not_named(action, rules, but=but))
 
 
-def who_may(action: Action, rules: Rules, *, but: Collection[str] = ()) -> str:
-    """The sentence for anyone who may not. `but`: people who can't for another reason."""
+def not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
+    """Why anyone else may not. `but`: people who can't for another reason."""
     named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
-    if rules.unknown(action):
-        return (
-            f"Slack didn't tell who is in the group {', '.join(rules.unknown(action))}, so nothing was done. Try "
-            "again in a minute; if it stays like that, the app lacks usergroups:read, or the group is gone."
-        )
-    if not others:
-        return _nobody(action, named, but)
-    names = ", ".join(f"<@{name}>" for name in others[:SHOWN_NAMES])
-    more = len(others) - SHOWN_NAMES
-    is_approvers = rule_of(action) in ("approve", "freeze", "waive", "cancel", "promote", "delete")
-    kind = "an approver" if is_approvers else "who is named"
-    question = f" or {_requester(action)}" if named.requester else ""
-    return f"Only {kind}{question} may do that: {names}{f' and {more} more' if more > 0 else ''}."
-
-
-def _nobody(action: Action, named: Named, but: Collection[str]) -> str:
-    if named.users and but:
-        return f"Nobody else may {DOING[action]}: the bot's operator names more approvers in finetune.toml, [people]."
-    if named.requester:
-        return f"Only {_requester(action)} may {DOING[action]}."
-    if named.where == BUILT_IN and rule_of(action) in ("approve", "freeze", "waive", "promote"):
-        return (
-            f"Nobody may {DOING[action]} yet: the bot's operator names approvers in finetune.toml, [people]."
-        )
-    return (
-        f"Nobody may {DOING[action]}: the bot's operator names people in finetune.toml, [policy.who] "
-        f"{rule_of(action)}."
-    )
-
-
-def _requester(action: Action) -> str:
-    return "who uploaded all of it" if action == "delete" else "who asked for it"
+    return NotNamed(action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and but))
 
 
 def _affordable(policy: Policy, maximum_micros: int) -> RuleVerdict:
     tier = policy.tier(maximum_micros)
     if tier is None:
         dearest = policy.tiers[-1]
-        return RuleVerdict(
-            False,
-            dearest.where,
-            f"It may cost up to {usd_micros(maximum_micros)}, and no run may cost more than "
-            f"{usd_micros(dearest.up_to_micros or 0)} ([policy] tiers in finetune.toml). Train on fewer rows or "
-            "epochs, or a cheaper model.",
-        )
-    people = "one approver" if tier.approvers == 1 else f"{tier.approvers} approvers"
-    return RuleVerdict(True, tier.where, f"takes {people} for up to {usd_micros(maximum_micros)}")
+        return RuleVerdict(False, dearest.where, TooDear(maximum_micros, dearest.up_to_micros or 0))
+    return RuleVerdict(True, tier.where, NeedsApprovers(tier.approvers, maximum_micros))

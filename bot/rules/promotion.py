@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
-from bot.rules.permissions import MIN_WORDS, Denied, has_words
 from bot.rules.plans import ascii_name
 from trainers.evaluation import Interval, paired_interval
 from trainers.evaluation.results import Rung
@@ -90,15 +89,6 @@ def objections(proof: Proof) -> tuple[Objection, ...]:
     elif proof.against_used is not None and not proof.against_used.is_better:
         names.append("not_better_than_used")
     return tuple(names)
-
-
-def check_promotion_reason(reason: str) -> Denied | None:
-    """None where `reason` says why a model should be used."""
-    if has_words(reason):
-        return None
-    return Denied(
-        f"Say in at least {MIN_WORDS} words why this model should be used, like: half the price at the same quality."
-    )
 
 
 def _newcombe(mine: Sequence[float], theirs: Sequence[float]) -> Interval:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from bot.cards import plans as replacing_views
 from bot.cards.blocks import Message, escape
+from bot.cards.permissions import too_few_words, who_may
 from bot.cards.runs import SAID
 from bot.cards.words import pluralize
 from bot.context import AppContext
@@ -17,11 +18,11 @@ from bot.rules.permissions import (
     Caller,
     Request,
     Rules,
-    check_reason,
     has_quorum,
+    has_words,
     is_expired,
+    not_named,
     reminder_due,
-    who_may,
 )
 from bot.rules.plans import Plan, plan_from_json, plan_hash
 from bot.services import (
@@ -55,9 +56,9 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
             return waiting
         run, plan = waiting
         why = " ".join(reason.split())
-        nothing_said = None if plan.is_advised else check_reason(why)
-        if nothing_said:
-            return Refusal(nothing_said.reason)
+        if not plan.is_advised and not has_words(why):
+            says = too_few_words("it should be trained all the same", "quality counts here, not cost")
+            return Refusal(f"Its verdict is not go: {says[:1].lower()}{says[1:]}")
         refusal = _not_counted(context, run, plan, person, caller.rules)
         if refusal:
             return refusal
@@ -235,7 +236,7 @@ def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: 
         and len({*decided, person}) >= plans.approvals_needed(context, plan)
         and rules.unknown("approve")
     ):
-        return Refusal(who_may("approve", rules))  # whether the others still may is not known
+        return Refusal(who_may(not_named("approve", rules)))  # whether the others still may is not known
     most = plan.maximum_micros
     refusal = budgets.refusal(context, run.channel, run.requester, most) if is_last else None
     if refusal:
@@ -341,7 +342,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     if len(names) >= tier.approvers:
         return None
     if rules.unknown("approve"):
-        return Unsure(who_may("approve", rules))
+        return Unsure(who_may(not_named("approve", rules)))
     if None in members.values():
         return Unsure("Slack didn't tell whether the approvers still are members, so nothing is created yet.")
     gone = tuple(approver for approver in _approvers(context, run) if approver not in names)

@@ -12,6 +12,7 @@ from typing import TypeVar
 
 from bot.cards.blocks import code
 from bot.cards.datasets import no_such_dataset
+from bot.cards.permissions import verdict_text
 from bot.context import AppContext
 from bot.rules import data_policy as rules
 from bot.rules import permissions
@@ -22,7 +23,6 @@ from bot.rules.permissions import (
     Action,
     Caller,
     Channel,
-    Denied,
     Policy,
     Request,
     Rule,
@@ -53,7 +53,7 @@ def refusal(
 def refusal_for(caller: Caller, action: Action, request: Request = NO_REQUEST) -> Refusal | None:
     """As `refusal`, for somebody who was looked up before: a transaction must not wait for Slack."""
     denied = permissions.may(caller, action, request)
-    return Refusal(denied.reason) if denied else None
+    return Refusal(verdict_text(denied.because)) if denied else None
 
 
 def is_certain(caller: Caller) -> bool:
@@ -66,7 +66,7 @@ def look_up(context: AppContext, person: str, action: Action, channel: str | Non
     return _look_up(context, person, channel, _wanted(context.settings.policy, action, person))
 
 
-def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, Denied | None]] | Refusal:
+def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rule, str | None]] | Refusal:
     """Returns the policy's verdict on each right, or the reason alone if everything is denied for one reason.
 
     The verdicts are about no particular run or dataset, so they leave out who requested it and what it costs.
@@ -74,8 +74,9 @@ def rights(context: AppContext, person: str, channel: str) -> Sequence[tuple[Rul
     policy = context.settings.policy
     groups = sorted({group for rule in RULES for group in policy.named(rule).groups})
     caller = _look_up(context, person, channel, groups)
-    verdicts = [(rule, permissions.may(caller, rule)) for rule in RULES]
-    reasons = {denied.reason if denied else None for _, denied in verdicts}
+    denials = [(rule, permissions.may(caller, rule)) for rule in RULES]
+    verdicts = [(rule, verdict_text(denied.because) if denied else None) for rule, denied in denials]
+    reasons = {reason for _, reason in verdicts}
     reason = reasons.pop()
     return verdicts if reasons or reason is None else Refusal(reason)
 

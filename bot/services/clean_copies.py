@@ -17,7 +17,6 @@ from bot.cards import findings as views
 from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules.data_policy import RowDelivery, choose_row_delivery
-from bot.rules.permissions import Denied
 from bot.services import authorization
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
@@ -34,8 +33,8 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     if dataset.sha256 is None:
         return Refusal("The file was deleted, so it can't be cleaned any more. Upload it again.")
     place = _place(context, dataset, person)
-    if isinstance(place, Denied):
-        return Refusal(place.reason)
+    if isinstance(place, Refusal):
+        return place
     now = context.clock()
     with context.store.transaction():
         if context.store.cleanings.ask(dataset.id, person, now=now) is None:
@@ -98,8 +97,8 @@ def _finish(context: AppContext, cleaning: Cleaning, dataset: Dataset, written: 
     with context.store.transaction():
         if not context.store.cleanings.done(cleaning):
             return
-        if isinstance(place, Denied):
-            _tell(context, cleaning, dataset, place.reason)
+        if isinstance(place, Refusal):
+            _tell(context, cleaning, dataset, place.text)
         elif isinstance(written, NotCleaned):
             _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
         else:
@@ -135,10 +134,13 @@ def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) 
     context.store.outbox.put(draft, now=context.clock())
 
 
-def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Denied:
+def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:
     refused = authorization.refusal(context, person, "read", dataset.channel)
     if refused:
-        return Denied(refused.text)
+        return refused
     home = authorization.dataset_home(context, dataset.owner, person, here=None)
     in_thread = authorization.may_show_rows(context, dataset, dataset.channel)
-    return choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
+    place = choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
+    if place == "thread" or place == "direct":
+        return place
+    return Refusal(views.not_delivered(dataset, place))

@@ -6,12 +6,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from bot.cards import waivers as views
+from bot.cards import data_policy as views
 from bot.cards.blocks import code, escape, sentence
 from bot.context import AppContext
 from bot.rules import data_policy as rules
-from bot.rules.data_policy import PERSONAL_DATA, EgressDecision, check_waiver_reason
-from bot.rules.permissions import Data, Request
+from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
+from bot.rules.permissions import Data, Request, has_words
 from bot.rules.plans import Plan
 from bot.services import authorization, datasets
 from bot.values.runs import Refusal
@@ -49,16 +49,16 @@ def decide_egress(
     context: AppContext, dataset: Dataset, report: Report, rows: Sequence[ProviderRow], reason: str | None
 ) -> EgressPermission | Refusal:
     """Decides whether the dataset may go to all providers in `rows`."""
-    nothing_said = check_waiver_reason(reason) if reason else None
-    if nothing_said:
-        return Refusal(f"`because=`: {nothing_said.reason}", "because")
+    if reason and not has_words(reason):
+        return Refusal(f"`because=`: {views.too_short_a_reason()}", "because")
     notes, overridden = list[str](), list[str]()
     for row in rows:
         refusal = datasets.needs_waiver(context, dataset, report, row)
-        ruled = _ruling(context, dataset, report, row, reason)
-        if refusal or ruled.refusal:
-            return refusal or Refusal(sentence(str(ruled.refusal)))
-        notes += [*ruled.notes, *([f"It trains on the Ray cluster at {row.cluster}."] if row.cluster else [])]
+        ruled, data = _ruling(context, dataset, report, row, reason)
+        if refusal or ruled.refused:
+            return refusal or Refusal(sentence(views.egress_refusal(ruled, data, row.name)))
+        rules_aside = views.egress_notes(ruled, row.name, reason)
+        notes += [*rules_aside, *([f"It trains on the Ray cluster at {row.cluster}."] if row.cluster else [])]
         overridden += ruled.overridden
     return EgressPermission(
         tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())
@@ -131,10 +131,10 @@ def dataset_refusal(
     for row in context.settings.providers:
         if report is None or row.name not in providers:
             continue  # that there is no key, no file, is said elsewhere
-        ruled = _ruling(context, dataset, report, row, None)
-        aside = _ruling(context, dataset, report, row, "as recorded")
-        if ruled.refusal and (aside.refusal or not set(aside.overridden) <= set(overridden)):
-            return sentence(ruled.refusal)
+        ruled, data = _ruling(context, dataset, report, row, None)
+        aside, _ = _ruling(context, dataset, report, row, "as recorded")
+        if ruled.refused and (aside.refused or not set(aside.overridden) <= set(overridden)):
+            return sentence(views.egress_refusal(ruled, data, row.name))
     return None
 
 
@@ -156,11 +156,11 @@ def record_egress(context: AppContext, leave: EgressPermission, person: str, sub
 
 def _ruling(
     context: AppContext, dataset: Dataset, report: Report, row: ProviderRow, reason: str | None
-) -> EgressDecision:
+) -> tuple[EgressDecision, Data]:
     is_personal = PERSONAL_DATA in datasets.codes_of(context, report)
     data = Data(dataset.name, dataset.source_channels, is_personal)
-    here = row.stays_here
-    return rules.decide_egress(context.settings.policy, data, row.name, stays_here=here, reason=reason)
+    here, policy = row.stays_here, context.settings.policy
+    return rules.decide_egress(policy, data, row.name, stays_here=here, reason=reason), data
 
 
 def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Dataset | Refusal:
@@ -180,9 +180,8 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
     dataset = may_record_waiver(context, dataset_id, person)
     if isinstance(dataset, Refusal):
         return dataset
-    nothing_said = check_waiver_reason(reason)
-    if nothing_said:
-        return Refusal(nothing_said.reason)
+    if not has_words(reason):
+        return Refusal(views.too_short_a_reason())
     now, why = context.clock(), " ".join(reason.split())
     with context.store.transaction():
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)

@@ -13,9 +13,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bot import logs
+from bot.cards import data_policy as waiver_views
 from bot.cards import datasets as views
 from bot.cards import findings
-from bot.cards import waivers as waiver_views
 from bot.cards.blocks import Message, code, escape
 from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name

@@ -16,12 +16,13 @@ from importlib.metadata import version
 from bot.cards import advice
 from bot.cards import plans as plan_views
 from bot.cards.blocks import Message, code, escape
+from bot.cards.permissions import who_may
 from bot.cards.plans import superseded_by
 from bot.cards.prices import missing_price_text
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.rules.permissions import Request, who_may
+from bot.rules.permissions import Request, not_named
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
@@ -317,7 +318,8 @@ def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None or rules.unknown("approve") or rules.policy.named("approve").anyone:
         return None
-    others = rules.named("approve") - {plan.requester, plan.uploaded_by}
+    but = {plan.requester, plan.uploaded_by}
+    others = rules.named("approve") - but
     if len(others) >= tier.approvers:
         return None
     if not others:
@@ -327,7 +329,7 @@ def _nobody_to_approve(context: AppContext, plan: Plan) -> Refusal | None:
         )
     return Refusal(
         f"It takes {tier.approvers} approvers who neither asked nor uploaded the data, and there are {len(others)}: "
-        f"{who_may('approve', rules, but={plan.requester, plan.uploaded_by})} The bot's operator names more in "
+        f"{who_may(not_named('approve', rules, but=but))} The bot's operator names more in "
         "finetune.toml, [people]."
     )
 

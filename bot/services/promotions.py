@@ -6,8 +6,10 @@ from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
 from bot.cards.blocks import code, escape
 from bot.cards.models import PromotionSummary
+from bot.cards.permissions import too_few_words
 from bot.context import AppContext
 from bot.rules import promotion as rules
+from bot.rules.permissions import has_words
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import Proof
 from bot.services import authorization, evidence, freeze_scope, models, runs
@@ -109,9 +111,9 @@ def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: st
             f"{code(model.name)} is gone: {escape(models.title(context, model))} has it no more. Train it again, or "
             "choose another: `/finetune models` lists all."
         )
-    nothing_said = rules.check_promotion_reason(because) if because is not None else None
-    if nothing_said:
-        return Refusal(f"`because=`: {nothing_said.reason}", "because")
+    if because is not None and not has_words(because):
+        why = too_few_words("this model should be used", "half the price at the same quality")
+        return Refusal(f"`because=`: {why}", "because")
     names = rules.objections(proof)
     return Refusal(views.promotion_refusal(model, proof, names)) if names and not because else None
 

@@ -10,6 +10,7 @@ from slack_bolt import Ack, App, Respond
 from slack_sdk import WebClient
 
 from bot.cards import (
+    data_policy,
     estimates,
     evaluations,
     findings,
@@ -19,7 +20,6 @@ from bot.cards import (
     plans,
     runs,
     status,
-    waivers,
 )
 from bot.cards import evaluation_results as result_cards
 from bot.cards import interventions as intervention_cards
@@ -28,7 +28,6 @@ from bot.context import AppContext
 from bot.services import (
     approvals,
     clean_copies,
-    data_policy,
     estimate_requests,
     human_preferences,
     interventions,
@@ -36,6 +35,7 @@ from bot.services import (
     overview,
     promotions,
 )
+from bot.services import data_policy as data_policy_services
 from bot.services import runs as run_services
 from bot.slack.commands import Call, estimate_form
 from bot.values.runs import Refusal
@@ -132,8 +132,8 @@ def _reject(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
 
 
 def _waive(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    result = data_policy.may_record_waiver(context, int(_value(body)), _person(body))
-    return result if isinstance(result, Refusal) else waivers.form(result)
+    result = data_policy_services.may_record_waiver(context, int(_value(body)), _person(body))
+    return result if isinstance(result, Refusal) else data_policy.form(result)
 
 
 def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
@@ -154,7 +154,7 @@ def _decide(button: str) -> _OpenForm:
 FORMS: Mapping[str, _OpenForm] = {
     plans.APPROVE: _approve,
     plans.REJECT: _reject,
-    waivers.WAIVE: _waive,
+    data_policy.WAIVE: _waive,
     result_cards.ESTIMATE: _estimate,
     **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }

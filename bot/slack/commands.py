@@ -434,10 +434,7 @@ def show_rights(call: Call) -> Reply:
     if isinstance(verdicts, Refusal):
         return verdicts
     return general.rights_card(
-        [
-            general.Right(rule, _commands_needing(rule), denied.reason if denied else None)
-            for rule, denied in verdicts
-        ]
+        [general.Right(rule, _commands_needing(rule), denied) for rule, denied in verdicts]
     )
 
 

@@ -9,12 +9,12 @@ from typing import Any
 from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
+from bot.cards import data_policy as waiver_cards
 from bot.cards import datasets as dataset_cards
 from bot.cards import estimates, status
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import plans as plan_cards
-from bot.cards import waivers as waiver_cards
 from bot.command_parser import parse_form
 from bot.context import AppContext
 from bot.services import (

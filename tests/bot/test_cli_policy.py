@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
+from bot.cards.permissions import DOING
 from bot.cli import main
 from bot.cli.policy import ACTIONS
-from bot.rules.permissions import DOING
 from demo.people import ANA
 from demo.slack_emulator import SlackEmulator, refused
 from tests.bot.test_policy_settings import WHOLE

@@ -12,6 +12,7 @@ from bot.cards import (
     audits,
     budgets,
     calibration,
+    data_policy,
     datasets,
     estimates,
     evaluation_results,
@@ -26,7 +27,6 @@ from bot.cards import (
     results,
     runs,
     status,
-    waivers,
 )
 from bot.cards.blocks import Message
 from bot.cards.budgets import Month
@@ -116,8 +116,8 @@ def _datasets() -> dict[str, Message]:
         ),
         "dataset-list": datasets.listing(listed),
         "dataset-list-empty": datasets.listing([]),
-        "waiver-asked": waivers.request_card(made.dataset(), "Acme Tuning", made.PERSONAL),
-        "waiver-given": waivers.given_card(
+        "waiver-asked": data_policy.request_card(made.dataset(), "Acme Tuning", made.PERSONAL),
+        "waiver-given": data_policy.given_card(
             made.dataset(), Waiver(1, BEN, "the customers agreed, LEGAL-12", NOW)
         ),
         "dataset-unknown": general.text_message(datasets.no_such_dataset("tikets", ["tickets", "faq"])),
@@ -486,7 +486,7 @@ def _views() -> dict[str, Json]:
             "C0TICKETS", evaluations.BaselineChoices(["tickets"], [])
         ),
         "form-knowledge": datasets.document_form("C0TICKETS", "tickets"),
-        "form-waiver": waivers.form(made.dataset()),
+        "form-waiver": data_policy.form(made.dataset()),
         "form-reject": plans.reject_modal(made.HASH),
         "form-approve": plans.approve_modal(made.run("awaiting_approval"), made.advised_plan()),
         "form-approve-free": plans.approve_modal(made.run("awaiting_approval"), made.free_plan()),

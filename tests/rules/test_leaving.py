@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from bot.cards.data_policy import egress_text
 from bot.rules.data_policy import NO_RULE, EgressDecision, decide_egress
 from bot.rules.permissions import Data, DataRule, Level, Policy
 
@@ -28,8 +29,8 @@ def test_without_rules_it_goes_anywhere() -> None:
 
 def test_with_rules_what_none_covers_stays_on_this_machine() -> None:
     other = rule(channels=frozenset({"C_ELSE"}))
-    assert ruled(other).where == NO_RULE and "No rule" in str(ruled(other).refusal)
-    assert ruled(other, here=True).refusal is None
+    assert (ruled(other).where, ruled(other).refused) == (NO_RULE, "no rule")
+    assert ruled(other, here=True).refused is None
 
 
 @pytest.mark.parametrize(
@@ -65,16 +66,18 @@ def test_rows_of_several_channels_go_where_the_rules_of_each_let_them() -> None:
 def test_every_rule_that_covers_has_to_allow_it_whatever_their_order() -> None:
     wide, narrow = rule(providers=None), rule(personal=True, where="line 9")
     for both in ((wide, narrow), (narrow, wide)):
-        assert ruled(*both).where == "line 9" and ruled(*both, to="local").refusal is None
+        assert ruled(*both).where == "line 9" and ruled(*both, to="local").refused is None
 
 
 def test_a_reason_sets_soft_rules_aside_and_no_hard_one() -> None:
-    assert "because=" in str(ruled(rule("soft")).refusal)
-    said = ruled(rule("soft"), reason="they agreed")
-    assert (said.refusal, said.overridden) == (None, ("ours",)) and "they agreed" in said.notes[0]
-    assert ruled(rule("soft"), rule("hard"), reason="they agreed").refusal is not None
+    assert ruled(rule("soft")).refused == "soft rule"
+    aside = ruled(rule("soft"), reason="they agreed")
+    assert (aside.refused, aside.overridden) == (None, ("ours",))
+    assert "they agreed" in egress_text(aside, DATA, "openai", "they agreed")
+    assert ruled(rule("soft"), rule("hard"), reason="they agreed").refused == "hard rule"
 
 
 def test_an_advisory_rule_is_a_note() -> None:
-    said = ruled(rule("advisory"))
-    assert said.refusal is None and "advisory" in said.notes[0] and said.overridden == ()
+    advised = ruled(rule("advisory"))
+    assert advised.refused is None and advised.overridden == ()
+    assert "advisory" in egress_text(advised, DATA, "openai", None)

@@ -8,6 +8,7 @@ from typing import cast
 
 import pytest
 
+from bot.cards.permissions import verdict_text
 from bot.rules.permissions import (
     RULES,
     Action,
@@ -53,8 +54,9 @@ def said(
     request: Request = REQUEST,
 ) -> str | None:
     denied = may(Caller(person, Rules(policy, members or {}), channel), action, request)
-    assert denied is None or denied.reason.endswith(".")
-    return denied.reason if denied else None
+    text = verdict_text(denied.because) if denied else None
+    assert text is None or text.endswith(".")
+    return text
 
 
 @pytest.mark.parametrize(

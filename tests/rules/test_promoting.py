@@ -12,7 +12,6 @@ from bot.rules.promotion import (
     Objection,
     Proof,
     alias_for,
-    check_promotion_reason,
     compare_models,
     objections,
 )
@@ -73,16 +72,6 @@ def test_scores_in_part_have_the_interval_of_their_mean_difference() -> None:
 def test_answers_to_other_rows_are_not_held_against_each_other() -> None:
     with pytest.raises(ValueError):
         compare_models("retrieval", [1.0, 0.0], [1.0])
-
-
-@pytest.mark.parametrize("reason", ["", "because", "we must", "1 2 3 4"])
-def test_a_reason_is_three_words(reason: str) -> None:
-    denied = check_promotion_reason(reason)
-    assert denied is not None and "at least 3 words" in denied.reason
-
-
-def test_a_reason_says_why() -> None:
-    assert check_promotion_reason("half the price at the same quality") is None
 
 
 def test_an_alias_is_never_a_dataset_s_own_name() -> None:

@@ -1,5 +1,5 @@
-"""Personal data on its way to a vendor: the card that asks an approver for a waiver, its form, and the
-recorded reason."""
+"""Where data may go: what the rules say of a provider; and for personal data the card that asks an approver
+for a waiver, its form, and the recorded reason."""
 
 from __future__ import annotations
 
@@ -9,14 +9,64 @@ from collections.abc import Sequence
 from bot.cards.blocks import Block, Headline, Lines, Message, Note, Text, actions, button, code, escape, plain
 from bot.cards.findings import group_findings, part_sentence
 from bot.cards.forms import modal
+from bot.cards.permissions import too_few_words
 from bot.cards.words import pluralize
-from bot.rules.data_policy import PERSONAL_DATA
+from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
+from bot.rules.permissions import Data, DataRule
 from storage.records import Dataset, Waiver
 from trainers.dataset import Finding
 from trainers.dataset.sensitive_data import Scan
 
 WAIVE, WAIVER_FORM = "record_waiver", "waiver_form"
 MOST_REASON = 500
+EXAMPLE_REASON = "the customers agreed, ticket LEGAL-12"
+
+
+def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
+    """Plain text."""
+    if ruled.refused == "no rule":
+        return (
+            f"No rule under [[policy.data]] in finetune.toml speaks of {data.dataset} from its channel, so it doesn't "
+            f"go to {provider}. It may go to a trainer on this machine, or the bot's operator adds a rule."
+        )
+    rule = ruled.against[0]
+    allowed = ", ".join(sorted(rule.providers or ()))
+    cure = (
+        f"It may go to {allowed}."
+        if allowed
+        else "It may go nowhere: the bot's operator names providers there."
+    )
+    text = f"{_rule_text(rule, provider)} {cure}"
+    if ruled.refused == "hard rule":
+        return text
+    return (
+        f"{text} Who has a reason to set the rule aside gives it at the end of the command, where it is recorded and "
+        f"shown: `because={EXAMPLE_REASON}`."
+    )
+
+
+def egress_notes(ruled: EgressDecision, provider: str, reason: str | None) -> list[str]:
+    """For the card of what goes there all the same. Plain text."""
+    return [
+        f"{_rule_text(rule, provider)} "
+        + (f"Set aside because: {reason}" if rule.level == "soft" else "The rule is advisory.")
+        for rule in ruled.against
+    ]
+
+
+def egress_text(ruled: EgressDecision, data: Data, provider: str, reason: str | None) -> str:
+    """The no, or what is said of a yes."""
+    if ruled.refused:
+        return egress_refusal(ruled, data, provider)
+    return " ".join(egress_notes(ruled, provider, reason)) or "the data may go there"
+
+
+def _rule_text(rule: DataRule, provider: str) -> str:
+    return f"The rule “{rule.name}” ({rule.where}) doesn't let this data go to {provider}."
+
+
+def too_short_a_reason() -> str:
+    return too_few_words("this data may leave", EXAMPLE_REASON)
 
 
 def refusal(dataset: Dataset, vendor: str) -> str:
