@@ -209,7 +209,7 @@ def cleaning_waits(dataset: Dataset) -> str:
 
 
 def not_cleaned(dataset: Dataset, refused: NotCleaned) -> str:
-    return f"There is no cleaned copy of {code(dataset.title)}: {escape(refused.said)}"
+    return f"There is no cleaned copy of {code(dataset.title)}: {escape(refused.reason)}"
 
 
 def cleaned_title(dataset: Dataset) -> str:
@@ -223,7 +223,7 @@ def cleaned_filename(dataset: Dataset, cleaned: Cleaned) -> str:
 def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
     """Beside the file: what was left out and why, what stayed, what to do with it."""
     lines = [
-        f"{code(dataset.title)}, cleaned: {pluralize(cleaned.kept, 'row')}.",
+        f"{code(dataset.title)}, cleaned: {pluralize(cleaned.rows, 'row')}.",
         *map(escape, left_out_lines(cleaned)),
     ]
     next_step = (

@@ -163,8 +163,8 @@ def fix(
         return held
     cleaned = clean(file, file.name, columns, out, limits=FULL_LIST, held=question_keys(held))
     if isinstance(cleaned, NotCleaned):
-        return Refusal(f"No cleaned copy was written. {cleaned.said}")
-    return "\n".join([f"{out}: {cleaned.kept:,} rows", *findings.left_out_lines(cleaned)])
+        return Refusal(f"No cleaned copy was written. {cleaned.reason}")
+    return "\n".join([f"{out}: {cleaned.rows:,} rows", *findings.left_out_lines(cleaned)])
 
 
 def _worst(report: Report) -> str:

@@ -67,7 +67,7 @@ def decide_egress(
 
 def secret_refusal(text: str, name: str) -> Refusal | None:
     """Returns why a text that a person typed is sent to no model, None if it may be. `name` says what the text is."""
-    secret = next((fault.said for fault in faults_in(text) if fault.rule == SECRET), None)
+    secret = next((fault.text for fault in faults_in(text) if fault.rule == SECRET), None)
     if secret is None:
         return None
     return Refusal(
@@ -82,7 +82,7 @@ def question_refusal(
     """Returns why a question that a person typed may not go to the provider of a model that was trained on that
     dataset."""
     refused = secret_refusal(text, "Your question")
-    personal = next((fault.said for fault in faults_in(text) if fault.rule == PERSONAL), None)
+    personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
     stays_here = row is not None and row.stays_here
     if refused or personal is None or stays_here or context.store.waivers.of(dataset_id):
         return refused

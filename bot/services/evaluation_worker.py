@@ -175,7 +175,7 @@ def count_passages(path: Path) -> int | Refusal:
     faults = [fault for passage in passages for fault in faults_in(passage)]
     secret = next((fault for fault in faults if fault.rule == SECRET), None)
     if secret:
-        return Refusal(f"It {secret.said}. {secret.rule.cure}")
+        return Refusal(f"It {secret.text}. {secret.rule.cure}")
     return len(passages) or Refusal("There is no text in it.")
 
 

@@ -55,7 +55,7 @@ def test_jsonl_keeps_the_bytes_of_what_stays_and_says_why_the_rest_went(tmp_path
         LeftOut("not_utf8", 1, (8,)),
         LeftOut("secret", 1, (5,)),
     )
-    assert (done.kept, done.n_left_out, done.written_as, done.converted) == (4, 5, "jsonl", False)
+    assert (done.rows, done.n_left_out, done.written_as, done.converted) == (4, 5, "jsonl", False)
     assert done.contradictions == (Contradiction(1, 7),)
     assert source.read_bytes() == before
     assert done.out.stat().st_mode & 0o077 == 0
@@ -80,7 +80,7 @@ def test_a_csv_keeps_its_header_separator_other_columns_and_quotes(tmp_path: Pat
         ("not_utf8", (10,)),
         ("secret", (11,)),
     }
-    assert (done.kept, done.written_as, done.converted) == (4, "csv", False)
+    assert (done.rows, done.written_as, done.converted) == (4, "csv", False)
 
 
 def test_a_quote_that_is_not_closed_costs_that_record_only(tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ def test_a_table_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
     done = cleaned(source)
 
     assert done.out.read_text() == "\n".join(rows) + "\n"
-    assert (done.kept, done.n_left_out) == (9, 9)
+    assert (done.rows, done.n_left_out) == (9, 9)
 
 
 def test_a_line_over_the_cap_is_left_out_in_both_formats(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_parquet_becomes_jsonl_and_says_so(tmp_path: Path) -> None:
         )
         + b"\n"
     )
-    assert (done.written_as, done.converted, done.kept, done.n_left_out) == ("jsonl", True, 2, 1)
+    assert (done.written_as, done.converted, done.rows, done.n_left_out) == ("jsonl", True, 2, 1)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +203,7 @@ def test_a_workbook_becomes_a_csv_and_says_so(tmp_path: Path) -> None:
     done = cleaned(source)
 
     assert done.out.read_text() == 'text,label\n"one, two",a\nthree,b\n'
-    assert (done.written_as, done.converted, done.kept, done.n_left_out) == ("csv", True, 2, 1)
+    assert (done.written_as, done.converted, done.rows, done.n_left_out) == ("csv", True, 2, 1)
 
 
 def workbook(rows: list[tuple[str, str]]) -> bytes:
@@ -243,7 +243,7 @@ def test_preference_pairs_are_not_cleaned(tmp_path: Path) -> None:
 
     done = clean(source, "pairs.jsonl", Columns(), tmp_path / "out")
 
-    assert isinstance(done, NotCleaned) and "preference pairs" in done.said
+    assert isinstance(done, NotCleaned) and "preference pairs" in done.reason
 
 
 LINES = st.lists(
@@ -260,7 +260,7 @@ def test_of_a_table_without_a_header_more_than_one_row_has_to_stay(tmp_path: Pat
     source = tmp_path / "rows.csv"
     source.write_text(";billing\nmy card was charged twice;billing\n")
     done = clean(source, "rows.csv", Columns(), tmp_path / "cleaned.csv")
-    assert isinstance(done, NotCleaned) and "Only one row of 'rows.csv' would stay" in done.said
+    assert isinstance(done, NotCleaned) and "Only one row of 'rows.csv' would stay" in done.reason
     assert not (tmp_path / "cleaned.csv").exists()
 
 
@@ -280,9 +280,9 @@ def test_any_jsonl_becomes_one_that_the_gate_reads_without_a_fault_and_is_stable
     reading = read(done.out, "rows")
 
     assert [f for f in reading.findings if f.blocks] == []
-    assert len(reading.examples) == done.kept
+    assert len(reading.examples) == done.rows
     assert set(written.split(b"\n")) <= {*lines, lines[0].removeprefix(b"\xef\xbb\xbf"), b""}
-    assert done.kept + done.n_left_out == source.read_bytes().count(b"\n") + (lines[-1] != b"")
+    assert done.rows + done.n_left_out == source.read_bytes().count(b"\n") + (lines[-1] != b"")
     again = clean(done.out, "rows", Columns(), folder / "twice")
     assert isinstance(again, Cleaned)
     assert (again.left_out, again.out.read_bytes()) == ((), written)

@@ -144,7 +144,7 @@ def test_every_pair_of_near_copies_and_no_other_is_grouped_in_any_order(seed: in
     near = near_of(texts)
 
     for pair in near.pairs:
-        assert similarity(known[pair.earlier], known[pair.later]) == pair.alike >= NEAR_SIMILARITY
+        assert similarity(known[pair.earlier], known[pair.later]) == pair.similarity >= NEAR_SIMILARITY
         assert near.groups[pair.earlier] == near.groups[pair.later]
     for i in range(count):
         for j in range(i):

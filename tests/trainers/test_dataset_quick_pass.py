@@ -66,7 +66,7 @@ def sensitive(examples: list[Example], limits: Limits) -> tuple[Finding, ...]:
     found = Findings(limits.listed)
     for example in examples:
         faults = [fault for message in example.messages for fault in faults_in(message.content)]
-        for fault in {fault.said: fault for fault in faults}.values():
+        for fault in {fault.text: fault for fault in faults}.values():
             found.at(example.line, fault)
     return found.sorted()
 

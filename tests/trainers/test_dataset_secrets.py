@@ -62,7 +62,7 @@ HARMLESS = (
 
 @pytest.mark.parametrize("kind", PLANTED)
 def test_each_kind_of_secret_is_found(kind: str) -> None:
-    said = [fault.said for fault in faults_in(f"Hello, this is it: {PLANTED[kind]} and thanks.")]
+    said = [fault.text for fault in faults_in(f"Hello, this is it: {PLANTED[kind]} and thanks.")]
 
     assert [fault.rule for fault in faults_in(f"x {PLANTED[kind]}")] == [SECRET] * len(said) and said
 
@@ -82,7 +82,7 @@ def test_it_is_found_whatever_it_is_written_against(kind: str, before: str, afte
     ["邮箱jo@example.com谢谢", "电话+8613800138000谢谢", "to: jo@example.com\\ntel\\n+49 170 1234567\\n"],
 )
 def test_addresses_and_numbers_too(text: str) -> None:
-    kinds = {fault.said for fault in faults_in(text) if fault.rule == PERSONAL}
+    kinds = {fault.text for fault in faults_in(text) if fault.rule == PERSONAL}
 
     assert len(kinds) == ("@" in text) + ("+" in text)
 
@@ -104,7 +104,7 @@ def test_a_check_names_the_line_of_each_and_no_other(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", HARMLESS)
 def test_what_only_speaks_of_secrets_is_none(text: str) -> None:
-    assert [fault.said for fault in faults_in(text)] == []
+    assert [fault.text for fault in faults_in(text)] == []
 
 
 def secrets_in(texts: list[str]) -> list[str]:

@@ -51,7 +51,7 @@ def continue_split(
     assert parts.diff is not None
     train = tuple(e for i, e in enumerate(examples) if i not in parts.not_trained)
     held = tuple(e for i, e in enumerate(examples) if i in parts.held)
-    return Continued(Split(train, (*held, *parts.kept)), parts.diff)
+    return Continued(Split(train, (*held, *parts.earlier)), parts.diff)
 
 
 def keys_of(examples: Sequence[Example]) -> set[bytes]:

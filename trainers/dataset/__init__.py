@@ -1,8 +1,8 @@
-"""Rows to train on: read them, find what is wrong with them, reserve the holdout. No Slack and no SQL.
+"""Rows to train on: reads them, finds what is wrong with them, reserves the holdout. No Slack and no SQL.
 
 rows           rows, columns, caps: the words used below
-findings       a finding: line, severity, code, sentence, cure
-file_format, jsonl, tables, spreadsheets, parquet, preference_pairs
+checks         a finding: line, severity, code, sentence, cure
+file_format, jsonl, tables, table_files, preference_pairs
                what a file is, and each record of it: a row or a fault
 reader         a file: its rows and faults, one by one
 fast_scan, row_facts, stored_rows
@@ -13,7 +13,7 @@ sensitive_data, near_duplicates, slow_checks
 splits, versions
                train and holdout, also of later versions
 token_counts   tokens of the whole file
-cleaning       a cleaned file
+clean_copy     a cleaned file
 report         all of it in one call
 """
 

@@ -1,4 +1,5 @@
-"""What a check found, as sentences with a line, a severity and a cure. Never a value out of the file."""
+"""What a check reports (rules, faults, findings), and the checks of all rows together: how many there are, repeats,
+contradictions and uneven labels. Shows labels at most, never another value out of the file, and changes nothing."""
 
 from __future__ import annotations
 
@@ -41,58 +42,46 @@ class Finding:
 
 @dataclass(frozen=True)
 class Fault:
-    """Why a row can't be used; `said` completes the sentence "Line 7 …"."""
+    """Why a row can't be used; `text` completes the sentence "Line 7 …"."""
 
     rule: Rule
-    said: str
+    text: str
 
 
 class Findings:
-    """Collects, and lists only so many lines for each rule."""
+    """Collects findings. Of each rule the first `listed` lines are listed; the rest are counted in one finding more."""
 
     def __init__(self, listed: int) -> None:
         self._listed = listed
         self._lines: Counter[Rule] = Counter()
-        self._all: list[Finding] = []
+        self._findings: list[Finding] = []
 
     def about_file(self, rule: Rule, message: str, count: int = 1) -> None:
-        self._all.append(Finding(None, rule.severity, rule.code, message, rule.cure, count))
+        self._findings.append(Finding(None, rule.severity, rule.code, message, rule.cure, count))
 
     def at(self, line: int, fault: Fault) -> None:
         rule = fault.rule
         self._lines[rule] += 1
         if self._lines[rule] <= self._listed:
-            message = f"Line {line} {fault.said}."
-            self._all.append(Finding(line, rule.severity, rule.code, message, rule.cure))
+            message = f"Line {line} {fault.text}."
+            self._findings.append(Finding(line, rule.severity, rule.code, message, rule.cure))
 
     def sorted(self) -> tuple[Finding, ...]:
-        return in_order([*self._all, *self._unlisted()])
-
-    def _unlisted(self) -> list[Finding]:
-        return [
-            Finding(
-                None, rule.severity, rule.code, _more(total - self._listed), rule.cure, total - self._listed
-            )
-            for rule, total in self._lines.items()
-            if total > self._listed
-        ]
+        unlisted = []
+        for rule, lines in self._lines.items():
+            rest = lines - self._listed
+            if rest > 0:
+                message = f"{rest:,} more {'line has' if rest == 1 else 'lines have'} the same fault."
+                unlisted.append(Finding(None, rule.severity, rule.code, message, rule.cure, rest))
+        return in_order([*self._findings, *unlisted])
 
 
 def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
-    """Worst first; within a severity by code as first met, then by line, the unlisted rest last."""
-    met = {code: i for i, code in reversed(list(enumerate(f.code for f in findings)))}
-    return tuple(sorted(findings, key=lambda f: (_ORDER[f.severity], met[f.code], f.line or _LAST)))
-
-
-_LAST = 1 << 62
-
-
-def _more(count: int) -> str:
-    return f"{count:,} more {'line has' if count == 1 else 'lines have'} the same fault."
-
-
-# Checks of all rows together: how many there are, repeated, contradicting and uneven ones. Changes
-# nothing.
+    """Sorts by severity, then by code (the one that occurs first, first), then by line; those without a line last."""
+    first = {code: i for i, code in reversed(list(enumerate(f.code for f in findings)))}
+    return tuple(
+        sorted(findings, key=lambda f: (_ORDER[f.severity], first[f.code], f.line is None, f.line or 0))
+    )
 
 
 MINIMUM, NOT_YET, ENOUGH = 10, 200, 1000
@@ -127,13 +116,13 @@ class LabelCount:
 
 
 def task_of(examples: Sequence[Example]) -> Task:
-    """'labels' where at least nine rows in ten have a short answer (one line, 60 characters at most) that
+    """Returns 'labels' where at least nine rows in ten have a short answer (one line, 60 characters at most) that
     another row has too, and there are no more than 500 such answers; else 'free_text'."""
     return task_of_counts(Counter(e.answer for e in examples if is_short(e.answer)), len(examples))
 
 
 def task_of_counts(counts: Counter[str], rows: int) -> Task:
-    """`counts` are of the short answers of all `rows`."""
+    """Does the same from counts of the short answers of all `rows`."""
     shared = [count for count in counts.values() if count > 1]
     enough = sum(shared) >= 0.9 * rows
     return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
@@ -144,7 +133,7 @@ def is_short(answer: str) -> bool:
 
 
 def count_labels(examples: Sequence[Example]) -> tuple[LabelCount, ...]:
-    """Most frequent first, then by name."""
+    """Counts the labels; the most frequent comes first, equally frequent ones by name."""
     return in_order_of_rows(Counter(example.answer.strip() for example in examples))
 
 
@@ -153,7 +142,7 @@ def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
 
 
 def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
-    """`repeated` ask what an earlier row asks: they are no more data."""
+    """Judges the number of rows; `repeated` of them ask what an earlier row asks and are no more data."""
     questions = rows - repeated
     counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
     if rows < MINIMUM:
@@ -169,29 +158,33 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
 
 
 class Repeats:
-    """Same instructions and question: a duplicate if the answer is the same too, else a contradiction.
+    """Finds rows that have the instructions and the question of an earlier row: duplicates where the answer is the same
+    too, else contradictions.
 
-    Takes rows as they come. Answers and instructions are normalised, and stand here by their hash.
+    Questions come as question_keys, instructions and answers as hashes of their normalised texts.
     """
 
     def __init__(self, findings: Findings) -> None:
-        self._found = findings
+        self._findings = findings
         self._first: dict[int, dict[bytes, int]] = defaultdict(dict)
-        self._lines, self._said = array("I"), array("q")
-        self._answers: dict[tuple[int, bytes], dict[int, int]] = {}
+        self._lines, self._answers = array("I"), array("q")
+        self._lines_by_answer: dict[tuple[int, bytes], dict[int, int]] = {}
 
     def add_all(
-        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], values: Sequence[int]
+        self, lines: Sequence[int], systems: Sequence[int], keys: Sequence[bytes], answers: Sequence[int]
     ) -> list[int]:
-        """Which of them are duplicates, by place."""
+        """Adds rows and returns which of them are duplicates, by their place among those added."""
         begin = len(self._lines)
         self._lines.extend(lines)
-        self._said.extend(values)
-        again = self._met_before(systems, keys, begin)
-        return [row - begin for row in again if self._again(row, systems[row - begin], keys[row - begin])]
+        self._answers.extend(answers)
+        return [
+            row - begin
+            for row in self._repeating(systems, keys, begin)
+            if self._report(row, systems[row - begin], keys[row - begin])
+        ]
 
-    def _met_before(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
-        """Rows from `begin` on whose instructions and question stand further up."""
+    def _repeating(self, systems: Sequence[int], keys: Sequence[bytes], begin: int) -> list[int]:
+        """Returns the rows from `begin` on whose instructions and question an earlier row has."""
         if systems and systems.count(systems[0]) == len(systems):
             first = self._first[systems[0]]
             if len(set(keys)) == len(keys) and first.keys().isdisjoint(keys):
@@ -203,29 +196,40 @@ class Repeats:
             if self._first[system].setdefault(key, row) != row
         ]
 
-    def _again(self, row: int, system: int, key: bytes) -> bool:
-        first, line, answer = self._first[system][key], self._lines[row], self._said[row]
-        answers = self._answers.setdefault((system, key), {self._said[first]: self._lines[first]})
-        if answer in answers:
-            self._found.at(line, Fault(DUPLICATE, f"repeats line {answers[answer]}"))
+    def _report(self, row: int, system: int, key: bytes) -> bool:
+        """Reports a repeating row and returns whether it is a duplicate."""
+        first, line, answer = self._first[system][key], self._lines[row], self._answers[row]
+        lines = self._lines_by_answer.setdefault((system, key), {self._answers[first]: self._lines[first]})
+        if answer in lines:
+            self._findings.at(line, Fault(DUPLICATE, f"repeats line {lines[answer]}"))
             return True
         text = f"asks the same as line {self._lines[first]} and has another answer"
-        self._found.at(line, Fault(CONTRADICTION, text))
-        answers[answer] = line
+        self._findings.at(line, Fault(CONTRADICTION, text))
+        lines[answer] = line
         return False
 
 
 def check_labels(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:
-    """For a task of labels: `counts` are in_order_of_rows, of all `rows`."""
+    """Checks the labels of a task of labels. `counts` are sorted by in_order_of_rows and cover all `rows`."""
     if len(counts) == 1:
         findings.about_file(ONE_LABEL, "All rows have the same label.", rows)
         return
-    _check_spelling(counts, findings)
+
+    spellings: dict[str, list[LabelCount]] = defaultdict(list)
+    for count in counts:
+        spellings[normalised(count.label)].append(count)
+    alike = [same[0] for same in spellings.values() if len(same) > 1]
+    if alike:
+        are = "label is" if len(alike) == 1 else "labels are"
+        text = f"{len(alike)} {are} written in more than one way{_named(alike)}."
+        findings.about_file(LABELS_ALIKE, text, len(alike))
+
     rare = [count for count in counts if count.rows < FEW_PER_LABEL]
     if rare:
         has = "has" if len(rare) == 1 else "have"
         text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
         findings.about_file(FEW_ROWS_OF_LABEL, text, len(rare))
+
     most, least = counts[0], counts[-1]
     if most.rows >= UNEVEN * least.rows:
         text = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
@@ -233,23 +237,12 @@ def check_labels(counts: Sequence[LabelCount], rows: int, findings: Findings) ->
 
 
 def says_nothing(label: str) -> bool:
-    """What programs write where a value is missing."""
+    """Says whether the label is what programs write where a value is missing, such as NaN."""
     return normalised(label) in _NULLS
 
 
-def _check_spelling(counts: Sequence[LabelCount], findings: Findings) -> None:
-    spellings: dict[str, list[LabelCount]] = defaultdict(list)
-    for count in counts:
-        spellings[normalised(count.label)].append(count)
-    alike = [same for same in spellings.values() if len(same) > 1]
-    if alike:
-        are = "label is" if len(alike) == 1 else "labels are"
-        text = f"{len(alike)} {are} written in more than one way{_named([same[0] for same in alike])}."
-        findings.about_file(LABELS_ALIKE, text, len(alike))
-
-
 def _named(counts: Sequence[LabelCount]) -> str:
-    """Up to ten, and none that occurs once only: that may be a customer's sentence in the wrong column."""
+    """Lists up to ten labels. One that occurs once is left out: it may be a customer's sentence in the wrong column."""
     names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
     more = ", …" if len(names) > 10 else ""
     return f": {', '.join(names[:10])}{more}" if names else ""

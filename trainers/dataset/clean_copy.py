@@ -36,8 +36,8 @@ from trainers.dataset.tables import NO_HEADER
 from trainers.dataset.versions import OVERLAP
 
 WrittenAs = Literal["jsonl", "csv"]
-_EVERY = 1 << 62  # finding is listed
-_AT_ONCE = 200
+_LIST_ALL = 1 << 62
+_ROWS_AT_ONCE = 200
 
 
 @dataclass(frozen=True)
@@ -59,16 +59,16 @@ class Contradiction:
 
 @dataclass(frozen=True)
 class Cleaned:
-    """The new file is at `out`; `converted`: it has another format than the one that was sent.
+    """The new file at `out`, which has `rows` rows; `converted`: it has another format than the one that was sent.
 
-    `kept` rows are in it. `left_out` has the most frequent reason first. `contradictions` are the first of
-    `contradicting` ones. Lines are those of the file that was sent.
+    `left_out` has the most frequent reason first. `contradictions` are the first of `contradicting` ones. Lines are
+    those of the file that was sent.
     """
 
     out: Path
     written_as: WrittenAs
     converted: bool
-    kept: int
+    rows: int
     left_out: tuple[LeftOut, ...]
     contradictions: tuple[Contradiction, ...]
     contradicting: int
@@ -80,9 +80,9 @@ class Cleaned:
 
 @dataclass(frozen=True)
 class NotCleaned:
-    """Nothing was written. `said` is a sentence."""
+    """Nothing was written. `reason` is a sentence."""
 
-    said: str
+    reason: str
 
 
 def clean(
@@ -94,21 +94,21 @@ def clean(
     limits: Limits = DEFAULT_LIMITS,
     held: Collection[bytes] = (),
 ) -> Cleaned | NotCleaned:
-    """JSONL stays JSONL and a CSV stays a CSV, with its header; XLSX becomes a CSV and Parquet JSONL.
+    """Writes the cleaned file to `out`. JSONL stays JSONL and a CSV stays a CSV, with its header; XLSX becomes a CSV
+    and Parquet JSONL. The same file gives the same bytes.
 
-    `name` is what people call the file. `held` are the question_keys of a test: rows that ask one are left
-    out. The same file gives the same bytes. OSError as from open().
+    `name` is what people call the file. `held` are the question_keys of a test: rows that ask one are left out. Raises
+    OSError as open() does.
     """
     if out.exists():
         return NotCleaned(f"'{shown(out.name)}' exists already; choose another name for the cleaned file.")
-    findings, progress = Findings(_EVERY), Progress()
+    findings, progress = Findings(_LIST_ALL), Progress()
     with path.open("rb") as file:
         sniffed = accepted(file, path.stat().st_size, name, findings, limits)
         if sniffed is None:
             return NotCleaned(_worst(findings))
-        verdict = _judge(
-            stream(file, sniffed, columns, findings, limits, progress), findings, frozenset(held)
-        )
+        examples = stream(file, sniffed, columns, findings, limits, progress)
+        verdict = _judge(examples, findings, frozenset(held))
         if progress.pairs:
             return NotCleaned(
                 f"'{shown(name)}' holds preference pairs; only rows to train on can be cleaned."
@@ -120,13 +120,12 @@ def clean(
                 f"Only one row of '{shown(name)}' would stay, and a table of one row without a header can't be told "
                 "from a header. Put a line such as text,label before it."
             )
-        pieces = _pieces(file, sniffed, columns, limits, progress)
-        value = _write(out, pieces, verdict)
+        rows = _write(out, _pieces(file, sniffed, columns, limits, progress), verdict)
     return Cleaned(
         out=out,
         written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
         converted=sniffed.kind in ("xlsx", "parquet"),
-        kept=value,
+        rows=rows,
         left_out=verdict.left_out(limits.listed),
         contradictions=tuple(verdict.contradictions[: limits.listed]),
         contradicting=len(verdict.contradictions),
@@ -140,42 +139,44 @@ def _worst(findings: Findings) -> str:
 
 @dataclass
 class _Verdict:
-    """Of all rows, by line: which are good, which are left out and why, what only a person can decide."""
+    """Lines of good rows, why others are left out, by line, and what only a person can decide."""
 
     rows: set[int] = field(default_factory=set)
     reasons: dict[int, str] = field(default_factory=dict)
     contradictions: list[Contradiction] = field(default_factory=list)
 
     def leave_out(self, piece: _Piece) -> None:
-        """One that can't be written. What an open quote has swallowed goes for its first line's reason."""
-        why = self.reasons.get(piece.first, BLANK_LINES.code)
-        self.reasons |= {line: self.reasons.get(line, why) for line in range(piece.first, piece.last + 1)}
+        """Adds the reason for a piece that can't be written. Lines that an open quote swallowed get their first
+        line's."""
+        reason = self.reasons.get(piece.first, BLANK_LINES.code)
+        self.reasons |= {line: self.reasons.get(line, reason) for line in range(piece.first, piece.last + 1)}
 
     def left_out(self, listed: int) -> tuple[LeftOut, ...]:
-        lines: dict[str, list[int]] = defaultdict(list)
+        lines_by_code: dict[str, list[int]] = defaultdict(list)
         for line, code in sorted(self.reasons.items()):
-            lines[code].append(line)
-        reasons = [LeftOut(code, len(those), tuple(those[:listed])) for code, those in lines.items()]
+            lines_by_code[code].append(line)
+        reasons = [LeftOut(code, len(lines), tuple(lines[:listed])) for code, lines in lines_by_code.items()]
         return tuple(sorted(reasons, key=lambda reason: (-reason.count, reason.code)))
 
 
 def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[bytes]) -> _Verdict:
-    """`findings` fills up with the rows that can't be read while `examples` are iterated."""
+    """Decides on every row. `findings` fills up with the rows that can't be read while `examples` are iterated."""
     verdict = _Verdict()
-    first: dict[bytes, int] = {}
-    answered: set[bytes] = set()
-    for example, secret in _with_secrets(iter(examples)):
-        data, answer = _asked(example), _digest(example.answer)
-        if secret:
+    first_lines: dict[bytes, int] = {}
+    seen: set[bytes] = set()
+    for example, has_secret in _with_secrets(iter(examples)):
+        # Instructions and question: rows that share both, and the answer, are copies for a check too.
+        question, answer = _digest(example.system) + question_key(example), _digest(example.answer)
+        if has_secret:
             verdict.reasons[example.line] = SECRET.code
         elif held and question_key(example) in held:
             verdict.reasons[example.line] = OVERLAP.code
-        elif data + answer in answered:
+        elif question + answer in seen:
             verdict.reasons[example.line] = DUPLICATE.code
         else:
             verdict.rows.add(example.line)
-            answered.add(data + answer)
-            earlier = first.setdefault(data, example.line)
+            seen.add(question + answer)
+            earlier = first_lines.setdefault(question, example.line)
             if earlier != example.line:
                 verdict.contradictions.append(Contradiction(earlier, example.line))
     unread = (finding for finding in findings.sorted() if finding.blocks)
@@ -184,25 +185,18 @@ def _judge(examples: Iterable[Example], findings: Findings, held: frozenset[byte
 
 
 def _with_secrets(examples: Iterator[Example]) -> Iterator[tuple[Example, bool]]:
-    """Whether each row holds a secret, anywhere in it. Many at once: most hold none."""
-    while some := list(islice(examples, _AT_ONCE)):
-        rows = [row for row, example in enumerate(some) for _ in _texts(example)]
-        texts = [text for example in some for text in _texts(example)]
-        held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
-        secret = {
-            rows[place] for place, faults in held.items() if any(f.rule.code == SECRET.code for f in faults)
-        }
-        yield from ((example, number in secret) for number, example in enumerate(some))
+    """Yields each row with whether it holds a secret anywhere. Many are searched at once, since most hold none."""
+    while batch := list(islice(examples, _ROWS_AT_ONCE)):
+        rows = [row for row, example in enumerate(batch) for _ in _texts(example)]
+        texts = [text for example in batch for text in _texts(example)]
+        faults = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        secret = {rows[i] for i, of_text in faults.items() if any(fault.rule == SECRET for fault in of_text)}
+        yield from ((example, row in secret) for row, example in enumerate(batch))
 
 
 def _texts(example: Example) -> list[str]:
     names = [] if example.row is None else [example.row.decode()]
     return [message.content for message in example.messages] + names
-
-
-def _asked(example: Example) -> bytes:
-    """Instructions and question: rows that share both, and the answer, are copies for the gate too."""
-    return _digest(example.system) + question_key(example)
 
 
 def _digest(text: str) -> bytes:
@@ -211,7 +205,7 @@ def _digest(text: str) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """A row of the file as it is written: from line `first` to line `last`. No bytes: it is blank."""
+    """A row as it is written, from line `first` to line `last` of the file. A blank one has no bytes."""
 
     first: int
     last: int
@@ -221,30 +215,30 @@ class _Piece:
 def _pieces(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, limits: Limits, progress: Progress
 ) -> Iterator[_Piece]:
-    unheard = Findings(0)  # the first pass has said it all
+    ignored = Findings(0)  # the first pass has reported them
     if sniffed.kind == "jsonl":
-        yield from _jsonl_pieces(file, unheard, limits)
+        for block in blocks(file, ignored, limits):
+            for line, raw in enumerate(block.lines, block.first):
+                yield _Piece(line, line, raw + b"\n" if raw.strip() else b"")
     elif sniffed.kind == "table":
-        yield from _table_pieces(file, sniffed.separator, unheard, limits)
+        yield from _table_pieces(file, sniffed.separator, ignored, limits)
     else:
-        names = (progress.columns.text or "text", progress.columns.label or "label")
         if sniffed.kind == "xlsx":
-            yield _Piece(0, 0, _csv_row(names))
-        for example in stream(file, sniffed, columns, unheard, limits, Progress()):
-            raw = _csv_row(_cells(example)) if sniffed.kind == "xlsx" else chat_row(example) + b"\n"
+            yield _Piece(0, 0, _csv_row(progress.columns.text or "text", progress.columns.label or "label"))
+        for example in stream(file, sniffed, columns, ignored, limits, Progress()):
+            is_sheet = sniffed.kind == "xlsx"
+            raw = (
+                _csv_row(example.messages[0].content, example.answer)
+                if is_sheet
+                else chat_row(example) + b"\n"
+            )
             yield _Piece(example.line, example.line, raw)
 
 
-def _jsonl_pieces(file: BinaryIO, unheard: Findings, limits: Limits) -> Iterator[_Piece]:
-    for block in blocks(file, unheard, limits):
-        for line, raw in enumerate(block.lines, block.first):
-            yield _Piece(line, line, raw + b"\n" if raw.strip() else b"")
-
-
-def _table_pieces(file: BinaryIO, separator: str, unheard: Findings, limits: Limits) -> Iterator[_Piece]:
-    """Cut where the reader cuts: it is the same one, over the same lines."""
+def _table_pieces(file: BinaryIO, separator: str, ignored: Findings, limits: Limits) -> Iterator[_Piece]:
+    """Cuts a table where the first pass did: by the same reader over the same lines."""
     taken: list[bytes] = []
-    reader = csv.reader(_taking(file, taken, unheard, limits), delimiter=separator, strict=True)
+    reader = csv.reader(_lines_into(taken, file, ignored, limits), delimiter=separator, strict=True)
     while True:
         first = reader.line_num + 1
         taken.clear()
@@ -255,14 +249,15 @@ def _table_pieces(file: BinaryIO, separator: str, unheard: Findings, limits: Lim
         except csv.Error:
             yield _Piece(first, reader.line_num, b"")  # the first pass has a reason for its first line
             continue
-        filled = any(cell and not cell.isspace() for cell in cells)
-        yield _Piece(first, reader.line_num, b"".join(taken) if filled else b"")
+        is_filled = any(cell and not cell.isspace() for cell in cells)
+        yield _Piece(first, reader.line_num, b"".join(taken) if is_filled else b"")
 
 
-def _taking(file: BinaryIO, taken: list[bytes], unheard: Findings, limits: Limits) -> Iterator[str]:
-    """Lines as the first pass read them, each one's bytes left in `taken`. One that can't be read is empty."""
+def _lines_into(taken: list[bytes], file: BinaryIO, ignored: Findings, limits: Limits) -> Iterator[str]:
+    """Yields lines as the first pass read them and appends the bytes of each to `taken`. A line that can't be read is
+    yielded empty."""
     expected = 1
-    for block in blocks(file, unheard, limits):
+    for block in blocks(file, ignored, limits):
         yield from ["\n"] * (block.first - expected)
         expected = block.first + len(block.lines)
         for raw in block.lines:
@@ -273,31 +268,28 @@ def _taking(file: BinaryIO, taken: list[bytes], unheard: Findings, limits: Limit
                 yield "\n"
 
 
-def _cells(example: Example) -> tuple[str, str]:
-    return example.messages[0].content, example.answer
-
-
-def _csv_row(cells: Iterable[str]) -> bytes:
+def _csv_row(*cells: str) -> bytes:
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerow(cells)
     return text.getvalue().encode()
 
 
 def _write(out: Path, pieces: Iterable[_Piece], verdict: _Verdict) -> int:
-    """Every piece that there is no reason to leave out, for the owner alone. Returns how many rows that is."""
+    """Writes the pieces that there is no reason to leave out, readable by the owner alone. Returns the number of
+    rows."""
     first_row = min(chain(verdict.rows, verdict.reasons))  # before it stands a table's header
-    value = 0
+    rows = 0
     with out.open("xb") as file:
         try:
             out.chmod(0o600)
             for piece in pieces:
-                spoilt = any(line in verdict.reasons for line in range(piece.first, piece.last + 1))
+                is_left_out = any(line in verdict.reasons for line in range(piece.first, piece.last + 1))
                 if not piece.raw:
                     verdict.leave_out(piece)
-                elif not spoilt:
+                elif not is_left_out:
                     file.write(piece.raw)
-                    value += piece.first >= first_row
+                    rows += piece.first >= first_row
         except BaseException:
             out.unlink()  # half a file looks like a whole one
             raise
-    return value
+    return rows

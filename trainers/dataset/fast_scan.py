@@ -47,25 +47,24 @@ _DECODER = msgspec.json.Decoder(_PlainChat)
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Places of messages, from 0. `asked` come before the answer, instructions aside. `question` is the text that
-    question_key hashes, with a %b for each of `asked`."""
+    """Places of messages, from 0: the `turns` before the answer, and the instructions (`system`). `question` is the
+    text that question_key hashes, with a %b for each turn."""
 
     roles: Roles
-    asked: tuple[int, ...]
+    turns: tuple[int, ...]
     system: tuple[int, ...]
     question: bytes
 
 
 @lru_cache(4096)
 def shape_of(roles: Roles) -> Shape:
-    """The last message is the answer."""
-    values = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTIONS)
-    system = tuple(i for i, role in enumerate(roles) if role in INSTRUCTIONS)
+    """Returns the shape of rows with these roles; the last message is the answer."""
+    turns = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTIONS)
     return Shape(
         roles=roles,
-        asked=values,
-        system=system,
-        question=b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in values),
+        turns=turns,
+        system=tuple(i for i, role in enumerate(roles) if role in INSTRUCTIONS),
+        question=b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in turns),
     )
 
 
@@ -78,7 +77,7 @@ class Group:
     columns: Sequence[Column]
 
     def cut(self, rows: int) -> Group:
-        """Those before that place."""
+        """Keeps the rows before that place."""
         count = bisect_left(self.places, rows)
         return Group(self.shape, self.places[:count], [column.cut(count) for column in self.columns])
 
@@ -111,15 +110,12 @@ class Chunk:
         self.add(example.line, start, size, plain)
 
     def groups(self) -> list[Group]:
-        """Of all rows."""
-        chats, places = (
-            [example.messages for _, example in self.examples],
-            [place for place, _ in self.examples],
-        )
-        return [*self.plain_groups, *_groups(chats, places)]
+        """Groups all rows by their shape."""
+        places, examples = [place for place, _ in self.examples], [example for _, example in self.examples]
+        return [*self.plain_groups, *_groups([example.messages for example in examples], places)]
 
     def cut(self, rows: int) -> None:
-        """Keep that many."""
+        """Keeps the first `rows` rows."""
         for values in (self.lines, self.starts, self.sizes, self.plain):
             del values[rows:]
         self.plain_groups = [group.cut(rows) for group in self.plain_groups if group.places[0] < rows]
@@ -127,12 +123,13 @@ class Chunk:
 
 
 def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress) -> Iterator[Chunk]:
-    """Nothing in the file raises. Faults go to `findings`, as `reader.stream` would word them."""
+    """Yields the good rows in chunks. Nothing in the file raises. Faults go to `findings`, as `reader.stream` words
+    them."""
     for block in blocks(file, findings, limits):
-        yield _chunk(block, findings, limits, progress)
+        yield _read_block(block, findings, limits, progress)
 
 
-def _chunk(block: Block, findings: Findings, limits: Limits, progress: Progress) -> Chunk:
+def _read_block(block: Block, findings: Findings, limits: Limits, progress: Progress) -> Chunk:
     chunk, first, start = Chunk(), 0, block.start
     while progress.format is None and first < len(block.lines):  # the first good row decides on the format
         raw = block.lines[first]
@@ -140,7 +137,8 @@ def _chunk(block: Block, findings: Findings, limits: Limits, progress: Progress)
         first, start = first + 1, start + len(raw) + 1
     lines = block.lines[first:]
     if lines and progress.format == "chat":
-        return _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
+        _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
+        return chunk
     for number, raw in enumerate(lines, block.first + first):
         _parse_into(chunk, number, start, raw, findings, limits, progress)
         start += len(raw) + 1
@@ -155,18 +153,33 @@ def _add_chats(
     findings: Findings,
     limits: Limits,
     progress: Progress,
-) -> Chunk:
-    """`lines` begin with line `first` of the file, at byte `start`."""
+) -> None:
+    """Adds `lines`, which begin with line `first` of the file, at byte `start`."""
     joined = b"\n".join(lines)
-    groups = _plain_groups(_plain_chats(lines, joined), limits)
+    chats = _plain_chats(lines, joined)
+    groups = [
+        group
+        for group in _groups(chats, range(len(chats)))
+        if "user" in (roles := group.shape.roles)
+        and roles[-1] == "assistant"
+        and len(roles) <= limits.max_messages
+    ]
+    if any(_has_blank(column.texts) for group in groups for column in group.columns):
+        groups = []  # each line is parsed by itself, which says what is wrong with it
     starts = list(accumulate([len(raw) + 1 for raw in lines[:-1]], initial=start))
+
     if not chunk.lines and sum(len(group.places) for group in groups) == len(lines):
         chunk.lines, chunk.starts = list(range(first, first + len(lines))), starts
         chunk.sizes, chunk.plain = [len(raw.rstrip()) for raw in lines], bytearray(b"\x01") * len(lines)
         chunk.plain_groups = groups
         # A control character in a text can only be written as an escape.
-        chunk.one_line_texts = b"\\" not in joined or not _has_controls(groups)
-        return chunk
+        chunk.one_line_texts = b"\\" not in joined or not any(
+            b"\x01" in b"".join(column.raws).translate(_CONTROLS)
+            for group in groups
+            for column in group.columns
+        )
+        return
+
     plain, places = {place for group in groups for place in group.places}, list[int]()
     for number, (raw, at) in enumerate(zip(lines, starts, strict=True)):
         places.append(len(chunk.lines))
@@ -177,12 +190,18 @@ def _add_chats(
     chunk.plain_groups = [
         Group(group.shape, [places[number] for number in group.places], group.columns) for group in groups
     ]
-    return chunk
 
 
 def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessage]]:
-    """Of each line, empty where it holds anything else than roles and texts, or a key twice."""
-    chats = _decoded(lines, joined)
+    """Returns each line's messages; none where it holds anything else than roles and texts, or a key twice. A line that
+    begins with white space has none: its place in the file would be wrong."""
+    try:
+        # All lines are plain chats most often, and one call is quickest.
+        chats = [chat.messages for chat in _DECODER.decode_lines(joined)]
+    except ValueError:
+        chats = []
+    if len(chats) != len(lines) or set(map(_FIRST, lines)) != {_BRACE}:
+        chats = list(map(_decode_line, lines))
     if not _has_each_key_once(joined, chats):
         for number, (line, chat) in enumerate(zip(lines, chats, strict=True)):
             if chat and len(_KEY.findall(line)) != 1 + 2 * len(chat):
@@ -190,19 +209,7 @@ def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessa
     return chats
 
 
-def _decoded(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessage]]:
-    """In one call where all lines are plain chats, as they are most often. A line that begins with white space is none:
-    its place in the file would be wrong."""
-    try:
-        chats = [chat.messages for chat in _DECODER.decode_lines(joined)]
-    except ValueError:
-        chats = []
-    if len(chats) == len(lines) and set(map(_FIRST, lines)) == {_BRACE}:
-        return chats
-    return [_decoded_line(line) for line in lines]
-
-
-def _decoded_line(line: bytes) -> list[_PlainMessage]:
+def _decode_line(line: bytes) -> list[_PlainMessage]:
     try:
         return _DECODER.decode(line).messages if line.startswith(b"{") else []
     except ValueError:
@@ -210,8 +217,8 @@ def _decoded_line(line: bytes) -> list[_PlainMessage]:
 
 
 def _has_each_key_once(joined: bytes, chats: Sequence[list[_PlainMessage]]) -> bool:
-    """False where lines have to be looked at one by one: the parser takes the last of two equal keys. A key more would
-    be two quotes more; those within texts stand behind a backslash."""
+    """Returns False where lines have to be looked at one by one: the parser takes the last of two equal keys. A key
+    more would be two quotes more; those within texts stand behind a backslash."""
     quotes = joined.count(b'"')
     if b"\\" in joined:
         if b"\\\\" in joined:
@@ -220,29 +227,11 @@ def _has_each_key_once(joined: bytes, chats: Sequence[list[_PlainMessage]]) -> b
     return quotes == 2 * len(chats) + 8 * sum(map(len, chats))
 
 
-def _plain_groups(chats: Sequence[list[_PlainMessage]], limits: Limits) -> list[Group]:
-    """Without rows that are no conversation. None at all where a text is blank: each line is parsed by itself then."""
-    groups = [
-        group for group in _groups(chats, range(len(chats))) if _is_conversation(group.shape.roles, limits)
-    ]
-    return [] if any(_has_blank(column.texts) for group in groups for column in group.columns) else groups
-
-
-def _is_conversation(roles: Roles, limits: Limits) -> bool:
-    return "user" in roles and roles[-1] == "assistant" and len(roles) <= limits.max_messages
-
-
 def _has_blank(texts: Sequence[str]) -> bool:
-    """A blank one begins with what is not seen, as few others do."""
+    """Says whether a text is blank. A blank one begins with a character that is not seen, as few others do."""
     if not all(texts):
         return True
     return not _UNSEEN.isdisjoint(map(_FIRST, texts)) and "" in [text.strip(UNSEEN) for text in texts]
-
-
-def _has_controls(groups: Sequence[Group]) -> bool:
-    return any(
-        b"\x01" in b"".join(column.raws).translate(_CONTROLS) for group in groups for column in group.columns
-    )
 
 
 def _groups(chats: Sequence[Sequence[_PlainMessage | Message]], places: Sequence[int]) -> list[Group]:

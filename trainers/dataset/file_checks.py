@@ -33,18 +33,18 @@ SOME_WITHOUT_INSTRUCTIONS = Rule(
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """`labels` are the most frequent first, empty for free text and for preference pairs. `lengths`: tokens of each row
-    `by` that encoding."""
+    """`labels` has the most frequent first and is empty for free text and preference pairs. `lengths`: tokens of
+    each row as `encoding` counts them."""
 
     facts: Facts
     labels: Sequence[LabelCount]
     lengths: Sequence[int]
-    by: Encoding
+    encoding: Encoding
     limits: Limits
 
 
 def run_checks(file: CheckedFile) -> tuple[Findings, ...]:
-    """Of each check, in the order of CHECKS."""
+    """Runs all checks, in the order of CHECKS."""
     return tuple(check(file) for check in CHECKS)
 
 
@@ -56,7 +56,7 @@ def check_amount(file: CheckedFile) -> Findings:
 
 
 def check_repeats(file: CheckedFile) -> Findings:
-    """Copies and contradictions, which the first pass has found."""
+    """Returns copies and contradictions, which the first pass has found."""
     return file.facts.repeats
 
 
@@ -73,17 +73,17 @@ def check_label_counts(file: CheckedFile) -> Findings:
 
 
 def check_sensitive_texts(file: CheckedFile) -> Findings:
-    """Secrets and personal data, which the first pass has found."""
+    """Returns secrets and personal data, which the first pass has found."""
     return file.facts.sensitive
 
 
 def check_lengths(file: CheckedFile) -> Findings:
     findings, limit = Findings(file.limits.listed), file.limits.max_row_tokens
-    by = f" of {file.by.name}" if file.by.folder else ""
+    unit = f" of {file.encoding.name}" if file.encoding.folder else ""
     if max(file.lengths, default=0) > limit:
         for line, tokens in zip(file.facts.lines, file.lengths, strict=True):
             if tokens > limit:
-                findings.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{by}, more than {limit:,}"))
+                findings.at(line, Fault(LONG_ROW, f"has {tokens:,} tokens{unit}, more than {limit:,}"))
     return findings
 
 

@@ -58,10 +58,10 @@ _HTML = re.compile(rb"\s*(<!doctype html|<html)", re.IGNORECASE)
 
 @dataclass(frozen=True)
 class Refusal:
-    """`said` completes the sentence "'tickets.csv' …"."""
+    """`text` completes the sentence "'tickets.csv' …"."""
 
     rule: Rule
-    said: str
+    text: str
 
 
 @dataclass(frozen=True)
@@ -73,22 +73,26 @@ class Sniffed:
 
 
 def sniff(head: bytes) -> Sniffed | Refusal:
-    """`head` is up to HEAD_BYTES from the start of the file."""
+    """Recognises a file by `head`, up to HEAD_BYTES from its start."""
     if not head.removeprefix(BOM).strip():  # bytes.strip also takes \v and \f, as the readers do
         return Refusal(EMPTY, "is empty")
     if head.startswith(b"PK\x03\x04"):
         return Sniffed("xlsx")  # or another zip archive, which its reader refuses
     if head.startswith((b"PAR1", b"PARE")):
         return Sniffed("parquet")
-    return _not_text(head) or _text_kind(head.removeprefix(BOM))
+    return _refuse_no_text(head) or _sniff_text(head.removeprefix(BOM))
 
 
-def _not_text(head: bytes) -> Refusal | None:
-    for magic, what in _MAGIC:
+def _refuse_no_text(head: bytes) -> Refusal | None:
+    for magic, kind in _MAGIC:
         if head.startswith(magic):
-            return Refusal(NOT_TEXT, f"is {what}, whatever its name says")
+            return Refusal(NOT_TEXT, f"is {kind}, whatever its name says")
     if head.startswith(_OLD_OFFICE):
-        return Refusal(NOT_TEXT, _old_office(head))
+        # A workbook with a password is put into a file of the old kind.
+        if "EncryptedPackage".encode("utf-16-le") in head:
+            text = "is an Excel or Word file locked with a password: save it without one, as .xlsx or CSV"
+            return Refusal(NOT_TEXT, text)
+        return Refusal(NOT_TEXT, "is an old Excel or Word file (.xls, .doc): save it as .xlsx or CSV")
     if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
         return Refusal(NOT_UTF8, "seems to be UTF-16 (Excel calls it 'Unicode text'), not UTF-8")
     if b"\x00" in head:
@@ -98,21 +102,14 @@ def _not_text(head: bytes) -> Refusal | None:
     return None
 
 
-def _old_office(head: bytes) -> str:
-    """A workbook with a password is put into a file of the old kind."""
-    if "EncryptedPackage".encode("utf-16-le") in head:
-        return "is an Excel or Word file locked with a password: save it without one, as .xlsx or CSV"
-    return "is an old Excel or Word file (.xls, .doc): save it as .xlsx or CSV"
-
-
 def _looks_like_utf16(head: bytes) -> bool:
-    """Latin text in UTF-16 has a zero in every second byte."""
+    """Says whether every second byte is a zero, as in Latin text in UTF-16."""
     even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
     half = min(len(head), 2000) // 2
     return half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
 
 
-def _text_kind(head: bytes) -> Sniffed | Refusal:
+def _sniff_text(head: bytes) -> Sniffed | Refusal:
     if b"\n" not in head and b"\r" in head.strip():
         return Refusal(OLD_LINE_ENDS, "ends its lines as old Macs did, with CR alone")
     lines = [line.strip() for line in head.splitlines() if line.strip()][:20]
@@ -122,26 +119,23 @@ def _text_kind(head: bytes) -> Sniffed | Refusal:
         return Refusal(JSON_ARRAY, "is one JSON array, not one JSON object a line")
     if 2 * sum(line.startswith(b"{") for line in lines) >= len(lines):
         return Sniffed("jsonl")
-    separator = _separator(head.decode("utf-8", errors="replace"))
-    if separator is None and is_text_name(lines[0].decode("utf-8", errors="replace").strip('"')):
+
+    # A table is cut by the separator under which most records have the same number of columns.
+    text = head.decode("utf-8", errors="replace")
+    shares = {separator: _even_share(text, separator) for separator in SEPARATORS}
+    best = max(shares, key=lambda separator: shares[separator])
+    if shares[best] >= 0.5:
+        return Sniffed("table", best)
+    if is_text_name(lines[0].decode("utf-8", errors="replace").strip('"')):
         return Sniffed("table")  # of one column: its reader says that there are no labels
-    if separator is None:
-        return Refusal(UNKNOWN_FORMAT, "is neither JSONL nor a CSV with at least two columns")
-    return Sniffed("table", separator)
+    return Refusal(UNKNOWN_FORMAT, "is neither JSONL nor a CSV with at least two columns")
 
 
-def _separator(head: str) -> str | None:
-    """The separator under which most records have the same number of columns, two at least."""
-    steady = {separator: _steadiness(head, separator) for separator in SEPARATORS}
-    best = max(steady, key=lambda separator: steady[separator])
-    return best if steady[best] >= 0.5 else None
-
-
-def _steadiness(head: str, separator: str) -> float:
-    """Share of the first records that have as many columns as the first one; 0 where that is one column."""
+def _even_share(text: str, separator: str) -> float:
+    """Returns the share of the first records that have as many columns as the first one; 0 where that is one column."""
     widths: list[int] = []
     try:
-        for record in csv.reader(head.splitlines(keepends=True), delimiter=separator):
+        for record in csv.reader(text.splitlines(keepends=True), delimiter=separator):
             widths.append(len(record))
             if len(widths) == 200:
                 break
@@ -159,7 +153,7 @@ _BLOCK = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Whole lines without their ends. `first` is the number of the first, from 1; `start` its place in the file,
+    """Whole lines without their ends. `first` is the number of the first one, from 1; `start` its place in the file,
     in bytes."""
 
     first: int
@@ -168,7 +162,8 @@ class Block:
 
 
 def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block]:
-    """From the start of the file. A line over the cap is reported and left out; the others keep their numbers."""
+    """Yields all lines from the start of the file. A line over the cap is reported and left out; the others keep their
+    numbers."""
     file.seek(0)
     start = len(BOM) if file.read(len(BOM)) == BOM else 0
     file.seek(start)
@@ -180,33 +175,26 @@ def blocks(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Block
         first += len(lines)
         start += sum(map(len, lines)) + len(lines)
         if len(rest) > limits.max_line_bytes:
-            findings.at(first, _too_long(limits))
-            start += len(rest) + _skip_line(file)
+            findings.at(first, too_long(limits))
+            start += len(rest)
+            while rest and not rest.endswith(b"\n"):  # the line is never held as a whole
+                rest = file.readline(1 << 20)
+                start += len(rest)
             first, rest = first + 1, b""
     if rest:
         yield from _within_cap(Block(first, start, [rest]), findings, limits)
+
+
+def too_long(limits: Limits) -> Fault:
+    return Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}")
 
 
 def megabytes(size: int) -> str:
     return f"{size:,} bytes" if size < 100_000 else f"{size / 1e6:,.1f} MB"
 
 
-def _too_long(limits: Limits) -> Fault:
-    return Fault(LONG_LINE, f"is longer than {megabytes(limits.max_line_bytes)}")
-
-
-def _skip_line(file: BinaryIO) -> int:
-    """Goes on to the next line, and tells how many bytes that was."""
-    skipped = 0
-    while rest := file.readline(1 << 20):
-        skipped += len(rest)
-        if rest.endswith(b"\n"):
-            break
-    return skipped
-
-
 def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Block]:
-    """The block, or its parts before, between and after lines that are too long."""
+    """Yields the block, or its parts before, between and after lines that are too long, which are reported."""
     if not block.lines:
         return
     if max(map(len, block.lines)) <= limits.max_line_bytes:
@@ -221,7 +209,7 @@ def _within_cap(block: Block, findings: Findings, limits: Limits) -> Iterator[Bl
         if lines:
             yield Block(first, start, lines)
         first, start = first + len(lines), start + sum(map(len, lines)) + len(lines)
-        findings.at(first, _too_long(limits))
+        findings.at(first, too_long(limits))
         first, start, lines = first + 1, start + len(line) + 1, []
     if lines:
         yield Block(first, start, lines)

@@ -1,11 +1,10 @@
-"""One line of JSONL → one Example, or the first thing wrong with it: chat and prompt/completion rows, tools
-and tool calls included. orjson reads first; what it refuses is read again by the standard library, which
-gives stable reasons.
+"""Parses one line of JSONL into an Example, or into the first thing wrong with it: chat rows with or without tools,
+rows of prompt and completion, preference pairs. Reads no files.
 
-orjson looks first. It keeps the last of two equal keys silently and its messages change with its version, so the
-standard library takes a second, strict look wherever the first leaves a doubt. A tool call is {"id", "type":
-"function", "function": {"name", "arguments"}}, its arguments a JSON object written as text; one tool message answers
-it by its id before the conversation goes on. A row may end with calls that nobody answers.
+orjson parses first. It keeps the last of two equal keys silently and its messages change with its version, so the
+standard library takes a second, strict look wherever orjson leaves a doubt. A tool call is {"id", "type": "function",
+"function": {"name", "arguments"}}, its arguments a JSON object written as text; one tool message answers it by its id
+before the conversation goes on. A row may end with calls that nobody answers.
 """
 
 from __future__ import annotations
@@ -22,101 +21,6 @@ from trainers.dataset.preference_pairs import PREFERENCES, Pair, is_pair, parse_
 from trainers.dataset.rows import Example, Format, Limits, is_blank, shown
 from trainers.dataset.sensitive_data import faults_in
 from trainers.types import Message, Role
-
-BAD_TOOLS = Rule(
-    "bad_tools",
-    "blocks",
-    'Write each tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.',
-)
-BAD_CALL = Rule(
-    "bad_tool_call",
-    "blocks",
-    'Write {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}, arguments as text.',
-)
-UNMATCHED = Rule(
-    "tool_call_unmatched",
-    "blocks",
-    "After a call put one tool message for each of its ids, with that id as tool_call_id.",
-)
-
-_LISTS = ("tools", "functions")
-
-
-def definitions(row: dict[str, Any]) -> dict[str, Any]:
-    """The part of a row that says which tools there are."""
-    return {name: row[name] for name in _LISTS if row.get(name)}
-
-
-def definitions_text(row: bytes) -> str:
-    """As JSON, empty where there are none. Vendors put them before a model in a form of their own, about as long."""
-    if not any(b'"%b"' % name.encode() in row for name in _LISTS):
-        return ""
-    values = definitions(orjson.loads(row))
-    return orjson.dumps(values).decode() if values else ""
-
-
-def tools_fault(row: dict[str, Any]) -> Fault | None:
-    """Of what the row says of them outside its messages."""
-    for name, message in definitions(row).items():
-        is_sound = _is_tool if name == "tools" else _is_named
-        if type(message) is not list or not all(is_sound(item) for item in message):
-            return Fault(BAD_TOOLS, f"has {name} that are not described as trainers take them")
-    return None
-
-
-def call_fault(number: int, message: dict[str, Any]) -> Fault | None:
-    """Of the calls in one message."""
-    calls, old = message.get("tool_calls"), message.get("function_call")
-    if not calls and not old:
-        return None
-    if message.get("role") != "assistant":
-        return Fault(BAD_CALL, f"calls a tool in message {number}, which is not the assistant's")
-    well = type(calls) is list and all(_is_call(call) for call in calls) if calls else _is_asked(old)
-    return (
-        None if well else Fault(BAD_CALL, f"has a tool call that is not written as one, in message {number}")
-    )
-
-
-def order_fault(messages: list[Any]) -> Fault | None:
-    """Of calls and answers that don't belong together; each message is known to be sound by itself."""
-    waiting: set[str] = set()
-    for number, message in enumerate(messages, 1):
-        if message["role"] == "tool":
-            answered = message.get("tool_call_id")
-            if type(answered) is not str or answered not in waiting:
-                return Fault(UNMATCHED, f"has a tool message that answers no call before it, number {number}")
-            waiting.remove(answered)
-        elif waiting:
-            return Fault(UNMATCHED, f"has a tool call that nothing answered before message {number}")
-        else:
-            waiting = {call["id"] for call in message.get("tool_calls") or ()}
-    return None
-
-
-def _is_tool(tool: Any) -> bool:
-    return type(tool) is dict and tool.get("type") == "function" and _is_named(tool.get("function"))
-
-
-def _is_call(call: Any) -> bool:
-    return _is_tool(call) and _is_filled(call.get("id")) and _is_asked(call["function"])
-
-
-def _is_asked(function: Any) -> bool:
-    if not _is_named(function) or type(function.get("arguments")) is not str:
-        return False
-    try:
-        return type(orjson.loads(function["arguments"])) is dict
-    except orjson.JSONDecodeError:
-        return False
-
-
-def _is_named(function: Any) -> bool:
-    return type(function) is dict and _is_filled(function.get("name"))
-
-
-def _is_filled(text: Any) -> bool:
-    return type(text) is str and bool(text.strip())
-
 
 _CHAT = 'Write {"messages": [{"role": "user", "content": "…"}, {"role": "assistant", "content": "…"}]}.'
 
@@ -143,8 +47,24 @@ DROPPED_KEYS = Rule(
 NOTHING_TO_LEARN = Rule(
     "nothing_to_learn", "blocks", "Give one assistant message weight 1, or delete the line."
 )
+BAD_TOOLS = Rule(
+    "bad_tools",
+    "blocks",
+    'Write each tool as {"type": "function", "function": {"name": "…", "parameters": {…}}}.',
+)
+BAD_CALL = Rule(
+    "bad_tool_call",
+    "blocks",
+    'Write {"id": "…", "type": "function", "function": {"name": "…", "arguments": "{…}"}}, arguments as text.',
+)
+UNMATCHED = Rule(
+    "tool_call_unmatched",
+    "blocks",
+    "After a call put one tool message for each of its ids, with that id as tool_call_id.",
+)
 
-_NAMED = 5
+_LISTS = ("tools", "functions")
+_PAIR_NOT_TAKEN = Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
 _ROLES = frozenset(get_args(Role))
 _PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
@@ -165,29 +85,50 @@ _MESSAGE_KEYS = (
 def parse_row(
     line: int, raw: bytes, limits: Limits, *, pairs: bool = False
 ) -> tuple[Format, Example] | Fault:
-    """`raw` is one line without its end, at most `limits.max_line_bytes` long. Preference pairs are looked into
-    where `pairs` says so: their example has the preferred answer."""
+    """Parses one line without its end, at most `limits.max_line_bytes` long. Preference pairs are parsed only where
+    `pairs` says so: their example has the preferred answer."""
     try:
         row = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
-        return _second_look(raw, error, limits)
+        return _syntax_fault(raw, error, limits)
     if raw.count(b"{") + raw.count(b"[") > limits.max_depth and _depth(row) > limits.max_depth:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     if type(row) is not dict:
         return Fault(NOT_A_ROW, "is JSON, but not an object")
-    parsed = _example(line, row, limits, pairs)
-    if len(_KEY.findall(raw)) != _key_count(row, parsed) and _has_duplicate_keys(raw):
-        return Fault(DUPLICATE_KEY, "has the same key twice in one object")
+    if "messages" in row:
+        parsed = chat_example(line, row, limits)
+    elif "prompt" in row and "completion" in row:
+        parsed = _parse_completion(line, row)
+    elif is_pair(row):
+        parsed = _parse_preference(line, row, limits) if pairs else _PAIR_NOT_TAKEN
+    else:
+        parsed = Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
+
+    # Every key in the line ends in `":`. Fewer keys in the row mean that one was lost, or that a text has `":` in it.
+    is_plain = type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None
+    keys = 1 + 2 * len(row["messages"]) if is_plain else _key_count(row)
+    if len(_KEY.findall(raw)) != keys:
+        equal: list[bool] = []
+        json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
+        if any(equal):
+            return Fault(DUPLICATE_KEY, "has the same key twice in one object")
     return parsed
 
 
-def _second_look(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
+def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
+    """Says why orjson refused the line, in words that stay the same whatever its version."""
+
+    def finite(digits: str) -> float:
+        if abs(number := float(digits)) == float("inf"):
+            raise ValueError
+        return number
+
     try:
         text = raw.decode("utf-8")
     except UnicodeDecodeError as bad:
         return Fault(BAD_BYTES, f"is not UTF-8 at byte {bad.start + 1:,}; {guessed_encoding(raw)}")
     try:
-        json.loads(text, parse_constant=_refuse_number, parse_float=_finite)
+        json.loads(text, parse_constant=lambda name: finite("inf"), parse_float=finite)
     except RecursionError:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     except json.JSONDecodeError:
@@ -196,13 +137,13 @@ def _second_look(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> F
         return Fault(BAD_NUMBER, "has a number that is none (NaN, Infinity) or too large")
     if _ESCAPED_SURROGATE.search(text):
         return Fault(LONE_SURROGATE, "has half of a character (a lone surrogate)")
-    if _brackets(text) > limits.max_depth:
+    if text.count("[") + text.count("{") > limits.max_depth:
         return Fault(TOO_DEEP, f"nests deeper than {limits.max_depth} levels")
     return Fault(NOT_JSON, f"is not JSON that every program reads, at character {error.pos + 1:,}")
 
 
 def guessed_encoding(raw: bytes) -> str:
-    """What bytes that aren't UTF-8 seem to be. A guess, and said so."""
+    """Guesses what bytes that aren't UTF-8 are, and says that it is a guess."""
     try:
         raw.decode("cp1252")
     except UnicodeDecodeError:
@@ -210,71 +151,31 @@ def guessed_encoding(raw: bytes) -> str:
     return "it seems to be Windows-1252 or Latin-1"
 
 
-def _refuse_number(_: str) -> float:
-    raise ValueError
-
-
-def _finite(digits: str) -> float:
-    number = float(digits)
-    if number in (float("inf"), float("-inf")):
-        raise ValueError
-    return number
-
-
-def _brackets(text: str) -> int:
-    return text.count("[") + text.count("{")
-
-
 def _depth(value: object) -> int:
     depth, level = 0, [value]
     while level:
         depth += 1
-        level = [child for parent in level if isinstance(parent, dict | list) for child in _children(parent)]
+        level = [
+            child
+            for parent in level
+            if isinstance(parent, dict | list)
+            for child in (parent.values() if isinstance(parent, dict) else parent)
+        ]
     return depth - 1
 
 
-def _children(parent: dict[str, Any] | list[Any]) -> list[Any]:
-    return list(parent.values()) if isinstance(parent, dict) else parent
-
-
-def _key_count(row: dict[str, Any], parsed: tuple[Format, Example] | Fault) -> int:
-    """How many keys the row has at all levels. Every key in the line ends in `":`, so fewer here than there
-    means that a key was lost, or that a text has `":` in it."""
-    if type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None:
-        return 1 + 2 * len(parsed[1].messages)
-    return _keys(row)
-
-
-def _keys(value: object) -> int:
+def _key_count(value: object) -> int:
+    """Counts the keys at all levels."""
     if type(value) is dict:
-        return len(value) + sum([_keys(child) for child in value.values() if type(child) in (dict, list)])
+        return len(value) + sum(
+            [_key_count(child) for child in value.values() if type(child) in (dict, list)]
+        )
     if type(value) is list:
-        return sum([_keys(child) for child in value])
+        return sum([_key_count(child) for child in value])
     return 0
 
 
-def _has_duplicate_keys(raw: bytes) -> bool:
-    twice: list[bool] = []
-    json.loads(raw, object_pairs_hook=lambda pairs: twice.append(len(dict(pairs)) != len(pairs)))
-    return any(twice)
-
-
-def _example(line: int, row: dict[str, Any], limits: Limits, pairs: bool) -> tuple[Format, Example] | Fault:
-    if "messages" in row:
-        return chat_example(line, row, limits)
-    if "prompt" in row and "completion" in row:
-        return _completion(line, row)
-    if is_pair(row):
-        pair = (
-            parse_pair(row)
-            if pairs
-            else Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
-        )
-        return pair if isinstance(pair, Fault) else _preferred(line, pair, limits)
-    return Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
-
-
-def _completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Fault:
+def _parse_completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Fault:
     prompt, completion = row["prompt"], row["completion"]
     for name, text in (("prompt", prompt), ("completion", completion)):
         if type(text) is not str:
@@ -289,55 +190,71 @@ def _completion(line: int, row: dict[str, Any]) -> tuple[Format, Example] | Faul
     )
 
 
-def _preferred(line: int, pair: Pair, limits: Limits) -> tuple[Format, Example] | Fault:
-    """Both conversations must be ones that could be trained on."""
-    other = chat_example(line, {"messages": [*pair.asked, *pair.other]}, limits)
-    preferred = chat_example(line, {"messages": [*pair.asked, *pair.preferred]}, limits)
-    if isinstance(preferred, Fault) or isinstance(other, Fault):
-        return preferred if isinstance(preferred, Fault) else cast(Fault, other)
-    return "preference", preferred[1]
+def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
+    """Parses both conversations, which must be ones that could be trained on."""
+    pair = parse_pair(row)
+    if not isinstance(pair, Pair):
+        return pair
+    preferred = chat_example(line, {"messages": [*pair.prompt, *pair.preferred]}, limits)
+    other = chat_example(line, {"messages": [*pair.prompt, *pair.other]}, limits)
+    for parsed in (preferred, other):
+        if isinstance(parsed, Fault):
+            return parsed
+    return "preference", cast(tuple[Format, Example], preferred)[1]
 
 
 @lru_cache(1024)
 def dropped_fault(names: tuple[str, ...]) -> Fault:
-    """Of a row that can be used. A name that is long or looks like somebody's data is not shown."""
-    harmless = sorted(name for name in names if shown(name) and len(name) <= 40 and not faults_in(name))
-    named = ", ".join(shown(name) for name in harmless[:_NAMED])
-    more = len(names) - len(harmless[:_NAMED])
+    """Reports the keys that are left out of a row that can be used. A name that is long or looks like somebody's
+    data is not shown."""
+    harmless = sorted(name for name in names if shown(name) and len(name) <= 40 and not faults_in(name))[:5]
+    named = ", ".join(map(shown, harmless))
+    more = len(names) - len(harmless)
     rest = f" and {more:,} more" if named and more else ""
     has = "a key" if len(names) == 1 else "keys"
     return Fault(DROPPED_KEYS, f"has {has} that no trainer reads, left out{named and ': '}{named}{rest}")
 
 
 def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format, Example] | Fault:
-    """`row` has messages."""
+    """Parses a row that has messages."""
     raw_messages = row["messages"]
     if type(raw_messages) is not list or not raw_messages:
         return Fault(BAD_MESSAGES, "has messages that are not a filled list")
     if len(raw_messages) > limits.max_messages:
         return Fault(BAD_MESSAGES, f"has more than {limits.max_messages} messages")
-    plain = len(row) == 1
+
+    is_plain = len(row) == 1
     messages: list[Message] = []
     for number, raw in enumerate(raw_messages, 1):
         message = _plain_message(raw)
         if message is None:
-            plain, rare = False, _message(number, raw)
-            if isinstance(rare, Fault):
-                return rare
-            message = rare
+            is_plain, parsed = False, _parse_message(number, raw)
+            if isinstance(parsed, Fault):
+                return parsed
+            message = parsed
         messages.append(message)
-    fault = _conversation_fault(messages) or (
-        None if plain else tools_fault(row) or order_fault(raw_messages)
-    )
+
+    last = messages[-1]
+    if last.role != "assistant":
+        return Fault(NO_ANSWER, f"ends with a {last.role} message, not with the assistant's answer")
+    if not any(message.role == "user" for message in messages):
+        return Fault(NO_QUESTION, "has no user message")
+    if last.weight == 0 and all(m.weight == 0 for m in messages if m.role == "assistant"):
+        return Fault(NOTHING_TO_LEARN, "gives every answer the weight 0")
+    if is_plain:
+        return "chat", Example(line, tuple(messages))
+
+    fault = _tools_fault(row) or _order_fault(raw_messages)
     if fault:
         return fault
-    if plain:
-        return "chat", Example(line, tuple(messages))
-    return "chat", Example(line, tuple(messages), _kept(row), _dropped(row))
+    written = {key: row[key] for key in _ROW_KEYS if key in row}
+    written["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in raw_messages]
+    dropped = (row.keys() - _ROW_KEYS).union(*[message.keys() - _MESSAGE_KEYS for message in raw_messages])
+    return "chat", Example(line, tuple(messages), orjson.dumps(written), tuple(dropped))
 
 
 def _plain_message(raw: Any) -> Message | None:
-    """The common case, quickly: a known role that can stand by itself, some text, nothing else."""
+    """Parses the common case quickly: a known role that can stand by itself, some text, nothing else."""
     if type(raw) is not dict or len(raw) != 2:
         return None
     role, content = raw.get("role"), raw.get("content")
@@ -346,8 +263,8 @@ def _plain_message(raw: Any) -> Message | None:
     return Message(cast(Role, role), content)
 
 
-def _message(number: int, raw: Any) -> Message | Fault:
-    """Any case: with parts, a weight, tool calls or a name, or wrong."""
+def _parse_message(number: int, raw: Any) -> Message | Fault:
+    """Parses any case: with parts, a weight, tool calls or a name, or wrong."""
     if type(raw) is not dict:
         return Fault(BAD_MESSAGES, f"has a message, number {number}, that is not an object")
     role, weight = raw.get("role"), raw.get("weight")
@@ -355,10 +272,10 @@ def _message(number: int, raw: Any) -> Message | Fault:
         return Fault(UNKNOWN_ROLE, f"has a role that doesn't exist, in message {number}")
     if weight is not None and (type(weight) is not int or weight not in (0, 1) or role != "assistant"):
         return Fault(BAD_WEIGHT, f"has a weight that isn't allowed, in message {number}")
-    content = _content(raw.get("content"))
+    content = _text_of(raw.get("content"))
     if content is None:
         return Fault(NOT_TEXT, f"has content that is not text, in message {number}")
-    fault = call_fault(number, raw)
+    fault = _call_fault(number, raw)
     if fault:
         return fault
     calls = raw.get("tool_calls") or raw.get("function_call")
@@ -369,8 +286,8 @@ def _message(number: int, raw: Any) -> Message | Fault:
     return Message(cast(Role, role), content, weight)
 
 
-def _content(content: Any) -> str | None:
-    """Text, or parts that are all text; None where it is neither."""
+def _text_of(content: Any) -> str | None:
+    """Returns the text, or the parts' texts joined by line ends; None where some of it is no text."""
     if content is None:
         return ""
     if type(content) is str:
@@ -378,28 +295,83 @@ def _content(content: Any) -> str | None:
     if type(content) is not list:
         return None
     texts = [part.get("text") for part in content if type(part) is dict and part.get("type") == "text"]
-    is_whole = len(texts) == len(content) and all(type(text) is str for text in texts)
-    return "\n".join(cast(list[str], texts)) if is_whole else None
+    is_text = len(texts) == len(content) and all(type(text) is str for text in texts)
+    return "\n".join(cast(list[str], texts)) if is_text else None
 
 
-def _conversation_fault(messages: list[Message]) -> Fault | None:
-    if messages[-1].role != "assistant":
-        return Fault(NO_ANSWER, f"ends with a {messages[-1].role} message, not with the assistant's answer")
-    if not any(message.role == "user" for message in messages):
-        return Fault(NO_QUESTION, "has no user message")
-    if messages[-1].weight == 0 and all(m.weight == 0 for m in messages if m.role == "assistant"):
-        return Fault(NOTHING_TO_LEARN, "gives every answer the weight 0")
+def definitions_text(row: bytes) -> str:
+    """Returns the tools that a row defines, as JSON; empty where there are none. Vendors put them before a model in a
+    form of their own, about as long."""
+    if not any(b'"%b"' % name.encode() in row for name in _LISTS):
+        return ""
+    tools = _definitions(orjson.loads(row))
+    return orjson.dumps(tools).decode() if tools else ""
+
+
+def _definitions(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: row[name] for name in _LISTS if row.get(name)}
+
+
+def _tools_fault(row: dict[str, Any]) -> Fault | None:
+    """Checks the tools that a row defines."""
+    for name, tools in _definitions(row).items():
+        is_sound = _is_tool if name == "tools" else _is_named
+        if type(tools) is not list or not all(is_sound(tool) for tool in tools):
+            return Fault(BAD_TOOLS, f"has {name} that are not described as trainers take them")
     return None
 
 
-def _kept(row: dict[str, Any]) -> bytes:
-    """The row with the keys that trainers know, others left out."""
-    values = {key: row[key] for key in _ROW_KEYS if key in row}
-    values["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in row["messages"]]
-    return orjson.dumps(values)
+def _call_fault(number: int, message: dict[str, Any]) -> Fault | None:
+    """Checks the tool calls in one message."""
+    calls, function_call = message.get("tool_calls"), message.get("function_call")
+    if not calls and not function_call:
+        return None
+    if message.get("role") != "assistant":
+        return Fault(BAD_CALL, f"calls a tool in message {number}, which is not the assistant's")
+    if calls:
+        is_sound = type(calls) is list and all(
+            _is_tool(call) and _is_filled(call.get("id")) and _has_arguments(call["function"])
+            for call in calls
+        )
+    else:
+        is_sound = _has_arguments(function_call)
+    text = f"has a tool call that is not written as one, in message {number}"
+    return None if is_sound else Fault(BAD_CALL, text)
 
 
-def _dropped(row: dict[str, Any]) -> tuple[str, ...]:
-    """The keys that `_kept` leaves out."""
-    beside = row.keys() - _ROW_KEYS
-    return tuple(beside.union(*[message.keys() - _MESSAGE_KEYS for message in row["messages"]]))
+def _order_fault(messages: list[Any]) -> Fault | None:
+    """Checks that calls and answers belong together. Each message has been checked by itself."""
+    waiting: set[str] = set()
+    for number, message in enumerate(messages, 1):
+        if message["role"] == "tool":
+            call_id = message.get("tool_call_id")
+            if type(call_id) is not str or call_id not in waiting:
+                return Fault(UNMATCHED, f"has a tool message that answers no call before it, number {number}")
+            waiting.remove(call_id)
+        elif waiting:
+            return Fault(UNMATCHED, f"has a tool call that nothing answered before message {number}")
+        else:
+            waiting = {call["id"] for call in message.get("tool_calls") or ()}
+    return None
+
+
+def _is_tool(tool: Any) -> bool:
+    return type(tool) is dict and tool.get("type") == "function" and _is_named(tool.get("function"))
+
+
+def _has_arguments(function: Any) -> bool:
+    """Says whether it is a named function with a JSON object, written as text, as its arguments."""
+    if not _is_named(function) or type(function.get("arguments")) is not str:
+        return False
+    try:
+        return type(orjson.loads(function["arguments"])) is dict
+    except orjson.JSONDecodeError:
+        return False
+
+
+def _is_named(function: Any) -> bool:
+    return type(function) is dict and _is_filled(function.get("name"))
+
+
+def _is_filled(text: Any) -> bool:
+    return type(text) is str and bool(text.strip())

@@ -1,5 +1,4 @@
-"""Preference pairs for DPO, one question with a better and a worse answer: parsing one row, and checking a
-whole file.
+"""Preference pairs for DPO, a prompt with a better and a worse answer each: parses one row, and checks a file of them.
 
 Two forms are read: OpenAI's {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}, and
 TRL's {"prompt", "chosen", "rejected"} with texts or lists of messages.
@@ -40,9 +39,9 @@ ANSWERS = frozenset(_PLAIN[1:])
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Messages as they came, not looked into: what was asked, and both answers."""
+    """Messages as they came, unchecked: the prompt and both answers."""
 
-    asked: list[Any]
+    prompt: list[Any]
     preferred: list[Any]
     other: list[Any]
 
@@ -54,56 +53,36 @@ def is_pair(row: dict[str, Any]) -> bool:
 
 
 def parse_pair(row: dict[str, Any]) -> Pair | Fault:
-    """For a row that is_pair."""
+    """Parses a row that is_pair."""
     names = _PLAIN if "chosen" in row else _OPENAI
     parts: list[list[Any]] = []
     for name, role in zip(names, ("user", "assistant", "assistant"), strict=True):
-        messages = _messages(row.get(name), role)
-        if messages is None:
+        value = row.get(name)
+        if type(value) is dict:
+            value = value.get("messages")
+        if type(value) is str and not is_blank(value):
+            value = [{"role": role, "content": value}]
+        if type(value) is not list or not value:
             return Fault(
                 BAD_PAIR, f"has no {name}, or one that is neither text nor a filled list of messages"
             )
-        parts.append(messages)
-    request, preferred, other = parts
-    if names == _PLAIN:
-        request, preferred, other = _without_prompt(request, preferred, other)
-    return _checked(Pair(request, preferred, other))
+        parts.append(value)
+    prompt, preferred, other = parts
+    size = len(prompt)
+    if names == _PLAIN and preferred[:size] == prompt == other[:size] and len(preferred) > size < len(other):
+        preferred, other = preferred[size:], other[size:]  # some files repeat the prompt before each answer
 
-
-def _messages(value: Any, role: str) -> list[Any] | None:
-    if type(value) is dict:
-        value = value.get("messages")
-    if type(value) is str and not is_blank(value):
-        return [{"role": role, "content": value}]
-    return value if type(value) is list and value else None
-
-
-def _without_prompt(
-    request: list[Any], preferred: list[Any], other: list[Any]
-) -> tuple[list[Any], list[Any], list[Any]]:
-    """Some files repeat the prompt's messages in front of each answer."""
-    long = len(request)
-    if preferred[:long] == request and other[:long] == request and min(len(preferred), len(other)) > long:
-        return request, preferred[long:], other[long:]
-    return request, preferred, other
-
-
-def _checked(pair: Pair) -> Pair | Fault:
-    for which, answer in (("preferred", pair.preferred), ("other", pair.other)):
+    for kind, answer in (("preferred", preferred), ("other", other)):
         last = answer[-1]
         if type(last) is not dict or last.get("role") != "assistant":
-            return Fault(BAD_PAIR, f"has a {which} answer that is not the assistant's")
-        if not _says(last):
-            return Fault(BAD_PAIR, f"has an empty {which} answer")
-    if pair.preferred == pair.other:
+            return Fault(BAD_PAIR, f"has a {kind} answer that is not the assistant's")
+        content = last.get("content")
+        is_empty = is_blank(content) if type(content) is str else not content
+        if is_empty and not last.get("tool_calls"):
+            return Fault(BAD_PAIR, f"has an empty {kind} answer")
+    if preferred == other:
         return Fault(SAME_ANSWERS, "has the same answer twice")
-    return pair
-
-
-def _says(message: dict[str, Any]) -> bool:
-    content = message.get("content")
-    says = not is_blank(content) if type(content) is str else bool(content)
-    return says or bool(message.get("tool_calls"))
+    return Pair(prompt, preferred, other)
 
 
 SWAPPED = Rule(
@@ -130,12 +109,12 @@ NOT_ONE_ANSWER = Rule(
 )
 LONGER_SHARE = 0.7  # that DPO learns length where it goes with preference: Park et al. 2024, arXiv 2403.19159
 FEW_TO_TELL = 20
-_AT_ONCE = 2_000
+_PAIRS_AT_ONCE = 2_000
 
 
 @dataclass(frozen=True)
 class PairsReport:
-    """`prompt` and `longer` (what was asked with the longer answer) in tokens; `preferred_longer` of 0 to 1."""
+    """`prompt` and `longer` (the prompt with the longer answer) in tokens; `preferred_longer` from 0 to 1."""
 
     pairs: int
     prompts: int
@@ -149,19 +128,28 @@ class PairsReport:
 
 
 def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsReport | None:
-    """None where the file holds no good pair. At most `listed` lines of a rule are listed."""
-    findings, seen = Findings(listed), _Seen()
+    """Checks a file of pairs; returns None where it holds no good one. At most `listed` lines of a rule are listed."""
+    findings, earlier = Findings(listed), _EarlierPairs()
     lengths: list[tuple[int, int, int]] = []
     plain = 0
     for chunk in _chunks(path):
         for line, pair, is_plain in chunk:
             plain += is_plain
-            fault = _not_one(pair) or seen.fault(line, pair)
+            last = pair.prompt[-1]
+            ends_in_answer = type(last) is dict and last.get("role") == "assistant"
+            if len(pair.preferred) != 1 or len(pair.other) != 1 or ends_in_answer:
+                fault = Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
+            else:
+                fault = earlier.compare(line, pair)
             if fault is not None:
                 findings.at(line, fault)
-        lengths += _lengths([pair for _, pair, _ in chunk], encoding)
+        # Texts alone are counted, without what a template adds.
+        parts = [part for _, pair, _ in chunk for part in (pair.prompt, pair.preferred, pair.other)]
+        counts = count_texts(list(map(_text, parts)), encoding)
+        lengths += zip(counts[::3], counts[1::3], counts[2::3], strict=True)
     if not lengths:
         return None
+
     if plain:
         are = "pair is" if plain == 1 else "pairs are"
         findings.about_file(OTHER_FORM, f"{plain:,} {are} written as prompt, chosen and rejected.", plain)
@@ -170,39 +158,31 @@ def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsRep
         findings.about_file(LONGER, f"The preferred answer is the longer one in {share:.0%} of the pairs.")
     return PairsReport(
         pairs=len(lengths),
-        prompts=len(seen.prompts),
-        prompt=spread([value for value, _, _ in lengths]),
-        longer=spread([value + max(preferred, other) for value, preferred, other in lengths]),
+        prompts=len(earlier.prompts),
+        prompt=spread([prompt for prompt, _, _ in lengths]),
+        longer=spread([prompt + max(preferred, other) for prompt, preferred, other in lengths]),
         preferred_longer=share,
         findings=findings.sorted(),
     )
 
 
-def _not_one(pair: Pair) -> Fault | None:
-    """The API takes one message an answer."""
-    last = pair.asked[-1]
-    ends_in_answer = type(last) is dict and last.get("role") == "assistant"
-    if len(pair.preferred) == len(pair.other) == 1 and not ends_in_answer:
-        return None
-    return Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
-
-
-class _Seen:
-    """Digests of what came before: 16 bytes a pair."""
+class _EarlierPairs:
+    """Digests of the pairs that came before, 16 bytes each."""
 
     def __init__(self) -> None:
         self.prompts: set[bytes] = set()
         self._lines: dict[bytes, int] = {}
 
-    def fault(self, line: int, pair: Pair) -> Fault | None:
-        self.prompts.add(_digest(pair.asked))
-        own = _digest([pair.asked, pair.preferred, pair.other])
-        swapped = _digest([pair.asked, pair.other, pair.preferred])
-        earlier, contrary = self._lines.get(own), self._lines.get(swapped)
+    def compare(self, line: int, pair: Pair) -> Fault | None:
+        """Returns how the pair repeats or contradicts an earlier one."""
+        self.prompts.add(_digest(pair.prompt))
+        own = _digest([pair.prompt, pair.preferred, pair.other])
+        swapped = _digest([pair.prompt, pair.other, pair.preferred])
+        copied, contrary = self._lines.get(own), self._lines.get(swapped)
         self._lines.setdefault(own, line)
         if contrary is not None:
             return Fault(SWAPPED, f"prefers the answer that line {contrary} rejects for the same prompt")
-        return None if earlier is None else Fault(COPIED, f"repeats line {earlier}")
+        return None if copied is None else Fault(COPIED, f"repeats line {copied}")
 
 
 def _digest(value: object) -> bytes:
@@ -210,35 +190,25 @@ def _digest(value: object) -> bytes:
 
 
 def _chunks(path: Path) -> Iterator[list[tuple[int, Pair, bool]]]:
+    """Yields good pairs with their lines and whether they are written as prompt, chosen and rejected."""
     chunk: list[tuple[int, Pair, bool]] = []
     with path.open("rb") as file:
         for line, raw in enumerate(file, start=1):
-            pair = _pair(raw.removeprefix(b"\xef\xbb\xbf"))
-            if pair is not None:
-                chunk.append((line, *pair))
-            if len(chunk) == _AT_ONCE:
+            try:
+                row = orjson.loads(raw.removeprefix(b"\xef\xbb\xbf"))
+            except orjson.JSONDecodeError:
+                continue
+            pair = parse_pair(row) if type(row) is dict and is_pair(row) else None
+            if isinstance(pair, Pair):
+                chunk.append((line, pair, "chosen" in row))
+            if len(chunk) == _PAIRS_AT_ONCE:
                 yield chunk
                 chunk = []
     yield chunk
 
 
-def _pair(raw: bytes) -> tuple[Pair, bool] | None:
-    """With whether it is written as prompt, chosen and rejected."""
-    try:
-        row = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    pair = parse_pair(row) if type(row) is dict and is_pair(row) else None
-    return (pair, "chosen" in row) if isinstance(pair, Pair) else None
-
-
-def _lengths(pairs: Sequence[Pair], encoding: Encoding) -> list[tuple[int, int, int]]:
-    """Of each pair: what was asked, the preferred answer, the other; texts alone, without what a template adds."""
-    texts = [_text(part) for pair in pairs for part in (pair.asked, pair.preferred, pair.other)]
-    counts = count_texts(texts, encoding)
-    return [(counts[i], counts[i + 1], counts[i + 2]) for i in range(0, len(counts), 3)]
-
-
 def _text(messages: Sequence[Any]) -> str:
     contents = [message.get("content") for message in messages if type(message) is dict]
-    return "\n".join(each if type(each) is str else orjson.dumps(each).decode() for each in contents if each)
+    return "\n".join(
+        content if type(content) is str else orjson.dumps(content).decode() for content in contents if content
+    )

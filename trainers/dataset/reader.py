@@ -1,5 +1,5 @@
-"""A file → its examples and its faults, line by line. Nothing in the file makes it raise. `read` holds all
-examples, `stream` yields them one by one."""
+"""Reads a file into its examples and its faults, row by row. Nothing in the file raises. `read` returns all examples,
+`stream` yields them one by one."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Reading:
 
 @dataclass
 class Progress:
-    """What reading learns on its way. `pairs`: preference pairs met, in a file of them."""
+    """What reading has learned so far. `pairs` counts the preference pairs in a file of them."""
 
     format: Format | None = None
     blank: int = 0
@@ -61,15 +61,15 @@ class Progress:
 def read(
     path: Path, name: str, *, columns: Columns = FIND_COLUMNS, limits: Limits = DEFAULT_LIMITS
 ) -> Reading:
-    """`name` is what people call the file; it is shown and never used as a path. OSError as from open()."""
+    """Reads a whole file. `name` is what people call it; it is shown and never used as a path. Raises OSError as open()
+    does."""
     findings, progress = Findings(limits.listed), Progress()
+    examples: tuple[Example, ...] = ()
     with path.open("rb") as file:
         sniffed = accepted(file, path.stat().st_size, name, findings, limits)
-        examples = (
-            tuple(capped(stream(file, sniffed, columns, findings, limits, progress), findings, limits))
-            if sniffed
-            else ()
-        )
+        if sniffed:
+            rows = stream(file, sniffed, columns, findings, limits, progress)
+            examples = tuple(capped(rows, findings, limits))
     conclude(findings, progress)
     return Reading(
         shown(name), progress.format, examples, findings.sorted(), progress.columns, progress.choices
@@ -77,21 +77,18 @@ def read(
 
 
 def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
-    """What kind of file it is. None where it is refused, which `findings` then says."""
+    """Returns what kind of file it is; None where it is refused, which `findings` then says."""
     if size > limits.max_bytes:
         text = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
         findings.about_file(TOO_BIG, text)
         return None
     sniffed = sniff(file.read(HEAD_BYTES))
-    if isinstance(sniffed, Sniffed) and sniffed.kind in ("xlsx", "parquet"):
-        refusal = (
-            table_files.xlsx_refusal(file, limits)
-            if sniffed.kind == "xlsx"
-            else table_files.parquet_refusal(file, limits)
-        )
-        sniffed = refusal or sniffed
+    if isinstance(sniffed, Sniffed) and sniffed.kind == "xlsx":
+        sniffed = table_files.xlsx_refusal(file, limits) or sniffed
+    elif isinstance(sniffed, Sniffed) and sniffed.kind == "parquet":
+        sniffed = table_files.parquet_refusal(file, limits) or sniffed
     if isinstance(sniffed, Refusal):
-        findings.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.said}.")
+        findings.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.text}.")
         return None
     return sniffed
 
@@ -99,10 +96,14 @@ def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: L
 def stream(
     file: BinaryIO, sniffed: Sniffed, columns: Columns, findings: Findings, limits: Limits, progress: Progress
 ) -> Iterator[Example]:
-    """Every good row of an accepted file, from its start."""
+    """Yields every good row of an accepted file, from its start."""
     if sniffed.kind == "jsonl":
         progress.format = None
-        yield from _jsonl_examples(file, findings, limits, progress)
+        for block in blocks(file, findings, limits):
+            for line, raw in enumerate(block.lines, block.first):
+                example = parse_line(line, raw.strip(), findings, limits, progress)
+                if example is not None:
+                    yield example
         progress.format = progress.format or "chat"
     elif sniffed.kind == "parquet":
         progress.format = "parquet"
@@ -117,6 +118,7 @@ def stream(
 
 
 def capped(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:
+    """Yields the first `limits.max_rows` rows and reports it where there are more."""
     for count, example in enumerate(examples):
         if count == limits.max_rows:
             too_many(findings, limits)
@@ -129,7 +131,7 @@ def too_many(findings: Findings, limits: Limits) -> None:
 
 
 def conclude(findings: Findings, progress: Progress) -> None:
-    """What can be said only at the end of a file."""
+    """Reports what is known only at the end of a file."""
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
         text = f"{progress.pairs:,} {are}: they were checked, and the trainer's API trains on them, not this bot."
@@ -142,7 +144,8 @@ def conclude(findings: Findings, progress: Progress) -> None:
 def parse_line(
     line: int, row: bytes, findings: Findings, limits: Limits, progress: Progress
 ) -> Example | None:
-    """One line of JSONL without the space around it. None where it is blank, or wrong, which `findings` then says."""
+    """Parses one line of JSONL without the space around it. Returns None where it is blank or wrong, which goes to
+    `findings`."""
     if not row:
         progress.blank += 1
         return None
@@ -161,18 +164,9 @@ def parse_line(
     return example
 
 
-def _jsonl_examples(
-    file: BinaryIO, findings: Findings, limits: Limits, progress: Progress
-) -> Iterator[Example]:
-    for block in blocks(file, findings, limits):
-        for line, raw in enumerate(block.lines, block.first):
-            example = parse_line(line, raw.strip(), findings, limits, progress)
-            if example is not None:
-                yield example
-
-
 def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:
-    """With their ends, one for each line of the file, so that numbers hold: empty where it can't be read."""
+    """Yields lines with their ends, one for each line of the file so that numbers hold: an empty one where it can't be
+    read."""
     expected = 1
     for block in blocks(file, findings, limits):
         yield from ["\n"] * (block.first - expected)

@@ -151,7 +151,7 @@ def check_file(
         existing_findings = Findings(limits.listed)
         with _collector_paused():
             parts = _parts(taken, seed, frozen, previous, looked.groups, existing_findings, presidio=presidio)
-        every = (*taken.findings(lengths, lengths_by or encoding), existing_findings, *looked.found)
+        every = (*taken.findings(lengths, lengths_by or encoding), existing_findings, *looked.findings)
         findings = in_order([finding for each in every for finding in each.sorted()])
         checked = _Checked(taken, lengths, parts, findings, looked.label_errors)
         files = checked.write(out_dir) if out_dir else None
@@ -221,7 +221,7 @@ class _Checked:
         if self.is_blocked:
             return None
         return _Written(
-            *store_split(folder, self.taken.rows, self.parts.held, self.parts.kept, self.parts.copies)
+            *store_split(folder, self.taken.rows, self.parts.held, self.parts.earlier, self.parts.copies)
         )
 
     def tokens_to_train(self, folder: Path) -> dict[Path, int]:
@@ -255,7 +255,7 @@ class _Checked:
             train_sha256=files.train if files else None,
             holdout_sha256=files.holdout if files else None,
             n_train=0 if self.is_blocked else len(facts) - len(parts.not_trained),
-            n_holdout=0 if self.is_blocked else len(parts.held) + len(parts.kept),
+            n_holdout=0 if self.is_blocked else len(parts.held) + len(parts.earlier),
             seed=seed,
             trained_tokens=trained_tokens,
             duplicate_tokens=facts.duplicate_tokens,

@@ -29,17 +29,17 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 _LONG_ANSWER = (1 << 32) - 1
-_INSTRUCTIONS = 1000
-_BESIDE = 1 << 30  # after all messages
+_MOST_INSTRUCTIONS = 1000
+_AFTER_MESSAGES = 1 << 30
 
 
 class Facts:
-    """Of all rows, by their place from 0. `add` takes them; the rest is there once all are in.
+    """What is kept of all rows, by their place from 0. `add` takes rows; properties hold once all are in.
 
-    `starts` and `sizes` say where a row stands in its file; a `plain` one as trainers take it. `labels` are places
-    in `answers`, of short answers only. `sketched`: what each row asks is sketched for near_duplicates.py as
-    it passes by, which
-    spares reading all rows again; 400 bytes a row.
+    `starts` and `sizes` say where a row stands in its file; a `plain` one stands there as trainers take it. `total`,
+    `prompt` and `answer` are tokens. `labels` are places in `answers`, which has the short answers only. With
+    `sketched` what each row asks is sketched for near_duplicates.py as it passes by, 400 bytes a row: that spares
+    reading all rows again.
     """
 
     def __init__(self, encoding: Encoding, limits: Limits, *, sketched: bool = False) -> None:
@@ -51,12 +51,11 @@ class Facts:
         self.labels = array("I")
         self.answers: list[str] = []
         self.instructions: Counter[tuple[bytes, ...]] = Counter()
-        self._copies = array("I")
         self.repeats, self.sensitive = Findings(limits.listed), Findings(limits.listed)
+        self._copies = array("I")
         self._counter = RowCounter(encoding)
-        self._seen = Repeats(self.repeats)
+        self._repeats = Repeats(self.repeats)
         self._answer_places: dict[bytes, int] = {}
-        self._listed = limits.listed
         self._sketches = array("I") if sketched else None
 
     def __len__(self) -> int:
@@ -65,30 +64,41 @@ class Facts:
     def add(self, chunk: Chunk) -> None:
         if not chunk.lines:
             return
+        first = len(self.lines)
         self.lines.extend(chunk.lines)
         self.starts.extend(chunk.starts)
         self.sizes.extend(chunk.sizes)
         self.plain += chunk.plain
+
+        # The texts of all messages are searched and counted at once; each group then takes its share of them in turn.
         groups = chunk.groups()
         columns = [column for group in groups for column in group.columns]
         joined = Joined([raw for column in columns for raw in column.raws])
         texts = [text for column in columns for text in column.texts]
-        entries = [(place, example.row) for place, example in chunk.examples if example.row is not None]
-        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), _faults_beside(entries))
+        raw_rows = [(place, example.row) for place, example in chunk.examples if example.row is not None]
+        self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), raw_rows)
         small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
         counts = iter([] if self._counter.by_rows else self._counter.texts(texts))
-        self._add_rows(chunk, [self._measured(group, small, counts) for group in groups])
+        self._add_rows(chunk, [self._measure(group, small, counts) for group in groups])
+
         if self._sketches is not None:
-            rows = _Order([group.places for group in groups])
-            sketch_into(self._sketches, rows.sorted([list(_questions(group)) for group in groups]))
-        self._add_tools(len(self.lines) - len(chunk.lines), entries)
+            order = _Order([group.places for group in groups])
+            sketch_into(self._sketches, order.sorted([list(_questions(group)) for group in groups]))
+
+        # What the model reads of tools stands before the answer and counts, too.
+        definitions = [(first + place, text) for place, raw in raw_rows if (text := definitions_text(raw))]
+        different = list({text for _, text in definitions})
+        tokens = dict(zip(different, self._counter.tools(different), strict=True)) if different else {}
+        for row, text in definitions:
+            self.total[row] += tokens[text]
+            self.prompt[row] += tokens[text]
 
     def close(self) -> None:
-        """All rows are in: what finds copies among them goes, a third of all that is kept."""
-        del self._seen
+        """Frees what finds copies, a third of all that is kept, once all rows are in."""
+        del self._repeats
 
     def take_sketches(self) -> Sketches:
-        """Of all rows, once: they are kept no longer."""
+        """Returns the sketches of all rows and keeps them no longer. Raises ValueError where there are none."""
         sketched, self._sketches = self._sketches, None
         if sketched is None:
             raise ValueError("nobody asked for sketches, or they were taken")
@@ -96,52 +106,55 @@ class Facts:
 
     @property
     def duplicate_tokens(self) -> int:
-        """Of the rows that repeat another."""
+        """Tokens of the rows that repeat another."""
         return sum([self.total[row] for row in self._copies])
 
     @property
     def task(self) -> Task:
-        return task_of_counts(self._short_counts(), len(self))
+        rows_by_place = Counter(self.labels)
+        counts = Counter({answer: rows_by_place[place] for place, answer in enumerate(self.answers)})
+        return task_of_counts(counts, len(self))
 
     def given_labels(self) -> Iterator[str | None]:
-        """For each row; None for a long answer, which stands in the file alone."""
+        """Yields each row's label; None for a long answer, which stands in the file alone."""
         labels = [answer.strip() for answer in self.answers]
         return (None if place == _LONG_ANSWER else labels[place] for place in self.labels)
 
     def longer_by(self, tokens: int) -> None:
-        """Each row gets that many more, before its answer."""
+        """Adds that many tokens to each row, before its answer."""
         self.total = array("I", [count + tokens for count in self.total])
         self.prompt = array("I", [count + tokens for count in self.prompt])
 
-    def _short_counts(self) -> Counter[str]:
-        counts = Counter(self.labels)
-        return Counter({answer: counts[place] for place, answer in enumerate(self.answers)})
-
-    def _measured(self, group: Group, small: Iterator[bytes], counts: Iterator[int]) -> _Measured:
-        """Takes its share of all groups' texts, made small, and of their tokens."""
-        columns, shape = group.columns, group.shape
+    def _measure(self, group: Group, small: Iterator[bytes], counts: Iterator[int]) -> _Measured:
+        """Takes the group's share of all groups' normalised texts (`small`) and of their tokens (`counts`)."""
+        columns, roles = group.columns, group.shape.roles
         smalls = [list(islice(small, len(column.raws))) for column in columns]
+        turns = zip(*[columns[i].by_row(smalls[i]) for i in group.shape.turns], strict=True)
+        questions = map(group.shape.question.__mod__, turns)
+        if self._counter.by_rows:
+            rows = zip(*[column.by_row(column.texts) for column in columns], strict=True)
+            tokens = self._counter.rows(roles, rows)
+        else:
+            by_row = [column.by_row(list(islice(counts, len(column.raws)))) for column in columns]
+            tokens = self._counter.sums(roles, by_row)
+
         instructions, systems = _instructions(group, smalls)
-        self._add_instructions(instructions)
-        request = zip(*[columns[i].by_row(smalls[i]) for i in shape.asked], strict=True)
+        for texts, count in instructions.items():
+            if len(self.instructions) < _MOST_INSTRUCTIONS or texts in self.instructions:
+                self.instructions[texts] += count
+
         answer = columns[-1]
         return _Measured(
             places=group.places,
-            tokens=self._tokens(group, counts),
+            tokens=tokens,
             labels=answer.by_row(list(map(self._label_of, answer.raws, answer.texts))),
-            keys=[blake2b(text, digest_size=16).digest() for text in map(shape.question.__mod__, request)],
+            keys=[blake2b(question, digest_size=16).digest() for question in questions],
             systems=systems,
-            said=answer.by_row(list(map(hash, smalls[-1]))),
+            answers=answer.by_row(list(map(hash, smalls[-1]))),
         )
 
-    def _tokens(self, group: Group, counts: Iterator[int]) -> ChatTokens:
-        columns, roles = group.columns, group.shape.roles
-        if self._counter.by_rows:
-            return self._counter.rows(roles, zip(*[c.by_row(c.texts) for c in columns], strict=True))
-        return self._counter.sums(roles, [c.by_row(list(islice(counts, len(c.raws)))) for c in columns])
-
     def _label_of(self, answer: bytes, text: str) -> int:
-        """Its place in `answers`, where it is short."""
+        """Returns the answer's place in `answers`, or _LONG_ANSWER."""
         place = self._answer_places.get(answer)
         if place is not None:
             return place
@@ -152,47 +165,40 @@ class Facts:
         return place
 
     def _add_rows(self, chunk: Chunk, groups: Sequence[_Measured]) -> None:
-        """Finds the copies, too. A text stands for itself by Python's hash: 64 bits, the same in one process."""
-        rows = _Order([group.places for group in groups])
-        self.total.extend(rows.sorted([group.tokens.total for group in groups]))
-        self.prompt.extend(rows.sorted([group.tokens.prompt for group in groups]))
-        self.answer.extend(rows.sorted([group.tokens.answer for group in groups]))
-        self.labels.extend(rows.sorted([group.labels for group in groups]))
-        keys = rows.sorted([group.keys for group in groups])
+        """Adds what was measured in the order of the rows, and finds copies. A text stands for itself by Python's hash:
+        64 bits, the same in one process."""
+        order = _Order([group.places for group in groups])
+        self.total.extend(order.sorted([group.tokens.total for group in groups]))
+        self.prompt.extend(order.sorted([group.tokens.prompt for group in groups]))
+        self.answer.extend(order.sorted([group.tokens.answer for group in groups]))
+        self.labels.extend(order.sorted([group.labels for group in groups]))
+        keys = order.sorted([group.keys for group in groups])
         first = len(self.keys)
         self.keys += keys
-        systems = rows.sorted([group.systems for group in groups])
-        copies = self._seen.add_all(chunk.lines, systems, keys, rows.sorted([group.said for group in groups]))
+        systems = order.sorted([group.systems for group in groups])
+        answers = order.sorted([group.answers for group in groups])
+        copies = self._repeats.add_all(chunk.lines, systems, keys, answers)
         self._copies.extend([first + copy for copy in copies])
-
-    def _add_instructions(self, different: Counter[tuple[bytes, ...]]) -> None:
-        for texts, rows in different.items():
-            if len(self.instructions) < _INSTRUCTIONS or texts in self.instructions:
-                self.instructions[texts] += rows
-
-    def _add_tools(self, first: int, entries: Sequence[tuple[int, bytes]]) -> None:
-        """What the model reads of tools stands before the answer and counts, too."""
-        message = [(first + place, text) for place, row in entries if (text := definitions_text(row))]
-        different = list({text for _, text in message})
-        tokens = dict(zip(different, self._counter.tools(different), strict=True)) if message else {}
-        for row, text in message:
-            self.total[row] += tokens[text]
-            self.prompt[row] += tokens[text]
 
     def _add_sensitive(
         self,
         chunk: Chunk,
         groups: Sequence[Group],
-        held: Mapping[int, list[Fault]],
-        beside: Sequence[tuple[int, list[Fault]]],
+        faults_by_text: Mapping[int, list[Fault]],
+        raw_rows: Sequence[tuple[int, bytes]],
     ) -> None:
-        """`held` by the text's place, `beside` the messages by the row's."""
-        if not held and not beside:
+        """Reports each kind of fault once a row. `raw_rows` are rows that hold more than texts, by their place: what
+        tools and names say is searched, too."""
+        by_row = {}
+        if raw_rows:
+            raws = [raw for _, raw in raw_rows]
+            by_row = faults_of_texts(Joined(raws), [raw.decode() for raw in raws])
+        if not faults_by_text and not by_row:
             return
+        entries = [(raw_rows[number][0], _AFTER_MESSAGES, faults) for number, faults in by_row.items()]
         columns = [(group, number) for group in groups for number in range(len(group.columns))]
         firsts = list(accumulate([len(group.columns[number].raws) for group, number in columns], initial=0))
-        entries = [(place, _BESIDE, faults) for place, faults in beside]
-        for text, faults in held.items():
+        for text, faults in faults_by_text.items():
             column = bisect_right(firsts, text) - 1
             group, message = columns[column]
             for row in group.columns[message].rows_of(text - firsts[column]):
@@ -204,53 +210,46 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class _Measured:
-    """Of the rows of a group, in parallel: what is kept of each, and their `places` in the chunk."""
+    """What is kept of a group's rows, in parallel lists; `places` are the rows' places in the chunk. `systems` and
+    `answers` are hashes."""
 
     places: Sequence[int]
     tokens: ChatTokens
     labels: Sequence[int]
     keys: Sequence[bytes]
     systems: Sequence[int]
-    said: Sequence[int]
+    answers: Sequence[int]
 
 
 class _Order:
-    """Puts what groups of rows have into the order of the rows."""
+    """Puts the values of groups of rows into the order of the rows."""
 
     def __init__(self, places: Sequence[Sequence[int]]) -> None:
         self._numbers: list[int] | None = None
         if len(places) > 1:
-            every = [place for some in places for place in some]
-            self._numbers = sorted(range(len(every)), key=every.__getitem__)
+            all_places = [place for of_group in places for place in of_group]
+            self._numbers = sorted(range(len(all_places)), key=all_places.__getitem__)
 
     def sorted(self, values: Sequence[Sequence[Value]]) -> Sequence[Value]:
-        """A list for each group."""
+        """Sorts `values`, which has a list for each group."""
         if self._numbers is None:
             return values[0]
-        every = [value for some in values for value in some]
-        return [every[number] for number in self._numbers]
+        all_values = [value for of_group in values for value in of_group]
+        return [all_values[number] for number in self._numbers]
 
 
 def _questions(group: Group) -> Iterator[str]:
-    """What each row asks: as near.question_text says it of an Example."""
-    columns = [group.columns[place] for place in group.shape.asked]
+    """Yields what each row asks, as near_duplicates.question_text returns it for an Example."""
+    columns = [group.columns[place] for place in group.shape.turns]
     if len(columns) == 1:
         return iter(columns[0].by_row(columns[0].texts))
     return map("\n".join, zip(*[column.by_row(column.texts) for column in columns], strict=True))
 
 
-def _faults_beside(entries: Sequence[tuple[int, bytes]]) -> list[tuple[int, list[Fault]]]:
-    """Of rows that hold more than texts, by their place: what tools and names say is looked at, too."""
-    if not entries:
-        return []
-    held = faults_of_texts(Joined([row for _, row in entries]), [row.decode() for _, row in entries])
-    return [(entries[number][0], faults) for number, faults in held.items()]
-
-
 def _instructions(
     group: Group, smalls: Sequence[Sequence[bytes]]
 ) -> tuple[Counter[tuple[bytes, ...]], Sequence[int]]:
-    """How many rows have which, and for each row a number that those share whose instructions are the same."""
+    """Counts the rows by their instructions, and returns a hash of the normalised instructions for each row."""
     columns = [group.columns[place] for place in group.shape.system]
     rows = len(group.places)
     if all(len(column.raws) == 1 for column in columns):
@@ -262,7 +261,7 @@ def _instructions(
 
 
 def histogram(counts: Sequence[int], most: int = 600) -> tuple[tuple[int, int], ...]:
-    """At most that many bars of one width, as (tokens, rows). `tokens` are of the longest row in the bar."""
+    """Returns at most `most` bars of one width, as (tokens of the longest row in the bar, rows)."""
     if not counts:
         return ()
     least = min(counts)
@@ -288,7 +287,7 @@ def read_facts(
     progress: Progress,
     tell: Callable[[str], None] = ignore_message,
 ) -> None:
-    """JSONL stays where it is: `facts` says where in `file` a row stands, and for other formats where in `spool`."""
+    """Reads all rows into `facts`, which says where each stands: for JSONL in `file`, for other formats in `spool`."""
     if sniffed.kind == "jsonl":
         chunks = scan(file, findings, limits, progress)
     else:
@@ -306,6 +305,7 @@ def read_facts(
 
 
 def _spooled(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:
+    """Writes the rows to `spool` as chat JSONL, and yields them in chunks."""
     chunk, start = Chunk(), 0
     for example in examples:
         row = chat_row(example)

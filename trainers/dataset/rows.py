@@ -1,5 +1,5 @@
-"""The values of a dataset: rows, columns, caps, instructions around a question, and columns of many texts
-that are searched at once. Reads no files."""
+"""The values of a dataset: rows, columns, caps, instructions around a question, and columns of many texts that are
+searched at once. Reads no files."""
 
 from __future__ import annotations
 
@@ -17,41 +17,41 @@ from typing import Literal, TypeVar
 from trainers.types import Message
 
 Value = TypeVar("Value")
-_LOOK = 32
+_SAMPLE = 32
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One message's text in each of many rows. `texts` are `raws`, which are UTF-8, decoded. `which` says for each
-    row which of them it has; None where each row has one of its own."""
+    """One message's text in each of many rows. `texts` are `raws`, which are UTF-8, decoded. `numbers` has for each row
+    the number of its text; None where each row has a text of its own."""
 
     raws: Sequence[bytes]
     texts: Sequence[str]
-    which: Sequence[int] | None
+    numbers: Sequence[int] | None
 
     def by_row(self, values: Sequence[Value]) -> Sequence[Value]:
-        """`values` has one for each of `raws`."""
-        if self.which is None:
+        """Returns each row's value. `values` has one for each of `raws`."""
+        if self.numbers is None:
             return values
         if len(values) == 1:
-            return [values[0]] * len(self.which)
-        return list(map(values.__getitem__, self.which))
+            return [values[0]] * len(self.numbers)
+        return list(map(values.__getitem__, self.numbers))
 
     def cut(self, rows: int) -> Column:
-        """The first ones."""
-        if self.which is None:
+        """Keeps the first `rows` rows."""
+        if self.numbers is None:
             return Column(self.raws[:rows], self.texts[:rows], None)
-        return Column(self.raws, self.texts, self.which[:rows])
+        return Column(self.raws, self.texts, self.numbers[:rows])
 
     def rows_of(self, text: int) -> Sequence[int]:
-        return (
-            [text] if self.which is None else [row for row, which in enumerate(self.which) if which == text]
-        )
+        if self.numbers is None:
+            return [text]
+        return [row for row, number in enumerate(self.numbers) if number == text]
 
 
 def column_of(texts: Sequence[str]) -> Column:
-    """Equal texts are looked for where the first ones have some."""
-    first = texts[:_LOOK]
+    """Makes a column of each row's text. Equal texts are looked for only where the first ones have some."""
+    first = texts[:_SAMPLE]
     if len(set(first)) == len(first):
         return Column(list(map(str.encode, texts)), texts, None)
     place = {text: number for number, text in enumerate(dict.fromkeys(texts))}
@@ -59,23 +59,24 @@ def column_of(texts: Sequence[str]) -> Column:
 
 
 class Joined:
-    """Texts as one, a zero byte between them."""
+    """Texts as one, `data`, with a zero byte between them."""
 
     def __init__(self, raws: Sequence[bytes]) -> None:
-        self.raws, self.whole = raws, b"\0".join(raws)
+        self.raws, self.data = raws, b"\0".join(raws)
 
     @cached_property
     def _starts(self) -> list[int]:
         return list(accumulate([len(raw) + 1 for raw in self.raws[:-1]], initial=0))
 
-    def holding(self, search: Callable[[int], int]) -> list[int]:
-        """Places of texts. `search` gives where in `search` something stands, at or after a place; -1: nowhere."""
+    def places_with(self, find: Callable[[int], int]) -> list[int]:
+        """Returns the places of the texts that hold something. `find` returns where in `data` it stands, at or after a
+        position; -1: nowhere."""
         places: list[int] = []
-        at = search(0)
-        while at >= 0:
-            place = bisect_right(self._starts, at) - 1
+        position = find(0)
+        while position >= 0:
+            place = bisect_right(self._starts, position) - 1
             places.append(place)
-            at = search(self._starts[place + 1]) if place + 1 < len(self._starts) else -1
+            position = find(self._starts[place + 1]) if place + 1 < len(self._starts) else -1
         return places
 
 
@@ -86,7 +87,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of a table's columns; None = to be found."""
+    """Names of a table's columns; None: to be found."""
 
     text: str | None = None
     label: str | None = None
@@ -94,7 +95,7 @@ class Columns:
 
 @dataclass(frozen=True)
 class Choices:
-    """Columns that would fit, where more than one does: a person picks."""
+    """The columns that would fit, where more than one does, for a person to pick from."""
 
     text: tuple[str, ...] = ()
     label: tuple[str, ...] = ()
@@ -102,7 +103,7 @@ class Choices:
 
 @dataclass(frozen=True)
 class Limits:
-    """Caps against files that are too big or too clever. `listed`: lines named one by one for each code."""
+    """Caps against files that are too big or made to do harm. `listed`: lines listed one by one for each code."""
 
     max_bytes: int = 200_000_000
     max_rows: int = 200_000
@@ -147,7 +148,7 @@ class Example:
 
 
 def is_blank(text: str) -> bool:
-    """Whether a person sees nothing: no character at all, or white space and characters without a width."""
+    """Says whether a person sees nothing: no character at all, or white space and characters without a width."""
     return not text.strip(UNSEEN)
 
 
@@ -163,58 +164,57 @@ UNSEEN = "".join(
 
 
 def normalised(text: str) -> str:
-    """What two texts share when a person would call them the same: NFKC, no case, single spaces."""
+    """Returns what two texts share when a person would call them the same: NFKC, no case, single spaces."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return " ".join(text.casefold().split())
 
 
 def normalise_all(joined: Joined, texts: Sequence[str], one_line: bool = False) -> list[bytes]:
-    """`normalised` of each, in UTF-8; `joined` has the same texts. Most have single spaces and no letters whose case
-    is not ASCII's: then it is enough to make A-Z small. `one_line`: none has a control character in it."""
+    """Returns `normalised` of each text in UTF-8; `joined` has the same texts. Most have single spaces and no letters
+    whose case is not ASCII's: then it is enough to make A-Z small. `one_line`: no text has a control character."""
     small = list(map(bytes.lower, joined.raws))
-    for place in {*_oddly_spaced(joined, one_line), *_with_case(joined)}:
+    for place in {*_oddly_spaced(joined, one_line), *_changed_beyond_ascii(joined)}:
         small[place] = normalised(texts[place]).encode()
     return small
 
 
 def _oddly_spaced(joined: Joined, one_line: bool) -> Iterator[int]:
-    """Texts with other white space of ASCII than single spaces between words."""
-    raws, data = joined.raws, joined.whole
+    """Yields the places of texts with other white space of ASCII than single spaces between words."""
+    raws, data = joined.raws, joined.data
     if not all(raws) or not _EDGES.isdisjoint({*map(_FIRST, raws), *map(_LAST, raws)}):
         yield from [place for place, raw in enumerate(raws) if raw.strip() != raw]
-    if (
-        data.rfind(b"  ") >= 0
-    ):  # most often there is none, and from behind that is found out in two thirds of the time
-        yield from joined.holding(lambda start: data.find(b"  ", start))
+    # Most often there is no double space, which rfind finds out in two thirds of the time of find.
+    if data.rfind(b"  ") >= 0:
+        yield from joined.places_with(lambda start: data.find(b"  ", start))
     if not one_line:
         view = data.translate(_WHITE)
-        yield from joined.holding(lambda start: view.find(b"\n", start))
+        yield from joined.places_with(lambda start: view.find(b"\n", start))
 
 
-def _with_case(joined: Joined) -> list[int]:
-    """Texts with characters that are not ASCII and that `normalised` may change."""
-    if joined.whole.isascii():
+def _changed_beyond_ascii(joined: Joined) -> list[int]:
+    """Returns the places of texts with characters that are not ASCII and that `normalised` may change."""
+    if joined.data.isascii():
         return []
     raws = joined.raws
-    rest = [place for place, plain in enumerate(map(bytes.isascii, raws)) if not plain]
-    met = set(b"".join([raws[place] for place in rest]).translate(None, _ASCII).decode())
-    changed = [character.encode() for character in met if character not in _INERT and not _inert(character)]
+    rest = [place for place, is_ascii in enumerate(map(bytes.isascii, raws)) if not is_ascii]
+    characters = set(b"".join([raws[place] for place in rest]).translate(None, _ASCII).decode())
+    changed = [char.encode() for char in characters if char not in _INERT and not _is_inert(char)]
     if len(changed) > _FEW:
         return rest
-    return [place for place in rest if any(character in raws[place] for character in changed)]
+    return [place for place in rest if any(char in raws[place] for char in changed)]
 
 
 @lru_cache(4096)
-def _inert(character: str) -> bool:
-    """Whether `normalised` leaves it alone whatever stands beside it: no mark, which joins with the letter before, nor
-    a part of Hangul, which join with each other."""
+def _is_inert(character: str) -> bool:
+    """Says whether `normalised` leaves the character alone whatever stands beside it: it is no mark, which joins
+    with the letter before, nor a part of Hangul, which join with each other."""
     if unicodedata.category(character)[0] not in "LNPS" or 0x1100 <= ord(character) < 0x1200:
         return False
-    inert = ord(character) < 0x10000 and normalised(character) == character
-    if inert:
+    is_inert = ord(character) < 0x10000 and normalised(character) == character
+    if is_inert:
         _INERT.add(character)
-    return inert
+    return is_inert
 
 
 _INERT: set[str] = set()
@@ -226,7 +226,7 @@ _FIRST, _LAST = itemgetter(0), itemgetter(-1)
 
 
 def question_key(example: Example) -> bytes:
-    """16 bytes that two rows share when all before the answer is the same, instructions left aside."""
+    """Returns 16 bytes that two rows share when all before the answer is the same, instructions left aside."""
     turns = [
         f"{m.role}\x1f{normalised(m.content)}"
         for m in example.messages[:-1]
@@ -240,7 +240,8 @@ def question_keys(examples: Iterable[Example]) -> list[bytes]:
 
 
 def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
-    """Rows without their copies, by their place: the first of each question (`keys` are question_keys) and answer."""
+    """Returns the places of rows without their copies: the first of each question (`keys` are question_keys) and
+    answer."""
     if len(set(keys)) == len(keys):
         return list(range(len(keys)))
     first: dict[tuple[bytes, str], int] = {}
@@ -250,7 +251,7 @@ def distinct_places(keys: Sequence[bytes], answers: Sequence[str]) -> list[int]:
 
 
 def without_copies(examples: Sequence[Example]) -> list[int]:
-    """As `distinct_places`. A holdout of 0.1.0 has copies, and so may one that a person hands over."""
+    """Does the same as `distinct_places`. A holdout of 0.1.0 has copies, and so may one that a person provides."""
     return distinct_places(question_keys(examples), [example.answer for example in examples])
 
 
@@ -259,7 +260,8 @@ def at(places: Iterable[int], values: Sequence[T]) -> tuple[T, ...]:
 
 
 def shown(text: str, longest: int = 80) -> str:
-    """Text from outside, fit for a sentence: no control or bidirectional characters, not longer than that."""
+    """Makes text from outside fit for a sentence: no control or bidirectional characters, at most `longest`
+    characters."""
     clean = "".join(" " if unicodedata.category(c) in _UNSHOWN else c for c in text)
     clean = " ".join(clean.split())
     return clean if len(clean) <= longest else clean[: longest - 1] + "…"
@@ -269,7 +271,7 @@ _UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 
 
 def ignore_message(text: str) -> None:
-    """Takes what nobody wants to hear of how far something is."""
+    """Ignores a message about progress."""
 
 
 CLASSIFY = "Classify the customer's message. Answer with the label only."
@@ -281,8 +283,8 @@ def default_system(task: Task) -> str:
 
 
 def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]:
-    """Put `system` in front of the rows that have no instructions. Others keep their own, and rows with tools
-    stay as they came."""
+    """Puts `system` before the rows that have no instructions. Others keep their own, and rows with tools stay as they
+    came."""
     first = Message("system", system)
     return tuple(
         e if e.system or e.row is not None else replace(e, messages=(first, *e.messages)) for e in examples
@@ -290,7 +292,8 @@ def with_system(examples: Iterable[Example], system: str) -> tuple[Example, ...]
 
 
 def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    """What an untuned model is asked, to be fair: the same, and the labels where they aren't listed yet."""
+    """Returns what an untuned model is asked, to be fair: the row's prompt, and the labels where it doesn't list
+    them."""
     if lists_labels(example.system, labels):
         return example.prompt
     listed = "Labels:\n" + "\n".join(labels)
@@ -302,6 +305,6 @@ def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
 
 
 def lists_labels(system: str, labels: Sequence[str]) -> bool:
-    """Each as a word of its own. True also where there are none to list."""
+    """Says whether `system` has each label as a word of its own. True also where there are none."""
     text = normalised(system)
     return all(re.search(rf"(?<!\w){re.escape(normalised(label))}(?!\w)", text) for label in labels)

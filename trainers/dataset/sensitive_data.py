@@ -1,9 +1,9 @@
-"""Secrets and personal data: in a text by anchored patterns, by presidio's recognisers where asked for, and
-in rows as they are written to a file. Reports the kind, never the value.
+"""Finds secrets and personal data: in a text by anchored patterns, by presidio's recognisers where asked for, and in
+rows as they are written to a file. Reports the kind, never the value.
 
-presidio adds its pattern recognisers where asked for: no language model, so no names or places, and nothing is
-downloaded. What it is less than SURE of is not counted. It is bounded in rows, letters of a text and seconds, and the
-report says what was looked at. Its import takes some seconds, so it is imported at use. Rows are also scanned as they
+presidio adds its pattern recognisers: no language model, so no names or places, and nothing is downloaded. What it is
+less than PRESIDIO_MIN_SCORE sure of is not counted. It is bounded in rows, letters of a text and seconds, and the
+report says what was searched. Its import takes some seconds, so it is imported at use. Rows are also scanned as they
 are written, because rows of an earlier holdout are held out with an uploaded file.
 """
 
@@ -44,32 +44,37 @@ _ROWS_AT_ONCE = 200
 
 
 def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
-    """One finding for each kind and row."""
+    """Reports each kind once a row."""
     for start in range(0, len(examples), _ROWS_AT_ONCE):
         chunk = examples[start : start + _ROWS_AT_ONCE]
         lines = [example.line for example in chunk for _ in example.messages]
         texts = [message.content for example in chunk for message in example.messages]
-        held = faults_of_texts(Joined([text.encode() for text in texts]), texts)
-        for line, fault in once_a_row([(lines[place], faults) for place, faults in sorted(held.items())]):
+        found = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        for line, fault in once_a_row([(lines[place], faults) for place, faults in sorted(found.items())]):
             findings.at(line, fault)
 
 
 def faults_of_texts(joined: Joined, texts: Sequence[str]) -> dict[int, list[Fault]]:
-    """By the text's place; `joined` has the same texts. All are looked at as one first: most hold nothing."""
-    suspected: dict[int, list[_Hint]] = defaultdict(list)
-    views = {"as it is": joined.whole, "kinds": joined.whole.translate(_KINDS)}
+    """Returns the faults of texts by their place; `joined` has the same texts. All are searched as one for hints first,
+    since most hold nothing."""
+    hints_by_place: dict[int, list[_Hint]] = defaultdict(list)
+    views = {"as it is": joined.data, "kinds": joined.data.translate(_KINDS)}
     for hint in _HINTS:
         view = views[hint.view]
-        for place in joined.holding(partial(hint.next_in, view)) if hint.may_be_in(view) else ():
-            suspected[place].append(hint)
-    held = {place: _faults(texts[place], _patterns_of(hints)) for place, hints in suspected.items()}
-    return {place: faults for place, faults in held.items() if faults}
+        for place in joined.places_with(partial(hint.next_in, view)) if hint.may_be_in(view) else ():
+            hints_by_place[place].append(hint)
+    faults_by_place = {}
+    for place, hints in hints_by_place.items():
+        faults = _faults(texts[place], [pattern for pattern in _PATTERNS if pattern.hint in hints])
+        if faults:
+            faults_by_place[place] = faults
+    return faults_by_place
 
 
-def once_a_row(held: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
-    """Each kind of fault once, of texts that stand in the order of their rows."""
-    for row, texts in groupby(held, itemgetter(0)):
-        for fault in {fault.said: fault for _, faults in texts for fault in faults}.values():
+def once_a_row(faults_by_text: Iterable[tuple[int, list[Fault]]]) -> Iterator[tuple[int, Fault]]:
+    """Yields each kind of fault once a row. Texts come with their rows, in the rows' order."""
+    for row, texts in groupby(faults_by_text, itemgetter(0)):
+        for fault in {fault.text: fault for _, faults in texts for fault in faults}.values():
             yield row, fault
 
 
@@ -78,22 +83,14 @@ def faults_in(text: str) -> list[Fault]:
 
 
 def _faults(text: str, patterns: Sequence[_Pattern]) -> list[Fault]:
-    present = [pattern for pattern in patterns if pattern.is_in(text)]
-    return list({p.what: Fault(p.rule, f"holds {p.what}") for p in present}.values())
-
-
-def _patterns_of(hints: Sequence[_Hint]) -> list[_Pattern]:
-    return [pattern for pattern in _PATTERNS if pattern.hint in hints]
-
-
-def _anything(_: re.Match[str]) -> bool:
-    return True
+    kinds = {pattern.kind: pattern.rule for pattern in patterns if pattern.is_in(text)}
+    return [Fault(rule, f"holds {kind}") for kind, rule in kinds.items()]
 
 
 @dataclass(frozen=True)
 class _Hint:
-    """Something quick to find that is wherever a pattern matches. One of `parts` is in
-    each: something rare and long is the quickest to miss.
+    """Something quick to find that stands wherever a pattern matches. One of `parts` is in each match: something rare
+    and long is the quickest to miss.
 
     The view "kinds" has A for every capital, 0 for every digit and - for what may stand between digits.
     """
@@ -103,28 +100,32 @@ class _Hint:
     shape: re.Pattern[bytes]
 
     def may_be_in(self, text: bytes) -> bool:
-        """From behind, since bytes.rfind takes two thirds of the time of bytes.find."""
+        # bytes.rfind takes two thirds of the time of bytes.find
         return any(text.rfind(part) >= 0 for part in self.parts)
 
     def next_in(self, text: bytes, start: int) -> int:
-        """Where, or -1."""
+        """Returns where the shape next stands, or -1."""
         match = self.shape.search(text, start)
         return match.start() if match else -1
 
 
 @dataclass(frozen=True)
 class _Pattern:
-    """`fixed` is a part that every match has; `is_real` looks closer at a match."""
+    """`fixed` is a part that every match has; `is_real` checks a match more closely."""
 
     rule: Rule
-    what: str
+    kind: str
     hint: _Hint
     fixed: str
     shape: re.Pattern[str]
-    is_real: Callable[[re.Match[str]], bool] = _anything
+    is_real: Callable[[re.Match[str]], bool] | None = None
 
     def is_in(self, text: str) -> bool:
-        return self.fixed in text and any(map(self.is_real, self.shape.finditer(text)))
+        if self.fixed not in text:
+            return False
+        if self.is_real is None:
+            return self.shape.search(text) is not None
+        return any(map(self.is_real, self.shape.finditer(text)))
 
 
 # Registered lengths (ISO 13616 registry) of the countries whose accounts support desks in Europe meet.
@@ -138,7 +139,7 @@ _CARD = re.compile(r"4\d{15}|5[1-5]\d{14}|2[2-7]\d{14}|3[47]\d{13}|6011\d{12}|65
 
 
 def _is_card(match: re.Match[str]) -> bool:
-    """A network's prefix and length, and the Luhn check of ISO/IEC 7812-1."""
+    """Checks a network's prefix and length, and the Luhn digit of ISO/IEC 7812-1."""
     digits = match[0].replace(" ", "").replace("-", "")
     if not _CARD.fullmatch(digits):
         return False
@@ -147,7 +148,7 @@ def _is_card(match: re.Match[str]) -> bool:
 
 
 def _is_password(match: re.Match[str]) -> bool:
-    """Not a word of a sentence, nor a mask."""
+    """Says whether the value is neither a word of a sentence nor a mask."""
     value = match[1].strip(".!?)]}")
     return len(value) >= 6 and not value.isalpha() and len(set(value)) > 3 and value[0] not in "{[<$%*("
 
@@ -158,7 +159,7 @@ def _is_credential(match: re.Match[str]) -> bool:
 
 
 def _is_iban(match: re.Match[str]) -> bool:
-    """The country's length, and the check digits: mod 97 is 1 (ISO 13616)."""
+    """Checks the country's length and the check digits: mod 97 is 1 (ISO 13616)."""
     compact = match[0].replace(" ", "")
     length = _IBAN_LENGTHS.get(compact[:2])
     if length is None or len(compact) < length:
@@ -293,7 +294,7 @@ _LANGUAGES = ("en", "es", "it", "pl")  # those with recognisers of their own tha
 # Dates, links and ids are nobody's in themselves. Our own pattern finds addresses, and presidio's would download a list
 # of the ends that domains have.
 _LEFT_OUT = frozenset({"DATE_TIME", "URL", "UUID", "EMAIL_ADDRESS"})
-_OURS = {"CREDIT_CARD": "payment card", "IBAN_CODE": "IBAN"}
+_OWN_KINDS = {"CREDIT_CARD": "payment card", "IBAN_CODE": "IBAN"}
 
 
 def check_presidio(
@@ -305,36 +306,29 @@ def check_presidio(
     most_rows: int = PRESIDIO_MOST_ROWS,
     seconds: float = PRESIDIO_MOST_SECONDS,
 ) -> None:
-    """One finding for each kind and row, by its line. Rows are drawn where there are too many, so that a look that was
-    cut short is one at all of the file."""
+    """Reports each kind once a row. Rows are searched in a random order, so that a search that was cut short is a
+    sample of the file."""
     recognisers = _recognisers()
     kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
-    drawn = random.Random(seed).sample(range(len(rows)), min(len(rows), most_rows))  # noqa: S311 - no secret
-    ends, kinds = time.monotonic() + seconds, dict[int, list[str]]()
-    for row in drawn:
-        if time.monotonic() > ends:
+    sample = random.Random(seed).sample(range(len(rows)), min(len(rows), most_rows))  # noqa: S311 - no secret
+    deadline, kinds = time.monotonic() + seconds, dict[int, list[str]]()
+    for row in sample:
+        if time.monotonic() > deadline:
             break
-        kinds[row] = sorted({kind for text in _texts(rows[row]) for kind in kinds_in(text)})
+        raws = [] if rows[row].row is None else [(rows[row].row or b"").decode()]
+        texts = [text[:PRESIDIO_MOST_LETTERS] for text in (*(m.content for m in rows[row].messages), *raws)]
+        kinds[row] = sorted({kind for text in texts for kind in kinds_in(text)})
     for row in sorted(kinds):
         for kind in kinds[row]:
             findings.at(lines[row], Fault(PERSONAL, f"holds what presidio calls {kind}"))
-    findings.about_file(PRESIDIO_CHECKED, _checked_sentence(len(kinds), len(rows), seconds), len(kinds))
 
-
-def _checked_sentence(looked: int, rows: int, seconds: float) -> str:
-    part = (
-        "" if looked == rows else f" of {rows:,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
-    )
-    many = f"{looked:,}{part}" if part else f"{looked:,} row{'' if looked == 1 else 's'}"
-    return f"presidio's patterns looked at {many}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
-
-
-def _texts(example: Example) -> list[str]:
-    """Cut to what is looked at."""
-    names = [] if example.row is None else [example.row.decode()]
-    return [
-        text[:PRESIDIO_MOST_LETTERS] for text in (*(message.content for message in example.messages), *names)
-    ]
+    searched = f"{len(kinds):,} row{'' if len(kinds) == 1 else 's'}"
+    if len(kinds) < len(rows):
+        searched = (
+            f"{len(kinds):,} of {len(rows):,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
+        )
+    text = f"presidio's patterns looked at {searched}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
+    findings.about_file(PRESIDIO_CHECKED, text, len(kinds))
 
 
 def _recognisers() -> list[PatternRecognizer]:
@@ -342,36 +336,35 @@ def _recognisers() -> list[PatternRecognizer]:
 
     registry = RecognizerRegistry(supported_languages=list(_LANGUAGES))
     registry.load_predefined_recognizers(languages=list(_LANGUAGES))
-    patterns = [
-        recognizer for recognizer in registry.recognizers if isinstance(recognizer, PatternRecognizer)
-    ]
+    # The registry has the same recogniser once for each language.
     by_kinds = {
-        tuple(pattern.supported_entities): pattern for pattern in patterns
-    }  # the same one stands there for each language
-    return [item for kinds, item in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
+        tuple(recogniser.supported_entities): recogniser
+        for recogniser in registry.recognizers
+        if isinstance(recogniser, PatternRecognizer)
+    }
+    return [recogniser for kinds, recogniser in by_kinds.items() if not _LEFT_OUT.intersection(kinds)]
 
 
 def _kinds_in(text: str, recognisers: Sequence[PatternRecognizer]) -> frozenset[str]:
-    """presidio's names of what it finds and our own patterns don't."""
+    """Returns presidio's names of what it finds and our own patterns don't."""
     results = [
         result
         for recogniser in recognisers
         for result in recogniser.analyze(text, recogniser.supported_entities)
     ]
     kinds = {result.entity_type for result in results if result.score >= PRESIDIO_MIN_SCORE}
-    sentence = " ".join(fault.said for fault in faults_in(text)) if kinds & _OURS.keys() else ""
-    return frozenset(kind for kind in kinds if kind not in _OURS or _OURS[kind] not in sentence)
+    sentence = " ".join(fault.text for fault in faults_in(text)) if kinds & _OWN_KINDS.keys() else ""
+    return frozenset(kind for kind in kinds if kind not in _OWN_KINDS or _OWN_KINDS[kind] not in sentence)
 
 
-_PATTERNS_VERSION = (
-    3  # one more with each change of the patterns: what older ones looked at is looked at again
-)
+# One more with each change of the patterns: what older ones searched is searched again.
+_PATTERNS_VERSION = 3
 _SEED = 20261124  # which rows presidio looks at, where there are too many for it
 
 
 @dataclass(frozen=True)
 class Scan(JsonValue):
-    """How many rows hold what, as words that complete "holds …". `sha256` is of the bytes that were looked at."""
+    """How many rows hold each kind, in words that complete "holds …". `sha256` is of the bytes that were searched."""
 
     sha256: str
     personal: tuple[tuple[str, int], ...] = ()
@@ -379,62 +372,57 @@ class Scan(JsonValue):
 
     @property
     def codes(self) -> frozenset[str]:
-        """Of the findings that a check would list."""
+        """Codes of the findings that a check would list."""
         return frozenset(
             rule.code for rule, kinds in ((PERSONAL, self.personal), (SECRET, self.secret)) if kinds
         )
 
 
 def scanner_name(*, presidio: bool) -> str:
-    """Names the patterns that `scan` goes by."""
+    """Names the patterns that `scan_file` searches for, with their version."""
     return f"{_PATTERNS_VERSION} and presidio" if presidio else str(_PATTERNS_VERSION)
 
 
 def scan_file(path: Path, *, presidio: bool) -> Scan:
-    """Of a file of JSON lines."""
+    """Searches a file of JSON lines."""
     raw = path.read_bytes()
     rows = [row for row in raw.split(b"\n") if row]
     kinds: dict[str, Counter[str]] = {PERSONAL.code: Counter(), SECRET.code: Counter()}
     for faults in _faults_of_rows(rows, presidio=presidio):
-        for rule, text in {(fault.rule.code, fault.said) for fault in faults}:
-            kinds[rule][text.removeprefix("holds ")] += 1
+        for code, text in {(fault.rule.code, fault.text) for fault in faults}:
+            kinds[code][text.removeprefix("holds ")] += 1
     personal, secret = (tuple(kinds[rule.code].most_common()) for rule in (PERSONAL, SECRET))
     return Scan(hashlib.sha256(raw).hexdigest(), personal, secret)
 
 
 def sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[int]:
-    """Places of those with a secret or personal data."""
-    faults = _faults_of_rows([chat_row(example) for example in examples], presidio=presidio)
-    return frozenset(place for place, held in enumerate(faults) if held)
+    """Returns the places of rows with a secret or personal data."""
+    faults_by_row = _faults_of_rows([chat_row(example) for example in examples], presidio=presidio)
+    return frozenset(place for place, faults in enumerate(faults_by_row) if faults)
 
 
 def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[Fault]]:
-    """Of each row, what is secret or personal."""
-    texts = [_text(row) for row in rows]
-    further = _by_presidio(texts) if presidio else {}
+    """Yields what is secret or personal in each row. All its strings are searched, since characters may be escaped."""
+    texts = ["\n".join(_strings(orjson.loads(row))) for row in rows]
+    presidio_faults = _presidio_faults(texts) if presidio else {}
     for start in range(0, len(texts), _ROWS_AT_ONCE):
-        some = texts[start : start + _ROWS_AT_ONCE]
-        held = faults_of_texts(Joined([text.encode() for text in some]), some)
-        for place in range(len(some)):
-            faults = [*held.get(place, ()), *further.get(start + place, ())]
+        batch = texts[start : start + _ROWS_AT_ONCE]
+        own_faults = faults_of_texts(Joined([text.encode() for text in batch]), batch)
+        for place in range(len(batch)):
+            faults = [*own_faults.get(place, ()), *presidio_faults.get(start + place, ())]
             yield [fault for fault in faults if fault.rule in (PERSONAL, SECRET)]
 
 
-def _by_presidio(texts: Sequence[str]) -> dict[int, list[Fault]]:
+def _presidio_faults(texts: Sequence[str]) -> dict[int, list[Fault]]:
     findings = Findings(20 * len(texts))
     rows = [Example(place, (Message("user", text),)) for place, text in enumerate(texts)]
     check_presidio(rows, range(len(texts)), _SEED, findings)
-    held: dict[int, list[Fault]] = {}
+    faults_by_place: dict[int, list[Fault]] = defaultdict(list)
     for finding in findings.sorted():
         if finding.line is not None:
             kind = finding.message.partition(" holds ")[2].rstrip(".")
-            held.setdefault(finding.line, []).append(Fault(PERSONAL, f"holds {kind}"))
-    return held
-
-
-def _text(row: bytes) -> str:
-    """All texts of the row, since characters may be escaped in it."""
-    return "\n".join(_strings(orjson.loads(row)))
+            faults_by_place[finding.line].append(Fault(PERSONAL, f"holds {kind}"))
+    return faults_by_place
 
 
 def _strings(value: Any) -> Iterator[str]:

@@ -1,8 +1,8 @@
-"""The slower second stage of a check: near copies, labels that are probably wrong, and presidio if asked
-for. Reads rows again by their position; numpy and scikit-learn are imported at use.
+"""The slower second stage of a check: near copies, labels that are probably wrong, and presidio if asked for. Reads
+rows again by their position; numpy and scikit-learn are imported at use.
 
-How many labels are wrong is estimated from out-of-fold scores of a classifier: a label that is wrong by accident can
-be any label, while a right one that is hard to tell has a score that is close behind the best.
+How many labels are wrong is estimated from out-of-fold scores of a classifier: a label that is wrong by accident can be
+any label, while a right one that is hard to tell has a score that is close behind the best.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ SAMPLE_JUDGED = Rule("labels_sampled", "tells", "Correct what is listed and chec
 
 @dataclass(frozen=True)
 class RowSample:
-    """The rows to ask about, by place and in order. `rare` rows have a label with fewer than FEWEST rows."""
+    """The rows whose labels are judged, by place and in order. `rare` rows have a label with fewer than
+    FEWEST_ROWS_OF_LABEL rows."""
 
     rows: tuple[int, ...]
     rare: int
@@ -52,7 +53,7 @@ class RowSample:
 
 @dataclass(frozen=True, slots=True)
 class SuspectLabel:
-    """`chance` that the given label is wrong, from 0 to 1; `likely` is the label of rows like it."""
+    """A label that is wrong with a `chance` of 0 to 1; `likely` is the label of rows like it."""
 
     row: int
     given: str
@@ -63,8 +64,9 @@ class SuspectLabel:
 @dataclass(frozen=True)
 class LabelErrors:
     """Of the labels of `judged` rows about the share `wrong` is wrong; `listed` of them were listed, of which about
-    `expected` are really wrong. `agreed`: the share of labels that a classifier says that has not seen their rows.
-    Where `is_told` is False the texts don't tell labels apart well enough, and the estimates are not to be trusted."""
+    `expected` are really wrong. `agreed`: the share of labels that a classifier agrees with that has not seen
+    their rows. Where `is_told` is False the texts don't tell labels apart well enough, and the estimates are not
+    to be trusted."""
 
     judged: int
     listed: int
@@ -77,7 +79,7 @@ class LabelErrors:
 def sample_rows(
     labels: Sequence[str], keys: Sequence[bytes], seed: int, most: int = MOST_ROWS_JUDGED
 ) -> RowSample:
-    """Of more than `most` rows a sample, by a hash of seed and question: the same in any order of the rows."""
+    """Samples `most` rows where there are more, by a hash of seed and question: the same in any order of the rows."""
     counts = Counter(labels)
     rows = [row for row, label in enumerate(labels) if counts[label] >= FEWEST_ROWS_OF_LABEL]
     rare = len(labels) - len(rows)
@@ -86,48 +88,43 @@ def sample_rows(
     salt = str(seed).encode()[:64]
     drawn = sorted(rows, key=lambda row: hashlib.blake2b(keys[row], key=salt, digest_size=16).digest())[:most]
     counts = Counter(labels[row] for row in drawn)
-    values = tuple(sorted(row for row in drawn if counts[labels[row]] >= FEWEST_ROWS_OF_LABEL))
-    return RowSample(values, rare + most - len(values), len(rows))
+    sample = tuple(sorted(row for row in drawn if counts[labels[row]] >= FEWEST_ROWS_OF_LABEL))
+    return RowSample(sample, rare + most - len(sample), len(rows))
 
 
 def suspect_labels(
     labels: Sequence[str], names: Sequence[str], scores: Numbers
 ) -> tuple[tuple[SuspectLabel, ...], LabelErrors]:
-    """The worst margin first. `scores` has a row for each label given and a column for each name; a label that nobody
-    can judge has inf."""
+    """Returns the labels that are probably wrong, the worst margin first, and estimates of how many are. `scores` has a
+    row for each of `labels` and a column for each of `names`; a label that nobody can judge has inf."""
     import numpy as np
 
-    number = {name: place for place, name in enumerate(names)}
-    value, rows = np.array([number[label] for label in labels]), np.arange(len(labels))
-    own, others = scores[rows, value], np.array(scores)
-    others[rows, value] = -np.inf
+    column = {name: place for place, name in enumerate(names)}
+    given, rows = np.array([column[label] for label in labels]), np.arange(len(labels))
+    own, others = scores[rows, given], np.array(scores)
+    others[rows, given] = -np.inf
     likely = others.argmax(axis=1)
     margins = own - others[rows, likely]
     chances = _chances(own, others)
     worst = np.argsort(margins, kind="stable")[: round(float(chances.sum()))]
-    suspect_labels = tuple(
-        SuspectLabel(int(row), names[value[row]], names[likely[row]], float(chances[row]))
+    suspects = tuple(
+        SuspectLabel(int(row), names[given[row]], names[likely[row]], float(chances[row]))
         for row in worst
         if margins[row] < 0
     )
-    return suspect_labels, _errors(suspect_labels, value, margins > 0, chances)
 
-
-def _errors(
-    labels: Sequence[SuspectLabel], value: NDArray[np.intp], agreed: NDArray[np.bool_], chances: Numbers
-) -> LabelErrors:
-    import numpy as np
-
-    usual = np.bincount(value).max() / len(value)  # who always says the most frequent label agrees so often
-    share, expected = float(agreed.mean()), sum(doubt.chance for doubt in labels)
-    is_told = share - usual >= LEAST_AGREED * (1 - usual) and expected >= LEAST_PRECISION * len(labels)
-    return LabelErrors(len(value), len(labels), expected, float(chances.mean()), share, bool(is_told))
+    # A classifier that always says the most frequent label agrees with `usual` of them.
+    usual = np.bincount(given).max() / len(given)
+    agreed, expected = float((margins > 0).mean()), sum(suspect.chance for suspect in suspects)
+    is_told = agreed - usual >= LEAST_AGREED * (1 - usual) and expected >= LEAST_PRECISION * len(suspects)
+    wrong = float(chances.mean())
+    return suspects, LabelErrors(len(given), len(suspects), expected, wrong, agreed, bool(is_told))
 
 
 def _chances(own: Numbers, others: Numbers) -> Numbers:
-    """Each label's chance to be wrong. A label is taken to be right with chance 1 - w, and is then as likely as a
-    softmax of the scores at a temperature says; or wrong, and any other label. w and the temperature are those of the
-    greatest likelihood."""
+    """Returns each label's chance to be wrong. A label is taken to be right with chance 1 - w, and is then as likely
+    as a softmax of the scores at a temperature says; or wrong, and any other label. w and the temperature are
+    those of the greatest likelihood."""
     import numpy as np
     from scipy.optimize import minimize
 
@@ -135,8 +132,8 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
     chances = np.zeros(len(own))
     if labels < 2 or not judged.any():
         return chances
-    among = np.sort(others[judged], axis=1)[:, 1:]  # without the label's own -inf
-    rest, rivals = among[:, :-RIVALS], among[:, -RIVALS:]
+    ranked = np.sort(others[judged], axis=1)[:, 1:]  # without the label's own -inf
+    rest, rivals = ranked[:, :-RIVALS], ranked[:, -RIVALS:]
     if rest.shape[1]:
         rivals = np.column_stack([rivals, rest.mean(axis=1)])
     times = np.array([1.0] * min(RIVALS, labels - 1) + [float(rest.shape[1])] * (rest.shape[1] > 0))
@@ -168,45 +165,38 @@ def check_suspect_labels(
     scores: Numbers,
     findings: Findings,
 ) -> LabelErrors:
-    """`lines` and `labels` are of the rows judged, in their order. Shows labels, which FEWEST rows share, and
-    no texts."""
-    listed, errors = suspect_labels(labels, names, scores)
-    _report_errors(errors, findings)
-    for doubt in listed:
-        text, likely = shown(doubt.given, 40), shown(doubt.likely, 40)
-        sentence = f"is labelled '{text}', but rows like it are '{likely}'"
-        findings.at(lines[doubt.row], Fault(LABEL_DOUBTED, sentence))
+    """Reports the labels that are probably wrong. `lines` and `labels` are of the rows judged, in their order. Shows
+    labels, which at least FEWEST_ROWS_OF_LABEL rows share, and no texts."""
+    suspects, errors = suspect_labels(labels, names, scores)
+    listed, expected = errors.listed, max(round(errors.expected), 1)
+    if not errors.is_told:
+        are = "is" if expected == 1 else "are"
+        text = (
+            "How many labels are wrong can't be told from these texts: a classifier that has not seen a row agrees "
+            f"with {errors.agreed:.0%} of the labels."
+        )
+        if listed:
+            text += f" The {listed:,} least likely are listed; perhaps {expected:,} of them {are} wrong."
+        findings.about_file(ERRORS_UNKNOWN, text, max(listed, 1))
+    elif listed:
+        start = (
+            f"About {expected:,} of the {listed:,} labels below are"
+            if listed > 1
+            else "The label below is probably"
+        )
+        text = f"{start} really wrong; of all {errors.judged:,} labels judged it is about {errors.wrong:.1%}."
+        findings.about_file(LABEL_ERRORS, text, listed)
+
+    for suspect in suspects:
+        given, likely = shown(suspect.given, 40), shown(suspect.likely, 40)
+        text = f"is labelled '{given}', but rows like it are '{likely}'"
+        findings.at(lines[suspect.row], Fault(LABEL_DOUBTED, text))
     report_unjudged(rows, findings)
     return errors
 
 
-def _report_errors(errors: LabelErrors, findings: Findings) -> None:
-    """How many of those listed are really wrong, or that it can't be told."""
-    listed, about = errors.listed, max(round(errors.expected), 1)
-    if not errors.is_told:
-        are = "is" if about == 1 else "are"
-        most = (
-            f" The {listed:,} least likely are listed; perhaps {about:,} of them {are} wrong."
-            if listed
-            else ""
-        )
-        text = (
-            "How many labels are wrong can't be told from these texts: a classifier that has not seen a row agrees "
-            f"with {errors.agreed:.0%} of the labels.{most}"
-        )
-        findings.about_file(ERRORS_UNKNOWN, text, max(listed, 1))
-    elif listed:
-        those = (
-            f"About {about:,} of the {listed:,} labels below are"
-            if listed > 1
-            else "The label below is probably"
-        )
-        text = f"{those} really wrong; of all {errors.judged:,} labels judged it is about {errors.wrong:.1%}."
-        findings.about_file(LABEL_ERRORS, text, listed)
-
-
 def report_unjudged(rows: RowSample, findings: Findings) -> None:
-    """Which rows nobody judged."""
+    """Reports how many rows nobody judged."""
     if rows.rare:
         have = "row has a label" if rows.rare == 1 else "rows have labels"
         text = (
@@ -221,10 +211,10 @@ def report_unjudged(rows: RowSample, findings: Findings) -> None:
 
 @dataclass(frozen=True)
 class SlowFindings:
-    """`groups[i]` is the first row that row i nearly repeats, itself where there is none; None: nobody looked.
-    `label_errors` is None where there are no labels to judge."""
+    """`groups[i]` is the first row that row i nearly repeats, itself where there is none; None where that was not
+    checked. `label_errors` is None where there are no labels to judge."""
 
-    found: tuple[Findings, ...] = ()
+    findings: tuple[Findings, ...] = ()
     groups: tuple[int, ...] | None = None
     label_errors: LabelErrors | None = None
 
@@ -242,52 +232,43 @@ def run_slow_checks(
     *,
     presidio: bool,
 ) -> SlowFindings:
-    """`labels` has one for each row, all empty for free text. Rows near those of a frozen `holdout` are found,
-    too."""
+    """Runs the slow checks. `labels` has one for each row, all empty for free text. Rows near those of a frozen
+    `holdout` are found, too."""
     if not len(rows):
         return NO_SLOW_FINDINGS
-    near, doubted, personal = Findings(listed), Findings(listed), Findings(listed)
-    tell(f"Looking for near copies among {len(rows):,} rows")
-    groups = _near(rows, labels, holdout, near)
-    tell("Looking for labels that are probably wrong")
-    errors = _label_noise(rows, labels, seed, doubted) if len(set(labels)) > 1 else None
-    if presidio:
-        tell("Presidio looks for personal data")
-        check_presidio(rows, rows.facts.lines, seed, personal)
-    return SlowFindings((near, doubted, personal), groups, errors)
-
-
-def _near(
-    rows: StoredRows, labels: Sequence[str], held: Sequence[Example], findings: Findings
-) -> tuple[int, ...]:
-    texts = _Questions(held, rows)
-    sketched = [sketches(map(question_text, held))] if held else []
-    sketched.append(rows.facts.take_sketches())
-    near = find_near_copies(texts, [*question_keys(held), *rows.facts.keys], sketched)
-    answers = [*(example.answer.strip() for example in held), *labels] if any(labels) else None
-    check_near(
-        near, [*(example.line for example in held), *rows.facts.lines], answers, findings, held=len(held)
-    )
-    return tuple(group - len(held) for group in near.groups[len(held) :])
-
-
-def _label_noise(
-    rows: StoredRows, labels: Sequence[str], seed: int, findings: Findings
-) -> LabelErrors | None:
-    """What the rest of the rows say of each row's label."""
     from trainers.evaluation.tfidf import out_of_fold
 
-    sample = sample_rows(labels, rows.facts.keys, seed)
-    if len({labels[row] for row in sample.rows}) < 2:
-        report_unjudged(sample, findings)
-        return None
-    names, scores = out_of_fold([rows[row] for row in sample.rows], seed)
-    lines = [rows.facts.lines[row] for row in sample.rows]
-    return check_suspect_labels(lines, [labels[row] for row in sample.rows], sample, names, scores, findings)
+    facts = rows.facts
+    near_findings, label_findings, personal = Findings(listed), Findings(listed), Findings(listed)
+    tell(f"Looking for near copies among {len(rows):,} rows")
+    sketched = [sketches(map(question_text, holdout))] if holdout else []
+    sketched.append(facts.take_sketches())
+    near = find_near_copies(_Questions(holdout, rows), [*question_keys(holdout), *facts.keys], sketched)
+    answers = [*(example.answer.strip() for example in holdout), *labels] if any(labels) else None
+    lines = [*(example.line for example in holdout), *facts.lines]
+    check_near(near, lines, answers, near_findings, held=len(holdout))
+    groups = tuple(group - len(holdout) for group in near.groups[len(holdout) :])
+
+    tell("Looking for labels that are probably wrong")
+    errors = None
+    if len(set(labels)) > 1:
+        sample = sample_rows(labels, facts.keys, seed)
+        judged = [labels[row] for row in sample.rows]
+        if len(set(judged)) > 1:
+            names, scores = out_of_fold([rows[row] for row in sample.rows], seed)
+            lines = [facts.lines[row] for row in sample.rows]
+            errors = check_suspect_labels(lines, judged, sample, names, scores, label_findings)
+        else:
+            report_unjudged(sample, label_findings)
+
+    if presidio:
+        tell("Presidio looks for personal data")
+        check_presidio(rows, facts.lines, seed, personal)
+    return SlowFindings((near_findings, label_findings, personal), groups, errors)
 
 
 class _Questions(Sequence[str]):
-    """What each row asks, read when it is wanted: those held out, then the file's."""
+    """What each row asks, read when it is wanted: the rows held out, then the file's."""
 
     def __init__(self, held: Sequence[Example], rows: StoredRows) -> None:
         self._held, self._rows = held, rows

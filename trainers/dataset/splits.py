@@ -1,9 +1,9 @@
-"""Reserves the holdout (stratified, without copies, near copies on one side) and the validation rows. The
-same rows and seed give the same split.
+"""Reserves the holdout (stratified, without copies, near copies on one side) and the validation rows. The same rows and
+seed give the same split.
 
 A question's place in the order comes from a hash of seed and question alone: it does not move when other rows come or
 go, and a later version of a dataset can follow the same rule. The validation rows, a tenth of the training rows (20
-to 200), are drawn in the same way, so that a training can stop early or a sweep choose without a look at the holdout.
+to 200), are drawn in the same way, so that a training can stop early or a sweep choose without using the holdout.
 """
 
 from __future__ import annotations
@@ -16,21 +16,19 @@ import threading
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import orjson
 
 from trainers.dataset.near_duplicates import UnionFind
 from trainers.dataset.rows import Example, Task, at, distinct_places, question_key, question_keys
-from trainers.types import Message
 
 _64_BITS = (1 << 64) - 1
 
 
 @dataclass(frozen=True)
 class Split:
-    """Both in the order of the file."""
+    """Both parts, in the order of the file."""
 
     train: tuple[Example, ...]
     holdout: tuple[Example, ...]
@@ -46,7 +44,7 @@ class Shared:
 
 @dataclass(frozen=True, slots=True)
 class _Groups:
-    """Rows that stay together, known by their first. `further` has the others, of groups that have some: most rows
+    """Rows that stay together, named by their first. `further` has the others, of groups that have some: most rows
     stand alone, and a list for each is large."""
 
     firsts: Sequence[int]
@@ -56,7 +54,7 @@ class _Groups:
         return [first, *self.further.get(first, ())]
 
     def count(self, firsts: Sequence[int]) -> int:
-        """Rows of these groups."""
+        """Returns the number of rows of these groups."""
         return len(firsts) + sum([len(self.further[first]) for first in firsts if first in self.further])
 
 
@@ -71,17 +69,10 @@ def split(
     at_least: int = 200,
     at_most: int = 1000,
 ) -> Split:
-    """`choose` for rows that are at hand. `keys`: the examples' question_keys, where they are known."""
+    """Splits rows as `choose` says. `keys`: the examples' question_keys, where they are known."""
     keys = keys or question_keys(examples)
-    held = choose(
-        keys,
-        strata_labels(examples, task),
-        seed,
-        groups=groups,
-        share=share,
-        at_least=at_least,
-        at_most=at_most,
-    )
+    labels = strata_labels(examples, task)
+    held = choose(keys, labels, seed, groups=groups, share=share, at_least=at_least, at_most=at_most)
     held_keys = {keys[place] for place in held}
     return Split(
         train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in held_keys),
@@ -90,7 +81,7 @@ def split(
 
 
 def strata_labels(examples: Iterable[Example], task: Task) -> list[str]:
-    """Free text is one stratum."""
+    """Returns each row's label; empty for free text, which is one stratum."""
     return [example.answer.strip() if task == "labels" else "" for example in examples]
 
 
@@ -105,7 +96,7 @@ def choose(
     at_most: int = 1000,
     served: Collection[str] = (),
 ) -> frozenset[int]:
-    """Which rows to hold out, by their place, from 0. `keys`, `labels` and `groups` have an entry for each row.
+    """Returns which rows to hold out, by their place, from 0. `keys`, `labels` and `groups` have an entry for each row.
 
     `share` of the rows, within `at_least` and `at_most`, and never more than a third of all or of a label.
     A label with three different questions or more has one held out at least, even where that makes more than
@@ -117,35 +108,20 @@ def choose(
     if len(places) < len(keys):
         keys, labels = at(places, keys), at(places, labels)
         groups = at(places, groups) if groups is not None else None
-    drawn = _choose(keys, labels, seed, groups, share, at_least, at_most, served)
-    return frozenset(places[place] for place in drawn)
-
-
-def _choose(
-    keys: Sequence[bytes],
-    labels: Sequence[str],
-    seed: int,
-    groups: Sequence[int] | None,
-    share: float,
-    at_least: int,
-    at_most: int,
-    served: Collection[str],
-) -> Iterable[int]:
-    """Of rows without copies."""
-    together = _groups(keys if groups is None else _together(keys, groups))
+    together = _groups(keys if groups is None else _joined(keys, groups))
     strata = _strata(together, keys, labels, seed)
     sizes = {label: together.count(firsts) for label, firsts in strata.items()}
-    wanted = min(max(round(share * len(keys)), at_least), at_most)  # a third of each label at most, below
+    wanted = min(max(round(share * len(keys)), at_least), at_most)
     quotas = _quotas(sizes, wanted, served)
-    drawn = [
-        _drawn_groups(together, firsts, quotas[label], label not in served)
+    return frozenset(
+        places[row]
         for label, firsts in strata.items()
-    ]
-    return chain.from_iterable(drawn)
+        for row in _draw_groups(together, firsts, quotas[label], label not in served)
+    )
 
 
 def _groups(marks: Sequence[bytes | int]) -> _Groups:
-    """Rows with the same mark."""
+    """Groups the rows that have the same mark."""
     if len(set(marks)) == len(marks):
         return _Groups(range(len(marks)), {})
     first: dict[bytes | int, int] = {}
@@ -160,51 +136,41 @@ def _groups(marks: Sequence[bytes | int]) -> _Groups:
 def _strata(
     groups: _Groups, keys: Sequence[bytes], labels: Sequence[str], seed: int
 ) -> Mapping[str, list[int]]:
-    """By label, in the order of the draw. A group's place in it comes from its smallest key, so it is the same
-    whatever the order of the rows."""
-    orders = _orders(keys, seed)
-    for first in groups.further:
-        orders[first] = min([(keys[row], orders[row]) for row in groups.rows(first)])[1]
-    strata: dict[str, list[int]] = defaultdict(list)
-    in_order = sorted(groups.firsts, key=orders.__getitem__)
-    if not groups.further:
-        for first in in_order:
-            strata[labels[first]].append(first)
-        return strata
-    for first in in_order:
-        alone = first not in groups.further
-        strata[labels[first] if alone else _label([labels[row] for row in groups.rows(first)])].append(first)
-    return strata
-
-
-def _orders(keys: Sequence[bytes], seed: int) -> list[int]:
-    """Multiplied by an odd number of the seed's, hashes of 64 bits stand in another order for another seed."""
+    """Returns the groups of each label in the order of the draw. A group's place in it comes from its smallest key,
+    so it is the same whatever the order of the rows."""
+    # Multiplied by an odd number of the seed's, hashes of 64 bits stand in another order for another seed.
     salt = hashlib.blake2b(str(seed).encode(), digest_size=8).digest()
     factor = int.from_bytes(salt, "little") | 1
     hashes = struct.unpack(f"<{2 * len(keys)}Q", b"".join(keys))[::2]
-    return [each * factor & _64_BITS for each in hashes]
+    orders = [number * factor & _64_BITS for number in hashes]
+    for first in groups.further:
+        orders[first] = min([(keys[row], orders[row]) for row in groups.rows(first)])[1]
+
+    strata: dict[str, list[int]] = defaultdict(list)
+    for first in sorted(groups.firsts, key=orders.__getitem__):
+        label = labels[first]
+        if first in groups.further:  # the most frequent label; by name where two are equally frequent
+            counts = Counter(labels[row] for row in groups.rows(first))
+            label = min(counts, key=lambda name: (-counts[name], name))
+        strata[label].append(first)
+    return strata
 
 
-def _together(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
-    """For each row the first row that it shares a key or a group with, by any number of steps."""
-    firsts = UnionFind(len(keys))
+def _joined(keys: Sequence[bytes], groups: Sequence[int]) -> list[int]:
+    """Returns for each row the first row that it shares a key or a group with, by any number of steps."""
+    sets = UnionFind(len(keys))
     seen: dict[bytes | int, int] = {}
     for row, (key, group) in enumerate(zip(keys, groups, strict=True)):
         for shared in (key, group):
             first = seen.setdefault(shared, row)
             if first != row:
-                firsts.join(first, row)
-    return [firsts.first(row) for row in range(len(keys))]
-
-
-def _label(labels: Sequence[str]) -> str:
-    """Of rows that stay together: their most frequent answer; by name where two are equally frequent."""
-    counts = Counter(labels)
-    return min(counts, key=lambda label: (-counts[label], label))
+                sets.join(first, row)
+    return [sets.first(row) for row in range(len(keys))]
 
 
 def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> Mapping[str, int]:
-    """Rows to draw from each label: in proportion, by largest remainder, from 1 (of 3 rows) to a third."""
+    """Returns how many rows to draw of each label: in proportion, by largest remainder, from 1 (of 3 rows) to a
+    third."""
     total = sum(sizes.values())
     exact = {label: wanted * size / total for label, size in sizes.items()}
     most = {label: size // 3 for label, size in sizes.items()}
@@ -220,15 +186,16 @@ def _quotas(sizes: Mapping[str, int], wanted: int, served: Collection[str]) -> M
 def _spread(
     rows: int, step: int, quotas: dict[str, int], order: Sequence[str], bounds: Mapping[str, int]
 ) -> None:
-    """Add or take away that many, one a label in this order and again, until all are at their bounds."""
+    """Adds `step` to as many quotas as there are `rows`, one a label in this order and again, until all are at their
+    bounds."""
     while rows > 0 and (room := [label for label in order if quotas[label] != bounds[label]][:rows]):
         for label in room:
             quotas[label] += step
         rows -= len(room)
 
 
-def _drawn_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_least: bool) -> list[int]:
-    """In the order of the draw, passing over a group that no longer fits."""
+def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_least: bool) -> list[int]:
+    """Draws rows in the order of `firsts`, passing over a group that no longer fits."""
     drawn: list[int] = []
     for first in firsts:
         if len(drawn) == quota:
@@ -243,14 +210,14 @@ def _drawn_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_lea
 
 
 def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> tuple[Shared, ...]:
-    """Questions of `train` that `holdout` asks too, whatever case, spacing or instructions."""
+    """Returns the questions of `train` that `holdout` asks too, whatever case, spacing or instructions."""
     held = {question_key(example): example.line for example in holdout}
     shared = ((example.line, held.get(question_key(example))) for example in train)
     return tuple(Shared(line, other) for line, other in shared if other is not None)
 
 
 def write_chat(path: Path, examples: Iterable[Example]) -> str:
-    """One row a line, for the owner alone, by rename. Returns the sha256 of the bytes."""
+    """Writes one row a line, readable by the owner alone, by rename. Returns the sha256 of the bytes."""
     digest = hashlib.sha256()
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
     with os.fdopen(descriptor, "wb") as file:
@@ -265,7 +232,7 @@ def write_chat(path: Path, examples: Iterable[Example]) -> str:
 
 
 def store_chat(folder: Path, examples: Iterable[Example]) -> str:
-    """Write FOLDER/SHA256.jsonl: the same rows are the same file. Returns the sha256."""
+    """Writes FOLDER/SHA256.jsonl: the same rows are the same file. Returns the sha256."""
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     unnamed = folder / f"unnamed-{os.getpid()}-{threading.get_ident()}"
     sha256 = write_chat(unnamed, examples)
@@ -276,14 +243,12 @@ def store_chat(folder: Path, examples: Iterable[Example]) -> str:
 def chat_row(example: Example) -> bytes:
     if example.row is not None:
         return example.row
-    return orjson.dumps({"messages": [_message(m) for m in example.messages]})
-
-
-def _message(message: Message) -> dict[str, str | int]:
-    written: dict[str, str | int] = {"role": message.role, "content": message.content}
-    if message.weight is not None:
-        written["weight"] = message.weight
-    return written
+    messages: list[dict[str, str | int]] = []
+    for message in example.messages:
+        messages.append({"role": message.role, "content": message.content})
+        if message.weight is not None:
+            messages[-1]["weight"] = message.weight
+    return orjson.dumps({"messages": messages})
 
 
 VALIDATION_LEAST_ROWS = 100
@@ -302,35 +267,30 @@ class ValidationSplit:
 
 
 def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSplit | None:
-    """None where there are under 100 rows, or nearly all of them ask the same."""
+    """Splits the training rows. Returns None where there are under 100, or nearly all of them ask the same."""
     with (files / f"{train_sha256}.jsonl").open("rb") as file:
         rows = [line.rstrip(b"\n") for line in file if line.strip()]
     if len(rows) < VALIDATION_LEAST_ROWS:
         return None
-    drawn = _drawn_for_validation([_draw(row, seed) for row in rows])
-    kept_back = [row for row, is_drawn in zip(rows, drawn, strict=True) if is_drawn]
-    fitted = [row for row, is_drawn in zip(rows, drawn, strict=True) if not is_drawn]
+    draws = [_validation_draw(row, seed) for row in rows]
+    last = sorted(draws)[validation_rows(len(rows)) - 1]
+    validation = [row for row, draw in zip(rows, draws, strict=True) if draw <= last]
+    fitted = [row for row, draw in zip(rows, draws, strict=True) if draw > last]
     if len(fitted) < len(rows) // 2:
         return None
-    return ValidationSplit(_store(files, fitted), _store(files, kept_back), len(fitted), len(kept_back))
+    return ValidationSplit(_store(files, fitted), _store(files, validation), len(fitted), len(validation))
 
 
 def validation_rows(rows: int) -> int:
-    """Of so many training rows; a few more where some of them ask the same."""
+    """Returns how many of so many training rows are for validation; a few more are where some of them ask the same."""
     return max(VALIDATION_FEWEST, min(VALIDATION_MOST, rows // VALIDATION_SHARE))
 
 
-def _drawn_for_validation(draws: Sequence[bytes]) -> list[bool]:
-    last = sorted(draws)[validation_rows(len(draws)) - 1]
-    return [draw <= last for draw in draws]
-
-
-def _draw(row: bytes, seed: int) -> bytes:
+def _validation_draw(row: bytes, seed: int) -> bytes:
     messages = orjson.loads(row)["messages"]
     request = [message for message in messages if message["role"] != "assistant"]
-    return hashlib.sha256(
-        b"validation:%d:" % seed + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)
-    ).digest()
+    salt = b"validation:%d:" % seed
+    return hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 def _store(files: Path, rows: Sequence[bytes]) -> str:

@@ -1,6 +1,6 @@
-"""The rows of a file once more, by their places: one by one to look at, or into two files to train and to test.
+"""Reads the rows of a checked file again by their places: one by one, or into two files to train and to test.
 
-Rows of JSONL stand in the file itself; those of tables are put into a nameless file as they are read.
+Rows of JSONL stand in the file itself; those of other formats are put into a nameless file as they are read.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ import hashlib
 import os
 import tempfile
 import threading
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 from operator import add
 from pathlib import Path
 from typing import BinaryIO, overload
@@ -25,7 +24,7 @@ from trainers.dataset.splits import chat_row
 class StoredRows(Sequence[Example]):
     """Reads a row whenever it is asked for. `system` goes before rows without instructions.
 
-    ValueError where the file has changed since it was checked.
+    Raises ValueError where the file has changed since it was checked.
     """
 
     def __init__(self, file: BinaryIO, facts: Facts, limits: Limits, system: str | None) -> None:
@@ -41,13 +40,13 @@ class StoredRows(Sequence[Example]):
     def __getitem__(self, row: int | slice) -> Example | list[Example]:
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
-        parsed = parse_row(self.facts.lines[row], self.raw(row), self._limits, pairs=True)
+        parsed = parse_row(self.facts.lines[row], self._raw(row), self._limits, pairs=True)
         if isinstance(parsed, Fault):
             raise ValueError(f"reading row {row + 1} again: the file has changed since it was checked")
         return with_system([parsed[1]], self.system)[0] if self.system else parsed[1]
 
-    def raw(self, row: int) -> bytes:
-        """As it stands in the file, without the system prompt that belongs before it."""
+    def _raw(self, row: int) -> bytes:
+        """Returns the row as it stands in the file, without the system prompt that belongs before it."""
         return self.span(self.facts.starts[row], self.facts.sizes[row])
 
     def span(self, start: int, size: int) -> bytes:
@@ -55,18 +54,10 @@ class StoredRows(Sequence[Example]):
         return self.file.read(size)
 
     def written(self, row: int) -> bytes:
+        """Returns the row as it is trained on."""
         if self.facts.plain[row] and not self.system:
-            return self.raw(row)
+            return self._raw(row)
         return chat_row(self[row])
-
-
-@dataclass(frozen=True, slots=True)
-class _Span:
-    """Rows from `first` up to `end`, all for one side, that stand one after another in the file."""
-
-    held: bool
-    first: int
-    end: int
 
 
 def store_split(
@@ -76,74 +67,61 @@ def store_split(
     examples: Sequence[Example] = (),
     left_out: Collection[int] = (),
 ) -> tuple[str, str]:
-    """Write FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `examples`. Rows that are
+    """Writes FOLDER/SHA256.jsonl for the rows to train on, and for those held out and then `examples`. Rows that are
     `left_out` are in neither. Returns both sha256."""
     facts = rows.facts
     with ChatFile(folder) as train, ChatFile(folder) as holdout:
-        for span in _spans(facts, held, left_out, is_complete=rows.system is None):
-            if span.first in left_out:
-                continue
-            file = holdout if span.held else train
-            if span.end - span.first > 1:
-                start = facts.starts[span.first]
-                end = facts.starts[span.end - 1] + facts.sizes[span.end - 1]
-                _copy(rows, start, end, file)
-            else:
-                file.write(rows.written(span.first))
+        first = 0
+        for end in _run_ends(facts, (*held, *left_out), needs_system=rows.system is not None):
+            file = holdout if first in held else train
+            if first in left_out:
+                pass
+            elif end - first == 1:
+                file.write(rows.written(first))
+            else:  # many rows that stand one after another are copied in pieces
+                start, stop = facts.starts[first], facts.starts[end - 1] + facts.sizes[end - 1]
+                for piece in range(start, stop, _PIECE):
+                    file.write_part(rows.span(piece, min(_PIECE, stop - piece)))
+                file.write_part(b"\n")
+            first = end
         for example in examples:
             holdout.write(chat_row(example))
         return train.close(), holdout.close()
 
 
-def _copy(rows: StoredRows, start: int, end: int, file: ChatFile) -> None:
-    while end - start > _PIECE:
-        file.write_part(rows.span(start, _PIECE))
-        start += _PIECE
-    file.write(rows.span(start, end - start))
-
-
 _PIECE = 1 << 20
 
 
-def _spans(
-    facts: Facts, held: Collection[int], left_out: Collection[int], *, is_complete: bool
-) -> Iterator[_Span]:
-    """In the rows' order."""
-    first = 0
-    for end in (*_ends(facts, (*held, *left_out), is_complete), len(facts)):
-        if end > first:
-            yield _Span(first in held, first, end)
-        first = end
-
-
-def _ends(facts: Facts, apart_from_training: Collection[int], is_whole: bool) -> Sequence[int]:
-    """Rows that can't be copied together with the one before."""
-    if not is_whole:
-        return range(len(facts))
-    alone = [row for row, plain in enumerate(facts.plain) if not plain]
-    sides = {row for each in (*apart_from_training, *alone) for row in (each, each + 1)}
+def _run_ends(facts: Facts, apart: Collection[int], *, needs_system: bool) -> Sequence[int]:
+    """Returns the ends of runs of rows that can be copied at once: plain ones that stand one after another in the file
+    and are trained on. Rows that are `apart` are runs of one."""
+    if needs_system:
+        return range(1, len(facts) + 1)
+    alone = [row for row, is_plain in enumerate(facts.plain) if not is_plain]
+    ends = {end for row in (*apart, *alone) for end in (row, row + 1)}
     following = zip(facts.starts[1:], map(add, facts.starts, facts.sizes), strict=False)
-    apart = [row for row, (start, end) in enumerate(following, 1) if start != end + 1]
-    return sorted(sides.union(apart))
+    ends.update(row for row, (start, end) in enumerate(following, 1) if start != end + 1)
+    return sorted((ends | {len(facts)}) - {0})
 
 
 class ChatFile:
-    """Chat rows on their way into FOLDER/SHA256.jsonl: the same rows are the same file. For the owner alone."""
+    """A file of chat rows that becomes FOLDER/SHA256.jsonl when it is closed: the same rows are the same file. It is
+    readable by the owner alone."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         prefix = f"unnamed-{os.getpid()}-{threading.get_ident()}-"
         descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
-        self.file, self._path = os.fdopen(descriptor, "wb"), Path(name)
+        self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
         self._digest = hashlib.sha256()
-        self._closed = False
+        self._is_closed = False
 
     def __enter__(self) -> ChatFile:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.file.close()
-        if not self._closed:
+        self._file.close()
+        if not self._is_closed:
             self._path.unlink(missing_ok=True)
 
     def write(self, row: bytes) -> None:
@@ -151,13 +129,13 @@ class ChatFile:
 
     def write_part(self, part: bytes) -> None:
         self._digest.update(part)
-        self.file.write(part)
+        self._file.write(part)
 
     def close(self) -> str:
-        """Keep it, under its sha256."""
-        self.file.flush()
-        os.fsync(self.file.fileno())
+        """Keeps the file under its sha256, which is returned."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
         sha256 = self._digest.hexdigest()
         self._path.replace(self._path.parent / f"{sha256}.jsonl")
-        self._closed = True
+        self._is_closed = True
         return sha256

@@ -1,9 +1,8 @@
-"""Token counts of a checked file: what is trained on, what a question costs, and what listing the labels
-adds."""
+"""Counts the tokens of a checked file: what is trained on, what a question costs, and what listing the labels adds."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -27,10 +26,12 @@ from trainers.tokens import (
 )
 from trainers.types import Message
 
+_ROWS_AT_ONCE = 2000
+
 
 @dataclass(frozen=True)
 class TokenReport:
-    """Of all rows, in one pass. `train` is what one epoch trains on.
+    """Tokens of all rows, in one pass. `train` is what one epoch trains on.
 
     Means a row: `prompt` as trained, `prompted` with the labels listed for an untuned model, `answer`.
     """
@@ -45,6 +46,7 @@ class TokenReport:
 
 
 def tokens_of_system(system: str, encoding: Encoding) -> int:
+    """Returns the tokens that a system message adds to a row."""
     row = (Message("user", ""), Message("assistant", ""))
     longer, short = count_chat([(Message("system", system), *row), row], encoding).total
     return longer - short
@@ -68,25 +70,24 @@ def token_report(
 
 
 def _mean_added(rows: StoredRows, labels: Sequence[str], encoding: Encoding) -> float:
-    """Tokens a row that listing the labels adds. It depends on the instructions: counted once for each."""
+    """Returns the tokens that listing the labels adds to a row, on average. They depend on the instructions alone, so
+    they are counted once for each."""
     if not labels:
         return 0.0
-    times = rows.facts.instructions
-    examples = [_with_instructions(texts, rows.system) for texts in times]
+    counts = rows.facts.instructions
+    examples = []
+    for texts in counts:
+        instructions = [text.decode() for text in texts] or ([rows.system] if rows.system else [])
+        messages = [Message("system", text) for text in instructions]
+        examples.append(Example(1, (*messages, Message("user", ""), Message("assistant", ""))))
     short = count_prompts([example.prompt for example in examples], encoding)
     longer = count_prompts([prompted(example, labels) for example in examples], encoding)
-    added = [(b - a) * n for n, a, b in zip(times.values(), short, longer, strict=True)]
-    return sum(added) / times.total()
-
-
-def _with_instructions(texts: Sequence[bytes], system: str | None) -> Example:
-    lines = [text.decode() for text in texts] or ([system] if system else [])
-    messages = [Message("system", text) for text in lines]
-    return Example(1, (*messages, Message("user", ""), Message("assistant", "")))
+    added = [(b - a) * count for count, a, b in zip(counts.values(), short, longer, strict=True)]
+    return sum(added) / counts.total()
 
 
 def row_lengths(rows: StoredRows, encoding: Encoding) -> list[int]:
-    """Tokens of each row as another model than the usual one counts them."""
+    """Returns the tokens of each row by another encoding than that of `rows.facts`."""
     lengths: list[int] = []
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         lengths += _lengths(rows[start : start + _ROWS_AT_ONCE], encoding)
@@ -100,37 +101,30 @@ def _lengths(examples: Sequence[Example], encoding: Encoding) -> list[int]:
 
 
 def local_counts(
-    train: Path, local_models: Mapping[str, Path], values_by_path: Mapping[Path, int]
+    train: Path, local_models: Mapping[str, Path], counted: Mapping[Path, int]
 ) -> tuple[tuple[str, int], ...]:
-    """By the models' own tokenizers; a folder without one is left out. `values_by_path` are counted "
-    "already, by folder."""
-    with_tokenizer = {name: local_encoding(folder) for name, folder in local_models.items()}
-    return tuple(
-        (
-            name,
-            values_by_path[encoding.folder]
-            if encoding.folder in values_by_path and not splits_chats(encoding)
-            else sum(_counted(train, encoding)),
-        )
-        for name, encoding in with_tokenizer.items()
-        if encoding.folder is not None
-    )
-
-
-def _counted(train: Path, encoding: Encoding) -> Iterator[int]:
-    """Tokens of some rows at a time."""
-    with train.open("rb") as file:
-        rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
-        while some := list(islice(rows, _ROWS_AT_ONCE)):
-            yield sum(_trained(some, encoding))
+    """Returns the tokens that an epoch trains on by the tokenizer of each model, which lies in a folder; a folder
+    without one is left out. `counted` has what is counted already, by folder."""
+    counts = []
+    for name, model in local_models.items():
+        encoding = local_encoding(model)
+        if encoding.folder is None:
+            continue
+        if encoding.folder in counted and not splits_chats(encoding):
+            counts.append((name, counted[encoding.folder]))
+            continue
+        tokens = 0
+        with train.open("rb") as file:
+            rows = stream(file, Sniffed("jsonl"), Columns(), Findings(0), Limits(), Progress())
+            while batch := list(islice(rows, _ROWS_AT_ONCE)):
+                tokens += sum(_trained(batch, encoding))
+        counts.append((name, tokens))
+    return tuple(counts)
 
 
 def _trained(examples: Sequence[Example], encoding: Encoding) -> Sequence[int]:
-    """Tokens of each row that an epoch trains on."""
+    """Returns the tokens of each row that an epoch trains on."""
     if not splits_chats(encoding):
         return _lengths(examples, encoding)
     tools = count_tools([definitions_text(e.row) if e.row else "" for e in examples], encoding)
     return count_split([example.messages for example in examples], encoding, tools)
-
-
-_ROWS_AT_ONCE = 2000
