@@ -17,7 +17,7 @@ clean_copy     a cleaned file
 report         all of it in one call
 """
 
-from trainers.dataset.checks import Finding, LabelCount, Severity, count_labels, task_of
+from trainers.dataset.checks import Finding, LabelCount, Severity
 from trainers.dataset.reader import Reading, read
 from trainers.dataset.report import NO_MODELS, Report, check_file, sha256_of
 from trainers.dataset.rows import (
@@ -59,7 +59,6 @@ __all__ = [
     "Task",
     "TokenReport",
     "check_file",
-    "count_labels",
     "lists_labels",
     "normalised",
     "overlap",
@@ -68,7 +67,6 @@ __all__ = [
     "sha256_of",
     "split",
     "store_chat",
-    "task_of",
     "with_system",
     "write_chat",
 ]

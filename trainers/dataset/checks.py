@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.dataset.rows import Example, Task, normalised, shown
+from trainers.dataset.rows import Task, normalised, shown
 
 Severity = Literal["blocks", "warns", "tells"]
 _ORDER = {"blocks": 0, "warns": 1, "tells": 2}
@@ -115,26 +115,17 @@ class LabelCount:
     rows: int
 
 
-def task_of(examples: Sequence[Example]) -> Task:
-    """Returns 'labels' where at least nine rows in ten have a short answer (one line, 60 characters at most) that
-    another row has too, and there are no more than 500 such answers; else 'free_text'."""
-    return task_of_counts(Counter(e.answer for e in examples if is_short(e.answer)), len(examples))
-
-
 def task_of_counts(counts: Counter[str], rows: int) -> Task:
-    """Does the same from counts of the short answers of all `rows`."""
+    """Returns 'labels' where at least nine of `rows` in ten have a short answer that another row has too, and there are
+    no more than 500 such answers; else 'free_text'. `counts` are of the short answers."""
     shared = [count for count in counts.values() if count > 1]
     enough = sum(shared) >= 0.9 * rows
     return "labels" if rows and enough and len(shared) <= MAX_LABELS else "free_text"
 
 
 def is_short(answer: str) -> bool:
+    """Says whether an answer may be a label: one line of 60 characters at most."""
     return len(answer) <= MAX_LABEL_LENGTH and "\n" not in answer
-
-
-def count_labels(examples: Sequence[Example]) -> tuple[LabelCount, ...]:
-    """Counts the labels; the most frequent comes first, equally frequent ones by name."""
-    return in_order_of_rows(Counter(example.answer.strip() for example in examples))
 
 
 def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:

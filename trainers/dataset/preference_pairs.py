@@ -137,10 +137,9 @@ def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsRep
             plain += is_plain
             last = pair.prompt[-1]
             ends_in_answer = type(last) is dict and last.get("role") == "assistant"
-            if len(pair.preferred) != 1 or len(pair.other) != 1 or ends_in_answer:
-                fault = Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
-            else:
-                fault = earlier.compare(line, pair)
+            is_one_answer = len(pair.preferred) == len(pair.other) == 1 and not ends_in_answer
+            longer = Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
+            fault = earlier.compare(line, pair) if is_one_answer else longer
             if fault is not None:
                 findings.at(line, fault)
         # Texts alone are counted, without what a template adds.

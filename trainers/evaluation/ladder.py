@@ -1,5 +1,5 @@
-"""All candidates' answers to the frozen holdout → the ladder: scores, intervals, what may be claimed, what
-it costs. Pure; scipy and numpy are imported at use."""
+"""Turns all candidates' answers to the frozen holdout into the ladder: scores, intervals, what may be claimed, what it
+costs. Asks nobody; scipy and numpy are imported at use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from decimal import Decimal
 
 from trainers.dataset.rows import Example, at, without_copies
 from trainers.evaluation import (
-    Interval,
     compare,
     confusion,
     detectable_gap,
@@ -41,28 +40,38 @@ def build_ladder(
     measured_at: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
 ) -> Ladder:
-    """`replies[arm][i]` is what that arm said to `examples[i]`. `labels` is empty for free text. `prices` by model
-    name, 'provider/model'. `verdicts[arm][i]` is a judge's, between 0 and 1, and decides where it is given.
+    """Builds the ladder. `replies[arm][i]` is the arm's answer to `examples[i]`. `labels` is empty for free text.
+    `prices` are by model name, 'provider/model'. `verdicts[arm][i]` is a judge's, between 0 and 1, and decides where it
+    is there.
 
     Copies of a question are one question: with 200 rows of 20 questions, 190 right are 19 of 20. The same answers
-    give the same ladder. ValueError without rows, or where an arm hasn't answered all of them.
+    give the same ladder. Raises ValueError without rows, or where an arm hasn't answered all of them.
     """
-    _check(replies, examples)
+    if not examples:
+        raise ValueError("judging answers to 0 held-out rows: there is nothing to say")
+    for arm, of_arm in replies.items():
+        if len(of_arm) != len(examples):
+            raise ValueError(
+                f"judging '{arm.key}': it has {len(of_arm)} answers to {len(examples)} held-out rows"
+            )
     places = without_copies(examples)
     if len(places) < len(examples):
         examples = at(places, examples)
-        replies = {arm: at(places, replies) for arm, replies in replies.items()}
-        verdicts = {arm: at(places, values) for arm, values in verdicts.items()} if verdicts else None
+        replies = {arm: at(places, of_arm) for arm, of_arm in replies.items()}
+        verdicts = {arm: at(places, of_arm) for arm, of_arm in verdicts.items()} if verdicts else None
+
     scoring = "judge" if verdicts else scoring_of(examples, "labels" if labels else "free_text")
+    arms = sorted(replies, key=lambda arm: RUNG_NAMES.index(arm.rung))
     rungs = judge_rungs(
         [
-            _rung(arm, replies, examples, labels, prices, scoring, (verdicts or {}).get(arm))
-            for arm, replies in sorted(replies.items(), key=lambda item: RUNG_NAMES.index(item[0].rung))
+            _rung(arm, replies[arm], examples, labels, prices, scoring, (verdicts or {}).get(arm))
+            for arm in arms
         ],
         bar,
     )
     best = max(rungs, key=lambda rung: rung.score, default=None)
     others = [rung for rung in rungs if rung is not best]
+    rows = (prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None)
     return Ladder(
         dataset=dataset,
         version=version,
@@ -73,15 +82,16 @@ def build_ladder(
         pairs=_pairs(best, others) if best else (),
         detectable_gap=_gap(best, others) if best else None,
         never_answered=_never_answered(replies, examples, labels) if scoring == "label" else (),
-        prices_said_by=_said_by(rungs, prices),
+        prices_said_by=tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)})),
         measured_at=measured_at,
     )
 
 
 def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> Decimal | None:
-    """Of a thousand requests such as these; None where a price isn't known or nothing was asked.
+    """Returns the price of a thousand requests such as these, to a millionth of a dollar; None where a price isn't
+    known or nothing was asked.
 
-    An hour of an own machine is shared by the requests that it answered side by side. The classical rung costs
+    An hour of an own machine is divided among the requests that it answered side by side. The classical rung costs
     nothing.
     """
     if arm.model is None:
@@ -99,8 +109,12 @@ def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> De
     return _exact(usd / 1000 / len(replies))
 
 
+def _exact(usd: Decimal) -> Decimal:
+    return usd.quantize(Decimal("0.000001"))
+
+
 def _busy_seconds(replies: Sequence[Reply]) -> float:
-    """How long a machine was at it: answers that were under way together count once. Without the times at which
+    """Returns how long a machine was busy: answers that were under way together count once. Without the times at which
     they came, as if one after the other."""
     times = sorted(
         (reply.came_at - reply.seconds, reply.came_at) for reply in replies if reply.came_at is not None
@@ -110,16 +124,6 @@ def _busy_seconds(replies: Sequence[Reply]) -> float:
         busy += max(came - max(began, until), 0.0)
         until = max(until, came)
     return busy
-
-
-def _check(replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example]) -> None:
-    if not examples:
-        raise ValueError("judging answers to 0 held-out rows: there is nothing to say")
-    for arm, reply in replies.items():
-        if len(reply) != len(examples):
-            raise ValueError(
-                f"judging '{arm.key}': it has {len(reply)} answers to {len(examples)} held-out rows"
-            )
 
 
 def _rung(
@@ -132,8 +136,22 @@ def _rung(
     verdicts: Sequence[float] | None,
 ) -> Rung:
     texts = [reply.text for reply in replies]
-    scores = _scores(arm, texts, examples, labels, scoring, verdicts)
-    interval = _interval(scores)
+    if scoring == "judge":
+        if verdicts is None or len(verdicts) != len(texts):
+            raise ValueError(f"judging '{arm.key}': there is not a judge's verdict for each of its answers")
+        # an empty answer is never acceptable, whatever the judge's verdict on it
+        scores = tuple(float(v) if text.strip() else 0.0 for v, text in zip(verdicts, texts, strict=True))
+    else:
+        rows = zip(examples, texts, strict=True)
+        scores = tuple(score(scoring, example.answer, text, labels) for example, text in rows)
+    interval = (
+        wilson(round(sum(scores)), len(scores)) if _is_right_or_wrong(scores) else mean_interval(scores)
+    )
+    f1 = None
+    if scoring == "label":
+        answers = [as_label(text, labels) for text in texts]
+        f1 = macro_f1(confusion([example.answer for example in examples], answers))
+
     answered = [reply for reply in replies if reply != NO_ANSWER]
     p50, p95 = percentiles([reply.seconds for reply in answered or replies])
     return Rung(
@@ -143,9 +161,9 @@ def _rung(
         score=sum(scores) / len(scores),
         low=interval.low,
         high=interval.high,
-        standing="undecided",  # until it is held against the bar, beside the others
+        standing="undecided",  # until it is compared with the bar, beside the others
         rows_to_decide=None,
-        macro_f1=_macro_f1(texts, examples, labels) if scoring == "label" else None,
+        macro_f1=f1,
         unread=sum(is_unread(scoring, text, labels) for text in texts),
         empty=sum(not text.strip() for text in texts),
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
@@ -156,44 +174,15 @@ def _rung(
     )
 
 
-def _scores(
-    arm: Candidate,
-    texts: Sequence[str],
-    examples: Sequence[Example],
-    labels: Sequence[str],
-    scoring: Scoring,
-    verdicts: Sequence[float] | None,
-) -> tuple[float, ...]:
-    if scoring != "judge":
-        return tuple(score(scoring, e.answer, text, labels) for e, text in zip(examples, texts, strict=True))
-    if verdicts is None or len(verdicts) != len(texts):
-        raise ValueError(f"judging '{arm.key}': there is not a judge's verdict for each of its answers")
-    # silence is never acceptable, whatever a judge says of it
-    return tuple(
-        float(verdict) if text.strip() else 0.0 for verdict, text in zip(verdicts, texts, strict=True)
-    )
-
-
-def _interval(scores: Sequence[float]) -> Interval:
-    if _is_right_or_wrong(scores):
-        return wilson(round(sum(scores)), len(scores))
-    return mean_interval(scores)
-
-
 def _is_right_or_wrong(scores: Sequence[float]) -> bool:
     return set(scores) <= {0.0, 1.0}
 
 
 def percentiles(seconds: Sequence[float]) -> tuple[float, float]:
-    """The middle one and the one that 95% don't pass: times that were seen, none in between."""
+    """Returns the median and the 95th percentile: times that were measured, none in between."""
     ordered = sorted(seconds)
     middle, late = (ordered[min(int(share * len(ordered)), len(ordered) - 1)] for share in (0.5, 0.95))
     return middle, late
-
-
-def _macro_f1(texts: Sequence[str], examples: Sequence[Example], labels: Sequence[str]) -> float:
-    expected = [example.answer for example in examples]
-    return macro_f1(confusion(expected, [as_label(text, labels) for text in texts]))
 
 
 def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
@@ -206,7 +195,7 @@ def _pairs(best: Rung, others: Sequence[Rung]) -> tuple[Pair, ...]:
 
 
 def compare_rungs(best: Rung, other: Rung) -> Pair:
-    """Two rungs on the same rows, `best` being the better one; `p` is not corrected for other pairs."""
+    """Compares two rungs on the same rows, `best` being the better one; `p` is not corrected for other pairs."""
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(other.scores):
         both = compare([score == 1 for score in other.scores], [score == 1 for score in best.scores])
         interval = both.difference_interval
@@ -216,35 +205,27 @@ def compare_rungs(best: Rung, other: Rung) -> Pair:
 
 
 def _gap(best: Rung, others: Sequence[Rung]) -> float | None:
-    """With the disagreement that there is between the best rung and the next one. None where they don't
+    """Returns the detectable gap at the disagreement between the best rung and the next one. None where they don't
     disagree, or so seldom that even one-sided it would not show."""
     second = max(others, key=lambda rung: rung.score, default=None)
     if second is None:
         return None
-    apart = [value - other for value, other in zip(best.scores, second.scores, strict=True)]
+    differences = [score - other for score, other in zip(best.scores, second.scores, strict=True)]
+    n = len(differences)
     if _is_right_or_wrong(best.scores) and _is_right_or_wrong(second.scores):
-        return detectable_gap(len(apart), sum(map(abs, apart)) / len(apart))
-    mean = sum(apart) / len(apart)
-    variance = sum((value - mean) ** 2 for value in apart) / max(len(apart) - 1, 1)
-    return _SHOWN_4_IN_5 * (variance / len(apart)) ** 0.5 if variance else None
+        return detectable_gap(n, sum(map(abs, differences)) / n)
+    mean = sum(differences) / n
+    variance = sum((difference - mean) ** 2 for difference in differences) / max(n - 1, 1)
+    return _SHOWN_4_IN_5 * (variance / n) ** 0.5 if variance else None
 
 
 def _never_answered(
     replies: Mapping[Candidate, Sequence[Reply]], examples: Sequence[Example], labels: Sequence[str]
 ) -> tuple[str, ...]:
-    """Expected labels, as written first, that no arm ever gave; by name. None of none where nobody was asked."""
+    """Returns the expected labels, as written first, that no arm ever answered; by name. None where nobody was
+    asked."""
     if not replies:
         return ()
-    lines = {normalise(as_label(reply.text, labels)) for each in replies.values() for reply in each}
+    answered = {normalise(as_label(reply.text, labels)) for of_arm in replies.values() for reply in of_arm}
     expected = {normalise(example.answer): example.answer.strip() for example in reversed(examples)}
-    return tuple(sorted(label for key, label in expected.items() if key not in lines))
-
-
-def _said_by(rungs: Sequence[Rung], prices: Prices) -> tuple[str, ...]:
-    rows = (prices.get(rung.arm.model) for rung in rungs if rung.arm.model is not None)
-    return tuple(sorted({row.said_by for row in rows if isinstance(row, PriceRow)}))
-
-
-def _exact(usd: Decimal) -> Decimal:
-    """To a millionth of a dollar."""
-    return usd.quantize(Decimal("0.000001"))
+    return tuple(sorted(label for key, label in expected.items() if key not in answered))

@@ -1,9 +1,9 @@
-"""Is more data worth it? The odds of being wrong fall as a power of the rows; here that is fitted and carried on.
+"""Is more data worth it? The odds of being wrong fall as a power of the rows, which is fitted here and extrapolated.
 
 err / (1 - err) = b·n^(-c). With many rows that is the power law of Hestness and others (Deep learning scaling is
 predictable, empirically, 2017); with few rows a label it also holds, where a power law of the error is 5 to 10 points
-too low at twice the rows. The band has both laws in it. Pure, for worker processes and the terminal: scikit-learn and
-numpy are imported at use.
+too low at twice the rows. The band has both laws in it. For worker processes and the terminal: scikit-learn and numpy
+are imported at use.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ def classical_curve(
     version: int = 1,
     holdout_sha256: str = "",
 ) -> Curve:
-    """Rung 0 on a quarter, half and all of the rows, three draws each, every larger one holding the smaller, all
-    on the same holdout. `predict`: sizes to carry it on to. At most 20,000 rows are trained on.
+    """Measures rung 0 on a quarter, half and all of the rows, three draws each, every larger one holding the smaller,
+    all on the same holdout. `predict`: sizes to extrapolate to. At most 20,000 rows are trained on.
 
     A holdout of fewer than 250 rows is off by more than the next rows bring. Then each fifth of all rows, those held
-    out among them, is asked by classifiers that were trained on the others. No model is chosen by that: what the curve
+    out among them, is asked of classifiers that were trained on the others. No model is chosen by that: what the curve
     trains is thrown away, and the holdout stays one for whatever is trained on `train`.
 
-    ValueError with fewer than 12 rows, or without a holdout.
+    Raises ValueError with fewer than 12 rows, or without a holdout.
     """
     if len(train) < FEWEST_ROWS or not holdout:
         raise ValueError(
@@ -74,15 +74,16 @@ def classical_curve(
             f"it needs {FEWEST_ROWS} and 1 at least"
         )
     is_crossed = len(holdout) < FEW_HELD
-    measured = _cross(train, holdout, seed) if is_crossed else _measure(train, holdout, seed)
+    questions = [*train, *holdout] if is_crossed else holdout
+    points, answers = _cross(train, questions, seed) if is_crossed else _measure(train, holdout, seed)
     return curve_of(
         Candidate("classical"),
-        measured.points,
+        points,
         predict,
         rows=len(train),
-        held=len(measured.asked),
+        held=len(questions),
         seed=seed,
-        needs=needs_of(train, measured.asked, measured.answers),
+        needs=needs_of(train, questions, answers),
         dataset=dataset,
         version=version,
         holdout_sha256=holdout_sha256,
@@ -104,8 +105,10 @@ def curve_of(
     holdout_sha256: str,
     is_crossed: bool = False,
 ) -> Curve:
-    """Of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
+    """Makes the curve of any arm's points, a tuned model's too. `rows`: how many there are to train on now."""
     fitted = fit(points, predict, held=held, seed=seed)
+    # The gain is no more than what the last point lacks, however far off the fitted line is from it.
+    gain = min(fitted.score(rows + 100) - fitted.score(rows), 1 - points[-1].score)
     return Curve(
         dataset=dataset,
         version=version,
@@ -116,25 +119,20 @@ def curve_of(
         b=fitted.b,
         c=fitted.c,
         predicted=fitted.predicted,
-        points_per_100=_next_points(fitted, rows, points[-1].score),
+        points_per_100=100 * gain,
         needs=tuple(needs),
         is_crossed=is_crossed,
     )
 
 
-def _next_points(fitted: Fit, rows: int, seen: float) -> float:
-    """No more than what was seen is short of all right, however far off the fitted line is from it."""
-    return 100 * min(fitted.score(rows + 100) - fitted.score(rows), 1 - seen)
-
-
 def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed: int = 0) -> Fit:
-    """Least squares of the logarithm of the odds.
+    """Fits the logarithm of the odds by least squares.
 
     The band (95%) of a prediction: 1,000 times the points are moved by what the draws of rows differ (fewer
     rows differ more) and, all together, by what a holdout of `held` rows may be off; the predicted draw differs
     itself too. Half of it is that of a + b·n^(-c), which flattens where no number of rows makes all right.
     Where each size was drawn once, draws are taken to differ as two models do that err on rows of
-    their own. ValueError with fewer than three sizes, or 0 rows to predict.
+    their own. Raises ValueError with fewer than three sizes, or 0 rows to predict.
     """
     import numpy as np
 
@@ -144,19 +142,31 @@ def fit(points: Sequence[CurvePoint], predict: Sequence[int], *, held: int, seed
         raise ValueError(f"predicting the score of {min(predict)} rows: there must be 1 at least")
     sizes = np.array([point.rows for point in points], dtype=np.float64)
     errors = 1 - np.array([point.score for point in points])
-    moved = _moved(points, errors, held, seed)
-    every = np.vstack([errors, moved])
-    odds, flatter = _odds(sizes, every, held), _least_squares(sizes, every)
-    start, falls = (float(value) for value in odds[0])
-    predictions = _predictions(odds, flatter, 1 - every[:, -1], points, predict, held, seed)
-    return Fit(float(np.exp(start)), -falls, predictions)
+
+    generator = np.random.default_rng(seed)
+    draws = np.array([len(point.draws) for point in points])
+    own_error = _spread_of_draws(points, held, sizes) / np.sqrt(draws)
+    own = generator.standard_normal((BOOTSTRAPS, len(points))) * own_error
+    shared = generator.standard_normal((BOOTSTRAPS, 1)) * np.sqrt(errors * (1 - errors) / held)
+    samples = np.vstack([errors, np.clip(errors + own + shared, 0.0, 1.0)])
+
+    odds, flatter = _odds(sizes, samples, held), _least_squares(sizes, samples)
+    log_b, minus_c = (float(value) for value in odds[0])
+    predictions = _predictions(odds, flatter, 1 - samples[:, -1], points, predict, held, seed)
+    return Fit(float(np.exp(log_b)), -minus_c, predictions)
 
 
 def needs_of(
     train: Sequence[Example], holdout: Sequence[Example], answers: Sequence[str]
 ) -> tuple[LabelNeed, ...]:
-    """Labels to label next: with errors on the holdout or fewer than 10 rows; at most ten, those first where one
-    more row takes away most errors. By the power law that is errors by rows."""
+    """Returns the labels to label next: with errors on the holdout or fewer than 10 rows; at most ten, those first
+    where one more row takes away most errors."""
+
+    def errors_a_row(need: LabelNeed) -> float:
+        # By the power law one more row takes away errors by rows. Half an error is added for each label: one that the
+        # holdout hardly has may be wrong all the same.
+        return (need.held - need.right + 0.5) / (need.rows + 1)
+
     rows = Counter(map(label_of, train))
     held = Counter(map(label_of, holdout))
     right = Counter(
@@ -166,128 +176,121 @@ def needs_of(
     )
     needs = [LabelNeed(label, rows[label], held[label], right[label]) for label in rows.keys() | held.keys()]
     needs = [need for need in needs if need.right < need.held or need.rows < FEW_ROWS]
-    return tuple(sorted(needs, key=lambda need: (-_worth(need), need.label))[:MOST_NEEDS])
+    return tuple(sorted(needs, key=lambda need: (-errors_a_row(need), need.label))[:MOST_NEEDS])
 
 
-def _worth(need: LabelNeed) -> float:
-    """Half an error more for each: a label that the holdout hardly has may be wrong all the same."""
-    return (need.held - need.right + 0.5) / (need.rows + 1)
-
-
-@dataclass(frozen=True)
-class _Measured:
-    """`answers` to the rows `asked`, of the largest size."""
-
-    points: tuple[CurvePoint, ...]
-    asked: Sequence[Example]
-    answers: Sequence[str]
-
-
-def _measure(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _Measured:
+def _measure(
+    train: Sequence[Example], holdout: Sequence[Example], seed: int
+) -> tuple[list[CurvePoint], Sequence[str]]:
+    """Returns the points, and the answers to the holdout of the largest size."""
     most = min(len(train), MOST_ROWS)
     orders = [nested(train, seed + number) for number in range(SEEDS)]
-    in_pieces = is_short(text_of(example) for example in orders[0][:most])  # all sizes are looked at alike
-    points = []
+    in_pieces = is_short(text_of(example) for example in orders[0][:most])  # the same features for all sizes
+    points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
         # all rows are the same rows in any order
-        drawn = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
-        answers = [classify(fit_classifier(subset, seed, in_pieces=in_pieces), holdout) for subset in drawn]
-        scores = tuple(_share_right(holdout, answer) for answer in answers)
-        points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
-    return _Measured(tuple(points), holdout, answers[0])
+        draws = [order[:rows] for order in (orders[:1] if rows == len(train) else orders)]
+        answers = [classify(fit_classifier(draw, seed, in_pieces=in_pieces), holdout) for draw in draws]
+        points.append(_point(rows, holdout, answers))
+    return points, answers[0]
 
 
-def _cross(train: Sequence[Example], holdout: Sequence[Example], seed: int) -> _Measured:
-    """Each row is asked once a draw, by a classifier that has seen neither it nor a near copy."""
-    every = [*train, *holdout]
-    in_pieces = is_short(map(text_of, every))
-    groups = find_near_copies([question_text(example) for example in every], question_keys(every)).groups
-    folds = [_dealt(every, groups, seed + draw) for draw in range(CROSSED)]
-    most = min(len(train), *(len(every) - max(Counter(fold).values()) for fold in folds))
-    points = []
+def _cross(
+    train: Sequence[Example], examples: Sequence[Example], seed: int
+) -> tuple[list[CurvePoint], Sequence[str]]:
+    """Asks each of `examples`, which are all rows, once a draw, of a classifier that has seen neither it nor a near
+    copy."""
+    in_pieces = is_short(map(text_of, examples))
+    texts = [question_text(example) for example in examples]
+    groups = find_near_copies(texts, question_keys(examples)).groups
+    folds = [_folds(examples, groups, seed + draw) for draw in range(CROSSED)]
+    most = min(len(train), *(len(examples) - max(Counter(fold).values()) for fold in folds))
+    points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
         answers = [
-            _asked_across(every, fold, rows, seed + draw, in_pieces) for draw, fold in enumerate(folds)
+            _cross_answers(examples, fold, rows, seed + draw, in_pieces) for draw, fold in enumerate(folds)
         ]
-        scores = tuple(_share_right(every, answer) for answer in answers)
-        points.append(CurvePoint(rows, sum(scores) / len(scores), scores))
-    return _Measured(tuple(points), every, answers[0])
+        points.append(_point(rows, examples, answers))
+    return points, answers[0]
 
 
-def _asked_across(
-    every: Sequence[Example], fold: Sequence[int], rows: int, seed: int, in_pieces: bool
+def _cross_answers(
+    examples: Sequence[Example], fold: Sequence[int], rows: int, seed: int, in_pieces: bool
 ) -> list[str]:
-    lines = [""] * len(every)
+    answers = [""] * len(examples)
     for number in set(fold):
-        values = [place for place, at in enumerate(fold) if at == number]
-        order = nested([row for row, at in zip(every, fold, strict=True) if at != number], seed)
-        classifier = fit_classifier(order[:rows], seed, in_pieces=in_pieces)
-        for place, answer in zip(
-            values, classify(classifier, [every[place] for place in values]), strict=True
-        ):
-            lines[place] = answer
-    return lines
+        inside = [place for place, of_row in enumerate(fold) if of_row == number]
+        outside = [example for example, of_row in zip(examples, fold, strict=True) if of_row != number]
+        classifier = fit_classifier(nested(outside, seed)[:rows], seed, in_pieces=in_pieces)
+        labels = classify(classifier, [examples[place] for place in inside])
+        for place, answer in zip(inside, labels, strict=True):
+            answers[place] = answer
+    return answers
 
 
-def _dealt(every: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
-    """Each row's fold: dealt out label by label, so that all folds have their share of each; near copies share one."""
+def _folds(examples: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
+    """Returns each row's fold. Folds are dealt out label by label, so that each has its share of all; near copies
+    are in one."""
     firsts = sorted(set(groups))
     random.Random(seed).shuffle(firsts)  # noqa: S311
-    firsts.sort(key=lambda first: label_of(every[first]))
-    dealt = {first: place % FOLDS for place, first in enumerate(firsts)}
-    return [dealt[group] for group in groups]
+    firsts.sort(key=lambda first: label_of(examples[first]))
+    folds = {first: place % FOLDS for place, first in enumerate(firsts)}
+    return [folds[group] for group in groups]
 
 
 def nested(train: Sequence[Example], seed: int) -> list[Example]:
-    """An order whose every beginning has each label in its share, as far as whole rows allow."""
+    """Returns an order whose every beginning has each label in its share, as far as whole rows allow."""
     by_label: dict[str, list[Example]] = defaultdict(list)
     for example in train:
         by_label[label_of(example)].append(example)
-    chance = random.Random(seed)  # noqa: S311
+    generator = random.Random(seed)  # noqa: S311
     placed: list[tuple[float, str, Example]] = []
     for label in sorted(by_label):
         same = by_label[label]
-        chance.shuffle(same)
+        generator.shuffle(same)
         placed += [((rank + 0.5) / len(same), label, example) for rank, example in enumerate(same)]
     return [example for _, _, example in sorted(placed, key=lambda place: place[:2])]
 
 
-def _share_right(examples: Sequence[Example], lines: Sequence[str]) -> float:
-    return sum(exact_match(e.answer, answer) for e, answer in zip(examples, lines, strict=True)) / len(
-        examples
-    )
+def _point(rows: int, examples: Sequence[Example], answers: Sequence[Sequence[str]]) -> CurvePoint:
+    """Scores each draw's answers to `examples`."""
+    scores = []
+    for of_draw in answers:
+        right = sum(exact_match(e.answer, answer) for e, answer in zip(examples, of_draw, strict=True))
+        scores.append(right / len(examples))
+    return CurvePoint(rows, sum(scores) / len(scores), tuple(scores))
 
 
 def _odds(sizes: Numbers, errors: Numbers, held: int) -> Numbers:
-    """Rows of the logarithm of b and of -c, one for each row of errors. No score is surer than half a held-out row."""
+    """Returns log b and -c for each row of errors. No score is surer than half a held-out row."""
     import numpy as np
 
     inside = np.clip(errors, 0.5 / held, 1 - 0.5 / held)
     x, y = np.log(sizes), np.log(inside / (1 - inside))
-    off = x - x.mean()
-    falls = np.minimum((y @ off) / (off @ off), 0.0)
-    return np.column_stack([y.mean(axis=1) - falls * x.mean(), falls])
+    centred = x - x.mean()
+    slopes = np.minimum((y @ centred) / (centred @ centred), 0.0)
+    return np.column_stack([y.mean(axis=1) - slopes * x.mean(), slopes])
 
 
 def _least_squares(sizes: Numbers, errors: Numbers) -> Numbers:
-    """Rows of a, b, c, one for each row of errors (rows x sizes)."""
+    """Returns a, b and c of a + b·n^(-c) for each row of errors (rows x sizes)."""
     import numpy as np
 
     best = np.full(len(errors), np.inf)
-    array = np.zeros((len(errors), 3))
+    fitted = np.zeros((len(errors), 3))
     scale = sizes.min()  # so that b's column is about 1
     for c in np.linspace(C_LOW, C_HIGH, C_STEPS):
         x = (sizes / scale) ** -c
         a, b = _line(x, errors)
-        off = ((a[:, None] + b[:, None] * x - errors) ** 2).sum(axis=1)
-        closer = off < best
-        best = np.where(closer, off, best)
-        array[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
-    return array
+        squares = ((a[:, None] + b[:, None] * x - errors) ** 2).sum(axis=1)
+        closer = squares < best
+        best = np.where(closer, squares, best)
+        fitted[closer] = np.column_stack([a, b * scale**c, np.full(len(errors), c)])[closer]
+    return fitted
 
 
 def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
-    """a + b·x of least squares with a and b not below 0: where one would be, it is 0 and the other fitted
+    """Fits a + b·x by least squares with a and b not below 0: where one would be, it is 0 and the other fitted
     alone."""
     import numpy as np
 
@@ -299,19 +302,6 @@ def _line(x: Numbers, errors: Numbers) -> tuple[Numbers, Numbers]:
     return np.where(a_free < 0, 0.0, a_free), np.where(a_free < 0, alone, b_free)
 
 
-def _moved(points: Sequence[CurvePoint], errors: Numbers, held: int, seed: int) -> Numbers:
-    import numpy as np
-
-    chance = np.random.default_rng(seed)
-    draws = np.array([len(point.draws) for point in points])
-    sizes = np.array([point.rows for point in points])
-    spread = _spread_of_draws(points, held, sizes) / np.sqrt(draws)
-    own = chance.standard_normal((BOOTSTRAPS, len(points))) * spread
-    shared = chance.standard_normal((BOOTSTRAPS, 1)) * np.sqrt(errors * (1 - errors) / held)
-    moved: Numbers = np.clip(errors + own + shared, 0.0, 1.0)
-    return moved
-
-
 def _predictions(
     odds: Numbers,
     flatter: Numbers,
@@ -321,54 +311,37 @@ def _predictions(
     held: int,
     seed: int,
 ) -> tuple[Prediction, ...]:
-    """Both laws, fitted to the points and then to the moved ones; `now`: the last point's score in each. In a gain
-    what the holdout is off falls out, for it is the same rows."""
+    """Predicts by both laws, fitted to the points and then to the moved ones; `now`: the last point's score in each.
+    In a gain what the holdout is off cancels, for it is the same rows."""
     import numpy as np
 
-    chance = np.random.default_rng(seed + 1)
+    generator = np.random.default_rng(seed + 1)
     a, b, c = flatter.T
     predictions = []
     for rows in predict:
         scores = 1 / (1 + np.exp(odds[:, 0] + odds[:, 1] * np.log(rows)))
+        # 95% of both laws' scores together: each law is as likely as the other.
         laws = np.column_stack([scores, np.clip(1 - a - b * float(rows) ** -c, 0.0, 1.0)])[1:]
-        noisy = laws + (chance.standard_normal(len(laws)) * _spread_of_draws(points, held, rows))[:, None]
-        low, high = _band(noisy)
-        least, most = _band(noisy - now[1:, None])
-        score, gained = float(scores[0]), float(scores[0] - now[0])
-        predictions.append(
-            Prediction(
-                rows,
-                score,
-                min(max(low, 0.0), score),
-                max(min(high, 1.0), score),
-                min(least, gained),
-                max(most, gained),
-            )
-        )
+        noise = generator.standard_normal(len(laws)) * _spread_of_draws(points, held, rows)
+        noisy = laws + noise[:, None]
+        low, high = (float(value) for value in np.quantile(noisy, [0.025, 0.975]))
+        least, most = (float(value) for value in np.quantile(noisy - now[1:, None], [0.025, 0.975]))
+        score, gain = float(scores[0]), float(scores[0] - now[0])
+        low, high = min(max(low, 0.0), score), max(min(high, 1.0), score)
+        predictions.append(Prediction(rows, score, low, high, min(least, gain), max(most, gain)))
     return tuple(predictions)
 
 
-def _band(both: Numbers) -> tuple[float, float]:
-    """95% of both laws' scores together: each law is as likely as the other."""
-    import numpy as np
-
-    low, high = np.quantile(both, [0.025, 0.975])
-    return float(low), float(high)
-
-
 def _spread_of_draws(points: Sequence[CurvePoint], held: int, rows: Numbers | float) -> Numbers:
-    """Standard deviation between draws of `rows` rows: its square falls as 1 / rows, and is pooled over the sizes
-    by that; half a held-out row at least."""
+    """Returns the standard deviation between draws of `rows` rows: its square falls as 1 / rows, and is pooled over the
+    sizes by that; half a held-out row at least."""
     import numpy as np
 
     squares = sum(point.rows * (draw - point.score) ** 2 for point in points for draw in point.draws)
     freedom = sum(len(point.draws) - 1 for point in points)
-    variance = squares / freedom / rows if freedom else _spread_of_one(points, held)
+    # Where no size was drawn twice: each held-out row errs by itself, the mean over the sizes of e(1-e)/held. Real
+    # draws err on the same hard rows, so that is rather too wide.
+    single = sum(point.score * (1 - point.score) for point in points) / len(points) / held
+    variance = squares / freedom / rows if freedom else single
     spread: Numbers = np.maximum(np.sqrt(variance), 0.5 / held)
     return spread
-
-
-def _spread_of_one(points: Sequence[CurvePoint], held: int) -> float:
-    """Variance of a draw's score where no size was drawn twice: each held-out row's error by itself, the mean
-    over the sizes of e(1-e)/held. Real draws err on the same hard rows, so it is rather too wide."""
-    return sum(point.score * (1 - point.score) for point in points) / len(points) / held

@@ -1,7 +1,7 @@
-"""What the prompted rungs are asked, and what a judge is asked about their answers. Asks nobody.
+"""Writes what the prompted rungs are asked, and what a judge is asked about their answers. Asks nobody.
 
-What others wrote is kept apart: questions and examples are turns of their own; passages, and answers to be judged,
-stand between lines that say what they are and that they can't imitate.
+Texts from elsewhere are kept apart: questions and examples are turns of their own; passages, and answers to be judged,
+stand between lines that name them and that the texts can't imitate.
 """
 
 from __future__ import annotations
@@ -34,55 +34,70 @@ ACCEPTABLE = (
 
 
 def zero_shot(example: Example, labels: Sequence[str], prompt: str | None) -> tuple[Message, ...]:
-    """The question under the team's own prompt, else the row's instructions, else ours; labels are listed where
+    """Returns the question under the team's own prompt, else the row's instructions, else ours; labels are listed where
     the prompt doesn't. `labels` is empty for free text."""
     if prompt is not None and prompt.strip():
         example = replace(example, messages=(Message("system", prompt.strip()), *_turns(example.messages)))
-    return _unweighted(prompted(example, labels))
+    # Weights are for training; a chat request with one is refused.
+    return tuple(replace(message, weight=None) for message in prompted(example, labels))
 
 
 def k_shot(
     example: Example, labels: Sequence[str], prompt: str | None, shots: Sequence[Example]
 ) -> tuple[Message, ...]:
-    """As `zero_shot`, with the shots as earlier turns of the conversation, in their order."""
-    instructions, turns = _parted(zero_shot(example, labels, prompt))
+    """Returns what `zero_shot` does, with the shots as earlier turns of the conversation, in their order."""
+    messages = zero_shot(example, labels, prompt)
     if not shots:
-        return (*instructions, *turns)
-    shown = [message for shot in shots for message in _as_shot(shot)]
-    return (*_with_instruction(instructions, SHOTS), *shown, *turns)
+        return messages
+    turns: list[Message] = []
+    for shot in shots:
+        question = question_of(shot)
+        if len(question) > LONGEST_SHOT:
+            question = question[: LONGEST_SHOT - 1] + "…"
+        turns += [Message("user", question), Message("assistant", shot.answer)]
+    return (*_with_instruction(messages, SHOTS), *turns, *_turns(messages))
 
 
 def with_passages(
     example: Example, labels: Sequence[str], prompt: str | None, passages: Sequence[str]
 ) -> tuple[Message, ...]:
-    """As `zero_shot`, with the passages under the instructions."""
-    instructions, turns = _parted(zero_shot(example, labels, prompt))
+    """Returns what `zero_shot` does, with the passages under the instructions."""
+    messages = zero_shot(example, labels, prompt)
     if not passages:
-        return (*instructions, *turns)
+        return messages
     numbered = "\n\n".join(
         f"--- passage {number} ---\n{_contained(passage)}" for number, passage in enumerate(passages, 1)
     )
-    return (*_with_instruction(instructions, f"{PASSAGES}\n\n{numbered}\n--- end of passages ---"), *turns)
+    instruction = f"{PASSAGES}\n\n{numbered}\n--- end of passages ---"
+    return (*_with_instruction(messages, instruction), *_turns(messages))
 
 
 def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example, ...]:
-    """k rows, one of each label in turn, in drawn order; none asks what another does. Fewer where there are
+    """Draws k rows, one of each label in turn, in random order; none asks what another does. Fewer where there are
     fewer. Rows with tools are left out: not every model can be shown them."""
-    chance = random.Random(seed)  # noqa: S311
-    queues = list(_by_label(train).values())
+    seen: set[bytes] = set()
+    by_label: dict[str, list[Example]] = defaultdict(list)
+    for example in train:
+        key = question_key(example)
+        if key not in seen and example.row is None:
+            seen.add(key)
+            by_label[example.answer.strip()].append(example)
+
+    generator = random.Random(seed)  # noqa: S311
+    queues = list(by_label.values())
     for queue in queues:
-        chance.shuffle(queue)
-    chance.shuffle(queues)
+        generator.shuffle(queue)
+    generator.shuffle(queues)
     drawn: list[Example] = []
     while queues and len(drawn) < k:
         drawn.extend(queue.pop() for queue in queues[: k - len(drawn)])
         queues = [queue for queue in queues if queue]
-    chance.shuffle(drawn)
+    generator.shuffle(drawn)
     return tuple(drawn)
 
 
 def better_prompt(example: Example, reference: str, first: str, second: str) -> tuple[Message, ...]:
-    """Which of two answers is better? Ask a second time with both swapped: see agreement.consolidated."""
+    """Asks which of two answers is better. It is asked again with both swapped: see judge_agreement.consolidate."""
     question = (
         _part("question", question_of(example))
         + _part("reference answer", reference)
@@ -93,7 +108,7 @@ def better_prompt(example: Example, reference: str, first: str, second: str) -> 
 
 
 def acceptable_prompt(example: Example, reference: str, answer: str) -> tuple[Message, ...]:
-    """Would this answer do, beside the one in the data? For reading.read_yes."""
+    """Asks whether an answer is acceptable beside the one in the data. scores.read_yes reads the verdict."""
     question = (
         _part("question", question_of(example))
         + _part("reference answer", reference)
@@ -103,49 +118,24 @@ def acceptable_prompt(example: Example, reference: str, answer: str) -> tuple[Me
 
 
 def question_of(example: Example) -> str:
-    """What was said before the answer, as one text; who said it only where there is more than one turn."""
+    """Returns what stands before the answer as one text, with the roles where there is more than one turn."""
     turns = _turns(example.prompt)
     if len(turns) == 1:
         return turns[0].content
     return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
 
 
-def _by_label(train: Sequence[Example]) -> dict[str, list[Example]]:
-    seen: set[bytes] = set()
-    by_label: dict[str, list[Example]] = defaultdict(list)
-    for example in train:
-        key = question_key(example)
-        if key not in seen and example.row is None:
-            seen.add(key)
-            by_label[example.answer.strip()].append(example)
-    return by_label
-
-
 def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
     return tuple(m for m in messages if m.role not in ("system", "developer"))
 
 
-def _parted(messages: Sequence[Message]) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
-    """Instructions, and the turns that follow."""
-    return tuple(m for m in messages if m.role in ("system", "developer")), _turns(messages)
-
-
-def _with_instruction(instructions: Sequence[Message], more: str) -> tuple[Message, ...]:
+def _with_instruction(messages: Sequence[Message], more: str) -> tuple[Message, ...]:
+    """Returns the instructions alone, with one more at their end."""
+    instructions = [message for message in messages if message.role in ("system", "developer")]
     if not instructions:
         return (Message("system", more),)
     last = instructions[-1]
     return (*instructions[:-1], replace(last, content=f"{last.content}\n\n{more}"))
-
-
-def _as_shot(shot: Example) -> tuple[Message, ...]:
-    return (
-        Message("user", _shortened(question_of(shot))),
-        Message("assistant", shot.answer),
-    )
-
-
-def _shortened(text: str) -> str:
-    return text if len(text) <= LONGEST_SHOT else text[: LONGEST_SHOT - 1] + "…"
 
 
 def _part(name: str, text: str) -> str:
@@ -154,8 +144,3 @@ def _part(name: str, text: str) -> str:
 
 def _contained(text: str) -> str:
     return text.replace("---", "- - -")
-
-
-def _unweighted(messages: Sequence[Message]) -> tuple[Message, ...]:
-    """Weights are for training; a chat request with one is refused."""
-    return tuple(replace(m, weight=None) for m in messages)

@@ -1,10 +1,10 @@
-"""Whether a quality bar may be claimed from so many rows, and how many more rows would settle an open case.
-Standard library alone, so that the bot's own process can use it."""
+"""Whether a quality bar may be claimed from so many rows, and how many more rows would settle an open case. Imports the
+standard library alone, so that the bot's own process can use it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from statistics import NormalDist
@@ -13,7 +13,7 @@ from trainers.evaluation.results import Candidate, Ladder, Rung, Standing
 from trainers.evaluation.statistics import wilson_of_share
 
 MOST_ROWS = 1_000_000  # beyond that nobody labels: the share is the bar, as far as anybody can tell
-ALPHA = 0.05  # the chance that "meets" is said of an alternative that does not
+ALPHA = 0.05  # the chance of "meets" for an alternative that does not meet the bar
 FEWEST_ROWS = 30  # with fewer, a standard deviation says too little about scores between 0 and 1
 
 
@@ -27,23 +27,23 @@ class Judgement:
 
 
 def judge_all(scores: Sequence[Sequence[float]], bar: float) -> tuple[Judgement, ...]:
-    """Whether "at least `bar`" holds for each of these alternatives, which were measured on the same rows.
+    """Judges whether "at least `bar`" holds for each of these alternatives, which were measured on the same rows.
 
-    Who looks at many and takes one that passes is fooled more often than who looks at one: of 13 that all are just
-    below the bar, one passed a 95% bound in a third of all cases. So "meets" is corrected for their number (Holm
-    1979), and the chance that it is said of any that doesn't is 5% in all. "Misses" is not corrected: no decision
-    rests on the one of many that misses. ValueError for an alternative without scores.
+    Taking the one of many that passes is wrong more often than judging one: of 13 that all are just below the bar, one
+    passed a 95% bound in a third of all cases. So "meets" is corrected for their number (Holm 1979), and the chance of
+    it for any that doesn't is 5% in all. "Misses" is not corrected: no decision rests on the one of many that misses.
+    Raises ValueError for an alternative without scores.
     """
     judged: dict[int, Judgement] = {}
     met = 0
-    for place in sorted(range(len(scores)), key=lambda at: -_distance(scores[at], bar)):
+    for place in sorted(range(len(scores)), key=lambda place: -_distance(scores[place], bar)):
         judged[place] = _judge(scores[place], bar, ALPHA / (len(scores) - met))
         met += judged[place].standing == "meets"
     return tuple(judged[place] for place in range(len(scores)))
 
 
 def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
-    """The same answers of alternatives on the same rows, judged by this bar."""
+    """Judges alternatives that were measured on the same rows by this bar."""
     judged = judge_all([rung.scores for rung in rungs], bar)
     return tuple(
         replace(rung, standing=judgement.standing, rows_to_decide=judgement.rows_to_decide)
@@ -52,38 +52,36 @@ def judge_rungs(rungs: Sequence[Rung], bar: float) -> tuple[Rung, ...]:
 
 
 def cheapest_passing(rungs: Sequence[Rung]) -> Candidate | None:
-    """Of those that meet the bar; one without a price only where none has one; of equals the lower rung."""
+    """Returns the cheapest that meets the bar; one without a price only where none has one; of equals the lower
+    rung."""
     met = [rung for rung in rungs if rung.standing == "meets"]
     unknown = Decimal("Infinity")
-    existing_rung = min(
-        met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None
-    )
-    return existing_rung.arm if existing_rung else None
+    cheapest = min(met, key=lambda r: unknown if r.usd_per_1000 is None else r.usd_per_1000, default=None)
+    return cheapest.arm if cheapest else None
 
 
 def rejudge_ladder(ladder: Ladder, bar: float) -> Ladder:
-    """The same answers, judged by this bar and by today's rules: a ladder may be older than these."""
+    """Judges the same answers by this bar and by today's rules: a ladder may be older than these."""
     rungs = judge_rungs(ladder.rungs, bar)
     return replace(ladder, bar=bar, rungs=rungs, cheapest=cheapest_passing(rungs))
-
-
-def judge_one(scores: Sequence[float], bar: float) -> Judgement:
-    """As `judge_all`, of one that was chosen before it was measured."""
-    return judge_all((scores,), bar)[0]
 
 
 def rows_to_decide(
     share: float, n: int, bar: float, spread: float | None = None, alpha: float = ALPHA
 ) -> int | None:
-    """More rows until the bound at this share is past the bar. `spread`: the scores' standard deviation, where
-    rows are right in part."""
+    """Returns how many more rows it takes until the bound at this share is past the bar. `spread`: the scores' standard
+    deviation, where rows are right in part."""
 
     def is_settled(rows: int) -> bool:
         return _low(share, rows, spread, alpha) >= bar or _high(share, rows, spread) < bar
 
     if not is_settled(MOST_ROWS):
         return None
-    return _first(is_settled, n, MOST_ROWS) - n
+    low, high = n, MOST_ROWS
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if is_settled(middle) else (middle, high)
+    return high - n
 
 
 def _judge(scores: Sequence[float], bar: float, alpha: float) -> Judgement:
@@ -102,14 +100,15 @@ def _mean(scores: Sequence[float]) -> float:
 
 
 def _distance(scores: Sequence[float], bar: float) -> float:
-    """From the bar, in standard errors: Wilson's bound at one level is past the bar where this is past its z."""
+    """Returns the distance from the bar in standard errors: Wilson's bound at one level is past the bar where this
+    is past its z."""
     n, share = len(scores), _mean(scores)
     spread = _spread(scores) or math.sqrt(bar * (1 - bar)) or 1.0
     return (share - bar) * math.sqrt(n) / spread
 
 
 def _low(share: float, rows: int, spread: float | None, alpha: float) -> float:
-    """The one-sided bound below: Wilson's, or of the scores' own spread where rows are right in part."""
+    """Returns the one-sided lower bound: Wilson's, or of the scores' own spread where rows are right in part."""
     if spread is None:
         return wilson_of_share(share, rows, 1 - 2 * alpha).low
     return share - NormalDist().inv_cdf(1 - alpha) * spread / math.sqrt(rows)
@@ -121,19 +120,9 @@ def _high(share: float, rows: int, spread: float | None) -> float:
     return share + NormalDist().inv_cdf(1 - ALPHA) * spread / math.sqrt(rows)
 
 
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The smallest number above `low` from which on it holds, at most `high`."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
-
-
 def _spread(scores: Sequence[float]) -> float | None:
-    """None, so that Wilson's wider interval is taken, for right and wrong, where all are the same, and for few."""
+    """Returns the standard deviation; None, so that Wilson's wider interval is taken, for right and wrong, equal and
+    few scores."""
     if set(scores) <= {0.0, 1.0} or len(set(scores)) == 1 or len(scores) < FEWEST_ROWS:
         return None
     mean = _mean(scores)

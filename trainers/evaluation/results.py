@@ -31,13 +31,13 @@ class Candidate:
 
     @property
     def key(self) -> str:
-        """One word for it: 'classical', 'zero local/smollm2-135m'."""
+        """The name that results are stored by: 'classical', 'zero local/smollm2-135m'."""
         return self.rung if self.model is None else f"{self.rung} {self.model}"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What an arm said to one held-out row, and what that took. `seconds` of wall time, `came_at` unix seconds."""
+    """An arm's answer to one held-out row and what it took. `seconds` of wall time, `came_at` in unix seconds."""
 
     text: str
     prompt_tokens: int
@@ -106,7 +106,7 @@ class Ladder(JsonValue):
 
     `cheapest` is the cheapest rung that meets `bar`, None where none does. `pairs` compare the best rung with
     each other one. `detectable_gap` is the smallest true difference that this holdout would show 4 times in 5.
-    `never_answered` are labels that are expected and that no rung ever said. `measured_at` is unix seconds.
+    `never_answered` are labels that are expected and that no rung ever answered. `measured_at` is unix seconds.
     """
 
     dataset: str
@@ -144,7 +144,7 @@ class CurvePoint:
 
 @dataclass(frozen=True)
 class Prediction:
-    """`least` and `most`: what is gained beside today's score; None in curves that were drawn before that was kept."""
+    """`least` and `most`: the gain over today's score; None in curves that were drawn before that was stored."""
 
     rows: int
     score: float
@@ -233,8 +233,8 @@ class Curve(JsonValue):
 
     @property
     def next_useful(self) -> int | None:
-        """From how many rows on the line is above today's score by more than the band is wide below it, to two digits;
-        None where it never is, or from a hundred times as many."""
+        """The number of rows, to two digits, from which on the line is above today's score by more than the band is
+        wide below it; None where it never is, or from a hundred times as many."""
         far = self.farthest
         if far is None or self.b <= 0 or self.a > 0:
             return None

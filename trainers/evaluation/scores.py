@@ -1,5 +1,5 @@
-"""Reads what a model's free text means (a label, a JSON object, a verdict) and scores it against the right
-answer, from 0 to 1."""
+"""Reads what a model's free text means (a label, a JSON object, a verdict) and scores it against the right answer, from
+0 to 1. Which kind of score it is depends on the data."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HOW_READ = (
     "first line, else the whole of it, names exactly one label. Two labels, a denied one, a refusal or nothing "
     "count as wrong."
 )
-LONGEST_READ = 4_000  # characters; what comes after them is rambling
+LONGEST_READ = 4_000  # characters; what comes after them is no answer
 _THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _LEAD = re.compile(
     r"^(the |my |best |correct |final |most |likely |right |matching |predicted )*"
@@ -34,16 +34,21 @@ _DENIAL = re.compile(
 _SENTENCE_END = re.compile(r"[.!?]\s|\n")
 _DRESS = " \t\"'`*“”‘’«»()[]{}<>#.,:;!?。、・「」『』【】《》"
 _ENDS = re.compile(r"\s*([.,:;)\]!\-–—。、」』】》]|$)")
-# Scripts that set no spaces between words: two of their letters are a word of its own
+# Scripts that set no spaces between words: two of their letters may be a whole name
 _UNSPACED_LETTER = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af\uf900-\ufaff]")
 _FENCED = re.compile(r"```[\w-]*\s*\n(.*?)```", re.DOTALL)
 MOST_OBJECTS_TRIED = 20
+MOSTLY = 0.9
+# Scripts that set no spaces between words: a character counts as a word (as in MLQA's evaluation)
+_UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
+_ARTICLES = re.compile(r"\b(a|an|the)\b")
+_PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’«»…–—¿¡。，、！？：；")
 
 Choice = Literal["first", "second", "tie"]
 
 
 @dataclass(frozen=True)
-class _Labels:
+class _Names:
     """`folded` finds a label by its folded name, None where two share it; `pattern` finds any of them, longest
     first, as whole words; `unspaced` names may stand anywhere in a sentence."""
 
@@ -53,48 +58,44 @@ class _Labels:
 
 
 def read_label(text: str, labels: Sequence[str]) -> str | None:
-    """The label that an answer means, as HOW_READ says."""
+    """Returns the label that an answer means, as HOW_READ says."""
     if text in labels:
         return text
-    previous_labels = _known(tuple(labels))
-    sentence = _THOUGHTS.sub("", text[:LONGEST_READ]).strip()
-    lines = [_folded(line) for line in sentence.splitlines() if line.strip()]
+    names = _names(tuple(labels))
+    answer = _THOUGHTS.sub("", text[:LONGEST_READ]).strip()
+    lines = [_folded(line) for line in answer.splitlines() if line.strip()]
     if not lines:
         return None
     for form in (" ".join(lines), lines[0], _LEAD.sub("", lines[0], count=1).strip(_DRESS)):
-        if form in previous_labels.folded:
-            return previous_labels.folded[form]
-    return _only_one_named(lines[0], previous_labels) or _only_one_named("\n".join(lines), previous_labels)
+        if form in names.folded:
+            return names.folded[form]
+    return _only_one_named(lines[0], names) or _only_one_named("\n".join(lines), names)
 
 
 def read_json(text: str) -> dict[str, Any] | None:
-    """The object that an answer is or contains: in fenced code, else the first one in it."""
-    sentence = _THOUGHTS.sub("", text).strip()
-    fenced = _FENCED.search(sentence)
-    if fenced:
-        values = _first_object(fenced[1])
-        if values is not None:
-            return values
-    return _first_object(sentence)
+    """Returns the object that an answer is or contains: in fenced code, else the first one in it."""
+    answer = _THOUGHTS.sub("", text).strip()
+    fenced = _FENCED.search(answer)
+    body = _first_object(fenced[1]) if fenced else None
+    return _first_object(answer) if body is None else body
 
 
 def read_choice(text: str) -> Choice | None:
-    """Of a judge: A, B or TIE."""
-    result = read_label(text, ("A", "B", "TIE"))
+    """Reads a judge's A, B or TIE."""
     choices: dict[str | None, Choice] = {"A": "first", "B": "second", "TIE": "tie"}
-    return choices.get(result)
+    return choices.get(read_label(text, ("A", "B", "TIE")))
 
 
 def read_yes(text: str) -> bool | None:
-    """Of a judge: YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
+    """Reads a judge's YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
     if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", text[:LONGEST_READ])):
         return None
-    result = read_label(text, ("YES", "NO"))
-    return None if result is None else result == "YES"
+    label = read_label(text, ("YES", "NO"))
+    return None if label is None else label == "YES"
 
 
 @lru_cache(32)
-def _known(labels: tuple[str, ...]) -> _Labels:
+def _names(labels: tuple[str, ...]) -> _Names:
     folded: dict[str, str | None] = {}
     for label in labels:
         name = _folded(label)
@@ -103,37 +104,39 @@ def _known(labels: tuple[str, ...]) -> _Labels:
     folded.pop("", None)
     names = "|".join(re.escape(name) for name in sorted(folded, key=len, reverse=True))
     unspaced = tuple(name for name in folded if _UNSPACED_LETTER.search(name))
-    return _Labels(folded, re.compile(rf"(?<!\w)(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
+    return _Names(folded, re.compile(rf"(?<!\w)(?:{names})(?!\w)" if names else r"(?!)"), unspaced)
 
 
 def _folded(text: str) -> str:
-    """No case, no dress, and what joins words is one space."""
+    """Returns the text without case and surrounding marks, with one space for whatever joins words."""
     text = unicodedata.normalize("NFKC", text).casefold().strip(_DRESS)
     return re.sub(r"[\s_\-/]+", " ", text).strip(_DRESS)
 
 
-def _only_one_named(text: str, labels: _Labels) -> str | None:
-    """Longest names are found first, so "card declined" isn't also "card". A name of one or two letters counts
-    only at the beginning and alone: "no" and "a" are words of any sentence."""
-    matches = [match for match in labels.pattern.finditer(text) if _is_a_name(match) or _stands_alone(match)]
+def _only_one_named(text: str, names: _Names) -> str | None:
+    """Returns the one label that the text names. Longest names are found first, so "card declined" isn't also "card".
+    A name of one or two letters counts only at the beginning and alone: "no" and "a" are words of any sentence."""
+    matches = [
+        match
+        for match in names.pattern.finditer(text)
+        if len(match[0]) > 2
+        or _UNSPACED_LETTER.search(match[0])
+        or (match.start() == 0 and _ENDS.match(text, match.end()))
+    ]
     if len({match[0] for match in matches}) != 1:
         return None
-    if any(name in text and name not in matches[0][0] for name in labels.unspaced):
+    first = matches[0]
+    if any(name in text and name not in first[0] for name in names.unspaced):
         return None
-    sentence = _SENTENCE_END.split(text[: matches[0].start()])[-1]
-    return None if _DENIAL.search(sentence) else labels.folded[matches[0][0]]
-
-
-def _is_a_name(match: re.Match[str]) -> bool:
-    return len(match[0]) > 2 or _UNSPACED_LETTER.search(match[0]) is not None
-
-
-def _stands_alone(match: re.Match[str]) -> bool:
-    return match.start() == 0 and _ENDS.match(match.string, match.end()) is not None
+    sentence = _SENTENCE_END.split(text[: first.start()])[-1]
+    return None if _DENIAL.search(sentence) else names.folded[first[0]]
 
 
 def _first_object(text: str) -> dict[str, Any] | None:
-    decoder = json.JSONDecoder(parse_constant=_no_number)
+    def refuse(name: str) -> NoReturn:
+        raise ValueError(f"{name} is no JSON")
+
+    decoder = json.JSONDecoder(parse_constant=refuse)
     start = text.find("{")
     for _ in range(MOST_OBJECTS_TRIED):
         if start < 0:
@@ -147,30 +150,24 @@ def _first_object(text: str) -> dict[str, Any] | None:
     return None
 
 
-def _no_number(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-# One answer beside the right one: a score between 0 and 1. Which kind of score depends on the data.
-
-
-MOSTLY = 0.9
-# Scripts that set no spaces between words: a character counts as a word (as in MLQA's evaluation)
-_UNSPACED = re.compile(r"([\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff])")
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_PUNCTUATION = str.maketrans("", "", string.punctuation + "“”‘’«»…–—¿¡。，、！？：；")
-
-
 def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
-    """'json' where nine answers in ten are JSON objects and nothing else, 'label' for labels, else 'f1'."""
-    objects = sum(_is_object(example.answer) for example in examples)
+    """Returns 'json' where nine answers in ten are JSON objects and nothing else, 'label' for labels, else 'f1'."""
+    objects = 0
+    for example in examples:
+        try:
+            objects += example.answer.lstrip().startswith("{") and isinstance(
+                json.loads(example.answer), dict
+            )
+        except (ValueError, RecursionError):
+            continue
     if examples and objects >= MOSTLY * len(examples):
         return "json"
     return "label" if task == "labels" else "f1"
 
 
 def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> float:
-    """1 or 0 for labels, a share for the others. ValueError for 'judge': only a judge can tell."""
+    """Scores an answer: 1 or 0 for labels, a share for the others. Raises ValueError for 'judge': only a judge can
+    tell."""
     match scoring:
         case "label":
             return float(is_label(expected, text, labels))
@@ -187,37 +184,38 @@ def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
 
 
 def as_label(text: str, labels: Sequence[str]) -> str:
-    """The label that was meant, else what was said."""
+    """Returns the label that was meant, else the text."""
     return read_label(text, labels) or text
 
 
 def json_share(expected: str, text: str) -> float:
-    """Fields that are right, out of all that are expected or answered: what is made up counts against it.
+    """Returns the share of fields that are right, of all that are expected or answered: an invented field counts
+    against the answer.
 
-    Fields of fields count one by one, a list as one value. Texts may differ in case and spacing, numbers may be
-    written 1 or 1.0. 0 where there is no object.
+    Fields of fields count one by one, a list as one value. Texts may differ in case and spacing, numbers may be written
+    1 or 1.0. 0 where there is no object.
     """
     right, body = read_json(expected), read_json(text)
     if right is None or body is None:
         return 0.0
-    wanted, values = dict(_leaves(right, ())), dict(_leaves(body, ()))
-    fields = wanted.keys() | values.keys()
-    same = sum(key in wanted and key in values and _same(wanted[key], values[key]) for key in fields)
+    wanted, answered = dict(_leaves(right, ())), dict(_leaves(body, ()))
+    fields = wanted.keys() | answered.keys()
+    same = sum(key in wanted and key in answered and _same(wanted[key], answered[key]) for key in fields)
     return same / len(fields) if fields else 1.0
 
 
 def token_f1(expected: str, text: str) -> float:
-    """Shared words: harmonic mean of the share of the answer's and of the expected ones, as in SQuAD's
+    """Returns the harmonic mean of the shares of the answer's and of the expected words that are in both, as in SQuAD's
     evaluation (Rajpurkar and others 2016): no case, punctuation and articles. 1 where both have no word."""
-    wanted, lines = _tokens(expected), _tokens(text)
-    if not wanted or not lines:
-        return float(wanted == lines)
-    shared = (Counter(wanted) & Counter(lines)).total()
-    return 2 * shared / (len(wanted) + len(lines))
+    wanted, answered = _tokens(expected), _tokens(text)
+    if not wanted or not answered:
+        return float(wanted == answered)
+    shared = (Counter(wanted) & Counter(answered)).total()
+    return 2 * shared / (len(wanted) + len(answered))
 
 
 def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
-    """Was something said that is none of the labels, or no JSON?"""
+    """Says whether an answer that is not empty is none of the labels, or no JSON."""
     if not text.strip():
         return False
     if scoring == "label":
@@ -225,19 +223,12 @@ def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
     return scoring == "json" and read_json(text) is None
 
 
-def _is_object(text: str) -> bool:
-    try:
-        return text.lstrip().startswith("{") and isinstance(json.loads(text), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
 def _leaves(value: dict[str, Any], path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Any]]:
-    entries: list[tuple[tuple[str, ...], Any]] = []
+    leaves: list[tuple[tuple[str, ...], Any]] = []
     for key, inner in value.items():
-        here = (*path, key)
-        entries += _leaves(inner, here) if isinstance(inner, dict) and inner else [(here, inner)]
-    return entries
+        inner_path = (*path, key)
+        leaves += _leaves(inner, inner_path) if isinstance(inner, dict) and inner else [(inner_path, inner)]
+    return leaves
 
 
 def _same(wanted: Any, value: Any) -> bool:

@@ -1,15 +1,28 @@
-"""Intervals of a share, paired tests of two candidates, confusion and F1 of labels, and the bootstrap for
-what no formula gives. scipy and numpy are imported at use."""
+"""Intervals of a share, paired tests of two candidates, confusion and F1 of labels, and the bootstrap for what no
+formula gives. The same seed gives the same figures. scipy, whose import takes half a second, and numpy are
+imported at use."""
 
 from __future__ import annotations
 
 import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Numbers = NDArray[np.float64]
+
+OTHER = "(something else)"
+DRAWS = 2_000
+FEWEST_ROWS = 30
+_AT_ONCE = 2_000_000  # row numbers drawn at a time: 16 MB
+_QUOTES = "\"'`*“”‘’«»"
 
 
 @dataclass(frozen=True)
@@ -21,29 +34,20 @@ class Interval:
 
 
 def wilson(correct: int, n: int, level: float = 0.95) -> Interval:
-    """Two-sided score interval (Wilson 1927), without continuity correction. ValueError for n = 0."""
+    """Returns the two-sided score interval (Wilson 1927), without continuity correction. Raises ValueError for n =
+    0."""
     return wilson_of_share(correct / n if n else 0.0, n, level)
 
 
-def reaches(bar: float, correct: int, n: int) -> bool:
-    """May "at least `bar`" be claimed? Only if the one-sided 95% bound (Wilson) says so."""
-    return n > 0 and wilson(correct, n, 0.90).low >= bar
-
-
 def wilson_of_share(share: float, n: int, level: float = 0.95) -> Interval:
-    """As `wilson`, also where rows are right in part. Then it is too wide, never too narrow: of all scores from
-    0 to 1 with one mean, those of 0 and 1 alone vary most. ValueError for n = 0."""
+    """Does the same as `wilson`, also where rows are right in part. Then it is too wide, never too narrow: of all
+    scores from 0 to 1 with one mean, those of 0 and 1 alone vary most. Raises ValueError for n = 0."""
     if n == 0:
         raise ValueError("an interval for a share of 0 rows: there is nothing to say")
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return Interval(max(middle - half, 0.0), min(middle + half, 1.0))
-
-
-# Two arms on the same rows, right or wrong: is one better, and what could so many rows show?
-#
-# scipy is imported at use: it takes about half a second.
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,11 @@ class Comparison:
 
 
 def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
-    """`base[i]` and `tuned[i]` say whether each arm had row i right. ValueError unless both are filled."""
-    if len(base) != len(tuned) or not base:
-        raise ValueError(
-            f"comparing {len(base)} rows with {len(tuned)}: both arms need the same rows, one at least"
-        )
+    """Compares two arms; `base[i]` and `tuned[i]` say whether each had row i right. Raises ValueError unless both are
+    filled and equally long."""
+    _check_rows(len(base), len(tuned))
     pairs = Counter(zip(map(bool, base), map(bool, tuned), strict=True))
-    both, gained, lost, neither = (
-        pairs[True, True],
-        pairs[False, True],
-        pairs[True, False],
-        pairs[False, False],
-    )
+    both, gained, lost = pairs[True, True], pairs[False, True], pairs[True, False]
     n = len(base)
     return Comparison(
         n=n,
@@ -99,37 +96,45 @@ def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
         base=wilson(both + lost, n),
         tuned=wilson(both + gained, n),
         difference=(gained - lost) / n,
-        difference_interval=paired_interval(both, gained, lost, neither),
+        difference_interval=paired_interval(both, gained, lost, pairs[False, False]),
         p=mcnemar_exact(gained, lost),
         detectable_gap=detectable_gap(n, (gained + lost) / n),
     )
 
 
+def _check_rows(base: int, tuned: int) -> None:
+    if base != tuned or not base:
+        raise ValueError(f"comparing {base} rows with {tuned}: both arms need the same rows, one at least")
+
+
 def mcnemar_exact(b: int, c: int) -> float:
-    """Two-sided p for b against c discordant pairs: binomial with one half. 1.0 where there are none."""
+    """Returns the two-sided p for b against c discordant pairs: binomial with one half. 1.0 where there are none."""
     from scipy.stats import binomtest
 
     return float(binomtest(b, b + c, 0.5).pvalue) if b + c else 1.0
 
 
 def paired_interval(both: int, gained: int, lost: int, neither: int, level: float = 0.95) -> Interval:
-    """For (gained - lost) / n: Newcombe's square-and-add interval with the correlation of the pairs.
+    """Returns Newcombe's square-and-add interval for (gained - lost) / n, with the correlation of the pairs.
 
     R. G. Newcombe, Improved confidence intervals for the difference between binomial proportions based on
     paired data, Statistics in Medicine 17 (1998) 2635-2650, method 10. Without scipy, for the bot's own process.
     """
+
+    def root(x: float, y: float) -> float:
+        return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
+
     n = both + gained + lost + neither
     tuned, base = (both + gained) / n, (both + lost) / n
     t = wilson_of_share(tuned, n, level)
     b = wilson_of_share(base, n, level)
     phi = _correlation(both, gained, lost, neither)
-    below = _root(tuned - t.low, b.high - base, phi)
-    above = _root(t.high - tuned, base - b.low, phi)
+    below, above = root(tuned - t.low, b.high - base), root(t.high - tuned, base - b.low)
     return Interval(tuned - base - below, tuned - base + above)
 
 
 def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
-    """Phi, with Newcombe's continuity correction of a positive one."""
+    """Returns phi, with Newcombe's continuity correction where it is positive."""
     margins = (both + gained) * (lost + neither) * (both + lost) * (gained + neither)
     if margins == 0:
         return 0.0
@@ -139,16 +144,12 @@ def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
     return product / math.sqrt(margins)
 
 
-def _root(x: float, y: float, phi: float) -> float:
-    return math.sqrt(max(x * x - 2 * phi * x * y + y * y, 0.0))
-
-
 def rows_needed(gap: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
-    """Pairs that McNemar's test needs to show a `gap`, where the share `discordant` of them disagrees.
+    """Returns how many pairs McNemar's test needs to show a `gap`, where the share `discordant` of them disagrees.
 
     n = (z(alpha/2)·√d + z(power)·√(d - g²))² / g²: R. J. Connor, Sample size for testing differences in
     proportions for the paired-sample design, Biometrics 43 (1987) 207-211.
-    ValueError unless 0 < gap <= discordant <= 1.
+    Raises ValueError unless 0 < gap <= discordant <= 1.
     """
     from scipy.stats import norm
 
@@ -160,7 +161,7 @@ def rows_needed(gap: float, discordant: float, power: float = 0.8, alpha: float 
 
 
 def detectable_gap(n: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
-    """The smallest gap for which `rows_needed` is within n; None where even disagreement in one
+    """Returns the smallest gap for which `rows_needed` is within n; None where even disagreement in one
     direction only would not show."""
     if discordant <= 0 or rows_needed(discordant, discordant, power, alpha) > n:
         return None
@@ -175,7 +176,7 @@ def detectable_gap(n: int, discordant: float, power: float = 0.8, alpha: float =
 
 
 def holm(ps: Sequence[float]) -> tuple[float, ...]:
-    """Each p corrected for there being so many, in their order: below alpha where Holm's step-down test rejects.
+    """Corrects each p for their number, in their order: below alpha where Holm's step-down test rejects.
 
     S. Holm, A simple sequentially rejective multiple test procedure, Scandinavian Journal of Statistics 6
     (1979) 65-70.
@@ -188,16 +189,9 @@ def holm(ps: Sequence[float]) -> tuple[float, ...]:
     return tuple(corrected)
 
 
-# Answers that are labels: which count as the same, what is taken for what, and each label's score.
-
-
-OTHER = "(something else)"
-_QUOTES = "\"'`*“”‘’«»"
-
-
 @dataclass(frozen=True)
 class LabelScore:
-    """`precision` and `recall` are None where nothing was answered, or expected, so; f1 is then 0."""
+    """`precision` is None where no row was answered so, `recall` where none was expected so; f1 is then 0."""
 
     label: str
     expected: int
@@ -231,7 +225,7 @@ class Confusion:
 
 
 def normalise(answer: str) -> str:
-    """What counts as the same answer: NFKC, no case, single spaces, without quotes around it and a full stop
+    """Returns what equal answers share: NFKC, no case, single spaces, without quotes around it and a full stop
     at its end. "Label: refund" stays another answer than "refund": a program could not use it."""
     text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split())
     return text.strip(_QUOTES + " ").removesuffix(".").strip(_QUOTES + " ")
@@ -242,8 +236,8 @@ def exact_match(expected: str, answer: str) -> bool:
 
 
 def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
-    """Labels are those expected, by name; answers are matched to them as `exact_match` does, and so are
-    spellings of one label to its first."""
+    """Counts answers by their right label. Labels are those expected, by name; answers are matched to them as
+    `exact_match` does, and so are spellings of one label to its first."""
     spelled = {normalise(label): label for label in sorted(set(expected), reverse=True)}
     labels = tuple(sorted(spelled.values()))
     place = {normalise(label): i for i, label in enumerate(labels)}
@@ -254,7 +248,7 @@ def confusion(expected: Sequence[str], answers: Sequence[str]) -> Confusion:
 
 
 def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
-    """One for each label, in their order."""
+    """Returns a score for each label, in their order."""
     return tuple(
         LabelScore(
             label=label,
@@ -268,7 +262,7 @@ def label_scores(matrix: Confusion) -> tuple[LabelScore, ...]:
 
 @dataclass(frozen=True)
 class Mistake:
-    """`rows` whose right label is `expected` were answered `answered`, of `of` that are so labelled."""
+    """`rows` whose right label is `expected` were answered `answered`, of `of` rows with that label."""
 
     expected: str
     answered: str
@@ -277,7 +271,7 @@ class Mistake:
 
 
 def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
-    """What is taken for what, the most frequent first, then by name."""
+    """Returns the wrong answers by label, the most frequent first, then by name."""
     mistakes = [
         Mistake(label, matrix.columns[j], count, sum(matrix.counts[i]))
         for i, label in enumerate(matrix.labels)
@@ -288,32 +282,17 @@ def mistakes(matrix: Confusion) -> tuple[Mistake, ...]:
 
 
 def macro_f1(matrix: Confusion) -> float:
-    """The plain mean of the labels' F1: a rare label counts as much as a frequent one. ValueError if none."""
+    """Returns the plain mean of the labels' F1: a rare label counts as much as a frequent one. Raises ValueError if
+    there are none."""
     scores = label_scores(matrix)
     if not scores:
         raise ValueError("macro F1 of no labels: there is nothing to say")
     return sum(score.f1 for score in scores) / len(scores)
 
 
-# What no formula says: means of shares and macro F1, by drawing the rows again and again (the bootstrap).
-#
-# The same seed gives the same figures. numpy is imported at use.
-
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    Numbers = NDArray[np.float64]
-
-DRAWS = 2_000
-FEWEST_ROWS = 30
-_AT_ONCE = 2_000_000  # row numbers drawn at a time: 16 MB
-
-
 @dataclass(frozen=True)
 class Difference:
-    """Of two arms on the same rows, tuned minus base; `p` is two-sided."""
+    """The difference of two arms on the same rows, tuned minus base; `p` is two-sided."""
 
     value: float
     low: float
@@ -322,114 +301,40 @@ class Difference:
 
 
 def mean_interval(scores: Sequence[float], level: float = 0.95, *, seed: int = 0) -> Interval:
-    """Of the mean of scores between 0 and 1: the bootstrap's percentiles.
+    """Returns the bootstrap's interval of the mean of scores between 0 and 1.
 
-    Wilson's, which is wider, with fewer than 30 rows or where all are the same: drawing those again shows too
-    little. ValueError without rows.
+    With fewer than 30 rows, or where all are the same, it is Wilson's, which is wider: drawing those rows again shows
+    too little. Raises ValueError without rows.
     """
     import numpy as np
 
     values = np.asarray(scores, dtype=np.float64)
     if len(values) < FEWEST_ROWS or values.min() == values.max():
         return wilson_of_share(float(values.mean()) if len(values) else 0.0, len(values), level)
-    means = np.concatenate([values[rows].mean(axis=1) for rows in _drawn(len(values), seed)])
-    return _percentiles(means, level)
-
-
-def paired_means(base: Sequence[float], tuned: Sequence[float], *, seed: int = 0) -> Difference:
-    """Mean of the rows' differences, its 95% interval and p by the bootstrap. ValueError unless both are filled."""
-    import numpy as np
-
-    _same_rows(len(base), len(tuned))
-    apart = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    means = np.concatenate([apart[rows].mean(axis=1) for rows in _drawn(len(apart), seed)])
-    return _difference(float(apart.mean()), means)
-
-
-def paired_macro_f1(
-    expected: Sequence[str], base: Sequence[str], tuned: Sequence[str], *, seed: int = 0
-) -> Difference:
-    """Macro F1 of the answers `tuned` minus that of `base`. A draw's mean is over the labels expected in it."""
-    import numpy as np
-
-    _same_rows(len(base), len(tuned))
-    value = macro_f1(confusion(expected, tuned)) - macro_f1(confusion(expected, base))
-    place = {label: i for i, label in enumerate(sorted({normalise(label) for label in expected}))}
-    right = _one_hot(expected, place)
-    arms = [_one_hot(answers, place) for answers in (base, tuned)]
-    drawn = []
-    for rows in _drawn(len(expected), seed):
-        weights = _counts(rows, len(expected))
-        first, second = (_macro_f1s(weights, right, answered) for answered in arms)
-        drawn.append(second - first)
-    return _difference(value, np.concatenate(drawn))
-
-
-def is_not_worse(cheaper: Sequence[float], other: Sequence[float], margin: float, *, seed: int = 0) -> bool:
-    """Non-inferiority: does the 95% interval of `cheaper` minus `other`, on the same rows, stay above -margin?
-
-    Newcombe's interval where rows are right or wrong, the bootstrap's where they are right in part.
-    """
-    if set(cheaper) | set(other) <= {0.0, 1.0}:
-        comparison = compare([score == 1 for score in other], [score == 1 for score in cheaper])
-        return comparison.difference_interval.low > -margin
-    return paired_means(other, cheaper, seed=seed).low > -margin
-
-
-def _same_rows(base: int, tuned: int) -> None:
-    if base != tuned or not base:
-        raise ValueError(f"comparing {base} rows with {tuned}: both arms need the same rows, one at least")
-
-
-def _drawn(n: int, seed: int) -> Iterator[NDArray[np.int64]]:
-    """Draws of n rows each, with replacement, some at a time."""
-    import numpy as np
-
-    chance = np.random.default_rng(seed)
-    left = DRAWS
-    while left:
-        some = min(left, max(_AT_ONCE // n, 1))
-        yield chance.integers(0, n, size=(some, n))
-        left -= some
-
-
-def _percentiles(values: Numbers, level: float) -> Interval:
-    import numpy as np
-
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(_bootstrap_means(values, seed), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
-def _difference(value: float, drawn: Numbers) -> Difference:
-    interval = _percentiles(drawn, 0.95)
+def paired_means(base: Sequence[float], tuned: Sequence[float], *, seed: int = 0) -> Difference:
+    """Returns the mean of the rows' differences, its 95% interval and p by the bootstrap. Raises ValueError unless both
+    are filled and equally long."""
+    import numpy as np
+
+    _check_rows(len(base), len(tuned))
+    differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
+    means = _bootstrap_means(differences, seed)
+    low, high = np.quantile(means, [0.025, 0.975])
     # counted with the one draw that was seen, so that p is never 0: Davison and Hinkley 1997, section 4.2.5
-    sides = (int((drawn <= 0).sum()) + 1, int((drawn >= 0).sum()) + 1)
-    return Difference(value, interval.low, interval.high, min(2 * min(sides) / (len(drawn) + 1), 1.0))
+    sides = (int((means <= 0).sum()) + 1, int((means >= 0).sum()) + 1)
+    p = min(2 * min(sides) / (len(means) + 1), 1.0)
+    return Difference(float(differences.mean()), float(low), float(high), p)
 
 
-def _one_hot(answers: Sequence[str], place: dict[str, int]) -> Numbers:
+def _bootstrap_means(values: Numbers, seed: int) -> Numbers:
+    """Returns the mean of each of DRAWS draws of as many values, with replacement."""
     import numpy as np
 
-    table = np.zeros((len(answers), len(place)))
-    for row, answer in enumerate(answers):
-        column = place.get(normalise(answer))
-        if column is not None:
-            table[row, column] = 1
-    return table
-
-
-def _counts(rows: NDArray[np.int64], n: int) -> Numbers:
-    """How often each draw took each row, draws x n."""
-    import numpy as np
-
-    shifted = rows + np.arange(len(rows))[:, None] * n
-    return np.bincount(shifted.ravel(), minlength=len(rows) * n).reshape(len(rows), n).astype(np.float64)
-
-
-def _macro_f1s(weights: Numbers, right: Numbers, answered: Numbers) -> Numbers:
-    expected = weights @ right
-    both = expected + weights @ answered
-    f1 = 2 * (weights @ (right * answered)) / both.clip(min=1)
-    there = expected > 0
-    means: Numbers = (f1 * there).sum(axis=1) / there.sum(axis=1)
-    return means
+    generator, n = np.random.default_rng(seed), len(values)
+    at_once = max(_AT_ONCE // n, 1)
+    sizes = [min(at_once, DRAWS - start) for start in range(0, DRAWS, at_once)]
+    return np.concatenate([values[generator.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 
 import pytest
 
 from trainers.evaluation import wilson_of_share
-from trainers.evaluation.quality_threshold import Judgement, judge_all, judge_one, rows_to_decide
+from trainers.evaluation.quality_threshold import Judgement, judge_all, rows_to_decide
+
+
+def judge_one(scores: Sequence[float], bar: float) -> Judgement:
+    return judge_all((scores,), bar)[0]
 
 
 def scores(correct: int, n: int) -> tuple[float, ...]:
