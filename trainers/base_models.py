@@ -8,7 +8,7 @@ import os
 import re
 import tomllib
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -19,11 +19,18 @@ from urllib.error import HTTPError, URLError
 from trainers.chat_templates import drops_answers, template_of
 from trainers.sizing.architecture import Architecture, Unsized, read_config
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+# How the names of transformers' classes end that continue a text.
+WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
+HUB_TIMEOUT_S = 10
+MOST_BYTES = 2**20
+
 
 @dataclass(frozen=True)
 class Preset:
-    """`hub_id` names it on the hub, `model_class` is transformers'. `within`: LoRA only below this module, where
-    the model has other parts (vision). `parameters` as published. `config`: words of its config.json."""
+    """A base model that is known beforehand. `hub_id` names it on the hub, `model_class` is transformers'. `within`:
+    LoRA only below this module, where the model has other parts (vision). `parameters` as published. `config`:
+    what of its config.json matters here."""
 
     hub_id: str
     aliases: tuple[str, ...]
@@ -41,53 +48,33 @@ class Preset:
 @cache
 def presets() -> tuple[Preset, ...]:
     text = resources.files("trainers").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tuple(_preset(hub_id, row) for hub_id, row in tomllib.loads(text)["presets"].items())
+    return tuple(
+        Preset(
+            hub_id=hub_id,
+            aliases=tuple(row["aliases"]),
+            model_class=row["class"],
+            template=row["template"],
+            target_modules=tuple(row["target_modules"]),
+            within=row.get("within"),
+            context=row["context"],
+            licence=row["licence"],
+            is_gated=row["gated"],
+            parameters=row["parameters"],
+            config=row["config"],
+        )
+        for hub_id, row in tomllib.loads(text)["presets"].items()
+    )
 
 
 def find_preset(name: str) -> Preset | None:
-    """By hub id or alias, in any case of letters."""
+    """Finds a preset by hub id or alias, in any case of letters."""
     wanted = name.lower()
     return next((preset for preset in presets() if wanted in (preset.hub_id.lower(), *preset.aliases)), None)
 
 
-def preset_names() -> Sequence[str]:
-    """Hub ids and aliases."""
-    return [name for preset in presets() for name in (preset.hub_id, *preset.aliases)]
-
-
-def _preset(hub_id: str, row: Mapping[str, Any]) -> Preset:
-    return Preset(
-        hub_id=hub_id,
-        aliases=tuple(row["aliases"]),
-        model_class=row["class"],
-        template=row["template"],
-        target_modules=tuple(row["target_modules"]),
-        within=row.get("within"),
-        context=row["context"],
-        licence=row["licence"],
-        is_gated=row["gated"],
-        parameters=row["parameters"],
-        config=row["config"],
-    )
-
-
-# Finds a base model's dimensions: a preset, a folder's config.json, or the one on the hub. Loads no
-# weights.
-
-
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
-WRITERS = (
-    "ForCausalLM",
-    "ForConditionalGeneration",
-    "LMHeadModel",
-)  # ends of the names of classes that write
-HUB_TIMEOUT_S = 10
-MOST_BYTES = 2**20
-
-
 @dataclass(frozen=True)
 class Base:
-    """`preset` where we knew it beforehand."""
+    """A base model's dimensions, and its preset where it has one."""
 
     name: str
     architecture: Architecture
@@ -95,24 +82,29 @@ class Base:
 
 
 def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
-    """`name`: a hub id, a preset's alias, or a folder. Without `ask_the_hub` only what lies here is looked at."""
+    """Finds a base by `name`: a hub id, a preset's alias, or a folder. Without `ask_the_hub` only by what is on this
+    machine."""
     preset = find_preset(name)
     if preset:
         return _base(preset.hub_id, preset.config, preset)
     folder = Path(name).expanduser()
     if folder.is_dir():
-        return _in_folder(name, folder)
+        return _base(name, _read(folder / "config.json", f"The folder {name}"))
     if not HUB_ID.fullmatch(name):
-        return _unknown(name)
+        names = [known.lower() for preset in presets() for known in (preset.hub_id, *preset.aliases)]
+        near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        return Unsized(
+            f"I know no base model '{name[:80]}': there is no such folder, and it is no hub id like org/name.{hint}"
+        )
     if not ask_the_hub:
         return Unsized(f"{name} is none of the presets, and its config.json does not lie here.")
-    raw = _on_the_hub(name)
-    return raw if isinstance(raw, Unsized) else _base(name, raw, None)
+    return _base(name, _fetch_config(name))
 
 
 def why_untrainable(source: str) -> str | None:
-    """Why our trainer can't train this base, by what lies on this machine: its folder, or its files from the hub. None
-    where nothing is known against it."""
+    """Says why our trainer can't train this base, by what is on this machine: its folder, or its files from the hub.
+    Returns None where nothing is known against it."""
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
         from huggingface_hub import try_to_load_from_cache
@@ -122,20 +114,21 @@ def why_untrainable(source: str) -> str | None:
             return None
         folder = Path(cached).parent
     raw = _read(folder / "config.json", source)
-    return None if isinstance(raw, Unsized) else _against(source, raw, folder)
+    if isinstance(raw, Unsized):
+        return None
 
-
-def _against(source: str, raw: Mapping[str, Any], folder: Path) -> str | None:
     stored = (raw.get("quantization_config") or {}).get("quant_method")
     if stored and stored != "bitsandbytes":
         return (
             f"The base model {source} is stored in the format {stored}, which LoRA is not trained on here. Name a copy "
             "in bfloat16; with quantization nf4 it takes a quarter of the memory."
         )
-    names = raw.get("architectures") or ()
-    if raw.get("is_encoder_decoder") or (names and not any(name.endswith(WRITERS) for name in names)):
-        called = ", ".join(names) or raw.get("model_type")
-        return f"The base model {source} is a {called}, which does not go on writing a text. Choose a chat model."
+    classes = raw.get("architectures") or ()
+    if raw.get("is_encoder_decoder") or (classes and not any(name.endswith(WRITERS) for name in classes)):
+        kind = ", ".join(classes) or raw.get("model_type")
+        return (
+            f"The base model {source} is a {kind}, which does not go on writing a text. Choose a chat model."
+        )
     if not (folder / "tokenizer_config.json").is_file():
         return None
     template = template_of(folder)
@@ -149,14 +142,11 @@ def _against(source: str, raw: Mapping[str, Any], folder: Path) -> str | None:
     return None
 
 
-def _base(name: str, raw: Mapping[str, Any], preset: Preset | None) -> Base | Unsized:
+def _base(name: str, raw: Mapping[str, Any] | Unsized, preset: Preset | None = None) -> Base | Unsized:
+    if isinstance(raw, Unsized):
+        return raw
     architecture = read_config(raw, name)
     return architecture if isinstance(architecture, Unsized) else Base(name, architecture, preset)
-
-
-def _in_folder(name: str, folder: Path) -> Base | Unsized:
-    raw = _read(folder / "config.json", f"The folder {name}")
-    return raw if isinstance(raw, Unsized) else _base(name, raw, None)
 
 
 def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:
@@ -171,18 +161,9 @@ def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:
     )
 
 
-def _unknown(name: str) -> Unsized:
-    near = difflib.get_close_matches(
-        name.lower(), [preset_name.lower() for preset_name in preset_names()], n=1, cutoff=0.6
-    )
-    hint = f" Did you mean {near[0]}?" if near else ""
-    return Unsized(
-        f"I know no base model '{name[:80]}': there is no such folder, and it is no hub id like org/name.{hint}"
-    )
-
-
-def _on_the_hub(name: str) -> Mapping[str, Any] | Unsized:
-    """From the hub's cache on this machine, else by one request: its own library would try for half a minute."""
+def _fetch_config(name: str) -> Mapping[str, Any] | Unsized:
+    """Reads a config.json from the hub's cache on this machine, else by one request: the hub's own library would try
+    for half a minute."""
     from huggingface_hub import get_token, hf_hub_url, try_to_load_from_cache
 
     cached = try_to_load_from_cache(name, "config.json")
@@ -195,16 +176,16 @@ def _on_the_hub(name: str) -> Mapping[str, Any] | Unsized:
         with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_S) as answer:  # noqa: S310
             raw = json.loads(answer.read(MOST_BYTES))
     except HTTPError as error:
-        return Unsized(_refused(name, error.code, error.headers.get("X-Error-Code", "")))
+        return Unsized(_refusal(name, error.code, error.headers.get("X-Error-Code", "")))
     except (OSError, ValueError) as error:
-        why = error.reason if isinstance(error, URLError) else error
+        reason = error.reason if isinstance(error, URLError) else error
         return Unsized(
-            f"Asking the hub for the config.json of {name}: {why}. Check the network, or name a folder or a preset."
+            f"Asking the hub for the config.json of {name}: {reason}. Check the network, or name a folder or a preset."
         )
     return raw if isinstance(raw, Mapping) else Unsized(f"The config.json of {name} is no table of words.")
 
 
-def _refused(name: str, status: int, code: str) -> str:
+def _refusal(name: str, status: int, code: str) -> str:
     if code == "GatedRepo":
         return (
             f"{name} is gated: accept its terms on the hub, then log in with `hf auth login` or set HF_TOKEN."

@@ -1,5 +1,5 @@
-"""How a request to a trainer is made: a GET is retried after a transient fault, anything else is sent once,
-and the SDK's exceptions become our error family."""
+"""How a request to a trainer is made: a GET is retried after a transient fault, anything else is sent once, and the
+SDK's exceptions become our error family."""
 
 from __future__ import annotations
 
@@ -15,34 +15,27 @@ if TYPE_CHECKING:  # as in client.py
     import openai
 
 _UNCLEAR = frozenset({408, 409, 429})
+_PAUSES_S = (0.2, 0.8)
 
 
 def to_trainer_error(error: openai.OpenAIError, doing: str, provider: Provider) -> TrainerError:
     import openai
 
-    if isinstance(error, openai.APIStatusError):
-        return _from_status(error, doing, provider)
     if isinstance(error, openai.APITimeoutError):
         return Uncertain(f"{doing}: no answer in time. The trainer at {provider.base_url} is busy or stuck.")
     if isinstance(error, openai.APIConnectionError):
-        return Uncertain(
-            f"{doing}: {_reason(error)}; is the trainer running? It should be at {provider.base_url}."
-        )
-    return Nonsense(f"{doing}: the answer cannot be read ({error}).")
+        reason = _system_error(error)
+        return Uncertain(f"{doing}: {reason}; is the trainer running? It should be at {provider.base_url}.")
+    if not isinstance(error, openai.APIStatusError):
+        return Nonsense(f"{doing}: the answer cannot be read ({error}).")
 
-
-def is_transient(error: openai.OpenAIError) -> bool:
-    """It failed at once and names no time to wait: asking again in a moment may do."""
-    import openai
-
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code >= 500 and _retry_after(error) is None
-    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
-
-
-def _from_status(error: openai.APIStatusError, doing: str, provider: Provider) -> TrainerError:
     status = error.status_code
-    text = _error_text(error)
+    # The trainer's own words, short and on one line; a web page is not quoted.
+    body = error.body if isinstance(error.body, dict) else {}
+    quoted = body.get("message")
+    words = " ".join(quoted.split()) if isinstance(quoted, str) else ""
+    words = "".join(char for char in words if char.isprintable())
+    text = f": {words[:300].rstrip('. ')}" if words else ""
     if status < 400:
         return Nonsense(
             f"{doing}: answered with a redirect (HTTP {status}). Set base_url to the final address."
@@ -52,9 +45,17 @@ def _from_status(error: openai.APIStatusError, doing: str, provider: Provider) -
         when = "later" if wait is None else f"in {wait:.0f} s"
         cure = f"The trainer is busy or in trouble: it may answer again {when}."
         return Uncertain(f"{doing}: HTTP {status}{text}. {cure}", retry_after=wait, status=status)
-    cure = _cure(error, provider)
-    message = f"{doing}: refused (HTTP {status}){text}.{cure}"
+    message = f"{doing}: refused (HTTP {status}){text}.{_cure(error, provider)}"
     return Refused(message, code=error.code, status=status, param=error.param)
+
+
+def is_transient(error: openai.OpenAIError) -> bool:
+    """Says whether a request failed at once and named no time to wait, so that it may succeed in a moment."""
+    import openai
+
+    if isinstance(error, openai.APIStatusError):
+        return error.status_code >= 500 and _retry_after(error) is None
+    return isinstance(error, openai.APIConnectionError) and not isinstance(error, openai.APITimeoutError)
 
 
 def _cure(error: openai.APIStatusError, provider: Provider) -> str:
@@ -70,17 +71,8 @@ def _cure(error: openai.APIStatusError, provider: Provider) -> str:
     return ""
 
 
-def _error_text(error: openai.APIStatusError) -> str:
-    """The trainer's own words, short and on one line; a web page is not quoted."""
-    message = error.body.get("message") if isinstance(error.body, dict) else None
-    if not isinstance(message, str):
-        return ""
-    words = "".join(char for char in " ".join(message.split()) if char.isprintable())
-    return f": {words[:300].rstrip('. ')}" if words else ""
-
-
-def _reason(error: openai.APIConnectionError) -> str:
-    """The system's words for it, from the innermost cause."""
+def _system_error(error: openai.APIConnectionError) -> str:
+    """Returns the system's words for the error, from the innermost cause."""
     cause: BaseException = error
     while cause.__cause__ or cause.__context__:
         cause = cause.__cause__ or cause.__context__ or cause
@@ -90,7 +82,7 @@ def _reason(error: openai.APIConnectionError) -> str:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds, from seconds or an HTTP date."""
+    """Returns the seconds to wait, from seconds or an HTTP date."""
     text = error.response.headers.get("retry-after", "").strip()
     try:
         return max(0.0, float(text))
@@ -102,14 +94,8 @@ def _retry_after(error: openai.APIStatusError) -> float | None:
         return None
 
 
-if TYPE_CHECKING:  # as in client.py
-    import openai
-
-_PAUSES_S = (0.2, 0.8)
-
-
 class Calls:
-    """What every call goes through. Raises only TrainerError's family.
+    """The base of classes that call a trainer. Raises only TrainerError's family.
 
     Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
     """
@@ -144,6 +130,7 @@ class Calls:
             raise to_trainer_error(error, doing, self.provider) from error
 
     def _gone(self, doing: str, delete: Callable[[], bytes]) -> None:
+        """Deletes something, which may be gone already."""
         try:
             self._once(doing, delete)
         except Refused as refusal:

@@ -1,5 +1,5 @@
-"""Which request parameters a chat model takes, and how many extra tokens it needs to think. Sends nothing.
-Models not known by name reveal it by what they refuse."""
+"""Which request parameters a chat model takes, and how many extra tokens it needs to think. Models that are not
+known by name reveal it by what they refuse. Sends nothing."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ THINKING_TOKENS = 1_024  # tokens on top of the longest answer; hidden, and paid
 CAPS = frozenset({"max_tokens", "max_completion_tokens"})
 
 _THINKS = re.compile(r"gpt-5(?!-chat)|gpt-6|o[134](?![a-z0-9])")
-# No question here needs thought that is billed, so each model is asked for the least that it takes; a table of what
-# each took in a trial: https://community.openai.com/t/1371738. The pro models think hard, the chat ones as they like,
-# and the two oldest take no word about it.
+# No question here needs thought that is billed, so each model is asked for the least effort that it takes; a table of
+# what each took in a trial: https://community.openai.com/t/1371738. The pro models think hard, the chat ones as they
+# like, and the two oldest take no such parameter.
 _OWN_EFFORT = re.compile(r"-pro\b|-chat\b|^o1-(mini|preview)")
 _TAKES_NONE = re.compile(r"gpt-5\.\d|gpt-6")  # the codex ones don't
 _TAKES_MINIMAL = re.compile(r"gpt-5(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$")
@@ -27,7 +27,7 @@ _REFUSAL_WORDS = re.compile(r"unsupported|not support|unknown|unrecogni[sz]ed|no
 
 @dataclass(frozen=True)
 class ChatParameters:
-    """None is not sent. One of the two caps always is."""
+    """Parameters of a request. None is not sent; one of the two caps always is."""
 
     max_tokens: int | None
     max_completion_tokens: int | None
@@ -40,8 +40,8 @@ class ChatParameters:
 
 
 def thinks(model: str) -> bool:
-    """By its name, with or without a vendor before it, tuned or not: does it think before it answers, as it is asked
-    here? One that can be asked not to does not."""
+    """Says by a model's name, with or without a vendor before it, tuned or not, whether it thinks before it answers, as
+    it is asked here. One that can be asked not to does not."""
     return _THINKS.match(_base(model)) is not None and not _takes_none(model)
 
 
@@ -52,7 +52,8 @@ def thinking_tokens(is_thinking: bool) -> int:
 def parameters_for(
     model: str, is_thinking: bool, most: int, temperature: float, refused: Collection[str] = ()
 ) -> ChatParameters:
-    """`most` tokens come back at most, hidden ones counted. `refused`: parameters that it has said no to.
+    """Returns the parameters for an answer of at most `most` tokens, hidden ones counted. `refused`: those that the
+    model has refused. `is_thinking` of one that need not is a person's word (`reasoning = true`).
 
     OpenAI's thinking models refuse `max_tokens` and, while they think, every temperature but their own:
     https://github.com/langgenius/dify/issues/24307, https://github.com/tmc/langchaingo/issues/1355
@@ -60,24 +61,22 @@ def parameters_for(
     is_newer = is_thinking or _takes_none(model)
     is_new = "max_tokens" in refused or (is_newer and "max_completion_tokens" not in refused)
     keeps_temperature = is_thinking or "temperature" in refused
+
+    name = _base(model)
+    effort: Effort | None = None  # the least that the model takes
+    if "reasoning_effort" not in refused and _THINKS.match(name) and not _OWN_EFFORT.search(name):
+        if is_thinking:
+            effort = "minimal" if _TAKES_MINIMAL.match(name) else "low"
+        elif _takes_none(model):
+            effort = "none"
+        if effort and _value("reasoning_effort", effort) in refused:
+            effort = "low"
     return ChatParameters(
         max_tokens=None if is_new else most,
         max_completion_tokens=most if is_new else None,
         temperature=None if keeps_temperature else temperature,
-        reasoning_effort=_effort(model, is_thinking, refused),
+        reasoning_effort=effort,
     )
-
-
-def _effort(model: str, is_thinking: bool, refused: Collection[str]) -> Effort | None:
-    """The least that the model takes. `is_thinking` of one that need not is a person's word (`reasoning = true`)."""
-    name = _base(model)
-    if "reasoning_effort" in refused or not _THINKS.match(name) or _OWN_EFFORT.search(name):
-        return None
-    if not is_thinking:
-        least: Effort | None = "none" if _takes_none(model) else None
-    else:
-        least = "minimal" if _TAKES_MINIMAL.match(name) else "low"
-    return "low" if least and _value("reasoning_effort", least) in refused else least
 
 
 def _takes_none(model: str) -> bool:
@@ -86,34 +85,33 @@ def _takes_none(model: str) -> bool:
 
 
 def _value(name: str, value: str) -> str:
-    """What is kept of a refusal that was about the value: another one may be taken."""
+    """Names a refused value: another one of the same parameter may be taken."""
     return f"{name}={value}"
 
 
 def refused_parameters(
     parameters: ChatParameters, refused: frozenset[str], refusal: Refused
 ) -> frozenset[str] | None:
-    """`refused` and the parameter that this refusal is about; None where leaving it out is no way on.
+    """Returns `refused` with the parameter that this refusal is about; None where leaving it out doesn't help.
 
-    Nothing is ever asked without a cap: an answer without an end has no price.
+    A refusal must be about the parameter as such: a value that is too large would be so under another name too. Nothing
+    is ever asked without a cap: an answer without an end has no price.
     """
-    named = next((name for name in parameters.sent if _is_about(name, refusal)), None)
-    if named is None or refused | {named} >= CAPS:
-        return None
-    is_its_value = refusal.code == "unsupported_value" and named == "reasoning_effort"
-    if is_its_value and parameters.reasoning_effort not in (None, "low"):
-        return refused | {_value(named, parameters.reasoning_effort)}
-    return refused | {named}
-
-
-def _is_about(name: str, refusal: Refused) -> bool:
-    """The parameter as such, not its value: one that is too large would be so under another name too."""
-    if refusal.status not in (400, 422):
-        return False
     text = str(refusal).lower()
-    if refusal.code not in _REFUSAL_CODES and not _REFUSAL_WORDS.search(text):
-        return False
-    return refusal.param == name if refusal.param else re.search(rf"\b{name}\b", text) is not None
+    is_about_support = refusal.code in _REFUSAL_CODES or _REFUSAL_WORDS.search(text)
+    if refusal.status not in (400, 422) or not is_about_support:
+        return None
+
+    def is_named(name: str) -> bool:
+        return refusal.param == name if refusal.param else re.search(rf"\b{name}\b", text) is not None
+
+    name = next(filter(is_named, parameters.sent), None)
+    if name is None or refused | {name} >= CAPS:
+        return None
+    is_its_value = refusal.code == "unsupported_value" and name == "reasoning_effort"
+    if is_its_value and parameters.reasoning_effort not in (None, "low"):
+        return refused | {_value(name, parameters.reasoning_effort)}
+    return refused | {name}
 
 
 def _base(model: str) -> str:

@@ -1,7 +1,7 @@
-"""What a model's chat template does with answers, found by writing two of them with it. Loads no model.
+"""Finds what a model's chat template does with answers by rendering two of them. Loads no model.
 
-Templates are programs in Jinja. Where jinja2 is not installed (it comes with the trainer), or where one can't be read
-without a tokenizer, nothing is known of it, and it is taken for one that writes every answer once.
+Templates are programs in Jinja. Where jinja2 is not installed (it comes with the trainer), or where a template can't be
+rendered without a tokenizer, it is taken for one that writes every answer once.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ CHAT = (
     {"role": "user", "content": "Who swims?"},
     {"role": "assistant", "content": SECOND},
 )
-# For templates that know no tools, or no calls: Qwen 2.5's own words, which many models have seen
+# For templates without tools, or without calls: Qwen 2.5's own words, which many models have seen
 # (https://huggingface.co/Qwen/Qwen2.5-7B-Instruct).
 TOOLS_IN_WORDS = """# Tools
 
@@ -44,29 +44,26 @@ END = re.compile(r"\s*(?:<[^<>\s]+>)+")
 
 
 def template_of(folder: Path) -> str:
-    """Of a model's folder; empty without one."""
+    """Returns the template in a model's folder; empty without one."""
     beside = folder / "chat_template.jinja"
     if beside.is_file():
         return beside.read_text(encoding="utf-8")
     for name in ("chat_template.json", "tokenizer_config.json"):
-        if (folder / name).is_file():
-            result = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
-            if result:
-                return _default(result)
+        if not (folder / name).is_file():
+            continue
+        template = json.loads((folder / name).read_text(encoding="utf-8")).get("chat_template")
+        if isinstance(template, list):  # several by name: the one that is used where none is named
+            return next((str(item["template"]) for item in template if item["name"] == "default"), "")
+        if template:
+            return str(template)
     return ""
-
-
-def _default(result: object) -> str:
-    """Of several by name, the one that is used where none is named."""
-    if isinstance(result, list):
-        return next((str(item["template"]) for item in result if item["name"] == "default"), "")
-    return str(result)
 
 
 @lru_cache(maxsize=32)
 def rewrites_answers(template: str) -> bool:
-    """Whether a chat of several answers is trained as a row an answer: an earlier one is written otherwise once the
-    chat goes on, or begins otherwise than it is asked, or has no end. As the trainer finds it with the tokenizer."""
+    """Says whether a chat of several answers is trained as a row an answer: an earlier one is written otherwise once
+    the chat goes on, or begins otherwise than it is asked, or has no end. As the trainer finds it with the
+    tokenizer."""
     question, after = render(template, CHAT[:1], asks=True), render(template, CHAT[:2])
     text = render(template, CHAT)
     if question is None or after is None or text is None or FIRST not in after:
@@ -77,13 +74,13 @@ def rewrites_answers(template: str) -> bool:
 
 @lru_cache(maxsize=32)
 def drops_answers(template: str) -> bool:
-    """It takes text for something else, and writes none of it (SmolVLM)."""
+    """Says whether the template takes text for something else and writes none of it (SmolVLM)."""
     after = render(template, CHAT[:2])
     return after is not None and FIRST not in after
 
 
 def tools_in_words(template: str, tools: Sequence[Mapping[str, Any]]) -> str:
-    """What the system message says of tools where the template lists none; empty where it does."""
+    """Returns a description of the tools for the system message, where the template lists none; empty where it does."""
     if "tools" in template:
         return ""
     listed = "\n".join(json.dumps(tool, ensure_ascii=False) for tool in tools)
@@ -97,7 +94,7 @@ def render(
     asks: bool = False,
     tools: Sequence[Mapping[str, Any]] | None = None,
 ) -> str | None:
-    """None where it isn't known."""
+    """Returns the chat as the template writes it; None where that can't be known here."""
     try:
         from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
@@ -107,13 +104,13 @@ def render(
     def refuse(message: str) -> None:
         raise TemplateError(message)
 
-    room = ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    room.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    room.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
+    environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
+    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
     names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": tools}
     try:
-        return room.from_string(template).render(**names, add_generation_prompt=asks, **OPTIONS)
+        return environment.from_string(template).render(**names, add_generation_prompt=asks, **OPTIONS)
     except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
         return None

@@ -15,7 +15,7 @@ class TrainerError(Exception):
 
 
 class Refused(TrainerError):
-    """A certain no. `code`: the API's, e.g. 'training_not_available'; `status`: the HTTP status; `param`: the
+    """The trainer refused. `code`: the API's, e.g. 'training_not_available'; `status`: the HTTP status; `param`: the
     parameter that it is about, where the trainer names it."""
 
     def __init__(self, message: str, *, code: str | None, status: int, param: str | None = None) -> None:
@@ -30,7 +30,7 @@ class Refused(TrainerError):
 
     @property
     def is_closed_to_us(self) -> bool:
-        """This organisation may not train here, whatever it sends."""
+        """Whether this organisation may not train here, whatever it sends."""
         return self.code == "training_not_available"
 
 

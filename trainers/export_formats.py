@@ -70,6 +70,6 @@ FORMATS: Mapping[str, ExportFormat] = {
 
 
 def formats_with(option: str) -> str:
-    """For a sentence: "merged, gguf and ollama"."""
+    """Lists the formats that take an option, for a sentence: "merged, gguf and ollama"."""
     names = [row.name for row in FORMATS.values() if option in row.options]
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)

@@ -1,5 +1,5 @@
-"""What the bot knows of the trainer on its own machine: the environment its processes get (an allow list
-without secrets), installed engine versions, and fingerprints of local weights."""
+"""The trainer's side of this machine: the environment that its processes get (an allow list without secrets), installed
+versions of engines, and fingerprints of local weights. Starts nothing."""
 
 from __future__ import annotations
 
@@ -31,43 +31,35 @@ _ALLOWED_PREFIXES = (
     "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
 )
 # fmt: on
-GPU_ORDER, BY_PCI_BUS = (
-    "CUDA_DEVICE_ORDER",
-    "PCI_BUS_ID",
-)  # nvidia-smi's numbers; CUDA's own order is by speed
+GPU_ORDER, BY_PCI_BUS = "CUDA_DEVICE_ORDER", "PCI_BUS_ID"  # nvidia-smi's; CUDA's own order is by speed
 _IS_KEY = re.compile(r"(KEY|KEY_ID|TOKEN|PASSWORD|SECRET|CREDENTIALS)$", re.IGNORECASE)
 
 
 def child_environment(*more: str) -> dict[str, str]:
-    """What of our own environment a child gets. `more`: names that it needs besides, or their beginnings if they
-    end in an underscore; keys among them. GPUs are counted as nvidia-smi counts them, if we say nothing else."""
-    own = {name: value for name, value in os.environ.items() if _is_allowed(name) or _is_named(name, more)}
-    return {GPU_ORDER: BY_PCI_BUS, **own}
+    """Returns what a child gets of our own environment. `more`: names that it needs besides, or their beginnings if
+    they end in an underscore; keys among them. GPUs are counted as nvidia-smi counts them, if we set nothing
+    else."""
+
+    def is_allowed(name: str) -> bool:
+        if any(name == wanted or (wanted.endswith("_") and name.startswith(wanted)) for wanted in more):
+            return True
+        is_listed = name.upper() in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES)
+        return is_listed and not _IS_KEY.search(name)
+
+    return {GPU_ORDER: BY_PCI_BUS} | {name: value for name, value in os.environ.items() if is_allowed(name)}
 
 
 def trainer_environment(arguments: Sequence[str], *more: str) -> dict[str, str]:
-    """Of our trainer with that command line: a storage's keys where it names one."""
+    """Returns the environment of our trainer with that command line: a storage's keys where it names one."""
     has_storage = any(argument.partition("=")[0] == "--storage" for argument in arguments)
     return child_environment(*TRAINER_KEYS, *(STORAGE_KEYS if has_storage else ()), *more)
 
 
 def restrict_environment(environment: dict[str, str]) -> None:
-    """Takes everything else out of our own environment, and so out of that of processes which multiprocessing starts:
-    it has no way of giving them another one."""
+    """Removes everything else from our own environment, and so from that of processes which multiprocessing starts: it
+    can't give them another one."""
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
-
-
-def _is_allowed(name: str) -> bool:
-    return not _IS_KEY.search(name) and (name.upper() in _ALLOWED_NAMES or name.startswith(_ALLOWED_PREFIXES))
-
-
-def _is_named(name: str, more: tuple[str, ...]) -> bool:
-    return any(name == each or (each.endswith("_") and name.startswith(each)) for each in more)
-
-
-# Which version of another engine is installed in the trainer's data folder: read off its files, nothing
-# is started.
 
 
 ENGINES_FOLDER = "engines"
@@ -75,14 +67,10 @@ ENGINES_FOLDER = "engines"
 
 
 def installed_version(env: Path, package: str) -> str | None:
-    """By the name of the folder that pip writes last."""
+    """Returns a package's version by the name of the folder that pip writes last; None where it is not installed."""
     folders = env.glob(f"lib/python3*/site-packages/{package}-*.dist-info")
     names = [re.fullmatch(rf"{package}-(.+)\.dist-info", folder.name) for folder in folders]
     return next((name[1] for name in names if name), None)
-
-
-# Which weights a name stands for on this machine: told apart by a fingerprint, without a request to
-# anybody.
 
 
 PROBES, PROBE_BYTES = 64, 16 * 1024
@@ -90,25 +78,24 @@ FINGERPRINTED_FILES = ("*.safetensors", "*.json", "*.model", "*.jinja")
 
 
 def weights_fingerprint(place: str) -> str | None:
-    """Of a folder: names and sizes of the model's files and samples of each. Weights of gigabytes are not read whole,
-    for that takes longer than a person waits; training changes every layer, so samples tell one model from another.
-    Of a hub's model: the revision that lies in the cache. None where nothing of it is here yet."""
+    """Returns a fingerprint of the weights that a name stands for on this machine, without a request to anybody.
+
+    Of a folder: names and sizes of the model's files and samples of each. Weights of gigabytes are not read whole, for
+    that takes longer than a person waits; training changes every layer, so samples tell one model from another. Of a
+    hub's model: the revision that lies in the cache. None where nothing of it is here yet.
+    """
     folder = Path(place)
-    if folder.is_dir():
-        digest = hashlib.sha256()
-        for path in sorted({path for pattern in FINGERPRINTED_FILES for path in folder.glob(pattern)}):
-            _add_samples(digest, path)
-        return digest.hexdigest()[:16]
-    from huggingface_hub import try_to_load_from_cache
+    if not folder.is_dir():
+        from huggingface_hub import try_to_load_from_cache
 
-    cached = try_to_load_from_cache(place, "config.json") if place.count("/") == 1 else None
-    return Path(cached).parent.name[:16] if isinstance(cached, str) else None
-
-
-def _add_samples(digest: hashlib._Hash, path: Path) -> None:
-    size = path.stat().st_size
-    digest.update(f"{path.name} {size}\n".encode())
-    with path.open("rb") as file:
-        for number in range(PROBES):
-            file.seek(max(size - PROBE_BYTES, 0) * number // (PROBES - 1))
-            digest.update(file.read(PROBE_BYTES))
+        cached = try_to_load_from_cache(place, "config.json") if place.count("/") == 1 else None
+        return Path(cached).parent.name[:16] if isinstance(cached, str) else None
+    digest = hashlib.sha256()
+    for path in sorted({path for pattern in FINGERPRINTED_FILES for path in folder.glob(pattern)}):
+        size = path.stat().st_size
+        digest.update(f"{path.name} {size}\n".encode())
+        with path.open("rb") as file:
+            for number in range(PROBES):
+                file.seek(max(size - PROBE_BYTES, 0) * number // (PROBES - 1))
+                digest.update(file.read(PROBE_BYTES))
+    return digest.hexdigest()[:16]

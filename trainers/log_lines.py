@@ -1,5 +1,4 @@
-"""Log lines as JSON or text, each with its reference; no secrets: keys are blotted out wherever they would
-appear."""
+"""Log lines as JSON or text, each with its reference. Keys are replaced wherever they would appear."""
 
 from __future__ import annotations
 
@@ -23,21 +22,23 @@ def new_reference() -> str:
 
 
 class Redactor:
+    """Replaces our own keys, and what looks like a key, in a text."""
+
     def __init__(self, hidden: Collection[str]) -> None:
-        longest_first = sorted({name for name in hidden if len(name) >= 6}, key=len, reverse=True)
-        self._ours = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        longest_first = sorted({key for key in hidden if len(key) >= 6}, key=len, reverse=True)
+        self._own_keys = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def __call__(self, text: str) -> str:
-        text = self._ours.sub(REDACTED, text) if self._ours else text
+        text = self._own_keys.sub(REDACTED, text) if self._own_keys else text
         return LOOKS_SECRET.sub(REDACTED, text)
 
 
 class JsonLines(logging.Formatter):
-    """A record's `ref` is its reference."""
+    """A line of JSON a record. A record's `ref` is its reference."""
 
-    def __init__(self, blot: Redactor) -> None:
+    def __init__(self, redact: Redactor) -> None:
         super().__init__()
-        self._blot = blot
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, Any] = {
@@ -49,13 +50,13 @@ class JsonLines(logging.Formatter):
         }
         if record.exc_info:
             line["error"] = self.formatException(record.exc_info)
-        return self._blot(json.dumps(line, ensure_ascii=False))
+        return self._redact(json.dumps(line, ensure_ascii=False))
 
 
 class TextLines(logging.Formatter):
-    def __init__(self, blot: Redactor) -> None:
+    def __init__(self, redact: Redactor) -> None:
         super().__init__("%(asctime)s %(levelname)s %(ref)s %(name)s: %(message)s", defaults={"ref": "-"})
-        self._blot = blot
+        self._redact = redact
 
     def format(self, record: logging.LogRecord) -> str:
-        return self._blot(super().format(record))
+        return self._redact(super().format(record))

@@ -1,4 +1,4 @@
-"""Money in words and in whole micro-dollars. USD as Decimal; a float never comes in."""
+"""Formats money, and converts it to whole micro-dollars. USD as Decimal; a float never comes in."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ MOST_USD, FINEST_USD = Decimal(10) ** 9, Decimal("1e-12")
 
 
 def is_payable(amount: Decimal) -> bool:
-    """Of an amount that somebody wrote down: nothing, or between a trillionth of a dollar and a billion."""
+    """Says whether an amount that a person wrote is 0, or between a trillionth of a dollar and a billion."""
     return amount.is_finite() and (amount == 0 or FINEST_USD <= amount <= MOST_USD)
 
 
 def usd(amount: Decimal) -> str:
-    """For people: $25.00, $0.54, $24,948, under 1 cent. Whole dollars from a thousand on."""
+    """Formats an amount: $25.00, $0.54, $24,948, under 1 cent. Whole dollars from a thousand on."""
     if amount < 0:
         return f"minus {usd(-amount)}"
     if 0 < amount < Decimal("0.01"):
@@ -31,13 +31,13 @@ def usd_micros(micros: int) -> str:
 
 
 def rate(usd_per_million: Decimal) -> str:
-    """A price of tokens with every digit that it has, at least two behind the point: $0.025 per 1M tokens."""
+    """Formats a price of tokens with all its digits, at least two behind the point: $0.025 per 1M tokens."""
     digits = max(2, -int(usd_per_million.normalize().as_tuple().exponent))
     return f"${usd_per_million:,.{digits}f} per 1M tokens"
 
 
 def to_micros(amount: Decimal) -> int:
-    """Whole micro-dollars, rounded up: what is set aside is never less than what is owed."""
+    """Converts to whole micro-dollars, rounded up: what is reserved is never less than what is owed."""
     return int((amount * MICROS).to_integral_value(ROUND_CEILING))
 
 

@@ -1,6 +1,6 @@
-"""Request and response bodies of the fine-tuning API: what is sent to create a job, what is read into our
-types, and checks of files before upload. Sends nothing. A missing id or status raises Nonsense; any other
-missing field becomes None."""
+"""Request and response bodies of the fine-tuning API: what is sent to create a job, what is read into our types, and
+checks of files before upload. Sends nothing. A missing id or status raises Nonsense; any other missing field
+becomes None."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ from trainers.types import (
 
 Json = Mapping[str, object]
 
+METADATA_KEY = "finetune_key"
+PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier"})
+EXPIRY_MARGIN_S = 2 * 24 * 3600
+_CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
+
 
 def read_object(content: bytes, doing: str) -> Json:
     try:
@@ -45,7 +50,7 @@ def read_object(content: bytes, doing: str) -> Json:
 
 
 def read_list(content: bytes, doing: str) -> tuple[tuple[Json, ...], bool]:
-    """The rows of one page, and whether more follow."""
+    """Returns the rows of one page, and whether more follow."""
     page = read_object(content, doing)
     rows = page.get("data")
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
@@ -58,10 +63,15 @@ def read_job(content: bytes, doing: str) -> Job:
 
 
 def job(raw: Json, doing: str) -> Job:
-    """Decided by status: an error is read only from a job that says it failed."""
+    """Reads a job. An error is read only where the status is that it failed."""
     status = required(raw, "status", doing)
     error = raw.get("error") if status == "failed" else None
     details = error if isinstance(error, dict) else {"message": error}
+    # Where a method is named, hyperparameters stand under it; some trainers have them at the top alone.
+    method = raw.get("method")
+    supervised = method.get("supervised") if isinstance(method, dict) else None
+    hyperparameters = supervised.get("hyperparameters") if isinstance(supervised, dict) else None
+    hyperparameters = hyperparameters or raw.get("hyperparameters")
     return Job(
         id=required(raw, "id", doing),
         status=status,
@@ -79,18 +89,8 @@ def job(raw: Json, doing: str) -> Job:
         metadata=metadata_of(raw),
         suffix=_text(raw, "suffix"),
         training_file=_text(raw, "training_file"),
-        hyperparameters=_hyperparameters(raw),
+        hyperparameters=hyperparameters if isinstance(hyperparameters, dict) else {},
     )
-
-
-def _hyperparameters(raw: Json) -> Mapping[str, object]:
-    """Where a method is named they stand under it; some say them at the top alone."""
-    method = raw.get("method")
-    of_method = method.get("supervised") if isinstance(method, dict) else None
-    message = (of_method.get("hyperparameters") if isinstance(of_method, dict) else None) or raw.get(
-        "hyperparameters"
-    )
-    return message if isinstance(message, dict) else {}
 
 
 def metadata_of(raw: Json) -> Mapping[str, str]:
@@ -128,23 +128,22 @@ def checkpoint(raw: Json, doing: str) -> Checkpoint:
 
 
 def model_info(raw: Json, doing: str) -> ModelInfo:
-    return ModelInfo(required(raw, "id", doing), _shutdown(raw, doing))
-
-
-def _shutdown(raw: Json, doing: str) -> date | None:
-    """A date as text, or seconds since 1970."""
+    """Reads a model. Its end is a date as text, or seconds since 1970."""
     text, seconds = _text(raw, "shutdown_date"), _whole(raw, "shutdown_date")
+    end: date | None = None
     try:
         if text is not None:
-            return date.fromisoformat(text[:10])
-        return datetime.fromtimestamp(seconds, UTC).date() if seconds else None
+            end = date.fromisoformat(text[:10])
+        elif seconds:
+            end = datetime.fromtimestamp(seconds, UTC).date()
     except (ValueError, OverflowError, OSError) as error:
         raise Nonsense(f"{doing}: {raw['shutdown_date']!r} is not a date. {_CURE}") from error
+    return ModelInfo(required(raw, "id", doing), end)
 
 
 def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
-    """A refusal counts as the answer's text, and `content: null` as an empty one: a model that thought until its
-    tokens were spent says so. Without token counts nothing can be costed: Nonsense."""
+    """Reads an answer. A refusal counts as its text, and `content: null` as an empty one: a model that thought until
+    its tokens were spent sends that. Without token counts nothing can be costed, which raises Nonsense."""
     choices = raw.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
@@ -161,24 +160,42 @@ def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
 
 
 def metrics(content: bytes, doing: str) -> tuple[Metric, ...]:
-    """A result file: CSV with at least a column `step`, as it is or wrapped in base64."""
+    """Reads a result file: CSV with at least a column `step`, as it is or wrapped in base64."""
     try:
         rows = list(csv.reader(_plain(content, doing).splitlines()))
     except csv.Error as error:
         raise Nonsense(f"{doing}: the result file is not CSV ({error}).") from error
     if not rows or "step" not in rows[0]:
         raise Nonsense(f"{doing}: the result file has no column 'step' but begins {excerpt(content)}.")
-    header = rows[0]
-    return tuple(_metric(dict(zip(header, row, strict=False)), doing) for row in rows[1:] if any(row))
+    metrics = []
+    for cells in rows[1:]:
+        if not any(cells):
+            continue
+        row = dict(zip(rows[0], cells, strict=False))
+        step = _cell(row, "step", doing)
+        if step is None:
+            raise Nonsense(f"{doing}: a line of the result file has no step: {row}.")
+        metrics.append(
+            Metric(
+                step=int(step),
+                train_loss=_cell(row, "train_loss", doing),
+                train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", doing),
+                valid_loss=_either(row, "valid_loss", "full_valid_loss", doing),
+                valid_accuracy=_either(
+                    row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", doing
+                ),
+            )
+        )
+    return tuple(metrics)
 
 
 def is_sweep_table(content: bytes) -> bool:
-    """A result file that has the arms of a sweep instead of steps."""
+    """Says whether a result file has the arms of a sweep instead of steps."""
     return content.startswith(b"arm,")
 
 
 def sweep_arms(content: bytes, doing: str) -> tuple[SweepArm, ...]:
-    """Columns between 'arm' and 'step' are what was swept."""
+    """Reads the table of a sweep. Columns between 'arm' and 'step' are what was swept."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
         raise Nonsense(f"{doing}: the sweep's table begins {excerpt(content)}, which is not ours.")
@@ -194,7 +211,7 @@ def required(raw: Json, key: str, doing: str) -> str:
 
 
 def excerpt(content: bytes) -> str:
-    """How an unreadable answer begins, on one line, for a message."""
+    """Quotes how an unreadable answer begins, on one line, for a message."""
     text = " ".join(content[:400].decode("utf-8", "replace").split())
     shown = "".join(char for char in text if char.isprintable())[:80]
     if shown.lower().startswith(("<!doctype", "<html")):
@@ -202,11 +219,8 @@ def excerpt(content: bytes) -> str:
     return repr(shown) if shown else "empty"
 
 
-_CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
-
-
 def _plain(content: bytes, doing: str) -> str:
-    """Base64 has no comma, and base64 that begins with 'step' is not that of a CSV."""
+    """Returns the text of a CSV. Base64 has no comma, and base64 that begins with 'step' is not that of a CSV."""
     try:
         text = content.decode("utf-8-sig")
         if "," in text or text.startswith("step"):
@@ -214,19 +228,6 @@ def _plain(content: bytes, doing: str) -> str:
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig")
     except (UnicodeDecodeError, binascii.Error) as error:
         raise Nonsense(f"{doing}: the result file is neither CSV nor base64: {excerpt(content)}.") from error
-
-
-def _metric(row: Mapping[str, str], doing: str) -> Metric:
-    step = _cell(row, "step", doing)
-    if step is None:
-        raise Nonsense(f"{doing}: a line of the result file has no step: {row}.")
-    return Metric(
-        step=int(step),
-        train_loss=_cell(row, "train_loss", doing),
-        train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", doing),
-        valid_loss=_either(row, "valid_loss", "full_valid_loss", doing),
-        valid_accuracy=_either(row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", doing),
-    )
 
 
 def _arm(row: Mapping[str, str], swept: Sequence[str], doing: str) -> SweepArm:
@@ -248,7 +249,7 @@ def _either(row: Mapping[str, str], first: str, second: str, doing: str) -> floa
 
 
 def _cell(row: Mapping[str, str], column: str, doing: str) -> float | None:
-    """Empty and NaN are None: nothing was measured at that step."""
+    """Returns a cell's number; None where it is empty or NaN, because nothing was measured at that step."""
     text = row.get(column, "").strip()
     try:
         value = float(text) if text else math.nan
@@ -279,20 +280,16 @@ def _number(raw: Json, key: str) -> float | None:
     return value
 
 
-METADATA_KEY = "finetune_key"
-PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier"})
-
-
 def sent_hyperparameters(
     provider: Provider, wanted: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
-    """What of `wanted` this provider is told; a plan freezes this, so that people approve what is trained."""
+    """Returns what of `wanted` this provider gets; a plan freezes this, so that people approve what is trained."""
     takes_all = provider.can("extra_hyperparameters")
     return {key: value for key, value in wanted.items() if takes_all or key in PLAIN_HYPERPARAMETERS}
 
 
 def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
-    """All of the request but model and training_file, in the shape that this provider takes."""
+    """Returns all of the request but model and training_file, in the shape that this provider takes."""
     hyperparameters: dict[str, object] = {**sent_hyperparameters(provider, spec.hyperparameters)}
     if spec.sweep:
         hyperparameters["sweep"] = sweep_to_lists(spec.sweep)
@@ -304,15 +301,12 @@ def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
     if provider.can("metadata"):
         body["metadata"] = {**spec.metadata, METADATA_KEY: spec.key}
     if provider.can("suffix"):
-        body["suffix"] = spec.suffix if provider.can("metadata") else _marked(spec.suffix, spec.key)
+        # For a trainer that keeps no metadata the suffix, of at most 64 characters, says whose job it is.
+        marked = f"{spec.suffix[:47]}-{_mark(spec.key)}"
+        body["suffix"] = spec.suffix if provider.can("metadata") else marked
     if spec.validation_file:
         body["validation_file"] = spec.validation_file
     return body
-
-
-def _marked(suffix: str, key: str) -> str:
-    """A suffix (at most 64 characters) that says whose job it is, for a trainer that keeps no metadata."""
-    return f"{suffix[:47]}-{_mark(key)}"
 
 
 def _mark(key: str) -> str:
@@ -320,14 +314,15 @@ def _mark(key: str) -> str:
 
 
 def key_reader(keys: Collection[str]) -> Callable[[Json], str | None]:
-    """Reads a listed job's key: whatever its metadata says, else which of `keys` its suffix is marked with."""
+    """Returns a reader of a listed job's key: the one in its metadata, else the one of `keys` that its suffix is marked
+    with."""
     marks = {_mark(key): key for key in keys}
 
     def read(row: Json) -> str | None:
-        text = metadata_of(row).get(METADATA_KEY)
+        key = metadata_of(row).get(METADATA_KEY)
         suffix = row.get("suffix")
         mark = suffix.rpartition("-")[2] if isinstance(suffix, str) else ""
-        return text if text is not None else marks.get(mark)
+        return key if key is not None else marks.get(mark)
 
     return read
 
@@ -346,15 +341,13 @@ def _has_key(metadata: Mapping[str, str], suffix: str | None, key: str) -> bool:
     return is_marked or metadata.get(METADATA_KEY) == key
 
 
-EXPIRY_MARGIN_S = 2 * 24 * 3600
-
-
 def is_upload_usable(row: Json, name: str, size: int) -> bool:
-    """Whole, ours, of the right purpose, and not about to expire under a job that waits."""
+    """Says whether an upload is complete, ours, of the right purpose, and not about to expire under a job that
+    waits."""
     expires = row.get("expires_at")
     lasts = not isinstance(expires, int) or expires > time.time() + EXPIRY_MARGIN_S
-    is_ours = row.get("filename") == name and row.get("purpose") == "fine-tune"
-    return is_ours and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
+    is_named_so = row.get("filename") == name and row.get("purpose") == "fine-tune"
+    return is_named_so and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
 
 
 def file_size(path: Path, doing: str) -> int:
@@ -365,14 +358,14 @@ def file_size(path: Path, doing: str) -> int:
 
 
 def check_sha256(path: Path, sha256: str) -> None:
-    """Raises Changed, or OSError."""
+    """Raises Changed where the file has other bytes, and OSError as open() does."""
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
             raise Changed(path.name)
 
 
 class HashingFile(io.FileIO):
-    """A file opened for reading that knows the sha256 of what was read: of what was sent, once it is sent."""
+    """A file opened for reading that hashes what is read, and so what was sent."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(path, "rb")

@@ -31,7 +31,7 @@ OUR_ROW_TOKENS = 1024  # our own trainer leaves longer rows out, where max_lengt
 
 @dataclass(frozen=True)
 class Encoding:
-    """`assumed`: the model is unknown to us, and counts may be off by some percent.
+    """How a model's tokens are counted. `assumed`: the model is unknown, and counts may be off by some percent.
 
     `folder` is set for a local model: it holds tokenizer.json and, for chat models, the template.
     """
@@ -46,7 +46,7 @@ O200K = Encoding("o200k_base")
 
 @dataclass(frozen=True)
 class ChatTokens:
-    """Per row, in the rows' order: all, what comes before the answer, and the answer's own text."""
+    """Tokens per row, in the rows' order: all, what comes before the answer, and the answer's own text."""
 
     total: tuple[int, ...]
     prompt: tuple[int, ...]
@@ -65,7 +65,7 @@ class Spread:
 
 
 def encoding_of(model: str) -> Encoding:
-    """`model` may be tuned: 'ft:gpt-4o-mini-2024-07-18:team::id' counts as its base does."""
+    """Returns a model's encoding. A tuned 'ft:gpt-4o-mini-2024-07-18:team::id' counts as its base does."""
     base = model.removeprefix("ft:").split(":")[0]
     if base.startswith(_O200K_MODELS):
         return O200K
@@ -75,14 +75,14 @@ def encoding_of(model: str) -> Encoding:
 
 
 def local_encoding(folder: Path) -> Encoding:
-    """For a model's folder with a tokenizer.json; without one, o200k_base is assumed."""
+    """Returns the encoding of a model's folder with a tokenizer.json; without one, o200k_base is assumed."""
     if not (folder / "tokenizer.json").is_file():
         return Encoding("o200k_base", assumed=True)
     return Encoding(folder.name, folder=folder)
 
 
 def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> ChatTokens:
-    """The last message of each row is its answer.
+    """Counts the tokens of chats. The last message of each row is its answer.
 
     OpenAI: 3 for each row + for each message 3 + tokens(role) + tokens(text), as in the OpenAI cookbook's
     "How to count tokens with tiktoken", num_tokens_from_messages. The answer's 3 + role belong to neither
@@ -106,32 +106,32 @@ def count_chat(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) ->
 
 
 def splits_chats(encoding: Encoding) -> bool:
-    """Whether our trainer makes of a chat a row for each answer: its model's template rewrites earlier ones."""
+    """Says whether our trainer makes a row for each answer of a chat: its model's template rewrites earlier ones."""
     return encoding.folder is not None and rewrites_answers(template_of(encoding.folder))
 
 
 def count_split(
     rows: Iterable[Sequence[Message]], encoding: Encoding, before: Sequence[int]
 ) -> tuple[int, ...]:
-    """Of each chat all that is trained where `splits_chats`: up to each learnt answer, from its first message on, with
-    the `before` that stands in front of them."""
+    """Returns for each chat all that is trained where `splits_chats`: up to each learnt answer, from its first message
+    on, with the `before` tokens that stand in front of them."""
     assert encoding.folder is not None  # noqa: S101
     counter, rows = _LocalCounter.load(encoding.folder), list(rows)
     wrapped = iter(counter.wrapped([message for row in rows for message in row]))
     totals: list[int] = []
     added = cache(counter.added)
-    for row, standing in zip(rows, before, strict=True):
-        reached, total, roles = standing, 0, tuple([message.role for message in row])
+    for row, in_front in zip(rows, before, strict=True):
+        so_far, total, roles = in_front, 0, tuple([message.role for message in row])
         for place, message in enumerate(row, 1):
-            reached += next(wrapped)
+            so_far += next(wrapped)
             if message.role == "assistant" and message.weight != 0:
-                total += reached + added(roles[:place])[0]
+                total += so_far + added(roles[:place])[0]
         totals.append(total)
     return tuple(totals)
 
 
 def count_tools(lines: Sequence[str], encoding: Encoding) -> list[int]:
-    """What rows' definitions of tools, given as JSON, add to what a model reads. Vendors write them in a form of their
+    """Counts what rows' definitions of tools, as JSON, add to what a model reads. Vendors write them in a form of their
     own, about as long; a local model's template writes them, or they are described in words."""
     different = list(dict.fromkeys(lines))
     if encoding.folder is None:
@@ -162,12 +162,12 @@ class RowCounter:
         return count_tools(lines, self._encoding)
 
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
-        """From the rows' texts."""
+        """Counts from the rows' texts."""
         messages = [[Message(*message) for message in zip(roles, row, strict=True)] for row in texts]
         return _count_local(messages, self._local) if self._local else count_chat(messages, self._encoding)
 
     def sums(self, roles: Sequence[Role], counts: Sequence[Sequence[int]]) -> ChatTokens:
-        """From the tokens of the rows' texts: a list for each message."""
+        """Counts from the tokens of the rows' texts: a list for each message."""
         beside = _REPLY + sum([_PER_MESSAGE + self._roles[role] for role in roles])
         last = _PER_MESSAGE + self._roles["assistant"]
         total = tuple([beside + count for count in map(sum, zip(*counts, strict=True))])
@@ -176,8 +176,8 @@ class RowCounter:
 
 
 def training_limit(model: str) -> int:
-    """Tokens a row at most when OpenAI tunes `model`; what is beyond is cut off there. From OpenAI's guide to
-    supervised fine-tuning; models that it doesn't name are taken to be like the current ones."""
+    """Returns the tokens a row at most when OpenAI tunes `model`; what is beyond is cut off there. From OpenAI's
+    guide to supervised fine-tuning; models that it doesn't name are taken to be like the current ones."""
     base = model.removeprefix("ft:").split(":")[0]
     if base.startswith(("gpt-3.5-turbo-0125", "gpt-3.5-turbo-1106")) or base == "gpt-3.5-turbo":
         return 16_385
@@ -187,13 +187,13 @@ def training_limit(model: str) -> int:
 
 
 def count_prompts(rows: Iterable[Sequence[Message]], encoding: Encoding = O200K) -> tuple[int, ...]:
-    """For rows without their answer: what sending them costs."""
+    """Counts rows without their answer: what sending them costs."""
     nothing = Message("assistant", "")
     return count_chat([[*row, nothing] for row in rows], encoding).prompt
 
 
 def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
-    """Text of special tokens counts as the ordinary text that it is."""
+    """Counts texts. That of special tokens counts as the ordinary text that it is."""
     if encoding.folder is not None:
         return _LocalCounter.load(encoding.folder).texts(texts)
     import toktok
@@ -207,18 +207,9 @@ def count_texts(texts: Sequence[str], encoding: Encoding = O200K) -> list[int]:
 def spread(counts: Sequence[int]) -> Spread:
     if not counts:
         return Spread(0, 0.0, 0, 0, 0)
-    ordered = sorted(counts)
-    return Spread(
-        total=sum(ordered),
-        mean=sum(ordered) / len(ordered),
-        p50=_nearest_rank(ordered, 50),
-        p95=_nearest_rank(ordered, 95),
-        max=ordered[-1],
-    )
-
-
-def _nearest_rank(ordered: Sequence[int], percent: int) -> int:
-    return ordered[max(0, -(-percent * len(ordered) // 100) - 1)]
+    ordered, n = sorted(counts), len(counts)
+    p50, p95 = (ordered[max(0, -(-percent * n // 100) - 1)] for percent in (50, 95))
+    return Spread(sum(ordered), sum(ordered) / n, p50, p95, ordered[-1])
 
 
 def _role_tokens(encoding: Encoding) -> dict[str, int]:
@@ -228,13 +219,15 @@ def _role_tokens(encoding: Encoding) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _LocalCounter:
-    """ChatML templates (`<|im_start|>role\\ntext<|im_end|>\\n`) are counted as they are rendered. For others
-    four tokens a message are assumed. What a template adds to that, as a standard system message, is found by writing
-    a chat of the same roles with it; where it can't be written here, it is missed.
+    """Counts by a local model's own tokenizer.
+
+    ChatML templates (`<|im_start|>role\\ntext<|im_end|>\\n`) are counted as they are rendered. For others four tokens a
+    message are assumed. What a template adds to that, as a standard system message, is found by rendering a chat of the
+    same roles; where it can't be rendered here, it is missed.
     """
 
     tokenizer: Tokenizer
-    chatml: bool
+    is_chatml: bool
     template: str = ""
 
     @staticmethod
@@ -254,12 +247,12 @@ class _LocalCounter:
         return counts
 
     def wrapped(self, messages: Sequence[Message]) -> list[int]:
-        if not self.chatml:
+        if not self.is_chatml:
             return [count + 4 for count in self.texts([message.content for message in messages])]
         return self.texts([f"<|im_start|>{m.role}\n{m.content}<|im_end|>\n" for m in messages])
 
     def added(self, roles: tuple[Role, ...]) -> tuple[int, int]:
-        """Beyond `wrapped`, in a chat of these roles: by the whole template, and by it up to the answer."""
+        """Returns what the template adds to `wrapped` in a chat of these roles: in all, and up to the answer."""
         chat = [Message(role, "text") for role in roles]
         entries = [{"role": message.role, "content": message.content} for message in chat]
         text, question = render(self.template, entries), render(self.template, entries[:-1], asks=True)
@@ -269,28 +262,27 @@ class _LocalCounter:
         return self._rendered(text) - sum(counts), self._rendered(question) - sum(counts[:-1]) - self.reply
 
     def tools(self, text: str) -> int:
-        """Where the template can't be written here, as the JSON that they are."""
+        """Counts definitions of tools; as the JSON that they are where the template can't be rendered here."""
         if not text:
             return 0
         row = json.loads(text)
-        older = [{"type": "function", "function": each} for each in row.get("functions", ())]
-        tools = row.get("tools") or older
-        system, question = {"role": "system", "content": "text"}, {"role": "user", "content": "text"}
+        functions = [{"type": "function", "function": function} for function in row.get("functions", ())]
+        tools = row.get("tools") or functions
         words = tools_in_words(self.template, tools)
         if self.template and words:
             return self.texts([f"\n\n{words}"])[0]
-        bare = render(self.template, [system, question])
-        full_text = render(self.template, [system, question], tools=tools)
-        if not self.template or bare is None or full_text is None:
+        chat = [{"role": "system", "content": "text"}, {"role": "user", "content": "text"}]
+        without, with_tools = render(self.template, chat), render(self.template, chat, tools=tools)
+        if not self.template or without is None or with_tools is None:
             return self.texts([text])[0]
-        return self._rendered(full_text) - self._rendered(bare)
+        return self._rendered(with_tools) - self._rendered(without)
 
     def _rendered(self, text: str) -> int:
         return self.texts([text.replace(EOS, "")])[0] + text.count(EOS)
 
     @property
     def reply(self) -> int:
-        return self.texts(["<|im_start|>assistant\n"])[0] if self.chatml else 4
+        return self.texts(["<|im_start|>assistant\n"])[0] if self.is_chatml else 4
 
 
 def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> ChatTokens:
@@ -301,8 +293,8 @@ def _count_local(rows: Sequence[Sequence[Message]], counter: _LocalCounter) -> C
     total: list[int] = []
     added = cache(counter.added)
     for row in rows:
-        in_all, value = added(tuple([message.role for message in row]))
+        added_in_all, added_before = added(tuple([message.role for message in row]))
         before = sum([next(wrapped) for _ in row[:-1]])
-        prompt.append(before + reply + value)
-        total.append(before + next(wrapped) + in_all)
+        prompt.append(before + reply + added_before)
+        total.append(before + next(wrapped) + added_in_all)
     return ChatTokens(tuple(total), tuple(prompt), tuple(answer))

@@ -1,4 +1,4 @@
-"""What the bot and a trainer say to each other: frozen values, in the words of OpenAI's fine-tuning API."""
+"""What passes between the bot and a trainer: frozen values, in the words of OpenAI's fine-tuning API."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Provider:
 
 @dataclass(frozen=True)
 class JobSpec:
-    """Everything a trainer is told. `key` is ours, deterministic: metadata and Idempotency-Key."""
+    """A request for a job. `key` is ours and deterministic: it travels as metadata and as Idempotency-Key."""
 
     key: str
     model: str
@@ -101,7 +101,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Event:
-    """`data` as the trainer sends it: figures, or a `state`, what the job is from this event on."""
+    """A job's event. `data` as the trainer sends it: figures, or a `state`, what the job is from this event on."""
 
     id: str
     created_at: int
@@ -140,13 +140,15 @@ class SweepArm:
 
     @property
     def is_out(self) -> bool:
-        """It failed by itself. The table has one column for how an arm ended; this is its word for that."""
+        """Whether the arm failed by itself: the table has one column for how an arm ended, and this is its phrase
+        for it."""
         return self.outcome.startswith("out after ")
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """`files`: ids of its weight files, where the trainer hands them out instead of serving the model."""
+    """A job's checkpoint. `files`: ids of its weight files, where the trainer offers them instead of serving the
+    model."""
 
     id: str
     step: int
@@ -174,7 +176,7 @@ class Message:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a model said to a prompt, what it took. `seconds` is the wall time of the request."""
+    """A model's answer to a prompt and what it took. `seconds` is the wall time of the request."""
 
     text: str
     prompt_tokens: int

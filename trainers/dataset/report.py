@@ -1,4 +1,4 @@
-"""One call that checks a file, splits it and reports: for a worker process. Values that travel as JSON."""
+"""Checks a file, splits it and reports in one call, for a worker process. Its values travel as JSON."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Report:
 
     `duplicate_tokens` are those of the rows that repeat another, one epoch. `token_lengths` is a histogram of
     600 bars at most: (tokens of the longest row in the bar, rows). `stages`: seconds of each part of the check, by
-    name. `diff` is from the version before, where there is one. `label_errors` is None where nobody looked for them, or
+    name. `diff` is from the version before, where there is one. `label_errors` is None where they were not checked, or
     there are no labels.
     """
 
@@ -174,9 +174,10 @@ def check_file(
 
 @dataclass(frozen=True)
 class _Taken:
-    """The rows after the first pass. `labels` has one for each row, all empty for free text."""
+    """The rows after the first pass. `faults` are of single rows, and why the file was refused. `labels` has one for
+    each row, all empty for free text."""
 
-    found: Findings
+    faults: Findings
     progress: Progress
     rows: StoredRows
     task: Task
@@ -187,13 +188,14 @@ class _Taken:
     def label_counts(self) -> tuple[LabelCount, ...]:
         return in_order_of_rows(Counter(self.labels)) if self.task == "labels" else ()
 
-    def findings(self, lengths: Sequence[int], by: Encoding) -> tuple[Findings, ...]:
-        """A file that was refused as a whole has no rows to speak of."""
+    def findings(self, lengths: Sequence[int], encoding: Encoding) -> tuple[Findings, ...]:
+        """Adds the checks of the file as a whole, unless it was refused and has no rows. `lengths`: tokens of each
+        row as `encoding` counts them."""
         facts = self.rows.facts
-        if not len(facts) and any(finding.blocks for finding in self.found.sorted()):
-            return (self.found,)
+        if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
+            return (self.faults,)
         labels = () if self.progress.format == "preference" else self.label_counts
-        return (self.found, *run_checks(CheckedFile(facts, labels, lengths, by, self.limits)))
+        return (self.faults, *run_checks(CheckedFile(facts, labels, lengths, encoding, self.limits)))
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,7 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file that was looked at from all sides. `lengths`: tokens of each row."""
+    """A file after all checks. `lengths`: tokens of each row."""
 
     taken: _Taken
     lengths: Sequence[int]
@@ -217,7 +219,7 @@ class _Checked:
         return any(finding.blocks for finding in self.findings)
 
     def write(self, folder: Path) -> _Written | None:
-        """Both parts, unless something blocks."""
+        """Writes both parts, unless something blocks."""
         if self.is_blocked:
             return None
         return _Written(
@@ -225,7 +227,7 @@ class _Checked:
         )
 
     def tokens_to_train(self, folder: Path) -> dict[Path, int]:
-        """By the tokenizer of the model in `folder`, which has counted the lengths."""
+        """Returns the tokens that are trained on, by the model's folder. Its tokenizer has counted the lengths."""
         return {folder: sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)}
 
     def report(
@@ -283,7 +285,7 @@ class _Clock:
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Rows have no cycles, yet Python's collector walks them again and again: half the time of reading."""
+    """Pauses Python's collector. Rows have no cycles, yet it walks them again and again: half the time of reading."""
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -1,10 +1,14 @@
-"""A decoder's dimensions and parameter counts, and how they are read from a model's config.json. Unknown
-families are refused."""
+"""A decoder's dimensions and parameter counts, and how they are read from a model's config.json, as transformers writes
+it.
+
+The families are those whose parameters were compared with transformers' own classes, number by number, in
+tests/local/test_presets.py and test_sizing_configs.py. Other families are refused.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -24,8 +28,8 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Experts:
-    """Of `layers` layers: `count` gated feed-forward networks of width `intermediate`, of which a token passes
-    `active`, and one of width `shared` that every token passes (0: none).
+    """The experts of `layers` layers: `count` gated feed-forward networks of width `intermediate`, of which a token
+    passes `active`, and one of width `shared` that every token passes (0: none).
 
     transformers 5 keeps them as one fused Parameter a layer, not as Linear: bitsandbytes doesn't quantise them.
     """
@@ -40,7 +44,7 @@ class Experts:
 
 @dataclass(frozen=True)
 class Vision:
-    """What stands beside the language model, projector included: all parameters, and those in Linear layers."""
+    """The parts beside the language model, projector included: all parameters, and those in Linear layers."""
 
     parameters: int
     in_linear: int
@@ -88,7 +92,7 @@ class Architecture:
 
     @property
     def attention(self) -> tuple[Matrix, ...]:
-        """Of one layer."""
+        """The matrices of one layer's attention."""
         out = Matrix("o_proj", self.queries, self.hidden)
         if self.fused:
             return (Matrix("qkv_proj", self.hidden, self.queries + 2 * self.keys, self.has_qkv_bias), out)
@@ -100,7 +104,7 @@ class Architecture:
         )
 
     def feed_forward(self, width: int) -> tuple[Matrix, ...]:
-        """A gated network of that width."""
+        """Returns the matrices of a gated network of that width."""
         down = Matrix("down_proj", width, self.hidden)
         if self.fused:
             return (Matrix("gate_up_proj", self.hidden, 2 * width), down)
@@ -125,7 +129,7 @@ class Architecture:
 
     @property
     def in_experts(self) -> int:
-        """Routed experts and their routers."""
+        """Parameters of routed experts and their routers."""
         if self.experts is None:
             return 0
         router = self.hidden * self.experts.count
@@ -144,7 +148,7 @@ class Architecture:
 
     @property
     def in_embeddings(self) -> int:
-        """Where they are tied, one matrix both reads and writes tokens."""
+        """Parameters of the embeddings and the head. Where they are tied, one matrix both reads and writes tokens."""
         return self.vocab * self.hidden * (1 if self.is_tied else 2)
 
     @property
@@ -157,7 +161,7 @@ class Architecture:
 
     @property
     def active_parameters(self) -> int:
-        """Those that a token of text passes: vision and the experts not chosen are left out."""
+        """Parameters that a token of text passes: vision and the experts not chosen are left out."""
         if self.experts is None:
             return self.text_parameters
         idle = self.experts.count - self.experts.active
@@ -171,24 +175,18 @@ class Architecture:
         return text + (self.vision.in_linear if self.vision else 0)
 
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
-        """r * (inputs + outputs) for each matrix (Hu et al. 2021, LoRA, §4.1). None: all linear layers of the
-        language model, the head excepted."""
-        chosen = [
-            (matrix, times) for matrix, times in self.matrices if targets is None or matrix.name in targets
-        ]
-        return sum(rank * (matrix.inputs + matrix.outputs) * times for matrix, times in chosen)
+        """Returns r * (inputs + outputs) for each matrix (Hu et al. 2021, LoRA, §4.1). `targets` None: all linear
+        layers of the language model, the head excepted."""
+        return sum(
+            rank * (matrix.inputs + matrix.outputs) * times
+            for matrix, times in self.matrices
+            if targets is None or matrix.name in targets
+        )
 
     @property
     def _expert(self) -> int:
         """Parameters of one routed expert."""
         return 3 * self.hidden * self.experts.intermediate if self.experts else 0
-
-
-# Reads an Architecture out of a model's config.json, as transformers writes it. Refuses what it doesn't
-# know.
-#
-# The families are those whose parameters were compared with transformers' own classes, number by number,
-# in tests/local/test_presets.py and test_sizing_configs.py.
 
 
 FAMILIES = (
@@ -198,7 +196,7 @@ FAMILIES = (
 WITH_VISION = ("llama4", "gemma3")
 NORMS = {"gemma3_text": 4}
 HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3_text")
-TIED_UNLESS_SAID = ("gemma", "gemma3_text", "gemma3", "smollm3")
+TIED_BY_DEFAULT = ("gemma", "gemma3_text", "gemma3", "smollm3")
 
 
 @dataclass(frozen=True)
@@ -209,7 +207,7 @@ class Unsized:
 
 
 def read_config(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
-    """`name` is the model's, for the sentences."""
+    """Reads a model's config; `name` is the model's, for the sentences."""
     if raw.get("quantization_config"):
         kind = raw["quantization_config"].get("quant_method", "quantised")
         return Unsized(
@@ -219,9 +217,9 @@ def read_config(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
     if family in WITH_VISION:
         return _with_vision(raw, name)
     if family not in FAMILIES:
-        existing = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
+        families = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
         return Unsized(
-            f"{name} is of the family '{family}', whose memory I can't work out. I know {existing}: "
+            f"{name} is of the family '{family}', whose memory I can't work out. I know {families}: "
             "choose such a model."
         )
     try:
@@ -242,18 +240,15 @@ def _with_vision(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
     architecture = read_config(text, name)
     if isinstance(architecture, Unsized):
         return architecture
+    read_vision = _siglip if raw["model_type"] == "gemma3" else _llama4_vision
     try:
-        vision = (
-            _siglip(raw, architecture) if raw["model_type"] == "gemma3" else _llama4_vision(raw, architecture)
-        )
+        return replace(architecture, vision=read_vision(raw, architecture))
     except (KeyError, TypeError, ValueError) as error:
         return Unsized(f"The vision_config of {name} can't be used: {_fault(error)}. Is it the original one?")
-    return Architecture(**{**vars(architecture), "vision": vision})
 
 
 def _decoder(raw: Mapping[str, Any], family: str) -> Architecture:
     hidden, heads = _whole_number(raw, "hidden_size"), _whole_number(raw, "num_attention_heads")
-    experts = _experts(raw, family)
     dense = "intermediate_size_mlp" if family == "llama4_text" else "intermediate_size"
     return Architecture(
         model_type=family,
@@ -264,48 +259,36 @@ def _decoder(raw: Mapping[str, Any], family: str) -> Architecture:
         head_dim=_whole_number(raw, "head_dim", hidden // heads),
         dense_intermediate=_whole_number(raw, dense),
         vocab=_whole_number(raw, "vocab_size"),
-        is_tied=bool(raw.get("tie_word_embeddings", family in TIED_UNLESS_SAID)),
+        is_tied=bool(raw.get("tie_word_embeddings", family in TIED_BY_DEFAULT)),
         context=_whole_number(raw, "max_position_embeddings"),
         norms=NORMS.get(family, 2),
         has_head_norms=family in HEAD_NORMS,
         has_wide_head_norms=family == "olmo2",
         has_qkv_bias=family == "qwen2" or bool(raw.get("attention_bias", False)),
         fused=family == "phi3",
-        experts=experts,
+        experts=_experts(raw, family),
     )
 
 
 def _experts(raw: Mapping[str, Any], family: str) -> Experts | None:
-    layers = _whole_number(raw, "num_hidden_layers")
-    if family == "llama4_text":
-        step, width = (
-            _whole_number(raw, "interleave_moe_layer_step", 1),
-            _whole_number(raw, "intermediate_size"),
-        )
-        count, active = _whole_number(raw, "num_local_experts"), _whole_number(raw, "num_experts_per_tok")
-        return Experts(layers // step, count, active, width, shared=width, computes_all=True)
-    if family == "mixtral":
-        return Experts(
-            layers,
-            _whole_number(raw, "num_local_experts"),
-            _whole_number(raw, "num_experts_per_tok"),
-            _whole_number(raw, "intermediate_size"),
-        )
+    if family not in ("llama4_text", "mixtral", "qwen3_moe"):
+        return None
+    layers, active = _whole_number(raw, "num_hidden_layers"), _whole_number(raw, "num_experts_per_tok")
     if family == "qwen3_moe":
         if raw.get("mlp_only_layers") or raw.get("decoder_sparse_step", 1) != 1:
             raise ValueError("only some of its layers have experts, which I can't tell apart")
         count = _whole_number(raw, "num_experts", raw.get("num_local_experts"))
-        return Experts(
-            layers,
-            count,
-            _whole_number(raw, "num_experts_per_tok"),
-            _whole_number(raw, "moe_intermediate_size"),
-        )
-    return None
+        return Experts(layers, count, active, _whole_number(raw, "moe_intermediate_size"))
+    count, width = _whole_number(raw, "num_local_experts"), _whole_number(raw, "intermediate_size")
+    if family == "mixtral":
+        return Experts(layers, count, active, width)
+    step = _whole_number(raw, "interleave_moe_layer_step", 1)
+    return Experts(layers // step, count, active, width, shared=width, computes_all=True)
 
 
 def _siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
-    """Gemma 3's: SigLIP without its head, a projection and a norm (transformers, `Gemma3MultiModalProjector`)."""
+    """Returns Gemma 3's: SigLIP without its head, a projection and a norm (transformers,
+    `Gemma3MultiModalProjector`)."""
     vision = raw["vision_config"]
     width, layers, inner = (
         _whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")
@@ -320,7 +303,7 @@ def _siglip(raw: Mapping[str, Any], text: Architecture) -> Vision:
 
 
 def _llama4_vision(raw: Mapping[str, Any], text: Architecture) -> Vision:
-    """transformers, `Llama4VisionModel` and `Llama4MultiModalProjector`."""
+    """Returns Llama 4's (transformers, `Llama4VisionModel` and `Llama4MultiModalProjector`)."""
     vision = raw["vision_config"]
     width, layers, inner = (
         _whole_number(vision, key) for key in ("hidden_size", "num_hidden_layers", "intermediate_size")

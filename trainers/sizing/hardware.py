@@ -1,5 +1,5 @@
-"""How much memory a GPU or this machine has, how fast it is, whether a training fits, and what would make it
-fit. Changes nothing."""
+"""How much memory a GPU or this machine has, how fast it is, whether a training fits, and what would make it fit.
+Changes nothing."""
 
 from __future__ import annotations
 
@@ -63,6 +63,9 @@ SUSTAINED = 0.3  # of a GPU's peak, a rule of thumb
 # a core, operations a second: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in bfloat16
 CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
 MOST_CORES = 32  # packs of CPU_TOKENS keep no more busy
+MEMORY_MARGIN = 1.15  # the estimate is tested to be within 15% of what was measured
+SHORTEST = 4  # a row cut to less than a quarter is another row
+MOST_CURES = 4
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Machine:
 
 
 def read_gpu(text: str) -> Machine | None:
-    """'24' or '24GB' of memory (GB are 10^9 bytes), or a name such as 'h100'. None where it is neither."""
+    """Reads '24' or '24GB' of memory (GB are 10^9 bytes), or a name such as 'h100'. Returns None where it is
+    neither."""
     word = re.sub(r"^(nvidia|amd)-?|[\s_]", "", text.lower().strip())
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
     if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
@@ -88,7 +92,8 @@ def read_gpu(text: str) -> Machine | None:
 
 
 def gpu_speed(name: str) -> float | None:
-    """By its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where it names none of these."""
+    """Returns a GPU's speed by its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where it is none of
+    PEAKS."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     keys = (SAME_GPU.get(word, word) for word in words)
     return next((_sustained(key) for key in keys if key in PEAKS), None)
@@ -104,18 +109,18 @@ def _sustained(key: str) -> float:
 
 @cache
 def this_machine() -> Machine:
-    """Its first NVIDIA GPU, or else its memory and CPU."""
-    return _nvidia() or _without_gpu()
-
-
-def _without_gpu() -> Machine:
+    """Returns this machine by its first NVIDIA GPU, or else by its memory and CPU."""
+    gpu = _nvidia_gpu()
+    if gpu:
+        return gpu
     place = Device("cpu", 2 if has_fast_bf16(Path("/proc/cpuinfo")) else 4)
     speed = cpu_speed(os.cpu_count() or 1, place.number_bytes)
-    return Machine(f"this machine ({_ram() / 1e9:.0f} GB, no GPU)", _ram(), place, speed)
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return Machine(f"this machine ({memory / 1e9:.0f} GB, no GPU)", memory, place, speed)
 
 
 def has_fast_bf16(cpuinfo: Path) -> bool:
-    """By the flags that Linux lists; False where there is no such list."""
+    """Says by the flags that Linux lists whether bfloat16 is fast; False where there is no such list."""
     if not cpuinfo.exists():
         return False
     lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
@@ -123,7 +128,7 @@ def has_fast_bf16(cpuinfo: Path) -> bool:
     return not set(FAST_BF16).isdisjoint(flags.split())
 
 
-def _nvidia() -> Machine | None:
+def _nvidia_gpu() -> Machine | None:
     program = shutil.which("nvidia-smi")
     if program is None:
         return None
@@ -135,18 +140,6 @@ def _nvidia() -> Machine | None:
         return Machine(f"this machine's {name.strip()}", memory, Device("gpu", 2), gpu_speed(name))
     except (OSError, subprocess.SubprocessError, ValueError, IndexError):
         return None  # a driver that doesn't answer trains nothing either
-
-
-def _ram() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-# Whether a training fits into a machine's memory, and what would make it fit. Pure.
-
-
-MEMORY_MARGIN = 1.15  # the estimate is held to within 15% of what was measured
-SHORTEST = 4  # a row cut to less than a quarter is another row
-MOST_CURES = 4
 
 
 @dataclass(frozen=True)
@@ -173,16 +166,17 @@ def fit(model: Architecture, work: Work, machine: Machine) -> Fit:
         return Fit("fits", memory, machine, (), needed)
     cures, least = [], needed
     for ladder in () if work.method == "full" else _ladders(work):
-        needs = [(work, _needed(model, work, machine.place)) for work in ladder]
-        cures += [work for work, bytes_ in needs if bytes_ * MEMORY_MARGIN <= machine.memory][:1]
-        least = min([least, *(bytes_ for _, bytes_ in needs)])
+        sizes = [(smaller, _needed(model, smaller, machine.place)) for smaller in ladder]
+        cures += [smaller for smaller, size in sizes if size * MEMORY_MARGIN <= machine.memory][:1]
+        least = min([least, *(size for _, size in sizes)])
     standing: Literal["tight", "too large"] = "tight" if needed <= machine.memory else "too large"
     return Fit(standing, memory, machine, tuple(dict.fromkeys(cures))[:MOST_CURES], least)
 
 
 def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
-    """What the builtin engine comes to by itself on a GPU whose memory proves too small: activations computed again,
-    then fewer rows at a time, from which a step learns all the same. Where nothing fits, the least of these."""
+    """Returns what the builtin engine arrives at by itself on a GPU whose memory proves too small: activations
+    computed again, then fewer rows at a time, from which a step learns all the same. Where nothing fits, the
+    least of these."""
     if machine.place.kind != "gpu" or work.pairs or work.method == "full":
         return work
     again = replace(work, checkpoints=True)
@@ -194,7 +188,7 @@ def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
 
 
 def smallest_gpu(needed: int) -> str | None:
-    """Of those that we know, one that takes so many bytes with room to spare."""
+    """Returns the smallest of GPUS that takes so many bytes with room to spare."""
     large = [
         (mebibytes, name) for name, mebibytes in GPUS.values() if needed * MEMORY_MARGIN <= mebibytes * MIB
     ]
@@ -207,7 +201,7 @@ def _needed(model: Architecture, work: Work, place: Device) -> int:
 
 
 def _ladders(work: Work) -> Iterator[list[Work]]:
-    """Kinds of changes; within a kind those that change least come first."""
+    """Yields kinds of changes; within a kind those that change least come first."""
     small = replace(work, method="qlora", checkpoints=True)
     smallest = replace(small, batch=1)
     if not work.checkpoints:
