@@ -91,7 +91,9 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
     if folder.is_dir():
         return _base(name, _read(folder / "config.json", f"The folder {name}"))
     if not HUB_ID.fullmatch(name):
-        names = [known.lower() for preset in presets() for known in (preset.hub_id, *preset.aliases)]
+        names = [
+            preset_name.lower() for preset in presets() for preset_name in (preset.hub_id, *preset.aliases)
+        ]
         near = difflib.get_close_matches(name.lower(), names, n=1, cutoff=0.6)
         hint = f" Did you mean {near[0]}?" if near else ""
         return Unsized(

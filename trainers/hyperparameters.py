@@ -1,21 +1,18 @@
-"""What "auto" (or nothing) means for a training: the one place with these rules. Pure; bot and trainer ask here.
+"""What "auto" (or nothing) means for a training, and the values and the course of a sweep. Pure; bot and trainer use
+it.
 
-n_epochs        so many passes that 2,000 rows are seen, 3 at most; our own trainer sees sets of under 200 rows
-                so often that 600 are seen, 10 times at most. A third pass over 1,500 rows and more gains nothing
-                that a holdout of 200 could show.
-batch_size      4 under 200 rows, so that an epoch has steps enough to learn in; 8 up to 8,000 rows (on 1,000
-                rows 8 scored 93.5% where 16 scored 85.5%), 16 up to 16,000, then 32.
-learning_rate   5e-4 x (2000 / the base's hidden size) ^ 0.781, at most 1e-3, two digits of it; for Qwen the power
-                is 0.0775. Where the hidden size isn't known: 3e-4. The formula is the Tinker cookbook's
-                (hyperparam_utils.get_lr), fitted to LoRA on Llama and Qwen; 1e-3 was measured here on 135M.
+n_epochs so many passes that 2,000 rows are seen, 3 at most; our own trainer sees sets of under 200 rows so often that
+600 are seen, 10 times at most. A third pass over 1,500 rows and more gains nothing that a holdout of 200 could show.
+batch_size 4 under 200 rows, so that an epoch has steps enough to learn in; 8 up to 8,000 rows (on 1,000 rows 8 scored
+93.5% where 16 scored 85.5%), 16 up to 16,000, then 32. learning_rate 5e-4 x (2000 / the base's hidden size) ^ 0.781, at
+most 1e-3, two digits of it; for Qwen the power is 0.0775. Where the hidden size isn't known: 3e-4. The formula is the
+Tinker cookbook's (hyperparam_utils.get_lr), fitted to LoRA on Llama and Qwen; 1e-3 was measured here on 135M.
 
-For preference pairs (DPO):
-n_epochs        so many passes that 2,000 pairs are seen, 3 at most: more passes over few pairs only push the rejected
-                answers further down.
-learning_rate   a fortieth of the above. TRL's own scripts train the same model with LoRA at 2e-4 on chats (sft.py)
-                and at 5e-6 on pairs (dpo.py); for 7B the rule gives 7e-6, the alignment handbook's zephyr-7b-dpo-qlora
-                has 5e-6. Few pairs want more: docs/preferences.md has what was measured.
-beta            0.1, as in the paper (Rafailov et al. 2023, arXiv 2305.18290, appendix B) and in TRL.
+For preference pairs (DPO): n_epochs so many passes that 2,000 pairs are seen, 3 at most: more passes over few pairs
+only push the rejected answers further down. learning_rate a fortieth of the above. TRL's own scripts train the same
+model with LoRA at 2e-4 on chats (sft.py) and at 5e-6 on pairs (dpo.py); for 7B the rule gives 7e-6, the alignment
+handbook's zephyr-7b-dpo-qlora has 5e-6. Few pairs want more: docs/preferences.md has what was measured. beta 0.1, as in
+the paper (Rafailov et al. 2023, arXiv 2305.18290, appendix B) and in TRL.
 """
 
 from __future__ import annotations
@@ -41,26 +38,32 @@ RATE_POWERS = {"qwen": 0.0775}
 RATE_POWER = 0.781
 PAIRS_SHARE = 40
 BETA = 0.1
+FEWEST_ARMS, MOST_ARMS = 2, 16
+
+Value = int | float | str
+# Hyperparameters with several values each, every combination an arm, in the order in which they were given. What may be
+# swept, and within which bounds, is declared in trainers/methods.py.
+Sweep = tuple[tuple[str, tuple[Value, ...]], ...]
 
 
 def epochs_for(rows: int) -> int:
-    """Passes over `rows` rows of training."""
+    """Returns how many passes over `rows` rows our own trainer makes on chats."""
     return max(hosted_epochs_for(rows), min(MOST_PASSES_OVER_FEW, _passes(FEW_ROWS_SEEN, rows)))
 
 
 def hosted_epochs_for(rows: int) -> int:
-    """For a service that bills every token and chooses its batch and rate itself, and for all methods but ours of
-    chats."""
+    """Returns the passes of a service that bills every token and chooses its batch and rate itself, and of our own
+    methods other than chats."""
     return min(MOST_PASSES, _passes(ROWS_SEEN, rows))
 
 
 def batch_for(rows: int) -> int:
-    """Rows a step."""
+    """Returns the rows a step."""
     return next((batch for below, batch in BATCH_SIZES if rows < below), LARGEST_BATCH_SIZE)
 
 
 def rate_for(hidden_size: int | None, family: str = "") -> float:
-    """The learning rate of LoRA on a base of that hidden size; `family` is its config's model_type."""
+    """Returns the learning rate of LoRA on a base of that hidden size; `family` is its config's model_type."""
     if hidden_size is None:
         return RATE_OF_UNKNOWN
     power = next((power for name, power in RATE_POWERS.items() if family.startswith(name)), RATE_POWER)
@@ -71,25 +74,6 @@ def _passes(seen: int, rows: int) -> int:
     return -(-seen // max(rows, 1))
 
 
-# Successive halving: which share of its course each arm of a sweep trains, and what all arms take
-# together. Pure.
-#
-# All n arms train to the first rung; of each rung the better half (rounded up) goes on to twice the share
-# of its course, until one arm is left, which trains to the end:
-#
-#     rungs       ceil(log2 n) + 1
-#     arms        ceil(n / 2^(k - 1)) in rung k, counted from 1
-#     share       2^(k - rungs) of an arm's course at the end of rung k
-#     all arms    course * (1 + log2(n) / 2) for n = 2, 4, 8, 16: twice a single course for 4 arms, not 4 times
-#
-# Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification (arXiv 1502.07943), algorithm 1; that
-# the last arm alone trains to the end is Hyperband's (Li et al. 2018, arXiv 1603.06560, section 3). A
-# course that 2^k doesn't divide is rounded up to whole steps at each rung.
-
-
-FEWEST_ARMS, MOST_ARMS = 2, 16
-
-
 @dataclass(frozen=True)
 class HalvingRung:
     """`arms` train until `share` of their course is done."""
@@ -98,12 +82,25 @@ class HalvingRung:
     share: Fraction
 
     def steps(self, course: int) -> int:
-        """Of an arm whose course has so many, when this rung is over."""
+        """Returns the steps that an arm has done when this rung is over. `course`: all of its steps."""
         return math.ceil(course * self.share)
 
 
 def halving_rungs(arms: int) -> tuple[HalvingRung, ...]:
-    """From the first, in which all arms train, to the last, in which one does."""
+    """Returns the rungs of successive halving, from the first, in which all arms train, to the last, in which one does.
+
+    All n arms train to the first rung; of each rung the better half (rounded up) goes on to twice the share of its
+    course, until one arm is left, which trains to the end:
+
+        rungs       ceil(log2 n) + 1
+        arms        ceil(n / 2^(k - 1)) in rung k, counted from 1
+        share       2^(k - rungs) of an arm's course at the end of rung k
+        all arms    course * (1 + log2(n) / 2) for n = 2, 4, 8, 16: twice a single course for 4 arms, not 4 times
+
+    Jamieson & Talwalkar 2016, Non-stochastic Best Arm Identification (arXiv 1502.07943), algorithm 1; that the last arm
+    alone trains to the end is Hyperband's (Li et al. 2018, arXiv 1603.06560, section 3). A course that 2^k doesn't
+    divide is rounded up to whole steps at each rung.
+    """
     halvings = (arms - 1).bit_length()
     return tuple(
         HalvingRung(-(-arms // 2**done), Fraction(1, 2 ** (halvings - done))) for done in range(halvings + 1)
@@ -111,9 +108,9 @@ def halving_rungs(arms: int) -> tuple[HalvingRung, ...]:
 
 
 def halving_steps(courses: Sequence[int]) -> int:
-    """Steps of all arms together. Where courses differ, as with several batch sizes: the most that it can be."""
-    ladder, before, total = halving_rungs(len(courses)), [0] * len(courses), 0
-    for rung in ladder:
+    """Returns the steps of all arms together. Where courses differ, as with several batch sizes: the most it can be."""
+    before, total = [0] * len(courses), 0
+    for rung in halving_rungs(len(courses)):
         after = [rung.steps(course) for course in courses]
         total += sum(sorted((b - a for a, b in zip(before, after, strict=True)), reverse=True)[: rung.arms])
         before = after
@@ -121,7 +118,7 @@ def halving_steps(courses: Sequence[int]) -> int:
 
 
 def halving_total(courses: Sequence[float]) -> float:
-    """The same of what isn't counted in whole steps: seconds or tokens of each arm's full course."""
+    """Returns the same for what isn't counted in whole steps: seconds or tokens of each arm's full course."""
     before, total = Fraction(0), 0.0
     for rung in halving_rungs(len(courses)):
         dearest = sorted(courses, reverse=True)[: rung.arms]
@@ -130,28 +127,20 @@ def halving_total(courses: Sequence[float]) -> float:
     return total
 
 
-# A sweep: hyperparameters with several values each, every combination an arm. What may be swept, and within which
-# bounds, is declared in trainers/methods.py.
-
-
-Value = int | float | str
-Sweep = tuple[tuple[str, tuple[Value, ...]], ...]  # names in the order in which they were said
-
-
 def combinations(sweep: Sweep) -> tuple[Mapping[str, Value], ...]:
-    """What is special to each arm, the first arm first; the last name's values change fastest."""
+    """Returns the swept values of each arm, the first arm first; the last name's values change fastest."""
     names = [name for name, _ in sweep]
-    every = itertools.product(*(values for _, values in sweep))
-    return tuple(dict(zip(names, chosen, strict=True)) for chosen in every)
+    products = itertools.product(*(values for _, values in sweep))
+    return tuple(dict(zip(names, values, strict=True)) for values in products)
 
 
 def full_trainings_of(sweep: Sweep) -> float:
-    """How many single trainings all arms are together, by halving; 1 without a sweep."""
+    """Returns how many single trainings all arms take together, by halving; 1 without a sweep."""
     return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
 
 
 def describe_values(chosen: Mapping[str, Value]) -> str:
-    """'lora_r 8, learning_rate 0.0005'."""
+    """Describes an arm: 'lora_r 8, learning_rate 0.0005'."""
     return ", ".join(f"{name} {value}" for name, value in chosen.items())
 
 
@@ -160,12 +149,12 @@ def sweep_to_lists(sweep: Sweep) -> dict[str, list[Value]]:
 
 
 def sweep_from_lists(raw: Sequence[Sequence[Any]]) -> Sweep:
-    """Out of JSON, where tuples became lists."""
+    """Reads a sweep from JSON, where tuples became lists."""
     return tuple((str(name), tuple(values)) for name, values in raw)
 
 
 def sweep_size_problem(sweep: Sweep) -> str | None:
-    """Too few or too many trials."""
+    """Says that a sweep has too few or too many arms; None where it doesn't."""
     arms = math.prod(len(values) for _, values in sweep) if sweep else 0
     if FEWEST_ARMS <= arms <= MOST_ARMS:
         return None

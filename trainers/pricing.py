@@ -1,5 +1,5 @@
-"""What a model costs, by name, with source and date, and when it is retired. An unknown name gets the
-nearest names, never a guess.
+"""Prices of models by name, with source and date, and when models are retired. An unknown name gets the nearest names,
+never a guess.
 
 Ends come from the provider's answer (`shutdown_date`), from our rows (providers.py) and from the dated list
 model_ends.toml; a model without a known end may still end. Prices of tuned models and of training come from our rows,
@@ -25,44 +25,39 @@ from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.typed_tables import Fault, Key, read_table
 from trainers.types import Price
 
+if TYPE_CHECKING:
+    from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
+
+LIBRARY = "genai-prices"
 # The part of a name that tells one release of a model from the next.
 RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
 
 
 @dataclass(frozen=True)
 class Retirement:
-    """`day` is the first one without an answer. `successor` is None where its maker named none."""
+    """The end of a model. `day` is the first one without an answer. `successor` is None where its maker named none."""
 
     day: date
     successor: str | None = None
 
 
 def retirement_of(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
-    """Of 'gpt-4o', 'openai/gpt-4o', 'ft:gpt-4o-2024-08-06:acme::x'. What is sold by another than its maker
-    ('azure/gpt-4o') ends when that one says."""
+    """Returns the end of 'gpt-4o', 'openai/gpt-4o', 'ft:gpt-4o-2024-08-06:acme::x'. A model that another than its maker
+    sells ('azure/gpt-4o') ends when the seller says."""
     seller, slash, bare = name.lower().rpartition("/")
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
-    listed = _listed_retirement(seller, bare)
-    day = _retirement_day(seller if slash else None, bare, providers)
-    if day is None:
-        return listed
-    return Retirement(day, listed.successor if listed else None)
-
-
-def _retirement_day(seller: str | None, bare: str, providers: Sequence[ProviderRow]) -> date | None:
-    rows = [row for row in providers if seller in (None, row.name)]
-    message = (row.shutdowns[bare] for row in rows if bare in row.shutdowns)
-    days = (model.ends for row in rows if (model := row.model(bare)))
-    return next(message, None) or next(days, None)
-
-
-def _listed_retirement(seller: str, bare: str) -> Retirement | None:
     ends = _retirements()
     names = (bare, RELEASE_SUFFIX.sub("", bare))
     sellers = [seller] if seller else list(ends)
-    return next(
-        (ends[seller][name] for seller in sellers for name in names if name in ends.get(seller, {})), None
-    )
+    listed = next((ends[s][name] for s in sellers for name in names if name in ends.get(s, {})), None)
+
+    rows = [row for row in providers if not slash or row.name == seller]
+    announced = (row.shutdowns[bare] for row in rows if bare in row.shutdowns)
+    in_rows = (model.ends for row in rows if (model := row.model(bare)))
+    day = next(announced, None) or next(in_rows, None)
+    if day is None:
+        return listed
+    return Retirement(day, listed.successor if listed else None)
 
 
 @cache
@@ -72,12 +67,6 @@ def _retirements() -> Mapping[str, Mapping[str, Retirement]]:
         seller: {name: Retirement(row["ends"], row.get("successor")) for name, row in table["models"].items()}
         for seller, table in tomllib.loads(text).items()
     }
-
-
-if TYPE_CHECKING:
-    from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
-
-LIBRARY = "genai-prices"
 
 
 UNIT = 'USD per 1M tokens in quotes, like "2.50"'
@@ -125,7 +114,7 @@ class PriceRow:
         return self.ends is not None and today >= self.ends
 
     def end_sentence(self, today: date) -> str | None:
-        """None where nobody said that it ends."""
+        """Says when the model ends or ended; None where no end is known."""
         if self.ends is None:
             return None
         if self.has_ended(today):
@@ -152,7 +141,7 @@ class PriceList:
     read_on: date
 
     def to_json(self) -> str:
-        """Money as text, keys sorted: equal lists give equal bytes."""
+        """Writes money as text and sorts keys: equal lists give equal bytes."""
         rows = [_row_to_json(row) for row in self.rows]
         return json.dumps(
             {"read_on": self.read_on.isoformat(), "rows": rows}, sort_keys=True, separators=(",", ":")
@@ -161,25 +150,33 @@ class PriceList:
     @staticmethod
     def from_json(text: str) -> PriceList:
         raw = json.loads(text)
-        return PriceList(
-            tuple(_row_from_json(row) for row in raw["rows"]), date.fromisoformat(raw["read_on"])
-        )
+        names = {field.name for field in fields(Price)}
+        rows = []
+        for flat in raw["rows"]:
+            price = {name: value for name, value in flat.items() if name in names}
+            rest = {name: value for name, value in flat.items() if name not in names}
+            rows.append(from_object(PriceRow, {**rest, "price": price}))
+        return PriceList(tuple(rows), date.fromisoformat(raw["read_on"]))
 
 
 def prompted_price(
     name: str, providers: Sequence[ProviderRow], own: Sequence[PriceRow], today: date
 ) -> PriceRow | UnknownPrice:
-    """What a request to `name` costs: 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x',
-    'local/smollm2-135m'."""
+    """Returns what a request costs to 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x',
+    'local/smollm2-135m'. What a user wrote of a model wins."""
     name = name.strip()
-    mine = next((row for row in own if row.model.lower() == name.lower()), None)
-    names = (*(row.model for row in own), *_own_machines(providers))
-    price_row = mine or _from_rows(name, providers) or _listed(name, names, today)
-    return price_row if isinstance(price_row, UnknownPrice) else _with_end(price_row, name, providers)
+    own_row = next((row for row in own if row.model.lower() == name.lower()), None)
+    machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
+    names = (*(row.model for row in own), *machines)
+    row = own_row or _from_rows(name, providers) or _listed(name, names, today)
+    end = retirement_of(name, providers)
+    if isinstance(row, UnknownPrice) or end is None:
+        return row
+    return replace(row, ends=row.ends or end.day, successor=row.successor or end.successor)
 
 
 def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
-    """What training on `model` and asking the result costs. A part that nobody told us is None."""
+    """Returns what training on `model` and asking the result costs. A part whose price is not known is None."""
     price = model.price
     if model.usd_per_hour is not None:
         price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
@@ -195,27 +192,24 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
 
 
 def own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
-    """The user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
+    """Reads the user's [prices."MODEL"] tables: input and output in USD per 1M tokens, in quotes.
 
     Raises ProviderProblems with everything that is wrong, not only the first thing.
     """
     faults: list[Fault] = []
-    rows = tuple(_own_price(name, table, faults) for name, table in tables.items())
+    rows = []
+    for name, table in tables.items():
+        row = read_table(PriceTable, table, faults, ("prices", name))
+        price = Price(None, row.input, row.cached_input, row.output)
+        ends, successor = row.ends, row.successor
+        rows.append(PriceRow(name, "prompted", price, row.source, row.as_of, ends=ends, successor=successor))
     if faults:
         raise ProviderProblems(faults)
-    return rows
-
-
-def _with_end(row: PriceRow, name: str, providers: Sequence[ProviderRow]) -> PriceRow:
-    """What a user said of it wins."""
-    end = retirement_of(name, providers)
-    if end is None:
-        return row
-    return replace(row, ends=row.ends or end.day, successor=row.successor or end.successor)
+    return tuple(rows)
 
 
 def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
-    """A fine-tune by its name, or a model on a machine of our own."""
+    """Returns the price of a fine-tune by its name, or of a model on a machine of our own."""
     for provider in providers:
         bare = name.removeprefix(provider.name + "/")
         model = provider.model(bare)
@@ -224,18 +218,16 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
     return None
 
 
-def _own_machines(providers: Sequence[ProviderRow]) -> tuple[str, ...]:
-    return tuple(f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
-
-
 def _listed(name: str, names: Sequence[str], today: date) -> PriceRow | UnknownPrice:
     from genai_prices import Usage, calc_price
     from genai_prices.data_snapshot import get_snapshot
 
-    seller, ref = _seller_and_model(name, {provider.id for provider in get_snapshot().providers})
+    seller, slash, model = name.partition("/")
+    is_sold = bool(slash) and seller.lower() in {provider.id for provider in get_snapshot().providers}
+    sold_by, ref = (seller.lower(), model) if is_sold else (None, name)
     try:
         result = calc_price(
-            Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today)
+            Usage(input_tokens=1), ref, provider_id=sold_by, genai_request_timestamp=_noon(today)
         )
     except LookupError:
         return _unknown(name, names)
@@ -244,13 +236,8 @@ def _listed(name: str, names: Sequence[str], today: date) -> PriceRow | UnknownP
     return _listed_row(name, result, today)
 
 
-def _seller_and_model(name: str, sellers: set[str]) -> tuple[str | None, str]:
-    seller, slash, model = name.partition("/")
-    return (seller.lower(), model) if slash and seller.lower() in sellers else (None, name)
-
-
 def _is_named(match: MatchLogic, name: str) -> bool:
-    """Does the list name this very model? Its own prefixes also take 'gpt-4o-mini-audio-nonsense'."""
+    """Says whether the list names this very model. Its own prefixes also take 'gpt-4o-mini-audio-nonsense'."""
     from genai_prices import types
 
     if isinstance(match, types.ClauseOr):
@@ -287,7 +274,7 @@ def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | 
 
 
 def _batch_discount(result: PriceCalculation, today: date) -> Decimal | None:
-    """The share by which input is cheaper in a batch; output is by the same."""
+    """Returns the share by which input is cheaper in a batch; output is by the same."""
     listed = result.model_price.input_mtok
     batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
     if listed is None or batch is None or not 0 < _base(batch) < _base(listed):
@@ -300,73 +287,55 @@ def _noon(day: date) -> datetime:
 
 
 def _base(price: Decimal | TieredPrices) -> Decimal:
-    """The price of an ordinary request. A request of a million tokens would be in the dearest tier."""
+    """Returns the price of an ordinary request. A request of a million tokens would be in the dearest tier."""
     return price if isinstance(price, Decimal) else price.base
 
 
 def _note(result: PriceCalculation) -> str | None:
-    """The list says of some models that they are going, and of none when."""
-    going = (
-        f"{LIBRARY} calls it deprecated and names no day: it may end soon."
-        if result.model.deprecated
-        else None
-    )
-    return " ".join(filter(None, (going, _tier_note(result.model_price.input_mtok)))) or None
-
-
-def _tier_note(price: Decimal | TieredPrices | None) -> str | None:
-    if price is None or isinstance(price, Decimal) or not price.tiers:
-        return None
-    limit = price.tiers[0].start
-    return f"A request of more than {limit:,} tokens costs more a token; yours are counted as shorter."
+    notes = []
+    if result.model.deprecated:  # the list has no day for any model
+        notes.append(f"{LIBRARY} calls it deprecated and names no day: it may end soon.")
+    price = result.model_price.input_mtok
+    if price is not None and not isinstance(price, Decimal) and price.tiers:
+        limit = price.tiers[0].start
+        notes.append(
+            f"A request of more than {limit:,} tokens costs more a token; yours are counted as shorter."
+        )
+    return " ".join(notes) or None
 
 
 def _unknown(name: str, names: Sequence[str], like: str | None = None) -> UnknownPrice:
     nearest = _nearest(name, names, like)
-    hint = f" Did you mean {_either(nearest)}?" if nearest else ""
+    hint = ""
+    if nearest:
+        either = " or ".join(filter(None, (", ".join(nearest[:-1]), nearest[-1])))
+        hint = f" Did you mean {either}?"
     cure = f'If the name is right, put its price into finetune.toml under [prices."{name[:80]}"].'
     return UnknownPrice(name, nearest, f"I know no price for “{name[:80]}”.{hint} {cure}")
 
 
-def _nearest(name: str, texts: Sequence[str], like: str | None) -> tuple[str, ...]:
-    """Names that would be found: as the one who makes the model calls it, or SELLER/MODEL."""
+def _nearest(name: str, own_names: Sequence[str], like: str | None) -> tuple[str, ...]:
+    """Returns names that would be found: as the maker of the model calls it, or SELLER/MODEL."""
     from genai_prices.data_snapshot import get_snapshot
 
     sellers = get_snapshot().providers
     sold_by = [f"{s.id}/{m.id}" for s in sellers for m in s.models if name.lower() == m.id.split("/")[-1]]
     if sold_by and like is None:
         return tuple(sold_by[:3])
-    names = [m.id for s in sellers if s.model_match for m in s.models if s.model_match.is_match(m.id)]
-    names = [*texts, *(n for n in names if not n.startswith("ft:"))]
+    listed = [m.id for s in sellers if s.model_match for m in s.models if s.model_match.is_match(m.id)]
+    names = [*own_names, *(n for n in listed if not n.startswith("ft:"))]
     close = difflib.get_close_matches(name.lower(), names, n=3)
     return tuple(dict.fromkeys(([like] if like else []) + close))[:3]
 
 
-def _either(names: Sequence[str]) -> str:
-    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
-
-
-def _own_price(name: str, table: object, faults: list[Fault]) -> PriceRow:
-    row = read_table(PriceTable, table, faults, ("prices", name))
-    price = Price(None, row.input, row.cached_input, row.output)
-    return PriceRow(name, "prompted", price, row.source, row.as_of, ends=row.ends, successor=row.successor)
-
-
 def _row_to_json(row: PriceRow) -> dict[str, object]:
-    """Flat: the prices stand beside the rest."""
+    """Returns a flat row: the prices stand beside the rest. Money is written in plain digits, so that
+    Decimal('1E+2') and Decimal('100') give the same bytes."""
     values = {**asdict(row), **asdict(row.price)}
     del values["price"]
-    return {
-        name: _text(value) if isinstance(value, Decimal | date) else value for name, value in values.items()
-    }
-
-
-def _text(value: Decimal | date) -> str:
-    """Plain digits: Decimal('1E+2') and Decimal('100') give the same bytes."""
-    return f"{value:f}" if isinstance(value, Decimal) else value.isoformat()
-
-
-def _row_from_json(raw: Mapping[str, str | None]) -> PriceRow:
-    names = {field.name for field in fields(Price)}
-    price = {name: value for name, value in raw.items() if name in names}
-    return from_object(PriceRow, {**{n: value for n, value in raw.items() if n not in names}, "price": price})
+    for name, value in values.items():
+        if isinstance(value, Decimal):
+            values[name] = f"{value:f}"
+        elif isinstance(value, date):
+            values[name] = value.isoformat()
+    return values

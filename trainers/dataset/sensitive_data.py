@@ -49,8 +49,10 @@ def check_sensitive(examples: Sequence[Example], findings: Findings) -> None:
         chunk = examples[start : start + _ROWS_AT_ONCE]
         lines = [example.line for example in chunk for _ in example.messages]
         texts = [message.content for example in chunk for message in example.messages]
-        found = faults_of_texts(Joined([text.encode() for text in texts]), texts)
-        for line, fault in once_a_row([(lines[place], faults) for place, faults in sorted(found.items())]):
+        faults_by_text = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        for line, fault in once_a_row(
+            [(lines[place], faults) for place, faults in sorted(faults_by_text.items())]
+        ):
             findings.at(line, fault)
 
 

@@ -100,25 +100,25 @@ def suspect_labels(
     import numpy as np
 
     column = {name: place for place, name in enumerate(names)}
-    given, rows = np.array([column[label] for label in labels]), np.arange(len(labels))
-    own, others = scores[rows, given], np.array(scores)
-    others[rows, given] = -np.inf
+    columns, rows = np.array([column[label] for label in labels]), np.arange(len(labels))
+    own, others = scores[rows, columns], np.array(scores)
+    others[rows, columns] = -np.inf
     likely = others.argmax(axis=1)
     margins = own - others[rows, likely]
     chances = _chances(own, others)
     worst = np.argsort(margins, kind="stable")[: round(float(chances.sum()))]
     suspects = tuple(
-        SuspectLabel(int(row), names[given[row]], names[likely[row]], float(chances[row]))
+        SuspectLabel(int(row), names[columns[row]], names[likely[row]], float(chances[row]))
         for row in worst
         if margins[row] < 0
     )
 
     # A classifier that always says the most frequent label agrees with `usual` of them.
-    usual = np.bincount(given).max() / len(given)
+    usual = np.bincount(columns).max() / len(columns)
     agreed, expected = float((margins > 0).mean()), sum(suspect.chance for suspect in suspects)
     is_told = agreed - usual >= LEAST_AGREED * (1 - usual) and expected >= LEAST_PRECISION * len(suspects)
     wrong = float(chances.mean())
-    return suspects, LabelErrors(len(given), len(suspects), expected, wrong, agreed, bool(is_told))
+    return suspects, LabelErrors(len(columns), len(suspects), expected, wrong, agreed, bool(is_told))
 
 
 def _chances(own: Numbers, others: Numbers) -> Numbers:
@@ -188,8 +188,8 @@ def check_suspect_labels(
         findings.about_file(LABEL_ERRORS, text, listed)
 
     for suspect in suspects:
-        given, likely = shown(suspect.given, 40), shown(suspect.likely, 40)
-        text = f"is labelled '{given}', but rows like it are '{likely}'"
+        label, likely = shown(suspect.given, 40), shown(suspect.likely, 40)
+        text = f"is labelled '{label}', but rows like it are '{likely}'"
         findings.at(lines[suspect.row], Fault(LABEL_DOUBTED, text))
     report_unjudged(rows, findings)
     return errors

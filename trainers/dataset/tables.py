@@ -125,13 +125,13 @@ def _has_header(sample: Sequence[Cells], columns: Columns) -> bool:
     )
 
 
-def _named(names: Sequence[str], known: tuple[str, ...]) -> list[str]:
+def _named(names: Sequence[str], vocabulary: tuple[str, ...]) -> list[str]:
     """Returns the columns with a known name; where there is none, those whose last word is known."""
-    exact = [name for name in names if name.strip().casefold() in known]
+    exact = [name for name in names if name.strip().casefold() in vocabulary]
     if exact:
-        first = [name for name in exact if name.strip().casefold() == known[0]]
+        first = [name for name in exact if name.strip().casefold() == vocabulary[0]]
         return first if len(first) == 1 else exact
-    return [name for name in names if _words(name)[-1:] and _words(name)[-1] in known]
+    return [name for name in names if _words(name)[-1:] and _words(name)[-1] in vocabulary]
 
 
 def _words(name: str) -> list[str]:
