@@ -619,8 +619,8 @@ GUARDS = (
     Guard(
         "keys stay out of children's environment",
         "trainers/host.py",
-        "    return not _IS_KEY.search(name) and (",
-        "    return bool(name) or (",
+        "        return is_listed and not _IS_KEY.search(name)",
+        "        return bool(name)",
         "tests/bot/test_child_environment.py::test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment",
     ),
     # What leaves was looked through.
