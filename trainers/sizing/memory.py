@@ -42,12 +42,12 @@ FLOAT32 = 4
 
 
 def padded_attention(model: Architecture, length: int, e: int) -> int:
-    """Bytes that one layer's attention keeps of one token of a row of `length`."""
+    """Returns the bytes that one layer's attention keeps of one token of a row of `length`."""
     return 4 * e * model.queries + 4 * model.heads + e * length
 
 
 def head_on_the_way_back(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
-    """Bytes at the peak for `tokens` places that the head looks at."""
+    """Returns the bytes at the peak for `tokens` places that the head is applied at."""
     around = tokens * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
     tile = _tile(model, tokens)
     if on_gpu:
@@ -58,12 +58,12 @@ def head_on_the_way_back(model: Architecture, tokens: int, e: int, *, on_gpu: bo
 
 
 def head_of_the_reference(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
-    """Bytes while the reference answers; gone before the way back begins."""
+    """Returns the bytes while the reference answers; they are freed before the way back begins."""
     return _tile(model, tokens) * (e if on_gpu else e + FORWARD_CPU) + tokens * model.hidden * e
 
 
 def _tile(model: Architecture, tokens: int) -> int:
-    """Places times words."""
+    """Returns places times words."""
     return min(tokens, TILE_TOKENS) * min(model.vocab, TILE_WORDS)
 
 
@@ -180,21 +180,33 @@ class Memory:
 
 
 def as_trained(model: Architecture, work: Work) -> Work:
-    """With checkpoints where the engine always makes them (trainers/local/training/base_model.py, "
-    "recompute_if_packed)."""
+    """Adds checkpoints where the engine always makes them (trainers/local/training/base_model.py,
+    recompute_if_packed)."""
     is_packed = model.experts is not None and work.method == "qlora"
     return replace(work, checkpoints=True) if is_packed else work
 
 
 def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
-    work = as_trained(model, work)
-    activations = _activations(model, work, place)
+    work, e = as_trained(model, work), place.number_bytes
+    is_narrow = e < FULL_PRECISION
     trainable = trainable_parameters(model, work)
+    if work.method == "full":
+        # In 2 bytes a float32 copy is kept beside the moments (Rajbhandari et al. 2020, ZeRO, §3.1).
+        adapter, gradient, optimizer = 0, e, ADAM + (FULL_PRECISION if is_narrow else 0)
+    else:
+        # The adapter is in float32, and a step computes with a copy.
+        adapter, gradient, optimizer = FULL_PRECISION + (e if is_narrow else 0), FULL_PRECISION, ADAM
+
+    tokens = tokens_at_a_time(work, place)
+    layer = tokens * _of_a_token(model, work, place)
+    activations = model.layers * layer
+    if work.checkpoints:
+        activations = model.layers * tokens * e * model.hidden + layer
     return Memory(
-        weights=base_bytes(model, work.method, place.number_bytes),
-        adapter=0 if work.method == "full" else trainable * _adapter_bytes(place),
-        gradients=trainable * _gradient_bytes(work, place),
-        optimizer=trainable * _optimizer_bytes(work, place),
+        weights=base_bytes(model, work.method, e),
+        adapter=trainable * adapter,
+        gradients=trainable * gradient,
+        optimizer=trainable * optimizer,
         activations=activations,
         logits=_logits(model, work, place),
         overhead=_overhead(model, work, place, activations),
@@ -217,25 +229,28 @@ def rows_at_a_time(work: Work, place: Device) -> int:
 
 
 def reference_pass(model: Architecture, work: Work, place: Device) -> int:
-    """Bytes for logits while the reference answers pairs, before the peak and not part of it."""
+    """Returns the bytes for logits while the reference answers pairs, before the peak and not part of it."""
     places = _places_of_the_head(work, place)
     return head_of_the_reference(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
-    """LoRA beside the linear layers of the language model that are its targets, the head excepted."""
+    """Returns the trained parameters: all, or LoRA's beside the linear layers of the language model that are its
+    targets, the head excepted."""
     if work.method == "full":
         return loaded_parameters(model)
     return model.lora_parameters(work.rank, work.modules)
 
 
 def loaded_parameters(model: Architecture) -> int:
-    """Llama 4 is loaded without its vision part, since transformers has a class for its text part alone."""
+    """Returns the loaded parameters. Llama 4 is loaded without its vision part, since transformers has a class for
+    its text part alone."""
     return model.text_parameters if model.model_type == "llama4_text" else model.parameters
 
 
 def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
-    """bitsandbytes replaces Linear layers, and in 4 bits experts are packed too; embeddings, head and norms stay."""
+    """Returns the bytes of the weights. bitsandbytes replaces Linear layers, and in 4 bits experts are packed too;
+    embeddings, head and norms stay."""
     every = loaded_parameters(model)
     if method in ("lora", "full"):
         return every * number_bytes
@@ -247,41 +262,19 @@ def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
     return round(replaced * (NF4 if method == "qlora" else INT8)) + (every - replaced) * number_bytes
 
 
-def _adapter_bytes(place: Device) -> int:
-    """In float32, and the copy that a step computes with."""
-    return FULL_PRECISION + (place.number_bytes if place.number_bytes < FULL_PRECISION else 0)
-
-
-def _gradient_bytes(work: Work, place: Device) -> int:
-    return place.number_bytes if work.method == "full" else FULL_PRECISION
-
-
-def _optimizer_bytes(work: Work, place: Device) -> int:
-    """Full training in 2 bytes keeps a float32 copy beside the moments (Rajbhandari et al. 2020, ZeRO, §3.1)."""
-    is_mixed = work.method == "full" and place.number_bytes < FULL_PRECISION
-    return ADAM + (FULL_PRECISION if is_mixed else 0)
-
-
-def _activations(model: Architecture, work: Work, place: Device) -> int:
-    tokens = tokens_at_a_time(work, place)
-    layer = tokens * _of_a_token(model, work, place)
-    if not work.checkpoints:
-        return model.layers * layer
-    return model.layers * tokens * place.number_bytes * model.hidden + layer
-
-
 def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
-    """Bytes that one layer keeps of one token; the sum in the module's first lines."""
+    """Returns the bytes that one layer keeps of one token: the sum above."""
     e = place.number_bytes
     norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
-    every = 4 if model.fused else 7
-    names = every if work.modules is None else min(every, len(set(work.modules)))
-    lora = 0 if work.method == "full" else e * work.rank * names
+    matrices = 4 if model.fused else 7
+    targets = matrices if work.modules is None else min(matrices, len(set(work.modules)))
+    lora = 0 if work.method == "full" else e * work.rank * targets
     return norms + _feed_forward(model, e) + _attention(model, work, place) + lora
 
 
 def _feed_forward(model: Architecture, e: int) -> int:
-    """The wider of a dense layer and one with experts; of a fused expert the frozen weights need no input."""
+    """Returns the bytes of the wider of a dense layer and one with experts; of a fused expert the frozen weights
+    need no input."""
     dense = 4 * e * model.dense_intermediate if model.dense_layers else 0
     if model.experts is None:
         return dense
@@ -322,18 +315,17 @@ def _places_of_the_head(work: Work, place: Device) -> int:
 
 
 def _overhead(model: Architecture, work: Work, place: Device, activations: int) -> int:
-    unpacked = _unpacked(model, work.method) * place.number_bytes
+    # A quantised matrix is unpacked while it is multiplied, all experts of a layer while that layer computes.
+    unpacked = 0
+    if work.method in ("qlora", "8bit"):
+        unpacked = max(matrix.inputs * matrix.outputs for matrix, _ in model.matrices)
+    if work.method == "qlora":
+        unpacked = max(unpacked, model.experts_a_layer)
+    unpacked *= place.number_bytes
+
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
     scores = 0
     if _goes_by_rows(work, place) and place.number_bytes < FULL_PRECISION:
         scores = BACKWARD_SCORES * model.heads * tokens_at_a_time(work, place) * work.length
     return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
-
-
-def _unpacked(model: Architecture, method: Method) -> int:
-    """A quantised matrix is unpacked while it is multiplied, all experts of a layer while that layer computes."""
-    if method not in ("qlora", "8bit"):
-        return 0
-    widest = max(matrix.inputs * matrix.outputs for matrix, _ in model.matrices)
-    return max(widest, model.experts_a_layer) if method == "qlora" else widest

@@ -123,22 +123,12 @@ class NoCalibration(Exception):
 
 
 def read_calibration(path: Path) -> Calibration | None:
-    """None where nobody measured yet. Raises NoCalibration."""
+    """Reads the file of a calibration; returns None where nothing was measured yet. Raises NoCalibration."""
     try:
         calibration = from_object(Calibration, json.loads(path.read_text(encoding="utf-8")))
-        numbers = (
-            calibration.speed,
-            calibration.layer_s,
-            calibration.pair_s,
-            calibration.long_pair_s,
-            calibration.startup_s,
-            calibration.parameter_s,
-            calibration.word_s or 0.0,
-            calibration.trl_s or 0.0,
-            calibration.reads or 0.0,
-            calibration.writes or 0.0,
-            calibration.served_weights or 0.0,
-        )
+        names = ("speed", "layer_s", "pair_s", "long_pair_s", "startup_s", "parameter_s", "word_s", "trl_s")
+        values = vars(calibration)
+        numbers = [values[name] or 0.0 for name in (*names, "reads", "writes", "served_weights")]
         if not (calibration.speed > 0 and all(math.isfinite(number) and number >= 0 for number in numbers)):
             raise ValueError("a speed in it is no number above 0")
     except FileNotFoundError:
@@ -151,8 +141,8 @@ def read_calibration(path: Path) -> Calibration | None:
 
 
 def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, float] | None:
-    """Tokens a second that this machine reads and writes, many requests at a time: by the model that was measured, as
-    many times slower as there are more weights at work a token. None where it was not measured."""
+    """Returns the tokens a second that this machine reads and writes, many requests at a time: by the model that was
+    measured, as many times slower as there are more weights at work a token. None where it was not measured."""
     if not (machine.reads and machine.writes and machine.served_weights):
         return None
     scale = machine.served_weights / weights_at_work(model)
@@ -160,12 +150,12 @@ def serving_speed(model: Architecture, machine: Calibration) -> tuple[float, flo
 
 
 def weights_at_work(model: Architecture) -> float:
-    """A token, forward, its head included."""
+    """Returns the weights that a token is multiplied with, forward, its head included."""
     return operations(model, 0) / 4 + model.vocab * model.hidden
 
 
 def guess_calibration(machine: Machine) -> Calibration | None:
-    """None where nothing is known of its speed. `measured_at` is 0."""
+    """Guesses a calibration; returns None where nothing is known of the machine's speed. `measured_at` is 0."""
     if machine.speed is None:
         return None
     number = "bfloat16" if machine.place.number_bytes == 2 else "float32"
@@ -187,10 +177,18 @@ def guess_calibration(machine: Machine) -> Calibration | None:
 
 
 def seconds(model: Architecture, rows: RowLengths, machine: Calibration) -> float:
-    """Of the whole training, the start of its process included."""
+    """Returns the seconds of the whole training, the start of its process included."""
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
     in_a_step = rows.count * rows.epochs / steps
-    return machine.startup_s + steps * _step(model, rows, in_a_step, machine)
+    # Rows fill packs up to the engine's limit; what they share is computed once a pack.
+    in_a_pack = max(1.0, min(in_a_step, (_limit(machine) - rows.shared) // max(rows.tokens - rows.shared, 1)))
+    packs = math.ceil(in_a_step / in_a_pack - 1e-9)
+    in_a_pack = in_a_step / packs
+    tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
+    pack = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
+    pack *= 1 + (RECOMPUTING if rows.recomputes else 0)
+    step = packs * pack + model.lora_parameters(rows.rank) * machine.parameter_s
+    return machine.startup_s + steps * step
 
 
 def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -> float | None:
@@ -231,14 +229,14 @@ def _pairs_at_once(
 
 
 def head_products_s(hidden: int, machine: Calibration) -> float:
-    """A place and word."""
+    """Returns the seconds of the head's products, a place and word."""
     return hidden * (6 / machine.peaks[machine.number] + 2 / machine.peaks["float32"])
 
 
 def pack_seconds(
     model: Architecture, tokens: float, row: float, learnt: float, rank: int, machine: Calibration
 ) -> float:
-    """One pack of so many tokens, in rows that see `row` tokens each, forward and backward."""
+    """Returns the seconds of one pack of so many tokens, in rows that see `row` tokens each, forward and backward."""
     pairs = tokens**2 * machine.long_pair_s
     if row < tokens and (machine.by_rows or machine.device == "cpu"):
         pairs = tokens * row * machine.pair_s
@@ -250,23 +248,12 @@ def pack_seconds(
 
 
 def operations(model: Architecture, rank: int) -> float:
-    """A token, forward and backward, all layers."""
+    """Returns the operations of a token, forward and backward, through all layers."""
     experts = 0
     if model.experts:
         at_work = model.experts.count if model.experts.computes_all else model.experts.active
         experts = model.experts.layers * at_work * 3 * model.hidden * model.experts.intermediate
     return 4 * (model.in_matrices + experts) + 6 * model.lora_parameters(rank)
-
-
-def _step(model: Architecture, rows: RowLengths, in_a_step: float, machine: Calibration) -> float:
-    """Rows fill packs up to the engine's limit; what they share is computed once a pack."""
-    in_a_pack = max(1.0, min(in_a_step, (_limit(machine) - rows.shared) // max(rows.tokens - rows.shared, 1)))
-    packs = math.ceil(in_a_step / in_a_pack - 1e-9)
-    in_a_pack = in_a_step / packs
-    tokens = in_a_pack * (rows.tokens - rows.shared) + rows.shared
-    value = pack_seconds(model, tokens, rows.tokens, in_a_pack * rows.answer, rows.rank, machine)
-    value *= 1 + (RECOMPUTING if rows.recomputes else 0)
-    return packs * value + model.lora_parameters(rows.rank) * machine.parameter_s
 
 
 def _limit(machine: Calibration) -> int:
