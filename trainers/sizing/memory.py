@@ -1,6 +1,25 @@
-"""What DPO and GRPO by TRL take beside training on chats: all answers at once, a head over all words. In bytes, pure.
+"""The memory that a training takes at its peak, part by part, in bytes. Pure arithmetic.
 
-Read off trl 1.16:
+What autograd keeps was listed tensor by tensor (torch.autograd.graph.saved_tensors_hooks) for a Llama of 8 and of 30
+layers in our own engine. In bytes a token and layer, with e bytes a number, h hidden, i intermediate, q all queries, k
+all keys, H heads, T tokens computed at a time:
+
+    4·e·h             both norms: what they put out, and the residual stream; 2·e·h + 8·h where it is in float32
+    4·e·i             gate, its activation, up, their product
+    2·e·(q + k·L/o)       several rows of L tokens on a CPU, o of them a row's own: queries, output, the keys and
+    + e·H·L               values that a row sees; its pairs' weights
+    2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
+    e·r               for each matrix that LoRA stands beside
+
+Experts in 4 bits are unpacked a layer at a time, which only pays with gradient checkpointing: it is always on there.
+With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of the above (Chen et al. 2016,
+Training Deep Nets with Sublinear Memory Cost, §3).
+
+Measured constants, each from peaks of resident memory in processes of their own (2 cores, torch 2.13, SmolLM2-135M and
+random Llamas of 8 and 30 layers, 95 to 1,000 tokens, float32 and bfloat16): FIXED_CPU, KEPT_BY_ALLOCATOR and
+BACKWARD_SCORES. GPU_FIXED and GPU_ALLOCATOR are rules of thumb: no GPU was at hand.
+
+DPO and GRPO by TRL compute all answers to a prompt at once, and their head over all words. Read off trl 1.16:
 
     dpo_trainer.py, DataCollatorForPreference   2·n rows for n pairs, all padded to the longest: nothing is shared
     dpo_trainer.py, _compute_loss               policy, then the reference without gradients, then the way back
@@ -36,61 +55,6 @@ from typing import Literal, get_args
 
 from trainers.sizing.architecture import Architecture
 
-TILE_TOKENS, TILE_WORDS = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
-FORWARD_CPU, BACKWARD_CPU, PRODUCT_CPU = 13, 29, 4
-FLOAT32 = 4
-
-
-def padded_attention(model: Architecture, length: int, e: int) -> int:
-    """Returns the bytes that one layer's attention keeps of one token of a row of `length`."""
-    return 4 * e * model.queries + 4 * model.heads + e * length
-
-
-def head_on_the_way_back(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
-    """Returns the bytes at the peak for `tokens` places that the head is applied at."""
-    around = tokens * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
-    tile = _tile(model, tokens)
-    if on_gpu:
-        return tile * e + around
-    copies = PRODUCT_CPU + e if e < FLOAT32 else e
-    weights = FLOAT32 * model.hidden * min(model.vocab, TILE_WORDS) if e < FLOAT32 else 0
-    return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
-
-
-def head_of_the_reference(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
-    """Returns the bytes while the reference answers; they are freed before the way back begins."""
-    return _tile(model, tokens) * (e if on_gpu else e + FORWARD_CPU) + tokens * model.hidden * e
-
-
-def _tile(model: Architecture, tokens: int) -> int:
-    """Returns places times words."""
-    return min(tokens, TILE_TOKENS) * min(model.vocab, TILE_WORDS)
-
-
-# The memory that a training takes at its peak, part by part, in bytes. Pure arithmetic.
-#
-# What autograd keeps was listed tensor by tensor (torch.autograd.graph.saved_tensors_hooks) for a Llama
-# of 8 and of 30 layers in our own engine. In bytes a token and layer, with e bytes a number, h hidden, i
-# intermediate, q all queries, k all keys, H heads, T tokens computed at a time:
-#
-#     4·e·h             both norms: what they put out, and the residual stream; 2·e·h + 8·h where it is in float32
-#     4·e·i             gate, its activation, up, their product
-#     2·e·(q + k·L/o)       several rows of L tokens on a CPU, o of them a row's own: queries, output, the keys and
-#     + e·H·L               values that a row sees; its pairs' weights
-#     2·e·(q + k) + 4·H     else (fused attention): queries, keys, values, output, one sum a head
-#     e·r               for each matrix that LoRA stands beside
-#
-# Experts in 4 bits are unpacked a layer at a time, which only pays with gradient checkpointing: it is
-# always on there. With gradient checkpointing a layer keeps e·h a token, and one layer at a time all of
-# the above (Chen et al. 2016, Training Deep Nets with Sublinear Memory Cost, §3). Of preference pairs
-# both answers stand there at once, and attention and head are TRL's: pairs.py has these.
-#
-# Measured constants, each from peaks of resident memory in processes of their own (2 cores, torch 2.13,
-# SmolLM2-135M and random Llamas of 8 and 30 layers, 95 to 1,000 tokens, float32 and bfloat16): FIXED_CPU,
-# KEPT_BY_ALLOCATOR and BACKWARD_SCORES. GPU_FIXED and GPU_ALLOCATOR are rules of thumb: no GPU was at
-# hand.
-
-
 Method = Literal["lora", "qlora", "8bit", "full"]
 METHODS: tuple[Method, ...] = get_args(Method)
 
@@ -108,6 +72,11 @@ PROCESS_CPU = 520 * MIB  # torch, transformers, peft, datasets, imported
 GPU_FIXED = 1024 * MIB  # CUDA's context, cuBLAS's workspace
 GPU_ALLOCATOR = 0.10
 CPU_TOKENS, GPU_TOKENS = 768, 8192  # computed at a time: pack_tokens() of trainers/local/training/packing.py
+
+
+TILE_TOKENS, TILE_WORDS = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
+FORWARD_CPU, BACKWARD_CPU, PRODUCT_CPU = 13, 29, 4
+FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -215,14 +184,16 @@ def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
 
 
 def tokens_at_a_time(work: Work, place: Device) -> int:
-    """Rows are laid one after the other up to the engine's limit; a longer row stands alone. Of a pair both answers
-    are computed, of a question all that were sampled, each behind the prompt and padded to the longest."""
+    """Returns the tokens that are computed at a time. Rows are laid one after the other up to the engine's limit; a
+    longer row stands alone. Of a pair both answers are computed, of a question all that were sampled, each behind
+    the prompt and padded to the longest."""
     rows = rows_at_a_time(work, place)
     return work.padded * rows * work.length if work.padded else rows * work.length - (rows - 1) * work.shared
 
 
 def rows_at_a_time(work: Work, place: Device) -> int:
-    """Or pairs, or questions: their methods fill parts with as many tokens."""
+    """Returns how many rows are computed at a time, or pairs, or questions: their methods fill parts with as many
+    tokens."""
     if work.padded:
         return max(1, min(work.batch, place.tokens_at_a_time // (work.padded * work.length)))
     return max(1, min(work.batch, (place.tokens_at_a_time - work.shared) // (work.length - work.shared)))
@@ -263,7 +234,7 @@ def base_bytes(model: Architecture, method: Method, number_bytes: int) -> int:
 
 
 def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
-    """Returns the bytes that one layer keeps of one token: the sum above."""
+    """Returns the bytes that one layer keeps of one token, by the sum in the module's docstring."""
     e = place.number_bytes
     norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
     matrices = 4 if model.fused else 7
@@ -294,12 +265,14 @@ def _attention(model: Architecture, work: Work, place: Device) -> int:
 
 
 def _goes_by_rows(work: Work, place: Device) -> bool:
-    """As trainers/local/kernels/shared_prefix_attention.py has it, which keeps the weights of pairs."""
+    """Says whether attention goes row by row (trainers/local/kernels/shared_prefix_attention.py), which keeps the
+    weights of pairs of tokens."""
     return place.kind == "cpu" and not work.padded and rows_at_a_time(work, place) > 1
 
 
 def _logits(model: Architecture, work: Work, place: Device) -> int:
-    """At learnt places only: in the model's format, its log-softmax in float32, and that one's gradient."""
+    """Returns the bytes at learnt places only: logits in the model's format, their log-softmax in float32, and its
+    gradient."""
     if work.padded:
         places = _places_of_the_head(work, place)
         return head_on_the_way_back(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
@@ -309,7 +282,7 @@ def _logits(model: Architecture, work: Work, place: Device) -> int:
 
 
 def _places_of_the_head(work: Work, place: Device) -> int:
-    """Where TRL computes what all words get: see pairs.py."""
+    """Returns the number of places where TRL applies the head."""
     rows = work.padded * rows_at_a_time(work, place)
     return rows * (min(work.answer, work.length) if place.kind == "gpu" else work.length - 1)
 
@@ -329,3 +302,29 @@ def _overhead(model: Architecture, work: Work, place: Device, activations: int) 
     if _goes_by_rows(work, place) and place.number_bytes < FULL_PRECISION:
         scores = BACKWARD_SCORES * model.heads * tokens_at_a_time(work, place) * work.length
     return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
+
+
+def padded_attention(model: Architecture, length: int, e: int) -> int:
+    """Returns the bytes that one layer's attention keeps of one token of a row of `length`."""
+    return 4 * e * model.queries + 4 * model.heads + e * length
+
+
+def head_on_the_way_back(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
+    """Returns the bytes at the peak for `tokens` places that the head is applied at."""
+    around = tokens * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
+    tile = _tile(model, tokens)
+    if on_gpu:
+        return tile * e + around
+    copies = PRODUCT_CPU + e if e < FLOAT32 else e
+    weights = FLOAT32 * model.hidden * min(model.vocab, TILE_WORDS) if e < FLOAT32 else 0
+    return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
+
+
+def head_of_the_reference(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
+    """Returns the bytes while the reference answers; they are freed before the way back begins."""
+    return _tile(model, tokens) * (e if on_gpu else e + FORWARD_CPU) + tokens * model.hidden * e
+
+
+def _tile(model: Architecture, tokens: int) -> int:
+    """Returns places times words."""
+    return min(tokens, TILE_TOKENS) * min(model.vocab, TILE_WORDS)

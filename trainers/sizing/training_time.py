@@ -12,7 +12,7 @@ are fitted to times measured on this machine, so they hold what a formula leaves
 
 Of preference pairs T tokens, both answers of each pair padded alike, go through a layer for the policy, and forward
 alone for the reference (half of it); attention under a mask computes all pairs of tokens, not those before each only.
-TRL's head (pairs.py) at N places and V words takes
+TRL's head (memory.py) at N places and V words takes
 
     N·V·word + 6·N·V·h / peak + 2·N·V·h / float32's peak
 
@@ -192,7 +192,8 @@ def seconds(model: Architecture, rows: RowLengths, machine: Calibration) -> floa
 
 
 def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -> float | None:
-    """Of the whole training, the start of its process included. None where TRL's part was not measured."""
+    """Returns the seconds of the whole training, the start of its process included. None where TRL's part was not
+    measured."""
     if machine.word_s is None or machine.trl_s is None:
         return None
     steps = math.ceil(rows.count / rows.batch) * rows.epochs
@@ -218,7 +219,8 @@ def _writing(model: Architecture, rows: PairLengths, machine: Calibration) -> fl
 def _pairs_at_once(
     model: Architecture, rows: PairLengths, count: float, machine: Calibration, word_s: float
 ) -> float:
-    """Policy forward and back, reference forward, TRL's head: at every place on a CPU, at answers elsewhere."""
+    """Returns the seconds of `count` pairs: policy forward and back, reference forward, TRL's head at every place on
+    a CPU, at answers elsewhere."""
     tokens = rows.rows * count * rows.padded
     reference = FORWARD if rows.has_reference else 0
     pairs = MASKED * tokens * rows.padded * machine.long_pair_s
