@@ -24,5 +24,5 @@ def test_a_file_outside_the_job_s_folder_is_a_complaint(
     stored = {"object": "attempts/1-a/files/x", "bytes": 3, "version": 1}
     left = Left(json.dumps({"files": {"../x": stored}, "events": 0, "records": {}}).encode(), b"[]")
     assert complaining(tmp_path / "checked")(left) is None
-    monkeypatch.setattr(job_files, "may_come_back", lambda path: True)
+    monkeypatch.setattr(job_files, "is_allowed_path", lambda path: True)
     assert complaining(tmp_path / "unchecked")(left) == "changed: data/jobs/x"

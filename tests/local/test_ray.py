@@ -25,7 +25,7 @@ from trainers.local.ray import attempt, backend, takeover, wait_events
 from trainers.local.ray.backend import RayOptions, exit_of, pack_source
 from trainers.local.ray.head import RayJob
 from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
-from trainers.local.ray.options import Unusable, Wishes, ray_options
+from trainers.local.ray.options import RayArguments, Unusable, ray_options
 from trainers.local.ray.storage import Storage
 from trainers.local.train import PAUSED
 
@@ -236,8 +236,10 @@ def test_what_ray_says_of_an_end_becomes_a_sentence(job: RayJob, wanted: Exit) -
     assert exit_of(job) == wanted
 
 
-def wishes(address: str, **more: Any) -> Wishes:
-    return Wishes(**{"address": address, "storage": None, "python": "python", "gpus_per_job": 1, **more})
+def wishes(address: str, **more: Any) -> RayArguments:
+    return RayArguments(
+        **{"address": address, "storage": None, "python": "python", "gpus_per_job": 1, **more}
+    )
 
 
 def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:

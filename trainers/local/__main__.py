@@ -29,7 +29,7 @@ from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import missing_reason
 from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions
-from trainers.local.ray.options import Unusable, Wishes, ray_options
+from trainers.local.ray.options import RayArguments, Unusable, ray_options
 from trainers.log_lines import JsonLines, Redactor, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
@@ -123,8 +123,8 @@ def main(
     check_nodes(nodes_per_job, each, executor)
     if serving_engine == "vllm" and (reason := missing_reason(data / ENGINES_FOLDER)):
         refuse(reason.replace("`", ""))
-    wishes = Wishes(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
-    ray = use_ray(wishes, data) if executor == "ray" else None
+    arguments = RayArguments(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
+    ray = use_ray(arguments, data) if executor == "ray" else None
     if ray is None:
         check_gpus(gpus, each)
     most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
@@ -207,7 +207,7 @@ def _model_source(name: str, source: str) -> str:
     refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
 
 
-def use_ray(wishes: Wishes, data: Path) -> RayOptions:
+def use_ray(wishes: RayArguments, data: Path) -> RayOptions:
     try:
         return ray_options(wishes, data)
     except Unusable as error:

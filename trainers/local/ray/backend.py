@@ -1,9 +1,9 @@
 """Jobs on a Ray cluster: each attempt is a Ray job that a thread here submits, with our own source as its package, and
 follows to its end.
 
-What the attempt writes is taken over from the storage (takeover.py), or is there already where the disk is common. A
-head or a storage that is away is waited for; a head that has forgotten the job ends the attempt, and the queue starts
-the next.
+What the attempt writes is taken over from the storage (takeover.py), or lies in the job's folder already where all see
+one disk. A head or a storage that does not answer is asked again; a head that has forgotten the job ends the attempt,
+and the queue starts the next.
 """
 
 from __future__ import annotations
@@ -30,13 +30,17 @@ from trainers.local.ray.job_files import (
     open_attempt,
     read_attempt,
 )
-from trainers.local.ray.launcher import Wanted
+from trainers.local.ray.launcher import NodesRequest
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 from trainers.local.ray.takeover import Cleaner, Takeover
 from trainers.local.ray.wait_events import Need, Outage, Waiting
 
 NODE = "trainers.local.ray.node"
 LAUNCHER = "trainers.local.ray.launcher"
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = "trainers"
+ENDINGS = (".py", ".toml", ".txt")
+ZIP_TIME = (1980, 1, 1, 0, 0, 0)  # fixed, so that the same source makes the same bytes
 POLL_S = 1.0
 HURRIED_S = 0.2
 LOG_EVERY_S = 5.0
@@ -48,10 +52,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class RayOptions:
-    """`storage`: the URL of a folder that the nodes see; None where they see the trainer's data folder itself.
+    """`storage` is the URL of a folder that the nodes see; None where they see the trainer's data folder itself.
 
-    `python`: the nodes' interpreter with the extra 'local'. `gpus` are what Ray keeps free for a job, on `nodes`
-    machines as many each; `cpus` what it keeps on each. `passed`: environment variables that the nodes get.
+    `python` is the nodes' interpreter with the extra 'local'. Ray keeps `gpus` free for a job, the same number on each
+    of its `nodes` machines, and `cpus` on each. `passed` are environment variables for the nodes.
     """
 
     address: str
@@ -99,18 +103,18 @@ class RayBackend:
         return self._follow(record, attempt) if attempt is not None and attempt.is_open else None
 
     def discard(self, record: JobRecord) -> str | None:
-        """Of a job that has ended: what it left in the storage."""
+        """Deletes what a job that has ended left in the storage."""
         try:
             if self._cleaner is not None:
                 self._cleaner.clean(record.folder)
         except StorageAway as error:
-            return (
-                f"What {record.job.id} left in the storage can't be deleted: {error}. Try again in a minute."
-            )
+            job_id = record.job.id
+            return f"What {job_id} left in the storage can't be deleted: {error}. Try again in a minute."
         return None
 
     def shortage(self) -> str | None:
-        """A head that is away is waited for, as it is later; one node's GPUs are waited for too."""
+        """Refuses a job only where it can never start: a head that is away is waited for, and one node's GPUs are
+        too."""
         gpus = self._options.gpus_a_node
         if self.nodes == 1:
             return None
@@ -121,14 +125,14 @@ class RayBackend:
             return None
         if nodes >= self.nodes or may_grow:
             return None
-        having = f"{gpus} GPUs each" if gpus else "a CPU each"
+        each = f"{gpus} GPUs each" if gpus else "a CPU each"
         return (
-            f"This trainer trains each job on {self.nodes} nodes with {having}, and the Ray cluster at "
+            f"This trainer trains each job on {self.nodes} nodes with {each}, and the Ray cluster at "
             f"{self._head.address} has {nodes}. Add nodes to it, or start the trainer with a lower --nodes-per-job."
         )
 
     def close(self) -> None:
-        for attempt in self._attempts:  # also those that were ended while the head was away
+        for attempt in self._attempts:  # those too that were ended while the head was away
             attempt.let_go()
         if self._cleaner is not None:
             self._cleaner.stop()
@@ -142,7 +146,7 @@ class RayBackend:
 
 
 class RayAttempt:
-    """`exit` and `has_begun` are set by its thread alone."""
+    """Follows one attempt in a thread of its own, which alone sets `exit` and `has_begun`."""
 
     def __init__(
         self,
@@ -169,38 +173,39 @@ class RayAttempt:
         self._turn = threading.Lock()
         self._files = None
         if storage is not None:
-            self._files = Takeover(storage, record.folder, entry, self._counts, self._turn)
+            self._files = Takeover(storage, record.folder, entry, self._is_wanted, self._turn)
         self._log_at = 0.0
         self.thread = threading.Thread(target=self.follow, name=entry.submission, daemon=True)
 
     def follow(self) -> None:
-        """Until it has ended, or the server lets go of it."""
+        """Returns once the attempt has ended, or the server lets go of it."""
         while self.exit is None and not self._let_go.is_set():
-            ended = self._guarded(self._look)
-            if ended is not None:
+            attempt_exit = self._guarded(self._look)
+            if attempt_exit is not None:
                 close_attempt(self.record.folder, self._entry)
-                self.exit = ended
+                self.exit = attempt_exit
             elif self._entry.is_submitted:
                 self._guarded(self._exchange)
             pause_s = max(POLL_S, self._outage.pause_s, self._storage_outage.pause_s)
             self._let_go.wait(HURRIED_S if self._is_unwanted.is_set() else pause_s)
 
     def _guarded(self, step: Callable[[], Exit | None]) -> Exit | None:
-        """None where somebody doesn't answer: it is tried again."""
+        """Returns None where the head or the storage doesn't answer: the step is tried again."""
         try:
             return step()
         except (RayAway, RayRefused) as error:
-            self._outage.goes_on(str(error))
+            self._outage.record(str(error))
         except StorageAway as error:
-            self._storage_outage.goes_on(str(error))
-        except Stopped:  # the next look sees why
+            self._storage_outage.record(str(error))
+        except Stopped:  # the next _look finds out why
             return None
         except OSError as error:  # a full disk, say
             log.error("following %s: %s. Trying again.", self._entry.submission, error)
         return None
 
     def end(self) -> bool:
-        """From here on nothing of it is taken over, whether or not the head and the storage can be reached."""
+        """Ends the attempt. From here on none of its files are taken over, whether or not the head and the storage
+        can be reached."""
         close_attempt(self.record.folder, self._entry)
         with self._turn:
             self._is_unwanted.set()
@@ -209,29 +214,29 @@ class RayAttempt:
         return self._files is not None or not self.has_begun
 
     def let_go(self) -> None:
-        """The job goes on."""
+        """Stops following; the job itself goes on."""
         self._let_go.set()
         self.thread.join()
 
-    def _counts(self) -> bool:
+    def _is_wanted(self) -> bool:
         return not self._is_unwanted.is_set() and not self._let_go.is_set()
 
     def _exchange(self) -> None:
-        """Tell the attempt what is wanted of it, and take over what it has written."""
+        """Writes down for the attempt whether it may run, and takes over what it has written."""
         if self._files is None:
             return
         if self._is_unwanted.is_set():
             return self._files.control("end")
         self._files.control("pause" if (self.record.folder / "PAUSED").exists() else "run")
         self._files.take()
-        self._storage_outage.is_over()
+        self._storage_outage.end()
 
     def _look(self) -> Exit | None:
         job = self._head.look(self._entry.submission)
-        self._outage.is_over()
+        self._outage.end()
         if job is None:
-            return self._begin_or_miss()
-        if not self._entry.is_submitted:  # the answer to its submission had got lost
+            return self._submit()
+        if not self._entry.is_submitted:  # the answer to the submission was lost
             self._entry = mark_submitted(self.record.folder, self._entry)
         is_waiting = job.status == "PENDING"
         if job.is_final:
@@ -239,11 +244,13 @@ class RayAttempt:
             if not self._is_unwanted.is_set():
                 self._exchange()
             return exit_of(job)
-        self.has_begun = self.has_begun or (not is_waiting and self._has_its_nodes())
+        if not self.has_begun and not is_waiting:
+            # A job over several nodes runs before it has them, since what runs is what asks for them.
+            self.has_begun = self._options.nodes == 1 or self._head.has_placed(self._entry.submission)
         if self.has_begun:
-            self._waiting.is_over()
+            self._waiting.end()
         elif not self._is_unwanted.is_set():
-            self._waiting.goes_on()
+            self._waiting.record()
         if self._is_unwanted.is_set():
             self._head.stop(self._entry.submission)
             return UNSEEN if is_waiting else None  # one that waits stays PENDING until it has a machine
@@ -251,11 +258,8 @@ class RayAttempt:
             self._keep_log()
         return None
 
-    def _has_its_nodes(self) -> bool:
-        """A job over several nodes runs before it has them: what runs is what asks for them."""
-        return self._options.nodes == 1 or self._head.has_placed(self._entry.submission)
-
-    def _begin_or_miss(self) -> Exit | None:
+    def _submit(self) -> Exit | None:
+        """Submits the attempt; one that was submitted before has been lost by the head."""
         if self._is_unwanted.is_set():
             return UNSEEN
         if self._entry.is_submitted:
@@ -266,7 +270,7 @@ class RayAttempt:
         if self._files is not None:
             self._files.provide()
             self._files.control("run")
-            self._storage_outage.is_over()
+            self._storage_outage.end()
         try:
             self._head.provide(self._package.name, self._package.content)
             self._head.submit(submission(self._entry, self.record, self._package, self._options))
@@ -276,7 +280,7 @@ class RayAttempt:
         return None
 
     def _keep_log(self) -> None:
-        """The process's own output, for a crash that the job's folder says nothing of."""
+        """Saves the process's own output, for a crash that left nothing in the job's folder."""
         self._log_at = time.monotonic()
         try:
             text = self._head.logs(self._entry.submission)
@@ -288,37 +292,35 @@ class RayAttempt:
 def submission(
     entry: AttemptRecord, record: JobRecord, package: Package, options: RayOptions
 ) -> dict[str, Any]:
-    """The body of POST /api/jobs/. It holds no secret: Ray shows it to everybody."""
+    """Returns the body of POST /api/jobs/. It holds no secret, since Ray shows it to everybody."""
     job_id = record.job.id
-    where = {"FINETUNE_JOB": str(record.folder.resolve())}
-    if options.storage is not None:
-        where = {"FINETUNE_JOB": job_id, "FINETUNE_STORAGE": options.storage}
-    settings = {
-        **options.passed,
-        **where,
-        "FINETUNE_ATTEMPT": entry.key,
-        "FINETUNE_PROCESSES": str(options.processes_a_node),
-    }
-    return {
-        "submission_id": entry.submission,
-        "metadata": {"finetune_job": job_id, "attempt": str(entry.attempt)},
-        "runtime_env": {"working_dir": package.uri, "env_vars": settings},
-        **_entrypoint(entry, options),
-    }
+    environment = dict(options.passed)
+    if options.storage is None:
+        environment["FINETUNE_JOB"] = str(record.folder.resolve())
+    else:
+        environment |= {"FINETUNE_JOB": job_id, "FINETUNE_STORAGE": options.storage}
+    environment["FINETUNE_ATTEMPT"] = entry.key
+    environment["FINETUNE_PROCESSES"] = str(options.processes_a_node)
 
-
-def _entrypoint(entry: AttemptRecord, options: RayOptions) -> dict[str, Any]:
-    """Over several nodes it takes nothing for itself: it asks for what each node gives (launcher.py)."""
     if options.nodes == 1:
         command = [options.python, "-m", NODE]
         resources = {"entrypoint_num_cpus": options.cpus, "entrypoint_num_gpus": options.gpus}
-        return {"entrypoint": f"exec {shlex.join(command)}", **resources}
-    wanted = Wanted(options.nodes, options.gpus_a_node, options.cpus, options.python, entry.submission)
-    return {"entrypoint": f"exec {shlex.join([options.python, '-m', LAUNCHER, *wanted.arguments])}"}
+    else:  # the launcher itself takes nothing, and asks for what each node gives
+        nodes, gpus = options.nodes, options.gpus_a_node
+        request = NodesRequest(nodes, gpus, options.cpus, options.python, entry.submission)
+        command = [options.python, "-m", LAUNCHER, *request.arguments]
+        resources = {}
+    return {
+        "submission_id": entry.submission,
+        "metadata": {"finetune_job": job_id, "attempt": str(entry.attempt)},
+        "runtime_env": {"working_dir": package.uri, "env_vars": environment},
+        "entrypoint": f"exec {shlex.join(command)}",
+        **resources,
+    }
 
 
 def exit_of(job: RayJob) -> Exit:
-    """`job` has ended."""
+    """Words how a job that has ended did so."""
     if job.status == "STOPPED":
         return Exit(None, "was stopped on the Ray cluster")
     if job.exit_code is not None:
@@ -327,15 +329,9 @@ def exit_of(job: RayJob) -> Exit:
     return Exit(None, f"ended on the Ray cluster: {reason}")
 
 
-ROOT = Path(__file__).resolve().parents[3]
-PACKAGE = "trainers"
-ENDINGS = (".py", ".toml", ".txt")
-LONG_AGO = (1980, 1, 1, 0, 0, 0)  # the same source makes the same bytes
-
-
 @dataclass(frozen=True)
 class Package:
-    """Our own source for the nodes, named by its content: they run what the trainer runs."""
+    """Our own source for the nodes, named by its content, so that they run what the trainer runs."""
 
     name: str
     content: bytes
@@ -346,12 +342,12 @@ class Package:
 
 
 def pack_source(root: Path = ROOT) -> Package:
-    """A zip with `trainers/…`; about 0.3 MB."""
+    """Returns a zip with `trainers/…`, about 0.3 MB."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for path in sorted((root / PACKAGE).rglob("*")):
             if path.suffix in ENDINGS and path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), LONG_AGO)
+                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), ZIP_TIME)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
     content = buffer.getvalue()

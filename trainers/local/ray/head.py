@@ -1,4 +1,5 @@
-"""A Ray cluster's head over HTTP: its Jobs API, its store of packages and its lists of nodes. Needs no Ray here."""
+"""A client of a Ray cluster's head over HTTP: its Jobs API, its store of packages and its lists of nodes. Needs no
+Ray."""
 
 from __future__ import annotations
 
@@ -24,16 +25,17 @@ class RayError(Exception):
 
 
 class RayAway(RayError):
-    """No answer, or one that says to come back: the cluster may know more than we do."""
+    """There is no answer, or one that says to come back. The cluster may know more than we do."""
 
 
 class RayRefused(RayError):
-    """The head understood and will never do it."""
+    """The head understood the request and will never do it."""
 
 
 @dataclass(frozen=True)
 class RayJob:
-    """`status`: PENDING, RUNNING, SUCCEEDED, FAILED, STOPPED. `exit_code` of the entrypoint, where it ended itself."""
+    """`status` is PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED; `exit_code` is the entrypoint's, where it ended by
+    itself."""
 
     status: str
     message: str
@@ -45,7 +47,7 @@ class RayJob:
 
 
 class RayHead:
-    """At `address`, such as http://127.0.0.1:8265. $FINETUNE_RAY_TOKEN is for clusters with token authentication."""
+    """`address` is such as http://127.0.0.1:8265. $FINETUNE_RAY_TOKEN is for clusters with token authentication."""
 
     def __init__(self, address: str, environment: Mapping[str, str] = os.environ) -> None:
         self.address = address.rstrip("/")
@@ -57,7 +59,8 @@ class RayHead:
         self._http.close()
 
     def check(self) -> str:
-        """Ray's version. Raises RayAway, or RayRefused where no Ray that we know is there."""
+        """Returns Ray's version. Raises RayAway, or RayRefused where the address is no Ray of a version that we
+        know."""
         answer = self._ask("GET", "/api/version")
         try:
             raw = answer.json()
@@ -74,7 +77,7 @@ class RayHead:
         return version
 
     def look(self, submission: str) -> RayJob | None:
-        """None where the head has never heard of it. Raises RayAway."""
+        """Returns None where the head does not know the submission. Raises RayAway."""
         answer = self._ask("GET", f"/api/jobs/{submission}", unknown_is_an_answer=True)
         if answer.status_code == 404:
             return None
@@ -82,27 +85,29 @@ class RayHead:
         return RayJob(str(raw.get("status")), str(raw.get("message") or ""), raw.get("driver_exit_code"))
 
     def submit(self, body: Mapping[str, Any]) -> None:
-        """Look first: what is known already is answered like a fault. Raises RayAway, RayRefused."""
+        """Call `look` first: Ray answers a submission that it has already like a fault. Raises RayAway, RayRefused."""
         self._ask("POST", "/api/jobs/", json=body)
 
     def stop(self, submission: str) -> None:
-        """Ask for it; SIGTERM, and SIGKILL 3 s later. One that waits for a machine stops once it has one."""
+        """Asks Ray to end a job: SIGTERM, and SIGKILL 3 s later. A job that waits for a machine ends once it has
+        one."""
         self._ask("POST", f"/api/jobs/{submission}/stop", unknown_is_an_answer=True)
 
     def logs(self, submission: str) -> str:
-        """All that the entrypoint has written so far. Raises RayAway."""
+        """Returns all that the entrypoint has written so far. Raises RayAway."""
         answer = self._ask("GET", f"/api/jobs/{submission}/logs", unknown_is_an_answer=True)
         return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
 
     def nodes_with(self, cpus: int, gpus: int) -> int:
-        """How many machines of the cluster have that much, free or not. Raises RayAway, RayRefused."""
+        """Counts the machines that have so many CPUs and GPUs, free or not. Raises RayAway, RayRefused."""
         totals = [raw.get("resources_total") or {} for raw in self._state("nodes", "state", "ALIVE")]
         return sum(total.get("CPU", 0) >= cpus and total.get("GPU", 0) >= gpus for total in totals)
 
     @property
     def may_grow(self) -> bool:
-        """Whether an autoscaler adds machines when jobs wait: its node types have names of their own, where a cluster
-        without one lists each node under its id. One of the second kind reports nothing. Raises RayAway, RayRefused."""
+        """Whether an autoscaler adds machines when jobs wait. The first kind of autoscaler lists its node types by
+        name, where a cluster without one lists each node under its id; the second kind reports nothing. Raises RayAway,
+        RayRefused."""
         status = _object(self._ask("GET", "/api/cluster_status")).get("data") or {}
         report = (status.get("clusterStatus") or {}).get("autoscalerReport") or {}
         types = report.get("activeNodes") or {}
@@ -112,17 +117,17 @@ class RayHead:
         """Whether the placement group of that name has its nodes. Raises RayAway, RayRefused."""
         return any(raw.get("state") == "CREATED" for raw in self._state("placement_groups", "name", name))
 
-    def _state(self, what: str, key: str, value: str) -> list[dict[str, Any]]:
+    def _state(self, resource: str, key: str, value: str) -> list[dict[str, Any]]:
         """docs.ray.io/en/latest/ray-observability/reference/api.html"""
         query = {"filter_keys": key, "filter_predicates": "=", "filter_values": value, "limit": "10000"}
-        raw = _object(self._ask("GET", f"/api/v0/{what}", params=query))
+        raw = _object(self._ask("GET", f"/api/v0/{resource}", params=query))
         listed = ((raw.get("data") or {}).get("result") or {}).get("result")
         if not isinstance(listed, list):
-            raise RayAway(f"{self.address} does not list its {what}: {_last_line(str(raw.get('msg')))}")
+            raise RayAway(f"{self.address} does not list its {resource}: {_last_line(str(raw.get('msg')))}")
         return listed
 
     def provide(self, name: str, package: bytes) -> None:
-        """Store a package where the cluster lacks it. Raises RayAway, RayRefused."""
+        """Uploads a package unless the cluster has it. Raises RayAway, RayRefused."""
         path = f"/api/packages/gcs/{name}"
         if self._ask("GET", path, unknown_is_an_answer=True).status_code == 404:
             self._ask("PUT", path, content=package, timeout=UPLOAD_S)
@@ -133,7 +138,8 @@ class RayHead:
         try:
             answer = self._http.request(method, path, **more)
         except httpx2.TransportError as error:
-            raise RayAway(f"no answer from {self.address}: {_text(error)}") from error
+            text = " ".join(str(error).split()) or type(error).__name__
+            raise RayAway(f"no answer from {self.address}: {text}") from error
         if answer.is_success or (answer.status_code == 404 and unknown_is_an_answer):
             return answer
         fault = f"{method} {path} at {self.address}: HTTP {answer.status_code}, {_last_line(answer.text)}"
@@ -143,7 +149,7 @@ class RayHead:
 
 
 def _object(answer: httpx2.Response) -> dict[str, Any]:
-    """Raises RayAway: a proxy in front of a head that is away answers 200 with a page."""
+    """Raises RayAway where the answer is no JSON: a proxy in front of a head that is away answers 200 with a page."""
     try:
         raw = answer.json()
     except ValueError as error:
@@ -153,10 +159,6 @@ def _object(answer: httpx2.Response) -> dict[str, Any]:
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
-
-
-def _text(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _last_line(text: str) -> str:

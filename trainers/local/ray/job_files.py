@@ -1,13 +1,13 @@
-"""A job's files in the storage, and which attempt may write them.
+"""The files of a job in the storage, and which attempt may write them.
 
-An attempt that was given up may still be at work somewhere. So each attempt writes under a name of its own, and the
-server reads that of the newest attempt alone:
+An attempt that was given up may still be running somewhere. So each attempt writes under a name of its own, and the
+server reads only what the newest attempt wrote:
 
 STORAGE/bases/FINGERPRINT/         a base model of the trainer's disk; base.json last
 STORAGE/JOB/inputs/                the job and its rows, by the server
 STORAGE/JOB/control.json           {"attempt": KEY, "wanted": "run", "pause" or "end"}, by the server
 STORAGE/JOB/attempts/KEY/start.json   the files that the attempt begins with, and its base; by the server
-STORAGE/JOB/attempts/KEY/files/       what it writes, checkpoints and adapter too
+STORAGE/JOB/attempts/KEY/files/       what it writes, with checkpoints and adapter
 STORAGE/JOB/attempts/KEY/events/      500 a piece
 STORAGE/JOB/attempts/KEY/state.json   Snapshot: the files that count, written after them
 
@@ -27,15 +27,47 @@ from typing import Any
 from trainers.local.job_directory import KEPT_ROWS, read_json, replace_json
 
 ATTEMPT_FILE = "ray.json"
-STORED_MARK = "IN_STORAGE"  # the job has something there
+STORED_MARK = "IN_STORAGE"  # in the job's folder while the job has files in the storage
 EVENTS_A_PIECE = 500
-CHANGING = threading.Lock()
+CHANGING = threading.Lock()  # held while an attempt's record is read and written again
+Kinds = tuple[type, ...]
+NUMBER: Kinds = (int, type(None))
+PROGRESS: Mapping[str, Kinds] = {
+    "step": (int,),
+    "total_steps": NUMBER,
+    "trained_tokens": NUMBER,
+    "estimated_finish": NUMBER,
+    "stopped": (str, type(None)),
+    "result_step": NUMBER,
+    "winner": NUMBER,
+}
+# The small files that travel inside the snapshot, in the order in which the server writes them: end marks come last.
+RECORDS: Mapping[str, Mapping[str, Kinds]] = {
+    "progress.json": PROGRESS,
+    "PAUSED": {},
+    "FAILED": {"code": (str,), "message": (str,), "param": (str, type(None))},
+    "DONE": {**PROGRESS, "step": NUMBER, "trained_tokens": (int,)},
+}
+
+INPUT_FILES = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
+# The server's own files, which no attempt writes.
+SERVER_FILES = INPUT_FILES | {
+    *("lock", "pid", "gpu", ATTEMPT_FILE, STORED_MARK, "request.json", "events.jsonl", "train.log"),
+    *("CHECKED", "CANCELLED", "MODEL_DELETED"),
+}
+FILE_NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
+# A folder that is complete once it has its name.
+FOLDER = re.compile(rf"adapter|({FILE_NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII)
+FILE = re.compile(rf"({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
+OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
+STRAY = re.compile(r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII)  # what is no checkpoint beside them
+STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, for the next attempt alone
 
 
 @dataclass(frozen=True)
 class AttemptRecord:
-    """`key` names its folder in the storage, `after` that of the attempt whose files it goes on from. `is_open` until
-    it has ended or was given up."""
+    """`key` names the attempt's folder in the storage, `after` that of the attempt whose files it goes on from. It is
+    open until it has ended or was given up."""
 
     submission: str
     attempt: int
@@ -56,10 +88,10 @@ def read_attempt(folder: Path) -> AttemptRecord | None:
 
 
 def open_attempt(folder: Path) -> AttemptRecord:
-    """The next one. From now on no other is read."""
+    """Begins the job's next attempt; from now on the server reads no other."""
     before = read_attempt(folder)
     number = before.attempt + 1 if before else 1
-    # not the number alone: a job may be made a second time under the same id, and what lies there is the first one's
+    # Not the number alone: a job may be created again under the same id while the first one's files are still there.
     key = f"{number}-{secrets.token_hex(4)}"
     after = "" if before is None else before.key if before.is_submitted else before.after
     record = AttemptRecord(f"{folder.name}-{number}", number, key, after=after)
@@ -76,7 +108,7 @@ def close_attempt(folder: Path, record: AttemptRecord) -> None:
 
 
 def _change(folder: Path, record: AttemptRecord, **changes: Any) -> AttemptRecord:
-    """Leaves a later attempt's as it is, and what another thread has changed meanwhile."""
+    """Changes the record on disk, which another thread may have changed meanwhile, unless it is a later attempt's."""
     with CHANGING:
         now = read_attempt(folder)
         if now is None or now.attempt != record.attempt:
@@ -102,8 +134,8 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A job's folder as an attempt has it: `files` by their paths, `events` that it has told, and the small files that
-    the server reads, whole: `records` by their names. A checkpoint is named with all its files or not at all."""
+    """A job's folder as an attempt has it: its `files` by their paths, the number of its `events`, and the content of
+    the small files that the server reads, `records` by their names. A checkpoint has all its files here or none."""
 
     files: Mapping[str, StoredFile] = field(default_factory=dict)
     events: int = 0
@@ -115,7 +147,8 @@ class Snapshot:
 
 
 def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
-    """None where it does not have the form that an attempt writes: a job's status is never read from nonsense."""
+    """Returns None where `raw` does not have the form that an attempt writes, so that a job's status is never read from
+    nonsense."""
     try:
         if raw is None:
             return None
@@ -123,96 +156,45 @@ def parse_snapshot(raw: Mapping[str, Any] | None) -> Snapshot | None:
         snapshot = Snapshot(files, raw["events"], raw["records"])
     except (KeyError, TypeError, AttributeError):
         return None
-    is_right = isinstance(snapshot.events, int) and snapshot.events >= 0
-    is_right = is_right and all(_is_right_file(path, stored) for path, stored in files.items())
-    return snapshot if is_right and _are_right_records(snapshot.records) else None
-
-
-def _is_right_file(path: str, stored: StoredFile) -> bool:
-    if not (path in GIVEN or may_come_back(path)):
-        return False
-    is_named = isinstance(stored.object, str) and OBJECT.fullmatch(stored.object) is not None
-    return is_named and isinstance(stored.bytes, int) and isinstance(stored.version, int)
-
-
-def _are_right_records(records: object) -> bool:
-    if not isinstance(records, dict):
-        return False
-    return all(
-        name in RECORDS
-        and isinstance(record, dict)
-        and all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items())
-        for name, record in records.items()
-    )
-
-
-Kinds = tuple[type, ...]
-NUMBER: Kinds = (int, type(None))
-PROGRESS: Mapping[str, Kinds] = {
-    "step": (int,),
-    "total_steps": NUMBER,
-    "trained_tokens": NUMBER,
-    "estimated_finish": NUMBER,
-    "stopped": (str, type(None)),
-    "result_step": NUMBER,
-    "winner": NUMBER,
-}
-# In the order in which they are to appear: after the end mark nothing comes.
-RECORDS: Mapping[str, Mapping[str, Kinds]] = {
-    "progress.json": PROGRESS,
-    "PAUSED": {},
-    "FAILED": {"code": (str,), "message": (str,), "param": (str, type(None))},
-    "DONE": {**PROGRESS, "step": NUMBER, "trained_tokens": (int,)},
-}
-
-# The server's own files; what stands in RECORDS travels inside the snapshot.
-OURS = frozenset(
-    {
-        "lock",
-        "pid",
-        "gpu",
-        ATTEMPT_FILE,
-        STORED_MARK,
-        "request.json",
-        "job.json",
-        "train.jsonl",
-        "valid.jsonl",
-    }
-    | {"events.jsonl", "train.log", "CHECKED", "CANCELLED", "MODEL_DELETED"}
-)
-GIVEN = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the server's, which a run needs
-FILE_NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
-# complete once it has its name
-FOLDER = re.compile(rf"adapter|({FILE_NAME}/){{0,3}}checkpoints/step-\d{{6,9}}", re.ASCII)
-FILE = re.compile(rf"({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
-OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
-STRAY = re.compile(r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII)  # beside the checkpoints
-STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, for the next attempt alone
+    if not isinstance(snapshot.events, int) or snapshot.events < 0 or not isinstance(snapshot.records, dict):
+        return None
+    for path, stored in files.items():
+        is_named = isinstance(stored.object, str) and OBJECT.fullmatch(stored.object)
+        if not is_named or not (path in INPUT_FILES or is_allowed_path(path)):
+            return None
+        if not isinstance(stored.bytes, int) or not isinstance(stored.version, int):
+            return None
+    for name, record in snapshot.records.items():
+        if name not in RECORDS or not isinstance(record, dict):
+            return None
+        if not all(isinstance(record.get(key), kinds) for key, kinds in RECORDS[name].items()):
+            return None
+    return snapshot
 
 
 def needed_files(folder: Path) -> list[str]:
-    """What a run needs to begin or to go on, as far as it lies here: the job, its rows, checkpoints, curves. Of a
-    checkpoint whose optimizer stayed in the storage nothing."""
-    paths = [path for path in _files(folder) if path in GIVEN or _is_theirs(path)]
+    """Returns what a run needs to begin or to go on, as far as it lies here: the job, its rows, checkpoints, curves. A
+    checkpoint whose optimizer's state stayed in the storage is of no use and left out."""
+    paths = [path for path in _files(folder) if path in INPUT_FILES or _is_written_by_a_run(path)]
     return [path for path in paths if not is_in_folder(path) or (folder / path).with_name(STATE).exists()]
 
 
 def changing_files(folder: Path) -> list[str]:
-    """What a run writes, but for events, records, and what is in folders that are complete at once."""
-    return [path for path in _files(folder) if _is_theirs(path) and not is_in_folder(path)]
+    """Returns what a run writes, but for events, records and the files of complete folders."""
+    return [path for path in _files(folder) if _is_written_by_a_run(path) and not is_in_folder(path)]
 
 
 def complete_folders(folder: Path) -> list[str]:
-    """Checkpoints, the job's own and those of a sweep's arms."""
+    """Returns the checkpoints, the job's own and those of a sweep's arms."""
     paths = (path.relative_to(folder).as_posix() for path in folder.rglob("checkpoints/step-*"))
     return sorted(path for path in paths if FOLDER.fullmatch(path))
 
 
-def may_come_back(path: str) -> bool:
-    """Of a path in a snapshot. A folder of a mark's name would be taken for the mark, a file of a checkpoint's for the
-    checkpoint."""
+def is_allowed_path(path: str) -> bool:
+    """Whether a snapshot may hold a file of this path. A folder with the name of a mark would pass for the mark, and a
+    file with the name of a checkpoint for the checkpoint."""
     first = path.partition("/")[0]
-    if FOLDER.fullmatch(path) or STRAY.fullmatch(path) or first in OURS or first in RECORDS:
+    if FOLDER.fullmatch(path) or STRAY.fullmatch(path) or first in SERVER_FILES or first in RECORDS:
         return False
     return FILE.fullmatch(path) is not None
 
@@ -225,7 +207,12 @@ def _files(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
 
 
-def _is_theirs(path: str) -> bool:
+def _is_written_by_a_run(path: str) -> bool:
     first, *_ = parts = path.split("/")
     is_partial = any(part.startswith(".") or part.endswith(".tmp") for part in parts)
-    return not is_partial and path not in OURS and path not in RECORDS and first not in (KEPT_ROWS, "adapter")
+    return (
+        not is_partial
+        and path not in SERVER_FILES
+        and path not in RECORDS
+        and first not in (KEPT_ROWS, "adapter")
+    )

@@ -1,9 +1,9 @@
 """`python -m trainers.local.ray.launcher`: the entry point of a Ray job over several nodes. It trains nothing itself.
 
-It asks Ray for all nodes at once (a placement group: no job holds some of them and waits for the rest), starts node.py
-on each by an actor, and ends as the first node's attempt does, or with the first failure of another one; Ray ends a
-job's actors with it. Ray is needed in the Python that runs this. The actor lives in Ray's own Python, which may have
-nothing of the trainer's: it starts the nodes' Python.
+It asks Ray for all nodes at once (a placement group, so that no job holds some of them and waits for the rest), starts
+node.py on each by an actor, and ends as the first node's attempt does, or with the first failure of another one; Ray
+ends a job's actors with it. The Python that runs this needs Ray. The actor runs in Ray's own Python, which may lack all
+of the trainer's packages, and starts the nodes' Python.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NODE = "trainers.local.ray.node"
 UNABLE = 3
 LOST = 4
 WAIT_S = 3600.0
-LAST_WORDS_S = 10.0  # in which the others notice that one failed, and the first writes what it has
+LAST_WORDS_S = 10.0  # for the others to notice that one failed, and for the first to write what it has
 SIOCGIFADDR = 0x8915  # netdevice(7)
 NAME_BYTES = 15
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """`gpus` and `cpus` of each node. `python` is the nodes'. `name`: the submission's, for Ray's lists."""
+class NodesRequest:
+    """`gpus` and `cpus` are those of each node, `python` is the nodes', `name` the submission's, for Ray's lists."""
 
     nodes: int
     gpus: int
@@ -50,7 +50,7 @@ class Wanted:
 
     @property
     def bundle(self) -> dict[str, int]:
-        """What Ray keeps free on each node."""
+        """The resources that Ray reserves on each node."""
         return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
 
 
@@ -58,7 +58,7 @@ class Member:
     """One node's actor."""
 
     def address(self) -> str:
-        """Where the first node will listen."""
+        """Returns a free address, host:port, at which the first node can listen."""
         import ray
 
         host = ray.util.get_node_ip_address()
@@ -67,7 +67,7 @@ class Member:
             return f"{host}:{probe.getsockname()[1]}"
 
     def train(self, python: str, meeting: Meeting) -> int:
-        """This node's exit code. Ends with this actor."""
+        """Returns the exit code of this node's process, which ends with this actor."""
         import ray
 
         network = interface_of(ray.util.get_node_ip_address())
@@ -82,75 +82,67 @@ def main() -> int:
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("python", "name"):
         parser.add_argument(f"--{name}", required=True)
-    wanted = Wanted(**vars(parser.parse_args()))
+    request = NodesRequest(**vars(parser.parse_args()))
     if find_spec("ray") is None:
-        text = (
-            f"A job over {wanted.nodes} nodes needs Ray in the nodes' Python, and {sys.executable} lacks it. "
-        )
+        text = f"A job over {request.nodes} nodes needs Ray in the nodes' Python, and {sys.executable} lacks it. "
         print(f"{text}Install the cluster's version there: pip install ray==…", file=sys.stderr)
         return UNABLE
-    return gather(wanted)
+    return gather(request)
 
 
-def gather(wanted: Wanted) -> int:
+def gather(request: NodesRequest) -> int:
     import ray
     from ray.util.placement_group import placement_group
     from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
     ray.init()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    group = placement_group([wanted.bundle] * wanted.nodes, strategy="STRICT_SPREAD", name=wanted.name)
-    print(f"Waiting for {wanted.nodes} nodes with {wanted.bundle} free on each.", flush=True)
+    group = placement_group([request.bundle] * request.nodes, strategy="STRICT_SPREAD", name=request.name)
+    print(f"Waiting for {request.nodes} nodes with {request.bundle} free on each.", flush=True)
     while not group.wait(WAIT_S):
         continue
     actor = ray.remote(Member)
     members = [
         actor.options(
-            num_cpus=wanted.cpus,
-            num_gpus=wanted.gpus,
+            num_cpus=request.cpus,
+            num_gpus=request.gpus,
             max_restarts=0,
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node),
         ).remote()
-        for node in range(wanted.nodes)
+        for node in range(request.nodes)
     ]
     address = ray.get(members[0].address.remote())
-    print(f"{wanted.nodes} nodes are there; they meet at {address}.", flush=True)
+    print(f"{request.nodes} nodes are there; they meet at {address}.", flush=True)
     running = {
-        member.train.remote(wanted.python, Meeting(wanted.nodes, node, address)): node
+        member.train.remote(request.python, Meeting(request.nodes, node, address)): node
         for node, member in enumerate(members)
     }
     return wait_for_end(running)
 
 
 def wait_for_end(running: Mapping[Any, int]) -> int:
-    """`running`: what Ray will answer, by node. The exit code of the whole."""
+    """Returns the exit code of the whole. `running` maps Ray's references of the results to nodes' numbers."""
     import ray
 
     left = dict(running)
     while True:
-        (ended,), _ = ray.wait(list(left), num_returns=1)
-        node = left.pop(ended)
-        code = _exit_code(ended, node)
+        (result,), _ = ray.wait(list(left), num_returns=1)
+        node = left.pop(result)
+        code = _exit_code(result, node)
         if node == 0 and code in (0, PAUSED):
             return code
         if code:
             print(f"Node {node} ended with {code}, so all end.", file=sys.stderr, flush=True)
-            return _cause(code, left)
+            # A node that lost the others ends with 1, a killed one with more: the highest code is the cause.
+            results = ray.wait(list(left), num_returns=len(left), timeout=LAST_WORDS_S)[0] if left else []
+            return max([code, *(_exit_code(other, left[other]) for other in results)])
 
 
-def _cause(code: int, left: Mapping[Any, int]) -> int:
-    """The first node writes what it has meanwhile. A node that lost the others ends with 1, a killed one with more."""
-    import ray
-
-    ended = ray.wait(list(left), num_returns=len(left), timeout=LAST_WORDS_S)[0] if left else []
-    return max([code, *(_exit_code(answer, left[answer]) for answer in ended)])
-
-
-def _exit_code(answer: Any, node: int) -> int:
+def _exit_code(result: Any, node: int) -> int:
     import ray
 
     try:
-        return as_shells_tell(int(ray.get(answer)))  # below 0 where node.py itself was killed
+        return as_shells_tell(int(ray.get(result)))  # below 0 where node.py itself was killed
     except ray.exceptions.RayError as error:
         reason = " ".join(str(error).split())[:300]
         print(f"Node {node} was lost: {reason}", file=sys.stderr, flush=True)
@@ -158,21 +150,19 @@ def _exit_code(answer: Any, node: int) -> int:
 
 
 def interface_of(address: str) -> str | None:
-    """None where no network has it as its first IPv4 address."""
+    """Returns the network interface whose first IPv4 address is `address`, or None."""
     if sys.platform != "linux":
         return None
-    names = (name for _, name in socket.if_nameindex())
-    return next((name for name in names if _address(name) == address), None)
-
-
-def _address(name: str) -> str | None:
-    request = struct.pack("256s", name.encode()[:NAME_BYTES])
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
-        except OSError:  # it has none
-            return None
-    return socket.inet_ntoa(answer[20:24])
+        for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:NAME_BYTES])
+            try:
+                answer = fcntl.ioctl(probe, SIOCGIFADDR, request)
+            except OSError:  # the interface has no address
+                continue
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None
 
 
 if __name__ == "__main__":

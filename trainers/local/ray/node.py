@@ -1,7 +1,7 @@
-"""`python -m trainers.local.ray.node`: what a Ray job runs on its node: one attempt at one job (attempt.py).
+"""`python -m trainers.local.ray.node`: one attempt at one job (attempt.py), as a Ray job runs it on its node.
 
-$FINETUNE_JOB is the job's folder where the disk is common, else its id in $FINETUNE_STORAGE. The exit code is that of
-the training process (train.py); 3 where this node can't train. Of several nodes (launcher.py) each runs it."""
+$FINETUNE_JOB is the job's folder where all nodes see one disk, else its id in $FINETUNE_STORAGE. The exit code is that
+of the training process (train.py), or 3 where this node can't train. Of several nodes (launcher.py) each runs it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,6 @@ import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from types import FrameType
-from typing import NoReturn
 
 from trainers.local.launch import add_meeting, as_shells_tell, read_meeting
 
@@ -37,14 +35,10 @@ def main() -> int:
         return UNABLE
     from trainers.local.ray.attempt import train_from_storage, train_here
 
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     if url:
         return as_shells_tell(train_from_storage(url, job, key, processes, meeting))
     return as_shells_tell(train_here(Path(job), key, processes, meeting))
-
-
-def _end(number: int, frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What `--executor ray` needs, checked before the trainer starts: the head, and a storage that the nodes see."""
+"""Checks what `--executor ray` needs before the trainer starts: the head, and a storage that the nodes see."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from trainers.local.ray.head import RayAway, RayError, RayHead
 from trainers.local.ray.job_files import has_open_attempts
 from trainers.local.ray.storage import Storage, StorageAway, local_folder, url_refusal
 
-# No keys: Ray shows them to everybody.
+# Environment variables for the nodes. No keys: Ray shows these to everybody.
 PASSED = (
     *("FINETUNE_DTYPE", "HF_ENDPOINT", "MLFLOW_TRACKING_URI", "OMP_NUM_THREADS"),
     *("AWS_REGION", "AWS_DEFAULT_REGION", "AWS_ENDPOINT_URL"),
@@ -27,9 +27,9 @@ class Unusable(Exception):
 
 
 @dataclass(frozen=True)
-class Wishes:
-    """As given on the command line. `storage` None: the data folder itself, where the cluster is on this machine.
-    `is_shared` and `relay`: options of 0.1.0."""
+class RayArguments:
+    """The command line's options. Without a `storage` the cluster uses the data folder itself, which it must see.
+    `is_shared` and `relay` are options of 0.1.0."""
 
     address: str
     storage: str | None
@@ -40,13 +40,13 @@ class Wishes:
     relay: str | None = None
 
 
-def ray_options(wishes: Wishes, data: Path) -> RayOptions:
-    """Raises Unusable. A head or a storage that is away is waited for where our jobs may be running there."""
-    storage = _storage(wishes, data)
-    head = RayHead(wishes.address)
+def ray_options(arguments: RayArguments, data: Path) -> RayOptions:
+    """Raises Unusable. A head or a storage that does not answer is accepted where our jobs may be running there."""
+    storage = _storage(arguments, data)
+    head = RayHead(arguments.address)
     has_jobs = has_open_attempts(data / "jobs")
     try:
-        log.info("Ray %s at %s", head.check(), wishes.address)
+        log.info("Ray %s at %s", head.check(), arguments.address)
         if storage is not None:
             Storage(storage).check()
     except RayAway as error:
@@ -63,39 +63,39 @@ def ray_options(wishes: Wishes, data: Path) -> RayOptions:
     finally:
         head.close()
     return RayOptions(
-        address=wishes.address,
+        address=arguments.address,
         storage=storage,
-        python=wishes.python,
-        gpus=wishes.gpus_per_job,
-        nodes=wishes.nodes_per_job,
+        python=arguments.python,
+        gpus=arguments.gpus_per_job,
+        nodes=arguments.nodes_per_job,
         passed={name: os.environ[name] for name in PASSED if name in os.environ},
     )
 
 
-def _storage(wishes: Wishes, data: Path) -> str | None:
-    """None where the nodes see the data folder."""
-    if wishes.relay is not None:
+def _storage(arguments: RayArguments, data: Path) -> str | None:
+    """Returns None where the nodes see the data folder."""
+    if arguments.relay is not None:
         log.warning(
             "--relay-url has no meaning any more: files go by a storage, see --storage in docs/ray.md."
         )
-    if wishes.is_shared and wishes.storage is None:
+    if arguments.is_shared and arguments.storage is None:
         log.warning("--ray-shared is now --storage %s.", data.resolve())
         return None
-    if wishes.storage is None:
-        if is_loopback(urlsplit(wishes.address).hostname or ""):
+    if arguments.storage is None:
+        if is_loopback(urlsplit(arguments.address).hostname or ""):
             return None
         raise Unusable(
-            f"the nodes of {wishes.address} don't see this machine's disk. Name a folder that they and we see "
+            f"the nodes of {arguments.address} don't see this machine's disk. Name a folder that they and we see "
             "with --storage: a path on a shared disk, s3://bucket/folder or gs://bucket/folder ([trainer] storage "
             "in finetune.toml)."
         )
-    refusal = url_refusal(wishes.storage)
+    refusal = url_refusal(arguments.storage)
     if refusal is not None:
         raise Unusable(refusal)
-    folder = local_folder(wishes.storage)
+    folder = local_folder(arguments.storage)
     if folder is not None and data.resolve().is_relative_to(folder.resolve()):
         return None
-    return wishes.storage
+    return arguments.storage
 
 
 def is_loopback(host: str) -> bool:

@@ -1,7 +1,8 @@
 """One folder that the trainer and all nodes of a cluster see, by its URL: a path, file://, s3:// or gs://.
 
-By pyarrow.fs, which is a dependency already and speaks S3's and Google's protocols itself; fsspec would need s3fs and
-gcsfs beside it. Credentials come from the environment of trainer and nodes, never from the URL: Ray shows that to all.
+It uses pyarrow.fs, which is a dependency already and speaks S3's and Google's protocols itself; fsspec would need s3fs
+and gcsfs as well. Credentials come from the environment of trainer and nodes, never from the URL, which Ray shows to
+everybody.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ S3_OPTIONS = ("region", "endpoint_override", "scheme")
 
 
 class StorageAway(Exception):
-    """The storage gives no answer, or one that says no. It is tried again."""
+    """The storage does not answer, or refuses. Callers try again."""
 
 
 class Stopped(Exception):
@@ -42,7 +43,7 @@ class Storage:
         return local_folder(self.url)
 
     def read(self, name: str) -> bytes | None:
-        """None where there is no such object."""
+        """Returns None where there is no such object."""
         with self._answering("reading", name):
             try:
                 with self._system.open_input_stream(self._path(name)) as stream:
@@ -52,7 +53,7 @@ class Storage:
                 return None
 
     def read_json(self, name: str) -> dict[str, Any] | None:
-        """None also where it is no object of JSON."""
+        """Returns None also where the content is no JSON object."""
         content = self.read(name)
         try:
             value = None if content is None else orjson.loads(content)
@@ -61,7 +62,7 @@ class Storage:
         return value if isinstance(value, dict) else None
 
     def write(self, name: str, content: bytes) -> None:
-        """Atomically: a reader sees the former content or this one."""
+        """Writes atomically: a reader sees the former content or this one."""
         with self._answering("writing", name):
             self._put(name, iter((content,)))
 
@@ -69,7 +70,7 @@ class Storage:
         self.write(name, orjson.dumps(value))
 
     def upload(self, name: str, source: Path, is_wanted: Callable[[], bool] = lambda: True) -> int:
-        """Returns the size. Raises FileNotFoundError where `source` is gone, Stopped where it is wanted no longer."""
+        """Returns the size. Raises FileNotFoundError where `source` is gone, Stopped once `is_wanted` says no."""
         size = 0
 
         def chunks() -> Iterator[bytes]:
@@ -85,13 +86,18 @@ class Storage:
         return size
 
     def download(self, name: str, target: Path, size: int | None) -> None:
-        """Atomically. What is not `size` bytes long, where that is known, is not there yet."""
+        """Replaces `target` atomically. Raises StorageAway where the object is not `size` bytes long; None: any
+        size."""
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(target.name + ".tmp")
         with self._answering("reading", name):
             stream = self._system.open_input_stream(self._path(name))
         with stream, temporary.open("wb") as file:
-            while chunk := self._chunk(stream, name):
+            while True:
+                with self._answering("reading", name):
+                    chunk: bytes = stream.read(CHUNK_BYTES)
+                if not chunk:
+                    break
                 file.write(chunk)  # an error here is our own disk's
             file.flush()
             os.fsync(file.fileno())
@@ -101,7 +107,7 @@ class Storage:
         temporary.replace(target)
 
     def delete(self, name: str) -> None:
-        """One object. It may be gone already."""
+        """Deletes one object, which may be gone already."""
         with self._answering("deleting", name), suppress(FileNotFoundError):
             self._system.delete_file(self._path(name))
 
@@ -110,7 +116,7 @@ class Storage:
             self._system.delete_dir(self._path(name))
 
     def check(self) -> None:
-        """Can it be written, read and cleared?"""
+        """Raises StorageAway unless the storage can be written, read and cleared."""
         name = f".finetune-{os.getpid()}"
         self.write(name, b"checked")
         if self.read(name) != b"checked":
@@ -133,11 +139,6 @@ class Storage:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
-
-    def _chunk(self, stream: Any, name: str) -> bytes:
-        with self._answering("reading", name):
-            chunk: bytes = stream.read(CHUNK_BYTES)
-            return chunk
 
     def _path(self, name: str) -> str:
         return f"{self._root}/{name}"
@@ -170,8 +171,8 @@ def _s3(bucket: str, query: dict[str, str]) -> Any:
 
     options = {name: query[name] for name in S3_OPTIONS if name in query}
     is_amazon = "endpoint_override" not in options and "AWS_ENDPOINT_URL" not in os.environ
-    region_known = "region" in options or {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()
-    if is_amazon and not region_known:
+    has_region = "region" in options or {"AWS_REGION", "AWS_DEFAULT_REGION"} & os.environ.keys()
+    if is_amazon and not has_region:
         options["region"] = fs.resolve_s3_region(bucket)
     return fs.S3FileSystem(
         **options,
@@ -188,7 +189,7 @@ def local_folder(url: str) -> Path | None:
 
 
 def url_refusal(url: str) -> str | None:
-    """Why `url` can't be a storage, in a sentence."""
+    """Returns why `url` can't be a storage, in a sentence, or None."""
     parts = urlsplit(url)
     if parts.scheme not in SCHEMES:
         return f"{url} is no storage: give a path, file://, s3:// or gs://."

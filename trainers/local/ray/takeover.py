@@ -1,16 +1,14 @@
-"""The trainer's side of the storage: what an attempt needs is put there before it is submitted, what it writes is taken
-over into the job's folder, and what a job that has ended left there is deleted."""
+"""The trainer's side of the storage: uploads what an attempt needs before it is submitted, takes what it writes over
+into the job's folder, and deletes what a job that has ended left there."""
 
 from __future__ import annotations
 
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import orjson
 
@@ -32,24 +30,20 @@ from trainers.local.ray.job_files import (
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 from trainers.local.training.base_files import base_fingerprint
 
-WANTED = (
-    ".json",
-    ".safetensors",
-    ".jinja",
-    ".model",
-    ".txt",
-)  # of a base, as from the hub: no code, no pickles
+# Of a base, as from the hub: no code, no pickles.
+BASE_FILE_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
 POSITION, PROGRESS = "checkpoint.json", "progress.json"
 EVENT_FIELDS = {"created_at": int, "level": str, "type": str, "message": str, "data": dict}
 CLEAN_S = 60.0
 
 log = logging.getLogger(__name__)
-bases = threading.Lock()
+bases_lock = threading.Lock()
 
 
 class Takeover:
-    """Of one attempt. `is_wanted`: whether it still counts, asked during long transfers. `turn` is held while it is
-    asked for the last time before an end mark: none is written after somebody with `turn` said no."""
+    """The files of one attempt. `is_wanted` tells whether the attempt still counts, also during long transfers. `turn`
+    is held while it is asked for the last time before an end mark: none is written after somebody with `turn` said no.
+    """
 
     def __init__(
         self,
@@ -66,32 +60,65 @@ class Takeover:
         self._turn = turn
         self._job = folder.name
         self._attempt = f"{self._job}/attempts/{record.key}"
-        self._told = ""
+        self._control = ""
         self._taken = Snapshot()
-        self._events: int | None = None
+        self._events: int | None = None  # of this attempt in events.jsonl; None: not yet counted
 
     def provide(self) -> None:
-        """Puts there what the attempt needs: the files as the one before left them, or those that lie here. It may be
+        """Uploads what the attempt needs: the files as the one before left them, or those that lie here. It may be
         called again. Raises StorageAway, Stopped."""
         if self._storage.read(f"{self._attempt}/start.json") is not None:
             return
         replace_json(self._folder / STORED_MARK, {})
-        snapshot = self._left_by(self._record.after) if self._record.after else None
+        snapshot = None
+        if self._record.after:
+            before = f"{self._job}/attempts/{self._record.after}"
+            state = parse_snapshot(self._storage.read_json(f"{before}/state.json"))
+            start = self._storage.read_json(f"{before}/start.json") or {}
+            snapshot = state or parse_snapshot(start.get("snapshot"))
         if snapshot is None:
-            snapshot = Snapshot(self._upload_files(), 0, self._progress_here())
-        files = {path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")}
-        start = Snapshot(
-            files, 0, {name: snapshot.records[name] for name in snapshot.records if name == PROGRESS}
-        )
+            files = {}
+            for path in needed_files(self._folder):
+                source = self._folder / path
+                size = self._storage.upload(f"{self._job}/inputs/{path}", source, self._is_wanted)
+                files[path] = StoredFile(f"inputs/{path}", size)
+            progress = read_json(self._folder / PROGRESS)
+            snapshot = Snapshot(files, 0, {} if progress is None else {PROGRESS: progress})
+
         base = self._provide_base(Path(read_job(self._folder).base))
-        self._storage.write_json(f"{self._attempt}/start.json", {"snapshot": asdict(start), "base": base})
+        begin = Snapshot(
+            {path: stored for path, stored in snapshot.files.items() if not path.startswith("adapter/")},
+            0,
+            {name: record for name, record in snapshot.records.items() if name == PROGRESS},
+        )
+        self._storage.write_json(f"{self._attempt}/start.json", {"snapshot": asdict(begin), "base": base})
+
+    def _provide_base(self, base: Path) -> str | None:
+        """Returns the fingerprint under which the base is stored; None for a hub id, which the node fetches itself."""
+        if not base.is_dir():
+            return None
+        fingerprint = base_fingerprint(base)
+        name = f"bases/{fingerprint}"
+        while not bases_lock.acquire(timeout=0.5):  # 64 jobs that begin at once upload one copy of their base
+            self._check_wanted()
+        try:
+            if self._storage.read(f"{name}/base.json") is None:
+                sizes = {
+                    path.name: self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
+                    for path in base.iterdir()
+                    if path.is_file() and path.name.endswith(BASE_FILE_ENDINGS)
+                }
+                self._storage.write_json(f"{name}/base.json", {"files": sizes})
+        finally:
+            bases_lock.release()
+        return fingerprint
 
     def control(self, wanted: str) -> None:
-        """Tells the attempt to "run", "pause" or "end". Raises StorageAway."""
-        if wanted != self._told:
+        """Asks the attempt to "run", "pause" or "end". Raises StorageAway."""
+        if wanted != self._control:
             value = {"attempt": self._record.key, "wanted": wanted}
             self._storage.write_json(f"{self._job}/control.json", value)
-            self._told = wanted
+            self._control = wanted
 
     def take(self) -> None:
         """Takes over what is new, the end mark last. Raises StorageAway, Stopped; a second call goes on where the first
@@ -102,73 +129,31 @@ class Takeover:
         for path, stored in snapshot.files.items():
             is_input = stored.object.startswith("inputs/")
             if not is_input and not is_in_folder(path) and self._taken.files.get(path) != stored:
-                self._download(
-                    stored, self._folder / path, None
-                )  # a newer one than the snapshot names will do
+                # Without a size: such a file may have been written again after the snapshot, and the newer one will do.
+                self._download(stored, self._folder / path, None)
         for folder in sorted(snapshot.folders):
             if folder != "adapter" or "DONE" in snapshot.records:
                 self._take_folder(folder, snapshot)
         for folder in complete_folders(self._folder):
             if folder not in snapshot.folders:
                 shutil.rmtree(self._folder / folder)
+
         self._take_events(snapshot.events)
         for name in RECORDS:
             if name in snapshot.records and snapshot.records[name] != self._taken.records.get(name):
                 with self._turn:
                     self._check_wanted()
                     replace_json(self._folder / name, snapshot.records[name])
-        self._delete_dropped(snapshot)
+
+        # Checkpoints that the training has replaced by newer ones.
+        objects = {stored.object for stored in snapshot.files.values()}
+        for path, stored in self._taken.files.items():
+            if is_in_folder(path) and stored.object not in objects:
+                self._storage.delete(f"{self._job}/{stored.object}")
         self._taken = snapshot
 
-    def _left_by(self, key: str) -> Snapshot | None:
-        root = f"{self._job}/attempts/{key}"
-        state = parse_snapshot(self._storage.read_json(f"{root}/state.json"))
-        start = self._storage.read_json(f"{root}/start.json") or {}
-        return state or parse_snapshot(start.get("snapshot"))
-
-    def _upload_files(self) -> dict[str, StoredFile]:
-        files = {}
-        for path in needed_files(self._folder):
-            size = self._storage.upload(f"{self._job}/inputs/{path}", self._folder / path, self._is_wanted)
-            files[path] = StoredFile(f"inputs/{path}", size)
-        return files
-
-    def _progress_here(self) -> dict[str, dict[str, Any]]:
-        progress = read_json(self._folder / PROGRESS)
-        return {} if progress is None else {PROGRESS: progress}
-
-    def _provide_base(self, base: Path) -> str | None:
-        """The fingerprint under which it lies there; None for a hub id, which the node fetches from the hub."""
-        if not base.is_dir():
-            return None
-        fingerprint = base_fingerprint(base)
-        name = f"bases/{fingerprint}"
-        with self._alone():
-            if self._storage.read(f"{name}/base.json") is None:
-                paths = [path for path in base.iterdir() if path.is_file() and path.name.endswith(WANTED)]
-                sizes = {
-                    path.name: self._storage.upload(f"{name}/{path.name}", path, self._is_wanted)
-                    for path in paths
-                }
-                self._storage.write_json(f"{name}/base.json", {"files": sizes})
-        return fingerprint
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """64 jobs that begin at once bring one copy of their base."""
-        while not bases.acquire(timeout=0.5):
-            self._check_wanted()
-        try:
-            yield
-        finally:
-            bases.release()
-
-    def _check_wanted(self) -> None:
-        if not self._is_wanted():
-            raise Stopped(self._attempt)
-
     def _take_folder(self, folder: str, snapshot: Snapshot) -> None:
-        """A checkpoint or the adapter, by rename. The optimizer's state stays in the storage."""
+        """Takes over a checkpoint or the adapter, by rename. The optimizer's state stays in the storage."""
         files = {
             path: stored
             for path, stored in snapshot.files.items()
@@ -187,53 +172,50 @@ class Takeover:
         shutil.rmtree(target, ignore_errors=True)
         hidden.rename(target)
 
-    def _download(self, stored: StoredFile, target: Path, size: int | None) -> None:
-        self._check_wanted()
-        self._storage.download(f"{self._job}/{stored.object}", target, size)
-
     def _take_events(self, count: int) -> None:
-        """Each once, also after a restart: its line carries the number of the attempt."""
+        """Appends each event once, also after a restart: its line carries the number of the attempt."""
         number = self._record.attempt
         if self._events is None:
             self._events = sum(1 for event in read_events(self._folder) if event.get("attempt") == number)
-        while (value := self._events) < count:
-            piece, first = divmod(value, EVENTS_A_PIECE)
+        while (taken := self._events) < count:
+            piece, first = divmod(taken, EVENTS_A_PIECE)
             content = self._storage.read(f"{self._attempt}/events/{piece:06d}.json")
-            fresh = _events(content)[first : count - piece * EVENTS_A_PIECE]
+            fresh = _parse_events(content)[first : count - piece * EVENTS_A_PIECE]
             if not fresh:
-                raise StorageAway(f"the events {value} to {count} of {self._attempt} are missing")
+                raise StorageAway(f"the events {taken} to {count} of {self._attempt} are missing")
             lines = b"".join(orjson.dumps({**event, "attempt": number}) + b"\n" for event in fresh)
             with (self._folder / "events.jsonl").open("ab") as file:
                 file.write(lines)
             self._events += len(fresh)
 
-    def _delete_dropped(self, snapshot: Snapshot) -> None:
-        """Checkpoints that the training has replaced by newer ones."""
-        names = {stored.object for stored in snapshot.files.values()}
-        for path, stored in self._taken.files.items():
-            if is_in_folder(path) and stored.object not in names:
-                self._storage.delete(f"{self._job}/{stored.object}")
+    def _download(self, stored: StoredFile, target: Path, size: int | None) -> None:
+        self._check_wanted()
+        self._storage.download(f"{self._job}/{stored.object}", target, size)
+
+    def _check_wanted(self) -> None:
+        if not self._is_wanted():
+            raise Stopped(self._attempt)
 
 
-def _events(content: bytes | None) -> list[dict[str, object]]:
+def _parse_events(content: bytes | None) -> list[dict[str, object]]:
     """Raises StorageAway where they don't have the form of a job's events."""
+
+    def is_event(raw: object) -> bool:
+        if not isinstance(raw, dict) or raw.keys() != EVENT_FIELDS.keys():
+            return False
+        return all(isinstance(raw[name], kind) for name, kind in EVENT_FIELDS.items())
+
     try:
         events = [] if content is None else orjson.loads(content)
     except orjson.JSONDecodeError as error:
         raise StorageAway(f"a piece of the events is no JSON: {error}") from error
-    if not isinstance(events, list) or not all(_is_event(event) for event in events):
+    if not isinstance(events, list) or not all(is_event(event) for event in events):
         raise StorageAway("a piece of the events is not of their form")
     return events
 
 
-def _is_event(raw: object) -> bool:
-    if not isinstance(raw, dict) or raw.keys() != EVENT_FIELDS.keys():
-        return False
-    return all(isinstance(raw[name], kind) for name, kind in EVENT_FIELDS.items())
-
-
 class Cleaner:
-    """Deletes what ended jobs left in the storage; where it is away, at a later look."""
+    """Deletes what ended jobs left in the storage, every minute; where the storage is away, it tries again later."""
 
     def __init__(self, storage: Storage, jobs: Path) -> None:
         self._storage = storage

@@ -1,5 +1,4 @@
-"""What the events of a job on a cluster say while it waits: for machines, or for a head or storage that is
-away."""
+"""Writes events into a job on a cluster while it waits: for machines, or for a head or a storage that is away."""
 
 from __future__ import annotations
 
@@ -15,14 +14,14 @@ from trainers.local.ray.head import RayAway, RayHead, RayRefused
 QUEUED_S = 20.0  # a wait for less is not worth an event
 COUNT_EACH_S = 30.0  # between two counts of the machines
 SILENT_S = 5.0  # an outage of less is not worth an event
-MAX_PAUSE_S = 30.0  # between two looks during an outage
+MAX_PAUSE_S = 30.0  # between two requests during an outage
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Need:
-    """Of one job: `nodes` machines with so much each."""
+    """What one job needs: `nodes` machines with `cpus` and `gpus` each."""
 
     nodes: int
     cpus: int
@@ -37,14 +36,15 @@ class Need:
 
 @dataclass(frozen=True)
 class Machines:
-    """`count`: machines that have what one of the job's needs, free or not. `may_grow`: an autoscaler adds more."""
+    """`count` is the number of machines that are large enough for the job, free or not. `may_grow`: an autoscaler adds
+    more."""
 
     count: int
     may_grow: bool
 
 
 class Waiting:
-    """What the events of one job say while the cluster has no room for it."""
+    """Writes events while the cluster has no room for a job."""
 
     def __init__(self, folder: Path, head: RayHead, need: Need) -> None:
         self._folder = folder
@@ -54,40 +54,36 @@ class Waiting:
         self._look_at = 0.0
         self._reported: Machines | None = None
 
-    def goes_on(self) -> None:
-        """One event, and another whenever the machines have changed."""
+    def record(self) -> None:
+        """Called again and again while the job waits: writes one event, and another whenever the machines changed."""
         now = time.monotonic()
         if self._since is None:
             self._since, self._look_at = now, now + QUEUED_S
         if now < self._look_at:
             return
         self._look_at = now + COUNT_EACH_S
-        machines = self._count()
-        if machines is None or machines == self._reported:
+        try:
+            machines = Machines(self._head.nodes_with(self._need.cpus, self._need.gpus), self._head.may_grow)
+        except (RayAway, RayRefused) as error:
+            return log.warning("counting the machines of the cluster: %s", error)
+        if machines == self._reported:
             return
         self._reported = machines
         is_stuck = machines.count < self._need.nodes and not machines.may_grow
         level: Literal["info", "warn"] = "warn" if is_stuck else "info"
         append_event(self._folder, why_waiting(self._need, machines), level=level, state="queued")
 
-    def is_over(self) -> None:
+    def end(self) -> None:
         if self._reported is not None and self._since is not None:
             waited = time.monotonic() - self._since
             append_event(self._folder, f"The Ray cluster has room for the job, after {waited:,.0f} s.")
         self._since, self._reported = None, None
 
-    def _count(self) -> Machines | None:
-        """None where the head gives no answer: the job waits all the same."""
-        try:
-            return Machines(self._head.nodes_with(self._need.cpus, self._need.gpus), self._head.may_grow)
-        except (RayAway, RayRefused) as error:
-            log.warning("counting the machines of the cluster: %s", error)
-            return None
-
 
 def why_waiting(need: Need, machines: Machines) -> str:
     if machines.count >= need.nodes:
-        has = f"{machines.count} machine{_plural_s(machines.count)} with {need.each}"
+        plural = "" if machines.count == 1 else "s"
+        has = f"{machines.count} machine{plural} with {need.each}"
         free = "one is" if need.nodes == 1 else f"{need.nodes} are"
         return f"The job is queued until {free} free: the Ray cluster has {has}."
     needs = (
@@ -99,12 +95,9 @@ def why_waiting(need: Need, machines: Machines) -> str:
     return f"{lacking} It is queued until machines are added: add them, or cancel it."
 
 
-def _plural_s(count: int) -> str:
-    return "" if count == 1 else "s"
-
-
 class Outage:
-    """What the events of one job say while `who` does not answer. `pause_s`, to the next look, is 0 while it does."""
+    """Writes events while `who` (in a later sentence `it`) does not answer a job's requests. `pause_s` is the time to
+    the next request, 0 without an outage."""
 
     def __init__(self, folder: Path, who: str, it: str) -> None:
         self._folder = folder
@@ -114,7 +107,7 @@ class Outage:
         self._is_reported = False
         self.pause_s = 0.0
 
-    def goes_on(self, reason: str) -> None:
+    def record(self, reason: str) -> None:
         now = time.time()
         self._since = self._since or now
         self.pause_s = min(MAX_PAUSE_S, 2 * self.pause_s or 1.0)
@@ -127,7 +120,7 @@ class Outage:
             )
             append_event(self._folder, text, level="warn")
 
-    def is_over(self) -> None:
+    def end(self) -> None:
         if self._is_reported and self._since is not None:
             text = f"{self._who} answers again after {time.time() - self._since:.0f} s."
             append_event(self._folder, text)
