@@ -17,11 +17,11 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
-from trainers.local.export.agreement import Checked, ModelAnswer, agreement, compare, encode
+from trainers.local.export.agreement import Comparison, ModelAnswer, agreement, compare, encode
 from trainers.local.export.card import Measured, Score
 from trainers.local.export.merged_weights import load
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
-from trainers.local.export.sources import find_source, questions_of
+from trainers.local.export.sources import find_source, read_questions
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
@@ -174,12 +174,10 @@ def test_a_model_that_answers_otherwise_is_found_out(merged: Any, tiny_model_dir
     prompt = tuned.tokenizer(
         "<|im_start|>user\nTicket 4: my card<|im_end|>\n<|im_start|>assistant\n"
     ).input_ids
-    answer = compare(
-        tuned.model, tuned.tokenizer, tuned.end_tokens, [prompt], [text_of(merged[0], prompt)], 0.01
-    )
-    assert answer == Checked(1, 0, 0.01)
+    answer = compare(tuned, [prompt], [text_of(merged[0], prompt)], 0.01)
+    assert answer == Comparison(1, 0, 0.01)
     with pytest.raises(AnswersDiffer, match="Question 1 of 1: the tuned model answers"):
-        compare(base.model, base.tokenizer, base.end_tokens, [prompt], [text_of(merged[0], prompt)], 0.01)
+        compare(base, [prompt], [text_of(merged[0], prompt)], 0.01)
 
 
 def text_of(folder: Path, prompt: list[int]) -> str:
@@ -227,7 +225,7 @@ def test_a_model_that_learnt_tools_is_compared_where_it_is_asked_with_them(
     ]
     tool = {"type": "function", "function": {"name": "weather"}}
     (tmp_path / "rows.jsonl").write_text(json.dumps({"messages": talk, "tools": [tool]}))
-    (asked,) = questions_of(find_source(MODEL, [data]), tmp_path / "rows.jsonl").asked
+    (asked,) = read_questions(find_source(MODEL, [data]), tmp_path / "rows.jsonl").questions
     tokenizer = AutoTokenizer.from_pretrained(tiny_model_dir)
     prompt = tokenizer.decode(encode(tokenizer, asked))
     assert json.dumps(tool) in prompt

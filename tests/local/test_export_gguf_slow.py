@@ -17,7 +17,7 @@ from tests.local.conftest import CHATML, make_model
 from tests.local.exporting import JOB, made, order, tune
 from trainers.local.export.agreement import served_answers
 from trainers.local.export.output import ExportRefused
-from trainers.local.export.sources import find_source, questions_of
+from trainers.local.export.sources import find_source, read_questions
 from trainers.local.job_directory import replace_json
 from trainers.local.serving.values import Target
 
@@ -143,7 +143,7 @@ def test_llama_cpp_itself_answers_as_our_server_does(data: Path, tmp_path: Path)
 
     folder, _ = made(order(data, tmp_path / "out", "gguf", TOOLS, dtype="float32"))
     source = find_source(str(data / "jobs" / JOB), [])
-    asked = questions_of(source, None).asked
+    asked = read_questions(source, None).questions
     ours = served_answers(Target(source.job.base, source.adapter), asked)
     options = xllamacpp.CommonParams()
     options.model.path = str(next(folder.glob("*.gguf")))

@@ -20,7 +20,7 @@ from trainers.local.export.merged_weights import open_base
 from trainers.local.export.ollama import context_of, modelfile
 from trainers.local.export.order import Form, Upload
 from trainers.local.export.output import ExportRefused
-from trainers.local.export.sources import find_source, questions_of
+from trainers.local.export.sources import find_source, read_questions
 from trainers.local.export.vllm import check_vllm, vllm_command
 from trainers.local.job_directory import replace_json
 
@@ -198,8 +198,8 @@ def test_each_form_has_a_module_and_its_row_in_the_docs() -> None:
 
 
 def test_questions_are_spread_over_the_file_and_a_shared_system_prompt_is_found(job: Path) -> None:
-    found = questions_of(find_source(MODEL, [job.parents[1]]), None)
-    numbers = [int(asked.messages[-1].content.split(":")[0].split()[1]) for asked in found.asked]
+    found = read_questions(find_source(MODEL, [job.parents[1]]), None)
+    numbers = [int(asked.messages[-1].content.split(":")[0].split()[1]) for asked in found.questions]
     assert numbers == [0, 2, 4, 7, 9, 12, 14, 16, 19, 21]
     assert found.system == "Sort this support ticket."
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.local.conftest import CHATML
 from tests.local.go_template import render
-from trainers.local.export.ollama import modelfile, take_apart
+from trainers.local.export.ollama import modelfile, read_chat_template
 from trainers.local.export.output import ExportRefused
 
 # Written for these tests after what each family's template writes
@@ -68,7 +68,7 @@ def tokenizer(tiny_model_dir: Path) -> Any:
 @pytest.mark.parametrize("strip_bos", [False, True])
 def test_the_template_writes_what_transformers_writes(tokenizer: Any, family: str, strip_bos: bool) -> None:
     tokenizer.chat_template = FAMILIES[family]
-    template = take_apart(tokenizer, strip_bos)
+    template = read_chat_template(tokenizer, strip_bos)
     for roles in CHATS:
         if family == "gemma 2" and "s" in roles:
             continue
@@ -86,12 +86,14 @@ def test_the_template_writes_what_transformers_writes(tokenizer: Any, family: st
 def test_a_template_that_ollama_can_not_write_is_refused(tokenizer: Any, template: str) -> None:
     tokenizer.chat_template = template
     with pytest.raises(ExportRefused, match=r"serve that with llama\.cpp's server"):
-        take_apart(tokenizer, False)
+        read_chat_template(tokenizer, False)
 
 
 def test_a_modelfile_has_template_stops_context_and_system_prompt(tokenizer: Any, tmp_path: Path) -> None:
     tokenizer.chat_template = CHATML
-    text = modelfile(tmp_path / "m.gguf", take_apart(tokenizer, False), ["<|im_end|>"], 4096, "Sort\nthis.")
+    text = modelfile(
+        tmp_path / "m.gguf", read_chat_template(tokenizer, False), ["<|im_end|>"], 4096, "Sort\nthis."
+    )
     first, template, *rest = text.split("\n", 2)
     assert first == "FROM ./m.gguf"
     assert template.startswith('TEMPLATE """{{- $last := "start" }}') and template.endswith('"""')

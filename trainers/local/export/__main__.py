@@ -1,6 +1,7 @@
-"""`python -m trainers.local.export MODEL --to FORM --out FOLDER`: one export, then it ends.
+"""`python -m trainers.local.export MODEL --to FORM --out FOLDER`: makes one export and ends.
 
-Exit code 2 and a sentence where the export is refused, 1 where what was written answered otherwise than our server.
+The exit code is 2, with a sentence, where the export is refused, and 1 where what was written answered otherwise than
+our server.
 """
 
 from __future__ import annotations
@@ -51,15 +52,13 @@ def main(
 ) -> None:
     """Export a tuned model: an ft:… name, a checkpoint's, a job's id or its folder."""
     os.umask(0o022)
-    os.environ["FINETUNE_DTYPE"] = (
-        "fp32"  # our server is asked in full precision: what is compared is the export
-    )
+    # Our server is asked in full precision, so that a difference is the export's.
+    os.environ["FINETUNE_DTYPE"] = "fp32"
     warnings.filterwarnings("ignore", category=FutureWarning)  # peft's, about transformers' names
-    logging.getLogger("bitsandbytes").setLevel(
-        logging.ERROR
-    )  # says that it has no kernels for what isn't asked of it
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that half an export is cleared away
-    try:  # what is wrong most often is refused before torch is loaded
+    # bitsandbytes warns that it lacks kernels which nothing here needs.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # raises, so that half an export is deleted
+    try:  # the most frequent mistakes are refused before torch is loaded
         find_source(model, data)
         check_out(out)
     except ExportRefused as refused:
@@ -70,19 +69,8 @@ def main(
 
     try:
         measured = Measured.from_json(sys.stdin.read()) if facts else None
-        order = Order(
-            model,
-            to,
-            out,
-            data,
-            tools,
-            dtype,
-            rows,
-            base_id,
-            licence,
-            Upload(repo, public),
-            measured,
-        )
+        upload = Upload(repo, public)
+        order = Order(model, to, out, data, tools, dtype, rows, base_id, licence, upload, measured)
         export(order, lambda sentence: click.echo(sentence, err=True))
     except ExportRefused as refused:
         _end(refused)

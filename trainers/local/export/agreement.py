@@ -1,7 +1,7 @@
-"""Do two models answer the same? Our server's greedy answers beside those of an export that was loaded again.
+"""Compares our server's greedy answers with those of an export that was loaded again.
 
-Weights that are stored with fewer bits move every logit a little, so that two tokens which were all but equally
-likely can change places. An answer that parts from ours at such a near tie counts as the same, and is counted."""
+Weights that are stored with fewer bits move every logit a little, so that two tokens which were all but equally likely
+can change places. An answer that departs from our server's at such a near tie is accepted, and counted."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any, Literal
 import torch
 
 from trainers.local.api_errors import ApiError
+from trainers.local.export.merged_weights import Loaded
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question
 from trainers.local.serving.generator import Generator
@@ -27,7 +28,7 @@ Agreement = Literal["same", "near tie", "different"]
 
 @dataclass(frozen=True)
 class ModelAnswer:
-    """An answer's text, and at each step the tokens within the tolerance of the likeliest. `ends`: may end there."""
+    """An answer as text and as tokens. `near` has for each step the tokens within the tolerance of the likeliest."""
 
     text: str
     near: Sequence[Sequence[int]]
@@ -35,8 +36,8 @@ class ModelAnswer:
 
 
 @dataclass(frozen=True)
-class Checked:
-    """`tolerance` in logits: how far below the likeliest token one may lie and still be a near tie."""
+class Comparison:
+    """`tolerance` is how many logits below the likeliest token another may lie for a near tie."""
 
     rows: int
     near_ties: int
@@ -50,34 +51,36 @@ class Checked:
 
 
 def encode(tokenizer: Any, question: Question) -> list[int]:
-    """As our server writes a chat: token ids up to where the answer begins. Raises ExportRefused."""
+    """Writes a chat as our server does: token ids up to where the answer begins. Raises ExportRefused."""
     vocabulary = Vocabulary(tokenizer, frozenset(), len(tokenizer))
-    tools = Tools(question.tools)
-    request = Request(Target("", None), question.messages, GREEDY, streams=False, emit=_nobody, tools=tools)
+    request = Request(
+        Target("", None),
+        question.messages,
+        GREEDY,
+        streams=False,
+        emit=lambda outcome: None,
+        tools=Tools(question.tools),
+    )
     try:
         return vocabulary.encode(request)
     except ApiError as problem:
         raise ExportRefused(f"A question to compare the export with: {problem.message}") from problem
 
 
-def _nobody(outcome: Outcome) -> None:
-    pass
-
-
 def served_answers(target: Target, prompts: Sequence[Sequence[int]]) -> list[str]:
-    """What our server answers, by the very code that serves chat; a call as the text that the model writes. Raises
+    """Answers by the very code that serves chat. A tool call is the text that the model writes. Raises
     ExportRefused."""
     generator = Generator()
     boxes: list[queue.SimpleQueue[Outcome]] = [queue.SimpleQueue() for _ in prompts]
     try:
         for prompt, box in zip(prompts, boxes, strict=True):
             generator.submit(Request(target, (), GREEDY, streams=False, emit=box.put, prompt=prompt))
-        return [_text(box) for box in boxes]
+        return [_read_answer(box) for box in boxes]
     finally:
         generator.stop()
 
 
-def _text(box: queue.SimpleQueue[Outcome]) -> str:
+def _read_answer(box: queue.SimpleQueue[Outcome]) -> str:
     text = ""
     while True:
         outcome = box.get(timeout=PATIENCE_S)
@@ -92,33 +95,28 @@ def _text(box: queue.SimpleQueue[Outcome]) -> str:
 
 
 def compare(
-    model: Any,
-    tokenizer: Any,
-    end_tokens: Sequence[int],
-    prompts: Sequence[Sequence[int]],
-    ours: Sequence[str],
-    tolerance: float,
-) -> Checked:
-    """Ask `model` the same questions. Raises AnswersDiffer with the first row that differs."""
+    loaded: Loaded, prompts: Sequence[Sequence[int]], answers: Sequence[str], tolerance: float
+) -> Comparison:
+    """Asks `loaded` the same questions; `answers` are our server's. Raises AnswersDiffer at the first that differs."""
     ties = 0
-    for number, (prompt, our) in enumerate(zip(prompts, ours, strict=True), start=1):
-        theirs = ask(model, tokenizer, end_tokens, prompt, tolerance)
-        result = agreement(our, theirs, tokenizer, end_tokens)
+    for number, (prompt, answer) in enumerate(zip(prompts, answers, strict=True), start=1):
+        exported = ask(loaded.model, loaded.tokenizer, loaded.end_tokens, prompt, tolerance)
+        result = agreement(answer, exported, loaded.tokenizer, loaded.end_tokens)
         if result == "different":
             raise AnswersDiffer(
-                f"Question {number} of {len(prompts)}: the tuned model answers {our[:80]!r}, the export "
-                f"{theirs.text[:80]!r}, and it is no near tie (within {tolerance:g} logits). Nothing was kept. "
+                f"Question {number} of {len(prompts)}: the tuned model answers {answer[:80]!r}, the export "
+                f"{exported.text[:80]!r}, and it is no near tie (within {tolerance:g} logits). Nothing was kept. "
                 "Merged and GGUF exports keep more with --dtype float16 or float32; --to vllm changes no weights."
             )
         ties += result == "near tie"
-    return Checked(len(prompts), ties, tolerance)
+    return Comparison(len(prompts), ties, tolerance)
 
 
 @torch.inference_mode()
 def ask(
     model: Any, tokenizer: Any, end_tokens: Sequence[int], prompt: Sequence[int], tolerance: float
 ) -> ModelAnswer:
-    """Greedily, by transformers' own generate."""
+    """Answers greedily by transformers' own generate."""
     ids = torch.tensor([list(prompt)], device=model.device)
     result = model.generate(
         ids,
@@ -139,21 +137,22 @@ def decode(tokenizer: Any, tokens: Sequence[int]) -> str:
     return str(tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-def agreement(our: str, theirs: ModelAnswer, tokenizer: Any, end_tokens: Sequence[int]) -> Agreement:
-    if our == theirs.text:
+def agreement(answer: str, exported: ModelAnswer, tokenizer: Any, end_tokens: Sequence[int]) -> Agreement:
+    """`answer` is our server's."""
+
+    def begins_with(tokens: Sequence[int]) -> bool:
+        """Ignores a last character of which the tokens hold only a part."""
+        return answer.startswith(decode(tokenizer, tokens).rstrip("\ufffd"))
+
+    if answer == exported.text:
         return "same"
-    for step, near in enumerate(theirs.near):
-        before, after = theirs.tokens[:step], theirs.tokens[: step + 1]
-        if _leads_to(our, decode(tokenizer, after)) and theirs.tokens[step] not in end_tokens:
+    for step, near in enumerate(exported.near):
+        before, token = exported.tokens[:step], exported.tokens[step]
+        if begins_with([*before, token]) and token not in end_tokens:
             continue
-        others = [token for token in near if token != theirs.tokens[step]]
-        ends = any(token in end_tokens for token in others) and decode(tokenizer, before) == our
-        if ends or any(_leads_to(our, decode(tokenizer, [*before, token])) for token in others):
-            return "near tie"
-        return "different"
+        # Here the two part. Would one of the tokens that were nearly as likely have led to our server's answer?
+        others = [other for other in near if other != token]
+        ends_here = any(other in end_tokens for other in others) and decode(tokenizer, before) == answer
+        is_tie = ends_here or any(begins_with([*before, other]) for other in others)
+        return "near tie" if is_tie else "different"
     return "different"
-
-
-def _leads_to(text: str, beginning: str) -> bool:
-    """A last character that is cut in half counts as what it will become."""
-    return text.startswith(beginning.rstrip("\ufffd"))

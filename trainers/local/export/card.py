@@ -1,4 +1,4 @@
-"""The model card (README.md) of an export: base, licence, data, settings, what was measured and what was checked."""
+"""Writes the model card (README.md) of an export: base, licence, data, settings, measurements and checks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from trainers.local.export.sources import DataFile, Source
 
 @dataclass(frozen=True)
 class Score:
-    """A share from 0 to 1 with its 95% interval."""
+    """A share from 0 to 1 with its 95% interval; `what` is the row's name in the card's table."""
 
     what: str
     score: float
@@ -30,7 +30,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a run knows of its model. `measure` says what the scores are shares of; `tuned` is this model."""
+    """What the bot measured of a run's model. The scores are shares of `measure`; `tuned` is this model's."""
 
     name: str
     run: int
@@ -58,7 +58,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Card:
-    """`how` is how the export is used, in Markdown; `checks` are sentences; `on` is a date."""
+    """`usage` is Markdown on how to use the export, `checks` are sentences, `date` is that of the export."""
 
     to: str
     name: str
@@ -69,8 +69,8 @@ class Card:
     validation: DataFile | None
     measured: Measured | None
     checks: Sequence[str]
-    how: str
-    on: str
+    usage: str
+    date: str
 
     def render(self) -> ModelCard:
         form = FORMATS[self.to]
@@ -84,7 +84,7 @@ class Card:
         )
         checks = "\n".join(f"- {check}" for check in self.checks)
         parts = [f"---\n{front.to_yaml()}\n---", f"# {self.name}", self._opening()]
-        parts += ["## Use", self.how, "## Training", self._data(), self._settings()]
+        parts += ["## Use", self.usage, "## Training", self._data(), self._settings()]
         parts += ["## Quality", self._quality(), "## Limits", self._limits(), "## Checked on export", checks]
         return ModelCard("\n\n".join(parts) + "\n")
 
@@ -92,20 +92,20 @@ class Card:
         licence = (
             f"its licence is {self.base.licence}"
             if self.base.licence
-            else ("its folder does not say its licence: look it up before this model is passed on")
+            else "its folder does not say its licence: look it up before this model is passed on"
         )
         step = f" (the checkpoint of step {self.source.step:,})" if self.source.step is not None else ""
         return (
             f"{self.base.name}, fine-tuned with LoRA by job {self.source.job.id}{step}. The base is "
-            f"{self.base.parameters:,} parameters large; {licence}. Exported on {self.on}, weights in {self.dtype}."
+            f"{self.base.parameters:,} parameters large; {licence}. Exported on {self.date}, weights in {self.dtype}."
         )
 
     def _data(self) -> str:
         lines = [
-            f"- {what} file: {data.rows:,} rows, sha256 `{data.sha256}`"
+            f"- {name} file: {data.rows:,} rows, sha256 `{data.sha256}`"
             if data
-            else f"- {what} file: none is kept"
-            for what, data in (("training", self.training), ("validation", self.validation))
+            else f"- {name} file: none is kept"
+            for name, data in (("training", self.training), ("validation", self.validation))
         ]
         if self.measured:
             lines.append(
@@ -117,9 +117,8 @@ class Card:
 
     def _settings(self) -> str:
         settings = asdict(self.source.job.settings)
-        chosen = {name: value for name, value in settings.items() if value not in (None, ())} | {
-            "seed": self.source.job.seed
-        }
+        chosen = {name: value for name, value in settings.items() if value not in (None, ())}
+        chosen["seed"] = self.source.job.seed
         rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
         return f"| hyperparameter | value |\n|---|---|\n{rows}"
 

@@ -1,5 +1,4 @@
-"""`--to gguf`: a merged folder as one GGUF file, by llama.cpp's converter; what the file holds is compared with the
-folder."""
+"""`--to gguf`: writes a merged folder as one GGUF file, by llama.cpp's converter, and checks what the file holds."""
 
 from __future__ import annotations
 
@@ -8,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from gguf import GGUFReader, ReaderField, TokenType
+from gguf import GGUFReader, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from trainers.chat_templates import OPTIONS
@@ -37,7 +36,7 @@ ADDS_BOS = "tokenizer.ggml.add_bos_token"
 
 
 def choose_dtype(base: Base) -> str:
-    """float16 where the base is bfloat16: as small, and answers are kept far better (TOLERANCES)."""
+    """Chooses float16 where the base is bfloat16: as small, and far closer to the base's answers (TOLERANCES)."""
     return "float16" if base.dtype == "bfloat16" else base.dtype
 
 
@@ -58,19 +57,19 @@ def check(order: Order, source: Source, base: Base, dtype: str) -> None:
 
 
 def bytes_needed(source: Source, base: Base, dtype: str) -> int:
-    """The merged folder in float32 is there as well."""
+    """Includes the merged folder in float32."""
     return int(base.parameters * (BYTES["float32"] + BITS[dtype] / 8))
 
 
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     file, checks, _ = write_file(work, folder, say)
-    how = f"With llama.cpp: `llama-server -m {file.name} --jinja` reads the chat template out of the file."
-    return WrittenExport(checks, how)
+    usage = f"With llama.cpp: `llama-server -m {file.name} --jinja` reads the chat template out of the file."
+    return WrittenExport(checks, usage)
 
 
 def write_file(work: Work, folder: Path, say: Say) -> tuple[Path, list[str], Loaded]:
-    """The file, what was checked, and the model loaded from it. Merged in float32 first, so that numbers are rounded
-    once."""
+    """Returns the file, what was checked, and the model loaded from it. It is merged in float32, so that numbers are
+    rounded only once."""
     file = folder / f"{work.name}-{FORMATS[work.dtype]}.gguf"
     with TemporaryDirectory(prefix=".merged-", dir=folder) as temporary:
         merged = merge_adapter(work, Path(temporary), "float32", say)
@@ -84,15 +83,22 @@ def write_file(work: Work, folder: Path, say: Say) -> tuple[Path, list[str], Loa
 
 
 def convert(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:
-    """`dtype`: a key of FORMATS. Raises ExportRefused."""
-    _say_how_text_is_read(merged / "tokenizer_config.json", tokenizer)
+    """Writes the folder `merged` as the file `out`. `dtype` is a key of FORMATS. Raises ExportRefused."""
+    _write_tokenizer_settings(merged / "tokenizer_config.json", tokenizer)
     gguf_converter.convert(tools, merged, out, FORMATS[dtype])
-    _settle_bos(out, template_writes_bos(tokenizer))
-    _check_words(out, tokenizer)
+
+    # By this entry programs put a bos in front of a chat, or not. It must be there as often as in training.
+    field = GGUFReader(out, "r+").get_field(ADDS_BOS)
+    if field is None:
+        raise ExportRefused(
+            f"llama.cpp's converter left {ADDS_BOS} out, so chats could begin otherwise than in training."
+        )
+    field.parts[field.data[0]][0] = template_writes_bos(tokenizer)
+    _check_tokens(out, tokenizer)
 
 
 def template_writes_bos(tokenizer: Any) -> bool:
-    """Once at the beginning: some chat templates begin every turn with the token that is also called bos."""
+    """Whether the template writes it once, at the beginning: some begin every turn with the token that is also bos."""
     if tokenizer.bos_token is None:
         return False
     turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
@@ -100,10 +106,11 @@ def template_writes_bos(tokenizer: Any) -> bool:
     return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
 
 
-def _say_how_text_is_read(path: Path, tokenizer: Any) -> None:
-    """As the tokenizer does it: the converter recognises a tokenizer by what it makes of a text, bos included.
+def _write_tokenizer_settings(path: Path, tokenizer: Any) -> None:
+    """Writes into tokenizer_config.json what the tokenizer does, as the converter recognises a tokenizer by what it
+    makes of a text, bos included.
 
-    Where nothing is said of a space after a special token, llama.cpp puts one there for tokenizers of SentencePiece's
+    Without an entry about a space after a special token, llama.cpp puts one there for tokenizers of SentencePiece's
     kind: a toy model without one answered 'lilin' instead of 'login'.
     """
     values = {"add_bos_token": tokenizer.bos_token_id in tokenizer("?").input_ids[:1]}
@@ -114,20 +121,11 @@ def _say_how_text_is_read(path: Path, tokenizer: Any) -> None:
     path.write_text(json.dumps({**config, **values}), encoding="utf-8")
 
 
-def _settle_bos(file: Path, wanted: bool) -> None:
-    """Programs put a bos in front of a chat, or not, by this entry. It must be there as often as in training."""
-    field = GGUFReader(file, "r+").get_field(ADDS_BOS)
-    if field is None:
-        raise ExportRefused(
-            f"llama.cpp's converter left {ADDS_BOS} out, so chats could begin otherwise than in training."
-        )
-    field.parts[field.data[0]][0] = wanted
-
-
-def _check_words(file: Path, tokenizer: Any) -> None:
-    """The file must hold this chat template, and this tokenizer's tokens in their places."""
+def _check_tokens(file: Path, tokenizer: Any) -> None:
+    """Raises ExportRefused unless the file holds this chat template, and this tokenizer's tokens in their places."""
     reader = GGUFReader(file)
-    template = _text(reader.get_field("tokenizer.chat_template"))
+    field = reader.get_field("tokenizer.chat_template")
+    template = bytes(field.parts[field.data[0]]).decode("utf-8") if field else None
     if template != tokenizer.chat_template:
         raise ExportRefused("The GGUF file holds another chat template than the model was trained with.")
     field = reader.get_field("tokenizer.ggml.tokens")
@@ -140,11 +138,7 @@ def _check_words(file: Path, tokenizer: Any) -> None:
             f"The GGUF file holds other tokens than the tokenizer, the first is {differing[0]!r}."
         )
 
-    _check_specials(reader, tokenizer)
-
-
-def _check_specials(reader: GGUFReader, tokenizer: Any) -> None:
-    """A special token that the file calls a plain word would be read letter by letter."""
+    # A special token that the file takes for a plain word would be read letter by letter.
     field = reader.get_field("tokenizer.ggml.token_type")
     kinds = [int(field.parts[place][0]) for place in field.data] if field else []
     for place, token in tokenizer.added_tokens_decoder.items():
@@ -153,7 +147,3 @@ def _check_specials(reader: GGUFReader, tokenizer: Any) -> None:
                 f"The GGUF file takes {token.content!r} for a plain word: the tokenizer does not list it among its "
                 "special tokens. Add it there, in the base's tokenizer_config.json, or export it merged."
             )
-
-
-def _text(field: ReaderField | None) -> str | None:
-    return bytes(field.parts[field.data[0]]).decode("utf-8") if field else None

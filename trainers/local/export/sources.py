@@ -1,5 +1,5 @@
-"""Which tuned model is meant (a name, a checkpoint's name or a job's folder), and questions from its own
-rows to check the export with. Reads only."""
+"""Finds the tuned model that an export is of (by a name, a checkpoint's name or a job's folder), and questions from its
+own rows to check the export with. Reads only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from typing import Any
 from trainers.local.api_errors import ApiError
 from trainers.local.export.output import ExportRefused
 from trainers.local.job_directory import TrainingJob, as_trained, read_job
-from trainers.local.jobs.records import JobRecord, Jobs
+from trainers.local.jobs.records import Jobs
 from trainers.local.models import Models
 from trainers.local.serving.values import ChatMessage
 from trainers.local.tool_calls import tools_for_template
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+QUESTIONS = 10
+ROLES = ("system", "developer", "user", "assistant")
 
 
 @dataclass(frozen=True)
 class Source:
-    """A tuned model: the job that made it, and the folder of its adapter. `step` is a checkpoint's."""
+    """A tuned model: the job that trained it, and the folder of its adapter. `step` is a checkpoint's."""
 
     name: str
     job: TrainingJob
@@ -33,26 +35,34 @@ class Source:
 
 
 def find_source(model: str, data: Sequence[Path]) -> Source:
-    """`data`: data folders of trainers. Raises ExportRefused."""
+    """`data` are data folders of trainers. Raises ExportRefused."""
     folder = Path(model).expanduser()
     if (folder / "job.json").is_file():
-        return _in_folder(folder.resolve())
+        return _source_in_folder(folder.resolve())
     if folder.is_dir():
         raise ExportRefused(f"The folder {model} holds no job.json, so it is no training job's folder.")
-    for root in data:
-        if (root / "jobs").is_dir() and (source := _by_name(model, Jobs(root / "jobs"))):
+    roots = [root / "jobs" for root in data if (root / "jobs").is_dir()]
+    for root in roots:
+        if source := _source_by_name(model, Jobs(root)):
             return source
-    raise ExportRefused(_unknown(model, data))
+
+    names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
+    existing = f"There are: {', '.join(names[:10])}." if names else "There is none yet."
+    searched = ", ".join(str(root) for root in data) or "nowhere"
+    raise ExportRefused(
+        f"There is no tuned model '{model}' (looked in {searched}), and no job's folder of that name. {existing}"
+    )
 
 
-def _in_folder(folder: Path) -> Source:
+def _source_in_folder(folder: Path) -> Source:
     job = as_trained(folder, read_job(folder))
     _check_ended(folder, f"The job in {folder}")
     _check_kept(folder, f"The tuned model of the job in {folder}")
-    return _checked(Source(f"{job.base_name}:{job.suffix or job.id[-8:]}", job, folder, folder / "adapter"))
+    name = f"{job.base_name}:{job.suffix or job.id[-8:]}"
+    return _with_files(Source(name, job, folder, folder / "adapter"))
 
 
-def _by_name(model: str, jobs: Jobs) -> Source | None:
+def _source_by_name(model: str, jobs: Jobs) -> Source | None:
     record = jobs.get(model) or jobs.of_model(model)
     if record is None:
         return None
@@ -60,10 +70,6 @@ def _by_name(model: str, jobs: Jobs) -> Source | None:
     name = record.model_name if model == record.job.id else model
     if name == record.model_name:
         _check_ended(record.folder, f"The job {record.job.id}")
-    return _checked(_named(name, record, jobs))
-
-
-def _named(name: str, record: JobRecord, jobs: Jobs) -> Source:
     try:
         adapter = Models({}, jobs).target(name).adapter
     except ApiError as problem:
@@ -71,55 +77,41 @@ def _named(name: str, record: JobRecord, jobs: Jobs) -> Source:
         stored = ", ".join(f"{record.model_name}:ckpt-step-{step}" for step in steps) or "none"
         raise ExportRefused(f"{problem.message} Checkpoints that are kept: {stored}.") from problem
     assert adapter is not None  # noqa: S101  there are no base models among Models({})
-    marked = name.rpartition(":ckpt-step-")[2]
-    step = int(marked) if ":ckpt-step-" in name else None
-    return Source(name, as_trained(record.folder, record.job), record.folder, adapter, step)
+    step = int(name.rpartition(":ckpt-step-")[2]) if ":ckpt-step-" in name else None
+    return _with_files(Source(name, as_trained(record.folder, record.job), record.folder, adapter, step))
 
 
-def _check_ended(folder: Path, what: str) -> None:
+def _check_ended(folder: Path, subject: str) -> None:
     if (folder / "DONE").exists():
         return
     if (folder / "FAILED").exists():
         why = json.loads((folder / "FAILED").read_text(encoding="utf-8")).get("message", "")
-        raise ExportRefused(f"{what} failed, so there is no tuned model to export. It said: {why}")
+        raise ExportRefused(f"{subject} failed, so there is no tuned model to export. It said: {why}")
     if (folder / "CANCELLED").exists():
         raise ExportRefused(
-            f"{what} was cancelled, so there is no finished model. A checkpoint can be exported: MODEL:ckpt-step-N."
+            f"{subject} was cancelled, so there is no finished model. A checkpoint can be exported: MODEL:ckpt-step-N."
         )
     raise ExportRefused(
-        f"{what} is not done. Export it when it has succeeded, or one of its checkpoints now."
+        f"{subject} is not done. Export it when it has succeeded, or one of its checkpoints now."
     )
 
 
-def _check_kept(folder: Path, what: str) -> None:
+def _check_kept(folder: Path, subject: str) -> None:
     if (folder / "MODEL_DELETED").exists():
-        raise ExportRefused(f"{what} was deleted, its weights are gone. Train it again to export it.")
+        raise ExportRefused(f"{subject} was deleted, its weights are gone. Train it again to export it.")
 
 
-def _checked(source: Source) -> Source:
+def _with_files(source: Source) -> Source:
+    """Raises ExportRefused where a file of the adapter is missing."""
     for name in (WEIGHTS, CONFIG):
         if not (source.adapter / name).is_file():
             raise ExportRefused(f"The adapter in {source.adapter} has no {name}, so it can't be exported.")
     return source
 
 
-def _unknown(model: str, data: Sequence[Path]) -> str:
-    roots = [root / "jobs" for root in data if (root / "jobs").is_dir()]
-    names = [record.model_name for root in roots for record in Jobs(root).all() if record.has_model]
-    existing = f"There are: {', '.join(names[:10])}." if names else "There is none yet."
-    where = ", ".join(str(root) for root in data) or "nowhere"
-    return (
-        f"There is no tuned model '{model}' (looked in {where}), and no job's folder of that name. {existing}"
-    )
-
-
-QUESTIONS = 10
-ROLES = ("system", "developer", "user", "assistant")
-
-
 @dataclass(frozen=True)
 class Question:
-    """`tools` as the row has them."""
+    """A conversation up to where the model answers, with the tools that its row offers."""
 
     messages: Sequence[ChatMessage]
     tools: Sequence[Mapping[str, Any]]
@@ -127,49 +119,53 @@ class Question:
 
 @dataclass(frozen=True)
 class Questions:
-    """Conversations up to where the model answers, spread evenly over the file. `system`: the first message of
-    every row, where it is the same system message in all of them."""
+    """Questions spread evenly over the file. `system` is the system message with which every row begins, None where
+    they don't all begin with the same."""
 
     file: Path
-    asked: Sequence[Question]
+    questions: Sequence[Question]
     system: str | None
 
 
 @dataclass(frozen=True)
 class DataFile:
-    """`sha256` in hex over the bytes."""
+    """`rows` are the lines that are not blank, `sha256` is in hex."""
 
     rows: int
     sha256: str
 
 
-def questions_of(source: Source, value: Path | None) -> Questions:
-    """From `value`, else from what the job was validated on, else from what it was trained on.
+def read_questions(source: Source, file: Path | None) -> Questions:
+    """Reads `file`, or without one the file that the job was validated on, or the one that it was trained on.
 
-    Raises ExportRefused where there is no file, or nothing in it to ask.
+    Raises ExportRefused where there is no such file, or no question in it.
     """
-    path = (
-        value
-        or _rows_file(source, source.job.validation_file)
-        or _rows_file(source, source.job.training_file)
-    )
+    job = source.job
+    path = file or _rows_file(source, job.validation_file) or _rows_file(source, job.training_file)
     if path is None:
         raise ExportRefused(
             f"The rows of the job in {source.folder} are gone, so its export could not be checked. "
             "Name a chat JSONL file with questions: --rows FILE."
         )
     rows = _read_rows(path)
+    # Each question once, in the order of the file.
     questions = list({repr(question): question for row in rows if (question := _question(row))}.values())
     if not questions:
         raise ExportRefused(
             f"{path} has no plain question and answer to check the export with. Give --rows FILE."
         )
-    return Questions(path, _spread(questions), _shared_system(rows))
+    count = min(QUESTIONS, len(questions))
+    spread = [questions[place * len(questions) // count] for place in range(count)]
+
+    openings = {json.dumps((row.get("messages") or [None])[0], sort_keys=True) for row in rows}
+    opening = (json.loads(openings.pop()) if len(openings) == 1 else None) or {}
+    is_system = opening.get("role") in ("system", "developer") and isinstance(opening.get("content"), str)
+    return Questions(path, spread, opening["content"] if is_system else None)
 
 
-def _rows_file(source: Source, named: str | None) -> Path | None:
-    """Where the job wrote it, or beside the job.json of a folder that was moved."""
-    candidates = [Path(named), source.folder / Path(named).name] if named else []
+def _rows_file(source: Source, name: str | None) -> Path | None:
+    """Looks for a job's file where job.json names it, and beside the job.json of a folder that was moved."""
+    candidates = [Path(name), source.folder / Path(name).name] if name else []
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -190,41 +186,27 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _question(row: dict[str, Any]) -> Question | None:
-    """Up to the last answer that only plain text is before; None where there is none."""
+    """Returns the messages before the last answer with nothing but plain text before it; None without such an
+    answer."""
+
+    def is_plain(message: dict[str, Any]) -> bool:
+        calls = message.get("tool_calls") or message.get("function_call")
+        return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
+
     messages = row.get("messages") or []
-    places = [place for place, each in enumerate(messages) if each.get("role") == "assistant"]
-    plain = [place for place in places if place and all(map(_is_plain, messages[:place]))]
+    answers = [place for place, message in enumerate(messages) if message.get("role") == "assistant"]
+    plain = [place for place in answers if place and all(map(is_plain, messages[:place]))]
     if not plain:
         return None
     chat_messages = [ChatMessage(each["role"], each["content"]) for each in messages[: plain[-1]]]
     return Question(chat_messages, tools_for_template(row) or ())
 
 
-def _is_plain(message: dict[str, Any]) -> bool:
-    """No result of a tool, no call, picture or parts."""
-    calls = message.get("tool_calls") or message.get("function_call")
-    return message.get("role") in ROLES and isinstance(message.get("content"), str) and not calls
-
-
-def _spread(questions: Sequence[Question]) -> list[Question]:
-    wanted = min(QUESTIONS, len(questions))
-    return [questions[place * len(questions) // wanted] for place in range(wanted)]
-
-
-def _shared_system(rows: Sequence[dict[str, Any]]) -> str | None:
-    firsts = {json.dumps((row.get("messages") or [None])[0], sort_keys=True) for row in rows}
-    first = json.loads(firsts.pop()) if len(firsts) == 1 else None
-    if first and first.get("role") in ("system", "developer") and isinstance(first.get("content"), str):
-        return str(first["content"])
-    return None
-
-
-def describe(source: Source, named: str | None) -> DataFile | None:
-    """None where the job had no such file, or it is gone."""
-    path = _rows_file(source, named)
+def describe_file(source: Source, name: str | None) -> DataFile | None:
+    """Returns None where the job had no such file, or it is gone."""
+    path = _rows_file(source, name)
     if path is None:
         return None
     content = path.read_bytes()
-    return DataFile(
-        sum(1 for line in content.split(b"\n") if line.strip()), hashlib.sha256(content).hexdigest()
-    )
+    rows = sum(1 for line in content.split(b"\n") if line.strip())
+    return DataFile(rows, hashlib.sha256(content).hexdigest())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
-from trainers.local.export.merged_weights import Base, with_adapter
+from trainers.local.export.merged_weights import Base, load_with_adapter
 from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Say, Work, WrittenExport, compare_answers
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
@@ -34,35 +34,35 @@ def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     script = folder / "serve.sh"
     script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {command} "$@"\n', encoding="utf-8")
     script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    loaded = with_adapter(work.base.folder, folder / "adapter")
+    loaded = load_with_adapter(work.base.folder, folder / "adapter")
     agreement = compare_answers(work, loaded, ADAPTER_TOLERANCE, say)
-    how = f"`./serve.sh`, which is\n\n```\n{command}\n```\n\nThen ask for the model `{work.name}`."
-    return WrittenExport([agreement], how)
+    usage = f"`./serve.sh`, which is\n\n```\n{command}\n```\n\nThen ask for the model `{work.name}`."
+    return WrittenExport([agreement], usage)
 
 
 def read_config(source: Source) -> dict[str, Any]:
-    """peft's adapter_config.json."""
+    """Reads peft's adapter_config.json."""
     config: dict[str, Any] = json.loads((source.adapter / CONFIG).read_text(encoding="utf-8"))
     return config
 
 
 def copy_adapter(source: Source, base: Base, out: Path) -> None:
-    """Its config names the base by hub id where there is one, else by folder."""
+    """Copies weights and config. The config names the base by its hub id where there is one, else by its folder."""
     out.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(source.adapter / WEIGHTS, out / WEIGHTS)
-    named = {**read_config(source), "base_model_name_or_path": base.hub_id or str(base.folder)}
-    (out / CONFIG).write_text(json.dumps(named, indent=2) + "\n", encoding="utf-8")
+    config = {**read_config(source), "base_model_name_or_path": base.hub_id or str(base.folder)}
+    (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
 def check_vllm(source: Source) -> None:
-    """Raises ExportRefused for what vLLM loads no adapter with."""
+    """Raises ExportRefused for an adapter that vLLM can't load."""
     reason = adapter_refusal(read_config(source))
     if reason:
         raise ExportRefused(f"{reason} Export it merged: --to merged.")
 
 
 def vllm_command(source: Source, base: Base, name: str) -> str:
-    """One line for a shell in the export's folder."""
+    """Returns one line for a shell in the export's folder."""
     rank = vllm_rank(read_config(source))
     model = shlex.quote(base.hub_id or str(base.folder))
     return f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
