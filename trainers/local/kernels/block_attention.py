@@ -1,9 +1,9 @@
 """Attention in packs on a GPU: only blocks of tokens that may see each other are computed, by torch's flex_attention.
 
-A mask over all T tokens of a pack has T² numbers and keeps torch's flash kernels away: of 8 rows of 1,024 tokens seven
-eighths of what is computed under it is thrown away. Known to transformers as "blocks". It is tried out beside a mask
-when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU
-shared_prefix_attention.py serves instead.
+A mask over all T tokens of a pack has T² numbers and rules torch's flash kernels out: with 8 rows of 1,024 tokens seven
+eighths of what is computed under it is thrown away. It is registered with transformers as "blocks", and compared with a
+mask when a base is loaded (Dong et al. 2024, Flex Attention, arXiv 2412.05496). On a CPU shared_prefix_attention.py
+takes its place.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ from transformers.masking_utils import sdpa_mask
 
 BY_BLOCKS: Final[Literal["blocks"]] = "blocks"
 SIDE = 128  # tokens of a block
-DENSE = 1024  # up to so many tokens a mask does: attention is a twentieth of the work there, and nothing is compiled
+DENSE = 1024  # for up to so many tokens a mask is used: attention is a twentieth of the work, and nothing is compiled
 OLDEST = 8  # NVIDIA's compute capability: Triton's kernels are made for Ampere and later
-ROWS = (60, 700, 420, 300)  # a beginning and three rows, to try it on
+ROWS = (60, 700, 420, 300)  # tokens of a common beginning and of three rows, for the comparison
 WITHIN = {torch.float32: 1e-3}
-WITHIN_NARROW = 0.02  # of bfloat16 and float16
+WITHIN_NARROW = 0.02  # for bfloat16 and float16
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """`mask` over `tokens`: a pack's, filled up to a power of two, since a kernel is compiled for each length."""
+    """`tokens` is a pack's length, filled up to a power of two, since a kernel is compiled for each length."""
 
     mask: BlockMask
     tokens: int
 
 
 def lay_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
-    """`owners`: the row of each token, from the first on; 0 is everybody's beginning."""
+    """`owners` has the row of each token, in order; 0 is the beginning that all rows share."""
     last_row, tokens = owners[-1], max(SIDE, 1 << (len(owners) - 1).bit_length())
     owner = torch.full((tokens,), last_row + 1)
     owner[: len(owners)] = torch.tensor(owners)
     owner = owner.to(device)
     first, last = owner.view(-1, SIDE)[:, 0], owner.view(-1, SIDE)[:, -1]
     place = torch.arange(len(first), device=device)
-    below = (place[:, None] > place) & (first <= last_row)[:, None]  # what only fills up sees its own block
+    below = (place[:, None] > place) & (first <= last_row)[:, None]  # blocks that only fill up see themselves
     sees = below & ((last >= first[:, None]) | (first == 0))
     is_one = first == last
     full = below & ((last == 0) | (is_one[:, None] & is_one & (first[:, None] == first)))
@@ -55,14 +55,14 @@ def lay_blocks(owners: Sequence[int], device: torch.device) -> Blocks:
     def may_see(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & ((owner[query] == owner[key]) | (owner[key] == 0))
 
-    mask = BlockMask.from_kv_blocks(*_listed(part), *_listed(full), SIDE, may_see, (tokens, tokens))
+    def list_blocks(blocks: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns how many are set in each line, and the places in a line, those that are set first."""
+        order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
+        return blocks.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
+
+    lists = (*list_blocks(part), *list_blocks(full))
+    mask = BlockMask.from_kv_blocks(*lists, SIDE, may_see, (tokens, tokens))
     return Blocks(mask, tokens)
-
-
-def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """How many are set in each line, and where, these first."""
-    order = torch.argsort(blocks.int(), dim=-1, descending=True, stable=True)
-    return blocks.sum(-1, dtype=torch.int32)[None, None], order.to(torch.int32)[None, None]
 
 
 def attend_by_blocks(
@@ -76,7 +76,8 @@ def attend_by_blocks(
     scaling: float | None = None,
     **more: Any,
 ) -> tuple[Tensor, None]:
-    """`query`: (1, heads, T, D); `key`, `value`: (1, groups, T, D). Returns (1, T, heads, D), as transformers asks."""
+    """`query` is (1, heads, T, D), `key` and `value` are (1, groups, T, D). Returns (1, T, heads, D), as transformers
+    expects."""
     if row_layout is None:
         result, _ = sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, **more)
         return result, None
@@ -96,7 +97,7 @@ def _kernel(device: str) -> Any:
 
 
 def choose_attention(model: Any, device: torch.device) -> str | None:
-    """Sets it in `model` where it computes here what a mask does. Why it does not; None where it is set."""
+    """Switches `model` to this attention if it computes here what a mask does. Returns why not, or None."""
     if torch.cuda.get_device_capability(device)[0] < OLDEST:
         return "this GPU is older than its kernels"
     text = model.config.get_text_config()
@@ -116,34 +117,32 @@ def choose_attention(model: Any, device: torch.device) -> str | None:
 
 
 def apart_from_a_mask(heads: tuple[int, int, int], device: torch.device, dtype: torch.dtype) -> float:
-    """Of `heads`, groups and size: how far results and gradients of rows in a pack are apart, the furthest of them."""
+    """Returns the largest relative difference of results and gradients, for rows in a pack. `heads` are the number of
+    heads, of groups, and the size of a head."""
     owners = [owner for owner, length in enumerate(ROWS) for _ in range(length)]
     blocks, total = lay_blocks(owners, device), len(owners)
-    seen = _dense(owners, device)
-    result = torch.Generator(device).manual_seed(0)
+    owner = torch.tensor(owners, device=device)
+    may_see = ((owner[:, None] == owner) | (owner == 0)).tril()
+    generator = torch.Generator(device).manual_seed(0)
     count, groups, size = heads
     query, key, value = states = [
-        torch.randn(1, each, total, size, device=device, generator=result).to(dtype).requires_grad_()
-        for each in (count, groups, groups)
+        torch.randn(1, number, total, size, device=device, generator=generator).to(dtype).requires_grad_()
+        for number in (count, groups, groups)
     ]
     slopes = torch.linspace(-1, 1, total * count * size, device=device).view(1, total, count, size)
     with torch.enable_grad():
-        ours, _ = attend_by_blocks(torch.nn.Module(), query, key, value, None, row_layout=blocks)
-        theirs = functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, enable_gqa=True)
-        theirs = theirs.transpose(1, 2)
-        entries = [ours, *torch.autograd.grad((ours.float() * slopes).sum(), states)]
-        wanted = [theirs, *torch.autograd.grad((theirs.float() * slopes).sum(), states)]
-    return max(_distance(item, other) for item, other in zip(entries, wanted, strict=True))
+        by_blocks, _ = attend_by_blocks(torch.nn.Module(), query, key, value, None, row_layout=blocks)
+        by_mask = functional.scaled_dot_product_attention(
+            query, key, value, attn_mask=may_see, enable_gqa=True
+        ).transpose(1, 2)
+        results = [by_blocks, *torch.autograd.grad((by_blocks.float() * slopes).sum(), states)]
+        expected = [by_mask, *torch.autograd.grad((by_mask.float() * slopes).sum(), states)]
 
+    def distance(result: Tensor, other: Tensor) -> float:
+        result, other = result.detach().float(), other.detach().float()
+        return float((result - other).norm() / other.norm().clamp_min(1e-12))
 
-def _dense(owners: Sequence[int], device: torch.device) -> Tensor:
-    owner = torch.tensor(owners, device=device)
-    return ((owner[:, None] == owner) | (owner == 0)).tril()
-
-
-def _distance(item: Tensor, other: Tensor) -> float:
-    item, other = item.detach().float(), other.detach().float()
-    return float((item - other).norm() / other.norm().clamp_min(1e-12))
+    return max(distance(result, other) for result, other in zip(results, expected, strict=True))
 
 
 AttentionInterface.register(BY_BLOCKS, attend_by_blocks)

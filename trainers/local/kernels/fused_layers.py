@@ -1,5 +1,5 @@
-"""Layers of a loaded model computed in fewer steps: a linear layer with its LoRA matrices, an RMS norm, and
-the last layer's MLP only where the head looks."""
+"""Computes layers of a loaded model in fewer steps: a linear layer with its LoRA matrices, an RMS norm, and the last
+layer's MLP, which is computed only at the places that the head reads."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from torch import Tensor, nn
 
 from trainers.local.peft import Linear, LoraConfig
 
-# A linear layer and its LoRA matrices as one step of autograd, in the weights' own number format.
-#
-# peft adds scale · B(A(x)) to the layer's answer by five operations, each with a copy of the tokens'
-# activations, and turns those into float32 and back where the matrices are kept in it. Here the product
-# is added in place:
-#
-#     y  = x Wᵀ + s · (x Aᵀ) Bᵀ        x: (tokens, in)   W: (out, in)   A: (r, in)   B: (out, r)
-#     ∂x = g W + s · (g B) A           g: (tokens, out)
-#     ∂A = s · (g B)ᵀ x                ∂B = s · gᵀ (x Aᵀ)
-#
-# The same gradients as LoRA's paper (arXiv 2106.09685, section 4.1), with W frozen. Knows no model.
+KEPT_PLACES = "_kept_places"
 
 
 def compute_fused(config: LoraConfig) -> None:
-    """Layers that peft makes for `config` are fused ones. Their parameters, names and files stay peft's."""
+    """Makes peft create fused layers for `config`. Their parameters, names and files stay peft's."""
     config._register_custom_module({nn.Linear: FusedLinear})
 
 
 class FusedLinear(Linear):
-    """Falls back to peft's own way for what isn't plain training: several adapters, none, or dropout."""
+    """A linear layer and its LoRA matrices as one step of autograd, in the weights' own number format.
+
+    peft adds scale · B(A(x)) to the layer's result by five operations, each with a copy of the tokens' activations,
+    and converts those to float32 and back where the matrices are kept in it. Here the product is added in place:
+
+        y  = x Wᵀ + s · (x Aᵀ) Bᵀ        x: (tokens, in)   W: (out, in)   A: (r, in)   B: (out, r)
+        ∂x = g W + s · (g B) A           g: (tokens, out)
+        ∂A = s · (g B)ᵀ x                ∂B = s · gᵀ (x Aᵀ)
+
+    The gradients are those of LoRA's paper (arXiv 2106.09685, section 4.1), with W frozen. For anything but plain
+    training (several adapters, none, or dropout) it computes as peft does.
+    """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         if args or kwargs or not self._is_plain:
@@ -43,9 +44,8 @@ class FusedLinear(Linear):
         a, b = (matrices[name].weight.to(kind) for matrices in (self.lora_A, self.lora_B))
         tokens = x.to(kind).reshape(-1, x.shape[-1])
         product: Tensor = _Product.apply(tokens, base.weight, a, b, self.scaling[name])  # type: ignore[no-untyped-call]
-        product = product.view(
-            *x.shape[:-1], -1
-        )  # not in there: Llama 4 adds to it in place, and torch forbids that
+        # A view made inside _Product couldn't be changed, and Llama 4 adds to the result in place.
+        product = product.view(*x.shape[:-1], -1)
         return product if base.bias is None else product + base.bias
 
     @property
@@ -79,30 +79,18 @@ class _Product(torch.autograd.Function):
         return of_x, None, narrowed.T @ tokens, (gradient.T @ narrow).mul_(ctx.scale), None
 
 
-# A layer's RMS norm as one step of autograd.
-#
-# transformers turns a bfloat16 input into float32 and back in seven operations, each with a copy of the
-# tokens' states, and keeps three of them for the way back. Here the states themselves and a number a
-# token are kept:
-#
-#     y  = w · (x / rms)        rms = √(mean(x²) + ε)        x: (…, width)   w: (width,), frozen
-#     ∂x = (g w - x · mean(g w x) / rms²) / rms
-#
-# Zhang and Sennrich 2019, "Root mean square layer normalization". Only the frozen norm of Llama and its
-# kin: where a module computes something else, as Gemma's does with 1 + w, it keeps its own way.
-
-
 def fuse_norms(model: nn.Module) -> None:
-    """Norms that a trial shows to be such ones compute fused from now on; their weights stay theirs."""
+    """Makes RMS norms compute in one step, where a trial shows that they are such norms. Their weights stay in
+    place."""
     for module in model.modules():
         if hasattr(module, "variance_epsilon") and is_plain_norm(module):
             module.forward = partial(normed, module)
 
 
 def is_plain_norm(module: Any) -> bool:
-    """Whether it gives w · (x / rms) for a few made-up tokens."""
+    """Whether the module computes w · (x / rms) for a few made-up tokens, unlike Gemma's, which has 1 + w."""
     weight: Tensor = module.weight
-    # Hybrids have norms that are gated besides, and take the gate.
+    # Hybrid models have gated norms, whose forward takes the gate too.
     if weight.is_meta or len(inspect.signature(type(module).forward).parameters) > len(("self", "x")):
         return False
     tokens = torch.linspace(-2, 3, 3 * weight.numel(), device=weight.device, dtype=weight.dtype).view(3, -1)
@@ -120,6 +108,17 @@ def normed(module: Any, x: Tensor) -> Tensor:
 
 
 class _Norm(torch.autograd.Function):
+    """A layer's RMS norm as one step of autograd.
+
+    transformers converts a bfloat16 input to float32 and back in seven operations, each with a copy of the tokens'
+    states, and keeps three of them for the backward pass. Here the states and one number a token are kept:
+
+        y  = w · (x / rms)        rms = √(mean(x²) + ε)        x: (…, width)   w: (width,), frozen
+        ∂x = (g w - x · mean(g w x) / rms²) / rms
+
+    Zhang and Sennrich 2019, "Root mean square layer normalization".
+    """
+
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
         wide = _float32(x)
@@ -137,23 +136,14 @@ class _Norm(torch.autograd.Function):
 
 
 def _float32(x: Tensor) -> Tensor:
-    """A copy: products of bfloat16 with float32 take ten times as long as those of float32."""
+    """Copies, since products of bfloat16 with float32 take ten times as long as those of float32."""
     return x.to(torch.float32, copy=True)
-
-
-# The last layer's feed-forward part, at the places only where the head looks: nothing else sees what it
-# gives.
-#
-# Of 30 layers that is two thirds of the last, a fiftieth of all that is computed, forwards and backwards.
-
-
-KEPT_PLACES = "_kept_places"
 
 
 @dataclass
 class KeptPlaces:
-    """`places`: (K,) of a sequence of `tokens`; None: all. They hold until others are named, as activations that are
-    computed again on the way back need them once more."""
+    """`places` are (K,) of a sequence of `tokens`; None: all. They stay until others are named, since activations that
+    are recomputed in the backward pass need them again."""
 
     places: Tensor | None = None
     tokens: int = 0
@@ -163,30 +153,36 @@ class KeptPlaces:
 
 
 def trim_last_mlp(model: Any) -> KeptPlaces | None:
-    """From now on the last feed-forward part computes at the places that are named. None where the model has no such
-    part under its usual name."""
+    """Makes the last layer's feed-forward part compute only at the places that the head reads, which are named in the
+    result; nothing else sees its output. With 30 layers this saves a fiftieth of all computation.
+
+    Returns None where the model has no such part under its usual name.
+    """
     layers = getattr(model.get_decoder(), "layers", None)
     part = getattr(layers[-1], "mlp", None) if isinstance(layers, nn.ModuleList) else None
     if part is None:
         return None
-    kept_places: KeptPlaces | None = getattr(part, KEPT_PLACES, None)
-    if kept_places is not None:
-        return kept_places
-    places = KeptPlaces()
-    setattr(part, KEPT_PLACES, places)
-    part.register_forward_pre_hook(lambda _, states: _selected(places, states))
-    part.register_forward_hook(lambda _, __, result: _spread(places, result))
-    return places
+    earlier: KeptPlaces | None = getattr(part, KEPT_PLACES, None)
+    if earlier is not None:
+        return earlier
+    kept_places = KeptPlaces()
 
+    def select(_: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """(1, T, hidden) to (1, K, hidden)."""
+        return (
+            states
+            if kept_places.places is None
+            else (states[0].index_select(1, kept_places.places), *states[1:])
+        )
 
-def _selected(places: KeptPlaces, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """(1, T, hidden) to (1, K, hidden)."""
-    return states if places.places is None else (states[0].index_select(1, places.places), *states[1:])
+    def spread(_: nn.Module, __: tuple[Tensor, ...], result: Tensor) -> Tensor:
+        """(1, K, hidden) to (1, T, hidden), with zeros elsewhere."""
+        if kept_places.places is None:
+            return result
+        everywhere = result.new_zeros(1, kept_places.tokens, result.shape[-1])
+        return torch.index_add(everywhere, 1, kept_places.places, result)
 
-
-def _spread(places: KeptPlaces, result: Tensor) -> Tensor:
-    """(1, K, hidden) to (1, T, hidden), zeros elsewhere."""
-    if places.places is None:
-        return result
-    everywhere = result.new_zeros(1, places.tokens, result.shape[-1])
-    return torch.index_add(everywhere, 1, places.places, result)
+    setattr(part, KEPT_PLACES, kept_places)
+    part.register_forward_pre_hook(select)
+    part.register_forward_hook(spread)
+    return kept_places

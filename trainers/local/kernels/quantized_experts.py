@@ -1,10 +1,10 @@
-"""A mixture's experts in 4 bits too. bitsandbytes replaces Linear layers; experts that are fused into one weight of
-three dimensions (Llama 4, Mixtral, Qwen 3) are none, and are most of such a model: of Llama 4 Scout 193 of 202 GB.
+"""Loads a mixture's experts in 4 bits. bitsandbytes replaces Linear layers, and not experts that are fused into one
+weight of three dimensions (Llama 4, Mixtral, Qwen 3), which are most of such a model: 193 of Llama 4 Scout's 202 GB.
 
-Each is packed while the files are read, so that never more than one is there in full, and unpacked while its layer
-computes, all layers' into the same memory: taken and given back for each, it would be in pieces soon. So a layer's way
-back has to follow right on its way forward, as gradient checkpointing has it. Known to transformers as a quantisation
-of its own.
+Each weight is packed while the files are read, so that never more than one is in memory in full. It is unpacked while
+its layer computes, all layers' weights into the same memory, which would soon be fragmented if each layer allocated its
+own. So a layer's backward pass has to follow right on its forward pass, as it does with gradient checkpointing. It is
+registered with transformers as a quantisation of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ PACKED = "_packed"
 
 @register_quantization_config(QUANTIZER_NAME)
 class FourBits(BitsAndBytesConfig):
-    """As BitsAndBytesConfig, for experts too."""
+    """BitsAndBytesConfig for 4 bits, extended to experts."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options, load_in_4bit=True)  # type: ignore[no-untyped-call]
@@ -34,7 +34,7 @@ class FourBits(BitsAndBytesConfig):
 
 @register_quantizer(QUANTIZER_NAME)
 class FourBitQuantizer(Bnb4BitHfQuantizer):
-    """Linear layers as its parent does it. `states`: what unpacking needs, by a weight's name."""
+    """Packs Linear layers as its parent does, and experts. `states` has what unpacking needs, by a weight's name."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
@@ -60,7 +60,7 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
 
 
 class Pack(Bnb4bitQuantize):
-    """A part of reading a file: a weight in full → 4 bits."""
+    """Packs weights while a file is read."""
 
     def convert(  # type: ignore[override]
         self, input_dict: dict[str, Any], model: Any = None, **more: Any
@@ -69,27 +69,28 @@ class Pack(Bnb4bitQuantize):
         if not names:
             linear: dict[str, Any] = super().convert(input_dict, model=model, **more)
             return linear
-        return {name: self._packed(name, input_dict[name]) for name in names}
-
-    def _packed(self, name: str, read: Any) -> torch.nn.Parameter:
-        full: torch.Tensor = read[0] if isinstance(read, list) else read
-        kind: BitsAndBytesConfig = self.hf_quantizer.quantization_config
-        numbers, self.hf_quantizer.states[name] = quantize_4bit(
-            full.to(kind.bnb_4bit_compute_dtype),
-            compress_statistics=kind.bnb_4bit_use_double_quant,
-            quant_type=kind.bnb_4bit_quant_type,
-        )
-        return torch.nn.Parameter(numbers, requires_grad=False)
+        config: BitsAndBytesConfig = self.hf_quantizer.quantization_config
+        packed = {}
+        for name in names:
+            entry = input_dict[name]
+            full: torch.Tensor = entry[0] if isinstance(entry, list) else entry
+            numbers, self.hf_quantizer.states[name] = quantize_4bit(
+                full.to(config.bnb_4bit_compute_dtype),
+                compress_statistics=config.bnb_4bit_use_double_quant,
+                quant_type=config.bnb_4bit_quant_type,
+            )
+            packed[name] = torch.nn.Parameter(numbers, requires_grad=False)
+        return packed
 
 
 def is_expert(name: str, weight: torch.Tensor) -> bool:
-    """Three dimensions: expert, in, out."""
+    """The three dimensions of such a weight are expert, in, out."""
     return weight.dim() == 3 and ".experts." in name
 
 
 def unpack_on_use(experts: Any, weight: str, state: QuantState, place: torch.Tensor) -> None:
-    """From now on `experts.weight` is what its 4 bits, under another name, are unpacked to: in `place`, while it
-    computes."""
+    """Makes the attribute `weight` of `experts` unpack 4 bits, which are kept under another name; while the layer
+    computes, it is unpacked in `place`."""
     numbers = getattr(experts, weight)
     delattr(experts, weight)
     experts.register_parameter(f"{weight}{PACKED}", numbers)
@@ -102,30 +103,29 @@ def unpack_on_use(experts: Any, weight: str, state: QuantState, place: torch.Ten
 
 
 class Unpacking(torch.nn.Module):
-    """In front of a class of experts. By a weight's name: what unpacking it needs, where to, and while the layer
-    computes what has been unpacked."""
+    """A base class put before a class of experts. By a weight's name: what unpacking needs, the memory to unpack into,
+    and the unpacked weight while the layer computes."""
 
     states: dict[str, QuantState]
     places: dict[str, torch.Tensor]
     unpacked: dict[str, torch.Tensor]
 
     def unpack(self, weight: str) -> torch.Tensor:
-        """A copy of its own where the layer doesn't compute."""
+        """Returns a new copy while the layer doesn't compute."""
         if weight in self.unpacked:
             return self.unpacked[weight]
         full: torch.Tensor = dequantize_4bit(getattr(self, f"{weight}{PACKED}"), self.states[weight])
         return full
 
-    def _unpack_into(self, place: torch.Tensor, weight: str) -> torch.Tensor:
-        if not place.is_cuda:  # bitsandbytes writes to a given place on CUDA only
-            return place.copy_(self.unpack(weight))
-        full: torch.Tensor = dequantize_4bit(
-            getattr(self, f"{weight}{PACKED}"), self.states[weight], out=place
-        )
-        return full
-
     def forward(self, *arguments: Any, **more: Any) -> Any:
-        self.unpacked = {weight: self._unpack_into(place, weight) for weight, place in self.places.items()}
+        unpacked = {}
+        for weight, place in self.places.items():
+            if place.is_cuda:
+                packed = getattr(self, f"{weight}{PACKED}")
+                unpacked[weight] = dequantize_4bit(packed, self.states[weight], out=place)
+            else:  # bitsandbytes writes into given memory on CUDA only
+                unpacked[weight] = place.copy_(self.unpack(weight))
+        self.unpacked = unpacked
         try:
             return super().forward(*arguments, **more)
         finally:
