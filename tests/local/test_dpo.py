@@ -95,7 +95,7 @@ def log_probabilities(model: Any, base: Path, file: Path) -> list[tuple[float, f
     """Of each pair's answers, chosen and rejected, one after the other without padding."""
     found = []
     for row in read_pairs(file, AutoTokenizer.from_pretrained(base), 2048, "x", "refuse").rows:
-        both = [log_probability(model, row.asked, answer) for answer in (row.chosen, row.rejected)]
+        both = [log_probability(model, row.prompt, answer) for answer in (row.chosen, row.rejected)]
         found.append((both[0], both[1]))
     return found
 

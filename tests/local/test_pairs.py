@@ -34,7 +34,7 @@ def test_an_answer_is_what_the_model_would_generate_up_to_its_end_token(tokenize
     row = made(tokenizer, pair(input={"messages": messages}))
     templated = [{"role": "system", "content": "Sort."}, messages[1]]
     asked = tokenizer.apply_chat_template(templated, tokenize=False, add_generation_prompt=True)
-    assert tokenizer.decode(row.asked) == asked
+    assert tokenizer.decode(row.prompt) == asked
     assert tokenizer.decode(row.chosen) == "billing<|im_end|>"
     assert tokenizer.decode(row.rejected) == "shipping<|im_end|>"
 
@@ -43,8 +43,8 @@ def test_a_token_that_writes_the_end_of_the_question_and_an_answers_beginning_be
     tokenizer: Any,
 ) -> None:
     row = made(tokenizer, pair("\n billing", "shipping"))
-    assert tokenizer.decode([*row.asked, *row.chosen]).endswith("assistant\n\n billing<|im_end|>")
-    assert tokenizer.decode([*row.asked, *row.rejected]).endswith("assistant\nshipping<|im_end|>")
+    assert tokenizer.decode([*row.prompt, *row.chosen]).endswith("assistant\n\n billing<|im_end|>")
+    assert tokenizer.decode([*row.prompt, *row.rejected]).endswith("assistant\nshipping<|im_end|>")
 
 
 def row(asked: int, chosen: int, rejected: int, line: int = 1) -> PairRow:

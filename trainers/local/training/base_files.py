@@ -1,8 +1,8 @@
-"""A base model's files: fetched from the hub or found in a folder, their config.json, and a fingerprint that
-tells whether they changed. Loads no weights.
+"""Fetches a base model's files from the hub or finds them in a folder, reads their config.json, and makes a fingerprint
+that tells whether they changed. Loads no weights.
 
-Whether a base can be had is said before its first large byte. Only its configuration, tokenizer and safetensors are
-taken; code and pickled weights stay where they are.
+Whether a base can be had is decided before its first large file. Only its configuration, tokenizer and safetensors are
+downloaded, never code or pickled weights.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from huggingface_hub.errors import (
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
 )
-from huggingface_hub.hf_api import RepoSibling
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
 from trainers.hyperparameters import rate_for
@@ -34,7 +33,10 @@ from trainers.methods import METHODS, MethodName
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
-UNWANTED = "consolidated"  # Mistral's repositories hold all weights a second time, in another layout
+UNWANTED = "consolidated"  # Mistral's repositories have all weights a second time, in another layout
+SAMPLES = 8
+SAMPLE_BYTES = 4096
+BASE_FILE = "base.json"  # in the job's folder
 TIMEOUT_S = 30.0
 Say = Callable[[str], None]
 
@@ -42,9 +44,9 @@ Say = Callable[[str], None]
 def fetch_base(
     source: str, say: Say = lambda _: None, *, endpoint: str | None = None, cache: Path | None = None
 ) -> Path:
-    """The folder with the files of `source`, a local folder or a hub id. Raises TrainingFailed.
+    """Returns the folder with the files of `source`, a local folder or a hub id. Raises TrainingFailed.
 
-    `endpoint` and `cache`: another hub's address and another folder than $HF_ENDPOINT and $HF_HOME say.
+    `endpoint` is another hub's address than $HF_ENDPOINT, `cache` another folder than $HF_HOME.
     """
     folder = Path(source)
     if folder.is_dir():
@@ -54,19 +56,14 @@ def fetch_base(
         raise TrainingFailed("base_not_loaded", f"{text} Check the name.", "model")
     try:
         return _download(source, say, endpoint, cache or Path(constants.HF_HUB_CACHE))
-    except GatedRepoError as error:
-        raise _gated(source) from error
-    except RepositoryNotFoundError as error:
-        raise _unknown(source, error) from error
-    except HfHubHTTPError as error:
-        raise _refused(source, error) from error
+    except HfHubHTTPError as error:  # the base class of those for gated and unknown repositories
+        raise _explain_answer(source, error) from error
     except (OfflineModeIsEnabled, LocalEntryNotFoundError, httpx2.TransportError) as error:
         return _without_hub(source, error, cache)
 
 
 def checked(folder: Path, source: str) -> Path:
-    """`folder` where it holds a model in safetensors. Raises TrainingFailed."""
-    has_weights = any(folder.glob("*.safetensors"))
+    """Returns `folder` if it holds a model in safetensors. Raises TrainingFailed."""
     if not (folder / "config.json").is_file():
         if (folder / "adapter_config.json").is_file():
             text = (
@@ -75,20 +72,36 @@ def checked(folder: Path, source: str) -> Path:
             raise TrainingFailed("base_is_adapter", text, "model")
         text = f"Loading the base model {source}: it has no config.json. A model has config.json and *.safetensors."
         raise TrainingFailed("base_not_loaded", text, "model")
-    if not has_weights:
+    if not any(folder.glob("*.safetensors")):
         raise _pickled(source)
     return folder
 
 
 def _download(source: str, say: Say, endpoint: str | None, cache: Path) -> Path:
     info = HfApi(endpoint=endpoint).model_info(source, files_metadata=True, timeout=TIMEOUT_S)
-    files = [each for each in info.siblings or [] if _is_wanted_file(each.rfilename)]
-    names = [each.rfilename for each in files]
-    if "config.json" in names and not any(name.endswith(".safetensors") for name in names):
+    sizes = {
+        file.rfilename: file.size or 0
+        for file in info.siblings or []
+        if "/" not in file.rfilename
+        and file.rfilename.endswith(WANTED_ENDINGS)
+        and not file.rfilename.startswith(UNWANTED)
+    }
+    if "config.json" in sizes and not any(name.endswith(".safetensors") for name in sizes):
         raise _pickled(source)
-    missing = _missing(source, files, info.sha, cache)
-    size = sum(each.size or 0 for each in missing)
-    _check_room(source, size, cache)
+    missing = [
+        name
+        for name in sizes
+        if not isinstance(try_to_load_from_cache(source, name, cache_dir=cache, revision=info.sha), str)
+    ]
+    size = sum(sizes[name] for name in missing)
+    place = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if size > free:
+        text = (
+            f"Downloading {source} takes {_gigabytes(size)}, and the disk of {cache} has {_gigabytes(free)} left. "
+            "Free some space, or set HF_HOME to a folder on a larger disk."
+        )
+        raise TrainingFailed("disk_full", text, "model")
     if size:
         say(f"Downloading {source}: {_gigabytes(size)} in {len(missing)} files")
     disable_progress_bars()
@@ -104,38 +117,12 @@ def _snapshot(source: str, cache: Path | None, **more: Any) -> Path:
     )
 
 
-def _is_wanted_file(name: str) -> bool:
-    return "/" not in name and name.endswith(WANTED_ENDINGS) and not name.startswith(UNWANTED)
-
-
-def _missing(
-    source: str, files: Sequence[RepoSibling], revision: str | None, cache: Path
-) -> list[RepoSibling]:
-    """What a download would fetch: what is not yet in the cache."""
-    values = {
-        each.rfilename: try_to_load_from_cache(source, each.rfilename, cache_dir=cache, revision=revision)
-        for each in files
-    }
-    return [each for each in files if not isinstance(values[each.rfilename], str)]
-
-
-def _check_room(source: str, size: int, cache: Path) -> None:
-    place = next(folder for folder in (cache.absolute(), *cache.absolute().parents) if folder.exists())
-    free = shutil.disk_usage(place).free
-    if size > free:
-        text = (
-            f"Downloading {source} takes {_gigabytes(size)}, and the disk of {cache} has {_gigabytes(free)} left. "
-            "Free some space, or set HF_HOME to a folder on a larger disk."
-        )
-        raise TrainingFailed("disk_full", text, "model")
-
-
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:,.1f} GB"
 
 
 def _without_hub(source: str, error: Exception, cache: Path | None) -> Path:
-    """What an earlier download left, as far as it is complete."""
+    """Returns what an earlier download left, if it is complete."""
     try:
         return checked(_snapshot(source, cache, local_files_only=True), source)
     except (LocalEntryNotFoundError, TrainingFailed):
@@ -147,26 +134,22 @@ def _without_hub(source: str, error: Exception, cache: Path | None) -> Path:
         raise TrainingFailed("hub_unreachable", text, "model") from error
 
 
-def _gated(source: str) -> TrainingFailed:
-    text = (
-        f"{source} is gated: its owner wants its licence accepted first. Accept it on the model's page, then give "
-        "the trainer a token that may read it, as HF_TOKEN in its environment or with 'hf auth login'."
-    )
-    return TrainingFailed("base_gated", text, "model")
-
-
-def _unknown(source: str, error: HfHubHTTPError) -> TrainingFailed:
-    """The hub answers 401 both for a private model and for one that is not there."""
-    private = " or it is private" if error.response.status_code == 401 else ""
-    text = (
-        f"The hub has no model {source}{private}. Check the spelling; a private one needs HF_TOKEN in the trainer's "
-        "environment."
-    )
-    return TrainingFailed("base_not_found", text, "model")
-
-
-def _refused(source: str, error: HfHubHTTPError) -> TrainingFailed:
+def _explain_answer(source: str, error: HfHubHTTPError) -> TrainingFailed:
     status = error.response.status_code
+    if isinstance(error, GatedRepoError):
+        text = (
+            f"{source} is gated: its owner wants its licence accepted first. Accept it on the model's page, then give "
+            "the trainer a token that may read it, as HF_TOKEN in its environment or with 'hf auth login'."
+        )
+        return TrainingFailed("base_gated", text, "model")
+    if isinstance(error, RepositoryNotFoundError):
+        # The hub answers 401 both for a private model and for one that is not there.
+        private = " or it is private" if status == 401 else ""
+        text = (
+            f"The hub has no model {source}{private}. Check the spelling; a private one needs HF_TOKEN in the "
+            "trainer's environment."
+        )
+        return TrainingFailed("base_not_found", text, "model")
     if status in (401, 403):
         text = (
             f"The hub refuses {source} to this trainer's token (HTTP {status}). Set HF_TOKEN in the trainer's "
@@ -184,11 +167,6 @@ def _pickled(source: str) -> TrainingFailed:
     return TrainingFailed("base_not_safetensors", text, "model")
 
 
-SAMPLES = 8
-SAMPLE_BYTES = 4096
-BASE_FILE = "base.json"  # in the job's folder
-
-
 def base_fingerprint(base: Path) -> str:
     """Hashes names, sizes and samples of the weights, some hundred kilobytes of a model of any size: another training
     of the same architecture differs in every sample."""
@@ -204,7 +182,8 @@ def base_fingerprint(base: Path) -> str:
 
 
 def remember_base(job_folder: Path, base: Path, name: str) -> None:
-    """Raises TrainingFailed where a run goes on with other weights than it began with."""
+    """Keeps the fingerprint in the job's folder. Raises TrainingFailed where a resumed run has other weights than it
+    began with."""
     now, before = base_fingerprint(base), read_json(job_folder / BASE_FILE)
     if before is None:
         replace_json(job_folder / BASE_FILE, {"fingerprint": now})
@@ -217,15 +196,16 @@ def remember_base(job_folder: Path, base: Path, name: str) -> None:
 
 
 def base_of_adapter(adapter: Path) -> str | None:
-    """What remember_base kept for an adapter or a checkpoint of a job; None for jobs from before it did."""
+    """Returns the fingerprint that remember_base kept for an adapter or a checkpoint of a job; None for jobs of
+    versions that kept none."""
     job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
     values = read_json(job_folder / BASE_FILE)
     return str(values["fingerprint"]) if values else None
 
 
 def rate_of_base(source: str, method: MethodName = "supervised") -> float:
-    """The learning rate by trainers/hyperparameters.py for a folder or a hub id; one that isn't here "
-    "yet has no hidden size."""
+    """Returns the learning rate by trainers/hyperparameters.py for a folder or a hub id. The hidden size of a base that
+    isn't downloaded yet is unknown."""
     config = read_config(source)
     text = config.get("text_config", config)
     hidden = text.get("hidden_size") if isinstance(text, dict) else None
@@ -234,7 +214,7 @@ def rate_of_base(source: str, method: MethodName = "supervised") -> float:
 
 
 def context_of_base(source: str) -> int | None:
-    """The most tokens that the model was made for; None where its config doesn't say."""
+    """Returns the most tokens that the model was trained for, or None where its config doesn't tell."""
     config = read_config(source)
     text = config.get("text_config", config)
     context = text.get("max_position_embeddings") if isinstance(text, dict) else None
@@ -242,7 +222,7 @@ def context_of_base(source: str) -> int | None:
 
 
 def read_config(source: str) -> dict[str, Any]:
-    """Empty where there is none on this machine."""
+    """Returns an empty dictionary where this machine has no config.json of the base."""
     path = Path(source) / "config.json"
     if not path.is_file():
         cached = None if Path(source).is_absolute() else try_to_load_from_cache(source, "config.json")

@@ -1,11 +1,11 @@
-"""The base model, in 4 or 8 bits where asked, with LoRA matrices beside its linear layers. Runs no code from
-a model's folder."""
+"""Loads the base model, in 4 or 8 bits if wanted, and adds LoRA matrices to its linear layers. Runs no code from a
+model's folder."""
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -30,16 +30,26 @@ from trainers.methods import Parameters, Quantization
 def loading_options(
     kind: Quantization, config: PreTrainedConfig, device: torch.device, dtype: torch.dtype
 ) -> dict[str, Any]:
-    """For from_pretrained. Raises TrainingFailed where the base cannot be loaded so.
+    """Returns options for from_pretrained. Raises TrainingFailed where the base cannot be loaded so.
 
-    nf4 is for linear layers and fused experts (kernels/quantized_experts.py), its scales quantised once more,
-    multiplied in the machine's own format (Dettmers et al. 2023, QLoRA, section 3); int8 is for linear layers, with
-    outliers apart (LLM.int8). Embeddings, norms and the head keep their format: peft's prepare_model_for_kbit_training
-    would lift them to float32, twice the memory of a large vocabulary, and norms compute in float32 anyway.
+    nf4 is for linear layers and fused experts (kernels/quantized_experts.py), with its scales quantised once more,
+    multiplied in the machine's own format (Dettmers et al. 2023, QLoRA, section 3). int8 is for linear layers, with
+    outliers kept apart (LLM.int8). Embeddings, norms and the head keep their format: peft's
+    prepare_model_for_kbit_training would convert them to float32, which doubles the memory of a large vocabulary, and
+    norms compute in float32 anyway.
     """
     stored = stored_method(config)
     if stored is not None:
-        _check_stored(stored, kind)
+        if stored != "bitsandbytes":
+            text = (
+                f"This base model is stored in the format {stored}, which LoRA is not trained on here. Name its plain "
+                "form; with quantization nf4 it takes a quarter of the memory."
+            )
+            raise TrainingFailed("base_quantized", text, "model")
+        if kind != "none":
+            text = f"This base model is stored in {stored}'s format already. Leave quantization '{kind}' out."
+            raise TrainingFailed("base_quantized", text, "quantization")
+        _check_installed("nf4")
         return {"device_map": {"": device}}
     if kind == "none":
         return {}
@@ -49,9 +59,8 @@ def loading_options(
 
 def bits_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
     if kind == "int8":
-        logging.getLogger("bitsandbytes.autograd._functions").setLevel(
-            logging.ERROR
-        )  # a line for every multiplication
+        # It logs a warning for every multiplication.
+        logging.getLogger("bitsandbytes.autograd._functions").setLevel(logging.ERROR)
         return BitsAndBytesConfig(load_in_8bit=True)
     from trainers.local.kernels.quantized_experts import FourBits
 
@@ -63,22 +72,9 @@ def bits_config(kind: Quantization, dtype: torch.dtype) -> BitsAndBytesConfig:
 
 
 def stored_method(config: PreTrainedConfig) -> str | None:
-    """How the weights in the folder were quantised already, or None."""
+    """Returns the method by which the stored weights are quantised already, or None."""
     stored = config.to_dict().get("quantization_config")
     return str(stored.get("quant_method")) if stored else None
-
-
-def _check_stored(stored: str, kind: Quantization) -> None:
-    if stored != "bitsandbytes":
-        text = (
-            f"This base model is stored in the format {stored}, which LoRA is not trained on here. Name its plain "
-            "form; with quantization nf4 it takes a quarter of the memory."
-        )
-        raise TrainingFailed("base_quantized", text, "model")
-    if kind != "none":
-        text = f"This base model is stored in {stored}'s format already. Leave quantization '{kind}' out."
-        raise TrainingFailed("base_quantized", text, "quantization")
-    _check_installed("nf4")
 
 
 def _check_installed(kind: Quantization) -> None:
@@ -89,7 +85,7 @@ def _check_installed(kind: Quantization) -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """Numbers of parameters, as peft's print_trainable_parameters counts them."""
+    """Counts of parameters, as by peft's print_trainable_parameters."""
 
     trainable: int
     all: int
@@ -100,7 +96,7 @@ class Sizes:
 
 
 def load_config(source: str) -> PreTrainedConfig:
-    """`source`: a local folder or a hub id. Raises TrainingFailed."""
+    """`source` is a local folder or a hub id. Raises TrainingFailed."""
     try:
         config: PreTrainedConfig = AutoConfig.from_pretrained(fetch_base(source), trust_remote_code=False)
     except (OSError, ValueError) as error:
@@ -115,11 +111,10 @@ def load_tokenizer(source: str) -> Any:
         tokenizer: Any = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise _unusable(source, error) from error
-    beside = read_json(
-        folder / "chat_template.json"
-    )  # where models that also see keep it, for their processor
-    if not tokenizer.chat_template and beside:
-        tokenizer.chat_template = beside.get("chat_template")
+    # Models that also see keep the template here, for their processor.
+    stored = read_json(folder / "chat_template.json")
+    if not tokenizer.chat_template and stored:
+        tokenizer.chat_template = stored.get("chat_template")
     return tokenizer
 
 
@@ -131,12 +126,13 @@ def load_model(
     *,
     stays: bool = False,
 ) -> Any:
-    """Weights from safetensors only: other formats can carry code.
+    """Loads weights from safetensors only, since other formats can carry code.
 
-    `stays`: in this machine's memory, to be divided among devices such as `device`. Raises TrainingFailed.
+    With `stays` the model stays in this machine's memory, to be divided among devices such as `device`. Raises
+    TrainingFailed.
     """
     disable_progress_bar()
-    set_verbosity_error()  # its report names every weight of the parts that are left out; _check_complete has the rest
+    set_verbosity_error()  # transformers would list every weight of the parts that are left out
     folder, config = fetch_base(source), load_config(source)
     choice = choose_class(source, config)
     options = loading_options(quantization, config, device, dtype)
@@ -154,7 +150,14 @@ def load_model(
         raise
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise _unusable(source, error) from error
-    _check_complete(source, result["missing_keys"])
+    missing = result["missing_keys"]
+    if missing:  # transformers fills what is missing with random numbers and goes on
+        some = ", ".join(sorted(missing)[:3])
+        text = (
+            f"The base model {source} lacks {len(missing)} of the weights that its config.json asks for, such as "
+            f"{some}. Fetch its files again."
+        )
+        raise TrainingFailed("base_incomplete", text, "model")
     fuse_norms(model)
     model.name_or_path = model.config.name_or_path = source
     return model if options or stays else model.to(device)
@@ -175,19 +178,8 @@ def _unusable(source: str, error: Exception) -> TrainingFailed:
     return TrainingFailed("base_not_loaded", text, "model")
 
 
-def _check_complete(source: str, missing: Collection[str]) -> None:
-    """transformers fills what is missing with random numbers and goes on."""
-    if missing:
-        some = ", ".join(sorted(missing)[:3])
-        text = (
-            f"The base model {source} lacks {len(missing)} of the weights that its config.json asks for, such as "
-            f"{some}. Fetch its files again."
-        )
-        raise TrainingFailed("base_incomplete", text, "model")
-
-
 def add_lora(model: Any, settings: Parameters) -> PeftModel:
-    """Float32 matrices on frozen weights. Raises TrainingFailed where a named module is not there."""
+    """Adds float32 matrices to frozen weights. Raises TrainingFailed where a named module does not exist."""
     config = lora_config(model, settings)
     with calm_peft():
         try:
@@ -200,7 +192,7 @@ def add_lora(model: Any, settings: Parameters) -> PeftModel:
 
 
 def lora_config(model: Any, settings: Parameters) -> LoraConfig:
-    """Raises TrainingFailed where a named module is not there."""
+    """Raises TrainingFailed where a named module does not exist."""
     targets = find_targets(model, settings.target_modules)
     if targets.parameters and settings.lora_dropout:
         text = f"lora_dropout must be 0 where {targets.parameters[0]} is trained: experts are fused into one weight."
@@ -215,14 +207,14 @@ def lora_config(model: Any, settings: Parameters) -> LoraConfig:
     )
     if (
         stored_method(model.config) is None
-    ):  # bitsandbytes' layers are Linear too, with weights packed into bytes
+    ):  # bitsandbytes' layers, too, are Linear, with weights packed into bytes
         compute_fused(config)
     return config
 
 
 def recompute_activations(model: PeftModel) -> bool:
-    """From now on a layer keeps its input only and is computed again on the way back: Chen et al. 2016, "Training
-    deep nets with sublinear memory cost". False where the model's class can't."""
+    """Makes each layer keep only its input and compute again in the backward pass (Chen et al. 2016, "Training deep
+    nets with sublinear memory cost"). Returns False where the model's class can't."""
     base: Any = model.get_base_model()
     if not base.supports_gradient_checkpointing:
         return False
@@ -231,8 +223,8 @@ def recompute_activations(model: PeftModel) -> bool:
 
 
 def take_lora_off(base: Any) -> None:
-    """As it was before add_lora and recompute_activations, also where add_lora broke off in between: peft puts its
-    layers into the base itself, one after the other."""
+    """Undoes add_lora and recompute_activations, also where add_lora broke off in between: peft replaces the base's own
+    layers one after the other."""
     layers = {name: module for name, module in base.named_modules() if isinstance(module, BaseTunerLayer)}
     for name, layer in layers.items():
         if not any(name.startswith(f"{outer}.") for outer in layers):  # one for each weight of fused experts
@@ -245,19 +237,20 @@ def take_lora_off(base: Any) -> None:
 
 @contextmanager
 def calm_peft() -> Iterator[None]:
-    """peft 0.21 asks transformers 5 for a property under its former name."""
+    """Silences a warning: peft 0.21 asks transformers 5 for a property under its former name."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*is_gradient_checkpointing", FutureWarning)
         yield
 
 
 def recompute_if_packed(model: PeftModel) -> bool:
-    """Experts in 4 bits are unpacked where a layer computes. Kept for the way back they would be as large as in full,
-    so that layers are computed again from the first step on. Returns whether they are."""
+    """Makes a model with experts in 4 bits recompute activations from the first step on, since unpacked experts that
+    are kept for the backward pass would take as much memory as in full. Returns whether it does."""
     return bool(packed_experts(model)) and recompute_activations(model)
 
 
 def count_parameters(model: PeftModel) -> Sizes:
-    """peft counts two numbers to a byte in linear layers, and one in packed experts."""
+    """Corrects peft's count, which is right for packed linear layers and takes a byte of packed experts, which holds
+    two numbers, for one."""
     trainable, every = model.get_nb_trainable_parameters()
     return Sizes(trainable, every + sum(packed_experts(model).values()))

@@ -1,5 +1,5 @@
-"""Checkpoints and results on disk: the adapter and all that a run needs to go on after a kill, in folders
-that are complete once they have a name; also how an adapter is trained further.
+"""Writes checkpoints and results to the disk, in folders that are complete once they have their name: the adapter and
+all that a run needs to go on after a kill. Also loads an adapter that is trained further.
 
 A checkpoint holds adapter_model.safetensors, adapter_config.json, state.pt (optimizer, loss scale, random numbers) and
 checkpoint.json (Position). The order of the rows and the learning rate follow from seed and step.
@@ -46,18 +46,18 @@ from trainers.local.training.schedule import (
 from trainers.methods import Parameters
 
 CHECKPOINT_S = 60.0
-
-
 KEPT = 3
 WEIGHTS = "adapter_model.safetensors"
+TUNED_FOLDER = "tuned"
 
 
 def save_checkpoint(
     folder: Path, model: PeftModel, optimizer: Optimizer, position: Position, scaler: GradScaler
 ) -> None:
-    """`folder` is the job's. Leaves the newest three and the one with the lowest validation loss.
+    """Saves a checkpoint and keeps the newest three and the one with the lowest validation loss. `folder` is the job's.
 
-    Where the step was saved before it was validated, only what is known of it changes. Of a team the first saves.
+    Where the step was saved before it was validated, only its Position is written again. Of a team, the first process
+    saves.
     """
     if not distributed.is_first():
         return
@@ -68,7 +68,7 @@ def save_checkpoint(
         return replace_json(target / "checkpoint.json", asdict(position))
     with renamed_when_complete(target) as temporary:
         write_adapter(temporary, model)
-        buffer = io.BytesIO()  # torch.save into a file hides what the disk answered
+        buffer = io.BytesIO()  # torch.save into a file hides the disk's error
         state = {
             "optimizer": optimizer.state_dict(),
             "random": random_states(),
@@ -84,8 +84,8 @@ def save_checkpoint(
 
 
 def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, scaler: GradScaler) -> Position:
-    """Put the newest checkpoint's state into place; START where there is none. Of a team the first reads it for all:
-    the others may be on machines that don't have it."""
+    """Loads the newest checkpoint and returns its position, or START without one. Of a team, the first process reads it
+    for all: the others may be on machines that don't have it."""
     stored = distributed.ask_first(lambda: read_newest(folder))
     if stored is None:
         return START
@@ -100,7 +100,7 @@ def restore_checkpoint(folder: Path, model: PeftModel, optimizer: Optimizer, sca
 
 
 def read_newest(folder: Path) -> tuple[bytes, bytes, Position] | None:
-    """Weights, state.pt and where it stands. Clears away what is not complete."""
+    """Returns the weights, state.pt and the position. Deletes what is not complete."""
     for rest in (*folder.glob("checkpoints/.*"), *folder.glob(".adapter*")):
         shutil.rmtree(rest)
     complete = list_checkpoints(folder)
@@ -111,7 +111,7 @@ def read_newest(folder: Path) -> tuple[bytes, bytes, Position] | None:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Oldest first."""
+    """Returns the checkpoints' folders, oldest first."""
     return sorted(folder.glob("checkpoints/step-*"))
 
 
@@ -131,7 +131,7 @@ def save_result(folder: Path, model: PeftModel) -> None:
 
 
 def save_checkpoint_as_result(folder: Path, step: int) -> None:
-    """The adapter of that step's checkpoint, byte for byte."""
+    """Makes the adapter of that step's checkpoint the result, byte for byte."""
     with _result(folder) as temporary:
         for name in (WEIGHTS, "adapter_config.json"):
             shutil.copyfile(checkpoint_folder(folder, step) / name, temporary / name)
@@ -201,10 +201,8 @@ def finish_job(
     stop: Stop | None,
     journal: MetricsLogger,
 ) -> None:
-    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE.
-
-    Of a team the first process does.
-    """
+    """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE. Of a team,
+    the first process writes."""
     if position.step == 0:
         text = (
             f"The ceiling of {job.settings.ceiling_s:,.0f} s was reached before the first step: reading the rows and "
@@ -239,11 +237,9 @@ def finish_job(
     replace_json(folder / "DONE", done)
 
 
-TUNED_FOLDER = "tuned"
-
-
 def resume_from_adapter(folder: Path, base: Any, settings: Parameters) -> PeftModel:
-    """`folder` is the job's. Raises TrainingFailed where the adapter isn't one for this base."""
+    """Adds the adapter in the job's folder to `base`, to be trained further. Raises TrainingFailed where it doesn't
+    belong to this base."""
     config = LoraConfig.from_pretrained(str(folder / TUNED_FOLDER))
     config.inference_mode, config.lora_dropout = False, settings.lora_dropout
     if stored_method(base.config) is None:

@@ -1,8 +1,9 @@
-"""Chat JSONL → rows of token ids, each marked whether the model is to learn it. Knows no model, only a tokenizer.
+"""Turns chat JSONL into rows of token ids, with a mark for each token that the model is to learn. Needs a tokenizer and
+no model.
 
-A conversation is written out with the model's own chat template. Learnt are the assistant's turns whose
-`weight` is not 0: from where generation would begin up to the token that ends the turn. An answer that the template
-writes otherwise once the conversation goes on (Qwen 3, gpt-oss) is a row of its own, which ends with it.
+A conversation is rendered with the model's own chat template. The assistant's turns whose `weight` is not 0 are learnt,
+from where generation would begin up to the token that ends the turn. An answer that the template writes differently
+once the conversation goes on (Qwen 3, gpt-oss) is a row of its own, which ends with it.
 """
 
 from __future__ import annotations
@@ -28,16 +29,15 @@ from trainers.methods import TooLong
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
-
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
-VERSION = 2  # of what is read off a chat: rows that were kept by another one are made again
+VERSION = 2  # of the rows made from a chat: cached rows of another version are made again
 
 
 @dataclass(frozen=True)
 class Row:
-    """`supervised[i]`: token i is to be predicted. `line` counts from 1 in the file."""
+    """`supervised[i]` tells whether token i is to be predicted. `line` counts from 1 in the file."""
 
     line: int
     ids: Sequence[int]
@@ -54,8 +54,8 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """`rows` can be learnt from. Left out are lines with nothing to learn, and `too_long` rows whose last answer
-    ends beyond `max_length` tokens; `cut` rows end there, because the job says so."""
+    """The `rows` to learn from. Left out are lines with nothing to learn, and `too_long` rows whose last answer ends
+    beyond `max_length` tokens; `cut` rows were shortened to it, as the job wants."""
 
     rows: Sequence[Row]
     nothing_to_learn: int
@@ -64,7 +64,8 @@ class Rows:
 
     @property
     def chats(self) -> int:
-        """Lines of the file that they come from: fewer where answers of a chat are rows of their own."""
+        """How many lines of the file the rows come from: fewer than rows where answers of a chat are rows of their
+        own."""
         return len({row.line for row in self.rows})
 
     @property
@@ -84,8 +85,8 @@ def read_rows(
     too_long: TooLong = "leave_out",
     cache: Path | None = None,
 ) -> Rows:
-    """Raises TrainingFailed with the line's number, and where no row is left. `param` names the file to the user.
-    `cache`: a folder that keeps the tokens, so that a start after a kill need not make them again."""
+    """Raises TrainingFailed for a wrong line, with its number, and where no row is left. `param` names the file to the
+    user. `cache` is a folder that keeps the tokens, so that a start after a kill need not make them again."""
     check_tokenizer(tokenizer)
     disable_progress_bars()
     try:
@@ -99,8 +100,8 @@ def read_rows(
     table = Dataset.from_dict({"line": [n for n, _ in written], "text": [text for _, text in written]})
     template = Template.of(tokenizer)
 
-    def tokenize(some: dict[str, list[Any]]) -> dict[str, list[Any]]:
-        lines = zip(some["line"], some["text"], strict=True)
+    def tokenize(batch: dict[str, list[Any]]) -> dict[str, list[Any]]:
+        lines = zip(batch["line"], batch["text"], strict=True)
         rows = [row for line, text in lines for row in rows_of(line, text, template, param)]
         return {name: [getattr(row, name) for row in rows] for name in ("line", "ids", "supervised")}
 
@@ -158,7 +159,8 @@ def sort_out(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong
 
 
 def cut_to(row: Row, max_length: int) -> Row:
-    """Its first `max_length` tokens, so that it may end in the middle of an answer; a row that fits stays whole."""
+    """Returns the row's first `max_length` tokens, which may end in the middle of an answer; a row that fits stays as
+    it is."""
     if any(row.supervised) and row.last_target < max_length:
         return row
     return Row(row.line, row.ids[:max_length], row.supervised[:max_length])
@@ -174,8 +176,8 @@ def _refusal(long: Sequence[Row], max_length: int) -> str:
 
 
 def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
-    """Of one line of the file: one, or where the template rewrites earlier answers one for each of these too. Raises
-    TrainingFailed."""
+    """Returns one row for a line of the file, or where the template rewrites earlier answers one more for each of
+    these. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
         messages = chat_for_template(raw["messages"])
@@ -198,7 +200,7 @@ def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
 
 @contextmanager
 def refusals(line: int, param: str) -> Iterator[None]:
-    """What a template can't do with a line, as TrainingFailed."""
+    """Turns errors of a template with a line into TrainingFailed."""
     try:
         yield
     except (TemplateError, TypeError) as error:
@@ -210,13 +212,13 @@ def refusals(line: int, param: str) -> Iterator[None]:
 
 
 class AnswerLost(Exception):
-    """The template doesn't write what is to be learnt, or not where it would be generated. The message says which."""
+    """The template doesn't write what is to be learnt, or not where it would be generated. The message tells which."""
 
 
 @dataclass(frozen=True)
 class Answer:
-    """`text[start:end]` is to be learnt, behind the very text that the model is asked with. `has_end`: a token that
-    ends the turn is its last."""
+    """`text[start:end]` is to be learnt, after the exact text that the model is prompted with. `has_end`: its last
+    token is one that ends the turn. `is_as_asked`: `text` is what the template writes."""
 
     text: str
     start: int
@@ -225,13 +227,13 @@ class Answer:
     is_as_asked: bool
 
     def stands_in(self, text: str) -> bool:
-        """The conversation that goes on has it at the same place."""
+        """Whether a longer conversation, `text`, has the answer at the same place."""
         return self.has_end and self.is_as_asked and text.startswith(self.text[: self.end])
 
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer's chat template. `ends`: one special token or more without a break."""
+    """A tokenizer's chat template. `ends` matches one special token or more in a row."""
 
     tokenizer: PreTrainedTokenizerFast
     ends: re.Pattern[str]
@@ -243,20 +245,18 @@ class Template:
         return cls(tokenizer, re.compile(f"(?:{'|'.join(special)})+" if special else "(?!)"))
 
     def fingerprint(self, content: bytes) -> str:
-        """Of all that a file's rows depend on."""
+        """Returns a hash of everything that a file's rows depend on."""
         backend = self.tokenizer.backend_tokenizer.to_str()
-        beside = json.dumps([VERSION, OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id])
-        parts = (content, backend.encode(), beside.encode(), self.ends.pattern.encode())
+        template = json.dumps([VERSION, OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id])
+        parts = (content, backend.encode(), template.encode(), self.ends.pattern.encode())
         return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
     def row(self, line: int, text: str, answers: Sequence[Answer]) -> Row:
-        """`answers` stand in `text`, one behind the other. One without an end gets the tokenizer's own."""
+        """`answers` are in `text`, one after the other. An answer without an end gets the tokenizer's own."""
         ids, starts = self._tokens(text)
         supervised = [False] * len(ids)
         for answer in answers:
-            start = max(
-                1, bisect_left(starts, answer.start)
-            )  # nothing is before the first token to predict it
+            start = max(1, bisect_left(starts, answer.start))  # nothing predicts the first token
             end = bisect_left(starts, answer.end)
             supervised[start:end] = [True] * (end - start)
             if not answer.has_end and self.tokenizer.eos_token_id is not None:
@@ -264,83 +264,84 @@ class Template:
         return Row(line, ids, supervised)
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids, and where the text of each begins: one that also writes what is before a place is no part of what
-        follows. White space that a tokenizer counts to no token belongs to the next."""
+        """Returns the ids, and where the text of each begins. White space that the tokenizer assigns to no token
+        belongs to the next one."""
         result = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         offsets = result["offset_mapping"]
         before = [0, *(end for _, end in offsets[:-1])]
-        return list(result["input_ids"]), [
-            min(start, end) for (start, _), end in zip(offsets, before, strict=True)
-        ]
+        starts = [min(start, end) for (start, _), end in zip(offsets, before, strict=True)]
+        return list(result["input_ids"]), starts
 
 
 @dataclass(frozen=True)
 class Chat:
-    """One conversation, in its messages as templates take them."""
+    """One conversation, with its messages in the form that templates take."""
 
     template: Template
     messages: Sequence[dict[str, Any]]
     tools: Any
 
     def text(self, turns: int, *, asks: bool = False) -> str:
-        """Of its first `turns`. `asks`: up to where the model would begin to answer."""
-        some, tokenizer = self.messages[:turns], self.template.tokenizer
-        return render_chat(tokenizer, some, tools=self.tools, add_generation_prompt=asks, **OPTIONS)
+        """Renders the first `turns` messages. `asks` adds the text after which the model would begin to answer."""
+        messages, tokenizer = self.messages[:turns], self.template.tokenizer
+        return render_chat(tokenizer, messages, tools=self.tools, add_generation_prompt=asks, **OPTIONS)
 
     def answer(self, turn: int) -> Answer:
-        """The assistant's message `turn`, as the last of its conversation. Raises AnswerLost."""
-        message, requested, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
-        if after.startswith(requested):
-            end, has_end = self._end(message, after, len(requested))
-            return Answer(after, len(requested), end, has_end, is_as_asked=True)
-        # DeepSeek's template opens a thought where it asks, and none where the answer is known.
-        same, question = common(requested, after), common(self.text(turn), requested)
+        """Returns the assistant's message `turn` as the last of its conversation. Raises AnswerLost."""
+        message, prompt, after = self.messages[turn], self.text(turn, asks=True), self.text(turn + 1)
+        if after.startswith(prompt):
+            end, has_end = self._end(message, after, len(prompt))
+            return Answer(after, len(prompt), end, has_end, is_as_asked=True)
+        # DeepSeek's template opens a thought in the prompt, and none where the answer is there.
+        same, question = common(prompt, after), common(self.text(turn), prompt)
         if same < question:
             raise AnswerLost("this model's chat template rewrites the question once it is answered.")
-        text = _said(message)
+        text = _answer_text(message)
         if text and after.rfind(text) >= question:  # the answer may begin as the thought does
             same = min(same, after.rfind(text))
         end, has_end = self._end(message, after, same)
-        moved = len(requested) - same
-        return Answer(requested + after[same:], len(requested), end + moved, has_end, is_as_asked=False)
+        moved = len(prompt) - same
+        return Answer(prompt + after[same:], len(prompt), end + moved, has_end, is_as_asked=False)
 
     def _end(self, message: dict[str, Any], text: str, start: int) -> tuple[int, bool]:
-        """Behind the token that ends the turn; without one behind the last letter. Generation stops there: ChatML puts
-        a line break behind <|im_end|>, Phi-3 the end of all text. Raises AnswerLost."""
-        sentence = _said(message)
+        """Returns the place after the token that ends the turn, where generation stops, or without one after the last
+        letter. More may follow: ChatML writes a line break after <|im_end|>, Phi-3 the end of all text. Raises
+        AnswerLost."""
+        answer = _answer_text(message)
         _check_written(message, text[start:])
         if not message.get("tool_calls"):
-            place = self._last_place(sentence, text, start)
-            result = None if place is None else self.template.ends.search(text, place + len(sentence))
-            if result:
-                return result.end(), True
+            place = self._last_place(answer, text, start)
+            match = None if place is None else self.template.ends.search(text, place + len(answer))
+            if match:
+                return match.end(), True
         stripped = text.rstrip()
         endings = [match.end() for match in self.template.ends.finditer(stripped, start)]
         return len(stripped), endings[-1:] == [len(stripped)]
 
-    def _last_place(self, sentence: str, text: str, start: int) -> int | None:
-        """Not within a special token: an answer may be "end", and harmony writes the channel "final" before it."""
+    def _last_place(self, answer: str, text: str, start: int) -> int | None:
+        """Finds the answer outside special tokens: it may be "end", and harmony writes the channel "final" before
+        it."""
         ends = [match.span() for match in self.template.ends.finditer(text, start)]
         starts = [start, *(end for _, end in ends)]
         stops = [*(begin for begin, _ in ends), len(text)]
-        places = [text.find(sentence, a, b) for a, b in zip(starts, stops, strict=True)]
+        places = [text.find(answer, a, b) for a, b in zip(starts, stops, strict=True)]
         return next((place for place in reversed(places) if place >= 0), None)
 
 
 def common(entries: Sequence[Any], other: Sequence[Any]) -> int:
-    """How many first letters, or tokens, are the same."""
+    """Returns with how many equal letters, or tokens, both begin."""
     pairs = enumerate(zip(entries, other, strict=False))
     return next((place for place, (a, b) in pairs if a != b), min(len(entries), len(other)))
 
 
-def _said(message: dict[str, Any]) -> str:
-    """Without a thought before it, which templates write in their own way, and leave out later."""
+def _answer_text(message: dict[str, Any]) -> str:
+    """Returns the answer without a thought before it, which templates write in their own way and omit later."""
     return str(message["content"]).rpartition("</think>")[2].strip()
 
 
 def _check_written(message: dict[str, Any], text: str) -> None:
-    """Raises AnswerLost. White space may differ."""
-    missing = "".join(_said(message).split()) not in "".join(text.split())
+    """Raises AnswerLost unless `text` has the answer and the names of its calls. White space may differ."""
+    missing = "".join(_answer_text(message).split()) not in "".join(text.split())
     names = [call["function"]["name"] for call in message.get("tool_calls", ())]
     lost = next((name for name in names if text.count(name) < names.count(name)), None)
     if missing or lost:

@@ -1,5 +1,5 @@
-"""Where to compute: the device, its number format and loss scale, and as many threads as other programs
-leave cores."""
+"""Chooses the device to compute on, its number format and loss scale, and as many threads as other programs leave
+cores."""
 
 from __future__ import annotations
 
@@ -21,46 +21,41 @@ from trainers.sizing.hardware import has_fast_bf16
 
 DTYPE_VARIABLE = "FINETUNE_DTYPE"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-WIDE = "gemma"  # families of that beginning have activations beyond float16's range
+WIDE = "gemma"  # families whose names begin so have activations beyond float16's range
+LOOK_S = 0.5  # in less time, the clock's ticks are larger than the work
+QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def best_device() -> torch.device:
-    """A GPU by its number: torch asks for one where memory is divided."""
+    """Returns a GPU with its number, which torch needs where memory is divided."""
     if torch.cuda.is_available():
         return torch.device("cuda", torch.cuda.current_device())
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
 def best_dtype(device: torch.device, family: str = "") -> torch.dtype:
-    """bfloat16 where the machine multiplies it fast; float16 on GPUs that only do that (V100, T4), if the model's
-    `family` keeps within its range; else float32. $FINETUNE_DTYPE overrules."""
-    question = os.environ.get(DTYPE_VARIABLE)
-    if question:
-        if question not in DTYPES:
-            text = f"{DTYPE_VARIABLE} is '{question}'. Set it to {' or '.join(DTYPES)}, or leave it unset."
+    """Returns bfloat16 where the machine multiplies it fast; float16 on GPUs that only do that (V100, T4), if the
+    model's `family` keeps within its range; else float32. $FINETUNE_DTYPE overrules."""
+    setting = os.environ.get(DTYPE_VARIABLE)
+    if setting:
+        if setting not in DTYPES:
+            text = f"{DTYPE_VARIABLE} is '{setting}'. Set it to {' or '.join(DTYPES)}, or leave it unset."
             raise TrainingFailed("invalid_setting", text)
-        return DTYPES[question]
+        return DTYPES[setting]
     if device.type == "cuda":
-        return _on_gpu(torch.cuda.get_device_capability(device)[0], family)
+        # Not torch.cuda.is_bf16_supported, which is true also where bfloat16 is emulated. AMD's MI200 and MI300 are 9.
+        generation = torch.cuda.get_device_capability(device)[0]
+        if generation >= 8:
+            return torch.bfloat16
+        return torch.float16 if generation == 7 and not family.startswith(WIDE) else torch.float32
     is_fast = device.type == "mps" or has_fast_bf16(Path("/proc/cpuinfo"))
     return torch.bfloat16 if is_fast else torch.float32
 
 
-def _on_gpu(generation: int, family: str) -> torch.dtype:
-    """By NVIDIA's compute capability: torch.cuda.is_bf16_supported says yes where it is emulated, too. AMD's MI200 and
-    MI300 are 9."""
-    if generation >= 8:
-        return torch.bfloat16
-    return torch.float16 if generation == 7 and not family.startswith(WIDE) else torch.float32
-
-
-LOOK_S = 0.5  # what is seen of less time is the clock's ticks more than the work
-QUOTA = Path("/sys/fs/cgroup/cpu.max")
-
-
 @dataclass(frozen=True)
 class CpuSeconds:
-    """Seconds: `wall`, and of the processor; `busy` of all cores that this process may use, `own` of this process."""
+    """Seconds by the clock (`wall`), and seconds of processors: `busy` of all cores that this process may use, `own` of
+    this process."""
 
     wall: float = 0.0
     busy: float = 0.0
@@ -74,13 +69,13 @@ class CpuSeconds:
 
 
 class CpuThreads:
-    """As many threads compute as other work leaves cores of this machine. For a thread that computes; another thread of
-    the process has its own.
+    """Lets as many threads compute as other programs leave cores. Each thread of the process that computes has its own
+    object.
 
-    Threads that spin while they wait for each other are the fastest, until another program wants one of their cores:
-    then all wait for the one that does not run. So they spin, and there are never more than free cores. A step on 8
-    rows of SmolLM2-135M on two cores, quiet and beside one busy program: 0.82 s and 1.3 s, where two threads that sleep
-    instead take 1.25 s and 1.4 s, and two that spin whatever else runs 0.82 s and 3.3 s.
+    Threads that spin while they wait for each other are the fastest, until another program needs one of their cores:
+    then all wait for the one that does not run. So they spin, and there are never more of them than free cores. A step
+    on 8 rows of SmolLM2-135M on two cores takes 0.82 s on a quiet machine and 1.3 s beside one busy program. Two
+    threads that sleep take 1.25 s and 1.4 s, and two that always spin 0.82 s and 3.3 s.
     """
 
     def __init__(self) -> None:
@@ -90,10 +85,10 @@ class CpuThreads:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Around a step, a batch: what others take meanwhile is left to them in the next."""
-        begun = cpu_seconds()
+        """Wraps a step or a batch; the cores that others use meanwhile are left to them in the next."""
+        start = cpu_seconds()
         yield
-        self._seen += cpu_seconds() - begun
+        self._seen += cpu_seconds() - start
         if self._seen.wall < LOOK_S:
             return
         threads = threads_for(self._seen, count_cores(), self._most)
@@ -103,13 +98,13 @@ class CpuThreads:
 
 
 def threads_for(seen: CpuSeconds, cores: int, most: int) -> int:
-    """Of 1 to `most`: what others took they will take again."""
+    """Returns 1 to `most` threads, assuming that others use as many cores as they just did."""
     others = (seen.busy - seen.own) / seen.wall
     return max(1, min(most, round(cores - others)))
 
 
 def cpu_seconds() -> CpuSeconds:
-    """Since the machine, and this process, started."""
+    """Returns the seconds since the machine and this process started."""
     times = psutil.cpu_times(percpu=True)
     usable = _usable(len(times))
     busy = sum(times[core].user + times[core].system + getattr(times[core], "nice", 0.0) for core in usable)
@@ -117,12 +112,13 @@ def cpu_seconds() -> CpuSeconds:
 
 
 def count_cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     return len(_usable(psutil.cpu_count() or 1))
 
 
 def cores_allowed(quota: Path) -> int:
-    """As many as a container may keep busy, rounded up: torch starts a thread for each core of the host."""
+    """Returns how many cores a container may keep busy, rounded up; torch itself would start a thread for each core of
+    the host."""
     try:
         most, period = quota.read_text().split()
     except (OSError, ValueError):  # another system, or no control group
@@ -131,34 +127,33 @@ def cores_allowed(quota: Path) -> int:
 
 
 def _usable(online: int) -> Sequence[int]:
-    """All where the system does not tell, as macOS."""
+    """Returns the numbers of the cores that this process may use: all where the system does not tell, as on macOS."""
     process = psutil.Process()
     own: Sequence[int] = process.cpu_affinity() if hasattr(process, "cpu_affinity") else ()
     return own if own and max(own) < online else range(online)
 
 
 def new_scaler(device: torch.device, dtype: torch.dtype) -> GradScaler:
-    """float16 has no numbers below 6e-8: the loss is multiplied before the way back, so that small gradients are not
-    lost. Where one becomes too large instead, the step is computed again at half the scale; none is left out
-    (Micikevicius et al. 2018, Mixed Precision Training, section 3.2). Does nothing in other formats.
+    """float16 has no numbers below 6e-8, so the loss is multiplied before the backward pass, and small gradients are
+    not lost. Where one becomes too large instead, the step is computed again at half the scale; no step is skipped
+    (Micikevicius et al. 2018, Mixed Precision Training, section 3.2). In other formats the scaler does nothing.
     """
     scaler = GradScaler(device.type, enabled=dtype == torch.float16)
-    scaler.scale(
-        torch.zeros(1, device=device)
-    )  # makes its tensors, also in a process that has no row at first
+    # Creates the scaler's tensors, also in a process whose first step has no row.
+    scaler.scale(torch.zeros(1, device=device))
     return scaler
 
 
 def is_learnable(scaler: GradScaler, optimizer: Optimizer) -> bool:
-    """Takes the scale off the gradients. False where they overflowed and a smaller scale may help, which is set."""
+    """Divides the gradients by the scale. Returns False, with a smaller scale set, where they overflowed and that may
+    help."""
     if not scaler.is_enabled():
         return True
     scaler.unscale_(optimizer)
-    learnt = [
-        item.grad for group in optimizer.param_groups for item in group["params"] if item.grad is not None
-    ]
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     scale = scaler.get_scale()
-    if math.isfinite(torch.nn.utils.get_total_norm(learnt).item()) or scale <= 1:
+    if math.isfinite(torch.nn.utils.get_total_norm(gradients).item()) or scale <= 1:
         scaler.update()
         return True
     scaler.update(scale / 2)

@@ -1,7 +1,8 @@
-"""Several processes at one training: each has a part of every batch, all take the same step, the first one writes.
+"""Lets several processes share one training: each computes a part of every batch, all take the same step, and the first
+one writes.
 
-Started by launch.py; a process that was started alone is a team of one, for which all here is free. What the first
-process decides (a pause, a ceiling, a checkpoint's time) is decided for all. Trains nothing."""
+They are started by launch.py; a process that was started alone is a team of one, for which nothing here costs anything.
+What the first process decides (a pause, a ceiling, a checkpoint's time) holds for all. Trains nothing."""
 
 from __future__ import annotations
 
@@ -19,20 +20,20 @@ from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPause
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=12)  # the first process may have a large model to download
-TIMEOUT = timedelta(minutes=30)  # in a step, where all do as much; then one hangs, and the others end
+TIMEOUT = timedelta(minutes=30)  # in a step, where all do the same work: longer means that one hangs
 _seed = 0
 _patient: distributed.ProcessGroup | None = None
 
 
 def join(seed: int) -> None:
-    """Meet the others. `seed` is the job's. Raises TrainingFailed where they are not as many as were wanted."""
+    """Connects to the other processes. `seed` is the job's. Raises TrainingFailed where their number is wrong."""
     global _seed, _patient
     _seed = seed
-    wanted, value = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
-    if wanted != value:
-        text = f"The job was to be trained by {wanted} processes, and its launcher started {value}. Check the launcher."
-        raise TrainingFailed("launch_incomplete", text)
-    if value == 1 or distributed.is_initialized():
+    wanted, started = int(os.environ.get(VARIABLE, "1")), int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted != started:
+        text = f"The job was to be trained by {wanted} processes, and its launcher started {started}."
+        raise TrainingFailed("launch_incomplete", f"{text} Check the launcher.")
+    if started == 1 or distributed.is_initialized():
         return
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
@@ -64,12 +65,12 @@ def rank() -> int:
 
 
 def share(rows: Sequence[T]) -> Sequence[T]:
-    """This process's part; together they are all, each once. Empty where there are fewer rows than processes."""
+    """Returns this process's part of the rows. It is empty where there are fewer rows than processes."""
     return rows if is_alone() else rows[rank() :: size()]
 
 
 def decide(value: T) -> T:
-    """The first process's value, in all."""
+    """Returns the first process's value in all processes."""
     if is_alone():
         return value
     box = [value]
@@ -78,18 +79,20 @@ def decide(value: T) -> T:
 
 
 def ask_first(question: Callable[[], T]) -> T:
-    """The first process's answer, in all; nobody else is asked, as where the disk of its machine knows it."""
+    """Returns the first process's answer in all processes. The others don't ask: they may be on machines that lack the
+    files."""
     return decide(question() if is_first() else None)  # type: ignore[return-value]
 
 
 def look(pauses: Pauses) -> None:
-    """Raises TrainingPaused in all processes at the same step, where the first finds the mark."""
+    """Raises TrainingPaused in all processes at the same step, once the first sees the mark."""
     if ask_first(lambda: pauses.is_wanted):
         raise TrainingPaused
 
 
 def look_in_step(pauses: Pauses) -> Callable[[], None]:
-    """To be asked at every part of a step. A team is asked between steps alone, where all are at the same place."""
+    """Returns what to call at every part of a step. A team looks only between steps, where all are at the same
+    place."""
     return pauses.look if is_alone() else lambda: None
 
 
@@ -98,41 +101,43 @@ def any_of(flag: bool) -> bool:
 
 
 def maximum(number: int) -> int:
-    """The highest of all processes."""
+    """Returns the highest number of all processes."""
     return number if is_alone() else int(_reduced([float(number)], distributed.ReduceOp.MAX)[0])
 
 
 def sum_all(*numbers: float) -> tuple[float, ...]:
-    """Each summed over the processes."""
+    """Returns each number summed over the processes."""
     return numbers if is_alone() else tuple(_reduced(numbers, distributed.ReduceOp.SUM))
 
 
 def add_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """Sum the gradients over the processes: what one process with all rows would have."""
+    """Sums the gradients over the processes, to what one process with all rows would have."""
     if is_alone():
         return
     learnt = list(parameters)
-    flat = torch.cat([_gradient(each).flatten() for each in learnt])
+    gradients = [torch.zeros_like(each) if each.grad is None else each.grad for each in learnt]
+    flat = torch.cat([gradient.flatten() for gradient in gradients])
     distributed.all_reduce(flat)
     for each, summed in zip(learnt, torch.split(flat, [each.numel() for each in learnt]), strict=True):
         each.grad = summed.view_as(each)
 
 
 def broadcast_parameters(parameters: Iterable[torch.nn.Parameter]) -> None:
-    """All begin with the first one's numbers."""
-    for each in parameters if not is_alone() else ():
-        distributed.broadcast(each.data, src=0)
+    """Gives all processes the first one's parameters."""
+    if not is_alone():
+        for parameter in parameters:
+            distributed.broadcast(parameter.data, src=0)
 
 
 def reseed(step: int) -> None:
-    """Each process drops out differently, and a step that is repeated after a kill does as before."""
+    """Makes each process drop out differently, and a step that is repeated after a kill do the same again."""
     if not is_alone():
         torch.manual_seed(hash((_seed, step, rank())))
 
 
 @contextmanager
 def rank_zero_first() -> Iterator[None]:
-    """The others do it once the first has: what it leaves on the disk is theirs too."""
+    """Runs the block in the first process and then in the others, which find what the first left on the disk."""
     if not is_first():
         distributed.barrier(_patient)
     yield
@@ -142,17 +147,13 @@ def rank_zero_first() -> Iterator[None]:
 
 @contextmanager
 def one_after_the_other() -> Iterator[None]:
-    """What takes much of a machine's memory for a while is done by one process at a time on each."""
+    """Runs the block in one process at a time on each machine, as it takes much memory for a while."""
     turns = int(os.environ.get("LOCAL_WORLD_SIZE", size()))
     for turn in range(turns):
         if turn == rank() % turns:
             yield
         if not is_alone():
             distributed.barrier(_patient)
-
-
-def _gradient(parameter: torch.nn.Parameter) -> torch.Tensor:
-    return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def _reduced(numbers: Sequence[float], how: distributed.ReduceOp.RedOpType) -> list[float]:

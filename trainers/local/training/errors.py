@@ -1,5 +1,5 @@
-"""Why a training run stops before its end: it failed (FAILED says why), or somebody or a full disk paused
-it."""
+"""The reasons for which a training run stops before its end: it failed (FAILED says why), or a person or a full disk
+paused it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.local.job_directory import append_event, replace_json
+
+PAUSE_MARK = "PAUSED"  # written into the job's folder by the server
 
 
 class TrainingFailed(Exception):
@@ -24,11 +26,8 @@ def write_failure(folder: Path, error: TrainingFailed) -> None:
     replace_json(folder / "FAILED", {"code": error.code, "message": error.message, "param": error.param})
 
 
-PAUSE_MARK = "PAUSED"  # written into the job's folder by the server
-
-
 class TrainingPaused(Exception):
-    """The run stands where a later one goes on."""
+    """The run has stopped where a later one can go on."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Pauses:
     folder: Path
 
     def look(self) -> None:
-        """Raises TrainingPaused. Asked at every part of a step: 2 microseconds each."""
+        """Raises TrainingPaused where the mark is there. Called at every part of a step; it takes 2 microseconds."""
         if self.is_wanted:
             raise TrainingPaused
 
@@ -46,8 +45,8 @@ class Pauses:
 
 
 def pause_for_disk(folder: Path, error: OSError) -> None:
-    """A full disk costs no work: the job waits for space and for being resumed. Raises OSError where even the mark
-    finds no room."""
+    """Pauses the job until somebody frees space and resumes it, so that a full disk costs no work. Raises OSError where
+    the disk has no room for the mark either."""
     replace_json(folder / PAUSE_MARK, {"at": None})
     text = (
         f"The disk is full: {error}. The job is paused: free some space and resume it, from its checkpoint."

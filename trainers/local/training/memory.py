@@ -1,5 +1,5 @@
-"""How many tokens are computed at a time: half as many each time that memory proves too small, and how a run
-ends when nothing smaller is left or a disk is full."""
+"""Decides how many tokens are computed at a time, half as many each time that memory is too small, and ends a run where
+nothing smaller is left or a disk is full."""
 
 from __future__ import annotations
 
@@ -19,66 +19,65 @@ from trainers.local.launch import SHORT
 from trainers.local.training import distributed
 from trainers.local.training.errors import TrainingFailed, TrainingPaused, pause_for_disk, write_failure
 
+R = TypeVar("R")
+T = TypeVar("T")
+OUT_OF_MEMORY_TEXTS = (
+    "out of memory",  # MPS and CUDA's driver
+    "can't allocate memory",  # CPU
+    "not enough memory",  # CPU on Windows
+    "cublas_status_alloc_failed",
+    "cudnn_status_alloc_failed",
+)
+KEEPS_BUSY = 4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
+
 
 @dataclass(frozen=True)
 class Shortage:
-    """`told` to the user. The next start computes `tokens` at a time; `failed`: there is nothing to take less of."""
+    """`message` is for the user. The next start computes `tokens` at a time. `failed`: nothing smaller is left."""
 
-    told: str
+    message: str
     failed: TrainingFailed | None = None
     tokens: int = 0
     recomputes: bool = False
 
 
 def end_team(folder: Path, shortage: Shortage) -> NoReturn:
-    """Where the base is divided, the others wait for this process inside a layer and can't be told. It writes what the
-    next start needs into the job's folder and exits without leaving the group, which could wait for them; the launcher
-    ends them, and the server starts the job again from its checkpoint."""
-    print(shortage.told, file=sys.stderr, flush=True)
+    """Ends all processes of a team whose base is divided. The others wait for this process inside a layer and can't be
+    reached, so it writes what the next start needs into the job's folder and exits without leaving the group, which
+    could wait for them. The launcher ends them, and the server starts the job again from its checkpoint."""
+    print(shortage.message, file=sys.stderr, flush=True)
     if shortage.failed is not None:
         write_failure(folder, shortage.failed)
         os._exit(1)
-    append_event(folder, shortage.told, level="warn")
+    append_event(folder, shortage.message, level="warn")
     less = {"tokens": shortage.tokens, "recomputes": shortage.recomputes}
     replace_json(folder / f"room-{distributed.rank()}.json", less)  # several processes may write at once
     os._exit(SHORT)
 
 
 def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
-    """The least tokens at a time of all shortages, and whether activations are computed again; None without any. The
-    first process looks for all: the others may be on machines that don't have it."""
-    return distributed.ask_first(lambda: _read_shortage(folder))
+    """Returns the fewest tokens at a time of all shortages, and whether activations are computed again; None without
+    any shortage. The first process reads for all, as the others may be on machines that lack the files."""
 
+    def read() -> tuple[int, bool] | None:
+        notes = [read_json(path) or {} for path in folder.glob("room-*.json")]
+        if not notes:
+            return None
+        return min(note["tokens"] for note in notes), any(note["recomputes"] for note in notes)
 
-def _read_shortage(folder: Path) -> tuple[int, bool] | None:
-    notes = [read_json(path) or {} for path in folder.glob("room-*.json")]
-    if not notes:
-        return None
-    return min(note["tokens"] for note in notes), any(note["recomputes"] for note in notes)
-
-
-R = TypeVar("R")
-T = TypeVar("T")
-SAID_BY_ALLOCATORS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "cublas_status_alloc_failed",
-    "cudnn_status_alloc_failed",
-)  # MPS and CUDA's driver, CPU, CPU on Windows, CUDA's libraries
-KEEPS_BUSY = 4  # a quarter of the usual tokens keeps a device as busy; recomputing costs a third of its time
+    return distributed.ask_first(read)
 
 
 class MicroBatcher(Generic[R]):
-    """At most `tokens` at a time, a row that is longer alone; `packs` False: always one row. The gradients of the parts
-    are added up, so the batch that a step learns from stays the same.
+    """Divides a step's rows into parts of at most `tokens` tokens; a longer row is a part of its own, and without
+    `packs` each row is. The gradients of the parts are added up, so the batch that a step learns from stays the same.
 
-    Each time that memory proves too small, half as many. Activations are computed again instead of kept before parts
-    shrink to single rows, or to less than a quarter of what is usual.
+    Each time that memory is too small, `tokens` is halved. Before parts would shrink to single rows, or to less than a
+    quarter of what is usual, activations are computed again instead of kept.
 
-    `fill` makes groups of at most so many tokens, `width` says how many a group takes. `recompute` makes the model
-    keep less, for more time; False where it can't. `recomputes`: it does so already. `end_team`: where the base is
-    divided, the others wait in a layer for what a process without memory can't give: all end, and start again.
+    `fill` makes groups of at most so many tokens, `width` tells how many a group takes. `recompute` makes the model
+    keep less, for more time, and returns False where it can't; `recomputes`: it does so already. `end_team` is for a
+    divided base, where the others wait in a layer for a process that ran out of memory: all end, and start again.
     """
 
     def __init__(
@@ -106,16 +105,16 @@ class MicroBatcher(Generic[R]):
 
     @property
     def remembered(self) -> int | None:
-        """What a checkpoint keeps, so that a run that goes on computes as this one does."""
+        """The number for checkpoints, so that a resumed run computes as this one does; None: the usual one."""
         return self.tokens if self.tokens < self._usual else None
 
     def parts(self, rows: Sequence[R]) -> list[list[R]]:
         return self._fill(rows, self.tokens if self._packs else 1)
 
     def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], doing: str) -> T:
-        """`compute` the rows in parts, and again in smaller parts where memory is full. `compute` starts again.
+        """Calls `compute` with the rows in parts, and again with smaller parts where memory is full.
 
-        In a team all do so where one has to. Raises TrainingFailed where one row alone is too much. Does not return
+        In a team all do so where one has to. Raises TrainingFailed where a single row is too much. Does not return
         where memory is full and the base is divided.
         """
         while True:
@@ -127,7 +126,11 @@ class MicroBatcher(Generic[R]):
                     raise
                 text = str(error).partition("\n")[0]
             if text and self._end_team is not None:
-                self._end_team(self._shortage(rows, doing, text))
+                try:  # alone, since the others can't be asked
+                    message = self._take_less(rows, doing, text, int)
+                except TrainingFailed as failed:
+                    self._end_team(Shortage(failed.message, failed))
+                self._end_team(Shortage(message, None, self.tokens, self.recomputes))
             if not distributed.any_of(bool(text)):
                 return result
             gc.collect()  # the frames that held the tensors are gone only now
@@ -135,16 +138,9 @@ class MicroBatcher(Generic[R]):
                 torch.cuda.empty_cache()
             self._tell(self._take_less(rows, doing, text or "in another process", distributed.maximum))
 
-    def _shortage(self, rows: Sequence[R], doing: str, sentence: str) -> Shortage:
-        """By this process alone: the others can't be asked."""
-        try:
-            text = self._take_less(rows, doing, sentence, int)
-        except TrainingFailed as failed:
-            return Shortage(failed.message, failed)
-        return Shortage(text, None, self.tokens, self.recomputes)
-
     def _take_less(self, rows: Sequence[R], doing: str, sentence: str, most: Callable[[int], int]) -> str:
-        """What is told of it. `most`: the highest of all processes. Raises TrainingFailed."""
+        """Takes fewer tokens or recomputes, and returns a message about it. `most` returns the highest number of all
+        processes. Raises TrainingFailed."""
         before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
         longest = most(max((self._width([row]) for row in rows), default=0))
         half = before // 2
@@ -170,14 +166,14 @@ class MicroBatcher(Generic[R]):
 
 def is_out_of_memory(error: BaseException) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(
-        s in text for s in SAID_BY_ALLOCATORS
-    )
+    is_typed = isinstance(error, torch.OutOfMemoryError | MemoryError)
+    return is_typed or any(words in text for words in OUT_OF_MEMORY_TEXTS)
 
 
 @contextmanager
 def map_machine_errors(folder: Path) -> Iterator[None]:
-    """A full disk pauses the job, a full accelerator fails it. Raises TrainingPaused, TrainingFailed."""
+    """Pauses the job where the disk is full, and fails it where the accelerator's memory is. Raises TrainingPaused,
+    TrainingFailed."""
     try:
         yield
     except OSError as error:

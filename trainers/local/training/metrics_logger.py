@@ -1,5 +1,5 @@
-"""What a training run writes while it goes on: events.jsonl, progress.json, results.csv and curves. Includes
-a no-op logger for ranks other than 0."""
+"""Writes what a training run reports while it goes on: events.jsonl, progress.json, results.csv and curves. Processes
+other than the first of a team have a logger that writes nothing."""
 
 from __future__ import annotations
 
@@ -21,9 +21,8 @@ RECENT = 0.1
 
 @dataclass(frozen=True)
 class Scores:
-    """`loss` in nats a supervised token, `accuracy` the share of them that were the likeliest; None: not measured.
-    `more`: what a method measures beside, by name.
-    """
+    """`loss` is in nats a supervised token, `accuracy` the share of those predicted as the likeliest; None: not
+    measured. `more` is what a method measures besides, by name."""
 
     loss: float
     accuracy: float | None
@@ -32,7 +31,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Step:
-    """Number `number` of `total`, counted from 1. `trained_tokens` since the run's beginning, like `seconds`."""
+    """Step `number` of `total`, counted from 1. `trained_tokens` and `seconds` are since the run's beginning."""
 
     number: int
     total: int
@@ -44,7 +43,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Progress:
-    """As in progress.json. `step_s`: seconds of a step, None before the first."""
+    """The content of progress.json. `step_s` is how many seconds a step takes; None before the first."""
 
     step: int
     total_steps: int
@@ -54,8 +53,8 @@ class Progress:
 
 
 class MetricsLogger:
-    """`ceiling_s`: the run is over by then at the latest. `more`: the names of Scores.more. `step_s`: what a step
-    takes of late, in seconds."""
+    """The run ends after `ceiling_s` seconds at the latest. `more` are the names of Scores.more, `step_s` the seconds
+    that recent steps took."""
 
     def __init__(
         self,
@@ -74,11 +73,11 @@ class MetricsLogger:
 
     @property
     def seconds_known(self) -> float:
-        """What the run had taken when it last told its progress: a kill loses work, not the time it took."""
+        """The seconds in progress.json: a kill loses work, but not the time that it took."""
         return float((read_json(self._folder / "progress.json") or {}).get("seconds") or 0.0)
 
     def begin(self, after: int) -> None:
-        """Start results.csv, or cut it back to its first `after` steps; go on with the curves there."""
+        """Starts results.csv, or cuts it back to its first `after` steps, and continues the curves from there."""
         self._write_results(_read_rows(self._folder / "results.csv")[:after])
         self._curves.begin(after)
         self._stepped_at = time.monotonic()
@@ -95,13 +94,19 @@ class MetricsLogger:
         self.say(message, "warn")
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
-        """One step; where its validation follows, both are told together."""
+        """Records one step. Where its validation follows, one event reports both."""
         now = time.monotonic()
         taken = now - self._stepped_at
         self.step_s = taken if self.step_s is None else (1 - RECENT) * self.step_s + RECENT * taken
         self._stepped_at = now
-        self._add_result(step)
-        self._curves.log(step.number, _train_curves(step))
+        with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
+            row = (step.number, _short(step.train.loss), _short(step.train.accuracy), "", "")
+            csv.writer(file).writerow([*row, *self._more_of(step.train), *("" for _ in self._more)])
+        rate_and_tokens = {
+            "train/learning_rate": step.learning_rate,
+            "train/tokens": float(step.trained_tokens),
+        }
+        self._curves.log(step.number, _curves("train", step.train) | rate_and_tokens)
         if now - self._told_at < INTERVAL_S and not is_validated_next and step.number < step.total:
             return
         self._told_at = now
@@ -110,7 +115,7 @@ class MetricsLogger:
             self._tell(step, None)
 
     def record_validation(self, step: Step, valid: Scores) -> None:
-        """Of the last step that was recorded."""
+        """Records the validation of the last step that was recorded."""
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
         trained = last[len(HEADER) : len(HEADER) + len(self._more)]
@@ -120,29 +125,23 @@ class MetricsLogger:
         self._tell(step, valid)
 
     def last_scores(self) -> Scores:
-        """Of the last step in results.csv, with the digits that are kept there."""
+        """Returns the training scores of the last step in results.csv, with the digits there."""
         _, loss, accuracy, _, _, *more = _read_rows(self._folder / "results.csv")[-1]
         named = {name: float(value) for name, value in zip(self._more, more, strict=False) if value}
         return Scores(float(loss), float(accuracy) if accuracy else None, named)
 
     def place(self, progress: Progress, *, is_paused: bool = False, is_over: bool = False) -> None:
-        """Write progress.json. A paused run has no estimate of its end, one that is over ends now."""
+        """Writes progress.json. A paused run has no estimate of its end; one that is over ends now."""
         finish = round(time.time()) if is_over else None
         if progress.step_s is not None and not is_paused and not is_over:
             left = (progress.total_steps - progress.step) * progress.step_s
-            left = (
-                left if self._ceiling_s is None else min(left, max(0.0, self._ceiling_s - progress.seconds))
-            )
+            if self._ceiling_s is not None:
+                left = min(left, max(0.0, self._ceiling_s - progress.seconds))
             finish = round(time.time() + left)
         replace_json(self._folder / "progress.json", {**asdict(progress), "estimated_finish": finish})
 
     def end(self, *, is_done: bool) -> None:
         self._curves.end(is_done=is_done)
-
-    def _add_result(self, step: Step) -> None:
-        with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
-            row = (step.number, _short(step.train.loss), _short(step.train.accuracy), "", "")
-            csv.writer(file).writerow([*row, *self._more_of(step.train), *("" for _ in self._more)])
 
     def _more_of(self, scores: Scores) -> list[str]:
         return [_short(scores.more.get(name)) for name in self._more]
@@ -174,18 +173,13 @@ class MetricsLogger:
         self.append(message, "info", measured)
 
 
-def _train_curves(step: Step) -> dict[str, float]:
-    beside = {"train/learning_rate": step.learning_rate, "train/tokens": float(step.trained_tokens)}
-    return {**_curves("train", step.train), **beside}
-
-
 def _curves(when: str, scores: Scores) -> dict[str, float]:
     named = {"loss": scores.loss, "accuracy": scores.accuracy, **scores.more}
     return {f"{when}/{name}": value for name, value in named.items() if value is not None}
 
 
 def _read_rows(path: Path) -> list[list[str]]:
-    """Without the header; a last line cut off by a kill counts as far as it goes."""
+    """Returns the rows without the header; a last line that a kill cut off is included as far as it goes."""
     if not path.exists():
         return []
     with path.open(encoding="utf-8", newline="") as file:
@@ -197,14 +191,15 @@ def _short(value: float | None) -> str:
 
 
 def logger_for(folder: Path, job: TrainingJob, more: Sequence[str] = ()) -> MetricsLogger:
-    """One process of a team writes. The curves of a sweep are its arms'. `more`: the names of Scores.more."""
+    """Only the first process of a team gets a logger that writes. A sweep's curves are written by its arms. `more` are
+    the names of Scores.more."""
     if not distributed.is_first():
         return NullLogger(folder)
     return MetricsLogger(folder, () if job.arms else job.integrations, job.settings.ceiling_s, more)
 
 
 class NullLogger(MetricsLogger):
-    """For processes other than the first of a team: it keeps time and writes nothing."""
+    """The logger of processes other than the first of a team, which writes nothing."""
 
     def begin(self, after: int) -> None: ...
 

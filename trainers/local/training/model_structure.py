@@ -1,5 +1,5 @@
-"""Which transformers class a base model is loaded as, which part of it reads and writes text, and which of
-its layers get LoRA matrices."""
+"""Decides as which transformers class a base model is loaded, which part of it reads and writes text, and which of its
+layers get LoRA matrices."""
 
 from __future__ import annotations
 
@@ -15,10 +15,18 @@ from transformers.pytorch_utils import Conv1D
 from trainers.base_models import WRITERS
 from trainers.local.training.errors import TrainingFailed
 
+# Layers that do the work of several, by the names under which other models have these.
+FUSED = {
+    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
+    "query_key_value": ("q_proj", "k_proj", "v_proj"),
+    "c_attn": ("q_proj", "k_proj", "v_proj"),
+    "gate_up_proj": ("gate_proj", "up_proj"),
+}
+
 
 @dataclass(frozen=True)
 class Choice:
-    """`model_class` is one of transformers' own; `config` is the one that it takes."""
+    """`model_class` is one of transformers' own, `config` the configuration that it takes."""
 
     model_class: Any
     config: PreTrainedConfig
@@ -29,9 +37,10 @@ class Choice:
 
 
 def choose_class(source: str, config: PreTrainedConfig) -> Choice:
-    """By the configuration, never by a name. Models that also see are trained on text only: where transformers has a
-    class for the text part alone (Llama 4) that one is loaded, else all of it (Mistral Small, Gemma 3), and LoRA keeps
-    to the part that get_decoder names. Raises TrainingFailed where the model does not write text after a prompt."""
+    """Chooses by the configuration, never by a name. Models that also see are trained on text only: where transformers
+    has a class for the text part (Llama 4) that one is loaded, else all of it (Mistral Small, Gemma 3), and LoRA is
+    added only to the part that get_decoder names. Raises TrainingFailed where the model does not write text after a
+    prompt."""
     kind, names = type(config), config.architectures or []
     is_writer = not names or any(name.endswith(WRITERS) for name in names)
     if is_writer and not config.is_encoder_decoder:
@@ -43,61 +52,70 @@ def choose_class(source: str, config: PreTrainedConfig) -> Choice:
             )
         if kind in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             return Choice(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[kind], config)
-    called = ", ".join(names) or config.model_type
-    text = f"The base model {source} is a {called}, which does not go on writing a text. Choose a chat model."
+    name = ", ".join(names) or config.model_type
+    text = f"The base model {source} is a {name}, which does not go on writing a text. Choose a chat model."
     raise TrainingFailed("base_writes_no_text", text, "model")
 
 
 def text_part(model: Any) -> str:
-    """Dotted name of the module that holds the layers between embeddings and head: 'model', 'model.language_model'."""
+    """Returns the dotted name of the module with the layers between embeddings and head, such as
+    'model.language_model'."""
     decoder: torch.nn.Module = model.get_decoder()
     return next(str(name) for name, module in model.named_modules() if module is decoder)
 
 
 def sees_too(model: Any) -> bool:
-    """It has parts beside the text part that LoRA must keep out of."""
+    """Whether the model has parts besides the text part, which LoRA must not touch."""
     return bool(model.config.get_text_config() is not model.config)
-
-
-FUSED = {
-    "qkv_proj": ("q_proj", "k_proj", "v_proj"),
-    "query_key_value": ("q_proj", "k_proj", "v_proj"),
-    "c_attn": ("q_proj", "k_proj", "v_proj"),
-    "gate_up_proj": ("gate_proj", "up_proj"),
-}
 
 
 @dataclass(frozen=True)
 class Targets:
-    """As LoraConfig takes them: `modules` are ends of names or one pattern for whole names, `parameters` ends."""
+    """Values for LoraConfig: `modules` are ends of names or one pattern for whole names, `parameters` ends of names."""
 
     modules: list[str] | str
     parameters: list[str]
 
 
-def find_targets(model: Any, question: str) -> Targets:
-    """`question`: 'all-linear', or names separated by commas. Raises TrainingFailed where one is not there.
+def find_targets(model: Any, setting: str) -> Targets:
+    """`setting` is 'all-linear', or names separated by commas. Raises TrainingFailed where one does not exist.
 
-    Only in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one
+    Targets are in the part that reads and writes text, never in the head. Experts of a mixture that are fused into one
     Parameter (Llama 4) are no linear layers: they are trained where they are named, as experts.gate_up_proj, and not by
-    'all-linear', which would be 428 million parameters at rank 16 in Llama 4 Scout.
+    'all-linear', which would mean 428 million parameters at rank 16 in Llama 4 Scout.
     """
     layers, experts = linear_layers(model), fused_experts(model)
-    names = sorted({_last(name) for name in layers}) if question == "all-linear" else question.split(",")
-    modules = [name for name in names if _is_end_of_one(name, layers)]
-    _check_packed(model, [name for name in names if name not in modules])
-    parameters = [name for name in names if name not in modules and _is_end_of_one(name, experts)]
-    absent = [name for name in names if name not in modules and name not in parameters]
+    names = sorted({_last(name) for name in layers}) if setting == "all-linear" else setting.split(",")
+    modules = [name for name in names if _is_end_of_any(name, layers)]
+    others = [name for name in names if name not in modules]
+    packed = [name for name in others if _is_end_of_any(name, packed_experts(model))]
+    if packed:  # peft would ignore them
+        text = (
+            f"{packed[0]} is in 4 bits here, where it can be computed with and not trained. Leave it out of "
+            "target_modules, or set quantization to int8 or none."
+        )
+        raise TrainingFailed("experts_packed", text, "target_modules")
+    parameters = [name for name in others if _is_end_of_any(name, experts)]
+    absent = [name for name in others if name not in parameters]
     if absent or not names:
-        raise _not_there(model, absent, layers, experts)
-    return Targets(_within_text(model, modules), parameters)
+        raise _explain_absence(model, absent, layers, experts)
+    if sees_too(model) and modules:  # a plain q_proj would also match layers of the part that sees
+        ends = "|".join(map(re.escape, modules))
+        return Targets(rf"{re.escape(text_part(model))}\.(.+\.)?({ends})", parameters)
+    return Targets(modules, parameters)
 
 
 def linear_layers(model: Any) -> list[str]:
-    """Whole names. A layer that is linear and more, such as Llama 4's router, is none; nor are those of a state
-    space (Mamba) whose bare weights its kernels take, so that an adapter there would do nothing."""
+    """Returns the full names of linear layers in the text part.
+
+    A layer that is linear and more, such as Llama 4's router, doesn't count. Nor do those of a state space (Mamba)
+    whose weights are read directly by its kernels, so that an adapter there would have no effect.
+    """
     head, part = model.get_output_embeddings(), text_part(model)
-    spaces = [name for name, module in model.named_modules() if _is_state_space(module)]
+    # A state space has a decay and a skip of its own; linear attention (Qwen 3.5) has no skip.
+    spaces = [
+        name for name, module in model.named_modules() if hasattr(module, "A_log") and hasattr(module, "D")
+    ]
     bare = {f"{name}.{layer}" for name in spaces for layer in ("out_proj", "x_proj", "dt_proj")}
     return [
         name
@@ -107,13 +125,8 @@ def linear_layers(model: Any) -> list[str]:
     ]
 
 
-def _is_state_space(module: Any) -> bool:
-    """Its own decay and its own skip: linear attention (Qwen 3.5) has no skip."""
-    return hasattr(module, "A_log") and hasattr(module, "D")
-
-
 def fused_experts(model: Any) -> list[str]:
-    """Whole names of weights of three dimensions: expert, in, out."""
+    """Returns the full names of weights with three dimensions: expert, in, out."""
     part = text_part(model)
     return [
         name
@@ -123,7 +136,7 @@ def fused_experts(model: Any) -> list[str]:
 
 
 def packed_experts(model: Any) -> dict[str, int]:
-    """Those in 4 bits (quantized_experts.py): whole names, and how many bytes they take, of two numbers each."""
+    """Returns the experts in 4 bits (quantized_experts.py): full names, and their bytes, of two numbers each."""
     return {
         name.removesuffix("_packed"): weight.numel()
         for name, weight in model.named_parameters()
@@ -136,35 +149,17 @@ def _is_in(name: str, part: str) -> bool:
 
 
 def _last(name: str) -> str:
-    """Of a layer that only has a number, its list's name before it: a bare "0" would be every first layer too."""
+    """Returns the last part of a name. For a layer that only has a number its list's name precedes it, since a bare "0"
+    would also mean every first layer."""
     before, _, last = name.rpartition(".")
     return f"{_last(before)}.{last}" if last.isdigit() and before else last
 
 
-def _is_end_of_one(end: str, names: Iterable[str]) -> bool:
+def _is_end_of_any(end: str, names: Iterable[str]) -> bool:
     return any(name == end or name.endswith(f".{end}") for name in names)
 
 
-def _within_text(model: Any, modules: list[str]) -> list[str] | str:
-    """A plain q_proj would also be found in the part that sees."""
-    if not sees_too(model) or not modules:
-        return modules
-    ends = "|".join(map(re.escape, modules))
-    return rf"{re.escape(text_part(model))}\.(.+\.)?({ends})"
-
-
-def _check_packed(model: Any, names: Iterable[str]) -> None:
-    """peft would leave them out without a word."""
-    packed = [name for name in names if _is_end_of_one(name, packed_experts(model))]
-    if packed:
-        text = (
-            f"{packed[0]} is in 4 bits here, where it can be computed with and not trained. Leave it out of "
-            "target_modules, or set quantization to int8 or none."
-        )
-        raise TrainingFailed("experts_packed", text, "target_modules")
-
-
-def _not_there(
+def _explain_absence(
     model: Any, absent: list[str], layers: Iterable[str], experts: Iterable[str]
 ) -> TrainingFailed:
     names = sorted({_last(name) for name in layers})
@@ -176,7 +171,7 @@ def _not_there(
         else "There is nothing to adapt."
     ]
     parts += [
-        f"Its {text} holds {absent[0]}." for text in names if absent and absent[0] in FUSED.get(text, ())
+        f"Its {name} holds {absent[0]}." for name in names if absent and absent[0] in FUSED.get(name, ())
     ]
     parts.append(f"Set target_modules to all-linear, or to some of {', '.join([*names, *fused])}.")
     return TrainingFailed("target_modules_not_found", " ".join(parts), "target_modules")

@@ -1,12 +1,12 @@
-"""Rows of a batch laid one after the other in one sequence: no padding, and a common beginning only once.
+"""Puts the rows of a batch one after the other into one sequence, with no padding and a common beginning only once.
 
     ids        p p p  a a a  b b        p: the tokens every row begins with; a, b: what follows in each row
     positions  0 1 2  3 4 5  3 4
     seen by b  p p p         b b        each row sees the common beginning and itself, by a mask or a layout
 
-What a row's last tokens predict is the loss; what follows its last supervised token is never computed.
-A model that could see across rows all the same (a recurrent one, say) gets one row at a time.
-The module builds tensors and measures the loss; it neither reads rows nor trains.
+Tokens after a row's last supervised token are never computed. A model that would see across rows all the same, such as
+a recurrent one, gets one row at a time. The module builds tensors and measures the loss; it neither reads rows nor
+trains.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from trainers.local.training.data import Row
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Attention that takes a mask and positions as they are given, tried out in tests/local/test_packing.py
+# Families whose attention takes a mask and positions as they are given; tested in tests/local/test_packing.py.
 PACKED_FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma", "olmo2", "smollm3"),
     *("gemma3_text", "gemma3", "mistral3", "ministral3", "llama4_text"),
@@ -52,9 +52,9 @@ class Output(Protocol):
 class Pack:
     """T tokens in one sequence, of which K predict a supervised token.
 
-    `input_ids`, `positions`: (1, T). `mask`: (1, 1, T, T), added to the attention scores; None is the plain
-    causal one. `layout` stands for it where attention goes by rows or by blocks. `kept`: (K,) places in the sequence.
-    `targets`: (K,) token ids.
+    `input_ids` and `positions` are (1, T). `mask` (1, 1, T, T) is added to the attention scores; None is the plain
+    causal one. Where attention goes by rows or by blocks, `layout` takes its place. `kept` (K,) are places in the
+    sequence, `targets` (K,) token ids.
     """
 
     input_ids: Tensor
@@ -67,9 +67,9 @@ class Pack:
 
 @dataclass(frozen=True)
 class Abilities:
-    """`packs`: rows in one sequence do not see each other, in a sequence of at most `widest` tokens. `selects`: the
-    head can be applied at some places. `by_rows`, `by_blocks`: attention takes a layout. `kept`: the last layer's part
-    that computes at those places alone."""
+    """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, do not see each other. `selects`:
+    the head can be applied at selected places. `by_rows`, `by_blocks`: attention takes a layout. `kept`: the last
+    layer's feed-forward part computes only at those places."""
 
     packs: bool
     selects: bool
@@ -81,7 +81,7 @@ class Abilities:
 
 @dataclass(frozen=True)
 class Loss:
-    """`total` in nats, summed over `tokens` supervised tokens, of which `right` were the likeliest."""
+    """`total` is in nats, summed over `tokens` supervised tokens, of which `right` were predicted as the likeliest."""
 
     total: Tensor
     tokens: int
@@ -89,48 +89,45 @@ class Loss:
 
 
 def abilities(model: PreTrainedModel, longest: int) -> Abilities:
-    """For rows of at most `longest` tokens: beyond its reach a model needs its own mask and positions."""
+    """Returns what `model` can do with rows of at most `longest` tokens."""
     text = model.config.get_text_config().to_dict()
     packs = model.config.model_type in PACKED_FAMILIES and longest <= reach(text)
     selects = "logits_to_keep" in inspect.signature(model.forward).parameters
     attention = model.config._attn_implementation
-    return Abilities(packs, selects, _widest(text), attention == BY_ROWS, attention == BY_BLOCKS)
+    # Llama 4 sharpens attention by the place in the sequence, from its floor_scale-th token on.
+    widest = int(text["floor_scale"]) - 1 if text.get("attn_temperature_tuning") else sys.maxsize
+    return Abilities(packs, selects, widest, attention == BY_ROWS, attention == BY_BLOCKS)
 
 
 def reach(text: Mapping[str, Any]) -> int:
-    """How long a row may be to be read in a pack as it is alone; `text` is the text part's configuration.
+    """Returns how long a row may be for the model to read it in a pack as it does alone. `text` is the configuration of
+    the text part.
 
-    Short of a sliding window and of a chunk of attention. Rotary positions that stretch with the longest row in
-    sight (longrope of Phi-4-mini, dynamic) would be stretched for all rows of a pack.
+    A row has to fit into a sliding window and into a chunk of attention. Rotary positions that stretch with the longest
+    row (dynamic, and longrope of Phi-4-mini) would be stretched for all rows of a pack.
     """
+    parameters = text.get("rope_parameters") or {}
+    by_kind = [
+        values for values in parameters.values() if isinstance(values, dict)
+    ]  # of layers, as in Gemma 3
     limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
-    for rope in (text.get("rope_parameters") or {}, *_each_rope(text)):
+    for rope in (parameters, *by_kind):
         if rope.get("rope_type") in ("longrope", "dynamic"):
             own = rope.get("original_max_position_embeddings") or text.get("original_max_position_embeddings")
             limits.append(own or text.get("max_position_embeddings"))
     return min((int(limit) for limit in limits if limit), default=sys.maxsize)
 
 
-def _each_rope(text: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Gemma 3 keeps one set for each kind of layer."""
-    return [each for each in (text.get("rope_parameters") or {}).values() if isinstance(each, dict)]
-
-
-def _widest(text: Mapping[str, Any]) -> int:
-    """Llama 4 sharpens attention by the place in the sequence, from its floor_scale-th token on."""
-    return int(text["floor_scale"]) - 1 if text.get("attn_temperature_tuning") else sys.maxsize
-
-
 def pack_tokens(device: torch.device) -> int:
-    """How long a sequence is worth its attention, which grows with the square."""
+    """Returns up to which length a longer sequence pays, since attention grows with its square."""
     return 768 if device.type == "cpu" else 8192
 
 
 def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
-    """Rows in their order, in groups that take at most `limit` tokens with their common beginning counted once; a
-    longer row stands alone."""
+    """Groups rows in their order, so that a group takes at most `limit` tokens with the common beginning counted once.
+    A longer row has a group of its own."""
     packs: list[list[Row]] = []
-    shared = apart = 0  # tokens that all rows of the last pack begin with; tokens of its rows one by one
+    shared = apart = 0  # of the last pack: tokens of the common beginning, and of all rows one by one
     for row in rows:
         common = min(shared, common_beginning((packs[-1][0], row))) if packs else 0
         if packs and apart + len(row.ids) - len(packs[-1]) * common <= limit:
@@ -143,7 +140,7 @@ def fill_packs(rows: Sequence[Row], limit: int) -> list[list[Row]]:
 
 
 def width(rows: Sequence[Row]) -> int:
-    """Tokens that a pack of them takes, at most."""
+    """Returns how many tokens a pack of these rows takes at most."""
     return sum(len(row.ids) for row in rows) - (len(rows) - 1) * common_beginning(rows)
 
 
@@ -159,12 +156,12 @@ def pack_rows(
     ids = list(rows[0].ids[:shared])
     positions = list(range(shared))
     owners = [0] * shared
-    values: list[int] = []
+    predicting: list[int] = []
     targets: list[int] = []
     for owner, row in enumerate(rows, start=1):
         end = row.last_target
         moved = len(ids) - shared
-        values += [place - 1 + moved for place in range(1, end + 1) if row.supervised[place]]
+        predicting += [place - 1 + moved for place in range(1, end + 1) if row.supervised[place]]
         targets += [row.ids[place] for place in range(1, end + 1) if row.supervised[place]]
         ids += row.ids[shared:end]
         positions += range(shared, end)
@@ -179,13 +176,13 @@ def pack_rows(
         positions=torch.tensor([positions], device=device),
         mask=attention_mask(owners, device, dtype) if len(rows) > 1 and layout is None else None,
         layout=layout,
-        kept=torch.tensor(values, device=device),
+        kept=torch.tensor(predicting, device=device),
         targets=torch.tensor(targets, device=device),
     )
 
 
 def common_beginning(rows: Sequence[Row]) -> int:
-    """How many first tokens all rows share, short of the first that predicts a supervised token."""
+    """Returns how many tokens all rows begin with, up to the first that predicts a supervised token."""
     first = rows[0].ids
     shared = min(row.first_target - 1 for row in rows)
     for row in rows[1:]:
@@ -194,8 +191,9 @@ def common_beginning(rows: Sequence[Row]) -> int:
 
 
 def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """0 where a token may look, the lowest number where it may not: (1, 1, T, T). Owner 0 is everybody's."""
-    owner = torch.tensor(owners, device=device)  # there: of 8,192 tokens the mask has 134 MB
+    """Returns (1, 1, T, T): 0 where a token may look, the lowest number where it may not. Owner 0 is seen by all
+    rows."""
+    owner = torch.tensor(owners, device=device)  # on the device, since the mask of 8,192 tokens has 134 MB
     visible = (owner[:, None] == owner[None, :]) | (owner[None, :] == 0)
     allowed = visible & torch.ones_like(visible).tril()
     mask = torch.zeros(allowed.shape, device=device, dtype=dtype).masked_fill(
@@ -205,15 +203,16 @@ def attention_mask(owners: Sequence[int], device: torch.device, dtype: torch.dty
 
 
 def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
-    """The model's head is applied at the K places that predict a supervised token; elsewhere only if it must."""
+    """Applies the model's head at the K places that predict a supervised token, and elsewhere only where the model
+    can't select places."""
     placed: dict[str, Any] = (
         {"position_ids": pack.positions, "attention_mask": pack.mask} if able.packs else {}
     )
     if pack.layout is not None:
-        # A mask of its own, so that none is made; not a number, so that a family that hands no layout on is seen.
-        kind = pack.layout.mask.dtype if isinstance(pack.layout, RowLayout) else torch.float32
-        nowhere = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=kind)
-        placed = {**placed, "attention_mask": nowhere, "row_layout": pack.layout}
+        # A mask is given so that transformers makes none. It is nan, which shows where a family ignores the layout.
+        dtype = pack.layout.mask.dtype if isinstance(pack.layout, RowLayout) else torch.float32
+        unused = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=dtype)
+        placed = {**placed, "attention_mask": unused, "row_layout": pack.layout}
     selected = {"logits_to_keep": pack.kept} if able.selects else {}
     if able.kept is not None:
         able.kept.name(pack.kept, pack.input_ids.shape[1])

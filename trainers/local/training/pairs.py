@@ -1,6 +1,7 @@
-"""Preference pairs → token ids: what was asked, the better answer, the worse one. Knows no model, only a tokenizer.
+"""Turns preference pairs into token ids: the prompt, the better answer and the worse one. Needs a tokenizer and no
+model.
 
-Written out with the model's own chat template, as rows of chats are (data.py): an answer goes from where generation
+They are rendered with the model's own chat template, as chats are in data.py: an answer goes from where generation
 would begin up to the token that ends the turn, and only these tokens count in DPO.
 """
 
@@ -23,27 +24,27 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PairRow:
-    """Token ids. `line` counts from 1 in the file."""
+    """Token ids of a pair. `line` counts from 1 in the file."""
 
     line: int
-    asked: Sequence[int]
+    prompt: Sequence[int]
     chosen: Sequence[int]
     rejected: Sequence[int]
 
     @property
     def longer(self) -> int:
-        """What was asked with the longer answer."""
-        return len(self.asked) + max(len(self.chosen), len(self.rejected))
+        """Tokens of the prompt with the longer answer."""
+        return len(self.prompt) + max(len(self.chosen), len(self.rejected))
 
     @property
     def tokens(self) -> int:
-        return 2 * len(self.asked) + len(self.chosen) + len(self.rejected)
+        return 2 * len(self.prompt) + len(self.chosen) + len(self.rejected)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """`rows` can be learnt from. Left out are pairs whose answers are the `same` once the template has written them,
-    and `too_long` ones; answers of `cut` pairs end at `max_length` tokens, because the job says so."""
+    """The `rows` to learn from. Left out are pairs whose answers are the `same` once the template has written them, and
+    `too_long` ones; answers of `cut` pairs end at `max_length` tokens, as the job wants."""
 
     rows: Sequence[PairRow]
     same: int
@@ -58,7 +59,8 @@ class Pairs:
 def read_pairs(
     path: Path, tokenizer: PreTrainedTokenizerFast, max_length: int, param: str, too_long: TooLong
 ) -> Pairs:
-    """Raises TrainingFailed with the line's number, and where no pair is left. `param` names the file to the user."""
+    """Raises TrainingFailed for a wrong line, with its number, and where no pair is left. `param` names the file to the
+    user."""
     check_tokenizer(tokenizer)
     try:
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -95,7 +97,8 @@ def sort_out(pairs: Iterable[PairRow], max_length: int, param: str, too_long: To
 
 
 def fill_parts(pairs: Sequence[PairRow], limit: int) -> list[list[PairRow]]:
-    """Pairs in their order, in groups of at most `limit` tokens with their padding; a longer pair stands alone."""
+    """Groups pairs in their order, so that a group has at most `limit` tokens with its padding. A longer pair is a
+    group of its own."""
     parts: list[list[PairRow]] = []
     for pair in pairs:
         if parts and width([*parts[-1], pair]) <= limit:
@@ -106,19 +109,20 @@ def fill_parts(pairs: Sequence[PairRow], limit: int) -> list[list[PairRow]]:
 
 
 def width(pairs: Sequence[PairRow]) -> int:
-    """Tokens that are computed of a group: both answers of each pair behind what was asked, all padded alike."""
+    """Returns how many tokens are computed for a group: each pair's prompt with both answers, all padded to one
+    length."""
     return 2 * len(pairs) * max(pair.longer for pair in pairs)
 
 
 def cut_to(pair: PairRow, max_length: int) -> PairRow:
-    """Both answers end after so many tokens, what was asked included; where they differ only later, nothing is left
+    """Ends both answers after `max_length` tokens, the prompt included. Where they differ only later, nothing is left
     to learn."""
-    room = max(0, max_length - len(pair.asked))
-    return PairRow(pair.line, pair.asked, pair.chosen[:room], pair.rejected[:room])
+    room = max(0, max_length - len(pair.prompt))
+    return PairRow(pair.line, pair.prompt, pair.chosen[:room], pair.rejected[:room])
 
 
 def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
-    """One line of the file. Raises TrainingFailed."""
+    """Reads one line of the file. Raises TrainingFailed."""
     try:
         raw = json.loads(text)
         entries = chat_for_template(raw["input"]["messages"])
@@ -130,24 +134,19 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
     with refusals(line, param):
         chats = [Chat(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
-    chosen, rejected = (_answer(template.row(line, each.text, [each])) for each in written)
-    # The last token of the question may also write an answer's beginning.
-    shared = common(chosen.asked, rejected.asked)
-    return PairRow(line, chosen.asked[:shared], chosen.ids[shared:], rejected.ids[shared:])
+    (prompt, chosen), (other, rejected) = (
+        _split(template.row(line, answer.text, [answer])) for answer in written
+    )
+    # The prompt's last token may also contain an answer's beginning, and then the two prompts differ.
+    shared = common(prompt, other)
+    return PairRow(line, prompt[:shared], chosen[shared:], rejected[shared:])
 
 
-@dataclass(frozen=True)
-class Written:
-    """Token ids up to the end of the answer, and those before it."""
-
-    ids: Sequence[int]
-    asked: Sequence[int]
-
-
-def _answer(row: Row) -> Written:
+def _split(row: Row) -> tuple[Sequence[int], Sequence[int]]:
+    """Returns the token ids before the answer, and all of them up to its end."""
     if not any(row.supervised):
-        return Written(row.ids, row.ids)
-    return Written(row.ids[: row.last_target + 1], row.ids[: row.first_target])
+        return row.ids, row.ids
+    return row.ids[: row.first_target], row.ids[: row.last_target + 1]
 
 
 def _refusal(long: Sequence[PairRow], max_length: int) -> str:

@@ -1,4 +1,4 @@
-"""How long a run goes on, at which learning rate, and which of its checkpoints is the result. Pure."""
+"""Decides how long a run goes on, at which learning rate, and which of its checkpoints is the result. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ from trainers.methods import Parameters
 from trainers.money import usd_micros
 
 MAX_NORM = 1.0
-
-
 Stop = Literal["patience", "ceiling"]
 WARM_UP = 0.05
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What the validation file said of the model after `step` steps; `loss` in nats a supervised token.
-    `accuracy` None: not measured."""
+    """Scores on the validation file after `step` steps. `loss` is in nats a supervised token; `accuracy` is None where
+    it is not measured."""
 
     step: int
     loss: float
@@ -29,10 +27,10 @@ class Validation:
 
 @dataclass(frozen=True)
 class Position:
-    """Steps done, tokens of rows trained on (an epoch counts each row's once), seconds spent.
+    """How far a run is: steps, tokens of the rows that it trained on (each row once an epoch), and seconds.
 
-    `room`: tokens computed at a time, once memory was too small for what is usual; `recomputes`: activations are
-    computed again instead of kept.
+    `room` is the number of tokens computed at a time, once memory was too small for the usual one; `recomputes`:
+    activations are computed again instead of kept.
     """
 
     step: int
@@ -48,7 +46,7 @@ START = Position(0, 0, 0.0)
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds of the last step and of the last validation, and what a first validation may take."""
+    """Seconds of the last step and of the last validation, and a guess for the first validation."""
 
     step_s: float
     validation_s: float | None
@@ -56,7 +54,7 @@ class Pace:
 
     @property
     def needed_s(self) -> float:
-        """For one more step, and a validation after it."""
+        """The seconds for one more step and a validation after it."""
         guess = self.validation_guess_s if self.validation_s is None else self.validation_s
         return self.step_s + guess
 
@@ -66,23 +64,24 @@ def steps_an_epoch(rows: int, settings: Parameters) -> int:
 
 
 def rate_share(step: int, total: int) -> float:
-    """Linear from 0 to 1 over the first steps, then linear down, not quite to 0 at the last step."""
+    """Returns the share of the learning rate: linear from 0 to 1 over the first steps, then linear down, not quite to 0
+    at the last step."""
     warm_up = max(1, round(WARM_UP * total))
     return min(step / warm_up, (total - step + 1) / (total - warm_up + 1))
 
 
 def best(validations: Sequence[Validation]) -> Validation | None:
-    """The lowest loss; of equal ones the first."""
+    """Returns the validation with the lowest loss; of equal ones the first."""
     return min(validations, key=lambda each: each.loss, default=None)
 
 
 def is_due(step: int, steps_an_epoch: int, settings: Parameters) -> bool:
-    """Does a validation follow on this step?"""
+    """Whether a validation follows this step."""
     return step % steps_an_epoch == 0 or (settings.eval_steps is not None and step % settings.eval_steps == 0)
 
 
 def has_lost_patience(validations: Sequence[Validation], patience: int | None) -> bool:
-    """The last `patience` validations were none lower than the best before them."""
+    """Whether none of the last `patience` validations was lower than the best before them."""
     lowest = best(validations)
     if patience is None or lowest is None:
         return False
@@ -90,7 +89,7 @@ def has_lost_patience(validations: Sequence[Validation], patience: int | None) -
 
 
 def is_over_ceiling(seconds: float, pace: Pace, ceiling_s: float | None) -> bool:
-    """Would one more step, and the validation that must follow, pass the ceiling?"""
+    """Whether one more step, and the validation that must follow, would pass the ceiling."""
     return ceiling_s is not None and seconds + pace.needed_s > ceiling_s
 
 
@@ -105,15 +104,19 @@ def why_stop(position: Position, pace: Pace, settings: Parameters) -> Stop | Non
 
 
 def stop_sentence(why: Stop, position: Position, total: int, settings: Parameters) -> str:
-    where = f"Stopped at step {position.step}/{total}"
+    """`why` the run of `total` steps stopped, and what it had reached."""
+    lowest = best(position.validations)
+    reached = f"Reached: {position.trained_tokens:,} tokens in {position.seconds:,.0f} s"
+    reached += f", validation loss {lowest.loss:.4f} at best." if lowest else "."
+    stopped = f"Stopped at step {position.step}/{total}"
     if why == "patience":
         count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
-        return f"{where}: {count} in a row brought no lower loss. {_reached(position)}"
-    return f"{where}: {_ceiling(settings)} leaves no time for another step. {_reached(position)}"
+        return f"{stopped}: {count} in a row brought no lower loss. {reached}"
+    return f"{stopped}: {_ceiling(settings)} leaves no time for another step. {reached}"
 
 
 def result_sentence(position: Position, total: int) -> str | None:
-    """Which checkpoint is the result; None without a validation file."""
+    """Names the checkpoint that is the result; None without a validation file."""
     lowest = best(position.validations)
     if lowest is None:
         return None
@@ -132,9 +135,3 @@ def _ceiling(settings: Parameters) -> str:
         price = f"{usd_micros(settings.max_usd_micros)} at {usd_micros(settings.usd_per_hour_micros)} an hour"
         return f"the ceiling of {price} ({settings.ceiling_s:,.0f} s)"
     return f"the ceiling of {settings.max_seconds:,} s"
-
-
-def _reached(position: Position) -> str:
-    lowest = best(position.validations)
-    spent = f"{position.trained_tokens:,} tokens in {position.seconds:,.0f} s"
-    return f"Reached: {spent}" + (f", validation loss {lowest.loss:.4f} at best." if lowest else ".")

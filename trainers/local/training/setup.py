@@ -1,4 +1,4 @@
-"""Training setup shared by all trials of a sweep: tokenized rows and the base model on its device. Trains
+"""Prepares what a job, or all trials of a sweep, train with: tokenized rows and the base model on its device. Trains
 nothing."""
 
 from __future__ import annotations
@@ -27,10 +27,12 @@ from trainers.local.training.packing import Abilities, abilities
 from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
 from trainers.methods import Parameters
 
+KERNELS_FILE = "kernels.json"  # in the job's folder
+
 
 @dataclass
 class TrainingSetup:
-    """`base` is the model without an adapter; `able`: what it can with these rows."""
+    """`base` is the model without an adapter, `able` what it can do with these rows."""
 
     base: Any
     training: Rows
@@ -61,6 +63,7 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
             )
     distributed.look(pauses)
     longest = max(training.longest, validation.longest if validation else 0)
+
     is_sharded = is_divided(settings, source, device)
     if is_sharded and job.arms:
         raise undivided("the arms of a sweep")
@@ -69,6 +72,7 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
         kernels = choose_kernels(base, device, is_sharded=is_sharded)
         if is_sharded:
             shard_layers(base, device)
+
     able = abilities(base, longest)
     if device.type == "cuda" and able.packs and widest_pack(training.rows, job) > DENSE:
         why = choose_attention(base, device)
@@ -77,6 +81,7 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
         journal.say(f"Attention in packs: {how}")
     if able.packs and able.selects:
         able = replace(able, kept=trim_last_mlp(base))
+
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, journal)
     tell_rows(journal, "Training", training, settings)
@@ -88,13 +93,13 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
 
 
 def widest_pack(rows: Sequence[Row], job: TrainingJob) -> int:
-    """Tokens of the longest rows that a step of the job, or of an arm, may have."""
+    """Returns the tokens of the longest rows together that one step of the job, or of an arm, may have."""
     count = max(settings.batch_size for settings in (job.settings, *job.arms))
     return sum(heapq.nlargest(count, (len(row.ids) for row in rows)))
 
 
 def is_divided(settings: Parameters, base: Path, device: torch.device) -> bool:
-    """The same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
+    """Answers the same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
     if settings.quantization != "none":
         return False
     wanted = is_wanted(settings.sharding, distributed.size(), weight_bytes(base), device_memory(device))
@@ -110,7 +115,7 @@ def undivided(who: str) -> TrainingFailed:
 
 
 def within_context(settings: Parameters, base: str, journal: MetricsLogger) -> Parameters:
-    """Rows are never longer than what the model was made for, whatever max_length says."""
+    """Lowers max_length to the model's context where it is higher."""
     context = context_of_base(base)
     if context is None or settings.max_length <= context:
         return settings
@@ -150,11 +155,8 @@ def tell_team(journal: MetricsLogger, is_sharded: bool) -> None:
         journal.say(f"{distributed.size()} processes share each batch, {how}")
 
 
-KERNELS_FILE = "kernels.json"  # in the job's folder
-
-
 def report_kernels(folder: Path, kernels: Kernels | None, journal: MetricsLogger) -> None:
-    """As an event and in the job's folder. A run that goes on with others says so."""
+    """Writes the kernels into an event and the job's folder; a resumed run that has other kernels warns of it."""
     if kernels is None or not distributed.is_first():
         return
     before = (read_json(folder / KERNELS_FILE) or {}).get("kernels", kernels.name)

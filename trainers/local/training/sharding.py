@@ -1,7 +1,8 @@
-"""A frozen base divided among the GPUs of a team, for bases that one GPU can't hold. The adapter is whole on each.
+"""Divides a frozen base among the GPUs of a team, for bases that one GPU can't hold. Each GPU has the whole adapter.
 
-Each layer's weights come together for as long as the layer is computed (torch's fully_shard, ZeRO-3 of Rajbhandari et
-al. 2020). So all processes compute as many parts in the same order: the ones with fewer compute one more for nothing.
+A layer's weights are gathered while the layer is computed (torch's fully_shard, ZeRO-3 of Rajbhandari et al. 2020). So
+all processes have to compute the same number of parts in the same order; a process with fewer computes spare ones,
+whose result doesn't count.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from trainers.local.training import distributed
 from trainers.methods import Sharding
 
 T = TypeVar("T")
-ROOM = 1.3  # of a GPU's memory: weights, and what a step takes beside them
+ROOM = 1.3  # memory for the weights and for what a step takes, in sizes of the weights
 
 
-def is_wanted(question: Sharding, processes: int, weights: int, memory: int | None) -> bool:
-    """`weights`: bytes of the base; `memory`: of one device, None where it has none of its own. Pure."""
-    if processes == 1 or question == "none":
+def is_wanted(setting: Sharding, processes: int, weights: int, memory: int | None) -> bool:
+    """`weights` are the bytes of the base, `memory` those of one device; None where it has none of its own. Pure."""
+    if processes == 1 or setting == "none":
         return False
-    return question == "fsdp" or (memory is not None and weights * ROOM > memory)
+    return setting == "fsdp" or (memory is not None and weights * ROOM > memory)
 
 
 def weight_bytes(base: Path) -> int:
@@ -39,17 +40,19 @@ def device_memory(device: torch.device) -> int | None:
 
 
 def shard_layers(base: Module, device: torch.device) -> None:
-    """`base` lies in this machine's memory; of each layer every process keeps its part on `device`."""
+    """`base` is in this machine's memory; every process keeps its part of each layer on `device`."""
     mesh = init_device_mesh(device.type, (distributed.size(),))
-    for layer in _layers(base):
+    # The longest list of modules is that of the decoder's layers, also where a vision tower has layers of its own.
+    lists = [list(module) for module in base.modules() if isinstance(module, ModuleList)]
+    for layer in max(lists, key=len, default=[]):
         fully_shard(layer, mesh=mesh)
 
 
 def shard_rest(model: PeftModel, device: torch.device) -> None:
-    """What is beside the layers of a base whose layers are divided; the adapter stays whole.
+    """Divides what is outside the layers of a base whose layers are divided; the adapter stays whole.
 
-    This part is divided again after each pass too: the first process saves alone, which divides it in that process,
-    and the others would then wait for a gathering that it alone begins.
+    This part is divided again after each pass. Saving, which only the first process does, divides it in that process
+    anyway, and the next gathering would then wait for processes that take no part in it.
     """
     mesh = init_device_mesh(device.type, (distributed.size(),))
     learnt = {parameter for parameter in model.parameters() if parameter.requires_grad}
@@ -59,15 +62,10 @@ def shard_rest(model: PeftModel, device: torch.device) -> None:
 
 
 def in_step(model: PeftModel, parts: Sequence[Sequence[T]], spare: T) -> Iterator[tuple[Sequence[T], int]]:
-    """Each part with 1. Where the model is sharded, as many as the process with most has: `spare` with 0."""
-    wanted = distributed.maximum(len(parts)) if isinstance(model, FSDPModule) else len(parts)
+    """Yields each part with 1 and, where the model is sharded, `spare` with 0, until there are as many as in the
+    process with most."""
+    count = distributed.maximum(len(parts)) if isinstance(model, FSDPModule) else len(parts)
     for part in parts:
         yield part, 1
-    for _ in range(wanted - len(parts)):
+    for _ in range(count - len(parts)):
         yield [spare], 0
-
-
-def _layers(model: Module) -> list[Module]:
-    """The longest list of modules: a decoder's layers, also where a vision tower has layers of its own."""
-    lists = [list(module) for module in model.modules() if isinstance(module, ModuleList)]
-    return max(lists, key=len, default=[])

@@ -1,10 +1,10 @@
-"""A sweep on a job's folder: arms by successive halving over one base, one ceiling, one result.
+"""Trains a sweep in a job's folder: arms by successive halving over one base, with one ceiling and one result.
 
-Each arm follows the learning rate of its own full course from the same seed, so that it is at every step what it
-would be as a job of its own, to the byte where a job is. Which arm is next follows from the arms' folders
-(successive_halving.py), so a kill loses what it loses of a job: the steps since the last checkpoint. A team
-of several processes
-trains each arm as it does a job; the first of them alone reads and writes the arms' folders, and says what is next.
+Each arm follows the learning rate of its own full course from the same seed, so that at every step it is what it would
+be as a job of its own, to the byte where jobs are reproducible. Which arm is next follows from the arms' folders
+(successive_halving.py), so a kill loses what a job would lose: the steps since the last checkpoint. A team of several
+processes trains each arm as it does a job; only the first one reads and writes the arms' folders and decides what is
+next.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ from trainers.local.training.trials import (
 
 @dataclass
 class Sweep:
-    """One process's work on a sweep. `started`: as if without a break, time.monotonic. `pace` of the arm before."""
+    """One process's work on a sweep. `ground` is what all arms share. `started` is by time.monotonic, as if the sweep
+    had had no break; `pace` is that of the arm before."""
 
     folder: Path
     job: TrainingJob
@@ -87,7 +88,7 @@ class Sweep:
 
 
 def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
-    """Ends with adapter/, sweep.csv and DONE. Raises TrainingFailed where no arm can, TrainingPaused."""
+    """Ends with adapter/, sweep.csv and DONE. Raises TrainingFailed where no arm can be trained, and TrainingPaused."""
     distributed.join(job.seed)
     try:
         with map_machine_errors(folder):
@@ -109,7 +110,7 @@ def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
 
 
 def compete(sweep: Sweep) -> None:
-    """Until the winner is written down."""
+    """Trains the arms until the winner is written down."""
     journal, stop = sweep.journal, None
     courses = [sweep.course(arm) for arm in sweep.arms]
     journal.say(
@@ -126,7 +127,7 @@ def compete(sweep: Sweep) -> None:
 
 
 def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
-    """To the end of its rung, or out. The base is as before when it returns."""
+    """Trains an arm to the end of its rung, or until it drops out. The base is as before when it returns."""
     journal, is_done = journal_of_arm(sweep, arm), False
     try:
         method = sft.adapted(arm.folder, arm.job, sweep.ground)
@@ -144,7 +145,7 @@ def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
         return stop
     except (TrainingFailed, OutOfMemoryError) as error:
         if isinstance(error, OutOfMemoryError) and not distributed.is_alone():
-            raise  # the others may have had room, and don't know that the arm is out
+            raise  # the other processes may have had enough memory, and wait for this one
         if isinstance(journal, TrialLogger):
             drop(arm, journal, error)
         return None
@@ -156,28 +157,23 @@ def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
 def journal_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
     if not distributed.is_first():
         return NullLogger(arm.folder)
-    return TrialLogger(sweep.journal, sweep.folder, arm, others_of(sweep, arm))
-
-
-def others_of(sweep: Sweep, arm: Trial) -> OtherTrials:
     positions = [position_of(other) for other in sweep.arms]
-    steps, tokens = (
-        sum(position.step for position in positions),
-        sum(position.trained_tokens for position in positions),
-    )
+    steps = sum(position.step for position in positions)
+    tokens = sum(position.trained_tokens for position in positions)
     own = positions[arm.number - 1]
     total = steps + steps_left(sweep.standings)
-    return OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
+    others = OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
+    return TrialLogger(sweep.journal, sweep.folder, arm, others)
 
 
 def ceiling_of(sweep: Sweep, begun: float) -> int | None:
-    """In the arm's own seconds: what it had, and what is left of the sweep's."""
+    """Returns the arm's ceiling in its own seconds: those that it took, and those that are left of the sweep's."""
     ceiling_s, now = sweep.job.settings.ceiling_s, time.monotonic()
     return None if ceiling_s is None else math.floor(now - begun + ceiling_s - (now - sweep.started))
 
 
 def rest(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_last: bool) -> None:
-    """Keep what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job."""
+    """Saves what the arm needs to go on. At the end of its course its last checkpoints stay, as those of a job do."""
     course.position = replace(course.position, seconds=seconds)
     if course.position.step:
         course.save()
@@ -195,7 +191,7 @@ def drop(arm: Trial, journal: TrialLogger, error: TrainingFailed | OutOfMemoryEr
 
 
 def tell_rounds(sweep: Sweep) -> None:
-    """Each rung that is over, once; and the table as it stands. Of a team the first does."""
+    """Writes an event for each rung that is over, once, and the table. Of a team, the first process does."""
     if not distributed.is_first():
         return
     standings = sweep.standings
@@ -211,18 +207,16 @@ def tell_rounds(sweep: Sweep) -> None:
 
 
 def choose(sweep: Sweep, stop: Stop | None) -> None:
-    """Write the winner down. Raises TrainingFailed where there is none."""
+    """Writes the winner down. Raises TrainingFailed where there is none."""
     standings = sweep.standings
     score = winner(standings)
     if score is None or score.lowest is None:
-        raise nobody(sweep, standings)
+        raise explain_no_winner(sweep, standings)
     positions = [position_of(arm) for arm in sweep.arms]
     validations = positions[score.number - 1].validations
     seconds = time.monotonic() - sweep.started
-    steps, tokens = (
-        sum(position.step for position in positions),
-        sum(position.trained_tokens for position in positions),
-    )
+    steps = sum(position.step for position in positions)
+    tokens = sum(position.trained_tokens for position in positions)
     reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(standings)
     stopped = stop_sentence(stop, reached, total, sweep.job.settings) if stop else None
     if stopped:
@@ -230,11 +224,11 @@ def choose(sweep: Sweep, stop: Stop | None) -> None:
     sweep.journal.place(Progress(steps, total, tokens, seconds, sweep.journal.step_s), is_over=True)
     write_table(sweep.folder, sweep.arms, standings, rounds(standings), score.number)
     loss, step = score.lowest
-    values_by_name = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
-    replace_json(sweep.folder / ARMS / WINNER, {**values_by_name, "steps": steps, "trained_tokens": tokens})
+    choice = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
+    replace_json(sweep.folder / ARMS / WINNER, {**choice, "steps": steps, "trained_tokens": tokens})
 
 
-def nobody(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
+def explain_no_winner(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
     lines = [f"{arm}: {score.out}" for arm, score in zip(sweep.arms, standings, strict=True) if score.out]
     if len(lines) == len(standings):
         text = f"All {len(lines)} arms of the sweep are out. {' '.join(lines)}"
@@ -247,12 +241,17 @@ def nobody(sweep: Sweep, standings: Sequence[TrialScore]) -> TrainingFailed:
 
 
 def publish(folder: Path, arms: Sequence[Trial], journal: MetricsLogger, seconds: float) -> None:
-    """The winner's checkpoints, curve and adapter become the job's; then DONE. May be done twice."""
+    """Makes the winner's checkpoints, curve and adapter the job's, and writes DONE. May be called again after a
+    kill."""
     values = read_json(folder / ARMS / WINNER) or {}
     arm, step, tokens = arms[values["arm"] - 1], int(values["step"]), int(values["trained_tokens"])
     (folder / "checkpoints").mkdir(exist_ok=True)
     for checkpoint in list_checkpoints(arm.folder):
-        hand_over(checkpoint, folder / "checkpoints" / checkpoint.name)
+        target = folder / "checkpoints" / checkpoint.name
+        if not target.exists():
+            with renamed_when_complete(target) as temporary:
+                for file in checkpoint.iterdir():
+                    os.link(file, temporary / file.name)
     shutil.copyfile(arm.folder / "results.csv", folder / "results.csv")
     save_checkpoint_as_result(folder, step)
     for each in arms:
@@ -270,12 +269,3 @@ def publish(folder: Path, arms: Sequence[Trial], journal: MetricsLogger, seconds
         "winner": arm.number,
     }
     replace_json(folder / "DONE", done)
-
-
-def hand_over(path: Path, target: Path) -> None:
-    """The same bytes under another name, without a copy."""
-    if target.exists():
-        return
-    with renamed_when_complete(target) as temporary:
-        for file in path.iterdir():
-            os.link(file, temporary / file.name)

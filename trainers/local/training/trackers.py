@@ -1,4 +1,4 @@
-"""A run's curves for others to draw: TensorBoard's files always, W&B and MLflow where the job asks for them.
+"""Writes a run's curves for other tools: TensorBoard's files always, W&B and MLflow where the job names them.
 
 Names are train/loss, train/accuracy, train/learning_rate, train/tokens, valid/loss, valid/accuracy, by step. Where
 W&B or MLflow can't be reached the training goes on without it, and an event says so. Decides nothing.
@@ -20,7 +20,7 @@ from trainers.local.job_directory import Integration, append_event, read_json, r
 
 
 class Unreachable(Exception):
-    """A service that can't be written to; the message is what it said."""
+    """A service can't be written to; the message is its error."""
 
 
 class Tracker(Protocol):
@@ -30,7 +30,7 @@ class Tracker(Protocol):
 
 
 class Curves:
-    """All trackers of the job in `folder`. Steps after the one that a run goes on from are written again."""
+    """All trackers of the job in `folder`. A resumed run writes the steps after its checkpoint again."""
 
     def __init__(self, folder: Path, integrations: Sequence[Integration]) -> None:
         self._folder = folder
@@ -42,7 +42,8 @@ class Curves:
         self._board = TensorBoard(self._folder / "tensorboard", after)
         for each in self._integrations:
             try:
-                self._services[each.kind] = open_service(self._folder, each)
+                service = Wandb if each.kind == "wandb" else Mlflow
+                self._services[each.kind] = service(self._folder, each)
             except Unreachable as error:
                 self._say_lost(each.kind, error)
 
@@ -57,7 +58,7 @@ class Curves:
                 self._say_lost(kind, error)
 
     def end(self, *, is_done: bool) -> None:
-        """`is_done` False: paused or failed. A paused run that is resumed goes on in the same curves."""
+        """Without `is_done` the run was paused or failed. A paused run that is resumed goes on in the same curves."""
         if self._board is not None:
             self._board.end(is_done=is_done)
         for kind, service in self._services.items():
@@ -73,14 +74,9 @@ class Curves:
         append_event(self._folder, text, level="warn")
 
 
-def open_service(folder: Path, integration: Integration) -> Tracker:
-    """Raises Unreachable."""
-    return Wandb(folder, integration) if integration.kind == "wandb" else Mlflow(folder, integration)
-
-
 class TensorBoard:
-    """Event files in `folder`. Each line is written at once: torch's SummaryWriter has a thread that a full disk
-    kills with a traceback."""
+    """Event files in `folder`. Each record is written at once; torch's SummaryWriter writes in a thread, which a full
+    disk kills with a traceback."""
 
     def __init__(self, folder: Path, after: int) -> None:
         folder.mkdir(parents=True, exist_ok=True)
@@ -103,7 +99,7 @@ class TensorBoard:
 
 
 class Wandb:
-    """One run of W&B with the job's id, which a resumed job takes up again. Key and mode are the environment's."""
+    """One run of W&B under the job's id, which a resumed job continues. Key and mode come from the environment."""
 
     def __init__(self, folder: Path, integration: Integration) -> None:
         import wandb
@@ -140,7 +136,7 @@ class Wandb:
 
 
 class Mlflow:
-    """One run of MLflow; its id is kept in the job's folder, so that a resumed job takes it up again."""
+    """One run of MLflow. Its id is kept in the job's folder, so that a resumed job continues it."""
 
     def __init__(self, folder: Path, integration: Integration) -> None:
         from mlflow import MlflowClient
@@ -149,7 +145,8 @@ class Mlflow:
         self._errors = (MlflowException, OSError)
         try:
             self._client = MlflowClient()
-            self._run_id = self._known_run(folder) or self._new_run(folder, integration)
+            stored = read_json(folder / "mlflow.json")
+            self._run_id = str(stored["run_id"]) if stored else self._create_run(folder, integration)
             self._client.update_run(self._run_id, status="RUNNING")
         except self._errors as error:
             raise Unreachable(str(error)) from error
@@ -167,11 +164,7 @@ class Mlflow:
         except self._errors as error:
             raise Unreachable(str(error)) from error
 
-    def _known_run(self, folder: Path) -> str | None:
-        values = read_json(folder / "mlflow.json")
-        return str(values["run_id"]) if values else None
-
-    def _new_run(self, folder: Path, integration: Integration) -> str:
+    def _create_run(self, folder: Path, integration: Integration) -> str:
         job: dict[str, Any] = read_json(folder / "job.json") or {}
         result = self._client.get_experiment_by_name(integration.project)
         experiment = result.experiment_id if result else self._client.create_experiment(integration.project)

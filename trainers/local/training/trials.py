@@ -1,10 +1,10 @@
-"""The trials of a sweep on disk: each is a job's folder inside the job's folder, with its own log, and all
-of them as a table in sweep.csv.
+"""Reads and writes the trials of a sweep on the disk: each is a job's folder inside the job's folder, and sweep.csv has
+a table of all.
 
 arms/01/job.json      TrainingJob with the arm's own settings, its id ending in -arm-01
-arms/01/checkpoints/  as of a job, until the sweep is over
-arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: it trains no more
-arms/WINNER           {"arm", "step", "stopped"}: the choice is made; all that is left is to publish it
+arms/01/checkpoints/  like a job's, until the sweep is over
+arms/01/OUT           {"message", "step", "trained_tokens", "seconds"}: the arm trains no more
+arms/WINNER           {"arm", "step", "stopped", …}: the winner is chosen and has to be published
 """
 
 from __future__ import annotations
@@ -27,11 +27,16 @@ from trainers.local.training.schedule import START, Position, best
 from trainers.local.training.successive_halving import Round, TrialScore
 
 ARMS, OUT, WINNER = "arms", "OUT", "WINNER"
+TABLE_FILE = "sweep.csv"
+MEASURED = (
+    *("step", "total_steps", "best_step", "valid_loss", "valid_mean_token_accuracy"),
+    *("trained_tokens", "seconds", "outcome"),
+)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """`chosen` is what is special to it. `job` has its settings and no ceilings: those are the sweep's."""
+    """`chosen` are the values in which it differs. `job` has its settings without ceilings, which are the sweep's."""
 
     number: int
     chosen: Mapping[str, Value]
@@ -43,7 +48,7 @@ class Trial:
 
 
 def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
-    """Makes the folders that aren't there yet; of a team the first does."""
+    """Returns the trials of a job, and creates folders that don't exist yet; of a team, the first process does."""
     trials = []
     for number, chosen in enumerate(combinations(job.settings.sweep), start=1):
         name = f"arm-{number:02d}"
@@ -63,7 +68,7 @@ def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
 
 
 def position_of(arm: Trial) -> Position:
-    """Of its newest checkpoint; where it is out, how far it had come."""
+    """Returns the position of the newest checkpoint, with how far the trial had come where it dropped out."""
     paths = list_checkpoints(arm.folder)
     position = read_position(paths[-1]) if paths else START
     out = read_json(arm.folder / OUT)
@@ -73,7 +78,7 @@ def position_of(arm: Trial) -> Position:
 
 
 def score_of(arm: Trial, course: int) -> TrialScore:
-    """`course`: steps of its full course."""
+    """`course` is the number of steps of its full course."""
     position, out = position_of(arm), read_json(arm.folder / OUT)
     losses = {each.step: each.loss for each in position.validations}
     return TrialScore(arm.number, course, position.step, losses, out["message"] if out else None)
@@ -85,7 +90,7 @@ def stop_trial(arm: Trial, message: str, reached: Position) -> None:
 
 
 def delete_spent_checkpoints(arm: Trial) -> None:
-    """An arm that rests needs its newest checkpoint, to go on, and its best one, should it win."""
+    """Keeps the newest checkpoint, from which the arm may go on, and its best one, in case it wins."""
     paths = list_checkpoints(arm.folder)
     lowest = best(position_of(arm).validations)
     for old in paths[:-1]:
@@ -95,8 +100,8 @@ def delete_spent_checkpoints(arm: Trial) -> None:
 
 @dataclass(frozen=True)
 class OtherTrials:
-    """What all other arms have done; `total` steps are those of the whole sweep, at most. `started` as of
-    time.monotonic, as if the sweep had had no break."""
+    """What all other arms have done. `total` are the most steps of the whole sweep; `started` is by time.monotonic, as
+    if the sweep had had no break."""
 
     step: int
     trained_tokens: int
@@ -105,8 +110,8 @@ class OtherTrials:
 
 
 class TrialLogger(MetricsLogger):
-    """Curves and progress go into the arm's folder, events and the sum of all arms into the job's. `sweep` is the job's
-    own logger, `folder` the job's."""
+    """Writes curves and progress into the arm's folder, events and the progress of all arms together into the job's.
+    `sweep` is the job's logger, `folder` the job's folder."""
 
     def __init__(self, sweep: MetricsLogger, folder: Path, arm: Trial, others: OtherTrials) -> None:
         super().__init__(arm.folder, arm.job.integrations)
@@ -141,13 +146,6 @@ class TrialLogger(MetricsLogger):
         self._sweep.place(of_all, is_paused=is_paused)
 
 
-TABLE_FILE = "sweep.csv"
-MEASURED = (
-    *("step", "total_steps", "best_step", "valid_loss", "valid_mean_token_accuracy"),
-    *("trained_tokens", "seconds", "outcome"),
-)
-
-
 def write_table(
     folder: Path,
     arms: Sequence[Trial],
@@ -155,7 +153,8 @@ def write_table(
     played: Sequence[Round],
     winner: int | None,
 ) -> None:
-    """By rename. `valid_loss` is the arm's lowest, of its `best_step`. `winner`: the arm that won, once one has."""
+    """Writes sweep.csv by rename. `valid_loss` is the arm's lowest, at its `best_step`. `winner` is None until an arm
+    has won."""
     text = io.StringIO(newline="")
     rows = csv.writer(text)
     rows.writerow(["arm", *arms[0].chosen, *MEASURED])
@@ -186,7 +185,7 @@ def outcome(standing: TrialScore, played: Sequence[Round], winner: int | None) -
 def round_event(
     over: Round, arms: Sequence[Trial], going_on: Sequence[TrialScore]
 ) -> tuple[str, list[dict[str, object]]]:
-    """The message, a line an arm from the best to the worst, and the same as data."""
+    """Returns an event's message, with a line for each arm from best to worst, and the same as data."""
     last = halving_rungs(len(arms))
     share = f"{over.rung.share.numerator}/{over.rung.share.denominator}" if over.rung.share < 1 else "all"
     lines = [f"Rung {over.number}/{len(last)} is over, {share} of the course"]

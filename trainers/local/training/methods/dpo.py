@@ -199,5 +199,5 @@ class PairLoss(LossOnly, DPOTrainer):
 
 
 def _as_trl(pair: PairRow) -> dict[str, list[int]]:
-    ids = {"prompt_ids": pair.asked, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
+    ids = {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
     return {name: list(each) for name, each in ids.items()}
