@@ -207,9 +207,9 @@ def _model_source(name: str, source: str) -> str:
     refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
 
 
-def use_ray(wishes: RayArguments, data: Path) -> RayOptions:
+def use_ray(arguments: RayArguments, data: Path) -> RayOptions:
     try:
-        return ray_options(wishes, data)
+        return ray_options(arguments, data)
     except Unusable as error:
         refuse(str(error))
 
