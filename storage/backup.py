@@ -12,8 +12,10 @@ import hashlib
 import os
 import re
 import shutil
-from collections.abc import Callable
-from contextlib import closing
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,6 +87,17 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
         if folder.is_dir():
             partial.unlink(missing_ok=True)
     return Backup(path, verify_log(path), *copied)
+
+
+@contextmanager
+def opened_copy(database: Path) -> Iterator[Store]:
+    """A store on a copy, for reading while the bot has the database open. Raises StorageError."""
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(back_up(database, Path(folder), now=time.time()).path)
+        try:
+            yield store
+        finally:
+            store.close()
 
 
 def is_due(folder: Path, now: float) -> bool:

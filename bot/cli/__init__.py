@@ -14,7 +14,7 @@ import click
 MODULES: Mapping[str, tuple[str, ...]] = {
     "server": ("init", "run", "trainer", "doctor", "demo"),
     "analysis": ("check", "baseline", "curve", "estimate", "prices", "plan-memory", "calibrate", "export"),
-    "admin": ("engines", "current", "audit", "log", "backup", "restore", "forget"),
+    "admin": ("engines", "current", "report", "audit", "log", "backup", "restore", "forget"),
     "policy": ("policy",),
 }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from bot import logs
-from bot.cli.options import EXIT_BLOCKED, FILE, load, refuse
+from bot.cli.options import EXIT_BLOCKED, FILE, NEW_FILE, load, refuse
 
 DATABASE = click.option(
     "--database", type=FILE, help="Another database, such as a backup. Default: the bot's."
@@ -65,6 +65,45 @@ def export(database: Path | None, run: int | None, form: str) -> None:
     click.echo(audit_csv(entries) if form == "csv" else audit_json(entries), nl=form == "json")
     if isinstance(log, BrokenLog):
         click.echo(audit_summary(log), err=True)
+
+
+# `finetune report`.
+
+
+@click.command()
+@click.argument("subject", metavar="RUN|MEASUREMENT")
+@click.option(
+    "--out", type=NEW_FILE, default="report.html", show_default=True, help="Where to write the page."
+)
+def report(subject: str, out: Path) -> None:
+    """Write a run (7) or a measurement (m3) as one page without network: evidence, charts, plan, approvals, costs.
+
+    For those who were not in the channel. Names are looked up in Slack where .env has a token; no held-out row is on
+    the page.
+    """
+    from bot.services import reports
+    from bot.slack.users import display_names
+    from bot.values.runs import Refusal
+    from storage.backup import opened_copy
+    from storage.database import StorageError
+
+    if not re.fullmatch(r"m?[0-9]{1,9}", subject):
+        refuse(f"{subject!r} is neither a run, as 7, nor a measurement, as m3.")
+    is_measurement, number = subject.startswith("m"), int(subject.removeprefix("m"))
+    settings = load()
+    name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
+    try:
+        with opened_copy(settings.database) as store:
+            if is_measurement:
+                page = reports.measurement_report(store, number, name_of)
+            else:
+                page = reports.run_report(store, settings.data / "plots", number, name_of)
+    except StorageError as error:
+        refuse(str(error))
+    if isinstance(page, Refusal):
+        refuse(page.text)
+    out.write_text(page, encoding="utf-8")
+    click.echo(f"Written: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 
 
 # `finetune backup` and `finetune restore`.

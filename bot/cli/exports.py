@@ -11,8 +11,8 @@ from bot.cards.candidates import MEANS, arm_name
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
+from storage.backup import opened_copy
 from storage.records import Model, Run
-from storage.store import Store
 from trainers.evaluation.results import Rung
 
 Facts = Mapping[str, Any]
@@ -31,8 +31,7 @@ def find_model(settings: Settings, question: str) -> ExportSource | Refusal:
     """A name that no run knows is left to the trainer: its ft:… names, checkpoints, and folders of jobs."""
     if not settings.database.exists():
         return ExportSource(question, None, None)
-    store = Store(settings.database)
-    try:
+    with opened_copy(settings.database) as store:
         model = next(
             (model for model in store.models() if question in (model.name, model.provider_model)), None
         )
@@ -48,8 +47,6 @@ def find_model(settings: Settings, question: str) -> ExportSource | Refusal:
         return ExportSource(
             model.provider_model, model.name, _facts(model, run) if run and run.result else None
         )
-    finally:
-        store.close()
 
 
 def _facts(model: Model, run: Run) -> Facts:

@@ -3,6 +3,8 @@ yes."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 from urllib.error import URLError
 
@@ -13,6 +15,23 @@ from bot.rules.permissions import Person
 
 LOOK_UP_TIMEOUT_S = 1
 MEMBERS_A_PAGE, MOST_PAGES = 999, 20
+
+
+def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
+    """Finds a person's name by their id. The id stands for it where there is no token or Slack doesn't say."""
+    client = WebClient(bot_token, base_url=api_url, timeout=LOOK_UP_TIMEOUT_S, retry_handlers=[])
+
+    @cache
+    def name_of(user_id: str) -> str:
+        if not bot_token:
+            return user_id
+        try:
+            user: Any = client.users_info(user=user_id)["user"]
+        except (SlackApiError, URLError, OSError):
+            return user_id
+        return str(user.get("real_name") or user.get("name") or user_id)
+
+    return name_of
 
 
 class SlackDirectory:

@@ -1,0 +1,123 @@
+"""The sections of a run's report: what decided, what was measured, what was approved, what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+from bot.cards import audits, calibration, estimates, evaluation_results, prices, results
+from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Table, Text, code, escape
+from bot.cards.page import Picture, Section, page
+from bot.cards.plans import verdict_text
+from bot.cards.words import charge, shorten
+from bot.rules.calibration import Actual
+from bot.rules.plans import Plan
+from bot.values.runs import RunResult
+from storage.records import Approval, AuditEntry, Measurement, Run
+from trainers.evaluation.results import Ladder
+from trainers.pricing import PriceList
+
+
+def run_report(
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    *,
+    ladder: Ladder | None,
+    actuals: Sequence[Actual],
+    approvals: Sequence[Approval],
+    history: Sequence[AuditEntry],
+    plots: Sequence[Path],
+    name_of: Callable[[str], str],
+) -> str:
+    """One HTML page. `ladder`: all that was measured on these held-out rows, the tuned model among them. `plots`: PNG
+    files, named as the charts that draw them do. `name_of` a person's id in Slack."""
+    card = results.card(run, plan, result)
+    headline, _, *rest = card.parts
+    assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with what decided
+    subject = f"Run {run.id}: {shorten(plan.base_model)} on {shorten(plan.dataset)}, {plan.provider}"
+    sections = [
+        Section("The result", rest, _pictures(plots, plan, ("loss", "confusion"))),
+        *_measured(ladder, _pictures(plots, plan, ("ladder",))),
+        Section("Estimate and actual", calibration.estimate_comparison(plan, result, actuals).parts),
+        Section("What was approved", (Facts(_plan_facts(run, plan)), *_approvals(approvals))),
+        *_foreseen(_pictures(plots, plan, ("cumulative-cost", "tornado"))),
+        Section("Prices", _prices(plan)),
+        Section("Who did what", audits.card(audits.History(run.id, history)).parts[1:]),
+    ]
+    return page(headline.text, f"{subject}, ended {_day(run.updated_at)}", sections, name_of)
+
+
+def measurement_report(
+    measurement: Measurement, ladder: Ladder, plot: Path | None, name_of: Callable[[str], str]
+) -> str:
+    """One HTML page. `plot`: the PNG of quality against price, None where nothing was measured."""
+    card = evaluation_results.card(ladder, number=measurement.id, spent_micros=measurement.actual_micros)
+    headline, *rest = card.parts
+    assert isinstance(headline, Headline)  # noqa: S101 - a card of a measurement begins with what it shows
+    pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
+    subtitle = f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {_day(ladder.measured_at)}"
+    request = Text(
+        f"Asked for by <@{measurement.requested_by}>. Held-out rows: {code(ladder.holdout_sha256)}"
+    )
+    return page(headline.text, subtitle, [Section("What was measured", (*rest, request), pictures)], name_of)
+
+
+def _measured(ladder: Ladder | None, pictures: Sequence[Picture]) -> Iterable[Section]:
+    if ladder is not None:
+        parts = [part for part in evaluation_results.card(ladder).parts if isinstance(part, Table)]
+        yield Section("What was measured, on the same held-out rows", parts, pictures)
+
+
+def _foreseen(pictures: Sequence[Picture]) -> Iterable[Section]:
+    if pictures:
+        yield Section("What the estimate expected", (), pictures)
+
+
+def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
+    chosen = ", ".join(f"{name} {value}" for name, value in plan.hyperparameters)
+    expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
+    return [
+        ("Verdict at the time", verdict_text(plan)),
+        ("Cost", f"{expected} expected, at most {most}; actual {charge(run.actual_micros)}"),
+        ("Asked for by", f"<@{run.requester}>, {_day(plan.asked_at)}"),
+        ("Dataset", f"{escape(plan.dataset)} version {plan.dataset_version}, from <@{plan.uploaded_by}>"),
+        ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
+        ("Model", f"{escape(plan.base_model)} on {escape(plan.provider)}, method {escape(plan.method)}"),
+        ("Hyperparameters", escape(chosen)),
+        ("Plan", code(run.plan_hash)),
+        ("Training rows", code(plan.train_sha256)),
+        ("Held-out rows", code(plan.holdout_sha256)),
+    ]
+
+
+def _approvals(approvals: Sequence[Approval]) -> list[CardBlock]:
+    lines = []
+    for approval in approvals:
+        reason = f": “{escape(approval.reason)}”" if approval.reason else ""
+        verb = "approved" if approval.decision == "approve" else "rejected"
+        lines.append(f"• <@{approval.person}> {verb} it, {_day(approval.at)}{reason}")
+    return [Lines(lines)] if lines else []
+
+
+def _prices(plan: Plan) -> Sequence[CardBlock]:
+    price_list = PriceList.from_json(plan.prices)
+    return prices.listing(price_list.rows, price_list.read_on).parts[1:]
+
+
+def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[Picture]:
+    by_stem = {path.stem: path for path in plots}
+    return [Picture(by_stem[stem], _alt(stem, plan)) for stem in stems if stem in by_stem]
+
+
+def _alt(stem: str, plan: Plan) -> str:
+    if stem == "ladder":
+        return evaluation_results.alt_text(plan.dataset)
+    if stem in ("loss", "confusion"):
+        return results.alt_text(stem, plan)
+    return estimates.alt_text(stem, plan.dataset)
+
+
+def _day(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

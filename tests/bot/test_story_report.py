@@ -1,0 +1,78 @@
+"""The report of a run: what decided and who approved it, on one page that needs no network and shows no row."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from click.testing import CliRunner, Result
+
+from bot.cli import main
+from demo.people import ANA, BEN
+from tests.bot.world import World
+from tests.cards.test_page import Reader
+
+
+def write_report(world: World, out: Path, subject: str = "1") -> Result:
+    door = world.slack.door
+    environment = {
+        "FINETUNE_CONFIG": str(world.folder / "finetune.toml"),
+        "SLACK_BOT_TOKEN": door.bot_token,
+    }
+    return CliRunner().invoke(
+        main, ["report", subject, "--out", str(out)], env=environment, catch_exceptions=False
+    )
+
+
+def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
+    world.seed_dataset()
+    world.type("/finetune baseline tickets rungs=classical")
+    world.until(
+        lambda: (found := world.store.measurements.get(1)) and found.state == "done", "the measurement"
+    )
+    world.start_approved()
+    run = world.until_state("done")
+    out = tmp_path / "report.html"
+    result = write_report(world, out)
+    assert result.exit_code == 0, result.output
+    text = out.read_text(encoding="utf-8")
+    reader = Reader(text)
+    assert not reader.open
+    assert reader.text.startswith("Tuned model: 100.0%")
+    assert f"Run 1: {json.loads(run.plan)['base_model']} on tickets" in reader.text
+    for part in (
+        "100.0%",
+        "classical",
+        run.plan_hash,
+        ANA.real_name,
+        f"{BEN.real_name} approved it",
+        "Prices",
+        "posted",
+    ):
+        assert part in reader.text, part
+    assert ANA.id not in reader.text
+    links = [
+        value
+        for _, attributes in reader.tags
+        for name, value in attributes.items()
+        if name in ("src", "href")
+    ]
+    assert len(links) >= 3 and all(str(link).startswith("data:image/png") for link in links)
+    rows = (world.settings.files / f"{json.loads(run.plan)['holdout_sha256']}.jsonl").read_text().splitlines()
+    questions = [json.loads(row)["messages"][-2]["content"] for row in rows]
+    assert rows and not [question for question in questions if question in text]
+    assert write_report(world, out, "m1").exit_code == 0
+    measured = Reader(out.read_text(encoding="utf-8"))
+    assert "Measurement m1 of tickets" in measured.text and ANA.real_name in measured.text
+
+
+def test_a_run_without_a_result_is_refused(world: World, tmp_path: Path) -> None:
+    world.seed_dataset()
+    world.start()
+    out = tmp_path / "report.html"
+    result = write_report(world, out)
+    assert result.exit_code == 2 and "has no result to report: it is awaiting approval" in result.output
+    assert write_report(world, out, subject="9").exit_code == 2
+    for subject in ("m4", "seven", "-1", "7;8"):
+        assert write_report(world, out, subject).exit_code == 2
+    assert not out.exists()
