@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from trainers.dataset import Columns, Example, check_file, write_chat
+from trainers.dataset import Columns, Example, check_file, store_chat
 from trainers.dataset.checks import Finding, Findings
 from trainers.dataset.sensitive_data import PRESIDIO_MOST_LETTERS, check_presidio
 from trainers.types import Message
@@ -86,8 +86,8 @@ def test_a_check_asks_it_where_that_is_wanted_and_nothing_is_fetched(
         raise AssertionError("something was fetched")
 
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    path = tmp_path / "rows.jsonl"
-    write_chat(path, [row(i, f"question {i * 77 % 91} {SSN if i == 4 else 'x' * i}") for i in range(1, 31)])
+    rows = [row(i, f"question {i * 77 % 91} {SSN if i == 4 else 'x' * i}") for i in range(1, 31)]
+    path = tmp_path / f"{store_chat(tmp_path, rows)}.jsonl"
 
     usual = check_file(path, "r", Columns(), tmp_path, 7, deep=True)
     asked = check_file(path, "r", Columns(), tmp_path, 7, deep=True, presidio=True)

@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from trainers.dataset import Columns, Example, Limits
 from trainers.dataset.checks import Finding, Findings, Repeats, is_short
-from trainers.dataset.fast_scan import INSTRUCTIONS
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.near_duplicates import question_text, sketches
 from trainers.dataset.reader import Progress, conclude, stream
 from trainers.dataset.row_facts import Facts, read_facts
-from trainers.dataset.rows import Joined, normalise_all, normalised, question_key
+from trainers.dataset.rows import INSTRUCTION_ROLES, Joined, normalise_all, normalised, question_key
 from trainers.dataset.sensitive_data import faults_in, faults_of_texts
 from trainers.dataset.splits import chat_row
 from trainers.dataset.stored_rows import StoredRows
@@ -75,7 +74,10 @@ def repeats(examples: list[Example], limits: Limits) -> tuple[Finding, ...]:
     found = Findings(limits.listed)
     Repeats(found).add_all(
         [example.line for example in examples],
-        [hash(tuple(normalised(m.content) for m in e.messages if m.role in INSTRUCTIONS)) for e in examples],
+        [
+            hash(tuple(normalised(m.content) for m in e.messages if m.role in INSTRUCTION_ROLES))
+            for e in examples
+        ],
         [question_key(example) for example in examples],
         [hash(normalised(example.answer)) for example in examples],
     )

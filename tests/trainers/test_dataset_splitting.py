@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.dataset import Example, Shared, overlap, read, split, store_chat, write_chat
+from trainers.dataset import Example, Shared, overlap, read, split, store_chat
 from trainers.dataset.rows import question_key
 from trainers.types import Message
 
@@ -178,8 +178,8 @@ def test_what_is_written_can_be_read_back_and_is_named_by_its_hash(tmp_path: Pat
     assert path.stat().st_mode & 0o077 == 0
     assert [e.messages for e in read(path, "x").examples] == [e.messages for e in examples]
     assert list(path.parent.iterdir()) == [path]
-    write_chat(tmp_path / "kept", [Example(1, examples[0].messages, kept)])
-    assert (tmp_path / "kept").read_bytes() == kept + b"\n"
+    sha256 = store_chat(tmp_path, [Example(1, examples[0].messages, kept)])
+    assert (tmp_path / f"{sha256}.jsonl").read_bytes() == kept + b"\n"
 
 
 def test_a_shared_question_is_found_with_both_lines() -> None:

@@ -34,7 +34,7 @@ from trainers.dataset.rows import (
     prompted,
     with_system,
 )
-from trainers.dataset.splits import Shared, Split, overlap, split, store_chat, write_chat
+from trainers.dataset.splits import Shared, Split, overlap, split, store_chat
 from trainers.dataset.token_counts import TokenReport
 from trainers.dataset.versions import Diff, Previous
 
@@ -68,5 +68,4 @@ __all__ = [
     "split",
     "store_chat",
     "with_system",
-    "write_chat",
 ]

@@ -19,13 +19,12 @@ from typing import BinaryIO, Literal
 import msgspec
 
 from trainers.dataset.checks import Findings
-from trainers.dataset.file_format import Block, blocks
+from trainers.dataset.file_format import blocks
 from trainers.dataset.reader import Progress, parse_line
-from trainers.dataset.rows import UNSEEN, Column, Example, Limits, column_of
+from trainers.dataset.rows import INSTRUCTION_ROLES, UNSEEN, Column, Example, Limits, column_of
 from trainers.types import Message, Role
 
 Roles = tuple[Role, ...]
-INSTRUCTIONS = ("system", "developer")
 
 _KEY = re.compile(rb'"[ \t\r]*:')
 _BRACE = b"{"[0]
@@ -59,11 +58,11 @@ class Shape:
 @lru_cache(4096)
 def shape_of(roles: Roles) -> Shape:
     """Returns the shape of rows with these roles; the last message is the answer."""
-    turns = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTIONS)
+    turns = tuple(i for i, role in enumerate(roles[:-1]) if role not in INSTRUCTION_ROLES)
     return Shape(
         roles=roles,
         turns=turns,
-        system=tuple(i for i, role in enumerate(roles) if role in INSTRUCTIONS),
+        system=tuple(i for i, role in enumerate(roles) if role in INSTRUCTION_ROLES),
         question=b"\x1e".join(roles[i].encode() + b"\x1f%b" for i in turns),
     )
 
@@ -126,23 +125,20 @@ def scan(file: BinaryIO, findings: Findings, limits: Limits, progress: Progress)
     """Yields the good rows in chunks. Nothing in the file raises. Faults go to `findings`, as `reader.stream` words
     them."""
     for block in blocks(file, findings, limits):
-        yield _read_block(block, findings, limits, progress)
-
-
-def _read_block(block: Block, findings: Findings, limits: Limits, progress: Progress) -> Chunk:
-    chunk, first, start = Chunk(), 0, block.start
-    while progress.format is None and first < len(block.lines):  # the first good row decides on the format
-        raw = block.lines[first]
-        _parse_into(chunk, block.first + first, start, raw, findings, limits, progress)
-        first, start = first + 1, start + len(raw) + 1
-    lines = block.lines[first:]
-    if lines and progress.format == "chat":
-        _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
-        return chunk
-    for number, raw in enumerate(lines, block.first + first):
-        _parse_into(chunk, number, start, raw, findings, limits, progress)
-        start += len(raw) + 1
-    return chunk
+        chunk, first, start = Chunk(), 0, block.start
+        # The first good row decides on the format.
+        while progress.format is None and first < len(block.lines):
+            raw = block.lines[first]
+            _parse_into(chunk, block.first + first, start, raw, findings, limits, progress)
+            first, start = first + 1, start + len(raw) + 1
+        lines = block.lines[first:]
+        if lines and progress.format == "chat":
+            _add_chats(chunk, lines, block.first + first, start, findings, limits, progress)
+        else:
+            for number, raw in enumerate(lines, block.first + first):
+                _parse_into(chunk, number, start, raw, findings, limits, progress)
+                start += len(raw) + 1
+        yield chunk
 
 
 def _add_chats(

@@ -80,10 +80,6 @@ def sniff(head: bytes) -> Sniffed | Refusal:
         return Sniffed("xlsx")  # or another zip archive, which its reader refuses
     if head.startswith((b"PAR1", b"PARE")):
         return Sniffed("parquet")
-    return _refuse_no_text(head) or _sniff_text(head.removeprefix(BOM))
-
-
-def _refuse_no_text(head: bytes) -> Refusal | None:
     for magic, kind in _MAGIC:
         if head.startswith(magic):
             return Refusal(NOT_TEXT, f"is {kind}, whatever its name says")
@@ -99,7 +95,7 @@ def _refuse_no_text(head: bytes) -> Refusal | None:
         return Refusal(NOT_TEXT, "is not text: it has bytes that no text has")
     if _HTML.match(head):
         return Refusal(NOT_TEXT, "is a web page, perhaps a log-in page saved in place of the file")
-    return None
+    return _sniff_text(head.removeprefix(BOM))
 
 
 def _looks_like_utf16(head: bytes) -> bool:

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.rows import Example
+from trainers.dataset.rows import INSTRUCTION_ROLES, Example
 
 if TYPE_CHECKING:
     import numpy as np
@@ -199,7 +199,7 @@ class NearCopies:
 
 def question_text(example: Example) -> str:
     """Returns all before the answer, instructions left aside: what `question_key` is made of."""
-    return "\n".join(m.content for m in example.prompt if m.role not in ("system", "developer"))
+    return "\n".join(m.content for m in example.prompt if m.role not in INSTRUCTION_ROLES)
 
 
 def find_near_copies(
@@ -335,9 +335,8 @@ class _Search:
         """Compares candidates that are not joined yet and were not compared before."""
         import numpy as np
 
-        if (
-            len(candidates) >= 1_000
-        ):  # of many rows that are alike nearly all pairs are joined: drop those at once
+        # Of many rows that are alike nearly all pairs are joined already: those are dropped at once.
+        if len(candidates) >= 1_000:
             firsts = np.array([self._sets.first(number) for number in range(len(self._rows))])
             candidates = candidates[firsts[candidates[:, 0]] != firsts[candidates[:, 1]]]
         for pair in self._compared_pairs(self._open(candidates)):

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 Value = TypeVar("Value")
 
-_LONG_ANSWER = (1 << 32) - 1
+_LONG_ANSWER = (1 << 32) - 1  # the place of an answer that is not among the short ones
 _MOST_INSTRUCTIONS = 1000
-_AFTER_MESSAGES = 1 << 30
+_AFTER_MESSAGES = 1 << 30  # sorts what stands beside the messages of a row
 
 
 class Facts:

@@ -17,6 +17,7 @@ from typing import Literal, TypeVar
 from trainers.types import Message
 
 Value = TypeVar("Value")
+INSTRUCTION_ROLES = frozenset({"system", "developer"})
 _SAMPLE = 32
 
 
@@ -144,7 +145,7 @@ class Example:
     @property
     def system(self) -> str:
         """The instructions, empty where there are none."""
-        return "\n".join(m.content for m in self.messages if m.role in ("system", "developer"))
+        return "\n".join(m.content for m in self.messages if m.role in INSTRUCTION_ROLES)
 
 
 def is_blank(text: str) -> bool:
@@ -230,7 +231,7 @@ def question_key(example: Example) -> bytes:
     turns = [
         f"{m.role}\x1f{normalised(m.content)}"
         for m in example.messages[:-1]
-        if m.role not in ("system", "developer")
+        if m.role not in INSTRUCTION_ROLES
     ]
     return hashlib.blake2b("\x1e".join(turns).encode(), digest_size=16).digest()
 
@@ -298,7 +299,7 @@ def prompted(example: Example, labels: Sequence[str]) -> tuple[Message, ...]:
         return example.prompt
     listed = "Labels:\n" + "\n".join(labels)
     for number, message in enumerate(example.prompt):
-        if message.role in ("system", "developer"):
+        if message.role in INSTRUCTION_ROLES:
             longer = replace(message, content=f"{message.content}\n{listed}")
             return (*example.prompt[:number], longer, *example.prompt[number + 1 :])
     return (Message("system", f"{CLASSIFY}\n{listed}"), *example.prompt)

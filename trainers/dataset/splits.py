@@ -216,28 +216,16 @@ def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> tuple[Share
     return tuple(Shared(line, other) for line, other in shared if other is not None)
 
 
-def write_chat(path: Path, examples: Iterable[Example]) -> str:
-    """Writes one row a line, readable by the owner alone, by rename. Returns the sha256 of the bytes."""
-    digest = hashlib.sha256()
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    with os.fdopen(descriptor, "wb") as file:
-        for example in examples:
-            line = chat_row(example) + b"\n"
-            digest.update(line)
-            file.write(line)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(temporary).replace(path)
-    return digest.hexdigest()
-
-
 def store_chat(folder: Path, examples: Iterable[Example]) -> str:
-    """Writes FOLDER/SHA256.jsonl: the same rows are the same file. Returns the sha256."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unnamed = folder / f"unnamed-{os.getpid()}-{threading.get_ident()}"
-    sha256 = write_chat(unnamed, examples)
-    unnamed.replace(folder / f"{sha256}.jsonl")
-    return sha256
+    """Writes FOLDER/SHA256.jsonl and returns the sha256."""
+    return _store_rows(folder, map(chat_row, examples))
+
+
+def _store_rows(folder: Path, rows: Iterable[bytes]) -> str:
+    with ChatFile(folder) as file:
+        for row in rows:
+            file.write(row)
+        return file.close()
 
 
 def chat_row(example: Example) -> bytes:
@@ -278,7 +266,8 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
     fitted = [row for row, draw in zip(rows, draws, strict=True) if draw > last]
     if len(fitted) < len(rows) // 2:
         return None
-    return ValidationSplit(_store(files, fitted), _store(files, validation), len(fitted), len(validation))
+    hashes = _store_rows(files, fitted), _store_rows(files, validation)
+    return ValidationSplit(*hashes, len(fitted), len(validation))
 
 
 def validation_rows(rows: int) -> int:
@@ -293,12 +282,38 @@ def _validation_draw(row: bytes, seed: int) -> bytes:
     return hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
 
 
-def _store(files: Path, rows: Sequence[bytes]) -> str:
-    content = b"".join(row + b"\n" for row in rows)
-    sha256 = hashlib.sha256(content).hexdigest()
-    path = files / f"{sha256}.jsonl"
-    if not path.exists():
-        temporary = path.with_suffix(".tmp")
-        temporary.write_bytes(content)
-        temporary.replace(path)
-    return sha256
+class ChatFile:
+    """A file of chat rows that becomes FOLDER/SHA256.jsonl when it is closed: the same rows are the same file. It is
+    readable by the owner alone."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        prefix = f"unnamed-{os.getpid()}-{threading.get_ident()}-"
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
+        self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
+        self._digest = hashlib.sha256()
+        self._is_closed = False
+
+    def __enter__(self) -> ChatFile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+        if not self._is_closed:
+            self._path.unlink(missing_ok=True)
+
+    def write(self, row: bytes) -> None:
+        self.write_part(row + b"\n")
+
+    def write_part(self, part: bytes) -> None:
+        self._digest.update(part)
+        self._file.write(part)
+
+    def close(self) -> str:
+        """Keeps the file under its sha256, which is returned."""
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        sha256 = self._digest.hexdigest()
+        self._path.replace(self._path.parent / f"{sha256}.jsonl")
+        self._is_closed = True
+        return sha256

@@ -5,10 +5,6 @@ Rows of JSONL stand in the file itself; those of other formats are put into a na
 
 from __future__ import annotations
 
-import hashlib
-import os
-import tempfile
-import threading
 from collections.abc import Collection, Sequence
 from operator import add
 from pathlib import Path
@@ -18,7 +14,7 @@ from trainers.dataset.checks import Fault
 from trainers.dataset.jsonl import parse_row
 from trainers.dataset.row_facts import Facts
 from trainers.dataset.rows import Example, Limits, with_system
-from trainers.dataset.splits import chat_row
+from trainers.dataset.splits import ChatFile, chat_row
 
 
 class StoredRows(Sequence[Example]):
@@ -102,40 +98,3 @@ def _run_ends(facts: Facts, apart: Collection[int], *, needs_system: bool) -> Se
     following = zip(facts.starts[1:], map(add, facts.starts, facts.sizes), strict=False)
     ends.update(row for row, (start, end) in enumerate(following, 1) if start != end + 1)
     return sorted((ends | {len(facts)}) - {0})
-
-
-class ChatFile:
-    """A file of chat rows that becomes FOLDER/SHA256.jsonl when it is closed: the same rows are the same file. It is
-    readable by the owner alone."""
-
-    def __init__(self, folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        prefix = f"unnamed-{os.getpid()}-{threading.get_ident()}-"
-        descriptor, name = tempfile.mkstemp(dir=folder, prefix=prefix, suffix=".tmp")
-        self._file, self._path = os.fdopen(descriptor, "wb"), Path(name)
-        self._digest = hashlib.sha256()
-        self._is_closed = False
-
-    def __enter__(self) -> ChatFile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-        if not self._is_closed:
-            self._path.unlink(missing_ok=True)
-
-    def write(self, row: bytes) -> None:
-        self.write_part(row + b"\n")
-
-    def write_part(self, part: bytes) -> None:
-        self._digest.update(part)
-        self._file.write(part)
-
-    def close(self) -> str:
-        """Keeps the file under its sha256, which is returned."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        sha256 = self._digest.hexdigest()
-        self._path.replace(self._path.parent / f"{sha256}.jsonl")
-        self._is_closed = True
-        return sha256

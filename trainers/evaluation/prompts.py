@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from trainers.dataset.rows import Example, prompted, question_key
+from trainers.dataset.rows import INSTRUCTION_ROLES, Example, prompted, question_key
 from trainers.types import Message
 
 LONGEST_SHOT = 2_000  # characters of one example's question: ten of them fit into 8,192 tokens
@@ -126,12 +126,12 @@ def question_of(example: Example) -> str:
 
 
 def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:
-    return tuple(m for m in messages if m.role not in ("system", "developer"))
+    return tuple(m for m in messages if m.role not in INSTRUCTION_ROLES)
 
 
 def _with_instruction(messages: Sequence[Message], more: str) -> tuple[Message, ...]:
     """Returns the instructions alone, with one more at their end."""
-    instructions = [message for message in messages if message.role in ("system", "developer")]
+    instructions = [message for message in messages if message.role in INSTRUCTION_ROLES]
     if not instructions:
         return (Message("system", more),)
     last = instructions[-1]

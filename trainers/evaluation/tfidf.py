@@ -20,6 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from trainers.dataset.near_duplicates import question_text
 from trainers.dataset.rows import Example, question_keys
 from trainers.evaluation.results import Reply
 
@@ -118,9 +119,8 @@ def label_of(example: Example) -> str:
 
 
 def text_of(example: Example) -> str:
-    """Returns all that stands before the answer, instructions left aside."""
-    lines = (m.content for m in example.prompt if m.role not in ("system", "developer"))
-    return "\n".join(lines).strip()[:LONGEST_TEXT].strip()
+    """Returns all that stands before the answer, instructions left aside, cut to LONGEST_TEXT."""
+    return question_text(example).strip()[:LONGEST_TEXT].strip()
 
 
 def is_short(texts: Iterable[str]) -> bool:
