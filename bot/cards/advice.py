@@ -1,8 +1,8 @@
-"""The verdict in words: its headline, each reason with its numbers, and what to do next."""
+"""The verdict in words: its headline, its reasons, and what to do next."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import assert_never
 
@@ -10,42 +10,22 @@ from bot.cards.candidates import (
     LONG_NAMES,
     candidate_name,
     cost_text,
-    price_text,
-    score_text,
-    seconds_text,
 )
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import (
-    gap_text,
     monthly_saving_text,
-    only_way_text,
-    pays_text,
-    price_of_better_text,
     swing_text,
 )
 from bot.cards.prices import missing_price_text
-from bot.cards.words import capitalize, pluralize, share_text
+from bot.cards.reasons import SHOWN_LABELS, because_text
+from bot.cards.words import pluralize
 from bot.rules import reasons
 from bot.rules.advice import Verdict
-from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED, Facts
-from bot.rules.fit import MISLEADING
-from bot.rules.reasons import Because, PlainReason, PlainTodo, Reason, Todo
-from trainers.evaluation.results import Rung
+from bot.rules.facts import Facts
+from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.money import usd
 
 NO_SAVING = "No saving is shown: this verdict is against the tuned model, whatever it would save."
-SHOWN_RUNGS, SHOWN_LABELS = 3, 5
-FACTS_CHANGE = "facts change, and each change would need another run"
-REASONS: Mapping[PlainReason, str] = {
-    "nothing measured": "No cheaper way has been measured on your data yet: prompts, examples, retrieval.",
-    "target ended": "The model to train has ended already.",
-    "no volume": "At a volume of 0 tokens a month there is nothing to save.",
-    "facts are looked up": f"Facts are looked up, not trained: {FACTS_CHANGE}, and a tuned model makes up what it was "
-    "not taught.",
-    "retrieval may serve better": f"Retrieval may serve better: {FACTS_CHANGE}.",
-    "reasoning is not taught": "Fine-tuning does not teach a model to think better: a better base model does.",
-    "reasoning was measured": "Fine-tuning seldom teaches reasoning; here it was measured to be good enough.",
-}
 
 
 def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
@@ -110,276 +90,6 @@ def _cost(amount: Decimal | None) -> str:
         return "nothing but your own machine's time"
     cost = usd(amount)
     return f"about {cost}" if cost.startswith("$") else cost
-
-
-# Reasons.
-
-
-def because_text(because: Because, spelling: Spelling = SLACK) -> str:  # one line a reason
-    match because:
-        case str():
-            return REASONS[because]
-        case reasons.Told():
-            return because.text
-        case reasons.SpeedUnknown():
-            return _speed_unknown(because)
-        case reasons.MachinesUnpriced():
-            count = f"{because.machines:,}"
-            return f"This volume takes about {count} machines like yours, and nobody has said what one costs."
-        case reasons.Ends():
-            return _ends(because)
-        case reasons.OneLabel():
-            return f"All {because.rows:,} rows have the same label: there is nothing to tell apart."
-        case reasons.NotTrainedYet():
-            rows = pluralize(because.n_holdout, "held-out row")
-            return f"How good the tuned model will be is unknown until it has answered the {rows}."
-        case reasons.NoAnswer():
-            return _no_answer(because.rung)
-        case reasons.OtherBar():
-            before, now = share_text(because.measured_by), share_text(because.bar)
-            return f"The measurement was judged by a bar of {before}; now it is {now}."
-        case reasons.MeetsBar():
-            return _meets_bar(because)
-        case reasons.NotMeasured():
-            return f"Not measured yet: {', '.join(LONG_NAMES[rung] for rung in because.rungs)}."
-        case reasons.TodayNotMeasured():
-            return (
-                f"{because.model}, today's model, was not measured on these rows: it, or a cheaper one, may be good "
-                "enough."
-            )
-        case reasons.TooClose():
-            close = [f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in because.rungs]
-            return f"Too close to the bar of {share_text(because.bar)} to say: {_first(close, SHOWN_RUNGS)}."
-        case reasons.WaysMiss():
-            return _ways_miss(because)
-        case reasons.TunedStands():
-            return _tuned_stands(because)
-        case reasons.BesideBest():
-            return _beside_best(because)
-        case reasons.Unread():
-            unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
-            clearer = f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
-            more = clearer if because.is_settled else ""
-            return f"Answers that could not be read: {_first(unread, SHOWN_RUNGS)}.{more}"
-        case reasons.NeverAnswered():
-            return _never_answered(because.labels)
-        case reasons.RetrievalMissed():
-            missed = score_text(because.rung)
-            return f"Retrieval was tried and misses: {missed}. Training is defensible, but {FACTS_CHANGE}."
-        case reasons.StyleReached():
-            return _style_reached(because)
-        case reasons.OwnClasses():
-            return (
-                "These are your own categories: a prompt can only describe them "
-                f"({share_text(because.share)} at best), rows teach them, a good reason."
-            )
-        case reasons.Speeds():
-            return _speeds(because)
-        case reasons.RowCount():
-            return _row_count(because)
-        case reasons.RareLabels():
-            return _rare_labels(because)
-        case reasons.BarUnprovable():
-            return f"No number of rows can show {share_text(because.bar)}."
-        case reasons.HoldoutTooSmall():
-            rows, bar = pluralize(because.rows, "held-out row"), share_text(because.bar)
-            return f"Even with all {rows} right, {bar} could not be claimed: that takes {because.needed:,}."
-        case reasons.HoldoutSmall():
-            return f"With {pluralize(because.rows, 'held-out row')} only a large difference will show."
-        case reasons.MoreRows():
-            return _more_rows(because)
-        case reasons.WrongLabels():
-            return _wrong_labels(because)
-        case reasons.Gap():
-            return gap_text(because, spelling)
-        case reasons.PriceOfBetter():
-            return price_of_better_text(because)
-        case reasons.Pays():
-            return pays_text(because)
-        case reasons.OnlyWay():
-            return only_way_text(because)
-    assert_never(because)
-
-
-def _first(words: Sequence[str], most: int) -> str:
-    more = f"; and {len(words) - most} more" if len(words) > most else ""
-    return f"{'; '.join(words[:most])}{more}"
-
-
-def _speed_unknown(speed: reasons.SpeedUnknown) -> str:
-    unknown = [
-        *(["how long training takes is only guessed"] if speed.of_training else []),
-        *(["how many requests it can answer is not known"] if speed.of_serving else []),
-    ]
-    return f"The speed of your own machine is not measured: {', and '.join(unknown)}."
-
-
-def unknown_successor(successor: str | None) -> str:
-    """Where nothing is counted as saved after a model's end."""
-    return f"what its successor {successor} costs is not known" if successor else "no successor is known"
-
-
-def _ends(end: reasons.Ends) -> str:
-    succession = end.succession
-    ends = f"{succession.model} ends on {succession.ends}"
-    saving = succession.saving_month
-    if saving is None:
-        unknown = unknown_successor(succession.successor)
-        return f"{ends}, and {unknown}: nothing is counted as saved after that day."
-    compared = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
-    unmeasured = "" if end.is_measured else " It is not measured yet."
-    successor = succession.successor
-    return f"{ends}; against its successor {successor} the tuned model {compared} a month.{unmeasured}"
-
-
-def _no_answer(rung: Rung) -> str:
-    rows = f"{rung.empty:,} of {rung.n:,} held-out rows" if rung.n else "any row"
-    return f"{capitalize(candidate_name(rung.arm))} gave no answer to {rows}: that says nothing about how good it is."
-
-
-def _meets_bar(meets: reasons.MeetsBar) -> str:
-    name, bar = capitalize(candidate_name(meets.rung.arm)), share_text(meets.bar)
-    text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price_text(meets.rung)}."
-    match meets.tuned:
-        case "is right more often":
-            why = ", which is the aim"
-            if meets.worth_usd is not None:
-                why = f": {usd(meets.worth_usd)} a month, by what you say that a wrong answer costs"
-            return f"{text} The tuned model is shown to be right more often{why}."
-        case "is faster":
-            return f"{text} A tuned model answers faster and can learn from its answers: a good reason."
-        case "is cheaper":
-            return f"{text} A tuned model costs less and can learn from its answers: a good reason."
-        case "is not needed":
-            return f"{text} It needs no training."
-        case "may be faster":
-            return f"{text} Whether a tuned model is faster is not known."
-        case "may be cheaper":
-            return f"{text} Whether a tuned one costs less is not known."
-
-
-def _ways_miss(ways: reasons.WaysMiss) -> str:
-    is_all = ways.missing == ways.measured
-    if not is_all:
-        miss = f"{ways.missing} of {ways.measured} measured ways surely {'misses' if ways.missing == 1 else 'miss'}"
-    else:
-        miss = f"All {ways.missing} measured ways miss" if ways.missing > 1 else "The one measured way misses"
-    best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price_text(ways.best)}"
-    return f"{miss} the bar of {share_text(ways.bar)}. The best{'' if is_all else ' of those'} is {best}."
-
-
-def _tuned_stands(stands: reasons.TunedStands) -> str:
-    score, bar = score_text(stands.rung), share_text(stands.bar)
-    match stands.rung.standing:
-        case "meets":
-            return f"The tuned model meets the bar of {bar}: {score}, {price_text(stands.rung)}."
-        case "misses":
-            return f"The tuned model misses the bar of {bar}: {score}."
-        case "undecided":
-            return f"The tuned model is too close to the bar of {bar} to say: {score}."
-
-
-def _beside_best(beside: reasons.BesideBest) -> str:
-    name = candidate_name(beside.best.arm)
-    scores = f"{share_text(beside.tuned.score)} against {share_text(beside.best.score)}"
-    match beside.tuned_is:
-        case "not shown to be better":
-            gap = beside.gap
-            shows = f" This holdout shows differences from {100 * gap:.1f} points on." if gap else ""
-            return f"The tuned model is not shown to be better than {name}: {scores}.{shows}"
-        case "worse":
-            return f"The tuned model is worse than {name}: {scores}."
-        case "worse and costs as much":
-            return f"The tuned model is worse than {name}: {scores}, and that costs no more."
-
-
-def _never_answered(labels: Sequence[str]) -> str:
-    shown = ", ".join(f"“{label[:40]}”" for label in labels[:SHOWN_LABELS])
-    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-    return f"No way ever answers {shown}{more}: look whether these rows are labelled as you mean it."
-
-
-def _style_reached(style: reasons.StyleReached) -> str:
-    reached = f"Prompting gets the {style.of} right {share_text(style.share)} of the time"
-    least = share_text(STYLE_PROMPTED)
-    if style.share >= STYLE_PROMPTED:
-        return f"{reached}, which is {least} or more: training makes it steady, a good reason."
-    return f"{reached}; from {least} on it is a good reason."
-
-
-def _speeds(speeds: reasons.Speeds) -> str:
-    text = f"The fastest prompted way answers within {seconds_text(speeds.prompted)} (p95)"
-    if speeds.classical is not None:
-        text += f", the classical model within {seconds_text(speeds.classical)}"
-    if speeds.tuned is None:
-        return f"{text}; the tuned model's speed is not measured."
-    slower = "" if speeds.tuned * FASTER <= speeds.prompted else f" That is not {FASTER} times as fast."
-    return f"{text}; the tuned model within {seconds_text(speeds.tuned)}.{slower}"
-
-
-def _row_count(count: reasons.RowCount) -> str:
-    rows = f"{count.rows:,} rows"
-    if count.questions != count.rows:
-        question = "1 question" if count.questions == 1 else f"{count.questions:,} different questions"
-        rows = f"{question} in {count.rows:,} rows"
-    match count.are:
-        case "enough":
-            return f"{rows} are enough to fine-tune with."
-        case "few, and it is good":
-            return f"{rows} are few, yet the tuned model was measured to be good enough."
-        case "too few":
-            text = f"{rows} are too few: below {NOT_YET_ROWS} a better prompt with examples gains more."
-            style = " What is inconsistent on a few examples needs clearer instructions first."
-            return f"{text}{style}" if count.is_style else text
-        case "enough for the task":
-            return f"{rows} do for this kind of task: {NOT_YET_ROWS} and a good reason are enough."
-        case "worth a try":
-            text = f"{rows} are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune."
-            own = f" For own categories fewer do, if each has {FEW_PER_LABEL}."
-            return f"{text}{own}" if count.few_of_a_label else text
-
-
-def _rare_labels(rare: reasons.RareLabels) -> str:
-    if rare.labels is None:
-        return f"The rarest label has {rare.rarest} rows: it will hardly be learnt, and can't be judged."
-    has = "1 label has" if rare.labels == 1 else f"{rare.labels:,} labels have"
-    return f"{has} fewer than {FEW_PER_LABEL} rows and will hardly be learnt, nor can they be judged."
-
-
-def _more_rows(more: reasons.MoreRows) -> str:
-    whose, there = LONG_NAMES[more.rung], more.there
-    if more.points_per_100 is None:
-        gain = f"Whether more rows bring {whose} anything can't be told yet."
-    else:
-        points = f"{max(more.points_per_100, 0):.1g}"
-        gain = f"100 more rows are predicted to bring {whose} about {points} points."
-    if there is None:
-        return gain
-    between = f"{share_text(there.low)} to {share_text(there.high)}"
-    return f"{gain} It gets to {share_text(there.score)} ({between}) with {there.rows:,} rows."
-
-
-def _wrong_labels(wrong: reasons.WrongLabels) -> str:
-    doubted = "About 1 label is" if wrong.doubted == 1 else f"About {wrong.doubted:,} labels are"
-    same = "1 row contradicts" if wrong.contradicting == 1 else f"{wrong.contradicting:,} rows contradict"
-    counts = [
-        *([f"{doubted} wrong"] if wrong.doubted or not wrong.contradicting else []),
-        *([f"{same} another row that asks the same"] if wrong.contradicting else []),
-    ]
-    text = f"{', and '.join(counts)}: {share_text(wrong.share)} of {wrong.rows:,} rows."
-    match wrong.effect:
-        case "none":
-            return text
-        case "misleads":
-            return (
-                f"{text} From {share_text(MISLEADING)} on, the worse of two models can seem the better one."
-            )
-        case "hides the bar":
-            miss = f"even a model that is always right would miss the bar of {share_text(wrong.bar)}"
-            return f"{text} Against such labels {miss}."
-
-
-# Steps.
 
 
 def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:

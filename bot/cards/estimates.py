@@ -30,6 +30,7 @@ from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.forms import modal
 from bot.cards.payback import hours_caveat, monthly_saving_text, payback_condition, share_of_draws
+from bot.cards.reasons import unknown_successor
 from bot.cards.words import planned_time, shorten
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
@@ -396,7 +397,7 @@ def _succession(estimate: Estimate) -> list[tuple[str, str]]:
         return []
     name, saving = f"From {succession.ends} on", succession.saving_month
     if saving is None:
-        unknown = advice.unknown_successor(succession.successor)
+        unknown = unknown_successor(succession.successor)
         return [(name, f"not known: {succession.model} ends, and {unknown}")]
     difference = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
     successor = f"{succession.successor}, the successor of {succession.model}"

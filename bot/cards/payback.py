@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from bot.cards.commands import Spelling
-from bot.cards.prices import missing_price_text
-from bot.cards.words import share_text
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
-from bot.rules.reasons import Gap, OnlyWay, Pays, PriceOfBetter
+from bot.rules.reasons import Pays
 from bot.rules.roi import Estimate, Succession
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from trainers.money import usd
@@ -58,24 +55,6 @@ def swing_text(swing: Swing) -> str:
         f"{swing.name} from {swing.low_value} to {swing.high_value} moves the net value "
         f"from {usd(swing.at_low)} to {usd(swing.at_high)}"
     )
-
-
-def gap_text(gap: Gap, spelling: Spelling) -> str:
-    free = "A run costs nothing but your own machine's time. " if gap.is_free else ""
-    return f"{free}{missing_price_text(gap.missing, spelling)}"
-
-
-def price_of_better_text(price: PriceOfBetter) -> str:
-    estimate = price.estimate
-    does = "saves" if estimate.saving_month >= 0 else "costs another"
-    return (
-        f"Against {_against(estimate)}, the tuned model {does} {usd(abs(estimate.saving_month))} a month. Your aim is "
-        f"{price.aim}, so this decides nothing."
-    )
-
-
-def only_way_text(only: OnlyWay) -> str:
-    return f"{pays_text(only.money)} Yet only the tuned model is shown to meet the bar of {share_text(only.bar)}."
 
 
 def pays_text(pays: Pays) -> str:
@@ -149,13 +128,13 @@ def _spread(outlook: Outlook) -> str:
     return f"; 9 in 10 lie between {duration(early)} and {'never' if late is None else duration(late)}"
 
 
-def _against(estimate: Estimate) -> str:
+def alternative_in_short(estimate: Estimate) -> str:
     return "today's model" if is_against_today(estimate) else "the cheapest way that is good enough"
 
 
 def _a_loss(estimate: Estimate, outlook: Outlook | None) -> str:
     """Held against the same as the saving is."""
-    which, errors = _against(estimate), estimate.errors_avoided_usd
+    which, errors = alternative_in_short(estimate), estimate.errors_avoided_usd
     if estimate.monthly_alternative.total == estimate.monthly_after.total and not errors:
         both = _amount(estimate.monthly_after.total)
         return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."

@@ -1,5 +1,5 @@
 """The verdict on a fine-tune: go, no-go, or what to find out next, from what was measured, the data, the
-hardware and the money. Pure; each reason has its numbers, and its words are in bot/cards/advice.py.
+hardware and the money. Pure; each reason has its numbers, and its words are in bot/cards/reasons.py.
 
 Go needs every rung measured and the saving likely. Before training it means "train it": the run measures the tuned
 model on the same rows, and nothing is switched before that.

@@ -1,5 +1,5 @@
 """Reasons for and against a fine-tune, and the steps that would settle them: codes with their numbers. The sentences
-are in bot/cards/advice.py, and nothing is decided by them."""
+are in bot/cards/reasons.py and advice.py, and nothing is decided by them."""
 
 from __future__ import annotations
 
@@ -264,14 +264,9 @@ class OnlyWay:
     bar: float
 
 
-Because = (
-    PlainReason
-    | Told
-    | SpeedUnknown
-    | MachinesUnpriced
-    | Ends
-    | OneLabel
-    | NotTrainedYet
+OfModel = Told | SpeedUnknown | MachinesUnpriced | Ends
+OfMeasurement = (
+    NotTrainedYet
     | NoAnswer
     | OtherBar
     | MeetsBar
@@ -283,22 +278,13 @@ Because = (
     | BesideBest
     | Unread
     | NeverAnswered
-    | RetrievalMissed
-    | StyleReached
-    | OwnClasses
-    | Speeds
-    | RowCount
-    | RareLabels
-    | BarUnprovable
-    | HoldoutTooSmall
-    | HoldoutSmall
-    | MoreRows
-    | WrongLabels
-    | Gap
-    | PriceOfBetter
-    | Pays
-    | OnlyWay
 )
+OfTask = RetrievalMissed | StyleReached | OwnClasses | Speeds
+OfRows = (
+    OneLabel | RowCount | RareLabels | BarUnprovable | HoldoutTooSmall | HoldoutSmall | MoreRows | WrongLabels
+)
+OfMoney = Gap | PriceOfBetter | Pays | OnlyWay
+Because = PlainReason | OfModel | OfMeasurement | OfTask | OfRows | OfMoney
 
 # Steps.
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from bot.cards import estimates as views
 from bot.cards import general
-from bot.cards.advice import because_text
 from bot.cards.blocks import Message
 from bot.cards.candidates import alternative_name
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.estimates import EstimateChoices
 from bot.cards.general import text_message
+from bot.cards.reasons import because_text
 from bot.charts import forecast as drawing
 from bot.command_parser import format_question, parse_question
 from bot.context import AppContext

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from bot.cards import estimates, plans
-from bot.cards.advice import because_text
 from bot.cards.assumptions import assumptions
 from bot.cards.prices import missing_price_text
+from bot.cards.reasons import because_text
 from bot.cards.terminal import terminal_text
 from bot.cli import datasets
 from bot.cli.estimates import estimate_json

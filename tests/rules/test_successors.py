@@ -9,9 +9,10 @@ from decimal import Decimal
 
 import pytest
 
-from bot.cards.advice import because_text, todo_text
+from bot.cards.advice import todo_text
 from bot.cards.assumptions import assumptions
 from bot.cards.payback import monthly_saving_text
+from bot.cards.reasons import because_text
 from bot.rules.advice import about_successor
 from bot.rules.bills import ZERO, Flow, Phase, Rates, payback_months
 from bot.rules.forecast import simulate
