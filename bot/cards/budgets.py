@@ -9,6 +9,7 @@ from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Message, Note, T
 from bot.cards.words import money, pluralize, shorten
 from bot.rules.budgets import Budget
 from storage.money import Commitment
+from trainers.money import usd_micros
 
 SHOWN, SHOWN_TOTALS = 12, 8
 
@@ -22,6 +23,28 @@ class Month:
     budget: Budget
     held: Sequence[Commitment]
     own: Sequence[Budget] = ()
+
+
+def does_not_fit(budget: Budget, asked_micros: int) -> str:
+    """With the cure, as mrkdwn."""
+    left, limit = usd_micros(max(budget.left_micros, 0)), usd_micros(budget.limit_micros)
+    return (
+        f"This run may cost up to {usd_micros(asked_micros)}, and {left} of this month's {limit}{owner_text(budget)} "
+        f"are left. Raise {_setting(budget)} in finetune.toml, or wait for next month."
+    )
+
+
+def owner_text(budget: Budget) -> str:
+    """' for …', as mrkdwn; '' for the team's."""
+    return {"team": "", "channel": f" for <#{budget.id}>", "person": f" for <@{budget.id}>"}[budget.kind]
+
+
+def _setting(budget: Budget) -> str:
+    return {
+        "team": "`monthly_usd` under [budget]",
+        "channel": f"{budget.id} under [budget.channels], or `per_channel_usd` under [budget],",
+        "person": f"{budget.id} under [budget.people], or `per_person_usd` under [budget],",
+    }[budget.kind]
 
 
 def card(month: Month) -> Message:
@@ -40,9 +63,9 @@ def card(month: Month) -> Message:
 
 def warning(month: Month, budget: Budget, percent: int) -> Message:
     """Once a month for each of a few percents of each budget."""
-    name = f"budget of {month.name}{budget.owner}"
+    name = f"budget of {month.name}{owner_text(budget)}"
     if percent >= 100:
-        cure = f"What costs money is refused until next month, or until {budget.setting} in finetune.toml is raised."
+        cure = f"What costs money is refused until next month, or until {_setting(budget)} in finetune.toml is raised."
         sentence = f"*The {name} is used up*: {_of(budget)}. {cure}"
     else:
         sentence = f"*{percent}% of the {name} is used*: {_of(budget)}."
@@ -68,7 +91,7 @@ def _facts(month: Month) -> list[tuple[str, str]]:
 def _own(month: Month) -> list[CardBlock]:
     """The tightest of all limits holds."""
     lines = [
-        f"• This month{budget.owner}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
+        f"• This month{owner_text(budget)}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
         for budget in month.own
     ]
     return [Text("*Limits of your own; the tightest holds*"), Lines(lines)] if lines else []

@@ -46,7 +46,19 @@ def bias_warning(plan: LadderPlan) -> str | None:
     """A warning where the judge judges its own or its relatives' answers."""
     if plan.judge is None:
         return None
-    return judge_agreement.bias_warning(plan.judge, [arm.model for arm in plan.arms if arm.model])
+    kin = judge_agreement.relatives(plan.judge, [arm.model for arm in plan.arms if arm.model])
+    if plan.judge in kin:
+        own = f"{plan.judge} judges its own answers too: models tend to prefer their own."
+        return f"{own} Another judge would be fairer."
+    family = (
+        f"The judge {plan.judge} is of the same family as {', '.join(kin[:3])}: models tend to prefer answers of their "
+        "own kind. A judge of another family would be fairer."
+    )
+    return family if kin else None
+
+
+def unreadable_text(judge: str, unread: int, of: int) -> str:
+    return f"{judge} gave no verdict that could be read on {unread:,} of {of:,} answers of one alternative."
 
 
 def trust_text(people: HumanAgreement) -> str:

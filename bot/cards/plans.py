@@ -23,13 +23,14 @@ from bot.cards.blocks import (
     plain,
     sentence,
 )
+from bot.cards.budgets import owner_text
 from bot.cards.calibration import alternative_bill
 from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.words import at_most, charge, money, planned_time, pluralize, share_text, shorten
 from bot.rules.budgets import Budget
-from bot.rules.plans import BestCandidate, Plan, PlanVerdict, describe_sweep, unusual_hyperparameters
+from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Unswept, describe_sweep, unusual_hyperparameters
 from bot.rules.units import duration
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_of
@@ -169,7 +170,9 @@ def plan_title(plan: Plan) -> str:
 def budget_left(budget: Budget) -> str:
     if not budget.limit_micros:
         return "none is set, so only what costs nothing can start"
-    return f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{budget.owner}"
+    return (
+        f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{owner_text(budget)}"
+    )
 
 
 def _asking(
@@ -382,3 +385,19 @@ def add_superseded(card: Message, former: Sequence[int]) -> Message:
     whose = " and ".join(f"run {value}" for value in former)
     note = Text(f"It replaces {whose} on the same dataset and target, whose approvals count no longer.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))
+
+
+def unswept_text(unswept: Unswept, title: str) -> str:
+    """`title`: the provider's."""
+    match unswept.why:
+        case "one set a job":
+            return (
+                f"`sweep=` needs our own trainer, and {title} trains one set of hyperparameters a job. Leave it out, "
+                "or choose a target that starts with `local/`."
+            )
+        case "engine":
+            return f"`engine={unswept.name}` can't sweep. Leave `engine=` out, or `sweep=`."
+        case "given twice":
+            return f"`{unswept.name}=` is given singly and in the sweep. Say it in one of the two places."
+        case "patience":
+            return "A sweep stops its weaker arms itself: leave `patience=` out, or `sweep=`."

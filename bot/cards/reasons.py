@@ -14,7 +14,7 @@ from bot.cards.words import capitalize, pluralize, share_text
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
 from bot.rules.fit import MISLEADING
-from bot.rules.reasons import Because, PlainReason
+from bot.rules.reasons import Because, MemoryShortage, PlainReason
 from trainers.money import usd
 
 SHOWN_RUNGS, SHOWN_LABELS = 3, 5
@@ -45,6 +45,16 @@ def because_text(because: Because, spelling: Spelling = SLACK) -> str:
     return _of_money(because, spelling)
 
 
+def shortage_text(shortage: MemoryShortage) -> str:
+    cure = ""
+    if shortage.in_4_bits is not None:
+        cure = f" With `quantization=nf4` it takes about {shortage.in_4_bits / 1e9:.1f} GB, which fits."
+    return (
+        f"The memory of {shortage.machine} {'is not' if shortage.is_certain else 'may not be'} enough: the training "
+        f"takes about {shortage.needed / 1e9:.1f} GB. `finetune plan-memory` in a terminal says what would fit.{cure}"
+    )
+
+
 def unknown_successor(successor: str | None) -> str:
     """Where nothing is counted as saved after a model's end."""
     return f"what its successor {successor} costs is not known" if successor else "no successor is known"
@@ -55,6 +65,8 @@ def _of_model(because: reasons.OfModel) -> str:
     match because:
         case reasons.Told():
             return because.text
+        case reasons.MemoryShortage():
+            return shortage_text(because)
         case reasons.SpeedUnknown():
             unknown = [
                 *(["how long training takes is only guessed"] if because.of_training else []),

@@ -15,6 +15,7 @@ from typing import Any
 from bot.cards import findings
 from bot.cards.datasets import full_report
 from bot.cards.findings import counts_text, finding_blocks, line_ranges
+from bot.cards.reasons import shortage_text
 from bot.cards.terminal import terminal_text
 from bot.cards.words import duration, duration_range, pluralize
 from bot.rules.budgets import duplicate_cost
@@ -260,7 +261,8 @@ def _needs_text(takes: TrainingNeeds) -> str:
         minutes = takes.timed.minutes
         least, most = float(minutes.low) * 60, float(minutes.high) * 60
         time = f"{duration_range(least, most)}, {duration(float(minutes.expected) * 60)} if nothing else runs"
-    warning = f" {takes.room.warning.replace('`', '')}" if takes.room.warning else ""
+    shortage = takes.room.shortage
+    warning = f" {shortage_text(shortage).replace('`', '')}" if shortage else ""
     return f"Training them on {takes.model} here: {takes.room.line}; {time}.{warning}"
 
 

@@ -23,6 +23,7 @@ from bot.rules.payback import about_money
 from bot.rules.plans import VerdictKind
 from bot.rules.quality import about_alternatives, about_tuned
 from bot.rules.reasons import (
+    Because,
     Ends,
     MachinesUnpriced,
     Measure,
@@ -95,7 +96,7 @@ def _about_target(facts: Facts) -> tuple[Reason, ...]:
     other = Step("choose another target")
     sentences = facts.target.reasons
     if facts.target.level == "refuse":
-        first = Told(sentences[0] if sentences else "This model can't be trained any more.")
+        first: Because = Told(sentences[0]) if sentences else "target ended"
         rest = (Reason("end date", "no_go", Told(text)) for text in sentences[1:])
         return (Reason("end date", "no_go", first, step=other), *rest)
     if facts.estimate and facts.estimate.months_left == 0:
@@ -119,7 +120,7 @@ def about_machine(facts: Facts) -> tuple[Reason, ...]:
     reasons = []
     if machine.too_large and not is_trained:
         smaller = answer_step("train something smaller")
-        reasons.append(Reason("memory", "no_go", Told(machine.too_large), step=smaller))
+        reasons.append(Reason("memory", "no_go", machine.too_large, step=smaller))
     unknown = SpeedUnknown(
         of_training=not (machine.knows_training_time or is_trained),
         of_serving=not machine.knows_serving_speed,

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from trainers.chat_parameters import thinking_tokens
 from trainers.evaluation.results import Candidate
-from trainers.money import to_micros, usd_micros
+from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow
 from trainers.providers import ProviderRow, model_verdict
 from trainers.types import Event, Job
@@ -46,46 +46,14 @@ class Budget:
             value for value in WARN_AT_PERCENT if self.limit_micros and reached >= value * self.limit_micros
         )
 
-    def refusal(self, asked_micros: int) -> str | None:
-        """Why `asked_micros` don't fit; None where they do. What costs nothing always fits."""
-        if asked_micros <= max(self.left_micros, 0):
-            return None
-        left, limit = usd_micros(max(self.left_micros, 0)), usd_micros(self.limit_micros)
-        return (
-            f"This run may cost up to {usd_micros(asked_micros)}, and {left} of this month's {limit}{self.owner} are "
-            f"left. Raise {self.setting} in finetune.toml, or wait for next month."
-        )
-
-    @property
-    def owner(self) -> str:
-        """' for …', as mrkdwn; '' for the team's."""
-        match self.kind:
-            case "team":
-                return ""
-            case "channel":
-                return f" for <#{self.id}>"
-            case "person":
-                return f" for <@{self.id}>"
-
-    @property
-    def setting(self) -> str:
-        match self.kind:
-            case "team":
-                return "`monthly_usd` under [budget]"
-            case "channel":
-                return f"{self.id} under [budget.channels], or `per_channel_usd` under [budget],"
-            case "person":
-                return f"{self.id} under [budget.people], or `per_person_usd` under [budget],"
+    def fits(self, asked_micros: int) -> bool:
+        """What costs nothing always fits."""
+        return asked_micros <= max(self.left_micros, 0)
 
 
 def tightest(budgets: Sequence[Budget]) -> Budget:
     """The one with the least left; of equals the first."""
     return min(budgets, key=lambda budget: budget.left_micros)
-
-
-def refusal(budgets: Sequence[Budget], asked_micros: int) -> str | None:
-    """The tightest one's; what fits there fits everywhere."""
-    return tightest(budgets).refusal(asked_micros)
 
 
 # What runs and evaluations may cost and have cost, in micro-dollars: actual training cost, seconds on a

@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 from bot.rules.forecast import Outlook
 from bot.rules.prices import MissingPrice
+from bot.rules.reasons import MemoryShortage
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
@@ -134,7 +135,7 @@ class OwnMachine:
     """What a model on a machine of one's own asks of it. `too_large`: why its training doesn't fit. `machines` serve
     the volume; None: no volume or no speed is known."""
 
-    too_large: str | None
+    too_large: MemoryShortage | None
     knows_training_time: bool
     knows_serving_speed: bool
     machines: int | None

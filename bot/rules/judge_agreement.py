@@ -39,27 +39,16 @@ def model_family(model: str) -> str:
     return _ALSO.get(word, word)
 
 
-def bias_warning(judge: str, models: Iterable[str]) -> str | None:
-    """A judge finds its own answers and its relatives' better than people do: a warning where that may be.
+def relatives(judge: str, models: Iterable[str]) -> tuple[str, ...]:
+    """Those of the judge's family, itself included: it finds their answers better than people do.
 
     Panickssery and others 2024, arxiv.org/abs/2404.13076."""
-    names = tuple(dict.fromkeys(models))
-    if judge in names:
-        return f"{judge} judges its own answers too: models tend to prefer their own. Another judge would be fairer."
-    kin = [model for model in names if model_family(model) == model_family(judge)]
-    if not kin:
-        return None
-    return (
-        f"The judge {judge} is of the same family as {', '.join(kin[:3])}: models tend to prefer answers of their "
-        "own kind. A judge of another family would be fairer."
-    )
+    return tuple(model for model in dict.fromkeys(models) if model_family(model) == model_family(judge))
 
 
-def unread_warning(judge: str, unread: int, of: int) -> str | None:
-    """Why the verdicts on an arm can't be its score."""
-    if not of or unread <= MAX_UNREAD * of:
-        return None
-    return f"{judge} gave no verdict that could be read on {unread:,} of {of:,} answers of one alternative."
+def is_unreadable(unread: int, of: int) -> bool:
+    """Whether so many verdicts on an arm are missing that they can't be its score."""
+    return bool(of) and unread > MAX_UNREAD * of
 
 
 # What people found better beside what a judge model found better, and beside each other. Pure.

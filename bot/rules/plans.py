@@ -335,24 +335,27 @@ def arm_count_text(sweep: Sweep) -> str:
     return f" of {len(hyperparameters.combinations(sweep))} arms, by halving" if sweep else ""
 
 
-def refusal(question: Question, title: str, *, can_sweep: bool) -> str | None:
-    """Why this can't be swept there."""
+@dataclass(frozen=True)
+class Unswept:
+    """Why something can't be swept. `name`: the engine, or the option that is given twice."""
+
+    why: Literal["one set a job", "engine", "given twice", "patience"]
+    name: str = ""
+
+
+def find_unswept(question: Question, *, can_sweep: bool) -> Unswept | None:
+    """`can_sweep`: its target can."""
     if not question.sweep:
         return None
     if not can_sweep:
-        return (
-            f"`sweep=` needs our own trainer, and {title} trains one set of hyperparameters a job. Leave it out, or "
-            "choose a target that starts with `local/`."
-        )
+        return Unswept("one set a job")
     engine = question.chosen.get("engine", methods.BUILTIN)
     if engine != methods.BUILTIN:
-        return f"`engine={engine}` can't sweep. Leave `engine=` out, or `sweep=`."
+        return Unswept("engine", str(engine))
     twice = next((name for name, _ in question.sweep if name in question.chosen), None)
     if twice:
-        return f"`{methods.option_of(twice)}=` is given singly and in the sweep. Say it in one of the two places."
-    if question.patience is not None:
-        return "A sweep stops its weaker arms itself: leave `patience=` out, or `sweep=`."
-    return None
+        return Unswept("given twice", methods.option_of(twice))
+    return Unswept("patience") if question.patience is not None else None
 
 
 def without_swept(

@@ -39,6 +39,17 @@ class Told:
 
 
 @dataclass(frozen=True)
+class MemoryShortage:
+    """The training takes `needed` bytes of the machine's memory, which it has not, or has only if the estimate is
+    right. `in_4_bits`: the bytes that it would take then, where they would do."""
+
+    machine: str
+    needed: int
+    is_certain: bool
+    in_4_bits: int | None = None
+
+
+@dataclass(frozen=True)
 class SpeedUnknown:
     of_training: bool
     of_serving: bool
@@ -264,7 +275,7 @@ class OnlyWay:
     bar: float
 
 
-OfModel = Told | SpeedUnknown | MachinesUnpriced | Ends
+OfModel = Told | MemoryShortage | SpeedUnknown | MachinesUnpriced | Ends
 OfMeasurement = (
     NotTrainedYet
     | NoAnswer

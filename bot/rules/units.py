@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from decimal import Decimal
 
-ACCEPTED = "Write the input tokens of a month like 10M, 2.5B, 300k, 10 million or 10,000,000."
 LARGEST_VOLUME = 10**15
 HOURS_PER_MONTH = Decimal(730)  # 365 days in twelve equal months
 
@@ -43,15 +42,21 @@ def parse_volume(text: str) -> int | Misread:
     """Tokens a month out of '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
     match = _VOLUME.fullmatch(text.strip().lower())
     if match is None or match["scale"] not in _SCALES:
-        return Misread(f"I can't read {_shown(text)} as a volume. {ACCEPTED}")
+        return _misread(f"I can't read {_shown(text)} as a volume.")
     number = Decimal(re.sub("[,_]", "", match["number"])) * _SCALES[match["scale"]]
     if number != int(number):
-        return Misread(f"{_shown(text)} is not a whole number of tokens. {ACCEPTED}")
+        return _misread(f"{_shown(text)} is not a whole number of tokens.")
     if number > LARGEST_VOLUME:
         return Misread(
             f"{_shown(text)} is outside of what can be: {tokens(LARGEST_VOLUME)} tokens a month at most."
         )
     return int(number)
+
+
+def _misread(problem: str) -> Misread:
+    return Misread(
+        f"{problem} Write the input tokens of a month like 10M, 2.5B, 300k, 10 million or 10,000,000."
+    )
 
 
 def tokens(count: int) -> str:

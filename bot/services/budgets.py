@@ -40,7 +40,8 @@ def tightest(context: AppContext, channel: str, person: str) -> Budget:
 
 def refusal(context: AppContext, channel: str, person: str, asked_micros: int) -> str | None:
     """Returns why so much may not be spent now, None if it fits."""
-    return rules.refusal(all_budgets(context, channel, person), asked_micros)
+    budget = tightest(context, channel, person)  # what fits there fits everywhere
+    return None if budget.fits(asked_micros) else views.does_not_fit(budget, asked_micros)
 
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:

@@ -8,6 +8,7 @@ from datetime import date
 from functools import cached_property
 from importlib.util import find_spec
 
+from bot.cards.plans import unswept_text
 from bot.rules import plans
 from bot.rules.advice import Verdict, advise
 from bot.rules.alternatives import Alternative
@@ -188,9 +189,9 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     target = find_target(settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
-    unswept = plans.refusal(question, target.row.title, can_sweep=target.row.provider.can("sweep"))
+    unswept = plans.find_unswept(question, can_sweep=target.row.provider.can("sweep"))
     if unswept:
-        return Refusal(unswept, "sweep")
+        return Refusal(unswept_text(unswept, target.row.title), "sweep")
     return _not_trained_so(question, target) or target
 
 
@@ -265,7 +266,7 @@ def _own_machine(
     capacity = capacity_of(settings, target.name, USUAL_BUSY)
     estimate, room = sums.estimate, effort.room
     return OwnMachine(
-        too_large=room.warning if room and room.is_too_large else None,
+        too_large=room.shortage if room and room.shortage and room.shortage.is_certain else None,
         knows_training_time=bool(training and training.minutes and not training.is_guess),
         knows_serving_speed=question.serving_speed is not None or capacity is not None,
         machines=estimate.machines if estimate else None,

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bot.cards.blocks import code
 from bot.rules.bills import Capacity
+from bot.rules.reasons import MemoryShortage
 from bot.rules.roi import Range
 from bot.settings import Settings
 from bot.values.runs import Refusal
@@ -68,8 +69,7 @@ class MemoryHeadroom:
     """`line` goes on a card; `warning` is set if it may not fit."""
 
     line: str
-    warning: str | None
-    is_too_large: bool = False
+    shortage: MemoryShortage | None
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,8 @@ def memory_headroom(
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
-    warning = _warning(memory_fit, _in_4_bits(base, work))
-    return MemoryHeadroom(
-        f"{_memory(memory_fit, by_itself)}; {sizes}", warning, memory_fit.standing == "too large"
-    )
+    shortage = _shortage(memory_fit, _in_4_bits(base, work))
+    return MemoryHeadroom(f"{_memory(memory_fit, by_itself)}; {sizes}", shortage)
 
 
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
@@ -138,19 +136,19 @@ def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
     return METHODS.get(chosen.get("quantization", "none"), "lora")
 
 
-def _in_4_bits(base: Base, work: Work) -> str:
-    """Returns the sentence that 4 bits would fit, '' if they wouldn't or are used already."""
+def _in_4_bits(base: Base, work: Work) -> int | None:
+    """Returns the bytes that it would take so, where that is a cure and isn't taken yet."""
     in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), this_machine())
     packed = fit(base.architecture, in_4_bits, this_machine())
     if work.method == "qlora" or packed.standing != "fits":
-        return ""
-    return f" With `quantization=nf4` it takes about {packed.needed / 1e9:.1f} GB, which fits."
+        return None
+    return packed.needed
 
 
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
     """Sizes the longest pair with our own trainer's defaults."""
     memory_fit = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
-    return MemoryHeadroom(_memory(memory_fit), _warning(memory_fit))
+    return MemoryHeadroom(_memory(memory_fit), _shortage(memory_fit))
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
@@ -249,14 +247,10 @@ def _memory(fit: Fit, by_itself: str = "") -> str:
     return f"may just fit, {about}" if fit.standing == "tight" else f"does not fit, {about}"
 
 
-def _warning(fit: Fit, cure: str = "") -> str | None:
+def _shortage(fit: Fit, in_4_bits: int | None = None) -> MemoryShortage | None:
     if fit.standing == "fits":
         return None
-    may = "may not be enough" if fit.standing == "tight" else "is not enough"
-    return (
-        f"The memory of {fit.machine.name} {may}: the training takes about {fit.needed / 1e9:.1f} GB. "
-        f"`finetune plan-memory` in a terminal says what would fit.{cure}"
-    )
+    return MemoryShortage(fit.machine.name, fit.needed, fit.standing == "too large", in_4_bits)
 
 
 def _count(parameters: int) -> str:

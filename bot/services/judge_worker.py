@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from bot.cards.judge_agreement import unreadable_text
 from bot.llm_client import key_of
 from bot.rules import judge_agreement
 from bot.rules.budgets import max_judge_micros
@@ -231,7 +232,8 @@ def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[flo
         missing = verdicts.count(None)
         values[arm] = [float(key is not None and bool(read_yes(heard.texts.get(key, "")))) for key in keys]
         judged, unread = judged + len(verdicts), unread + missing
-        doubt = doubt or judge_agreement.unread_warning(heard.model, missing, len(verdicts))
+        if doubt is None and judge_agreement.is_unreadable(missing, len(verdicts)):
+            doubt = unreadable_text(heard.model, missing, len(verdicts))
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
 
 

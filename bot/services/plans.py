@@ -19,6 +19,7 @@ from bot.cards.blocks import Message, code, escape
 from bot.cards.permissions import who_may
 from bot.cards.plans import superseded_by
 from bot.cards.prices import missing_price_text
+from bot.cards.reasons import shortage_text
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
@@ -400,10 +401,10 @@ def _maximum(cost: RunCost) -> int:
 
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     """Returns what an approver reads beside the figures."""
-    memory = estimated.room.warning if estimated.room else None
+    shortage = estimated.room.shortage if estimated.room else None
     verdict = estimated.verdict
     ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
-    return (*ends, *([memory] if memory else []))
+    return (*ends, *([shortage_text(shortage)] if shortage else []))
 
 
 def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from bot.cards.budgets import does_not_fit
 from bot.rules.budgets import Budget
 
 DOLLAR = 1_000_000
@@ -23,7 +24,7 @@ DOLLAR = 1_000_000
 )
 def test_a_run_fits_or_does_not(limit: int, committed: int, asked: int, fits: bool) -> None:
     budget = Budget(limit * DOLLAR, committed * DOLLAR)
-    assert (budget.refusal(asked * DOLLAR) is None) == fits
+    assert budget.fits(asked * DOLLAR) == fits
 
 
 @pytest.mark.parametrize(
@@ -45,19 +46,17 @@ def test_people_are_warned_at_half_at_four_fifths_and_at_the_end(
 
 
 def test_one_micro_dollar_too_much_is_too_much() -> None:
-    assert Budget(DOLLAR, 0).refusal(DOLLAR) is None
-    assert Budget(DOLLAR, 0).refusal(DOLLAR + 1) is not None
+    assert Budget(DOLLAR, 0).fits(DOLLAR)
+    assert not Budget(DOLLAR, 0).fits(DOLLAR + 1)
 
 
 def test_a_refusal_has_the_numbers_and_the_cure() -> None:
-    refusal = Budget(200 * DOLLAR, 175 * DOLLAR).refusal(30 * DOLLAR)
-    assert refusal is not None
+    refusal = does_not_fit(Budget(200 * DOLLAR, 175 * DOLLAR), 30 * DOLLAR)
     for part in ("$30.00", "$25.00", "$200.00", "monthly_usd"):
         assert part in refusal
 
 
 def test_an_overdrawn_month_has_nothing_left_and_not_less() -> None:
-    refusal = Budget(100 * DOLLAR, 150 * DOLLAR).refusal(DOLLAR)
-    assert refusal is not None
+    refusal = does_not_fit(Budget(100 * DOLLAR, 150 * DOLLAR), DOLLAR)
     assert "minus" not in refusal
     assert "$0.00" in refusal

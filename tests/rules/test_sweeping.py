@@ -6,7 +6,7 @@ import pytest
 
 from bot.command_parser import parse_question
 from bot.rules.estimate_inputs import Question
-from bot.rules.plans import describe_sweep, format_sweep, parse_sweep, refusal, without_swept
+from bot.rules.plans import Unswept, describe_sweep, find_unswept, format_sweep, parse_sweep, without_swept
 from bot.rules.units import Misread
 from bot.values.runs import Refusal
 from trainers.hyperparameters import Sweep, full_trainings_of
@@ -59,17 +59,15 @@ def test_what_is_no_sweep_is_answered_with_what_was_meant(text: str, said: str) 
 
 def test_only_our_own_trainer_sweeps_by_its_own_engine_and_without_patience() -> None:
     asked = Question(sweep=SWEEP)
-    assert refusal(asked, "this machine", can_sweep=True) is None
-    assert "needs our own trainer, and OpenAI trains one set" in str(
-        refusal(asked, "OpenAI", can_sweep=False)
-    )
-    for other, said in (
-        ({"hyperparameters": (("engine", "unsloth"),)}, "`engine=unsloth` can't sweep"),
-        ({"patience": 2}, "leave `patience=`"),
-        ({"hyperparameters": (("lora_r", 8),)}, "`lora_r=` is given singly and in the sweep"),
+    assert find_unswept(asked, can_sweep=True) is None
+    assert find_unswept(asked, can_sweep=False) == Unswept("one set a job")
+    for other, unswept in (
+        ({"hyperparameters": (("engine", "unsloth"),)}, Unswept("engine", "unsloth")),
+        ({"patience": 2}, Unswept("patience")),
+        ({"hyperparameters": (("lora_r", 8),)}, Unswept("given twice", "lora_r")),
     ):
-        assert said in str(refusal(Question(sweep=SWEEP, **other), "this machine", can_sweep=True))  # type: ignore[arg-type]
-    assert refusal(Question(), "OpenAI", can_sweep=False) is None
+        assert find_unswept(Question(sweep=SWEEP, **other), can_sweep=True) == unswept  # type: ignore[arg-type]
+    assert find_unswept(Question(), can_sweep=False) is None
 
 
 def test_what_is_swept_gives_way_and_lora_alpha_follows_the_rank_unless_it_is_set() -> None:
