@@ -20,7 +20,6 @@ SMALL = {
     "bot/slack/events.py": "one subject, close to the limit",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
-    "trainers/local/api_errors.py": "the server's; training must not import it with a web framework",
     "trainers/local/training/errors.py": "read by the queue, which must not load torch",
     "trainers/local/export/merged.py": "one form of export, found by its name",
     "trainers/local/ray/node.py": "the entry point on a node, which imports little before it has checked Python",

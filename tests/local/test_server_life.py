@@ -321,7 +321,7 @@ def mlflow(**fields: Any) -> list[dict[str, Any]]:
         ([{"type": "wandb", "wandb": {}}], "integrations[0].wandb.project", "Missing required parameter"),
         (mlflow(tracking_uri="http://10.0.0.1"), "integrations[0].mlflow.tracking_uri", "Unknown parameter"),
         (mlflow(name=7), "integrations[0].mlflow.name", "must be 1 to 128 letters"),
-        (mlflow(tags=["x" * 65]), "integrations[0].mlflow.tags", "must be text of 1 to 64 characters"),
+        (mlflow(tags=["x" * 65]), "integrations[0].mlflow.tags", "at most 16 texts of 1 to 64 characters"),
         (mlflow() + mlflow(), "integrations", "names a service twice"),
     ],
 )

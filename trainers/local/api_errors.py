@@ -5,8 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from starlette.responses import JSONResponse
+
+from trainers.typed_tables import Fault, KeyPath, read_table
+
+T = TypeVar("T")
+# What is wanted by its type alone: for the rest it is the value that is wrong.
+AN_OBJECT, FILLED_TEXT, OBJECTS = "an object", "text that is not empty", "a list of objects"
+TYPES = frozenset({AN_OBJECT, FILLED_TEXT, OBJECTS, "true or false"})
 
 
 @dataclass
@@ -33,3 +41,28 @@ def invalid(message: str, param: str | None, code: str = "invalid_value") -> Api
 
 def missing(what: str, identifier: str, code: str = "not_found", param: str | None = None) -> ApiError:
     return ApiError(404, f"There is no {what} '{identifier}' on this trainer.", code, param)
+
+
+def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes_others: bool = False) -> T:
+    """Raises ApiError (400) about one field that is wrong. `takes_others`: other names are looked at elsewhere."""
+    faults: list[Fault] = []
+    value = read_table(kind, body, faults, at)
+    others = [fault for fault in faults if fault.kind == "unknown" and not takes_others]
+    wrong = others + [fault for fault in faults if fault.kind != "unknown"]
+    if wrong:
+        raise _error_of(wrong[0])
+    return value
+
+
+def _error_of(fault: Fault) -> ApiError:
+    path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in fault.path)[1:]
+    if fault.kind == "unknown":
+        text = f"Unknown parameter '{path}'. Known are {', '.join(fault.names)}."
+        return invalid(text, path, "unknown_parameter")
+    if fault.kind == "missing":
+        return invalid(f"Missing required parameter '{path}'.", path, "missing_required_parameter")
+    if fault.kind == "key":
+        path = path.removesuffix(f".{fault.path[-1]}")
+        return invalid(f"A key of '{path}' must be {fault.wants}.", path)
+    code = "invalid_type" if fault.wants in TYPES else "invalid_value"
+    return invalid(f"'{path}' must be {fault.wants}.", path, code)

@@ -6,21 +6,22 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
-from trainers.local.api_errors import ApiError, invalid
+from trainers.local.api_errors import AN_OBJECT, ApiError, invalid, read_body
 from trainers.local.serving import constraints
 from trainers.local.serving.constraints import parameters_of
 from trainers.local.serving.values import ChatMessage, Sampling, Tools
 from trainers.local.tool_calls import ToolCall, tools_for_template
+from trainers.typed_tables import Key, Limits
 
 MAX_TOOLS = 128
 TOOL_NAME = re.compile(r"[\w.-]{1,64}", re.ASCII)
 
 
 def parse_tools(body: Mapping[str, Any]) -> Tools:
-    """Raises Problem (400) that names the field."""
+    """Raises ApiError (400) that names the field."""
     value, choice = body.get("tools"), body.get("tool_choice")
     if value is not None and not isinstance(value, list):
         raise invalid("'tools' must be a list.", "tools", "invalid_type")
@@ -72,7 +73,7 @@ def _required(choice: object, names: Sequence[str]) -> Sequence[str]:
 
 
 def parse_calls(calls: object, path: str) -> dict[str, ToolCall]:
-    """Of an assistant's message, by their ids. Raises Problem (400)."""
+    """Of an assistant's message, by their ids. Raises ApiError (400)."""
     if calls is None:
         return {}
     if not isinstance(calls, list):
@@ -102,9 +103,6 @@ def _no_arguments(param: str) -> ApiError:
     return invalid(f"'{param}' must be a JSON object, written as text.", param)
 
 
-# Parses a request for a chat completion. Pure, but for the grammar's check, which takes a second at
-# worst.
-#
 # A parameter that would change the answer and isn't supported is refused; one that is given at its
 # neutral value, or that only labels the request, is accepted. So is `reasoning_effort`, since models
 # answer here without thinking first: `usage` says 0 reasoning tokens. `guided_choice: [text, …]` and
@@ -143,16 +141,20 @@ class ChatOrder:
 
 
 def parse_chat(body: Mapping[str, Any]) -> ChatOrder:
-    """Raises Problem (400) that names the field."""
+    """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN | LABELS, NEUTRAL)
+    model, messages = model_name(body), _messages(body.get("messages"))
+    fields = read_body(ChatBody, body, takes_others=True)
+    if fields.top_logprobs and not fields.logprobs:
+        raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
     return ChatOrder(
-        model=model_name(body),
-        messages=_messages(body.get("messages")),
-        sampling=parse_sampling(body),
+        model=model,
+        messages=messages,
+        sampling=fields.sampling(body, (fields.top_logprobs or 0) if fields.logprobs else None),
         tools=parse_tools(body),
-        streams=flag(body, "stream"),
-        includes_usage=flag(stream_options(body), "include_usage"),
+        streams=fields.stream,
+        includes_usage=fields.stream_options.include_usage,
     )
 
 
@@ -173,13 +175,6 @@ def model_name(body: Mapping[str, Any]) -> str:
     if not isinstance(model, str) or not model:
         raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
     return model
-
-
-def stream_options(body: Mapping[str, Any]) -> Mapping[str, Any]:
-    options = body.get("stream_options") or {}
-    if not isinstance(options, dict):
-        raise invalid("'stream_options' must be an object.", "stream_options", "invalid_type")
-    return options
 
 
 def _messages(messages: object) -> tuple[ChatMessage, ...]:
@@ -225,55 +220,75 @@ def _text_of(part: object) -> str | None:
     return text if isinstance(text, str) else None
 
 
-def flag(body: Mapping[str, Any], name: str) -> bool:
-    value = body.get(name)
-    if value is not None and not isinstance(value, bool):
-        raise invalid(f"'{name}' must be true or false.", name, "invalid_type")
-    return bool(value)
+def _stop(stop: object) -> tuple[str, ...]:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(s, str) and s for s in stops):
+        raise ValueError(stop)
+    return tuple(stops)
 
 
-def parse_sampling(body: Mapping[str, Any]) -> Sampling:
-    """Raises Problem (400) that names the field."""
-    most = number(body, "max_completion_tokens", 1, 1_000_000, is_integer=True)
-    older = number(body, "max_tokens", 1, 1_000_000, is_integer=True)
-    temperature = number(body, "temperature", 0, 2)
-    top_p = number(body, "top_p", 0, 1)
-    seed = number(body, "seed", -(2**63), 2**63 - 1, is_integer=True)
-    limit = most if most is not None else older
-    return Sampling(
-        temperature=1.0 if temperature is None else float(temperature),
-        top_p=1.0 if top_p is None else float(top_p),
-        max_tokens=None if limit is None else int(limit),
-        stop=_stop(body.get("stop")),
-        seed=None if seed is None else int(seed),
-        n=int(number(body, "n", 1, MAX_N, is_integer=True) or 1),
-        top_logprobs=_top_logprobs(body),
-        grammar=_grammar(body),
-        frequency_penalty=float(number(body, "frequency_penalty", -2, 2) or 0),
-        presence_penalty=float(number(body, "presence_penalty", -2, 2) or 0),
-        logit_bias=_logit_bias(body.get("logit_bias")),
-    )
-
-
-def _logit_bias(value: object) -> Mapping[int, float]:
-    if value is None:
-        return {}
-    text = "'logit_bias' must be an object of token ids, each with a number from -100 to 100."
+def _biases(value: object) -> Mapping[int, float]:
     if not isinstance(value, dict) or not all(TOKEN_ID.fullmatch(token) for token in value):
-        raise invalid(text, "logit_bias")
-    biases = value.values()
-    if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in biases):
-        raise invalid(text, "logit_bias")
+        raise ValueError(value)
+    if not all(type(bias) in (int, float) and -100 <= bias <= 100 for bias in value.values()):
+        raise ValueError(value)
     return {int(token): float(bias) for token, bias in value.items()}
 
 
-def _top_logprobs(body: Mapping[str, Any]) -> int | None:
-    others = number(body, "top_logprobs", 0, MAX_TOP_LOGPROBS, is_integer=True)
-    if not flag(body, "logprobs"):
-        if others:
-            raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
-        return None
-    return int(others or 0)
+Tokens = Annotated[int, Limits(ge=1, le=1_000_000)]
+Penalty = Annotated[float, Limits(ge=-2, le=2)]
+
+
+@dataclass(frozen=True)
+class StreamOptions:
+    include_usage: bool = False
+
+
+@dataclass(frozen=True)
+class SamplingBody:
+    """What chats and texts to be continued may ask for alike."""
+
+    temperature: Annotated[float, Limits(ge=0, le=2)] = 1.0
+    top_p: Annotated[float, Limits(ge=0, le=1)] = 1.0
+    max_tokens: Tokens | None = None
+    max_completion_tokens: Tokens | None = None
+    seed: Annotated[int, Limits(ge=-(2**63), le=2**63 - 1)] | None = None
+    n: Annotated[int, Limits(ge=1, le=MAX_N)] = 1
+    frequency_penalty: Penalty = 0.0
+    presence_penalty: Penalty = 0.0
+    stop: Annotated[
+        tuple[str, ...],
+        Key(reads=Any, by=_stop, wants="text or a list of at most 4 texts, none of them empty"),
+    ] = ()
+    logit_bias: Annotated[
+        Mapping[int, float],
+        Key(reads=Any, by=_biases, wants="an object of token ids, each with a number from -100 to 100"),
+    ] = field(default_factory=dict)
+    stream: bool = False
+    stream_options: Annotated[StreamOptions, Key(wants=AN_OBJECT)] = StreamOptions()
+
+    def sampling(self, body: Mapping[str, Any], top_logprobs: int | None) -> Sampling:
+        """`body` may say what the answer is held to. Raises ApiError (400)."""
+        limit = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return Sampling(
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=limit,
+            stop=self.stop,
+            seed=self.seed,
+            n=self.n,
+            top_logprobs=top_logprobs,
+            grammar=_grammar(body),
+            frequency_penalty=self.frequency_penalty,
+            presence_penalty=self.presence_penalty,
+            logit_bias=self.logit_bias,
+        )
+
+
+@dataclass(frozen=True)
+class ChatBody(SamplingBody):
+    logprobs: bool = False
+    top_logprobs: Annotated[int, Limits(ge=0, le=MAX_TOP_LOGPROBS)] | None = None
 
 
 def _grammar(body: Mapping[str, Any]) -> str | None:
@@ -341,23 +356,3 @@ def _grammar_of_schema(wrapped: object) -> str:
 def _checked(grammar: str, param: str) -> str:
     constraints.check(grammar, param)
     return grammar
-
-
-def number(
-    body: Mapping[str, Any], name: str, low: int, high: int, *, is_integer: bool = False
-) -> int | float | None:
-    value = body.get(name)
-    if value is None:
-        return None
-    fits = isinstance(value, int if is_integer else int | float) and not isinstance(value, bool)
-    if not fits or not low <= value <= high:
-        kind = "whole number" if is_integer else "number"
-        raise invalid(f"'{name}' must be a {kind} from {low} to {high}.", name)
-    return value  # type: ignore[no-any-return]
-
-
-def _stop(stop: object) -> tuple[str, ...]:
-    stops = [stop] if isinstance(stop, str) else stop or []
-    if not isinstance(stops, list) or len(stops) > 4 or not all(isinstance(s, str) and s for s in stops):
-        raise invalid("'stop' must be text or a list of at most 4 texts, none of them empty.", "stop")
-    return tuple(stops)

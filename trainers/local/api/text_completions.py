@@ -6,22 +6,15 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from trainers.local.api.chat_completions import Body, event, usage_of
-from trainers.local.api.chat_requests import (
-    check_known,
-    flag,
-    model_name,
-    number,
-    parse_sampling,
-    stream_options,
-)
+from trainers.local.api.chat_requests import SamplingBody, check_known, model_name
 from trainers.local.api.inbox import Inbox
-from trainers.local.api_errors import ApiError, invalid
+from trainers.local.api_errors import ApiError, invalid, read_body
 from trainers.local.serving import values
 from trainers.local.serving.answers import MAX_OPEN_ROWS
 from trainers.local.serving.values import (
@@ -33,6 +26,7 @@ from trainers.local.serving.values import (
     Sampling,
     Target,
 )
+from trainers.typed_tables import Limits
 
 MAX_LOGPROBS = 5
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint only
@@ -71,12 +65,17 @@ class TextOrder:
         return len(self.prompts) * self.sampling.n
 
 
+@dataclass(frozen=True)
+class TextBody(SamplingBody):
+    logprobs: Annotated[int, Limits(ge=0, le=MAX_LOGPROBS)] | None = None
+
+
 def parse_text(body: Mapping[str, Any]) -> TextOrder:
-    """Raises Problem (400) that names the field."""
+    """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN, NEUTRAL)
-    others = number(body, "logprobs", 0, MAX_LOGPROBS, is_integer=True)
-    sampling = parse_sampling({key: value for key, value in body.items() if key != "logprobs"})
+    fields = read_body(TextBody, body, takes_others=True)
+    sampling = fields.sampling(body, fields.logprobs)
     most = DEFAULT_MAX_TOKENS if sampling.max_tokens is None else sampling.max_tokens
     prompts = _prompts(body.get("prompt"))
     if len(prompts) * sampling.n > MAX_OPEN_ROWS:
@@ -85,9 +84,9 @@ def parse_text(body: Mapping[str, Any]) -> TextOrder:
     return TextOrder(
         model=model_name(body),
         prompts=prompts,
-        sampling=replace(sampling, max_tokens=most, top_logprobs=None if others is None else int(others)),
-        streams=flag(body, "stream"),
-        includes_usage=flag(stream_options(body), "include_usage"),
+        sampling=replace(sampling, max_tokens=most),
+        streams=fields.stream,
+        includes_usage=fields.stream_options.include_usage,
     )
 
 

@@ -6,19 +6,22 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import orjson
 
 from trainers import methods
 from trainers.hyperparameters import Sweep, combinations
-from trainers.local.api_errors import ApiError, invalid
+from trainers.local.api_errors import AN_OBJECT, FILLED_TEXT, OBJECTS, ApiError, invalid, read_body
 from trainers.local.job_directory import Integration
 from trainers.methods import BUILTIN, METHODS, Basis, Method, MethodName, Parameters
+from trainers.typed_tables import Key, Limits
+
+T = TypeVar("T", bound=Sized)
 
 TYPES: tuple[MethodName, ...] = get_args(MethodName)
 
@@ -32,9 +35,8 @@ class ChosenMethod:
     hyperparameters: object
 
 
-def parse_method(value: object) -> ChosenMethod:
-    """Nothing is supervised. Raises Problem (400)."""
-    values = as_object(value, "method")
+def parse_method(values: Mapping[str, Any]) -> ChosenMethod:
+    """Nothing is supervised. Raises ApiError (400)."""
     kind = _method_type(values) if values else "supervised"
     for name in values:
         if name in TYPES and name != kind:
@@ -44,7 +46,7 @@ def parse_method(value: object) -> ChosenMethod:
             raise invalid(text, f"method.{name}")
         if name not in ("type", kind):
             raise invalid(f"Unknown parameter 'method.{name}'.", f"method.{name}", "unknown_parameter")
-    inner = as_object(values.get(kind), f"method.{kind}")
+    inner = _as_object(values.get(kind), f"method.{kind}")
     for name in inner:
         if name != "hyperparameters":
             path = f"method.{kind}.{name}"
@@ -60,7 +62,7 @@ def _method_type(values: Mapping[str, Any]) -> MethodName:
     raise invalid(text, "method.type")
 
 
-def as_object(value: object, path: str) -> dict[str, Any]:
+def _as_object(value: object, path: str) -> dict[str, Any]:
     if value is None:
         return {}
     if not isinstance(value, dict):
@@ -76,27 +78,47 @@ def as_object(value: object, path: str) -> dict[str, Any]:
 
 
 PROJECTS: Mapping[str, Literal["project", "experiment"]] = {"wandb": "project", "mlflow": "experiment"}
-INTEGRATION_FIELDS = {
-    "wandb": ("project", "name", "entity", "tags"),
-    "mlflow": ("experiment", "name", "tags"),
-}
-INTEGRATION_NAME = re.compile(r"[\w .:/-]{1,128}")
+NAME, NAME_WANTS = re.compile(r"[\w .:/-]{1,128}"), "1 to 128 letters, digits, spaces and . _ - : /"
+ServiceName = Annotated[str, NAME, Key(wants=NAME_WANTS)]
 
 
-def parse_integrations(value: object) -> tuple[Integration, ...]:
-    """Raises Problem (400)."""
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise invalid("'integrations' must be a list of objects.", "integrations", "invalid_type")
-    parsed = tuple(_integration(each, f"integrations[{number}]") for number, each in enumerate(value))
+def _at_most_16(values: T) -> T:
+    if len(values) > 16:
+        raise ValueError(values)
+    return values
+
+
+Tags = Annotated[
+    tuple[Annotated[str, re.compile("(?s).{1,64}")], ...],
+    Key(by=_at_most_16, wants="a list of at most 16 texts of 1 to 64 characters"),
+]
+
+
+@dataclass(frozen=True)
+class WandbBody:
+    project: Annotated[str, NAME, Key(wants=NAME_WANTS, required=NAME_WANTS)]
+    name: ServiceName | None = None
+    entity: ServiceName | None = None
+    tags: Tags = ()
+
+
+@dataclass(frozen=True)
+class MlflowBody:
+    project: Annotated[str, NAME, Key("experiment", wants=NAME_WANTS, required=NAME_WANTS)]
+    name: ServiceName | None = None
+    tags: Tags = ()
+
+
+def parse_integrations(bodies: Sequence[Mapping[str, Any]]) -> tuple[Integration, ...]:
+    """Raises ApiError (400)."""
+    parsed = tuple(_integration(body, number) for number, body in enumerate(bodies))
     if len({each.kind for each in parsed}) < len(parsed):
         raise invalid("'integrations' names a service twice.", "integrations")
     return parsed
 
 
 def check_installed(integrations: tuple[Integration, ...]) -> None:
-    """Raises Problem (400) where a service's package or key is missing on this trainer."""
+    """Raises ApiError (400) where a service's package or key is missing on this trainer."""
     for each in integrations:
         if find_spec(each.kind) is None:
             text = (
@@ -127,44 +149,16 @@ def integration_body(integration: Integration) -> dict[str, Any]:
     return {"type": integration.kind, integration.kind: inner}
 
 
-def _integration(raw: Mapping[str, Any], path: str) -> Integration:
-    kind = raw.get("type")
+def _integration(raw: Mapping[str, Any], number: int) -> Integration:
+    kind, path = raw.get("type"), f"integrations[{number}]"
     if kind not in ("wandb", "mlflow"):
         text = f"'{path}.type' is {kind!r}; this trainer knows wandb and mlflow, and writes TensorBoard's files anyway."
         raise invalid(text, f"{path}.type")
     inner = raw.get(kind)
     if set(raw) - {"type", kind} or not isinstance(inner, dict):
         raise invalid(f"'{path}' must have 'type' and an object '{kind}', nothing else.", path)
-    for name in inner:
-        if name not in INTEGRATION_FIELDS[kind]:
-            existing = ", ".join(INTEGRATION_FIELDS[kind])
-            text = f"Unknown parameter '{path}.{kind}.{name}'. Known are {existing}."
-            raise invalid(text, f"{path}.{kind}.{name}", "unknown_parameter")
-    project = _integration_name(inner, PROJECTS[kind], f"{path}.{kind}")
-    if project is None:
-        field = f"{path}.{kind}.{PROJECTS[kind]}"
-        raise invalid(f"Missing required parameter '{field}'.", field, "missing_required_parameter")
-    name, entity = (_integration_name(inner, field, f"{path}.{kind}") for field in ("name", "entity"))
-    return Integration(
-        kind, project, name, entity, _integration_tags(inner.get("tags"), f"{path}.{kind}.tags")
-    )
-
-
-def _integration_name(raw: Mapping[str, Any], field: str, path: str) -> str | None:
-    value = raw.get(field)
-    if value is not None and not (isinstance(value, str) and INTEGRATION_NAME.fullmatch(value)):
-        text = f"'{path}.{field}' must be 1 to 128 letters, digits, spaces and . _ - : /"
-        raise invalid(text, f"{path}.{field}")
-    return value
-
-
-def _integration_tags(value: object, path: str) -> tuple[str, ...]:
-    tags = [] if value is None else value
-    if not isinstance(tags, list) or len(tags) > 16:
-        raise invalid(f"'{path}' must be a list of at most 16 texts.", path)
-    if not all(isinstance(tag, str) and 1 <= len(tag) <= 64 for tag in tags):
-        raise invalid(f"Each of '{path}' must be text of 1 to 64 characters.", path)
-    return tuple(tags)
+    body = read_body(WandbBody if kind == "wandb" else MlflowBody, inner, ("integrations", number, kind))
+    return Integration(kind, **vars(body))
 
 
 def _has_wandb_key() -> bool:
@@ -175,10 +169,38 @@ def _has_wandb_key() -> bool:
 
 
 MAX_SEED = 2**31 - 1
-FIELDS = (
-    *("model", "training_file", "validation_file", "hyperparameters", "method", "suffix", "seed"),
-    *("metadata", "integrations"),
-)
+FILLED = re.compile("(?s).+")
+RequiredText = Annotated[str, FILLED, Key(wants=FILLED_TEXT, required=FILLED_TEXT)]
+Object = Annotated[Mapping[str, Any], Key(wants=AN_OBJECT)]
+
+
+def _text_or_none(text: str) -> str | None:
+    return text or None
+
+
+@dataclass(frozen=True)
+class JobBody:
+    """A request as it is sent. What is in `method` and `hyperparameters` is read by the method."""
+
+    model: RequiredText
+    training_file: RequiredText
+    validation_file: Annotated[str, FILLED, Key(wants=FILLED_TEXT)] | None = None
+    hyperparameters: Object = field(default_factory=dict)
+    method: Object = field(default_factory=dict)
+    suffix: Annotated[
+        str | None,
+        re.compile("(?s).{0,64}"),
+        Key(by=_text_or_none, wants="text of at most 64 characters"),
+    ] = None
+    seed: Annotated[int, Limits(ge=0, le=MAX_SEED)] | None = None
+    metadata: Annotated[
+        Mapping[
+            Annotated[str, re.compile("(?s).{1,64}"), Key(wants="text of 1 to 64 characters")],
+            Annotated[str, re.compile("(?s).{0,512}"), Key(wants="text of at most 512 characters")],
+        ],
+        Key(by=_at_most_16, wants="an object with at most 16 pairs"),
+    ] = field(default_factory=dict)
+    integrations: Annotated[tuple[Mapping[str, Any], ...], Key(wants=OBJECTS)] = ()
 
 
 @dataclass(frozen=True)
@@ -218,24 +240,20 @@ class JobRequest:
 
 
 def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
-    """Raises Problem (400) that names the field."""
-    for name in body:
-        if name not in FIELDS:
-            raise invalid(
-                f"Unknown parameter '{name}'. Known are {', '.join(FIELDS)}.", name, "unknown_parameter"
-            )
-    validation_file = _text_field(body, "validation_file")
-    method = parse_method(body.get("method"))
+    """Raises ApiError (400) that names the field."""
+    fields = read_body(JobBody, body)
+    method = parse_method(fields.method)
+    has_validation = fields.validation_file is not None
     return JobRequest(
-        model=_text_field(body, "model", required=True) or "",
-        training_file=_text_field(body, "training_file", required=True) or "",
-        validation_file=validation_file,
-        hyperparameters=_hyperparameters(body, method, has_validation=validation_file is not None),
-        suffix=_suffix(body),
-        seed=_seed(body),
-        metadata=_metadata(body),
+        model=fields.model,
+        training_file=fields.training_file,
+        validation_file=fields.validation_file,
+        hyperparameters=_hyperparameters(fields.hyperparameters, method, has_validation=has_validation),
+        suffix=fields.suffix,
+        seed=fields.seed,
+        metadata=fields.metadata,
         fingerprint=request_fingerprint(body),
-        integrations=parse_integrations(body.get("integrations")),
+        integrations=parse_integrations(fields.integrations),
         method=method.type,
     )
 
@@ -244,60 +262,18 @@ def request_fingerprint(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
-def _text_field(body: Mapping[str, Any], name: str, *, required: bool = False) -> str | None:
-    value = body.get(name)
-    if value is None and not required:
-        return None
-    if value is None:
-        raise invalid(f"Missing required parameter '{name}'.", name, "missing_required_parameter")
-    if not isinstance(value, str) or not value:
-        raise invalid(f"'{name}' must be text that is not empty.", name, "invalid_type")
-    return value
-
-
-def _suffix(body: Mapping[str, Any]) -> str | None:
-    suffix = body.get("suffix")
-    if suffix is None or suffix == "":
-        return None
-    if not isinstance(suffix, str) or len(suffix) > 64:
-        raise invalid("'suffix' must be text of at most 64 characters.", "suffix")
-    return suffix
-
-
 def slug(suffix: str | None) -> str:
     """A suffix as it stands in a model's name."""
     return re.sub(r"[^a-z0-9._-]+", "-", (suffix or "").lower()).strip("-")
 
 
-def _seed(body: Mapping[str, Any]) -> int | None:
-    seed = body.get("seed")
-    is_whole = isinstance(seed, int) and not isinstance(seed, bool)
-    if seed is not None and not (is_whole and 0 <= seed <= MAX_SEED):
-        raise invalid(f"'seed' must be a whole number from 0 to {MAX_SEED}.", "seed")
-    return seed
-
-
-def _metadata(body: Mapping[str, Any]) -> Mapping[str, str]:
-    metadata = body.get("metadata")
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, dict) or len(metadata) > 16:
-        raise invalid("'metadata' must be an object with at most 16 pairs.", "metadata")
-    for key, value in metadata.items():
-        if not key or len(key) > 64:
-            raise invalid("A key of 'metadata' has 1 to 64 characters.", "metadata")
-        if not isinstance(value, str) or len(value) > 512:
-            raise invalid(f"'metadata.{key}' must be text of at most 512 characters.", f"metadata.{key}")
-    return metadata
-
-
 def _hyperparameters(
-    body: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
+    at_the_top: Mapping[str, Any], method: ChosenMethod, *, has_validation: bool
 ) -> Hyperparameters:
     fields: dict[str, Any] = {}
-    groups = (("hyperparameters", body.get("hyperparameters")), (method.path, method.hyperparameters))
+    groups = (("hyperparameters", at_the_top), (method.path, method.hyperparameters))
     for path, group in groups:
-        for name, value in as_object(group, path).items():
+        for name, value in _as_object(group, path).items():
             where = f"{path}.{name}"
             parsed = _sweep(value, where) if name == "sweep" else _hyperparameter(name, value, where, method)
             if fields.setdefault(name, parsed) != parsed:
