@@ -317,8 +317,11 @@ def check_presidio(
     for row in sample:
         if time.monotonic() > deadline:
             break
-        raws = [] if rows[row].row is None else [(rows[row].row or b"").decode()]
-        texts = [text[:PRESIDIO_MOST_LETTERS] for text in (*(m.content for m in rows[row].messages), *raws)]
+        example = rows[row]
+        texts = [message.content for message in example.messages]
+        if example.row is not None:
+            texts.append(example.row.decode())
+        texts = [text[:PRESIDIO_MOST_LETTERS] for text in texts]
         kinds[row] = sorted({kind for text in texts for kind in kinds_in(text)})
     for row in sorted(kinds):
         for kind in kinds[row]:
