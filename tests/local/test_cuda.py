@@ -51,8 +51,8 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Gpu:
 
 def test_a_share_of_a_gpu_is_asked_for_by_its_number(gpu: Gpu) -> None:
     device = best_device()
-    assert memory.keep_to_share(device, is_training=False)
-    assert memory.keep_to_share(device, is_training=True)
+    assert memory.limit_to_share(device, is_training=False)
+    assert memory.limit_to_share(device, is_training=True)
     assert gpu.fractions == [(0.9, 0), (0.3, 0)]
     assert memory.free_bytes(device) == 7_200_000_000
 

@@ -23,7 +23,7 @@ from trainers.chat_templates import OPTIONS
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import TrainingJob, read_events, read_json, write_job
 from trainers.local.serving.generator import Generator
-from trainers.local.serving.values import Answered, ChatMessage, Piece, Request, Sampling, Target
+from trainers.local.serving.values import AnswerEnd, ChatMessage, Piece, Request, Sampling, Target
 from trainers.local.train import work
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.errors import TrainingFailed
@@ -105,7 +105,7 @@ def answered(said: queue.Queue[Any]) -> str:
     text = ""
     while isinstance(piece := said.get(timeout=60), Piece):
         text += piece.text
-    assert isinstance(piece, Answered), piece
+    assert isinstance(piece, AnswerEnd), piece
     return text
 
 

@@ -23,7 +23,7 @@ from trainers.local.serving.answers import MAX_OPEN_ROWS, Preparation
 from trainers.local.serving.generator import BatchLimits, Generator, choose_batch, fill_batch
 from trainers.local.serving.sequences import Row
 from trainers.local.serving.values import (
-    Answered,
+    AnswerEnd,
     ChatMessage,
     EmbeddingRequest,
     Outcome,
@@ -86,7 +86,7 @@ class Caller:
             if isinstance(outcome, ApiError):
                 raise outcome
             text += outcome.text if isinstance(outcome, Piece) else ""
-            ended += isinstance(outcome, Answered)
+            ended += isinstance(outcome, AnswerEnd)
         return text
 
 
@@ -164,7 +164,7 @@ def test_a_short_question_is_answered_while_a_long_answer_is_written(
     assert isinstance(first, Piece)
     assert ask(generator, target, TICKETS[1]).answer() == alone.answer(TICKETS[1])
     waiting = [writer.heard.get(timeout=60)]
-    assert not any(isinstance(one, Answered) for one in waiting)
+    assert not any(isinstance(one, AnswerEnd) for one in waiting)
     rest = "".join(one.text for one in waiting if isinstance(one, Piece)) + writer.answer()
     assert first.text + rest == alone.answer(long, 120)
 
@@ -235,7 +235,7 @@ def test_a_fault_outside_any_request_is_told_to_all_and_the_next_one_is_answered
     assert ask(generator, target, TICKETS[0]).answer()
     for fault in (ValueError("Expected a torch.device with a specified index"), SystemExit(3)):
         with monkeypatch.context() as patch:
-            patch.setattr(memory, "keep_to_share", lambda *_, fault=fault: fail_with(fault))
+            patch.setattr(memory, "limit_to_share", lambda *_, fault=fault: fail_with(fault))
             with pytest.raises(ApiError) as caught:
                 ask(generator, target, TICKETS[1]).answer()
         assert (caught.value.status, caught.value.code) == (500, "generation_failed")

@@ -18,8 +18,8 @@ from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError
 from trainers.local.serving import values
 from trainers.local.serving.values import (
-    Answered,
-    Called,
+    AnswerCalls,
+    AnswerEnd,
     GenerationEngine,
     Likelihood,
     Outcome,
@@ -80,14 +80,14 @@ def new_call_id() -> str:
 async def _events(first: Outcome, inbox: Inbox, head: Body, order: ChatOrder) -> AsyncIterator[bytes]:
     usage = {"usage": None} if order.includes_usage else {}
     chunk = {**head, "object": "chat.completion.chunk", **usage}
-    ends: list[Answered] = []
+    ends: list[AnswerEnd] = []
     try:
         for index in range(order.sampling.n):
             start = {"role": "assistant", "content": "", "refusal": None}
             yield event({**chunk, "choices": [_delta(index, start)]})
         async for outcome in inbox.parts(first, order.sampling.n):
             yield event({**chunk, "choices": [_change(outcome, order)]})
-            ends += [outcome] if isinstance(outcome, Answered) else []
+            ends += [outcome] if isinstance(outcome, AnswerEnd) else []
         if order.includes_usage:
             yield event({**chunk, "choices": [], "usage": usage_of(ends)})
         yield b"data: [DONE]\n\n"
@@ -101,10 +101,10 @@ def _change(outcome: Outcome, order: ChatOrder) -> Body:
     if isinstance(outcome, Piece):
         logprobs = _logprobs(outcome.tokens, order)
         return {**_delta(outcome.index, {"content": outcome.text}), "logprobs": logprobs}
-    if isinstance(outcome, Called):
+    if isinstance(outcome, AnswerCalls):
         calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
         return _delta(outcome.index, {"tool_calls": calls})
-    assert isinstance(outcome, Answered)  # noqa: S101  a Problem was raised, and a chat gets no vectors
+    assert isinstance(outcome, AnswerEnd)  # noqa: S101  a Problem was raised, and a chat gets no vectors
     return {**_delta(outcome.index, {}), "finish_reason": outcome.reason}
 
 
@@ -132,7 +132,7 @@ def _token(token: bytes, logprob: float) -> Body:
     return {"token": token.decode(errors="replace"), "bytes": list(token), "logprob": logprob}
 
 
-def usage_of(ends: Sequence[Answered]) -> Body:
+def usage_of(ends: Sequence[AnswerEnd]) -> Body:
     """The prompt is counted once, however many answers it got. Nothing is thought before an answer."""
     prompt, completion = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
     return {

@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import invalid
-from trainers.local.serving.values import Embedded, EmbeddingRequest, GenerationEngine, Target
+from trainers.local.serving.values import EmbeddingRequest, Embeddings, GenerationEngine, Target
 
 MAX_TEXTS = 2_048
 FIELDS = ("model", "input", "encoding_format", "user")
@@ -57,7 +57,7 @@ async def embed(
     inbox = Inbox(request)
     inbox.ticket = engine.submit(EmbeddingRequest(target, order.texts, inbox.put))
     piece = await inbox.next_or_hung_up()
-    assert isinstance(piece, Embedded)  # noqa: S101  a Problem was raised
+    assert isinstance(piece, Embeddings)  # noqa: S101  a Problem was raised
     data = [
         {"object": "embedding", "index": index, "embedding": _written(vector, order)}
         for index, vector in enumerate(piece.vectors)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from trainers.local.api_errors import ApiError
-from trainers.local.serving.values import Answered, Called, Likelihood, Outcome, Piece, Ticket
+from trainers.local.serving.values import AnswerCalls, AnswerEnd, Likelihood, Outcome, Piece, Ticket
 from trainers.local.tool_calls import ToolCall
 
 DISCONNECT_POLL_S = 1.0
@@ -23,7 +23,7 @@ class Answer:
     text: str
     tokens: Sequence[Likelihood]
     calls: Sequence[ToolCall]
-    end: Answered
+    end: AnswerEnd
 
 
 class Inbox:
@@ -58,7 +58,7 @@ class Inbox:
     async def answers(self, count: int) -> list[Answer]:
         """All of a request, in their order. Raises Problem."""
         outcomes: list[Outcome] = []
-        while sum(isinstance(each, Answered) for each in outcomes) < count:
+        while sum(isinstance(each, AnswerEnd) for each in outcomes) < count:
             outcomes.append(await self.next_or_hung_up())
         return [_answer(index, outcomes) for index in range(count)]
 
@@ -66,11 +66,11 @@ class Inbox:
         """What is said of all answers of a request, from `first` to the last one's end. Raises Problem."""
         outcome = first
         yield outcome
-        ends = int(isinstance(outcome, Answered))
+        ends = int(isinstance(outcome, AnswerEnd))
         while ends < count:
             outcome = await self.next()
             yield outcome
-            ends += isinstance(outcome, Answered)
+            ends += isinstance(outcome, AnswerEnd)
 
     async def next(self) -> Outcome:
         """Raises what went wrong."""
@@ -86,7 +86,10 @@ def _answer(index: int, outcomes: Sequence[Outcome]) -> Answer:
         text="".join(piece.text for piece in pieces),
         tokens=[token for piece in pieces for token in piece.tokens],
         calls=[
-            c for each in outcomes if isinstance(each, Called) and each.index == index for c in each.calls
+            c
+            for each in outcomes
+            if isinstance(each, AnswerCalls) and each.index == index
+            for c in each.calls
         ],
-        end=next(each for each in outcomes if isinstance(each, Answered) and each.index == index),
+        end=next(each for each in outcomes if isinstance(each, AnswerEnd) and each.index == index),
     )

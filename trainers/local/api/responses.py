@@ -22,8 +22,8 @@ from trainers.local.api.chat_requests import ChatOrder, check_known, parse_chat
 from trainers.local.api.inbox import Answer, Inbox
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.values import (
-    Answered,
-    Called,
+    AnswerCalls,
+    AnswerEnd,
     GenerationEngine,
     Likelihood,
     Outcome,
@@ -214,7 +214,7 @@ async def respond(
     return StreamingResponse(_events(first, inbox, head), media_type="text/event-stream")
 
 
-def _ended(head: Body, output: Sequence[Body], end: Answered) -> Body:
+def _ended(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
     usage = usage_of([end])
     is_cut = end.reason == "length"
     return {
@@ -294,9 +294,9 @@ async def _told(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tuple
             pieces.append(outcome)
             logprobs = [likelihood_body(token) for token in outcome.tokens]
             yield "response.output_text.delta", {**place, "delta": outcome.text, "logprobs": logprobs}
-        elif isinstance(outcome, Called):
+        elif isinstance(outcome, AnswerCalls):
             calls = outcome.calls
-        elif isinstance(outcome, Answered):
+        elif isinstance(outcome, AnswerEnd):
             answer = Answer(
                 "".join(p.text for p in pieces), [t for p in pieces for t in p.tokens], calls, outcome
             )

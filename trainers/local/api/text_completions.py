@@ -18,7 +18,7 @@ from trainers.local.api_errors import ApiError, invalid, read_body
 from trainers.local.serving import values
 from trainers.local.serving.answers import MAX_OPEN_ROWS
 from trainers.local.serving.values import (
-    Answered,
+    AnswerEnd,
     GenerationEngine,
     Likelihood,
     Outcome,
@@ -140,7 +140,7 @@ def _numbered(inbox: Inbox, before: int) -> values.Emit:
     """Answers of one prompt, numbered among those of all."""
 
     def emit(outcome: Outcome) -> None:
-        if isinstance(outcome, Piece | Answered):
+        if isinstance(outcome, Piece | AnswerEnd):
             outcome = replace(outcome, index=before + outcome.index)
         inbox.put(outcome)
 
@@ -149,14 +149,14 @@ def _numbered(inbox: Inbox, before: int) -> values.Emit:
 
 async def _events(first: Outcome, inbox: Inbox, head: Body, order: TextOrder) -> AsyncIterator[bytes]:
     chunk = {**head, "usage": None} if order.includes_usage else head
-    ends: list[Answered] = []
+    ends: list[AnswerEnd] = []
     try:
         async for outcome in inbox.parts(first, order.answers):
             if isinstance(outcome, Piece):
                 yield event(
                     {**chunk, "choices": [_choice(outcome.index, outcome.text, outcome.tokens, order)]}
                 )
-            elif isinstance(outcome, Answered):
+            elif isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
                 yield event({**chunk, "choices": [_choice(outcome.index, "", (), order, outcome.reason)]})
         if order.includes_usage:
@@ -187,7 +187,7 @@ def _logprobs(tokens: Sequence[Likelihood], order: TextOrder) -> Body | None:
     }
 
 
-def _usage(ends: Sequence[Answered], order: TextOrder) -> Body:
+def _usage(ends: Sequence[AnswerEnd], order: TextOrder) -> Body:
     """Each prompt is counted once."""
     firsts = [end for end in ends if end.index % order.sampling.n == 0]
     prompt = sum(end.prompt_tokens for end in firsts)

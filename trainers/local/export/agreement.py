@@ -17,7 +17,7 @@ from trainers.local.export.merged_weights import Loaded
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question
 from trainers.local.serving.generator import Generator
-from trainers.local.serving.values import Answered, Outcome, Piece, Request, Sampling, Target, Tools
+from trainers.local.serving.values import AnswerEnd, Outcome, Piece, Request, Sampling, Target, Tools
 from trainers.local.serving.vocabulary import Vocabulary
 
 MAX_TOKENS = 48
@@ -88,7 +88,7 @@ def _read_answer(box: queue.SimpleQueue[Outcome]) -> str:
             raise ExportRefused(
                 f"Asking the tuned model itself, to compare the export with: {outcome.message}"
             )
-        if isinstance(outcome, Answered):
+        if isinstance(outcome, AnswerEnd):
             return text
         assert isinstance(outcome, Piece)  # noqa: S101
         text += outcome.text

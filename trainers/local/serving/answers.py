@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from trainers.local.api_errors import ApiError
 from trainers.local.serving.constraints import CallSyntax
-from trainers.local.serving.values import Answered, Called, EndReason, Likelihood, Piece, Request
+from trainers.local.serving.values import AnswerCalls, AnswerEnd, EndReason, Likelihood, Piece, Request
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.tool_calls import ToolCall
 
@@ -124,9 +124,9 @@ class AnswerWriter:
             text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]
         self._send(text, end)
         if calls:
-            self.request.emit(Called(self._index, calls))
+            self.request.emit(AnswerCalls(self._index, calls))
             reason = "tool_calls" if reason == "stop" else reason
-        self.request.emit(Answered(self._index, reason, len(self.prompt), len(self.tokens)))
+        self.request.emit(AnswerEnd(self._index, reason, len(self.prompt), len(self.tokens)))
         self.is_done = True
 
     def _send(self, text: str, end: int) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from trainers.local.serving.model_cache import Base
-from trainers.local.serving.prefill import PrefilledPrompts, join, pad_right, prefill_rows
+from trainers.local.serving.prefill import BatchState, join, pad_right, prefill_rows
 from trainers.local.serving.sequences import Row, count_agreeing
 
 # Reading newcomers costs those who are there a pass of their own. Labels are through before the first look.
@@ -44,7 +44,7 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
             alive, read = _let_in(base, alive, read, newcomers(alive))
 
 
-def _choose(base: Base, alive: Sequence[Row], read: PrefilledPrompts) -> tuple[list[Row], PrefilledPrompts]:
+def _choose(base: Base, alive: Sequence[Row], read: BatchState) -> tuple[list[Row], BatchState]:
     """Each row takes its next token; those that are done leave."""
     for row, logits, likeliest in zip(alive, read.logits, read.logits.argmax(-1).tolist(), strict=True):
         if not row.is_done:  # by what was guessed
@@ -55,11 +55,11 @@ def _choose(base: Base, alive: Sequence[Row], read: PrefilledPrompts) -> tuple[l
     if staying and len(staying) < len(alive):
         stored = torch.tensor(staying, device=read.mask.device)
         read.cache.batch_select_indices(stored)
-        read = PrefilledPrompts(read.cache, read.mask[stored], read.positions[stored], read.logits[stored])
+        read = BatchState(read.cache, read.mask[stored], read.positions[stored], read.logits[stored])
     return [alive[place] for place in staying], read
 
 
-def _feed(base: Base, alive: Sequence[Row], read: PrefilledPrompts) -> PrefilledPrompts:
+def _feed(base: Base, alive: Sequence[Row], read: BatchState) -> BatchState:
     """One pass over the newest token of each row and what is guessed to follow; rows take what was guessed rightly."""
     guesses = [_guess(base, row) for row in alive]
     ids, own = pad_right(
@@ -98,7 +98,7 @@ def _take_guessed(alive: Sequence[Row], guesses: Sequence[Sequence[int]], logits
     return right
 
 
-def _after(read: PrefilledPrompts, logits: torch.Tensor, right: torch.Tensor) -> PrefilledPrompts:
+def _after(read: BatchState, logits: torch.Tensor, right: torch.Tensor) -> BatchState:
     """As if each row had read only its newest token and the `right` ones of its guess: the others are masked, and
     the places that nobody needs are given back."""
     used, rows = int(right.max()) + 1, torch.arange(len(right), device=right.device)
@@ -106,12 +106,12 @@ def _after(read: PrefilledPrompts, logits: torch.Tensor, right: torch.Tensor) ->
         read.cache.crop(used - logits.shape[1])
     own = (torch.arange(used, device=right.device) <= right[:, None]).to(read.mask.dtype)
     mask = torch.cat([read.mask, own], -1)
-    return PrefilledPrompts(read.cache, mask, read.positions + 1 + right[:, None], logits[rows, right])
+    return BatchState(read.cache, mask, read.positions + 1 + right[:, None], logits[rows, right])
 
 
 def _let_in(
-    base: Base, alive: list[Row], read: PrefilledPrompts, added: Sequence[Row]
-) -> tuple[list[Row], PrefilledPrompts]:
+    base: Base, alive: list[Row], read: BatchState, added: Sequence[Row]
+) -> tuple[list[Row], BatchState]:
     if not added:
         return alive, read
     together = join([read, prefill_rows(base, added)], range(len(alive) + len(added)))

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from trainers.local.api_errors import ApiError
-from trainers.local.serving.values import Embedded
+from trainers.local.serving.values import Embeddings
 from trainers.local.training.devices import best_dtype
 
 KNOWN_STAGES = frozenset({"Transformer", "Pooling", "Normalize"})
@@ -48,7 +48,7 @@ class Embedder:
         self._context = min(int(config.max_position_embeddings), int(self._tokenizer.model_max_length))
 
     @torch.inference_mode()
-    def embed(self, texts: Sequence[str]) -> Embedded:
+    def embed(self, texts: Sequence[str]) -> Embeddings:
         """In their order. Raises Problem (400) where one is longer than the model reads: nothing is cut off."""
         ids = [list(self._tokenizer(text).input_ids) for text in texts]
         for number, entries in enumerate(ids):
@@ -59,7 +59,7 @@ class Embedder:
         for part in _parts(ids):
             result = self._pooled([ids[place] for place in part])
             vectors |= {place: tuple(vector) for place, vector in zip(part, result.tolist(), strict=True)}
-        return Embedded(tuple(vectors[place] for place in range(len(ids))), sum(map(len, ids)))
+        return Embeddings(tuple(vectors[place] for place in range(len(ids))), sum(map(len, ids)))
 
     def _pooled(self, ids: Sequence[Sequence[int]]) -> Tensor:
         """(texts, size)"""

@@ -301,9 +301,9 @@ class Generator:
         """For a job that trains on the same GPU."""
         if self._shelf is None:
             return
-        from trainers.local.serving.memory import keep_to_share
+        from trainers.local.serving.memory import limit_to_share
 
-        if not keep_to_share(self._shelf.device, self._is_training()):
+        if not limit_to_share(self._shelf.device, self._is_training()):
             log.info(
                 "a job trains on this GPU: models are put away, and loaded again where they fit beside it"
             )

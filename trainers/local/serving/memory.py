@@ -53,7 +53,7 @@ def free_bytes(device: torch.device) -> int | None:
     return _available(MEMINFO) if device.type == "cpu" else None
 
 
-def keep_to_share(device: torch.device, is_training: bool) -> bool:
+def limit_to_share(device: torch.device, is_training: bool) -> bool:
     """Of a GPU. False where more is taken already: the caller puts models away, and lets go of their memory."""
     if device.type != "cuda":
         return True
@@ -67,7 +67,7 @@ def share_of(is_training: bool) -> float:
     return SHARE_WHILE_TRAINING if is_training else SHARE_ALONE
 
 
-def let_go(device: torch.device) -> None:
+def release_memory(device: torch.device) -> None:
     """Give freed memory back, so that others can have it."""
     gc.collect()
     if device.type == "cuda":

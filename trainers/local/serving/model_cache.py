@@ -24,7 +24,7 @@ from torch.nn import functional
 from trainers.local.api_errors import ApiError
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
 from trainers.local.serving.embeddings import Embedder
-from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, let_go
+from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, release_memory
 from trainers.local.serving.sequences import Drafts
 from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
@@ -156,7 +156,7 @@ class ModelCache:
         """Puts all models away."""
         self._bases.clear()
         self._embedder = None
-        let_go(self.device)
+        release_memory(self.device)
 
     def _load(self, weights: Weights) -> Base:
         try:
@@ -228,7 +228,7 @@ class Base:
     def forget(self) -> None:
         """What was kept for the next batch; its memory is given back."""
         self.beginnings = {}
-        let_go(self.device)
+        release_memory(self.device)
 
     def wearing(self, adapters: Sequence[Path | None]) -> Any:
         """The model with one adapter for all rows, or with one for each; None is the model as it was made. Adapters

@@ -29,7 +29,7 @@ CPU_TOKENS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
-class PrefilledPrompts:
+class BatchState:
     """Prompts that were read, in their order: `logits` (rows, vocabulary) of what comes next, `mask` (rows, places in
     the cache), and `positions` (rows, 1) of what comes next. Padded on the left."""
 
@@ -39,11 +39,11 @@ class PrefilledPrompts:
     logits: Tensor
 
 
-def prefill_rows(base: Base, rows: Sequence[Row]) -> PrefilledPrompts:
+def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
     """In the order of `rows`. Each adapter's prompts are read by themselves; several answers to one prompt read it
     once. `base` keeps the beginnings for the next batch: one with the same long beginning finds it read."""
     prefixes_by_path: dict[Path | None, CachedPrefix] = {}
-    read: list[PrefilledPrompts] = []
+    read: list[BatchState] = []
     places: dict[tuple[Path | None, Ids], int] = {}
     for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
         prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
@@ -61,7 +61,7 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> PrefilledPrompts:
     return join(read, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
 
 
-def join(parts: Sequence[PrefilledPrompts], order: Sequence[int]) -> PrefilledPrompts:
+def join(parts: Sequence[BatchState], order: Sequence[int]) -> BatchState:
     """One batch of all parts; its row number i is row `order[i]` of them all, one after the other."""
     rows = torch.tensor(order, device=parts[0].mask.device)
     if len(parts) == 1 and list(order) == list(range(len(parts[0].mask))):
@@ -76,7 +76,7 @@ def join(parts: Sequence[PrefilledPrompts], order: Sequence[int]) -> PrefilledPr
             layer.values = torch.cat([_widened(their.values, longest, dim=2) for their in theirs])[rows]
     mask = torch.cat([_widened(part.mask, longest, dim=1) for part in parts])[rows]
     positions = torch.cat([part.positions for part in parts])[rows]
-    return PrefilledPrompts(cache, mask, positions, torch.cat([part.logits for part in parts])[rows])
+    return BatchState(cache, mask, positions, torch.cat([part.logits for part in parts])[rows])
 
 
 def read_prefix(
@@ -124,7 +124,7 @@ def _parts(prompts: Sequence[Ids], beginning: CachedPrefix | None, base: Base) -
 
 def _read_part(
     model: Any, prompts: Sequence[Ids], beginning: CachedPrefix | None, device: torch.device
-) -> PrefilledPrompts:
+) -> BatchState:
     cache = copy.deepcopy(beginning.cache) if beginning else DynamicCache(config=model.config)
     shared = len(beginning.ids) if beginning else 0
     if beginning:
@@ -140,7 +140,7 @@ def _read_part(
         use_cache=True,
         logits_to_keep=_last(device),
     ).logits[:, -1]
-    return PrefilledPrompts(cache, mask, positions[:, -1:] + 1, logits)
+    return BatchState(cache, mask, positions[:, -1:] + 1, logits)
 
 
 def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

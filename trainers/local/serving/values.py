@@ -93,7 +93,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Called:
+class AnswerCalls:
     """The tool calls of answer number `index`, all at once, before its end."""
 
     index: int
@@ -104,7 +104,7 @@ EndReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True)
-class Answered:
+class AnswerEnd:
     """The end of answer number `index`. `completion_tokens` leaves the token out that ends the turn."""
 
     index: int
@@ -114,14 +114,14 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embeddings:
     """A vector a text, and the tokens that were read."""
 
     vectors: tuple[tuple[float, ...], ...]
     tokens: int
 
 
-Outcome = Piece | Called | Answered | Embedded | ApiError
+Outcome = Piece | AnswerCalls | AnswerEnd | Embeddings | ApiError
 Emit = Callable[[Outcome], object]
 
 
