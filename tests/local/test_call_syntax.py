@@ -93,10 +93,10 @@ def test_what_may_be_the_beginning_of_a_call_is_held_back() -> None:
         ("```json", ""),
         ("a < b", "a < b"),
     ):
-        assert text[: syntax.held_back(text)] == certain
-    assert CallSyntax(None, None).held_back("Well") == 0
+        assert text[: syntax.end_of_text(text)] == certain
+    assert CallSyntax(None, None).end_of_text("Well") == 0
     llama = CallSyntax('{"name": "', None)
-    assert (llama.held_back("Well"), llama.held_back('{"na')) == (4, 0)
+    assert (llama.end_of_text("Well"), llama.end_of_text('{"na')) == (4, 0)
 
 
 def test_special_tokens_of_a_syntax_are_asked_for_by_their_ids() -> None:

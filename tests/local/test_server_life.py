@@ -215,10 +215,10 @@ def test_jobs_leave_the_gpu_that_answers_alone_while_there_is_another(tmp_path: 
     attempts = [place.start(cast(JobRecord, job)) for job in jobs]
     assert [attempt.is_beside_serving for attempt in attempts] == [False, True]
     for attempt in attempts:
-        attempt.let_go()
+        attempt.release()
     alone = LocalBackend(command).start(cast(JobRecord, jobs[0]))
     assert alone.is_beside_serving
-    alone.let_go()
+    alone.release()
 
 
 def test_children_count_gpus_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) -> None:

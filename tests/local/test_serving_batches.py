@@ -31,6 +31,7 @@ from trainers.local.serving.values import (
     Request,
     Sampling,
     Target,
+    gpu_share,
 )
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
@@ -358,4 +359,4 @@ def test_free_memory_is_what_linux_says_can_be_had(tmp_path: Path, monkeypatch: 
 
 
 def test_a_job_that_trains_leaves_serving_the_smaller_part_of_a_gpu() -> None:
-    assert memory.share_of(is_training=True) < 0.5 < memory.share_of(is_training=False)
+    assert gpu_share(is_training=True) < 0.5 < gpu_share(is_training=False)

@@ -1,8 +1,9 @@
-"""What the answering of a request has in common, whichever engine computes the tokens: the prompt as token ids, the
-refusals, and tokens on their way to text, stop texts, tool calls and the answer's end. Imports no torch."""
+"""What all engines do alike, whichever computes the tokens: the prompt as token ids, the refusals, and the way from
+tokens to text, stop texts, tool calls and the answer's end. Imports no torch."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,12 +13,15 @@ from trainers.local.serving.constraints import CallSyntax
 from trainers.local.serving.values import AnswerCalls, AnswerEnd, EndReason, Likelihood, Piece, Request
 from trainers.local.serving.vocabulary import Vocabulary
 from trainers.local.tool_calls import ToolCall
+from trainers.log_lines import new_reference
 
 GREEDY_BELOW = 1e-3
-HALF = "\ufffd"  # stands for a character whose last bytes are still to come
+HALF = "\ufffd"  # how a character is decoded whose last bytes are still to come
 EXPECTED_TOKENS = 512  # of an answer whose caller set no limit: the context may have room for 100,000
 MAX_OPEN_ROWS = 256
 LONGEST_RETRY_S = 60
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ def prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparati
 
 
 def check_queue(open_rows: int, rows: int, rows_a_second: float) -> None:
-    """Raises ApiError (503) where too much is waited for already."""
+    """Raises ApiError (503) where too many answers are waited for already."""
     if open_rows + rows > MAX_OPEN_ROWS:
         wait_s = min(LONGEST_RETRY_S, math.ceil(open_rows / rows_a_second))
         text = (
@@ -60,11 +64,21 @@ def check_queue(open_rows: int, rows: int, rows_a_second: float) -> None:
 
 
 def busy(text: str, code: str, wait_s: int) -> ApiError:
+    """A refusal for now, with the time after which it is worth trying again."""
     return ApiError(503, text, code, kind="server_error", headers={"Retry-After": str(max(1, wait_s))})
 
 
+def internal_error(error: BaseException) -> ApiError:
+    """A fault that is not the request's: its traceback goes to the log, a reference to the caller."""
+    reference = new_reference()
+    log.error("generating", exc_info=error, extra={"ref": reference})
+    text = f"The model could not answer. The trainer's log says why, under reference {reference}."
+    return ApiError(500, text, "generation_failed", kind="server_error")
+
+
 class AnswerWriter:
-    """Answer number `index` to a request, as its tokens come. `tokens`: those it has, without the one that ends it."""
+    """Answer number `index` to a request, written token by token. `tokens`: those it has, without the one that ends
+    it."""
 
     def __init__(
         self, request: Request, index: int, preparation: Preparation, vocabulary: Vocabulary
@@ -82,13 +96,13 @@ class AnswerWriter:
 
     @property
     def size(self) -> int:
-        """Tokens that it may come to; where its caller set no limit, those that it is expected to come to."""
+        """Tokens of prompt and answer at most; where the caller set no limit, as many as are expected."""
         if self.request.sampling.max_tokens is not None:
             return len(self.prompt) + self.limit
         return len(self.prompt) + min(self.limit, len(self.tokens) + EXPECTED_TOKENS)
 
     def accept(self, token: int, likelihood: Likelihood | None = None) -> None:
-        """The next token. Sends what is certain of the text, and ends the answer where it has to end."""
+        """Adds the next token. Sends the text that can't change any more, and ends the answer where it has to end."""
         if token in self._vocabulary.ends:
             self.finish("stop")
             return
@@ -104,21 +118,22 @@ class AnswerWriter:
         elif len(self.tokens) >= self.limit:
             self.finish("length")
         elif self.request.streams:
-            certain = text[: len(text) - _uncertain(text, stops)]
+            certain = text[: len(text) - _count_uncertain(text, stops)]
             if self._syntax is not None:
-                certain = certain[: self._syntax.held_back(certain)]
+                certain = certain[: self._syntax.end_of_text(certain)]
             self._send(certain, len(certain))
 
     def finish(self, reason: EndReason, tokens: Sequence[int] = ()) -> None:
-        """`tokens` come before the end."""
+        """Ends the answer after `tokens`."""
         self.tokens += tokens
         self._finish(reason, self._text())
 
     def _finish(self, reason: EndReason, text: str) -> None:
-        """Calls are sent whole: a part of one is no JSON that a program could read."""
         calls: Sequence[ToolCall] = ()
         end = len(text) + 1
-        if self._syntax is not None:
+        if (
+            self._syntax is not None
+        ):  # calls are sent at the end: a part of one is no JSON that a program could read
             sent = text[: self._sent]
             text, calls = self._vocabulary.calls_in(text, self.request.tools)
             text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]
@@ -130,7 +145,7 @@ class AnswerWriter:
         self.is_done = True
 
     def _send(self, text: str, end: int) -> None:
-        """What is new, and the likelihoods of tokens whose text begins before `end`."""
+        """Sends what is new in `text`, and the likelihoods of tokens whose text begins before `end`."""
         likelihoods = tuple(likelihood for begins, likelihood in self._likelihoods if begins < end)
         if len(text) > self._sent or likelihoods:
             self._likelihoods = self._likelihoods[len(likelihoods) :]
@@ -138,12 +153,12 @@ class AnswerWriter:
             self._sent = len(text)
 
     def _text(self) -> str:
-        """With the special tokens where some of them may mark a call."""
+        """With special tokens where some of them may mark a call."""
         return self._vocabulary.text(self.tokens, with_specials=self._syntax is not None)
 
 
-def _uncertain(text: str, stops: Sequence[str]) -> int:
-    """How many last characters may still change: half a character, or what may become a stop text."""
+def _count_uncertain(text: str, stops: Sequence[str]) -> int:
+    """How many characters at the end may still change: half a character, or the beginning of a stop text."""
     if text.endswith(HALF):
         return len(text) - len(text.rstrip(HALF))
     sizes = [size for stop in stops for size in range(1, len(stop)) if text.endswith(stop[:size])]

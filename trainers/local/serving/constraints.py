@@ -1,11 +1,11 @@
-"""Answers that are one of some labels, JSON of a schema, or tool calls in the model's own syntax: grammars, checked,
-and which token may come next. Imports no torch until a guide is used.
+"""Constrained answers: grammars for one of some labels, JSON of a schema, or tool calls in the model's own syntax, and
+which token may come next. Imports no torch until a guide is used.
 
 llguidance does the work: MIT, 3 MB, no dependencies, and it refuses a schema's keyword that it can't keep instead of
-passing over it. (xgrammar brings triton and pydantic; outlines-core builds its whole table before the first token.)
+ignoring it. (xgrammar brings triton and pydantic; outlines-core builds its whole table before the first token.)
 
-How a model writes tool calls, its chat template shows: a call of each tool is rendered behind the prompt, and what
-stands before and after its arguments is the family's syntax. Where the arguments aren't JSON there, a call is held to
+A model's chat template shows how it writes tool calls: a call of each tool is rendered behind the prompt, and what
+stands before and after its arguments is the family's syntax. Where the arguments aren't JSON there, the grammar is
 {"name": …, "arguments": …}, which is read from every family."""
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ WHITESPACE = r"( |\n {0,12})?"
 
 
 def grammar_of_choices(choices: object, param: str) -> str:
-    """A grammar for one of these texts and nothing else. Raises Problem (400)."""
+    """A grammar for one of these texts and nothing else. Raises ApiError (400)."""
     if not isinstance(choices, list) or not all(isinstance(choice, str) and choice for choice in choices):
         raise invalid(f"'{param}' must be a list of texts, none of them empty.", param, "invalid_type")
     if not 1 <= len(choices) <= MAX_CHOICES:
@@ -48,12 +48,12 @@ def grammar_of_choices(choices: object, param: str) -> str:
 
 
 def grammar_of_schema(schema: Mapping[str, Any]) -> str:
-    """A grammar for JSON of this schema. `check` tells whether it can be kept."""
+    """A grammar for JSON of this schema, which `check` may refuse."""
     return f"start: {json_rule(schema)}"
 
 
 def json_rule(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
-    """JSON of this schema, as a part of a grammar. What can't be kept is passed over where it isn't strict."""
+    """JSON of this schema as a part of a grammar. Keywords that can't be kept are ignored unless it is strict."""
     options = {"whitespace_pattern": WHITESPACE, "lenient": not is_strict}
     return f"%json {json.dumps({**schema, 'x-guidance': options}, ensure_ascii=False)}"
 
@@ -66,34 +66,34 @@ def grammar_of_regex(pattern: str) -> str:
 
 
 def check(grammar: str, param: str) -> None:
-    """Raises Problem (400) that says what is wrong. Fetches nothing: a `$ref` to another place is refused."""
+    """Raises ApiError (400) that says what is wrong. Fetches nothing: a `$ref` to another document is refused."""
     from llguidance import LLMatcher
 
     is_wrong, reply = LLMatcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
-        raise _not_kept(reply[0], param)
+        raise _unsupported(reply[0], param)
 
 
 class Guide:
-    """Where one answer stands in its grammar. `width`: tokens of the model's head; `ends`: those that end a turn."""
+    """One answer's way through its grammar. `width`: tokens of the model's head; `ends`: those that end a turn."""
 
     def __init__(self, matcher: LLMatcher, width: int, ends: Sequence[int]) -> None:
         self._matcher = matcher
         self._width = width
         self._ends = list(ends)
-        self._complain()
+        self._raise_error()
 
     def copy(self) -> Guide:
-        """At the same place, for another answer."""
+        """For another answer, at the same place."""
         return Guide(self._matcher.deep_copy(), self._width, self._ends)
 
     def allowed(self) -> Tensor:
-        """True for each token that may come next: (width,). Raises Problem (400)."""
+        """True for each token that may come next: (width,). Raises ApiError (400)."""
         import numpy
         import torch
 
         bits = numpy.frombuffer(self._matcher.compute_bitmask(), dtype=numpy.uint8)
-        self._complain()
+        self._raise_error()
         allowed = numpy.zeros(self._width, dtype=numpy.bool_)
         array = numpy.unpackbits(bits, bitorder="little")[: self._width]
         allowed[: len(array)] = array
@@ -102,30 +102,28 @@ class Guide:
 
     def accept(self, token: int) -> None:
         self._matcher.consume_token(token)
-        self._complain()
+        self._raise_error()
 
-    def rest(self, most: int) -> list[int] | None:
-        """The tokens that are still to come, where there is one way to go on and it leads to the end."""
+    def forced_end(self, most: int) -> list[int] | None:
+        """The tokens up to the answer's end, where the grammar leaves no choice about them; at most `most`."""
         forced: list[int] = self._matcher.compute_ff_tokens()
         if len(forced) > most or not self._matcher.consume_tokens(forced):
             return None
-        if self._matcher.is_accepting() and not self._goes_on():
-            return forced
+        if self._matcher.is_accepting():
+            allowed = self.allowed()
+            allowed[self._ends] = False
+            if not allowed.any():
+                return forced
         self._matcher.rollback(len(forced))
         return None
 
-    def _goes_on(self) -> bool:
-        allowed = self.allowed()
-        allowed[self._ends] = False
-        return bool(allowed.any())
-
-    def _complain(self) -> None:
+    def _raise_error(self) -> None:
         if self._matcher.is_error():
-            raise _not_kept(self._matcher.get_error(), "response_format")
+            raise _unsupported(self._matcher.get_error(), "response_format")
 
 
-def _not_kept(sentence: str, param: str) -> ApiError:
-    """llguidance's own words, on one line: they name the keyword or the place."""
+def _unsupported(sentence: str, param: str) -> ApiError:
+    """Quotes llguidance on one line: its sentence names the keyword or the place."""
     message = re.split(r"<state>|\n +\d+ \| ", sentence)[0]  # then comes the grammar itself
     why = re.sub(
         r"^(Error: )?(at \d+\(\d+\): )?(failed to compile JSON schema: )?", "", " ".join(message.split())
@@ -147,12 +145,14 @@ Render = Callable[[Sequence[dict[str, Any]]], str]  # of messages, without the g
 
 @dataclass(frozen=True)
 class CallSyntax:
-    """What stands before a tool's name, and `around` a call's arguments with _PROBE for the name. None: not known."""
+    """The texts before a tool's name (`start`), and before and after a call's `arguments`, where _PROBE stands for the
+    name. None where they aren't known."""
 
     start: str | None
     arguments: tuple[str, str] | None
 
     def around(self, name: str) -> tuple[str, str]:
+        """The texts before and after the arguments of a call of this tool."""
         if self.arguments is None:
             return f'{{"name": {json.dumps(name)}, "arguments": ', "}"
         before, after = self.arguments
@@ -160,13 +160,13 @@ class CallSyntax:
 
     @property
     def mark(self) -> str:
-        """What a call begins with; "" where that is no text of its own, as before bare JSON."""
+        """The text that a call begins with; "" where there is none, as before bare JSON."""
         return (self.start or "").split("{")[0].strip()
 
-    def held_back(self, text: str) -> int:
-        """How many characters of an answer are certainly no call, so that they can be sent before the end is known."""
-        begun = text.lstrip()
-        if self.start is None or not begun or begun.startswith(_STARTS_OF_BARE_CALLS):
+    def end_of_text(self, text: str) -> int:
+        """How many characters at the start of an unfinished answer can't be a part of a call, and so can be sent."""
+        stripped = text.lstrip()
+        if self.start is None or not stripped or stripped.startswith(_STARTS_OF_BARE_CALLS):
             return 0
         if not self.mark:
             return len(text)
@@ -180,7 +180,8 @@ class CallSyntax:
 def syntax_of(
     messages: Sequence[dict[str, Any]], prompt: str, render: Render, ends: Sequence[str]
 ) -> CallSyntax:
-    """`prompt`: the messages up to where the answer begins. `ends`: tokens that end a turn."""
+    """How a model writes calls, read off a rendered one. `prompt`: the messages up to where the answer begins. `ends`:
+    tokens that end a turn."""
     function = {"name": _PROBE, "arguments": {_ARGUMENT: 7}}
     call = {
         "id": "aaaaaaaaa",
@@ -206,37 +207,37 @@ def syntax_of(
 def grammar_of_calls(
     tools: Tools, syntax: CallSyntax, specials: Mapping[str, int], otherwise: str | None
 ) -> str | None:
-    """A call of one of the required tools; where none is required, `otherwise` or a call of any. None: anything."""
+    """A grammar for a call of one of the required tools; where none is required, for `otherwise` or a call of any. None
+    where every text is allowed. `specials`: the special tokens' ids by their texts."""
     if not tools.required and otherwise is None:
         return None
-    functions = [each["function"] for each in tools.definitions]
-    wanted = [each for each in functions if not tools.required or each["name"] in tools.required]
-    starts = [f"call{number}" for number in range(len(wanted))]
-    rules = [_rule(number, each, syntax, specials) for number, each in enumerate(wanted)]
-    if not tools.required:
-        assert otherwise is not None  # noqa: S101  asked above
+    functions = [definition["function"] for definition in tools.definitions]
+    allowed = [function for function in functions if not tools.required or function["name"] in tools.required]
+    starts, rules = [], []
+    for number, function in enumerate(allowed):
+        before, after = syntax.around(function["name"])
+        parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
+        schema = parameters_of(function)
+        if schema.get(
+            "properties"
+        ):  # who names properties wants these alone, though JSON Schema would allow any
+            schema = {"additionalProperties": False, **schema}
+        arguments = json_rule(schema, is_strict=function.get("strict") is True)
+        starts.append(f"call{number}")
+        rules.append(f"call{number}: {' '.join(parts)}\narguments{number}: {arguments}")
+    if not tools.required and otherwise is not None:
         starts.append("otherwise")
         rules.append(re.sub(r"^start:", "otherwise:", otherwise))
     return "\n".join([f"start: {' | '.join(starts)}", *rules])
 
 
-def _rule(number: int, function: Mapping[str, Any], syntax: CallSyntax, specials: Mapping[str, int]) -> str:
-    before, after = syntax.around(function["name"])
-    parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
-    schema = parameters_of(function)
-    if schema.get("properties"):  # anyone who names some wants these, though JSON Schema would allow any
-        schema = {"additionalProperties": False, **schema}
-    arguments = json_rule(schema, is_strict=function.get("strict") is True)
-    return f"call{number}: {' '.join(parts)}\narguments{number}: {arguments}"
-
-
 def parameters_of(function: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A tool without parameters is called with an empty object."""
+    """The JSON schema of a tool's arguments: an empty object where it names none."""
     return function.get("parameters") or {"type": "object", "properties": {}, "additionalProperties": False}
 
 
 def _literals(text: str, specials: Mapping[str, int]) -> list[str]:
-    """Text as it is, special tokens by their ids: their text alone would be written letter by letter."""
+    """Text as grammar: special tokens by their ids, since their text would be written letter by letter."""
     pattern = "|".join(re.escape(special) for special in sorted(specials, key=len, reverse=True))
     parts = re.split(f"({pattern})", text) if pattern else [text]
     return [

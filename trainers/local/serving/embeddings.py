@@ -1,6 +1,7 @@
-"""Texts → vectors, by models that say how: those with sentence-transformers' description beside their weights.
+"""Vectors of texts, by models with sentence-transformers' description beside their weights.
 
-A chat model has no such description. A mean of its states would look like an embedding and find little: it is refused.
+A chat model has no such description and is refused: a mean of its states would look like an embedding, and a search by
+it would find little.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from trainers.local.api_errors import ApiError
+from trainers.local.serving.prefill import pad_right
 from trainers.local.serving.values import Embeddings
 from trainers.local.training.devices import best_dtype
 
@@ -25,7 +27,8 @@ TOKENS_AT_ONCE = 2_048
 
 
 class Embedder:
-    """Vectors have unit length, so that their product is their cosine. Raises Problem (404, 500)."""
+    """An embedding model on its device. Vectors have unit length, so that their product is their cosine. Raises
+    ApiError (404, 500)."""
 
     def __init__(self, source: str, device: torch.device) -> None:
         self._device = device
@@ -49,53 +52,65 @@ class Embedder:
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[str]) -> Embeddings:
-        """In their order. Raises Problem (400) where one is longer than the model reads: nothing is cut off."""
+        """In their order. Raises ApiError (400) where one is longer than the model reads: nothing is cut off."""
         ids = [list(self._tokenizer(text).input_ids) for text in texts]
-        for number, entries in enumerate(ids):
-            if len(entries) > self._context:
-                text = f"'input[{number}]' has {len(entries)} tokens; this model reads {self._context}. Shorten it."
+        for number, tokens in enumerate(ids):
+            if len(tokens) > self._context:
+                text = f"'input[{number}]' has {len(tokens)} tokens; this model reads {self._context}. Shorten it."
                 raise ApiError(400, text, "context_length_exceeded", "input")
+
+        parts: list[list[int]] = []  # places of texts of like length, few enough for one pass
+        for place in sorted(range(len(ids)), key=lambda place: len(ids[place])):
+            if parts and len(ids[place]) * (len(parts[-1]) + 1) <= TOKENS_AT_ONCE:
+                parts[-1].append(place)
+            else:
+                parts.append([place])
         vectors: dict[int, tuple[float, ...]] = {}
-        for part in _parts(ids):
-            result = self._pooled([ids[place] for place in part])
-            vectors |= {place: tuple(vector) for place, vector in zip(part, result.tolist(), strict=True)}
+        for part in parts:
+            rows = self._vectors([ids[place] for place in part]).tolist()
+            vectors |= {place: tuple(row) for place, row in zip(part, rows, strict=True)}
         return Embeddings(tuple(vectors[place] for place in range(len(ids))), sum(map(len, ids)))
 
-    def _pooled(self, ids: Sequence[Sequence[int]]) -> Tensor:
-        """(texts, size)"""
-        longest = max(map(len, ids))
-        filled = [[*values, *[0] * (longest - len(values))] for values in ids]
-        lengths = torch.tensor([len(values) for values in ids], device=self._device)
-        mask = (torch.arange(longest, device=self._device)[None] < lengths[:, None]).long()
-        states = self._model(
-            input_ids=torch.tensor(filled, device=self._device), attention_mask=mask
-        ).last_hidden_state.float()
-        return torch.nn.functional.normalize(_pool(self._pooling, states, mask, lengths), dim=-1)
+    def _vectors(self, ids: Sequence[Sequence[int]]) -> Tensor:
+        """(texts, size), by one pass over rows padded on the right."""
+        padded, mask = pad_right(ids, self._device)
+        states = self._model(input_ids=padded, attention_mask=mask).last_hidden_state.float()
+        if self._pooling == "cls_token":
+            vectors = states[:, 0]
+        elif self._pooling == "lasttoken":
+            vectors = states[torch.arange(len(states), device=states.device), mask.sum(1) - 1]
+        else:
+            weights = mask[:, :, None].to(states.dtype)
+            vectors = (states * weights).sum(1) / weights.sum(1)
+        return torch.nn.functional.normalize(vectors, dim=-1)
 
 
 def pooling_of(source: str) -> str:
-    """Which of POOLINGS. Raises Problem (404) where the model says none, or one that is not known here."""
-    stages, described = _read(source, "modules.json"), _read(source, "1_Pooling/config.json")
-    if described is None:
-        raise _unable(
+    """Which of POOLINGS. Raises ApiError (404) where the model names none, or one that is not implemented here."""
+    stages, pooling = _read_hub_json(source, "modules.json"), _read_hub_json(source, "1_Pooling/config.json")
+    if pooling is None:
+        raise _cannot_embed(
             "it has no 1_Pooling/config.json that says how. Serve a sentence-transformers model for that."
         )
     unknown = {str(stage["type"]).rpartition(".")[2] for stage in stages or []} - KNOWN_STAGES
     if unknown:
-        raise _unable(f"it has the stage {', '.join(sorted(unknown))}, which this trainer doesn't compute.")
-    chosen = [
+        raise _cannot_embed(
+            f"it has the stage {', '.join(sorted(unknown))}, which this trainer doesn't compute."
+        )
+    modes = [
         name.removeprefix("pooling_mode_")
-        for name, is_on in described.items()
+        for name, is_on in pooling.items()
         if name.startswith("pooling_mode_") and is_on
     ]
-    if len(chosen) != 1 or chosen[0] not in POOLINGS:
-        raise _unable(
-            f"it pools by {' and '.join(chosen) or 'nothing'}; here there are {', '.join(POOLINGS)}."
+    if len(modes) != 1 or modes[0] not in POOLINGS:
+        raise _cannot_embed(
+            f"it pools by {' and '.join(modes) or 'nothing'}; here there are {', '.join(POOLINGS)}."
         )
-    return str(chosen[0])
+    return str(modes[0])
 
 
-def _read(source: str, name: str) -> Any:
+def _read_hub_json(source: str, name: str) -> Any:
+    """None where the model has no such file."""
     path = cached_file(
         source,
         name,
@@ -106,26 +121,5 @@ def _read(source: str, name: str) -> Any:
     return json.loads(Path(path).read_text(encoding="utf-8")) if path else None
 
 
-def _unable(why: str) -> ApiError:
+def _cannot_embed(why: str) -> ApiError:
     return ApiError(404, f"This model makes no embeddings: {why}", "model_cannot_embed", "model")
-
-
-def _pool(pooling: str, states: Tensor, mask: Tensor, lengths: Tensor) -> Tensor:
-    """`states`: (texts, longest, size), padded on the right."""
-    if pooling == "cls_token":
-        return states[:, 0]
-    if pooling == "lasttoken":
-        return states[torch.arange(len(states), device=states.device), lengths - 1]
-    seen = mask[:, :, None].to(states.dtype)
-    return (states * seen).sum(1) / seen.sum(1)
-
-
-def _parts(ids: Sequence[Sequence[int]]) -> list[list[int]]:
-    """Places of texts of like length, few enough for one pass."""
-    parts: list[list[int]] = []
-    for place in sorted(range(len(ids)), key=lambda place: len(ids[place])):
-        if parts and len(ids[place]) * (len(parts[-1]) + 1) <= TOKENS_AT_ONCE:
-            parts[-1].append(place)
-        else:
-            parts.append([place])
-    return parts

@@ -1,6 +1,6 @@
 """The built-in engine: generation in one thread of the server's process, which gathers requests for the same base model
-into batches. torch and the models are loaded in that thread at the first request, so that the server answers all else
-at once. What waits is bounded: beyond that a request is refused, with a time after which it is worth trying again."""
+into batches. torch and the models are loaded in that thread at the first request, so that the server answers everything
+else at once. The queue is bounded: beyond that a request is refused, with a time after which to try again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,14 @@ from typing import TYPE_CHECKING
 
 from trainers.local.api_errors import ApiError
 from trainers.local.launch import quick_imports
-from trainers.local.serving.answers import busy, check_queue, prepare
+from trainers.local.serving.answers import busy, check_queue, internal_error, prepare
 from trainers.local.serving.values import (
     MAX_ADAPTERS,
     EmbeddingRequest,
     PendingRequest,
     Request,
     Ticket,
-    Weights,
 )
-from trainers.log_lines import new_reference
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +35,7 @@ if TYPE_CHECKING:
 # CPU seconds an answer (135M, bf16, labels of 2 to 4 tokens): 0.34 alone, 0.12 of 16, 0.11 of 32, 0.10 of 64
 MAX_BATCH_ROWS = 32
 MAX_BATCH_TOKENS = 16_384  # rows times longest prompt: bounds the pass that reads them
-# Callers that come back for more are waited for. Without that, 16 callers in one Python process fell apart into
+# Callers that ask again at once are waited for. Without that, 16 callers in one Python process fell apart into
 # batches of 15 and 1, or of 3 and 13, and got 12 answers a second instead of 15.
 RETURN_S = 0.06
 QUIET_S = 0.005
@@ -50,7 +48,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchLimits:
-    """For one batch. `tokens`: of prompts and answers together, all rows as long as the longest."""
+    """Of one batch. `tokens`: of prompts and answers together, all rows as long as the longest."""
 
     rows: int
     tokens: int
@@ -62,58 +60,55 @@ def choose_batch(waiting: Sequence[Row], room: BatchLimits, *, mixes: bool) -> l
     if not waiting or waiting[0].size > room.tokens:
         return []
     oldest = waiting[0]
-    same = [row for row in waiting if _go_together(oldest, row, mixes)]
-    same.sort(key=lambda row: abs(len(row.prompt) - len(oldest.prompt)))
-    return fill_batch([], [oldest, *(row for row in same if row is not oldest)], room)
+    target = oldest.request.target
+    others = [
+        row
+        for row in waiting[1:]
+        if row.request.target.weights == target.weights
+        and (mixes or row.request.target.adapter == target.adapter)
+    ]
+    others.sort(key=lambda row: abs(len(row.prompt) - len(oldest.prompt)))
+    return fill_batch([], [oldest, *others], room)
 
 
 def fill_batch(present: Sequence[Row], candidates: Sequence[Row], room: BatchLimits) -> list[Row]:
     """Of `candidates`, over the same base, those that still fit beside `present`, in their order."""
-    batch, added = list(present), []
+    batch = list(present)
     for row in candidates:
-        if len(batch) >= room.rows or not _fits([*batch, row], room):
+        rows = [*batch, row]
+        fits = (
+            len(rows) <= room.rows
+            and len(rows) * max(row.size for row in rows) <= room.tokens
+            and (len(rows) == 1 or len(rows) * max(len(row.prompt) for row in rows) <= MAX_BATCH_TOKENS)
+            and len({row.request.target.adapter for row in rows}) <= MAX_ADAPTERS
+        )
+        if not fits:
             break
-        batch.append(row)
-        added.append(row)
-    return added
-
-
-def _go_together(row: Row, other: Row, mixes: bool) -> bool:
-    mine, theirs = row.request.target, other.request.target
-    return mine.weights == theirs.weights and (mixes or mine.adapter == theirs.adapter)
-
-
-def _fits(batch: Sequence[Row], room: BatchLimits) -> bool:
-    if len(batch) == 1:
-        return batch[0].size <= room.tokens
-    return (
-        len(batch) * max(len(row.prompt) for row in batch) <= MAX_BATCH_TOKENS
-        and len(batch) * max(row.size for row in batch) <= room.tokens
-        and len({row.request.target.adapter for row in batch}) <= MAX_ADAPTERS
-    )
+        batch = rows
+    return batch[len(present) :]
 
 
 class Generator:
-    """`is_training`: whether a job has a process on the GPU that answers, or on a machine without any."""
+    """`is_training`: whether a job computes where this process does: on its GPU, or on a machine without any."""
 
     def __init__(self, is_training: Callable[[], bool] = lambda: False) -> None:
         self._is_training = is_training
         self._inbox: queue.SimpleQueue[PendingRequest | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._lock = threading.Lock()  # over the thread's start and what lies in the inbox
+        self._lock = threading.Lock()  # over the thread's start and the count of the inbox
         self._in_inbox = 0  # rows
         self._stopping = False
-        # What follows is the thread's own; others read lengths.
-        self._later: list[PendingRequest] = []  # came while a batch ran that they have no part in
+        # What follows belongs to the thread; others read lengths only.
+        self._later: list[PendingRequest] = []  # came while a batch ran that they can't join
         self._waiting: list[Row] = []
         self._batch: list[Row] = []
-        self._callers = 0  # how many rows there were when the last batch began
+        self._callers = 0  # rows that waited when the last batch began
         self._most_rows = MAX_BATCH_ROWS  # less after a batch that ran out of memory
         self._rows_a_second = 1.0
-        self._shelf: ModelCache | None = None
+        self._models: ModelCache | None = None
 
     def submit(self, request: PendingRequest) -> Ticket:
-        """Raises Problem (503) where too much waits already."""
+        """Raises ApiError (503) where too many answers are waited for already."""
         with self._lock:
             open_rows = self._in_inbox + len(self._waiting) + len(self._batch)
             check_queue(open_rows, request.rows, self._rows_a_second)
@@ -133,161 +128,152 @@ class Generator:
     def _run(self) -> None:
         while not self._stopping:
             with self._boundary(self._give_up):
-                self._take_turn()
-
-    def _take_turn(self) -> None:
-        self._prepare_all(self._gather(len(self._waiting)))
-        self._make_way()
-        self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
-        if self._waiting:
-            self._answer_some()
+                self._prepare_all(self._gather())
+                self._unload_for_training()
+                self._waiting = [row for row in self._waiting if not row.request.ticket.is_abandoned]
+                if self._waiting:
+                    self._answer_batch()
 
     def _give_up(self) -> Sequence[PendingRequest]:
-        """Anyone who waits, after a fault that is no request's own. The models are loaded again for the next one."""
-        owners = [row.request for row in (*self._waiting, *self._batch) if not row.is_done]
-        self._waiting, self._batch, self._shelf = [], [], None
-        return owners
+        """All requests that wait, after a fault that belongs to none of them. The next one loads the models again."""
+        requests = [row.request for row in (*self._waiting, *self._batch) if not row.is_done]
+        self._waiting, self._batch, self._models = [], [], None
+        return requests
 
-    def _gather(self, waiting: int) -> list[PendingRequest]:
-        """What lies in the inbox, and while the batch isn't full, what comes in quick succession."""
+    def _gather(self) -> list[PendingRequest]:
+        """What is in the inbox, and what comes in quick succession until the batch is full."""
         requests, self._later = self._later, []
         deadline = time.monotonic() + GATHER_S
         while True:
-            is_idle = not waiting and not requests
-            present = waiting + sum(each.rows for each in requests)
+            rows = len(self._waiting) + sum(request.rows for request in requests)
+            is_idle = not self._waiting and not requests
+            if is_idle:
+                patience_s = LOOK_S
+            elif rows >= MAX_BATCH_ROWS or time.monotonic() > deadline:
+                patience_s = 0.0
+            else:
+                patience_s = RETURN_S if rows < self._callers else QUIET_S
             try:
-                request = self._inbox.get(timeout=LOOK_S if is_idle else self._patience(present, deadline))
+                request = self._inbox.get(timeout=patience_s)
             except queue.Empty:
                 return requests
-            if request is None:  # the end
+            if request is None:  # from `stop`
                 return requests
             if is_idle:
                 deadline = time.monotonic() + GATHER_S
             requests.append(request)
 
-    def _patience(self, present: int, deadline: float) -> float:
-        """How many seconds to wait for one request more."""
-        if present >= MAX_BATCH_ROWS or time.monotonic() > deadline:
-            return 0
-        return RETURN_S if present < self._callers else QUIET_S
-
     def _prepare_all(self, requests: Iterable[PendingRequest]) -> None:
+        """Chats become rows that wait; embeddings are answered at once."""
         for request in requests:
             with self._boundary(lambda request=request: [request]):  # type: ignore[misc]
                 if isinstance(request, EmbeddingRequest):
-                    self._embed(request)
+                    if request.target.adapter is not None:
+                        text = "A fine-tuned model chats; it makes no embeddings."
+                        raise ApiError(404, text, "model_cannot_embed", "model")
+                    request.emit(self._open_models().embedder(request.target.base).embed(request.texts))
                 elif not request.ticket.is_abandoned:
-                    self._waiting += self._prepare(request)
+                    self._waiting += self._rows_of(request)
             with self._lock:
                 self._in_inbox -= request.rows
 
-    def _prepare(self, request: Request) -> list[Row]:
+    def _rows_of(self, request: Request) -> list[Row]:
         from trainers.local.serving.sequences import Row
 
-        base = self._open_shelf().base(request.target.weights)
+        base = self._open_models().base(request.target.weights)
         vocabulary = base.vocabulary
         preparation = prepare(request, vocabulary, base.context)
         guide = vocabulary.guide(preparation.grammar) if preparation.grammar else None
         return [Row(request, index, preparation, vocabulary, guide) for index in range(request.rows)]
 
-    def _embed(self, request: EmbeddingRequest) -> None:
-        if request.target.adapter is not None:
-            text = "A fine-tuned model chats; it makes no embeddings."
-            raise ApiError(404, text, "model_cannot_embed", "model")
-        request.emit(self._open_shelf().embedder(request.target.base).embed(request.texts))
-
-    def _answer_some(self) -> None:
-        """A batch, to its end."""
+    def _answer_batch(self) -> None:
         first = self._waiting[0]
         self._batch = []
         with self._boundary(lambda: [row.request for row in self._batch or [first] if not row.is_done]):
-            base = self._open_shelf().base(first.request.target.weights)
+            base = self._open_models().base(first.request.target.weights)
             room = self._room(base)
-            chosen = choose_batch(self._waiting, room, mixes=base.mixes)
-            if not chosen:
-                raise _too_long_for_memory(first, room)
+            rows = choose_batch(self._waiting, room, mixes=base.mixes)
+            if not rows:
+                text = (
+                    f"This answer may come to {first.size:,} tokens, for which there is no memory now "
+                    f"({room.tokens:,} would fit). Lower 'max_tokens', shorten the messages, or try again later."
+                )
+                raise busy(text, "out_of_memory", BUSY_RETRY_S)
             self._callers = len(self._waiting)
-            if self._take(base, chosen, ()):
+            if self._take(base, rows, ()):
                 self._decode(base)
         self._batch = []
 
-    def _take(self, base: Base, chosen: Sequence[Row], alive: Sequence[Row]) -> list[Row]:
-        """Out of the queue into the batch: those whose adapters can be had."""
-        taken = set(map(id, chosen))
-        self._waiting = [row for row in self._waiting if id(row) not in taken]
-        in_use = {row.request.target.adapter for row in (*alive, *chosen)}
-        held: list[Row] = []
-        for row in chosen:
+    def _take(self, base: Base, rows: Sequence[Row], running: Sequence[Row]) -> list[Row]:
+        """Moves `rows` from the queue into the batch, beside those `running` there. Returns those that were moved: not
+        rows whose adapters can't be loaded, or mixed with the others'."""
+        row_ids = set(map(id, rows))
+        self._waiting = [row for row in self._waiting if id(row) not in row_ids]
+        in_use = {row.request.target.adapter for row in (*running, *rows)}
+        taken: list[Row] = []
+        for row in rows:
             with self._boundary(lambda row=row: [row.request]):  # type: ignore[misc]
                 base.hold(row.request.target.adapter, in_use)
-                held.append(row)
-        if not base.mixes:  # known only when an adapter is there
-            held = self._keep_one_adapter([*alive, *held], held)
-        self._batch += held
-        return held
-
-    def _keep_one_adapter(self, together: Sequence[Row], held: Sequence[Row]) -> list[Row]:
-        """Of `held`, those that wear what the first of all wears; the others wait on."""
-        worn = together[0].request.target.adapter if together else None
-        self._waiting[:0] = [row for row in held if row.request.target.adapter != worn]
-        return [row for row in held if row.request.target.adapter == worn]
+                taken.append(row)
+        if not base.mixes and taken:  # known only once an adapter is loaded
+            adapter = [*running, *taken][0].request.target.adapter
+            self._waiting[:0] = [row for row in taken if row.request.target.adapter != adapter]
+            taken = [row for row in taken if row.request.target.adapter == adapter]
+        self._batch += taken
+        return taken
 
     def _decode(self, base: Base) -> None:
         from trainers.local.serving.decoding import decode
         from trainers.local.training.memory import is_out_of_memory
 
-        began, is_short = time.monotonic(), False
+        start, is_short_of_memory = time.monotonic(), False
         try:
-            with self._open_shelf().cores.shared():
+            with self._open_models().cores.shared():
                 decode(base, self._batch, partial(self._newcomers, base))
-        except (
-            RuntimeError,
-            MemoryError,
-        ) as error:  # its traceback holds the tensors until this block is left
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            is_short = True
-        if is_short:
-            return self._halve(base)
-        self._most_rows = min(MAX_BATCH_ROWS, self._most_rows + 1)
-        self._rows_a_second = max(0.05, len(self._batch) / (time.monotonic() - began))
+            is_short_of_memory = True
+        if not is_short_of_memory:
+            self._most_rows = min(MAX_BATCH_ROWS, self._most_rows + 1)
+            self._rows_a_second = max(0.05, len(self._batch) / (time.monotonic() - start))
+            return
 
-    def _halve(self, base: Base) -> None:
-        """Back into the queue, at its head: the next batch has half as many rows, and goes on where they stopped."""
+        # Only here, outside the `except`: the error's traceback holds the batch's tensors until that block is left.
+        base.drop_prefixes()
         left = [row for row in self._batch if not row.is_done]
-        base.forget()
         if len(left) < 2:
             text = "This answer needs more memory than there is. Shorten it, or try again when less goes on here."
             raise busy(text, "out_of_memory", BUSY_RETRY_S)
+        # The next batch has half as many rows, and goes on where these stopped.
         self._most_rows = len(left) // 2
         log.warning("out of memory with %d answers at a time; going on with %d", len(left), self._most_rows)
         self._waiting[:0] = left
         self._batch = []
 
-    def _newcomers(self, base: Base, alive: Sequence[Row]) -> Sequence[Row]:
-        """Who joins a batch that runs: over the same base, as far as there is room. Raises MemoryError before answers
-        without a limit have taken all of it."""
+    def _newcomers(self, base: Base, running: Sequence[Row]) -> Sequence[Row]:
+        """Rows that join a running batch: over the same base, as far as there is room. Raises MemoryError before
+        answers without a limit have taken all of it."""
         from trainers.local.serving.decoding import STEPS_BETWEEN_LOOKS
 
-        grows = any(row.request.sampling.max_tokens is None for row in alive)
-        if grows and self._room(base).tokens < len(alive) * STEPS_BETWEEN_LOOKS:
+        grows = any(row.request.sampling.max_tokens is None for row in running)
+        if grows and self._room(base).tokens < len(running) * STEPS_BETWEEN_LOOKS:
             raise MemoryError("out of memory for the next tokens of this batch")
-        weights = alive[0].request.target.weights
-        self._prepare_all(self._arrived(weights))
-        same = [row for row in self._waiting if row.request.target.weights == weights]
-        wanted = [row for row in same if not row.request.ticket.is_abandoned]
-        return self._take(base, fill_batch(alive, wanted, self._room(base)), alive)
-
-    def _arrived(self, weights: Weights) -> list[PendingRequest]:
-        """Chats with this base. All else would load another model beside the one that is at work."""
-        requests: list[PendingRequest] = []
+        weights = running[0].request.target.weights
+        chats: list[PendingRequest] = []
         while not self._inbox.empty():
             request = self._inbox.get()
             if isinstance(request, Request) and request.target.weights == weights:
-                requests.append(request)
-            elif request is not None:  # the end is seen by _stopping
-                self._later.append(request)
-        return requests
+                chats.append(request)
+            elif request is not None:  # the None of `stop` is seen by _stopping
+                self._later.append(request)  # it would load another model beside the one at work
+        self._prepare_all(chats)
+        candidates = [
+            row
+            for row in self._waiting
+            if row.request.target.weights == weights and not row.request.ticket.is_abandoned
+        ]
+        return self._take(base, fill_batch(running, candidates, self._room(base)), running)
 
     def _room(self, base: Base) -> BatchLimits:
         from trainers.local.serving.memory import free_bytes, tokens_that_fit
@@ -297,57 +283,46 @@ class Generator:
             self._most_rows, sys.maxsize if free is None else tokens_that_fit(free, base.bytes_a_token)
         )
 
-    def _make_way(self) -> None:
-        """For a job that trains on the same GPU."""
-        if self._shelf is None:
+    def _unload_for_training(self) -> None:
+        """Unloads the models where a job trains on the same GPU and they take more than serving's share."""
+        if self._models is None:
             return
         from trainers.local.serving.memory import limit_to_share
 
-        if not limit_to_share(self._shelf.device, self._is_training()):
+        if not limit_to_share(self._models.device, self._is_training()):
             log.info(
                 "a job trains on this GPU: models are put away, and loaded again where they fit beside it"
             )
-            self._shelf.clear()
+            self._models.clear()
 
     @contextmanager
     def _boundary(self, owners: Callable[[], Sequence[PendingRequest]]) -> Iterator[None]:
-        """The thread must outlive every request: what goes wrong is told to those it happened to."""
+        """Sends a fault to the requests that it belongs to, since the thread must outlive every one of them."""
         try:
             yield
             return
         except ApiError as problem:
             outcome = problem
         except BaseException as error:  # a library's SystemExit too: all callers would wait for a dead thread
-            outcome = self._explained(error)
+            outcome = self._explain(error)
         for owner in {id(owner): owner for owner in owners()}.values():
             owner.emit(outcome)
             owner.ticket.abandon()
 
-    def _explained(self, error: BaseException) -> ApiError:
+    def _explain(self, error: BaseException) -> ApiError:
         from trainers.local.training.memory import is_out_of_memory
 
-        if is_out_of_memory(error):
-            log.warning("loading a model: out of memory")
-            beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
-            text = f"The model does not fit into memory {beside}. Try again later."
-            return busy(text, "out_of_memory", BUSY_RETRY_S)
-        reference = new_reference()
-        log.exception("generating", extra={"ref": reference})
-        text = f"The model could not answer. The trainer's log says why, under reference {reference}."
-        return ApiError(500, text, "generation_failed", kind="server_error")
+        if not is_out_of_memory(error):
+            return internal_error(error)
+        log.warning("loading a model: out of memory")
+        beside = "beside the job that trains" if self._is_training() else "beside what else goes on here"
+        text = f"The model does not fit into memory {beside}. Try again later."
+        return busy(text, "out_of_memory", BUSY_RETRY_S)
 
-    def _open_shelf(self) -> ModelCache:
-        if self._shelf is None:
+    def _open_models(self) -> ModelCache:
+        if self._models is None:
             with quick_imports():
                 from trainers.local.serving.model_cache import ModelCache
 
-            self._shelf = ModelCache()
-        return self._shelf
-
-
-def _too_long_for_memory(row: Row, room: BatchLimits) -> ApiError:
-    text = (
-        f"This answer may come to {row.size:,} tokens, for which there is no memory now ({room.tokens:,} would fit). "
-        "Lower 'max_tokens', shorten the messages, or try again later."
-    )
-    return busy(text, "out_of_memory", BUSY_RETRY_S)
+            self._models = ModelCache()
+        return self._models

@@ -11,11 +11,11 @@ from __future__ import annotations
 import logging
 from collections import OrderedDict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,13 @@ from torch.nn import functional
 from trainers.local.api_errors import ApiError
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
 from trainers.local.serving.embeddings import Embedder
-from trainers.local.serving.memory import bytes_a_token, can_be_joined, keeps_state, release_memory
+from trainers.local.serving.memory import (
+    CachedPrefix,
+    bytes_a_token,
+    can_be_joined,
+    keeps_state,
+    release_memory,
+)
 from trainers.local.serving.sequences import Drafts
 from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
@@ -34,101 +40,19 @@ from trainers.local.training.devices import CpuThreads, best_device, best_dtype
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import Quantization
 
-PLAIN = "__base__"  # what peft calls a row without an adapter
-QUANTISED = ("Linear4bit", "Linear8bitLt")  # peft has these classes only where bitsandbytes is
-
-
-@dataclass(frozen=True)
-class Matrices:
-    """a: (r, in), b: (out, r)"""
-
-    a: Tensor
-    b: Tensor
-    scale: float
-
-
-@dataclass
-class ActiveAdapters:
-    """Runs of rows, each with its adapter's name; no rows at all (None): every row, however many."""
-
-    runs: list[tuple[str, slice | None]] = field(default_factory=list)
-
-    def put_on(self, names: Sequence[str]) -> None:
-        """One a row, or one for all."""
-        self.runs = []
-        if len(set(names)) == 1:
-            self.runs = [(names[0], None)] if names[0] != PLAIN else []
-            return
-        start = 0
-        for name, group in groupby(names):
-            end = start + len(list(group))
-            if name != PLAIN:
-                self.runs.append((name, slice(start, end)))
-            start = end
-
-
-def install_batched_lora(model: PeftModel, worn: ActiveAdapters) -> bool:
-    """The model's LoRA layers follow `worn`. To be called again after each change of adapters; False, and all is left
-    to peft, where one of them is no plain LoRA beside a linear layer."""
-    layers = [each for each in model.modules() if isinstance(each, LoraLayer)]
-    is_plain = all(map(_is_plain, layers)) and not any(
-        isinstance(each, AuxiliaryTrainingWrapper) for each in model.modules()
-    )
-    for layer in layers:
-        layer.__dict__.pop("forward", None)
-        if is_plain:
-            layer.forward = partial(_forward_with_adapters, layer.base_layer, _matrices_of(layer), worn)
-    return is_plain
-
-
-def _is_plain(layer: Any) -> bool:
-    is_linear = type(layer) is Linear or type(layer).__name__ in QUANTISED
-    return bool(
-        is_linear
-        and not layer.lora_variant
-        and not any(layer.use_dora.values())
-        and all(each.bias is None for each in layer.lora_B.values())
-    )
-
-
-def _matrices_of(layer: Any) -> dict[str, Matrices]:
-    return {
-        name: Matrices(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
-        for name in layer.lora_A
-    }
-
-
-def _forward_with_adapters(
-    base: nn.Module, own: dict[str, Matrices], worn: ActiveAdapters, x: Tensor
-) -> Tensor:
-    result: Tensor = base(x)
-    for name, rows in worn.runs:
-        matrices = own.get(name)
-        if matrices is not None:
-            _add_product(matrices, x if rows is None else x[rows], result if rows is None else result[rows])
-    return result
-
-
-def _add_product(matrices: Matrices, x: Tensor, result: Tensor) -> None:
-    """Into `result`: (…, out), neighbouring rows of it."""
-    narrow = functional.linear(x.to(matrices.a.dtype), matrices.a)
-    flat = result.view(-1, result.shape[-1])
-    flat.addmm_(
-        narrow.view(-1, narrow.shape[-1]).to(flat.dtype), matrices.b.T.to(flat.dtype), alpha=matrices.scale
-    )
-
-
-if TYPE_CHECKING:
-    from trainers.local.serving.memory import CachedPrefixes
-
 MAX_BASES = 2
 NO_LIMIT = 1_000_000
+PLAIN = "__base__"  # peft's name for the adapter of a row without one
+QUANTISED = ("Linear4bit", "Linear8bitLt")  # peft has these classes only where bitsandbytes is
+Runs = list[
+    tuple[str, slice | None]
+]  # adapters' names and their neighbouring rows; None: every row, however many
 
 log = logging.getLogger(__name__)
 
 
 class ModelCache:
-    """Base models by folder or hub id and the format of their weights, the least used put away."""
+    """Base models by folder or hub id and the format of their weights. The least used is unloaded first."""
 
     def __init__(self) -> None:
         self.device = best_device()
@@ -137,34 +61,31 @@ class ModelCache:
         self._embedder: tuple[str, Embedder] | None = None
 
     def base(self, weights: Weights) -> Base:
-        """Raises Problem (500) where it cannot be loaded, OutOfMemoryError where it has no room even alone."""
+        """Raises ApiError (500) where it cannot be loaded, OutOfMemoryError where it doesn't fit even alone."""
         if weights not in self._bases:
             while len(self._bases) >= MAX_BASES:
                 self._bases.popitem(last=False)
-            self._bases[weights] = self._load(weights)
+            try:
+                self._bases[weights] = _load(weights, self.device)
+            except torch.OutOfMemoryError:
+                log.warning("loading %s: out of memory; other models are put away", weights[0])
+                self.clear()
+                self._bases[weights] = _load(weights, self.device)
         self._bases.move_to_end(weights)
         return self._bases[weights]
 
     def embedder(self, source: str) -> Embedder:
-        """One at a time. Raises Problem (404) where the model makes no embeddings."""
+        """One at a time. Raises ApiError (404) where the model makes no embeddings."""
         if self._embedder is None or self._embedder[0] != source:
-            self._embedder = None
+            self._embedder = None  # frees its memory before the next one is loaded
             self._embedder = (source, Embedder(source, self.device))
         return self._embedder[1]
 
     def clear(self) -> None:
-        """Puts all models away."""
+        """Unloads all models."""
         self._bases.clear()
         self._embedder = None
         release_memory(self.device)
-
-    def _load(self, weights: Weights) -> Base:
-        try:
-            return _load(weights, self.device)
-        except torch.OutOfMemoryError:
-            log.warning("loading %s: out of memory; other models are put away", weights[0])
-            self.clear()
-            return _load(weights, self.device)
 
 
 def _load(weights: Weights, device: torch.device) -> Base:
@@ -175,9 +96,12 @@ def _load(weights: Weights, device: torch.device) -> Base:
 
 
 class Base:
-    """`context` in tokens, prompt and answer together. `beginnings`: what the last batch's prompts began with.
-    `joins`: caches of rows that were read apart can be put together. `mixes`: so can rows with different adapters.
-    `keeps_state`: it goes over every token in turn, padding too, so that rows are answered one by one."""
+    """A base model and the adapters over it.
+
+    `context` in tokens, prompt and answer together. `prefixes`: what the last batch's prompts began with, by adapter.
+    `joins`: whether caches of rows that were read apart can be put together. `mixes`: whether rows with different
+    adapters can. `keeps_state`: its state runs over every token in turn, padding too, so rows are answered one by one.
+    """
 
     def __init__(self, source: str, quantization: Quantization, device: torch.device) -> None:
         self._source = source
@@ -195,54 +119,54 @@ class Base:
         self.vocabulary = Vocabulary(
             tokenizer, end_tokens(model.generation_config, tokenizer), int(config.vocab_size)
         )
-        self.beginnings: CachedPrefixes = {}
+        self.prefixes: dict[Path | None, CachedPrefix] = {}
         self._drafts: dict[Path | None, Drafts] = {}
         self._bare: Any = model.eval()  # peft puts its layers into this one too
         self._model: Any = model
-        self._worn_rows = ActiveAdapters()
-        self._is_ours = True
+        self._runs: Runs = []  # what the next pass computes; the layers hold this very list
+        self._is_batched = True  # the layers compute adapters here, not by peft
         self._adapters: OrderedDict[Path, str] = OrderedDict()
-        self._made = 0
-        self._worn = PLAIN
+        self._loaded = 0
+        self._active = PLAIN  # peft's adapter, where the layers are peft's
 
     def hold(self, adapter: Path | None, in_use: Collection[Path | None]) -> None:
-        """Loads it if need be, and puts the least used away that is not `in_use`. Raises Problem (404) where its files
-        have gone."""
+        """Loads the adapter unless it is there, and unloads the least used that are not `in_use`. Raises ApiError (404)
+        where its files are gone."""
         if adapter is None:
             return
         if not adapter.is_dir():
             raise adapter_is_gone(adapter)
         if adapter in self._adapters:
             return self._adapters.move_to_end(adapter)
-        self._load(adapter)
+        self._load_adapter(adapter)
         idle = [adapter for adapter in self._adapters if adapter not in in_use]
         for oldest in idle[: max(0, len(self._adapters) - MAX_ADAPTERS)]:
             self._model.delete_adapter(self._adapters.pop(oldest))
             self._drafts.pop(oldest, None)
-        self._is_ours = install_batched_lora(self._model, self._worn_rows)
-        self.mixes = self.joins and self._is_ours  # peft 0.21 mixes plain LoRA only
+        self._is_batched = _install_batched_lora(self._model, self._runs)
+        self.mixes = self.joins and self._is_batched  # peft 0.21 mixes plain LoRA only
 
     def drafts(self, adapter: Path | None) -> Drafts:
         return self._drafts.setdefault(adapter, Drafts())
 
-    def forget(self) -> None:
-        """What was kept for the next batch; its memory is given back."""
-        self.beginnings = {}
+    def drop_prefixes(self) -> None:
+        """Gives back the memory of what was kept for the next batch."""
+        self.prefixes = {}
         release_memory(self.device)
 
-    def wearing(self, adapters: Sequence[Path | None]) -> Any:
-        """The model with one adapter for all rows, or with one for each; None is the model as it was made. Adapters
-        have to be held."""
+    def with_adapters(self, adapters: Sequence[Path | None]) -> Any:
+        """The model with one adapter for all rows, or with one for each; None is the bare base. `hold` has to have
+        loaded them."""
         names = [self._adapters[adapter] if adapter else PLAIN for adapter in adapters]
-        if self._is_ours:
-            self._worn_rows.put_on(names)
+        if self._is_batched:
+            self._runs[:] = _runs_of(names)
             return self._bare
-        self._wear(next((name for name in names if name != PLAIN), PLAIN))
+        self._activate(next((name for name in names if name != PLAIN), PLAIN))
         return partial(self._model, adapter_names=names) if len(set(names)) > 1 else self._model
 
-    def _wear(self, name: str) -> None:
-        """By peft. Each change looks at every layer, so that it is made only where there is one."""
-        if name == self._worn:
+    def _activate(self, name: str) -> None:
+        """Switches peft's adapter. Each switch visits every layer, so it is made only where the name changes."""
+        if name == self._active:
             return
         if name == PLAIN:
             self._model.base_model.disable_adapter_layers()
@@ -250,38 +174,105 @@ class Base:
             self._model.base_model.enable_adapter_layers()
             self._model.set_adapter(name)
         self._model.eval()
-        self._worn = name
+        self._active = name
 
-    def _load(self, adapter: Path) -> None:
+    def _load_adapter(self, adapter: Path) -> None:
         check_base_unchanged(self._source, base_of_adapter(adapter), self._fingerprint)
-        self._made += 1
-        name = f"adapter_{self._made}"
+        self._loaded += 1
+        name = f"adapter_{self._loaded}"
+        options: dict[str, Any] = {
+            "adapter_name": name,
+            "use_safetensors": True,
+            "is_trainable": False,
+            "autocast_adapter_dtype": False,
+        }
         try:
             with calm_peft():
-                self._add(adapter, name)
+                if isinstance(self._model, PeftModel):
+                    self._model.load_adapter(str(adapter), **options)
+                else:
+                    self._model = PeftModel.from_pretrained(self._model, str(adapter), **options)
         except (OSError, ValueError) as error:
             if not (adapter / "adapter_model.safetensors").exists():  # deleted while it was read
                 raise adapter_is_gone(adapter) from error
             raise
-        self._cast(name)
-        self._worn = (
-            ""  # peft has put it on, perhaps in training mode; the one that was worn may be put away next
-        )
-        self._wear(name)
+        # The adapter's matrices into the model's format; quantised weights are left alone.
+        dtype = next(self._model.parameters()).dtype
+        for parameter_name, weight in self._model.named_parameters():
+            if f".{name}." in parameter_name:
+                weight.data = weight.data.to(dtype)
+        # peft has activated it, perhaps in training mode, and the one before may be unloaded next.
+        self._active = ""
+        self._activate(name)
         self._adapters[adapter] = name
 
-    def _add(self, adapter: Path, name: str) -> None:
-        options: dict[str, Any] = {"is_trainable": False, "autocast_adapter_dtype": False}
-        if isinstance(self._model, PeftModel):
-            self._model.load_adapter(str(adapter), adapter_name=name, use_safetensors=True, **options)
-        else:
-            self._model = PeftModel.from_pretrained(
-                self._model, str(adapter), adapter_name=name, use_safetensors=True, **options
-            )
 
-    def _cast(self, adapter: str) -> None:
-        """An adapter's matrices into the model's format; quantised weights are left alone."""
-        dtype = next(self._model.parameters()).dtype
-        for name, weight in self._model.named_parameters():
-            if f".{adapter}." in name:
-                weight.data = weight.data.to(dtype)
+def _runs_of(names: Sequence[str]) -> Runs:
+    """`names`: an adapter's for each row, or one for all rows."""
+    if len(set(names)) == 1:
+        return [(names[0], None)] if names[0] != PLAIN else []
+    runs: Runs = []
+    start = 0
+    for name, group in groupby(names):
+        end = start + len(list(group))
+        if name != PLAIN:
+            runs.append((name, slice(start, end)))
+        start = end
+    return runs
+
+
+@dataclass(frozen=True)
+class Matrices:
+    """a: (r, in), b: (out, r)"""
+
+    a: Tensor
+    b: Tensor
+    scale: float
+
+
+def _install_batched_lora(model: PeftModel, runs: Runs) -> bool:
+    """Makes the model's LoRA layers follow `runs`. Has to be called again after each change of adapters. False, and all
+    is left to peft, where one of them is more than plain LoRA on a linear layer."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    is_plain = all(map(_is_plain, layers)) and not any(
+        isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()
+    )
+    for layer in layers:
+        layer.__dict__.pop("forward", None)
+        if is_plain:
+            matrices_by_name = {
+                name: Matrices(layer.lora_A[name].weight, layer.lora_B[name].weight, layer.scaling[name])
+                for name in layer.lora_A
+            }
+            layer.forward = partial(_forward_with_adapters, layer.base_layer, matrices_by_name, runs)
+    return is_plain
+
+
+def _is_plain(layer: Any) -> bool:
+    is_linear = type(layer) is Linear or type(layer).__name__ in QUANTISED
+    return bool(
+        is_linear
+        and not layer.lora_variant
+        and not any(layer.use_dora.values())
+        and all(matrix.bias is None for matrix in layer.lora_B.values())
+    )
+
+
+def _forward_with_adapters(
+    base: nn.Module, matrices_by_name: dict[str, Matrices], runs: Runs, x: Tensor
+) -> Tensor:
+    result: Tensor = base(x)
+    for name, rows in runs:
+        matrices = matrices_by_name.get(name)
+        if matrices is not None:
+            narrow = functional.linear((x if rows is None else x[rows]).to(matrices.a.dtype), matrices.a)
+            out = result if rows is None else result[rows]
+            flat = out.view(
+                -1, out.shape[-1]
+            )  # of neighbouring rows, so a view: the product is added in place
+            flat.addmm_(
+                narrow.view(-1, narrow.shape[-1]).to(flat.dtype),
+                matrices.b.T.to(flat.dtype),
+                alpha=matrices.scale,
+            )
+    return result

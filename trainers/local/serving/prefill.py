@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from trainers.local.serving.model_cache import Base
     from trainers.local.serving.sequences import Row
 
-# Reading the common beginning by itself costs one more pass over the weights; under so many tokens saved
-# over all rows it does not pay.
+# Reading the common prefix alone costs one more pass over the weights, which pays only from so many tokens saved over
+# all rows.
 MIN_TOKENS_SAVED = 64
 CPU_TOKENS_AT_ONCE = 512
 
 
 @dataclass(frozen=True)
 class BatchState:
-    """Prompts that were read, in their order: `logits` (rows, vocabulary) of what comes next, `mask` (rows, places in
-    the cache), and `positions` (rows, 1) of what comes next. Padded on the left."""
+    """What the model has read of a batch of rows: `logits` (rows, vocabulary) and `positions` (rows, 1) of what comes
+    next, `mask` (rows, places in the cache). Padded on the left."""
 
     cache: DynamicCache
     mask: Tensor
@@ -40,56 +40,40 @@ class BatchState:
 
 
 def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
-    """In the order of `rows`. Each adapter's prompts are read by themselves; several answers to one prompt read it
-    once. `base` keeps the beginnings for the next batch: one with the same long beginning finds it read."""
-    prefixes_by_path: dict[Path | None, CachedPrefix] = {}
-    read: list[BatchState] = []
+    """The state of `rows`, in their order. Prompts of one adapter are read together; several answers to one prompt
+    read it once. `base` keeps the common prefixes for the next batch, whose prompts may begin with the same."""
+    prefixes: dict[Path | None, CachedPrefix] = {}
+    states: list[BatchState] = []
     places: dict[tuple[Path | None, Ids], int] = {}
     for adapter in dict.fromkeys(row.request.target.adapter for row in rows):
         prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
         prompts = list(dict.fromkeys(prompts)) if base.joins else prompts
-        model = base.wearing([adapter])
-        beginning = read_prefix(model, prompts, base.beginnings.get(adapter), base.device)
-        for part in _parts(prompts, beginning, base):
-            places |= {(adapter, prompt): len(places) + n for n, prompt in enumerate(part)}
-            read.append(_read_part(model, part, beginning, base.device))
-        if beginning:
-            prefixes_by_path[adapter] = beginning
-    base.beginnings = prefixes_by_path
+        model = base.with_adapters([adapter])
+        prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device)
+        for part in _parts_of_like_length(prompts, prefix, base):
+            places |= {(adapter, prompt): len(places) + number for number, prompt in enumerate(part)}
+            states.append(_read_part(model, part, prefix, base.device))
+        if prefix:
+            prefixes[adapter] = prefix
+    base.prefixes = prefixes
     if not base.joins:
-        return read[0]
-    return join(read, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
+        return states[0]
+    return join(states, [places[row.request.target.adapter, tuple(row.ids)] for row in rows])
 
 
-def join(parts: Sequence[BatchState], order: Sequence[int]) -> BatchState:
-    """One batch of all parts; its row number i is row `order[i]` of them all, one after the other."""
-    rows = torch.tensor(order, device=parts[0].mask.device)
-    if len(parts) == 1 and list(order) == list(range(len(parts[0].mask))):
-        return parts[0]
-    longest = max(part.mask.shape[1] for part in parts)
-    cache = parts[0].cache
-    for layers in zip(*(part.cache.layers for part in parts), strict=True):
-        theirs: Sequence[Any] = layers
-        layer = theirs[0]
-        if layer.get_seq_length():  # a layer may look into another's cache and keep none
-            layer.keys = torch.cat([_widened(their.keys, longest, dim=2) for their in theirs])[rows]
-            layer.values = torch.cat([_widened(their.values, longest, dim=2) for their in theirs])[rows]
-    mask = torch.cat([_widened(part.mask, longest, dim=1) for part in parts])[rows]
-    positions = torch.cat([part.positions for part in parts])[rows]
-    return BatchState(cache, mask, positions, torch.cat([part.logits for part in parts])[rows])
-
-
-def read_prefix(
+def _read_prefix(
     model: Any, prompts: Sequence[Ids], earlier: CachedPrefix | None, device: torch.device
 ) -> CachedPrefix | None:
-    """What all prompts begin with; None where reading it by itself doesn't pay."""
+    """What all prompts begin with; None where reading it alone doesn't pay. `earlier`: that of the last batch."""
     shortest = min(map(len, prompts)) - 1
-    differing = (place for place in range(shortest) if any(p[place] != prompts[0][place] for p in prompts))
+    differing = (
+        place for place in range(shortest) if any(prompt[place] != prompts[0][place] for prompt in prompts)
+    )
     shared = next(differing, shortest)
-    value = len(earlier.ids) if earlier and earlier.fits(prompts) else 0
-    if earlier and value and (shared - value) * (len(prompts) - 1) < MIN_TOKENS_SAVED:
+    others = len(prompts) - 1
+    if earlier and earlier.fits(prompts) and (shared - len(earlier.ids)) * others < MIN_TOKENS_SAVED:
         return earlier
-    if shared * (len(prompts) - 1) < MIN_TOKENS_SAVED:
+    if shared * others < MIN_TOKENS_SAVED:
         return None
     cache = DynamicCache(config=model.config)
     ids = prompts[0][:shared]
@@ -97,22 +81,22 @@ def read_prefix(
         input_ids=torch.tensor([ids], device=device),
         cache=cache,
         use_cache=True,
-        logits_to_keep=_last(device),
+        logits_to_keep=_last_place(device),
     )
     return CachedPrefix(ids, cache)
 
 
-def _last(device: torch.device) -> Tensor:
-    """Where the head is applied. As an index, not as the number 1: that leaves a view, for which torch copies the
-    frozen head once for each row (16 prompts of 49 tokens took 3 times as long)."""
+def _last_place(device: torch.device) -> Tensor:
+    """Where the head is applied. An index and not the number 1, which leaves a view for which torch copies the frozen
+    head once for each row (16 prompts of 49 tokens took 3 times as long)."""
     return torch.tensor([-1], device=device)
 
 
-def _parts(prompts: Sequence[Ids], beginning: CachedPrefix | None, base: Base) -> list[list[Ids]]:
-    """Prompts that are read together: on a CPU few, and of like length."""
+def _parts_of_like_length(prompts: Sequence[Ids], prefix: CachedPrefix | None, base: Base) -> list[list[Ids]]:
+    """Prompts that are read in one pass: on a CPU few, and of like length."""
     if base.device.type != "cpu" or not base.joins:
         return [list(prompts)]
-    shared = len(beginning.ids) if beginning else 0
+    shared = len(prefix.ids) if prefix else 0
     parts: list[list[Ids]] = []
     for prompt in sorted(prompts, key=len):
         if parts and (len(prompt) - shared) * (len(parts[-1]) + 1) <= CPU_TOKENS_AT_ONCE:
@@ -123,47 +107,63 @@ def _parts(prompts: Sequence[Ids], beginning: CachedPrefix | None, base: Base) -
 
 
 def _read_part(
-    model: Any, prompts: Sequence[Ids], beginning: CachedPrefix | None, device: torch.device
+    model: Any, prompts: Sequence[Ids], prefix: CachedPrefix | None, device: torch.device
 ) -> BatchState:
-    cache = copy.deepcopy(beginning.cache) if beginning else DynamicCache(config=model.config)
-    shared = len(beginning.ids) if beginning else 0
-    if beginning:
+    shared = len(prefix.ids) if prefix else 0
+    cache = copy.deepcopy(prefix.cache) if prefix else DynamicCache(config=model.config)
+    if prefix:
         cache.batch_repeat_interleave(len(prompts))
-    ids, own = pad_left([prompt[shared:] for prompt in prompts], device)
+    longest = max(map(len, prompts)) - shared
+    padding = [longest - (len(prompt) - shared) for prompt in prompts]
+    ids = [[0] * pad + list(prompt[shared:]) for pad, prompt in zip(padding, prompts, strict=True)]
+    own = torch.tensor([[0] * pad + [1] * (longest - pad) for pad in padding], device=device)
     positions = (own.cumsum(-1) - 1).clamp(min=0) + shared
     mask = torch.cat([own.new_ones(len(prompts), shared), own], -1)
     logits = model(
-        input_ids=ids,
+        input_ids=torch.tensor(ids, device=device),
         attention_mask=mask,
         position_ids=positions,
         cache=cache,
         use_cache=True,
-        logits_to_keep=_last(device),
+        logits_to_keep=_last_place(device),
     ).logits[:, -1]
     return BatchState(cache, mask, positions[:, -1:] + 1, logits)
 
 
-def pad_left(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (rows, longest). What stands at a padded place is never looked at."""
-    longest = max(map(len, prompts))
-    ids = [[0] * (longest - len(prompt)) + list(prompt) for prompt in prompts]
-    mask = [[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts]
-    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
+def join(states: Sequence[BatchState], order: Sequence[int]) -> BatchState:
+    """One batch of all `states`; its row number i is row `order[i]` of them all, one after the other."""
+    rows = torch.tensor(order, device=states[0].mask.device)
+    if len(states) == 1 and list(order) == list(range(len(states[0].mask))):
+        return states[0]
+    longest = max(state.mask.shape[1] for state in states)
+    cache = states[0].cache
+    for state_layers in zip(*(state.cache.layers for state in states), strict=True):
+        layers: Sequence[Any] = state_layers
+        if layers[0].get_seq_length():  # a layer may read another's cache and have none
+            keys = torch.cat([_pad_front(layer.keys, longest, dim=2) for layer in layers])[rows]
+            values = torch.cat([_pad_front(layer.values, longest, dim=2) for layer in layers])[rows]
+            layers[0].keys, layers[0].values = keys, values
+    return BatchState(
+        cache,
+        mask=torch.cat([_pad_front(state.mask, longest, dim=1) for state in states])[rows],
+        positions=torch.cat([state.positions for state in states])[rows],
+        logits=torch.cat([state.logits for state in states])[rows],
+    )
+
+
+def _pad_front(tensor: Tensor, length: int, dim: int) -> Tensor:
+    """With zeros in front, so that its size along `dim` is `length`."""
+    missing = length - tensor.shape[dim]
+    if not missing:
+        return tensor
+    shape = list(tensor.shape)
+    shape[dim] = missing
+    return torch.cat([tensor.new_zeros(shape), tensor], dim)
 
 
 def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Ids and mask, (rows, longest), on from a cache."""
+    """Ids and mask, (rows, longest), of tokens that follow what is in a cache."""
     longest = max(map(len, rows))
     ids = [list(row) + [0] * (longest - len(row)) for row in rows]
     mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
     return torch.tensor(ids, device=device), torch.tensor(mask, device=device)
-
-
-def _widened(stored: Tensor, longest: int, dim: int) -> Tensor:
-    """With zeros in front along `dim`."""
-    missing = longest - stored.shape[dim]
-    if not missing:
-        return stored
-    shape = list(stored.shape)
-    shape[dim] = missing
-    return torch.cat([stored.new_zeros(shape), stored], dim)

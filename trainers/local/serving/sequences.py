@@ -1,5 +1,5 @@
-"""One answer in the making: chooses its next token by the request's sampling and grammar, and guesses how it goes on.
-Imports torch."""
+"""The row of a batch that one answer is: it chooses its next token by the request's sampling and grammar. And guesses
+at how answers go on. Imports torch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from trainers.local.serving.constraints import Guide
 from trainers.local.serving.values import Likelihood, Request
 from trainers.local.serving.vocabulary import Vocabulary
 
-LONGEST = 16  # tokens of an answer that is worth remembering: labels and short phrases come again
-MOST_BEGINNINGS = 4096  # some 200 kB; then the memory starts empty again
+LONGEST = 16  # tokens of an answer that is remembered: only labels and short phrases come again
+MOST_BEGINNINGS = 4096  # about 200 kB; then the memory starts empty again
 GUESS_END = -1
 
 TokenIds = tuple[int, ...]
 
 
 class Row(AnswerWriter):
-    """`is_plain`: its next token is always the likeliest one."""
+    """An answer that this process computes. `is_plain`: its next token is always the likeliest one."""
 
     def __init__(
         self,
@@ -52,49 +52,50 @@ class Row(AnswerWriter):
 
     @property
     def ids(self) -> list[int]:
-        """All that the model has to have read for the next token."""
+        """All tokens that the model has to have read for the next one."""
         return self.prompt + self.tokens
 
-    @property
-    def newest(self) -> int:
-        return self.tokens[-1]
-
     def take(self, logits: Tensor, likeliest: int) -> None:
-        """The next token: `likeliest` or another, by `logits` (vocabulary,). What is wrong with this row goes to its
-        own caller, and ends the answers to the same request."""
+        """Takes the next token: `likeliest` or another one, by `logits` (vocabulary,). An error in this row goes to its
+        own caller, and ends all answers to the same request."""
         if self.request.ticket.is_abandoned:
             self.is_done = True
             return
         try:
             if self.is_plain:
                 self.accept(likeliest)
+                return
+            token, likelihood = self._choose(logits)
+            # Where the grammar leaves one way to the end, its tokens need no pass through the model.
+            forced = None
+            if self._guide is not None and token not in self._vocabulary.ends:
+                self._guide.accept(token)
+                if not self._sampling.stop and self._sampling.top_logprobs is None:
+                    forced = self._guide.forced_end(self.limit - len(self.tokens) - 1)
+            if forced is None:
+                self.accept(token, likelihood)
             else:
-                self._take_chosen(*self._choose(logits))
+                self.finish("stop", [token, *forced])
         except ApiError as problem:
             self.request.emit(problem)
             self.request.ticket.abandon()
             self.is_done = True
 
-    def _take_chosen(self, token: int, likelihood: Likelihood | None) -> None:
-        """With all that the grammar leaves no choice about, if it leads to the end: no pass through the model."""
-        rest = None
-        if self._guide is not None and token not in self._vocabulary.ends:
-            self._guide.accept(token)
-            if not self._sampling.stop and self._sampling.top_logprobs is None:
-                rest = self._guide.rest(self.limit - len(self.tokens) - 1)
-        if rest is None:
-            self.accept(token, likelihood)
-        else:
-            self.finish("stop", [token, *rest])
-
     def _choose(self, logits: Tensor) -> tuple[int, Likelihood | None]:
+        """A token by the request's sampling, and its likelihood where the request asks for that."""
         logits = logits.float().cpu()
         weighed = self._weigh(logits) if self._is_weighed else logits
         allowed = weighed.masked_fill(~self._guide.allowed(), -torch.inf) if self._guide else weighed
         token = self._draw(allowed)
         if self._sampling.top_logprobs is None or token in self._vocabulary.ends:
             return token, None
-        return token, self._likelihood(token, torch.log_softmax(logits, -1), self._sampling.top_logprobs)
+        logprobs = torch.log_softmax(logits, -1)
+        values, others = logprobs.topk(self._sampling.top_logprobs)
+        likeliest = tuple(
+            (self._vocabulary.bytes_of(int(other)), float(value))
+            for value, other in zip(values, others, strict=True)
+        )
+        return token, Likelihood(self._vocabulary.bytes_of(token), float(logprobs[token]), likeliest)
 
     def _weigh(self, logits: Tensor) -> Tensor:
         """https://platform.openai.com/docs/guides/text-generation#frequency-and-presence-penalties"""
@@ -109,7 +110,7 @@ class Row(AnswerWriter):
         return weighed
 
     def _draw(self, logits: Tensor) -> int:
-        """By temperature and top_p."""
+        """A token by temperature and top_p."""
         if self._sampling.temperature < GREEDY_BELOW:
             return int(logits.argmax())
         chances = torch.softmax(logits / self._sampling.temperature, -1)
@@ -117,22 +118,14 @@ class Row(AnswerWriter):
         ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # the first always stays
         return int(tokens[torch.multinomial(ordered, 1, generator=self._dice)])
 
-    def _likelihood(self, token: int, logprobs: Tensor, others: int) -> Likelihood:
-        values, tokens = logprobs.topk(others)
-        likeliest = tuple(
-            (self._vocabulary.bytes_of(int(other)), float(value))
-            for value, other in zip(values, tokens, strict=True)
-        )
-        return Likelihood(self._vocabulary.bytes_of(token), float(logprobs[token]), likeliest)
-
 
 class Drafts:
-    """Guesses at how an answer goes on, from what the same model has answered before: counts what followed on each
+    """Guesses how an answer goes on from what the same model has answered before: counts which token followed each
     beginning of an answer.
 
     A pass over one token and a pass over a few take about as long, since both move all weights. So the guessed tokens
-    are read in the pass that the newest token needs anyway, and those that the model would have chosen itself are kept:
-    speculative decoding (Leviathan et al. 2023), with a memory in the place of the smaller model. A label takes two
+    are read in the pass that the newest token needs anyway, and those that the model would have chosen are kept. This
+    is speculative decoding (Leviathan et al. 2023) with a memory in place of the smaller model. A label takes two
     passes, however many tokens it has. Answers are the same with and without, but for rounding below float32.
     """
 
@@ -140,7 +133,7 @@ class Drafts:
         self._next: defaultdict[TokenIds, Counter[int]] = defaultdict(Counter)
 
     def remember(self, answer: Sequence[int]) -> None:
-        """`answer`: its tokens without the one that ends it."""
+        """`answer`: the tokens without the one that ended it."""
         if len(answer) > LONGEST:
             return
         if len(self._next) >= MOST_BEGINNINGS:
@@ -148,22 +141,18 @@ class Drafts:
         for place, token in enumerate((*answer, GUESS_END)):
             self._next[tuple(answer[:place])][token] += 1
 
-    def guess(self, begun: Sequence[int]) -> TokenIds:
-        """What follows on `begun`, as far as one continuation was more often right than wrong."""
-        answer = tuple(begun)
-        while (token := self._likeliest(answer)) is not None:
+    def guess(self, beginning: Sequence[int]) -> TokenIds:
+        """The tokens that follow `beginning`, for as long as one of them came in more than half of the answers."""
+        answer = tuple(beginning)
+        while (counts := self._next.get(answer)) is not None:
+            ((token, times),) = counts.most_common(1)
+            if token == GUESS_END or 2 * times <= counts.total():
+                break
             answer += (token,)
-        return answer[len(begun) :]
-
-    def _likeliest(self, begun: TokenIds) -> int | None:
-        followed = self._next.get(begun)
-        if followed is None:
-            return None
-        ((token, times),) = followed.most_common(1)
-        return token if token != GUESS_END and 2 * times > followed.total() else None
+        return answer[len(beginning) :]
 
 
 def count_agreeing(guess: Sequence[int], chosen: Sequence[int]) -> int:
-    """How many tokens of `guess` are those that were `chosen` at their places."""
+    """How many tokens at the start of `guess` are those that were `chosen`."""
     pairs = enumerate(zip(guess, chosen, strict=False))
     return next((place for place, (guessed, own) in pairs if guessed != own), len(guess))

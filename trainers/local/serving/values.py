@@ -1,4 +1,4 @@
-"""What is asked of the generator and what it answers. No torch, no HTTP."""
+"""Requests to a generation engine, and what it answers. No torch, no HTTP."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from trainers.local.tool_calls import ToolCall
 from trainers.methods import Quantization
 
 MAX_ADAPTERS = 8  # in memory, and so in one batch
+SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory
 Ids = tuple[int, ...]
 Weights = tuple[str, Quantization]
 
 
 @dataclass(frozen=True)
 class ChatMessage:
-    """`calls` by their ids, in an assistant's message; `call_id` and `name` say what a tool's message answers."""
+    """`calls` by their ids, in an assistant's message. `call_id` and `name` are those of the call that a tool's message
+    answers."""
 
     role: str
     content: str
@@ -29,8 +31,8 @@ class ChatMessage:
 
 @dataclass(frozen=True)
 class Tools:
-    """What a model may call: `definitions` as OpenAI writes them, which is how chat templates take them. One of
-    `required` must be called; where it is empty the model decides."""
+    """What a model may call: `definitions` in OpenAI's form, which is also that of chat templates. One of the tools
+    named in `required` must be called; where it is empty the model decides."""
 
     definitions: Sequence[Mapping[str, Any]] = ()
     required: Sequence[str] = ()
@@ -38,10 +40,10 @@ class Tools:
 
 @dataclass(frozen=True)
 class Sampling:
-    """`max_tokens` None: as far as the context goes. Greedy below a temperature of 0.001. The answer ends before a
-    `stop`. Penalties and `logit_bias` (by token id) are OpenAI's: taken from, and added to, a token's logit.
+    """`max_tokens` None: as far as the context goes. Greedy below a temperature of 0.001. The answer ends before a text
+    of `stop`. Penalties and `logit_bias` (by token id) are OpenAI's: subtracted from, and added to, a token's logit.
 
-    `n` answers to the same prompt, the second with the seed after the first's. `top_logprobs`: how many other
+    `n` answers to the same prompt, each with the seed after that of the one before. `top_logprobs`: how many other
     tokens are named at each place, None for no log-probabilities at all. `grammar` as constraints.py writes it.
     """
 
@@ -69,14 +71,14 @@ class Target:
 
     @property
     def weights(self) -> Weights:
-        """What is loaded once for all adapters over it."""
+        """What is loaded once for all adapters over the base."""
         return self.base, self.quantization
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """Of one token: the natural logarithm of the model's own probability, at temperature 1, before `top_p` and
-    before any constraint. `others`: the likeliest tokens at its place, itself perhaps among them."""
+    """The natural logarithm of the model's own probability of one token, at temperature 1, before `top_p` and
+    before any constraint. `others`: the likeliest tokens at its place, perhaps itself among them."""
 
     token: bytes
     logprob: float
@@ -85,7 +87,7 @@ class Likelihood:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of answer number `index`. `tokens` is empty where nobody asked for log-probabilities."""
+    """Text of answer number `index`. `tokens` is empty where the request asks for no log-probabilities."""
 
     index: int
     text: str
@@ -105,7 +107,7 @@ EndReason = Literal["stop", "length", "tool_calls"]
 
 @dataclass(frozen=True)
 class AnswerEnd:
-    """The end of answer number `index`. `completion_tokens` leaves the token out that ends the turn."""
+    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn."""
 
     index: int
     reason: EndReason
@@ -115,7 +117,7 @@ class AnswerEnd:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """A vector a text, and the tokens that were read."""
+    """One vector per text, and the number of tokens that were read."""
 
     vectors: tuple[tuple[float, ...], ...]
     tokens: int
@@ -126,20 +128,20 @@ Emit = Callable[[Outcome], object]
 
 
 class Ticket:
-    """A place in the queue."""
+    """A request's place in the queue. Its owner abandons it when nobody waits for the answer any more."""
 
     def __init__(self) -> None:
         self.is_abandoned = False
 
     def abandon(self) -> None:
-        """Nobody waits for the answer any more."""
         self.is_abandoned = True
 
 
 @dataclass(frozen=True)
 class Request:
-    """`emit` hears Pieces, Called and one Answered for each of `sampling.n`, or a Problem, from the generator's thread.
-    `prompt`: text or token ids that are continued as they are, in the place of messages."""
+    """A request for `sampling.n` answers. `prompt`: text or token ids that are continued as they are, in place of
+    messages. `emit` is called from the engine's thread: with Pieces, AnswerCalls and an AnswerEnd for each answer, or
+    with an ApiError."""
 
     target: Target
     messages: Sequence[ChatMessage]
@@ -157,7 +159,7 @@ class Request:
 
 @dataclass(frozen=True)
 class EmbeddingRequest:
-    """`texts` become vectors of unit length; `emit` hears one Embedded or a Problem."""
+    """`texts` become vectors of unit length. `emit` gets one Embeddings, or an ApiError."""
 
     target: Target
     texts: Sequence[str]
@@ -166,7 +168,7 @@ class EmbeddingRequest:
 
     @property
     def rows(self) -> int:
-        """Texts are read many at a time, and nothing is written."""
+        """What it counts for in the queue: texts are read many at a time, and nothing is written."""
         return -(-len(self.texts) // 16)
 
 
@@ -174,13 +176,18 @@ PendingRequest = Request | EmbeddingRequest
 
 
 class GenerationEngine(Protocol):
-    """Computes what is asked: `generator.Generator` in this process, `vllm_engine.VllmEngine` by vLLM beside it."""
+    """Answers requests: `generator.Generator` in this process, `vllm_engine.VllmEngine` by a vLLM server beside it."""
 
     def submit(self, request: PendingRequest) -> Ticket:
         """Returns at once; the outcomes go to `request.emit`. Raises ApiError (503) where too much waits already."""
         ...
 
     def stop(self) -> None: ...
+
+
+def gpu_share(is_training: bool) -> float:
+    """The share of a GPU's memory that serving may take, while a job trains there or not."""
+    return SHARE_WHILE_TRAINING if is_training else SHARE_ALONE
 
 
 def adapter_is_gone(adapter: Path) -> ApiError:
@@ -193,8 +200,8 @@ def adapter_is_gone(adapter: Path) -> ApiError:
 
 
 def check_base_unchanged(source: str, trained_on: str | None, fingerprint: str) -> None:
-    """`trained_on`: the fingerprint of the base that the adapter was trained on, where that is known. Raises ApiError
-    (409)."""
+    """Raises ApiError (409) where the base's weights are not those that the adapter was trained on. `trained_on`: their
+    fingerprint, None where it isn't known."""
     if trained_on not in (None, fingerprint):
         text = (
             f"This model was tuned on another state of its base model {source}: the weights there have "

@@ -1,8 +1,8 @@
-"""The engine that answers by vLLM: prompts, grammars, stop texts and tool calls are ours, as in the built-in engine;
-vLLM gets token ids and gives token ids back, so that an answer means the same whichever engine computed it.
+"""The engine that answers by vLLM. Prompts, grammars, stop texts and tool calls are handled as in the built-in engine:
+vLLM gets token ids and returns token ids, so that an answer means the same whichever engine computed it.
 
 One vLLM server runs at a time, for the base that was asked last: it is started with the first request, started again
-where it ended, and exchanged for another base, a higher LoRA rank or another share of the GPU once its open answers are
+where it ended, and replaced for another base, a higher LoRA rank or another share of the GPU once its open answers are
 done. Embeddings stay with the built-in engine."""
 
 from __future__ import annotations
@@ -23,7 +23,15 @@ from trainers.local.api_errors import ApiError, invalid
 from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import VLLM_RANKS, VllmOptions, adapter_refusal, missing_reason, vllm_rank
 from trainers.local.job_directory import read_json
-from trainers.local.serving.answers import GREEDY_BELOW, AnswerWriter, Preparation, busy, check_queue, prepare
+from trainers.local.serving.answers import (
+    GREEDY_BELOW,
+    AnswerWriter,
+    Preparation,
+    busy,
+    check_queue,
+    internal_error,
+    prepare,
+)
 from trainers.local.serving.values import (
     MAX_ADAPTERS,
     EmbeddingRequest,
@@ -35,27 +43,26 @@ from trainers.local.serving.values import (
     Ticket,
     adapter_is_gone,
     check_base_unchanged,
+    gpu_share,
 )
 from trainers.local.serving.vllm_process import RETRY_S, VllmServer
 from trainers.local.training.base_files import base_fingerprint, base_of_adapter, fetch_base
 from trainers.local.training.errors import TrainingFailed
-from trainers.log_lines import new_reference
 
 if TYPE_CHECKING:
     from trainers.local.serving.vocabulary import Vocabulary
 
-LOOK_S = 0.5  # how often it is looked whether a client hung up, or a job needs the GPU
+LOOK_S = 0.5  # how often to check whether a client hung up, or a job needs the GPU
 SMALLEST_TOP_P = 1e-6  # vLLM takes no 0
 USUAL_RANK = 16
-SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory, as the built-in engine has it
-TOKEN = "token_id:"  # noqa: S105  how vLLM writes a token where its id was asked for
+TOKEN = "token_id:"  # noqa: S105  what vLLM writes before a token's id where a request asks for ids
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ServedBase:
-    """A base's files and words. `fingerprint` of its weights; `dtype` as vLLM names it."""
+    """A base's folder and vocabulary. `fingerprint` of its weights; `dtype` as vLLM names it."""
 
     folder: Path
     fingerprint: str
@@ -65,7 +72,7 @@ class ServedBase:
 
 class VllmEngine:
     """`engines`: the trainer's folder of engines. `gpu`: the first of the trainer's GPUs; None on a CPU. `is_training`:
-    whether a job computes where answers are computed. `builtin` makes embeddings."""
+    whether a job computes on it too. `builtin` makes embeddings."""
 
     def __init__(
         self, engines: Path, builtin: GenerationEngine, is_training: Callable[[], bool], gpu: str | None
@@ -82,41 +89,38 @@ class VllmEngine:
         # What follows belongs to the loop's thread.
         self._bases: dict[str, ServedBase] = {}
         self._server: VllmServer | None = None
-        self._turn = asyncio.Lock()  # who exchanges the server; requests wait in the order in which they came
+        self._turn = (
+            asyncio.Lock()
+        )  # over replacing the server; requests wait in the order in which they came
         self._idle = asyncio.Event()
         self._open_requests = 0
 
     def submit(self, request: PendingRequest) -> Ticket:
-        """Raises ApiError (503) where too much waits already."""
+        """Raises ApiError (503) where too many answers are waited for already."""
         if isinstance(request, EmbeddingRequest):
             return self._builtin.submit(request)
         with self._starting:
-            check_queue(self._open_rows, request.rows, self._rows_a_second())
+            rows_a_second = 1.0
+            if len(self._ended_at) > 1:
+                rows_a_second = len(self._ended_at) / max(0.1, time.monotonic() - self._ended_at[0])
+            check_queue(self._open_rows, request.rows, rows_a_second)
             self._open_rows += request.rows
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="vllm", daemon=True)
                 self._thread.start()
-        self._schedule(self._answer(request))
+        asyncio.run_coroutine_threadsafe(self._answer(request), self._loop)
         return request.ticket
 
     def stop(self) -> None:
         self._builtin.stop()
         if self._thread is not None:
-            self._schedule(self._close())
+            asyncio.run_coroutine_threadsafe(self._close(), self._loop)
             self._thread.join(30)
-
-    def _rows_a_second(self) -> float:
-        if len(self._ended_at) < 2:
-            return 1.0
-        return len(self._ended_at) / max(0.1, time.monotonic() - self._ended_at[0])
-
-    def _schedule(self, work: Coroutine[Any, Any, None]) -> None:
-        asyncio.run_coroutine_threadsafe(work, self._loop)
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._idle.set()
-        watch = self._loop.create_task(self._make_way())
+        watch = self._loop.create_task(self._stop_for_training())
         self._loop.run_forever()
         watch.cancel()
         self._loop.run_until_complete(asyncio.gather(watch, return_exceptions=True))
@@ -131,8 +135,6 @@ class VllmEngine:
         await self._stop_server()
         self._loop.stop()
 
-    # One request
-
     async def _answer(self, request: Request) -> None:
         work = asyncio.create_task(self._write_answers(request))
         try:
@@ -140,7 +142,7 @@ class VllmEngine:
                 if request.ticket.is_abandoned:
                     work.cancel()
             if not work.cancelled() and (error := work.exception()):
-                request.emit(error if isinstance(error, ApiError) else _explain(error))
+                request.emit(error if isinstance(error, ApiError) else internal_error(error))
                 request.ticket.abandon()
         finally:
             work.cancel()
@@ -148,7 +150,10 @@ class VllmEngine:
             self._ended_at.extend([time.monotonic()] * request.rows)
 
     async def _write_answers(self, request: Request) -> None:
-        base = await self._base(request.target.base)
+        source = request.target.base
+        if source not in self._bases:
+            self._bases[source] = await asyncio.to_thread(_load_base, source)
+        base = self._bases[source]
         options = self._options(request.target, base)
         async with self._hold_server(options) as server, server.model(request.target.adapter) as model:
             preparation = await asyncio.to_thread(_prepare, request, base.vocabulary, server.context)
@@ -158,13 +163,8 @@ class VllmEngine:
                     body = completion_body(request, index, preparation, model, base.vocabulary.ends)
                     start(_write_answer(server, writer, body, base.vocabulary))
 
-    async def _base(self, source: str) -> ServedBase:
-        if source not in self._bases:
-            self._bases[source] = await asyncio.to_thread(_load_base, source)
-        return self._bases[source]
-
     def _options(self, target: Target, base: ServedBase) -> VllmOptions:
-        """What a server needs to answer this. Raises ApiError where vLLM can't."""
+        """What a server needs to answer this. Raises ApiError where vLLM can't serve it."""
         if target.quantization != "none":
             text = (
                 f"This model was tuned over its base in {target.quantization}, which is not served by vLLM here. "
@@ -186,15 +186,11 @@ class VllmEngine:
         return VllmOptions(base.folder, base.dtype, rank, MAX_ADAPTERS, self._share())
 
     def _share(self) -> float | None:
-        if self._gpu is None:
-            return None
-        return SHARE_WHILE_TRAINING if self._is_training() else SHARE_ALONE
-
-    # The server
+        return None if self._gpu is None else gpu_share(self._is_training())
 
     @asynccontextmanager
     async def _hold_server(self, options: VllmOptions) -> AsyncIterator[VllmServer]:
-        """One that serves these options, and stays until the block ends."""
+        """A server with these options, which stays until the block ends."""
         async with self._turn:
             server = self._server
             if server is None or not server.is_alive or not server.options.serves(options):
@@ -211,12 +207,12 @@ class VllmEngine:
                 self._idle.set()
 
     async def _start_server(self, options: VllmOptions) -> VllmServer:
-        there = find_installation(self._engines, VLLM)
+        engine = find_installation(self._engines, VLLM)
         reason = missing_reason(self._engines)
-        if there is None or reason:
+        if engine is None or reason:
             raise busy(str(reason), "engine_not_installed", RETRY_S)
-        log.info("starting vLLM %s for %s", there.version, options.base)
-        server = VllmServer(there, options, self._gpu)
+        log.info("starting vLLM %s for %s", engine.version, options.base)
+        server = VllmServer(engine, options, self._gpu)
         try:
             await server.wait_until_ready()
         except BaseException:
@@ -230,8 +226,9 @@ class VllmEngine:
         if server is not None:
             await server.stop()
 
-    async def _make_way(self) -> None:
-        """For a job that trains on the same GPU: the next request starts vLLM with the share that is left."""
+    async def _stop_for_training(self) -> None:
+        """Stops a server that has more than serving's share while a job trains on its GPU. The next request starts one
+        with the share that is left."""
         while True:
             await asyncio.sleep(LOOK_S)
             server, share = self._server, self._share()
@@ -243,7 +240,7 @@ class VllmEngine:
 
 
 def _prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparation:
-    """Raises ApiError (400), also for a grammar that nothing satisfies: vLLM would write nothing and say no word."""
+    """Raises ApiError (400), also for a grammar that nothing satisfies: there vLLM would answer with no text."""
     preparation = prepare(request, vocabulary, context)
     if preparation.grammar is not None:
         vocabulary.guide(preparation.grammar).allowed()
@@ -252,7 +249,8 @@ def _prepare(request: Request, vocabulary: Vocabulary, context: int) -> Preparat
 
 @asynccontextmanager
 async def _together() -> AsyncIterator[Callable[[Coroutine[Any, Any, None]], None]]:
-    """Starts work that is awaited at the block's end; the first fault ends the rest and is raised as it is."""
+    """Starts tasks that are awaited at the block's end. The first error cancels the others and is raised as it is, and
+    not in the ExceptionGroup of asyncio.TaskGroup."""
     tasks: list[asyncio.Task[None]] = []
     try:
         yield lambda work: tasks.append(asyncio.create_task(work))
@@ -314,18 +312,17 @@ def completion_body(
 async def _write_answer(
     server: VllmServer, writer: AnswerWriter, body: Mapping[str, Any], vocabulary: Vocabulary
 ) -> None:
-    """Leaving the stream before its end makes vLLM give up the answer."""
     if not writer.request.streams:
         _take(await server.completion(body), writer, vocabulary)
         return
     async for choice in server.completion_parts(body):
         _take(choice, writer, vocabulary)
         if writer.is_done:
-            return
+            return  # leaving the stream makes vLLM give up the answer
 
 
 def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary) -> None:
-    """Tokens of `choice`, a whole answer or a part of one."""
+    """Gives the writer the tokens of `choice`, an answer or a part of one."""
     tokens: Sequence[int] = choice["token_ids"] or ()
     likelihoods = _likelihoods(choice, writer, vocabulary)
     for place, token in enumerate(tokens):
@@ -338,16 +335,16 @@ def _take(choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabular
 def _likelihoods(
     choice: Mapping[str, Any], writer: AnswerWriter, vocabulary: Vocabulary
 ) -> Sequence[Likelihood]:
-    """One a token; none where nobody asked for them. vLLM names the chosen token beside the likeliest."""
+    """One per token; none where the request doesn't ask for them. vLLM names the chosen token beside the likeliest."""
     most = writer.request.sampling.top_logprobs
     if most is None or not choice.get("logprobs"):
         return ()
     logprobs = choice["logprobs"]
     likelihoods = []
-    for name, logprob, named in zip(
+    for name, logprob, logprobs_by_name in zip(
         logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
     ):
-        others = sorted((named or {}).items(), key=lambda pair: -pair[1])[:most]
+        others = sorted((logprobs_by_name or {}).items(), key=lambda pair: -pair[1])[:most]
         likeliest = tuple((vocabulary.bytes_of(_token_id(other)), value) for other, value in others)
         likelihoods.append(Likelihood(vocabulary.bytes_of(_token_id(name)), logprob, likeliest))
     return likelihoods
@@ -355,10 +352,3 @@ def _likelihoods(
 
 def _token_id(name: str) -> int:
     return int(name.removeprefix(TOKEN))
-
-
-def _explain(error: BaseException) -> ApiError:
-    reference = new_reference()
-    log.error("generating by vLLM", exc_info=error, extra={"ref": reference})
-    text = f"The model could not answer. The trainer's log says why, under reference {reference}."
-    return ApiError(500, text, "generation_failed", kind="server_error")

@@ -1,7 +1,7 @@
-"""One vLLM server as a process beside the trainer: started, asked whether it is ready, spoken to and ended.
+"""One vLLM server as a process beside the trainer: starts it, waits until it is ready, asks it and ends it.
 
 It listens on a Unix socket in a folder that only our user may enter, with a random key: its endpoint that loads
-adapters takes any path, so nobody but us may reach it. Its log is DATA/engines/vllm/serve.log."""
+adapters takes any path, so nobody else may reach it. Its log is DATA/engines/vllm/serve.log."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from trainers.local.engines.vllm import SERVED_BASE, VllmOptions, serve_command
 from trainers.local.serving.answers import busy
 from trainers.local.serving.values import adapter_is_gone
 
-START_S = 1200.0  # 4 minutes were seen on two busy cores, and a large base is read from a slow disk
+START_S = 1200.0  # two busy cores took 4 minutes, and a large base may lie on a slow disk
 LOOK_S = 0.5
 GRACE_S = 5.0
 RETRY_S = 30
@@ -38,19 +38,20 @@ LOG = "serve.log"
 
 
 class VllmServer:
-    """`context` in tokens, once it is ready."""
+    """`context` in tokens, known once it is ready."""
 
-    def __init__(self, there: Installation, options: VllmOptions, gpu: str | None) -> None:
-        """Starts it. `gpu`: as CUDA_VISIBLE_DEVICES takes it. Raises ApiError (503) where it is being installed."""
+    def __init__(self, engine: Installation, options: VllmOptions, gpu: str | None) -> None:
+        """Starts the process. `gpu`: as CUDA_VISIBLE_DEVICES takes it. Raises ApiError (503) while vLLM is being
+        installed or removed."""
         self.options = options
         self.context = 0
-        self._log = there.home / LOG
+        self._log = engine.home / LOG
         self._adapters: OrderedDict[Path, str] = OrderedDict()
         self._in_use: Counter[Path] = Counter()
         self._loaded = 0
         self._loading = asyncio.Lock()
         self._resources = ExitStack()
-        if not self._resources.enter_context(engine_in_use(there.home, alone=False)):
+        if not self._resources.enter_context(engine_in_use(engine.home, alone=False)):
             text = "vLLM is being installed or removed. Try again when that is done."
             raise busy(text, "engine_in_use", RETRY_S)
         folder = Path(tempfile.mkdtemp(prefix="finetune-vllm-"))  # short: a socket's path has 107 bytes
@@ -68,7 +69,7 @@ class VllmServer:
             environment["CUDA_VISIBLE_DEVICES"] = gpu
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                serve_command(there, options, folder / "vllm.sock"),
+                serve_command(engine, options, folder / "vllm.sock"),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -89,7 +90,7 @@ class VllmServer:
         return self._process.poll() is None
 
     async def wait_until_ready(self) -> None:
-        """Raises ApiError (503) with the last words of its log."""
+        """Raises ApiError (503) with the last line of its log where it ends before, or takes too long."""
         deadline = time.monotonic() + START_S
         while self.is_alive and time.monotonic() < deadline:
             try:
@@ -100,17 +101,21 @@ class VllmServer:
             except httpx2.TransportError:  # it doesn't listen yet
                 pass
             await asyncio.sleep(LOOK_S)
-        raise busy(f"vLLM did not start: {self._last_words()}", "engine_not_started", RETRY_S)
+        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        errors = [line for line in lines if "Error" in line]
+        cause = (errors or lines or ["it wrote nothing."])[-1][-300:]
+        text = f"vLLM did not start: {cause} Its log is {self._log}."
+        raise busy(text, "engine_not_started", RETRY_S)
 
     async def stop(self) -> None:
-        """SIGTERM, and SIGKILL to its whole group where it is still there after 5 s."""
+        """Sends SIGTERM to its process group, and SIGKILL where it is still there after 5 s."""
         await self._http.aclose()
         for number in (signal.SIGTERM, signal.SIGKILL):
             deadline = time.monotonic() + GRACE_S
             self._signal(number)
             while self.is_alive and time.monotonic() < deadline:
                 await asyncio.sleep(0.05)
-        self._signal(signal.SIGKILL)  # workers that outlived it
+        self._signal(signal.SIGKILL)  # its workers may have outlived it
         self._resources.close()
 
     def _signal(self, number: signal.Signals) -> None:
@@ -121,8 +126,8 @@ class VllmServer:
 
     @asynccontextmanager
     async def model(self, adapter: Path | None) -> AsyncIterator[str]:
-        """What vLLM calls the base with this adapter, which stays loaded until the block ends. Raises ApiError (404)
-        where its files have gone."""
+        """vLLM's name for the base with this adapter, which stays loaded until the block ends. Raises ApiError (404)
+        where its files are gone."""
         if adapter is None:
             yield SERVED_BASE
             return
@@ -161,7 +166,7 @@ class VllmServer:
         return choice
 
     async def completion_parts(self, body: Mapping[str, Any]) -> AsyncIterator[dict[str, Any]]:
-        """The same as it is written. Raises ApiError."""
+        """The parts of the choice, as they are written. Raises ApiError."""
         try:
             async with self._http.stream(
                 "POST", "/v1/completions", json={**body, "stream": True}
@@ -176,29 +181,25 @@ class VllmServer:
                         for choice in part["choices"]:
                             yield choice
         except httpx2.TransportError as error:
-            raise self._broken_off() from error
+            raise _ended_while_answering() from error
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> str:
         try:
             response = await self._http.post(path, json=body)
         except httpx2.TransportError as error:
-            raise self._broken_off() from error
+            raise _ended_while_answering() from error
         if response.status_code != 200:
             raise _refused(response.status_code, response.text)
         return response.text
 
-    def _broken_off(self) -> ApiError:
-        text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
-        return busy(text, "engine_ended", RETRY_S)
 
-    def _last_words(self) -> str:
-        lines = [line.strip() for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
-        errors = [line for line in lines if "Error" in line]
-        return f"{([*lines[-1:], *errors[-1:]] or ['it wrote nothing.'])[-1][-300:]} Its log is {self._log}."
+def _ended_while_answering() -> ApiError:
+    text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
+    return busy(text, "engine_ended", RETRY_S)
 
 
 def _refused(status: int, text: str) -> ApiError:
-    """vLLM's own sentence, in our envelope."""
+    """vLLM's own sentence, in OpenAI's envelope."""
     try:
         error = json.loads(text.removeprefix("data: "))["error"]
         message = str(error["message"] if isinstance(error, dict) else error)

@@ -1,5 +1,5 @@
-"""A model's words: messages → token ids, ids → text and bytes, and guides through a grammar. Knows no
-weights."""
+"""From messages to token ids and from ids to text and bytes, for one model's tokenizer and chat template; and guides
+through a grammar. Loads no weights."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Vocabulary:
-    """`ends`: ids that end a turn. `width`: tokens of the model's head, which may be more than the tokenizer's."""
+    """`ends`: ids that end a turn. `width`: tokens of the model's head, which may be more than the tokenizer has."""
 
     def __init__(self, tokenizer: Any, ends: frozenset[int], width: int) -> None:
         self.ends = ends
@@ -28,9 +28,9 @@ class Vocabulary:
         self._bytes: LLTokenizer | None = None
 
     def encode(self, request: Request) -> list[int]:
-        """Token ids up to where the answer begins. Raises Problem (400)."""
+        """Token ids up to where the answer begins. Raises ApiError (400)."""
         if request.prompt is None:
-            text = self._written(request, _turns(request.messages))
+            text = self._prompt(request, _turns(request.messages))
             return list(self._tokenizer(text, add_special_tokens=False).input_ids)
         if isinstance(request.prompt, str):
             return list(self._tokenizer(request.prompt).input_ids)
@@ -39,30 +39,30 @@ class Vocabulary:
         return list(request.prompt)
 
     def check_bias(self, biases: Mapping[int, float]) -> None:
-        """Raises Problem (400)."""
+        """Raises ApiError (400)."""
         if any(token >= self._width for token in biases):
             text = f"'logit_bias' has a token id beyond this model's {self._width:,} tokens."
             raise invalid(text, "logit_bias")
 
     def call_syntax(self, request: Request) -> CallSyntax:
-        """How this model would write a call as its answer."""
+        """How this model would write a call as its answer to the request."""
         turns = _turns(request.messages)
-        prompt = self._written(request, turns)
+        prompt = self._prompt(request, turns)
         ends = [str(self._tokenizer.convert_ids_to_tokens(end)) for end in self.ends]
-        return syntax_of(turns, prompt, lambda each: self._rendered(request, each), ends)
+        return syntax_of(turns, prompt, lambda messages: self._render(request, messages), ends)
 
     def grammar(self, request: Request, syntax: CallSyntax) -> str | None:
-        """What an answer to this chat is held to."""
+        """The grammar of an answer that may call tools."""
         return grammar_of_calls(request.tools, syntax, self._specials(), request.sampling.grammar)
 
     def calls_in(self, text: str, tools: Tools) -> tuple[str, Sequence[ToolCall]]:
-        """What an answer says beside its calls, and these."""
-        own = getattr(self._tokenizer, "response_template", None)
+        """An answer's text without its calls, and the calls."""
+        response_template = getattr(self._tokenizer, "response_template", None)
         template = template_of(self._tokenizer, tools.definitions)
-        sentence, calls = parse_tool_calls(text, template, tools.definitions, own)
+        content, calls = parse_tool_calls(text, template, tools.definitions, response_template)
         for special in self._specials():
-            sentence = sentence and sentence.replace(special, "")
-        return sentence or "", calls
+            content = content and content.replace(special, "")
+        return content or "", calls
 
     def text(self, tokens: Sequence[int], *, with_specials: bool = False) -> str:
         return str(
@@ -72,13 +72,13 @@ class Vocabulary:
         )
 
     def bytes_of(self, token: int) -> bytes:
-        """A token may be a part of a character; a special one has no text."""
+        """A token's bytes, which may be a part of a character; none for a special one."""
         if not self.text([token]):
             return b""
         return bytes(self._by_bytes().decode_bytes([token]))
 
     def guide(self, grammar: str) -> Guide:
-        """Raises Problem (400) where the grammar cannot be kept by this model."""
+        """Raises ApiError (400) where the grammar cannot be kept by this model."""
         from llguidance import LLMatcher
 
         return Guide(LLMatcher(self._by_bytes(), grammar, log_level=0), self._width, sorted(self.ends))
@@ -87,22 +87,22 @@ class Vocabulary:
         added = self._tokenizer.added_tokens_decoder.items()
         return {token.content: number for number, token in added if token.special}
 
-    def _written(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
+    def _prompt(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
         if not self._tokenizer.chat_template:
             text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
             raise ApiError(400, text, "no_chat_template", "model")
         try:
-            return self._rendered(request, turns, asks=True)
+            return self._render(request, turns, asks=True)
         except (TemplateError, TypeError) as error:
             text = f"This model's chat template refuses these messages: {error}"
             raise ApiError(400, text, "invalid_value", "messages") from error
 
-    def _rendered(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
+    def _render(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         tools = list(request.tools.definitions) or None
         return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **OPTIONS)
 
     def _by_bytes(self) -> LLTokenizer:
-        """Made at first use: it takes a second for 49,000 tokens."""
+        """llguidance's tokenizer, made at first use since it takes a second for 49,000 tokens."""
         if self._bytes is None:
             from llguidance.hf import from_tokenizer
 
@@ -115,19 +115,27 @@ class Vocabulary:
 
 
 def _turns(messages: Sequence[ChatMessage]) -> list[dict[str, Any]]:
-    return chat_for_template([_in_openai_form(each) for each in messages])
-
-
-def _in_openai_form(message: ChatMessage) -> dict[str, Any]:
-    calls = [
-        {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
-        for call_id, call in message.calls.items()
-    ]
-    texts_by_name = {"role": message.role, "content": message.content, "tool_calls": calls or None}
-    return {**texts_by_name, "tool_call_id": message.call_id, "name": message.name}
+    """Messages as chat templates take them."""
+    raw_messages = []
+    for message in messages:
+        calls = [
+            {"id": call_id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
+            for call_id, call in message.calls.items()
+        ]
+        raw_messages.append(
+            {
+                "role": message.role,
+                "content": message.content,
+                "tool_calls": calls or None,
+                "tool_call_id": message.call_id,
+                "name": message.name,
+            }
+        )
+    return chat_for_template(raw_messages)
 
 
 def end_tokens(generation_config: Any, tokenizer: Any) -> frozenset[int]:
+    """The ids that end a turn."""
     configured = generation_config.eos_token_id
     ends = configured if isinstance(configured, list) else [configured]
-    return frozenset(int(each) for each in [*ends, tokenizer.eos_token_id] if each is not None)
+    return frozenset(int(end) for end in [*ends, tokenizer.eos_token_id] if end is not None)
