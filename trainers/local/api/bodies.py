@@ -1,4 +1,5 @@
-"""JSON bodies in OpenAI's shapes: reads and limits what clients send, and writes our values as answers."""
+"""JSON bodies in OpenAI's shapes: reads and checks what clients send, and writes our values as answers. How large a
+body may be is checked in guard.py."""
 
 from __future__ import annotations
 
@@ -15,10 +16,13 @@ from trainers.hyperparameters import sweep_to_lists
 from trainers.local.api_errors import invalid
 from trainers.local.job_directory import TrainingJob, read_events
 from trainers.local.jobs.files import StoredFile
-from trainers.local.jobs.records import JobRecord, Progress, ResultFile
+from trainers.local.jobs.records import JobRecord, ResultFile
 from trainers.local.jobs.requests import integration_body
 from trainers.local.training.base_files import rate_of_base
 from trainers.money import from_micros
+
+MIN_EXPIRY_S = 3600
+MAX_EXPIRY_S = 30 * 24 * 3600
 
 Body = dict[str, Any]
 T = TypeVar("T")
@@ -27,19 +31,19 @@ T = TypeVar("T")
 def select_page(
     items: Sequence[T], query: QueryParams, identify: Callable[[T], str], default: int, most: int = 100
 ) -> Sequence[T]:
-    """What follows the item `after`, at most `limit` and one more, which says that there is more."""
+    """The items behind the one named by `after`: at most `limit`, and one more where there is more."""
     start = 0
     after = query.get("after")
     if after:
-        positions = [number for number, item in enumerate(items) if identify(item) == after]
-        if not positions:
+        place = next((number for number, item in enumerate(items) if identify(item) == after), None)
+        if place is None:
             raise invalid(f"'after' names '{after}', which is not in this list.", "after")
-        start = positions[0] + 1
+        start = place + 1
     return items[start : start + _limit(query, default, most) + 1]
 
 
 def listing(bodies: Sequence[Body], query: QueryParams, default: int, most: int = 100) -> Body:
-    """OpenAI's list out of what `page` gave."""
+    """OpenAI's list of the bodies of what `select_page` returned."""
     limit = _limit(query, default, most)
     shown = bodies[:limit]
     return {
@@ -89,6 +93,9 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
     job, progress, failure = record.job, record.progress, record.failure
     status = "running" if is_running and record.status in ("queued", "paused") else record.status
     hyperparameters = _hyperparameters(job, progress.winner if progress else None)
+    finish = progress.estimated_finish if progress and status == "running" else None
+    if finish and finish < time.time():  # as while a process starts again
+        finish = None
     return {
         "object": "fine_tuning.job",
         "id": job.id,
@@ -103,10 +110,10 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "seed": job.seed,
         "metadata": dict(job.metadata),
         "user_provided_suffix": job.suffix,
-        "integrations": [integration_body(each) for each in job.integrations],
+        "integrations": [integration_body(integration) for integration in job.integrations],
         "fine_tuned_model": record.model_name if record.status == "succeeded" else None,
         "finished_at": record.finished_at,
-        "estimated_finish": _estimated_finish(progress) if progress and status == "running" else None,
+        "estimated_finish": finish or None,
         "trained_tokens": progress.trained_tokens if progress and record.is_final else None,
         "trained_steps": progress.step if progress else None,
         "total_steps": progress.total_steps if progress else None,
@@ -118,8 +125,8 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
 
 
 def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
-    """As resolved, money in dollars as text, without what was left open. Of a sweep what all arms share, and once
-    one of them has won, its own."""
+    """As resolved, money in dollars as text, without what has no value. Of a sweep: what all arms share, and those of
+    the `winner`, an arm's number, once it is known."""
     settings = job.settings if winner is None else job.arms[winner - 1]
     values = asdict(settings)
     for name in ("max_usd", "usd_per_hour"):
@@ -127,25 +134,17 @@ def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
         values[name] = None if micros is None else f"{from_micros(micros).normalize():f}"
     values["learning_rate_multiplier"] = round(settings.learning_rate / rate_of_base(job.base, job.method), 6)
     values["sweep"] = sweep_to_lists(job.settings.sweep) or None
-    special = set() if winner is not None else _special(job)
-    return {name: value for name, value in values.items() if value is not None and name not in special}
-
-
-def _special(job: TrainingJob) -> set[str]:
-    """In what the arms of a sweep differ."""
-    arms = [asdict(arm) for arm in job.arms]
-    names = {name for arm in arms for name in arm if arm[name] != arms[0][name]}
-    return names | {"learning_rate_multiplier"} if "learning_rate" in names else names
-
-
-def _estimated_finish(progress: Progress) -> int | None:
-    """None where the moment has passed, as while a process starts again."""
-    finish = progress.estimated_finish
-    return finish if finish and finish >= time.time() else None
+    differing: set[str] = set()
+    if winner is None:
+        arms = [asdict(arm) for arm in job.arms]
+        differing = {name for arm in arms for name in arm if arm[name] != arms[0][name]}
+        if "learning_rate" in differing:
+            differing.add("learning_rate_multiplier")
+    return {name: value for name, value in values.items() if value is not None and name not in differing}
 
 
 def event_bodies(record: JobRecord) -> list[Body]:
-    """Newest first. The id is the event's place in the file, so that it stays."""
+    """Newest first. An event's id is made of its place in the file, so that it stays the same."""
     bodies = [
         {
             "object": "fine_tuning.job.event",
@@ -166,38 +165,29 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
     winner = record.progress.winner if record.progress else None
     events = [event["data"] for event in read_events(record.folder) if event["type"] == "metrics"]
     measured = [data for data in events if "step" in data and data.get("arm") == winner]
-    folders = sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True)
-    return [
-        _checkpoint_body(record, int(f.name.removeprefix("step-")), int(f.stat().st_mtime), measured)
-        for f in folders
-    ]
-
-
-def _checkpoint_body(record: JobRecord, step: int, created_at: int, measured: list[Body]) -> Body:
-    metrics: Body = {"step": step}
-    for data in measured:
-        if int(data["step"]) <= step:
-            metrics.update({name: data[name] for name in data if name.startswith(("train_", "valid_"))})
-    return {
-        "object": "fine_tuning.job.checkpoint",
-        "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",
-        "created_at": created_at,
-        "fine_tuning_job_id": record.job.id,
-        "fine_tuned_model_checkpoint": f"{record.model_name}:ckpt-step-{step}",
-        "step_number": step,
-        "metrics": metrics,
-    }
-
-
-# Reads what clients send: JSON bodies and multipart uploads, each to its cap (guard.py).
-
-
-MIN_EXPIRY_S = 3600
-MAX_EXPIRY_S = 30 * 24 * 3600
+    bodies = []
+    for folder in sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True):
+        step = int(folder.name.removeprefix("step-"))
+        metrics: Body = {"step": step}
+        for data in measured:
+            if int(data["step"]) <= step:
+                metrics.update({name: data[name] for name in data if name.startswith(("train_", "valid_"))})
+        bodies.append(
+            {
+                "object": "fine_tuning.job.checkpoint",
+                "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",
+                "created_at": int(folder.stat().st_mtime),
+                "fine_tuning_job_id": record.job.id,
+                "fine_tuned_model_checkpoint": f"{record.model_name}:ckpt-step-{step}",
+                "step_number": step,
+                "metrics": metrics,
+            }
+        )
+    return bodies
 
 
 async def read_object(request: Request) -> dict[str, Any]:
-    """Raises Problem (400). NaN, lone surrogates and broken UTF-8 are no JSON."""
+    """A request's JSON object. Raises ApiError (400); NaN, lone surrogates and broken UTF-8 are no JSON."""
     try:
         body = orjson.loads(await request.body())
     except orjson.JSONDecodeError as error:
@@ -211,7 +201,7 @@ async def read_object(request: Request) -> dict[str, Any]:
 
 
 def read_upload(form: FormData) -> UploadFile:
-    """The one part called 'file', of purpose 'fine-tune'. Raises Problem (400)."""
+    """The part 'file' of a form with the purpose 'fine-tune'. Raises ApiError (400)."""
     file, purpose = form.get("file"), form.get("purpose")
     if not isinstance(file, UploadFile):
         raise invalid(
@@ -224,7 +214,7 @@ def read_upload(form: FormData) -> UploadFile:
 
 
 def read_expiry(form: FormData) -> int | None:
-    """Seconds from now. Raises Problem (400)."""
+    """After how many seconds the file expires. Raises ApiError (400)."""
     raw, anchor = form.get("expires_after[seconds]"), form.get("expires_after[anchor]")
     if raw is None and anchor is None:
         return None

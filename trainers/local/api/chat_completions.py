@@ -1,5 +1,4 @@
-"""POST /v1/chat/completions: waits for the generator, answers whole or as server-sent events, and notices
-clients that hang up."""
+"""POST /v1/chat/completions: answers in one body or as server-sent events."""
 
 from __future__ import annotations
 
@@ -32,7 +31,7 @@ Body = dict[str, Any]
 
 
 async def complete(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Response:
-    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
+    """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
     inbox = ask(request, engine, target, order)
     head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": order.model}
     if not order.streams:
@@ -45,12 +44,10 @@ async def complete(request: Request, engine: GenerationEngine, target: Target, o
 
 
 def ask(request: Request, engine: GenerationEngine, target: Target, order: ChatOrder) -> Inbox:
-    """Raises Problem (503)."""
+    """Queues a chat and returns the inbox of its outcomes. Raises ApiError (503)."""
     inbox = Inbox(request)
-    wanted_request = values.Request(
-        target, order.messages, order.sampling, order.streams, inbox.put, tools=order.tools
-    )
-    inbox.ticket = engine.submit(wanted_request)
+    chat = values.Request(target, order.messages, order.sampling, order.streams, inbox.put, tools=order.tools)
+    inbox.ticket = engine.submit(chat)
     return inbox
 
 
@@ -73,7 +70,7 @@ def _call(call: ToolCall) -> Body:
 
 
 def new_call_id() -> str:
-    """Mistral's templates take ids of nine letters and digits only; to all others any id is as good."""
+    """Nine letters and digits, since Mistral's templates take no other ids."""
     return "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(9))
 
 
@@ -86,8 +83,9 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, order: ChatOrder) ->
             start = {"role": "assistant", "content": "", "refusal": None}
             yield event({**chunk, "choices": [_delta(index, start)]})
         async for outcome in inbox.parts(first, order.sampling.n):
-            yield event({**chunk, "choices": [_change(outcome, order)]})
-            ends += [outcome] if isinstance(outcome, AnswerEnd) else []
+            yield event({**chunk, "choices": [_chunk_choice(outcome, order)]})
+            if isinstance(outcome, AnswerEnd):
+                ends.append(outcome)
         if order.includes_usage:
             yield event({**chunk, "choices": [], "usage": usage_of(ends)})
         yield b"data: [DONE]\n\n"
@@ -97,14 +95,14 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, order: ChatOrder) ->
         inbox.abandon()
 
 
-def _change(outcome: Outcome, order: ChatOrder) -> Body:
+def _chunk_choice(outcome: Outcome, order: ChatOrder) -> Body:
     if isinstance(outcome, Piece):
         logprobs = _logprobs(outcome.tokens, order)
         return {**_delta(outcome.index, {"content": outcome.text}), "logprobs": logprobs}
     if isinstance(outcome, AnswerCalls):
         calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
         return _delta(outcome.index, {"tool_calls": calls})
-    assert isinstance(outcome, AnswerEnd)  # noqa: S101  a Problem was raised, and a chat gets no vectors
+    assert isinstance(outcome, AnswerEnd)  # noqa: S101  an ApiError was raised, and a chat gets no vectors
     return {**_delta(outcome.index, {}), "finish_reason": outcome.reason}
 
 
@@ -128,12 +126,12 @@ def likelihood_body(likelihood: Likelihood) -> Body:
 
 
 def _token(token: bytes, logprob: float) -> Body:
-    """A part of a character has no text of its own: a client puts characters together out of the bytes."""
+    """A part of a character has no text of its own: a client puts such characters together from the bytes."""
     return {"token": token.decode(errors="replace"), "bytes": list(token), "logprob": logprob}
 
 
 def usage_of(ends: Sequence[AnswerEnd]) -> Body:
-    """The prompt is counted once, however many answers it got. Nothing is thought before an answer."""
+    """The prompt is counted once, however many answers it got. Models answer here without reasoning first."""
     prompt, completion = ends[0].prompt_tokens, sum(end.completion_tokens for end in ends)
     return {
         "prompt_tokens": prompt,

@@ -1,10 +1,10 @@
-"""Embeddings: parses the request, waits for the generator, answers as numbers or as base64 of 32-bit floats."""
+"""POST /v1/embeddings: parses the request and answers with numbers, or with base64 of 32-bit floats."""
 
 from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,7 +27,7 @@ class EmbeddingOrder:
 
 
 def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
-    """Raises Problem (400) that names the field."""
+    """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         if name not in FIELDS and value is not None:
             text = f"This trainer does not know the parameter '{name}'. Known are {', '.join(FIELDS)}."
@@ -53,20 +53,15 @@ def _texts(value: object) -> tuple[str, ...]:
 async def embed(
     request: Request, engine: GenerationEngine, target: Target, order: EmbeddingOrder
 ) -> Response:
-    """Raises Problem."""
+    """Raises ApiError."""
     inbox = Inbox(request)
     inbox.ticket = engine.submit(EmbeddingRequest(target, order.texts, inbox.put))
-    piece = await inbox.next_or_hung_up()
-    assert isinstance(piece, Embeddings)  # noqa: S101  a Problem was raised
-    data = [
-        {"object": "embedding", "index": index, "embedding": _written(vector, order)}
-        for index, vector in enumerate(piece.vectors)
-    ]
-    usage = {"prompt_tokens": piece.tokens, "total_tokens": piece.tokens}
+    embeddings = await inbox.next_or_hung_up()
+    assert isinstance(embeddings, Embeddings)  # noqa: S101  an ApiError was raised
+    data = []
+    for index, vector in enumerate(embeddings.vectors):
+        packed = base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+        value = packed if order.is_base64 else vector
+        data.append({"object": "embedding", "index": index, "embedding": value})
+    usage = {"prompt_tokens": embeddings.tokens, "total_tokens": embeddings.tokens}
     return JSONResponse({"object": "list", "data": data, "model": order.model, "usage": usage})
-
-
-def _written(vector: Sequence[float], order: EmbeddingOrder) -> Sequence[float] | str:
-    if not order.is_base64:
-        return vector
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()

@@ -1,5 +1,8 @@
-"""The endpoints of the API, one class per noun: files, jobs, models, aliases, chats. Each reads its request,
-asks the stores and answers in OpenAI's shape."""
+"""The endpoints of the API, one class per noun: files, jobs, models with their chats, aliases. Each reads its request,
+asks the stores and answers in OpenAI's shape.
+
+Beyond OpenAI's API: jobs are paused, resumed and deleted, and /v1/aliases has names that programs call and the models
+they stand for. PUT /v1/aliases/team/tickets {"model": "ft:…"} may be sent again and changes nothing then."""
 
 from __future__ import annotations
 
@@ -29,7 +32,6 @@ from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
 from trainers.local.jobs.records import JobRecord, Jobs, Sources
 from trainers.local.jobs.requests import (
-    JobRequest,
     check_idempotency_key,
     check_installed,
     parse_job_request,
@@ -68,9 +70,13 @@ class FileEndpoints:
 
     def index(self, request: Request) -> Response:
         query = request.query_params
-        shown = self._uploads() if query.get("purpose", "fine-tune") == "fine-tune" else []
-        if query.get("purpose") in (None, "", "fine-tune-results"):
-            shown += self._results()
+        purpose = query.get("purpose")
+        shown: list[bodies.Body] = []
+        if purpose in (None, "fine-tune"):
+            shown += [bodies.file_body(file) for file in self.files.all()]
+        if purpose in (None, "", "fine-tune-results"):
+            results = (file for record in self.jobs.all() for file in record.result_files)
+            shown += [bodies.result_file_body(file) for file in results]
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
         entries = bodies.select_page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
         return JSONResponse(bodies.listing(entries, query, FILES_A_PAGE, FILES_A_PAGE))
@@ -97,19 +103,13 @@ class FileEndpoints:
         self.files.delete(file_id)
         return JSONResponse({"id": file_id, "object": "file", "deleted": True})
 
-    def _uploads(self) -> list[bodies.Body]:
-        return [bodies.file_body(file) for file in self.files.all()]
-
-    def _results(self) -> list[bodies.Body]:
-        return [bodies.result_file_body(file) for record in self.jobs.all() for file in record.result_files]
-
 
 @dataclass(frozen=True)
 class JobEndpoints:
     files: Files
     jobs: Jobs
     models: Models
-    executor: JobQueue
+    queue: JobQueue
     aliases: Aliases
     engines: Path
 
@@ -131,7 +131,7 @@ class JobEndpoints:
         body = await bodies.read_object(request)
         key = check_idempotency_key(request.headers.get("idempotency-key"))
         record = await run_in_threadpool(self._create, body, key)
-        self.executor.wake()
+        self.queue.wake()
         return self._answer(record)
 
     def _create(self, body: bodies.Body, key: str | None) -> JobRecord:
@@ -140,86 +140,87 @@ class JobEndpoints:
             return earlier
         order = parse_job_request(body)
         check_installed(order.integrations)
-        complaint = quantization_refusal(order.hyperparameters.values.get("quantization", "none"))
-        if complaint is not None:
+        if complaint := quantization_refusal(order.hyperparameters.values.get("quantization", "none")):
             raise invalid(complaint, "hyperparameters.quantization", "quantization_unavailable")
-        complaint = method_refusal(order.method)
-        if complaint is not None:
+        if complaint := method_refusal(order.method):
             raise invalid(complaint, "method.type", "method_unavailable")
         start = self.models.start(order.model)
-        complaint = why_untrainable(start.base)
-        if complaint is not None:
+        if complaint := why_untrainable(start.base):
             raise invalid(complaint, "model", "base_not_trainable")
         training = self._known_file(order.training_file, "training_file")
-        sources = Sources(training, self._validation_file(order))
+        validation = (
+            self._known_file(order.validation_file, "validation_file") if order.validation_file else None
+        )
+
+        # "auto" depends on the number of rows and on the base.
         examples = self.files.get(order.training_file).lines
         rate = rate_of_base(start.base, order.method)
-        resolved = order.hyperparameters.resolved(examples, rate)
-        settings = start.settings(order.hyperparameters, resolved)
-        refused = backend_refusal(self.executor.place, settings) or find_refusal(self.engines, settings)
+        settings = start.settings(order.hyperparameters, order.hyperparameters.resolved(examples, rate))
+        refused = backend_refusal(self.queue.backend, settings) or find_refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
-        shortage = self.executor.place.shortage()
-        if shortage is not None:
+        if shortage := self.queue.backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
         arms = order.hyperparameters.arms(examples, rate)
-        return self.jobs.create(order, start, sources, settings, key, arms)
+        return self.jobs.create(order, start, Sources(training, validation), settings, key, arms)
 
     def index(self, request: Request) -> Response:
         query = request.query_params
-        wanted = _metadata_filter(request)
-        records = [record for record in self.jobs.all() if wanted.items() <= record.job.metadata.items()]
-        job_records = bodies.select_page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
-        return JSONResponse(
-            bodies.listing([self._body(record) for record in job_records], query, JOBS_A_PAGE)
-        )
+        filters = {
+            match[1]: value
+            for name, value in query.items()
+            if (match := re.fullmatch(r"metadata\[(.+)\]", name))
+        }
+        records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
+        page = bodies.select_page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
+        return JSONResponse(bodies.listing([self._body(record) for record in page], query, JOBS_A_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         return self._answer(self._record(request))
 
     def delete(self, request: Request) -> Response:
-        """An extension of OpenAI's API: with its rows, events, checkpoints and model."""
+        """Deletes a job with its rows, events, checkpoints and model."""
         record = self._record(request)
-        if not record.is_final or self.executor.is_running(record.job.id):
+        if not record.is_final or self.queue.is_running(record.job.id):
             text = f"{record.job.id} is under way, so it can't be deleted. Cancel it, or wait until it has ended."
             raise ApiError(400, text, "job_not_final")
-        left = self.executor.place.discard(record)
-        if left is not None:
-            raise ApiError(503, left, "storage_away", kind="server_error")
+        complaint = self.queue.backend.discard(record)
+        if complaint is not None:
+            raise ApiError(503, complaint, "storage_away", kind="server_error")
         self.aliases.delete_job(self.jobs, record)
         return JSONResponse({"id": record.job.id, "object": "fine_tuning.job", "deleted": True})
 
     def cancel(self, request: Request) -> Response:
-        """A cancelled job stays cancelled, and is answered like one: a second click hurts nobody."""
+        """A job that is cancelled already is answered as it is, so that a second click does no harm."""
         record = self._record(request)
         if record.status in ("succeeded", "failed"):
             text = f"{record.job.id} has already {record.status}, so it can't be cancelled."
             raise ApiError(400, text, "job_already_final")
-        if record.status != "cancelled" and not self.executor.cancel(record):
+        if record.status != "cancelled" and not self.queue.cancel(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
             raise ApiError(503, text, "cancel_failed", kind="server_error")
         return self._answer(self._record(request))
 
     def pause(self, request: Request) -> Response:
-        """A paused job stays paused, and is answered like one."""
+        """A job that is paused already is answered as it is."""
         record = self._record(request)
         if record.is_final:
             raise ApiError(
                 400, f"{record.job.id} has {record.status}, so it can't be paused.", "job_already_final"
             )
-        if not self.executor.pause(record):
+        if not self.queue.pause(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
             raise ApiError(503, text, "pause_failed", kind="server_error")
         return self._answer(self._record(request))
 
     def resume(self, request: Request) -> Response:
-        """A job that is queued or running stays so, and is answered like one."""
+        """A job that isn't paused is answered as it is."""
         record = self._record(request)
         if record.is_final:
             raise ApiError(
                 400, f"{record.job.id} has {record.status}, so it can't be resumed.", "job_already_final"
             )
-        self.executor.resume(record)
+        self.queue.resume(record)
         return self._answer(self._record(request))
 
     def events(self, request: Request) -> Response:
@@ -241,13 +242,10 @@ class JobEndpoints:
         return record
 
     def _body(self, record: JobRecord) -> bodies.Body:
-        return bodies.job_body(record, self.executor.is_running(record.job.id))
+        return bodies.job_body(record, self.queue.is_running(record.job.id))
 
     def _answer(self, record: JobRecord) -> Response:
         return JSONResponse(self._body(record))
-
-    def _validation_file(self, order: JobRequest) -> Path | None:
-        return self._known_file(order.validation_file, "validation_file") if order.validation_file else None
 
     def _known_file(self, file_id: str, param: str) -> Path:
         try:
@@ -290,7 +288,7 @@ class ModelEndpoints:
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
     async def chat(self, request: Request) -> Response:
-        """An alias is answered with the name of the model that stands behind it."""
+        """The answer to an alias names the model that it stands for."""
         order = await run_in_threadpool(chat_requests.parse_chat, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
         return await chat_completions.complete(request, self.engine, target, replace(order, model=model))
@@ -321,54 +319,35 @@ def _alias_model_body(alias: Alias) -> bodies.Body:
     return {**body, "stands_for": alias.model}
 
 
-def _metadata_filter(request: Request) -> dict[str, str]:
-    pairs = ((re.fullmatch(r"metadata\[(.+)\]", name), value) for name, value in request.query_params.items())
-    return {match[1]: value for match, value in pairs if match}
-
-
-# The endpoints of aliases, an extension of OpenAI's API: names that programs call, and the models they
-# stand for.
-#
-# GET /v1/aliases all of them PUT /v1/aliases/team/tickets {"model": "ft:…"}; the same once more changes
-# nothing DELETE /v1/aliases/team/tickets
-
-
-ROOT = "/v1/aliases"
-
-
 @dataclass(frozen=True)
 class AliasEndpoints:
     aliases: Aliases
 
     def routes(self) -> list[Route]:
         return [
-            Route(ROOT, self.index),
-            Route(ROOT + "/{name:path}", self.put, methods=["PUT"]),
-            Route(ROOT + "/{name:path}", self.delete, methods=["DELETE"]),
+            Route("/v1/aliases", self.index),
+            Route("/v1/aliases/{name:path}", self.put, methods=["PUT"]),
+            Route("/v1/aliases/{name:path}", self.delete, methods=["DELETE"]),
         ]
 
     def index(self, request: Request) -> Response:
         return JSONResponse({"object": "list", "data": [_alias_body(alias) for alias in self.aliases.all()]})
 
     async def put(self, request: Request) -> Response:
-        model = _alias_target(await bodies.read_object(request))
-        name = request.path_params["name"]
-        return JSONResponse(_alias_body(await run_in_threadpool(self.aliases.point, name, model)))
+        body = await bodies.read_object(request)
+        for name in body:
+            if name != "model":
+                raise invalid(f"An alias has no '{name}'. Send the model alone.", name, "unknown_parameter")
+        model = body.get("model")
+        if not isinstance(model, str) or not model:
+            raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+        alias = await run_in_threadpool(self.aliases.point, request.path_params["name"], model)
+        return JSONResponse(_alias_body(alias))
 
     def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
         self.aliases.remove(name)
         return JSONResponse({"id": name, "object": "alias", "deleted": True})
-
-
-def _alias_target(body: bodies.Body) -> str:
-    for name in body:
-        if name != "model":
-            raise invalid(f"An alias has no '{name}'. Send the model alone.", name, "unknown_parameter")
-    model = body.get("model")
-    if not isinstance(model, str) or not model:
-        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
-    return model
 
 
 def _alias_body(alias: Alias) -> bodies.Body:

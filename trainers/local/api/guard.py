@@ -1,5 +1,8 @@
-"""Who may connect and ask, and how much: silent connections, Host header, bearer key and size of the body,
-checked before any endpoint is reached."""
+"""What is checked before any endpoint is reached: idle connections, Host header, bearer key and size of the body.
+
+A connection has 10 s for a request's head, and where there are too many, the one that has waited longest is closed.
+uvicorn has no such limits: a client that opened 1,024 connections and sent nothing made the trainer unreachable. The
+key is checked before a body is read; who has it may take as long as it needs to send one."""
 
 from __future__ import annotations
 
@@ -23,11 +26,17 @@ from trainers.local.jobs.files import MAX_FILE_BYTES, too_large
 MAX_JSON_BYTES = 2 * 1024 * 1024
 MULTIPART_SLACK_BYTES = 64 * 1024
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+HEAD_S = 10.0
+BACKLOG = 128  # asyncio accepts as many before it looks at one of them
+MOST, LEAST = 1000, 16
+OTHER_FILES = 128 + 2 * BACKLOG  # jobs, logs and weights; and connections accepted before others are closed
+MOST_FILES = 65_536
+SILENT_S = 60.0
 
 
 @dataclass(frozen=True)
 class Guard:
-    """`hosts` are the names under which this server may be addressed, beside those of loopback.
+    """`hosts` are the names by which this server may be addressed, beside those of loopback.
 
     A page in a browser whose name was made to point at 127.0.0.1 (DNS rebinding) sends its own name as Host.
     """
@@ -40,13 +49,20 @@ class Guard:
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
         headers = Headers(scope=scope)
-        problem = self._host_problem(headers) or self._key_problem(headers) or _size_problem(scope, headers)
+        is_upload = scope["path"] == "/v1/files" and scope["method"] == "POST"
+        limit = MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if is_upload else MAX_JSON_BYTES
+        problem = self._host_problem(headers) or self._key_problem(headers)
+        declared = headers.get("content-length", "0")
+        if problem is None and declared.isdigit() and int(declared) > limit:
+            problem = too_large() if is_upload else _too_much()
         if problem is not None:
             return await problem.response()(scope, receive, send)
-        await self.app(scope, _Capped(receive, _limit(scope)), send)
+        await self.app(scope, _Capped(receive, limit), send)
 
     def _host_problem(self, headers: Headers) -> ApiError | None:
-        name = _host_name(headers.get("host", ""))
+        host = headers.get("host", "")
+        # without the port; of '[::1]:80' the address without its brackets
+        name = (host[1:].partition("]") if host.startswith("[") else host.partition(":"))[0].lower()
         if name in LOOPBACK_NAMES or name in self.hosts:
             return None
         return ApiError(403, f"This trainer does not answer to the host name '{name}'.", "host_not_allowed")
@@ -60,7 +76,7 @@ class Guard:
 
 
 class _Capped:
-    """Receives a body until `limit` bytes; raises Problem (413) at the first byte beyond."""
+    """Receives a body up to `limit` bytes; raises ApiError (413) at the first byte beyond."""
 
     def __init__(self, receive: Receive, limit: int) -> None:
         self._receive = receive
@@ -74,51 +90,14 @@ class _Capped:
         return message
 
 
-def _host_name(host: str) -> str:
-    """The name without the port, in small letters; of '[::1]:80' the address without brackets."""
-    if host.startswith("["):
-        return host[1:].partition("]")[0].lower()
-    return host.partition(":")[0].lower()
-
-
-def _is_upload(scope: Scope) -> bool:
-    return bool(scope["path"] == "/v1/files" and scope["method"] == "POST")
-
-
-def _limit(scope: Scope) -> int:
-    return MAX_FILE_BYTES + MULTIPART_SLACK_BYTES if _is_upload(scope) else MAX_JSON_BYTES
-
-
-def _size_problem(scope: Scope, headers: Headers) -> ApiError | None:
-    declared = headers.get("content-length", "0")
-    if not declared.isdigit() or int(declared) <= _limit(scope):
-        return None
-    return too_large() if _is_upload(scope) else _too_much()
-
-
 def _too_much() -> ApiError:
     return ApiError(413, "The request's body is too large. JSON may have 2 MB.", "request_too_large")
-
-
-# Connections that say nothing: each has 10 s for a request's head, and when there are too many, the one
-# that has waited longest is closed. uvicorn has no such limits: who opened 1,024 and sent nothing left
-# the trainer deaf.
-#
-# Once a head is there, the key is checked before a body is read; who has it may take their time.
-
-
-HEAD_S = 10.0
-BACKLOG = 128  # asyncio accepts as many before it looks at one of them
-MOST, LEAST = 1000, 16
-OTHER_FILES = 128 + 2 * BACKLOG  # jobs, logs and weights; and connections accepted before others are closed
-MOST_FILES = 65_536
-SILENT_S = 60.0
 
 
 def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Patient,
+        http=TimedConnection,
         backlog=BACKLOG,
         log_config=None,
         access_log=False,
@@ -126,11 +105,11 @@ def server_config(app: Any, shutdown_s: int) -> uvicorn.Config:
     )
 
 
-class Patient(H11Protocol):
-    """`_since`: when it began to wait for the request that is not there yet."""
+class TimedConnection(H11Protocol):
+    """A connection that is closed where a request's head takes longer than HEAD_S. `_since`: when the wait began."""
 
     _since = 0.0
-    _look: asyncio.TimerHandle | None = None
+    _timer: asyncio.TimerHandle | None = None
 
     @property
     def is_waiting(self) -> bool:
@@ -139,39 +118,36 @@ class Patient(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._since = self.loop.time()
-        self._look = self.loop.call_later(HEAD_S, self._look_at_it)
-        if len(self.connections) > most_connections():
+        self._timer = self.loop.call_later(HEAD_S, self._close_if_late)
+        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if len(self.connections) > max(LEAST, min(MOST, files - OTHER_FILES)):
             waiting = [
                 connection
                 for connection in self.connections
-                if isinstance(connection, Patient) and connection.is_waiting
+                if isinstance(connection, TimedConnection) and connection.is_waiting
             ]
-            min(waiting, key=lambda patient: patient._since).transport.abort()  # this one is among them
+            min(waiting, key=lambda other: other._since).transport.abort()  # this one is among them
 
     def on_response_complete(self) -> None:
         self._since = self.loop.time()
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if self._look is not None:
-            self._look.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         super().connection_lost(exc)
 
-    def _look_at_it(self) -> None:
+    def _close_if_late(self) -> None:
         waited = self.loop.time() - self._since if self.is_waiting else 0.0
         if waited >= HEAD_S:
             self.transport.abort()
         else:
-            self._look = self.loop.call_later(HEAD_S - waited, self._look_at_it)
-
-
-def most_connections() -> int:
-    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return max(LEAST, min(MOST, files - OTHER_FILES))
+            self._timer = self.loop.call_later(HEAD_S - waited, self._close_if_late)
 
 
 def allow_more_files() -> None:
-    """As many as the system lets us have: the usual 1,024 are for programs that use select()."""
+    """Raises this process's limit of open files as far as the system allows: the usual 1,024 are for programs that use
+    select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, MOST_FILES)
     if wanted > soft:
@@ -179,7 +155,8 @@ def allow_more_files() -> None:
 
 
 class OnceAMinute(logging.Filter):
-    """Of the error that no file is left: asyncio logs it for each connection of its backlog, over and over."""
+    """Lets one error a minute through that no file is left: asyncio logs it for each connection of its backlog,
+    over and over."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -189,7 +166,7 @@ class OnceAMinute(logging.Filter):
         error = record.exc_info[1] if record.exc_info else None
         if not (isinstance(error, OSError) and error.errno in (EMFILE, ENFILE)):
             return True
-        is_news = time.monotonic() - self._last >= SILENT_S
-        if is_news:
+        is_due = time.monotonic() - self._last >= SILENT_S
+        if is_due:
             self._last = time.monotonic()
-        return is_news
+        return is_due

@@ -1,5 +1,4 @@
-"""What the generator's thread sends back while an endpoint waits; a client that hung up is noticed within a
-second."""
+"""What the engine's thread sends to an endpoint that waits. A client that hung up is noticed within a second."""
 
 from __future__ import annotations
 
@@ -27,7 +26,7 @@ class Answer:
 
 
 class Inbox:
-    """`put` may be called from any thread. `ticket` is given up when nobody waits any more."""
+    """`put` may be called from any thread. `ticket` is abandoned when nobody waits any more."""
 
     def __init__(self, request: Request) -> None:
         self.ticket = Ticket()
@@ -43,11 +42,12 @@ class Inbox:
         self.ticket.abandon()
 
     async def next_or_hung_up(self) -> Outcome:
-        """As `next`, and a client that hung up in the meantime raises Problem, which nobody will read."""
+        """The next outcome. Raises ApiError where that is one, or where the client hung up meanwhile, which nobody will
+        read."""
         try:
             while True:
                 try:
-                    return await asyncio.wait_for(self.next(), DISCONNECT_POLL_S)
+                    return await asyncio.wait_for(self._next(), DISCONNECT_POLL_S)
                 except TimeoutError:
                     if await self._request.is_disconnected():
                         raise ApiError(499, "The client hung up.") from None
@@ -56,24 +56,23 @@ class Inbox:
             raise
 
     async def answers(self, count: int) -> list[Answer]:
-        """All of a request, in their order. Raises Problem."""
+        """All `count` answers to a request, in their order. Raises ApiError."""
         outcomes: list[Outcome] = []
-        while sum(isinstance(each, AnswerEnd) for each in outcomes) < count:
+        while sum(isinstance(outcome, AnswerEnd) for outcome in outcomes) < count:
             outcomes.append(await self.next_or_hung_up())
         return [_answer(index, outcomes) for index in range(count)]
 
     async def parts(self, first: Outcome, count: int) -> AsyncIterator[Outcome]:
-        """What is said of all answers of a request, from `first` to the last one's end. Raises Problem."""
+        """The outcomes of all `count` answers to a request, from `first` to the last one's end. Raises ApiError."""
         outcome = first
         yield outcome
         ends = int(isinstance(outcome, AnswerEnd))
         while ends < count:
-            outcome = await self.next()
+            outcome = await self._next()
             yield outcome
             ends += isinstance(outcome, AnswerEnd)
 
-    async def next(self) -> Outcome:
-        """Raises what went wrong."""
+    async def _next(self) -> Outcome:
         outcome = await self._outcomes.get()
         if isinstance(outcome, ApiError):
             raise outcome
@@ -81,15 +80,11 @@ class Inbox:
 
 
 def _answer(index: int, outcomes: Sequence[Outcome]) -> Answer:
-    pieces = [each for each in outcomes if isinstance(each, Piece) and each.index == index]
+    pieces = [outcome for outcome in outcomes if isinstance(outcome, Piece) and outcome.index == index]
+    calls = [outcome for outcome in outcomes if isinstance(outcome, AnswerCalls) and outcome.index == index]
     return Answer(
         text="".join(piece.text for piece in pieces),
         tokens=[token for piece in pieces for token in piece.tokens],
-        calls=[
-            c
-            for each in outcomes
-            if isinstance(each, AnswerCalls) and each.index == index
-            for c in each.calls
-        ],
-        end=next(each for each in outcomes if isinstance(each, AnswerEnd) and each.index == index),
+        calls=[call for part in calls for call in part.calls],
+        end=next(end for end in outcomes if isinstance(end, AnswerEnd) and end.index == index),
     )

@@ -1,7 +1,7 @@
-"""POST /v1/responses: the same chats in the form of OpenAI's newer API: text and function calls, whole or streamed.
+"""POST /v1/responses: chats in the form of OpenAI's newer API, with text and function calls, streamed or not.
 
-A request becomes one for a chat completion, so that each rule has one place. Nothing is kept here: a conversation is
-sent whole each time, so `previous_response_id`, `conversation` and `background` are refused.
+A request becomes one for a chat completion, so that each rule is written once. Nothing is stored: a conversation is
+sent in full each time, so `previous_response_id`, `conversation` and `background` are refused.
 """
 
 from __future__ import annotations
@@ -32,19 +32,28 @@ from trainers.local.serving.values import (
 )
 from trainers.local.tool_calls import ToolCall
 
-SAME = ("model", "temperature", "top_p", "stream", "parallel_tool_calls", "user", "metadata", "service_tier")
-KEPT = ("previous_response_id", "conversation")
+AS_IN_CHATS = (
+    "model",
+    "temperature",
+    "top_p",
+    "stream",
+    "parallel_tool_calls",
+    "user",
+    "metadata",
+    "service_tier",
+)
+OF_STORED = ("previous_response_id", "conversation")
 OWN = frozenset(
     {
-        *SAME,
-        *KEPT,
+        *AS_IN_CHATS,
+        *OF_STORED,
         *("input", "instructions", "max_output_tokens", "tools", "tool_choice", "text", "top_logprobs"),
         *("reasoning", "include", "store", "stream_options", "safety_identifier", "prompt_cache_key"),
     }
 )
 NEUTRAL: Mapping[str, tuple[object, ...]] = {"background": (False,), "truncation": ("disabled",)}
 LOGPROBS = "message.output_text.logprobs"
-# How a chat's field is called here, so that a refusal names what was sent.
+# A chat's field → the field here that it was made of, which a refusal has to name.
 NAMES = {
     "messages": "input",
     "max_completion_tokens": "max_output_tokens",
@@ -56,48 +65,60 @@ NAMES = {
 
 @dataclass(frozen=True)
 class ResponseOrder:
-    """`said`: what an answer repeats of the request."""
+    """`echo`: what an answer repeats of the request."""
 
     chat: ChatOrder
-    said: Body
+    echo: Body
 
 
 def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
-    """Raises Problem (400) that names the field."""
+    """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN, NEUTRAL)
-        if name in KEPT and value is not None:
+        if name in OF_STORED and value is not None:
             text = f"'{name}' names a conversation, and none is kept here: send it whole as 'input'."
             raise invalid(text, name, "unsupported_parameter")
     try:
         chat = parse_chat(_as_chat(body))
     except ApiError as problem:
-        result = next((name for name in NAMES if (problem.param or "").startswith(name)), None)
-        if result is None:
+        param = problem.param or ""
+        field = next((name for name in NAMES if param.startswith(name)), None)
+        if field is None:
             raise
-        message = re.sub(rf"'{re.escape(result)}\b", f"'{NAMES[result]}", problem.message)
-        param = NAMES[result] + (problem.param or "").removeprefix(result)
-        raise replace(problem, message=message, param=param) from problem
-    return ResponseOrder(chat, _said(body, chat))
+        message = re.sub(rf"'{re.escape(field)}\b", f"'{NAMES[field]}", problem.message)
+        raise replace(problem, message=message, param=NAMES[field] + param.removeprefix(field)) from problem
+    return ResponseOrder(chat, _echo(body, chat))
 
 
 def _as_chat(body: Mapping[str, Any]) -> Body:
+    """The body of a chat completion that asks for the same."""
     form = _object(body, "text").get("format")
     if isinstance(form, dict) and form.get("type") == "json_schema":
         form = {"type": "json_schema", "json_schema": {key: form[key] for key in form if key != "type"}}
     include = body.get("include") or []
     if not isinstance(include, list):
         raise invalid("'include' must be a list of texts.", "include", "invalid_type")
-    wants_logprobs = LOGPROBS in include or bool(body.get("top_logprobs"))
+    tools, choice = body.get("tools"), body.get("tool_choice")
+    if isinstance(tools, list):
+        # {"type": "function", "name": …} → {"type": "function", "function": {"name": …}}
+        tools = [
+            {"type": "function", "function": {key: tool[key] for key in tool if key != "type"}}
+            if isinstance(tool, dict) and tool.get("type") == "function"
+            else tool
+            for tool in tools
+        ]
+    match choice:
+        case {"type": "function", "name": name}:
+            choice = {"type": "function", "function": {"name": name}}
     chat = {
-        **{name: body.get(name) for name in SAME},
+        **{name: body.get(name) for name in AS_IN_CHATS},
         "messages": _messages(body),
         "max_completion_tokens": body.get("max_output_tokens"),
         "response_format": form,
         "reasoning_effort": _object(body, "reasoning").get("effort"),
-        "tools": _tools(body.get("tools")),
-        "tool_choice": _choice(body.get("tool_choice")),
-        "logprobs": wants_logprobs or None,
+        "tools": tools,
+        "tool_choice": choice,
+        "logprobs": LOGPROBS in include or bool(body.get("top_logprobs")) or None,
         "top_logprobs": body.get("top_logprobs"),
     }
     return {name: value for name, value in chat.items() if value is not None}
@@ -121,12 +142,12 @@ def _messages(body: Mapping[str, Any]) -> list[Body]:
             raise invalid("'instructions' must be text.", "instructions", "invalid_type")
         messages.append({"role": "system", "content": instructions})
     for number, item in enumerate(items):
-        _add(item, f"input[{number}]", messages)
+        _append(item, f"input[{number}]", messages)
     return messages
 
 
-def _add(item: object, path: str, messages: list[Body]) -> None:
-    """A call joins the message before it where that is the assistant's, since a chat has both in one."""
+def _append(item: object, path: str, messages: list[Body]) -> None:
+    """Appends an item of the input. A call joins the assistant's message before it, since a chat has both in one."""
     match item:
         case {"type": "function_call", "call_id": call_id, "name": name, "arguments": arguments}:
             if not messages or messages[-1]["role"] != "assistant":
@@ -146,7 +167,7 @@ def _add(item: object, path: str, messages: list[Body]) -> None:
 
 
 def _content(content: object) -> object:
-    """The kinds of text have names of their own here."""
+    """Text parts under their names in chats."""
     if not isinstance(content, list):
         return content
     kinds = ("input_text", "output_text")
@@ -156,26 +177,7 @@ def _content(content: object) -> object:
     ]
 
 
-def _tools(tools: object) -> object:
-    """{"type": "function", "name": …} → {"type": "function", "function": {"name": …}}"""
-    if not isinstance(tools, list):
-        return tools
-    return [
-        {"type": "function", "function": {key: tool[key] for key in tool if key != "type"}}
-        if isinstance(tool, dict) and tool.get("type") == "function"
-        else tool
-        for tool in tools
-    ]
-
-
-def _choice(choice: object) -> object:
-    match choice:
-        case {"type": "function", "name": name}:
-            return {"type": "function", "function": {"name": name}}
-    return choice
-
-
-def _said(body: Mapping[str, Any], chat: ChatOrder) -> Body:
+def _echo(body: Mapping[str, Any], chat: ChatOrder) -> Body:
     return {
         "instructions": body.get("instructions"),
         "max_output_tokens": chat.sampling.max_tokens,
@@ -197,24 +199,26 @@ def _said(body: Mapping[str, Any], chat: ChatOrder) -> Body:
 async def respond(
     request: Request, engine: GenerationEngine, target: Target, order: ResponseOrder
 ) -> Response:
-    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
+    """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
     inbox = ask(request, engine, target, order.chat)
-    response_id = f"resp_{secrets.token_hex(16)}"
     head = {
-        "id": response_id,
+        "id": _new_id("resp"),
         "object": "response",
         "created_at": int(time.time()),
         "model": order.chat.model,
+        "error": None,
+        "incomplete_details": None,
+        "usage": None,
+        **order.echo,
     }
-    head |= {"error": None, "incomplete_details": None, "usage": None, **order.said}
     if not order.chat.streams:
         (answer,) = await inbox.answers(1)
-        return JSONResponse(_ended(head, _output(answer, _new_id("msg")), answer.end))
+        return JSONResponse(_final_body(head, _output(answer, _new_id("msg")), answer.end))
     first = await inbox.next_or_hung_up()
-    return StreamingResponse(_events(first, inbox, head), media_type="text/event-stream")
+    return StreamingResponse(_stream(first, inbox, head), media_type="text/event-stream")
 
 
-def _ended(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
+def _final_body(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
     usage = usage_of([end])
     is_cut = end.reason == "length"
     return {
@@ -234,15 +238,25 @@ def _ended(head: Body, output: Sequence[Body], end: AnswerEnd) -> Body:
 
 
 def _output(answer: Answer, message_id: str) -> list[Body]:
-    status = "incomplete" if answer.end.reason == "length" else "completed"
-    calls = [_call_item(call.name, call.arguments) for call in answer.calls]
+    """A message, unless the answer only calls, and then the calls."""
+    calls: list[Body] = [
+        {
+            "id": _new_id("fc"),
+            "type": "function_call",
+            "status": "completed",
+            "call_id": new_call_id(),
+            "name": call.name,
+            "arguments": call.arguments,
+        }
+        for call in answer.calls
+    ]
     if calls and not answer.text:
         return calls
-    part = _part(answer.text, answer.tokens)
-    return [_message_item(message_id, status, [part]), *calls]
+    status = "incomplete" if answer.end.reason == "length" else "completed"
+    return [_message(message_id, status, [_part(answer.text, answer.tokens)]), *calls]
 
 
-def _message_item(item_id: str, status: str, parts: Sequence[Body]) -> Body:
+def _message(item_id: str, status: str, parts: Sequence[Body]) -> Body:
     return {"id": item_id, "type": "message", "role": "assistant", "status": status, "content": parts}
 
 
@@ -251,45 +265,40 @@ def _part(text: str, tokens: Sequence[Likelihood] = ()) -> Body:
     return {"type": "output_text", "text": text, "annotations": [], "logprobs": logprobs}
 
 
-def _call_item(name: str, arguments: str) -> Body:
-    call = {"call_id": new_call_id(), "name": name, "arguments": arguments}
-    return {"id": _new_id("fc"), "type": "function_call", "status": "completed", **call}
-
-
 def _new_id(kind: str) -> str:
     return f"{kind}_{secrets.token_hex(16)}"
 
 
-async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[bytes]:
+async def _stream(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[bytes]:
     number = 0
     try:
-        async for kind, more in _told(first, inbox, head):
-            yield _event(kind, number, more)
+        async for kind, body in _events(first, inbox, head):
+            yield _event(kind, number, body)
             number += 1
     except ApiError as problem:
-        yield _event("error", number, {**problem.body(), "type": "error"})
+        yield _event("error", number, problem.body())
     finally:
         inbox.abandon()
 
 
-def _event(kind: str, number: int, more: Body) -> bytes:
-    body = {**more, "type": kind, "sequence_number": number}
-    return f"event: {kind}\ndata: ".encode() + orjson.dumps(body) + b"\n\n"
+def _event(kind: str, number: int, body: Mapping[str, Any]) -> bytes:
+    data = orjson.dumps({**body, "type": kind, "sequence_number": number})
+    return f"event: {kind}\ndata: ".encode() + data + b"\n\n"
 
 
-async def _told(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tuple[str, Body]]:
-    """In OpenAI's order: each item and each part is added, told, and done before the next one."""
+async def _events(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tuple[str, Body]]:
+    """In OpenAI's order: each item and each part is added, streamed and done before the next one."""
     begun = {**head, "status": "in_progress", "output": []}
     yield "response.created", {"response": begun}
     yield "response.in_progress", {"response": begun}
-    item_id = _new_id("msg")
-    place: Body = {"item_id": item_id, "output_index": 0, "content_index": 0}
+    message_id = _new_id("msg")
+    place: Body = {"item_id": message_id, "output_index": 0, "content_index": 0}
     pieces: list[Piece] = []
     calls: Sequence[ToolCall] = ()
     async for outcome in inbox.parts(first, 1):
         if isinstance(outcome, Piece):
             if not pieces:
-                for event in _message_begins(item_id, place):
+                for event in _message_begins(message_id, place):
                     yield event
             pieces.append(outcome)
             logprobs = [likelihood_body(token) for token in outcome.tokens]
@@ -297,39 +306,38 @@ async def _told(first: Outcome, inbox: Inbox, head: Body) -> AsyncIterator[tuple
         elif isinstance(outcome, AnswerCalls):
             calls = outcome.calls
         elif isinstance(outcome, AnswerEnd):
-            answer = Answer(
-                "".join(p.text for p in pieces), [t for p in pieces for t in p.tokens], calls, outcome
-            )
-    items = _output(answer, item_id)
+            end = outcome
+
+    text = "".join(piece.text for piece in pieces)
+    tokens = [token for piece in pieces for token in piece.tokens]
+    items = _output(Answer(text, tokens, calls, end), message_id)
     if not pieces and items[0]["type"] == "message":  # an empty answer
-        for event in _message_begins(item_id, place):
+        for event in _message_begins(message_id, place):
             yield event
     for number, item in enumerate(items):
-        for event in _message_ends(item, place) if item["type"] == "message" else _call_events(item, number):
-            yield event
-    ended = _ended(head, items, answer.end)
-    yield f"response.{ended['status']}", {"response": ended}
+        if item["type"] == "message":
+            (part,) = item["content"]
+            yield "response.output_text.done", {**place, "text": part["text"], "logprobs": part["logprobs"]}
+            yield "response.content_part.done", {**place, "part": part}
+        else:
+            for event in _call_events(item, number):
+                yield event
+        yield "response.output_item.done", {"output_index": number, "item": item}
+    final = _final_body(head, items, end)
+    yield f"response.{final['status']}", {"response": final}
 
 
 def _message_begins(item_id: str, place: Body) -> Iterator[tuple[str, Body]]:
-    item = _message_item(item_id, "in_progress", [])
+    item = _message(item_id, "in_progress", [])
     yield "response.output_item.added", {"output_index": 0, "item": item}
     yield "response.content_part.added", {**place, "part": _part("")}
 
 
-def _message_ends(item: Body, place: Body) -> Iterator[tuple[str, Body]]:
-    (part,) = item["content"]
-    yield "response.output_text.done", {**place, "text": part["text"], "logprobs": part["logprobs"]}
-    yield "response.content_part.done", {**place, "part": part}
-    yield "response.output_item.done", {"output_index": 0, "item": item}
-
-
 def _call_events(item: Body, number: int) -> Iterator[tuple[str, Body]]:
-    """A call is known whole, so its arguments come at once."""
+    """A call is complete when it comes, so its arguments are one delta."""
     place = {"item_id": item["id"], "output_index": number}
     begun = {**item, "status": "in_progress", "arguments": ""}
     yield "response.output_item.added", {"output_index": number, "item": begun}
     yield "response.function_call_arguments.delta", {**place, "delta": item["arguments"]}
     values = {"name": item["name"], "arguments": item["arguments"]}
     yield "response.function_call_arguments.done", {**place, **values}
-    yield "response.output_item.done", {"output_index": number, "item": item}

@@ -1,7 +1,8 @@
-"""OpenAI-shaped HTTP over the spool: files, fine-tuning jobs, models, aliases, chats. All else is a 404.
+"""The trainer's HTTP server, in OpenAI's shapes: files, fine-tuning jobs, models, aliases, chats; anything else is
+a 404.
 
-Puts the parts together and answers errors. Every answer is derived from the data directory and the executor;
-training runs in child processes, generation in a thread, and no module imported here imports torch.
+Assembles the parts and answers errors. Every answer is derived from the data folder and the queue of jobs; training
+runs in child processes, generation in a thread, and no module imported here imports torch.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
-from trainers.host import ENGINES_FOLDER as ENGINES
+from trainers.host import ENGINES_FOLDER
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
 from trainers.local.api_errors import ApiError
@@ -29,8 +30,7 @@ from trainers.local.jobs.backends import Backend, LocalBackend
 from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
 from trainers.local.jobs.records import Jobs
-from trainers.local.models import ALIASES_FILE as ALIASES
-from trainers.local.models import Aliases, Models
+from trainers.local.models import ALIASES_FILE, Aliases, Models
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
 from trainers.local.serving.generator import Generator
@@ -45,9 +45,8 @@ log = logging.getLogger(__name__)
 class Config:
     """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard.
 
-    `gpus` are what CUDA_VISIBLE_DEVICES takes, `gpus_per_job` each; () leaves the processes what the machine has.
-    `train_command` stands in for the real one. `ray`: jobs run on that cluster instead of this machine.
-    """
+    `gpus` as CUDA_VISIBLE_DEVICES takes them; each job gets `gpus_per_job`. () leaves the processes what the
+    machine has. `train_command` replaces the real one. `ray`: jobs run on that cluster instead of this machine."""
 
     data: Path
     key: str
@@ -62,24 +61,31 @@ class Config:
 
 
 def build_app(config: Config) -> Starlette:
-    """The app's lifespan starts the executor, and at its end ends the training processes."""
+    """The app's lifespan starts the queue of jobs, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     models = Models(config.models, jobs)
-    aliases = Aliases(config.data / ALIASES, models)
-    executor = JobQueue(jobs, config.slots, _place(config))
-    engine = _engine(config, executor)
+    aliases = Aliases(config.data / ALIASES_FILE, models)
+    engines = config.data / ENGINES_FOLDER
+    backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
+    if config.ray is not None:
+        backend = RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
+    queue = JobQueue(jobs, config.slots, backend)
+    engine: GenerationEngine = Generator(lambda: queue.is_busy)
+    if config.serving_engine == "vllm":
+        gpu = config.gpus[0] if config.gpus else None
+        engine = VllmEngine(engines, engine, lambda: queue.is_busy, gpu)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        executor.start()
+        queue.start()
         yield
-        await run_in_threadpool(executor.stop)
+        await run_in_threadpool(queue.stop)
         await run_in_threadpool(engine.stop)
 
     app = Starlette(
         routes=[
             *FileEndpoints(files, jobs).routes(),
-            *JobEndpoints(files, jobs, models, executor, aliases, config.data / ENGINES).routes(),
+            *JobEndpoints(files, jobs, models, queue, aliases, engines).routes(),
             *ModelEndpoints(models, aliases, engine).routes(),
             *AliasEndpoints(aliases).routes(),
         ],
@@ -88,7 +94,7 @@ def build_app(config: Config) -> Starlette:
             ApiError: _answer_problem,
             HTTPException: _answer_http_exception,
             OSError: _answer_os_error,
-            ClientDisconnect: _answer_nobody,
+            ClientDisconnect: _answer_disconnect,
             Exception: _answer_fault,
         },
         lifespan=lifespan,
@@ -97,22 +103,8 @@ def build_app(config: Config) -> Starlette:
     return app
 
 
-def _engine(config: Config, executor: JobQueue) -> GenerationEngine:
-    builtin = Generator(lambda: executor.is_busy)
-    if config.serving_engine == "builtin":
-        return builtin
-    gpu = config.gpus[0] if config.gpus else None
-    return VllmEngine(config.data / ENGINES, builtin, lambda: executor.is_busy, gpu)
-
-
-def _place(config: Config) -> Backend:
-    if config.ray is not None:
-        return RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
-    return LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    """Anyone who was sending hung up or was killed: not our fault, so no traceback in the log."""
+async def _answer_disconnect(request: Request, error: Exception) -> Response:
+    """The client hung up while it was sending: not the server's fault, so no traceback in the log."""
     return ApiError(400, "The request was cut off before its end.", "cut_off").response()
 
 
@@ -122,7 +114,7 @@ async def _answer_problem(request: Request, error: Exception) -> Response:
 
 
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    """What Starlette refuses by itself: no such route, no such method, a broken multipart form."""
+    """What Starlette itself refuses: no such route, no such method, a broken multipart form."""
     assert isinstance(error, HTTPException)  # noqa: S101
     where = f"{request.method} {request.url.path}"
     if error.status_code == 404:
@@ -134,7 +126,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
 
 
 async def _answer_os_error(request: Request, error: Exception) -> Response:
-    """A full disk is a sentence; all else is a fault like others."""
+    """A full disk is named; any other error is a fault of the server."""
     if isinstance(error, OSError) and is_disk_full(error):
         where = f"{request.method} {request.url.path}"
         text = (

@@ -92,43 +92,45 @@ def parse_text(body: Mapping[str, Any]) -> TextOrder:
 
 def _prompts(value: object) -> Sequence[Prompt]:
     """One text or many, one list of token ids or many."""
-    name = _prompt(value)
-    prompts = [name] if name else [_prompt(each) for each in value] if isinstance(value, list) else []
-    names = [prompt for prompt in prompts if prompt]
-    if not names or len(names) < len(prompts):
+    prompt = _prompt(value)
+    if prompt:
+        return [prompt]
+    prompts = [_prompt(item) for item in value] if isinstance(value, list) else []
+    if not prompts or not all(prompts):
         text = "'prompt' must be text, a list of token ids, or a list of these, none of them empty."
         raise invalid(text, "prompt", "invalid_type")
-    return names
+    return [prompt for prompt in prompts if prompt]
 
 
 def _prompt(value: object) -> Prompt | None:
     if isinstance(value, str):
         return value
-    is_ids = isinstance(value, list) and all(type(each) is int and each >= 0 for each in value)
+    is_ids = isinstance(value, list) and all(type(token) is int and token >= 0 for token in value)
     return tuple(value) if is_ids and isinstance(value, list) else None
 
 
 async def continue_text(
     request: Request, engine: GenerationEngine, target: Target, order: TextOrder
 ) -> Response:
-    """Raises Problem before the first byte is sent; after it a problem is a last event of the stream."""
+    """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
     inbox = Inbox(request)
     for place, prompt in enumerate(order.prompts):
-        emit = _numbered(inbox, place * order.sampling.n)
-        wanted_request = values.Request(
+        emit = _renumbering(inbox, place * order.sampling.n)
+        completion = values.Request(
             target, (), order.sampling, order.streams, emit, ticket=inbox.ticket, prompt=prompt
         )
         try:
-            engine.submit(wanted_request)
+            engine.submit(completion)
         except ApiError:
-            inbox.abandon()  # the prompts before it
+            inbox.abandon()  # the prompts before this one
             raise
     head: Body = {"id": f"cmpl-{secrets.token_hex(12)}", "object": "text_completion"}
     head |= {"created": int(time.time()), "model": order.model}
     if not order.streams:
         answers = await inbox.answers(order.answers)
         choices = [
-            _choice(each.end.index, each.text, each.tokens, order, each.end.reason) for each in answers
+            _choice(answer.end.index, answer.text, answer.tokens, order, answer.end.reason)
+            for answer in answers
         ]
         usage = _usage([answer.end for answer in answers], order)
         return JSONResponse({**head, "choices": choices, "usage": usage})
@@ -136,8 +138,8 @@ async def continue_text(
     return StreamingResponse(_events(first, inbox, head, order), media_type="text/event-stream")
 
 
-def _numbered(inbox: Inbox, before: int) -> values.Emit:
-    """Answers of one prompt, numbered among those of all."""
+def _renumbering(inbox: Inbox, before: int) -> values.Emit:
+    """Numbers the answers to one prompt among those to all, `before` of which come first."""
 
     def emit(outcome: Outcome) -> None:
         if isinstance(outcome, Piece | AnswerEnd):
@@ -153,12 +155,12 @@ async def _events(first: Outcome, inbox: Inbox, head: Body, order: TextOrder) ->
     try:
         async for outcome in inbox.parts(first, order.answers):
             if isinstance(outcome, Piece):
-                yield event(
-                    {**chunk, "choices": [_choice(outcome.index, outcome.text, outcome.tokens, order)]}
-                )
+                choice = _choice(outcome.index, outcome.text, outcome.tokens, order)
+                yield event({**chunk, "choices": [choice]})
             elif isinstance(outcome, AnswerEnd):
                 ends.append(outcome)
-                yield event({**chunk, "choices": [_choice(outcome.index, "", (), order, outcome.reason)]})
+                choice = _choice(outcome.index, "", (), order, outcome.reason)
+                yield event({**chunk, "choices": [choice]})
         if order.includes_usage:
             yield event({**chunk, "choices": [], "usage": _usage(ends, order)})
         yield b"data: [DONE]\n\n"
@@ -175,14 +177,16 @@ def _choice(
 
 
 def _logprobs(tokens: Sequence[Likelihood], order: TextOrder) -> Body | None:
-    """In four lists, as this endpoint always had them."""
+    """Four lists, in the form of this endpoint."""
     if order.sampling.top_logprobs is None:
         return None
     texts = [token.token.decode(errors="replace") for token in tokens]
     return {
         "tokens": texts,
         "token_logprobs": [token.logprob for token in tokens],
-        "top_logprobs": [{each.decode(errors="replace"): p for each, p in token.others} for token in tokens],
+        "top_logprobs": [
+            {other.decode(errors="replace"): logprob for other, logprob in token.others} for token in tokens
+        ],
         "text_offset": [sum(map(len, texts[:place])) for place in range(len(texts))],
     }
 
