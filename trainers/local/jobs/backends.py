@@ -1,5 +1,7 @@
-"""Where a job's training runs: the protocol of a backend, and the one that starts child processes on this
-machine's GPUs. Ray's is in ray/backend.py."""
+"""Where a job's training runs: the protocol of a backend, and the one whose jobs are child processes of this
+server, each with GPUs of its own. Ray's is in ray/backend.py.
+
+A child that outlived a killed server still holds its job's lock: it is waited for, and not started a second time."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -22,17 +25,22 @@ from trainers.local.launch import train_command
 from trainers.methods import BUILTIN, METHODS, Parameters
 
 LOOK_S = 0.05
+GRACE_S = 5.0
+GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
 class Exit:
-    """How an attempt ended: `why` continues "the training process …"; None where nobody saw it. `code` where known."""
+    """How an attempt ended. `why` continues "the training process …", and is None where this server did not see it end.
+    `code` where it is known."""
 
     code: int | None
     why: str | None
 
 
 class Attempt(Protocol):
+    """One start of a job's training, until it exits."""
+
     record: JobRecord
     is_being_cancelled: bool
     is_beside_serving: bool  # on the GPU that answers, or on a machine without any
@@ -44,21 +52,21 @@ class Attempt(Protocol):
 
     @property
     def exit(self) -> Exit | None:
-        """None as long as it is there. Answers at once."""
+        """None as long as it runs. Answers at once."""
         ...
 
     def end(self) -> bool:
-        """End it, within about 10 s. False where it may still be at work."""
+        """Ends it within about 10 s. False where it may still run."""
         ...
 
-    def let_go(self) -> None:
-        """The server ends. Returns once nothing here looks after it any more."""
+    def release(self) -> None:
+        """Called when the server ends. Returns once no thread here follows the attempt any more."""
         ...
 
 
 class Backend(Protocol):
     """`lag_s`: how much later than on this machine an exit may be seen. `is_here`: jobs use this machine's memory.
-    `processes`: how many train one job, on how many machines `nodes`.
+    `processes` train one job, on `nodes` machines.
     """
 
     lag_s: float
@@ -67,21 +75,21 @@ class Backend(Protocol):
     nodes: int
 
     def shortage(self) -> str | None:
-        """Why no job can begin there as things stand, in a sentence; None where nothing is known to lack."""
+        """Why no job can begin at present, in a sentence; None where nothing is known to be missing."""
         ...
 
     def start(self, record: JobRecord) -> Attempt: ...
 
     def adopt(self, record: JobRecord) -> Attempt | None:
-        """The attempt that an earlier server, or somebody by hand, started and that may still be at work."""
+        """The attempt that an earlier server or a person started and that may still run."""
         ...
 
     def discard(self, record: JobRecord) -> str | None:
-        """Delete what a job that has ended left there. Why it can't be, in a sentence; None where nothing is left."""
+        """Deletes what a job that has ended left there. Returns why that can't be done, in a sentence, or None."""
         ...
 
     def close(self) -> None:
-        """After all attempts were let go."""
+        """Called after all attempts were released."""
         ...
 
 
@@ -94,44 +102,9 @@ def exits_within(attempt: Attempt, seconds: float) -> bool:
     return True
 
 
-# Which GPUs this trainer gives to its jobs. Looks with nvidia-smi; loads no library of theirs.
-
-
-GPUS_VARIABLE = "CUDA_VISIBLE_DEVICES"
-
-
-def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
-    """What CUDA_VISIBLE_DEVICES names; where it is unset, every GPU by its number; () without any."""
-    named = environment.get(GPUS_VARIABLE)
-    if named is not None:
-        return tuple(name.strip() for name in named.split(",") if name.strip() not in ("", "-1"))
-    tool = shutil.which("nvidia-smi", path=environment.get("PATH"))
-    if tool is None:
-        return ()
-    names = [tool, "--query-gpu=index", "--format=csv,noheader"]
-    process = subprocess.run(names, capture_output=True, text=True, timeout=30, check=False)
-    return tuple(process.stdout.split()) if process.returncode == 0 else ()
-
-
-def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:
-    """The `count` that fewest jobs have; of several the first ones behind serving's, which is the very first.
-    () where there are no GPUs."""
-    jobs = Counter(taken)
-    fewest = sorted(gpus, key=lambda gpu: (jobs[gpu], gpu == gpus[0]))[:count]
-    return tuple(sorted(fewest, key=gpus.index))
-
-
-# Jobs as child processes of this server, each with GPUs of its own.
-#
-# A child that outlived a killed server still holds its job's lock; it is waited for, not doubled.
-
-
-GRACE_S = 5.0
-
-
 @dataclass
 class Child:
-    """A training process. `process` is None for one that an earlier server started."""
+    """A training process on this machine. `process` is None for one that an earlier server started."""
 
     record: JobRecord
     process: subprocess.Popen[bytes] | None
@@ -149,15 +122,16 @@ class Child:
         return None if code is None else exit_with(code)
 
     def end(self) -> bool:
-        """SIGTERM to its whole group, SIGKILL after 5 s. False where it is still there after 10 s."""
+        """Sends SIGTERM to its whole group, and SIGKILL after 5 s. False where it still runs after 10 s."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             if self.pid is not None:
-                _signal_group(self.pid, number)
+                with suppress(ProcessLookupError):  # it has just exited
+                    os.killpg(self.pid, number)
             if exits_within(self, GRACE_S):
                 return True
         return self.exit is not None
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         self.end()
 
 
@@ -175,7 +149,9 @@ class LocalBackend:
         self._children: list[Child] = []
 
     def start(self, record: JobRecord) -> Child:
-        gpus = pick_gpus(self._gpus, self._taken(), self.processes)
+        self._children = [child for child in self._children if child.exit is None]
+        taken = [gpu for child in self._children for gpu in child.gpus]
+        gpus = pick_gpus(self._gpus, taken, self.processes)
         with (record.folder / "train.log").open("ab") as log:
             process = subprocess.Popen(
                 [*self._command, str(record.folder)],
@@ -187,14 +163,27 @@ class LocalBackend:
             )
         (record.folder / "gpu").write_text(",".join(gpus), encoding="ascii")
         (record.folder / "pid").write_text(str(process.pid), encoding="ascii")
-        return self._remembered(Child(record, process, process.pid, gpus, self._serves_on(gpus)))
+        return self._add_child(record, process, process.pid, gpus)
 
     def adopt(self, record: JobRecord) -> Child | None:
         if not is_locked(record.folder):
             return None
         gpus = tuple(name for name in _read_text(record.folder / "gpu").split(",") if name)
-        pid = _read_pid(record.folder)
-        return self._remembered(Child(record, None, pid, gpus, self._serves_on(gpus)))
+        pid = _read_text(record.folder / "pid")
+        return self._add_child(record, None, int(pid) if pid.isdigit() else None, gpus)
+
+    def _add_child(
+        self,
+        record: JobRecord,
+        process: subprocess.Popen[bytes] | None,
+        pid: int | None,
+        gpus: tuple[str, ...],
+    ) -> Child:
+        # The server computes on the first GPU that it sees.
+        is_beside_serving = not gpus or not self._gpus or self._gpus[0] in gpus
+        child = Child(record, process, pid, gpus, is_beside_serving)
+        self._children.append(child)
+        return child
 
     def shortage(self) -> None:
         return None
@@ -204,82 +193,75 @@ class LocalBackend:
 
     def close(self) -> None: ...
 
-    def _serves_on(self, gpus: Sequence[str]) -> bool:
-        """The server computes on the first GPU that it sees."""
-        return not gpus or not self._gpus or self._gpus[0] in gpus
 
-    def _taken(self) -> list[str]:
-        self._children = [child for child in self._children if child.exit is None]
-        return [gpu for child in self._children for gpu in child.gpus]
+def visible_gpus(environment: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The GPUs that CUDA_VISIBLE_DEVICES names; where it is unset, every GPU of nvidia-smi by its number; () without
+    any."""
+    variable = environment.get(GPUS_VARIABLE)
+    if variable is not None:
+        return tuple(name.strip() for name in variable.split(",") if name.strip() not in ("", "-1"))
+    tool = shutil.which("nvidia-smi", path=environment.get("PATH"))
+    if tool is None:
+        return ()
+    command = [tool, "--query-gpu=index", "--format=csv,noheader"]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return tuple(process.stdout.split()) if process.returncode == 0 else ()
 
-    def _remembered(self, child: Child) -> Child:
-        self._children.append(child)
-        return child
+
+def pick_gpus(gpus: Sequence[str], taken: Iterable[str], count: int) -> tuple[str, ...]:
+    """The `count` GPUs that fewest jobs have, in order, and serving's, which is the first, only where others have as
+    many. () where there are no GPUs."""
+    jobs = Counter(taken)
+    fewest = sorted(gpus, key=lambda gpu: (jobs[gpu], gpu == gpus[0]))[:count]
+    return tuple(sorted(fewest, key=gpus.index))
 
 
 def is_locked(folder: Path) -> bool:
+    """Whether a training process holds the job's lock."""
     with exclusive(folder) as lock:
         return lock is None
 
 
 def job_environment(gpus: Sequence[str]) -> dict[str, str]:
-    """Of a training process: the keys of the hub and of the trackers of curves, and only the GPUs that are its own."""
+    """The environment of a training process: the keys of the hub and of the trackers of curves, and its own GPUs."""
     return child_environment(*HUB_KEYS, *TRACKER_KEYS) | ({GPUS_VARIABLE: ",".join(gpus)} if gpus else {})
 
 
 def exit_with(code: int) -> Exit:
-    """Launchers tell a signal as shells do, as 128 and its number; Python as a number below 0."""
+    """Launchers give a signal as shells do, as 128 plus its number; Python as its number below 0."""
     code = 128 - code if code > 128 else code
-    return Exit(code, describe_exit(code))
-
-
-def describe_exit(code: int) -> str:
     if code == -signal.SIGKILL:
-        return "was killed, perhaps because the machine ran out of memory"
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-
-
-def _signal_group(pid: int, number: int) -> None:
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:  # it ended by itself
-        return
-
-
-def _read_pid(folder: Path) -> int | None:
-    text = _read_text(folder / "pid")
-    return int(text) if text.isdigit() else None
+        return Exit(code, "was killed, perhaps because the machine ran out of memory")
+    return Exit(code, f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}")
 
 
 def _read_text(path: Path) -> str:
-    """Empty where a kill came between the start of a process and the note of it."""
+    """Empty where a kill came between the start of a process and the writing of the file."""
     return path.read_text(encoding="ascii") if path.exists() else ""
 
 
-# May this job be trained where this trainer's jobs run? Asked before anything starts.
-
-
-def backend_refusal(place: Backend, settings: Parameters) -> Refusal | None:
-    if settings.engine != BUILTIN and not place.is_here:
+def backend_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
+    """Why this backend can't train by these settings; asked before anything starts."""
+    if settings.engine != BUILTIN and not backend.is_here:
         text = (
             f"This trainer's jobs run on a cluster, where the engine {settings.engine} is not installed. Leave "
             "'engine' out, or ask a trainer that trains on its own machine."
         )
         return Refusal("engine_not_installed", text)
-    if settings.engine != BUILTIN and place.processes > 1:
+    if settings.engine != BUILTIN and backend.processes > 1:
         where, option = "", "--gpus-per-job"
-        if place.nodes > 1:
-            where, option = f" on {place.nodes} nodes", "--nodes-per-job"
+        if backend.nodes > 1:
+            where, option = f" on {backend.nodes} nodes", "--nodes-per-job"
         text = (
-            f"This trainer gives each job {place.processes} processes{where}, and the engine {settings.engine} is run "
-            f"by one. Leave 'engine' out, or ask one without {option}."
+            f"This trainer gives each job {backend.processes} processes{where}, and the engine {settings.engine} is "
+            f"run by one. Leave 'engine' out, or ask one without {option}."
         )
         return Refusal("engine_cannot", text)
-    return _sharding(place, settings) if settings.sharding == "fsdp" else None
+    return _sharding_refusal(backend, settings) if settings.sharding == "fsdp" else None
 
 
-def _sharding(place: Backend, settings: Parameters) -> Refusal | None:
-    if place.processes == 1:
+def _sharding_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
+    if backend.processes == 1:
         text = (
             "sharding 'fsdp' divides the base among a job's GPUs, and this trainer gives each job one. Leave it out, "
             "or start the trainer with --gpus-per-job 2 or more."

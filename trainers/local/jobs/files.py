@@ -1,4 +1,4 @@
-"""Uploaded files on disk. Names given by clients are kept as data; folders are named by generated ids."""
+"""Uploaded files on disk. Clients' file names are stored as data; folders are named by generated ids."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import re
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -23,7 +22,7 @@ FILE_ID = re.compile(r"file-[0-9a-f]{24}")
 
 @dataclass(frozen=True)
 class StoredFile:
-    """`sha256` in hex over the content; `lines` counts a last line without its newline too."""
+    """`sha256` of the content in hex. `lines` counts a last line that has no newline too."""
 
     id: str
     filename: str
@@ -38,11 +37,11 @@ class Files:
     def __init__(self, root: Path) -> None:
         self._root = root
         root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(".*"):  # half an upload or half a deletion before a kill
+        for leftover in root.glob(".*"):  # of an upload or a deletion that a kill cut off
             shutil.rmtree(leftover)
 
     def add(self, source: BinaryIO, filename: str, expires_after_s: int | None) -> StoredFile:
-        """Store all of `source`. Raises Problem (400 empty, 413 over the limit)."""
+        """Stores all of `source`. Raises ApiError (400 where it is empty, 413 over the limit)."""
         file_id = "file-" + secrets.token_hex(12)
         staging = self._root / f".{file_id}"
         staging.mkdir()
@@ -55,7 +54,7 @@ class Files:
         return stored
 
     def get(self, file_id: str) -> StoredFile:
-        """Raises Problem (404) where it never was, was deleted or has expired."""
+        """Raises ApiError (404) where there was no such file, or it was deleted or has expired."""
         file = self._read(file_id) if FILE_ID.fullmatch(file_id) else None
         if file is None:
             raise missing("file", file_id)
@@ -65,20 +64,17 @@ class Files:
         return self._root / self.get(file_id).id / "content.jsonl"
 
     def delete(self, file_id: str) -> None:
-        """Jobs that were made from it keep their own link to the bytes."""
+        """Jobs that were made from it have a link of their own to the bytes."""
         self._discard(self.get(file_id).id)
 
     def all(self) -> list[StoredFile]:
         """Newest first."""
-        return sorted(self._present(), key=lambda file: (file.created_at, file.id), reverse=True)
-
-    def _present(self) -> Iterator[StoredFile]:
-        for folder in self._root.glob("file-*"):
-            stored = self._read(folder.name)
-            if stored is not None:
-                yield stored
+        files = [self._read(folder.name) for folder in self._root.glob("file-*")]
+        present = [file for file in files if file is not None]
+        return sorted(present, key=lambda file: (file.created_at, file.id), reverse=True)
 
     def _read(self, file_id: str) -> StoredFile | None:
+        """None where there is no such file, or it has just expired."""
         raw = read_json(self._root / file_id / "meta.json")
         if raw is None:
             return None
@@ -92,7 +88,7 @@ class Files:
         grave = self._root / f".{file_id}-{secrets.token_hex(4)}"
         try:
             (self._root / file_id).rename(grave)
-        except FileNotFoundError:  # somebody else deleted it between our look and now
+        except FileNotFoundError:  # another request deleted it meanwhile
             return
         shutil.rmtree(grave)
 
@@ -127,9 +123,5 @@ def _write(
 
 
 def too_large() -> ApiError:
-    return ApiError(
-        413,
-        "The file is larger than 512 MB. Split it, or leave out what is not needed.",
-        "file_too_large",
-        "file",
-    )
+    text = "The file is larger than 512 MB. Split it, or leave out what is not needed."
+    return ApiError(413, text, "file_too_large", "file")

@@ -1,5 +1,9 @@
-"""The queue of jobs: oldest first, `slots` at a time; checks their files, follows each job, restarts crashed
-ones and gives up after three crashes. Knows no HTTP."""
+"""The queue of jobs: oldest first, `slots` at a time; checks their files, follows each job, restarts those whose
+process died, and fails them after three deaths in a row.
+
+Knows no HTTP, and not how a job runs, which is the backend's. Level-triggered: two threads look at the unfinished jobs
+again and again, so that a restart of the server needs no care. What still runs from before is adopted, not started
+twice."""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.local.checks import MIN_TRAINING_EXAMPLES, refusal
@@ -23,115 +27,8 @@ from trainers.methods import METHODS
 STATE_FILE = "state.pt"
 CHECKPOINTS = ("checkpoints/step-*", "arms/*/checkpoints/step-*")
 STEP_FOLDER = re.compile(r"step-[0-9]+")
-
-
-def steps_in_checkpoints(folder: Path) -> int:
-    """0 where there is no checkpoint."""
-    newest: dict[Path, int] = defaultdict(int)
-    for path in _checkpoints(folder):
-        newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
-    return sum(newest.values())
-
-
-def drop_training_state(folder: Path) -> None:
-    """Of a job that has ended: optimizer and random states, two thirds of a checkpoint, and rows as tokens are for
-    going on only."""
-    shutil.rmtree(folder / KEPT_ROWS, ignore_errors=True)
-    for checkpoint in _checkpoints(folder):
-        (checkpoint / STATE_FILE).unlink(missing_ok=True)
-
-
-def _checkpoints(folder: Path) -> Iterator[Path]:
-    paths = (path for pattern in CHECKPOINTS for path in folder.glob(pattern))
-    return (path for path in paths if STEP_FOLDER.fullmatch(path.name) and path.is_dir())
-
-
-def pause_sentence(folder: Path) -> str:
-    steps = steps_in_checkpoints(folder)
-    where = "it had no step to keep yet"
-    if steps:
-        is_sweep = (folder / "arms").exists()
-        where = (
-            f"{steps} steps of its arms are kept" if is_sweep else f"its checkpoint of step {steps} is kept"
-        )
-    return f"The job was paused; {where}, and its place on the machine is free."
-
-
-# How often a job's training may die before the job has failed, and what is said then. Starts nothing.
-
-
 MAX_CRASHES = 3
 LOG_TAIL_BYTES = 4096
-
-
-@dataclass
-class Crash:
-    """How often in a row a job's process died, and the checkpoint it had then."""
-
-    count: int
-    checkpoint: int
-
-
-@dataclass
-class Crashes:
-    _by_job: dict[str, Crash] = field(default_factory=dict)
-
-    def add(self, job_id: str, folder: Path, why: str) -> Failure | None:
-        """A failure at the third crash in a row without a new checkpoint between."""
-        checkpoint = steps_in_checkpoints(folder)
-        crash = self._by_job.get(job_id)
-        if crash is None or crash.checkpoint < checkpoint:
-            crash = self._by_job[job_id] = Crash(0, checkpoint)
-        crash.count += 1
-        if crash.count < MAX_CRASHES:
-            return None
-        return Failure("training_crashed", _crash_sentence(why, checkpoint, folder), None)
-
-
-def _crash_sentence(why: str, checkpoint: int, folder: Path) -> str:
-    where = f"after {checkpoint} steps that are kept" if checkpoint else "before its first checkpoint"
-    text = " / ".join(_last_words(folder / "train.log")) or "nothing"
-    return f"Training stopped {MAX_CRASHES} times {where}: the process {why}. It last said: {text}"
-
-
-def _last_words(log: Path) -> list[str]:
-    """Its last three different lines outside a traceback's listing, 200 characters each at most."""
-    if not log.exists():
-        return []
-    with log.open("rb") as file:
-        file.seek(max(0, log.stat().st_size - LOG_TAIL_BYTES))
-        lines = file.read().decode(errors="replace").splitlines()
-    words = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
-    return [line[:200] for line in list(dict.fromkeys(words))[-3:]]
-
-
-# Are the files of a job good enough to be trained on? Read once, before it may wait for a place.
-
-
-def file_failure(record: JobRecord) -> Failure | None:
-    job = record.job
-    pairs = METHODS[job.method].reads_pairs
-    complaint = refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
-    if complaint is not None:
-        return Failure(
-            "invalid_training_file", f"The training file cannot be used. {complaint}", "training_file"
-        )
-    if job.validation_file is None:
-        return None
-    complaint = refusal(Path(job.validation_file), 1, pairs=pairs)
-    if complaint is not None:
-        text = f"The validation file cannot be used. {complaint}"
-        return Failure("invalid_validation_file", text, "validation_file")
-    return None
-
-
-# The queue of jobs: oldest first, `slots` at a time, each moved one step at every look.
-#
-# Knows no HTTP, and not how a job runs: that is its place's (backends.py). Level-triggered: a thread
-# looks at the unfinished jobs, so that a restart of the server needs no care. What still runs from before
-# is adopted, not doubled.
-
-
 TICK_S = 0.2
 IDLE_TICK_S = 2.0
 PAUSE_S = 10.0
@@ -139,13 +36,21 @@ PAUSE_S = 10.0
 log = logging.getLogger(__name__)
 
 
+@dataclass
+class Crashes:
+    """How often in a row a job's process has died, and how many steps its checkpoints had then."""
+
+    count: int
+    steps: int
+
+
 class JobQueue:
-    def __init__(self, jobs: Jobs, slots: int, place: Backend) -> None:
+    def __init__(self, jobs: Jobs, slots: int, backend: Backend) -> None:
         self._jobs = jobs
         self._slots = slots
-        self.place = place
+        self.backend = backend
         self._attempts: dict[str, Attempt] = {}
-        self._crashes = Crashes()
+        self._crashes: dict[str, Crashes] = {}
         self._lock = threading.RLock()  # over the two above and over every start and every end mark
         self._wake_runner = threading.Event()
         self._wake_checker = threading.Event()
@@ -156,7 +61,8 @@ class JobQueue:
         ]
 
     def start(self) -> None:
-        self._adopt_survivors()
+        for record in self._jobs.unfinished():
+            self._adopt(record)
         for thread in self._threads:
             thread.start()
 
@@ -165,20 +71,20 @@ class JobQueue:
         self._wake_checker.set()
 
     def stop(self) -> None:
-        """Let go of all attempts. Child processes end; their jobs go on from their checkpoints at the next start."""
+        """Releases all attempts. Child processes end; their jobs go on from their checkpoints at the next start."""
         self._stopping.set()
         self._wake_runner.set()
         self._wake_checker.set()
         self._threads[0].join()
-        ending = [threading.Thread(target=attempt.let_go) for attempt in self._attempts.values()]
+        ending = [threading.Thread(target=attempt.release) for attempt in self._attempts.values()]
         for thread in ending:
             thread.start()
         for thread in ending:
             thread.join()
-        self.place.close()
+        self.backend.close()
 
     def is_running(self, job_id: str) -> bool:
-        """Not while it waits for a machine of a cluster."""
+        """False while the job waits for a machine of a cluster."""
         attempt = self._attempts.get(job_id)
         return attempt is not None and attempt.has_begun
 
@@ -188,9 +94,9 @@ class JobQueue:
         return any(attempt.is_beside_serving for attempt in list(self._attempts.values()))
 
     def cancel(self, record: JobRecord) -> bool:
-        """Returns when the process is gone and the mark is written, up to 10 s.
+        """Returns when the process is gone and the mark is written, after up to 10 s.
 
-        A job that ended stays as it is. False where its process could not be ended: nothing is marked then.
+        A job that has ended stays as it is. False where its process could not be ended: nothing is marked then.
         """
         with self._lock:
             attempt = self._attempts.get(record.job.id)
@@ -211,8 +117,8 @@ class JobQueue:
     def pause(self, record: JobRecord) -> bool:
         """Returns when the process has saved a checkpoint and is gone; its slot is free then.
 
-        One that doesn't within 10 s is ended like a cancelled one, and the job goes on from the checkpoint before.
-        A job that ended stays as it is. False where its process could not be ended: it goes on.
+        One that doesn't within 10 s is ended as for a cancel, and the job goes on from the checkpoint before. A job
+        that has ended stays as it is. False where its process could not be ended: it goes on.
         """
         folder = record.folder
         with self._lock:
@@ -220,18 +126,20 @@ class JobQueue:
                 return True
             mark(folder, "PAUSED")
             attempt = self._attempts.get(record.job.id)
-        if attempt is not None and not self._pauses_by_itself(attempt) and not attempt.end():
-            (folder / "PAUSED").unlink(missing_ok=True)
-            return False
+        if attempt is not None:
+            is_gone = attempt.has_begun and exits_within(attempt, PAUSE_S + self.backend.lag_s)
+            if not is_gone and not attempt.end():
+                (folder / "PAUSED").unlink(missing_ok=True)
+                return False
         with self._lock:
             self._attempts.pop(record.job.id, None)
             if not has_ended(folder):
-                append_event(folder, pause_sentence(folder), level="warn", state="paused")
+                append_event(folder, _pause_sentence(folder), level="warn", state="paused")
         self._wake_runner.set()
         return True
 
     def resume(self, record: JobRecord) -> None:
-        """The job waits for a slot again, at its old place in the queue. One that isn't paused stays as it is."""
+        """Puts the job back at its old place in the queue. One that isn't paused stays as it is."""
         with self._lock:
             if record.status != "paused":
                 return
@@ -240,15 +148,8 @@ class JobQueue:
         self._wake_runner.set()
         self._wake_checker.set()
 
-    def _pauses_by_itself(self, attempt: Attempt) -> bool:
-        return attempt.has_begun and exits_within(attempt, PAUSE_S + self.place.lag_s)
-
-    def _adopt_survivors(self) -> None:
-        for record in self._jobs.unfinished():
-            self._adopt(record)
-
     def _adopt(self, record: JobRecord) -> bool:
-        attempt = self.place.adopt(record)
+        attempt = self.backend.adopt(record)
         if attempt is not None:
             self._attempts[record.job.id] = attempt
         return attempt is not None
@@ -257,36 +158,18 @@ class JobQueue:
         while not self._stopping.is_set():
             try:
                 with self._lock:
-                    self._settle()
+                    for job_id, attempt in list(self._attempts.items()):
+                        if attempt.exit is not None and not attempt.is_being_cancelled:
+                            del self._attempts[job_id]
+                            self._judge_exit(attempt)
                     self._fill_slots()
             except OSError as error:  # a full disk, say: the next look finds the jobs as they are
                 log.error("looking after the jobs: %s. Trying again in %s s.", error, IDLE_TICK_S)
             self._wake_runner.wait(TICK_S if self._attempts else IDLE_TICK_S)
             self._wake_runner.clear()
 
-    def _settle(self) -> None:
-        for job_id, attempt in list(self._attempts.items()):
-            if attempt.exit is not None and not attempt.is_being_cancelled:
-                del self._attempts[job_id]
-                self._judge(attempt)
-
-    def _fill_slots(self) -> None:
-        if (
-            len(self._attempts) >= self._slots
-        ):  # reading 200 jobs that wait took 90% of a core, five times a second
-            return
-        for record in self._jobs.unfinished():
-            if len(self._attempts) >= self._slots:
-                return
-            if record.status == "queued" and record.job.id not in self._attempts:
-                self._begin(record)
-
-    def _begin(self, record: JobRecord) -> None:
-        if not self._adopt(record):
-            self._attempts[record.job.id] = self.place.start(record)
-
-    def _judge(self, attempt: Attempt) -> None:
-        """What an exit means: the end of the job, somebody else holding its lock, or a crash."""
+    def _judge_exit(self, attempt: Attempt) -> None:
+        """What an exit means: the end of the job, another process holding its lock, or a crash."""
         folder, job_id, ended = attempt.record.folder, attempt.record.job.id, attempt.exit
         if has_ended(folder):
             return drop_training_state(folder)
@@ -294,12 +177,30 @@ class JobQueue:
             return
         if ended.code in (PAUSED, SHORT) or self._adopt(attempt.record) or ended.code == BUSY:
             return  # paused and resumed at once; short of memory, with a note; or another process trains it
-        failure = self._crashes.add(job_id, folder, ended.why)
-        if failure is not None:
-            fail(folder, failure)
-            return drop_training_state(folder)
-        text = f"The training process {ended.why}. It starts again from its last checkpoint."
-        append_event(folder, text, level="warn")
+
+        steps = steps_in_checkpoints(folder)
+        crashes = self._crashes.get(job_id)
+        if crashes is None or crashes.steps < steps:  # it got further than before
+            crashes = self._crashes[job_id] = Crashes(0, steps)
+        crashes.count += 1
+        if crashes.count < MAX_CRASHES:
+            text = f"The training process {ended.why}. It starts again from its last checkpoint."
+            append_event(folder, text, level="warn")
+            return
+        when = f"after {steps} steps that are kept" if steps else "before its first checkpoint"
+        words = " / ".join(_last_lines(folder / "train.log")) or "nothing"
+        text = f"Training stopped {MAX_CRASHES} times {when}: the process {ended.why}. It last said: {words}"
+        fail(folder, Failure("training_crashed", text, None))
+        drop_training_state(folder)
+
+    def _fill_slots(self) -> None:
+        if len(self._attempts) >= self._slots:
+            return  # before any job is read: reading 200 that wait took 90% of a core, five times a second
+        for record in self._jobs.unfinished():
+            if len(self._attempts) >= self._slots:
+                return
+            if record.status == "queued" and record.job.id not in self._attempts and not self._adopt(record):
+                self._attempts[record.job.id] = self.backend.start(record)
 
     def _check(self) -> None:
         while not self._stopping.is_set():
@@ -314,12 +215,71 @@ class JobQueue:
 
     def _check_files(self, record: JobRecord) -> None:
         append_event(record.folder, f"Validating training file: {record.request.training_file}")
-        failure = file_failure(record)
+        failure = _file_failure(record)
         with self._lock:
-            if has_ended(record.folder):  # cancelled meanwhile; one paused meanwhile keeps what was found
+            if has_ended(record.folder):  # cancelled meanwhile; the verdict counts for one paused meanwhile
                 return
             if failure is not None:
                 return fail(record.folder, failure)
             append_event(record.folder, "Files validated, moving job to queued state", state="queued")
             mark(record.folder, "CHECKED")
         self._wake_runner.set()
+
+
+def _file_failure(record: JobRecord) -> Failure | None:
+    """Why a job can't be trained on its files. They are read once, before the job waits for a slot."""
+    job = record.job
+    pairs = METHODS[job.method].reads_pairs
+    complaint = refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
+    if complaint is not None:
+        text = f"The training file cannot be used. {complaint}"
+        return Failure("invalid_training_file", text, "training_file")
+    if job.validation_file is not None:
+        complaint = refusal(Path(job.validation_file), 1, pairs=pairs)
+        if complaint is not None:
+            text = f"The validation file cannot be used. {complaint}"
+            return Failure("invalid_validation_file", text, "validation_file")
+    return None
+
+
+def _last_lines(log_file: Path) -> list[str]:
+    """Its last three different lines outside a traceback's listing, 200 characters each at most."""
+    if not log_file.exists():
+        return []
+    with log_file.open("rb") as file:
+        file.seek(max(0, log_file.stat().st_size - LOG_TAIL_BYTES))
+        lines = file.read().decode(errors="replace").splitlines()
+    messages = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
+    return [line[:200] for line in list(dict.fromkeys(messages))[-3:]]
+
+
+def _pause_sentence(folder: Path) -> str:
+    steps = steps_in_checkpoints(folder)
+    where = "it had no step to keep yet"
+    if steps:
+        is_sweep = (folder / "arms").exists()
+        where = (
+            f"{steps} steps of its arms are kept" if is_sweep else f"its checkpoint of step {steps} is kept"
+        )
+    return f"The job was paused; {where}, and its place on the machine is free."
+
+
+def steps_in_checkpoints(folder: Path) -> int:
+    """The steps of a job that a checkpoint keeps, of a sweep those of all arms; 0 where there is no checkpoint."""
+    newest: dict[Path, int] = defaultdict(int)
+    for path in _checkpoints(folder):
+        newest[path.parent] = max(newest[path.parent], int(path.name.removeprefix("step-")))
+    return sum(newest.values())
+
+
+def drop_training_state(folder: Path) -> None:
+    """Deletes what only the resuming of a job needs, once it has ended: optimizer and random states, which are two
+    thirds of a checkpoint, and rows as tokens."""
+    shutil.rmtree(folder / KEPT_ROWS, ignore_errors=True)
+    for checkpoint in _checkpoints(folder):
+        (checkpoint / STATE_FILE).unlink(missing_ok=True)
+
+
+def _checkpoints(folder: Path) -> Iterator[Path]:
+    paths = (path for pattern in CHECKPOINTS for path in folder.glob(pattern))
+    return (path for path in paths if STEP_FOLDER.fullmatch(path.name) and path.is_dir())

@@ -1,5 +1,13 @@
-"""The jobs of this trainer, read from their folders each time they are asked for; those that ended are
-remembered."""
+"""The jobs of this trainer, read from their folders at every question; those that ended are remembered.
+
+Beside what job_directory.py names, the server writes into a job's folder:
+    request.json             Request, before job.json; a folder without job.json is no job yet
+    train.jsonl valid.jsonl  links to the uploaded bytes, so that the upload may be deleted
+    CHECKED                  the files can be trained on
+    ray.json                 on a cluster: the newest attempt
+    IN_STORAGE               on a cluster: the job has files in the storage, which are deleted when it has ended
+    MODEL_DELETED            the tuned model was deleted by a client
+    PAUSED                   a client paused the job; removed when it is resumed"""
 
 from __future__ import annotations
 
@@ -10,7 +18,7 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,49 +36,6 @@ from trainers.local.jobs.starting_weights import Start
 from trainers.methods import Parameters
 
 SETTLED_NS = 2_000_000_000  # a folder's time of change is coarse: two changes may share one
-
-
-class Folders:
-    """Those under `root` that hold a job.json. 10,000 took 40 ms to look through, five times a second."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._stamp = -1
-        self._whole: set[str] = set()
-        self._partial: set[str] = set()
-        self._lock = threading.Lock()
-
-    def names(self) -> list[str]:
-        with self._lock:
-            stamp = self._root.stat().st_mtime_ns
-            if stamp != self._stamp:
-                self._look_through()
-                self._stamp = stamp if time.time_ns() - stamp > SETTLED_NS else -1
-            names = {name for name in self._partial if (self._root / name / "job.json").exists()}
-            self._partial -= names
-            self._whole |= names
-            return list(self._whole)
-
-    def _look_through(self) -> None:
-        with os.scandir(self._root) as entries:
-            names = {entry.name for entry in entries if entry.name.startswith("ftjob-")}
-        self._whole &= names
-        self._partial = names - self._whole
-
-
-# The jobs of this trainer, read from their directories at every question; those that ended are
-# remembered.
-#
-# Beside what job_directory.py names, the server writes into a job's folder:
-#     request.json             Request, before job.json; a folder without job.json is no job yet
-#     train.jsonl valid.jsonl  links to the uploaded bytes, so that deleting the upload hurts no job
-#     CHECKED                  the files were found good
-#     ray.json                 on a cluster: the newest attempt
-#     IN_STORAGE               on a cluster: the job has files in the storage, which are deleted when it has ended
-#     MODEL_DELETED            the tuned model was deleted by a client
-#     PAUSED                   a client paused the job; taken away when it is resumed
-
-
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
@@ -80,7 +45,7 @@ Status = Literal["validating_files", "queued", "running", "paused", "succeeded",
 
 @dataclass(frozen=True)
 class Request:
-    """What the client said and job.json has no place for. The files are ids of uploads."""
+    """What the client sent that job.json has no place for. The files are ids of uploads."""
 
     training_file: str
     validation_file: str | None
@@ -110,7 +75,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class ResultFile:
-    """What a job left to read, as a client sees it."""
+    """A file that a job wrote for clients to read."""
 
     id: str
     path: Path
@@ -119,7 +84,8 @@ class ResultFile:
 
 @dataclass(frozen=True)
 class JobRecord:
-    """`status` knows no 'running': whether a queued job has a process is known to the executor."""
+    """`status` is never 'running': whether a queued job has a process is known to the queue of jobs. `order` sorts jobs
+    by the time of their creation."""
 
     folder: Path
     job: TrainingJob
@@ -140,7 +106,7 @@ class JobRecord:
 
     @property
     def result_files(self) -> tuple[ResultFile, ...]:
-        """Once it has ended: each step's metrics, and the arms of a sweep."""
+        """The metrics of each step, and a table of a sweep's arms, once the job has ended."""
         short = self.job.id.removeprefix("ftjob-")
         files = (
             ResultFile(f"file-results-{short}", self.folder / "results.csv", "step_metrics.csv"),
@@ -155,34 +121,32 @@ class JobRecord:
 
 @dataclass(frozen=True)
 class Sources:
-    """The bytes an order's file ids stand for."""
+    """The files that a request's ids stand for."""
 
     training: Path
     validation: Path | None
 
 
 class Jobs:
+    """Creates, finds and deletes jobs under `root`, a folder each."""
+
     def __init__(self, root: Path) -> None:
         self._root = root
         self._creating = threading.Lock()
         self._final: dict[str, JobRecord] = {}
-        self._folders = Folders(root)
+        self._folders = JobFolders(root)
         root.mkdir(parents=True, exist_ok=True)
-        for leftover in root.glob(".ftjob-*"):  # half a deletion before a kill
+        for leftover in root.glob(".ftjob-*"):  # of a deletion that a kill cut off
             shutil.rmtree(leftover)
 
     def same(self, key: str, fingerprint: str) -> JobRecord | None:
-        """The job created under this Idempotency-Key. Raises Problem (409) where the body differed."""
+        """The job created under this Idempotency-Key. Raises ApiError (409) where the body differed."""
         record = self.get(_id_from_key(key))
         if record is None or record.request.fingerprint == fingerprint:
             return record
-        raise ApiError(
-            409,
-            f"Idempotency-Key '{key}' made {record.job.id} out of another request. Use a new key.",
-            "idempotency_conflict",
-            "Idempotency-Key",
-            headers={"x-should-retry": "false"},
-        )
+        text = f"Idempotency-Key '{key}' made {record.job.id} out of another request. Use a new key."
+        headers = {"x-should-retry": "false"}
+        raise ApiError(409, text, "idempotency_conflict", "Idempotency-Key", headers=headers)
 
     def create(
         self,
@@ -193,15 +157,34 @@ class Jobs:
         key: str | None,
         arms: tuple[Parameters, ...] = (),
     ) -> JobRecord:
-        """Durable when it returns. With `key` a second call finds the first one's job."""
+        """The job is durable when this returns. With `key` a second call returns the first one's job."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
         with self._creating:
             if key and (record := self.same(key, order.fingerprint)):
                 return record
             folder = self._root / job_id
-            shutil.rmtree(folder, ignore_errors=True)  # a creation that a kill cut off: never answered
+            shutil.rmtree(folder, ignore_errors=True)  # of a creation that a kill cut off, never answered
             folder.mkdir()
-            job = replace(_training_job(job_id, folder, order, start, sources, settings), arms=arms)
+            start.link_into(folder)
+            os.link(sources.training, folder / "train.jsonl")
+            if sources.validation:
+                os.link(sources.validation, folder / "valid.jsonl")
+            job = TrainingJob(
+                id=job_id,
+                base=start.base,
+                base_name=start.base_name,
+                training_file=str((folder / "train.jsonl").resolve()),
+                validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
+                seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
+                settings=settings,
+                suffix=order.suffix,
+                metadata=order.metadata,
+                created_at=int(time.time()),
+                integrations=order.integrations,
+                arms=arms,
+                method=order.method,
+                continues=start.continues,
+            )
             request = Request(order.training_file, order.validation_file, order.fingerprint)
             replace_json(folder / "request.json", asdict(request))
             append_event(folder, f"Created fine-tuning job: {job_id}")
@@ -215,13 +198,13 @@ class Jobs:
 
     def all(self) -> list[JobRecord]:
         """Newest first."""
-        records = (self._known(job_id) for job_id in self._folders.names())
+        records = (self._read(job_id) for job_id in self._folders.names())
         return sorted(records, key=lambda record: record.order, reverse=True)
 
     def unfinished(self) -> list[JobRecord]:
         """Oldest first."""
         open_ids = (job_id for job_id in self._folders.names() if job_id not in self._final)
-        records = (self._known(job_id) for job_id in open_ids)
+        records = (self._read(job_id) for job_id in open_ids)
         return sorted((record for record in records if not record.is_final), key=lambda record: record.order)
 
     def of_model(self, name: str) -> JobRecord | None:
@@ -240,17 +223,17 @@ class Jobs:
         return next((file for file in files if file.id == file_id), None)
 
     def delete(self, job_id: str) -> None:
-        """All of it that lies here: rows, events, checkpoints, curves and model. Call it for one that has ended."""
+        """Deletes the folder of a job that has ended: rows, events, checkpoints, curves and model."""
         grave = self._root / f".{job_id}-{secrets.token_hex(4)}"
         try:
             (self._root / job_id).rename(grave)
-        except FileNotFoundError:  # somebody else deleted it between our look and now
+        except FileNotFoundError:  # another request deleted it meanwhile
             return
         self._final.pop(job_id, None)
         shutil.rmtree(grave)
 
-    def _known(self, job_id: str) -> JobRecord:
-        """A job that ended once is not read again: no end mark is ever taken back."""
+    def _read(self, job_id: str) -> JobRecord:
+        """A job that has ended is not read from disk again, since no end mark is ever removed."""
         record = self._final.get(job_id) or self._load(job_id)
         if record.is_final:
             self._final[job_id] = record
@@ -260,6 +243,7 @@ class Jobs:
         folder = self._root / job_id
         job = read_job(folder)
         status, finished_at = _status(folder)
+        raw = read_json(folder / "FAILED") if status == "failed" else None
         return JobRecord(
             folder=folder,
             job=job,
@@ -267,7 +251,7 @@ class Jobs:
             status=status,
             order=(job.created_at, (folder / "job.json").stat().st_mtime_ns, job_id),
             finished_at=finished_at,
-            failure=_failure(folder) if status == "failed" else None,
+            failure=Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None,
             progress=_progress(folder),
         )
 
@@ -286,36 +270,13 @@ def has_ended(folder: Path) -> bool:
 
 
 def _id_from_key(key: str) -> str:
-    """The same key leads to the same folder, so that no index has to be kept."""
+    """The same key gives the same folder, so that no index is needed."""
     return "ftjob-" + hashlib.sha256(b"idempotency-key:" + key.encode()).hexdigest()[:24]
 
 
-def _training_job(
-    job_id: str, folder: Path, order: JobRequest, start: Start, sources: Sources, settings: Parameters
-) -> TrainingJob:
-    start.take_along(folder)
-    os.link(sources.training, folder / "train.jsonl")
-    if sources.validation:
-        os.link(sources.validation, folder / "valid.jsonl")
-    return TrainingJob(
-        id=job_id,
-        base=start.base,
-        base_name=start.base_name,
-        training_file=str((folder / "train.jsonl").resolve()),
-        validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
-        seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
-        settings=settings,
-        suffix=order.suffix,
-        metadata=order.metadata,
-        created_at=int(time.time()),
-        integrations=order.integrations,
-        method=order.method,
-        continues=start.continues,
-    )
-
-
 def _status(folder: Path) -> tuple[Status, int | None]:
-    """DONE and FAILED win over CANCELLED: what the training process finished before it was ended stands."""
+    """The status, and when the job ended. DONE and FAILED go before CANCELLED: what the training process finished
+    before it was ended counts."""
     ends: list[tuple[str, Status]] = [("DONE", "succeeded"), ("FAILED", "failed"), ("CANCELLED", "cancelled")]
     for name, status in ends:
         try:
@@ -325,11 +286,6 @@ def _status(folder: Path) -> tuple[Status, int | None]:
     if (folder / "PAUSED").exists():
         return "paused", None
     return ("queued" if (folder / "CHECKED").exists() else "validating_files"), None
-
-
-def _failure(folder: Path) -> Failure | None:
-    raw = read_json(folder / "FAILED")
-    return Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None
 
 
 def _progress(folder: Path) -> Progress | None:
@@ -348,3 +304,29 @@ def _progress(folder: Path) -> Progress | None:
         raw.get("result_step"),
         raw.get("winner"),
     )
+
+
+class JobFolders:
+    """The names of the folders under `root` that hold a job.json, which is never taken away. A look through 10,000
+    folders took 40 ms, and the queue asks five times a second: so the names are read again only after a change."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._changed_at = -1
+        self._complete: set[str] = set()
+        self._incomplete: set[str] = set()
+        self._lock = threading.Lock()
+
+    def names(self) -> list[str]:
+        with self._lock:
+            changed_at = self._root.stat().st_mtime_ns
+            if changed_at != self._changed_at:
+                with os.scandir(self._root) as entries:
+                    names = {entry.name for entry in entries if entry.name.startswith("ftjob-")}
+                self._complete &= names
+                self._incomplete = names - self._complete
+                self._changed_at = changed_at if time.time_ns() - changed_at > SETTLED_NS else -1
+            completed = {name for name in self._incomplete if (self._root / name / "job.json").exists()}
+            self._incomplete -= completed
+            self._complete |= completed
+            return list(self._complete)

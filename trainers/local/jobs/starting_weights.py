@@ -1,5 +1,4 @@
-"""Where a training starts: at a base model, or at a tuned one whose adapter is trained further. Trains
-nothing."""
+"""Where a training starts: at a base model, or at a tuned one whose adapter is trained further. Trains nothing."""
 
 from __future__ import annotations
 
@@ -8,7 +7,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from trainers.local.api_errors import invalid
-from trainers.local.job_directory import TrainingJob
 from trainers.local.jobs.requests import Hyperparameters
 from trainers.methods import BUILTIN, Parameters
 
@@ -18,7 +16,7 @@ FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 @dataclass(frozen=True)
 class Start:
-    """`base`: a local folder or a hub id. The rest is of the tuned model, where there is one."""
+    """`base`: a local folder or a hub id. `tuned`: the model over it that is trained further, where there is one."""
 
     base: str
     base_name: str
@@ -29,7 +27,8 @@ class Start:
         return self.tuned.name if self.tuned else None
 
     def settings(self, hyperparameters: Hyperparameters, resolved: Parameters) -> Parameters:
-        """An adapter that is gone on from keeps its form. Raises Problem (400) where another was asked for."""
+        """The job's settings: an adapter that is trained further keeps its form. Raises ApiError (400) where the
+        request names another form."""
         if self.tuned is None:
             return resolved
         if resolved.engine != BUILTIN:
@@ -38,18 +37,18 @@ class Start:
         if resolved.sweep:
             text = "A sweep begins at base models only. Leave 'sweep' out, or name a base model."
             raise invalid(text, "hyperparameters.sweep")
-        own = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
-        for name, has in own.items():
-            if hyperparameters.values.get(name, has) != has:
+        form = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
+        for name, value in form.items():
+            if hyperparameters.values.get(name, value) != value:
                 text = (
-                    f"{self.tuned.name} has {name} {has}, and a training that goes on from it keeps that. "
+                    f"{self.tuned.name} has {name} {value}, and a training that goes on from it keeps that. "
                     f"Leave '{name}' out, or name its base model {self.base_name}."
                 )
                 raise invalid(text, f"hyperparameters.{name}")
-        return replace(resolved, **own)
+        return replace(resolved, **form)
 
-    def take_along(self, folder: Path) -> None:
-        """The adapter into the new job's folder, as links: the tuned model may be deleted."""
+    def link_into(self, folder: Path) -> None:
+        """Links the adapter into the new job's folder, so that the tuned model may be deleted."""
         if self.tuned is None:
             return
         (folder / "tuned").mkdir()
@@ -61,13 +60,9 @@ class Start:
 
 @dataclass(frozen=True)
 class Tuned:
-    """`name` may be a checkpoint's. `folder` is the job's that made it."""
+    """A tuned model, or a checkpoint of one. `folder` is that of the job that made it."""
 
     name: str
     adapter: Path
     folder: Path
     settings: Parameters
-
-
-def start_of(name: str, job: TrainingJob, adapter: Path, folder: Path) -> Start:
-    return Start(job.base, job.base_name, Tuned(name, adapter, folder, job.settings))

@@ -133,7 +133,7 @@ class RayBackend:
 
     def close(self) -> None:
         for attempt in self._attempts:  # those too that were ended while the head was away
-            attempt.let_go()
+            attempt.release()
         if self._cleaner is not None:
             self._cleaner.stop()
         self._head.close()
@@ -169,7 +169,7 @@ class RayAttempt:
         self._storage_outage = Outage(record.folder, "The storage", "it")
         self._waiting = Waiting(record.folder, head, options.need)
         self._is_unwanted = threading.Event()
-        self._let_go = threading.Event()
+        self._released = threading.Event()
         self._turn = threading.Lock()
         self._files = None
         if storage is not None:
@@ -179,7 +179,7 @@ class RayAttempt:
 
     def follow(self) -> None:
         """Returns once the attempt has ended, or the server lets go of it."""
-        while self.exit is None and not self._let_go.is_set():
+        while self.exit is None and not self._released.is_set():
             attempt_exit = self._guarded(self._look)
             if attempt_exit is not None:
                 close_attempt(self.record.folder, self._entry)
@@ -187,7 +187,7 @@ class RayAttempt:
             elif self._entry.is_submitted:
                 self._guarded(self._exchange)
             pause_s = max(POLL_S, self._outage.pause_s, self._storage_outage.pause_s)
-            self._let_go.wait(HURRIED_S if self._is_unwanted.is_set() else pause_s)
+            self._released.wait(HURRIED_S if self._is_unwanted.is_set() else pause_s)
 
     def _guarded(self, step: Callable[[], Exit | None]) -> Exit | None:
         """Returns None where the head or the storage doesn't answer: the step is tried again."""
@@ -213,13 +213,13 @@ class RayAttempt:
             return True
         return self._files is not None or not self.has_begun
 
-    def let_go(self) -> None:
+    def release(self) -> None:
         """Stops following; the job itself goes on."""
-        self._let_go.set()
+        self._released.set()
         self.thread.join()
 
     def _is_wanted(self) -> bool:
-        return not self._is_unwanted.is_set() and not self._let_go.is_set()
+        return not self._is_unwanted.is_set() and not self._released.is_set()
 
     def _exchange(self) -> None:
         """Writes down for the attempt whether it may run, and takes over what it has written."""
