@@ -1,5 +1,4 @@
-"""What the server answers when it refuses a request: OpenAI's error envelope. Every message can be shown to
-a user."""
+"""Refusals of the trainer's API in OpenAI's error envelope. Every message can be shown to a user."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ TYPES = frozenset({AN_OBJECT, FILLED_TEXT, OBJECTS, "true or false"})
 
 @dataclass
 class ApiError(Exception):
-    """`code` and `param` are the envelope's; `param` names the field that was wrong."""
+    """An answer other than 2xx. `param` names the field of the request that is wrong."""
 
     status: int
     message: str
@@ -39,8 +38,8 @@ def invalid(message: str, param: str | None, code: str = "invalid_value") -> Api
     return ApiError(400, message, code, param)
 
 
-def missing(what: str, identifier: str, code: str = "not_found", param: str | None = None) -> ApiError:
-    return ApiError(404, f"There is no {what} '{identifier}' on this trainer.", code, param)
+def missing(noun: str, identifier: str, code: str = "not_found", param: str | None = None) -> ApiError:
+    return ApiError(404, f"There is no {noun} '{identifier}' on this trainer.", code, param)
 
 
 def read_body(kind: type[T], body: Mapping[str, Any], at: KeyPath = (), *, takes_others: bool = False) -> T:

@@ -1,10 +1,9 @@
-"""`python -m trainers.local.calibrate`: measure this machine's speed for half a minute, print it as one line of JSON.
+"""`python -m trainers.local.calibrate`: measures this machine's speed for half a minute, prints it as one line of JSON.
 
 Packs of several lengths, of short and of long rows, go forward and backward through a Llama of a few layers, as wide as
-SmolLM2-135M, by the engine's own parts; the packs take turns, so that other work on the machine slows all alike. Then
-the three unknowns of trainers/sizing/training_time.py are fitted. TRL's head, which preference pairs go
-through, is measured
-by itself. Each turn writes a line of progress to standard error.
+SmolLM2-135M, with the code of a training. The packs take turns, so that other work on the machine slows all alike. Then
+the three unknowns of trainers/sizing/training_time.py are fitted. TRL's head, which preference pairs go through, is
+measured on its own. Each turn writes a line of progress to standard error.
 """
 
 from __future__ import annotations
@@ -30,28 +29,12 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM  # noqa: E4
 from trainers.local.kernels.block_attention import choose_attention  # noqa: E402
 from trainers.local.kernels.liger import choose_kernels  # noqa: E402
 from trainers.local.launch import quick_imports  # noqa: E402
-from trainers.local.training.base_model import (  # noqa: E402
-    add_lora,
-    best_attention,
-)
+from trainers.local.training.base_model import add_lora, best_attention  # noqa: E402
 from trainers.local.training.data import Row  # noqa: E402
-from trainers.local.training.devices import (  # noqa: E402
-    CpuThreads,
-    best_device,
-    best_dtype,
-)
-from trainers.local.training.packing import (  # noqa: E402
-    Abilities,
-    abilities,
-    measure,
-    pack_rows,
-)
+from trainers.local.training.devices import CpuThreads, best_device, best_dtype  # noqa: E402
+from trainers.local.training.packing import Abilities, abilities, measure, pack_rows  # noqa: E402
 from trainers.methods import Parameters  # noqa: E402
-from trainers.sizing.architecture import (  # noqa: E402
-    Architecture,
-    Unsized,
-    read_config,
-)
+from trainers.sizing.architecture import Architecture, Unsized, read_config  # noqa: E402
 from trainers.sizing.memory import TILE_WORDS  # noqa: E402
 from trainers.sizing.training_time import (  # noqa: E402
     Calibration,
@@ -62,16 +45,16 @@ from trainers.sizing.training_time import (  # noqa: E402
 
 gc.enable()
 Clock = Callable[[], float]
-LAYERS, RANK, LEARNT = 6, 16, 2
+LAYERS, RANK, LABELS = 6, 16, 2  # LABELS: tokens of a row that are learnt
 Lengths = tuple[int, int]  # tokens of a pack and of each of its rows
 CPU_PACKS: tuple[Lengths, ...] = ((128, 64), (256, 64), (448, 64), (704, 64), (704, 352))
 GPU_PACKS: tuple[Lengths, ...] = ((512, 64), (2048, 256), (4096, 2048), (8192, 256), (8192, 2048))
 CPU_LONG, GPU_LONG = 1280, 16384  # one row
 PEAK_SIDE = 1024
-NUMBERS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 HEAD_PLACES, HEAD_WIDTH = 256, 576
 SERVED_PROMPT, SERVED_ANSWER, SERVED_AT_ONCE = 64, 8, 16  # tokens, tokens, requests
-TOLD = ("log_probs", "entropy", "mean_logits", "is_top1")  # what DPOTrainer asks its head for
+HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # those that DPOTrainer asks for
 
 
 @click.command()
@@ -86,33 +69,34 @@ def main(seconds: float, processor_time: bool) -> None:
 
 
 def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: float) -> Calibration:
-    """`clock` gives seconds; the budget is the wall clock's."""
+    """`clock` returns seconds. The budget is in seconds of the wall clock."""
     imported_s = clock() - (0 if clock is time.process_time else STARTED)
     deadline = time.monotonic() + budget_s
     torch.manual_seed(0)
     peaks = {
-        name: _peak(device, kind, clock)
-        for name, kind in NUMBERS.items()
-        if kind in (torch.float32, torch.bfloat16, dtype)
+        name: _peak(device, peak_dtype, clock)
+        for name, peak_dtype in DTYPES.items()
+        if peak_dtype in (torch.float32, torch.bfloat16, dtype)
     }
     reads, writes, served = _serve(device, dtype, clock)
     packs, long = (CPU_PACKS, CPU_LONG) if device.type == "cpu" else (GPU_PACKS, GPU_LONG)
     began = clock()
-    trainees = {each: _Trainee(device, dtype, each) for each in (*packs, (long, long))}
+    trainees = {lengths: _Trainee(device, dtype, lengths) for lengths in (*packs, (long, long))}
     built_s = (clock() - began) / len(trainees)
     times, updates, warm_up_s = _take_turns(trainees, deadline, device, clock)
     shape = trainees[packs[0]].shape
-    by_rows = all(trainees[each].goes_by_rows for each in packs)
-    layer_s, an_operation, pair_s = _fitted(shape, {each: times[each] for each in packs}, by_rows=by_rows)
-    rest = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * an_operation
+    by_rows = all(trainees[lengths].goes_by_rows for lengths in packs)
+    pack_times = {lengths: times[lengths] for lengths in packs}
+    layer_s, operation_s, pair_s = _fit(shape, pack_times, by_rows=by_rows)
+    long_pairs_s = times[long, long] - LAYERS * layer_s - long * operations(shape, RANK) * operation_s
     calibration = Calibration(
         device=device.type,
         number=str(dtype).removeprefix("torch."),
         threads=torch.get_num_threads(),
-        speed=1 / an_operation,
+        speed=1 / operation_s,
         layer_s=layer_s,
         pair_s=pair_s,
-        long_pair_s=max(rest, 0.0) / (LAYERS * shape.heads * long**2),
+        long_pair_s=max(long_pairs_s, 0.0) / (LAYERS * shape.heads * long**2),
         parameter_s=updates / shape.lora_parameters(RANK),
         startup_s=imported_s + built_s + warm_up_s,
         load=os.getloadavg()[0] / (os.cpu_count() or 1),
@@ -123,7 +107,12 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         served_weights=served,
         by_rows=by_rows,
     )
-    trl_s = _timed(_import_trl, device, clock)  # before the head, which imports much of it
+    start = clock()
+    with (
+        quick_imports()
+    ):  # what a training on pairs imports beyond one on chats; _head imports much of it too
+        import trainers.local.training.methods.dpo  # noqa: F401
+    trl_s = clock() - start
     head_s = _head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
     word_s = max(0.0, head_s - head_products_s(HEAD_WIDTH, calibration))
     return replace(calibration, word_s=word_s, trl_s=trl_s)
@@ -157,13 +146,13 @@ class _Trainee:
         self._optimizer = torch.optim.AdamW(learnt, lr=1e-4, weight_decay=0.0, fused=True)
         if device.type == "cuda" and lengths[0] > lengths[1]:
             choose_attention(base, device)
-        able = abilities(base, lengths[1])
-        self.goes_by_rows = able.by_rows or able.by_blocks
-        ways = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
-        self._pack = pack_rows(_rows(lengths, 8192), device, dtype, **ways)
+        ways = abilities(base, lengths[1])
+        self.goes_by_rows = ways.by_rows or ways.by_blocks
+        rows = _rows(lengths, config.vocab_size)
+        self._pack = pack_rows(rows, device, dtype, by_rows=ways.by_rows, by_blocks=ways.by_blocks)
         self._dtype = dtype
         shape = read_config(config.to_dict(), "the model that is measured")
-        assert not isinstance(shape, Unsized)  # noqa: S101 - it is ours
+        assert not isinstance(shape, Unsized)  # noqa: S101 - a Llama is known
         self.shape: Architecture = shape
 
     def learn(self) -> None:
@@ -180,13 +169,13 @@ class _Trainee:
 def _rows(lengths: Lengths, vocab: int) -> list[Row]:
     pack, size = lengths
     ids = torch.randint(3, vocab, (pack // size, size)).tolist()
-    return [Row(i, item, [False] * (size - LEARNT) + [True] * LEARNT) for i, item in enumerate(ids)]
+    return [Row(i, item, [False] * (size - LABELS) + [True] * LABELS) for i, item in enumerate(ids)]
 
 
 def _take_turns(
     trainees: dict[Lengths, _Trainee], deadline: float, device: torch.device, clock: Clock
 ) -> tuple[dict[Lengths, float], float, float]:
-    """Median seconds of each pack, and of an update; how much longer the very first pack took."""
+    """The median seconds of each pack and of an update, and how many more seconds the very first pack took."""
     times: dict[Lengths, list[float]] = {lengths: [] for lengths in trainees}
     updates: list[float] = []
     began, cores = time.monotonic(), CpuThreads()
@@ -197,17 +186,17 @@ def _take_turns(
                 updates.append(_timed(trainee.update, device, clock))
         share = min(1.0, (time.monotonic() - began) / max(deadline - began, 0.1))
         print(f"progress {share:.2f}", file=sys.stderr, flush=True)
-    values_by_key = {
-        lengths: statistics.median(taken[1:]) for lengths, taken in times.items()
-    }  # the first loads kernels
+    # The first of each loads kernels.
+    medians = {lengths: statistics.median(seconds[1:]) for lengths, seconds in times.items()}
     first = next(iter(times))
-    return values_by_key, statistics.median(updates), max(0.0, times[first][0] - values_by_key[first])
+    return medians, statistics.median(updates), max(0.0, times[first][0] - medians[first])
 
 
-def _fitted(
+def _fit(
     shape: Architecture, times: dict[Lengths, float], *, by_rows: bool = True
 ) -> tuple[float, float, float]:
-    """Seconds a layer and pack, an operation, a head and pair of tokens: none below 0, relative errors squared."""
+    """Seconds per layer and pack, per operation, and per head and pair of tokens, by least squares of the relative
+    errors; none is below 0."""
     rows: Sequence[Any] = [
         (
             shape.layers,
@@ -219,12 +208,12 @@ def _fitted(
     system = np.array(rows, dtype=float) / np.array(list(times.values()))[:, None]
     scales = system.max(axis=0)
     solution, _ = nnls(system / scales, np.ones(len(times)))
-    layer_s, an_operation, pair_s = solution / scales
-    return float(layer_s), float(an_operation), float(pair_s)
+    layer_s, operation_s, pair_s = solution / scales
+    return float(layer_s), float(operation_s), float(pair_s)
 
 
 def _peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
-    """Operations a second of a product of square matrices, the best of a few."""
+    """Operations per second of a product of square matrices, the best of a few."""
     a = torch.randn(PEAK_SIDE, PEAK_SIDE, device=device).to(dtype)
     best = min(_timed(lambda: a @ a, device, clock) for _ in range(8))
     return 2 * PEAK_SIDE**3 / best
@@ -232,11 +221,11 @@ def _peak(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
 
 @torch.inference_mode()
 def _serve(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[float, float, float]:
-    """Tokens a second that a few layers read and write where requests are answered side by side, and their weights at
-    work. The server's own work beside the model (text, HTTP) is not in it."""
+    """Tokens per second that a few layers read and write where requests are answered side by side, and the number of
+    weights that do it. The server's own work beside the model (text, HTTP) is not included."""
     config = _config()
     shape = read_config(config.to_dict(), "the model that is measured")
-    assert not isinstance(shape, Unsized)  # noqa: S101 - it is ours
+    assert not isinstance(shape, Unsized)  # noqa: S101 - a Llama is known
     model: Any = LlamaForCausalLM(config)
     model.to(device, dtype).eval()
     prompts = torch.randint(3, shape.vocab, (SERVED_AT_ONCE, SERVED_PROMPT), device=device)
@@ -259,37 +248,26 @@ def _serve(device: torch.device, dtype: torch.dtype, clock: Clock) -> tuple[floa
 
 
 def _head(device: torch.device, dtype: torch.dtype, clock: Clock) -> float:
-    """Seconds of TRL's head over one tile of words: for the policy, for the reference, and on the way back; the best of
-    a few."""
-    from trl.kernels.chunked_logprob import (
-        ChunkedLogProbFunction,
-    )  # here: a training on chats doesn't import it
+    """Seconds of TRL's head over one tile of words: policy, reference and backward pass; the best of a few."""
+    from trl.kernels.chunked_logprob import ChunkedLogProbFunction
 
     states = torch.randn(HEAD_PLACES, HEAD_WIDTH, device=device, dtype=dtype)
-    spread = (
-        HEAD_WIDTH**-0.5
-    )  # logits of about 1: those of 24 underflow, which takes a CPU three times as long
-    weight = (torch.randn(TILE_WORDS, HEAD_WIDTH, device=device) * spread).to(dtype)
+    # Logits of about 1: those of 24 underflow, which takes a CPU three times as long.
+    weight = (torch.randn(TILE_WORDS, HEAD_WIDTH, device=device) * HEAD_WIDTH**-0.5).to(dtype)
     targets = torch.zeros(HEAD_PLACES, device=device, dtype=torch.long)
 
-    def answered(value: torch.Tensor) -> Any:
-        message: Any = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
-            value, weight, None, targets, 1.0, TILE_WORDS, None, 1.0, TOLD
+    def sum_of_log_probs(states: torch.Tensor) -> Any:
+        outputs: Any = ChunkedLogProbFunction.apply(  # type: ignore[no-untyped-call]
+            states, weight, None, targets, 1.0, TILE_WORDS, None, 1.0, HEAD_OUTPUTS
         )
-        return message[0].sum()
+        return outputs[0].sum()
 
     def policy_and_reference() -> None:
         with torch.no_grad():
-            answered(states)
-        answered(states.detach().requires_grad_()).backward()
+            sum_of_log_probs(states)
+        sum_of_log_probs(states.detach().requires_grad_()).backward()
 
     return min(_timed(policy_and_reference, device, clock) for _ in range(4))
-
-
-def _import_trl() -> None:
-    """What a training on pairs imports beyond one on chats."""
-    with quick_imports():
-        import trainers.local.training.methods.dpo  # noqa: F401
 
 
 def _timed(work: Callable[[], object], device: torch.device, clock: Clock) -> float:

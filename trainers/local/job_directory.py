@@ -1,10 +1,11 @@
-"""A job is a directory. The server writes job.json once; the training process writes all that follows.
+"""A job is a directory. The server writes job.json once; the training process writes the rest, where not said
+otherwise.
 
 jobs/ID/
   job.json          what to train (TrainingJob), written by rename, never changed
   tuned/            the adapter that the training goes on from, where the job names a tuned model; by the server
   base.json         {"fingerprint"} of the base model's weights
-  rows/             the files' chats as tokens, until the job has ended: a start after a kill need not make them again
+  rows/             the files' chats as tokens, until the job has ended, so that a restart need not tokenize them again
   kernels.json      {"kernels", "why"} on CUDA: "liger 0.8.0", or "PyTorch" and why not Liger's
   lock              flock'ed by the training process for its life
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
@@ -16,10 +17,10 @@ jobs/ID/
                     "stopped"}, and the number of a sweep's "winner", whose step the result_step is
   FAILED            instead of DONE: {"code", "message", "param"}
   engine/           where another engine trains: its config, run.sh, log.txt, output/
-  CANCELLED         written by the server; the training process is ended first
-  PAUSED            written by the server, taken away to resume; the process saves a checkpoint and ends when it sees it
-  sweep.csv         of a sweep: a line an arm
-  arms/01/          of a sweep: an arm, a job's folder in the job's; its checkpoints become the job's where it wins
+  CANCELLED         written by the server, once the training process has ended
+  PAUSED            written by the server, removed to resume; the process saves a checkpoint and ends when it sees it
+  sweep.csv         of a sweep: a line per arm
+  arms/01/          of a sweep: an arm's folder, of the same kind; its checkpoints become the job's where it wins
   tensorboard/      the same curves as events, for `tensorboard --logdir`"""
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ KEPT_ROWS = "rows"
 
 @dataclass(frozen=True)
 class Integration:
-    """A service that gets the curves too. `project` is W&B's project or MLflow's experiment."""
+    """A service to which the curves are also sent. `project` is W&B's project or MLflow's experiment."""
 
     kind: Literal["wandb", "mlflow"]
     project: str
@@ -88,32 +89,33 @@ def write_job(folder: Path, job: TrainingJob) -> None:
 
 def read_job(folder: Path) -> TrainingJob:
     raw = json.loads((folder / "job.json").read_text(encoding="utf-8"))
-    integrations = tuple(
-        Integration(**{**each, "tags": tuple(each["tags"])}) for each in raw.get("integrations", ())
-    )
     kind = METHODS[raw.get("method", "supervised")].parameters
-    settings, arms = (
-        _parameters(raw["settings"], kind),
-        (_parameters(each, kind) for each in raw.get("arms", ())),
-    )
-    return TrainingJob(**{**raw, "settings": settings, "integrations": integrations, "arms": tuple(arms)})
+    values = {
+        "settings": _parameters(raw["settings"], kind),
+        "arms": tuple(_parameters(arm, kind) for arm in raw.get("arms", ())),
+        "integrations": tuple(
+            Integration(**{**integration, "tags": tuple(integration["tags"])})
+            for integration in raw.get("integrations", ())
+        ),
+    }
+    return TrainingJob(**{**raw, **values})
 
 
 def _parameters(raw: Mapping[str, Any], kind: type[Parameters]) -> Parameters:
-    """A job of an earlier version may lack some, or name those of another method as null."""
-    names = {each.name for each in fields(kind)}
+    """Ignores unknown names: a job of an earlier version has those of another method too, as null."""
+    names = {field.name for field in fields(kind)}
     values = {name: value for name, value in raw.items() if name in names}
     return kind(**{**values, "sweep": sweep_from_lists(raw.get("sweep", ()))})
 
 
 def as_trained(folder: Path, job: TrainingJob) -> TrainingJob:
-    """With the settings of the arm that won, where it was a sweep and is done."""
+    """The job with the settings of the arm that won, where it was a sweep and is done."""
     winner = (read_json(folder / "DONE") or {}).get("winner")
     return replace(job, settings=job.arms[winner - 1], arms=()) if winner else job
 
 
 def replace_json(path: Path, value: object) -> None:
-    """Write so that a reader sees the old file or the new one, and a power cut keeps one of them."""
+    """Replaces the file so that readers, also after a power cut, see either the old one or the new one."""
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", encoding="utf-8") as file:
         json.dump(value, file)
@@ -138,7 +140,7 @@ def append_event(
     data: Mapping[str, object] | None = None,
     state: JobState | None = None,
 ) -> None:
-    """Add one line; an event with data is of type 'metrics'. `state` is for programs: what the job is from here on."""
+    """Appends an event; one with data is of type 'metrics'. `state`: the job's from here on, for programs."""
     event = {
         "created_at": int(time.time()),
         "level": level,
@@ -151,7 +153,7 @@ def append_event(
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Oldest first. A last line cut off by a kill is left out."""
+    """Oldest first, without a last line that a kill cut off."""
     try:
         lines = (folder / "events.jsonl").read_text(encoding="utf-8").split("\n")
     except FileNotFoundError:
@@ -161,7 +163,7 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[IO[str] | None]:
-    """Hold the job's lock; yields None where another process holds it."""
+    """Takes the job's lock; yields None where another process has it."""
     with (folder / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 TRAIN = (sys.executable, "-m", "trainers.local.train")
-VARIABLE = "FINETUNE_PROCESSES"  # how many the training process is to find
+VARIABLE = "FINETUNE_PROCESSES"  # how many processes a member of a team has to find
 PR_SET_PDEATHSIG = 1  # prctl(2)
 SHUTDOWN_S = 3
-SHORT = 77  # a member had too little memory: the job starts again, with less at a time (training/memory.py)
-MEET_S = 12 * 3600  # another machine may have a large base to fetch; one that is lost is noticed otherwise
+SHORT = 77  # a process had too little memory: the job starts again, with less at a time (training/memory.py)
+MEET_S = 12 * 3600  # another machine may have a large base to fetch; a lost one is noticed in other ways
 
 
 @dataclass(frozen=True)
 class Meeting:
-    """Where the machines of a team meet. `address`: HOST:PORT of the first one. `node`: this one, counted from 0."""
+    """How the machines of a team find each other. `address`: HOST:PORT of the first. `node`: this one's, from 0."""
 
     nodes: int
     node: int
@@ -39,11 +39,12 @@ class Meeting:
 
 
 def train_command(processes: int, meeting: Meeting | None = None) -> tuple[str, ...]:
-    """Takes the folder as its last argument. `processes`: on this machine; None: it is the only one."""
+    """The command that trains the folder named by its last argument, with `processes` on this machine. `meeting` None:
+    on this machine only."""
     if processes == 1 and meeting is None:
         return TRAIN
-    there = meeting.arguments if meeting else ()
-    return (sys.executable, "-m", "trainers.local.launch", "--processes", str(processes), *there)
+    arguments = meeting.arguments if meeting else ()
+    return (sys.executable, "-m", "trainers.local.launch", "--processes", str(processes), *arguments)
 
 
 def add_meeting(parser: argparse.ArgumentParser) -> None:
@@ -57,15 +58,15 @@ def read_meeting(namespace: argparse.Namespace) -> Meeting | None:
 
 
 def die_with_parent() -> None:
-    """SIGTERM reaches this process when its parent is killed. Linux only."""
+    """This process gets a SIGTERM when its parent is killed. Linux only."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 @contextmanager
 def quick_imports() -> Iterator[None]:
-    """No garbage is collected meanwhile. Importing torch, transformers and peft makes a million objects that stay, and
-    looking through them again and again takes a fifth of the time."""
+    """Imports without collecting garbage. torch, transformers and peft make a million objects that stay, and searching
+    them again and again takes a fifth of the time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -76,7 +77,7 @@ def quick_imports() -> Iterator[None]:
 
 
 def as_shells_tell(code: int) -> int:
-    """A child's exit code as one's own, which has no sign: a signal is 128 and its number."""
+    """A child's exit code as a shell gives it, which has no sign: a signal is 128 plus its number."""
     return 128 - code if code < 0 else code
 
 
@@ -112,7 +113,7 @@ def launch(processes: int, meeting: Meeting | None, folder: str) -> int:
         launch_agent(config, python, [*arguments, folder])
     except ChildFailedError as error:
         if any(failure.exitcode == SHORT for failure in error.failures.values()):
-            return SHORT  # the others may have failed for want of it in the same moment
+            return SHORT  # the others may have failed for lack of memory too
         return as_shells_tell(int(error.get_first_failure()[1].exitcode))
     except SignalException as error:
         return 128 + int(error.sigval)

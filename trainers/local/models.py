@@ -1,5 +1,9 @@
-"""Which models can be asked: base models allowed at start, tuned models of finished jobs, their checkpoints,
-and the aliases (aliases.json) that stand for them. Loads no weights."""
+"""Which models can be asked: base models allowed at start, tuned models of finished jobs, their checkpoints, and the
+aliases that stand for them. Loads no weights.
+
+A program asks for the alias `team/tickets`, and which model that is can change without its knowledge. Aliases are in
+aliases.json in the data folder: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. Names of models have no
+`team/`; where a base model has one all the same, it goes before the alias."""
 
 from __future__ import annotations
 
@@ -14,9 +18,11 @@ from pathlib import Path
 from trainers.local.api_errors import ApiError, invalid, missing
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.jobs.records import JobRecord, Jobs, mark
-from trainers.local.jobs.starting_weights import Start, start_of
+from trainers.local.jobs.starting_weights import Start, Tuned
 from trainers.local.serving.values import Target
 
+ALIAS_NAME = re.compile(r"team/[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
+ALIASES_FILE = "aliases.json"
 CHECKPOINT = re.compile(r"(.+):ckpt-step-(\d{1,9})")
 
 
@@ -40,25 +46,30 @@ class Models:
 
     def all(self) -> list[Model]:
         """Base models, then tuned ones, newest first. Checkpoints are listed with their jobs."""
-        bases = [Model(name, self._started, "local") for name in self._bases]
-        return bases + [_tuned_model(record) for record in self._jobs.all() if record.has_model]
+        bases = [self._base_model(name) for name in self._bases]
+        return bases + [
+            _tuned_model(record, record.model_name) for record in self._jobs.all() if record.has_model
+        ]
 
     def get(self, name: str) -> Model:
-        """Raises Problem (404)."""
-        target = self.target(name)
-        record = self._jobs.of_model(name)
-        if target.adapter is None or record is None:
-            return Model(name, self._started, "local")
-        return Model(name, record.finished_at or record.job.created_at, "local-finetuned")
+        """Raises ApiError (404)."""
+        if name in self._bases:
+            return self._base_model(name)
+        record, _ = self._find_tuned(name)
+        return _tuned_model(record, name)
+
+    def _base_model(self, name: str) -> Model:
+        return Model(name, self._started, "local")
 
     def start(self, name: str) -> Start:
-        """Of a training that names this model. Raises Problem (404)."""
+        """Where a training starts that names this model. Raises ApiError (404)."""
         if name in self._bases:
             return Start(self._bases[name], name)
         record = self._jobs.of_model(name)
         adapter = _adapter(record, name) if record else None
         if record and adapter:
-            return start_of(name, record.job, adapter, record.folder)
+            job = record.job
+            return Start(job.base, job.base_name, Tuned(name, adapter, record.folder, job.settings))
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = (
             f"There is no model '{name}' here to be fine-tuned. "
@@ -67,17 +78,22 @@ class Models:
         raise ApiError(404, text, "model_not_found", "model")
 
     def target(self, name: str) -> Target:
-        """What has to be loaded for `name`. Raises Problem (404)."""
+        """What has to be loaded for `name`. Raises ApiError (404)."""
         if name in self._bases:
             return Target(self._bases[name], None)
+        record, adapter = self._find_tuned(name)
+        return Target(record.job.base, adapter, record.job.settings.quantization)
+
+    def _find_tuned(self, name: str) -> tuple[JobRecord, Path]:
+        """The job of a tuned model or checkpoint, and its adapter. Raises ApiError (404)."""
         record = self._jobs.of_model(name)
         adapter = _adapter(record, name) if record else None
         if record is None or adapter is None:
             raise missing("model", name, "model_not_found", "model")
-        return Target(record.job.base, adapter, record.job.settings.quantization)
+        return record, adapter
 
     def delete(self, name: str) -> None:
-        """Remove a tuned model and its checkpoints from disk. Raises Problem (403 base model, 404)."""
+        """Removes a tuned model and its checkpoints from disk. Raises ApiError (403 for a base model, 404)."""
         if name in self._bases:
             text = f"'{name}' is a base model. Only fine-tuned models can be deleted here."
             raise ApiError(403, text, "model_not_deletable", "model")
@@ -89,8 +105,8 @@ class Models:
             shutil.rmtree(record.folder / part, ignore_errors=True)
 
 
-def _tuned_model(record: JobRecord) -> Model:
-    return Model(record.model_name, record.finished_at or record.job.created_at, "local-finetuned")
+def _tuned_model(record: JobRecord, name: str) -> Model:
+    return Model(name, record.finished_at or record.job.created_at, "local-finetuned")
 
 
 def _adapter(record: JobRecord, name: str) -> Path | None:
@@ -101,21 +117,9 @@ def _adapter(record: JobRecord, name: str) -> Path | None:
     return folder if folder.exists() else None
 
 
-# Names that stand for models: a program asks for `team/tickets`, and which model that is can change under
-# it.
-#
-# aliases.json in the data folder, by rename: {"team/tickets": {"model": "ft:…", "set_at": 1790000000}}. A
-# base model's or a tuned model's own name is never one of these: theirs have no `team/`, and where a base
-# model is given one, it wins.
-
-
-ALIAS_NAME = re.compile(r"team/[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
-ALIASES_FILE = "aliases.json"
-
-
 @dataclass(frozen=True)
 class Alias:
-    """`set_at` in unix seconds: since when it stands for this model."""
+    """`set_at`: since when it stands for this model, in unix seconds."""
 
     name: str
     model: str
@@ -123,7 +127,8 @@ class Alias:
 
 
 class Aliases:
-    """Over the models of this trainer. Deleting one goes through here, so that none is taken from under its name."""
+    """The aliases of this trainer's models. Models are deleted through here, so that none goes while an alias
+    stands for it."""
 
     def __init__(self, path: Path, models: Models) -> None:
         self._path = path
@@ -135,14 +140,22 @@ class Aliases:
         return [alias for _, alias in sorted(self._read().items())]
 
     def get(self, name: str) -> Alias | None:
-        """None too where a base model has this name."""
+        """None also where a base model has this name."""
         if not ALIAS_NAME.fullmatch(name) or self._models.is_base(name):
             return None
         return self._read().get(name)
 
     def point(self, name: str, model: str) -> Alias:
-        """From now on `name` stands for `model`; the same once more changes nothing. Raises Problem (400, 404)."""
-        self._check(name)
+        """From now on `name` stands for `model`; a repetition changes nothing. Raises ApiError (400, 404)."""
+        if not ALIAS_NAME.fullmatch(name):
+            text = (
+                f"'{name[:80]}' can't be an alias: it has to be 'team/' and 1 to 40 small letters, digits, _ or -, "
+                "like team/tickets."
+            )
+            raise invalid(text, "name", "alias_name_invalid")
+        if self._models.is_base(name):
+            text = f"'{name}' is a base model of this trainer, so it can't stand for another model."
+            raise invalid(text, "name", "alias_name_taken")
         with self._lock:
             aliases_by_name = self._read()
             self._models.target(model)
@@ -153,7 +166,7 @@ class Aliases:
             return aliases_by_name[name]
 
     def remove(self, name: str) -> None:
-        """Raises Problem (404)."""
+        """Raises ApiError (404)."""
         with self._lock:
             aliases_by_name = self._read()
             if aliases_by_name.pop(name, None) is None:
@@ -161,7 +174,7 @@ class Aliases:
             self._write(aliases_by_name)
 
     def find(self, name: str) -> tuple[str, Target]:
-        """The name of the model that answers to `name`, and what has to be loaded for it. Raises Problem (404)."""
+        """The name of the model that answers to `name`, and what has to be loaded for it. Raises ApiError (404)."""
         alias = self.get(name)
         if alias is None:
             return name, self._models.target(name)
@@ -172,36 +185,30 @@ class Aliases:
             raise ApiError(404, text, "model_not_found", "model") from problem
 
     def delete_model(self, model: str) -> None:
-        """Raises Problem (400 in use, and what Models.delete does)."""
+        """Raises ApiError (400 where an alias stands for it, and as Models.delete)."""
         with self._lock:
             self._refuse_in_use(model)
             self._models.delete(model)
 
     def delete_job(self, jobs: Jobs, record: JobRecord) -> None:
-        """With its model. Raises Problem (400 in use)."""
+        """Deletes a job with its model. Raises ApiError (400 where an alias stands for that)."""
         with self._lock:
             self._refuse_in_use(record.model_name)
             jobs.delete(record.job.id)
 
     def _refuse_in_use(self, model: str) -> None:
-        names = [alias.name for alias in self._read().values() if _is_of(alias.model, model)]
+        """Checkpoints count, since they are deleted with their model."""
+        names = [
+            alias.name
+            for alias in self._read().values()
+            if alias.model == model or alias.model.startswith(f"{model}:ckpt-step-")
+        ]
         if names:
             text = (
                 f"'{model}' is in use: {' and '.join(sorted(names))} stands for it. Put another model in its "
                 "place first, or take the name away with DELETE /v1/aliases/NAME."
             )
             raise invalid(text, "model", "model_in_use")
-
-    def _check(self, name: str) -> None:
-        if not ALIAS_NAME.fullmatch(name):
-            text = (
-                f"'{name[:80]}' can't be an alias: it has to be 'team/' and 1 to 40 small letters, digits, _ or -, "
-                "like team/tickets."
-            )
-            raise invalid(text, "name", "alias_name_invalid")
-        if self._models.is_base(name):
-            text = f"'{name}' is a base model of this trainer, so it can't stand for another model."
-            raise invalid(text, "name", "alias_name_taken")
 
     def _read(self) -> dict[str, Alias]:
         raw: Mapping[str, Mapping[str, object]] = read_json(self._path) or {}
@@ -212,12 +219,7 @@ class Aliases:
 
     def _write(self, aliases_by_name: Mapping[str, Alias]) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        replace_json(
-            self._path,
-            {name: {"model": alias.model, "set_at": alias.set_at} for name, alias in aliases_by_name.items()},
-        )
-
-
-def _is_of(points_to: str, model: str) -> bool:
-    """It or one of its checkpoints, which are deleted with it."""
-    return points_to == model or points_to.startswith(f"{model}:ckpt-step-")
+        raw = {
+            name: {"model": alias.model, "set_at": alias.set_at} for name, alias in aliases_by_name.items()
+        }
+        replace_json(self._path, raw)

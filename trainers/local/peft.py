@@ -1,4 +1,4 @@
-"""peft's classes. Everything here imports them from this module, which keeps torch's compiler out of the start.
+"""peft's classes, which the trainer imports from this module alone: it keeps torch's compiler from being loaded.
 
 peft imports bitsandbytes where that is installed, and bitsandbytes compiles four functions as it is imported. For that
 torch imports its compiler: more than a second and 43 MB, at the start of every training and of the first answer.
@@ -17,7 +17,7 @@ import torch
 
 
 def compile_at_first_call(function: Callable[..., Any] | None = None, **options: Any) -> Callable[..., Any]:
-    """As torch.compile, which does the rest when the function is first called."""
+    """Stands in for torch.compile, and calls it when the function is first called."""
     if function is None:
         return partial(compile_at_first_call, **options)
     compiled = cache(partial(_compile, function, **options))

@@ -1,7 +1,7 @@
-"""Tool calls: messages in OpenAI's form as templates take them, and a model's text as calls. Pure.
+"""Tool calls: turns messages in OpenAI's form into those that chat templates take, and a model's text into calls. Pure.
 
-Each family writes calls in a form of its own, which its chat template shows: the form is told by the template's text,
-never by a model's name. What looks like a call and can't be read as one stays text.
+Each family writes calls in a form of its own, which its chat template shows: the form is recognised by the template's
+text, never by a model's name. What looks like a call and can't be read as one stays text.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class ToolCall:
 
 
 def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A message in OpenAI's form as templates take it: 'developer' is 'system', text parts are one text, nothing is
-    "", arguments are a mapping; fields without a value and `weight` are gone. Raises ValueError, KeyError, TypeError.
-    """
+    """A message in OpenAI's form as templates take it: 'developer' becomes 'system', text parts one text, no
+    content "", arguments a mapping; fields without a value and `weight` are dropped. Raises ValueError, KeyError,
+    TypeError."""
     message = {key: value for key, value in raw.items() if key != "weight" and value is not None}
     message["role"] = "system" if raw["role"] == "developer" else raw["role"]
     content = message.get("content", "")
@@ -50,10 +50,9 @@ def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """All of a chat's, and a tool's message also says the name of the call that it answers. Raises as
-    `for_template`."""
+    """The messages of a chat; a tool's message also names the tool that was called. Raises as `for_template`."""
     names: dict[object, str] = {}
-    turns = [for_template(each) for each in messages]
+    turns = [for_template(message) for message in messages]
     for turn in turns:
         names |= {call.get("id"): call["function"]["name"] for call in turn.get("tool_calls", ())}
         if turn["role"] == "tool" and turn.get("tool_call_id") in names:
@@ -62,8 +61,8 @@ def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, A
 
 
 def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None:
-    """Of a request or a row, which may have OpenAI's older `functions`; fields without a value are gone. Raises
-    KeyError, TypeError, AttributeError."""
+    """The tools of a request or a row, which may have OpenAI's older `functions`. Fields without a value are dropped.
+    Raises KeyError, TypeError, AttributeError."""
     older = [{"type": "function", "function": function} for function in values.get("functions") or ()]
     return [
         {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
@@ -82,77 +81,76 @@ def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
-    """What the tokenizer's chat template makes of what `chat_for_template` and `tools_for_template` gave. Where it has
-    no place for tools, they are described in words. Raises jinja2's TemplateError, and TypeError where the template
-    can't take a message's shape."""
+    """The text of a chat by the tokenizer's template. Messages and tools are those of `chat_for_template` and
+    `tools_for_template`; where the template has no place for tools, they are described in words. Raises jinja2's
+    TemplateError, and TypeError where the template can't take a message's shape."""
     tools = options.get("tools") or ()
     template = template_of(tokenizer, tools) if tools else ""
     if tools and "tools" not in template:
-        messages, options = _described(messages, tools, template), {**options, "tools": None}
+        messages, options = _describe_tools(messages, tools, template), {**options, "tools": None}
     try:
-        return _applied(tokenizer, messages, options)
+        return _apply_template(tokenizer, messages, options)
     except (TemplateError, TypeError):
         # Some (gpt-oss) read a description and properties without asking whether there are any.
-        filled = [*map(_filled, options.get("tools") or ())]
+        filled = [*map(_fill_in, options.get("tools") or ())]
         if filled == [*(options.get("tools") or ())]:
             raise
-    return _applied(tokenizer, messages, {**options, "tools": filled})
+    return _apply_template(tokenizer, messages, {**options, "tools": filled})
 
 
-def _filled(tool: Mapping[str, Any]) -> dict[str, Any]:
+def _fill_in(tool: Mapping[str, Any]) -> dict[str, Any]:
     function = {"description": "", **tool["function"]}
     parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
     return {**tool, "function": {**function, "parameters": parameters}}
 
 
-def _applied(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
+def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:
         if not any("tool_calls" in message for message in messages):
             raise
         # DeepSeek's template joins the arguments to other text, as they are in OpenAI's form.
-        text = tokenizer.apply_chat_template([*map(_in_text, messages)], tokenize=False, **options)
+        text = tokenizer.apply_chat_template(
+            [*map(_with_text_arguments, messages)], tokenize=False, **options
+        )
     return str(text)
 
 
 def template_of(tokenizer: Any, tools: Tools) -> str:
-    """The chat template's text, which tells how it writes calls; CALLS_IN_WORDS where it knows none."""
+    """The chat template's text, which shows how it writes calls; CALLS_IN_WORDS where it has no tools."""
     template = str(tokenizer.get_chat_template(tools=[*tools] or None))
     return template if "tool" in template else CALLS_IN_WORDS
 
 
-def _described(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
-    """For a template that lists no tools: they stand in the system message. Where it knows no calls either, these are
-    written as text, and what they gave is said by the user."""
-    described = tools_in_words("" if template == CALLS_IN_WORDS else "tool", tools)
+def _describe_tools(messages: Sequence[dict[str, Any]], tools: Tools, template: str) -> list[dict[str, Any]]:
+    """For a template that lists no tools: puts them into the system message. Where it knows no calls either, these are
+    written as text, and their results are messages of the user."""
+    description = tools_in_words("" if template == CALLS_IN_WORDS else "tool", tools)
     if template == CALLS_IN_WORDS:
         messages = [*map(_message_in_words, messages)]
     first = messages[0] if messages and messages[0]["role"] == "system" else None
-    system = {"role": "system", "content": f"{first['content']}\n\n{described}" if first else described}
+    system = {"role": "system", "content": f"{first['content']}\n\n{description}" if first else description}
     return [system, *(messages[1:] if first else messages)]
 
 
 def _message_in_words(message: dict[str, Any]) -> dict[str, Any]:
     if message["role"] == "tool":
         return {"role": "user", "content": f"<tool_response>\n{message['content']}\n</tool_response>"}
-    functions = [call["function"] for call in message.get("tool_calls", ())]
-    calls = [
-        f"<tool_call>\n{_json({'name': each['name'], 'arguments': each['arguments']})}\n</tool_call>"
-        for each in functions
-    ]
-    reply = [message["content"]] if message["content"] else []
-    return {"role": message["role"], "content": "\n".join([*reply, *calls])}
+    parts = [message["content"]] if message["content"] else []
+    for call in message.get("tool_calls", ()):
+        name, arguments = call["function"]["name"], call["function"]["arguments"]
+        parts.append(f"<tool_call>\n{_json({'name': name, 'arguments': arguments})}\n</tool_call>")
+    return {"role": message["role"], "content": "\n".join(parts)}
 
 
-def _in_text(message: dict[str, Any]) -> dict[str, Any]:
+def _with_text_arguments(message: dict[str, Any]) -> dict[str, Any]:
     if "tool_calls" not in message:
         return message
-    functions = [(call, call["function"]) for call in message["tool_calls"]]
-    calls = [
-        {**call, "function": {**function, "arguments": _json(function["arguments"])}}
-        for call, function in functions
-    ]
+    calls = []
+    for call in message["tool_calls"]:
+        function = call["function"]
+        calls.append({**call, "function": {**function, "arguments": _json(function["arguments"])}})
     return {**message, "tool_calls": calls}
 
 
@@ -162,11 +160,11 @@ def parse_tool_calls(
     tools: Tools = (),
     response_template: Mapping[str, Any] | None = None,
 ) -> tuple[str | None, tuple[ToolCall, ...]]:
-    """What an answer says, None where it only calls, and its calls in their order.
+    """An answer's text without its calls, None where it only calls, and the calls in their order.
 
     `text`: decoded with its special tokens, which mark the calls in many families, without the one that ended it.
-    `tools`, as the request gave them: where a form writes no types, theirs count; and a call in bare JSON must name
-    one. `response_template`: the tokenizer's own, which goes before the forms here.
+    `tools`, as in the request: their types count where a form writes none, and a call in bare JSON must name one.
+    `response_template`: the tokenizer's own, which is tried before the forms here.
     """
     if response_template is not None:
         parsed = _by_own_template(text, response_template, tools)
@@ -175,7 +173,7 @@ def parse_tool_calls(
     form = next((form for form in FORMS if form.is_of(template or "")), None)
     if form is HARMONY:
         return _harmony(text)
-    rest, calls = _taken_out(text, form, tools) if form else (text, ())
+    rest, calls = _take_calls(text, form, tools) if form else (text, ())
     if not calls:
         calls = tuple(_bare(text, tools))
         rest = "" if calls else text
@@ -185,14 +183,14 @@ def parse_tool_calls(
 def _by_own_template(
     text: str, response_template: Mapping[str, Any], tools: Tools
 ) -> tuple[str | None, tuple[ToolCall, ...]] | None:
-    """None where the answer isn't written as the template says."""
+    """None where the answer isn't in the template's form."""
     from transformers.utils.chat_parsing import parse_response
 
     try:
         message = parse_response(
             text, dict(response_template), prefix="", tools=[dict(tool) for tool in tools]
         )
-        calls = tuple(_call(each["function"]) for each in message.get("tool_calls") or ())
+        calls = tuple(_call(call["function"]) for call in message.get("tool_calls") or ())
     except (ValueError, KeyError, TypeError):
         return None
     return message.get("content") or None, calls
@@ -200,8 +198,8 @@ def _by_own_template(
 
 @dataclass(frozen=True)
 class Form:
-    """How a family writes calls. All `marks` stand in its templates; `block` finds a stretch of calls, `read` makes
-    calls of its first group and raises ValueError where it can't."""
+    """How a family writes calls. Its templates contain all `marks`. `block` matches a stretch of calls, and `read`
+    parses its first group; it raises ValueError where that can't be read."""
 
     marks: tuple[str, ...]
     block: re.Pattern[str]
@@ -211,8 +209,8 @@ class Form:
         return all(mark in template for mark in self.marks)
 
 
-def _taken_out(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
-    """The text without its calls, and these."""
+def _take_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:
+    """The text without its calls, and the calls."""
     calls: list[ToolCall] = []
 
     def take(match: re.Match[str]) -> str:
@@ -227,7 +225,8 @@ def _taken_out(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall
 
 
 def _call(function: Any) -> ToolCall:
-    """Of {"name", "arguments"}, or "parameters" as Llama and Command say. Raises ValueError, KeyError, TypeError."""
+    """A call of {"name", "arguments"}, or of Llama's and Command's "parameters". Raises ValueError, KeyError,
+    TypeError."""
     name = function.get("name") or function["tool_name"]
     arguments = function.get("arguments", function.get("parameters", {}))
     if isinstance(arguments, str):
@@ -238,7 +237,7 @@ def _call(function: Any) -> ToolCall:
 
 
 def _objects(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """JSON objects or lists of them, one after the other: ';' stands between Llama's, nothing between others'."""
+    """Calls as JSON objects or lists of them, one after the other: Llama separates them by ';', others by nothing."""
     place, decoder = 0, json.JSONDecoder()
     text = text.strip()
     while place < len(text):
@@ -251,7 +250,8 @@ def _objects(text: str, tools: Tools) -> Iterator[ToolCall]:
 
 
 def _bare(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """The whole answer is a call in JSON, of a tool that there is: so small models write, whatever their family."""
+    """Calls where the answer is nothing but JSON that calls tools of the request: small models of any family do
+    that."""
     names = {tool.get("function", tool).get("name") for tool in tools}
     fenced = re.fullmatch(r"\s*```(?:json)?\s*(.*?)\s*```\s*", text, re.DOTALL)
     try:
@@ -278,7 +278,7 @@ def _mistral(text: str, tools: Tools) -> Iterator[ToolCall]:
 
 
 def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]]:
-    """A name, and values that are written without their types."""
+    """A reader of XML with a tool's name, and values without their types."""
 
     def read(text: str, tools: Tools) -> Iterator[ToolCall]:
         match = re.fullmatch(call, text.strip(), re.DOTALL)
@@ -293,12 +293,12 @@ def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]
 
 
 def _types(name: str, tools: Tools) -> dict[str, Any]:
-    """Of the tool's parameters, each as its JSON schema says."""
+    """The types of a tool's parameters in its JSON schema, by their names."""
     for tool in tools:
         function = tool.get("function", tool)
         if function.get("name") == name.strip():
             properties = (function.get("parameters") or {}).get("properties") or {}
-            return {key: each.get("type") for key, each in properties.items() if isinstance(each, dict)}
+            return {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
     return {}
 
 
@@ -318,34 +318,31 @@ def _gemma(text: str, tools: Tools) -> Iterator[ToolCall]:
         raise ValueError("no call")
     # Odd parts are texts. Only outside of them a word before a colon is a key.
     parts = match[2].split('<|"|>')
-    quoted = [_json(part) if number % 2 else _with_keys(part) for number, part in enumerate(parts)]
+    key = re.compile(r"([{,]\s*)([^\s{}\[\],:\"]+)(\s*:)")
+    quoted = [_json(part) if number % 2 else key.sub(r'\1"\2"\3', part) for number, part in enumerate(parts)]
     yield _call({"name": match[1], "arguments": json.loads("".join(quoted))})
 
 
-def _with_keys(text: str) -> str:
-    return re.sub(r"([{,]\s*)([^\s{}\[\],:\"]+)(\s*:)", r'\1"\2"\3', text)
-
-
 def _python(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """[name(key="text"), other()], or each in a line of its own."""
+    """[name(key="text"), other()], or each call on a line of its own."""
     listed = text.strip()
     if not listed.startswith("["):
         listed = "[" + re.sub(r"\)\s*\n\s*", "), ", listed) + "]"
     body = ast.parse(listed, mode="eval").body
-    for each in body.elts if isinstance(body, ast.List) else ():
-        if not isinstance(each, ast.Call) or each.args:
+    for call in body.elts if isinstance(body, ast.List) else ():
+        if not isinstance(call, ast.Call) or call.args:
             raise ValueError("no call with named arguments")
-        arguments = {str(word.arg): _literal(word.value) for word in each.keywords}
-        yield ToolCall(ast.unparse(each.func), _json(arguments))
+        arguments = {str(word.arg): _literal(word.value) for word in call.keywords}
+        yield ToolCall(ast.unparse(call.func), _json(arguments))
 
 
 def _literal(node: ast.expr) -> Any:
     """Python's literals, and JSON's."""
-    for each in ast.walk(node):
-        if isinstance(each, ast.List):
-            each.elts = [_constant(elt) for elt in each.elts]
-        elif isinstance(each, ast.Dict):
-            each.values = [_constant(value) for value in each.values]
+    for part in ast.walk(node):
+        if isinstance(part, ast.List):
+            part.elts = [_constant(item) for item in part.elts]
+        elif isinstance(part, ast.Dict):
+            part.values = [_constant(value) for value in part.values]
     return ast.literal_eval(_constant(node))
 
 
@@ -355,7 +352,7 @@ def _constant(node: ast.expr) -> ast.expr:
 
 
 def _deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
-    """Since V3.1 name and JSON; before it the type, the name, and JSON between ```."""
+    """A name and JSON since V3.1; before that the type, the name, and JSON between ```."""
     for head, body in re.findall(
         r"<｜tool▁call▁begin｜>(.*?)<｜tool▁sep｜>(.*?)<｜tool▁call▁end｜>", text, re.DOTALL
     ):
@@ -365,7 +362,7 @@ def _deepseek(text: str, tools: Tools) -> Iterator[ToolCall]:
 
 
 def _harmony(text: str) -> tuple[str | None, tuple[ToolCall, ...]]:
-    """Messages, each with a recipient or a channel: what was thought is left out."""
+    """Messages, each with a recipient or a channel; those of the channel 'analysis' are left out."""
     messages = re.findall(r"(.*?)<\|message\|>(.*?)(?:<\|(?:end|call|return)\|>|\Z)", text, re.DOTALL)
     if not messages:
         return text, ()
@@ -388,13 +385,13 @@ def _json(value: object) -> str:
 
 
 def _between(start: str, end: str) -> re.Pattern[str]:
-    """A last block may lack its end, where that token ended the answer."""
+    """The last block may lack its end, where that token ended the answer."""
     return re.compile(rf"{start}(.*?)(?:{end}|\Z)", re.DOTALL)
 
 
 _TOOL_CALL = _between(r"\s*<tool_call>", "</tool_call>")
 HARMONY = Form(("<|channel|>", "commentary"), re.compile(r"(?!)()"), _objects)
-# In this order: marks of later ones stand in templates of earlier ones too.
+# In this order, since templates of earlier ones contain the marks of later ones too.
 FORMS = (
     HARMONY,
     Form(("<|tool_call>call:",), _between(r"\s*<\|tool_call>", r"<tool_call\|>"), _gemma),

@@ -1,10 +1,9 @@
-"""`python -m trainers.local.train JOB_DIR`: train the job in that folder (see job_directory.py), and go on
+"""`python -m trainers.local.train JOB_DIR`: trains the job in that folder (see job_directory.py), and resumes it
 after a kill.
 
-Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused, 77 it is
-to start again with less at a time.
-The training itself is in training/loop.py by the job's method, of a sweep in training/sweep.py, by another engine in
-engines/runner.py; each is imported when needed.
+Exit codes: 0 the job is done, 1 it failed and FAILED says why, 75 another process trains it, 76 it is paused, 77 it has
+to start again with less at a time. The training itself is in training/methods by the job's method, of a sweep in
+training/sweep.py, by another engine in engines/runner.py; each is imported when it is needed.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from trainers.methods import BUILTIN, METHODS
 BUSY = 75  # EX_TEMPFAIL
 PAUSED = 76
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
-LAST_WORDS_S = 60.0  # in which the first process of a team saves its checkpoint or says why it failed
+LAST_WORDS_S = 60.0  # for the first process of a team to save its checkpoint or to write why it failed
 
 
 def main() -> int:
@@ -48,7 +47,7 @@ def main() -> int:
 
 
 def help_out(folder: Path) -> int:
-    """What a process that is not the first of its team does: train, and write nothing. The first ends the team."""
+    """Trains as a process that is not the first of its team: it writes nothing, and the first ends the team."""
     if any((folder / mark).exists() for mark in (*END_MARKS, PAUSE_MARK)):
         return 0
     try:
@@ -60,17 +59,18 @@ def help_out(folder: Path) -> int:
 
 
 def work(folder: Path, checkpoint_s: float | None = None) -> int:
-    """The exit code. `checkpoint_s`: seconds between checkpoints within an epoch, where not the usual."""
+    """Trains and returns the exit code. `checkpoint_s`: seconds between checkpoints within an epoch; None: the
+    usual."""
     for mark in END_MARKS:
         if (folder / mark).exists():
             print(f"{folder}: this job has ended, {mark} says so.", file=sys.stderr)
             return 1 if mark == "FAILED" else 0
     if (folder / PAUSE_MARK).exists():
-        return _say_paused(folder)
+        return _print_paused(folder)
     try:
         train_job(folder, read_job(folder), checkpoint_s)
     except TrainingPaused:
-        return _say_paused(folder)
+        return _print_paused(folder)
     except TrainingFailed as error:
         print(f"{folder}: {error.message}", file=sys.stderr)
         write_failure(folder, error)
@@ -80,7 +80,7 @@ def work(folder: Path, checkpoint_s: float | None = None) -> int:
 
 def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> None:
     if job.settings.engine != BUILTIN:
-        end_leftover(engine_folder(folder))  # before the imports, which take seconds in which it would go on
+        end_leftover(engine_folder(folder))  # before the imports, which take seconds
         from trainers.local.engines.runner import train_by
 
         return train_by(ENGINES[job.settings.engine], folder, job)
@@ -93,7 +93,7 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
     how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 
 
-def _say_paused(folder: Path) -> int:
+def _print_paused(folder: Path) -> int:
     print(f"{folder}: this job is paused. Resume it, or take the mark {PAUSE_MARK} away.", file=sys.stderr)
     return PAUSED
 
