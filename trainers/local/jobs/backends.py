@@ -276,7 +276,7 @@ def _sharding_refusal(backend: Backend, settings: Parameters) -> Refusal | None:
             "out."
         )
         return Refusal("sharding_unavailable", text, "sharding")
-    method = next(each for each in METHODS.values() if type(settings) is each.parameters)
+    method = next(method for method in METHODS.values() if type(settings) is method.parameters)
     if not method.is_plain:
         text = f"The method {method.name} trains on a whole base, not on one divided among GPUs. Leave 'sharding' out."
         return Refusal("sharding_unavailable", text, "sharding")
