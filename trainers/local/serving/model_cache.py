@@ -233,7 +233,7 @@ class Matrices:
 def _install_batched_lora(model: PeftModel, runs: Runs) -> bool:
     """Makes the model's LoRA layers follow `runs`. Has to be called again after each change of adapters. False, and all
     is left to peft, where one of them is more than plain LoRA on a linear layer."""
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, LoraLayer)]
     is_plain = all(map(_is_plain, layers)) and not any(
         isinstance(module, AuxiliaryTrainingWrapper) for module in model.modules()
     )
