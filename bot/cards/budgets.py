@@ -25,12 +25,12 @@ class Month:
     own: Sequence[Budget] = ()
 
 
-def does_not_fit(budget: Budget, asked_micros: int) -> str:
+def does_not_fit(budget: Budget, asked_micros: int, what: str = "run") -> str:
     """With the cure, as mrkdwn."""
     left, limit = usd_micros(max(budget.left_micros, 0)), usd_micros(budget.limit_micros)
     return (
-        f"This run may cost up to {usd_micros(asked_micros)}, and {left} of this month's {limit}{owner_text(budget)} "
-        f"are left. Raise {_setting(budget)} in finetune.toml, or wait for next month."
+        f"This {what} may cost up to {usd_micros(asked_micros)}, and {left} of this month's "
+        f"{limit}{owner_text(budget)} are left. Raise {_setting(budget)} in finetune.toml, or wait for next month."
     )
 
 

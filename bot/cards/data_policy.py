@@ -10,7 +10,7 @@ from bot.cards.blocks import Block, Headline, Lines, Message, Note, Text, action
 from bot.cards.findings import group_findings, part_sentence
 from bot.cards.forms import modal
 from bot.cards.permissions import too_few_words
-from bot.cards.words import pluralize
+from bot.cards.words import capitalize, pluralize
 from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
 from bot.rules.permissions import Data, DataRule
 from storage.records import Dataset, Waiver
@@ -151,8 +151,7 @@ def _found(findings: Sequence[Finding]) -> list[str]:
     """Personal data by kind; lines and never a value."""
     personal = [finding for finding in findings if finding.code == PERSONAL_DATA]
     parts = [part for group in group_findings(personal) for part in group.parts]
-    lines = [part_sentence(part) for part in parts]
-    return [f"• {escape(item[:1].upper() + item[1:])}" for item in lines]
+    return [f"• {escape(capitalize(part_sentence(part)))}" for part in parts]
 
 
 def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:

@@ -132,25 +132,27 @@ def card(
 ) -> Message:
     """`number`: of an estimate that its reader may share; `shared_by`: who has shared it. `is_detailed`: with what
     Slack has no room for."""
-    verdict = estimated.verdict
-    top = (Headline(_headline(estimated)), Note(_subject(estimated, target)))
-    rests_on: list[CardBlock] = []
+    verdict, alternative = estimated.verdict, estimated.alternative
+    blocks: list[CardBlock] = [Headline(_headline(estimated)), Note(_subject(estimated, target))]
+    blocks += _numbers(estimated, target)
+    if alternative and not _hides_savings(estimated):
+        blocks.append(Text(escape(cut(alternative_text(alternative), 900))))
+    blocks += _reasons(verdict, spelling)
     if is_detailed:
-        rests_on = _details(estimated)
+        blocks += _details(estimated)
     elif estimated.inputs:
-        rests_on = [Note(_rests_on(assumptions(estimated.inputs)))]
-    sources = [Note(_sources(estimated.prices))] if estimated.prices else []
-    end = (
-        *_held_against(estimated),
-        *_reasons(verdict, spelling),
-        *rests_on,
-        *sources,
-        *_sharing(number, shared_by),
-    )
-    return Message(
-        f"{sentence(advice.headline(verdict, spelling))} {sentence(advice.next_step(verdict, spelling))}",
-        (*top, *_numbers(estimated, target), *end),
-    )
+        blocks.append(Note(_rests_on(assumptions(estimated.inputs))))
+    if estimated.prices:
+        sources = (
+            f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in estimated.prices
+        )
+        blocks.append(Note(f"Prices: {'; '.join(dict.fromkeys(sources))}."))
+    if number is not None:
+        blocks.append(actions(button("Share in the channel", SHARE, str(number))))
+    elif shared_by:
+        blocks.append(Note(f"Shared by <@{shared_by}>."))
+    text = f"{sentence(advice.headline(verdict, spelling))} {sentence(advice.next_step(verdict, spelling))}"
+    return Message(text, tuple(blocks))
 
 
 def alt_text(plot: str, dataset: str) -> str:
@@ -207,17 +209,20 @@ def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
     today = [("Each month today", monthly(estimate.monthly_before)), *_other(estimated)]
     if _hides_savings(estimated):
         return [_escaped_facts([*today, *_once(estimated)])]
-    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{_if_enough(estimate)}")
+    is_unsure = estimate.on_own_machine and estimate.machines is None
+    if_enough = ", if one machine is enough" if is_unsure else ""
+    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{if_enough}")
     bills = Table(
         _bills(estimated, estimate),
         f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}",
         otherwise=(_escaped_facts([*today, tuned]),),
     )
+    worth = estimate.errors_avoided_usd  # with it the saving is the difference of the bills
     saved = [
         _saving(estimate, estimated.outlook),
         *_succession(estimate),
         *_machines(estimate),
-        *_wrong_answers(estimate),
+        *([(f"{'Fewer' if worth > 0 else 'More'} wrong answers, a month", usd(abs(worth)))] if worth else []),
     ]
     return [_escaped_facts(saved), bills, _escaped_facts([*_chances(estimated), *_once(estimated)])]
 
@@ -269,13 +274,9 @@ def verdict_in_short(kind: VerdictKind, rule: str) -> str:
 def _in_time(estimate: Estimate, outlook: Outlook | None) -> str:
     if outlook is None:
         return ""
-    back = f" back within {_target(outlook)}" if estimate.one_off_usd else ""
+    back = f" back within {duration(outlook.target_months)}" if estimate.one_off_usd else ""
     timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return f",{back} in {share_of_draws(outlook.p_payback)}{timed}"
-
-
-def _target(outlook: Outlook) -> str:
-    return duration(outlook.target_months)
 
 
 def _subject(estimated: Estimated, target: str) -> str:
@@ -290,7 +291,10 @@ def _dollars(amount: Decimal) -> Figure:
 
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
     """What does not come back every month."""
-    pairs = [("Training, once", _training(estimated)), ("Training takes", _takes(estimated))]
+    minutes = estimated.minutes
+    low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
+    takes = planned_time(low, high, is_guess=estimated.is_guess)
+    pairs = [("Training, once", _training(estimated)), ("Training takes", takes)]
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
     estimate = estimated.estimate
@@ -301,14 +305,6 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     if enough != 0:
         pairs.append(("Pays from", _pays_from(enough, estimated.outlook)))
     return pairs
-
-
-def _takes(estimated: Estimated) -> str:
-    minutes = estimated.minutes
-    if minutes is None:
-        return planned_time(None, None)
-    low, high = float(minutes.low) * 60, float(minutes.high) * 60
-    return planned_time(low, high, is_guess=estimated.is_guess)
 
 
 def payback_text(months: Decimal | None) -> str:
@@ -373,21 +369,13 @@ def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
 
 
-def _if_enough(estimate: Estimate) -> str:
-    return ", if one machine is enough" if estimate.on_own_machine and estimate.machines is None else ""
-
-
 def _machines(estimate: Estimate) -> list[tuple[str, str]]:
     if not estimate.on_own_machine:
         return []
-    if estimate.machines is None:
+    count = estimate.machines
+    if count is None:
         return [("Machines", "how many it takes is not known: the speed of yours is not measured")]
-    return [
-        (
-            "Machines",
-            "1 like yours is enough" if estimate.machines == 1 else f"{estimate.machines:,} like yours",
-        )
-    ]
+    return [("Machines", "1 like yours is enough" if count == 1 else f"{count:,} like yours")]
 
 
 def _succession(estimate: Estimate) -> list[tuple[str, str]]:
@@ -411,9 +399,11 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
         return []
     rests_on = payback_condition(is_good=estimated.evidence.is_good, is_time_said=outlook.is_time_said)
     is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
-    end = hours_caveat(outlook.bearable_hours, f"back within {_target(outlook)} " if is_free else "")
+    end = hours_caveat(
+        outlook.bearable_hours, f"back within {duration(outlook.target_months)} " if is_free else ""
+    )
     within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
-    pairs = [("Saves money" if is_free else f"Back within {_target(outlook)}", within)]
+    pairs = [("Saves money" if is_free else f"Back within {duration(outlook.target_months)}", within)]
     npv = outlook.npv
     if npv.p5 is None or npv.p50 is None or npv.p95 is None:
         return pairs
@@ -429,39 +419,8 @@ def _other(estimated: Estimated) -> list[tuple[str, str]]:
     return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
 
 
-def _wrong_answers(estimate: Estimate) -> list[tuple[str, str]]:
-    """What better answers are worth: with it the saving is the difference of the bills."""
-    worth = estimate.errors_avoided_usd
-    if not worth:
-        return []
-    return [
-        ("Fewer wrong answers, a month", usd(worth))
-        if worth > 0
-        else ("More wrong answers, a month", usd(-worth))
-    ]
-
-
 def _escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
     return Facts([(escape(name), escape(value)) for name, value in pairs])
-
-
-def _sharing(number: int | None, shared_by: str | None) -> list[CardBlock]:
-    if number is not None:
-        return [actions(button("Share in the channel", SHARE, str(number)))]
-    return [Note(f"Shared by <@{shared_by}>.")] if shared_by else []
-
-
-def _held_against(estimated: Estimated) -> list[CardBlock]:
-    if estimated.alternative is None or _hides_savings(estimated):
-        return []
-    return [Text(escape(cut(alternative_text(estimated.alternative), 900)))]
-
-
-def _sources(prices: Sequence[PriceRow]) -> str:
-    values = dict.fromkeys(
-        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in prices
-    )
-    return f"Prices: {'; '.join(values)}."
 
 
 def _range(amounts: Range) -> str:

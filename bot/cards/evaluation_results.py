@@ -37,8 +37,19 @@ from bot.cards.candidates import (
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.estimates import verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
-from bot.cards.words import at_most, charge, p_value, percent, pluralize, points, points_range, shorten
+from bot.cards.words import (
+    at_most,
+    capitalize,
+    charge,
+    p_value,
+    percent,
+    pluralize,
+    points,
+    points_range,
+    shorten,
+)
 from bot.rules.advice import Verdict
+from bot.rules.alternatives import is_cheaper
 from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
 
 ESTIMATE = "estimate_after_ladder"
@@ -199,9 +210,7 @@ def _cheaper_undecided(ladder: Ladder) -> list[str]:
     if rung is None or maybe is None:
         return []
     text = _briefly(maybe)
-    return [
-        f"{escape(text[:1].upper() + text[1:])}, costs less and may meet it as well: {escape(_to_tell(maybe))}."
-    ]
+    return [f"{escape(capitalize(text))}, costs less and may meet it as well: {escape(_to_tell(maybe))}."]
 
 
 def _to_tell(rung: Rung) -> str:
@@ -215,15 +224,10 @@ def _nearest_to_tell(ladder: Ladder) -> Rung | None:
     existing_rung = _rung_of(ladder, ladder.cheapest)
     undecided = [rung for rung in ladder.rungs if rung.standing == "undecided"]
     if existing_rung is not None:
-        undecided = [rung for rung in undecided if _is_cheaper(rung, existing_rung)]
+        undecided = [rung for rung in undecided if is_cheaper(rung, existing_rung)]
     return min(
         undecided, key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0), default=None
     )
-
-
-def _is_cheaper(rung: Rung, other: Rung) -> bool:
-    ours, theirs = rung.usd_per_1000, other.usd_per_1000
-    return ours is not None and theirs is not None and ours < theirs
 
 
 def _not_told_apart(ladder: Ladder) -> list[str]:

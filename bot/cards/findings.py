@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import assert_never
 
 from bot.cards.blocks import CardBlock, Lines, actions, button, code, escape
-from bot.cards.words import pluralize
+from bot.cards.words import capitalize, pluralize
 from bot.rules.budgets import DuplicateCost
 from bot.rules.data_policy import NoDelivery, RowDelivery
 from storage.records import Dataset
@@ -46,8 +46,7 @@ class Group:
 
     @property
     def title(self) -> str:
-        words = describe_code(self.code)
-        return words[:1].upper() + words[1:]
+        return capitalize(describe_code(self.code))
 
 
 def describe_code(code: str) -> str:

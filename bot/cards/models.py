@@ -24,7 +24,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.candidates import MEANS, quality
-from bot.cards.words import percent, pluralize, points, points_range, shorten
+from bot.cards.words import capitalize, percent, pluralize, points, points_range, shorten
 from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
 from storage.promotions import Promotion
 from storage.records import Ask, Model
@@ -168,8 +168,7 @@ def _numbers(proof: Proof) -> list[CardBlock]:
 
 
 def _measure(rung: Rung) -> str:
-    means = MEANS[rung.scoring].partition(",")[0]
-    return means[:1].upper() + means[1:]
+    return capitalize(MEANS[rung.scoring].partition(",")[0])
 
 
 def _gain(held: ModelComparison) -> str:

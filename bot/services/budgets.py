@@ -38,10 +38,12 @@ def tightest(context: AppContext, channel: str, person: str) -> Budget:
     return rules.tightest(all_budgets(context, channel, person))
 
 
-def refusal(context: AppContext, channel: str, person: str, asked_micros: int) -> str | None:
+def refusal(
+    context: AppContext, channel: str, person: str, asked_micros: int, what: str = "run"
+) -> str | None:
     """Returns why so much may not be spent now, None if it fits."""
     budget = tightest(context, channel, person)  # what fits there fits everywhere
-    return None if budget.fits(asked_micros) else views.does_not_fit(budget, asked_micros)
+    return None if budget.fits(asked_micros) else views.does_not_fit(budget, asked_micros, what)
 
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:

@@ -256,8 +256,7 @@ def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str |
             f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. {cheaper}, "
             "or raise `measurement_usd` under [budget] in finetune.toml."
         )
-    refusal = budgets.refusal(context, measurement.channel, measurement.requested_by, most)
-    return refusal.replace("This run", "This measurement") if refusal else None
+    return budgets.refusal(context, measurement.channel, measurement.requested_by, most, "measurement")
 
 
 def _begin(

@@ -66,9 +66,9 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
         return Refusal(freeze_cards.refusal(freeze, "No model that costs money is asked now"))
     now = context.clock()
     with context.store.transaction():
-        too_dear = budgets.refusal(context, channel, person, most)
+        too_dear = budgets.refusal(context, channel, person, most, "question")
         if too_dear:
-            return Refusal(too_dear.replace("This run", "This question"))
+            return Refusal(too_dear)
         new = NewAsk(
             person,
             channel,
