@@ -72,6 +72,7 @@ def is_alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.usefixtures("real_processes")
 def test_it_starts_with_its_models_behind_its_key(trainer: EmbeddedTrainer) -> None:
     assert wait_for(trainer) == ["tiny"]
     with pytest.raises(HTTPError, match="401") as refused:

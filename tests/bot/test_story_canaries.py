@@ -165,6 +165,7 @@ def play(world: World, told: dict[str, str]) -> None:
 @pytest.mark.skipif(
     not Path("/proc/self/cmdline").exists(), reason="the arguments of processes are read in /proc"
 )
+@pytest.mark.usefixtures("real_processes")
 def test_no_secret_and_no_customer_s_word_is_found_where_it_does_not_belong(
     make_world: MakeWorld,
     tmp_path: Path,

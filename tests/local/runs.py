@@ -1,25 +1,49 @@
-"""Training runs as processes of their own that can be killed, forked from one that has imported torch
-already."""
+"""Training runs as processes of their own that can be killed."""
 
 from __future__ import annotations
 
 import os
+import pickle
 import resource
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from tests.local.served import free_port
 from trainers.local.job_directory import TrainingJob, write_job
 from trainers.methods import MethodName, Parameters
 
-CONTEXT = get_context("forkserver")
-CONTEXT.set_forkserver_preload(["tests.local.preloaded"])
 SIGKILLED = -9
 WAIT_S = 120  # beside much other work
+
+
+class Process:
+    """A function in a process of its own, with the names of `multiprocessing`. It is forked as tests/forked.py says."""
+
+    def __init__(self, target: Callable[..., None], args: tuple[Any, ...]) -> None:
+        self._order = pickle.dumps((target, args)).hex()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "tests.local.runs", self._order]
+        self._process = subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    def join(self, seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def kill(self) -> None:
+        self._process.kill()
+
+    def is_alive(self) -> bool:
+        return self.exitcode is None
+
+    @property
+    def exitcode(self) -> int | None:
+        return self._process.poll()
 
 
 def make_job(
@@ -50,8 +74,8 @@ def make_job(
     return folder
 
 
-def start_run(folder: Path, checkpoint_s: float = 60.0) -> BaseProcess:
-    process = CONTEXT.Process(target=_run, args=(folder, checkpoint_s))
+def start_run(folder: Path, checkpoint_s: float = 60.0) -> Process:
+    process = Process(target=_run, args=(folder, checkpoint_s))
     process.start()
     return process
 
@@ -63,15 +87,13 @@ def start_team(
     *,
     others: Path | None = None,
     member: Callable[[Path, float, int, int, int], None] | None = None,
-) -> list[BaseProcess]:
+) -> list[Process]:
     """As launch.py does, without the seconds that its imports take; the first process first. `others`: the folder of
     those that are on other machines. `member` is what each does, run_member as a rule."""
     port = free_port()
     folders = [folder] + [others or folder] * (processes - 1)
-    team: list[BaseProcess] = [
-        CONTEXT.Process(
-            target=member or run_member, args=(folders[rank], checkpoint_s, rank, processes, port)
-        )
+    team: list[Process] = [
+        Process(target=member or run_member, args=(folders[rank], checkpoint_s, rank, processes, port))
         for rank in range(processes)
     ]
     for each in team:
@@ -86,14 +108,14 @@ def run_team(
     return exit_codes(start_team(folder, processes, checkpoint_s, others=others))
 
 
-def exit_codes(team: Sequence[BaseProcess]) -> list[int]:
+def exit_codes(team: Sequence[Process]) -> list[int]:
     for each in team:
         each.join(WAIT_S)
         assert each.exitcode is not None, f"A process still trains after {WAIT_S} s"
     return [each.exitcode or 0 for each in team]
 
 
-def end_of_first(team: Sequence[BaseProcess]) -> int:
+def end_of_first(team: Sequence[Process]) -> int:
     """Its exit code; then the others are killed, as the launcher does."""
     first, *others = team
     first.join(WAIT_S)
@@ -135,7 +157,7 @@ def kill_after_step(folder: Path, step: int, checkpoint_s: float = 0.0) -> None:
     assert process.exitcode == SIGKILLED
 
 
-def wait_for_step(folder: Path, step: int, process: BaseProcess) -> None:
+def wait_for_step(folder: Path, step: int, process: Process) -> None:
     deadline = time.monotonic() + WAIT_S
     while steps_told(folder) < step:
         assert process.is_alive(), f"ended with {process.exitcode} at step {steps_told(folder)}"
@@ -191,3 +213,8 @@ def _run(folder: Path, checkpoint_s: float) -> None:
 
     torch.set_num_threads(1)
     raise SystemExit(work(folder, checkpoint_s))
+
+
+if __name__ == "__main__":
+    work, arguments = pickle.loads(bytes.fromhex(sys.argv[1]))  # noqa: S301 - what `start` has written
+    work(*arguments)

@@ -160,6 +160,7 @@ def test_the_server_is_imported_without(module: str) -> None:
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=30).returncode == 0
 
 
+@pytest.mark.usefixtures("real_processes")
 def test_an_idle_trainer_has_no_torch_loaded(tmp_path: Path) -> None:
     maps = Path("/proc/self/maps")
     if not maps.exists():

@@ -104,6 +104,7 @@ def test_pairs_on_smollm2_135m_take_the_memory_that_was_foreseen(tmp_path: Path,
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
 def test_a_training_on_pairs_takes_the_time_that_was_foreseen(tmp_path: Path) -> None:
     assert SMOLLM.exists(), NEEDED
     file = write_tickets(tmp_path)

@@ -54,6 +54,7 @@ def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
 def test_a_training_on_support_tickets_takes_the_time_that_was_foreseen(tmp_path: Path) -> None:
     assert SMOLLM.exists(), "make it with: python -m trainers.local.demo_model .cache/smollm2-135m"
     report = check_file(TICKETS, TICKETS.name, Columns(), tmp_path, 1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.local.runs import CONTEXT, enter_team, make_job, run_team, run_to_end
+from tests.local.runs import Process, enter_team, make_job, run_team, run_to_end
 from tests.local.served import examples, free_port
 from trainers.hyperparameters import Sweep
 from trainers.local.job_directory import read_events
@@ -99,7 +99,7 @@ def halve_in_one(rank: int, port: int, folder: Path) -> None:
 
 def test_where_one_process_has_no_room_all_compute_in_smaller_parts(tmp_path: Path) -> None:
     port = free_port()
-    both = [CONTEXT.Process(target=halve_in_one, args=(rank, port, tmp_path)) for rank in (0, 1)]
+    both = [Process(target=halve_in_one, args=(rank, port, tmp_path)) for rank in (0, 1)]
     for each in both:
         each.start()
     for each in both:

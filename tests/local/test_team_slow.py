@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.local.preferences import write_pairs
-from tests.local.runs import CONTEXT, adapter_bytes, enter_team, make_job, run_to_end, steps_told
+from tests.local.runs import Process, adapter_bytes, enter_team, make_job, run_to_end, steps_told
 from tests.local.served import (
     Served,
     close,
@@ -214,7 +214,7 @@ def wait_for_one_that_hangs(rank: int, port: int) -> None:
 
 def test_a_process_that_hangs_in_a_step_is_not_waited_for_for_ever() -> None:
     port = free_port()
-    first, other = (CONTEXT.Process(target=wait_for_one_that_hangs, args=(rank, port)) for rank in (0, 1))
+    first, other = (Process(target=wait_for_one_that_hangs, args=(rank, port)) for rank in (0, 1))
     for each in (first, other):
         each.start()
     first.join(120)

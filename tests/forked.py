@@ -1,0 +1,219 @@
+"""Child processes that skip their imports: forked from one that has imported torch, transformers, peft and TRL.
+
+Those imports take seconds of CPU, and tests start a trainer or a training some hundred times. After `fork_children`,
+`subprocess.Popen` has the modules of FORKED and the benchmarks started by a fork server, and so do the processes that
+it started. What a process gets from its parent stays as it is: it is the parent's own child (pid, exit status, signals,
+group or session) with the environment, folder, umask, limits and streams that were asked for. What differs:
+/proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are there before anybody asks for them.
+Tests of those, and of the start itself, take the fixture `real_processes`. A child whose environment would change what
+is imported is started for real.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import inspect
+import json
+import os
+import resource
+import runpy
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+FORKED = (
+    "tests.local.runs",
+    "trainers.local",
+    "trainers.local.calibrate",
+    "trainers.local.export",
+    "trainers.local.train",
+)
+READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TRANSFORMERS_")
+LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
+PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
+MESSAGE_BYTES = 1 << 17
+MOST_FILES = 1 << 16
+UNCHANGED = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+SIGNATURE = inspect.signature(UNCHANGED)
+PIPE_ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
+
+
+class ForkServer:
+    """Reached by `link`. It ends with the process that it forks children for."""
+
+    def __init__(self, link: socket.socket, process: subprocess.Popen[bytes] | None = None) -> None:
+        self._link, self._process, self._lock = link, process, threading.Lock()
+
+    def start(self, call: Mapping[str, Any]) -> int:
+        """The child's pid. The fork server's child forks it and ends, and so it becomes ours."""
+        order = {
+            "args": [str(each) for each in call["args"][1:]],
+            "environment": dict(os.environ if call["env"] is None else call["env"]),
+            "folder": str(call["cwd"] or Path.cwd()),
+            "has_own_session": call["start_new_session"],
+            "limits": [resource.getrlimit(each) for each in LIMITS],
+            "parent": os.getpid(),
+            "umask": _umask(),
+        }
+        ends = (call["p2cread"], call["c2pwrite"], call["errwrite"])
+        streams = [number if end == -1 else end for number, end in enumerate(ends)]
+        with self._lock:
+            _adopt_orphans(True)
+            try:
+                socket.send_fds(self._link, [json.dumps(order).encode()], streams)
+                return int(self._link.recv(MESSAGE_BYTES))
+            finally:
+                _adopt_orphans(False)
+
+
+def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServer]) -> None:
+    """From now on. `environment`: that in which the server imports."""
+
+    def execute(self: Any, *arguments: Any) -> None:
+        call = SIGNATURE.bind(self, *arguments).arguments
+        if not _can_be_forked(call, environment):
+            UNCHANGED(self, *arguments)
+            return
+        self.pid = server().start(call)
+        self._child_created = True
+        self._close_pipe_fds(*(call[name] for name in PIPE_ENDS))
+
+    subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
+
+
+def start_server(environment: Mapping[str, str]) -> ForkServer:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with theirs:
+        number, null = theirs.fileno(), subprocess.DEVNULL
+        command = [sys.executable, "-m", "tests.forked", str(number)]
+        process = subprocess.Popen(
+            command, pass_fds=[number], cwd=ROOT, env=environment, stdin=null, stdout=null
+        )
+    return ForkServer(ours, process)
+
+
+def main(link: socket.socket) -> None:
+    environment = dict(os.environ)
+    _import()
+    order = _serve(link)
+    while True:  # in a child, which gets a fork server of its own as long as it has no threads
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        if os.fork():
+            break
+        ours.close()
+        order = _serve(theirs)
+    theirs.close()
+    server = ForkServer(ours)
+    fork_children(environment, lambda: server)
+    _run(order["args"])
+
+
+def _import() -> None:
+    from trainers.local.launch import quick_imports
+
+    with quick_imports():
+        import trainers.local.api.server
+        import trainers.local.training.methods.dpo
+        import trainers.local.training.methods.grpo
+        import trainers.local.training.sweep  # noqa: F401
+    gc.freeze()
+
+
+def _serve(link: socket.socket) -> dict[str, Any]:
+    """Returns in each child alone."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(link, MESSAGE_BYTES, 3)
+        if not message:
+            os._exit(0)
+        reader, writer = os.pipe()
+        between = os.fork()
+        if between == 0:
+            child = os.fork()
+            if child:
+                os.write(writer, str(child).encode())
+                os._exit(0)
+            link.close()
+            order: dict[str, Any] = json.loads(message)
+            _become(order, streams)
+            return order
+        pid = os.read(reader, MESSAGE_BYTES)
+        os.waitpid(between, 0)
+        for number in (reader, writer, *streams):
+            os.close(number)
+        link.send(pid)
+
+
+def _become(order: Mapping[str, Any], streams: Sequence[int]) -> None:
+    while os.getppid() != order["parent"]:
+        time.sleep(0.0005)
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+    os.closerange(3, MOST_FILES)
+    if order["has_own_session"]:
+        os.setsid()
+    for limit, numbers in zip(LIMITS, order["limits"], strict=True):
+        resource.setrlimit(limit, numbers)
+    os.umask(order["umask"])
+    os.chdir(order["folder"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+
+
+def _run(args: Sequence[str]) -> None:
+    """As the interpreter does, but for the half second in which it would take its modules apart."""
+    code: Any = 0
+    try:
+        if args[0] == "-m":
+            sys.argv = list(args[1:])
+            sys.modules.pop(args[1], None)
+            runpy.run_module(args[1], run_name="__main__", alter_sys=True)
+        else:
+            sys.argv, sys.path[0] = list(args), str(Path(args[0]).resolve().parent)
+            runpy.run_path(args[0], run_name="__main__")
+    except SystemExit as end:
+        code = end.code or 0
+        if not isinstance(code, int):
+            print(code, file=sys.stderr)
+            code = 1
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code & 0xFF)
+
+
+def _can_be_forked(call: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
+    def imports_by(variables: Mapping[str, str]) -> dict[str, str]:
+        return {name: text for name, text in variables.items() if name.startswith(READ_AT_IMPORT)}
+
+    args = call["args"]
+    if not isinstance(args, list | tuple) or args[0] != sys.executable or len(args) < 2:
+        return False
+    if call["preexec_fn"] or call["pass_fds"] or call["executable"] or call["shell"]:
+        return False
+    is_named = str(args[1]).startswith("benchmarks/") or (args[1] == "-m" and args[2] in FORKED)
+    return is_named and imports_by(os.environ if call["env"] is None else call["env"]) == imports_by(
+        environment
+    )
+
+
+def _adopt_orphans(adopts: bool) -> None:
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, int(adopts))
+
+
+def _umask() -> int:
+    """Read where that changes nothing for another thread."""
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("Umask:")), 8)
+
+
+if __name__ == "__main__":
+    main(socket.socket(fileno=int(sys.argv[1])))
