@@ -69,8 +69,8 @@ def job(raw: Json, doing: str) -> Job:
     details = error if isinstance(error, dict) else {"message": error}
     # Where a method is named, hyperparameters stand under it; some trainers have them at the top alone.
     method = raw.get("method")
-    supervised = method.get("supervised") if isinstance(method, dict) else None
-    hyperparameters = supervised.get("hyperparameters") if isinstance(supervised, dict) else None
+    own = method.get(str(method.get("type", "supervised"))) if isinstance(method, dict) else None
+    hyperparameters = own.get("hyperparameters") if isinstance(own, dict) else None
     hyperparameters = hyperparameters or raw.get("hyperparameters")
     return Job(
         id=required(raw, "id", doing),
@@ -295,7 +295,7 @@ def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
         hyperparameters["sweep"] = sweep_to_lists(spec.sweep)
     body: dict[str, object] = {"seed": spec.seed}
     if provider.can("method"):
-        body["method"] = {"type": "supervised", "supervised": {"hyperparameters": hyperparameters}}
+        body["method"] = {"type": spec.method, spec.method: {"hyperparameters": hyperparameters}}
     else:
         body["hyperparameters"] = hyperparameters
     if provider.can("metadata"):

@@ -66,6 +66,7 @@ class JobSpec:
     validation_file: str | None = None
     sweep: Sweep = ()
     metadata: Mapping[str, str] = field(default_factory=dict)
+    method: str = "supervised"
 
 
 @dataclass(frozen=True)

@@ -243,7 +243,8 @@ def _model(plan: Plan) -> str:
 def _otherwise(plan: Plan) -> str:
     """Than by our own engine over the base in full; and the learning rate."""
     chosen = dict(plan.hyperparameters)
-    lines = [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
+    lines = [f"by the method {plan.method}"] if plan.method != "supervised" else []
+    lines += [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
     if "learning_rate" in chosen:
         lines.append(f"learning rate {chosen['learning_rate']:g}")
     elif "lora_r" in chosen and plan.swept is None:
@@ -395,8 +396,8 @@ def unswept_text(unswept: Unswept, title: str) -> str:
                 f"`sweep=` needs our own trainer, and {title} trains one set of hyperparameters a job. Leave it out, "
                 "or choose a target that starts with `local/`."
             )
-        case "engine":
-            return f"`engine={unswept.name}` can't sweep. Leave `engine=` out, or `sweep=`."
+        case "method" | "engine":
+            return f"`{unswept.why}={unswept.name}` can't sweep. Leave `{unswept.why}=` out, or `sweep=`."
         case "given twice":
             return f"`{unswept.name}=` is given singly and in the sweep. Say it in one of the two places."
         case "patience":

@@ -356,6 +356,11 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
 @click.option(
     "--pairs", is_flag=True, help="Preference pairs (DPO): --length is a prompt with the longer answer."
 )
+@click.option(
+    "--samples",
+    type=click.IntRange(2, 64),
+    help="Answers sampled to each question (GRPO): --length is a question with the longest.",
+)
 @click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
 @click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100; this machine where not said.")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
@@ -368,6 +373,7 @@ def plan_memory(
     target_modules: str,
     answer: int | None,
     pairs: bool,
+    samples: int | None,
     checkpointing: bool,
     gpu: str | None,
     as_json: bool,
@@ -377,6 +383,8 @@ def plan_memory(
     from bot.values.runs import Refusal
     from trainers.sizing.memory import METHODS, Work
 
+    if samples and (pairs or method == "full"):
+        refuse("--samples go with LoRA, and not with --pairs: leave one of them out.")
     (chosen,) = (name for name in METHODS if name == method)
     learnt = min(answer or max(1, length // 4), length)
     work = Work(
@@ -387,6 +395,7 @@ def plan_memory(
         learnt,
         checkpoints=checkpointing,
         pairs=pairs,
+        samples=samples or 0,
         targets=target_modules,
     )
     planned = hardware.plan_memory(model, work, gpu)

@@ -155,6 +155,8 @@ def subject(planned: Planned) -> str:
     rank = "" if work.method == "full" else f" of rank {work.rank}"
     checkpoints = ", gradient checkpointing" if work.checkpoints else ""
     rows = "preference pairs" if work.pairs else "rows"
+    if work.samples:
+        rows = f"questions with {work.samples} sampled answers each,"
     return (
         f"{planned.base.name}: {METHOD_NAMES[work.method]}{rank}, {rows} of {work.length:,} tokens, "
         f"{work.batch} a step{checkpoints}"
@@ -231,17 +233,20 @@ def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
 
 def _activations_why(work: Work, tokens: int) -> str:
     stored = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
-    both = ", both answers of a pair" if work.pairs else ""
-    return f"{stored}, for {tokens:,} tokens at a time{both}"
+    answers = (
+        ", both answers of a pair" if work.pairs else ", all answers to a question" if work.samples else ""
+    )
+    return f"{stored}, for {tokens:,} tokens at a time{answers}"
 
 
 def _logits_why(planned: Planned) -> str:
     work, words = planned.work, planned.base.architecture.vocab
-    if not work.pairs:
+    if not work.padded:
         return f"{min(work.answer, work.length)} learnt tokens a row × {words:,} words"
-    where = (
-        "both answers' tokens" if planned.fit.machine.place.kind == "gpu" else "every token of both answers"
-    )
+    answers = "both answers" if work.pairs else "all answers"
+    where = f"every token of {answers}"
+    if planned.fit.machine.place.kind == "gpu":
+        where = f"{answers}' tokens"
     tile = f", {TILE_WORDS:,} at a time" if words > TILE_WORDS else ""
     return f"{where} × {words:,} words{tile}, and their gradients"
 

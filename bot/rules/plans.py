@@ -17,7 +17,7 @@ from trainers import hyperparameters, methods
 from trainers.evaluation.results import Standing
 from trainers.hyperparameters import Sweep, Value, combinations, hosted_epochs_for
 from trainers.json_values import from_object
-from trainers.methods import Basis, resolve, specs
+from trainers.methods import Basis, MethodName, resolve, specs
 from trainers.types import Hyperparameter
 
 VerdictKind = Literal["go", "no_go", "unknown"]
@@ -151,7 +151,7 @@ class Plan:
     provider: str
     base_model: str
     current: str | None
-    method: str
+    method: MethodName
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     seed: int
     suffix: str
@@ -238,18 +238,20 @@ def hyperparameters_for(
     takes_lora: bool,
     defaults: Mapping[str, Hyperparameter],
     rate: float | None = None,
+    method: MethodName = "supervised",
 ) -> tuple[tuple[str, Hyperparameter], ...]:
     """What a plan starts with, resolved by trainers/methods.py; a hosted service is told the epochs and what was asked.
 
-    `rate`: the learning rate by the base's size; None leaves it to the trainer, who goes by the base that it has.
+    `rate`: the learning rate by the base's size and the method; None leaves it to the trainer, who goes by the base
+    that it has. What only the method has is planned too, as that decides what its training takes.
     `defaults` are the provider's row's and win over ours; what a person `values_by_name` wins over all.
     """
     argument = {**defaults, **values_by_name}
     if not takes_lora:
         return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **argument}.items()))
-    existing = {name: value for name, value in argument.items() if value != "auto" and name in specs()}
-    resolved = asdict(resolve("supervised", existing, Basis(n_train, rate)))
-    planned = {name: resolved[name] for name in PLANNED}
+    existing = {name: value for name, value in argument.items() if value != "auto" and name in specs(method)}
+    resolved = asdict(resolve(method, existing, Basis(n_train, rate, method)))
+    planned = {name: resolved[name] for name in (*PLANNED, *(specs(method).keys() - specs().keys()))}
     if rate is None:
         del planned["learning_rate"]
     return tuple(sorted({**planned, **argument}.items()))
@@ -260,8 +262,8 @@ def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...
     chosen = dict(plan.hyperparameters)
     rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
     takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
-    usual = {name: spec.default for name, spec in specs().items()}
-    usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={})
+    usual = {name: spec.default for name, spec in specs(plan.method).items()}
+    usual |= hyperparameters_for(plan.n_train, rank, takes_lora=takes_lora, defaults={}, method=plan.method)
     usual["lora_r"] = specs()["lora_r"].default
     return tuple((name, value) for name, value in plan.hyperparameters if value != usual.get(name))
 
@@ -337,9 +339,9 @@ def arm_count_text(sweep: Sweep) -> str:
 
 @dataclass(frozen=True)
 class Unswept:
-    """Why something can't be swept. `name`: the engine, or the option that is given twice."""
+    """Why something can't be swept. `name`: the method, the engine, or the option that is given twice."""
 
-    why: Literal["one set a job", "engine", "given twice", "patience"]
+    why: Literal["one set a job", "method", "engine", "given twice", "patience"]
     name: str = ""
 
 
@@ -349,6 +351,8 @@ def find_unswept(question: Question, *, can_sweep: bool) -> Unswept | None:
         return None
     if not can_sweep:
         return Unswept("one set a job")
+    if not methods.METHODS[question.method].is_plain:
+        return Unswept("method", question.method)
     engine = question.chosen.get("engine", methods.BUILTIN)
     if engine != methods.BUILTIN:
         return Unswept("engine", str(engine))

@@ -24,6 +24,7 @@ from trainers import chat_parameters
 from trainers.dataset import Report
 from trainers.evaluation.results import Rung
 from trainers.hyperparameters import Sweep, full_trainings_of, rate_for
+from trainers.methods import METHODS, MethodName
 from trainers.payloads import sent_hyperparameters
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.tokens import encoding_of
@@ -185,6 +186,7 @@ def training_needs(
     chosen = _hyperparameters(settings, target, report, question)
     # of one epoch, by the model's own tokenizer if it is on this machine
     tokens = _own_counts(report, target).get(target.model.name, report.tokens.train)
+    tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from so many answers to each question
     room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
     answer = max_tokens([label.label for label in report.labels]) + chat_parameters.thinking_tokens(thinks)
@@ -195,11 +197,13 @@ def training_needs(
     return TrainingNeeds(chosen, tuned, base, room, time, cost)
 
 
-def _rate(settings: Settings, target: Target) -> float | None:
+def _rate(settings: Settings, target: Target, method: MethodName) -> float | None:
     """Returns None if the base isn't known here, or a hosted service has a learning rate of its own."""
     is_ours = target.row.provider.can("sweep")
     base = known_base(settings, target.row, target.model) if is_ours else None
-    return rate_for(base.architecture.hidden, base.architecture.model_type) if base else None
+    if base is None:
+        return None
+    return METHODS[method].rate(rate_for(base.architecture.hidden, base.architecture.model_type))
 
 
 def _hyperparameters(
@@ -211,7 +215,8 @@ def _hyperparameters(
         question.chosen,
         takes_lora=provider.can("extra_hyperparameters"),
         defaults=target.row.defaults,
-        rate=_rate(settings, target),
+        rate=_rate(settings, target, question.method),
+        method=question.method,
     )
     fixed = {**target.row.defaults, **question.chosen}
     single = plans.without_swept(dict(chosen), question.sweep, fixed)

@@ -38,7 +38,7 @@ from bot.services.hardware import MemoryHeadroom, Target, capacity_of, find_targ
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.dataset import Report
-from trainers.methods import METHODS, option_of
+from trainers.methods import BUILTIN, METHODS, option_of
 from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
 from trainers.providers import model_verdict
@@ -199,11 +199,24 @@ def _not_trained_so(question: Question, target: Target) -> Refusal | None:
     """Where the target can't be trained as it is asked. A trainer on another machine says so itself when the job is
     created."""
     row = target.row
-    if question.method != "supervised":
+    method = METHODS[question.method]
+    if method.reads_pairs:
         return Refusal(
-            f"`method={question.method}` learns from {METHODS[question.method].examples}, and a dataset here has rows "
-            "with an answer each: our trainer takes pairs over its API. Leave `method=` out.",
+            f"`method={method.name}` learns from {method.examples}, and a dataset here has rows with an answer each: "
+            "our trainer takes pairs over its API. Leave `method=` out.",
             "method",
+        )
+    if not method.is_plain and not row.provider.can("sweep"):
+        return Refusal(
+            f"`method={method.name}` needs our own trainer, and {row.title} trains by its own means. Leave it out, or "
+            "choose a target that starts with `local/`.",
+            "method",
+        )
+    engine = question.chosen.get("engine", BUILTIN)
+    if engine not in method.engines:
+        return Refusal(
+            f"`engine={engine}` can't train by `method={method.name}`. Leave `engine=` out, or `method=`.",
+            "engine",
         )
     extra = [option_of(name) for name in question.chosen if name not in PLAIN_HYPERPARAMETERS]
     if extra and not row.provider.can("extra_hyperparameters"):

@@ -126,9 +126,13 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
     chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
     answer = min(max(1, round(report.tokens.answer_mean)), max(length, 1))
+    samples = _whole(chosen, "samples", 0)
+    if samples:  # each answer may be as long as allowed, whatever the right one is
+        most = _whole(chosen, "max_new_tokens", answer)
+        length, answer = min(length - answer + most, base.architecture.context), most
     rank, targets = _whole(chosen, "lora_r", Work.rank), str(chosen.get("target_modules", Work.targets))
     batch = _whole(chosen, "batch_size", 8)
-    return Work(_method(chosen), max(length, 1), batch, rank, answer, targets=targets)
+    return Work(_method(chosen), max(length, 1), batch, rank, answer, samples=samples, targets=targets)
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
@@ -192,6 +196,9 @@ def training_time(
     if machine is None or not report.n_train:
         return None
     is_guess = measured is None or _method(chosen) != "lora"
+    if "samples" in chosen:
+        taken_s = _seconds_of_samples(base, report, tokens, chosen, machine)
+        return _guess(taken_s) if is_guess or machine.word_s is None else _timed(taken_s, machine)
     done = as_computed(base.architecture, _work(base, report, chosen, sweep), this_machine())
     recomputes = as_trained(base.architecture, done).checkpoints
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
@@ -206,6 +213,30 @@ def training_time(
         in_all = halving_total(courses) + validation_epochs * epoch_s
     taken_s = machine.startup_s + in_all
     return _guess(taken_s) if is_guess else _timed(taken_s, machine)
+
+
+def _seconds_of_samples(
+    base: Base, report: Report, tokens: int, chosen: Mapping[str, Hyperparameter], machine: Calibration
+) -> float:
+    """Returns the seconds that GRPO takes if the model's answers are as long as the right ones. TRL's passes over
+    logits are left out where they were not measured."""
+    samples = _whole(chosen, "samples", 1)
+    mean = tokens / report.n_train / samples
+    rows = PairLengths(
+        count=report.n_train,
+        longer=mean,
+        padded=(mean + report.tokens.rows.max) / 2,
+        batch=_whole(chosen, "batch_size", 8),
+        epochs=_whole(chosen, "n_epochs", 1),
+        answer=min(report.tokens.answer_mean + 1, mean),
+        rank=_whole(chosen, "lora_r", Work.rank),
+        samples=samples,
+        has_reference=bool(chosen.get("beta")),
+    )
+    machine = replace(machine, word_s=machine.word_s or 0.0, trl_s=machine.trl_s or 0.0)
+    taken_s = pair_seconds(base.architecture, rows, machine)
+    assert taken_s is not None  # noqa: S101 - both are there
+    return taken_s
 
 
 def _guess(taken_s: float) -> TrainingTime:

@@ -359,7 +359,7 @@ def _plan(
         provider=estimated.target.row.name,
         base_model=estimated.target.model.name,
         current=estimated.question.current,
-        method="supervised",
+        method=estimated.question.method,
         hyperparameters=estimated.hyperparameters,
         seed=SEED,
         suffix=ascii_name(dataset.name),

@@ -334,6 +334,7 @@ def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
         seed=plan.seed,
         suffix=plan.suffix,
         metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
+        method=plan.method,
     )
 
 

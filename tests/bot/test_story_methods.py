@@ -1,0 +1,96 @@
+"""Runs by another method than supervised: what is sent, what people read, who is refused; slow: to the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import openai
+import pytest
+
+from bot.rules.plans import plan_from_json
+from bot.values.runs import RunResult
+from tests.bot.props import tickets_csv
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.test_story_sweep import own
+from tests.bot.world import START, Rules, World
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.served import KEY, served_here, served_process
+
+OWN = "/finetune start tickets target=local/smollm2-135m method=grpo"
+GRPO = "/finetune start tickets target=local/tiny method=grpo epochs=1"
+OPTIONS = "samples=4 max_new_tokens=6 lora_r=8 lora_alpha=8 dropout=0.1 learning_rate=5e-4 target_modules=q_proj,v_proj"
+
+
+def test_a_run_by_grpo_is_planned_and_sent_with_its_method(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    sleeping = ("/bin/sleep", "600")
+    with (
+        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        openai.OpenAI(base_url=served.url, api_key=KEY) as client,
+    ):
+        world = make_world(Rules(more=own(served.url, "0")))
+        world.upload_and_check(tickets_csv(400))
+        assert world.type(f"{GRPO} {OPTIONS}") == ""
+        world.send()
+        assert "by the method grpo, learning rate 0.0005" in world.said("by the method")
+        plan = plan_from_json(world.run().plan)
+        assert plan.method == "grpo"
+        world.approve()
+        world.until_state("training")
+        job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
+        told = job.hyperparameters.model_extra or {}
+        wanted = {
+            "samples": 4,
+            "reward": "exact",
+            "beta": 0.0,
+            "lora_r": 8,
+            "lora_alpha": 8,
+            "lora_dropout": 0.1,
+        }
+        assert wanted.items() <= told.items()
+        assert (told["learning_rate"], told["target_modules"]) == (5e-4, "q_proj,v_proj")
+        assert job.method is not None
+        assert str(job.method.type) == "grpo"
+        client.fine_tuning.jobs.cancel(job.id)
+        world.until_state("cancelled")
+
+
+def test_grpo_costs_as_many_tokens_as_it_samples(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
+    world.seed_dataset()
+    asked = "/finetune estimate tickets target=local/tiny epochs=1"
+    alone, sampled = (world.type(line) for line in (asked, f"{asked} method=grpo samples=4"))
+    once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in (alone, sampled))
+    assert four == pytest.approx(4 * once, abs=0.2)
+
+
+def test_what_a_method_cannot_is_said_before_there_is_a_plan(world: World) -> None:
+    world.seed_dataset()
+    assert "`method=grpo` needs our own trainer, and Acme Tuning" in world.type(f"{START} method=grpo")
+    assert "`method=dpo` learns from preference pairs" in world.type(f"{START} method=dpo")
+    swept = world.type(f"{OWN} sweep=lora_r:2,4")
+    assert "`method=grpo` can't sweep" in swept
+    by_another = world.type(f"{OWN} engine=unsloth")
+    assert "`engine=unsloth` can't train by `method=grpo`" in by_another
+    assert world.store.runs.newest(1) == []
+
+
+@pytest.mark.slow
+def test_a_real_run_by_grpo_ends_with_a_measured_model(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+        world = make_world(Rules(more=own(served.url, "0")))
+        world.upload_and_check(tickets_csv(400))
+        assert world.type(f"{GRPO} samples=4 max_new_tokens=4") == ""
+        world.send()
+        world.approve()
+        world.until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        assert world.run().state == "done", world.run().error
+        assert RunResult.from_json(str(world.run().result)).steps > 0
