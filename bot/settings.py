@@ -390,17 +390,15 @@ def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) ->
 
 
 def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
-    row = replace(row, models=_own_models(row, trainer))
+    unpriced = Price(training=None, input=None, cached_input=None, output=None)
+    own = [row.model(name) or ModelRow(name=name, price=unpriced) for name in trainer.models]
+    row = replace(
+        row, models=tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in own or row.models)
+    )
     if trainer.cluster is None:
         return row
     title = f"the Ray cluster at {trainer.cluster}"
     return replace(row, title=title, cluster=trainer.cluster, stays_here=trainer.ray_is_ours)
-
-
-def _own_models(row: ProviderRow, trainer: TrainerSettings) -> tuple[ModelRow, ...]:
-    nothing = Price(training=None, input=None, cached_input=None, output=None)
-    rows = [row.model(name) or ModelRow(name=name, price=nothing) for name in trainer.models]
-    return tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in rows or row.models)
 
 
 def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow:

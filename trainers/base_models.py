@@ -17,6 +17,7 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 from trainers.chat_templates import drops_answers, template_of
+from trainers.json_values import from_object
 from trainers.sizing.architecture import Architecture, Unsized, read_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
@@ -37,33 +38,19 @@ class Preset:
     model_class: str
     template: str
     target_modules: tuple[str, ...]
-    within: str | None
     context: int
     licence: str
     is_gated: bool
     parameters: int
     config: Mapping[str, Any]
+    within: str | None = None
 
 
 @cache
 def presets() -> tuple[Preset, ...]:
     text = resources.files("trainers").joinpath("presets.toml").read_text(encoding="utf-8")
-    return tuple(
-        Preset(
-            hub_id=hub_id,
-            aliases=tuple(row["aliases"]),
-            model_class=row["class"],
-            template=row["template"],
-            target_modules=tuple(row["target_modules"]),
-            within=row.get("within"),
-            context=row["context"],
-            licence=row["licence"],
-            is_gated=row["gated"],
-            parameters=row["parameters"],
-            config=row["config"],
-        )
-        for hub_id, row in tomllib.loads(text)["presets"].items()
-    )
+    rows = tomllib.loads(text)["presets"]
+    return tuple(from_object(Preset, {"hub_id": hub_id, **row}) for hub_id, row in rows.items())
 
 
 def find_preset(name: str) -> Preset | None:
