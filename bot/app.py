@@ -70,7 +70,7 @@ class Service:
         self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
         self.context = self._context(posting, signed_in, clock, steady)
-        self.askers = self.context.askers
+        self.llm = self.context.llm
         self.notices = OutboxSender(
             self.store, posting, slack.fallback_channel, blocks=slack.blocks, clock=clock
         )
@@ -113,7 +113,7 @@ class Service:
             store=self.store,
             trainers=trainers,
             workers=self.workers,
-            askers=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
+            llm=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
             threads=self.threads,
             files=SlackFiles(posting, slack.bot_token, hosts),
             directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
@@ -156,7 +156,7 @@ class Service:
         if self.health:
             self.health.stop()
         self.threads.close(GRACE_S)
-        self.askers.close()
+        self.llm.close()
         for trainer in self.context.trainers.values():
             trainer.close()
         self.workers.close()

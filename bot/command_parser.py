@@ -252,9 +252,6 @@ def first_word(text: str) -> tuple[str, str]:
     return word, rest.strip()
 
 
-# A question about a dataset, written down and read again.
-
-
 def format_question(question: Question) -> str:
     """Returns the options that `parse_question` reads as this question."""
     fields = {**asdict(question), **question.chosen, "sweep": format_sweep(question.sweep) or None}

@@ -36,9 +36,6 @@ class WaitClock:
         return before + now - known_at
 
 
-# What a workflow step works with: the store, the trainers, workers, and the two things only Slack knows.
-
-
 class FetchLater(Exception):
     """A file could not be fetched now and may be later."""
 
@@ -99,7 +96,7 @@ class AppContext:
     store: Store
     trainers: Mapping[str, Trainer]
     workers: WorkerPool
-    askers: LlmClient
+    llm: LlmClient
     threads: ProviderThreads
     files: Files
     directory: Directory

@@ -50,19 +50,15 @@ def examine() -> list[Finding]:
         findings.append(Finding(True, "settings", "read, nothing wrong"))
     except SettingsProblems as error:
         findings += [Finding(False, "settings", problem) for problem in error.problems]
-        settings = _settings_without_slack()
+        try:
+            settings = load_settings(need_slack=False)
+        except SettingsProblems:
+            settings = None
     findings.append(_database(settings))
     if settings:
         findings += [*_slack(settings), *_people(settings), *_trainers(settings), _disk(settings)]
         findings += [*_private(settings), _bot(settings)]
     return findings
-
-
-def _settings_without_slack() -> Settings | None:
-    try:
-        return load_settings(need_slack=False)
-    except SettingsProblems:
-        return None
 
 
 def _database(settings: Settings | None) -> Finding:

@@ -23,7 +23,7 @@ from storage.store import Store
 from trainers.client import Trainer
 from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.providers import ProviderRow
-from trainers.types import Answer, Message
+from trainers.types import Message
 
 TIMEOUT_S, ALONGSIDE = 120.0, 16  # with so many under way; more of them wait for each other longer
 MOST_TRIES = 10
@@ -36,6 +36,7 @@ BUCKET_S = 10  # seconds' worth of requests that may begin at once
 ROW_STATUSES = frozenset({400, 413, 422, 451})
 
 log = logging.getLogger(__name__)
+GRACE_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -195,7 +196,9 @@ class ProviderQueue:
                 if waiting is not None:
                     self._under_way[waiting.question.key] = waiting
                     return waiting
-                self._changed.wait(self._look_again_in_s())
+                now = self._steady()
+                due = max(self._paused_until, min(waiting.next_at for waiting in self._queue)) - now
+                self._changed.wait(min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S))
             self._threads -= 1
             self._changed.notify_all()
             return None
@@ -210,19 +213,12 @@ class ProviderQueue:
         self._queue.remove(waiting)
         return waiting
 
-    def _look_again_in_s(self) -> float:
-        """Returns how long a thread may sleep. `ask` wakes all threads, and a step that misses answers asks at every
-        tick."""
-        now = self._steady()
-        due = max(self._paused_until, min(waiting.next_at for waiting in self._queue)) - now
-        return min(max(due, self._bucket.next_in_s, 0.01), LONGEST_LOOK_S)
-
     def _put(self, waiting: _Waiting) -> None:
         """Asks one question and stores the outcome. A step may ask what was answered since it looked, so that is
         checked first."""
         question = waiting.question
         try:
-            if self._store.replies.found([question.key]):
+            if self._store.answers.read([question.key]):
                 self._forget(waiting)
                 return
             answer = self._trainer.chat(
@@ -232,7 +228,11 @@ class ProviderQueue:
                 thinks=self._row.thinks(question.at_provider),
                 timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
             )
-            self._store.replies.keep([_kept(question, answer, self._clock())], waiting.owner)
+            tokens = answer.prompt_tokens, answer.completion_tokens
+            reply = CachedAnswer(
+                question.key, question.model, answer.text, *tokens, answer.seconds, self._clock()
+            )
+            self._store.answers.keep([reply], waiting.owner)
         except Refused as refused:
             self._end(waiting, str(refused), of_model=refused.status not in ROW_STATUSES)
         except Uncertain as trouble:
@@ -248,20 +248,17 @@ class ProviderQueue:
                 why = f"The bot itself failed at it ({type(fault).__name__}). {logs.sorry()}"
             self._end(waiting, why, of_model=True, is_unclear=True)
         else:
-            self._came(waiting)
+            # An answer that was under way when a pause began does not end the pause.
+            with self._changed:
+                self._under_way.pop(waiting.question.key, None)
+                self._in_vain.pop(waiting.question.model, None)
+                if self._steady() >= self._paused_until:
+                    self._pauses, self._trouble = 0, None
+                    self._failing.clear()
 
     def _forget(self, waiting: _Waiting) -> None:
         with self._changed:
             self._under_way.pop(waiting.question.key, None)
-
-    def _came(self, waiting: _Waiting) -> None:
-        """Ends the provider's pause, unless the answer was already under way when the pause began."""
-        with self._changed:
-            self._under_way.pop(waiting.question.key, None)
-            self._in_vain.pop(waiting.question.model, None)
-            if self._steady() >= self._paused_until:
-                self._pauses, self._trouble = 0, None
-                self._failing.clear()
 
     def _end(self, waiting: _Waiting, why: str, *, of_model: bool, is_unclear: bool = False) -> None:
         """Declines a question. The owner is told before it counts as over. Of other questions to the model only those
@@ -331,31 +328,6 @@ class ProviderQueue:
             return
         waiting.next_at = now + min(2.0**waiting.tries, LONGEST_PAUSE_S)
         self._queue.append(waiting)
-
-
-def _kept(question: Question, answer: Answer, now: float) -> CachedAnswer:
-    return CachedAnswer(
-        question.key,
-        question.model,
-        answer.text,
-        answer.prompt_tokens,
-        answer.completion_tokens,
-        answer.seconds,
-        now,
-    )
-
-
-# Asks models in threads, so that a provider that hangs never holds a tick; each answer is kept as it
-# comes.
-#
-# A step hands over questions with `ask` and finds their answers in the store at a later tick; `collect`
-# gives what came to an end without an answer. Nothing is remembered here that a restart would miss:
-# questions without an answer are simply asked again, and at most what was under way is paid twice.
-
-
-__all__ = ["Declined", "LlmClient", "Question", "key_of"]
-
-GRACE_S = 2.0
 
 
 def key_of(model: str, messages: Sequence[Message], max_tokens: int) -> str:

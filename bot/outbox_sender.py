@@ -33,14 +33,6 @@ from storage.messages import PATIENT_TRIES, RETRY_S
 from storage.records import Draft, OutboxItem, is_due
 from storage.store import Store
 
-# A trace in each message, by which one whose answer got lost is found again instead of being sent twice.
-#
-# Slack gives no key that makes a post happen once. So each carries the outbox's number as metadata, which
-# nobody sees, and where it may stand already it is looked for first; a file is known by its name and
-# size. That takes the right to read the conversation's messages (`channels:history`, `groups:history`,
-# `im:history`), which manifest.yml doesn't ask for: without it such a message is sent again.
-
-
 EVENT = "finetune_message"
 SKEW_S = 3600.0  # between our clock and Slack's
 NEWEST = 200
@@ -50,6 +42,34 @@ PASSING = UNCLEAR | {"ratelimited", "rate_limited"}
 
 SlackMessage = Mapping[str, Any]
 log = logging.getLogger(__name__)
+SECONDS_BETWEEN_POSTS = 1.05
+SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack takes about 50 a minute from an app
+LEAST_BETWEEN_EDITS = 0.5  # so that ticks of a second don't halve that
+SETTLE_S = 5.0  # after which Slack has shown, or never will, what a post sent to it
+MAX_TRIES = 320  # about a day of Slack being away
+ALONE_TRIES = 10  # of a message that fails while others get through: about half an hour
+CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
+CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
+APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
+NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
+BLOCKS_REFUSED = frozenset(
+    {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
+)
+SCOPES = frozenset(
+    {
+        "app_mentions:read",
+        "channels:read",
+        "chat:write",
+        "commands",
+        "files:read",
+        "files:write",
+        "groups:read",
+        "im:write",
+        "usergroups:read",
+        "users:read",
+    }
+)
+PRIVATE_AND_CLOSED = "its private channel is closed"
 
 
 @dataclass(frozen=True)
@@ -115,47 +135,6 @@ def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
     return lambda message: any(
         (item.get("name"), item.get("size")) == ours for item in message.get("files") or ()
     )
-
-
-# Sends the outbox to Slack: paced, retried, one card edited in place. The only place that posts.
-#
-# Every error of Slack is one of five: try later, wait until a person has mended it (an invitation, a
-# scope), post the card again, send it elsewhere, or give up. What waits for a person or is given up is
-# told to somebody by another way. A failed send never fails the work that it tells of, and holds up no
-# other message for long.
-
-
-SECONDS_BETWEEN_POSTS = 1.05
-SECONDS_BETWEEN_EDITS = 1.5  # of all cards together: Slack takes about 50 a minute from an app
-LEAST_BETWEEN_EDITS = 0.5  # so that ticks of a second don't halve that
-SETTLE_S = 5.0  # after which Slack has shown, or never will, what a post sent to it
-MAX_TRIES = 320  # about a day of Slack being away
-ALONE_TRIES = 10  # of a message that fails while others get through: about half an hour
-
-CARD_IS_GONE = frozenset({"message_not_found", "cant_update_message", "edit_window_closed", "is_inactive"})
-CHANNEL_IS_CLOSED = frozenset({"is_archived", "channel_not_found", "not_in_channel", "restricted_action"})
-APP_IS_LOCKED_OUT = frozenset({"account_inactive", "token_revoked", "invalid_auth", "not_authed"})
-NO_ANSWER = (SlackClientError, URLError, OSError, HTTPException)
-BLOCKS_REFUSED = frozenset(
-    {"invalid_blocks", "invalid_blocks_format", "msg_blocks_too_long", "unsupported_block"}
-)
-
-
-SCOPES = frozenset(
-    {
-        "app_mentions:read",
-        "channels:read",
-        "chat:write",
-        "commands",
-        "files:read",
-        "files:write",
-        "groups:read",
-        "im:write",
-        "usergroups:read",
-        "users:read",
-    }
-)
-PRIVATE_AND_CLOSED = "its private channel is closed"
 
 
 @dataclass(frozen=True)
@@ -335,19 +314,14 @@ class OutboxSender:
     def _standing(self, channel: str, thread: str | None, item: OutboxItem) -> str | None:
         """Returns the ts of a message that is posted already. Raises MaybePosted if that can't be seen yet and might be
         soon."""
-        since = self._uncertain_since(item)
+        before = self._started if item.id in self._inherited else None
+        since = self._uncertain_at.get(item.id, before)
         if since is None:
             return None
         look = self._traces.look(channel, thread, item)
         if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:
             raise MaybePosted(since + self.settle_s - self.clock())
         return look.ts
-
-    def _uncertain_since(self, item: OutboxItem) -> float | None:
-        """Returns since when it may be posted: its answer got lost, or it waited before this process began, whose
-        predecessor may have been killed before it noted a lost answer."""
-        before = self._started if item.id in self._inherited else None
-        return self._uncertain_at.get(item.id, before)
 
     def _place(self, channel: str, item: OutboxItem) -> tuple[str, str | None]:
         """Returns channel and thread: a reply follows its card, which may be in the fallback channel."""

@@ -27,14 +27,6 @@ from storage.driver import sqlite3
 from storage.store import Store, read_metrics
 from trainers.money import from_micros
 
-# Whether the ticks still come: a mark for each step that they take, a file for others to see, and the
-# watchdog.
-#
-# A tick that hangs for ever would leave a process that is up and does nothing. The watchdog ends it, with
-# every thread's place in the log; a supervisor starts it again, and since a kill at any line loses
-# nothing, so does this.
-
-
 EXIT_HUNG = 70  # sysexits.h: EX_SOFTWARE
 HEARTBEAT_FILE = "heartbeat"
 PATIENCE = 12  # times the limit, with one provider: it may be sent much over a thin line, and others don't wait for it
@@ -42,6 +34,18 @@ TOUCHED_EVERY_S = 1.0
 
 _mark: ContextVar[Callable[[], None] | None] = ContextVar("_mark", default=None)
 log = logging.getLogger(__name__)
+HOST = "127.0.0.1"
+TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
+PROBE = 1 << 18
+WELL: Mapping[str, Any] = {
+    "ticks": "come",
+    "slack": "reaches us",
+    "database": "answers",
+    "messages": "get through",
+    "disk": "takes writes",
+    "troubles": {},
+}
+NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def mark_step() -> None:
@@ -109,10 +113,11 @@ class Heartbeat:
 
     @property
     def is_well(self) -> bool:
-        return not self._limit_s or all(age <= self._limit_of(name) for name, age in self.ages().items())
-
-    def _limit_of(self, name: str) -> float:
-        return self._limit_s * (1 if name in self._ticks else PATIENCE)
+        for name, age in self.ages().items():
+            patience = 1 if name in self._ticks else PATIENCE
+            if self._limit_s and age > self._limit_s * patience:
+                return False
+        return True
 
     def start(self) -> None:
         self._file.write_text(f"{os.getpid()}\n", encoding="utf-8")
@@ -154,26 +159,6 @@ def seconds_since_tick(folder: Path, now: float) -> float | None:
     except (OSError, ValueError):
         return None
     return max(now - touched, 0.0)
-
-
-# `/healthz` and `/metrics` for a supervisor and for Prometheus, on loopback only: counts, no names, no
-# text.
-
-
-HOST = "127.0.0.1"
-TEXT = "text/plain; version=0.0.4; charset=utf-8"  # Prometheus' text format
-PROBE = 1 << 18
-WELL: Mapping[str, Any] = {
-    "ticks": "come",
-    "slack": "reaches us",
-    "database": "answers",
-    "messages": "get through",
-    "disk": "takes writes",
-    "troubles": {},
-}
-NAMES_OF_LOOPBACK = ("127.0.0.1", "localhost")
-
-Labels = Mapping[str, str]
 
 
 class Health:
@@ -227,7 +212,7 @@ class Health:
     def metrics(self) -> str:
         now = self._clock()
         month = units.month_of(now)
-        metrics, held = read_metrics(self._store.database, now), self._store.ledger.held(month)
+        metrics, held = read_metrics(self._store.database, now), self._store.ledger.commitments(month)
         money = {
             "limit": f"{self._settings.monthly_budget_usd:f}",
             "spent": f"{from_micros(sum(commitment.spent_micros for commitment in held)):f}",
@@ -288,15 +273,14 @@ def _disk(folder: Path) -> str:
     return "takes writes"
 
 
-def _gauge(name: str, text: str, values: Iterable[tuple[Labels, str]]) -> str:
+def _gauge(name: str, description: str, values: Iterable[tuple[Mapping[str, str], str]]) -> str:
     full = f"finetune_{name}"
-    lines = [f"{full}{_labels(labels)} {value}" for labels, value in values]
-    return "\n".join([f"# HELP {full} {text}", f"# TYPE {full} gauge", *lines, ""])
-
-
-def _labels(labels: Labels) -> str:
-    """Ours alone: nothing in them needs escaping."""
-    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}" if labels else ""
+    lines = []
+    for labels, value in values:
+        # The labels are our own: nothing in them needs escaping.
+        pairs = ",".join(f'{label}="{text}"' for label, text in labels.items())
+        lines.append(f"{full}{{{pairs}}} {value}" if pairs else f"{full} {value}")
+    return "\n".join([f"# HELP {full} {description}", f"# TYPE {full} gauge", *lines, ""])
 
 
 def _handler(health: Health) -> type[BaseHTTPRequestHandler]:

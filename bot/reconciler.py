@@ -47,10 +47,16 @@ from storage.audit import BrokenLog
 from storage.database import StorageError
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Document, Measurement, Run, RunState
-from trainers.client import Trainer
 from trainers.errors import TrainerError, Uncertain
 
 log = logging.getLogger(__name__)
+DAY_S = 24 * 3600.0
+TROUBLE_PAUSE_S = 30.0
+LONGEST_S = 10.0  # of a provider's thread, step under way apart
+WITHOUT_A_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
+AT_A_PROVIDER: tuple[RunState, ...] = tuple(
+    run_state for run_state in OPEN_RUN_STATES if run_state not in WITHOUT_A_PROVIDER
+)
 
 
 def check_database(context: AppContext) -> None:
@@ -107,28 +113,18 @@ def fetch_model_ends(context: AppContext) -> None:
         if trainer is None or row.is_started_by_us or not backup.is_night_over(asked_at, context.clock()):
             continue
         try:
-            _ask_for_ends(context, row.name, trainer)
+            settings = context.settings
+            ends = {model.id: model.shutdown_date for model in trainer.models() if model.shutdown_date}
+            settings_bot.store_model_ends(settings.data, row.name, ends, units.day_of(context.clock()))
+            context.settings = replace(
+                settings, providers=settings_bot.with_announced_ends(settings.providers, settings.data)
+            )
         except Uncertain as trouble:
             log.info("when models of %s end: %s", row.name, trouble)
             continue
         except TrainerError as trouble:
             log.warning("%s doesn't say when its models end: %s", row.name, trouble)
         context.checked_at[subject] = context.clock()
-
-
-def _ask_for_ends(context: AppContext, provider: str, trainer: Trainer) -> None:
-    settings = context.settings
-    ends = {model.id: model.shutdown_date for model in trainer.models() if model.shutdown_date}
-    settings_bot.store_model_ends(settings.data, provider, ends, units.day_of(context.clock()))
-    context.settings = replace(
-        settings, providers=settings_bot.with_announced_ends(settings.providers, settings.data)
-    )
-
-
-# What is kept no longer than needed: refused files, prompts, scratch of measurements, what a kill left.
-
-
-DAY_S = 24 * 3600.0
 
 
 def apply_retention(context: AppContext) -> None:
@@ -143,7 +139,7 @@ def apply_retention(context: AppContext) -> None:
     ):
         (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
         context.store.documents.move(document, "refused", now=now, sha256=None)
-    context.store.forgettings.erase_late_answers()
+    context.store.deletions.erase_late_answers()
     dataset_deletion.tidy_rewrites(context)
     _tidy_measurements(context)
     for path in context.settings.files.glob(
@@ -166,20 +162,6 @@ def _tidy_measurements(context: AppContext) -> None:
         days = context.settings.retention.scratch
         if days and measurement.updated_at < context.clock() - days * DAY_S:
             shutil.rmtree(folder)
-
-
-# One tick: reads what is not final and moves each one step. A kill at any line loses nothing.
-#
-# Whatever may speak to a provider is done in that provider's own thread (bot/provider_threads.py), and
-# each file comes from Slack in a thread of its own; the tick itself waits for none.
-
-
-TROUBLE_PAUSE_S = 30.0
-LONGEST_S = 10.0  # of a provider's thread, step under way apart
-WITHOUT_A_PROVIDER: tuple[RunState, ...] = ("awaiting_approval",)
-AT_A_PROVIDER: tuple[RunState, ...] = tuple(
-    run_state for run_state in OPEN_RUN_STATES if run_state not in WITHOUT_A_PROVIDER
-)
 
 
 def reconcile(context: AppContext) -> None:
@@ -211,7 +193,7 @@ def reconcile(context: AppContext) -> None:
     _guarded(partial(clean_copies.tidy, context), "cleaned files")
     for estimate in context.store.estimates.wanted():
         _guarded(partial(estimate_requests.step, context, estimate), f"estimate {estimate.id}")
-    if context.store.forgettings.open(now):  # trainers that don't answer hold up nothing else
+    if context.store.deletions.open(now):  # trainers that don't answer hold up nothing else
         context.threads.begin("deletions", partial(_forget, context, now))
     for ask in context.store.questions.waiting():
         _guarded(partial(models.step, context, ask), f"ask {ask.id}")
@@ -240,7 +222,7 @@ def _step_document(context: AppContext, document: Document) -> None:
 
 
 def _forget(context: AppContext, now: float) -> None:
-    for forgotten in context.store.forgettings.open(now):
+    for forgotten in context.store.deletions.open(now):
         after_trouble = partial(dataset_deletion.after_trouble, context, forgotten)
         _guarded(
             partial(dataset_deletion.step, context, forgotten), f"forgetting {forgotten.id}", after_trouble
@@ -275,12 +257,12 @@ def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable
     for measurement in context.store.measurements.due(now):
         if _provider_of(measurement) == provider:
             yield partial(_measure, context, measurement)
-    for number in context.store.doubts.runs_with_words():
+    for number in context.store.interventions.runs_with_words():
         if _provider_of_run(context, number) == provider:
             yield partial(
                 _guarded, partial(interventions.step, context, number), f"the doubt of run {number}"
             )
-    for promotion in context.store.promotions.to_carry(now):
+    for promotion in context.store.promotions.to_sync(now):
         if alias_sync.provider_of(context, promotion) == provider:
             yield partial(_carry, context, promotion)
 
@@ -291,9 +273,9 @@ def _with_something_due(context: AppContext, now: float) -> list[str]:
     names |= {
         run.provider for run in context.store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)
     }
-    names |= {_provider_of_run(context, number) for number in context.store.doubts.runs_with_words()}
+    names |= {_provider_of_run(context, number) for number in context.store.interventions.runs_with_words()}
     names |= {
-        alias_sync.provider_of(context, promotion) for promotion in context.store.promotions.to_carry(now)
+        alias_sync.provider_of(context, promotion) for promotion in context.store.promotions.to_sync(now)
     }
     curves_due = (_provider_of(measurement) for measurement in context.store.measurements.due(now))
     return sorted(names | {name for name in curves_due if name is not None})
@@ -381,14 +363,10 @@ def _guarded(work: Callable[[], None], what: str, after_trouble: Callable[[], No
         except Exception:
             log.exception("%s: its step failed", what)
             if after_trouble:
-                _guarded_once(after_trouble, what)
-
-
-def _guarded_once(after_trouble: Callable[[], None], what: str) -> None:
-    try:
-        after_trouble()
-    except Exception:
-        log.exception("%s: even putting it off failed", what)
+                try:
+                    after_trouble()
+                except Exception:
+                    log.exception("%s: even putting it off failed", what)
 
 
 def _postpone(context: AppContext, run: Run) -> None:

@@ -162,7 +162,8 @@ class _Child:
         return self._process.done()
 
     def begin(self, task: _Task, now: float) -> None:
-        if self._ran_out_of_memory():
+        future = self._task.future if self._task else None
+        if future is not None and isinstance(future.exception(), MemoryError):
             self.close()  # what is left of it may be too little for the next one
         try:
             task.future = self._started().submit(task.work)
@@ -189,10 +190,6 @@ class _Child:
         if self.is_up and not self._process.exception():
             with suppress(ProcessLookupError):
                 os.kill(self._process.result(), signal.SIGKILL)
-
-    def _ran_out_of_memory(self) -> bool:
-        future = self._task.future if self._task else None
-        return future is not None and isinstance(future.exception(), MemoryError)
 
     def _started(self) -> ProcessPoolExecutor:
         if self._pool is None:

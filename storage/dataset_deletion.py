@@ -130,7 +130,7 @@ class DatasetDeletions:
 
     def begin(
         self,
-        forgetting: DatasetDeletion,
+        deletion: DatasetDeletion,
         paths: Iterable[str],
         files: Iterable[str],
         elsewhere: Iterable[RemoteCopy],
@@ -139,16 +139,16 @@ class DatasetDeletions:
         copies = json.dumps([vars(copy) for copy in elsewhere])
         self._db.change(
             "UPDATE forgettings SET state = 'deleting', paths = ?, files = ?, elsewhere = ? WHERE id = ?",
-            (json.dumps(sorted(paths)), json.dumps(sorted(files)), copies, forgetting.id),
+            (json.dumps(sorted(paths)), json.dumps(sorted(files)), copies, deletion.id),
         )
 
-    def later(self, forgetting: DatasetDeletion, *, next_at: float) -> None:
-        self._db.change("UPDATE forgettings SET next_at = ? WHERE id = ?", (next_at, forgetting.id))
+    def later(self, deletion: DatasetDeletion, *, next_at: float) -> None:
+        self._db.change("UPDATE forgettings SET next_at = ? WHERE id = ?", (next_at, deletion.id))
 
-    def end(self, forgetting: DatasetDeletion) -> bool:
+    def end(self, deletion: DatasetDeletion) -> bool:
         """Returns False if another thread was quicker."""
         sql = "UPDATE forgettings SET state = 'done', paths = '[]' WHERE id = ? AND state <> 'done'"
-        return self._db.change(sql, (forgetting.id,)) == 1
+        return self._db.change(sql, (deletion.id,)) == 1
 
     def files_of(self, datasets: Collection[int], *, documents_of: str | None) -> set[str]:
         """Returns the sha256 of every file that these versions, what was made of them, or the documents of the dataset

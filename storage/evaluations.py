@@ -116,7 +116,7 @@ class AnswerCache:
     def forget(self, key: str) -> None:
         self._db.change("DELETE FROM replies WHERE key = ?", (key,))
 
-    def found(self, keys: Sequence[str]) -> Mapping[str, CachedAnswer]:
+    def read(self, keys: Sequence[str]) -> Mapping[str, CachedAnswer]:
         """Returns the answers that are stored, by key."""
         sql = f"SELECT {REPLY_COLUMNS} FROM replies WHERE key IN (SELECT value FROM json_each(?))"  # noqa: S608
         answers = self._db.all(CachedAnswer, sql, (json.dumps(keys),))
@@ -124,14 +124,14 @@ class AnswerCache:
 
     def answered(self, keys: Sequence[str]) -> frozenset[str]:
         """Returns those of these questions that have an answer."""
-        return self.look(keys, since=0.0)[0]
+        return self.count(keys, since=0.0)[0]
 
-    def heard(self, keys: Sequence[str], *, since: float) -> AnswerTotals:
+    def totals(self, keys: Sequence[str], *, since: float) -> AnswerTotals:
         """Returns the totals of these questions, each counted once. Only answers that came `since` then were paid."""
-        return self.look(keys, since=since)[1]
+        return self.count(keys, since=since)[1]
 
-    def look(self, keys: Sequence[str], *, since: float) -> tuple[frozenset[str], AnswerTotals]:
-        """Returns what `answered` and `heard` return, in one query: the step of each open evaluation asks for both. It
+    def count(self, keys: Sequence[str], *, since: float) -> tuple[frozenset[str], AnswerTotals]:
+        """Returns what `answered` and `totals` return, in one query: the step of each open evaluation asks for both. It
         reads no texts, and passes the keys as one value, not a row each."""
         (row,) = self._db.rows(
             "SELECT json_group_array(key) AS keys, count(*) AS answers,"
@@ -142,7 +142,7 @@ class AnswerCache:
         )
         return frozenset(json.loads(row.pop("keys"))), AnswerTotals(**row)
 
-    def heard_of(self, model: str, *, since: float) -> AnswerTotals:
+    def totals_of(self, model: str, *, since: float) -> AnswerTotals:
         """Returns the totals of everything that a model answered `since` then."""
         (row,) = self._db.rows(
             "SELECT count(*) AS answers, coalesce(sum(prompt_tokens), 0) AS prompt_tokens,"

@@ -33,7 +33,7 @@ class Interventions:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def say(
+    def decide(
         self,
         run: Run,
         choice: InterventionChoice,

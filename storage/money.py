@@ -52,7 +52,7 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._db = database
 
-    def held(self, month: str) -> list[Commitment]:
+    def commitments(self, month: str) -> list[Commitment]:
         """Returns the commitments of a month ('YYYY-MM') that reserve or have spent anything, newest first."""
         sql = f"{COMMITMENTS_SQL} ORDER BY at DESC, number DESC"
         commitments = self._db.all(Commitment, sql, (month, month, month))

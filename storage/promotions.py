@@ -45,7 +45,7 @@ class Promotion:
 
 @dataclass(frozen=True)
 class NewPromotion:
-    """`instead_of`: what stands now. `is_carried`: no trainer has an alias to set."""
+    """`instead_of`: what stands now. `is_synced`: no trainer has an alias to set."""
 
     dataset: str
     model: str
@@ -55,7 +55,7 @@ class NewPromotion:
     returns_to: int | None
     reason: str | None = None
     is_rollback: bool = False
-    is_carried: bool = False
+    is_synced: bool = False
 
 
 class Promotions:
@@ -77,7 +77,7 @@ class Promotions:
             "instead_of": before.id if before else None,
             "returns_to": new.returns_to,
             "is_rollback": new.is_rollback,
-            "carried_at": now if new.is_carried else None,
+            "carried_at": now if new.is_synced else None,
         }
         row = self._db.insert_once("promotions", values)
         if row is None:
@@ -105,7 +105,7 @@ class Promotions:
         """Returns the promotions that stand, in the order of their datasets' names."""
         return self._db.all(_promotion, "SELECT * FROM promotions WHERE ended_at IS NULL ORDER BY dataset")
 
-    def to_carry(self, now: float) -> list[Promotion]:
+    def to_sync(self, now: float) -> list[Promotion]:
         """Returns those that stand whose alias is still to be set, where the time has come."""
         return [
             promotion
@@ -113,17 +113,17 @@ class Promotions:
             if promotion.carried_at is None and is_due(promotion.next_at, now)
         ]
 
-    def carried(self, promotion: Promotion, *, now: float) -> Promotion | None:
+    def synced(self, promotion: Promotion, *, now: float) -> Promotion | None:
         """Records that the alias is set. Returns None if the promotion stands no more, or that is recorded already."""
         changes = "carried_at = ?, tries = 0, trouble = NULL"
         return self._update(promotion, changes, (now,), "carried_at IS NULL")
 
     def put_off(self, promotion: Promotion, until: float, trouble: str) -> Promotion | None:
-        """Records that the alias could not be set. Returns None as `carried` does."""
+        """Records that the alias could not be set. Returns None as `synced` does."""
         changes = "tries = tries + 1, next_at = ?, trouble = ?"
         return self._update(promotion, changes, (until, trouble), "carried_at IS NULL")
 
-    def carry_again(self, promotion: Promotion) -> Promotion | None:
+    def sync_again(self, promotion: Promotion) -> Promotion | None:
         """Records that the trainer's alias points elsewhere. Returns None if the promotion stands no more."""
         return self._update(promotion, "carried_at = NULL, next_at = 0", (), "carried_at IS NOT NULL")
 

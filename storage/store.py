@@ -32,7 +32,7 @@ class Store:
         self.dataset_settings = AllDatasetSettings(self.database)
         self.documents = Documents(self.database)
         self.measurements = Measurements(self.database)
-        self.replies = AnswerCache(self.database)
+        self.answers = AnswerCache(self.database)
         self.preferences = Preferences(self.database)
         self.runs = Runs(self.database)
         self.outbox = Outbox(self.database)
@@ -43,12 +43,12 @@ class Store:
         self.freezes = Freezes(self.database)
         self.questions = Questions(self.database)
         self.ledger = Ledger(self.database)
-        self.doubts = Interventions(self.database)
+        self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
         self.uploads = Uploads(self.database)
         self.scans = Scans(self.database)
-        self.forgettings = DatasetDeletions(self.database)
+        self.deletions = DatasetDeletions(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

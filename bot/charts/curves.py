@@ -155,9 +155,6 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
         )
 
 
-# Loss by training step, with the validation loss where there is any.
-
-
 def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path | None:
     """Draws training loss by step, smoothed over a few steps, and the validation loss. Returns None with fewer than two
     steps."""

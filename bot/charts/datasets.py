@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot.charts.style import BLUE, INK, RED, SOFT, Axes, figure, save_figure, shorten_name
+from bot.charts.style import BLUE, INK, RED, SOFT, figure, save_figure, shorten_name
 from trainers.dataset import LabelCount
 
 MOST_BARS = 40
 RARE = 10
+BARS = 40
+# A limit this many times beyond the longest row would squeeze the rows to nothing: it is said in words.
+FAR = 3
 
 
 def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | None:
@@ -62,14 +65,6 @@ def _colour(count: LabelCount) -> str:
     return RED if count.rows < RARE else BLUE
 
 
-# How many tokens the rows have, with the model's limit as a line.
-
-
-BARS = 40
-# A limit this many times beyond the longest row would squeeze the rows to nothing: it is said in words.
-FAR = 3
-
-
 def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Path | None:
     """Draws a histogram of tokens per row; `limit` is the longest row that the model takes. Returns None without
     rows."""
@@ -89,7 +84,16 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
     axes.yaxis.get_major_locator().set_params(integer=True)
     if limit is not None and limit <= longest * FAR:
         axes.set_xlim(right=max(edges[-1], limit * 1.02))
-        _mark(axes, limit)
+        axes.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
+        axes.annotate(
+            f"limit {limit:,} ",
+            (limit, 0.99),
+            xycoords=("data", "axes fraction"),
+            ha="right",
+            va="top",
+            color=INK,
+            fontweight="bold",
+        )
     return save_figure(drawn, path)
 
 
@@ -105,16 +109,3 @@ def _edges(least: int, longest: int) -> list[float]:
     width = max(-(-(longest - least + 1) // BARS), 1)
     bars = -(-(longest - least + 1) // width)
     return [least - 0.5 + width * at for at in range(bars + 1)]
-
-
-def _mark(axes: Axes, limit: int) -> None:
-    axes.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
-    axes.annotate(
-        f"limit {limit:,} ",
-        (limit, 0.99),
-        xycoords=("data", "axes fraction"),
-        ha="right",
-        va="top",
-        color=INK,
-        fontweight="bold",
-    )

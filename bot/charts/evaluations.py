@@ -42,6 +42,8 @@ MEASURED: Mapping[Scoring, str] = {
 FREE_AT, PAID_FROM, PAID_TO, UNKNOWN_AT = 0.0, 1.7, 5.5, 6.8
 # Rungs of one price stand this far apart; free ones may take their whole column.
 BESIDE, BESIDE_FREE, FREE_COLUMN = 0.1, 0.4, 1.3
+MOST_LABELS = 40
+LISTED = 20
 
 
 @dataclass(frozen=True)
@@ -248,7 +250,12 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
             fontsize=NAME_SIZE if columns == 1 else NAME_SIZE - 2.5,
             fontweight="bold" if point.is_cheapest else "normal",
         )
-    marks = _marks(ranked)
+    bold = "bold: the cheapest that meets the bar"
+    hollow = "hollow: can't tell"
+    marks = [
+        *([bold] if any(point.is_cheapest for point in ranked) else []),
+        *([hollow] if any(point.rung.standing == "undecided" for point in ranked) else []),
+    ]
     if marks:
         below = -(lines + 0.7) * A_LINE / HIGH
         drawn.text(
@@ -259,16 +266,6 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
             color=SOFT,
             fontsize=NAME_SIZE - 1,
         )
-
-
-def _marks(points: Sequence[_Point]) -> list[str]:
-    """Returns what the picture doesn't explain by itself."""
-    bold = "bold: the cheapest that meets the bar"
-    hollow = "hollow: can't tell"
-    return [
-        *([bold] if any(point.is_cheapest for point in points) else []),
-        *([hollow] if any(point.rung.standing == "undecided" for point in points) else []),
-    ]
 
 
 def _key_line(number: int, point: _Point, columns: int) -> str:
@@ -303,13 +300,6 @@ def _lead(axes: Axes, label: Label, box: Box) -> None:
     axes.plot([from_x, to_x], [from_y, to_y], color=SOFT, linewidth=0.7, alpha=0.7, zorder=1)
 
 
-# Expected labels, by row, against the tuned model's answers, by column; of many labels the worst.
-
-
-MOST_LABELS = 40
-LISTED = 20
-
-
 def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Path) -> Path:
     """Draws expected labels by row against the tuned model's answers by column, right ones blue, wrong ones red. With
     too many labels for a square it draws what is confused most and the labels that are found least."""
@@ -327,7 +317,11 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     )
     totals = [f"{shorten_name(name)} ({sum(row):,})" for name, row in zip(matrix.labels, counts, strict=True)]
     axes.set_yticks(range(len(matrix.labels)), totals, color=INK)
-    _rule_cells(axes, len(columns), len(matrix.labels))
+    axes.grid(visible=False)
+    axes.set_xticks([x - 0.5 for x in range(len(columns) + 1)], minor=True)
+    axes.set_yticks([y - 0.5 for y in range(len(matrix.labels) + 1)], minor=True)
+    axes.grid(which="minor", color=GRID, linewidth=0.8)
+    axes.tick_params(which="minor", length=0)
     for y, row in enumerate(counts):
         for x, count in enumerate(row):
             if count:
@@ -378,11 +372,3 @@ def _shade(is_right: bool, share: float) -> tuple[float, ...]:
 
     depth = share if is_right or not share else min(0.15 + share, 1.0)
     return tuple(1 - depth * (1 - part) for part in to_rgb(BLUE if is_right else RED))
-
-
-def _rule_cells(axes: Axes, width: int, height: int) -> None:
-    axes.grid(visible=False)
-    axes.set_xticks([x - 0.5 for x in range(width + 1)], minor=True)
-    axes.set_yticks([y - 0.5 for y in range(height + 1)], minor=True)
-    axes.grid(which="minor", color=GRID, linewidth=0.8)
-    axes.tick_params(which="minor", length=0)

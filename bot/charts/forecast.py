@@ -25,6 +25,9 @@ from bot.charts.style import (
 from bot.rules.forecast import Month, Outlook, Swing
 from bot.rules.units import duration
 
+MOST_BARS = 12
+CASH_FLOW_FILE, SENSITIVITY_FILE = "cumulative-cost.png", "tornado.png"
+
 
 def draw_cash_flow(outlook: Outlook, path: Path) -> Path | None:
     """Returns None if the outlook has fewer than two months, as the provider ends the model before."""
@@ -104,12 +107,6 @@ def _label_ends(axes: Axes, months: Sequence[Month]) -> None:
         )
 
 
-# Which input moves the net value most: one bar an input, from its value at 5% to its value at 95%.
-
-
-MOST_BARS = 12
-
-
 def draw_sensitivity(outlook: Outlook, path: Path) -> Path | None:
     """Draws one bar an input, from the net value at its 5% to that at its 95%, the widest on top. Returns None if no
     input changes anything."""
@@ -172,12 +169,6 @@ def _make_room(drawn: Figure, axes: Axes, texts: Sequence[Text]) -> None:
         low = min(end - (wide * a_pixel if side == "right" else 0) for end, wide, side in ends)
         high = max(end + (wide * a_pixel if side == "left" else 0) for end, wide, side in ends)
     axes.set_xlim(low, high)
-
-
-# Both plots of an estimate, for a worker process.
-
-
-CASH_FLOW_FILE, SENSITIVITY_FILE = "cumulative-cost.png", "tornado.png"
 
 
 def draw_forecast(outlook: Outlook, folder: Path) -> tuple[Path, ...]:

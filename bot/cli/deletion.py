@@ -57,14 +57,14 @@ def delete_rows(
         doomed = dataset_deletion.would_go(room, Delete(dataset))
         if isinstance(doomed, Refusal):
             return doomed
-        if room.store.forgettings.of(dataset):  # its line numbers are those of a version that goes
+        if room.store.deletions.of(dataset):  # its line numbers are those of a version that goes
             return Refusal(
                 f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
             )
         try:
             return _without_rows(room, doomed, lines, confirm)
         finally:
-            if not room.store.forgettings.of(dataset):
+            if not room.store.deletions.of(dataset):
                 dataset_deletion.discard_rewrite(room, dataset)
 
 
@@ -84,7 +84,7 @@ def _without_rows(
 
 def _carried_out(room: DeletionContext, number: int, title: str) -> str:
     until = time.monotonic() + PATIENCE_S
-    while waiting := [deletion for deletion in room.store.forgettings.open() if deletion.id == number]:
+    while waiting := [deletion for deletion in room.store.deletions.open() if deletion.id == number]:
         if time.monotonic() > until:
             return (
                 f"{title} is gone from the data folder. A trainer does not answer: the bot asks it again once it "

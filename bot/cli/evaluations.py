@@ -198,7 +198,7 @@ def _too_dear(
     rows: EvaluationRows,
     say: ProgressListener,
 ) -> Refusal | None:
-    answered = session.store.replies.answered([key for keys in keys.values() for key in keys.keys])
+    answered = session.store.answers.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
         plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
@@ -248,7 +248,7 @@ def _max_judge_micros(
         replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
         texts = _texts(replies)
         first = judge_worker.ask_acceptable(plan, texts, files, folder)
-        if first.wanted <= session.store.replies.answered(first.priced.keys):
+        if first.wanted <= session.store.answers.answered(first.priced.keys):
             heard = judgements.heard(session, plan, first, None, JudgeProgress())
             return _missing_micros(session, plan, judge_worker.ask_better(plan, texts, heard, files, folder))
     return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
@@ -290,7 +290,7 @@ def _ask_judge(
 
 def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:
     """What those can cost that have no answer yet."""
-    answered = session.store.replies.answered(questions.priced.keys)
+    answered = session.store.answers.answered(questions.priced.keys)
     return judge_worker.max_micros(plan, questions.priced, answered)
 
 

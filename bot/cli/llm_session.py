@@ -43,7 +43,7 @@ class LlmSession:
     settings: Settings
     trainers: Mapping[str, Trainer]
     store: Store
-    askers: LlmClient
+    llm: LlmClient
     patience_s: float = PATIENCE_S
 
 
@@ -56,13 +56,13 @@ def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_
     trainers = build_trainers(settings, embedded)
     settings.data.mkdir(parents=True, exist_ok=True)
     store = Store(settings.data / "terminal.db")
-    askers = LlmClient(store, trainers, settings.providers, time.time)
+    llm = LlmClient(store, trainers, settings.providers, time.time)
     try:
         if embedded:
             embedded.start()
-        yield LlmSession(settings, trainers, store, askers, patience_s)
+        yield LlmSession(settings, trainers, store, llm, patience_s)
     finally:
-        askers.close()
+        llm.close()
         if embedded:
             embedded.stop()
         store.close()

@@ -42,7 +42,7 @@ def step(context: AppContext, promotion: Promotion) -> None:
     else:
         now, proof = context.clock(), models.proof_of(context, promotion)
         with context.store.transaction():
-            noted = context.store.promotions.carried(promotion, now=now)
+            noted = context.store.promotions.synced(promotion, now=now)
             if noted:
                 alias, subject = alias_for(promotion.dataset), f"run {model.run_id}"
                 detail = f"{alias} stands for {model.provider_model} at {model.provider}"
@@ -125,7 +125,7 @@ def _look_at_aliases(context: AppContext, trainer: Trainer, models: Sequence[Mod
 def _set_again(context: AppContext, promotion: Promotion, model: Model, result: str | None) -> None:
     proof = models.proof_of(context, promotion)
     with context.store.transaction():
-        noted = context.store.promotions.carry_again(promotion)
+        noted = context.store.promotions.sync_again(promotion)
         if noted is None:
             return
         subject = f"run {model.run_id}"

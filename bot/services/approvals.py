@@ -37,7 +37,7 @@ from bot.services import (
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.values.runs import Refusal
-from storage.records import Approval, Run
+from storage.records import Run
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
 
@@ -63,13 +63,13 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         if refusal:
             return refusal
 
-        now, decided = context.clock(), [approval.person for approval in _approvals(context, run)]
+        now, decided = context.clock(), [approval.person for approval in context.store.runs.standing(run.id)]
         is_last = has_quorum([*decided, person], caller.rules, plan.maximum_micros)
         context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
         detail = f"{run.plan_hash} {why}".strip()
         context.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=detail)
         if not is_last:
-            notifications.show_decision(context, run, card_so_far(context, run, plan))
+            notifications.show_plan(context, run, card_so_far(context, run, plan))
             return run
         return _hand_over(context, run, plan) or Refusal(_too_late(context, context.store.runs.get(run.id)))
 
@@ -169,7 +169,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
 def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
     """Returns whether the approvals suffice: the rules may ask for fewer than at the last one, and nobody can approve
     twice."""
-    approvers = [approval.person for approval in _approvals(context, run)]
+    approvers = [approval.person for approval in context.store.runs.standing(run.id)]
     return bool(approvers) and has_quorum(
         approvers, authorization.current_rules(context, "approve"), plan.maximum_micros
     )
@@ -186,12 +186,13 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     due = reminder_due(request, context.clock(), policy)
     if due is None or context.store.outbox.was_put(f"reminder {run.id} {due:.0f}"):
         return
-    named, lines = policy.named("approve"), {approval.person for approval in _approvals(context, run)}
-    whom = [f"<@{user}>" for user in sorted(named.users - {run.requester, plan.uploaded_by} - lines)]
+    named, approvals = policy.named("approve"), context.store.runs.standing(run.id)
+    others = named.users - {run.requester, plan.uploaded_by, *(approval.person for approval in approvals)}
+    whom = [f"<@{user}>" for user in sorted(others)]
     whom += [f"<!subteam^{group}>" for group in sorted(named.groups)]
     left = request.asked_at + policy.expires_s - context.clock()
     message = replacing_views.reminder(
-        run, plan, plans.approvals_needed(context, plan) - len(lines), left, whom
+        run, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
     )
     context.say(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
 
@@ -229,7 +230,7 @@ def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
 
 def _not_counted(context: AppContext, run: Run, plan: Plan, person: str, rules: Rules) -> Refusal | None:
     """Returns why this person's yes would not count, or would not start the run."""
-    decided = [approval.person for approval in _approvals(context, run)]
+    decided = [approval.person for approval in context.store.runs.standing(run.id)]
     is_last = has_quorum([*decided, person], rules, plan.maximum_micros)
     if (
         not is_last
@@ -257,7 +258,7 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved:
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
-        show_decision(context, moved, replacing_views.approved_by(_approvals(context, run)))
+        show_decision(context, moved, replacing_views.approved_by(context.store.runs.standing(run.id)))
         notifications.show_progress(context, moved)
     return moved
 
@@ -268,7 +269,7 @@ def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
         run,
         plan,
         budgets.tightest(context, run.channel, run.requester),
-        _approvals(context, run),
+        context.store.runs.standing(run.id),
         plans.approvals_needed(context, plan),
         context.settings.policy.expires_s / 3600,
     )
@@ -277,7 +278,7 @@ def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
 
 def show_decision(context: AppContext, run: Run, sentence: str) -> None:
     plan = plan_from_json(run.plan)
-    notifications.show_decision(
+    notifications.show_plan(
         context,
         run,
         replacing_views.decided_card(
@@ -295,10 +296,6 @@ def _close(context: AppContext, run: Run, state: notifications.ClosedState, text
         if moved:
             context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
             show_decision(context, moved, text)
-
-
-def _approvals(context: AppContext, run: Run) -> list[Approval]:
-    return context.store.runs.standing(run.id)
 
 
 def _too_late(context: AppContext, run: Run | None) -> str:
@@ -330,13 +327,14 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     forbidden = data_policy.plan_refusal(context, plan)
     if forbidden:
         return Forbidden(f"{forbidden} Its approval is void, and nothing was started.")
+    approvers = tuple(approval.person for approval in context.store.runs.standing(run.id))
     rules = authorization.current_rules(context, "approve")
     tier = rules.policy.tier(plan.maximum_micros)
     if tier is None:
         most = usd_micros(rules.policy.tiers[-1].up_to_micros or 0)
         text = f"no run may cost more than {most} any more ({rules.policy.tiers[-1].where})"
-        return LapsedApprovals(_approvers(context, run), text)
-    named = rules.entitled("approve", _approvers(context, run))
+        return LapsedApprovals(approvers, text)
+    named = rules.entitled("approve", approvers)
     members = {name: context.directory.person(name) for name in named}
     names = [name for name, person in members.items() if person is not None and person.is_member]
     if len(names) >= tier.approvers:
@@ -345,7 +343,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
         return Unsure(who_may(not_named("approve", rules)))
     if None in members.values():
         return Unsure("Slack didn't tell whether the approvers still are members, so nothing is created yet.")
-    gone = tuple(approver for approver in _approvers(context, run) if approver not in names)
+    gone = tuple(approver for approver in approvers if approver not in names)
     if not gone:
         return LapsedApprovals((), f"it takes {tier.approvers} approvers by now, and {len(names)} approved")
     where = rules.policy.named("approve").where
@@ -368,12 +366,8 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         context.store.audit.add(
             at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.reason
         )
-        notifications.show_decision(context, moved, card_so_far(context, moved, plan))  # its card asks again
+        notifications.show_plan(context, moved, card_so_far(context, moved, plan))  # its card asks again
         notifications.show_progress(context, moved)
         message = replacing_views.voided_card(moved, plan, lapsed.reason)
         context.say(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.to_requester(context, moved, message.text, once=f"void dm {run.id} {now}")
-
-
-def _approvers(context: AppContext, run: Run) -> tuple[str, ...]:
-    return tuple(approval.person for approval in context.store.runs.standing(run.id))

@@ -59,7 +59,7 @@ def budgets_in_use(context: AppContext) -> tuple[Budget, ...]:
     limits = context.settings.budget
     if not limits.has_own:
         return (team_budget(context),)
-    held = context.store.ledger.held(units.month_of(context.clock()))
+    held = context.store.ledger.commitments(units.month_of(context.clock()))
     channels = sorted({commitment.channel for commitment in held})
     people = sorted({commitment.person for commitment in held})
     own = [_own(context, "channel", channel, limits.of_channel(channel)) for channel in channels]
@@ -135,4 +135,4 @@ def _draft(
 def _month(context: AppContext, own: tuple[Budget, ...] = ()) -> views.Month:
     now = context.clock()
     name = datetime.fromtimestamp(now, UTC).strftime("%B %Y")
-    return views.Month(name, team_budget(context), context.store.ledger.held(units.month_of(now)), own)
+    return views.Month(name, team_budget(context), context.store.ledger.commitments(units.month_of(now)), own)

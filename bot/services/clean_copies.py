@@ -102,29 +102,23 @@ def _finish(context: AppContext, cleaning: Cleaning, dataset: Dataset, written: 
         elif isinstance(written, NotCleaned):
             _tell(context, cleaning, dataset, views.not_cleaned(dataset, written))
         else:
-            _post(context, cleaning, dataset, written, place)
-
-
-def _post(
-    context: AppContext, cleaning: Cleaning, dataset: Dataset, cleaned: Cleaned, place: RowDelivery
-) -> None:
-    body = {
-        "file": str(cleaned.out),
-        "filename": views.cleaned_filename(dataset, cleaned),
-        "title": views.cleaned_title(dataset),
-        "initial_comment": views.cleaned_summary(dataset, cleaned),
-    }
-    to_thread = place == "thread"
-    draft = Draft(
-        kind="file",
-        channel=dataset.channel,
-        body=body,
-        dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
-        thread=f"dataset {dataset.id}" if to_thread else None,
-        person=None if to_thread else cleaning.person,
-        private=True,
-    )
-    context.store.outbox.put(draft, now=context.clock())
+            body = {
+                "file": str(written.out),
+                "filename": views.cleaned_filename(dataset, written),
+                "title": views.cleaned_title(dataset),
+                "initial_comment": views.cleaned_summary(dataset, written),
+            }
+            to_thread = place == "thread"
+            draft = Draft(
+                kind="file",
+                channel=dataset.channel,
+                body=body,
+                dedupe=f"cleaned {cleaning.id} of dataset {dataset.id}",
+                thread=f"dataset {dataset.id}" if to_thread else None,
+                person=None if to_thread else cleaning.person,
+                private=True,
+            )
+            context.store.outbox.put(draft, now=context.clock())
 
 
 def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:

@@ -104,7 +104,7 @@ def discard_rewrite(context: CoreContext, dataset: str) -> None:
 def tidy_rewrites(context: CoreContext) -> None:
     """Deletes what a kill left before its new version was recorded."""
     for folder in (context.settings.data / "rewritten").glob("*"):
-        if not context.store.forgettings.of(folder.name):
+        if not context.store.deletions.of(folder.name):
             discard_rewrite(context, folder.name)
 
 
@@ -226,12 +226,12 @@ def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> Datase
         doomed = look(context, name, versions)
         if isinstance(doomed, Refusal):
             return doomed
-        forgetting = _recorded(context, replace(doomed, is_whole=False), versions, person, None)
-        if forgetting is None:
+        deletion = _recorded(context, replace(doomed, is_whole=False), versions, person, None)
+        if deletion is None:
             return Refusal(f"{code(name)} is being deleted already.")
         add_version(context, new, person)
-        _erase(context, forgetting, takes_used=True)
-    return forgetting
+        _erase(context, deletion, takes_used=True)
+    return deletion
 
 
 def expire(context: CoreContext, version: Dataset) -> None:
@@ -282,22 +282,22 @@ def look(
     )
 
 
-def step(context: CoreContext, forgetting: DatasetDeletion) -> None:
-    if forgetting.state == "asked":
-        _erase(context, forgetting)
+def step(context: CoreContext, deletion: DatasetDeletion) -> None:
+    if deletion.state == "asked":
+        _erase(context, deletion)
     else:
-        _delete(context, forgetting)
+        _delete(context, deletion)
 
 
-def after_trouble(context: CoreContext, forgetting: DatasetDeletion) -> None:
-    context.store.forgettings.later(forgetting, next_at=context.clock() + AGAIN_S)
+def after_trouble(context: CoreContext, deletion: DatasetDeletion) -> None:
+    context.store.deletions.later(deletion, next_at=context.clock() + AGAIN_S)
 
 
 def _recorded(
     context: CoreContext, doomed: DeletionScope, versions: Sequence[Dataset], person: str, channel: str | None
 ) -> DatasetDeletion | None:
     now, ids = context.clock(), [version.id for version in versions]
-    deletion = context.store.forgettings.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
+    deletion = context.store.deletions.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
     if deletion:
         detail = f"{doomed.title}: {doomed.with_it}"
         context.store.audit.add(
@@ -324,28 +324,24 @@ def _in_the_way(
     return None
 
 
-def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: bool = False) -> None:
+def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool = False) -> None:
     """Erases everything in the database, and lists everything that lies elsewhere."""
-    store, ids = context.store, set(forgetting.datasets)
+    store, ids = context.store, set(deletion.datasets)
     with store.transaction():
-        versions = [store.datasets.get(dataset) for dataset in forgetting.datasets]
-        doomed = look(context, forgetting.dataset, versions, takes_used=takes_used)
+        versions = [store.datasets.get(dataset) for dataset in deletion.datasets]
+        doomed = look(context, deletion.dataset, versions, takes_used=takes_used)
         if isinstance(doomed, Refusal):  # something began since it was asked for
-            store.forgettings.end(forgetting)
-            _say(
-                context, forgetting, versions, dataset_views.not_deleted_card(forgetting.dataset, doomed.text)
-            )
+            store.deletions.end(deletion)
+            _say(context, deletion, versions, dataset_views.not_deleted_card(deletion.dataset, doomed.text))
             return
         runs, measurements, standing = (
             context.store.runs.on(ids),
             context.store.measurements.on(ids),
             _standing(context, versions),
         )
-        is_whole = doomed.is_whole and forgetting.person != RETENTION
-        files = store.forgettings.files_of(ids, documents_of=forgetting.dataset if is_whole else None)
-        estimates = (
-            [estimate.id for estimate in store.estimates.newest(forgetting.dataset)] if is_whole else []
-        )
+        is_whole = doomed.is_whole and deletion.person != RETENTION
+        files = store.deletions.files_of(ids, documents_of=deletion.dataset if is_whole else None)
+        estimates = [estimate.id for estimate in store.estimates.newest(deletion.dataset)] if is_whole else []
         paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl")]
         paths += [f"plots/dataset-{value}" for value in ids] + [
             f"plots/estimate-{estimate}" for estimate in estimates
@@ -353,7 +349,7 @@ def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: boo
         paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]
         paths += [f"measurements/m{measurement.id}" for measurement in measurements]
         elsewhere = [*_models(context, runs, standing), *_curves(measurements)]
-        store.forgettings.begin(forgetting, paths, files, elsewhere)
+        store.deletions.begin(deletion, paths, files, elsewhere)
         if standing:
             store.promotions.end(standing, now=context.clock())
         # Every name that messages about them have: of their cards and threads, and by which they are put once.
@@ -370,39 +366,39 @@ def _erase(context: CoreContext, forgetting: DatasetDeletion, *, takes_used: boo
             *of_measurements,
             *(f"estimate {estimate}" for estimate in estimates),
         ]
-        store.forgettings.erase(
-            ids, forgetting.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
+        store.deletions.erase(
+            ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
         )
 
 
-def _delete(context: CoreContext, forgetting: DatasetDeletion) -> None:
-    settle_version(context, forgetting.dataset)
-    for path in forgetting.paths:
+def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
+    settle_version(context, deletion.dataset)
+    for path in deletion.paths:
         place = context.settings.data / path
         if place.is_dir():
             shutil.rmtree(place)
         else:
             place.unlink(missing_ok=True)
-    is_late = context.clock() - forgetting.at > GIVE_UP_S
+    is_late = context.clock() - deletion.at > GIVE_UP_S
     left: list[str] = []
-    for copy in forgetting.elsewhere:
+    for copy in deletion.elsewhere:
         trouble = _delete_there(context, copy)
         if isinstance(trouble, TrainerError) and not isinstance(trouble, Refused) and not is_late:
-            log.warning("forgetting %s: %s", forgetting.id, trouble)
-            context.store.forgettings.later(forgetting, next_at=context.clock() + AGAIN_S)
+            log.warning("forgetting %s: %s", deletion.id, trouble)
+            context.store.deletions.later(deletion, next_at=context.clock() + AGAIN_S)
             return
         if trouble:
             left.append(f"{copy.model or copy.job_id} at {copy.provider}: {trouble}")
     for trainer in context.trainers.values():
-        provider_jobs.delete_uploads(context, trainer, set(forgetting.files), f"forgetting {forgetting.id}")
-        if set(forgetting.files) & context.store.uploads.at(trainer.provider.name):
+        provider_jobs.delete_uploads(context, trainer, set(deletion.files), f"forgetting {deletion.id}")
+        if set(deletion.files) & context.store.uploads.at(trainer.provider.name):
             left.append(
                 f"uploaded files at {trainer.provider.name} are looked for until they are surely gone"
             )
-    if not context.store.forgettings.wipe():
-        context.store.forgettings.later(forgetting, next_at=context.clock() + 1)
+    if not context.store.deletions.wipe():
+        context.store.deletions.later(deletion, next_at=context.clock() + 1)
         return
-    _tell(context, forgetting, left)
+    _tell(context, deletion, left)
 
 
 def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
@@ -423,32 +419,32 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
     return "the record of the job stays there, which this trainer can't delete" if has_record else None
 
 
-def _tell(context: CoreContext, forgetting: DatasetDeletion, left: Sequence[str]) -> None:
-    ids = set(forgetting.datasets)
-    versions = [context.store.datasets.get(dataset) for dataset in forgetting.datasets]
+def _tell(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -> None:
+    ids = set(deletion.datasets)
+    versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
     numbers = tuple(sorted(version.version for version in versions))
-    rest = [dataset for dataset in context.store.datasets.all() if dataset.name == forgetting.dataset]
+    rest = [dataset for dataset in context.store.datasets.all() if dataset.name == deletion.dataset]
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
-    doomed = DeletionScope(forgetting.dataset, numbers, not rest, len(runs), len(measurements))
-    by = f"<@{forgetting.person}>" if forgetting.channel else "somebody in the terminal"
+    doomed = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
+    by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
     message = dataset_views.deleted_card(doomed, by, left, context.settings.service.backups_kept)
     with context.store.transaction():
-        if not context.store.forgettings.end(forgetting):
+        if not context.store.deletions.end(deletion):
             return
         detail = f"{doomed.title}: {doomed.with_it}"
         subject = f"dataset {max(ids)}"
         context.store.audit.add(
             at=context.clock(), who="finetune", action="deleted", subject=subject, detail=detail
         )
-        _say(context, forgetting, versions, message)
+        _say(context, deletion, versions, message)
 
 
 def _say(
-    context: CoreContext, forgetting: DatasetDeletion, versions: Sequence[Dataset], message: Message
+    context: CoreContext, deletion: DatasetDeletion, versions: Sequence[Dataset], message: Message
 ) -> None:
     """Posts in the dataset's channel. A refused file is deleted silently: its card announced it."""
-    if forgetting.person != RETENTION:
-        once = f"forgetting {forgetting.id}"
+    if deletion.person != RETENTION:
+        once = f"forgetting {deletion.id}"
         draft = Draft(kind="post", channel=versions[0].owner, body=message.letter(), dedupe=once)
         context.store.outbox.put(draft, now=context.clock())
 

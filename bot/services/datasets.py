@@ -205,7 +205,7 @@ def ready(
     dataset = context.store.datasets.newest(name)
     if refused or dataset is None:
         return refused or Refusal(views.no_such_dataset(name, ()))
-    if context.store.forgettings.of(name):
+    if context.store.deletions.of(name):
         return Refusal(f"`{name}` is being deleted.")
     if dataset.state == "refused":
         return Refusal(

@@ -137,13 +137,12 @@ def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | 
     """Compares the two only if both answered the same rows and a wrong answer has a price."""
     if trained is None or other is None or not usd_per_wrong or not 0 < trained.n == other.n:
         return None
-    gaps = [Decimal(str(ours)) - Decimal(str(theirs)) for ours, theirs in _scores(trained, other)]
+    gaps = [
+        Decimal(str(ours)) - Decimal(str(theirs))
+        for ours, theirs in zip(trained.scores, other.scores, strict=True)
+    ]
     gained, lost = sum(max(gap, ZERO) for gap in gaps), sum(max(-gap, ZERO) for gap in gaps)
     return Quality(trained.n, Decimal(gained), Decimal(lost), usd_per_wrong)
-
-
-def _scores(trained: Rung, other: Rung) -> list[tuple[float, float]]:
-    return list(zip(trained.scores, other.scores, strict=True))
 
 
 @dataclass(frozen=True)

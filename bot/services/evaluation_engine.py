@@ -31,7 +31,7 @@ class Asking(Protocol):
     def store(self) -> Store: ...
 
     @property
-    def askers(self) -> LlmClient: ...
+    def llm(self) -> LlmClient: ...
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,10 @@ def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgres
 
     Answers are counted, not read: reading a thousand rows took most of a tick.
     """
-    declined = context.askers.collect(evaluation.owner)
+    declined = context.llm.collect(evaluation.owner)
     idle = _idle(context, evaluation)  # an answer that comes between the two looks is not asked for again
     looks = {
-        candidate: context.store.replies.look(keys, since=evaluation.since)
+        candidate: context.store.answers.count(keys, since=evaluation.since)
         for candidate, keys in evaluation.keys.items()
     }
     arms = tuple(count(arm, evaluation.keys[arm.arm], looks[arm.arm][0], declined) for arm in before)
@@ -116,13 +116,13 @@ def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
     questions = evaluation.questions(keys) if keys else ()
     for provider in sorted({_provider(question.model) for question in questions}):
         theirs = [question for question in questions if _provider(question.model) == provider]
-        context.askers.ask(evaluation.owner, provider, theirs)
-    context.askers.wake()
+        context.llm.ask(evaluation.owner, provider, theirs)
+    context.llm.wake()
 
 
 def troubles(context: Asking, models: Iterable[str]) -> str | None:
     """Returns why questions to these models wait now, as sentences."""
-    sentences = (context.askers.trouble(name) for name in sorted({_provider(model) for model in models}))
+    sentences = (context.llm.trouble(name) for name in sorted({_provider(model) for model in models}))
     return " ".join(filter(None, sentences)) or None
 
 
@@ -138,7 +138,7 @@ def replies(
     """Returns the replies of the candidates that have not failed. A question that was declined counts as an empty
     answer."""
     measured = [arm.arm for arm in arms if arm.failed is None]
-    cached = context.store.replies.found([key for candidate in measured for key in keys[candidate]])
+    cached = context.store.answers.read([key for candidate in measured for key in keys[candidate]])
     return {candidate: [_reply(cached.get(key)) for key in keys[candidate]] for candidate in measured}
 
 
@@ -150,7 +150,7 @@ def spent(
 ) -> int:
     """Returns the micro-dollars of the answers that came `since` then. A question that two candidates share is paid
     once."""
-    heard = context.store.replies.heard
+    heard = context.store.answers.totals
     by_model = paid_questions(prices, keys)
     return spent_micros(
         prices, {model: heard(sorted(theirs), since=since) for model, theirs in by_model.items()}
@@ -162,7 +162,7 @@ def _idle(context: Asking, evaluation: Evaluation) -> frozenset[str]:
     for candidate, keys in evaluation.keys.items():
         if candidate.model:
             by_provider.setdefault(_provider(candidate.model), set()).update(keys)
-    idle = (context.askers.idle(name, frozenset(keys)) for name, keys in by_provider.items())
+    idle = (context.llm.idle(name, frozenset(keys)) for name, keys in by_provider.items())
     return frozenset[str]().union(*idle)
 
 

@@ -56,7 +56,7 @@ def spent(
     if keys is None or since is None:
         return 0
     micros = evaluation_engine.spent(context, plan.price_of, evaluation_worker.only_keys(keys), since)
-    answered = context.store.replies.answered(sorted(under_way))
+    answered = context.store.answers.answered(sorted(under_way))
     settled = frozenset(key for arm in keys.values() for key in arm.keys) - (under_way - answered)
     micros += max_evaluation_micros(
         plan.price_of, keys, settled, evaluation_worker.max_tokens(plan.labels), plan.thinking
@@ -70,7 +70,7 @@ def spent(
 
 def stop(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> int:
     """Asks nothing more. Returns the cost, including the questions under way, which will be answered and paid."""
-    return spent(context, measurement, plan, progress, context.askers.drop(owner(measurement)))
+    return spent(context, measurement, plan, progress, context.llm.drop(owner(measurement)))
 
 
 def save_progress(

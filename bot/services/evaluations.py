@@ -97,7 +97,7 @@ def step(context: AppContext, measurement: Measurement) -> None:
         return
     if freeze_scope.on_measurement(context, measurement):
         # answers under way are kept when they come
-        context.askers.drop(evaluation_progress.owner(measurement))
+        context.llm.drop(evaluation_progress.owner(measurement))
         now = context.clock()
         context.store.measurements.move(measurement, measurement.state, now=now, next_at=now + HOLD_S)
         return
@@ -215,14 +215,14 @@ def _answer_classical(
             )
             for key, reply in zip(evaluation.keys[CLASSICAL], replies, strict=True)
         ]
-        context.store.replies.keep(rows, evaluation.owner)
+        context.store.answers.keep(rows, evaluation.owner)
 
 
 def _measured(
     context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
 ) -> None:
     if all(arm.failed is not None for arm in progress.arms):
-        if context.askers.drop(evaluation_progress.owner(measurement)):
+        if context.llm.drop(evaluation_progress.owner(measurement)):
             evaluation_progress.save_progress(context, measurement, progress, None)
             return  # what is under way may be refused like the rest, or be paid: it is waited for
         why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))

@@ -24,23 +24,15 @@ def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | No
     freeze = context.store.freezes.current()
     if freeze is None or measurement.state != "running":
         return None
-    is_held = _holds_ladder if measurement.kind == "ladder" else _holds_curve
-    return freeze if is_held(measurement) else None
-
-
-def _holds_ladder(measurement: Measurement) -> bool:
-    progress = LadderProgress.from_json(measurement.progress)
-    return progress.most_micros > 0 and progress.stage in ("measuring", "consulting")
-
-
-def _holds_curve(measurement: Measurement) -> bool:
-    if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
-        return False
-    progress = TunedCurveProgress.from_json(measurement.progress)
-    if progress.at is None:
-        return False
-    held = ("waiting", "creating", "evaluating") if progress.most_micros > 0 else ("waiting", "creating")
-    return progress.sizes[progress.at].state in held
+    if measurement.kind == "ladder":
+        ladder = LadderProgress.from_json(measurement.progress)
+        is_stopped = ladder.most_micros > 0 and ladder.stage in ("measuring", "consulting")
+        return freeze if is_stopped else None
+    curve = TunedCurveProgress.from_json(measurement.progress)
+    if not isinstance(plan_of(measurement.plan), TunedCurvePlan) or curve.at is None:
+        return None
+    stopped = ("waiting", "creating", "evaluating") if curve.most_micros > 0 else ("waiting", "creating")
+    return freeze if curve.sizes[curve.at].state in stopped else None
 
 
 def on_question(context: AppContext, most_micros: int) -> Freeze | None:

@@ -54,14 +54,14 @@ def decide(
         run = context.store.runs.get(number)
         if run is None or run.state != "needs_human":
             return Refusal(f"Run {number} moved on just now.")
-        if context.store.doubts.say(run, choice, job_id, person, reason, now=now) is None:
+        if context.store.interventions.decide(run, choice, job_id, person, reason, now=now) is None:
             return Refusal(
                 "You have decided already; it waits for another approver, or is being carried out."
             )
         detail = f"{job_id}: {reason}" if job_id else reason
         _audit(context, run, person, choice.replace("_", " "), detail)
         context.store.runs.move(run, "needs_human", now=now, next_at=now)
-        notifications.show_intervention(context, run, context.store.doubts.of(run))
+        notifications.show_intervention(context, run, context.store.interventions.of(run))
     return run
 
 
@@ -88,7 +88,7 @@ def step(context: AppContext, number: int) -> None:
             run, "needs_human", now=context.clock(), next_at=context.clock() + LOOK_AGAIN_S
         )
         notifications.show_intervention(
-            context, run, context.store.doubts.of(run), note=f"{trouble} Looking again."
+            context, run, context.store.interventions.of(run), note=f"{trouble} Looking again."
         )
 
 
@@ -97,7 +97,7 @@ def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
     at all; a no is asked again later."""
     plan = plan_from_json(run.plan)
     its_own = (plan.requester, plan.uploaded_by)  # an older release took their words, too
-    waiting = (word for word in context.store.doubts.of(run) if word.outcome is None)
+    waiting = (word for word in context.store.interventions.of(run) if word.outcome is None)
     decisions = [word for word in waiting if word.person not in its_own]
     people = [word.person for word in decisions]
     if not decisive_words(decisions, people):
@@ -204,8 +204,8 @@ def _give_up(
         return
     text = f"Given up by {_people(words)}. {seen}"
     with context.store.transaction():
-        notifications.close_intervention(context, run, context.store.doubts.of(run), text)
-        context.store.doubts.conclude(run, "carried out")
+        notifications.close_intervention(context, run, context.store.interventions.of(run), text)
+        context.store.interventions.conclude(run, "carried out")
         run_states.end(context, run, "cancelled", text)
 
 
@@ -244,8 +244,8 @@ def _conclude(
     context: AppContext, before: Run, after: Run, action: str, text: str, who: str = "finetune"
 ) -> None:
     _audit(context, after, who, action, text)
-    notifications.close_intervention(context, before, context.store.doubts.of(before), text)
-    context.store.doubts.conclude(before, "carried out")
+    notifications.close_intervention(context, before, context.store.interventions.of(before), text)
+    context.store.interventions.conclude(before, "carried out")
     notifications.show_progress(context, after)
 
 
@@ -253,8 +253,8 @@ def _void(context: AppContext, run: Run, why: str) -> None:
     """Voids the decisions, which can't be carried out; everybody may decide again."""
     with context.store.transaction():
         _audit(context, run, "finetune", "not carried out", why)
-        context.store.doubts.conclude(run, why)
-        notifications.show_intervention(context, run, context.store.doubts.of(run))
+        context.store.interventions.conclude(run, why)
+        notifications.show_intervention(context, run, context.store.interventions.of(run))
 
 
 def _people(words: list[InterventionDecision]) -> str:

@@ -39,7 +39,7 @@ def judge_maximum(
             return None
         if len(questions) == 2:
             priced = questions[1].priced
-            return judge_worker.max_micros(plan, priced, context.store.replies.answered(priced.keys))
+            return judge_worker.max_micros(plan, priced, context.store.answers.answered(priced.keys))
     worst: ArmKeys | None = context.workers.poll(
         f"verdicts m{measurement.id}", judge_worker.longest_questions, plan, context.settings.files
     )
@@ -105,7 +105,7 @@ def heard(
 ) -> JudgeAnswers:
     """Returns everything that the judge has answered so far."""
     keys = [key for questions in (acceptable, better) if questions for key in questions.priced.keys]
-    texts = {key: answer.text for key, answer in context.store.replies.found(keys).items()}
+    texts = {key: answer.text for key, answer in context.store.answers.read(keys).items()}
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
 
 
@@ -145,7 +145,7 @@ def _asked(
     first = _written(context, measurement, ACCEPTABLE, ask_first)
     if first is None:
         return None
-    if first.wanted - context.store.replies.answered(first.priced.keys) - set(judge.declined):
+    if first.wanted - context.store.answers.answered(first.priced.keys) - set(judge.declined):
         return [first]
 
     def ask_second() -> Questions | None:
@@ -201,7 +201,7 @@ def _stop(
 ) -> None:
     """Goes on without the judge: without verdicts on single answers none counts; without the second ones only the
     comparison is missing."""
-    under_way = context.askers.drop(evaluation_progress.owner(measurement))
+    under_way = context.llm.drop(evaluation_progress.owner(measurement))
     judge = progress.judge or JudgeProgress()
     now_known = replace(
         progress,

@@ -43,7 +43,7 @@ from bot.values.learning_curves import (
 from bot.values.requests import Curve
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
-from storage.records import Measurement, MeasurementState, Run
+from storage.records import Measurement, MeasurementState
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Report
 from trainers.money import to_micros
@@ -275,14 +275,17 @@ def _prepare(context: AppContext, measurement: Measurement, plan: TunedCurvePlan
     )
     if hashes is None:
         return
-    sizes = tuple(
-        _size(context, measurement, plan, planned, sha256)
-        for planned, sha256 in zip(plan.sizes, hashes, strict=True)
-    )
-    most = sum(
-        _most_micros(context, measurement, plan, *pair) for pair in zip(plan.sizes, sizes, strict=True)
-    )
-    measurements.settle_cost(context, measurement, TunedCurveProgress("asking", sizes, most))
+    sizes, most_micros = list[SizeProgress](), 0
+    for planned, sha256 in zip(plan.sizes, hashes, strict=True):
+        size = _size(context, measurement, plan, planned, sha256)
+        sizes.append(size)
+        if size.model is None:
+            most_micros += planned.most_micros
+        else:
+            keys = tuned_learning_curves.evaluation_of(context, measurement, plan, size.model).all_keys
+            is_answered = set(keys) <= context.store.answers.answered(keys)
+            most_micros += 0 if is_answered else planned.asking_micros
+    measurements.settle_cost(context, measurement, TunedCurveProgress("asking", tuple(sizes), most_micros))
 
 
 def _size(
@@ -302,17 +305,13 @@ def _by_a_run(
 ) -> tuple[str, str] | None:
     """Returns the name at the provider of a model that a run trained alike, and which run."""
     names = {model.name: model.provider_model for model in context.store.models()}
+    wanted = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
     for run in context.store.runs.done():
-        if run.model in names and _trained_alike(run, plan, planned, sha256):
+        other = plan_from_json(run.plan)
+        trained = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
+        if run.model in names and trained == wanted and other.kept_back is None:
             return names[run.model], f"run {run.id}"
     return None
-
-
-def _trained_alike(run: Run, plan: TunedCurvePlan, planned: PlannedSize, sha256: str) -> bool:
-    other = plan_from_json(run.plan)
-    theirs = (other.train_sha256, other.provider, other.base_model, other.hyperparameters, other.seed)
-    ours = (sha256, plan.provider, plan.base_model, planned.hyperparameters, plan.seed)
-    return theirs == ours and other.kept_back is None
 
 
 def _by_a_curve(
@@ -332,19 +331,6 @@ def _by_a_curve(
             if same and is_alike and size.model and is_usable:
                 return size.model, size.from_before or f"m{measurement.id}"
     return None
-
-
-def _most_micros(
-    context: AppContext,
-    measurement: Measurement,
-    plan: TunedCurvePlan,
-    planned: PlannedSize,
-    size: SizeProgress,
-) -> int:
-    if size.model is None:
-        return planned.most_micros
-    keys = tuned_learning_curves.evaluation_of(context, measurement, plan, size.model).all_keys
-    return planned.asking_micros if set(keys) - context.store.replies.answered(keys) else 0
 
 
 def _judge(

@@ -162,25 +162,21 @@ def _card(context: AppContext, measurement: Measurement, why: str) -> Message:
 
 
 def _curve(context: AppContext, measurement: Measurement, why: str) -> Message:
-    plan = plan_of(measurement.plan)
+    plan, is_open = plan_of(measurement.plan), measurement.state in OPEN
     if isinstance(plan, TunedCurvePlan):
-        return _tuned_curve(context, measurement, plan, why)
-    if measurement.state in OPEN:
+        progress = TunedCurveProgress.from_json(measurement.progress)
+        if not is_open:
+            return tuned_curve_views.closed_card(measurement, plan, progress, why)
+        if progress.stage == "preparing":
+            return curve_views.progress_card(plan.title, plan.target)
+        if progress.stage == "asking":
+            return tuned_curve_views.request_card(measurement, plan, progress, _left(context, measurement))
+        return tuned_curve_views.progress_card(measurement, plan, progress)
+    if is_open:
         return curve_views.progress_card(plan.title)
     if measurement.result is None:
         return curve_views.failure_card(plan.title, why)
     return result_card(context, measurement, measurement.result)
-
-
-def _tuned_curve(context: AppContext, measurement: Measurement, plan: TunedCurvePlan, why: str) -> Message:
-    progress = TunedCurveProgress.from_json(measurement.progress)
-    if measurement.state not in OPEN:
-        return tuned_curve_views.closed_card(measurement, plan, progress, why)
-    if progress.stage == "preparing":
-        return curve_views.progress_card(plan.title, plan.target)
-    if progress.stage == "asking":
-        return tuned_curve_views.request_card(measurement, plan, progress, _left(context, measurement))
-    return tuned_curve_views.progress_card(measurement, plan, progress)
 
 
 def _left(context: AppContext, measurement: Measurement) -> Budget:

@@ -131,12 +131,12 @@ def step(context: AppContext, ask: Ask) -> None:
         _fail(context, ask, price.text, may_be_owed)
         return
     question = _question(context, model, ask)
-    reply = context.store.replies.found([question.key]).get(question.key)
+    reply = context.store.answers.read([question.key]).get(question.key)
     if reply:
         answer = Answer(reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds)
         micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
         with context.store.transaction():
-            context.store.replies.forget(reply.key)
+            context.store.answers.forget(reply.key)
             _tell(context, ask, views.answer_card(Trial(ask, answer)), micros)
     elif not ask.is_priced:
         _fail(context, ask, "the bot was updated before it was asked. Ask again.", 0)
@@ -154,20 +154,20 @@ def _send(context: AppContext, ask: Ask, question: Question) -> None:
         _fail(context, ask, f"there is no key for {provider} where the bot runs.", 0)
     else:
         context.store.questions.sent(ask, now=context.clock())
-        context.askers.ask(_owner(ask), provider, [question])
+        context.llm.ask(_owner(ask), provider, [question])
 
 
 def _wait(context: AppContext, ask: Ask, question: Question) -> None:
     """Handles a question that was sent, by this process or one that has ended since."""
-    owner, is_waiting = _owner(ask), context.askers.waiting(_owner(ask)) > 0
-    declined = next(iter(context.askers.collect(owner)), None)
+    owner, is_waiting = _owner(ask), context.llm.waiting(_owner(ask)) > 0
+    declined = next(iter(context.llm.collect(owner)), None)
     if declined:
         _fail(context, ask, declined.why, ask.most_micros if declined.is_unclear else 0)
-    elif is_waiting and context.clock() - ask.created_at > PATIENCE_S and not context.askers.drop(owner):
-        why = context.askers.trouble(question.model.partition("/")[0]) or "others are asked before it."
+    elif is_waiting and context.clock() - ask.created_at > PATIENCE_S and not context.llm.drop(owner):
+        why = context.llm.trouble(question.model.partition("/")[0]) or "others are asked before it."
         _fail(context, ask, f"{why} It was not asked within 15 minutes. Ask again later.", 0)
-    elif is_waiting or context.store.replies.found([question.key]):
-        context.askers.wake()
+    elif is_waiting or context.store.answers.read([question.key]):
+        context.llm.wake()
     elif ask.most_micros:
         _fail(context, ask, "the bot was stopped meanwhile.", ask.most_micros)
     else:

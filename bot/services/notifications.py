@@ -79,13 +79,8 @@ def _actuals(run: Run) -> tuple[Actual, ...]:
     return actuals_of(run, plan_from_json(run.plan), RunResult.from_json(run.result))
 
 
-def post_plan(context: AppContext, run: Run, message: Message) -> None:
-    """Posts the approval card."""
-    _show(context, run, f"plan {run.id}", message)
-
-
-def show_decision(context: AppContext, run: Run, message: Message) -> None:
-    """Replaces the approval card's buttons by who decided what."""
+def show_plan(context: AppContext, run: Run, message: Message) -> None:
+    """Posts the plan's card, or edits it: once decided, it shows who decided what in place of its buttons."""
     _show(context, run, f"plan {run.id}", message)
 
 

@@ -145,7 +145,7 @@ def _alert(
     newest = (run.channel for run in context.store.runs.newest(1))
     where = context.settings.slack.fallback_channel or channel or next(newest, None)
     with context.store.transaction():
-        if not context.store.doubts.first_seen(provider, job.id, about, now=now):
+        if not context.store.interventions.first_seen(provider, job.id, about, now=now):
             return
         log.error("job %s at %s: %s", job.id, provider, message.text)
         subject = f"job {job.id}"

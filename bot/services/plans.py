@@ -242,7 +242,7 @@ def show_superseded(context: AppContext, number: int, text: str, money: Budget) 
     former = context.store.runs.get(number)
     if former is not None:
         card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
-        notifications.show_decision(context, former, card)
+        notifications.show_plan(context, former, card)
 
 
 def _same_aim(plan: Plan, other: Plan) -> bool:
@@ -410,10 +410,12 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
 def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:
     now, hash_of_plan = context.clock(), plan_hash(plan)
     with context.store.transaction():
-        waiting = _same_waiting(context, plan)
-        if waiting:
-            return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")
         former = waiting_runs(context, plan)
+        for waiting in former:
+            other = plan_from_json(waiting.plan)
+            same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
+            if waiting.state == "awaiting_approval" and same == plan:
+                return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")
         run = context.store.runs.add(
             NewRun(
                 plan_hash=hash_of_plan,
@@ -432,33 +434,21 @@ def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refu
             at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
         )
         data_policy.record_egress(context, leave, plan.requester, f"run {run.id}")
-        for this_run in former:
-            supersede(context, this_run, run, budgets.team_budget(context))
+        for waiting in former:
+            supersede(context, waiting, run, budgets.team_budget(context))
         hours = context.settings.policy.expires_s / 3600
         left = budgets.tightest(context, run.channel, run.requester)
         card = plan_views.approval_card(run, plan, left, approvals_needed(context, plan), hours)
-        notifications.post_plan(context, run, with_superseded_runs(context, run, card))
+        notifications.show_plan(context, run, with_superseded_runs(context, run, card))
     return run
-
-
-def _same_waiting(context: AppContext, plan: Plan) -> Run | None:
-    """Returns a waiting run whose plan differs in nothing but the time, the person and the channel."""
-    for run in context.store.runs.open():
-        other = plan_from_json(run.plan)
-        same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
-        if run.state == "awaiting_approval" and same == plan:
-            return run
-    return None
 
 
 def link_superseded(context: AppContext) -> None:
     """Links the former plan's card to the new one, which has an address once it is posted; tried for an hour."""
     now = context.clock()
     for replacement in context.store.replacements.unlinked(now - LOOK_FOR_CARDS_S):
-        where, new = (
-            context.directory.permalink(replacement.channel, replacement.ts),
-            context.store.runs.get(replacement.by_run_id),
-        )
+        where = context.directory.permalink(replacement.channel, replacement.ts)
+        new = context.store.runs.get(replacement.by_run_id)
         if where is None or new is None:
             continue
         with context.store.transaction():

@@ -92,7 +92,7 @@ def _promote(
         instead_of=standing,
         returns_to=standing.id if standing else None,
         reason=" ".join(because.split()) if because else None,
-        is_carried=not models.has_alias(context, model),
+        is_synced=not models.has_alias(context, model),
     )
     ended = models.proof_of(context, standing) if standing else None
     with context.store.transaction():
@@ -142,7 +142,7 @@ def _roll_back(
         returns_to=target.returns_to,
         reason=" ".join(because.split()) if because else None,
         is_rollback=True,
-        is_carried=not models.has_alias(context, model),
+        is_synced=not models.has_alias(context, model),
     )
     proof, ended = (
         evidence.promotion_proof(context, model, _model(context, standing)),

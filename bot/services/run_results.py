@@ -64,12 +64,12 @@ def evaluate(context: AppContext, run: Run) -> None:
     try:
         _evaluate(context, run, plan)
     except Changed as changed:
-        if context.askers.drop(_owner(run)):
+        if context.llm.drop(_owner(run)):
             return
         # The held-out rows are not the approved ones. They alone tell which answers were free, so all that came
         # meanwhile count as paid, also those of another run that asks the same base model.
         base, tuned = (
-            context.store.replies.heard_of(f"{run.provider}/{model}", since=run.state_since)
+            context.store.answers.totals_of(f"{run.provider}/{model}", since=run.state_since)
             for model in (plan.base_model, _tuned_model(context, run))
         )
         model = code(run.model or "")
@@ -116,7 +116,7 @@ def questions_of(
 def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
     trainer = context.trainers.get(run.provider)
     if run.cancel_asked_by:
-        if not context.askers.drop(_owner(run)):  # what is under way has to be paid: it is waited for
+        if not context.llm.drop(_owner(run)):  # what is under way has to be paid: it is waited for
             _end(context, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
         return
     if trainer is None:
@@ -131,10 +131,10 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
     evaluation, before = _evaluation(context, run, plan), Progress.from_json(run.progress)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, before))
     if answers.failed:
-        context.askers.drop(evaluation.owner)
+        context.llm.drop(evaluation.owner)
         _end(context, run, plan, "failed", f"Measuring failed: {escape(answers.failed)}")
     elif answers.all_missing and (too_dear := _overrun(run, plan, answers)):
-        if not context.askers.drop(evaluation.owner):
+        if not context.llm.drop(evaluation.owner):
             _end(context, run, plan, "failed", too_dear)
     else:
         _go_on(context, run, plan, evaluation, answers, before)
@@ -146,7 +146,7 @@ def _go_on(
     """Asks what has no answer and is not under way, if the rows may go there."""
     against = _egress_refusal(context, run, plan) if answers.unasked else None
     if isinstance(against, Forbidden):
-        if not context.askers.drop(evaluation.owner):
+        if not context.llm.drop(evaluation.owner):
             _end(context, run, plan, "failed", against.reason)
         return
     counted = _save(context, run, evaluation, answers, before, against)
@@ -395,7 +395,7 @@ def _end(context: AppContext, run: Run, plan: Plan, state: notifications.EndStat
 def _spent(context: AppContext, run: Run, plan: Plan) -> int:
     """Returns micro-dollars. Answers that were stored before this run asked are free."""
     keys = _evaluation(context, run, plan).keys.values()
-    base, tuned = (context.store.replies.heard(theirs, since=run.state_since) for theirs in keys)
+    base, tuned = (context.store.answers.totals(theirs, since=run.state_since) for theirs in keys)
     return _cost(run, plan, base, tuned)
 
 

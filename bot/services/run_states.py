@@ -8,12 +8,6 @@ from bot.services import notifications
 from bot.services.provider_jobs import MAX_PAUSE_S
 from bot.values.runs import Progress
 from storage.records import Run
-from trainers.errors import TrainerError
-
-
-def wait_unseen(context: AppContext, run: Run, trouble: TrainerError) -> None:
-    """Waits after the job could not be looked at."""
-    wait(context, run, MAX_PAUSE_S / 8, note=f"{trouble} The job itself goes on; asking again.")
 
 
 def wait_for_key(context: AppContext, run: Run) -> None:

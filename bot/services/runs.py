@@ -126,7 +126,7 @@ def _look(context: AppContext, run: Run) -> RunSummary:
         result=RunResult.from_json(run.result) if run.result else None,
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
-        words=context.store.doubts.of(run) if run.state == "needs_human" else (),
+        words=context.store.interventions.of(run) if run.state == "needs_human" else (),
     )
 
 

@@ -19,7 +19,6 @@ from bot.services import (
     notifications,
     plans,
     provider_jobs,
-    run_states,
 )
 from bot.services.freeze_scope import HOLD_S
 from bot.services.provider_jobs import POLL_S, Attempt, JobFiles, Ready, limits_of, spec_of
@@ -241,7 +240,17 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
             fail(context, run, f"Training failed: {reason}", actual_micros=spent)
         case "succeeded" if not context.trainers[run.provider].provider.can("chat"):
-            _trained_elsewhere(context, run, progress)
+            # Some vendors hand out weights and give the model no name to ask it by.
+            why = (
+                f"It is trained, but {escape(run.provider)} gives it no name to ask it by, so it could not be "
+                "measured. Its weights lie there, as result files of its last checkpoint: deploy them from there."
+            )
+            fail(
+                context,
+                run,
+                why,
+                actual_micros=notifications.training_cost(plan_from_json(run.plan), progress),
+            )
         case "cancelled":
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
             # At least what was reported before: the trainer's clock may be behind ours.
@@ -255,15 +264,6 @@ def _why_cancelled(run: Run) -> str:
     if run.cancel_asked_by:
         return f"Cancelled by <@{run.cancel_asked_by}>."
     return overrun(run) or "Cancelled on the trainer's side."
-
-
-def _trained_elsewhere(context: AppContext, run: Run, progress: Progress) -> None:
-    """Some vendors hand out weights and give the model no name to ask it by."""
-    why = (
-        f"It is trained, but {escape(run.provider)} gives it no name to ask it by, so it could not be measured. "
-        f"Its weights lie there, as result files of its last checkpoint: deploy them from there."
-    )
-    fail(context, run, why, actual_micros=notifications.training_cost(plan_from_json(run.plan), progress))
 
 
 def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
@@ -353,10 +353,11 @@ def _needs_poll(run: Run, job: Job | None, shown_every: float, now: float) -> bo
 
 
 def _wait(context: AppContext, runs: Sequence[Run], trouble: TrainerError) -> None:
-    for some in _parts(runs, RUNS_A_WRITE):
+    note = f"{trouble} The job itself goes on; asking again."
+    for part in _parts(runs, RUNS_A_WRITE):
         with context.store.transaction():
-            for run in some:
-                run_states.wait_unseen(context, run, trouble)
+            for run in part:
+                wait(context, run, provider_jobs.MAX_PAUSE_S / 8, note=note)
 
 
 def _parts(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:

@@ -262,13 +262,13 @@ def evaluate(step: CurveStep) -> None:
     )
     missing = answers.all_missing
     if step.is_stopped:
-        if not context.askers.drop(step.owner):
+        if not context.llm.drop(step.owner):
             stop(step)
     elif arm.failed:
-        context.askers.drop(step.owner)
+        context.llm.drop(step.owner)
         fail(step, f"Measuring failed: {escape(arm.failed)}")
     elif missing and isinstance(against := measurements.egress_refusal(context, measurement), Forbidden):
-        if not context.askers.drop(step.owner):
+        if not context.llm.drop(step.owner):
             fail(step, against.reason)
     elif missing:
         save_step(step.noted(evaluation_engine.note(context, [str(candidate.model)])))
@@ -303,9 +303,14 @@ def advance(step: CurveStep) -> None:
         case "waiting" | "creating":  # a job that may be there is looked for before the yes to it
             provider_jobs.create(step)
         case "training":
-            _follow(step)
+            size, wish = step.size, "cancel" if step.is_stopped else None
+            looked = provider_jobs.follow(step, str(size.job_id), size.training, wish)  # type: ignore[arg-type]
+            if looked:
+                job, training = looked
+                seen = replace(size, training=training, spent_micros=step.spent(training), doubted_since=None)
+                _take(step.with_size(seen).noted(training.note), job)
         case "evaluating" if freeze_scope.on_measurement(step.context, step.measurement):
-            step.context.askers.drop(step.owner)  # answers under way are kept when they come
+            step.context.llm.drop(step.owner)  # answers under way are kept when they come
             save_step(step, seconds=HOLD_S)
         case "evaluating":
             evaluate(step)
@@ -321,15 +326,6 @@ def _stop_elsewhere(step: CurveStep, why: str) -> None:
         return
     file = step.delete_uploads()
     fail(step, f"{why}{file} No job was started for {pluralize(step.size.rows, 'row')}. Ask for a new curve.")
-
-
-def _follow(step: CurveStep) -> None:
-    size, wish = step.size, "cancel" if step.is_stopped else None
-    looked = provider_jobs.follow(step, str(size.job_id), size.training, wish)  # type: ignore[arg-type]
-    if looked:
-        job, training = looked
-        seen = replace(size, training=training, spent_micros=step.spent(training), doubted_since=None)
-        _take(step.with_size(seen).noted(training.note), job)
 
 
 def _take(step: CurveStep, job: Job) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
-from urllib.request import HTTPRedirectHandler, OpenerDirector, Request, build_opener
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
@@ -43,22 +43,19 @@ class SlackFiles:
         size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
         if size > most:
             return Refusal(too_big(size, most))
-        if not self._is_slacks(url):
+        parts = urlsplit(url)
+        is_loopback = parts.hostname in ("127.0.0.1", "localhost")
+        if not (parts.netloc in self.hosts and (parts.scheme == "https" or is_loopback)):
             return Refusal(
                 "This file is kept outside Slack, so it can't be fetched. Upload it to Slack itself."
             )
         return self._download(url, str(info.get("name") or "file"), folder, most)
 
-    def _is_slacks(self, url: str) -> bool:
-        parts = urlsplit(url)
-        is_loopback = parts.hostname in ("127.0.0.1", "localhost")
-        return parts.netloc in self.hosts and (parts.scheme == "https" or is_loopback)
-
     def _download(self, url: str, name: str, folder: Path, most: int) -> FetchedFile | Refusal:
         request = Request(url, headers={"Authorization": f"Bearer {self.token}"})  # noqa: S310 - checked host
         partial = folder / f"incoming-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
         try:
-            with _no_redirects().open(request, timeout=30) as response:
+            with build_opener(_NoRedirects).open(request, timeout=30) as response:
                 if response.headers.get_content_type() == "text/html":
                     return Refusal(
                         "Slack sent its sign-in page instead of the file: the app lacks the scope files:read. "
@@ -107,10 +104,6 @@ class _NoRedirects(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> None:
         return None
-
-
-def _no_redirects() -> OpenerDirector:
-    return build_opener(_NoRedirects)
 
 
 def _refused_by_slack(error: SlackApiError) -> Refusal:

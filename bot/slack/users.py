@@ -44,12 +44,12 @@ class SlackDirectory:
 
     def person(self, user_id: str) -> Person | None:
         """Returns None if Slack doesn't know the person or doesn't answer."""
-        try:
-            if self._team_id is None:
-                self._team_id = str(self._slack.auth_test()["team_id"])
-            user: Any = self._slack.users_info(user=user_id)["user"]
-        except (SlackApiError, URLError, OSError):
+        if self._team_id is None and (signed_in := _answer(self._slack.auth_test)):
+            self._team_id = str(signed_in["team_id"])
+        answer = _answer(self._slack.users_info, user=user_id) if self._team_id else None
+        if answer is None:
             return None
+        user = answer["user"]
         return Person(
             id=user_id,
             is_bot=bool(user.get("is_bot") or user.get("is_app_user")),
@@ -60,18 +60,15 @@ class SlackDirectory:
 
     def members(self, group_id: str) -> frozenset[str] | None:
         """Returns the ids of a user group's members, None if unknown."""
-        try:
-            answer = self._slack.usergroups_users_list(usergroup=group_id)
-        except (SlackApiError, URLError, OSError):
-            return None
-        return frozenset(str(user) for user in answer.get("users") or ())
+        answer = _answer(self._slack.usergroups_users_list, usergroup=group_id)
+        return None if answer is None else frozenset(str(user) for user in answer.get("users") or ())
 
     def is_private(self, channel: str) -> bool | None:
         """Returns whether only its members can read a channel, None if unknown."""
-        try:
-            info: Any = self._slack.conversations_info(channel=channel)["channel"]
-        except (SlackApiError, URLError, OSError):
+        answer = _answer(self._slack.conversations_info, channel=channel)
+        if answer is None:
             return None
+        info = answer["channel"]
         return bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
 
     def takes_posts(self, channel: str) -> bool | None:
@@ -89,11 +86,10 @@ class SlackDirectory:
         """Returns whether a person is in a channel, None if unknown."""
         cursor = ""
         for _ in range(MOST_PAGES):
-            try:
-                answer: Any = self._slack.conversations_members(
-                    channel=channel, limit=MEMBERS_A_PAGE, cursor=cursor
-                )
-            except (SlackApiError, URLError, OSError):
+            answer = _answer(
+                self._slack.conversations_members, channel=channel, limit=MEMBERS_A_PAGE, cursor=cursor
+            )
+            if answer is None:
                 return None
             if person in (answer.get("members") or ()):
                 return True
@@ -104,18 +100,23 @@ class SlackDirectory:
 
     def is_shared(self, channel: str) -> bool | None:
         """Returns whether people of another organisation are in a channel, or are invited, None if unknown."""
-        try:
-            info: Any = self._slack.conversations_info(channel=channel)["channel"]
-        except (SlackApiError, URLError, OSError):
+        answer = _answer(self._slack.conversations_info, channel=channel)
+        if answer is None:
             return None
+        info = answer["channel"]
         return bool(
             info.get("is_ext_shared") or info.get("is_pending_ext_shared") or info.get("pending_shared")
         )
 
     def permalink(self, channel: str, ts: str) -> str | None:
         """Returns a message's address for a browser, None if unknown."""
-        try:
-            answer = self._slack.chat_getPermalink(channel=channel, message_ts=ts)
-        except (SlackApiError, URLError, OSError):
-            return None
-        return str(answer["permalink"])
+        answer = _answer(self._slack.chat_getPermalink, channel=channel, message_ts=ts)
+        return None if answer is None else str(answer["permalink"])
+
+
+def _answer(method: Callable[..., Any], **arguments: Any) -> Any:
+    """Returns Slack's answer, None if it refuses or gives none."""
+    try:
+        return method(**arguments)
+    except (SlackApiError, URLError, OSError):
+        return None

@@ -38,29 +38,27 @@ class Bench:
     company: Hosted
     row: ProviderRow
     now: float = 1_000.0
-    askers: LlmClient = field(init=False)
+    llm: LlmClient = field(init=False)
 
     def __post_init__(self) -> None:
         self.restart()
 
     def restart(self) -> None:
         trainer = Trainer(self.row.provider, KEY)
-        self.askers = LlmClient(
-            self.store, {"acme": trainer}, (self.row,), lambda: self.now, lambda: self.now
-        )
+        self.llm = LlmClient(self.store, {"acme": trainer}, (self.row,), lambda: self.now, lambda: self.now)
 
     def ask(self, questions: list[Question], owner: str = "m1") -> None:
-        self.askers.ask(owner, "acme", questions)
+        self.llm.ask(owner, "acme", questions)
 
     def answered(self, questions: list[Question]) -> int:
-        return len(self.store.replies.found([one.key for one in questions]))
+        return len(self.store.answers.read([one.key for one in questions]))
 
     def all_answered(self, questions: list[Question], *, step: float = 1.0) -> None:
         """Time goes on meanwhile."""
 
         def look() -> bool:
             self.now += step
-            self.askers.wake()
+            self.llm.wake()
             return self.answered(questions) == len(questions)
 
         wait_until(look, "all answers", seconds=20)
@@ -86,7 +84,7 @@ def opened(folder: Path, *, callers: int = 4, a_minute: int | None = None) -> It
     with Hosted(Service(models=("small", "large"))) as company:
         made = Bench(store, company, row_at(company.url, callers=callers, a_minute=a_minute))
         yield made
-        made.askers.close()
+        made.llm.close()
     wait_until(
         lambda: not [t for t in threading.enumerate() if t.name.startswith("asks acme")], "the threads"
     )
@@ -102,7 +100,7 @@ def test_answers_are_kept_under_the_key_of_their_question(bench: Bench) -> None:
     asked = questions(10)
     bench.ask(asked)
     bench.all_answered(asked)
-    reply = bench.store.replies.found([asked[3].key])[asked[3].key]
+    reply = bench.store.answers.read([asked[3].key])[asked[3].key]
     assert (reply.model, reply.text) == ("acme/small", "small heard you")
     assert reply.prompt_tokens == 2 and reply.completion_tokens == 3 and reply.seconds > 0
     assert bench.asked() == 10
@@ -127,7 +125,7 @@ def test_what_waits_is_under_way_or_is_known_is_not_asked_again(bench: Bench) ->
         bench.ask(asked, owner="m2")
     bench.all_answered(asked)
     bench.ask(asked)
-    wait_until(lambda: bench.askers.waiting("m1") == 0, "nothing to wait")
+    wait_until(lambda: bench.llm.waiting("m1") == 0, "nothing to wait")
     assert bench.asked() == 12
 
 
@@ -150,7 +148,7 @@ def test_never_more_in_a_minute_than_its_limit(tmp_path: Path) -> None:
         time.sleep(0.2)
         assert bench.asked() == 2
         bench.now += 5
-        bench.askers.wake()
+        bench.llm.wake()
         wait_until(lambda: bench.answered(asked) == 3, "the next one")
         time.sleep(0.1)
         assert bench.asked() == 3
@@ -162,18 +160,18 @@ def test_retry_after_pauses_the_provider_for_an_hour_and_then_it_goes_on(bench: 
     hour = Fault(commit=False, status=429, headers=(("Retry-After", "3600"),))
     bench.company.fail(CHAT, hour, times=99)
     bench.ask(asked)
-    wait_until(lambda: bench.askers.trouble("acme"), "the trouble")
+    wait_until(lambda: bench.llm.trouble("acme"), "the trouble")
     time.sleep(0.2)
     seen = bench.asked()
-    assert seen <= 4 and "in 3600 s" in str(bench.askers.trouble("acme"))
+    assert seen <= 4 and "in 3600 s" in str(bench.llm.trouble("acme"))
     bench.now += 3590
-    bench.askers.wake()
+    bench.llm.wake()
     time.sleep(0.2)
     assert bench.asked() == seen
     bench.company.forgive(CHAT)
     bench.now += 20
     bench.all_answered(asked)
-    assert bench.askers.trouble("acme") is None and bench.askers.collect("m1") == []
+    assert bench.llm.trouble("acme") is None and bench.llm.collect("m1") == []
     assert bench.asked() == seen + 20
 
 
@@ -182,7 +180,7 @@ def test_a_limit_that_names_no_time_never_costs_a_row(bench: Bench) -> None:
     bench.company.fail(CHAT, Fault(commit=False, status=429), times=5 * MOST_TRIES)
     bench.ask(asked)
     bench.all_answered(asked, step=70)
-    assert bench.askers.collect("m1") == []
+    assert bench.llm.collect("m1") == []
 
 
 @pytest.mark.parametrize("fault", [NOTHING_BUT_500, COMMIT_THEN_CUT, HTML, EMPTY, BUSY], ids=str)
@@ -191,7 +189,7 @@ def test_a_hiccup_is_asked_again(bench: Bench, fault: Fault) -> None:
     bench.company.fail(CHAT, fault, times=2)
     bench.ask(asked)
     bench.all_answered(asked)
-    assert bench.asked() == 8 and bench.askers.collect("m1") == []
+    assert bench.asked() == 8 and bench.llm.collect("m1") == []
 
 
 def test_an_outage_pauses_all_and_gives_up_nothing(bench: Bench) -> None:
@@ -203,9 +201,9 @@ def test_an_outage_pauses_all_and_gives_up_nothing(bench: Bench) -> None:
     assert bench.asked() < 30
     for _ in range(20):
         bench.now += 61
-        bench.askers.wake()
+        bench.llm.wake()
         time.sleep(0.02)
-    assert bench.askers.collect("m1") == [] and bench.answered(asked) == 0
+    assert bench.llm.collect("m1") == [] and bench.answered(asked) == 0
     bench.company.forgive(CHAT)
     bench.all_answered(asked, step=61)
 
@@ -217,12 +215,12 @@ def test_one_question_that_always_fails_is_given_up_with_the_reason(bench: Bench
 
     def look() -> Sequence[Declined]:
         bench.now += 61
-        bench.askers.wake()
-        return bench.askers.collect("m1")
+        bench.llm.wake()
+        return bench.llm.collect("m1")
 
     (declined,) = wait_until(look, "the end")
     assert declined.key == one.key and not declined.of_model and "HTTP 500" in declined.why
-    assert bench.asked() == MOST_TRIES and bench.askers.waiting("m1") == 0
+    assert bench.asked() == MOST_TRIES and bench.llm.waiting("m1") == 0
 
 
 def test_an_answer_that_cannot_be_read_is_not_paid_again_and_again(bench: Bench) -> None:
@@ -232,8 +230,8 @@ def test_an_answer_that_cannot_be_read_is_not_paid_again_and_again(bench: Bench)
 
     def look() -> Sequence[Declined]:
         bench.now += 61
-        bench.askers.wake()
-        return bench.askers.collect("m1")
+        bench.llm.wake()
+        return bench.llm.collect("m1")
 
     (declined,) = wait_until(look, "the end")
     assert not declined.of_model and "choices" in declined.why
@@ -247,9 +245,9 @@ def test_a_model_that_only_answers_what_cannot_be_read_is_asked_few_times(bench:
 
     def look() -> bool:
         bench.now += 5
-        bench.askers.wake()
-        declined.extend(bench.askers.collect("m1"))
-        return bench.askers.waiting("m1") == 0
+        bench.llm.wake()
+        declined.extend(bench.llm.collect("m1"))
+        return bench.llm.waiting("m1") == 0
 
     wait_until(look, "the end", seconds=20)
     assert any(one.of_model and "choices" in one.why for one in declined)
@@ -261,9 +259,9 @@ def test_a_refused_row_is_declined_and_the_others_are_answered(bench: Bench) -> 
     bench.company.fail(CHAT, Fault(commit=False, status=400, code="content_policy"), times=1)
     bench.ask(asked)
     wait_until(lambda: bench.answered(asked) == 8, "the others")
-    (declined,) = bench.askers.collect("m1")
+    (declined,) = bench.llm.collect("m1")
     assert not declined.of_model and "HTTP 400" in declined.why
-    assert bench.askers.collect("m1") == []
+    assert bench.llm.collect("m1") == []
 
 
 def test_a_model_that_is_not_there_ends_its_questions_and_no_others(bench: Bench) -> None:
@@ -272,8 +270,8 @@ def test_a_model_that_is_not_there_ends_its_questions_and_no_others(bench: Bench
     bench.ask(lost)
     bench.ask(there)
     bench.all_answered(there)
-    wait_until(lambda: bench.askers.waiting("m1") == 0, "the end")
-    declined = bench.askers.collect("m1")
+    wait_until(lambda: bench.llm.waiting("m1") == 0, "the end")
+    declined = bench.llm.collect("m1")
     assert declined and all(one.of_model and one.model == "acme/gone" for one in declined)
     assert bench.asked() <= 5 + 4 * 2, "what waited was not asked any more"
 
@@ -284,8 +282,8 @@ def test_a_provider_that_hangs_holds_nobody_who_asks(tmp_path: Path) -> None:
         bench.ask(questions(5))
         wait_until(lambda: bench.asked() == 2, "both callers to hang")
         bench.ask(questions(5))
-        assert bench.askers.collect("m1") == [] and bench.askers.waiting("m1") == 5
-        assert len(bench.askers.drop("m1")) == 2 and bench.askers.waiting("m1") == 2
+        assert bench.llm.collect("m1") == [] and bench.llm.waiting("m1") == 5
+        assert len(bench.llm.drop("m1")) == 2 and bench.llm.waiting("m1") == 2
 
 
 def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> None:
@@ -293,9 +291,9 @@ def test_after_a_stop_only_what_was_under_way_is_asked_again(bench: Bench) -> No
     bench.company.slow_s = 0.05
     bench.ask(asked)
     wait_until(lambda: bench.answered(asked) >= 6, "some answers")
-    bench.askers.close()
+    bench.llm.close()
     bench.restart()
-    known = bench.store.replies.found([one.key for one in asked])
+    known = bench.store.answers.read([one.key for one in asked])
     bench.ask([one for one in asked if one.key not in known])
     bench.all_answered(asked)
     assert 30 <= bench.asked() <= 34
@@ -326,20 +324,20 @@ def test_a_kill_costs_what_was_under_way_at_most(tmp_path: Path) -> None:
             wait_until(lambda: company.count(CHAT) >= 12, "some questions", seconds=30)
             other.kill()
         store = Store(path)
-        known = store.replies.found([one.key for one in asked])
+        known = store.answers.read([one.key for one in asked])
         assert 0 < len(known) < 40 and company.count(CHAT) - len(known) <= 4
         bench = Bench(store, company, row_at(company.url))
         bench.ask([one for one in asked if one.key not in known])
         bench.all_answered(asked)
         assert 40 <= company.count(CHAT) <= 44
-        bench.askers.close()
+        bench.llm.close()
     store.close()
 
 
 def test_the_first_answer_stays(bench: Bench) -> None:
     (one,) = questions(1)
-    bench.store.replies.keep([CachedAnswer(one.key, one.model, "mine", 1, 1, 0.1, 5.0)])
+    bench.store.answers.keep([CachedAnswer(one.key, one.model, "mine", 1, 1, 0.1, 5.0)])
     bench.ask([one])
-    wait_until(lambda: bench.askers.waiting("m1") == 0, "nothing to wait")
+    wait_until(lambda: bench.llm.waiting("m1") == 0, "nothing to wait")
     assert bench.asked() == 0
-    assert bench.store.replies.found([one.key])[one.key].text == "mine"
+    assert bench.store.answers.read([one.key])[one.key].text == "mine"

@@ -316,7 +316,7 @@ def advised_as(world: World, kind: VerdictKind | None) -> None:
         "UPDATE runs SET plan = ?, plan_hash = ? WHERE id = 1", (canonical_json(other), plan_hash(other))
     )
     with world.store.transaction():
-        notifications.show_decision(
+        notifications.show_plan(
             world.service.context,
             world.run(),
             approvals.card_so_far(world.service.context, world.run(), other),

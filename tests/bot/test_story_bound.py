@@ -85,7 +85,7 @@ def test_where_there_is_room_the_money_moves_to_the_month_of_the_create(make_wor
     unfreeze(world, BEN, CLEO)
     world.until_state("training")
     assert (reserved(world, "2026-11"), reserved(world, "2026-12")) == (0, most)
-    assert ANA.id in {one.person for one in world.store.ledger.held("2026-12")}
+    assert ANA.id in {one.person for one in world.store.ledger.commitments("2026-12")}
 
 
 def kept(world: World, sha256: str) -> Path:

@@ -67,7 +67,9 @@ def test_what_is_listed_adds_up_to_what_the_hard_stop_counts(make_world: MakeWor
     approve(world)
     for _ in range(2):
         this = month_of(world.clock)
-        assert sum(one.micros for one in world.store.ledger.held(this)) == world.store.committed(this) > 0
+        assert (
+            sum(one.micros for one in world.store.ledger.commitments(this)) == world.store.committed(this) > 0
+        )
         world.until_state("done")
 
 

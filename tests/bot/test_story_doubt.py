@@ -215,7 +215,7 @@ def test_a_company_that_is_away_is_looked_at_again_before_anything_is_given_up(w
 def test_only_approvers_decide(world: World, person: Person) -> None:
     in_doubt(world)
     assert "Only" in world.answer_to_click(person, "doubt_give_up")
-    assert world.store.doubts.of(world.run()) == []
+    assert world.store.interventions.of(world.run()) == []
 
 
 def test_who_asked_for_a_run_or_brought_its_data_does_not_resolve_its_doubt(make_world: MakeWorld) -> None:

@@ -54,7 +54,7 @@ def test_a_ladder_that_is_under_way_asks_nothing_more_until_the_freeze_ends(worl
     freeze(world)
     world.tick()
     world.company.slow_s = 0.0
-    wait_until(lambda: not world.service.context.askers.drop("m1"), "the answers under way")
+    wait_until(lambda: not world.service.context.llm.drop("m1"), "the answers under way")
     asked = world.company.count(CHAT)
     world.tick(8)
     assert world.company.count(CHAT) == asked < 2 * 18

@@ -84,7 +84,7 @@ def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: W
     )
     assert behind_the_alias(used) == model
     assert delete(used, DORA, approver=BEN).accepted
-    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    used.until(lambda: not used.store.deletions.open(), "the end of it")
     used.send()
     assert canaries.in_files(data.rglob("*"), ROWS) == set()
     assert canaries.in_database(used.service.settings.database, ROWS) == set()
@@ -113,7 +113,7 @@ def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: 
         world.pass_time(2)
     assert waiting(world, "quuxnightjar") and waiting(world, "could not be delivered")
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
     assert not waiting(world, "could not be delivered")
     assert world.run().error == "Its dataset was deleted."
 
@@ -126,7 +126,7 @@ def test_a_cleaned_file_that_waits_to_be_sent_goes_with_its_dataset(world: World
     world.answer_to_click(DORA, "post_cleaned", channel=PUBLIC)
     world.until(lambda: world.store.outbox.files(), "the cleaned file")
     assert delete(world, BEN).accepted
-    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
     maintain(world.service.context)
     world.tick()
     assert not list((world.service.settings.data / "cleaned").iterdir())
@@ -154,7 +154,7 @@ def test_money_and_lists_stay_whole_after_a_deletion(used: World) -> None:
     month = used.store.database.value("SELECT month FROM ledger")
     committed = used.store.committed(month)
     assert delete(used, BEN).accepted
-    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    used.until(lambda: not used.store.deletions.open(), "the end of it")
     assert used.store.committed(month) == committed > 0
     for line in (
         "runs",
@@ -190,12 +190,12 @@ def test_a_kill_at_any_step_of_a_deletion_is_made_good(used: World) -> None:
     assert delete(used, BEN).accepted
     used.restart()
     used.tick()
-    assert used.store.forgettings.open()[0].state == "deleting"
+    assert used.store.deletions.open()[0].state == "deleting"
     used.restart()
     used.tick()
     assert used.company.service.deleted_models == set(), "not yet"
     used.pass_time(301)
-    used.until(lambda: not used.store.forgettings.open(), "the end of it")
+    used.until(lambda: not used.store.deletions.open(), "the end of it")
     assert canaries.in_files(used.service.settings.data.rglob("*"), ROWS) == set()
 
 
@@ -228,7 +228,7 @@ def test_only_an_approver_or_who_uploaded_all_of_it_deletes(make_world: MakeWorl
     world.seed_dataset()
     assert "who uploaded all of it" in world.type("/finetune delete tickets")
     assert "Only full members" in world.type("/finetune delete tickets", user=GUS)
-    assert world.store.forgettings.open() == []
+    assert world.store.deletions.open() == []
     assert delete(world, DORA).accepted
 
 
@@ -236,7 +236,7 @@ def test_the_name_is_typed_before_anything_is_deleted(world: World) -> None:
     world.seed_dataset()
     world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
     assert not world.slack.submit_modal(BEN.id, {"name": "ticket"}).accepted
-    assert world.store.forgettings.open() == []
+    assert world.store.deletions.open() == []
 
 
 def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
@@ -246,7 +246,7 @@ def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
     old, new = reversed(world.store.datasets.all())
     day = datetime.fromtimestamp(new.created_at, UTC).date()
     assert delete(world, BEN, f"before={day}").accepted
-    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
     assert [one.version for one in world.store.datasets.all()] == [2]
     assert not (world.service.settings.files / old.sha256).exists()
     assert (world.service.settings.files / new.sha256).exists()
@@ -260,7 +260,7 @@ def test_the_same_file_uploaded_and_deleted_again_leaves_nothing(world: World) -
         world.type(f"/finetune cancel {number}", user=BEN)
         world.until_state("cancelled", number)
         assert delete(world, BEN).accepted
-        world.until(lambda: not world.store.forgettings.open(), "the end of it")
+        world.until(lambda: not world.store.deletions.open(), "the end of it")
         assert canaries.in_files(world.service.settings.data.rglob("*"), ROWS) == set()
 
 
@@ -273,7 +273,7 @@ def test_a_refused_file_is_deleted_after_a_day(world: World) -> None:
     assert world.store.datasets.get(1).sha256, "not before its time"
     world.pass_time(24 * 3600 + 1)
     maintain(world.service.context)
-    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
     found = canaries.in_files(world.service.settings.data.rglob("*"), {"the secret": secret})
     assert found == set() and world.store.datasets.all() == []
     assert "was deleted" in world.answer_to_click(DORA, "post_cleaned")
@@ -305,11 +305,11 @@ def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used
 
 def test_an_answer_that_comes_after_its_dataset_was_deleted_is_deleted_too(used: World) -> None:
     assert delete(used, BEN).accepted
-    used.until(lambda: not used.store.forgettings.open(), "the end of it")
-    used.store.replies.keep([CachedAnswer("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
-    used.store.replies.keep([CachedAnswer("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
+    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.store.answers.keep([CachedAnswer("k", "acme/acme-small", "quuxosprey", 1, 1, 0.1, used.clock)], "m1")
+    used.store.answers.keep([CachedAnswer("l", "acme/acme-small", "another's", 1, 1, 0.1, used.clock)], "m2")
     maintain(used.service.context)
-    assert used.store.replies.found(["k", "l"]).keys() == {"l"}
+    assert used.store.answers.read(["k", "l"]).keys() == {"l"}
 
 
 def delete(world: World, user: Person, options: str = "", *, approver: Person | None = None) -> Submission:

@@ -157,7 +157,7 @@ def test_a_kill_after_it_is_recorded_is_made_good_and_takes_no_other_row(world: 
     assert isinstance(again, Refusal) and "being deleted already" in again.text
     world.boot()
     maintain(world.service.context)
-    world.until(lambda: not world.store.forgettings.open(), "the end of it")
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
     assert rows_of(world, world.dataset()).total() == 59 and nothing_left(world)
 
 

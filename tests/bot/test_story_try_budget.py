@@ -63,7 +63,9 @@ def test_what_it_may_cost_is_reserved_and_what_it_cost_is_spent(world: World) ->
     assert (
         f"*1 question to a model* on tickets: under 1 cent spent, for <@{ANA.id}> in <#{PRIVATE.id}>" in said
     )
-    assert sum(one.micros for one in world.store.ledger.held(month_of(world.clock))) == committed(world)
+    assert sum(one.micros for one in world.store.ledger.commitments(month_of(world.clock))) == committed(
+        world
+    )
     entry = world.store.audit.entries("model tickets-1")[-1]
     assert (entry.who, entry.action) == (ANA.id, "try") and "refund" not in entry.detail
 

@@ -81,26 +81,26 @@ def reply(key: str, text: str = "refund") -> CachedAnswer:
 
 
 def test_an_answer_is_kept_once(store: Store) -> None:
-    store.replies.keep([reply("a"), reply("b")])
-    store.replies.keep([reply("a", "another"), reply("c")])
-    assert store.replies.found(["a", "b", "c", "d"]) == {key: reply(key) for key in "abc"}
+    store.answers.keep([reply("a"), reply("b")])
+    store.answers.keep([reply("a", "another"), reply("c")])
+    assert store.answers.read(["a", "b", "c", "d"]) == {key: reply(key) for key in "abc"}
 
 
 def test_thousands_of_answers_are_looked_up_at_once(store: Store) -> None:
     keys = [f"key {number}" for number in range(2_500)]
-    store.replies.keep(map(reply, keys))
-    assert len(store.replies.found(keys)) == 2_500 and store.replies.found([]) == {}
+    store.answers.keep(map(reply, keys))
+    assert len(store.answers.read(keys)) == 2_500 and store.answers.read([]) == {}
 
 
 def test_only_answers_from_a_moment_on_count_as_paid_each_once(store: Store) -> None:
-    store.replies.keep([replace(reply("a"), at=4.9), reply("b"), reply("c")])
-    assert store.replies.heard(["a", "b", "b", "d"], since=5.0) == AnswerTotals(2, 10, 2)
-    assert store.replies.heard(["a", "b", "b", "d"], since=4.0) == AnswerTotals(2, 20, 4)
+    store.answers.keep([replace(reply("a"), at=4.9), reply("b"), reply("c")])
+    assert store.answers.totals(["a", "b", "b", "d"], since=5.0) == AnswerTotals(2, 10, 2)
+    assert store.answers.totals(["a", "b", "b", "d"], since=4.0) == AnswerTotals(2, 20, 4)
 
 
 def test_threads_keep_answers_beside_each_other(store: Store) -> None:
     def keep(number: int) -> None:
-        store.replies.keep([reply(f"{number} {each}") for each in range(20)])
+        store.answers.keep([reply(f"{number} {each}") for each in range(20)])
         store.database.leave()
 
     at_once(8, keep)

@@ -71,16 +71,16 @@ def test_who_saw_another_standing_changes_nothing(store: Store) -> None:
 
 def test_what_the_trainer_was_told_is_noted_once_and_of_what_stands_alone(store: Store) -> None:
     first = promoted(store, "tickets-1")
-    assert store.promotions.to_carry(5.0) == [first]
+    assert store.promotions.to_sync(5.0) == [first]
     off = store.promotions.put_off(first, 9.0, "busy")
     assert off is not None and (off.tries, off.trouble) == (1, "busy")
-    assert store.promotions.to_carry(8.9) == [] and store.promotions.to_carry(9.0) == [off]
-    carried = store.promotions.carried(off, now=9.5)
+    assert store.promotions.to_sync(8.9) == [] and store.promotions.to_sync(9.0) == [off]
+    carried = store.promotions.synced(off, now=9.5)
     assert carried is not None and (carried.carried_at, carried.trouble) == (9.5, None)
-    assert store.promotions.carried(off, now=9.6) is None and store.promotions.to_carry(10.0) == []
-    assert store.promotions.carry_again(carried) and len(store.promotions.to_carry(10.0)) == 1
+    assert store.promotions.synced(off, now=9.6) is None and store.promotions.to_sync(10.0) == []
+    assert store.promotions.sync_again(carried) and len(store.promotions.to_sync(10.0)) == 1
     promoted(store, "tickets-2")
-    assert store.promotions.carried(carried, now=11.0) is None
+    assert store.promotions.synced(carried, now=11.0) is None
 
 
 def test_a_model_is_gone_once_and_back_once(store: Store) -> None:
