@@ -18,17 +18,15 @@ MEMBERS_A_PAGE, MOST_PAGES = 999, 20
 
 
 def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
-    """Finds a person's name by their id. The id stands for it where there is no token or Slack doesn't say."""
+    """Returns a function from a person's id to their name, or to the id if there is no token or Slack doesn't tell."""
     client = WebClient(bot_token, base_url=api_url, timeout=LOOK_UP_TIMEOUT_S, retry_handlers=[])
 
     @cache
     def name_of(user_id: str) -> str:
-        if not bot_token:
+        answer = _answer(client.users_info, user=user_id) if bot_token else None
+        if answer is None:
             return user_id
-        try:
-            user: Any = client.users_info(user=user_id)["user"]
-        except (SlackApiError, URLError, OSError):
-            return user_id
+        user = answer["user"]
         return str(user.get("real_name") or user.get("name") or user_id)
 
     return name_of
