@@ -139,7 +139,7 @@ def test_a_job_that_has_ended_is_neither_paused_nor_resumed(client: openai.OpenA
 def test_a_job_stays_paused_over_a_restart(tmp_path: Path) -> None:
     with served_here(tmp_path, MODELS) as served, served.client() as client:
         job = create(client, metadata={"stub": "slow"})
-        wait_for_status(client, job.id, "running")
+        wait_for((tmp_path / "jobs" / job.id / "sleeping").exists, bool)
         pause(client, job.id)
     with served_here(tmp_path, MODELS) as served, served.client() as client:
         other = create(client)
