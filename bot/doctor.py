@@ -34,11 +34,11 @@ MOST_SKEW_S = 30
 
 @dataclass(frozen=True)
 class Finding:
-    """`said` describes what is there, or what is wrong with its cure."""
+    """`text` describes what is there, or what is wrong with its cure."""
 
     is_well: bool
-    what: str
-    said: str
+    subject: str
+    text: str
 
 
 def examine() -> list[Finding]:

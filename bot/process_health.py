@@ -101,9 +101,7 @@ class Heartbeat:
         self._last[name] = now = self._clock()
         if now - self._touched >= TOUCHED_EVERY_S:
             self._touched = now
-            with suppress(
-                OSError
-            ):  # the mark itself is in memory: what ails the disk must not stop the ticks
+            with suppress(OSError):  # the mark itself is in memory: a full disk must not stop the ticks
                 os.utime(self._file)
 
     def ages(self) -> dict[str, float]:

@@ -134,17 +134,14 @@ def apply_retention(context: AppContext) -> None:
         is_old = version.updated_at < now - settings.refused * DAY_S
         if settings.refused and is_old and version.state == "refused" and version.sha256:
             dataset_deletion.expire(context, version)
-    for document in (
-        context.store.documents.refused(now - settings.refused * DAY_S) if settings.refused else ()
-    ):
+    expired = context.store.documents.refused(now - settings.refused * DAY_S) if settings.refused else ()
+    for document in expired:
         (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
         context.store.documents.move(document, "refused", now=now, sha256=None)
     context.store.deletions.erase_late_answers()
     dataset_deletion.tidy_rewrites(context)
     _tidy_measurements(context)
-    for path in context.settings.files.glob(
-        "cleaned-*"
-    ):  # as 0.1.0 named them; none of them is sent any more
+    for path in context.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
         path.unlink(missing_ok=True)
     for path in (*context.settings.files.glob("incoming-*"), *context.settings.files.glob("*.tmp")):
         if path.stat().st_mtime < now - DAY_S:  # a kill left them half written
@@ -200,9 +197,8 @@ def reconcile(context: AppContext) -> None:
 
 
 def _fetch_dataset(context: AppContext, dataset: Dataset) -> None:
-    if (
-        context.store.datasets.get(dataset.id) == dataset
-    ):  # no thread before this one has fetched it meanwhile
+    # An earlier thread may have fetched it meanwhile.
+    if context.store.datasets.get(dataset.id) == dataset:
         _step_dataset(context, dataset)
 
 
@@ -269,15 +265,12 @@ def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable
 
 def _with_something_due(context: AppContext, now: float) -> list[str]:
     """Returns the names of providers with something due, also those whose key is gone."""
-    names = context.store.runs.providers_due(now, AT_A_PROVIDER)
-    names |= {
-        run.provider for run in context.store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)
-    }
-    names |= {_provider_of_run(context, number) for number in context.store.interventions.runs_with_words()}
-    names |= {
-        alias_sync.provider_of(context, promotion) for promotion in context.store.promotions.to_sync(now)
-    }
-    curves_due = (_provider_of(measurement) for measurement in context.store.measurements.due(now))
+    store = context.store
+    names = store.runs.providers_due(now, AT_A_PROVIDER)
+    names |= {run.provider for run in store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)}
+    names |= {_provider_of_run(context, number) for number in store.interventions.runs_with_words()}
+    names |= {alias_sync.provider_of(context, promotion) for promotion in store.promotions.to_sync(now)}
+    curves_due = (_provider_of(measurement) for measurement in store.measurements.due(now))
     return sorted(names | {name for name in curves_due if name is not None})
 
 

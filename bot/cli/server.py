@@ -167,7 +167,7 @@ def doctor() -> None:
 
     findings = examine()
     for finding in findings:
-        click.echo(f"{'ok      ' if finding.is_well else 'problem '} {finding.what}: {finding.said}")
+        click.echo(f"{'ok      ' if finding.is_well else 'problem '} {finding.subject}: {finding.text}")
     if not all(finding.is_well for finding in findings):
         sys.exit(EXIT_BLOCKED)
 

@@ -40,6 +40,8 @@ from trainers.dataset.versions import Previous, store_without
 from trainers.errors import Refused, TrainerError
 
 RETENTION = "finetune"
+RUN_MESSAGES = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
+MEASUREMENT_MESSAGES = ("measurement", "measured", "pair", "agreement")
 AGAIN_S = 300.0
 GIVE_UP_S = 24 * 3600.0  # a trainer that is away for longer is named in the answer
 log = logging.getLogger(__name__)
@@ -334,38 +336,27 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
             store.deletions.end(deletion)
             _say(context, deletion, versions, dataset_views.not_deleted_card(deletion.dataset, doomed.text))
             return
-        runs, measurements, standing = (
-            context.store.runs.on(ids),
-            context.store.measurements.on(ids),
-            _standing(context, versions),
-        )
+        runs, measurements = store.runs.on(ids), store.measurements.on(ids)
+        standing = _standing(context, versions)
         is_whole = doomed.is_whole and deletion.person != RETENTION
+        estimates = store.estimates.newest(deletion.dataset) if is_whole else []
+
         files = store.deletions.files_of(ids, documents_of=deletion.dataset if is_whole else None)
-        estimates = [estimate.id for estimate in store.estimates.newest(deletion.dataset)] if is_whole else []
         paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl")]
-        paths += [f"plots/dataset-{value}" for value in ids] + [
-            f"plots/estimate-{estimate}" for estimate in estimates
-        ]
+        paths += [f"plots/dataset-{version}" for version in ids]
+        paths += [f"plots/estimate-{estimate.id}" for estimate in estimates]
         paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]
         paths += [f"measurements/m{measurement.id}" for measurement in measurements]
         elsewhere = [*_models(context, runs, standing), *_curves(measurements)]
         store.deletions.begin(deletion, paths, files, elsewhere)
         if standing:
             store.promotions.end(standing, now=context.clock())
+
         # Every name that messages about them have: of their cards and threads, and by which they are put once.
-        a_run_s = ("run", "plan", "result", "doubt", "decision", "reminder", "void", "end", "dm", "changed")
-        of_runs = [f"{kind} {run.id}" for run in runs for kind in a_run_s]
-        a_measurement_s = ("measurement", "measured", "pair", "agreement")
-        of_measurements = [
-            f"{kind} {measurement.id}" for measurement in measurements for kind in a_measurement_s
-        ]
-        of_versions = [f"{kind} {value}" for value in ids for kind in ("dataset", "waiver")]
-        about = [
-            *of_versions,
-            *of_runs,
-            *of_measurements,
-            *(f"estimate {estimate}" for estimate in estimates),
-        ]
+        about = [f"{kind} {version}" for version in ids for kind in ("dataset", "waiver")]
+        about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
+        about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
+        about += [f"estimate {estimate.id}" for estimate in estimates]
         store.deletions.erase(
             ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
         )

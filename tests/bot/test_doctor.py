@@ -64,7 +64,7 @@ class Installation:
             self._patch.setenv(name, value)
 
     def __getitem__(self, what: str) -> Finding:
-        (finding,) = [finding for finding in examine() if finding.what == what]
+        (finding,) = [finding for finding in examine() if finding.subject == what]
         return finding
 
 
@@ -81,20 +81,20 @@ def here(tmp_path: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_an_installation_in_order(here: Installation) -> None:
-    findings = {finding.what: finding for finding in examine()}
+    findings = {finding.subject: finding for finding in examine()}
     assert list(findings) == [
         *("settings", "SQLite", "Slack", "clock", "scopes", "policy"),
         *("approvers", "budget", "own trainer", "disk", "bot"),
     ]
     assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
-    assert findings["Slack"].said == "signed in to Stand-in as finetune"
-    assert findings["scopes"].said == "all granted"
-    assert findings["approvers"].said == "2 people or groups, 2 needed for a run"
-    assert findings["budget"].said == "$200 a month"
-    assert findings["own trainer"].said == "starts with tiny"
-    assert "journal " in findings["SQLite"].said
-    assert findings["clock"].said == "agrees with Slack's"
-    assert findings["bot"].said == "none runs on this data"
+    assert findings["Slack"].text == "signed in to Stand-in as finetune"
+    assert findings["scopes"].text == "all granted"
+    assert findings["approvers"].text == "2 people or groups, 2 needed for a run"
+    assert findings["budget"].text == "$200 a month"
+    assert findings["own trainer"].text == "starts with tiny"
+    assert "journal " in findings["SQLite"].text
+    assert findings["clock"].text == "agrees with Slack's"
+    assert findings["bot"].text == "none runs on this data"
 
 
 def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
@@ -103,7 +103,7 @@ def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
     history = {"channels:history", "groups:history", "im:history"}
     monkeypatch.chdir(tmp_path)
     with SlackEmulator(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
-        said = Installation(tmp_path, slack, monkeypatch)["scopes"].said
+        said = Installation(tmp_path, slack, monkeypatch)["scopes"].text
     assert said == "all granted; a message whose answer gets lost is looked for, not sent again"
 
 
@@ -118,15 +118,15 @@ def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> No
     with path.open("r+b") as file:
         file.seek(path.stat().st_size - 6 * 4096)
         file.write(os.urandom(4 * 4096))
-    assert not here["SQLite"].is_well and "finetune restore" in here["SQLite"].said
+    assert not here["SQLite"].is_well and "finetune restore" in here["SQLite"].text
 
 
 def test_whom_the_policy_names_and_slack_knows_not_is_said(here: Installation) -> None:
-    assert here["policy"].said == "users named: 1, groups: 1, all known to Slack"
+    assert here["policy"].text == "users named: 1, groups: 1, all known to Slack"
     here.slack.become("U0BEN", "guest")
-    assert "no full members of this workspace: U0BEN" in here["policy"].said
+    assert "no full members of this workspace: U0BEN" in here["policy"].text
     here.settings(('["U0BEN"]', '["U0ANA"]'), ('["S1"]', '["S2"]'))
-    assert not here["policy"].is_well and "groups S2: the group is disabled" in here["policy"].said
+    assert not here["policy"].is_well and "groups S2: the group is disabled" in here["policy"].text
 
 
 def test_it_changes_nothing(here: Installation) -> None:
@@ -141,15 +141,15 @@ def test_it_changes_nothing(here: Installation) -> None:
 
 def test_every_problem_of_the_settings_is_listed_and_the_rest_still_looked_at(here: Installation) -> None:
     here.settings(("quorum = 2", "quorum = 0"), ('monthly_usd = "200"', "monthly_usd = 2.5"))
-    found = [finding for finding in examine() if finding.what == "settings"]
+    found = [finding for finding in examine() if finding.subject == "settings"]
     assert [finding.is_well for finding in found] == [False, False]
-    assert "[people] quorum" in found[0].said
+    assert "[people] quorum" in found[0].text
     assert here["SQLite"].is_well
 
 
 def test_without_tokens_the_rest_is_still_looked_at(here: Installation) -> None:
     here.environment(SLACK_BOT_TOKEN="")
-    assert "SLACK_BOT_TOKEN is not set" in here["settings"].said
+    assert "SLACK_BOT_TOKEN is not set" in here["settings"].text
     assert here["approvers"].is_well
     assert here.slack.calls() == ()
 
@@ -158,24 +158,24 @@ def test_a_refused_token_has_its_cure(here: Installation) -> None:
     here.environment(SLACK_BOT_TOKEN="xoxb-canary")
     finding = here["Slack"]
     assert not finding.is_well
-    assert finding.said == "refuses the bot token: invalid_auth. Copy it again into .env"
+    assert finding.text == "refuses the bot token: invalid_auth. Copy it again into .env"
     here.slack.fail("auth.test", refused("account_inactive"))
-    assert "account_inactive" in here["Slack"].said
+    assert "account_inactive" in here["Slack"].text
 
 
 def test_a_slack_that_cannot_be_reached_is_said_with_its_address(here: Installation) -> None:
     here.slack.fail("auth.test", cut_off())
     finding = here["Slack"]
     assert not finding.is_well
-    assert finding.said.startswith(f"could not be reached at {here.slack.door.api_url}")
+    assert finding.text.startswith(f"could not be reached at {here.slack.door.api_url}")
 
 
 def test_a_broken_slack_is_not_blamed_on_the_token(here: Installation) -> None:
     here.slack.fail("auth.test", broken(503))
     finding = here["Slack"]
     assert not finding.is_well
-    assert "token" not in finding.said
-    assert "HTTP 503" in finding.said
+    assert "token" not in finding.text
+    assert "HTTP 503" in finding.text
 
 
 def test_missing_scopes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +183,7 @@ def test_missing_scopes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     with SlackEmulator(scopes=SCOPES - {"files:read", "im:write"}) as slack:
         finding = Installation(tmp_path, slack, monkeypatch)["scopes"]
     assert not finding.is_well
-    assert finding.said == "missing files:read, im:write: reinstall the app from manifest.yml"
+    assert finding.text == "missing files:read, im:write: reinstall the app from manifest.yml"
 
 
 def test_the_scopes_it_wants_are_the_manifest_s() -> None:
@@ -196,26 +196,26 @@ def test_no_approver_and_no_budget_are_said(here: Installation) -> None:
         ('approvers = ["U0BEN"]', ""), ('approver_groups = ["S1"]', ""), ('monthly_usd = "200"', "")
     )
     assert not here["approvers"].is_well
-    assert '[people] approvers = ["U…"]' in here["approvers"].said
-    assert "only runs that cost nothing fit" in here["budget"].said
+    assert '[people] approvers = ["U…"]' in here["approvers"].text
+    assert "only runs that cost nothing fit" in here["budget"].text
 
 
 def test_a_trainer_without_a_model_is_said(here: Installation) -> None:
     here.settings(("[trainer.models]\ntiny", "[prices.x]\ninput = '1'\noutput = '1'\nsource"))
     finding = here["own trainer"]
     assert not finding.is_well
-    assert "no base model: [trainer.models] NAME" in finding.said
+    assert "no base model: [trainer.models] NAME" in finding.text
 
 
 def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installation) -> None:
     with Hosted() as company:
         here.settings(more=f'[providers.openai]\nbase_url = "{company.url}"\n')
-        assert "OpenAI" not in [finding.what for finding in examine()]
+        assert "OpenAI" not in [finding.subject for finding in examine()]
         here.environment(OPENAI_API_KEY=company.key)
         finding = here["OpenAI"]
         assert finding.is_well, finding
-        assert finding.said.startswith("answers, nothing speaks against training there so far")
-        assert "takes new jobs until 2027-01-06" in finding.said
+        assert finding.text.startswith("answers, nothing speaks against training there so far")
+        assert "takes new jobs until 2027-01-06" in finding.text
         assert {seen.route.split()[0] for seen in company.requests} == {"GET"}
 
 
@@ -225,7 +225,7 @@ def test_a_provider_s_no_is_said_and_its_key_is_not(here: Installation) -> None:
         here.environment(OPENAI_API_KEY="sk-canary")
         finding = here["OpenAI"]
         assert not finding.is_well
-        assert "canary" not in finding.said
+        assert "canary" not in finding.text
         company.fail("GET /fine_tuning/jobs", NOT_AVAILABLE)
         here.environment(OPENAI_API_KEY=company.key)
         assert not here["OpenAI"].is_well
@@ -233,7 +233,7 @@ def test_a_provider_s_no_is_said_and_its_key_is_not(here: Installation) -> None:
 
 def test_a_data_folder_that_is_not_yet_there_is_measured_where_it_will_be(here: Installation) -> None:
     here.settings(('data = "data"', 'data = "not/yet/there"'))
-    assert f"GB free in {here.folder}" in here["disk"].said
+    assert f"GB free in {here.folder}" in here["disk"].text
 
 
 @pytest.mark.parametrize(
@@ -247,34 +247,34 @@ def test_a_clock_that_is_wrong_is_said_with_its_cure(here_s: float, said: str) -
     now = time.time()
     finding = _clock(formatdate(now, usegmt=True), now + here_s, now + here_s)
     assert not finding.is_well
-    assert re.match(said, finding.said)
+    assert re.match(said, finding.text)
 
 
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     assert _clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_well
-    assert _clock("", 0, 0).said == "Slack didn't tell its time"
+    assert _clock("", 0, 0).text == "Slack didn't tell its time"
 
 
 def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Installation) -> None:
     (here.folder / ".env").write_text("")
     (here.folder / ".env").chmod(0o644)
     (here.folder / "data").mkdir(mode=0o700)
-    found = [finding for finding in examine() if finding.what == "permissions"]
+    found = [finding for finding in examine() if finding.subject == "permissions"]
     assert [finding.is_well for finding in found] == [True, False]
-    assert found[1].said == "others may use .env (644): chmod 600 .env"
+    assert found[1].text == "others may use .env (644): chmod 600 .env"
     (here.folder / ".env").chmod(0o600)
-    assert all(finding.is_well for finding in examine() if finding.what == "permissions")
+    assert all(finding.is_well for finding in examine() if finding.subject == "permissions")
 
 
 def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
     (here.folder / "data").mkdir()
     beat = here.folder / "data" / "heartbeat"
     beat.write_text(f"{os.getpid()}\n")
-    assert re.match(r"runs, its last step was \d s ago", here["bot"].said)
+    assert re.match(r"runs, its last step was \d s ago", here["bot"].text)
     os.utime(beat, (time.time() - 90, time.time() - 90))
     finding = here["bot"]
     assert not finding.is_well
-    assert re.match(r"runs, but took no step for (89|90|91) s: start it again", finding.said)
+    assert re.match(r"runs, but took no step for (89|90|91) s: start it again", finding.text)
 
 
 @pytest.mark.skipif(not wal_is_safe(sqlite_version()), reason="the journal is never WAL here")
@@ -286,7 +286,7 @@ def test_a_database_in_wal_under_a_version_that_can_corrupt_it_is_a_problem(
     monkeypatch.setattr("bot.doctor.sqlite_version", lambda: (3, 46, 1))
     finding = here["SQLite"]
     assert not finding.is_well
-    assert "can corrupt a database in WAL, and this one is" in finding.said
+    assert "can corrupt a database in WAL, and this one is" in finding.text
 
 
 def test_the_folders_of_a_new_bot_are_for_its_owner_alone(make_world: Callable[[Rules], World]) -> None:
