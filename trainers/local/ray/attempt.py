@@ -258,7 +258,7 @@ class Publisher:
         if self._link.wants_pause() and not self._is_paused:
             self._is_paused = True
             replace_json(self._folder / PAUSE_MARK, {"at": None})
-        # First of all: what the records tell of is then among the files and events that are read after them.
+        # The records are read first, so that the files and events that are read after them include what they refer to.
         records = self._read_records(is_over)
 
         checkpoints = complete_folders(self._folder)

@@ -1,9 +1,9 @@
 """The one training loop of all methods: steps, validations, checkpoints, pauses and ceilings on a job's folder.
 
 A method (methods/sft.py, methods/dpo.py) brings its rows, its model with an adapter, the gradients of rows and what a
-validation measures. Everything that is told goes through the metrics logger, everything that is kept through
-checkpoints: a run that was killed or paused goes on from its newest checkpoint and ends as if it had not been. Knows no
-HTTP and no other job.
+validation measures. All reports go through the metrics logger, and all that has to survive through checkpoints: a run
+that was killed or paused goes on from its newest checkpoint and ends as if it had not been. Knows no HTTP and no other
+job.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ P = TypeVar("P")  # what this process computed of a step
 
 
 class TrainingMethod(ABC, Generic[R, P]):
-    """A method on one adapter. `validation` is empty without a validation file; `usual_tokens` are computed at a time
-    where memory allows; `metrics` names what Scores.more has; `forward_share`: how long a validation's token takes of
-    a step's, which also goes backward."""
+    """A method with its rows and one adapter. `validation` is empty without a validation file; `usual_tokens` are
+    computed at a time where memory allows; `metrics` are the names of Scores.more; `forward_share` is a validation's
+    time a token as a share of a step's, which also goes backward."""
 
     metrics: ClassVar[tuple[str, ...]] = ()
     forward_share: ClassVar[float]
@@ -73,30 +73,31 @@ class TrainingMethod(ABC, Generic[R, P]):
 
     @abstractmethod
     def tokens(self, rows: Sequence[R]) -> int:
-        """That are trained on."""
+        """Counts the tokens that are trained on."""
 
     @abstractmethod
     def width(self, rows: Sequence[R]) -> int:
-        """Tokens that computing these rows together takes."""
+        """Returns how many tokens are computed for these rows together."""
 
     @abstractmethod
     def fill(self, rows: Sequence[R], limit: int) -> list[list[R]]:
-        """Groups of at most `limit` tokens; a longer row stands alone."""
+        """Makes groups of at most `limit` tokens; a longer row is a group of its own."""
 
     @abstractmethod
     def add_gradients(self, state: TrainState[R, P], parts: list[list[R]], batch: Sequence[R]) -> P:
-        """Of this process's `parts` of the `batch`, scaled so that all parts together have the batch's mean loss."""
+        """Adds those of this process's `parts` of the `batch`, scaled so that all parts together have the batch's mean
+        loss."""
 
     @abstractmethod
     def total(self, computed: P) -> Scores:
-        """Of all processes."""
+        """Returns the scores of all processes together."""
 
     @abstractmethod
     def evaluate(self, state: TrainState[R, P]) -> Scores:
-        """On the validation rows."""
+        """Returns the scores on the validation rows."""
 
     def seed_step(self, step: int) -> None:
-        """What is random in a step follows from the seed, and in a team from step and process."""
+        """Makes what is random in a step follow from the seed, and in a team from step and process."""
         distributed.reseed(step)
 
     @cached_property
@@ -106,8 +107,8 @@ class TrainingMethod(ABC, Generic[R, P]):
 
 @dataclass
 class TrainState(Generic[R, P]):
-    """The method with all that a step on it takes. `look` raises TrainingPaused where somebody wants a pause; in a
-    team that is asked between steps."""
+    """The method and all else that a step takes. `look` raises TrainingPaused where a pause is wanted; a team looks
+    only between steps."""
 
     method: TrainingMethod[R, P]
     optimizer: Optimizer
@@ -137,29 +138,23 @@ def train(
     is_done = False
     try:
         with map_machine_errors(folder):
-            _run(folder, job, prepare, journal, checkpoint_s)
+            started, pauses = time.monotonic(), Pauses(folder)
+            loop = begin(folder, job, prepare(folder, job, journal, pauses), journal, pauses)
+            started -= max(loop.position.seconds, journal.seconds_known)
+            journal.say(str(count_parameters(loop.state.model)))
+            stop = loop.train_until(started, checkpoint_s, loop.total)
+            loop.position = replace(loop.position, seconds=time.monotonic() - started)
+            finish_job(folder, job, loop.state.model, loop.position, loop.total, stop, journal)
         is_done = True
     finally:
         journal.end(is_done=is_done)
         distributed.leave()
 
 
-def _run(
-    folder: Path, job: TrainingJob, prepare: Prepare, journal: MetricsLogger, checkpoint_s: float
-) -> None:
-    started, pauses = time.monotonic(), Pauses(folder)
-    loop = begin(folder, job, prepare(folder, job, journal, pauses), journal, pauses)
-    started -= max(loop.position.seconds, journal.seconds_known)
-    journal.say(str(count_parameters(loop.state.model)))
-    stop = loop.train_until(started, checkpoint_s, loop.total)
-    loop.position = replace(loop.position, seconds=time.monotonic() - started)
-    finish_job(folder, job, loop.state.model, loop.position, loop.total, stop, journal)
-
-
 def begin(
     folder: Path, job: TrainingJob, method: TrainingMethod[R, P], journal: MetricsLogger, pauses: Pauses
 ) -> TrainingLoop[R, P]:
-    """At the start, or where the newest checkpoint in `folder` stands."""
+    """Returns a loop at the start, or at the position of the newest checkpoint in `folder`."""
     model, settings = method.model, job.settings
     learnt = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = new_optimizer(learnt, settings)
@@ -201,8 +196,8 @@ def new_optimizer(learnt: Sequence[torch.nn.Parameter], settings: Parameters) ->
 
 @dataclass
 class TrainingLoop(Generic[R, P]):
-    """An adapter on its way over the rows. `folder` keeps its checkpoints; `position` is where it stands; `pauses`
-    are the job's, of which it may be a trial."""
+    """The training of one adapter. `folder` has its checkpoints, `position` is how far it is; `pauses` are those of the
+    job, of which it may be a trial."""
 
     folder: Path
     settings: Parameters
@@ -225,13 +220,14 @@ class TrainingLoop(Generic[R, P]):
 
     @property
     def seconds(self) -> float:
-        """As if without a break."""
+        """The seconds of all tries together, without the breaks between them."""
         return time.monotonic() - self.started
 
     def train_until(self, started: float, checkpoint_s: float, until: int) -> Stop | None:
-        """Train to step `until`, validated where it isn't the last. `started`: as if without a break, time.monotonic.
+        """Trains to step `until` and validates there, too. `started` is by time.monotonic, as if there had been no
+        break.
 
-        Raises TrainingPaused with a checkpoint saved, and TrainingFailed.
+        Saves a checkpoint before it raises TrainingPaused. Raises TrainingFailed.
         """
         self.started, self.saved_at, stop = started, time.monotonic(), None
         rows = self.state.method.rows
@@ -243,7 +239,9 @@ class TrainingLoop(Generic[R, P]):
                 if step > until:
                     break
                 distributed.look(self.pauses)
-                stop = self._why_stop()
+                # The first process decides for its team, since clocks differ.
+                here = replace(self.position, seconds=self.seconds)
+                stop = distributed.decide(why_stop(here, self.pace, self.settings))
                 if stop:
                     break
                 is_validated = self._is_validated(step, until)
@@ -255,7 +253,12 @@ class TrainingLoop(Generic[R, P]):
             if stop == "ceiling" and self.state.method.validation and is_unmeasured:
                 self._validate()
         except TrainingPaused:
-            self._pause()
+            position = self.position = replace(self.position, seconds=self.seconds)
+            if position.step:
+                self.save()
+            step_s, tokens = self.journal.step_s, position.trained_tokens
+            progress = Progress(position.step, self.total, tokens, position.seconds, step_s)
+            self.journal.place(progress, is_paused=True)
             raise
         return stop
 
@@ -267,16 +270,11 @@ class TrainingLoop(Generic[R, P]):
         has_rows = bool(self.state.method.validation)
         return has_rows and (step == until or is_due(step, self.steps_an_epoch, self.settings))
 
-    def _why_stop(self) -> Stop | None:
-        """The same in every process of a team, whose clocks differ."""
-        here = replace(self.position, seconds=self.seconds)
-        return distributed.decide(why_stop(here, self.pace, self.settings))
-
     def _rate(self, step: int) -> float:
         return self.settings.learning_rate * rate_share(step, self.total)
 
     def _learn(self, step: int, batch: Sequence[R], *, is_validated_next: bool) -> None:
-        """One step, told."""
+        """Trains one step and records it."""
         begun, method = time.monotonic(), self.state.method
         scores = train_step(self.state, batch, self._rate(step), step)
         took, tokens = time.monotonic() - begun, method.tokens(batch)
@@ -296,7 +294,7 @@ class TrainingLoop(Generic[R, P]):
         self.journal.record(step_metrics, is_validated_next=is_validated_next)
 
     def _validate(self) -> None:
-        """The step that the loop stands at, told. Raises TrainingFailed."""
+        """Validates after the last step and records it. Raises TrainingFailed."""
         begun, position = time.monotonic(), self.position
         scores = self.state.method.evaluate(self.state)
         if not math.isfinite(scores.loss):
@@ -318,7 +316,7 @@ class TrainingLoop(Generic[R, P]):
         self.pace = replace(self.pace, validation_s=time.monotonic() - begun)
 
     def _save_if_due(self, checkpoint_s: float) -> None:
-        """A checkpoint after an epoch, after the best validation so far, and every `checkpoint_s` seconds."""
+        """Saves a checkpoint after an epoch, after the best validation so far, and every `checkpoint_s` seconds."""
         step, lowest = self.position.step, best(self.position.validations)
         ends_epoch = step % self.steps_an_epoch == 0
         if ends_epoch:
@@ -330,18 +328,9 @@ class TrainingLoop(Generic[R, P]):
             self.journal.say(f"Checkpoint of step {step}/{self.total} saved")
             self.saved_at = time.monotonic()
 
-    def _pause(self) -> None:
-        """With a checkpoint, where something was learnt."""
-        position = self.position = replace(self.position, seconds=self.seconds)
-        if position.step:
-            self.save()
-        step_s = self.journal.step_s
-        progress = Progress(position.step, self.total, position.trained_tokens, position.seconds, step_s)
-        self.journal.place(progress, is_paused=True)
-
 
 def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: int) -> Scores:
-    """One step on the batch's mean loss. One that is paused leaves no trace."""
+    """Trains one step on the batch's mean loss. A step that is paused changes nothing."""
     method, optimizer = state.method, state.optimizer
     method.model.train()
     method.seed_step(step)
@@ -352,7 +341,7 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
         restore_random(random)
 
     def add_all(parts: list[list[R]]) -> P:
-        if not distributed.is_alone():  # another process may have had no room for what this one has computed
+        if not distributed.is_alone():  # memory may have been full in another process, and all compute again
             forget()
         try:
             return method.add_gradients(state, parts, batch)
@@ -384,7 +373,7 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
 
 
 def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]]:
-    """Shuffled by seed and epoch, the same each time. Not grouped by length: nothing is padded."""
+    """Shuffles rows by seed and epoch, the same each time. They are not grouped by length, since nothing is padded."""
     order = torch.randperm(len(rows), generator=torch.Generator().manual_seed(seed + epoch)).tolist()
     return [[rows[place] for place in order[start : start + size]] for start in range(0, len(rows), size)]
 
@@ -392,7 +381,7 @@ def batches(rows: Sequence[R], size: int, seed: int, epoch: int) -> list[list[R]
 def steps_after(
     rows: Sequence[R], settings: Parameters, seed: int, after: int
 ) -> Iterator[tuple[int, list[R]]]:
-    """Steps, counted from 1 over all epochs, with their rows."""
+    """Yields the steps after `after`, counted from 1 over all epochs, with their rows."""
     step = 0
     for epoch in range(settings.n_epochs):
         for batch in batches(rows, settings.batch_size, seed, epoch):
