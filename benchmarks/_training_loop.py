@@ -94,7 +94,7 @@ def scored(way: Way, rows: Batch) -> dict[str, float]:
     way.model.eval()
     device = next(way.model.parameters()).device
     base = way.model.get_base_model()
-    able = replace(abilities(base, max(len(row.ids) for row in rows)), kept=trim_last_mlp(base))
+    able = replace(abilities(base, max(len(row.ids) for row in rows)), kept_places=trim_last_mlp(base))
     with torch.autocast(device.type, way.dtype, enabled=way.dtype != torch.float32):
         found = [measure(way.model, pack_rows([row], device, way.dtype), able) for row in rows]
     tokens = sum(one.tokens for one in found)
@@ -116,7 +116,7 @@ def ours(source: Path, rows: Batch) -> Way:
     dtype = best_dtype(device)
     longest = max(len(row.ids) for row in rows)
     base = load_model(str(source), device, dtype)
-    able = replace(abilities(base, longest), kept=trim_last_mlp(base))
+    able = replace(abilities(base, longest), kept_places=trim_last_mlp(base))
     model = add_lora(base, SETTINGS)
     room = MicroBatcher(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
     method = Sft(model, TrainingSetup(base, Rows(rows, 0, 0), None, able, device, dtype))

@@ -130,7 +130,7 @@ def made(name: str) -> Any:
 
 
 def learnt(model: Any, name: str) -> tuple[float, list[torch.Tensor]]:
-    able = Abilities(packs=True, selects=True, kept=trim_last_mlp(model))
+    able = Abilities(packs=True, selects=True, kept_places=trim_last_mlp(model))
     torch.manual_seed(11)
     adapted = add_lora(model, Parameters(lora_r=4))
     matrices = [one for one in adapted.parameters() if one.requires_grad]

@@ -92,7 +92,7 @@ def test_the_packed_loss_and_its_gradient_are_those_of_rows_alone(family: str, a
     plain = alone(model, rows)
     kept = trim_last_mlp(model)
     assert (kept is None) is (family in NO_MLP)
-    packed = measure(model, pack, replace(able, kept=kept))
+    packed = measure(model, pack, replace(able, kept_places=kept))
     assert packed.total.item() == pytest.approx(plain.item(), rel=1e-5)
     assert packed.tokens == 16
     (from_packed,) = torch.autograd.grad(packed.total, weight)

@@ -53,14 +53,14 @@ class Pack:
     """T tokens in one sequence, of which K predict a supervised token.
 
     `input_ids` and `positions` are (1, T). `mask` (1, 1, T, T) is added to the attention scores; None is the plain
-    causal one. Where attention goes by rows or by blocks, `layout` takes its place. `kept` (K,) are places in the
+    causal one. Where attention goes by rows or by blocks, `layout` takes its place. `predicting` (K,) are places in the
     sequence, `targets` (K,) token ids.
     """
 
     input_ids: Tensor
     positions: Tensor
     mask: Tensor | None
-    kept: Tensor
+    predicting: Tensor
     targets: Tensor
     layout: RowLayout | Blocks | None = None
 
@@ -68,15 +68,15 @@ class Pack:
 @dataclass(frozen=True)
 class Abilities:
     """What a model can do. `packs`: rows in one sequence, of at most `widest` tokens, do not see each other. `selects`:
-    the head can be applied at selected places. `by_rows`, `by_blocks`: attention takes a layout. `kept`: the last
-    layer's feed-forward part computes only at those places."""
+    the head can be applied at selected places. `by_rows`, `by_blocks`: attention takes a layout. `kept_places`: the
+    last layer's feed-forward part computes only at those places."""
 
     packs: bool
     selects: bool
     widest: int = sys.maxsize
     by_rows: bool = False
     by_blocks: bool = False
-    kept: KeptPlaces | None = None
+    kept_places: KeptPlaces | None = None
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,7 @@ def pack_rows(
         positions=torch.tensor([positions], device=device),
         mask=attention_mask(owners, device, dtype) if len(rows) > 1 and layout is None else None,
         layout=layout,
-        kept=torch.tensor(predicting, device=device),
+        predicting=torch.tensor(predicting, device=device),
         targets=torch.tensor(targets, device=device),
     )
 
@@ -213,11 +213,11 @@ def measure(model: Model, pack: Pack, able: Abilities) -> Loss:
         dtype = pack.layout.mask.dtype if isinstance(pack.layout, RowLayout) else torch.float32
         unused = pack.positions.new_full((1, 1, 1, 1), math.nan, dtype=dtype)
         placed = {**placed, "attention_mask": unused, "row_layout": pack.layout}
-    selected = {"logits_to_keep": pack.kept} if able.selects else {}
-    if able.kept is not None:
-        able.kept.name(pack.kept, pack.input_ids.shape[1])
+    selected = {"logits_to_keep": pack.predicting} if able.selects else {}
+    if able.kept_places is not None:
+        able.kept_places.name(pack.predicting, pack.input_ids.shape[1])
     logits = model(input_ids=pack.input_ids, use_cache=False, **placed, **selected).logits[0]
-    logits = (logits if able.selects else logits[pack.kept]).float()
+    logits = (logits if able.selects else logits[pack.predicting]).float()
     total = functional.cross_entropy(logits, pack.targets, reduction="sum")
     right = int((logits.detach().argmax(-1) == pack.targets).sum())
     return Loss(total, len(pack.targets), right)

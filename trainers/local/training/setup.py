@@ -80,7 +80,7 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
         how = f"by a mask, since flex_attention was not taken: {why}" if why else "by blocks (flex_attention)"
         journal.say(f"Attention in packs: {how}")
     if able.packs and able.selects:
-        able = replace(able, kept=trim_last_mlp(base))
+        able = replace(able, kept_places=trim_last_mlp(base))
 
     journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, journal)
