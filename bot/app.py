@@ -215,6 +215,7 @@ def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, *, is_known: bool
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
     bolts.addFilter(_is_news)
     return App(
+        name="finetune",  # without it Bolt looks for the caller's file: a quarter of a second
         logger=bolts,  # without it Bolt's loggers take the root's level
         client=_client(slack),
         token_verification_enabled=is_known,  # else at the first delivery: Bolt would end the bot

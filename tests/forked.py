@@ -30,6 +30,8 @@ from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FORKED = (
+    "tests.bot.quick_calibrate",
+    "tests.local.peaks",
     "tests.local.runs",
     "trainers.local",
     "trainers.local.calibrate",
@@ -192,7 +194,10 @@ def _run(args: Sequence[str]) -> None:
 
 def _can_be_forked(call: Mapping[str, Any], environment: Mapping[str, str]) -> bool:
     def imports_by(variables: Mapping[str, str]) -> dict[str, str]:
-        return {name: text for name, text in variables.items() if name.startswith(READ_AT_IMPORT)}
+        read = {name: text for name, text in variables.items() if name.startswith(READ_AT_IMPORT)}
+        if read.get("PYTHONPATH") == str(ROOT):  # where the server finds modules anyway
+            del read["PYTHONPATH"]
+        return read
 
     args = call["args"]
     if not isinstance(args, list | tuple) or args[0] != sys.executable or len(args) < 2:

@@ -9,6 +9,7 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,6 +60,12 @@ class KeptWorkers(WorkerPool):
 
     def close(self) -> None:
         self._tasks.clear()
+
+    def wait(self) -> None:
+        """Until one task more is done, a tenth of a second at most: a tick would only find that it goes on."""
+        futures = [task.future for task in list(self._tasks.values()) if task.future]
+        if futures and not any(future.done() for future in futures):
+            wait(futures, timeout=0.1, return_when=FIRST_COMPLETED)
 
     def really_close(self) -> None:
         super().close()
@@ -163,6 +170,7 @@ class World:
             found = look()
             if not found:
                 self.tick()
+                self.workers.wait()
             return found
 
         return wait_until(ticked, what, seconds=seconds)

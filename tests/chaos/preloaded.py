@@ -3,8 +3,6 @@ one."""
 
 # ruff: noqa: F401
 
-import inspect
-
 import matplotlib.pyplot
 import openai
 import scipy.stats
@@ -16,5 +14,4 @@ import bot.settings
 import trainers.evaluation.ladder
 import trainers.local.api.server
 
-inspect.stack()  # Bolt's App asks for it: a quarter of a second the first time, and cached from then on
 openai.DefaultHttpxClient().close()  # imports its transport

@@ -19,7 +19,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from tests.local.runs import files_of_at_most
+from tests.local.runs import files_of_at_most, start_run
 from trainers.local.job_directory import TrainingJob, exclusive, read_events, read_json, write_job
 from trainers.local.train import PAUSED, work
 from trainers.local.training.data import Row
@@ -32,11 +32,6 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "FINETUNE_DTYPE": "fp32"}
 QUICK = Parameters(n_epochs=3, batch_size=4, learning_rate=1e-2, lora_r=4, lora_alpha=8, lora_dropout=0.1)
 STEPS = 30
 QUESTIONS = {"billing": "my card was charged twice", "shipping": "the parcel has not arrived"}
-A_CHECKPOINT_A_STEP = (
-    "import sys; from pathlib import Path; from trainers.local.job_directory import read_job; "
-    "from trainers.local.training.methods import sft; folder = Path(sys.argv[1]);"
-    "sft.train(folder, read_job(folder), checkpoint_s=0.0)"
-)
 
 
 @pytest.fixture(autouse=True)
@@ -194,22 +189,21 @@ def test_sigterm_ends_it_quickly_and_marks_nothing(
 
 def end_at_step(folder: Path, step: int, number: signal.Signals) -> float:
     """Seconds from the signal, sent when that step's checkpoint is there, to the end."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", A_CHECKPOINT_A_STEP, str(folder)], cwd=ROOT, env=ENVIRONMENT
-    )
+    process = start_run(folder, checkpoint_s=0.0)
     try:
         deadline = time.monotonic() + 60
         while not (folder / "checkpoints" / f"step-{step:06d}").exists():
-            assert process.poll() is None
+            assert process.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.002)
         process.send_signal(number)
         sent = time.monotonic()
-        assert process.wait(10) == -number
+        process.join(10)
+        assert process.exitcode == -number
         return time.monotonic() - sent
     finally:
         process.kill()
-        process.wait()
+        process.join(10)
 
 
 def test_a_second_process_leaves_the_job_alone_with_exit_code_75(
