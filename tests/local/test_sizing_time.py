@@ -31,7 +31,7 @@ ROWS, WITHIN = 128, 0.20
 def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows: bool) -> None:
     """A GPU's packs have several rows too: what is timed is what keeps them apart."""
     from trainers.local import calibrate
-    from trainers.local.calibrate import RANK, Lengths, _fitted
+    from trainers.local.calibrate import RANK, Lengths, _fit
     from trainers.sizing.training_time import operations
 
     base = find_base("smollm2-135m")
@@ -49,7 +49,7 @@ def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows
     measured: tuple[Lengths, ...] = getattr(calibrate, packs)
     assert any(pack > row for pack, row in measured)
     times = {lengths: taken(lengths) for lengths in measured}
-    layer_s, an_operation, pair_s = _fitted(shape, times, by_rows=by_rows)
+    layer_s, an_operation, pair_s = _fit(shape, times, by_rows=by_rows)
     assert (layer_s, 1 / an_operation, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
 
 
