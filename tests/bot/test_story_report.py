@@ -58,7 +58,11 @@ def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
         if name in ("src", "href")
     ]
     assert len(links) >= 3 and all(str(link).startswith("data:image/png") for link in links)
-    rows = (world.settings.files / f"{json.loads(run.plan)['holdout_sha256']}.jsonl").read_text().splitlines()
+    rows = (
+        ((world.folder / "data" / "files") / f"{json.loads(run.plan)['holdout_sha256']}.jsonl")
+        .read_text()
+        .splitlines()
+    )
     questions = [json.loads(row)["messages"][-2]["content"] for row in rows]
     assert rows and not [question for question in questions if question in text]
     assert write_report(world, out, "m1").exit_code == 0
