@@ -297,9 +297,9 @@ class _HttpDoor(_Door):
     def __init__(self, app: App, slack: SlackSettings, heartbeat: Heartbeat) -> None:
         from bot.slack.http import checked_wsgi, make_room, new_server
 
-        self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.port)
+        self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.host, slack.port)
         self._make_room = make_room
-        self.address = f"http://127.0.0.1:{self._server.effective_port}/slack/events"
+        self.address = f"http://{slack.host}:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()
         self._look = heartbeat.watched(DOOR, self._look_once)
         self._thread = threading.Thread(target=self._poll, name="http", daemon=True)

@@ -19,7 +19,7 @@ from slack_sdk.errors import SlackApiError
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
-from bot.settings import LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
+from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
@@ -47,7 +47,11 @@ def examine() -> list[Finding]:
     settings: Settings | None
     try:
         settings = load_settings()
-        findings.append(Finding(True, "settings", "read, nothing wrong"))
+        path = Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE))
+        if path.exists():
+            findings.append(Finding(True, "settings", "read, nothing wrong"))
+        else:
+            findings.append(Finding(False, "settings", f"there is no {path} here: finetune init writes one"))
     except SettingsProblems as error:
         findings += [Finding(False, "settings", problem) for problem in error.problems]
         try:
@@ -193,7 +197,7 @@ def _own_trainer(settings: Settings) -> Finding:
     ]
     if missing:
         return Finding(
-            False, "own trainer", f"{', '.join(missing)} missing: pip install 'finetune-bot[local]'"
+            False, "own trainer", f"{', '.join(missing)} missing: pip install '.[local]' in a checkout"
         )
     if not settings.trainer.models:
         return Finding(

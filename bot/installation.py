@@ -19,8 +19,8 @@ from slack_sdk.errors import SlackApiError
 
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.resources import read_resource
+from bot.settings import APP_TOKEN, BOT_TOKEN
 
-BOT_TOKEN, APP_TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]{8,}"), re.compile(r"xapp-[A-Za-z0-9-]{8,}")
 MEMBER, CHANNEL = re.compile(r"[UW][A-Z0-9]{4,20}"), re.compile(r"[CG][A-Z0-9]{4,20}")
 AMOUNT = re.compile(r"[0-9]{1,9}(\.[0-9]{1,2})?")
 MOST_CHANNEL_PAGES = 20

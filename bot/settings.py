@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -75,6 +76,10 @@ def _stored_ends(data: Path) -> StoredEnds:
 
 CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
+HOST = "127.0.0.1"
+# A token as Slack makes them; the placeholders of .env.example and what was pasted with another sign are none.
+BOT_TOKEN, APP_TOKEN = re.compile(r"xoxb-[A-Za-z0-9-]+"), re.compile(r"xapp-[A-Za-z0-9-]+")
+SIGNING_SECRET = re.compile(r"[A-Za-z0-9-]+")
 LEAST_WATCHDOG_S = 60  # one request may take 30 s, and a slow one is no hang
 NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer does that."
 
@@ -97,12 +102,14 @@ def _text_or_none(text: str) -> str | None:
 
 @dataclass(frozen=True)
 class SlackSettings:
-    """`api_url` differs from Slack's only for a workspace on this machine. `port` is for mode 'http'."""
+    """`api_url` differs from Slack's only for a workspace on this machine. `host` and `port` are for mode
+    'http'; another host than this machine's own is for containers, behind a proxy that ends TLS."""
 
     bot_token: Annotated[str, OWN] = field(default="", repr=False)
     app_token: Annotated[str, OWN] = field(default="", repr=False)
     signing_secret: Annotated[str, OWN] = field(default="", repr=False)
     mode: Mode = "socket"
+    host: str = HOST
     port: Port = 3000
     api_url: str = SLACK_API
     fallback_channel: Annotated[str | None, Key(by=_text_or_none)] = None
@@ -359,14 +366,20 @@ def has_presidio() -> bool:
 def _with_tokens(
     slack: SlackSettings, environment: Mapping[str, str], problems: list[str], *, need_slack: bool
 ) -> SlackSettings:
-    second = {"SLACK_SIGNING_SECRET": ""} if slack.mode == "http" else {"SLACK_APP_TOKEN": "xapp-"}
+    second = (
+        ("SLACK_SIGNING_SECRET", SIGNING_SECRET) if slack.mode == "http" else ("SLACK_APP_TOKEN", APP_TOKEN)
+    )
     where = "api.slack.com/apps → your app"
-    for name, prefix in {"SLACK_BOT_TOKEN": "xoxb-", **second}.items() if need_slack else ():
-        value = environment.get(name, "")
+    for name, pattern in (("SLACK_BOT_TOKEN", BOT_TOKEN), second) if need_slack else ():
+        value, prefix = environment.get(name, ""), pattern.pattern.split("[")[0]
         if not value:
             problems.append(f"{name} is not set: put it into .env; it is at {where}.")
         elif not value.startswith(prefix):
             problems.append(f"{name} should start with {prefix}: another token was put there; see {where}.")
+        elif not pattern.fullmatch(value):
+            problems.append(
+                f"{name} is a placeholder or was not copied whole: it has letters, digits and dashes only; see {where}."
+            )
     return replace(
         slack,
         bot_token=environment.get("SLACK_BOT_TOKEN", ""),

@@ -469,7 +469,7 @@ def export(
     from bot.values.runs import Refusal
 
     if importlib.util.find_spec("torch") is None:
-        refuse("Exporting needs the extra [local]: pip install 'finetune-bot[local]'")
+        refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
     settings = load()
     source = find_model(settings, model)
     if isinstance(source, Refusal):

@@ -332,7 +332,7 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
     """Measures for about `budget_s` seconds, and keeps what came out in `data`. `tell` hears how far it is."""
     if importlib.util.find_spec("torch") is None:
         return Refusal(
-            "Measuring needs what training needs, the extra [local]: pip install 'finetune-bot[local]'"
+            "Measuring needs what training needs, the extra [local]: pip install '.[local]' in a checkout"
         )
     command = [sys.executable, "-m", MEASURING, "--seconds", str(budget_s)]
     with tempfile.TemporaryFile("w+") as answer:

@@ -81,7 +81,7 @@ def _set_up_log(settings: Settings) -> None:
 def trainer(arguments: tuple[str, ...]) -> None:
     """Serve OpenAI's fine-tuning API on this machine: --port N --data DIR --model NAME=FOLDER_OR_HUB_ID."""
     if importlib.util.find_spec("torch") is None:
-        refuse("Training needs the extra [local]: pip install 'finetune-bot[local]'")
+        refuse("Training needs the extra [local]: pip install '.[local]' in a checkout")
     sys.stdout.flush()
     environment = trainer_environment(arguments, KEY_VARIABLE)
     os.execve(sys.executable, [sys.executable, "-m", "trainers.local", *arguments], environment)  # noqa: S606 - no shell

@@ -228,7 +228,7 @@ def _not_trained_so(question: Question, target: Target) -> Refusal | None:
     if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(
             f"`quantization={quantization}` needs the package bitsandbytes beside our trainer: the bot's operator "
-            "installs it with `pip install 'finetune-bot[quantized]'`. Or leave it out.",
+            "installs it with `pip install '.[quantized]'` in a checkout. Or leave it out.",
             "quantization",
         )
     return None

@@ -63,10 +63,10 @@ class _Channel(HTTPChannel):  # type: ignore[misc]
             self.last_activity = before
 
 
-def new_server(application: Wsgi, port: int) -> Any:
+def new_server(application: Wsgi, host: str, port: int) -> Any:
     server = create_server(
         application,
-        host="127.0.0.1",
+        host=host,
         port=port,
         threads=16,
         asyncore_use_poll=True,  # select() raises once the process has 1,024 files open

@@ -7,7 +7,9 @@ from decimal import Decimal
 from pathlib import Path
 
 import pytest
+from dotenv import dotenv_values
 
+from bot.resources import read_resource
 from bot.settings import SLACK_API, Settings, SettingsProblems, load_settings
 
 TOKENS = {"SLACK_BOT_TOKEN": "xoxb-canary-bot", "SLACK_APP_TOKEN": "xapp-canary-app"}
@@ -388,3 +390,25 @@ def test_presidio_is_used_where_it_is_wanted_and_its_lack_is_said_at_start(
             "pip install presidio-analyzer does that."
         )
     assert "should be true or false" in only_problem(tmp_path, '[check]\npresidio = "yes"')
+
+
+@pytest.mark.parametrize(
+    "token", ["xoxb-…", "xoxb-12 34567890", "xoxb-", "xoxb-“12345678”", "xoxb-12345678\u200b"]
+)
+def test_a_placeholder_is_no_token(token: str) -> None:
+    with pytest.raises(SettingsProblems) as raised:
+        load_settings({"SLACK_BOT_TOKEN": token, "SLACK_APP_TOKEN": "xapp-1-A0-12345678"})
+    (problem,) = raised.value.problems
+    assert problem.startswith("SLACK_BOT_TOKEN is a placeholder or was not copied whole")
+    assert token not in problem
+
+
+def test_the_shipped_env_example_is_refused_with_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text(read_resource("env.example"), encoding="utf-8")
+    values = {name: value or "" for name, value in dotenv_values(tmp_path / ".env").items()}
+    with pytest.raises(SettingsProblems) as raised:
+        load_settings(values)
+    assert [problem.split()[0] for problem in raised.value.problems] == ["SLACK_BOT_TOKEN", "SLACK_APP_TOKEN"]

@@ -251,7 +251,7 @@ def test_without_bitsandbytes_a_quantised_job_ends_with_the_way_to_it(
     assert work(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("quantization_unavailable", "quantization")
-    assert "pip install 'finetune-bot[quantized]'" in failed["message"]
+    assert "pip install '.[quantized]' in a checkout" in failed["message"]
 
 
 @pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")

@@ -54,7 +54,7 @@ def quantization_refusal(kind: str) -> str | None:
         return None
     return (
         f"quantization '{kind}' needs the package bitsandbytes, which is not installed beside this trainer. "
-        "Install it with: pip install 'finetune-bot[quantized]', or set quantization to none."
+        "Install it with: pip install '.[quantized]' in a checkout, or set quantization to none."
     )
 
 
@@ -63,7 +63,7 @@ def method_refusal(method: str) -> str | None:
         return None
     return (
         f"The method {method} needs the package trl, which is not installed beside this trainer. "
-        "Install it with: pip install 'finetune-bot[local]', or send chats and leave method out."
+        "Install it with: pip install '.[local]' in a checkout, or send chats and leave method out."
     )
 
 
