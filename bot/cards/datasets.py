@@ -55,7 +55,7 @@ STANDS: dict[Standing, str] = {
 }
 UPLOAD = "upload"
 COLUMN = "For a table only. Empty: found by its name."
-TABLES = ("csv", "xlsx", "parquet")
+TABLES = ("csv", "objects", "xlsx", "parquet")
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
 

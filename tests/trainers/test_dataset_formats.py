@@ -71,7 +71,7 @@ def test_a_workbook_is_read_from_its_first_sheet_with_rows_and_lines_are_its_row
     assert [(e.line, e.prompt[0].content, e.answer) for e in reading.examples] == [
         (4, "where is it", "delivery")
     ]
-    assert codes(reading) == [(5, "empty_label")]
+    assert codes(reading) == [(5, "empty_label"), (None, "one_sheet")]
 
 
 def test_a_workbook_is_checked_and_split_like_a_table(tmp_path: Path) -> None:

@@ -143,11 +143,11 @@ REFUSED = {
     "a parquet": Refused(b"PAR1\x15\x04", "not_text", "Parquet"),
     "zeros": Refused(b"abc\x00def\x01\x02" * 10, "not_text", "no text has"),
     "a log-in page": Refused(b"\n<!DOCTYPE html><html></html>", "not_text", "web page"),
-    "utf-16": Refused(GOOD.encode("utf-16"), "not_utf8", "UTF-16"),
-    "utf-16 unmarked": Refused(GOOD.encode("utf-16-le"), "not_utf8", "UTF-16"),
-    "an array": Refused(b'[\n {"messages": []}\n]', "json_array", "one JSON array"),
-    "an array in a line": Refused(b'[{"messages": []}]', "json_array", "one JSON array"),
-    "spread json": Refused(b'{\n "messages": []\n}', "json_over_lines", "over several lines"),
+    "half of utf-16": Refused(GOOD.encode("utf-16")[:-1], "not_utf8", "UTF-16"),
+    "an array of numbers": Refused(b"[\n 1, 2\n]", "json_array", "one JSON array"),
+    "an array cut off": Refused(b'[{"messages": []}, {"mess', "json_array", "one JSON array"),
+    "an array of nothing": Refused(b"[\n]", "json_array", "one JSON array"),
+    "spread json cut off": Refused(b'{\n "messages": []\n', "json_over_lines", "over several lines"),
     "prose": Refused(b"Dear team\nplease train this\n", "unknown_format", "neither JSONL nor a CSV"),
     "one column": Refused(b"text\nmy printer is dead\nwhere is it\n", "no_labels", "No column holds labels"),
     "texts and numbers": Refused(
@@ -218,7 +218,8 @@ def test_many_lines_with_one_fault_are_listed_up_to_the_cap_and_then_counted(tmp
 def test_bytes_that_are_not_utf8_are_named_with_what_they_seem_to_be(tmp_path: Path) -> None:
     line = GOOD.replace("hi %d", "café").encode("latin-1")
 
-    finding = read_bytes(tmp_path, (GOOD % 1).encode() + b"\n" + line).findings[0]
+    other = GOOD.replace("hi %d", "thé").encode()  # so the file as a whole is not in that encoding
+    finding = read_bytes(tmp_path, other + b"\n" + line).findings[0]
 
     assert (finding.line, finding.code) == (2, "not_utf8")
     assert "Windows-1252 or Latin-1" in finding.message

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import BinaryIO, Literal
 
 from trainers.dataset.checks import DUPLICATE, Findings
+from trainers.dataset.conversion import opened
 from trainers.dataset.file_format import Sniffed, blocks
 from trainers.dataset.reader import BLANK_LINES, Progress, accepted, stream
 from trainers.dataset.rows import (
@@ -103,8 +104,8 @@ def clean(
     if out.exists():
         return NotCleaned(f"'{shown(out.name)}' exists already; choose another name for the cleaned file.")
     findings, progress = Findings(_LIST_ALL), Progress()
-    with path.open("rb") as file:
-        sniffed = accepted(file, path.stat().st_size, name, findings, limits)
+    with opened(path, limits) as source:
+        file, sniffed = source.file, accepted(source, name, findings, limits)
         if sniffed is None:
             return NotCleaned(_worst(findings))
         examples = stream(file, sniffed, columns, findings, limits, progress)
@@ -124,7 +125,7 @@ def clean(
     return Cleaned(
         out=out,
         written_as="jsonl" if sniffed.kind in ("jsonl", "parquet") else "csv",
-        converted=sniffed.kind in ("xlsx", "parquet"),
+        converted=bool(source.notes) or sniffed.kind in ("objects", "xlsx", "parquet"),
         rows=rows,
         left_out=verdict.left_out(limits.listed),
         contradictions=tuple(verdict.contradictions[: limits.listed]),
@@ -223,10 +224,10 @@ def _pieces(
     elif sniffed.kind == "table":
         yield from _table_pieces(file, sniffed.separator, ignored, limits)
     else:
-        if sniffed.kind == "xlsx":
+        is_sheet = sniffed.kind in ("objects", "xlsx")
+        if is_sheet:
             yield _Piece(0, 0, _csv_row(progress.columns.text or "text", progress.columns.label or "label"))
         for example in stream(file, sniffed, columns, ignored, limits, Progress()):
-            is_sheet = sniffed.kind == "xlsx"
             raw = (
                 _csv_row(example.messages[0].content, example.answer)
                 if is_sheet

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
+import orjson
+
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.rows import Limits
 from trainers.dataset.tables import is_text_name
@@ -66,9 +68,9 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Sniffed:
-    """`separator` is set for a table."""
+    """`objects` are JSON objects a line that are rows of a table. `separator` is set for a table."""
 
-    kind: Literal["jsonl", "table", "xlsx", "parquet"]
+    kind: Literal["jsonl", "objects", "table", "xlsx", "parquet"]
     separator: str = ","
 
 
@@ -89,7 +91,7 @@ def sniff(head: bytes) -> Sniffed | Refusal:
             text = "is an Excel or Word file locked with a password: save it without one, as .xlsx or CSV"
             return Refusal(NOT_TEXT, text)
         return Refusal(NOT_TEXT, "is an old Excel or Word file (.xls, .doc): save it as .xlsx or CSV")
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")) or _looks_like_utf16(head):
+    if utf16_order(head):
         return Refusal(NOT_UTF8, "seems to be UTF-16 (Excel calls it 'Unicode text'), not UTF-8")
     if b"\x00" in head:
         return Refusal(NOT_TEXT, "is not text: it has bytes that no text has")
@@ -98,11 +100,21 @@ def sniff(head: bytes) -> Sniffed | Refusal:
     return _sniff_text(head.removeprefix(BOM))
 
 
-def _looks_like_utf16(head: bytes) -> bool:
-    """Says whether every second byte is a zero, as in Latin text in UTF-16."""
+def is_text(head: bytes) -> bool:
+    """Says whether a file begins as text does, in whatever encoding."""
+    known = (b"PK\x03\x04", b"PAR1", b"PARE", _OLD_OFFICE, *(magic for magic, _ in _MAGIC))
+    return not head.startswith(known) and (b"\x00" not in head or utf16_order(head) is not None)
+
+
+def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:
+    """Returns the order of bytes where a text is in UTF-16: by its mark, or by zeros in every second byte as Latin text
+    has them. None where it isn't."""
     even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
     half = min(len(head), 2000) // 2
-    return half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
+    looks_so = half >= 4 and max(even, odd) > 0.6 * half and min(even, odd) < 0.1 * half
+    if head.startswith(b"\xff\xfe") or (looks_so and odd > even):
+        return "utf-16-le"
+    return "utf-16-be" if head.startswith(b"\xfe\xff") or looks_so else None
 
 
 def _sniff_text(head: bytes) -> Sniffed | Refusal:
@@ -114,7 +126,7 @@ def _sniff_text(head: bytes) -> Sniffed | Refusal:
     if lines[0] == b"[" or lines[0].startswith((b"[{", b"[ {")):
         return Refusal(JSON_ARRAY, "is one JSON array, not one JSON object a line")
     if 2 * sum(line.startswith(b"{") for line in lines) >= len(lines):
-        return Sniffed("jsonl")
+        return Sniffed("objects" if _is_flat(lines[0]) else "jsonl")
 
     # A table is cut by the separator under which most records have the same number of columns.
     text = head.decode("utf-8", errors="replace")
@@ -127,8 +139,23 @@ def _sniff_text(head: bytes) -> Sniffed | Refusal:
     return Refusal(UNKNOWN_FORMAT, "is neither JSONL nor a CSV with at least two columns")
 
 
+def _is_flat(line: bytes) -> bool:
+    """Says whether a line is an object of texts, numbers and truth values with a text's name among them, as a table's
+    row is."""
+    try:
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        return False
+    if not isinstance(row, dict):
+        return False
+    if {"messages", "chosen", "preferred_output"} & row.keys() or {"prompt", "completion"} <= row.keys():
+        return False
+    scalars = [name for name, value in row.items() if not isinstance(value, list | dict)]
+    return len(scalars) >= 2 and any(map(is_text_name, scalars))
+
+
 def _even_share(text: str, separator: str) -> float:
-    """Returns the share of the first records that have as many columns as the first one; 0 where that is one column."""
+    """Returns the share of the first records that have as many columns as most have; 0 where that is one column."""
     widths: list[int] = []
     try:
         for record in csv.reader(text.splitlines(keepends=True), delimiter=separator):
@@ -138,9 +165,10 @@ def _even_share(text: str, separator: str) -> float:
     except csv.Error:
         pass  # a broken record further down is the reader's to report, with its line
     filled = [width for width in widths if width]
-    if not filled or filled[0] < 2:
+    if not filled:
         return 0.0
-    return Counter(filled)[filled[0]] / len(filled)
+    width, count = Counter(filled).most_common(1)[0]
+    return count / len(filled) if width >= 2 else 0.0
 
 
 LONG_LINE = Rule("line_too_long", "blocks", "Shorten the row, or delete the line.")

@@ -115,6 +115,22 @@ def parse_row(
     return parsed
 
 
+def parse_object(raw: bytes, limits: Limits) -> dict[str, Any] | Fault:
+    """Parses one line that is a row of a table."""
+    try:
+        row = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        return _syntax_fault(raw, error, limits)
+    if type(row) is not dict:
+        return Fault(NOT_A_ROW, "is JSON, but not an object")
+    if len(_KEY.findall(raw)) != _key_count(row):
+        equal: list[bool] = []
+        json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
+        if any(equal):
+            return Fault(DUPLICATE_KEY, "has the same key twice in one object")
+    return row
+
+
 def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
     """Says why orjson refused the line, in words that stay the same whatever its version."""
 

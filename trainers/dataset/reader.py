@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from trainers.dataset import jsonl, table_files, tables
 from trainers.dataset.checks import Fault, Finding, Findings, Rule
+from trainers.dataset.conversion import Opened, opened
 from trainers.dataset.file_format import HEAD_BYTES, Refusal, Sniffed, blocks, megabytes, sniff
 from trainers.dataset.preference_pairs import PREFERENCES
 from trainers.dataset.rows import (
@@ -65,10 +66,10 @@ def read(
     does."""
     findings, progress = Findings(limits.listed), Progress()
     examples: tuple[Example, ...] = ()
-    with path.open("rb") as file:
-        sniffed = accepted(file, path.stat().st_size, name, findings, limits)
+    with opened(path, limits) as source:
+        sniffed = accepted(source, name, findings, limits)
         if sniffed:
-            rows = stream(file, sniffed, columns, findings, limits, progress)
+            rows = stream(source.file, sniffed, columns, findings, limits, progress)
             examples = tuple(capped(rows, findings, limits))
     conclude(findings, progress)
     return Reading(
@@ -76,8 +77,9 @@ def read(
     )
 
 
-def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
+def accepted(source: Opened, name: str, findings: Findings, limits: Limits) -> Sniffed | None:
     """Returns what kind of file it is; None where it is refused, which `findings` then says."""
+    file, size = source.file, source.size
     if size > limits.max_bytes:
         text = f"'{shown(name)}' has {megabytes(size)}; at most {megabytes(limits.max_bytes)} can be taken."
         findings.about_file(TOO_BIG, text)
@@ -90,6 +92,7 @@ def accepted(file: BinaryIO, size: int, name: str, findings: Findings, limits: L
     if isinstance(sniffed, Refusal):
         findings.about_file(sniffed.rule, f"'{shown(name)}' {sniffed.text}.")
         return None
+    source.report(findings)
     return sniffed
 
 
@@ -108,6 +111,11 @@ def stream(
     elif sniffed.kind == "parquet":
         progress.format = "parquet"
         yield from table_files.examples(file, columns, findings, limits, progress)
+    elif sniffed.kind == "objects":
+        progress.format = "objects"
+        yield from tables.examples(
+            _object_records(file, findings, limits), columns, findings, progress, header=True
+        )
     elif sniffed.kind == "xlsx":
         progress.format = "xlsx"
         yield from tables.examples(table_files.records(file, findings, limits), columns, findings, progress)
@@ -162,6 +170,30 @@ def parse_line(
     if example.dropped:
         findings.at(line, jsonl.dropped_fault(example.dropped))
     return example
+
+
+def _object_records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[tables.Record]:
+    """Yields the names in the first object as a header, and the objects as records. A value that is missing or null is
+    an empty cell; a name that the first object lacks is passed over."""
+    names: list[str] = []
+    for block in blocks(file, findings, limits):
+        for line, raw in enumerate(block.lines, block.first):
+            if not raw.strip():
+                continue
+            row = jsonl.parse_object(raw.strip(), limits)
+            if isinstance(row, Fault):
+                findings.at(line, row)
+                continue
+            if not names:
+                names = [name for name, value in row.items() if not isinstance(value, list | dict)]
+                yield tables.Record(line, names)
+            yield tables.Record(line, [_cell(row.get(name)) for name in names])
+
+
+def _cell(value: object) -> str:
+    if value is None or isinstance(value, list | dict):
+        return ""
+    return value if isinstance(value, str) else str(value)
 
 
 def _text_lines(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[str]:

@@ -17,6 +17,7 @@ from typing import BinaryIO
 import orjson
 
 from trainers.dataset.checks import Finding, Findings, LabelCount, in_order, in_order_of_rows
+from trainers.dataset.conversion import Opened, opened
 from trainers.dataset.file_checks import CheckedFile, run_checks
 from trainers.dataset.reader import Progress, accepted, conclude
 from trainers.dataset.row_facts import Facts, histogram, read_facts
@@ -138,9 +139,9 @@ def check_file(
     """
     clock = _Clock()
     frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
-    with path.open("rb") as file, tempfile.TemporaryFile() as spool:
+    with opened(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
-            taken = _taken(path, name, file, spool, columns, system, encoding, limits, tell, sketched=deep)
+            taken = _taken(source, name, spool, columns, system, encoding, limits, tell, sketched=deep)
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
         looked = NO_SLOW_FINDINGS
@@ -301,9 +302,8 @@ def sha256_of(path: Path) -> str:
 
 
 def _taken(
-    path: Path,
+    source: Opened,
     name: str,
-    file: BinaryIO,
     spool: BinaryIO,
     columns: Columns,
     system: str | None,
@@ -318,9 +318,9 @@ def _taken(
         Progress(),
         Facts(encoding, limits, sketched=sketched),
     )
-    sniffed = accepted(file, path.stat().st_size, name, findings, limits)
+    sniffed = accepted(source, name, findings, limits)
     if sniffed:
-        read_facts(facts, file, spool, sniffed, columns, findings, limits, progress, tell)
+        read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, tell)
     facts.close()
     conclude(findings, progress)
     task = facts.task
@@ -329,7 +329,7 @@ def _taken(
     else:
         system = system or default_system(task)
         facts.longer_by(tokens_of_system(system, encoding))
-    rows = StoredRows(file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
+    rows = StoredRows(source.file if sniffed and sniffed.kind == "jsonl" else spool, facts, limits, system)
     return _Taken(findings, progress, rows, task, labels_of(facts, rows, task), limits)
 
 

@@ -81,7 +81,7 @@ class Joined:
         return places
 
 
-Format = Literal["chat", "completion", "csv", "xlsx", "parquet", "preference"]
+Format = Literal["chat", "completion", "csv", "objects", "xlsx", "parquet", "preference"]
 Task = Literal["labels", "free_text"]
 T = TypeVar("T")
 

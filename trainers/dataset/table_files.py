@@ -21,7 +21,7 @@ import orjson
 from trainers.dataset import jsonl, tables
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.file_format import NOT_TEXT, Refusal, megabytes, too_long
-from trainers.dataset.rows import Columns, Example, Limits
+from trainers.dataset.rows import Columns, Example, Limits, shown
 from trainers.dataset.tables import Record
 
 if TYPE_CHECKING:
@@ -195,6 +195,9 @@ ENCRYPTED = Rule("encrypted", "blocks", "Save it without a password and send it 
 NO_ROWS = Rule("no_rows", "blocks", "Put the rows into the first sheet: a text and a label in each.")
 
 
+ONE_SHEET = Rule("one_sheet", "tells", "To read another one, put it first or save it alone.")
+
+
 def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
     """Returns why the workbook can't be read, before it is read."""
     from python_calamine import CalamineError, PasswordError, ZipError
@@ -220,8 +223,14 @@ def xlsx_refusal(file: BinaryIO, limits: Limits) -> Refusal | None:
 
 
 def records(file: BinaryIO, findings: Findings, limits: Limits) -> Iterator[Record]:
-    """Yields the records of an accepted workbook's first sheet with rows. The line of a record is its row, from 1."""
-    sheet = _first_with_rows(_workbook(file))
+    """Yields the records of one sheet of an accepted workbook: the first with two columns and two rows, else the first
+    with rows. The line of a record is its row, from 1."""
+    workbook = _workbook(file)
+    sheet = _first_with_rows(workbook)
+    if sheet and len(workbook.sheet_names) > 1:
+        others = len(workbook.sheet_names) - 1
+        text = f"The sheet '{shown(sheet.name)}' was read; {others:,} other{'s were' if others > 1 else ' was'} not."
+        findings.about_file(ONE_SHEET, text)
     for line, row in enumerate(sheet.iter_rows() if sheet else (), 1):
         cells = [_text(cell) for cell in row]
         if sum(map(len, cells)) > limits.max_line_bytes:
@@ -240,12 +249,14 @@ def _workbook(file: BinaryIO) -> CalamineWorkbook:
 def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
     from python_calamine import SheetTypeEnum
 
+    filled = None
     for meta in workbook.sheets_metadata:
         if meta.typ == SheetTypeEnum.WorkSheet:
             sheet = workbook.get_sheet_by_name(meta.name)
-            if sheet.height:
+            if sheet.height >= 2 and sheet.width >= 2:
                 return sheet
-    return None
+            filled = filled or (sheet if sheet.height else None)
+    return filled
 
 
 def _text(cell: Cell) -> str:

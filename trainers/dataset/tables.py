@@ -186,7 +186,10 @@ EMPTY_TEXT = Rule("empty_text", "blocks", "Fill in the text, or delete the line.
 EMPTY_LABEL = Rule("empty_label", "blocks", "Fill in the label, or delete the line.")
 NO_HEADER = Rule("no_header", "tells", "Add a first line with the names text and label to be sure.")
 
+TITLE_LINES = Rule("title_lines", "tells", "Nothing to do: they stand above the header and are no rows.")
+
 _SAMPLE = 1000
+_MOST_TITLE_LINES = 10
 
 
 class Used(Protocol):
@@ -234,6 +237,11 @@ def examples(
     sample = list(islice(records, _SAMPLE))
     if not sample:
         return
+    titles = 0 if header else _count_titles(sample, columns)
+    if titles:
+        text = "One line above the header was" if titles == 1 else f"{titles} lines above the header were"
+        findings.about_file(TITLE_LINES, f"{text} passed over.", titles)
+        sample = sample[titles:]
     layout = find_layout([record.cells for record in sample], columns, header)
     if isinstance(layout, UnclearColumns):
         used.choices = layout.choices
@@ -249,6 +257,18 @@ def examples(
             findings.at(record.line, example)
         else:
             yield example
+
+
+def _count_titles(sample: Sequence[Record], columns: Columns) -> int:
+    """Counts the lines above a table's header: each has one filled cell, and the first line with more has a name that
+    is known or was given."""
+    filled = [sum(1 for cell in record.cells if cell.strip()) for record in sample[: _MOST_TITLE_LINES + 1]]
+    titles = next((at for at, count in enumerate(filled) if count > 1), 0)
+    names = [shown(cell) for cell in sample[titles].cells]
+    is_header = {columns.text, columns.label} & set(names) or any(
+        _named(names, known) for known in (_TEXT_NAMES, _LABEL_NAMES)
+    )
+    return titles if is_header else 0
 
 
 def _example(record: Record, layout: ColumnLayout) -> Example | Fault:

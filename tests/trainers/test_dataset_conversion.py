@@ -1,0 +1,144 @@
+"""Files as people have them are read, each with one line that says what was done; nothing is lost or guessed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from trainers.dataset import Columns, check_file
+from trainers.dataset.clean_copy import Cleaned, clean
+from trainers.dataset.reader import Reading, read
+
+ODD = Path(__file__).resolve().parents[2] / "examples" / "odd"
+CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "greeting"}]}
+NOTES = {
+    "alpaca.jsonl": ["The rows are in the form of Alpaca and were read as chats."],
+    "array.json": ["The file is one JSON array of 60 objects, each read as a row."],
+    "input_output.jsonl": [],
+    "question_answer.jsonl": [],
+    "several_lines.json": [
+        "The file's 60 JSON objects stand over several lines and were read as one row each."
+    ],
+    "sharegpt.jsonl": ["The rows are in the form of ShareGPT and were read as chats."],
+    "sheets.xlsx": [
+        "One line above the header was passed over.",
+        "The sheet 'Tickets' was read; 2 others were not.",
+    ],
+    "text_label.jsonl": [],
+    "title_lines.csv": ["2 lines above the header were passed over."],
+    "unicode_text.txt": ["The file is in UTF-16 and was read as that."],
+    "windows_1252.csv": ["The file is in Windows-1252 and was read as that."],
+}
+
+
+def read_bytes(folder: Path, content: bytes) -> Reading:
+    path = folder / "rows"
+    path.write_bytes(content)
+    return read(path, "rows")
+
+
+def lines(*rows: object) -> bytes:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode()
+
+
+def test_every_odd_file_is_covered() -> None:
+    assert {path.name for path in ODD.iterdir()} == {*NOTES, "README.md"}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_an_odd_file_is_read_whole_and_says_what_was_done(name: str, tmp_path: Path) -> None:
+    report = check_file(ODD / name, name, Columns(), tmp_path, 7)
+    plain = read(ODD / "text_label.jsonl", "plain")
+    reading = read(ODD / name, name)
+    assert not report.blocked and report.rows == len(reading.examples) == 60
+    about = [
+        finding.message
+        for finding in reading.findings
+        if finding.code in ("converted", "title_lines", "one_sheet")
+    ]
+    assert sorted(about) == sorted(NOTES[name])
+    assert [example.answer for example in reading.examples] == [example.answer for example in plain.examples]
+    texts = [
+        example.prompt[0].content.removeprefix("Which team handles this message?\n\n")
+        for example in reading.examples
+    ]
+    assert [text.removesuffix(" – café") for text in texts] == [
+        row.prompt[0].content for row in plain.examples
+    ]
+
+
+def test_a_row_of_an_array_is_named_by_its_place(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, json.dumps([CHAT, {"messages": []}, CHAT]).encode())
+    assert [example.line for example in reading.examples] == [1, 3]
+    assert [(finding.line, finding.code) for finding in reading.findings if finding.blocks] == [
+        (2, "bad_messages")
+    ]
+
+
+def test_objects_are_a_table_whose_columns_a_person_may_have_to_choose(tmp_path: Path) -> None:
+    rows = [{"text": f"where is parcel {n}", "category": "a", "topic": "b"} for n in range(9)]
+    reading = read_bytes(tmp_path, lines(*rows))
+    assert reading.choices.label == ("category", "topic") and not reading.examples
+    chosen = read(tmp_path / "rows", "rows", columns=Columns("text", "topic"))
+    assert [example.answer for example in chosen.examples] == ["b"] * 9
+
+
+def test_a_value_that_is_missing_or_null_is_an_empty_cell_with_its_line(tmp_path: Path) -> None:
+    rows = lines(
+        {"text": "one", "label": "a"},
+        {"text": "two"},
+        {"text": "three", "label": None},
+        {"label": 3, "text": "x"},
+    )
+    reading = read_bytes(tmp_path, rows)
+    assert [(example.line, example.answer) for example in reading.examples] == [(1, "a"), (4, "3")]
+    assert [(finding.line, finding.code) for finding in reading.findings] == [
+        (2, "empty_label"),
+        (3, "empty_label"),
+    ]
+
+
+def test_a_line_of_another_form_keeps_its_number_and_its_fault(tmp_path: Path) -> None:
+    alpaca = {"instruction": "Sort it.", "input": "", "output": "a"}
+    reading = read_bytes(tmp_path, lines(alpaca) + b"{broken\n" + lines(alpaca | {"output": 3}, alpaca))
+    assert [(example.line, example.prompt[0].content) for example in reading.examples] == [
+        (1, "Sort it."),
+        (4, "Sort it."),
+    ]
+    assert [(finding.line, finding.code) for finding in reading.findings if finding.blocks] == [
+        (2, "not_json"),
+        (3, "not_a_row"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "turns",
+    [
+        [],
+        [{"from": "human"}],
+        [{"from": "tool", "value": "x"}],
+        [{"from": "gpt", "value": ["x"]}],
+        "text",
+        [3],
+    ],
+)
+def test_conversations_that_are_not_chats_stay_as_they_are(turns: object, tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, lines({"conversations": turns}))
+    assert not reading.examples and reading.refused
+
+
+def test_characters_of_utf8_beside_bytes_that_are_none_are_damage(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, "text,label\ncafé,a\n".encode() + "thé,b\n".encode("latin-1"))
+    assert [example.answer for example in reading.examples] == ["a"]
+    assert [(finding.line, finding.code) for finding in reading.findings] == [(3, "not_utf8")]
+
+
+def test_what_is_cleaned_is_written_in_the_form_that_was_read(tmp_path: Path) -> None:
+    done = clean(ODD / "windows_1252.csv", "windows_1252.csv", Columns(), tmp_path / "cleaned.csv")
+    assert isinstance(done, Cleaned) and done.converted and done.rows == 60
+    assert "café" in (tmp_path / "cleaned.csv").read_text(encoding="utf-8")
+    done = clean(ODD / "text_label.jsonl", "text_label.jsonl", Columns(), tmp_path / "objects.csv")
+    assert isinstance(done, Cleaned) and (done.written_as, done.rows) == ("csv", 60)
+    assert len(read(tmp_path / "objects.csv", "objects.csv").examples) == 60

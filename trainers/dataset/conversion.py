@@ -1,0 +1,214 @@
+"""Opens a file as people have it in the form that the reader takes: text in UTF-16 or Windows-1252 becomes UTF-8, a
+JSON array or JSON over several lines becomes one object a line, and rows of Alpaca and ShareGPT become chats.
+
+Each conversion loses nothing and is reported. What can't be converted whole stays as it is, for the reader to refuse.
+The numbers of lines are those of the file; in an array they are the elements'.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from trainers.dataset.checks import Findings, Rule
+from trainers.dataset.file_format import BOM, HEAD_BYTES, is_text, utf16_order
+from trainers.dataset.rows import Limits
+
+CONVERTED = Rule("converted", "tells", "Nothing to do: it was read as it is.")
+
+_PIECE = 1 << 20
+_MOST_JSON = (
+    256 << 20
+)  # bytes of JSON that is parsed as a whole, which takes some ten times its size in memory
+_SPACE = re.compile(r"[ \t\r\n,]*")
+_SHAREGPT_ROLES = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "assistant": "assistant",
+}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """`file` is at its start and has `size` bytes. `notes` say what was done, as sentences."""
+
+    file: BinaryIO
+    size: int
+    notes: tuple[str, ...] = ()
+
+    def report(self, findings: Findings) -> None:
+        for note in self.notes:
+            findings.about_file(CONVERTED, note)
+
+
+@contextmanager
+def opened(path: Path, limits: Limits) -> Iterator[Opened]:
+    """Opens a file to read. A larger file than the limit is left as it is. Raises OSError as open() does."""
+    with path.open("rb") as file, tempfile.TemporaryFile() as text, tempfile.TemporaryFile() as rows:
+        size, notes = path.stat().st_size, []
+        current: BinaryIO = file
+        if size <= limits.max_bytes and is_text(file.read(HEAD_BYTES)):
+            encoding = _other_encoding(file)
+            if encoding and _transcode(file, encoding, text):
+                current = text
+                notes.append(f"The file is in {_ENCODING_NAMES[encoding]} and was read as that.")
+            note = _as_json_lines(current, rows)
+            if note:
+                current = rows
+                notes.append(note)
+        size = current.seek(0, 2)
+        current.seek(0)
+        yield Opened(current, size, tuple(notes))
+
+
+_ENCODING_NAMES = {"utf-16-le": "UTF-16", "utf-16-be": "UTF-16", "cp1252": "Windows-1252"}
+
+
+def _other_encoding(file: BinaryIO) -> str | None:
+    """Returns what a text is written in where that isn't UTF-8. A file with characters of UTF-8 beside bytes that are
+    none is damaged rather than in another encoding."""
+    file.seek(0)
+    order = utf16_order(file.read(HEAD_BYTES))
+    if order:
+        return order
+    file.seek(0)
+    is_utf8, has_characters = True, False
+    for line in file:
+        if line.isascii():
+            continue
+        try:
+            line.decode()
+            has_characters = True
+        except UnicodeDecodeError:
+            is_utf8 = False
+        if has_characters and not is_utf8:
+            return None
+    return None if is_utf8 else "cp1252"
+
+
+def _transcode(file: BinaryIO, encoding: str, out: BinaryIO) -> bool:
+    """Writes the text in UTF-8; False where it isn't in that encoding after all."""
+    file.seek(0)
+    decoder = codecs.getincrementaldecoder(encoding)()
+    try:
+        while piece := file.read(_PIECE):
+            out.write(decoder.decode(piece).encode())
+        out.write(decoder.decode(b"", True).encode())
+    except UnicodeError:
+        return False
+    return True
+
+
+def _as_json_lines(file: BinaryIO, out: BinaryIO) -> str | None:
+    """Writes one object a line and returns what was done; None where nothing was."""
+    file.seek(0)
+    head = file.read(HEAD_BYTES).removeprefix(BOM).removeprefix("\ufeff".encode()).lstrip()
+    first = head.split(b"\n", 1)[0].strip()
+    if head.startswith(b"["):
+        return _split_array(file, out)
+    if first == b"{":
+        return _join_lines(file, out)
+    try:
+        row = orjson.loads(first)
+    except orjson.JSONDecodeError:
+        return None
+    if isinstance(row, dict):
+        for name, convert in _SHAPES.items():
+            if convert(row) is not None:
+                _rewrite(file, out, name)
+                return f"The rows are in the form of {name} and were read as chats."
+    return None
+
+
+def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
+    file.seek(0)
+    raw = file.read(_MOST_JSON + 1).removeprefix(BOM)
+    try:
+        array = orjson.loads(raw) if len(raw) <= _MOST_JSON else None
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(array, list) or not array or not all(isinstance(row, dict) for row in array):
+        return None
+    for row in array:
+        out.write(orjson.dumps(_as_chat(row)) + b"\n")
+    return f"The file is one JSON array of {len(array):,} objects, each read as a row."
+
+
+def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
+    file.seek(0)
+    raw = file.read(_MOST_JSON + 1).removeprefix(BOM)
+    if len(raw) > _MOST_JSON:
+        return None
+    decoder, count = json.JSONDecoder(), 0
+    try:
+        text, at = raw.decode(), 0
+        while (at := _end_of(_SPACE, text, at)) < len(text):
+            row, at = decoder.raw_decode(text, at)
+            out.write(orjson.dumps(_as_chat(row) if isinstance(row, dict) else row) + b"\n")
+            count += 1
+    except (ValueError, RecursionError, TypeError):  # not JSON after all, or a number that is none
+        return None
+    return f"The file's {count:,} JSON objects stand over several lines and were read as one row each."
+
+
+def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
+    match = pattern.match(text, at)
+    return match.end() if match else at
+
+
+def _rewrite(file: BinaryIO, out: BinaryIO, name: str) -> None:
+    """Writes each line's row as a chat. A line that is not of that form is written as it is."""
+    file.seek(0)
+    for raw in file:
+        try:
+            row = orjson.loads(raw.strip().removeprefix(BOM))
+        except orjson.JSONDecodeError:
+            row = None
+        chat = _SHAPES[name](row) if isinstance(row, dict) else None
+        out.write(raw if chat is None else orjson.dumps(chat) + b"\n")
+
+
+def _as_chat(row: dict[str, Any]) -> Mapping[str, Any]:
+    chats = (convert(row) for convert in _SHAPES.values())
+    return next((chat for chat in chats if chat is not None), row)
+
+
+def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """{"instruction", "input", "output"} of Stanford Alpaca; the input may be empty or left out."""
+    instruction, data, answer = row.get("instruction"), row.get("input") or "", row.get("output")
+    if not (isinstance(instruction, str) and isinstance(data, str) and isinstance(answer, str)):
+        return None
+    question = f"{instruction}\n\n{data}" if data.strip() else instruction
+    system = row.get("system")
+    start = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
+    return {
+        "messages": [*start, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    }
+
+
+def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """{"conversations": [{"from", "value"}]} of ShareGPT."""
+    turns = row.get("conversations")
+    if not isinstance(turns, list) or not turns:
+        return None
+    messages = []
+    for turn in turns:
+        role = _SHAREGPT_ROLES.get(str(turn.get("from"))) if isinstance(turn, dict) else None
+        if role is None or not isinstance(turn.get("value"), str):
+            return None
+        messages.append({"role": role, "content": turn["value"]})
+    return {"messages": messages}
+
+
+_SHAPES = {"Alpaca": _alpaca, "ShareGPT": _sharegpt}
