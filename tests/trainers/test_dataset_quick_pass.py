@@ -15,11 +15,10 @@ from trainers.dataset.checks import Finding, Findings, Repeats, is_short
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.near_duplicates import question_text, sketches
 from trainers.dataset.reader import Progress, conclude, stream
-from trainers.dataset.row_facts import Facts, read_facts
+from trainers.dataset.row_facts import Facts, StoredRows, read_facts
 from trainers.dataset.rows import INSTRUCTION_ROLES, Joined, normalise_all, normalised, question_key
 from trainers.dataset.sensitive_data import faults_in, faults_of_texts
 from trainers.dataset.splits import chat_row
-from trainers.dataset.stored_rows import StoredRows
 from trainers.tokens import O200K, count_chat
 
 USUAL = Limits()

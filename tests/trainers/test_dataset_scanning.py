@@ -14,8 +14,7 @@ from trainers.dataset import Columns, Limits, Report, check_file, read
 from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.reader import Progress, conclude
-from trainers.dataset.row_facts import Facts, histogram, read_facts
-from trainers.dataset.stored_rows import StoredRows
+from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts
 from trainers.dataset.versions import Previous
 from trainers.tokens import O200K, training_limit
 

@@ -102,8 +102,8 @@ def sniff(head: bytes) -> Sniffed | Refusal:
 
 def is_text(head: bytes) -> bool:
     """Says whether a file begins as text does, in whatever encoding."""
-    known = (b"PK\x03\x04", b"PAR1", b"PARE", _OLD_OFFICE, *(magic for magic, _ in _MAGIC))
-    return not head.startswith(known) and (b"\x00" not in head or utf16_order(head) is not None)
+    signatures = (b"PK\x03\x04", b"PAR1", b"PARE", _OLD_OFFICE, *(magic for magic, _ in _MAGIC))
+    return not head.startswith(signatures) and (b"\x00" not in head or utf16_order(head) is not None)
 
 
 def utf16_order(head: bytes) -> Literal["utf-16-le", "utf-16-be"] | None:

@@ -20,7 +20,7 @@ from trainers.dataset.checks import Finding, Findings, LabelCount, in_order, in_
 from trainers.dataset.conversion import Opened, opened
 from trainers.dataset.file_checks import CheckedFile, run_checks
 from trainers.dataset.reader import Progress, accepted, conclude
-from trainers.dataset.row_facts import Facts, histogram, read_facts
+from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts, store_split
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Choices,
@@ -34,7 +34,6 @@ from trainers.dataset.rows import (
     shown,
 )
 from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, run_slow_checks
-from trainers.dataset.stored_rows import StoredRows, store_split
 from trainers.dataset.token_counts import (
     TokenReport,
     local_counts,

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, overload
 
 from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.near_duplicates import check_near, find_near_copies, question_text, sketches
+from trainers.dataset.row_facts import StoredRows
 from trainers.dataset.rows import Example, question_keys, shown
 from trainers.dataset.sensitive_data import check_presidio
-from trainers.dataset.stored_rows import StoredRows
 
 if TYPE_CHECKING:
     import numpy as np

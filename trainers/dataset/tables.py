@@ -266,7 +266,7 @@ def _count_titles(sample: Sequence[Record], columns: Columns) -> int:
     titles = next((at for at, count in enumerate(filled) if count > 1), 0)
     names = [shown(cell) for cell in sample[titles].cells]
     is_header = {columns.text, columns.label} & set(names) or any(
-        _named(names, known) for known in (_TEXT_NAMES, _LABEL_NAMES)
+        _named(names, vocabulary) for vocabulary in (_TEXT_NAMES, _LABEL_NAMES)
     )
     return titles if is_header else 0
 

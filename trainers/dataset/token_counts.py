@@ -1,4 +1,5 @@
-"""Counts the tokens of a checked file: what is trained on, what a question costs, and what listing the labels adds."""
+"""Counts the tokens of a checked file: what is trained on, what a question costs, and what listing the
+labels adds."""
 
 from __future__ import annotations
 
@@ -11,8 +12,8 @@ from trainers.dataset.checks import Findings
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import definitions_text
 from trainers.dataset.reader import Progress, stream
+from trainers.dataset.row_facts import StoredRows
 from trainers.dataset.rows import Columns, Example, Limits, prompted
-from trainers.dataset.stored_rows import StoredRows
 from trainers.tokens import (
     Encoding,
     Spread,

@@ -15,11 +15,10 @@ from pathlib import Path
 
 from trainers.dataset.checks import MINIMUM, Fault, Findings, Rule
 from trainers.dataset.reader import read
-from trainers.dataset.row_facts import Facts
+from trainers.dataset.row_facts import Facts, StoredRows
 from trainers.dataset.rows import Example, Limits, Task, at, distinct_places, normalised, question_keys
 from trainers.dataset.sensitive_data import sensitive_rows
 from trainers.dataset.splits import ChatFile, choose, strata_labels
-from trainers.dataset.stored_rows import StoredRows
 
 HOLDOUT_SHARE, HOLDOUT_MOST = 0.2, 1000
 _NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within bounds before it was split
