@@ -230,15 +230,15 @@ def _of_rows(because: reasons.OfRows) -> str:
             return f"Even with all {rows} right, {bar} could not be claimed: that takes {because.needed:,}."
         case reasons.HoldoutSmall():
             return f"With {pluralize(because.rows, 'held-out row')} only a large difference will show."
-        case reasons.MoreRows(rung, points_per_100, there):
+        case reasons.MoreRows(rung, points_per_100, reached):
             gain = f"Whether more rows bring {LONG_NAMES[rung]} anything can't be told yet."
             if points_per_100 is not None:
                 points = f"{max(points_per_100, 0):.1g}"
                 gain = f"100 more rows are predicted to bring {LONG_NAMES[rung]} about {points} points."
-            if there is None:
+            if reached is None:
                 return gain
-            between = f"{share_text(there.low)} to {share_text(there.high)}"
-            return f"{gain} It gets to {share_text(there.score)} ({between}) with {there.rows:,} rows."
+            between = f"{share_text(reached.low)} to {share_text(reached.high)}"
+            return f"{gain} It gets to {share_text(reached.score)} ({between}) with {reached.rows:,} rows."
         case reasons.WrongLabels():
             return _wrong_labels(because)
     assert_never(because)

@@ -56,7 +56,7 @@ class Verdict:
 
 
 def advise(facts: Facts) -> Verdict:
-    """No where one reason that weighs says no, open where one is open, else go.
+    """Says no where one reason that weighs says no, unknown where one is open, else go.
 
     Money comes last, and only where nothing else says no: what a model would save counts for nothing where it may
     not, or need not, be used.
@@ -76,7 +76,7 @@ def advise(facts: Facts) -> Verdict:
     )
     against = _weighing(reasons, "no_go")
     if against:
-        return Verdict("no_go", reasons, against[0], facts, withholds_saving=True)  # nor is one weighed
+        return Verdict("no_go", reasons, against[0], facts, withholds_saving=True)
     reasons = (*reasons, *about_successor(facts), *about_money(facts))
     against = _weighing(reasons, "no_go")
     if against:
@@ -113,7 +113,7 @@ def _about_one_label(facts: Facts) -> tuple[Reason, ...]:
 
 
 def about_machine(facts: Facts) -> tuple[Reason, ...]:
-    """What was trained has fitted."""
+    """Memory, speed and price of a machine of one's own. A model that was trained has fitted into the memory."""
     machine, is_trained = facts.machine, facts.evidence.trained is not None
     if machine is None:
         return ()
@@ -141,7 +141,8 @@ def about_successor(facts: Facts) -> tuple[Reason, ...]:
     if estimate is None or estimate.succession is None:
         return ()
     succession = estimate.succession
-    is_measured = _is_measured(facts, str(succession.successor))
+    models = {rung.arm.model for rung in facts.evidence.alternatives if rung.arm.model}
+    is_measured = str(succession.successor) in models | {model.partition("/")[2] for model in models}
     because = Ends(succession, is_measured)
     if succession.saving_month is None or is_measured:
         return (Reason("successor", "unknown", because, weighs=False),)
@@ -150,8 +151,3 @@ def about_successor(facts: Facts) -> tuple[Reason, ...]:
     name = f"{seller}/{succession.successor}" if seller else str(succession.successor)
     step = Step(Measure("successor", facts.dataset, models=(name,)), usd=None)
     return (Reason("successor", "unknown", because, weighs=weighs, step=step),)
-
-
-def _is_measured(facts: Facts, successor: str) -> bool:
-    models = {rung.arm.model for rung in facts.evidence.alternatives}
-    return any(model is not None and successor in (model, model.partition("/")[2]) for model in models)

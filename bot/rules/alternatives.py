@@ -15,14 +15,14 @@ from trainers.evaluation.results import Rung
 
 
 def cheapest(rungs: Sequence[Rung]) -> Rung | None:
-    """Equal ones: the first to be climbed. One without a price is the last choice."""
+    """The first of equal ones; one without a price is the last choice."""
     return min(rungs, key=lambda rung: (rung.usd_per_1000 is None, rung.usd_per_1000 or 0), default=None)
 
 
 def is_cheaper(rung: Rung, other: Rung) -> bool:
     """False as well where a price is not known."""
-    ours, theirs = rung.usd_per_1000, other.usd_per_1000
-    return ours is not None and theirs is not None and ours < theirs
+    price, other_price = rung.usd_per_1000, other.usd_per_1000
+    return price is not None and other_price is not None and price < other_price
 
 
 def asking_usd(rung: Rung, times: int = 1) -> Decimal | None:
@@ -32,26 +32,19 @@ def asking_usd(rung: Rung, times: int = 1) -> Decimal | None:
 
 def is_no_dearer(rung: Rung, other: Rung) -> bool:
     """False as well where a price is not known."""
-    ours, theirs = rung.usd_per_1000, other.usd_per_1000
-    return ours is not None and theirs is not None and ours <= theirs
-
-
-# Which answers are evidence: one that could not be read shows a bad prompt or model, not that rows are
-# needed.
+    price, other_price = rung.usd_per_1000, other.usd_per_1000
+    return price is not None and other_price is not None and price <= other_price
 
 
 def might_meet(rung: Rung, bar: float) -> bool:
-    """It misses, and would not if the answers that could not be read were right."""
+    """Whether it misses, and would not if the answers that could not be read were right."""
     return bool(rung.standing == "misses" and rung.unread and rung.score + rung.unread / rung.n >= bar)
 
 
 def as_evidence(rungs: Iterable[Rung], bar: float) -> list[Rung]:
-    """Those whose score says how good they are."""
+    """Those whose score says how good they are: an answer that could not be read shows a bad prompt or model, and not
+    that rows are needed."""
     return [rung for rung in rungs if not might_meet(rung, bar)]
-
-
-# What a fine-tune is compared with: the cheapest measured candidate that meets the bar, else today's
-# model, with the reason.
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,8 @@ class CurrentModel:
 
 @dataclass(frozen=True)
 class MeasuredCandidates:
-    """The `rungs` that can be told by `bar`; none where they were judged by `other_bar`."""
+    """What was measured. `other_bar`: the rungs were judged by that one, so none of them is known to be good by
+    `bar`."""
 
     rungs: Sequence[Rung]
     bar: float
@@ -86,13 +80,16 @@ class MeasuredCandidates:
 
     @property
     def cheapest(self) -> Rung | None:
-        """Of the good ones with a price."""
+        """The cheapest of the good ones with a price."""
         return cheapest([rung for rung in self.good if rung.usd_per_1000 is not None])
 
     def prompted(self, current: str) -> Rung | None:
         """How today's model does with its prompt alone; 'gpt-4o' is 'openai/gpt-4o' too."""
-        named = (rung for rung in self.rungs if rung.arm.rung == "zero" and rung.arm.model is not None)
-        return next((rung for rung in named if current in (rung.arm.model, _bare(str(rung.arm.model)))), None)
+        for rung in self.rungs:
+            model = rung.arm.model
+            if rung.arm.rung == "zero" and model and current in (model, model.partition("/")[2] or model):
+                return rung
+        return None
 
 
 Why = Literal[
@@ -124,7 +121,11 @@ def choose(
     """`rates` are those of the cheapest measured rung that meets the bar. Today's model stays where it costs
     less and nobody has measured that it misses the bar: a saving against something dearer would be none."""
     rung, todays_usd = measured.cheapest, _monthly_usd(today.tokens, today.rates, use)
-    why = _why_today(measured)
+    why: Why = "price unknown" if measured.good else "nothing meets the bar"
+    if measured.other_bar is not None:
+        why = "judged by another bar"
+    elif not measured.rungs:
+        why = "nothing measured"
     if rung is not None and rates is not None:
         tokens = tokens_of(rung, use.own)
         usd = _monthly_usd(tokens, rates, use)
@@ -136,7 +137,7 @@ def choose(
 
 
 def tokens_of(rung: Rung, own: Fraction) -> Tokens:
-    """What is looked up differs in each request: of that no beginning is shared."""
+    """Its measured tokens. What retrieval looks up differs in each request: of that no beginning is shared."""
     shared = 0
     if rung.arm.rung in ("zero", "kshot"):
         shared = max(0, rung.prompt_tokens - math.ceil(own * rung.n))
@@ -145,16 +146,3 @@ def tokens_of(rung: Rung, own: Fraction) -> Tokens:
 
 def _monthly_usd(tokens: Tokens, rates: Rates, use: MonthlyUse) -> Decimal:
     return bill(tokens, rates, use.requests, use.asking).total
-
-
-def _why_today(measured: MeasuredCandidates) -> Why:
-    if measured.other_bar is not None:
-        return "judged by another bar"
-    if not measured.rungs:
-        return "nothing measured"
-    return "price unknown" if measured.good else "nothing meets the bar"
-
-
-def _bare(model: str) -> str:
-    """'openai/gpt-4o' without the one who sells it."""
-    return model.partition("/")[2] or model

@@ -1,4 +1,9 @@
-"""What a model costs a month at a volume, on machines of one's own too, and how savings flow month by month."""
+"""What asking a model costs a month (measured tokens, cached beginnings, batches, repeats, the machine), and what a
+stream of monthly savings is worth today, with a falling price of the alternative.
+
+Knows no training and no saving against another model (roi.py). Money in USD, months of 730 hours. Tokens are whole
+sums over measured requests and the sums run in fractions, so a bill is rounded once, at its end.
+"""
 
 from __future__ import annotations
 
@@ -11,14 +16,8 @@ from fractions import Fraction
 
 from bot.rules.units import HOURS_PER_MONTH
 
-# What asking a model costs a month: measured tokens, cached beginnings, batches, repeats and the machine.
-#
-# Knows no training and no saving (roi.py). Money in USD, months of 730 hours. Tokens are whole sums over
-# measured requests and the sums run in fractions, so a bill is rounded once, at its end.
-
-
 MILLION = Decimal(1_000_000)
-ZERO = Decimal(0)
+ZERO, ONE = Decimal(0), Decimal(1)
 # From this length on OpenAI and others bill a repeated beginning of a prompt at a lower price.
 CACHEABLE_PROMPT = 1024
 
@@ -99,7 +98,7 @@ class Speed:
 
 @dataclass(frozen=True)
 class Traffic:
-    """How requests are sent, anyone who answers. `retries` 0.02: two in a hundred are sent twice.
+    """How requests are sent, whichever model answers them. `retries` 0.02: two in a hundred are sent twice.
 
     `batch_share` of the requests can wait for a batch. A machine of our own is kept up for `hosting_hours` a
     month, or paid by use where its `speed` is known.
@@ -127,18 +126,18 @@ class MonthlyCost:
 
 
 def bill(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> MonthlyCost:
-    """Of `requests` a month, each with the measured mean of tokens."""
-    value = requests * (1 + Fraction(asking.retries))
-    measured = value / tokens.requests
+    """The bill of `requests` a month, each with the measured mean of tokens."""
+    sent = requests * (1 + Fraction(asking.retries))
+    times_measured = sent / tokens.requests
     batched = Fraction(asking.batch_share) if rates.batch_discount else Fraction(0)
     later = batched * (1 - Fraction(rates.batch_discount))
-    sent = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _sent(tokens, rates)
-    answered = (later + 1 - batched) * tokens.output * Fraction(rates.output)
+    prompts = later * tokens.prompt * Fraction(rates.input) + (1 - batched) * _prompt_price(tokens, rates)
+    answers = (later + 1 - batched) * tokens.output * Fraction(rates.output)
     return MonthlyCost(
-        input=_usd(measured * sent / 1_000_000),
-        output=_usd(measured * answered / 1_000_000),
+        input=_usd(times_measured * prompts / 1_000_000),
+        output=_usd(times_measured * answers / 1_000_000),
         hosting=_hosting(tokens, rates, requests, asking),
-        requests=_usd(value * Fraction(rates.usd_per_request)),
+        requests=_usd(sent * Fraction(rates.usd_per_request)),
     )
 
 
@@ -146,8 +145,8 @@ def is_cached(tokens: Tokens, rates: Rates) -> bool:
     return tokens.is_cacheable and rates.cached_input is not None and rates.cached_input < rates.input
 
 
-def _sent(tokens: Tokens, rates: Rates) -> Fraction:
-    """Prompt tokens times their price per 1M, the shared beginning at the cached one."""
+def _prompt_price(tokens: Tokens, rates: Rates) -> Fraction:
+    """Prompt tokens times their price per 1M, the shared beginning at the cached price."""
     if rates.cached_input is None or not is_cached(tokens, rates):
         return tokens.prompt * Fraction(rates.input)
     full, cached = Fraction(rates.input), Fraction(rates.cached_input)
@@ -155,37 +154,32 @@ def _sent(tokens: Tokens, rates: Rates) -> Fraction:
 
 
 def machines_needed(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> int | None:
-    """How many of our machines answer so many `requests` a month. None: a vendor serves it, or its "
-    "speed is not known."""
+    """How many of our machines answer so many `requests` a month. None: a vendor serves it, or no speed is known."""
     capacity, hours = rates.capacity, asking.hosting_hours
     if asking.speed:
-        each, busy = asking.speed.tokens_per_second, asking.speed.busy
-        capacity, hours = Capacity(each, each, busy), HOURS_PER_MONTH
+        speed, busy = asking.speed.tokens_per_second, asking.speed.busy
+        capacity, hours = Capacity(speed, speed, busy), HOURS_PER_MONTH
     if not rates.on_own_machine or capacity is None or not hours:
         return None
-    value = requests * (1 + Fraction(asking.retries)) / tokens.requests
-    work_s = value * (tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes))
+    times_measured = requests * (1 + Fraction(asking.retries)) / tokens.requests
+    work_s = times_measured * (
+        tokens.prompt / Fraction(capacity.reads) + tokens.output / Fraction(capacity.writes)
+    )
     return max(1, math.ceil(work_s / (Fraction(hours) * 3600 * Fraction(capacity.busy))))
 
 
 def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) -> Decimal:
-    """By use where somebody said the speed of the machine, else for as many as it takes, kept up."""
+    """USD a month: by use where somebody said the speed of the machine, else for as many machines as it takes, kept
+    up."""
     if asking.speed is None or not rates.usd_per_hour:
         count = machines_needed(tokens, rates, requests, asking) or 1
         return rates.usd_per_hour * asking.hosting_hours * count
-    value = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
-    return _usd(value * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
+    n_tokens = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
+    return _usd(n_tokens * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
 
 
 def _usd(amount: Fraction) -> Decimal:
     return Decimal(amount.numerator) / Decimal(amount.denominator)
-
-
-# What a stream of monthly savings is worth today, with a falling price of the alternative, and when it
-# pays back. Money in USD.
-
-
-ONE = Decimal(1)
 
 
 @dataclass(frozen=True)
@@ -234,12 +228,12 @@ def month_weights(horizon: Decimal) -> tuple[Decimal, ...]:
 
 
 def months_to(horizon: Decimal) -> tuple[tuple[Decimal, Decimal], ...]:
-    """Beginning and end of each: 2.4 gives (0, 1), (1, 2), (2, 2.4)."""
+    """Beginning and end of each month: 2.4 gives (0, 1), (1, 2), (2, 2.4)."""
     return tuple((Decimal(i), i + weight) for i, weight in enumerate(month_weights(horizon)))
 
 
 def monthly_savings(phases: Sequence[Phase], fall_a_year: Decimal, horizon: Decimal) -> tuple[Decimal, ...]:
-    """Of month 1, 2, …: the alternative's price falls by `fall_a_year` (0 to 1) every twelve months."""
+    """The savings of month 1, 2, …: the alternative's price falls by `fall_a_year` (0 to 1) every twelve months."""
     return tuple(
         sum(
             (

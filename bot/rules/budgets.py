@@ -15,6 +15,7 @@ from trainers.pricing import PriceList, PriceRow
 from trainers.providers import ProviderRow, model_verdict
 from trainers.types import Event, Job
 
+MILLION = 1_000_000
 WARN_AT_PERCENT = (50, 80, 100)
 
 Kind = Literal["team", "channel", "person"]
@@ -41,9 +42,12 @@ class Budget:
 
     def warnings(self) -> tuple[int, ...]:
         """The percents that are reached, of those at which people are warned."""
-        reached = 100 * self.committed_micros
+        if not self.limit_micros:
+            return ()
         return tuple(
-            value for value in WARN_AT_PERCENT if self.limit_micros and reached >= value * self.limit_micros
+            percent
+            for percent in WARN_AT_PERCENT
+            if 100 * self.committed_micros >= percent * self.limit_micros
         )
 
     def fits(self, asked_micros: int) -> bool:
@@ -56,15 +60,8 @@ def tightest(budgets: Sequence[Budget]) -> Budget:
     return min(budgets, key=lambda budget: budget.left_micros)
 
 
-# What runs and evaluations may cost and have cost, in micro-dollars: actual training cost, seconds on a
-# machine, questions to models, duplicate rows.
-
-
-MILLION = 1_000_000
-
-
 class AnswerTokens(Protocol):
-    """The tokens of some answers, all in all."""
+    """The tokens of some answers, summed."""
 
     @property
     def prompt_tokens(self) -> int: ...
@@ -80,8 +77,8 @@ def actual_micros(
     base: AnswerTokens | None = None,
     tuned: AnswerTokens | None = None,
 ) -> int:
-    """The plan's list begins with the tuned model's row and the base model's. A machine of our own is paid by
-    the hour that it trained; a vendor by trained tokens and by both models' answers to the holdout."""
+    """What a run has cost. `prices` begin with the tuned model's row and the base model's. A machine of our own is paid
+    by the hour that it trained; a vendor by trained tokens and by both models' answers to the holdout."""
     tuned_row, base_row = prices.rows[0], prices.rows[1]
     if tuned_row.usd_per_hour is not None:
         return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
@@ -94,9 +91,12 @@ def actual_micros(
 
 
 def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) -> float:
-    """`events` newest first, `are_all` from the first one on. Of a job that has ended and doesn't say when it began
-    all its time counts: more rather than less. One that was stopped before it began had none."""
-    end, start = _end(job, events), _start(events) if are_all else None
+    """Seconds that a job has trained, without its pauses. `events` are newest first, `are_all` from the first one on.
+    Of a job that has ended and doesn't say when it began all its time counts: more rather than less. One that was
+    stopped before it began had none."""
+    # By the trainer's clock, which may differ from ours.
+    end = float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
+    start = _start(events) if are_all else None
     has_queued = any(event.tells("queued") for event in events)
     if start is None and are_all and has_queued and job.status != "succeeded":
         return 0.0
@@ -108,17 +108,12 @@ def seconds_since_creation(job: Job, events: Sequence[Event], *, are_all: bool) 
 def seconds_since_poll(
     job: Job, events: Sequence[Event], looked: float, now: float, *, was_paused: bool
 ) -> float:
-    """Since we `looked` last, at a job that was running or paused then."""
+    """Seconds that a job has trained since we `looked` last, when it was running or paused."""
     is_resumed = any(event.tells("resumed") for event in events)
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
     end = float(job.finished_at or now)
     return max(0.0, end - looked - _paused(events, looked, end, was_paused=was_paused and is_resumed))
-
-
-def _end(job: Job, events: Sequence[Event]) -> float:
-    """By the trainer's clock, which may differ from ours."""
-    return float(job.finished_at or max([job.created_at, *(event.created_at for event in events)]))
 
 
 def _start(events: Sequence[Event]) -> float | None:
@@ -172,9 +167,9 @@ def paid_questions(
 ) -> Mapping[str, frozenset[str]]:
     """The keys of what each model is asked, of those that have a price. A question that two arms share is one."""
     by_model: dict[str, frozenset[str]] = {}
-    for candidate, theirs in keys.items():
+    for candidate, its_keys in keys.items():
         if candidate.model is not None and candidate.model in prices:
-            by_model[candidate.model] = by_model.get(candidate.model, frozenset()).union(theirs)
+            by_model[candidate.model] = by_model.get(candidate.model, frozenset()).union(its_keys)
     return by_model
 
 
@@ -190,12 +185,12 @@ def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTok
 def max_judge_micros(
     price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
 ) -> int:
-    """As `most_micros`, of the one model that judges answers."""
+    """As `max_evaluation_micros`, of the one model that judges answers."""
     return to_micros(_most(price, questions, set(names), max_tokens))
 
 
 def question_micros(price: PriceRow, sent: int, answered: int) -> int:
-    """One question, in tokens that are sent and that come back. Where a machine is paid by the hour it is free."""
+    """The price of one question, by tokens that are sent and that come back; 0 where a machine is paid by the hour."""
     return 0 if price.usd_per_hour is not None else to_micros(_usd(price, sent, answered))
 
 
@@ -208,13 +203,16 @@ def _most(price: PriceRow, questions: ArmQuestions, counted: set[str], max_token
     return dollars
 
 
-def _usd(price: PriceRow, sent: int, value: int) -> Decimal:
-    return ((price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * value) / MILLION
+def _usd(price: PriceRow, sent: int, answered: int) -> Decimal:
+    return (
+        (price.price.input or Decimal(0)) * sent + (price.price.output or Decimal(0)) * answered
+    ) / MILLION
 
 
 @dataclass(frozen=True)
 class DuplicateCost:
-    """Of one epoch. `usd` at `target`, 'provider/model'; both None where nobody who charges by the token is there."""
+    """What copies cost in one epoch: `usd` at `target`, 'provider/model'; both None where no provider charges by the
+    token."""
 
     tokens: int
     target: str | None = None
@@ -222,7 +220,7 @@ class DuplicateCost:
 
 
 def duplicate_cost(tokens: int, rows: Sequence[ProviderRow], today: date) -> DuplicateCost | None:
-    """`rows`: the trainers within reach. The cheapest that still trains is counted with; None without copies."""
+    """The cost of copies at the cheapest model that still trains, of the providers in `rows`; None without copies."""
     if tokens <= 0:
         return None
     prices = [

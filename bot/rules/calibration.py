@@ -1,11 +1,12 @@
 """How good our estimates have been: what a run came to beside what was estimated, and the error over all runs.
 
-Values only; the sentences are the view's. A ratio of 1 is a right estimate, 2 means it took twice as much. A factor
-says how far off it was either way: 2 is twice as much or half as much."""
+Values only; the sentences are in bot/cards/calibration.py. A ratio of 1 is a right estimate, 2 means it took twice as
+much. A factor says how far off it was either way: 2 is twice as much or half as much.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal, get_args
@@ -95,23 +96,17 @@ def run_actuals(
 
 def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
     """One for each quantity that there is a pair of, in the order of QUANTITIES."""
-    pairs = list(actuals)
-    of_each = ((quantity, [pair for pair in pairs if pair.quantity == quantity]) for quantity in QUANTITIES)
-    return tuple(_error(quantity, actuals) for quantity, actuals in of_each if actuals)
-
-
-def _error(quantity: Quantity, pairs: Sequence[Actual]) -> RunningError:
-    free = sum(pair.is_free for pair in pairs)
-    factors = [pair.factor for pair in pairs if pair.factor is not None]
-    return RunningError(
-        quantity=quantity,
-        runs=len(factors),
-        typical_factor=_geometric_mean(factors) if factors else None,
-        free=free,
-        one_sided=len(pairs) - free - len(factors),
-    )
-
-
-def _geometric_mean(factors: Sequence[Decimal]) -> Decimal:
-    logs = [factor.ln() for factor in factors]
-    return round((sum(logs, Decimal(0)) / len(logs)).exp(), 6)
+    by_quantity: dict[Quantity, list[Actual]] = {quantity: [] for quantity in QUANTITIES}
+    for actual in actuals:
+        by_quantity[actual.quantity].append(actual)
+    errors = []
+    for quantity, pairs in by_quantity.items():
+        if not pairs:
+            continue
+        free = sum(pair.is_free for pair in pairs)
+        logs = [pair.factor.ln() for pair in pairs if pair.factor is not None]
+        typical = round((sum(logs, Decimal(0)) / len(logs)).exp(), 6) if logs else None
+        errors.append(
+            RunningError(quantity, len(logs), typical, free, one_sided=len(pairs) - free - len(logs))
+        )
+    return tuple(errors)

@@ -1,5 +1,11 @@
-"""Where a dataset may go and who may see its rows: egress to a provider, waivers for personal data,
-visibility in channels."""
+"""Where a dataset may go and who may see its rows: egress to a provider, waivers for personal data, visibility in
+channels. Pure.
+
+Every rule that covers the data has to allow a provider; the strictest no decides. Once there are rules, data that no
+rule covers stays on this machine; where rows came from several channels, those of each have to be covered. Personal
+data needs a waiver as well. A dataset belongs to a channel: where that is private, the dataset doesn't exist for
+anybody else.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +15,18 @@ from typing import Literal
 
 from bot.rules.permissions import BUILT_IN, Data, DataRule, Policy
 
-# May this data go to that provider? Every rule that covers the data has to allow it; the strictest no
-# decides. Pure.
-#
-# Data that no rule covers stays on this machine, once there are rules; where rows came from several
-# channels, those of each have to be covered. Personal data needs a waiver as well.
-
-
 NO_RULE = f"{BUILT_IN}: data that no [[policy.data]] covers stays on this machine"
+# Codes of findings, as in trainers/dataset/sensitive_data.py.
+PERSONAL_DATA, SECRET = "personal_data", "secret"
+RowDelivery = Literal["thread", "direct"]
+NoDelivery = Literal["not in the channel", "others read here"]
 
 
 @dataclass(frozen=True)
 class EgressDecision:
-    """`refused` None: it may. `against` are the rules that don't let it go there, the one that decides first: where it
-    may, soft ones were set aside by a reason. `where` is the place of the rule that decided; '' where none had a
-    say."""
+    """Whether data may go to a provider. `refused` None: it may. `against` are the rules that don't let it go there,
+    the one that decides first: where it may, soft ones were set aside by a reason. `where` is the place of the rule
+    that decided; '' where none had a say."""
 
     refused: Literal["no rule", "hard rule", "soft rule"] | None = None
     against: tuple[DataRule, ...] = ()
@@ -40,7 +43,10 @@ def decide_egress(
 ) -> EgressDecision:
     """`stays_here`: the provider is on this machine. `reason`: why soft rules should not hold."""
     covering = [rule for rule in policy.data if rule.covers(data)]
-    if policy.data and not stays_here and not _is_covered(policy, data):
+    # Rows of one channel don't leave by a rule about another's.
+    by_channel = [replace(data, channels=frozenset({channel})) for channel in data.channels]
+    is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)
+    if policy.data and not stays_here and not is_covered:
         return EgressDecision("no rule", where=NO_RULE)
     against = [rule for rule in covering if not rule.allows(provider)]
     hard = [rule for rule in against if rule.level == "hard"]
@@ -54,34 +60,10 @@ def decide_egress(
     return EgressDecision(None, (*soft, *advisory), decided.where if decided else "")
 
 
-def _is_covered(policy: Policy, data: Data) -> bool:
-    """Rows of one channel don't leave by a rule about another's."""
-    each = [replace(data, channels=frozenset({channel})) for channel in data.channels]
-    return all(any(rule.covers(data) for rule in policy.data) for data in each)
-
-
-# Personal data on its way to a vendor: when it takes somebody's recorded word, and what such a word is.
-# Pure.
-
-
-PERSONAL_DATA, SECRET = (
-    "personal_data",
-    "secret",
-)  # codes of findings, as in trainers/dataset/sensitive_data.py
-
-
 def needs_waiver(codes: Collection[str], *, stays_here: bool) -> bool:
-    """`codes` of a report's findings. `stays_here`: it goes to our own trainer on this machine and no further."""
+    """Whether it takes somebody's recorded reason. `codes` of a report's findings; `stays_here`: it goes to our own
+    trainer on this machine and no further."""
     return PERSONAL_DATA in codes and not stays_here
-
-
-# Who may know of a dataset, and where customers' words may be shown. Pure.
-#
-# A dataset belongs to a channel. Where that is private, the dataset doesn't exist for anybody else.
-
-
-RowDelivery = Literal["thread", "direct"]
-NoDelivery = Literal["not in the channel", "others read here"]
 
 
 @dataclass(frozen=True)

@@ -55,7 +55,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Figure:
-    """`what` completes "I can't read … as". Bounds are included."""
+    """A number that people give. `what` completes "I can't read … as"; the bounds are included."""
 
     what: str
     example: str
@@ -64,7 +64,7 @@ class Figure:
     is_whole: bool = False
 
     def read(self, text: str) -> Decimal | Misread:
-        """'12', '$1,500', '0.5', '20%' (0.2)."""
+        """Reads '12', '$1,500', '0.5', '20%' (0.2)."""
         clean = text.strip().removeprefix("$").strip()
         shown = clean[:40] or "nothing"
         match = _NUMBER.fullmatch(clean)
@@ -78,7 +78,7 @@ class Figure:
 
     def _refused(self, value: Decimal, shown: str) -> Misread | None:
         if not self.least <= value <= self.most:
-            between = f"{_plain(self.least)} to {_plain(self.most)}"
+            between = f"{self.least.normalize():,f} to {self.most.normalize():,f}"
             return Misread(f"“{shown}” can't be {self.what}: it is a number from {between}.")
         if self.is_whole and value != int(value):
             return Misread(f"“{shown}” can't be {self.what}: it is a whole number, like {self.example}.")
@@ -107,8 +107,8 @@ USUAL_BUSY = Decimal("0.2")
 
 
 def absurd(question: Question) -> Misread | None:
-    """The first figure that cannot be, however it came in."""
-    reply = (
+    """What is wrong with the first figure that cannot be, from whatever place the question came."""
+    figures = (
         (PEOPLE_HOURS, question.people_hours),
         (PEOPLE_RATE, question.people_rate),
         (LABEL_COUNT, question.label_count),
@@ -123,8 +123,4 @@ def absurd(question: Question) -> Misread | None:
         (UTILISATION, question.utilisation),
         (RUNS, question.runs),
     )
-    return next((misread for figure, value in reply if (misread := figure.refused(value))), None)
-
-
-def _plain(number: Decimal) -> str:
-    return f"{number.normalize():,f}"
+    return next((misread for figure, value in figures if (misread := figure.refused(value))), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Literal, get_args
+from typing import Literal
 
 from bot.rules.forecast import Outlook
 from bot.rules.prices import MissingPrice
@@ -31,13 +31,11 @@ TASK_KINDS: Mapping[TaskKind, str] = {
     "latency": "Answer faster",
     "cost": "Do the same for less money",
 }
-_NAMES: tuple[TaskKind, ...] = get_args(TaskKind)
 
 
 def task_kind(word: str) -> TaskKind | None:
     """What a person typed, as a kind; None where it is none of them."""
-    wanted = word.strip().lower()
-    return next((name for name in _NAMES if name == wanted), None)
+    return next((name for name in TASK_KINDS if name == word.strip().lower()), None)
 
 
 @dataclass(frozen=True)
@@ -65,13 +63,11 @@ NO_FAULTS = RowFaults()
 def row_faults(report: Report) -> RowFaults:
     """Where the check could not tell how many labels are wrong, none is doubted. A label that contradicts another is
     one of those that are wrong."""
-    contradicting, errors = _count(report, CONTRADICTION.code), report.label_errors
+    copies = sum(finding.count for finding in report.findings if finding.code == DUPLICATE.code)
+    contradicting = sum(finding.count for finding in report.findings if finding.code == CONTRADICTION.code)
+    errors = report.label_errors
     wrong = round(errors.wrong * report.rows) if errors and errors.is_told else 0
-    return RowFaults(_count(report, DUPLICATE.code), contradicting, max(wrong - contradicting, 0))
-
-
-def _count(report: Report, code: str) -> int:
-    return sum(finding.count for finding in report.findings if finding.code == code)
+    return RowFaults(copies, contradicting, max(wrong - contradicting, 0))
 
 
 # The article's ladder: below 200 labelled rows not yet; fine-tune when all else misses and there are 1,000.
@@ -106,7 +102,7 @@ class Evidence:
 
     @property
     def alternatives(self) -> tuple[Rung, ...]:
-        """To fine-tuning, in climbing order; only those that answered."""
+        """The alternatives to fine-tuning that answered, in climbing order."""
         return tuple(rung for rung in self.rungs if rung.arm.rung != "tuned" and not is_silent(rung))
 
     @property
@@ -117,12 +113,12 @@ class Evidence:
 
     @property
     def is_stale(self) -> bool:
-        """The rungs were judged by another bar."""
+        """Whether the rungs were judged by another bar."""
         return self.ladder is not None and self.ladder.bar != self.bar
 
     @property
     def is_good(self) -> bool:
-        """The tuned model was measured and may be said to meet the bar."""
+        """Whether the tuned model was measured and may be said to meet the bar."""
         tuned = self.trained
         return bool(tuned and tuned.standing == "meets" and not is_silent(tuned) and not self.is_stale)
 
@@ -171,12 +167,13 @@ class Facts:
 
     @property
     def questions(self) -> int:
-        """That differ: a copy teaches nothing that its row has not taught."""
+        """How many questions differ: a copy teaches nothing that its row has not taught."""
         return self.rows - self.faults.repeated
 
     @property
     def wrong_share(self) -> float:
-        """Of labels that look wrong, or of which one of two must be. Free text may well be put in two ways."""
+        """The share of labels that look wrong, or of which one of two must be. 0 for free text, which may well be put
+        in two ways."""
         if self.smallest_label is None or not self.rows:
             return 0.0
         return self.faults.wrong / self.rows
@@ -184,8 +181,8 @@ class Facts:
     @property
     def task_kind(self) -> TaskKind | None:
         """As the team said; where it said nothing, labelled rows are for sorting into own categories."""
-        text = self.evidence.task_kind
-        return "classification" if text is None and self.smallest_label is not None else text
+        kind = self.evidence.task_kind
+        return "classification" if kind is None and self.smallest_label is not None else kind
 
     @property
     def has_own_classes(self) -> bool:
@@ -201,9 +198,9 @@ class Facts:
     @property
     def is_today_measured(self) -> bool:
         """True as well where nobody said what is asked today. 'gpt-4o' is 'openai/gpt-4o'."""
-        texts = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
-        names = texts | {model.partition("/")[2] for model in texts}
-        return self.current is None or self.current in names or self.full_current in texts
+        models = {rung.arm.model for rung in self.evidence.alternatives if rung.arm.model}
+        names = models | {model.partition("/")[2] for model in models}
+        return self.current is None or self.current in names or self.full_current in models
 
     @property
     def lacking(self) -> tuple[tuple[str, int], ...]:

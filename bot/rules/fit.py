@@ -1,4 +1,5 @@
-"""Does the task suit a fine-tune, and are there enough rows for it? Pure."""
+"""Does the task suit a fine-tune, and is there enough usable data for it: rows, rows of each label, held-out rows,
+labels that are probably wrong, and what more rows would bring? Pure."""
 
 from __future__ import annotations
 
@@ -46,7 +47,10 @@ def about_task(facts: Facts) -> tuple[Reason, ...]:
         case "knowledge":
             return (_about_knowledge(facts),)
         case "reasoning":
-            return (_about_reasoning(facts),)
+            if facts.evidence.is_good:
+                return (Reason("reasoning", "unknown", "reasoning was measured", weighs=False),)
+            stronger = Step(Measure("stronger base", facts.dataset), usd=None)
+            return (Reason("reasoning", "no_go", "reasoning is not taught", step=stronger),)
         case "style" | "format" as kind:
             best = _best(_prompted(facts.evidence))
             if best is None:
@@ -79,21 +83,14 @@ def _about_knowledge(facts: Facts) -> Reason:
     return Reason("knowledge", "no_go", "facts are looked up", step=Step(look_up, usd=None))
 
 
-def _about_reasoning(facts: Facts) -> Reason:
-    if facts.evidence.is_good:
-        return Reason("reasoning", "unknown", "reasoning was measured", weighs=False)
-    stronger = Step(Measure("stronger base", facts.dataset), usd=None)
-    return Reason("reasoning", "no_go", "reasoning is not taught", step=stronger)
-
-
 def _about_speed(evidence: Evidence) -> tuple[Reason, ...]:
-    slow = min(_prompted(evidence), key=lambda rung: rung.p95_s, default=None)
-    if slow is None:
+    fastest = min(_prompted(evidence), key=lambda rung: rung.p95_s, default=None)
+    if fastest is None:
         return ()
     classical = next((rung.p95_s for rung in evidence.alternatives if rung.arm.rung == "classical"), None)
     tuned = evidence.trained.p95_s if evidence.trained else None
-    is_faster = tuned is not None and tuned * FASTER <= slow.p95_s
-    speeds = Speeds(slow.p95_s, classical, tuned)
+    is_faster = tuned is not None and tuned * FASTER <= fastest.p95_s
+    speeds = Speeds(fastest.p95_s, classical, tuned)
     return (Reason("latency", "go" if is_faster else "unknown", speeds, weighs=is_faster),)
 
 
@@ -105,10 +102,6 @@ def _prompted(evidence: Evidence) -> list[Rung]:
     return [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
 
 
-# The rules on how much usable data there is: rows, rows per label, held-out rows, labels that are
-# probably wrong, and what more rows would bring.
-
-
 Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sided bound
 # Northcutt, Athalye and Mueller, Pervasive Label Errors in Test Sets, 2021: with 5% (CIFAR-10) or 6% (ImageNet) more
 # wrong labels in a test set the worse of two models comes out ahead.
@@ -116,7 +109,7 @@ MISLEADING = 0.05
 
 
 def about_rows(facts: Facts) -> tuple[Reason, ...]:
-    """Counted are different questions: copies of a row are no more data."""
+    """Are there enough different questions? Copies of a row are no more data."""
     if facts.questions >= ENOUGH_ROWS:
         return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough")),)
     if facts.evidence.is_good:
@@ -128,30 +121,25 @@ def about_rows(facts: Facts) -> tuple[Reason, ...]:
         collect = labelling_step(NOT_YET_ROWS - facts.questions, "collect rows")
         return (Reason("rows", "no_go", too_few, step=collect),)
     few_of_a_label = facts.has_own_classes and facts.has_few_of_a_label
-    if _is_good_reason(facts) and not few_of_a_label:
-        return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough for the task")),)
-    try_it = RowCount(facts.rows, facts.questions, "worth a try", few_of_a_label=few_of_a_label)
-    return (Reason("rows", "unknown", try_it, step=_more_rows(facts)),)
-
-
-def _is_good_reason(facts: Facts) -> bool:
-    """A style or format that prompting nearly reaches; own classes that prompting misses."""
-    return any(
+    # A good reason: a style or format that prompting nearly reaches, or own classes that prompting misses.
+    has_good_reason = any(
         reason.kind == "go" and reason.rule in ("style", "own classes") for reason in about_task(facts)
     )
-
-
-def _more_rows(facts: Facts) -> Step:
+    if has_good_reason and not few_of_a_label:
+        return (Reason("rows", "go", RowCount(facts.rows, facts.questions, "enough for the task")),)
+    try_it = RowCount(facts.rows, facts.questions, "worth a try", few_of_a_label=few_of_a_label)
     if facts.task_kind is None:
-        return answer_step("say the task")
-    if facts.has_own_classes and facts.has_few_of_a_label:
-        return _label_more(facts)
-    lacking = ENOUGH_ROWS - facts.questions
-    return labelling_step(lacking, LabelRows(lacking))
+        step = answer_step("say the task")
+    elif few_of_a_label:
+        step = _label_more(facts)
+    else:
+        lacking = ENOUGH_ROWS - facts.questions
+        step = labelling_step(lacking, LabelRows(lacking))
+    return (Reason("rows", "unknown", try_it, step=step),)
 
 
 def about_labels(facts: Facts) -> tuple[Reason, ...]:
-    """Said and not weighed: a rare label holds nobody back from the others, but it won't be learnt."""
+    """Labels with few rows. Not weighed: a rare label holds nobody back from the others, but it won't be learnt."""
     if not facts.has_few_of_a_label and not facts.lacking:
         return ()
     rare = RareLabels(len(facts.lacking) or None, facts.smallest_label)
@@ -196,12 +184,12 @@ def about_more_rows(facts: Facts) -> tuple[Reason, ...]:
     if curve is None or evidence.is_good:
         return ()
     enough = (size for size in curve.predicted if size.score >= evidence.bar and size.rows > facts.rows)
-    there, far = next(enough, None), curve.farthest
-    is_unclear = far is not None and not far.is_told
-    more = MoreRows(curve.arm.rung, None if is_unclear else curve.points_per_100, there)
+    reached, farthest = next(enough, None), curve.farthest
+    is_unclear = farthest is not None and not farthest.is_told
+    more = MoreRows(curve.arm.rung, None if is_unclear else curve.points_per_100, reached)
     step = None
-    if there is not None:
-        rows = there.rows - facts.rows
+    if reached is not None:
+        rows = reached.rows - facts.rows
         step = labelling_step(rows, LabelRows(rows, is_another_way=True))
     return (Reason("more rows", "unknown", more, weighs=False, step=step),)
 

@@ -1,5 +1,11 @@
-"""Which uncertain input moves the result most: each at its own 5% and 95% point, all others as expected.
-Exact sums, no draws."""
+"""The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, as probabilities and ranges, and
+the tornado, which says which uncertain input moves the net value most (exact sums: each input at its own 5% and 95%
+point, all others as expected).
+
+Draws are floats, since a probability is no bill; money leaves as Decimal cents. Each input has a stream of random
+numbers of its own, so that changing one input changes no other's draws. Takes a few hundredths of a second. numpy is
+imported at use.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +69,7 @@ def rank_swings(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> tuple[S
 
 
 def quantile(between: Range, p: Decimal) -> Decimal:
-    """Of the triangular distribution."""
+    """The value below which a share `p` of the triangular distribution lies."""
     width, rise = between.high - between.low, between.expected - between.low
     if not width:
         return between.expected
@@ -111,11 +117,12 @@ def _price_fall(inputs: Inputs) -> Swing:
 
 
 def _runs(inputs: Inputs) -> Swing:
-    """The 95% point of how many are done again."""
+    """From the planned runs to those at the 95% point of how many are done again."""
     planned = inputs.training.runs
     more = extra_runs(planned, min(inputs.run_fails, Decimal("0.99")), HIGH)
     again = replace(inputs, training=replace(inputs.training, runs=planned + more))
-    return _swing("training runs", _runs_said(planned), _runs_said(planned + more), inputs, again)
+    few, many = (f"{count} run{'' if count == 1 else 's'}" for count in (planned, planned + more))
+    return _swing("training runs", few, many, inputs, again)
 
 
 def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
@@ -128,10 +135,6 @@ def extra_runs(planned: int, fails: Decimal, p: Decimal) -> int:
         chance *= fails * (planned + more - 1) / more
         so_far += chance
     return more
-
-
-def _runs_said(count: int) -> str:
-    return "1 run" if count == 1 else f"{count} runs"
 
 
 def _training_time(inputs: Inputs) -> Swing | None:
@@ -151,27 +154,16 @@ def _training_time(inputs: Inputs) -> Swing | None:
 def _quality(inputs: Inputs, gaps: tuple[Decimal, Decimal] | None) -> Swing | None:
     if inputs.quality is None or gaps is None:
         return None
-    low, high = (replace(inputs, quality=_at(inputs.quality, gap)) for gap in gaps)
+    rows, ends = inputs.quality.rows, []
+    for gap in gaps:
+        gained, lost = max(gap, Decimal(0)) * rows, max(-gap, Decimal(0)) * rows
+        ends.append(replace(inputs, quality=replace(inputs.quality, gained=gained, lost=lost)))
     worst, best = (f"{gap * 100:+.1f} points" for gap in gaps)
-    return _swing("quality", worst, best, low, high)
-
-
-def _at(quality: Quality, gap: Decimal) -> Quality:
-    return replace(
-        quality, gained=max(gap, Decimal(0)) * quality.rows, lost=max(-gap, Decimal(0)) * quality.rows
-    )
+    return _swing("quality", worst, best, ends[0], ends[1])
 
 
 def _swing(name: str, low_value: str, high_value: str, low: Inputs, high: Inputs) -> Swing:
-    return Swing(name, low_value, high_value, _cents(net_value(low)), _cents(net_value(high)))
-
-
-def _cents(amount: Decimal) -> Decimal:
-    return round(amount, 2)
-
-
-# The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, as probabilities and
-# ranges. Draws are floats; money leaves as Decimal cents.
+    return Swing(name, low_value, high_value, round(net_value(low), 2), round(net_value(high), 2))
 
 
 # economics.md: go from P(payback in time) of 0.8 on, no-go up to 0.2.
@@ -180,7 +172,7 @@ LIKELY, UNLIKELY = 0.8, 0.2
 
 @dataclass(frozen=True)
 class Quantiles:
-    """None: never (a payback that no draw at this quantile reaches)."""
+    """The 5%, 50% and 95% points of the draws. None: never (a payback that no draw at this quantile reaches)."""
 
     p5: Decimal | None
     p50: Decimal | None
@@ -227,14 +219,6 @@ class Outlook:
     likely_from: int | None = None
 
 
-# The estimate under uncertainty: 10,000 seeded draws of what nobody knows exactly, and which of it
-# matters.
-#
-# Draws are floats: a probability is no bill. Money leaves as Decimal cents. Each input has a stream of
-# random numbers of its own, so that changing one input changes no other's draws. Takes a few hundredths
-# of a second.
-
-
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
@@ -265,11 +249,24 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
     import numpy as np
 
     drawn, target = _draw(inputs, seed, draws), target_months(inputs)
-    ahead = Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months))
-    spent, savings = _one_off(inputs, drawn), _savings(inputs, drawn, ahead)
+
+    # A run that must be done again is paid and evaluated again.
+    planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
+    again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
+    spent = planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
+
+    savings = _savings(inputs, drawn, Decimal(max(LOOKS_AHEAD_MONTHS, inputs.horizon_months)))
     payback = _payback(spent, savings, inputs.months_known)
     counted = _savings(inputs, drawn, inputs.horizon)
     discount = (1 + float(inputs.discount)) ** (np.arange(1, counted.shape[1] + 1) / 12)
+
+    first = phases(inputs)[0].flow  # a month at today's prices
+    by_volume = float(first.falling + first.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
+
+    gaps = None
+    if inputs.quality is not None:
+        low, high = np.quantile(drawn.gap, (0.05, 0.95))
+        gaps = _decimal(low, 6), _decimal(high, 6)
     return Outlook(
         draws=draws,
         seed=seed,
@@ -277,9 +274,9 @@ def simulate(inputs: Inputs, seed: int = SEED, draws: int = DRAWS) -> Outlook:
         horizon_months=inputs.horizon,
         p_payback=float(np.mean(payback <= float(target))) if target else 0.0,
         payback_months=_quantiles(payback, digits=4),
-        saving_month=_quantiles(_first_month(inputs, drawn)),
+        saving_month=_quantiles(drawn.volume * by_volume + float(first.fixed)),
         npv=_quantiles((counted / discount).sum(axis=1) - spent),
-        tornado=rank_swings(inputs, _gaps(inputs, drawn)) if inputs.horizon else (),
+        tornado=rank_swings(inputs, gaps) if inputs.horizon else (),
         months=_band(spent, counted, inputs.horizon),
         expected=round(net_value(inputs), 2),
         is_time_said=inputs.people_hours is not None,
@@ -327,13 +324,6 @@ def _gap(
     return split * (2 * better.beta(gained + 0.5, lost + 0.5, draws) - 1)
 
 
-def _one_off(inputs: Inputs, drawn: InputDraws) -> Draws:
-    """A run that must be done again is paid and evaluated again."""
-    planned = float(inputs.labels * inputs.usd_per_label + evaluations_usd(inputs)) + drawn.training
-    again = drawn.training / inputs.training.runs + float(inputs.evaluation_usd)
-    return planned + again * drawn.runs + float(people_usd(inputs)) * drawn.labour
-
-
 def _savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     """A row a draw, a column a month, each month at the price that the alternative has by then."""
     import numpy as np
@@ -343,23 +333,13 @@ def _savings(inputs: Inputs, drawn: InputDraws, horizon: Decimal) -> Draws:
     saved = np.zeros_like(stored)
     for place, phase in enumerate(phases(inputs)):
         share = np.array([float(phase.within(begin, end)) for begin, end in spans])
-        errors = drawn.gap * float(wrong_answers_usd(inputs)) if _counts_errors(inputs, place) else 0.0
+        # As in roi.py: against a successor, which nobody measured, errors count only where they cost.
+        counts_errors = inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
+        errors = drawn.gap * float(wrong_answers_usd(inputs)) if counts_errors else 0.0
         rest = np.broadcast_to(float(phase.flow.steady) + errors, drawn.volume.shape)
         by_volume = float(phase.flow.falling) * stored + rest[:, None]
         saved += share * (drawn.volume[:, None] * by_volume + float(phase.flow.fixed))
     return saved
-
-
-def _counts_errors(inputs: Inputs, place: int) -> bool:
-    """As in roi.py: against a successor, which nobody measured, only where they cost."""
-    return inputs.quality is not None and (place == 0 or inputs.quality.gap < 0)
-
-
-def _first_month(inputs: Inputs, drawn: InputDraws) -> Draws:
-    """What is saved a month at today's prices."""
-    monthly = phases(inputs)[0].flow
-    by_volume = float(monthly.falling + monthly.steady) + float(wrong_answers_usd(inputs)) * drawn.gap
-    return drawn.volume * by_volume + float(monthly.fixed)
 
 
 def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draws:
@@ -371,9 +351,9 @@ def _payback(spent: Draws, savings: Draws, months_known: Decimal | None) -> Draw
     month, row = is_back.argmax(axis=1), np.arange(len(spent))
     before = np.where(month > 0, so_far[row, month - 1], 0.0)
     rising = savings[row, month]
-    result = is_back.any(axis=1) & (rising > 0)
-    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=result)
-    payback = np.where(result, month + np.clip(share, 0.0, 1.0), np.inf)
+    pays = is_back.any(axis=1) & (rising > 0)
+    share = np.divide(spent - before, rising, out=np.zeros_like(spent), where=pays)
+    payback = np.where(pays, month + np.clip(share, 0.0, 1.0), np.inf)
     return payback if months_known is None else np.where(payback <= float(months_known), payback, np.inf)
 
 
@@ -393,46 +373,42 @@ def _bearable_hours(
 
 
 def _back_by(savings: Draws, months: float) -> Draws:
-    """The most that has come back at any time until then."""
+    """The most that has come back at any time within `months`."""
     import numpy as np
 
-    value = int(months)
+    full_months = int(months)
     so_far = np.concatenate([np.zeros((len(savings), 1)), np.cumsum(savings, axis=1)], axis=1)
-    most: Draws = so_far[:, : value + 1].max(axis=1)
-    if value >= savings.shape[1]:
+    most: Draws = so_far[:, : full_months + 1].max(axis=1)
+    if full_months >= savings.shape[1]:
         return most
-    return np.maximum(most, so_far[:, value] + (months - value) * savings[:, value])
+    return np.maximum(most, so_far[:, full_months] + (months - full_months) * savings[:, full_months])
 
 
 def _likely_from(inputs: Inputs, drawn: InputDraws, spent: Draws, target: Decimal) -> int | None:
-    """Each draw pays back in time from a volume of its own on: what is saved so far is a straight line over volume.
-    Asked for is the volume at which enough of them do."""
+    """The volume, in input tokens a month, from which on LIKELY of the draws pay back in time. Each draw does so from a
+    volume of its own on: what is saved so far is a straight line over volume."""
     import numpy as np
 
     if not target:
         return None
     volume, weights = max(inputs.monthly_input_tokens, A_MILLION), month_weights(target)
-    some = replace(inputs, monthly_input_tokens=volume)
-    last = np.array([float(weight) for weight in weights])
-    fixed = np.array([float(amount) for amount in _fixed(some, Decimal(len(weights)))])
-    by_volume = ((_savings(some, drawn, Decimal(len(weights))) - fixed) * last).cumsum(axis=1)
+    some, horizon = replace(inputs, monthly_input_tokens=volume), Decimal(len(weights))
+    stages, last = phases(some), np.array([float(weight) for weight in weights])
+    fixed = np.array(
+        [
+            float(sum((stage.within(begin, end) * stage.flow.fixed for stage in stages), Decimal(0)))
+            for begin, end in months_to(horizon)
+        ]
+    )
+    by_volume = ((_savings(some, drawn, horizon) - fixed) * last).cumsum(axis=1)
     needed = np.maximum(spent[:, None] - (fixed * last).cumsum(), 0.0)
     times = np.divide(needed, by_volume, out=np.full_like(needed, np.inf), where=by_volume > 0).min(axis=1)
     enough = float(np.quantile(times, LIKELY, method="inverted_cdf"))
     return math.ceil(enough * volume) if math.isfinite(enough) else None
 
 
-def _fixed(inputs: Inputs, horizon: Decimal) -> list[Decimal]:
-    """What each month saves at any volume."""
-    stages = phases(inputs)
-    return [
-        sum((stage.within(begin, end) * stage.flow.fixed for stage in stages), Decimal(0))
-        for begin, end in months_to(horizon)
-    ]
-
-
 def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
-    """The last month may be a part of one."""
+    """The net cumulative USD after each month; the last one may be a part of a month."""
     import numpy as np
 
     so_far = np.concatenate([-spent[:, None], counted], axis=1).cumsum(axis=1)
@@ -444,17 +420,9 @@ def _band(spent: Draws, counted: Draws, horizon: Decimal) -> tuple[Month, ...]:
     )
 
 
-def _gaps(inputs: Inputs, drawn: InputDraws) -> tuple[Decimal, Decimal] | None:
-    import numpy as np
-
-    if inputs.quality is None:
-        return None
-    low, high = np.quantile(drawn.gap, (0.05, 0.95))
-    return _decimal(low, 6), _decimal(high, 6)
-
-
 def _quantiles(values: Draws, digits: int = 2) -> Quantiles:
-    """A drawn value each, never one between two: there is none between a payback and never."""
+    """The quantiles of `values`, each a drawn value and never one between two: there is none between a payback and
+    never."""
     import numpy as np
 
     result = np.quantile(values, (0.05, 0.5, 0.95), method="inverted_cdf")

@@ -1,5 +1,5 @@
-"""May a model judge, and may its verdicts be trusted? Family ties, unreadable verdicts, and agreement with
-people."""
+"""May a model judge, and may its verdicts be trusted? Family ties, unreadable verdicts, and its agreement with people
+and theirs with each other. Pure."""
 
 from __future__ import annotations
 
@@ -40,18 +40,14 @@ def model_family(model: str) -> str:
 
 
 def relatives(judge: str, models: Iterable[str]) -> tuple[str, ...]:
-    """Those of the judge's family, itself included: it finds their answers better than people do.
-
-    Panickssery and others 2024, arxiv.org/abs/2404.13076."""
+    """The models of the judge's family, itself included: it finds their answers better than people do (Panickssery and
+    others 2024, arxiv.org/abs/2404.13076)."""
     return tuple(model for model in dict.fromkeys(models) if model_family(model) == model_family(judge))
 
 
 def is_unreadable(unread: int, of: int) -> bool:
     """Whether so many verdicts on an arm are missing that they can't be its score."""
     return bool(of) and unread > MAX_UNREAD * of
-
-
-# What people found better beside what a judge model found better, and beside each other. Pure.
 
 
 SWAPPED: Mapping[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
@@ -103,20 +99,30 @@ def summarize_labels(
     labels: Sequence[Label], first_arm: str, judged: Mapping[int, Choice | None]
 ) -> HumanAgreement:
     """`first_arm` is the better arm's key; `judged` the judge's verdicts by row, for that arm or the other."""
-    reply = [
-        (label.row, label.person, label.choice if label.first_arm == first_arm else SWAPPED[label.choice])
-        for label in labels
+    choices, beside_judge = [], []
+    by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
+    for label in labels:
+        choice = label.choice if label.first_arm == first_arm else SWAPPED[label.choice]
+        choices.append(choice)
+        verdict = judged.get(label.row)
+        if verdict is not None:
+            beside_judge.append((verdict, choice))
+        by_row[label.row].append((label.person, choice))
+    # Who comes first in a pair is settled by name: kappa is the same with both turned, and must not hang on who was
+    # quicker.
+    between = [
+        (earlier[1], later[1])
+        for on_row in by_row.values()
+        for earlier, later in combinations(sorted(on_row), 2)
     ]
-    choices = [choice for _, _, choice in reply]
-    beside = [(verdict, choice) for row, _, choice in reply if (verdict := judged.get(row)) is not None]
     return HumanAgreement(
-        labels=len(reply),
-        people=len({person for _, person, _ in reply}),
+        labels=len(labels),
+        people=len({label.person for label in labels}),
         first=choices.count("first"),
         second=choices.count("second"),
         same=choices.count("tie"),
-        beside_judge=_agreement(beside),
-        between=_agreement(_pairs(reply)),
+        beside_judge=_agreement(beside_judge),
+        between=_agreement(between),
     )
 
 
@@ -124,12 +130,3 @@ def _agreement(pairs: Sequence[tuple[Choice, Choice]]) -> Agreement | None:
     if len(pairs) < MIN_LABELS:
         return None
     return agreement([name for name, _ in pairs], [other for _, other in pairs])
-
-
-def _pairs(reply: Sequence[tuple[int, str, Choice]]) -> list[tuple[Choice, Choice]]:
-    """Who is named first is settled by name: kappa is the same with both turned, and must not hang on who was
-    quicker."""
-    by_row: dict[int, list[tuple[str, Choice]]] = defaultdict(list)
-    for row, person, choice in reply:
-        by_row[row].append((person, choice))
-    return [(pair[1], other[1]) for each in by_row.values() for pair, other in combinations(sorted(each), 2)]

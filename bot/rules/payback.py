@@ -1,4 +1,4 @@
-"""The rules on money: does it pay back in time, how likely, and which input would have to be known better to
+"""The rules on money: does it pay back in time, how likely is that, and which input would have to be known better to
 say so?"""
 
 from __future__ import annotations
@@ -28,31 +28,28 @@ LEAST_HOURS = Decimal("0.25")
 
 
 def about_money(facts: Facts) -> tuple[Reason, ...]:
-    """A saving that is not known is an open question. Silent of a model that has ended, and where money is not the
-    aim and what it costs is not known either."""
+    """A saving that is not known is an open question. No reason for a model that has ended, nor where money is not the
+    aim and the costs are not known either."""
     estimate = facts.estimate
     if not facts.is_for_money:
-        return _as_a_price(facts)
+        # What better or faster answers cost decides nothing: it is left to those who want them.
+        if estimate is None or estimate.months_left == 0:
+            return ()
+        aim = PriceOfBetter(estimate, "faster answers" if facts.task_kind == "latency" else "better answers")
+        return (Reason("price", "unknown", aim, weighs=False),)
     if estimate is None:
         missing = facts.missing or MissingPrice("today")
         gap = Gap(missing, is_free=facts.training_usd == 0)
         return (Reason("cost", "unknown", gap, step=answer_step(FillGap(missing))),)
     if estimate.months_left == 0:
-        return ()  # the rule on the end date has said it
+        return ()  # the rule on the end date says it
     if estimate.monthly_input_tokens == 0:
         return (Reason("cost", "no_go", "no volume", step=answer_step("say the volume")),)
     if facts.outlook is not None:
-        return (_unless_only_way(_by_chance(estimate, facts.outlook, facts), facts),)
-    return (_unless_only_way(_by_the_expected(estimate, facts), facts),)
-
-
-def _as_a_price(facts: Facts) -> tuple[Reason, ...]:
-    """What better or faster answers cost: said, and left to those who want them."""
-    estimate = facts.estimate
-    if estimate is None or estimate.months_left == 0:
-        return ()
-    aim = PriceOfBetter(estimate, "faster answers" if facts.task_kind == "latency" else "better answers")
-    return (Reason("price", "unknown", aim, weighs=False),)
+        by_money = _by_chance(estimate, facts.outlook, facts)
+    else:
+        by_money = _by_the_expected(estimate, facts)
+    return (_unless_only_way(by_money, facts),)
 
 
 def _unless_only_way(by_money: Reason, facts: Facts) -> Reason:
@@ -78,12 +75,14 @@ def _by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Reason:
         return _likely(rule, pays, outlook, facts.dataset)
     if outlook.p_payback <= UNLIKELY:
         return Reason(rule, "no_go", replace(pays, but="unlikely"), step=_stay(estimate))
-    return Reason(rule, "unknown", pays, step=_pin_down(outlook, facts.dataset))
+    widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
+    look = PinDown(widest.name if widest else "volume", facts.dataset, widest)
+    return Reason(rule, "unknown", pays, step=answer_step(look))
 
 
 def _likely(rule: str, pays: Pays, outlook: Outlook, dataset: str) -> Reason:
-    """It pays back in time. That is not yet worth it where the saving is gone soon after, as the alternative's price
-    falls, nor where a week of work that nobody counted would change the answer."""
+    """The reason where it pays back in time. That is not yet worth it where the saving is gone soon after, as the
+    alternative's price falls, nor where a week of work that nobody counted would change the answer."""
     net, estimate = outlook.npv.p50, pays.estimate
     hours = estimate.bearable_hours if outlook.bearable_hours is None else outlook.bearable_hours
     if net is not None and net < 0:
@@ -99,17 +98,13 @@ def _likely(rule: str, pays: Pays, outlook: Outlook, dataset: str) -> Reason:
 
 
 def _by_the_expected(estimate: Estimate, facts: Facts) -> Reason:
-    """Where nothing was simulated: one sum, and how long it takes."""
+    """The reason where nothing was simulated: how long the expected sum takes to pay back."""
     months, pays = estimate.payback_months, Pays(estimate, None, facts.evidence.is_good)
     if months is None:
         return Reason("cost", "no_go", pays, step=_stay(estimate))
     if estimate.months_left is not None and months > estimate.months_left:
-        return Reason(
-            "payback",
-            "no_go",
-            replace(pays, but="model ends before", amount=estimate.months_left),
-            step=Step("stay"),
-        )
+        too_late = replace(pays, but="model ends before", amount=estimate.months_left)
+        return Reason("payback", "no_go", too_late, step=Step("stay"))
     if months > LONGEST_PAYBACK_MONTHS:
         return Reason("payback", "no_go", replace(pays, but="longer than a year"), step=Step("stay"))
     if months > estimate.payback_target_months:
@@ -123,17 +118,10 @@ def _stay(estimate: Estimate) -> Step:
 
 
 def is_against_today(estimate: Estimate) -> bool:
-    """Is the saving held against today's model? Else against the cheapest way that is good enough."""
+    """Whether the saving is against today's model; else it is against the cheapest way that is good enough."""
     return estimate.monthly_alternative == estimate.monthly_before
 
 
 def enough_volume(estimate: Estimate, outlook: Outlook | None) -> int | None:
     """Input tokens a month that make it likely to pay back in time; without draws, those that are expected to."""
     return outlook.likely_from if outlook else estimate.break_even_tokens_per_month
-
-
-def _pin_down(outlook: Outlook, dataset: str) -> Step:
-    widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
-    if widest is None:
-        return answer_step(PinDown("volume", dataset))
-    return answer_step(PinDown(widest.name, dataset, widest))

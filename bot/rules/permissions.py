@@ -1,5 +1,9 @@
-"""The team's rules as one frozen value, how many approvals a plan needs by them, and the one function that
-says who may do what."""
+"""The team's rules as one frozen value, how many approvals a plan needs by them, and `may`, the one function that
+every command, button, form and shortcut asks. Pure.
+
+Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared was looked up
+before; what Slack didn't tell counts as a no. The sentences are in bot/cards/permissions.py.
+"""
 
 from __future__ import annotations
 
@@ -175,10 +179,6 @@ def rule_of(action: Action) -> Rule:
     return GOVERNED_BY[action]
 
 
-# Who is asked to approve, when a request expires, and which decisions are enough. Whether a person may
-# decide is answered in permissions.py.
-
-
 # How long a measurement waits for a yes to its cost.
 VALID_FOR_S = 24 * 3600.0
 UNFREEZERS = 2
@@ -215,7 +215,7 @@ NO_REQUEST = Request("", "", 0.0)
 
 
 def has_words(reason: str) -> bool:
-    """A few words that have letters in them."""
+    """Whether it has a few words with letters in them."""
     words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
     return len(words) >= MIN_WORDS
 
@@ -230,9 +230,6 @@ def reminder_due(request: Request, now: float, policy: Policy) -> float | None:
     return min((value for value in policy.remind_s if 0 <= left <= value), default=None)
 
 
-# What people may decide on a run whose money is in doubt, and by how many. Pure.
-
-
 # What creates again may pay twice, what frees the money may let it be spent twice: four eyes. A job that is named is
 # compared with the plan where it runs, so one person's word is enough. The person who asked for the run has
 # none (see `may`).
@@ -242,19 +239,13 @@ WORDS_NEEDED: dict[InterventionChoice, int] = {"retry": 2, "adopt": 1, "give_up"
 def decisive_words(
     words: Sequence[InterventionDecision], approvers: Collection[str]
 ) -> list[InterventionDecision]:
-    """Those words of one choice that are enough to carry it out, none where none is. Counted are people who may still
-    decide now; of several choices the one that was spoken for last."""
+    """The decisions for one choice that are enough to carry it out; empty where none is. Only people who may still
+    decide now count; of several choices the one that somebody decided for last."""
     for choice in dict.fromkeys(word.choice for word in reversed(words)):
         counted = [word for word in words if word.choice == choice and word.person in approvers]
         if len({word.person for word in counted}) >= WORDS_NEEDED[choice]:
             return counted
     return []
-
-
-# May this person do this? The one function that every command, button, form and shortcut asks. Pure.
-#
-# Nobody may, unless a rule says so. Who a person is, who is in a group and whether a channel is shared
-# was looked up before; what Slack didn't tell counts as a no. The sentences are in bot/cards/permissions.py.
 
 
 FOUR_EYES = f"{BUILT_IN}: nobody approves what they asked for or uploaded"
@@ -278,7 +269,8 @@ class Rules:
     members: Mapping[str, frozenset[str] | None] = field(default_factory=dict)
 
     def named(self, action: Action) -> frozenset[str]:
-        """Everybody who is named for it, by id or by a group; who asked comes on top, and anyone where that is said."""
+        """Everybody who is named for it, by id or by a group. The requester comes on top, and everybody where the rule
+        says anyone."""
         named = self.policy.named(action)
         groups = [self.members.get(group) or frozenset() for group in named.groups]
         return named.users.union(*groups)
@@ -374,13 +366,13 @@ def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVe
 
 
 def has_quorum(approved_by: Collection[str], rules: Rules, maximum_micros: int) -> bool:
-    """Counted are those who may still approve now."""
+    """Whether enough people approved. Only those who may still approve now count."""
     tier = rules.policy.tier(maximum_micros)
     return tier is not None and len(rules.entitled("approve", approved_by)) >= tier.approvers
 
 
 def may_unfreeze(against: Collection[str], rules: Rules) -> bool:
-    """A freeze ends by the word of two different people. Counted are those who may still say it now."""
+    """A freeze ends by the word of two different people. Only those who may still end it now count."""
     return len(rules.entitled("unfreeze", against)) >= UNFREEZERS
 
 
@@ -388,13 +380,23 @@ def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST)
     """What each rule says, in the order in which they are asked; all of them have to say yes."""
     yield _membership(asking.person)
     if asking.channel is not None:
-        yield _ours(asking.channel)
+        if asking.channel.is_shared is None:
+            yield RuleVerdict(False, OWN_CHANNELS, "channel unknown")
+        elif asking.channel.is_shared:
+            yield RuleVerdict(False, OWN_CHANNELS, "shared channel")
+        else:
+            yield RuleVerdict(True, OWN_CHANNELS, "own channel")
     if action in ("approve", "waive", "resolve") and asking.person:
         yield _four_eyes(asking.person, action, request)
     if asking.person:
         yield _named(asking.person, action, request, asking.rules)
     if action in ("start", "approve"):
-        yield _affordable(asking.rules.policy, request.maximum_micros)
+        policy, maximum = asking.rules.policy, request.maximum_micros
+        tier, dearest = policy.tier(maximum), policy.tiers[-1]
+        if tier is None:
+            yield RuleVerdict(False, dearest.where, TooDear(maximum, dearest.up_to_micros or 0))
+        else:
+            yield RuleVerdict(True, tier.where, NeedsApprovers(tier.approvers, maximum))
 
 
 def _membership(person: Person | None) -> RuleVerdict:
@@ -409,14 +411,6 @@ def _membership(person: Person | None) -> RuleVerdict:
     if person.is_stranger:
         return RuleVerdict(False, FULL_MEMBERS, "of another workspace")
     return RuleVerdict(True, FULL_MEMBERS, "a full member")
-
-
-def _ours(channel: Channel) -> RuleVerdict:
-    if channel.is_shared is None:
-        return RuleVerdict(False, OWN_CHANNELS, "channel unknown")
-    if channel.is_shared:
-        return RuleVerdict(False, OWN_CHANNELS, "shared channel")
-    return RuleVerdict(True, OWN_CHANNELS, "own channel")
 
 
 def _four_eyes(person: Person, action: Action, request: Request) -> RuleVerdict:
@@ -440,14 +434,6 @@ def _named(person: Person, action: Action, request: Request, rules: Rules) -> Ru
 
 
 def not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
-    """Why anyone else may not. `but`: people who can't for another reason."""
+    """Why others may not. `but`: people who can't for another reason."""
     named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
     return NotNamed(action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and but))
-
-
-def _affordable(policy: Policy, maximum_micros: int) -> RuleVerdict:
-    tier = policy.tier(maximum_micros)
-    if tier is None:
-        dearest = policy.tiers[-1]
-        return RuleVerdict(False, dearest.where, TooDear(maximum_micros, dearest.up_to_micros or 0))
-    return RuleVerdict(True, tier.where, NeedsApprovers(tier.approvers, maximum_micros))

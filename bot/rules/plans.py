@@ -1,5 +1,6 @@
-"""The frozen plan: everything that matters about a training, in one value with one hash. People approve the
-hash; changing a field or a byte of the data makes another plan."""
+"""The frozen plan: everything that matters about a training, in one value with one hash; its hyperparameters; and
+hyperparameter sweeps as people type them. People approve the hash; changing a field or a byte of the data makes another
+plan."""
 
 from __future__ import annotations
 
@@ -80,7 +81,7 @@ class Prediction:
 
     @property
     def is_time_said(self) -> bool:
-        """Of people, in hours."""
+        """Whether the question said the hours of people's time."""
         return any(word.startswith("hours=") for word in self.asked.split())
 
 
@@ -175,7 +176,7 @@ class Plan:
 
     @property
     def kept_back(self) -> EarlyStopping | SweepPlan | None:
-        """What says which training rows are not trained on but validated with."""
+        """Which training rows are not trained on but validated with."""
         return self.stopping or self.swept
 
     @property
@@ -184,7 +185,7 @@ class Plan:
 
     @property
     def is_advised(self) -> bool:
-        """Its verdict is go; else anyone who approves it says why. False where no verdict was kept."""
+        """Whether its verdict is go; else anyone who approves it says why. False where no verdict was kept."""
         return self.advised is not None and self.advised.kind == "go"
 
     def __post_init__(self) -> None:
@@ -233,32 +234,32 @@ PLANNED = ("n_epochs", "batch_size", "lora_r", "lora_alpha", "lora_dropout", "le
 
 def hyperparameters_for(
     n_train: int,
-    values_by_name: Mapping[str, Hyperparameter],
+    chosen: Mapping[str, Hyperparameter],
     *,
     takes_lora: bool,
     defaults: Mapping[str, Hyperparameter],
     rate: float | None = None,
     method: MethodName = "supervised",
 ) -> tuple[tuple[str, Hyperparameter], ...]:
-    """What a plan starts with, resolved by trainers/methods.py; a hosted service is told the epochs and what was asked.
+    """What a plan starts with, resolved by trainers/methods.py; a hosted service gets the epochs and what was chosen.
 
     `rate`: the learning rate by the base's size and the method; None leaves it to the trainer, who goes by the base
     that it has. What only the method has is planned too, as that decides what its training takes.
-    `defaults` are the provider's row's and win over ours; what a person `values_by_name` wins over all.
+    `defaults` are the provider's row's and win over ours; what a person has `chosen` wins over all.
     """
-    argument = {**defaults, **values_by_name}
+    values = {**defaults, **chosen}
     if not takes_lora:
-        return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **argument}.items()))
-    existing = {name: value for name, value in argument.items() if value != "auto" and name in specs(method)}
-    resolved = asdict(resolve(method, existing, Basis(n_train, rate, method)))
+        return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **values}.items()))
+    fixed = {name: value for name, value in values.items() if value != "auto" and name in specs(method)}
+    resolved = asdict(resolve(method, fixed, Basis(n_train, rate, method)))
     planned = {name: resolved[name] for name in (*PLANNED, *(specs(method).keys() - specs().keys()))}
     if rate is None:
         del planned["learning_rate"]
-    return tuple(sorted({**planned, **argument}.items()))
+    return tuple(sorted({**planned, **values}.items()))
 
 
 def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...]:
-    """Those that a person or the settings chose otherwise than the rules would."""
+    """The hyperparameters that a person or the settings chose otherwise than the rules would."""
     chosen = dict(plan.hyperparameters)
     rank = {name: value for name, value in chosen.items() if name == "lora_r" and value != "auto"}
     takes_lora = bool(chosen.keys() - {"n_epochs", "batch_size"})
@@ -277,10 +278,6 @@ def ascii_name(dataset: str) -> str:
     return f"{rest or 'dataset'}-{hashlib.sha256(dataset.encode()).hexdigest()[:8]}"
 
 
-# Hyperparameter sweeps as people type them: parsing, wording, who can run one, and which single values it
-# replaces.
-
-
 EXAMPLE = "sweep=lora_r:8,16;learning_rate:0.0005,0.001"
 # Of what a sweep may vary, the numbers that people choose; a plan costs one number of epochs.
 NAMES = tuple(
@@ -294,25 +291,27 @@ OTHER_NAMES: Mapping[str, str] = {
 
 
 def parse_sweep(text: str) -> Sweep | Misread:
-    """'lora_r:8,16;learning_rate:5e-4,1e-3'."""
+    """Reads 'lora_r:8,16;learning_rate:5e-4,1e-3'."""
     entries: list[tuple[str, tuple[Value, ...]]] = []
     for part in filter(None, text.lower().split(";")):
         name, colon, values = part.partition(":")
-        existing = OTHER_NAMES.get(name, name)
-        if existing not in NAMES:
-            return Misread(f"“{name[:40]}” can't be swept.{_near(name)} Those that can: {', '.join(NAMES)}.")
+        known_name = OTHER_NAMES.get(name, name)
+        if known_name not in NAMES:
+            near = difflib.get_close_matches(name, [*NAMES, *OTHER_NAMES], n=1, cutoff=0.6)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            return Misread(f"“{name[:40]}” can't be swept.{hint} Those that can: {', '.join(NAMES)}.")
         numbers = [methods.parse_number(number) for number in filter(None, values.split(","))]
         if not colon or any(number is None for number in numbers):
             return Misread(f"I can't read “{part[:60]}”. Write it like {EXAMPLE}.")
-        if existing in dict(entries):
-            return Misread(f"“{existing}” stands there twice. Write all its values once, like {EXAMPLE}.")
-        entries.append((existing, tuple(number for number in numbers if number is not None)))
+        if known_name in dict(entries):
+            return Misread(f"“{known_name}” stands there twice. Write all its values once, like {EXAMPLE}.")
+        entries.append((known_name, tuple(number for number in numbers if number is not None)))
     problem = methods.sweep_problem(tuple(entries))
     return Misread(problem[0]) if problem else tuple(entries)
 
 
 def format_sweep(sweep: Sweep) -> str:
-    """What `read_sweep` reads as this sweep again."""
+    """What `parse_sweep` reads as this sweep again."""
     return ";".join(f"{name}:{','.join(map(str, values))}" for name, values in sweep)
 
 
@@ -346,7 +345,7 @@ class Unswept:
 
 
 def find_unswept(question: Question, *, can_sweep: bool) -> Unswept | None:
-    """`can_sweep`: its target can."""
+    """What keeps the question's sweep from being run. `can_sweep`: its target can run one."""
     if not question.sweep:
         return None
     if not can_sweep:
@@ -365,13 +364,8 @@ def find_unswept(question: Question, *, can_sweep: bool) -> Unswept | None:
 def without_swept(
     chosen: Mapping[str, Hyperparameter], sweep: Sweep, fixed: Mapping[str, Hyperparameter]
 ) -> dict[str, Hyperparameter]:
-    """Single values beside a sweep. lora_alpha follows lora_r, twice as large, unless it is `fixed`."""
+    """The single values beside a sweep. lora_alpha follows lora_r, twice as large, unless it is `fixed`."""
     swept = {name for name, _ in sweep}
     if "lora_r" in swept and "lora_alpha" not in fixed:
         swept.add("lora_alpha")
     return {name: value for name, value in chosen.items() if name not in swept}
-
-
-def _near(name: str) -> str:
-    near = difflib.get_close_matches(name, [*NAMES, *OTHER_NAMES], n=1, cutoff=0.6)
-    return f" Did you mean {near[0]}?" if near else ""

@@ -13,7 +13,7 @@ from trainers.pricing import PriceRow
 
 @dataclass(frozen=True)
 class MissingPrice:
-    """What a sum needs and nobody has told: of `row`, the price of a token, of training, or how long training by the
+    """What a sum needs and nobody has said: of `row`, the price of a token, of training, or how long training by the
     hour takes; or which model is asked today, and how much."""
 
     of: Literal["token", "training", "hours", "today"]
@@ -51,14 +51,14 @@ def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) 
 
 
 def evaluation_usd(holdout: Usage, base: Rates, tuned: Rates) -> Decimal:
-    """Both arms asked once on every held-out row: the base with the long prompt, the tuned with the short."""
+    """USD to ask both arms once on every held-out row: the base with the long prompt, the tuned with the short."""
     asked_base = holdout.prompt_before * base.input + holdout.output * base.output
     asked_tuned = holdout.prompt_after * tuned.input + holdout.output * tuned.output
     return (asked_base + asked_tuned) / MILLION
 
 
 def missing_keys(row: PriceRow) -> tuple[str, ...]:
-    """The keys of finetune.toml that a sum needs and nobody has told."""
+    """The keys of finetune.toml that a sum needs and nobody has given."""
     price = row.price
     needed = [("input", price.input), ("output", price.output)]
     if row.kind == "tuned" and row.usd_per_hour is None:

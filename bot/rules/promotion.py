@@ -61,18 +61,26 @@ def alias_for(dataset: str) -> str:
     return f"{ALIASES}{ascii_name(dataset)}"
 
 
-def compare_models(other: str, mine: Sequence[float], theirs: Sequence[float]) -> ModelComparison:
-    """Both in the holdout's order: Newcombe's interval where rows are right or wrong, else the normal one of the mean
-    of the differences. ValueError where they are not of the same rows."""
-    differences = [value - two for value, two in zip(mine, theirs, strict=True)]
-    likely = _newcombe(mine, theirs) if {*mine, *theirs} <= {0.0, 1.0} else _normal(differences)
-    return ModelComparison(
-        other, fmean(theirs), fmean(differences), likely.low, likely.high, len(differences)
-    )
+def compare_models(other: str, scores: Sequence[float], other_scores: Sequence[float]) -> ModelComparison:
+    """Compares row by row; both are in the holdout's order. Newcombe's interval where rows are right or wrong, else the
+    normal one of the mean of the differences. ValueError where they are not of the same rows."""
+    pairs = list(zip(scores, other_scores, strict=True))
+    differences = [score - other_score for score, other_score in pairs]
+    middle = fmean(differences)
+    if {*scores, *other_scores} <= {0.0, 1.0}:
+        both, gained, lost, neither = (
+            pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
+        )
+        likely = paired_interval(both, gained, lost, neither)
+    else:
+        n = len(differences)
+        reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(n) if n > 1 else 1.0
+        likely = Interval(middle - reach, middle + reach)
+    return ModelComparison(other, fmean(other_scores), middle, likely.low, likely.high, len(differences))
 
 
 def objections(proof: Proof) -> tuple[Objection, ...]:
-    """Empty where the model is shown to be better."""
+    """What speaks against using it; empty where the model is shown to be better."""
     names: list[Objection] = []
     if proof.is_gone:
         names.append("gone")
@@ -89,16 +97,3 @@ def objections(proof: Proof) -> tuple[Objection, ...]:
     elif proof.against_used is not None and not proof.against_used.is_better:
         names.append("not_better_than_used")
     return tuple(names)
-
-
-def _newcombe(mine: Sequence[float], theirs: Sequence[float]) -> Interval:
-    pairs = list(zip(mine, theirs, strict=True))
-    counts = (pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0)))
-    both, gained, lost, neither = counts
-    return paired_interval(both, gained, lost, neither)
-
-
-def _normal(differences: Sequence[float]) -> Interval:
-    middle = fmean(differences)
-    reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 1.0
-    return Interval(middle - reach, middle + reach)

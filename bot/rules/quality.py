@@ -22,6 +22,7 @@ from bot.rules.reasons import (
     Reason,
     Step,
     TodayNotMeasured,
+    Todo,
     TooClose,
     TunedStands,
     Unread,
@@ -43,10 +44,16 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
     """Never silent: what is not measured is the first thing to say."""
     evidence = facts.evidence
     if evidence.ladder is None:
-        return (_nothing_measured(facts),)
+        step = Step(Measure("prompts", facts.dataset, models=facts.to_measure), usd=None)
+        if facts.smallest_label is not None:
+            step = Step(Measure("classical", facts.dataset, "classical"))
+        return (Reason("measure", "unknown", "nothing measured", step=step),)
     if evidence.is_stale:
-        return (_other_bar(evidence.ladder, facts),)
-    notes = (*_silent(evidence), *_unread(evidence), *_never_answered(evidence.ladder))
+        models = tuple(dict.fromkeys(rung.arm.model for rung in evidence.ladder.rungs if rung.arm.model))
+        again = Measure("again", facts.dataset, None if models else "classical", models[:MOST_NAMED])
+        other_bar = OtherBar(evidence.ladder.bar, evidence.bar)
+        return (Reason("bar", "unknown", other_bar, step=Step(again)),)
+    notes = _notes(evidence, evidence.ladder)
     enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
     if enough is None:
         return (*_missing(facts), *_undecided(facts, None), *_missed(evidence), *_todays(facts), *notes)
@@ -69,10 +76,8 @@ def about_tuned(facts: Facts) -> tuple[Reason, ...]:
 
 
 def replaces(rung: Rung, facts: Facts) -> bool | None:
-    """Would a tuned model be worth having where `rung` is good enough: cheaper, or faster where speed counts?
-
-    None: not known. What costs nothing cannot be undercut, and the classical model not be outrun.
-    """
+    """Would a tuned model be worth having where `rung` is good enough: cheaper, or faster where speed counts? None: not
+    known. What costs nothing cannot be undercut, and the classical model cannot be outrun."""
     if rung.arm.rung == "classical":
         return False
     tuned, kind, estimate = facts.evidence.trained, facts.task_kind, facts.estimate
@@ -98,19 +103,6 @@ def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
     )
 
 
-def _nothing_measured(facts: Facts) -> Reason:
-    step = Step(Measure("prompts", facts.dataset, models=facts.to_measure), usd=None)
-    if facts.smallest_label is not None:
-        step = Step(Measure("classical", facts.dataset, "classical"))
-    return Reason("measure", "unknown", "nothing measured", step=step)
-
-
-def _other_bar(ladder: Ladder, facts: Facts) -> Reason:
-    models = tuple(dict.fromkeys(rung.arm.model for rung in ladder.rungs if rung.arm.model))
-    again = Measure("again", facts.dataset, None if models else "classical", models[:MOST_NAMED])
-    return Reason("bar", "unknown", OtherBar(ladder.bar, facts.evidence.bar), step=Step(again))
-
-
 def _met(rung: Rung, facts: Facts) -> Reason:
     bar, is_for_speed = facts.evidence.bar, facts.task_kind == "latency"
     if is_worth_being_better(rung, facts):
@@ -121,59 +113,44 @@ def _met(rung: Rung, facts: Facts) -> Reason:
         case True:
             return Reason("distil", "go", MeetsBar(rung, bar, "is faster" if is_for_speed else "is cheaper"))
         case False:
-            return Reason(
-                "cheaper rung", "no_go", MeetsBar(rung, bar, "is not needed"), step=Step(Use(rung.arm))
-            )
+            not_needed = MeetsBar(rung, bar, "is not needed")
+            return Reason("cheaper rung", "no_go", not_needed, step=Step(Use(rung.arm)))
         case None if is_for_speed:
             start = Step("measure speed by a run", facts.training_usd)
             return Reason("latency", "unknown", MeetsBar(rung, bar, "may be faster"), step=start)
         case None:
-            say = answer_step(
-                WritePrice(rung.arm.model) if rung.usd_per_1000 is None else "say model and volume"
-            )
-            return Reason("cheaper rung", "unknown", MeetsBar(rung, bar, "may be cheaper"), step=say)
+            todo: Todo = WritePrice(rung.arm.model) if rung.usd_per_1000 is None else "say model and volume"
+            may_be = MeetsBar(rung, bar, "may be cheaper")
+            return Reason("cheaper rung", "unknown", may_be, step=answer_step(todo))
 
 
 def _missing(facts: Facts) -> tuple[Reason, ...]:
-    """A fine-tune is never advised over a way that nobody tried."""
-    have = {rung.arm.rung for rung in facts.evidence.alternatives}
+    """The ways that nobody tried: a fine-tune is never advised over one of them."""
+    measured = {rung.arm.rung for rung in facts.evidence.alternatives}
     wanted = CLIMBED if facts.smallest_label is not None else CLIMBED[1:]
-    missing = tuple(rung for rung in wanted if rung not in have)
+    missing = tuple(rung for rung in wanted if rung not in measured)
     if not missing:
         return ()
-    first, wanted_rung = missing[0], _cheapest_prompted(facts.evidence)
-    models: tuple[str, ...] = () if first == "classical" else facts.to_measure
-    if wanted_rung and wanted_rung.arm.model and first != "classical":
-        models = (wanted_rung.arm.model,)
-    price = _price(first, wanted_rung)
-    measure = Measure("rung", facts.dataset, first, models, price)
-    return (Reason("measure", "unknown", NotMeasured(missing), step=Step(measure, price)),)
+    first, models, usd = missing[0], facts.to_measure, None
+    prompted = cheapest([rung for rung in facts.evidence.alternatives if rung.arm.rung != "classical"])
+    if first == "classical":
+        models, usd = (), Decimal(0)
+    elif prompted is not None:
+        # Ten examples make a prompt at most eleven times as long.
+        is_longer = prompted.arm.rung == "zero" and first != "zero"
+        usd = asking_usd(prompted, SHOTS + 1 if is_longer else 1)
+        models = (prompted.arm.model,) if prompted.arm.model else models
+    measure = Measure("rung", facts.dataset, first, models, usd)
+    return (Reason("measure", "unknown", NotMeasured(missing), step=Step(measure, usd)),)
 
 
 def _todays(facts: Facts) -> tuple[Reason, ...]:
-    """What is to be replaced is an alternative too."""
+    """Today's model, which is to be replaced, is an alternative too."""
     if facts.is_today_measured or facts.current is None:
         return ()
     step = Step(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current), usd=None)
     weighs = not facts.evidence.is_good
     return (Reason("today's model", "unknown", TodayNotMeasured(facts.current), weighs=weighs, step=step),)
-
-
-def _cheapest_prompted(evidence: Evidence) -> Rung | None:
-    return cheapest(
-        [alternative for alternative in evidence.alternatives if alternative.arm.rung != "classical"]
-    )
-
-
-def _price(rung: RungName, wanted_rung: Rung | None) -> Decimal | None:
-    """By the cheapest prompt that was measured, `wanted_rung`. Ten examples make a prompt at most "
-    "eleven times as long."""
-    if rung == "classical":
-        return Decimal(0)
-    if wanted_rung is None:
-        return None
-    is_longer = wanted_rung.arm.rung == "zero" and rung != "zero"
-    return asking_usd(wanted_rung, SHOTS + 1 if is_longer else 1)
 
 
 def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
@@ -193,7 +170,7 @@ def _undecided(facts: Facts, enough: Rung | None) -> tuple[Reason, ...]:
 
 
 def _hold_out(undecided: Sequence[Rung]) -> Step:
-    """The fewest rows that would settle one of them."""
+    """The step with the fewest rows that would settle one of them."""
     needed = [(rung.rows_to_decide, rung) for rung in undecided if rung.rows_to_decide is not None]
     if not needed:
         most = max(rung.n for rung in undecided)
@@ -217,19 +194,16 @@ def _standing(tuned: Rung, evidence: Evidence) -> Reason:
         case "meets":
             return Reason("tuned", "go", stands)
         case "misses":
-            return Reason("tuned", "no_go", stands, step=_after_a_miss(evidence))
+            step = Step("look at wrong rows")
+            if evidence.curve and evidence.curve.needs:
+                step = Step(LabelFirst(tuple(need.label for need in evidence.curve.needs)))
+            return Reason("tuned", "no_go", stands, step=step)
         case "undecided":
             return Reason("tuned", "unknown", stands, step=_hold_out([tuned]))
 
 
-def _after_a_miss(evidence: Evidence) -> Step:
-    if evidence.curve and evidence.curve.needs:
-        return Step(LabelFirst(tuple(need.label for need in evidence.curve.needs)))
-    return Step("look at wrong rows")
-
-
 def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
-    """A no where the better one costs no more, nor keeps anybody waiting."""
+    """The tuned model against the best alternative. A no where the better one costs no more and is not much slower."""
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
     if best is None or best.n != tuned.n or _is_better(tuned, best, evidence.ladder):
         return ()
@@ -244,31 +218,29 @@ def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
 
 
 def _is_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
-    """Shown to be: by the paired test where it was made, else by intervals that don't overlap."""
+    """Whether `rung` is shown to be better: by the paired test where it was made, else by intervals that don't
+    overlap."""
     for pair in ladder.pairs if ladder else ():
         if {pair.better, pair.worse} == {rung.arm, other.arm}:
             return pair.is_told_apart and pair.better == rung.arm
     return rung.low > other.high
 
 
-def _silent(evidence: Evidence) -> tuple[Reason, ...]:
+def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
+    """Rungs without answers, with answers that could not be read, and labels that nobody ever answered."""
     silent = [rung for rung in evidence.rungs if is_silent(rung) and rung.arm.rung != "tuned"]
-    return tuple(Reason("no answer", "unknown", NoAnswer(rung), weighs=False) for rung in silent[:SHOWN])
+    notes = [Reason("no answer", "unknown", NoAnswer(rung), weighs=False) for rung in silent[:SHOWN]]
 
-
-def _unread(evidence: Evidence) -> tuple[Reason, ...]:
-    """Rungs that would reach the bar if what could not be read were right."""
+    # Rungs that would reach the bar if what could not be read were right.
     hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
-    if not hopeful:
-        return ()
-    rungs = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
-    if len(hopeful) == len(rungs) and not evidence.is_good:
+    prompted = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
+    if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:
         clearer = Step("clearer prompt", usd=None)
-        return (Reason("unread", "unknown", Unread(hopeful, is_settled=False), step=clearer),)
-    return (Reason("unread", "unknown", Unread(hopeful, is_settled=True), weighs=False),)
+        notes.append(Reason("unread", "unknown", Unread(hopeful, is_settled=False), step=clearer))
+    elif hopeful:
+        notes.append(Reason("unread", "unknown", Unread(hopeful, is_settled=True), weighs=False))
 
-
-def _never_answered(ladder: Ladder) -> tuple[Reason, ...]:
-    if not ladder.never_answered:
-        return ()
-    return (Reason("never answered", "unknown", NeverAnswered(tuple(ladder.never_answered)), weighs=False),)
+    if ladder.never_answered:
+        labels = NeverAnswered(tuple(ladder.never_answered))
+        notes.append(Reason("never answered", "unknown", labels, weighs=False))
+    return tuple(notes)

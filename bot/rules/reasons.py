@@ -18,8 +18,6 @@ LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
 # 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
 UNPRICED_USD = Decimal(5)
 
-# Reasons.
-
 PlainReason = Literal[
     "nothing measured",
     "target ended",
@@ -217,11 +215,11 @@ class HoldoutSmall:
 
 @dataclass(frozen=True)
 class MoreRows:
-    """`points_per_100` None: it can't be told. `there`: the first size that is predicted to meet the bar."""
+    """`points_per_100` None: it can't be told. `reached`: the first size that is predicted to meet the bar."""
 
     rung: RungName
     points_per_100: float | None
-    there: Prediction | None
+    reached: Prediction | None
 
 
 @dataclass(frozen=True)
@@ -296,8 +294,6 @@ OfRows = (
 )
 OfMoney = Gap | PriceOfBetter | Pays | OnlyWay
 Because = PlainReason | OfModel | OfMeasurement | OfTask | OfRows | OfMoney
-
-# Steps.
 
 PlainTodo = Literal[
     "calibrate",

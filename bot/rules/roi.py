@@ -1,4 +1,9 @@
-"""What a fine-tune costs, what it saves a month, and when it pays back: exact sums over measured tokens."""
+"""What a fine-tune costs, what it saves a month, and when it pays back: exact sums over measured tokens.
+
+Volume is *input* tokens a month with today's prompt; output comes on top, by the ratio measured in the data. The
+saving is against the cheapest alternative that is good enough (alternatives.py). Reads no price list (prices.py) and
+gives no verdict (advice.py). Money in USD, months of 730 hours.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +30,6 @@ from bot.rules.bills import (
 from bot.rules.bills import MonthlyCost as MonthlyCost
 from bot.rules.bills import Rates as Rates
 from bot.rules.units import HOURS_PER_MONTH
-
-# What a fine-tune costs, what it saves a month, and when that pays: exact sums over measured tokens.
-#
-# Volume is *input* tokens a month with today's prompt; output comes on top, by the ratio measured in the
-# data. What is saved is saved against the cheapest alternative that is good enough (alternatives.py).
-# Knows no price list (assumptions.py) and gives no verdict (advice.py). Money in USD, months of 730 hours.
-
 
 USD_PER_HOUR = Decimal(75)
 ONE_BY_ONE = Traffic()
@@ -74,7 +72,7 @@ class Usage:
 
     @staticmethod
     def from_means(requests: int, before: float, after: float, output: float) -> Usage:
-        """Out of means a request; a mean times its count is whole again."""
+        """Reads means of a request; a mean times its count is whole again."""
         return Usage(requests, round(before * requests), round(after * requests), round(output * requests))
 
     @property
@@ -192,7 +190,7 @@ class Inputs:
 
     @property
     def requests(self) -> Fraction:
-        """A month."""
+        """Requests a month."""
         return Fraction(self.monthly_input_tokens * self.usage.requests, self.usage.prompt_before)
 
     @property
@@ -274,10 +272,16 @@ class Estimate:
 
 
 def estimate(inputs: Inputs) -> Estimate:
-    """The article's sum, done right: 10M tokens at $2.50 per 1M are $25."""
+    """The whole sum. 10M tokens at $2.50 per 1M are $25."""
     monthly, one_off = flow(inputs), one_off_usd(inputs)
     target = target_months(inputs)
     saving, stages = monthly.saving(), phases(inputs)
+    # Saving is a straight line over volume: its ends are at the ends of the volume.
+    low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
+    bearable_hours = None
+    if inputs.people_hours is None and inputs.people_usd_per_hour:
+        saved = sum((stage.within(ZERO, target) * stage.flow.saving() for stage in stages), ZERO)
+        bearable_hours = max(ZERO, saved - one_off) / inputs.people_usd_per_hour
     return Estimate(
         monthly_input_tokens=inputs.monthly_input_tokens,
         training_tokens=inputs.training.billed_tokens,
@@ -293,14 +297,14 @@ def estimate(inputs: Inputs) -> Estimate:
         monthly_after=_after(inputs),
         errors_avoided_usd=_errors(inputs),
         saving_month=saving,
-        saving_month_range=_savings(inputs, monthly),
+        saving_month_range=Range(low, saving, high),
         payback_months=payback_months(one_off, stages) if inputs.months_left != 0 else None,
         payback_target_months=target,
         break_even_tokens_per_month=_break_even(inputs, one_off, target),
         months_left=inputs.months_left,
         npv_usd=net_value(inputs),
         horizon_months=inputs.horizon,
-        bearable_hours=_bearable_hours(inputs, _saved_by(target, stages) - one_off),
+        bearable_hours=bearable_hours,
         succession=_succession(inputs, stages),
         machines=machines_needed(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking),
         on_own_machine=inputs.tuned.on_own_machine,
@@ -308,13 +312,13 @@ def estimate(inputs: Inputs) -> Estimate:
 
 
 def one_off_usd(inputs: Inputs) -> Decimal:
-    """C₀."""
+    """What is spent before anything is saved, C₀: training, evaluation, labels and people."""
     labels = inputs.labels * inputs.usd_per_label
     return inputs.training.usd.expected + evaluations_usd(inputs) + labels + people_usd(inputs)
 
 
 def evaluations_usd(inputs: Inputs) -> Decimal:
-    """Each run is measured."""
+    """USD of all evaluations: each run is measured once."""
     return inputs.evaluation_usd * inputs.training.runs
 
 
@@ -322,14 +326,8 @@ def people_usd(inputs: Inputs) -> Decimal:
     return (inputs.people_hours or ZERO) * inputs.people_usd_per_hour
 
 
-def _bearable_hours(inputs: Inputs, left: Decimal) -> Decimal | None:
-    if inputs.people_hours is not None or not inputs.people_usd_per_hour:
-        return None
-    return max(ZERO, left) / inputs.people_usd_per_hour
-
-
 def target_months(inputs: Inputs) -> Decimal:
-    """It must pay back by then, before the model is gone, and while it is known what is saved."""
+    """Months within which it must pay back: before the model is gone, and while it is known what is saved."""
     amount, target = inputs.months_known, inputs.payback_target_months
     return target if amount is None else min(target, amount)
 
@@ -341,8 +339,8 @@ def net_value(inputs: Inputs) -> Decimal:
 
 
 def phases(inputs: Inputs) -> tuple[Phase, ...]:
-    """One after the other: held against a model until it ends, then against its successor. What a successor gets right
-    nobody has measured: better answers count no longer, worse ones do."""
+    """The saving against one model after the other: each until it ends, then against its successor. What a successor
+    gets right nobody has measured: better answers count no longer, worse ones do."""
     phases: list[Phase] = []
     start, rates = ZERO, inputs.held_against
     while True:
@@ -357,8 +355,9 @@ def phases(inputs: Inputs) -> tuple[Phase, ...]:
 
 
 def flow(inputs: Inputs, rates: Rates | None = None) -> Flow:
-    """Bills are straight lines over volume: what is left at none is fixed. Machines come one by one: between none and
-    this volume their cost is taken to rise evenly. `rates`: held against these."""
+    """A month's saving against a model at `rates`, by default against the alternative. Bills are straight lines over
+    volume, so what is left at none is fixed. Machines come one by one, but between none and this volume their cost
+    is taken to rise evenly."""
     rates = rates or inputs.held_against
     idle = replace(inputs, monthly_input_tokens=0)
     other, other_idle = _alternative(inputs, rates), _alternative(idle, rates)
@@ -382,7 +381,7 @@ def _tuned_tokens(inputs: Inputs) -> Tokens:
 
 
 def _after(inputs: Inputs) -> MonthlyCost:
-    """The same requests with the tuned model's prompt, and its upkeep."""
+    """The bill of the same requests with the tuned model's prompt, and its upkeep."""
     cost = bill(_tuned_tokens(inputs), inputs.tuned, inputs.requests, inputs.asking)
     return replace(cost, upkeep=inputs.monitoring_usd + retraining_usd(inputs))
 
@@ -394,21 +393,16 @@ def retraining_usd(inputs: Inputs) -> Decimal:
 
 
 def _errors(inputs: Inputs) -> Decimal:
-    """Worth a month, below 0 where the tuned model is worse."""
+    """USD a month that avoided errors are worth, below 0 where the tuned model is worse."""
     return inputs.quality.gap * wrong_answers_usd(inputs) if inputs.quality else ZERO
 
 
 def wrong_answers_usd(inputs: Inputs) -> Decimal:
-    """A month, if every answer were wrong."""
+    """USD a month, if every answer were wrong."""
     if inputs.quality is None:
         return ZERO
     requests = Decimal(inputs.requests.numerator) / inputs.requests.denominator
     return inputs.quality.usd_per_wrong * requests
-
-
-def _saved_by(months: Decimal, stages: Sequence[Phase]) -> Decimal:
-    """In all, at today's prices."""
-    return sum((stage.within(ZERO, months) * stage.flow.saving() for stage in stages), ZERO)
 
 
 def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
@@ -421,14 +415,9 @@ def _succession(inputs: Inputs, stages: Sequence[Phase]) -> Succession | None:
     return Succession(rates.model, rates.ends, rates.successor, later)
 
 
-def _savings(inputs: Inputs, monthly: Flow) -> Range:
-    """Saving is a straight line over volume: its ends are at the ends of the volume."""
-    low, high = sorted(monthly.at_volume(1 + sign * inputs.volume_spread) for sign in (-1, 1))
-    return Range(low, monthly.saving(), high)
-
-
 def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int | None:
-    """(C₀ + what hosting and upkeep add in T) / (T·Δp) a token, with T = `within_months`."""
+    """Input tokens a month from which on it pays back within T = `within_months`: (C₀ + what hosting and upkeep add
+    in T) / (T·Δp). None where no volume does."""
     volume = max(inputs.monthly_input_tokens, int(MILLION))
     spans = [
         (phase.within(ZERO, within_months), phase.flow)
@@ -439,6 +428,3 @@ def _break_even(inputs: Inputs, one_off: Decimal, within_months: Decimal) -> int
         return None
     needed = max(ZERO, one_off - sum((months * saved.fixed for months, saved in spans), ZERO))
     return int((needed * volume / by_volume).to_integral_value(ROUND_CEILING))
-
-
-# What a fine-tune costs and saves: exact sums, chances, and what moves them.

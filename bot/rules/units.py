@@ -39,7 +39,7 @@ class Misread:
 
 
 def parse_volume(text: str) -> int | Misread:
-    """Tokens a month out of '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
+    """Reads tokens a month: '10M', '10m tokens', '2.5B', '300k', '1_000_000', '10 million tokens a month', '0'."""
     match = _VOLUME.fullmatch(text.strip().lower())
     if match is None or match["scale"] not in _SCALES:
         return _misread(f"I can't read {_shown(text)} as a volume.")
