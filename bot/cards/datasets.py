@@ -18,6 +18,8 @@ from bot.cards.blocks import (
     Note,
     Table,
     Text,
+    actions,
+    button,
     code,
     cut,
     escape,
@@ -55,6 +57,8 @@ STANDS: dict[Standing, str] = {
 }
 UPLOAD = "upload"
 COLUMN = "For a table only. Empty: found by its name."
+CHOOSE_COLUMNS = "choose_columns"
+SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
 TABLES = ("csv", "objects", "xlsx", "parquet")
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
@@ -86,10 +90,38 @@ def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
     headline = _headline(dataset.title, report)
     file = ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")
     blocks = [Headline(headline), Facts([*_numbers(report), file]), *_findings(report)]
-    blocks += [Text(f"*Next*: {_next_step(dataset, report)}"), *cleaning_offer(dataset, report.findings)]
+    blocks.append(Text(f"*Next*: {_next_step(dataset, report)}"))
+    if has_choices(report):
+        blocks.append(actions(button("Choose columns", CHOOSE_COLUMNS, str(dataset.id), style="primary")))
+    else:
+        blocks += cleaning_offer(dataset, report.findings)
     if report.blocked and days:
         blocks.append(Note(f"The file is deleted here after {pluralize(days, 'day')}."))
     return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
+
+
+def has_choices(report: Report) -> bool:
+    """Whether a person can settle which columns hold texts and labels."""
+    return bool(report.choices.text or report.choices.label)
+
+
+def columns_form(dataset: Dataset, report: Report, records: Sequence[Sequence[str]]) -> Block:
+    """Asks for the columns that more than one would fit. `records`: the header and the first rows, for the person who
+    uploaded them; empty for others."""
+    rows = [[cut(shown(cell), SAMPLE_CELL) for cell in record[:SAMPLE_COLUMNS]] for record in records]
+    width = max(map(len, rows), default=0)
+    table = [Table([row + [""] * (width - len(row)) for row in rows])] if rows else []
+    fields = [
+        forms.select_input(name, label, options)
+        for name, label, options in (
+            ("text", "Column with the text", report.choices.text),
+            ("label", "Column with the label", report.choices.label),
+        )
+        if options
+    ]
+    return modal(
+        "Choose columns", CHOOSE_COLUMNS, [*table, *fields], submit="Check it", private=str(dataset.id)
+    )
 
 
 def full_report(
@@ -197,12 +229,17 @@ def _belongs_to(channel: str) -> Block:
 
 
 def _headline(title: str, report: Report) -> str:
+    if has_choices(report):
+        roles = [role for role in ("text", "label") if getattr(report.choices, role)]
+        return f"{title}: choose the {' and the '.join(roles)} column"
     if report.blocked:
         return f"{title} can't be used yet"
     return f"{title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"
 
 
 def _next_step(dataset: Dataset, report: Report) -> str:
+    if has_choices(report):
+        return "Choose the columns. Nothing left this machine."
     if report.blocked:
         return "Mend these lines and upload the file again under the same name. Nothing left this machine."
     return (

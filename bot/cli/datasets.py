@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import findings
-from bot.cards.datasets import full_report
+from bot.cards.datasets import full_report, has_choices
 from bot.cards.findings import counts_text, finding_blocks, line_ranges
 from bot.cards.reasons import shortage_text
 from bot.cards.terminal import terminal_text
@@ -151,7 +151,8 @@ def report_text(report: Report, settings: Settings | None = None) -> str:
     """With `settings`, what copies cost is said in dollars where a trainer by the token has its key here."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
-    return terminal_text(full_report(report, waste).parts)
+    text = terminal_text(full_report(report, waste).parts)
+    return f"{text}\n\nName the columns with --text and --label." if has_choices(report) else text
 
 
 def fix(

@@ -31,6 +31,7 @@ from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Draft
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
+from trainers.dataset.reader import first_records
 from trainers.dataset.sensitive_data import Scan, scanner_name
 from trainers.dataset.sensitive_data import scan_file as scan_file_sensitive_data
 from trainers.dataset.versions import Previous
@@ -41,6 +42,7 @@ SEED = 20261124
 FETCH_TRIES = 8
 CHECK_TRIES = 3
 ASK_AGAIN_S = 3600
+SAMPLE_ROWS = 3
 
 
 def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
@@ -164,6 +166,42 @@ def _taken(context: AppContext, name: str, channel: str) -> str:
             "another dataset, type another one."
         )
     return f"Another channel has a dataset {code(name)} already, so this one needs another name: type one."
+
+
+def may_choose_columns(
+    context: AppContext, dataset_id: int, person: str
+) -> tuple[Dataset, Report, Sequence[Sequence[str]]] | Refusal:
+    """Returns a version that waits for its columns, its report, and its first rows where the person uploaded them."""
+    dataset = context.store.datasets.get(dataset_id)
+    refused = authorization.refusal(context, person, "upload", dataset.channel)
+    if refused:
+        return refused
+    path = context.settings.files / str(dataset.sha256)
+    report = Report.from_json(dataset.report) if dataset.report else None
+    if dataset.state != "refused" or report is None or not views.has_choices(report):
+        return Refusal(f"The columns of {code(dataset.title)} were chosen already.")
+    if dataset.sha256 is None or not path.exists():
+        return Refusal("The file was deleted. Upload it again, and name the columns in the form.")
+    return dataset, report, first_records(path, SAMPLE_ROWS) if person == dataset.uploaded_by else ()
+
+
+def choose_columns(
+    context: AppContext, dataset_id: int, text: str | None, label: str | None, person: str
+) -> Dataset | Refusal:
+    """Checks a version again by the columns that a person chose. None: the one that was found stays."""
+    allowed = may_choose_columns(context, dataset_id, person)
+    if isinstance(allowed, Refusal):
+        return allowed
+    dataset, now = allowed[0], context.clock()
+    columns = {"text_column": text or dataset.text_column, "label_column": label or dataset.label_column}
+    again = {"tries": 0, "next_at": 0, "report": None, "refusal": None}
+    with context.store.transaction():
+        moved = context.store.datasets.move(dataset, "checking", now=now, **columns, **again)
+        if moved is None:
+            return Refusal(f"The columns of {code(dataset.title)} were chosen already.")
+        context.store.audit.add(at=now, who=person, action="choose columns", subject=f"dataset {moved.id}")
+        show(context, moved, views.received_card(moved))
+    return moved
 
 
 def step(context: AppContext, dataset: Dataset) -> None:

@@ -11,6 +11,7 @@ from slack_sdk import WebClient
 
 from bot.cards import (
     data_policy,
+    datasets,
     estimates,
     evaluations,
     findings,
@@ -36,6 +37,7 @@ from bot.services import (
     promotions,
 )
 from bot.services import data_policy as data_policy_services
+from bot.services import datasets as dataset_services
 from bot.services import runs as run_services
 from bot.slack.commands import Call, estimate_form
 from bot.values.runs import Refusal
@@ -136,6 +138,11 @@ def _waive(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     return result if isinstance(result, Refusal) else data_policy.form(result)
 
 
+def _choose_columns(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    allowed = dataset_services.may_choose_columns(context, int(_value(body)), _person(body))
+    return allowed if isinstance(allowed, Refusal) else datasets.columns_form(*allowed)
+
+
 def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     return estimate_form(Call(context, _person(body), str(body["channel"]["id"])), _value(body))
 
@@ -155,6 +162,7 @@ FORMS: Mapping[str, _OpenForm] = {
     plans.APPROVE: _approve,
     plans.REJECT: _reject,
     data_policy.WAIVE: _waive,
+    datasets.CHOOSE_COLUMNS: _choose_columns,
     result_cards.ESTIMATE: _estimate,
     **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }

@@ -69,6 +69,13 @@ def _receive(context: AppContext, body: dict[str, Any]) -> Errors:
     return _errors(result, (isinstance(result, Refusal) and result.about) or "name")
 
 
+def _choose_columns(context: AppContext, body: dict[str, Any]) -> Errors:
+    values = _values(body)
+    text, label = values.get("text"), values.get("label")
+    result = datasets.choose_columns(context, int(_metadata(body)[0]), text, label, _person(body))
+    return _errors(result, "label" if label else "text")
+
+
 def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
     request = _estimate_request(body)
     if isinstance(request, Refusal):
@@ -145,6 +152,7 @@ FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
     dataset_cards.UPLOAD: _receive,
     estimates.ESTIMATE: _estimate,
     evaluation_cards.FORM: _measure,
+    dataset_cards.CHOOSE_COLUMNS: _choose_columns,
     dataset_cards.DOCUMENT_FORM: _add_knowledge,
     plan_cards.APPROVE_FORM: _approve,
     plan_cards.REJECT_FORM: _reject,

@@ -111,6 +111,7 @@ def _datasets() -> dict[str, Message]:
         "dataset-blocked": datasets.checked_card(
             made.dataset(), made.blocked_report(made.NOT_JSON, made.DUPLICATE)
         ),
+        "dataset-columns": datasets.checked_card(made.dataset(), made.unclear_report()),
         "dataset-refused": datasets.refused_card(
             made.dataset(), "The file is a PNG image. Upload CSV or JSONL."
         ),
@@ -467,6 +468,15 @@ def _views() -> dict[str, Json]:
             HomeOverview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())
         ),
         "home-empty": status.home_page(HomeOverview([], [], [], made.NO_BUDGET)),
+        "form-columns": datasets.columns_form(
+            made.dataset(),
+            made.unclear_report(),
+            [
+                ["text", "category", "topic"],
+                ["Where is my parcel? " * 4, "delivery", "lost"],
+                ["A refund", "billing"],
+            ],
+        ),
         "form-upload": datasets.upload_modal("C0TICKETS"),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
         "form-estimate": estimates.form(

@@ -23,7 +23,7 @@ from bot.rules.roi import Estimate, Inputs, Range, Training, Usage, estimate
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
-from trainers.dataset.rows import NO_CHOICES
+from trainers.dataset.rows import NO_CHOICES, Choices
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
 from trainers.tokens import Spread
@@ -133,6 +133,20 @@ def report(*findings: Finding, **other: Any) -> Report:
 
 def blocked_report(*findings: Finding) -> Report:
     return report(*findings, train_sha256=None, holdout_sha256=None, n_train=0, n_holdout=0)
+
+
+UNCLEAR = Finding(
+    None,
+    "blocks",
+    "columns_unclear",
+    "The columns 'category' and 'topic' could both be the label.",
+    "Say which one to use.",
+)
+
+
+def unclear_report() -> Report:
+    choices = Choices(label=("category", "topic"))
+    return replace(blocked_report(UNCLEAR), rows=0, labels=(), columns=Columns(), choices=choices)
 
 
 @dataclass(frozen=True)

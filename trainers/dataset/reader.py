@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
@@ -123,6 +124,22 @@ def stream(
         progress.format = "csv"
         records = tables.csv_records(_text_lines(file, findings, limits), sniffed.separator, findings)
         yield from tables.examples(records, columns, findings, progress)
+
+
+def first_records(path: Path, count: int, limits: Limits = DEFAULT_LIMITS) -> list[list[str]]:
+    """Returns the header and the first `count` rows of a table of text. Empty for other files, whose beginning can't be
+    read without the whole. Raises OSError as open() does."""
+    findings = Findings(limits.listed)
+    with opened(path, limits) as source:
+        sniffed = sniff(source.file.read(HEAD_BYTES))
+        if isinstance(sniffed, Sniffed) and sniffed.kind == "table":
+            lines = _text_lines(source.file, findings, limits)
+            records = tables.csv_records(lines, sniffed.separator, findings)
+        elif isinstance(sniffed, Sniffed) and sniffed.kind == "objects":
+            records = _object_records(source.file, findings, limits)
+        else:
+            return []
+        return [record.cells for record in islice(records, count + 1)]
 
 
 def capped(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:

@@ -16,9 +16,7 @@ from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blan
 from trainers.types import Message
 
 MISSING_COLUMN = Rule("column_missing", "blocks", "Name a column that the file has.")
-UNCLEAR_COLUMNS = Rule(
-    "columns_unclear", "blocks", "Say which one to use: in the upload's form, or with --text and --label."
-)
+UNCLEAR_COLUMNS = Rule("columns_unclear", "blocks", "Say which one to use.")
 DUPLICATE_COLUMN = Rule("column_twice", "blocks", "Give each column a name of its own.")
 NO_LABELS = Rule("no_labels", "blocks", "Add a column 'label' with the right answer for each row.")
 NO_TEXT = Rule("no_text", "blocks", "Add a column 'text' with what the customer wrote.")
