@@ -34,7 +34,7 @@ from trainers.types import (
 Json = Mapping[str, object]
 
 METADATA_KEY = "finetune_key"
-PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier"})
+PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier", "beta"})
 EXPIRY_MARGIN_S = 2 * 24 * 3600
 _CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
 

@@ -16,6 +16,7 @@ Ability = Literal[
     "idempotency",  # honours Idempotency-Key on create
     "extra_hyperparameters",  # lora_r, lora_alpha, … beside n_epochs
     "method",  # takes `method: {type: supervised}`, else top-level `hyperparameters`
+    "dpo",  # takes `method: {type: dpo}` and a file of preference pairs in OpenAI's form
     "suffix",
     "checkpoints",
     "progress",  # trained_steps / total_steps / estimated_finish on the job

@@ -242,9 +242,11 @@ def _next_step(dataset: Dataset, report: Report) -> str:
         return "Choose the columns. Nothing left this machine."
     if report.blocked:
         return "Mend these lines and upload the file again under the same name. Nothing left this machine."
+    both = f" `/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
     return (
         f"`/finetune baseline {dataset.name}` measures what prompts and cheaper models get right already; after that "
         f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
+        f"{both}"
     )
 
 

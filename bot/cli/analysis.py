@@ -74,7 +74,6 @@ def check(
     The file itself is never changed.
     """
     from bot.cli import datasets
-    from bot.cli import datasets as preferences
     from bot.settings import NO_PRESIDIO, has_presidio
     from bot.values.runs import Refusal
 
@@ -105,8 +104,8 @@ def check(
     ticker.done()
     if isinstance(report, Refusal):
         refuse(report.text)
-    if (pairs := preferences.pairs_of(file, report, how)) is not None:
-        return _say_pairs(report, pairs, target, as_json)
+    if report.pairs is not None:
+        return _say_pairs(report, report.pairs, target, as_json)
     click.echo(report.to_json() if as_json else datasets.report_text(report, load_if_valid()))
     if fix:
         fixed = datasets.fix(file, text, label, fix, holdout)
@@ -129,7 +128,7 @@ def _say_pairs(report: Report, pairs: PairsReport, target: str | None, as_json: 
         else preferences.pairs_text(report, pairs, takes)
     )
     click.echo(text)
-    if preferences.is_blocked(report, pairs):
+    if report.blocked:
         sys.exit(EXIT_BLOCKED)
 
 

@@ -7,7 +7,7 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -50,10 +50,10 @@ from trainers.dataset import (
     store_chat,
     with_system,
 )
-from trainers.dataset.checks import Findings, in_order
+from trainers.dataset.checks import Findings
 from trainers.dataset.clean_copy import NotCleaned, clean
 from trainers.dataset.near_duplicates import find_near_copies, question_text
-from trainers.dataset.preference_pairs import PairsReport, check_pairs
+from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.rows import ignore_message, question_keys
 from trainers.dataset.sensitive_data import check_sensitive
 from trainers.dataset.versions import Previous
@@ -177,38 +177,18 @@ def _worst(report: Report) -> str:
 # is kept.
 
 
-# What is asked of rows that are split, labelled and trained on as chats
+# What is said of rows that are split and trained on, and not of pairs that are only looked at
 OF_CHATS = {
-    *("preference_pairs", "no_holdout", "not_yet", "worth_a_try", "enough_rows", "imbalance", "one_label"),
-    *("duplicate", "contradiction", "near_duplicate", "near_contradiction", "near_not_all_compared"),
-    *(
-        "labels_alike",
-        "few_rows_of_label",
-        "null_label",
-        "label_doubted",
-        "label_errors",
-        "label_errors_unknown",
-        "labels_not_judged",
-        "labels_sampled",
-    ),
+    *("preference_pairs", "not_yet", "worth_a_try", "enough_rows", "near_duplicate", "near_not_all_compared"),
 }
 HOW = (
-    "Pairs are trained through our own trainer's API, with the method dpo: docs/preferences.md has the request. "
-    "From Slack, chats are trained."
+    "In Slack `/finetune start NAME method=dpo` trains on them; docs/preferences.md has the request to the trainer's "
+    "own API."
 )
 
 
-def pairs_of(file: Path, report: Report, how: CheckOptions) -> PairsReport | None:
-    """None where `report` is not of preference pairs."""
-    return check_pairs(file, FULL_LIST.listed, how.rows.encoding) if report.format == "preference" else None
-
-
-def pair_findings(report: Report, pairs: PairsReport) -> tuple[Finding, ...]:
-    return in_order([*(each for each in report.findings if each.code not in OF_CHATS), *pairs.findings])
-
-
-def is_blocked(report: Report, pairs: PairsReport) -> bool:
-    return any(finding.blocks for finding in pair_findings(report, pairs))
+def pair_findings(report: Report) -> tuple[Finding, ...]:
+    return tuple(finding for finding in report.findings if finding.code not in OF_CHATS)
 
 
 @dataclass(frozen=True)
@@ -249,8 +229,8 @@ def _base_of(settings: Settings, wanted: str) -> Base | None:
 
 
 def pairs_text(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> str:
-    findings = pair_findings(report, pairs)
-    last = "They can't be used until this is mended." if is_blocked(report, pairs) else "They can be used."
+    findings = pair_findings(report)
+    last = "They can't be used until this is mended." if report.blocked else "They can be used."
     lines = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
     parts = [_head(report, pairs, findings), terminal_text(finding_blocks(findings)), "\n".join(lines)]
     return "\n\n".join(part for part in parts if part)
@@ -268,11 +248,11 @@ def _needs_text(takes: TrainingNeeds) -> str:
 
 
 def pairs_json(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> Mapping[str, Any]:
-    own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": is_blocked(report, pairs)}
+    own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": report.blocked}
     if takes is not None:
         minutes = float(takes.timed.minutes.expected) if takes.timed else None
         own["takes"] = {"model": takes.model, "memory": takes.room.line, "minutes": minutes}
-    return {**own, **pairs.to_dict(), "findings": [vars(each) for each in pair_findings(report, pairs)]}
+    return {**own, **asdict(pairs), "findings": [vars(each) for each in pair_findings(report)]}
 
 
 def _head(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:

@@ -35,6 +35,7 @@ from storage.datasets import NewDataset
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Draft, Measurement, Run
 from trainers.dataset import Columns, Report, read
+from trainers.dataset.conversion import opened
 from trainers.dataset.rows import question_key
 from trainers.dataset.versions import Previous, store_without
 from trainers.errors import Refused, TrainerError
@@ -91,7 +92,7 @@ def settle_version(context: CoreContext, dataset: str) -> None:
     """Moves the files of a recorded new version to the others."""
     folder, newest = _folder(context, dataset), context.store.datasets.newest(dataset)
     report = datasets.report_of(newest) if newest else None
-    parts = (f"{report.train_sha256}.jsonl", f"{report.holdout_sha256}.jsonl") if report else ()
+    parts = [f"{sha256}.jsonl" for sha256 in report.stored] if report else []
     for name in (report.source_sha256, *parts) if report else ():
         if (folder / name).exists():
             (folder / name).replace(context.settings.files / name)
@@ -115,13 +116,8 @@ def _folder(context: CoreContext, dataset: str) -> Path:
 
 
 def _asked(context: CoreContext, version: Dataset, lines: Collection[int]) -> frozenset[bytes] | Refusal:
-    columns = Columns(version.text_column, version.label_column)
-    reading = read(
-        context.settings.files / str(version.sha256), version.filename, columns=columns, limits=FULL_LIST
-    )
-    key_by_line = {
-        example.line: question_key(example) for example in reading.examples if example.line in lines
-    }
+    every_key = _keys_by_line(context, version)
+    key_by_line = {line: every_key[line] for line in lines if line in every_key}
     unknown = ", ".join(str(line) for line in sorted(set(lines) - key_by_line.keys()))
     if unknown:
         return Refusal(
@@ -129,6 +125,14 @@ def _asked(context: CoreContext, version: Dataset, lines: Collection[int]) -> fr
             f"{version.filename}, as its card and `finetune check` name them."
         )
     return frozenset(key_by_line.values())
+
+
+def _keys_by_line(context: CoreContext, version: Dataset) -> dict[int, bytes]:
+    """Returns what each row of the version's file asks."""
+    columns = Columns(version.text_column, version.label_column)
+    path = context.settings.files / str(version.sha256)
+    reading = read(path, version.filename, columns=columns, limits=FULL_LIST)
+    return {example.line: question_key(example) for example in reading.examples}
 
 
 def _rewritten(
@@ -143,8 +147,15 @@ def _rewritten(
         parts.append(folder / f"{store_without(folder, sha256, keys)}.jsonl")
     joined = folder / "joined"
     with joined.open("wb") as file:
-        for part in parts:
-            file.write(part.read_bytes())
+        if report.pairs:  # whose rejected answers are in none of the two parts
+            keys_by_line = _keys_by_line(context, before)
+            with opened(context.settings.files / str(before.sha256), FULL_LIST) as source:
+                source.file.seek(0)
+                lines = enumerate(source.file, 1)
+                file.writelines(line for number, line in lines if keys_by_line.get(number) not in keys)
+        else:
+            for part in parts:
+                file.write(part.read_bytes())
     inspected = _inspected(context, joined, f"{before.name}.jsonl", Previous(*parts), report.system)
     new = inspected.report
     if new.blocked:

@@ -58,8 +58,7 @@ def inspect(
     )
     if report.blocked:
         return Inspection(report, ())
-    written = [files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
-    scans = tuple(scan_file(part, presidio=presidio) for part in written)
+    scans = tuple(scan_file(files / f"{sha256}.jsonl", presidio=presidio) for sha256 in report.stored)
     tokens = [tokens for tokens, rows in report.token_lengths for _ in range(rows)]
     # a label that one row has may be a customer's sentence in the wrong column
     shared = [count for count in report.labels if count.rows > 1]

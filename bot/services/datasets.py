@@ -1,6 +1,6 @@
 """Datasets: an upload is recorded at once; the ticks fetch it, check it, split it, and scan it for personal data.
 
-Both parts of a dataset are scanned as they are written, before they first leave. A check does that for a new version.
+The files of a dataset are scanned as they are written, before they first leave. A check does that for a new version.
 Older versions, and all of them when the patterns change, are scanned in a worker at their next use.
 """
 
@@ -46,11 +46,11 @@ SAMPLE_ROWS = 3
 
 
 def scans_of(context: AppContext, report: Report) -> tuple[Scan, ...] | None:
-    """Returns the scans of both parts, None while one is missing, which a tick then makes."""
+    """Returns the scans of its files, None while one is missing, which a tick then makes."""
     by = scanner_name(presidio=context.settings.presidio)
     scans = list[Scan]()
     is_missing = False
-    for sha256 in (str(report.train_sha256), str(report.holdout_sha256)):
+    for sha256 in report.stored:
         stored = context.store.scans.of(sha256, by)
         if stored is None:
             context.store.scans.want(sha256, by, now=context.clock())
@@ -281,7 +281,7 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
 
 
 def codes_of(context: AppContext, report: Report) -> frozenset[str]:
-    """Returns the codes of what was found in the file and in the scans of its two parts that exist."""
+    """Returns the codes of what was found in the file and in the scans of its files that exist."""
     names = frozenset(finding.code for finding in report.findings)
     return names.union(*(scan.codes for scan in scans_of(context, report) or ()))
 

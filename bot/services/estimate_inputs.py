@@ -184,15 +184,20 @@ def training_needs(
     tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
     chosen = _hyperparameters(settings, target, report, question)
     # of one epoch, by the model's own tokenizer if it is on this machine
-    tokens = _own_counts(report, target).get(target.model.name, report.tokens.train)
-    tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from so many answers to each question
+    pairs = report.pairs if METHODS[question.method].reads_pairs else None
+    if pairs:  # of which both answers are read, each after the prompt
+        tokens = round(2 * pairs.longer.mean * report.n_train)
+    else:
+        tokens = _own_counts(report, target).get(target.model.name, report.tokens.train)
+        tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from so many answers to each question
     room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
     answer = max_tokens([label.label for label in report.labels]) + chat_parameters.thinking_tokens(thinks)
     of_all = round(tokens * full_trainings_of(question.sweep))
     cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
-        cost = replace(cost, training=replace(cost.training, is_estimated=_is_estimated(report, target)))
+        is_estimated = pairs is not None or _is_estimated(report, target)
+        cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
     return TrainingNeeds(chosen, tuned, base, room, time, cost)
 
 

@@ -139,6 +139,13 @@ def make_estimate(
     target = _target(settings, question)
     if isinstance(target, Refusal):
         return target
+    if METHODS[question.method].reads_pairs and report.pairs is None:
+        return Refusal(
+            f"`method={question.method}` learns from preference pairs, and the rows of `{name}` have one answer each. "
+            'Upload JSONL with two answers a line, `{"input": {"messages": […]}, "preferred_output": […], '
+            '"non_preferred_output": […]}`, or leave `method=` out.',
+            "method",
+        )
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
@@ -200,13 +207,13 @@ def _not_trained_so(question: Question, target: Target) -> Refusal | None:
     created."""
     row = target.row
     method = METHODS[question.method]
-    if method.reads_pairs:
+    if method.reads_pairs and not row.provider.can("dpo"):
         return Refusal(
-            f"`method={method.name}` learns from {method.examples}, and a dataset here has rows with an answer each: "
-            "our trainer takes pairs over its API. Leave `method=` out.",
+            f"`method={method.name}` needs a trainer that takes preference pairs, and {row.title} takes none. Leave it "
+            "out, or choose a target that starts with `local/`.",
             "method",
         )
-    if not method.is_plain and not row.provider.can("sweep"):
+    if not (method.is_plain or method.reads_pairs or row.provider.can("sweep")):
         return Refusal(
             f"`method={method.name}` needs our own trainer, and {row.title} trains by its own means. Leave it out, or "
             "choose a target that starts with `local/`.",

@@ -1,8 +1,7 @@
 """What a training takes of this machine: which model is meant, the longest row it takes, memory, and time by measured
 speed (`finetune calibrate`) or a guess.
 
-Only for models that train here and whose dimensions are known without asking anybody. Chats are sized for estimates and
-plans, preference pairs for the terminal's check alone, since Slack trains chats only.
+Only for models that train here and whose dimensions are known without asking anybody.
 """
 
 from __future__ import annotations
@@ -122,6 +121,8 @@ def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None
 
 
 def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep) -> Work:
+    if pairs := _pairs_of(report, chosen):
+        return _work_on_pairs(base, pairs, chosen)
     numbers = {name: [value for value in values if not isinstance(value, str)] for name, values in sweep}
     chosen = {**chosen, **{name: max(values) for name, values in numbers.items() if values}}
     length = min(report.tokens.rows.max, _whole(chosen, "max_length", MAX_LENGTH), base.architecture.context)
@@ -133,6 +134,11 @@ def _work(base: Base, report: Report, chosen: Mapping[str, Hyperparameter], swee
     rank, targets = _whole(chosen, "lora_r", Work.rank), str(chosen.get("target_modules", Work.targets))
     batch = _whole(chosen, "batch_size", 8)
     return Work(_method(chosen), max(length, 1), batch, rank, answer, samples=samples, targets=targets)
+
+
+def _pairs_of(report: Report, chosen: Mapping[str, Hyperparameter]) -> PairsReport | None:
+    """Returns the pairs that DPO trains on; None where `chosen` are another method's. GRPO has a beta too."""
+    return report.pairs if "beta" in chosen and "samples" not in chosen else None
 
 
 def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
@@ -151,30 +157,37 @@ def _in_4_bits(base: Base, work: Work) -> int | None:
 
 def memory_headroom_for_pairs(base: Base, pairs: PairsReport) -> MemoryHeadroom:
     """Sizes the longest pair with our own trainer's defaults."""
-    memory_fit = fit(base.architecture, _work_on_pairs(base, pairs), this_machine())
+    memory_fit = fit(base.architecture, _work_on_pairs(base, pairs, {}), this_machine())
     return MemoryHeadroom(_memory(memory_fit), _shortage(memory_fit))
 
 
 def training_time_for_pairs(settings: Settings, base: Base, pairs: PairsReport) -> TrainingTime | None:
-    """Returns None if this machine's speed, or TRL's part of it, was not measured.
-
-    Pairs are padded to the longest of their batch: assumed to be midway between the mean and the 95th percentile.
-    """
+    """Returns None if this machine's speed, or TRL's part of it, was not measured."""
     machine = _calibration(settings)
     if machine is None:
         return None
-    work, longer = _work_on_pairs(base, pairs), pairs.longer
-    mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
-    epochs = hosted_epochs_for(pairs.pairs)
-    rows = PairLengths(pairs.pairs, mean, padded, work.batch, epochs, work.answer)
-    taken = pair_seconds(base.architecture, rows, machine)
+    taken = pair_seconds(base.architecture, _pair_lengths(base, pairs, pairs.pairs, {}), machine)
     return None if taken is None else _timed(taken, machine)
 
 
-def _work_on_pairs(base: Base, pairs: PairsReport) -> Work:
-    length = max(1, min(pairs.longer.max, MAX_LENGTH, base.architecture.context))
+def _pair_lengths(
+    base: Base, pairs: PairsReport, count: int, chosen: Mapping[str, Hyperparameter]
+) -> PairLengths:
+    """Describes `count` of the pairs. They are padded to the longest of their batch: assumed to be midway between the
+    mean and the 95th percentile."""
+    work, longer = _work_on_pairs(base, pairs, chosen), pairs.longer
+    mean, padded = (min(value, work.length) for value in (longer.mean, (longer.mean + longer.p95) / 2))
+    epochs = _whole(chosen, "n_epochs", hosted_epochs_for(count))
+    return PairLengths(count, mean, padded, work.batch, epochs, work.answer, work.rank)
+
+
+def _work_on_pairs(base: Base, pairs: PairsReport, chosen: Mapping[str, Hyperparameter]) -> Work:
+    most = _whole(chosen, "max_length", MAX_LENGTH)
+    length = max(1, min(pairs.longer.max, most, base.architecture.context))
     answer = min(max(1, round(pairs.longer.mean - pairs.prompt.mean)), length)
-    return Work("lora", length, batch_for(pairs.pairs), answer=answer, pairs=True)
+    rank, targets = _whole(chosen, "lora_r", Work.rank), str(chosen.get("target_modules", Work.targets))
+    batch = _whole(chosen, "batch_size", batch_for(pairs.pairs))
+    return Work(_method(chosen), length, batch, rank, answer, pairs=True, targets=targets)
 
 
 def training_time(
@@ -196,8 +209,17 @@ def training_time(
     if machine is None or not report.n_train:
         return None
     is_guess = measured is None or _method(chosen) != "lora"
-    if "samples" in chosen:
-        taken_s = _seconds_of_samples(base, report, tokens, chosen, machine)
+    pairs = _pairs_of(report, chosen)
+    if pairs or "samples" in chosen:
+        lengths = (
+            _pair_lengths(base, pairs, report.n_train, chosen)
+            if pairs
+            else _sample_lengths(report, tokens, chosen)
+        )
+        # TRL's passes over logits are left out where they were not measured.
+        timed = replace(machine, word_s=machine.word_s or 0.0, trl_s=machine.trl_s or 0.0)
+        taken_s = pair_seconds(base.architecture, lengths, timed)
+        assert taken_s is not None  # noqa: S101 - both are there
         return _guess(taken_s) if is_guess or machine.word_s is None else _timed(taken_s, machine)
     done = as_computed(base.architecture, _work(base, report, chosen, sweep), this_machine())
     recomputes = as_trained(base.architecture, done).checkpoints
@@ -215,14 +237,11 @@ def training_time(
     return _guess(taken_s) if is_guess else _timed(taken_s, machine)
 
 
-def _seconds_of_samples(
-    base: Base, report: Report, tokens: int, chosen: Mapping[str, Hyperparameter], machine: Calibration
-) -> float:
-    """Returns the seconds that GRPO takes if the model's answers are as long as the right ones. TRL's passes over
-    logits are left out where they were not measured."""
+def _sample_lengths(report: Report, tokens: int, chosen: Mapping[str, Hyperparameter]) -> PairLengths:
+    """Describes what GRPO samples if the model's answers are as long as the right ones."""
     samples = _whole(chosen, "samples", 1)
     mean = tokens / report.n_train / samples
-    rows = PairLengths(
+    return PairLengths(
         count=report.n_train,
         longer=mean,
         padded=(mean + report.tokens.rows.max) / 2,
@@ -233,10 +252,6 @@ def _seconds_of_samples(
         samples=samples,
         has_reference=bool(chosen.get("beta")),
     )
-    machine = replace(machine, word_s=machine.word_s or 0.0, trl_s=machine.trl_s or 0.0)
-    taken_s = pair_seconds(base.architecture, rows, machine)
-    assert taken_s is not None  # noqa: S101 - both are there
-    return taken_s
 
 
 def _guess(taken_s: float) -> TrainingTime:

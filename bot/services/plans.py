@@ -62,7 +62,7 @@ from trainers.dataset.splits import VALIDATION_LEAST_ROWS, split_validation
 from trainers.errors import TrainerError
 from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
-from trainers.methods import BUILTIN
+from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
 from trainers.pricing import PriceList
 from trainers.providers import ProviderRow
@@ -344,13 +344,14 @@ def _plan(
     channel: str,
 ) -> Plan:
     dataset, report, estimate = checked.dataset, estimated.report, estimated.estimate
+    reads_pairs = METHODS[estimated.question.method].reads_pairs
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,
         dataset_id=dataset.id,
         uploaded_by=dataset.uploaded_by,
         source_sha256=report.source_sha256,
-        train_sha256=str(report.train_sha256),
+        train_sha256=str(report.pairs_sha256 if reads_pairs else report.train_sha256),
         holdout_sha256=str(report.holdout_sha256),
         n_train=report.n_train,
         n_holdout=report.n_holdout,
@@ -404,7 +405,9 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     shortage = estimated.room.shortage if estimated.room else None
     verdict = estimated.verdict
     ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
-    return (*ends, *([shortage_text(shortage)] if shortage else []))
+    is_half = estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs
+    half = ["Its rows are preference pairs: this trains on the preferred answers alone, method=dpo on both."]
+    return (*ends, *([shortage_text(shortage)] if shortage else []), *(half if is_half else []))
 
 
 def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:

@@ -69,7 +69,7 @@ def test_grpo_costs_as_many_tokens_as_it_samples(make_world: MakeWorld) -> None:
 def test_what_a_method_cannot_is_said_before_there_is_a_plan(world: World) -> None:
     world.seed_dataset()
     assert "`method=grpo` needs our own trainer, and Acme Tuning" in world.type(f"{START} method=grpo")
-    assert "`method=dpo` learns from preference pairs" in world.type(f"{START} method=dpo")
+    assert "`method=dpo` learns from preference pairs" in world.type(OWN.replace("grpo", "dpo"))
     swept = world.type(f"{OWN} sweep=lora_r:2,4")
     assert "`method=grpo` can't sweep" in swept
     by_another = world.type(f"{OWN} engine=unsloth")

@@ -197,9 +197,7 @@ def wrong_with(dataset: Dataset, name: str, content: bytes, folder: Path) -> str
     source.write_bytes(content)
     report = _report(source, name, kept, folder)
     left = {path.name for path in kept.iterdir()}
-    expected = (
-        set() if report.blocked else {f"{one}.jsonl" for one in (report.train_sha256, report.holdout_sha256)}
-    )
+    expected = set() if report.blocked else {f"{one}.jsonl" for one in report.stored}
     if left != expected:
         return f"left {sorted(left)} instead of {sorted(expected)}"
     for path in kept.iterdir():

@@ -189,7 +189,9 @@ class Service:
         known = {"model", "training_file", "validation_file", "seed", "suffix", "hyperparameters"}
         known |= {"method", "metadata"} if self.shape == "openai" else set()
         unknown = sorted(set(body) - known)
-        strange = sorted(set(_hyperparameters(body)) - PLAIN - (EXTRAS if self.shape == "nebius" else set()))
+        is_dpo = (body.get("method") or {}).get("type") == "dpo"
+        more = EXTRAS if self.shape == "nebius" else {"beta"} if is_dpo else set()
+        strange = sorted(set(_hyperparameters(body)) - PLAIN - more)
         if unknown or strange:
             return refusal(400, "unknown_parameter", f"Unknown parameter: {(unknown + strange)[0]}.")
         if body.get("model") not in self.models:
@@ -197,6 +199,8 @@ class Service:
         for key in ("training_file", "validation_file"):
             if key in body and body[key] not in self.files:
                 return refusal(400, "invalid_file", f"No such file: {body[key]}.")
+            if key in body and is_dpo != (b'"preferred_output"' in self.files[body[key]].content):
+                return refusal(400, "invalid_training_file", "The file has other rows than the method takes.")
         if len(body.get("suffix") or "") > 64 or not 1 <= _hyperparameters(body).get("n_epochs", 1) <= 50:
             return refusal(400, "invalid_value", "suffix or n_epochs is out of its range.")
         return None
@@ -385,7 +389,7 @@ def results_csv() -> str:
 
 def _hyperparameters(request: dict[str, Any]) -> dict[str, Any]:
     method = request.get("method") or {}
-    found: dict[str, Any] | None = method.get("supervised", {}).get("hyperparameters")
+    found: dict[str, Any] | None = method.get(method.get("type"), {}).get("hyperparameters")
     return found or request.get("hyperparameters") or {}
 
 

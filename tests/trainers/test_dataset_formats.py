@@ -323,9 +323,7 @@ ASKED = [{"role": "user", "content": "which one"}]
     ],
     ids=["openai", "texts", "messages", "messages with the prompt"],
 )
-def test_preference_pairs_are_checked_and_told_that_they_cannot_be_trained_on(
-    tmp_path: Path, line: str
-) -> None:
+def test_preference_pairs_are_read_with_the_preferred_answer(tmp_path: Path, line: str) -> None:
     (tmp_path / "p").write_text("\n".join([line] * 3))
 
     reading = read(tmp_path / "p", "pairs.jsonl")
@@ -335,16 +333,12 @@ def test_preference_pairs_are_checked_and_told_that_they_cannot_be_trained_on(
     assert (finding.line, finding.code, finding.severity, finding.count) == (
         None,
         "preference_pairs",
-        "blocks",
+        "tells",
         3,
     )
-    assert (
-        finding.message
-        == "3 rows are preference pairs: they were checked, and the trainer's API trains on them, not this bot."
-    )
-    assert finding.cure == (
-        "Train them through the API (docs/preferences.md), or send the preferred answers: as chat rows, or as labels."
-    )
+    assert finding.message.startswith("3 rows are preference pairs.")
+    assert "method=dpo trains on both answers" in finding.cure
+    assert reading.examples[0].answer in ("the better", "a")
     assert [m.role for m in reading.examples[0].messages] == ["user", "assistant"]
 
 

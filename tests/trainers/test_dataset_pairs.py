@@ -11,7 +11,8 @@ from click.testing import CliRunner
 
 from bot.cli.analysis import check
 from tests.trainers.test_sizing_timing import MACHINE
-from trainers.dataset.preference_pairs import check_pairs
+from trainers.dataset import Columns, Report, check_file
+from trainers.dataset.preference_pairs import PairsReport
 
 
 def pair(question: str, better: str, worse: str) -> str:
@@ -29,18 +30,31 @@ def written(tmp_path: Path, *lines: str) -> Path:
     return path
 
 
+def report_of(path: Path, out: Path | None = None) -> Report:
+    return check_file(path, path.name, Columns(), out, 7)
+
+
+def pairs_of(path: Path) -> PairsReport:
+    pairs = report_of(path).pairs
+    assert pairs is not None
+    return pairs
+
+
 def codes(path: Path) -> list[tuple[int | None, str, str]]:
-    found = check_pairs(path, listed=10)
-    assert found is not None
-    return [(each.line, each.code, each.message) for each in found.findings]
+    of_every_file = ("preference_pairs", "not_yet", "blank_lines")
+    findings = report_of(path).findings
+    return [(each.line, each.code, each.message) for each in findings if each.code not in of_every_file]
+
+
+def rows_in(folder: Path, sha256: str | None) -> list[Any]:
+    return [json.loads(line) for line in (folder / f"{sha256}.jsonl").read_text().splitlines()]
 
 
 def test_prompts_and_lengths_are_counted(tmp_path: Path) -> None:
-    found = check_pairs(
-        written(tmp_path, *GOOD, pair("Where is parcel 3?", "Here.", "There it is.")), listed=10
-    )
-    assert found is not None
-    assert (found.pairs, found.prompts, found.preferred_longer, found.findings) == (31, 30, 0.0, ())
+    path = written(tmp_path, *GOOD, pair("Where is parcel 3?", "Here.", "There it is."))
+    found = pairs_of(path)
+    assert (found.pairs, found.prompts, found.preferred_longer) == (31, 30, 0.0)
+    assert codes(path) == []
     assert (found.prompt.max, found.longer.max) == (6, 13)
 
 
@@ -65,7 +79,7 @@ def test_pairs_whose_better_answer_is_mostly_the_longer_one_are_told(tmp_path: P
     ]
 
 
-def test_what_the_api_does_not_take_blocks_with_its_cure(tmp_path: Path) -> None:
+def test_an_answer_of_several_messages_blocks_and_another_form_is_told(tmp_path: Path) -> None:
     plain = json.dumps({"prompt": "x", "chosen": "a", "rejected": "b"})
     several = json.loads(GOOD[0])
     several["preferred_output"] *= 2
@@ -75,8 +89,75 @@ def test_what_the_api_does_not_take_blocks_with_its_cure(tmp_path: Path) -> None
     ]
 
 
-def test_a_file_without_a_good_pair_is_none(tmp_path: Path) -> None:
-    assert check_pairs(written(tmp_path, "{}", "no", pair("x", "same", "same")), listed=10) is None
+def test_a_file_without_a_good_pair_has_none(tmp_path: Path) -> None:
+    report = report_of(written(tmp_path, "{}", "no", pair("x", "same", "same")))
+    assert report.pairs is None and report.blocked
+
+
+def test_training_rows_are_written_as_pairs_and_the_held_out_ones_with_the_preferred_answer(
+    tmp_path: Path,
+) -> None:
+    plain = [json.dumps({"prompt": f"Ask {n}", "chosen": "yes", "rejected": f"no {n}"}) for n in range(30)]
+    report = report_of(written(tmp_path, *GOOD, *plain), tmp_path / "out")
+    assert not report.blocked
+    pairs, train, held = (
+        rows_in(tmp_path / "out", sha256)
+        for sha256 in (
+            report.pairs_sha256,
+            report.train_sha256,
+            report.holdout_sha256,
+        )
+    )
+    assert (
+        (len(pairs), len(train), len(held))
+        == (report.n_train, report.n_train, report.n_holdout)
+        == (40, 40, 20)
+    )
+    assert all(set(row) == {"input", "preferred_output", "non_preferred_output"} for row in pairs)
+    assert [[*row["input"]["messages"], *row["preferred_output"]] for row in pairs] == [
+        row["messages"] for row in train
+    ]
+    assert {row["messages"][-1]["content"] for row in held} <= {"On its way.", "yes"}
+    assert Report.from_json(report.to_json()) == report
+
+
+def test_tools_go_with_the_pair_and_keys_that_no_trainer_reads_stay_behind(tmp_path: Path) -> None:
+    tool = {"type": "function", "function": {"name": "find", "parameters": {}}}
+    row = json.loads(GOOD[0])
+    row["input"] |= {"tools": [tool], "quux": 1}
+    row["non_preferred_output"][0]["annotator"] = "quux"
+    row["reviewer"] = "quux"
+    path = written(
+        tmp_path,
+        *[
+            json.dumps(
+                row | {"input": row["input"] | {"messages": [{"role": "user", "content": f"Ask {n}"}]}}
+            )
+            for n in range(12)
+        ],
+    )
+    report = report_of(path, tmp_path / "out")
+    assert "annotator, quux, reviewer" in str([each.message for each in report.findings])
+    pairs = rows_in(tmp_path / "out", report.pairs_sha256)
+    assert all(pair["input"]["tools"] == [tool] for pair in pairs)
+    assert "quux" not in json.dumps(pairs)
+    assert all(row["tools"] == [tool] for row in rows_in(tmp_path / "out", report.train_sha256))
+
+
+def test_a_secret_in_a_rejected_answer_blocks_and_personal_data_there_is_told(tmp_path: Path) -> None:
+    secret = pair("a", "b", "My key is sk-proj-" + "a1B2" * 12)
+    mail = pair("c", "d", "Write to anna.quux@quux-mail.org")
+    both = pair("anna.quux@quux-mail.org?", "d", "Write to anna.quux@quux-mail.org")
+    findings = report_of(written(tmp_path, *GOOD, secret, mail, both)).findings
+    assert [(each.line, each.code) for each in findings if each.line] == [
+        (31, "secret"),
+        (32, "personal_data"),
+        (33, "personal_data"),
+    ] or [(each.line, each.code) for each in findings if each.line] == [
+        (31, "secret"),
+        (33, "personal_data"),
+        (32, "personal_data"),
+    ]
 
 
 def checked(path: Path, *options: str) -> Any:
@@ -92,10 +173,7 @@ def test_finetune_check_says_what_pairs_are_and_how_they_are_trained(tmp_path: P
         "A prompt has 6 tokens on average, 6 at most; with its longer answer 13 and 13 (o200k_base)",
         "The preferred answer is the longer one in 0% of the pairs",
     ]
-    assert (
-        "They can be used. Pairs are trained through our own trainer's API, with the method dpo"
-        in told.output
-    )
+    assert "They can be used. In Slack `/finetune start NAME method=dpo` trains on them" in told.output
 
 
 def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine(

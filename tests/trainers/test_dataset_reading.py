@@ -105,7 +105,11 @@ BAD_LINES = [
     ('{"prompt": "a", "completion": "b"}', "mixed_formats"),
     ('{"prompt": "a", "completion": 5}', "content_not_text"),
     ('{"prompt": "", "completion": "b"}', "empty_content"),
-    ('{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}', "preference_pairs"),
+    (
+        '{"input": {"messages": []}, "preferred_output": [], "non_preferred_output": []}',
+        "bad_preference_pair",
+    ),
+    ('{"prompt": "a", "chosen": "b", "rejected": "c"}', "mixed_formats"),
 ]
 
 
@@ -348,7 +352,7 @@ def test_a_table_of_preference_pairs_is_called_that(tmp_path: Path, separator: s
 
     reading = read_bytes(tmp_path, "\n".join(separator.join(row) for row in rows).encode())
 
-    assert codes(reading) == [(None, "preference_pairs")]
+    assert codes(reading) == [(None, "pairs_in_a_table")]
 
 
 def test_an_open_quote_says_how_far_it_reaches(tmp_path: Path) -> None:

@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, cast, get_args
 
 import orjson
 
 from trainers.dataset.checks import Fault, Rule
-from trainers.dataset.preference_pairs import PREFERENCES, Pair, is_pair, parse_pair
+from trainers.dataset.preference_pairs import Pair, is_pair, parse_pair
 from trainers.dataset.rows import Example, Format, Limits, is_blank, shown
 from trainers.dataset.sensitive_data import faults_in
 from trainers.types import Message, Role
@@ -64,7 +65,6 @@ UNMATCHED = Rule(
 )
 
 _LISTS = ("tools", "functions")
-_PAIR_NOT_TAKEN = Fault(PREFERENCES, "is a preference pair; these can't be trained on here")
 _ROLES = frozenset(get_args(Role))
 _PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
@@ -82,11 +82,9 @@ _MESSAGE_KEYS = (
 )
 
 
-def parse_row(
-    line: int, raw: bytes, limits: Limits, *, pairs: bool = False
-) -> tuple[Format, Example] | Fault:
-    """Parses one line without its end, at most `limits.max_line_bytes` long. Preference pairs are parsed only where
-    `pairs` says so: their example has the preferred answer."""
+def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] | Fault:
+    """Parses one line without its end, at most `limits.max_line_bytes` long. The example of a preference pair has the
+    preferred answer."""
     try:
         row = orjson.loads(raw)
     except orjson.JSONDecodeError as error:
@@ -100,7 +98,7 @@ def parse_row(
     elif "prompt" in row and "completion" in row:
         parsed = _parse_completion(line, row)
     elif is_pair(row):
-        parsed = _parse_preference(line, row, limits) if pairs else _PAIR_NOT_TAKEN
+        parsed = _parse_preference(line, row, limits)
     else:
         parsed = Fault(NOT_A_ROW, "has neither messages nor prompt and completion")
 
@@ -211,12 +209,14 @@ def _parse_preference(line: int, row: dict[str, Any], limits: Limits) -> tuple[F
     pair = parse_pair(row)
     if not isinstance(pair, Pair):
         return pair
-    preferred = chat_example(line, {"messages": [*pair.prompt, *pair.preferred]}, limits)
-    other = chat_example(line, {"messages": [*pair.prompt, *pair.other]}, limits)
-    for parsed in (preferred, other):
-        if isinstance(parsed, Fault):
-            return parsed
-    return "preference", cast(tuple[Format, Example], preferred)[1]
+    preferred = chat_example(line, {"messages": [*pair.prompt, *pair.preferred], **pair.tools}, limits)
+    if isinstance(preferred, Fault):
+        return preferred
+    other = chat_example(line, {"messages": [*pair.prompt, *pair.other], **pair.tools}, limits)
+    if isinstance(other, Fault):
+        return other
+    dropped = pair.dropped.union(preferred[1].dropped, other[1].dropped)
+    return "preference", replace(preferred[1], dropped=tuple(dropped))
 
 
 @lru_cache(1024)

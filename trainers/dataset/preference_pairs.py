@@ -1,21 +1,22 @@
 """Preference pairs for DPO, a prompt with a better and a worse answer each: parses one row, and checks a file of them.
 
 Two forms are read: OpenAI's {"input": {"messages": […]}, "preferred_output": […], "non_preferred_output": […]}, and
-TRL's {"prompt", "chosen", "rejected"} with texts or lists of messages.
+TRL's {"prompt", "chosen", "rejected"} with texts or lists of messages. Trainers are sent OpenAI's.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import orjson
 
-from trainers.dataset.checks import Fault, Finding, Findings, Rule
-from trainers.dataset.rows import is_blank
+from trainers.dataset.checks import Fault, Findings, Rule
+from trainers.dataset.rows import Joined, is_blank
+from trainers.dataset.sensitive_data import faults_of_texts
 from trainers.tokens import O200K, Encoding, Spread, count_texts, spread
 
 _FORM = (
@@ -24,26 +25,47 @@ _FORM = (
 )
 PREFERENCES = Rule(
     "preference_pairs",
-    "blocks",
-    "Train them through the API (docs/preferences.md), or send the preferred answers: as chat rows, or as labels.",
+    "tells",
+    "Nothing to do: method=dpo trains on both answers, every other method on the preferred ones.",
 )
+IN_A_TABLE = Rule("pairs_in_a_table", "blocks", f"Send them as JSONL, one pair a line. {_FORM}")
 BAD_PAIR = Rule("bad_preference_pair", "blocks", _FORM)
 SAME_ANSWERS = Rule(
     "preference_without_difference", "blocks", "Give two different answers, or delete the line."
 )
 
+NOT_ONE_ANSWER = Rule(
+    "not_one_answer",
+    "blocks",
+    "Give the one message that differs, and put all that comes before it into the input.",
+)
+
 _OPENAI = ("input", "preferred_output", "non_preferred_output")
 _PLAIN = ("prompt", "chosen", "rejected")
+_TOOLS = ("tools", "functions", "parallel_tool_calls")
+_MESSAGE_KEYS = ("role", "content", "name", "tool_calls", "tool_call_id", "function_call", "refusal")
 ANSWERS = frozenset(_PLAIN[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Messages as they came, unchecked: the prompt and both answers."""
+    """Messages as they came, unchecked: the prompt and both answers, of one message each. `tools` has what the prompt
+    says of tools, and `dropped` the keys beside all these."""
 
     prompt: list[Any]
     preferred: list[Any]
     other: list[Any]
+    tools: dict[str, Any]
+    dropped: frozenset[str]
+
+    def row(self) -> bytes:
+        """Returns it in OpenAI's form, without what no trainer reads."""
+        prompt, preferred, other = (
+            [{key: message[key] for key in _MESSAGE_KEYS if key in message} for message in part]
+            for part in (self.prompt, self.preferred, self.other)
+        )
+        request = {"messages": prompt, **self.tools}
+        return orjson.dumps(dict(zip(_OPENAI, (request, preferred, other), strict=True)))
 
 
 def is_pair(row: dict[str, Any]) -> bool:
@@ -82,7 +104,13 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
             return Fault(BAD_PAIR, f"has an empty {kind} answer")
     if preferred == other:
         return Fault(SAME_ANSWERS, "has the same answer twice")
-    return Pair(prompt, preferred, other)
+    ends_in_answer = type(prompt[-1]) is dict and prompt[-1].get("role") == "assistant"
+    if ends_in_answer or len(preferred) != 1 or len(other) != 1:
+        return Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
+    request = row["input"] if names == _OPENAI and type(row["input"]) is dict else row
+    tools = {key: request[key] for key in _TOOLS if request.get(key)}
+    dropped = (row.keys() - {*names, *_TOOLS}) | (request.keys() - {*names, *_TOOLS, "messages"})
+    return Pair(prompt, preferred, other, tools, frozenset(dropped))
 
 
 SWAPPED = Rule(
@@ -98,14 +126,10 @@ LONGER = Rule(
 )
 OTHER_FORM = Rule(
     "pairs_in_another_form",
-    "blocks",
-    "Write them in OpenAI's form: jq -c '{input: {messages: [{role: \"user\", content: .prompt}]}, preferred_output: "
-    '[{role: "assistant", content: .chosen}], non_preferred_output: [{role: "assistant", content: .rejected}]}\'',
-)
-NOT_ONE_ANSWER = Rule(
-    "not_one_answer",
-    "blocks",
-    "Give the one message that differs, and put all that comes before it into the input.",
+    "tells",
+    "Nothing to do in Slack. For the trainer's API write them in OpenAI's form: jq -c '{input: {messages: [{role: "
+    '"user", content: .prompt}]}, preferred_output: [{role: "assistant", content: .chosen}], non_preferred_output: '
+    '[{role: "assistant", content: .rejected}]}\'',
 )
 LONGER_SHARE = 0.7  # that DPO learns length where it goes with preference: Park et al. 2024, arXiv 2403.19159
 FEW_TO_TELL = 20
@@ -114,38 +138,42 @@ _PAIRS_AT_ONCE = 2_000
 
 @dataclass(frozen=True)
 class PairsReport:
-    """`prompt` and `longer` (the prompt with the longer answer) in tokens; `preferred_longer` from 0 to 1."""
+    """`prompt` and `longer` (the prompt with the longer answer) in tokens of all pairs; `preferred_longer` from 0 to
+    1."""
 
     pairs: int
     prompts: int
     prompt: Spread
     longer: Spread
     preferred_longer: float
-    findings: tuple[Finding, ...]
-
-    def to_dict(self) -> Mapping[str, Any]:
-        return asdict(self)
 
 
-def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsReport | None:
-    """Checks a file of pairs; returns None where it holds no good one. At most `listed` lines of a rule are listed."""
-    findings, earlier = Findings(listed), _EarlierPairs()
+def check_pairs(
+    rows: Iterable[tuple[int, bytes]], findings: Findings, encoding: Encoding = O200K
+) -> PairsReport | None:
+    """Checks pairs that can be read, with their lines in the file; returns None where there are none. What is secret or
+    personal in a rejected answer is reported too, where the rest of its pair is neither."""
+    earlier = _EarlierPairs()
     lengths: list[tuple[int, int, int]] = []
     plain = 0
-    for chunk in _chunks(path):
+    pairs = ((line, pair, b'"chosen"' in raw) for line, raw in rows if isinstance(pair := _pair(raw), Pair))
+    while chunk := list(islice(pairs, _PAIRS_AT_ONCE)):
         for line, pair, is_plain in chunk:
             plain += is_plain
-            last = pair.prompt[-1]
-            ends_in_answer = type(last) is dict and last.get("role") == "assistant"
-            is_one_answer = len(pair.preferred) == len(pair.other) == 1 and not ends_in_answer
-            longer = Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
-            fault = earlier.compare(line, pair) if is_one_answer else longer
+            fault = earlier.compare(line, pair)
             if fault is not None:
                 findings.at(line, fault)
         # Texts alone are counted, without what a template adds.
         parts = [part for _, pair, _ in chunk for part in (pair.prompt, pair.preferred, pair.other)]
-        counts = count_texts(list(map(_text, parts)), encoding)
+        texts = list(map(_text, parts))
+        counts = count_texts(texts, encoding)
         lengths += zip(counts[::3], counts[1::3], counts[2::3], strict=True)
+        faults = faults_of_texts(Joined([text.encode() for text in texts]), texts)
+        for place, (line, _, _) in enumerate(chunk):
+            shared = {fault.text for part in (0, 1) for fault in faults.get(3 * place + part, ())}
+            for fault in faults.get(3 * place + 2, ()):
+                if fault.text not in shared:
+                    findings.at(line, fault)
     if not lengths:
         return None
 
@@ -161,8 +189,19 @@ def check_pairs(path: Path, listed: int, encoding: Encoding = O200K) -> PairsRep
         prompt=spread([prompt for prompt, _, _ in lengths]),
         longer=spread([prompt + max(preferred, other) for prompt, preferred, other in lengths]),
         preferred_longer=share,
-        findings=findings.sorted(),
     )
+
+
+def _pair(raw: bytes) -> Pair | Fault:
+    return parse_pair(orjson.loads(raw))
+
+
+def written_pair(raw: bytes) -> bytes:
+    """Returns a line that holds a good pair in OpenAI's form. Raises ValueError where it holds none."""
+    pair = _pair(raw)
+    if isinstance(pair, Fault):
+        raise ValueError(f"writing a preference pair: the line {pair.text}")
+    return pair.row()
 
 
 class _EarlierPairs:
@@ -188,26 +227,8 @@ def _digest(value: object) -> bytes:
     return hashlib.sha256(orjson.dumps(value, option=orjson.OPT_SORT_KEYS)).digest()[:16]
 
 
-def _chunks(path: Path) -> Iterator[list[tuple[int, Pair, bool]]]:
-    """Yields good pairs with their lines and whether they are written as prompt, chosen and rejected."""
-    chunk: list[tuple[int, Pair, bool]] = []
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            try:
-                row = orjson.loads(raw.removeprefix(b"\xef\xbb\xbf"))
-            except orjson.JSONDecodeError:
-                continue
-            pair = parse_pair(row) if type(row) is dict and is_pair(row) else None
-            if isinstance(pair, Pair):
-                chunk.append((line, pair, "chosen" in row))
-            if len(chunk) == _PAIRS_AT_ONCE:
-                yield chunk
-                chunk = []
-    yield chunk
-
-
 def _text(messages: Sequence[Any]) -> str:
-    contents = [message.get("content") for message in messages if type(message) is dict]
-    return "\n".join(
-        content if type(content) is str else orjson.dumps(content).decode() for content in contents if content
-    )
+    parts = [
+        part for message in messages for part in (message.get("content"), message.get("tool_calls")) if part
+    ]
+    return "\n".join(part if type(part) is str else orjson.dumps(part).decode() for part in parts)

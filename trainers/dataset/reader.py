@@ -159,7 +159,7 @@ def conclude(findings: Findings, progress: Progress) -> None:
     """Reports what is known only at the end of a file."""
     if progress.pairs:
         are = "row is a preference pair" if progress.pairs == 1 else "rows are preference pairs"
-        text = f"{progress.pairs:,} {are}: they were checked, and the trainer's API trains on them, not this bot."
+        text = f"{progress.pairs:,} {are}. The preferred answers are the right ones when models are measured."
         findings.about_file(PREFERENCES, text, progress.pairs)
     if progress.blank:
         are = "line is" if progress.blank == 1 else "lines are"
@@ -174,7 +174,7 @@ def parse_line(
     if not row:
         progress.blank += 1
         return None
-    parsed = jsonl.parse_row(line, row, limits, pairs=progress.format in (None, "preference"))
+    parsed = jsonl.parse_row(line, row, limits)
     if isinstance(parsed, Fault):
         findings.at(line, parsed)
         return None

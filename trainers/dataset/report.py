@@ -16,11 +16,20 @@ from typing import BinaryIO
 
 import orjson
 
-from trainers.dataset.checks import Finding, Findings, LabelCount, in_order, in_order_of_rows
+from trainers.dataset.checks import (
+    CONTRADICTION,
+    DUPLICATE,
+    Finding,
+    Findings,
+    LabelCount,
+    in_order,
+    in_order_of_rows,
+)
 from trainers.dataset.conversion import Opened, opened
 from trainers.dataset.file_checks import CheckedFile, run_checks
+from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import Progress, accepted, conclude
-from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts, store_split
+from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts, store_pairs, store_split
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Choices,
@@ -61,9 +70,10 @@ NO_MODELS: Mapping[str, Path] = {}
 class Report:
     """`task`, `tokens` and the counts describe the rows that could be read, also where a finding blocks.
 
-    The two files exist, as OUT_DIR/SHA256.jsonl, unless one does. `labels` is empty for free text. `system`
-    was put before the rows of a table. `seconds` of wall time. `trained_tokens` of one epoch by the tokenizer of
-    each local model that was named.
+    The files exist, as OUT_DIR/SHA256.jsonl, unless one does. Of preference pairs there are `pairs`, and as
+    `pairs_sha256` the training rows as pairs; the rows of the two parts have the preferred answers. `labels` is empty
+    for free text. `system` was put before the rows of a table. `seconds` of wall time. `trained_tokens` of one epoch by
+    the tokenizer of each local model that was named.
 
     `duplicate_tokens` are those of the rows that repeat another, one epoch. `token_lengths` is a histogram of
     600 bars at most: (tokens of the longest row in the bar, rows). `stages`: seconds of each part of the check, by
@@ -94,6 +104,13 @@ class Report:
     stages: tuple[tuple[str, float], ...] = field(default=(), compare=False)
     diff: Diff | None = None
     label_errors: LabelErrors | None = None
+    pairs: PairsReport | None = None
+    pairs_sha256: str | None = None
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """The sha256 of each of its files: its two parts, and its pairs."""
+        return tuple(filter(None, (self.train_sha256, self.holdout_sha256, self.pairs_sha256)))
 
     @property
     def blocked(self) -> bool:
@@ -145,15 +162,22 @@ def check_file(
         clock.stage("rows")
         looked = NO_SLOW_FINDINGS
         if deep:
-            of = taken.rows, taken.labels, frozen or (), seed, limits.listed
+            # A preferred answer is no label that could be wrong.
+            labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
+            of = taken.rows, labels, frozen or (), seed, limits.listed
             looked = run_slow_checks(*of, tell, presidio=presidio)
         clock.stage("near copies and doubted labels")
         existing_findings = Findings(limits.listed)
         with _collector_paused():
             parts = _parts(taken, seed, frozen, previous, looked.groups, existing_findings, presidio=presidio)
+        pair_findings = Findings(limits.listed)
+        pairs = (
+            check_pairs(taken.raw_rows(), pair_findings, lengths_by or encoding) if taken.is_pairs else None
+        )
         every = (*taken.findings(lengths, lengths_by or encoding), existing_findings, *looked.findings)
-        findings = in_order([finding for each in every for finding in each.sorted()])
-        checked = _Checked(taken, lengths, parts, findings, looked.label_errors)
+        each_finding = [finding for each in (*every, pair_findings) for finding in each.sorted()]
+        findings = in_order([each for each in each_finding if not (pairs and each.code in _OF_CHATS)])
+        checked = _Checked(taken, lengths, parts, findings, looked.label_errors, pairs)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
         values_by_path = (
@@ -172,6 +196,10 @@ def check_file(
         )
 
 
+# Two rows with one question and answer may be two pairs, and two preferred answers no contradiction.
+_OF_CHATS = {DUPLICATE.code, CONTRADICTION.code}
+
+
 @dataclass(frozen=True)
 class _Taken:
     """The rows after the first pass. `faults` are of single rows, and why the file was refused. `labels` has one for
@@ -184,6 +212,14 @@ class _Taken:
     labels: list[str]
     limits: Limits
 
+    @property
+    def is_pairs(self) -> bool:
+        return self.progress.format == "preference"
+
+    def raw_rows(self) -> Iterator[tuple[int, bytes]]:
+        """Yields each row's line, and the row as it stands in the file."""
+        return ((line, self.rows.raw(row)) for row, line in enumerate(self.rows.facts.lines))
+
     @cached_property
     def label_counts(self) -> tuple[LabelCount, ...]:
         return in_order_of_rows(Counter(self.labels)) if self.task == "labels" else ()
@@ -194,7 +230,7 @@ class _Taken:
         facts = self.rows.facts
         if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
             return (self.faults,)
-        labels = () if self.progress.format == "preference" else self.label_counts
+        labels = () if self.is_pairs else self.label_counts
         return (self.faults, *run_checks(CheckedFile(facts, labels, lengths, encoding, self.limits)))
 
 
@@ -202,6 +238,7 @@ class _Taken:
 class _Written:
     train: str
     holdout: str
+    pairs: str | None
 
 
 @dataclass(frozen=True)
@@ -213,18 +250,19 @@ class _Checked:
     parts: Parts
     findings: tuple[Finding, ...]
     label_errors: LabelErrors | None
+    pairs: PairsReport | None
 
     @property
     def is_blocked(self) -> bool:
         return any(finding.blocks for finding in self.findings)
 
     def write(self, folder: Path) -> _Written | None:
-        """Writes both parts, unless something blocks."""
+        """Writes both parts, and pairs as such, unless something blocks."""
         if self.is_blocked:
             return None
-        return _Written(
-            *store_split(folder, self.taken.rows, self.parts.held, self.parts.earlier, self.parts.copies)
-        )
+        rows, parts = self.taken.rows, self.parts
+        both = store_split(folder, rows, parts.held, parts.earlier, parts.copies)
+        return _Written(*both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None)
 
     def tokens_to_train(self, folder: Path) -> dict[Path, int]:
         """Returns the tokens that are trained on, by the model's folder. Its tokenizer has counted the lengths."""
@@ -260,11 +298,13 @@ class _Checked:
             n_holdout=0 if self.is_blocked else len(parts.held) + len(parts.earlier),
             seed=seed,
             trained_tokens=trained_tokens,
-            duplicate_tokens=facts.duplicate_tokens,
+            duplicate_tokens=0 if self.pairs else facts.duplicate_tokens,
             token_lengths=histogram(self.lengths),
             stages=clock.stages,
             diff=parts.diff,
             label_errors=self.label_errors,
+            pairs=self.pairs,
+            pairs_sha256=files.pairs if files else None,
             seconds=clock.seconds,
         )
 

@@ -18,6 +18,7 @@ from trainers.dataset.fast_scan import Chunk, Group, scan
 from trainers.dataset.file_format import Sniffed
 from trainers.dataset.jsonl import definitions_text, parse_row
 from trainers.dataset.near_duplicates import as_sketches, sketch_into
+from trainers.dataset.preference_pairs import written_pair
 from trainers.dataset.reader import Progress, capped, stream, too_many
 from trainers.dataset.rows import (
     Columns,
@@ -348,12 +349,12 @@ class StoredRows(Sequence[Example]):
     def __getitem__(self, row: int | slice) -> Example | list[Example]:
         if isinstance(row, slice):
             return [self[i] for i in range(*row.indices(len(self)))]
-        parsed = parse_row(self.facts.lines[row], self._raw(row), self._limits, pairs=True)
+        parsed = parse_row(self.facts.lines[row], self.raw(row), self._limits)
         if isinstance(parsed, Fault):
             raise ValueError(f"reading row {row + 1} again: the file has changed since it was checked")
         return with_system([parsed[1]], self.system)[0] if self.system else parsed[1]
 
-    def _raw(self, row: int) -> bytes:
+    def raw(self, row: int) -> bytes:
         """Returns the row as it stands in the file, without the system prompt that belongs before it."""
         return self.span(self.facts.starts[row], self.facts.sizes[row])
 
@@ -364,7 +365,7 @@ class StoredRows(Sequence[Example]):
     def written(self, row: int) -> bytes:
         """Returns the row as it is trained on."""
         if self.facts.plain[row] and not self.system:
-            return self._raw(row)
+            return self.raw(row)
         return chat_row(self[row])
 
 
@@ -395,6 +396,16 @@ def store_split(
         for example in examples:
             holdout.write(chat_row(example))
         return train.close(), holdout.close()
+
+
+def store_pairs(folder: Path, rows: StoredRows, left_out: Collection[int]) -> str:
+    """Writes FOLDER/SHA256.jsonl: the rows of a file of preference pairs that are trained on, as pairs. Returns the
+    sha256."""
+    with ChatFile(folder) as file:
+        for row in range(len(rows)):
+            if row not in left_out:
+                file.write(written_pair(rows.raw(row)))
+        return file.close()
 
 
 _PIECE = 1 << 20

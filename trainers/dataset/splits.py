@@ -276,7 +276,8 @@ def validation_rows(rows: int) -> int:
 
 
 def _validation_draw(row: bytes, seed: int) -> bytes:
-    messages = orjson.loads(row)["messages"]
+    content = orjson.loads(row)
+    messages = content.get("input", content)["messages"]  # of a preference pair, or of a chat
     request = [message for message in messages if message["role"] != "assistant"]
     salt = b"validation:%d:" % seed
     return hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()

@@ -11,7 +11,7 @@ from itertools import chain, islice
 from typing import Protocol
 
 from trainers.dataset.checks import Fault, Findings, Rule
-from trainers.dataset.preference_pairs import ANSWERS, PREFERENCES
+from trainers.dataset.preference_pairs import ANSWERS, IN_A_TABLE
 from trainers.dataset.rows import NO_CHOICES, Choices, Columns, Example, is_blank, shown
 from trainers.types import Message
 
@@ -72,8 +72,9 @@ def find_layout(
             text = f"There is no column '{shown(name)}'; there are {_listed(names)}."
             return UnclearColumns(MISSING_COLUMN, text)
     if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
-        text = "The rows are preference pairs, which are trained on as JSONL in OpenAI's form."
-        return UnclearColumns(PREFERENCES, text)
+        return UnclearColumns(
+            IN_A_TABLE, "The rows are preference pairs, and a table can't be read as these."
+        )
 
     labels = [columns.label] if columns.label else _named(names, _LABEL_NAMES)
     texts = [columns.text] if columns.text else _named(names, _TEXT_NAMES)

@@ -1,0 +1,223 @@
+"""Preference pairs from the upload to a measured model: what is written, sent, shown and deleted; slow: a real DPO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from bot.rules.plans import plan_from_json
+from bot.services import datasets
+from bot.values.runs import RunResult
+from demo.people import BEN
+from tests.bot import canaries
+from tests.bot.props import LABELS
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.test_story_leaks_erasure import delete
+from tests.bot.test_story_leaks_rows import nothing_left, report_of, taken_out
+from tests.bot.test_story_stopping import sha256
+from tests.bot.test_story_sweep import own
+from tests.bot.world import DORA, START, Rules, World
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.served import KEY, served_here, served_process
+from trainers.dataset import Report
+
+LOCAL = "/finetune start tickets target=local/tiny method=dpo epochs=1"
+REJECTED = "quuxkestrel"
+WORD = {"a rejected answer's word": REJECTED}
+
+
+def pair(number: int, rejected: str = REJECTED) -> dict[str, Any]:
+    label = LABELS[number % 3]
+    question = f"Order {number * 37}: a question about {label}, and {number} more words"
+    return {
+        "input": {"messages": [{"role": "user", "content": question}]},
+        "preferred_output": [{"role": "assistant", "content": label}],
+        "non_preferred_output": [{"role": "assistant", "content": f"{rejected} of {number}."}],
+    }
+
+
+def pairs_jsonl(rows: int = 60, **others: str) -> str:
+    """`others`: rejected answers of single rows, by `row_NUMBER`."""
+    return "\n".join(json.dumps(pair(n, others.get(f"row_{n}", REJECTED))) for n in range(rows))
+
+
+def upload(world: World, content: str) -> Report:
+    ready = world.upload_and_check(content, file="pairs.jsonl")
+    assert ready.state == "ready", ready.refusal
+    return report_of(ready)
+
+
+@pytest.fixture
+def takes_pairs(world: World) -> World:
+    world.abilities += ', "dpo"'
+    world.restart()
+    return world
+
+
+def stored(world: World, sha: str | None) -> str:
+    return (world.service.settings.files / f"{sha}.jsonl").read_text()
+
+
+def held_out_rejected(world: World, report: Report) -> list[str]:
+    """The rejected answers of the held-out rows."""
+    trained = stored(world, report.pairs_sha256)
+    answers = [f"{REJECTED} of {number}." for number in range(report.rows)]
+    return [answer for answer in answers if f'"{answer}"' not in trained]
+
+
+def test_pairs_are_checked_planned_sent_trained_and_measured(takes_pairs: World) -> None:
+    world = takes_pairs
+    report = upload(world, pairs_jsonl())
+    assert "trains on both answers" in world.said("tickets is ready", "method=dpo")
+    assert (report.n_train, report.n_holdout, report.pairs and report.pairs.pairs) == (42, 18, 60)
+    world.start(f"{START} method=dpo beta=0.2")
+    assert "by the method dpo" in world.said("by the method")
+    plan = plan_from_json(world.run().plan)
+    assert (plan.method, plan.train_sha256, dict(plan.hyperparameters)["beta"]) == (
+        "dpo",
+        report.pairs_sha256,
+        0.2,
+    )
+    assert report.pairs is not None
+    assert plan.training_tokens == pytest.approx(84 * report.pairs.longer.mean * 3, rel=0.01)
+    world.approve()
+    world.until_state("training")
+    (create,) = [one for one in world.company.requests if one.route == "POST /fine_tuning/jobs"]
+    assert create.body["method"] == {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 3}}}
+    (file,) = world.company.service.files.values()
+    assert file.name == f"{report.pairs_sha256}.jsonl"
+    world.until_state("done")
+    result = RunResult.from_json(str(world.run().result))
+    assert (result.tuned.correct, result.tuned.n) == (18, 18), "the preferred answer is the right one"
+    assert world.left_at_company() == []
+
+
+def test_a_rejected_answer_that_is_held_out_never_leaves(takes_pairs: World) -> None:
+    world = takes_pairs
+    report = upload(world, pairs_jsonl())
+    held = {f"held {number}": answer for number, answer in enumerate(held_out_rejected(world, report))}
+    assert len(held) == 18
+    world.company.service.stages = ("running",) * 3 + ("succeeded",)
+    world.start(f"{START} method=dpo")
+    world.approve()
+    world.until_state("training")
+    assert REJECTED in str([file.content for file in world.company.service.files.values()])
+    world.until_state("done")
+    left = str([one.body for one in world.company.requests])
+    left += str([file.content for file in world.company.service.files.values()])
+    assert canaries.in_text(left, held) == set()
+    assert canaries.in_text("\n".join(world.texts()), WORD) == set(), "nothing of it is shown in Slack"
+
+
+def test_another_method_trains_on_the_preferred_answers_and_says_so(world: World) -> None:
+    report = upload(world, pairs_jsonl())
+    world.start(START)
+    assert "trains on the preferred answers alone" in world.said("preference pairs", "Cost now")
+    assert plan_from_json(world.run().plan).train_sha256 == report.train_sha256
+    assert REJECTED not in stored(world, report.train_sha256) + stored(world, report.holdout_sha256)
+
+
+def test_who_cannot_train_on_pairs_and_rows_that_are_none_are_refused_with_the_cure(world: World) -> None:
+    upload(world, pairs_jsonl())
+    refused = world.type(f"{START} method=dpo")
+    assert "Acme Tuning takes none" in refused and "`local/`" in refused
+    world.seed_dataset(called="chats")
+    refused = world.type("/finetune start chats target=local/smollm2-135m method=dpo")
+    assert "`chats` have one answer each" in refused and "non_preferred_output" in refused
+    assert world.store.runs.newest(1) == []
+
+
+def test_rejected_answers_are_scanned_like_all_that_leaves(make_world: MakeWorld) -> None:
+    world = make_world(Rules(company_is_far=True))
+    world.abilities += ', "dpo"'
+    world.restart()
+    mails = {f"row_{n}": "Write to anna.quux@quux-mail.org" for n in range(0, 60, 3)}
+    report = upload(world, pairs_jsonl(**mails))
+    scans = datasets.scans_of(world.service.context, report)
+    assert scans is not None
+    assert {scan.sha256 for scan in scans} == set(report.stored) and len(scans) == 3
+    assert [bool(scan.personal) for scan in scans] == [False, False, True]
+    assert "approver" in world.type(f"{START} method=dpo")
+    assert world.store.runs.newest(1) == []
+    secret = world.upload_and_check(pairs_jsonl(row_1="My key is sk-proj-" + "a1B2" * 12), file="pairs.jsonl")
+    assert secret.state == "refused"
+
+
+def test_a_deleted_dataset_leaves_nothing_of_its_rejected_answers(takes_pairs: World) -> None:
+    world = takes_pairs
+    upload(world, pairs_jsonl())
+    world.start(f"{START} method=dpo")
+    world.approve()
+    world.until_state("done")
+    data = world.service.settings.data
+    assert {name for _, name in canaries.in_files(data.rglob("*"), WORD)} == set(WORD)
+    assert delete(world, DORA).accepted
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    assert canaries.in_files(data.rglob("*"), WORD) == set()
+    assert canaries.in_database(world.service.settings.database, WORD) == set()
+    assert world.left_at_company() == []
+
+
+@pytest.mark.parametrize("side", ["train", "holdout"])
+def test_a_row_leaves_with_its_rejected_answer_and_the_others_stay_pairs(world: World, side: str) -> None:
+    report = upload(world, pairs_jsonl())
+    held = [int(answer[:-1].rpartition(" ")[2]) for answer in held_out_rejected(world, report)]
+    number = held[0] if side == "holdout" else next(n for n in range(60) if n not in held)
+    upload(world, pairs_jsonl(**{f"row_{number}": "quuxnightjar"}))
+    assert "is gone" in taken_out(world, number + 1)
+    after = report_of(world.dataset())
+    assert after.pairs is not None and after.pairs.pairs == 59
+    sizes = (41, 18) if side == "train" else (42, 17)
+    assert (after.n_train, after.n_holdout) == sizes
+    assert nothing_left(world)
+    assert len(stored(world, after.pairs_sha256).splitlines()) == after.n_train
+
+
+def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
+    make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    sleeping = ("/bin/sleep", "600")
+    with (
+        served_here(tmp_path / "trainer", {"tiny": "/nowhere"}, sleeping) as served,
+        openai.OpenAI(base_url=served.url, api_key=KEY) as client,
+    ):
+        world = make_world(Rules(more=own(served.url, "0")))
+        upload(world, pairs_jsonl(400))
+        assert world.type(f"{LOCAL} patience=2") == ""
+        world.send()
+        stopping = plan_from_json(world.run().plan).stopping
+        assert stopping is not None
+        world.approve(BEN)
+        world.until_state("training")
+        job = client.fine_tuning.jobs.retrieve(str(world.run().job_id))
+        assert job.method is not None and str(job.method.type) == "dpo"
+        assert sha256(client.files.content(job.training_file).read()) == stopping.fitted_sha256
+        assert sha256(client.files.content(job.validation_file or "").read()) == stopping.validation_sha256
+        assert REJECTED in stored(world, stopping.validation_sha256)
+        client.fine_tuning.jobs.cancel(job.id)
+        world.until_state("cancelled")
+
+
+@pytest.mark.slow
+def test_a_real_run_by_dpo_ends_with_a_measured_model(
+    make_world: MakeWorld,
+    tmp_path: Path,
+    tiny_model_dir: Path,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}") as served:
+        world = make_world(Rules(more=own(served.url, "0")))
+        upload(world, pairs_jsonl(90))
+        assert world.type(LOCAL) == ""
+        world.send()
+        world.approve()
+        world.until(lambda: world.run().state in ("done", "failed"), "the end", seconds=200)
+        assert world.run().state == "done", world.run().error
+        result = RunResult.from_json(str(world.run().result))
+        assert result.steps > 0 and result.tuned.n == plan_from_json(world.run().plan).n_holdout > 10
