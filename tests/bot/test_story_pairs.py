@@ -177,6 +177,15 @@ def test_a_row_leaves_with_its_rejected_answer_and_the_others_stay_pairs(world: 
     assert len(stored(world, after.pairs_sha256).splitlines()) == after.n_train
 
 
+def test_a_row_leaves_a_file_that_was_converted_to_be_read(world: World) -> None:
+    pairs = [pair(number, "quuxnightjar" if number == 7 else REJECTED) for number in range(60)]
+    ready = world.upload_and_check(json.dumps(pairs, indent=2), file="pairs.json")
+    assert ready.state == "ready", ready.refusal
+    assert "is gone" in taken_out(world, 8)
+    after = report_of(world.dataset())
+    assert after.pairs is not None and after.pairs.pairs == 59 and nothing_left(world)
+
+
 def test_our_own_trainer_takes_the_pairs_with_rows_kept_back_to_stop_early(
     make_world: MakeWorld, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

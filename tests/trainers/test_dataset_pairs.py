@@ -199,6 +199,12 @@ def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine
     [
         (pair("x", "same", "same"), "line 31 has the same answer twice"),
         (pair("My key is sk-proj-" + "a1B2" * 12, "a", "b"), "line 31"),
+        (
+            GOOD[0]
+            .replace("I do not know at all.", "On its way.", 1)
+            .replace('assistant"', 'assistant", "by": "a"', 1),
+            "line 31 has the same answer twice",
+        ),
         ("{", "line 31 is not JSON"),
     ],
 )

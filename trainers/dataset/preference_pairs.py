@@ -60,10 +60,7 @@ class Pair:
 
     def row(self) -> bytes:
         """Returns it in OpenAI's form, without what no trainer reads."""
-        prompt, preferred, other = (
-            [{key: message[key] for key in _MESSAGE_KEYS if key in message} for message in part]
-            for part in (self.prompt, self.preferred, self.other)
-        )
+        prompt, preferred, other = map(_written, (self.prompt, self.preferred, self.other))
         request = {"messages": prompt, **self.tools}
         return orjson.dumps(dict(zip(_OPENAI, (request, preferred, other), strict=True)))
 
@@ -102,15 +99,20 @@ def parse_pair(row: dict[str, Any]) -> Pair | Fault:
         is_empty = is_blank(content) if type(content) is str else not content
         if is_empty and not last.get("tool_calls"):
             return Fault(BAD_PAIR, f"has an empty {kind} answer")
-    if preferred == other:
-        return Fault(SAME_ANSWERS, "has the same answer twice")
     ends_in_answer = type(prompt[-1]) is dict and prompt[-1].get("role") == "assistant"
     if ends_in_answer or len(preferred) != 1 or len(other) != 1:
         return Fault(NOT_ONE_ANSWER, "has an answer of more than one message")
+    if _written(preferred) == _written(other):
+        return Fault(SAME_ANSWERS, "has the same answer twice")
     request = row["input"] if names == _OPENAI and type(row["input"]) is dict else row
     tools = {key: request[key] for key in _TOOLS if request.get(key)}
     dropped = (row.keys() - {*names, *_TOOLS}) | (request.keys() - {*names, *_TOOLS, "messages"})
     return Pair(prompt, preferred, other, tools, frozenset(dropped))
+
+
+def _written(messages: list[Any]) -> list[dict[str, Any]]:
+    """Returns messages, which are objects, without keys that no trainer reads."""
+    return [{key: message[key] for key in _MESSAGE_KEYS if key in message} for message in messages]
 
 
 SWAPPED = Rule(
