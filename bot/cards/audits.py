@@ -18,7 +18,6 @@ WORDS = {
     "approve": "approved it",
     "reject": "rejected it",
     "cancel": "asked to cancel it",
-} | {
     "pause": "asked to pause it",
     "resume": "asked to resume it",
     "replace": "asked for another plan in its place",
@@ -49,9 +48,10 @@ WORDS = {
     "back": "saw that its provider has its model again",
     "void": "voided its approval, since it counts no longer",
 }
+# Actions whose detail is our own mrkdwn, as on the card.
 SENTENCES = frozenset(
     {"failed", "cancelled", "needs human", "void", "tried again", "adopted", "not carried out"}
-)  # their detail is our own mrkdwn, as on the card
+)
 
 
 @dataclass(frozen=True)
@@ -65,31 +65,20 @@ class History:
 def card(history: History) -> Message:
     title = f"Run {history.run}: {pluralize(len(history.entries), 'entry', 'entries')} in the audit log"
     checked = "Newest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
-    return Message(
-        title,
-        (Headline(title), Lines([_line(entry) for entry in reversed(history.entries)]), Note(checked)),
-    )
+    lines = [_line(entry) for entry in reversed(history.entries)]
+    return Message(title, (Headline(title), Lines(lines), Note(checked)))
 
 
 def _line(entry: AuditEntry) -> str:
+    who = "Finetune" if entry.who == OURS else escape(entry.who)
+    if re.fullmatch(r"[UW][A-Z0-9]{2,20}", entry.who):
+        who = f"<@{entry.who}>"
+    detail = entry.detail
+    if re.fullmatch(r"[0-9a-f]{64}", detail):
+        detail = f"plan `{detail[:12]}`"
+    elif detail:
+        is_ours = entry.who == OURS and entry.action in SENTENCES
+        detail = cut_mrkdwn(detail if is_ours else escape(detail), DETAIL)
     when = datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
     what = WORDS.get(entry.action, escape(entry.action))
-    detail = _detail(entry)
-    return f"• {when} {_who(entry.who)} {what}{f': {detail}' if detail else ''}"
-
-
-def _who(who: str) -> str:
-    return (
-        f"<@{who}>"
-        if re.fullmatch(r"[UW][A-Z0-9]{2,20}", who)
-        else "Finetune"
-        if who == OURS
-        else escape(who)
-    )
-
-
-def _detail(entry: AuditEntry) -> str:
-    if re.fullmatch(r"[0-9a-f]{64}", entry.detail):
-        return f"plan `{entry.detail[:12]}`"
-    is_ours = entry.who == OURS and entry.action in SENTENCES
-    return cut_mrkdwn(entry.detail if is_ours else escape(entry.detail), DETAIL) if entry.detail else ""
+    return f"• {when} {who} {what}{f': {detail}' if detail else ''}"

@@ -49,7 +49,7 @@ class Text:
 
 @dataclass(frozen=True)
 class Lines:
-    """As many as Slack takes; how many more there are is said, and none is cut in half."""
+    """As many lines as Slack takes, and how many more there are; none is cut in half."""
 
     lines: Sequence[str]
 
@@ -63,7 +63,7 @@ class Facts:
 
 @dataclass(frozen=True)
 class Note:
-    """What stands smaller below: sources, method."""
+    """Smaller text below: sources, method."""
 
     mrkdwn: str
 
@@ -117,7 +117,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Actions:
-    """Buttons: in Slack alone."""
+    """Buttons, as Slack's JSON: no other place shows them."""
 
     buttons: Sequence[Block]
 
@@ -134,7 +134,7 @@ class Message:
 
     @property
     def blocks(self) -> tuple[Block, ...]:
-        """They show on every client."""
+        """Blocks that every client shows."""
         return tuple(slack_blocks(self.parts))
 
     @property
@@ -156,9 +156,6 @@ class Message:
         """For the outbox: the same, and the newest form beside it, which the sender takes out or puts in."""
         newest = self.newest
         return {**self.body(), "newest": list(newest)} if newest else self.body()
-
-
-# Text within blocks.
 
 
 def escape(text: str) -> str:
@@ -187,8 +184,8 @@ def cut_mrkdwn(text: str, limit: int) -> str:
     """Cut so that no half of a mention, an entity or a code span is left at the end. Slack takes no empty text."""
     if len(text) <= limit:
         return text if text.strip() else NOTHING
-    stored = _HALF.sub("", text[: limit - 2])
-    return stored + ("`" if stored.count("`") % 2 else "") + "…"
+    beginning = _HALF.sub("", text[: limit - 2])
+    return beginning + ("`" if beginning.count("`") % 2 else "") + "…"
 
 
 def _escape_entities(text: str) -> str:
@@ -208,9 +205,6 @@ class Figure(str):
         cell = super().__new__(cls, text)
         cell.value = float(value)
         return cell
-
-
-# Buttons are Slack's alone, so they are its JSON.
 
 
 def actions(*buttons: Block) -> Actions:
@@ -240,9 +234,6 @@ def confirm(title: str, text: str, yes: str, no: str) -> Block:
 
 def plain(text: str, limit: int) -> Block:
     return {"type": "plain_text", "text": cut(UNSEEN.sub("", text), limit).strip() or NOTHING, "emoji": False}
-
-
-# Blocks as Slack's JSON.
 
 
 def slack_blocks(parts: Iterable[CardBlock | Block], *, is_newest: bool = False) -> list[Block]:
@@ -289,7 +280,7 @@ def as_many_as_fit(lines: Sequence[str], most: int) -> list[str]:
     """The first lines, of `most` characters together, and how many more there are."""
     shown: list[str] = []
     for line in lines:
-        if sum(len(each) + 1 for each in shown) + len(line) > most:
+        if sum(len(earlier) + 1 for earlier in shown) + len(line) > most:
             break
         shown.append(line)
     hidden = len(lines) - len(shown)
@@ -338,38 +329,25 @@ def _plan(steps: Steps) -> Block:
     return {"type": "plan", "title": plain(steps.title, 150)["text"], "tasks": tasks}
 
 
-# A table on every client: columns of letters of one width, in a code block. What is in it is never markup.
-
-
-FENCE = "```"
-GAP = "  "
-
-
 def _monospace_table(rows: Sequence[Sequence[str]]) -> Block:
+    """A table on every client: a code block with letters of one width. What is in it is never markup."""
     lines = as_many_as_fit([_escape_entities(line) for line in aligned_lines(rows)], MRKDWN - 60)
-    return _section("\n".join([FENCE, *lines, FENCE]))
+    return _section("\n".join(["```", *lines, "```"]))
 
 
 def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """The first column stands left, the others right."""
     clean = [[_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(_width, column)) for column in zip(*clean, strict=True)]
-    return [_line(row, widths) for row in clean]
-
-
-def _line(row: Sequence[str], widths: Sequence[int]) -> str:
-    first, *others = [
-        _padded(cell, width, left=at == 0) for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-    ]
-    return GAP.join([first, *others]).rstrip()
-
-
-def _padded(cell: str, width: int, *, left: bool) -> str:
-    space = " " * (width - _width(cell))
-    return cell + space if left else space + cell
+    lines = []
+    for row in clean:
+        spaces = [" " * (width - _width(cell)) for cell, width in zip(row, widths, strict=True)]
+        others = [space + cell for cell, space in zip(row[1:], spaces[1:], strict=True)]
+        lines.append("  ".join([row[0] + spaces[0], *others]).rstrip())
+    return lines
 
 
 def _width(text: str) -> int:
-    """Letters of the East and emoji take two places, marks on a letter none."""
+    """Columns that a text takes: letters of the East and emoji take two, marks on a letter none."""
     wide = sum(1 for letter in text if unicodedata.east_asian_width(letter) in "WF")
     return len(text) + wide - sum(1 for letter in text if unicodedata.combining(letter))

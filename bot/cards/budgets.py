@@ -16,17 +16,17 @@ SHOWN, SHOWN_TOTALS = 12, 8
 
 @dataclass(frozen=True)
 class Month:
-    """`name` like 'November 2026'. `held`: newest first; what they reserve and spent is the budget's `committed`.
-    `own`: the limits of the channel and the person that this is for."""
+    """`name` like 'November 2026'. `commitments`, newest first: what they reserve and have spent is the budget's
+    `committed`. `own`: the limits of the channel and the person that this is for."""
 
     name: str
     budget: Budget
-    held: Sequence[Commitment]
+    commitments: Sequence[Commitment]
     own: Sequence[Budget] = ()
 
 
 def does_not_fit(budget: Budget, asked_micros: int, what: str = "run") -> str:
-    """With the cure, as mrkdwn."""
+    """The refusal with its cure, as mrkdwn."""
     left, limit = usd_micros(max(budget.left_micros, 0)), usd_micros(budget.limit_micros)
     return (
         f"This {what} may cost up to {usd_micros(asked_micros)}, and {left} of this month's "
@@ -56,13 +56,18 @@ def card(month: Month) -> Message:
         )
         return Message(text, (Text(text), *_own(month), *_details(month)))
     title = f"{month.name}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
-    return Message(
-        title, (Headline(title), Facts(_facts(month)), *_own(month), *_details(month), Note(_how()))
-    )
+    facts = [
+        ("Limit", money(budget.limit_micros)),
+        ("Spent", money(sum(commitment.spent_micros for commitment in month.commitments))),
+        ("Reserved", money(sum(commitment.reserved_micros for commitment in month.commitments))),
+        ("Left", money(max(budget.left_micros, 0))),
+    ]
+    how = "The most that each may cost is reserved; what it did cost counts once it is over."
+    return Message(title, (Headline(title), Facts(facts), *_own(month), *_details(month), Note(how)))
 
 
 def warning(month: Month, budget: Budget, percent: int) -> Message:
-    """Once a month for each of a few percents of each budget."""
+    """Posted once a month for each of a few percents of each budget."""
     name = f"budget of {month.name}{owner_text(budget)}"
     if percent >= 100:
         cure = f"What costs money is refused until next month, or until {_setting(budget)} in finetune.toml is raised."
@@ -78,18 +83,8 @@ def _of(budget: Budget) -> str:
     return f"{committed} of {limit} is spent or reserved"
 
 
-def _facts(month: Month) -> list[tuple[str, str]]:
-    budget = month.budget
-    return [
-        ("Limit", money(budget.limit_micros)),
-        ("Spent", money(sum(commitment.spent_micros for commitment in month.held))),
-        ("Reserved", money(sum(commitment.reserved_micros for commitment in month.held))),
-        ("Left", money(max(budget.left_micros, 0))),
-    ]
-
-
 def _own(month: Month) -> list[CardBlock]:
-    """The tightest of all limits holds."""
+    """The limits of the channel and the person; the tightest of all holds."""
     lines = [
         f"• This month{owner_text(budget)}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
         for budget in month.own
@@ -98,14 +93,15 @@ def _own(month: Month) -> list[CardBlock]:
 
 
 def _details(month: Month) -> list[CardBlock]:
-    if not month.held:
+    commitments = month.commitments
+    if not commitments:
         return []
-    more = len(month.held) - SHOWN
-    newest = [*map(_line, month.held[:SHOWN]), *([f"… and {more:,} more"] if more > 0 else [])]
+    more = len(commitments) - SHOWN
+    newest = [*map(_line, commitments[:SHOWN]), *([f"… and {more:,} more"] if more > 0 else [])]
     return [
         *(Text("*Newest first*"), Lines(newest)),
-        *(Text("*By person*"), Lines(_totals(month.held, lambda commitment: f"<@{commitment.person}>"))),
-        *(Text("*By channel*"), Lines(_totals(month.held, lambda commitment: f"<#{commitment.channel}>"))),
+        *(Text("*By person*"), Lines(_totals(commitments, lambda commitment: f"<@{commitment.person}>"))),
+        *(Text("*By channel*"), Lines(_totals(commitments, lambda commitment: f"<#{commitment.channel}>"))),
     ]
 
 
@@ -126,16 +122,12 @@ def _line(commitment: Commitment) -> str:
     return f"• *{name}*{what}: {amount}, for <@{commitment.person}> in <#{commitment.channel}>"
 
 
-def _totals(held: Sequence[Commitment], whose: Callable[[Commitment], str]) -> list[str]:
-    """The greatest first."""
+def _totals(commitments: Sequence[Commitment], whose: Callable[[Commitment], str]) -> list[str]:
+    """A line for each, the greatest sum first."""
     sums: dict[str, int] = {}
-    for commitment in held:
+    for commitment in commitments:
         sums[whose(commitment)] = sums.get(whose(commitment), 0) + commitment.micros
     ranked = sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
     more = len(ranked) - SHOWN_TOTALS
     lines = [f"• {name}: {money(micros)}" for name, micros in ranked[:SHOWN_TOTALS]]
     return [*lines, f"… and {more:,} more"] if more > 0 else lines
-
-
-def _how() -> str:
-    return "The most that each may cost is reserved; what it did cost counts once it is over."

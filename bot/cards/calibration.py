@@ -52,24 +52,27 @@ def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
 
 def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
     """How good our estimates have been."""
-    lines = [f"• {line}" for error in errors for line in _running_line(error)]
+    lines = []
+    for error in errors:
+        if error.typical_factor is None:
+            continue
+        typically = f"typically off by a factor of {multiple(error.typical_factor)}, either way"
+        if error.typical_factor < Decimal("1.01"):
+            typically = "typically within 1% of the estimate"
+        runs = f"{pluralize(error.runs, 'run')}{', so far' if error.is_early else ''}"
+        lines.append(f"• {QUANTITIES[error.quantity]}: {typically} ({runs})")
     return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
 
 
 def _pair(compared: Actual) -> str:
-    actual, estimated = (
-        _amount(compared.quantity, compared.actual),
-        _amount(compared.quantity, compared.estimated),
-    )
+    actual = _amount(compared.quantity, compared.actual)
+    estimated = _amount(compared.quantity, compared.estimated)
     if actual == estimated:
         return f"{actual}, as estimated"
-    return f"{actual}, estimated {estimated}{_off(compared)}"
-
-
-def _off(actual: Actual) -> str:
-    if actual.quantity == "quality":
-        return f" ({100 * abs(actual.actual - actual.estimated):.1f} points off)"
-    return f" ({of_estimate(actual.ratio)})" if actual.ratio else ""
+    off = f" ({of_estimate(compared.ratio)})" if compared.ratio else ""
+    if compared.quantity == "quality":
+        off = f" ({100 * abs(compared.actual - compared.estimated):.1f} points off)"
+    return f"{actual}, estimated {estimated}{off}"
 
 
 def _amount(quantity: Quantity, amount: Decimal) -> str:
@@ -85,7 +88,8 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
 
 
 def _quality(result: RunResult) -> str:
-    """By the measure of the alternatives, where they were measured: of free text not the exact answer."""
+    """The tuned model's share, by the measure of the alternatives where they were measured: for free text that is
+    not the exact answer."""
     ladder = result.ladder
     scoring = ladder.rung("tuned")[0].scoring if ladder else "label"
     return percent(result.quality) if scoring == "label" else f"{percent(result.quality)} ({MEANS[scoring]})"
@@ -107,16 +111,3 @@ def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
         )
         lines.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
     return [Note(" ".join(lines))] if lines else []
-
-
-def _running_line(error: RunningError) -> list[str]:
-    if error.typical_factor is None:
-        return []
-    runs = f"{pluralize(error.runs, 'run')}{', so far' if error.is_early else ''}"
-    return [f"{QUANTITIES[error.quantity]}: {_typically(error.typical_factor)} ({runs})"]
-
-
-def _typically(factor: Decimal) -> str:
-    if factor < Decimal("1.01"):
-        return "typically within 1% of the estimate"
-    return f"typically off by a factor of {multiple(factor)}, either way"

@@ -40,8 +40,6 @@ NARROW = 17
 LEAST_PRICE = Decimal("0.01")
 STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
 MEASURED: Mapping[Scoring, str] = {"label": "Right", "json": "Fields", "f1": "F1", "judge": "Judged"}
-
-
 # After a share, in a sentence.
 MEANS: Mapping[Scoring, str] = {
     "label": "right",
@@ -64,7 +62,7 @@ def row_name(arm: Candidate) -> str:
 
 
 def quality(rung: Rung) -> str:
-    """The share and its interval."""
+    """The share with its interval."""
     return f"{percent(rung.score)} ({interval(rung)})"
 
 
@@ -73,7 +71,7 @@ def interval(rung: Rung) -> str:
 
 
 def price(amount: Decimal | None) -> str:
-    """Of 1,000 requests, as a cell."""
+    """The price of 1,000 requests, for a table's cell."""
     if amount is None:
         return "unknown"
     if not amount:
@@ -82,7 +80,7 @@ def price(amount: Decimal | None) -> str:
 
 
 def price_in_sentence(amount: Decimal | None) -> str:
-    """The same in a sentence."""
+    """The price of 1,000 requests, for a sentence."""
     if amount is None:
         return "at a price that nobody told me"
     return "free" if not amount else f"{usd(amount)} per 1,000 requests"
@@ -107,9 +105,6 @@ def _seconds(count: float) -> str:
     if count < 0.1:
         return "<0.1"
     return f"{count:.1f}" if count < 10 else f"{count:,.0f}"
-
-
-# In a sentence.
 
 
 def candidate_name(arm: Candidate) -> str:
@@ -146,9 +141,6 @@ def cost_text(price: Decimal | None) -> str:
     return f"about {text}" if text.startswith("$") else text
 
 
-# What a saving is held against.
-
-
 def alternative_name(alternative: Alternative) -> str:
     if alternative.why == "cheapest that meets the bar" and alternative.rung:
         return candidate_name(alternative.rung.arm)
@@ -160,7 +152,7 @@ def alternative_text(alternative: Alternative) -> str:
 
 
 def why_alternative(alternative: Alternative) -> str:
-    """What follows on its name."""
+    """Why the saving is held against it, to stand after its name."""
     measured, rung = alternative.measured, alternative.rung
     bar = share_text(measured.bar)
     match alternative.why:

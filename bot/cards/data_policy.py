@@ -55,7 +55,7 @@ def egress_notes(ruled: EgressDecision, provider: str, reason: str | None) -> li
 
 
 def egress_text(ruled: EgressDecision, data: Data, provider: str, reason: str | None) -> str:
-    """The no, or what is said of a yes."""
+    """The refusal, or the notes on what may go there."""
     if ruled.refused:
         return egress_refusal(ruled, data, provider)
     return " ".join(egress_notes(ruled, provider, reason)) or "the data may go there"
@@ -70,7 +70,7 @@ def too_short_a_reason() -> str:
 
 
 def refusal(dataset: Dataset, vendor: str) -> str:
-    """What the person reads whose command it stopped."""
+    """What the person reads whose command was stopped."""
     return (
         f"{code(dataset.name)} holds personal data, so it leaves for {escape(vendor)} only once an approver has "
         f"recorded why it may: the card in <#{dataset.channel}> has the button. A trainer on this machine "
@@ -148,14 +148,15 @@ def form(dataset: Dataset) -> Block:
 
 
 def _found(findings: Sequence[Finding]) -> list[str]:
-    """Personal data by kind; lines and never a value."""
+    """Personal data by kind: line numbers and never a value."""
     personal = [finding for finding in findings if finding.code == PERSONAL_DATA]
     parts = [part for group in group_findings(personal) for part in group.parts]
     return [f"• {escape(capitalize(part_sentence(part)))}" for part in parts]
 
 
 def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:
-    """Of each kind that more rows hold than the newest file's findings say: some are held out since an earlier one."""
+    """A line for each kind that more rows hold than the newest file's findings say: some rows are held out since an
+    earlier file."""
     rows, listed_rows = Counter[str](), Counter[str]()
     for scan in scans:
         rows.update(dict(scan.personal))

@@ -49,18 +49,24 @@ from trainers.dataset.rows import shown
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
-SHOWN_RULES, LISTED_LABELS = 8, 30
+SHOWN_RULES, SHOWN_LABELS, LISTED_LABELS = 8, 10, 30
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "misses {bar}",
     "undecided": "too few held-out rows to tell whether it meets {bar}",
 }
-UPLOAD = "upload"
+UPLOAD, DELETION_FORM, DOCUMENT_FORM = "upload", "delete_dataset", "knowledge_form"
 COLUMN = "For a table only. Empty: found by its name."
 CHOOSE_COLUMNS = "choose_columns"
 SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
 TABLES = ("csv", "objects", "xlsx", "parquet")
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
+DOCUMENT_KINDS = ("txt", "md")
+DOCUMENT_STATES: dict[DocumentState, str] = {
+    "received": "is being read",
+    "ready": "ready",
+    "refused": "can't be used",
+}
 
 
 @dataclass(frozen=True)
@@ -148,12 +154,12 @@ def full_report(
 
 def refused_card(dataset: Dataset, why: str) -> Message:
     headline = f"{dataset.title} can't be used"
-    reply = (Text(escape(why)), Note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>"))
-    return Message(f"{escape(headline)}: {escape(why)}", (Headline(headline), *reply))
+    source = Note(f"{escape(dataset.filename)}, from <@{dataset.uploaded_by}>")
+    return Message(f"{escape(headline)}: {escape(why)}", (Headline(headline), Text(escape(why)), source))
 
 
 def refusal_sentence(report: Report) -> str:
-    """The first thing that blocks, and how many more."""
+    """The first thing that blocks, with its cure, and how many more there are."""
     blocking = [finding for finding in report.findings if finding.blocks]
     more = f" ({len(blocking) - 1:,} more must be mended.)" if len(blocking) > 1 else ""
     return f"{blocking[0].message} {blocking[0].cure}{more}"
@@ -173,10 +179,9 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if near:
         return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
-    there = ", ".join(code(shown_name) for shown_name in list(dict.fromkeys(names))[:10])
-    return f"There is no dataset {code(name)}." + (
-        f" There are {there}." if there else " `/finetune upload` makes the first one."
-    )
+    others = ", ".join(code(other) for other in list(dict.fromkeys(names))[:10])
+    hint = f"There are {others}." if others else "`/finetune upload` makes the first one."
+    return f"There is no dataset {code(name)}. {hint}"
 
 
 def upload_modal(channel: str, *, file_id: str | None = None, filename: str | None = None) -> Block:
@@ -273,7 +278,7 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
 
 
 def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
-    """None that one row alone has: that may be a customer's sentence in the wrong column."""
+    """Rows by label. Not of a label that one row alone has: that may be a customer's sentence in the wrong column."""
     shared = [count for count in counts if count.rows > 1][:LISTED_LABELS]
     hidden, alone = len(counts) - len(shared), sum(count.rows == 1 for count in counts)
     of_one = f", {alone:,} of them with one row" if alone else ""
@@ -286,17 +291,17 @@ def _per_label(report: Report) -> str:
     most, least = report.labels[0], report.labels[-1]
     if most.label == least.label:
         return f"{most.rows:,} ({_name(most.label)})"
-    # a label that one row has may be a customer's sentence in the wrong column
+    # A label that one row has may be a customer's sentence in the wrong column.
     rarest = f" ({_name(least.label)})" if least.rows > 1 else ""
     return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,}{rarest}"
 
 
-def _name(out_of_data: str) -> str:
-    return escape(shorten(out_of_data, 60)).strip() or "(empty)"
+def _name(label_or_column: str) -> str:
+    return escape(shorten(label_or_column, 60)).strip() or "(empty)"
 
 
 def _findings(report: Report) -> list[CardBlock]:
-    """Rule by rule, the worst first: one example each. Everything stands in the file in the thread."""
+    """Rule by rule, the worst first, with one example each. The file in the thread has them all."""
     met = group_findings(report.findings)
     lines = [_finding(group) for group in met[:SHOWN_RULES]]
     hidden = len(met) - SHOWN_RULES
@@ -308,7 +313,7 @@ def _findings(report: Report) -> list[CardBlock]:
 
 def _finding(group: Group) -> str:
     first = group.parts[0]
-    text = f"{line_ranges(first.lines[:1]).capitalize()} {first.said}." if first.lines else first.said
+    text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
     others = (
         f" And {pluralize(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
     )
@@ -339,38 +344,25 @@ def _measured(best: Best | None) -> str:
     return f". Best measured: {escape(arm_name(best.rung.arm, 40))}, {quality(best.rung)}, {stands}"
 
 
-# A new version of a dataset beside the one before: rows that came, went or changed, and what stays the
-# test.
-
-
-SHOWN_LABELS = 10
-
-
 def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
     """`n_holdout` rows are held out now."""
-    headline = f"{dataset.title}: {_in_short(diff)}"
+    counts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "labelled otherwise"))
+    changed = [f"{count:,} {word}" for count, word in counts if count]
+    changes = ", ".join(changed) if changed else "the same rows as before"
+    headline = f"{dataset.title}: {changes}"
     return Message(escape(headline), (Headline(headline), *_changes(diff, n_holdout)))
 
 
 def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:
+    stored = f"{pluralize(n_holdout - diff.held_out_added, 'row')} as before"
+    held_out = f"{stored}, {diff.held_out_added:,} new" if diff.held_out_added else stored
     numbers = [
         ("Added", pluralize(diff.added, "row")),
         ("Removed", pluralize(diff.removed, "row")),
         ("Labelled otherwise", pluralize(diff.relabelled, "row")),
-        ("Held out as the test", _held_out(diff, n_holdout)),
+        ("Held out as the test", held_out),
     ]
     return [Facts(numbers), *_labels(diff), Note(_why_it_compares(diff))]
-
-
-def _in_short(diff: Diff) -> str:
-    parts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "labelled otherwise"))
-    lines = [f"{count:,} {word}" for count, word in parts if count]
-    return ", ".join(lines) if lines else "the same rows as before"
-
-
-def _held_out(diff: Diff, n_holdout: int) -> str:
-    stored = f"{pluralize(n_holdout - diff.held_out_added, 'row')} as before"
-    return f"{stored}, {diff.held_out_added:,} new" if diff.held_out_added else stored
 
 
 def _labels(diff: Diff) -> list[CardBlock]:
@@ -380,27 +372,22 @@ def _labels(diff: Diff) -> list[CardBlock]:
     if not moved:
         return []
     ordered = sorted(moved, key=lambda pair: -abs(pair[2] - pair[1]))
-    lines = [_label(*pair) for pair in ordered[:SHOWN_LABELS]]
+    lines = [f"• {_name(label)}: {before:,} → {now:,}" for label, before, now in ordered[:SHOWN_LABELS]]
     hidden = len(ordered) - SHOWN_LABELS
     more = [f"… and {pluralize(hidden, 'more label')}"] if hidden > 0 else []
     return [Text("*Rows per label, before and now*"), Lines([*lines, *more])]
 
 
-def _label(label: str, before: int, now: int) -> str:
-    return f"• {escape(cut(shorten(label, 60), 60)).strip() or '(empty)'}: {before:,} → {now:,}"
-
-
 def _why_it_compares(diff: Diff) -> str:
+    lines = [
+        "What was held out stays held out, so results of both versions can be compared; new questions join it by "
+        "the same rule."
+    ]
     if diff.held_out_dropped:
         lines = [
             f"{pluralize(diff.held_out_dropped, 'held-out row')} with personal data or a secret, which the new file no "
             "longer has, dropped out of the test; new questions take their place. So results of both versions can't "
             "be compared: measure again."
-        ]
-    else:
-        lines = [
-            "What was held out stays held out, so results of both versions can be compared; new questions join it by "
-            "the same rule."
         ]
     if diff.held_out_missing:
         gone = pluralize(diff.held_out_missing, "held-out row")
@@ -413,16 +400,9 @@ def _why_it_compares(diff: Diff) -> str:
     return " ".join(lines)
 
 
-# A dataset on its way out: the form that asks once more, what stands in the way, and what is gone and
-# what is not.
-
-
-DELETION_FORM = "delete_dataset"
-
-
 @dataclass(frozen=True)
 class DeletionScope:
-    """What goes with it: counts, and the model that programs still ask."""
+    """What a deletion takes with it: counts, and the model that programs still ask."""
 
     dataset: str
     versions: tuple[int, ...]
@@ -433,9 +413,10 @@ class DeletionScope:
 
     @property
     def title(self) -> str:
-        name = f"version {self.versions[0]}"
-        some = name if len(self.versions) == 1 else f"versions {', '.join(map(str, self.versions))}"
-        return self.dataset if self.is_whole else f"{self.dataset}, {some}"
+        if self.is_whole:
+            return self.dataset
+        numbers = ", ".join(map(str, self.versions))
+        return f"{self.dataset}, {'version' if len(self.versions) == 1 else 'versions'} {numbers}"
 
     @property
     def with_it(self) -> str:
@@ -450,19 +431,19 @@ def deletion_form(doomed: DeletionScope, private: str) -> Block:
         f"This deletes {code(doomed.title)} for good: {doomed.with_it}, with all files, answers and tuned models, "
         "here and at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
     )
-    used = f"\n*{escape(doomed.in_use or '')} is in use*: programs that ask for it get an error from then on."
+    if doomed.in_use:
+        text += f"\n*{escape(doomed.in_use)} is in use*: programs that ask for it get an error from then on."
     name = {
         "type": "input",
         "block_id": "name",
         "label": plain("Type the dataset's name to delete it", 75),
         "element": {"type": "plain_text_input", "action_id": "value", "max_length": 40},
     }
-    blocks: list[CardBlock | Block] = [Text(text + (used if doomed.in_use else "")), name]
-    return modal("Delete data", DELETION_FORM, blocks, submit="Delete for good", private=private)
+    return modal("Delete data", DELETION_FORM, [Text(text), name], submit="Delete for good", private=private)
 
 
 def row_deletion_question(doomed: DeletionScope, newest: int, rows: int, held: int) -> str:
-    """For the terminal. A next version is made of the `newest`, without the rows."""
+    """For the terminal. The next version is made of the `newest`, without the rows."""
     text = (
         f"Take {pluralize(rows, 'row')} out of {doomed.dataset} for good (those that ask the same are "
         "counted)? Version "
@@ -501,28 +482,15 @@ def deletion_metadata(command: Delete, channel: str) -> str:
 
 def deleted_card(doomed: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
     backups = f" Older nightly backups hold it for up to {pluralize(nights, 'night')} more." if nights else ""
-    rest = "".join(f"\n• {escape(item)}" for item in left)
-    there = f"\nWhat is left:{rest}" if left else ""
+    rest = "\nWhat is left:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
     return text_message(
         f"{code(doomed.title)} was deleted, as {by} asked: {doomed.with_it}. What was posted in Slack stays "
-        f"until somebody deletes it there, and so do copies that were made of backups.{backups}{there}"
+        f"until somebody deletes it there, and so do copies that were made of backups.{backups}{rest}"
     )
 
 
 def not_deleted_card(dataset: str, why: str) -> Message:
     return text_message(f"{code(dataset)} was not deleted: {why}")
-
-
-# Texts that a team gives as knowledge beside a dataset: the form, and what became of each.
-
-
-DOCUMENT_FORM = "knowledge_form"
-DOCUMENT_KINDS = ("txt", "md")
-DOCUMENT_STATES: dict[DocumentState, str] = {
-    "received": "is being read",
-    "ready": "ready",
-    "refused": "can't be used",
-}
 
 
 def document_form(channel: str, dataset: str) -> Block:
@@ -551,11 +519,11 @@ def document_ready(document: Document) -> Message:
 
 def document_refused(document: Document, why: str) -> Message:
     title = f"{shorten(document.filename)} can't be used"
-    reply = (
-        Text(escape(cut(why, 2_000))),
-        Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>"),
+    source = Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>")
+    return Message(
+        f"{escape(title)}: {escape(cut(why, 900))}",
+        (Headline(title), Text(escape(cut(why, 2_000))), source),
     )
-    return Message(f"{escape(title)}: {escape(cut(why, 900))}", (Headline(title), *reply))
 
 
 def document_listing(dataset: str, documents: Sequence[Document]) -> Message:

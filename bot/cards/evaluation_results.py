@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from bot.cards.blocks import (
-    Block,
     CardBlock,
     Figure,
     Headline,
@@ -76,28 +75,35 @@ def card(
     result = headline(ladder)
     if not ladder.rungs:
         return Message(escape(result), (Headline(result), *_list(escape(note) for note in notes)))
-    top = (Headline(result), Note(_subject(ladder, number)))
+    version = f" version {ladder.version}" if ladder.version > 1 else ""
+    rows = pluralize(ladder.n, "held-out row")
+    which = f"Measurement m{number}: " if number is not None else ""
+    subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {rows}"
+    top = (Headline(result), Note(subject))
+    judge_some = []
+    if for_people and number is not None:
+        judge_some.append(button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number)))
     end = (
         *_bullets(ladder, notes),
         *(verdict_blocks(verdict, spelling) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
-        actions(button("Estimate", ESTIMATE, ladder.dataset), *_for_people(number if for_people else None)),
+        actions(button("Estimate", ESTIMATE, ladder.dataset), *judge_some),
         Note(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
     )
     shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
     every = [_heading(ladder, is_full=True), *(_row(rung, is_full=True) for rung in ladder.rungs[:100])]
     caption = f"{pluralize(ladder.n, 'held-out row')}, the same for all"
+    n_hidden = len(_unshown(ladder))
+    hidden = [Note(f"{n_hidden:,} more, with fewer right, in the thread.")] if n_hidden else []
+    best = ladder.best
+    in_short = f"Best: {_briefly(best)}" if best and _briefly(best) not in headline(ladder) else ""
     return Message(
-        escape(f"{result}. {_in_short(ladder)}".strip()),
-        (*top, Table(every, caption, otherwise=(Table(shown), *_hidden(ladder))), *end),
+        escape(f"{result}. {in_short}".strip()),
+        (*top, Table(every, caption, otherwise=(Table(shown), *hidden)), *end),
     )
 
 
-def _for_people(number: int | None) -> list[Block]:
-    return [] if number is None else [button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number))]
-
-
 def details(ladder: Ladder) -> Message | None:
-    """For the thread: rungs that the card had no room for, and which are surely worse than the best."""
+    """For the thread: the rungs that the card had no room for, and which rungs are surely worse than the best."""
     best, rest = ladder.best, _unshown(ladder)
     if best is None or not (rest or ladder.pairs):
         return None
@@ -138,19 +144,6 @@ def _more_rows(rung: Rung) -> str:
     return f"about {pluralize(rung.rows_to_decide, 'more held-out row')} would"
 
 
-def _subject(ladder: Ladder, number: int | None) -> str:
-    version = f" version {ladder.version}" if ladder.version > 1 else ""
-    rows = pluralize(ladder.n, "held-out row")
-    which = f"Measurement m{number}: " if number is not None else ""
-    return f"{which}{escape(shorten(ladder.dataset))}{version}, {rows}"
-
-
-def _in_short(ladder: Ladder) -> str:
-    """The best, where the headline is about another one."""
-    best = ladder.best
-    return f"Best: {_briefly(best)}" if best and _briefly(best) not in headline(ladder) else ""
-
-
 def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
     measured, bar = MEASURED[ladder.rungs[0].scoring], f"{bar_share(ladder.bar)}?"
     if is_full:
@@ -181,16 +174,17 @@ def _unshown(ladder: Ladder) -> list[Rung]:
     return [rung for rung in ladder.rungs if rung.arm not in shown]
 
 
-def _hidden(ladder: Ladder) -> list[CardBlock]:
-    hidden = len(_unshown(ladder))
-    return [Note(f"{hidden:,} more, with fewer right, in the thread.")] if hidden else []
-
-
 def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
+    gap = []
+    if ladder.detectable_gap is not None:
+        rows = pluralize(ladder.n, "row")
+        gap.append(
+            f"The smallest difference that {rows} would show 4 times in 5: {100 * ladder.detectable_gap:.1f} points."
+        )
     lines = [
         *_cheaper_undecided(ladder),
         *_not_told_apart(ladder),
-        *_gap(ladder),
+        *gap,
         *_unread(ladder),
         *_silent(ladder),
         *_never_answered(ladder),
@@ -210,21 +204,18 @@ def _cheaper_undecided(ladder: Ladder) -> list[str]:
     if rung is None or maybe is None:
         return []
     text = _briefly(maybe)
-    return [f"{escape(capitalize(text))}, costs less and may meet it as well: {escape(_to_tell(maybe))}."]
-
-
-def _to_tell(rung: Rung) -> str:
-    if rung.rows_to_decide is None:
-        return "it is too close to the bar to tell"
-    return f"about {pluralize(rung.rows_to_decide, 'more held-out row')} would tell"
+    to_tell = "it is too close to the bar to tell"
+    if maybe.rows_to_decide is not None:
+        to_tell = f"about {pluralize(maybe.rows_to_decide, 'more held-out row')} would tell"
+    return [f"{escape(capitalize(text))}, costs less and may meet it as well: {to_tell}."]
 
 
 def _nearest_to_tell(ladder: Ladder) -> Rung | None:
     """The undecided rung that the fewest rows would settle; only cheaper ones, where one is known to meet the bar."""
-    existing_rung = _rung_of(ladder, ladder.cheapest)
+    cheapest = _rung_of(ladder, ladder.cheapest)
     undecided = [rung for rung in ladder.rungs if rung.standing == "undecided"]
-    if existing_rung is not None:
-        undecided = [rung for rung in undecided if is_cheaper(rung, existing_rung)]
+    if cheapest is not None:
+        undecided = [rung for rung in undecided if is_cheaper(rung, cheapest)]
     return min(
         undecided, key=lambda rung: (rung.rows_to_decide is None, rung.rows_to_decide or 0), default=None
     )
@@ -240,22 +231,14 @@ def _not_told_apart(ladder: Ladder) -> list[str]:
     return [f"Not told apart from the best, {escape(arm_name(best.arm, 40))}: {escape(names)}{more}."]
 
 
-def _gap(ladder: Ladder) -> list[str]:
-    if ladder.detectable_gap is None:
-        return []
-    rows = pluralize(ladder.n, "row")
-    return [
-        f"The smallest difference that {rows} would show 4 times in 5: {100 * ladder.detectable_gap:.1f} points."
-    ]
-
-
 def _unread(ladder: Ladder) -> list[str]:
     """Answers that could not be read count as wrong: a reader should know whose and how many."""
     rungs = [rung for rung in ladder.rungs if rung.unread or rung.empty]
     if not rungs:
         return []
     if ladder.rungs[0].scoring in ("f1", "judge"):
-        return [f"Empty answers count as wrong, of {ladder.n:,}: {_empty_of(rungs)}."]
+        empty = "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in rungs[:SHOWN_ARMS])
+        return [f"Empty answers count as wrong, of {ladder.n:,}: {empty}."]
     unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
     worst = sorted(rungs, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
     named = "; ".join(f"{escape(arm_name(rung.arm, 40))} {_unread_of(rung)}" for rung in worst)
@@ -269,20 +252,12 @@ def _silent(ladder: Ladder) -> list[str]:
     names = list(dict.fromkeys(silent))[:SHOWN_ARMS]
     if not names:
         return []
-    tables = ", ".join(code(_table_of(name)) for name in names)
+    models = (name.partition("/") for name in names)
+    tables = ", ".join(code(f'[providers.{provider}.models."{model}"]') for provider, _, model in models)
     return [
         "More than half of some answers were empty. If the model thinks before it answers, it needs more room: put "
         f"{code('reasoning = true')} under {tables} in finetune.toml and measure again."
     ]
-
-
-def _table_of(model: str) -> str:
-    provider, _, name = model.partition("/")
-    return f'[providers.{provider}.models."{name}"]'
-
-
-def _empty_of(rungs: Sequence[Rung]) -> str:
-    return "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in rungs[:SHOWN_ARMS])
 
 
 def _unread_of(rung: Rung) -> str:
@@ -315,19 +290,17 @@ def _next_step(ladder: Ladder) -> str:
 def _cost(spent: int | None, most: int | None) -> str:
     if spent is None:
         return ""
+    if not most and not spent:
+        return "Measuring cost nothing but the machine's time."
     if not most:
-        return (
-            "Measuring cost nothing but the machine's time."
-            if not spent
-            else f"Measuring cost {charge(spent)}."
-        )
+        return f"Measuring cost {charge(spent)}."
     cost = charge(spent) if spent else "nothing"
     return f"Measuring cost {cost}, {at_most(most)} was agreed."
 
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
     prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
-    reply = (
+    sentences = (
         cost,
         escape(how_read) if how_read else "",
         "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
@@ -335,7 +308,7 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         "the answers came within, p50: half, with several requests under way at a time (`callers` in finetune.toml).",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
     )
-    return " ".join(name for name in reply if name)
+    return " ".join(filter(None, sentences))
 
 
 def _pair(pair: Pair) -> str:

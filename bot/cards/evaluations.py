@@ -51,7 +51,7 @@ ENDED: dict[MeasurementState, str] = {
     "failed": "failed",
     "cancelled": "was cancelled",
 }
-# A run of arms that is longer is counted: a card has room for so many tasks and lines.
+# More arms are only counted: a card has no room for more tasks and lines.
 SHOWN_ARMS = 30
 LEAST_SECONDS = 20
 LONGEST_REASON = 300
@@ -75,13 +75,14 @@ def request_card(
     number = str(measurement.id)
     price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
     headline = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)} {price}?"
+    warning = bias_warning(plan)
     return Message(
         escape(headline),
         (
             Headline(headline),
             Facts(_facts(measurement, plan, progress, budget)),
             Lines([_asked_line(arm) for arm in progress.arms]),
-            *_warned(plan),
+            *([Note(f"⚠ {escape(cut(warning, 900))}")] if warning else []),
             actions(
                 button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, progress)),
                 button("Cancel", CANCEL, number),
@@ -100,15 +101,18 @@ def progress_card(
     """The card that is edited in place."""
     headline = _headline(measurement, plan, STAGES[progress.stage])
     share = (Text(f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"), Facts(_spent(progress)))
+    stop = confirm(
+        f"Cancel measurement m{measurement.id}?",
+        "Answers so far are kept and paid: the same measurement would go on from them.",
+        "Cancel it",
+        "Let it go on",
+    )
     below = (
         *(share if progress.arms else ()),
         *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
-        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
+        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
     )
-    return Message(
-        escape(headline),
-        (Headline(headline), *_steps(progress), *below),
-    )
+    return Message(escape(headline), (Headline(headline), *_steps(progress), *below))
 
 
 def closed_card(
@@ -128,7 +132,7 @@ def closed_card(
 
 
 def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:
-    """Whom a result leaves out, and whose questions were declined; unescaped."""
+    """Which models a result leaves out, and whose questions were declined; unescaped."""
     left_out = [f"Left out: {arm_name(arm.arm)}: {arm.failed}" for arm in arms if arm.failed]
     declined = [
         f"{arm_name(arm.arm)}: {len(arm.declined):,} of {arm.of:,} questions got no answer and count as wrong"
@@ -187,23 +191,16 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             hint="What stands before each text. Empty: a plain instruction with the labels.",
         ),
     ]
-    why = [_because()] if choices.may_overrule else []
-    return modal("Measure alternatives", FORM, [*blocks, *why], submit="Continue", private=channel)
-
-
-def _because() -> Block:
-    return forms.long_text_input(
-        "because",
-        "Why a soft rule about data should not hold",
-        "the customers agreed, ticket LEGAL-12",
-        hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
-        most=LONGEST_REASON,
-    )
-
-
-def _warned(plan: LadderPlan) -> list[CardBlock]:
-    warning = bias_warning(plan)
-    return [Note(f"⚠ {escape(cut(warning, 900))}")] if warning else []
+    if choices.may_overrule:
+        because = forms.long_text_input(
+            "because",
+            "Why a soft rule about data should not hold",
+            "the customers agreed, ticket LEGAL-12",
+            hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
+            most=LONGEST_REASON,
+        )
+        blocks.append(because)
+    return modal("Measure alternatives", FORM, blocks, submit="Continue", private=channel)
 
 
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
@@ -224,19 +221,12 @@ def _facts(
         ("Prompt", prompt),
         ("Asked for by", f"<@{measurement.requested_by}>"),
     ]
-    knowledge = [("Knowledge", pluralize(len(plan.documents), "document"))] if plan.documents else []
-    return [*pairs, *knowledge, *_judge(plan)]
-
-
-def _judge(plan: LadderPlan) -> list[tuple[str, str]]:
-    if plan.judge is None:
-        return []
-    return [
-        (
-            "Judge",
-            f"{escape(shorten(plan.judge, 60))}, up to {pluralize(max_judge_questions(plan), 'question')}",
-        )
-    ]
+    if plan.documents:
+        pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
+    if plan.judge is not None:
+        questions = pluralize(max_judge_questions(plan), "question")
+        pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
+    return pairs
 
 
 def _asked_line(progress: ArmProgress) -> str:
@@ -245,8 +235,8 @@ def _asked_line(progress: ArmProgress) -> str:
         return f"• {name}: left out. {escape(cut(progress.failed, 300))}"
     if progress.arm.model is None:
         return f"• {name}: learnt from your rows on this machine, asks nobody"
-    existing = f", {progress.answered:,} of them known" if progress.answered else ""
-    return f"• {name}: {pluralize(progress.of, 'question')}{existing}"
+    from_before = f", {progress.answered:,} of them known" if progress.answered else ""
+    return f"• {name}: {pluralize(progress.of, 'question')}{from_before}"
 
 
 def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
@@ -255,22 +245,13 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
         if progress.most_micros
         else "It costs nothing but the machine's time."
     )
-    value = progress.of - progress.answered
+    missing = progress.of - progress.answered
     judge = f", and up to {max_judge_questions(plan):,} of the judge" if plan.judge else ""
     return confirm(
         f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
-        f"{pluralize(value, 'question')} will be asked{judge}. {spends}",
+        f"{pluralize(missing, 'question')} will be asked{judge}. {spends}",
         "Measure",
         "Not now",
-    )
-
-
-def _stop(measurement: Measurement) -> Block:
-    return confirm(
-        f"Cancel measurement m{measurement.id}?",
-        "Answers so far are kept and paid: the same measurement would go on from them.",
-        "Cancel it",
-        "Let it go on",
     )
 
 
@@ -317,7 +298,7 @@ def _share(progress: LadderProgress) -> float:
 
 
 def _time_left(progress: LadderProgress, now: float) -> str:
-    """By the pace so far, once there is one."""
+    """The time left, by the pace so far once there is one."""
     judge = progress.judge
     if progress.stage == "consulting":
         return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
@@ -332,9 +313,11 @@ def _time_left(progress: LadderProgress, now: float) -> str:
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
     answers = ("Answers", f"{progress.answered:,} of {progress.of:,}")
-    if not progress.most_micros:
-        return [answers, ("Cost", "no charge")]
-    return [
-        answers,
-        ("Cost so far", f"{charge(progress.spent_micros)}, {at_most(progress.most_micros)} agreed"),
-    ]
+    return [answers, cost_so_far(progress.spent_micros, progress.most_micros)]
+
+
+def cost_so_far(spent_micros: int, most_micros: int) -> tuple[str, str]:
+    """`most_micros` were agreed on; 0: it costs nothing."""
+    if not most_micros:
+        return ("Cost", "no charge")
+    return ("Cost so far", f"{charge(spent_micros)}, {at_most(most_micros)} agreed")

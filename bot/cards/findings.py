@@ -23,14 +23,15 @@ TITLES = {
     "lengths": "Tokens per row of",
     "labels": "Rows per label of",
 }
-LISTED_PARTS, LISTED_REST = 8, 24
+CLEAN = "post_cleaned"
+LISTED_PARTS, LISTED_REST, SHOWN_PAIRS = 8, 24, 10
 
 
 @dataclass(frozen=True)
 class Part:
     """One sentence of a rule; `lines` are empty where it is about the whole file."""
 
-    said: str
+    text: str
     lines: tuple[int, ...]
 
 
@@ -54,7 +55,7 @@ def describe_code(code: str) -> str:
 
 
 def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
-    """In the findings' order, worst first."""
+    """The findings by their rule, in their order: worst first."""
     by_code: dict[str, list[Finding]] = {}
     for finding in findings:
         by_code.setdefault(finding.code, []).append(finding)
@@ -78,10 +79,8 @@ def counts_text(findings: Sequence[Finding]) -> str:
 
 def need_file(findings: Sequence[Finding]) -> bool:
     """Whether there is more to say than a card does."""
-    return (
-        sum(group.rows or len(group.parts) for group in group_findings(findings) if group.severity != "tells")
-        > 1
-    )
+    counts = count_by_severity(findings)
+    return counts.get("blocks", 0) + counts.get("warns", 0) > 1
 
 
 def line_ranges(lines: Iterable[int]) -> str:
@@ -92,7 +91,7 @@ def line_ranges(lines: Iterable[int]) -> str:
             runs[-1][1] = line
         else:
             runs.append([line, line])
-    text = ", ".join(_run(first, last) for first, last in runs)
+    text = ", ".join(_range_text(first, last) for first, last in runs)
     is_one = len(runs) == 1 and runs[0][0] == runs[0][1]
     return f"{'line' if is_one else 'lines'} {text}"
 
@@ -100,8 +99,8 @@ def line_ranges(lines: Iterable[int]) -> str:
 def part_sentence(part: Part) -> str:
     """Without an end: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'."""
     if not part.lines:
-        return part.said
-    return f"{'each of ' if len(part.lines) > 1 else ''}{line_ranges(part.lines)} {part.said}"
+        return part.text
+    return f"{'each of ' if len(part.lines) > 1 else ''}{line_ranges(part.lines)} {part.text}"
 
 
 def file_title(stem: str, dataset: str) -> str:
@@ -115,24 +114,20 @@ def duplicate_cost_text(waste: DuplicateCost) -> str:
 
 
 def _group(same: Sequence[Finding]) -> Group:
-    by_said: dict[str, list[int]] = {}
+    lines_by_text: dict[str, list[int]] = {}
     for finding in same:
-        by_said.setdefault(_said(finding), []).extend([finding.line] if finding.line else [])
+        text, lines = finding.message, [] if finding.line is None else [finding.line]
+        if finding.line is not None:
+            text = text.removeprefix(f"Line {finding.line} ").removesuffix(".")
+        lines_by_text.setdefault(text, []).extend(lines)
     listed = len({finding.line for finding in same if finding.line})
     unlisted = sum(finding.count for finding in same if not finding.line) if listed else 0
     first = same[0]
-    parts = tuple(Part(text, tuple(lines)) for text, lines in by_said.items())
+    parts = tuple(Part(text, tuple(lines)) for text, lines in lines_by_text.items())
     return Group(first.code, first.severity, first.cure, parts, listed + unlisted)
 
 
-def _said(finding: Finding) -> str:
-    """What is said of a line, without the line."""
-    if finding.line is None:
-        return finding.message
-    return finding.message.removeprefix(f"Line {finding.line} ").removesuffix(".")
-
-
-def _run(first: int, last: int) -> str:
+def _range_text(first: int, last: int) -> str:
     if first == last:
         return str(first)
     return f"{first}, {last}" if last == first + 1 else f"{first}–{last}"
@@ -140,10 +135,10 @@ def _run(first: int, last: int) -> str:
 
 def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
     """All of them, a block for each severity. `most` sentences of a rule are listed; None: all."""
-    met = group_findings(findings)
+    groups = group_findings(findings)
     blocks: list[CardBlock] = []
     for severity, words in WORDS.items():
-        lines = [line for group in met if group.severity == severity for line in _lines(group, most)]
+        lines = [line for group in groups if group.severity == severity for line in _lines(group, most)]
         if lines:
             blocks.append(Lines([words.capitalize(), *map(escape, lines)]))
     return blocks
@@ -153,7 +148,7 @@ def _lines(group: Group, most: int | None) -> list[str]:
     rows = f", {group.rows:,} rows" if group.rows > 1 else ""
     shown = group.parts if most is None or len(group.parts) <= most + 1 else group.parts[:most]
     rest = [line for part in group.parts[len(shown) :] for line in part.lines]
-    tail = [part.said for part in group.parts[len(shown) :] if not part.lines]
+    tail = [part.text for part in group.parts[len(shown) :] if not part.lines]
     lines = [part_sentence(part) for part in shown]
     if rest:
         more = f" and {len(rest) - LISTED_REST:,} more" if len(rest) > LISTED_REST else ""
@@ -161,22 +156,12 @@ def _lines(group: Group, most: int | None) -> list[str]:
     return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
 
 
-# The cleaned copy of a file: the button that asks for it, where it goes, what was left out and why.
-
-
-CLEAN = "post_cleaned"
-SHOWN_PAIRS = 10
-
-
 def cleaning_offer(dataset: Dataset, findings: Sequence[Finding]) -> list[CardBlock]:
     """A button, where `clean` would leave lines out: copies, and rows that can't be used."""
-    if not any(group.rows and _is_left_out(group) for group in group_findings(findings)):
-        return []
-    return [actions(button("Post a cleaned file", CLEAN, str(dataset.id)))]
-
-
-def _is_left_out(group: Group) -> bool:
-    return group.severity == "blocks" or group.code == "duplicate"
+    for group in group_findings(findings):
+        if group.rows and (group.severity == "blocks" or group.code == "duplicate"):
+            return [actions(button("Post a cleaned file", CLEAN, str(dataset.id)))]
+    return []
 
 
 def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
@@ -220,7 +205,7 @@ def cleaned_filename(dataset: Dataset, cleaned: Cleaned) -> str:
 
 
 def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
-    """Beside the file: what was left out and why, what stayed, what to do with it."""
+    """The text beside the file: what was left out and why, what stayed, what to do with it."""
     lines = [
         f"{code(dataset.title)}, cleaned: {pluralize(cleaned.rows, 'row')}.",
         *map(escape, left_out_lines(cleaned)),
@@ -232,7 +217,7 @@ def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
 
 
 def left_out_lines(cleaned: Cleaned) -> list[str]:
-    """A sentence for each reason; lines are those of the file that was sent, which stays as it is."""
+    """A sentence for each reason. Line numbers are those of the file that was sent, which stays as it is."""
     if not cleaned.left_out:
         return ["Nothing had to be left out.", *_contradictions(cleaned)]
     return [

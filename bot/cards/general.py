@@ -136,24 +136,17 @@ def file_hint() -> Message:
     )
 
 
-# What a person reads whose command or click was cut off by the bot's end.
-
-
 def interrupted_notice(typed: str | None) -> Message:
-    """`typed`: the command; None: a click or a form."""
+    """What a person reads whose command (`typed`), click or form (None) was cut off by the bot's end."""
     what = code(cut(typed, 200)) if typed else "What you clicked"
-    return _message(
+    return text_message(
         f"{what} reached the bot as it was being ended, and was not carried out. Do it again if you still want it."
     )
 
 
 def closed_form_refusal(complaints: Sequence[str]) -> Message:
-    """Of a form that is closed by now."""
-    return _message(
+    """What is wrong with a form that is closed by now."""
+    return text_message(
         "Your form reached the bot as it was being ended, and can't be taken as it is: "
         + " ".join(escape(complaint) for complaint in complaints)
     )
-
-
-def _message(text: str) -> Message:
-    return Message(text, (Text(text),))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bot.cards.blocks import Block, Headline, Message, Note, Text, actions, button, code, escape, plain
 from bot.cards.forms import modal
+from bot.cards.general import text_message
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most
 from bot.rules.permissions import WORDS_NEEDED
@@ -42,7 +43,7 @@ MEANS: dict[InterventionChoice, str] = {
 
 
 def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str | None = None) -> Message:
-    """With the buttons. The run's `error` is ours and may hold mrkdwn."""
+    """The question, with its buttons. The run's `error` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} needs a person: {plan_title(plan)}"
     why = run.error or ""
     texts = [Text("\n".join(_word(word) for word in words))] if words else []
@@ -67,17 +68,29 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
 
 
 def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], outcome: str) -> Message:
-    """The buttons gave way to what came of it. `outcome` is ours and may hold mrkdwn."""
+    """The same card with the outcome in the buttons' place. `outcome` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} was decided on: {plan_title(plan)}"
     text = "\n".join([*(_word(word, waits=False) for word in words), outcome])
     return Message(f"{escape(headline)}. {outcome}", (Headline(headline), Text(run.error or ""), Text(text)))
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:
+    job_id = {
+        "type": "input",
+        "block_id": "job",
+        "label": plain("Id of the job at the provider", 75),
+        "element": {"type": "plain_text_input", "action_id": "value", "max_length": 200},
+    }
+    reason = {
+        "type": "input",
+        "block_id": "reason",
+        "label": plain("How do you know?", 75),
+        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 300},
+    }
     return modal(
         TITLES[choice],
         FORM,
-        [Text(MEANS[choice]), *([_job_id()] if choice == "adopt" else []), _reason()],
+        [Text(MEANS[choice]), *([job_id] if choice == "adopt" else []), reason],
         submit="Decide",
         private=f"{choice} {run.id}",
     )
@@ -97,46 +110,25 @@ def _word(word: InterventionDecision, *, waits: bool = True) -> str:
     return f"• <@{word.person}> {SAYS[word.choice]}{job}: {escape(word.reason)}.{wants}{void}"
 
 
-def _job_id() -> Block:
-    return {
-        "type": "input",
-        "block_id": "job",
-        "label": plain("Id of the job at the provider", 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "max_length": 200},
-    }
-
-
-def _reason() -> Block:
-    return {
-        "type": "input",
-        "block_id": "reason",
-        "label": plain("How do you know?", 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 300},
-    }
-
-
-# A job at a provider that should not be there, in words: what it is, what was done, what a person can do.
-
-
 def duplicate_job(owner: str, provider: str, extra: Job) -> Message:
-    """`owner`: 'Run 3'. It was cancelled."""
-    return _job_message(
+    """A second job of `owner`, as 'Run 3', which was cancelled."""
+    return text_message(
         f"*{owner} had a second job at {escape(provider)}*: {code(extra.id)} was cancelled. What it has cost until "
         f"then is on {escape(provider)}'s bill and not in the budget here: look at the bill."
     )
 
 
 def cancelled_job(owner: str, provider: str, job: Job) -> Message:
-    """It was cancelled because a person had cancelled what it belongs to."""
-    return _job_message(
+    """A job that was cancelled because a person had cancelled what it belongs to."""
+    return text_message(
         f"*{owner} was cancelled, and its job still ran at {escape(provider)}*: {code(job.id)} was cancelled there "
         f"now. What it has cost is on {escape(provider)}'s bill and not in the budget here."
     )
 
 
 def job_still_running(owner: str, provider: str, job: Job) -> Message:
-    """Nothing was done about it."""
-    return _job_message(
+    """A job that runs on after its owner's end. Nothing was done about it."""
+    return text_message(
         f"*{owner} is over, and its job still runs at {escape(provider)}*: {code(job.id)}, {escape(job.status)}. "
         "It is still being billed. Cancel it there, unless another bot with a copy of this database uses "
         "the same account."
@@ -144,18 +136,14 @@ def job_still_running(owner: str, provider: str, job: Job) -> Message:
 
 
 def unknown_job(provider: str, job: Job) -> Message:
-    """Nothing was done about it: it may be another bot's."""
+    """A job that no run here knows. Nothing was done about it: it may be another bot's."""
     about = ", ".join(
         f"{name} {value}" for name, value in sorted(job.metadata.items()) if name in ("run", "measurement")
     )
-    return _job_message(
+    return text_message(
         f"*A job at {escape(provider)} carries a key of a Finetune, and no run here knows it*: {code(job.id)}, "
         f"{escape(job.model)}, {escape(job.status)}{f' (it names itself {escape(about)})' if about else ''}. After a "
         "restore it is a run that the backup doesn't know: it goes on and costs, and no budget here holds its money. "
         "Cancel it there, or let it end and take its model from there. If another Finetune uses this account, it is "
         "that one's."
     )
-
-
-def _job_message(text: str) -> Message:
-    return Message(text, (Text(text),))

@@ -1,5 +1,5 @@
-"""How free text was judged and how far the judge can be trusted, and the question to people which of two
-answers is better. Holds customers' words: for private channels only."""
+"""How free text was judged and how far the judge can be trusted, and the question to people which of two answers is
+better, without who gave which. That question holds customers' words: it is for private channels only."""
 
 from __future__ import annotations
 
@@ -14,6 +14,20 @@ from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import Candidate, Ladder
 from trainers.evaluation.scores import Choice
 
+FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
+JUDGE_SOME, JUDGE_SOME_WORDS = "judge_some", "Judge a few yourself"
+CHOICES: dict[str, Choice] = {FIRST: "first", SECOND: "second", SAME: "tie"}
+CHOSEN: dict[Choice, str] = {
+    "first": "finds the first better",
+    "second": "finds the second better",
+    "tie": "finds both the same",
+}
+LONGEST = 900
+WHAT_KAPPA_SAYS = (
+    "κ (Cohen's) is agreement beyond chance: 1 is always, 0 is no more than chance. Below 0.4 a judge is not to be "
+    "trusted. In brackets its 95% interval; with few choices it is wide."
+)
+
 
 def judge_notes(
     plan: LadderPlan,
@@ -22,7 +36,7 @@ def judge_notes(
     people: HumanAgreement,
     spelling: Spelling = SLACK,
 ) -> list[str]:
-    """For the result's bullets. Nothing where the answers are labels or JSON."""
+    """Sentences for the result's bullets; none where the answers are labels or JSON."""
     scoring = ladder.rungs[0].scoring if ladder.rungs else "label"
     if plan.judge is None or judge is None:
         only_words = (
@@ -31,15 +45,23 @@ def judge_notes(
         )
         return [only_words] if scoring == "f1" else []
     if judge.failed:
-        return [_fell_back(plan.judge, judge.failed, scoring == "f1")]
-    warned = bias_warning(plan)
-    lines = [
-        f"Judged by {plan.judge}, {trust_text(people)}.",
-        *_unread(judge),
-        *([_compared(judge.pair)] if judge.pair else []),
-        *([f"The best two were not compared side by side: {judge.unpaired}"] if judge.unpaired else []),
-    ]
-    return [*lines, *([warned] if warned else [])]
+        instead = "So fields are compared."
+        if scoring == "f1":
+            instead = "So the score is F1, which only measures shared words."
+        end = "" if judge.failed.endswith((".", "!", "?")) else "."
+        return [f"The verdicts of {plan.judge} do not count: {judge.failed}{end} {instead}"]
+    lines = [f"Judged by {plan.judge}, {trust_text(people)}."]
+    if judge.unread:
+        lines.append(
+            f"{judge.unread:,} of {pluralize(judge.judged, 'answer')} got no verdict that could be read, and count as "
+            "not acceptable."
+        )
+    if judge.pair:
+        lines.append(_compared(judge.pair))
+    if judge.unpaired:
+        lines.append(f"The best two were not compared side by side: {judge.unpaired}")
+    warning = bias_warning(plan)
+    return [*lines, warning] if warning else lines
 
 
 def bias_warning(plan: LadderPlan) -> str | None:
@@ -76,7 +98,7 @@ def trust_text(people: HumanAgreement) -> str:
 
 
 def kappa_text(agreement: Agreement) -> str:
-    """With its 95% interval."""
+    """κ with its 95% interval: 'κ = 0.61 (0.32 to 0.90)'."""
     if agreement.kappa is None or agreement.low is None or agreement.high is None:
         return "κ = –"
     return f"κ = {_signed(agreement.kappa)} ({_signed(agreement.low)} to {_signed(agreement.high)})"
@@ -89,23 +111,6 @@ def max_judge_questions(plan: LadderPlan) -> int:
 
 def _signed(value: float) -> str:
     return f"{value:.2f}".replace("-", "−")
-
-
-def _fell_back(judge: str, why: str, by_words: bool) -> str:
-    instead = (
-        "So the score is F1, which only measures shared words." if by_words else "So fields are compared."
-    )
-    end = "" if why.endswith((".", "!", "?")) else "."
-    return f"The verdicts of {judge} do not count: {why}{end} {instead}"
-
-
-def _unread(judge: JudgeProgress) -> list[str]:
-    if not judge.unread:
-        return []
-    return [
-        f"{judge.unread:,} of {pluralize(judge.judged, 'answer')} got no verdict that could be read, and count as not "
-        "acceptable."
-    ]
 
 
 def _compared(pair: JudgedPair) -> str:
@@ -122,25 +127,6 @@ def _compared(pair: JudgedPair) -> str:
     )
 
 
-# Which of two answers is better? Customers' words: for private channels only. Who answered what is not
-# shown.
-
-
-FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
-JUDGE_SOME, JUDGE_SOME_WORDS = "judge_some", "Judge a few yourself"
-CHOICES: dict[str, Choice] = {FIRST: "first", SECOND: "second", SAME: "tie"}
-CHOSEN: dict[Choice, str] = {
-    "first": "finds the first better",
-    "second": "finds the second better",
-    "tie": "finds both the same",
-}
-LONGEST = 900
-WHAT_KAPPA_SAYS = (
-    "κ (Cohen's) is agreement beyond chance: 1 is always, 0 is no more than chance. Below 0.4 a judge is not to be "
-    "trusted. In brackets its 95% interval; with few choices it is wide."
-)
-
-
 def question_card(key: str, question: str, first: str, second: str, *, done: int, wanted: int) -> Message:
     """`key` says which pair it is and goes back with the button."""
     title = "Which answer is better?"
@@ -150,7 +136,7 @@ def question_card(key: str, question: str, first: str, second: str, *, done: int
 
 
 def choice_card(question: str, first: str, second: str, choice: Choice, person: str) -> Message:
-    """The buttons give way to who chose what."""
+    """The same card with who chose what in the buttons' place."""
     text = f"<@{person}> {CHOSEN[choice]}."
     return Message(text, (*_pair(question, first, second), Note(text)))
 
@@ -160,53 +146,38 @@ def agreement_card(
 ) -> Message:
     """How far the judge can be trusted, once enough pairs were judged; `judge` is None where there was none.
     `first` is the arm that was measured as the better one."""
-    title = _trust(agreement) if judge else "What people found better"
-    lines = [
-        *(_beside(judge, agreement) if judge else []),
-        _tally(agreement, first, second),
-        *_between(agreement),
-    ]
-    note = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
-    return Message(escape(title), (Headline(title), Lines([f"• {line}" for line in lines]), note))
-
-
-def _trust(agreement: HumanAgreement) -> str:
-    if agreement.kappa is None:
-        return "How far the judge can be trusted is not known yet"
-    return "Don't trust this judge" if agreement.distrusts else "The judge agrees with people"
-
-
-def _beside(judge: str, agreement: HumanAgreement) -> list[str]:
-    beside = agreement.beside_judge
-    if beside is None:
-        return [
-            f"{escape(judge)} has a verdict that holds in both orders on too few of these pairs to be compared."
-        ]
-    agreed = f"{beside.agreed:,} of {pluralize(beside.n, 'choice')}"
-    if beside.kappa is None:
-        return [
-            f"{escape(judge)} and people agree on {agreed}, but all say one and the same thing: κ can't be told."
-        ]
-    text = f"{escape(judge)} and people agree on {agreed}: {escape(kappa_text(beside))}."
-    return [f"{text} Below 0.4: its scores say little."] if agreement.distrusts else [text]
-
-
-def _tally(agreement: HumanAgreement, first: Candidate, second: Candidate) -> str:
+    title = "What people found better"
+    if judge:
+        title = "Don't trust this judge" if agreement.distrusts else "The judge agrees with people"
+        if agreement.kappa is None:
+            title = "How far the judge can be trusted is not known yet"
     name, other = escape(arm_name(first, 40)), escape(arm_name(second, 40))
     who = pluralize(agreement.people, "person", "people")
-    return (
+    tally = (
         f"{pluralize(agreement.labels, 'choice')} of {who}: {agreement.first:,} for {name}, "
         f"{agreement.second:,} for {other}, "
         f"{agreement.same:,} for neither."
     )
-
-
-def _between(agreement: HumanAgreement) -> list[str]:
+    lines = [*([_beside(judge, agreement)] if judge else []), tally]
     between = agreement.between
-    if between is None:
-        return []
-    agreed = f"{between.agreed:,} of {between.n:,}"
-    return [f"Where two people judged the same pair, they agree on {agreed}: {escape(kappa_text(between))}."]
+    if between:
+        agreed = f"{between.agreed:,} of {between.n:,}"
+        lines.append(
+            f"Where two people judged the same pair, they agree on {agreed}: {escape(kappa_text(between))}."
+        )
+    note = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
+    return Message(escape(title), (Headline(title), Lines([f"• {line}" for line in lines]), note))
+
+
+def _beside(judge: str, agreement: HumanAgreement) -> str:
+    beside = agreement.beside_judge
+    if beside is None:
+        return f"{escape(judge)} has a verdict that holds in both orders on too few of these pairs to be compared."
+    agreed = f"{escape(judge)} and people agree on {beside.agreed:,} of {pluralize(beside.n, 'choice')}"
+    if beside.kappa is None:
+        return f"{agreed}, but all say one and the same thing: κ can't be told."
+    text = f"{agreed}: {escape(kappa_text(beside))}."
+    return f"{text} Below 0.4: its scores say little." if agreement.distrusts else text
 
 
 def _pair(question: str, first: str, second: str) -> tuple[CardBlock, ...]:

@@ -23,7 +23,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import arm_name, bar_share
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.words import percent, pluralize, shorten
-from trainers.evaluation.results import Curve, Gain, LabelNeed, Prediction
+from trainers.evaluation.results import Curve, Gain, Prediction
 from trainers.money import usd
 
 SHOWN_NEEDS, SHOWN_SIZES = 8, 20
@@ -54,7 +54,9 @@ def card(
     """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
     the same rows."""
     text = headline(curve)
-    top = (Headline(text), Note(_subject(curve)))
+    version = f" version {curve.version}" if curve.version > 1 else ""
+    subject = f"{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
+    top = (Headline(text), Note(subject))
     end = (
         *_needs(curve),
         Text(f"*Next*: {_next_step(curve)}"),
@@ -63,9 +65,9 @@ def card(
     bullets = [*_dollars(curve, label_usd, spelling), *_bar(curve, bar), *_beside(curve, beside)]
     if not curve.points:
         return Message(escape(text), (*top, *_list(bullets), *end))
-    return Message(
-        escape(f"{text}. {_predictions(curve)}".strip()), (*top, _chart(curve), *_list(bullets), *end)
-    )
+    last = curve.predicted[-1] if curve.predicted else None
+    predicted = f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
+    return Message(escape(f"{text}. {predicted}".strip()), (*top, _chart(curve), *_list(bullets), *end))
 
 
 def alt_text(curve: Curve) -> str:
@@ -79,20 +81,21 @@ def headline(curve: Curve) -> str:
         size = f", with {far.rows:,} rows either" if far else ""
         return f"More rows like these would hardly help{size}"
     if far is None:
-        return f"The next 100 rows would bring about {_per_100(curve)}"
+        # One digit that counts: there is no band for it.
+        return f"The next 100 rows would bring about {max(curve.points_per_100, 0.0):.1g} points"
     if not far.is_told:
         return f"Can't tell yet what more rows bring: {far.rows:,} would bring {signed_gain(far)} points"
     return f"Growing to {far.rows:,} rows would bring about {_gain(far)} points ({signed_gain(far)})"
 
 
 def signed_gain(gain: Gain) -> str:
-    """Its band, with signs."""
+    """The band of a gain, with signs: '+0.4 to +2.1'."""
     ends = (round(end, gain.digits) for end in (gain.low, gain.high))
     return " to ".join(f"{end:+.{gain.digits}f}".replace("-", MINUS) if end else "0" for end in ends)
 
 
 def next_size(curve: Curve) -> str | None:
-    """Where it can't be told: what would tell."""
+    """What would tell, where it can't be told yet whether more rows bring anything."""
     far = curve.farthest
     if far is None or far.is_told or far.is_hardly_any:
         return None
@@ -115,21 +118,6 @@ def _is_told(curve: Curve) -> bool:
     return far is None or far.is_told
 
 
-def _per_100(curve: Curve) -> str:
-    """One digit that counts: there is no band for it."""
-    return f"{max(curve.points_per_100, 0.0):.1g} points"
-
-
-def _subject(curve: Curve) -> str:
-    version = f" version {curve.version}" if curve.version > 1 else ""
-    return f"{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
-
-
-def _predictions(curve: Curve) -> str:
-    last = curve.predicted[-1] if curve.predicted else None
-    return f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
-
-
 def _predicted(prediction: Prediction) -> str:
     return f"{percent(prediction.score)} ({100 * prediction.low:.1f}–{100 * prediction.high:.1f}%)"
 
@@ -140,14 +128,14 @@ def _table(curve: Curve) -> list[tuple[str, str, str]]:
         for point in curve.points
     ]
     expected = [
-        (f"{prediction.rows:,}", percent(prediction.score), _between(prediction))
+        (
+            f"{prediction.rows:,}",
+            percent(prediction.score),
+            f"expected, {100 * prediction.low:.1f} to {100 * prediction.high:.1f}%",
+        )
         for prediction in curve.predicted
     ]
     return [("Rows", "Right", ""), *measured[-SHOWN_SIZES:], *expected[-SHOWN_SIZES:]]
-
-
-def _between(prediction: Prediction) -> str:
-    return f"expected, {100 * prediction.low:.1f} to {100 * prediction.high:.1f}%"
 
 
 def _chart(curve: Curve) -> CardBlock:
@@ -179,15 +167,14 @@ def _dollars(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> lis
         command = spelling.command("curve", curve.dataset, {"target": target, "label_usd": ["0.5"]})
         return [f"{sentence(command)} says what a point costs, with what a label costs you."]
     a_point = dollars_per_point(curve, label_usd)
-    return (
-        []
-        if a_point is None
-        else [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
-    )
+    if a_point is None:
+        return []
+    return [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
 
 
 def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
-    """Of the next 100 rows, to two digits; None where it can't be told that they bring something."""
+    """What a point costs in labels over the next 100 rows, to two digits; None where it can't be told that they bring
+    something."""
     if curve.points_per_100 <= 0 or not _is_told(curve):
         return None
     return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
@@ -198,8 +185,7 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
     if beside is None or not beside.points or not curve.points:
         return []
     last, far = beside.points[-1], beside.farthest
-    gain = far and far.is_told
-    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and gain else ""
+    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and far.is_told else ""
     return [
         f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
         f"{last.rows:,} rows{more}."
@@ -219,27 +205,22 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
 def _needs(curve: Curve) -> list[CardBlock]:
     if not curve.needs:
         return []
-    lines = [_need(need) for need in curve.needs[:SHOWN_NEEDS]]
+    lines = []
+    for need in curve.needs[:SHOWN_NEEDS]:
+        right = f"{need.right:,} of {need.held:,} held-out rows right" if need.held else "none held out"
+        lines.append(f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, {right}")
     hidden = len(curve.needs) - len(lines)
     more = [f"… and {hidden:,} more"] if hidden > 0 else []
-    return [
-        Text("*Label these next*: they have few rows, or are often wrong."),
-        Lines([*lines, *more]),
-    ]
-
-
-def _need(need: LabelNeed) -> str:
-    held = f"{need.right:,} of {need.held:,} held-out rows right" if need.held else "none held out"
-    return f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, {held}"
+    return [Text("*Label these next*: they have few rows, or are often wrong."), Lines([*lines, *more])]
 
 
 def _next_step(curve: Curve) -> str:
     name = escape(shorten(curve.dataset))
     if _is_flat(curve):
         return "Spend the time on other things: labels that are in doubt, the prompt, or another model."
-    unclear = next_size(curve)
-    if unclear:
-        return f"Decide by something else than this curve. {unclear}"
+    what_would_tell = next_size(curve)
+    if what_would_tell:
+        return f"Decide by something else than this curve. {what_would_tell}"
     return f"Label more rows, those above first, and upload the file again as {code(name)}: it becomes a new version."
 
 

@@ -1,5 +1,5 @@
-"""Tuned models and their answers, and a model's promotion: objections, the card that tells the team,
-rollback."""
+"""Tuned models: a model's promotion (objections, the card that tells the team, rollback), the list of models, and
+answers to what people try."""
 
 from __future__ import annotations
 
@@ -56,8 +56,9 @@ class PromotionSummary:
 
 def promotion_card(seen: PromotionSummary) -> Message:
     """Posted once, edited as the trainer is told of it and when another model takes its place."""
-    headline = _headline(seen)
     stands = seen.promotion.ended_at is None
+    state = f"is in use{' again' if seen.promotion.is_rollback else ''}" if stands else "was in use"
+    headline = f"{seen.model.name} {state} for {seen.dataset}"
     why = [Text(f"*Why*: {escape(seen.promotion.reason)}")] if seen.promotion.reason else []
     below = [Text(_programs(seen)), *_trouble(seen), *_left(seen), *_way_back(seen)] if stands else []
     return Message(
@@ -67,13 +68,13 @@ def promotion_card(seen: PromotionSummary) -> Message:
 
 
 def card_location(seen: PromotionSummary) -> str:
-    """To who typed the command in another channel than that of the card."""
+    """For the person who typed the command in another channel than that of the card."""
     text = f"{code(seen.model.name)} is in use for {code(seen.dataset)}."
     return f"{text} The card stands in <#{seen.promotion.channel}>."
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
-    """What speaks against it, and how it is used all the same."""
+    """What speaks against it, and how to use it all the same."""
     return (
         f"{code(model.name)} was not put to work. {objections_text(proof, doubts)} If it should be used "
         "all the same, say "
@@ -82,18 +83,16 @@ def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -
 
 
 def objections_text(proof: Proof, doubts: Sequence[Objection]) -> str:
-    """Sentences."""
+    """A sentence for each."""
     return " ".join(_doubt(proof, doubt) for doubt in doubts)
 
 
 def proof_in_numbers(proof: Proof) -> str:
-    """On one line, for the audit log and lists."""
+    """The proof on one line, for the audit log and lists."""
     if proof.rung is None:
         return "not measured"
-    held = [comparison for comparison in (proof.best, proof.against_used) if comparison]
-    return "; ".join(
-        [score_text(proof.rung), *(f"against {comparison.other} {_gain(comparison)}" for comparison in held)]
-    )
+    others = [other for other in (proof.best, proof.against_used) if other]
+    return "; ".join([score_text(proof.rung), *(f"against {other.other} {_gain(other)}" for other in others)])
 
 
 def score_text(rung: Rung) -> str:
@@ -123,21 +122,14 @@ def model_lost(model: Model, dataset: str, provider: str) -> Message:
     return Message(text, (Text(text),))
 
 
-def alias_mismatch(dataset: str, model: Model, there: str | None, provider: str) -> Message:
-    """The trainer's alias stood for something else than what is in use."""
-    result = f"stood for {code(there)}" if there else "was not there"
+def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str) -> Message:
+    """The trainer's alias stood for the `other` model instead of the one in use; None: there was no such alias."""
+    result = f"stood for {code(other)}" if other else "was not there"
     text = (
         f"{code(alias_for(dataset))} {result} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
         f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
     )
     return Message(text, (Text(text),))
-
-
-def _headline(seen: PromotionSummary) -> str:
-    if seen.promotion.ended_at is not None:
-        return f"{seen.model.name} was in use for {seen.dataset}"
-    again = " again" if seen.promotion.is_rollback else ""
-    return f"{seen.model.name} is in use{again} for {seen.dataset}"
 
 
 def _who(seen: PromotionSummary) -> str:
@@ -150,29 +142,20 @@ def _who(seen: PromotionSummary) -> str:
 def _numbers(proof: Proof) -> list[CardBlock]:
     if proof.rung is None:
         return [Text("It was never measured on held-out rows.")]
-    pairs = [(_measure(proof.rung), f"{quality(proof.rung)} on {pluralize(proof.rung.n, 'held-out row')}")]
-    if proof.best:
-        pairs.append(
-            (
-                f"Against {escape(shorten(proof.best.other, 60))}, {percent(proof.best.score)}",
-                _gain(proof.best),
-            )
-        )
-    if proof.against_used:
-        held = proof.against_used
-        on = "" if held.rows == proof.rung.n else f" on the {pluralize(held.rows, 'row')} that both answered"
-        pairs.append(
-            (f"Against {escape(shorten(held.other, 60))}, {percent(held.score)}", f"{_gain(held)}{on}")
-        )
+    measure = capitalize(MEANS[proof.rung.scoring].partition(",")[0])
+    pairs = [(measure, f"{quality(proof.rung)} on {pluralize(proof.rung.n, 'held-out row')}")]
+    best, used = proof.best, proof.against_used
+    if best:
+        pairs.append((f"Against {escape(shorten(best.other, 60))}, {percent(best.score)}", _gain(best)))
+    if used:
+        on = "" if used.rows == proof.rung.n else f" on the {pluralize(used.rows, 'row')} that both answered"
+        name = f"Against {escape(shorten(used.other, 60))}, {percent(used.score)}"
+        pairs.append((name, f"{_gain(used)}{on}"))
     return [Facts(pairs)]
 
 
-def _measure(rung: Rung) -> str:
-    return capitalize(MEANS[rung.scoring].partition(",")[0])
-
-
-def _gain(held: ModelComparison) -> str:
-    return f"{points(held.difference)} ({points_range(held.low, held.high)})"
+def _gain(comparison: ModelComparison) -> str:
+    return f"{points(comparison.difference)} ({points_range(comparison.low, comparison.high)})"
 
 
 def _programs(seen: PromotionSummary) -> str:
@@ -191,9 +174,9 @@ def _programs(seen: PromotionSummary) -> str:
 def _left(seen: PromotionSummary) -> list[CardBlock]:
     if seen.left is None:
         return []
-    there, model = seen.left
+    provider, model = seen.left
     name = code(alias_for(seen.dataset))
-    return [Note(f"{name} at {escape(shorten(there))} goes on standing for {code(model)}.")]
+    return [Note(f"{name} at {escape(shorten(provider))} goes on standing for {code(model)}.")]
 
 
 def _trouble(seen: PromotionSummary) -> list[CardBlock]:
@@ -234,14 +217,11 @@ def _doubt(proof: Proof, doubt: Objection) -> str:
             return _not_better(proof.against_used)
 
 
-def _not_better(held: ModelComparison | None) -> str:
-    if held is None:
+def _not_better(comparison: ModelComparison | None) -> str:
+    if comparison is None:
         return ""
-    what = "It is worse than" if held.is_worse else "It is not shown to be better than"
-    return f"{what} {escape(shorten(held.other, 60))}: {_gain(held)}."
-
-
-# What a person reads about tuned models and their answers.
+    what = "It is worse than" if comparison.is_worse else "It is not shown to be better than"
+    return f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
 
 
 class TriedModel(Protocol):

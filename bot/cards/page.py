@@ -96,16 +96,13 @@ def page(title: str, subtitle: str, sections: Iterable[Section], name_of: Callab
 
 def _section(section: Section, name_of: Callable[[str], str]) -> str:
     heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
-    pictures = "\n".join(_figure(picture) for picture in section.pictures)
+    figures = []
+    for picture in section.pictures:
+        data, alt = base64.b64encode(picture.path.read_bytes()).decode("ascii"), escape(picture.alt)
+        image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+        figures.append(f"<figure>{image}<figcaption>{alt}</figcaption></figure>")
+    pictures = "\n".join(figures)
     return f"<section>\n{heading}\n{_html(section.parts, name_of)}\n{pictures}\n</section>"
-
-
-def _figure(picture: Picture) -> str:
-    data = base64.b64encode(picture.path.read_bytes()).decode("ascii")
-    alt = escape(picture.alt)
-    return (
-        f'<figure><img alt="{alt}" src="data:image/png;base64,{data}"><figcaption>{alt}</figcaption></figure>'
-    )
 
 
 def _html(parts: Iterable[CardBlock], name_of: Callable[[str], str]) -> str:
@@ -129,7 +126,14 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
             )
             return f"<dl>{''.join(pairs)}</dl>"
         case Table():
-            return _table(part)
+            head, *body = part.rows
+            caption = f"<caption>{escape(part.caption)}</caption>" if part.caption else ""
+            heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
+            rows = "".join(
+                f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in body
+            )
+            table = f"<table>{caption}<thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table>"
+            return f'<div class="scroll">{table}</div>'
         case Chart() | Steps():
             return _html(part.otherwise, name_of)
         case Divider() | Actions():
@@ -137,16 +141,8 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
     assert_never(part)
 
 
-def _table(table: Table) -> str:
-    head, *body = table.rows
-    caption = f"<caption>{escape(table.caption)}</caption>" if table.caption else ""
-    heading = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
-    rows = "".join(f"<tr>{''.join(f'<td>{escape(str(cell))}</td>' for cell in row)}</tr>" for row in body)
-    return f'<div class="scroll"><table>{caption}<thead><tr>{heading}</tr></thead><tbody>{rows}</tbody></table></div>'
-
-
 def _inline(mrkdwn: str, name_of: Callable[[str], str]) -> str:
-    """Slack's markup as tags; entities are the same in both."""
+    """Slack's markup as tags. Entities are the same in both."""
     text = mrkdwn.replace('"', "&quot;")
     text = _DATE.sub(r"\1", text)
     text = _PERSON.sub(lambda match: escape(name_of(match[1])), text)

@@ -7,13 +7,13 @@ from decimal import Decimal
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Pays
-from bot.rules.roi import Estimate, Succession
+from bot.rules.roi import Estimate
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from trainers.money import usd
 
 
 def payback_condition(*, is_good: bool, is_time_said: bool) -> str:
-    """', if it is good enough and takes no one's time'; '' where it is measured to be, and the time is counted."""
+    """', if it is good enough and takes no one's time'; '' where it is measured to be good and the time is counted."""
     parts = [] if is_good else ["is good enough"]
     parts += [] if is_time_said else ["takes no one's time"]
     return f", if it {' and '.join(parts)}" if parts else ""
@@ -67,7 +67,11 @@ def pays_text(pays: Pays) -> str:
         case "":
             return text
         case "unlikely":
-            return text + _needed_more(estimate, outlook)
+            # Where a larger volume would do; a loss has said so already.
+            enough = enough_volume(estimate, outlook)
+            is_more = enough is not None and enough > estimate.monthly_input_tokens
+            is_loss = estimate.payback_months is None
+            return f"{text} {_needed(estimate, outlook)}" if is_more and not is_loss else text
         case "loses later":
             over = duration(estimate.horizon_months)
             return f"Over {over} it loses {usd(pays.amount)} at the median, as the alternative gets cheaper. {text}"
@@ -93,25 +97,35 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
         return f"It saves {monthly_saving_text(estimate)} and pays back {back}."
     saves = f"It saves {usd(estimate.saving_month)} a month"
     if estimate.saving_month > 0 and estimate.succession:
-        return f"{saves}, too little to pay back {_before_the_end(estimate.succession)}"
+        model, ends, successor = (
+            estimate.succession.model,
+            estimate.succession.ends,
+            estimate.succession.successor,
+        )
+        takes_over = "" if estimate.succession.saving_month is None else f" and {successor} takes its place"
+        return f"{saves}, too little to pay back before {model} ends on {ends}{takes_over}."
     if estimate.saving_month > 0 and estimate.months_left is not None:
         once, left = usd(estimate.one_off_usd), duration(estimate.months_left)
         return (
             f"{saves}, which does not bring back the {once} that it takes once in the {left} that the model has left. "
             f"{_needed(estimate, outlook)}"
         )
-    return _a_loss(estimate, outlook)
-
-
-def _before_the_end(succession: Succession) -> str:
-    end = f"before {succession.model} ends on {succession.ends}"
+    # A loss, held against the same as the saving is.
+    which, errors = alternative_in_short(estimate), estimate.errors_avoided_usd
+    before, after = estimate.monthly_alternative.total, estimate.monthly_after.total
+    if before == after and not errors:
+        both = usd(after) if after else "nothing"
+        return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."
+    worse = f" and {usd(-errors)} in wrong answers" if errors < 0 else ""
     return (
-        f"{end}." if succession.saving_month is None else f"{end} and {succession.successor} takes its place."
+        f"On cost it is a loss: {which} costs {usd(before) if before else 'nothing'} a month, "
+        f"the tuned one would cost {usd(after)}{worse}. {_needed(estimate, outlook)}"
     )
 
 
 def _chance(pays: Pays, outlook: Outlook) -> str:
-    """What costs nothing has nothing to pay back: there the draws say whether it saves at all."""
+    """How likely it pays back. What costs nothing has nothing to pay back: there the draws say whether it saves at
+    all."""
     rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
     drawn = f"In {share_of_draws(outlook.p_payback, outlook.draws)} over what is uncertain it"
     if not pays.estimate.one_off_usd:
@@ -132,23 +146,6 @@ def alternative_in_short(estimate: Estimate) -> str:
     return "today's model" if is_against_today(estimate) else "the cheapest way that is good enough"
 
 
-def _a_loss(estimate: Estimate, outlook: Outlook | None) -> str:
-    """Held against the same as the saving is."""
-    which, errors = alternative_in_short(estimate), estimate.errors_avoided_usd
-    if estimate.monthly_alternative.total == estimate.monthly_after.total and not errors:
-        both = _amount(estimate.monthly_after.total)
-        return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."
-    worse = f" and {usd(-errors)} in wrong answers" if errors < 0 else ""
-    return (
-        f"On cost it is a loss: {which} costs {_amount(estimate.monthly_alternative.total)} a month, "
-        f"the tuned one would cost {usd(estimate.monthly_after.total)}{worse}. {_needed(estimate, outlook)}"
-    )
-
-
-def _amount(amount: Decimal) -> str:
-    return usd(amount) if amount else "nothing"
-
-
 def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
     enough = enough_volume(estimate, outlook)
     if enough is None:
@@ -156,10 +153,3 @@ def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
     likely = f" in {LIKELY:.0%} of draws" if outlook else ""
     target = duration(estimate.payback_target_months)
     return f"It would pay back within {target}{likely} from {tokens(enough)} input tokens a month on."
-
-
-def _needed_more(estimate: Estimate, outlook: Outlook | None) -> str:
-    """Where a larger volume would do; a loss has said so already."""
-    enough = enough_volume(estimate, outlook)
-    is_more = enough is not None and enough > estimate.monthly_input_tokens
-    return f" {_needed(estimate, outlook)}" if is_more and estimate.payback_months is not None else ""

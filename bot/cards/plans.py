@@ -185,7 +185,9 @@ def _asking(
     )
     until = pluralize(round(hours), "hour")
     why = "" if plan.is_advised else " Anyone who approves says why."
-    rules = f"{_wanted(quorum)} Not <@{run.requester}>, who asked.{why} The plan expires after {until}."
+    wanted = "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
+    rules = f"{wanted} Not <@{run.requester}>, who asked.{why} The plan expires after {until}."
+    warnings = [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
     return Message(
         f"{escape(headline)} {plan_in_short(plan)}",
         (
@@ -193,7 +195,7 @@ def _asking(
             Text(verdict_text(plan)),
             Facts(_facts(run, plan, budget)),
             *so_far,
-            *_warnings(plan),
+            *warnings,
             buttons(run, plan),
             Note(f"{rules} {_exactly(run)}"),
         ),
@@ -206,11 +208,7 @@ def plan_in_short(plan: Plan) -> str:
 
 
 def buttons(run: Run, plan: Plan) -> CardBlock:
-    return actions(_approve_button(run, plan), _reject_button(run))
-
-
-def _warnings(plan: Plan) -> list[CardBlock]:
-    return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
+    return actions(_approve_button(run, plan), button("Reject", REJECT, run.plan_hash))
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
@@ -346,14 +344,6 @@ def _spends(plan: Plan) -> str:
     if not plan.maximum_micros:
         return "It costs nothing but the machine's time."
     return f"It reserves {charge(plan.maximum_micros)} of this month's budget."
-
-
-def _reject_button(run: Run) -> Block:
-    return button("Reject", REJECT, run.plan_hash)
-
-
-def _wanted(quorum: int) -> str:
-    return "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
 
 
 def _people(decisions: Sequence[Approval]) -> str:

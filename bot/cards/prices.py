@@ -26,7 +26,7 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
         text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
         return Message(text, (Text(text),))
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
-    missing = [Lines([f"• {escape(cut(item.sentence, 300))}" for item in unknown])] if unknown else []
+    missing = [Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown])] if unknown else []
     notes = _notes(priced, read_on, None if is_detailed else SHOWN_NOTES)
     sources = _sources(priced, None if is_detailed else SHOWN_SOURCES)
     end: tuple[CardBlock, ...] = (*([Lines(notes)] if notes else []), *missing, Note(sources))
@@ -43,43 +43,37 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
 def _row(row: PriceRow, longest: int, today: date) -> Row:
     price = row.price
     kind = ", tuned" if row.kind == "tuned" else ""
-    amounts = (price.input, price.cached_input, price.output)
-    lines = [_amount(amount) for amount in amounts]
-    training = _amount(price.training) if price.training is not None else _hourly(row)
-    return (f"{shorten(row.model, longest)}{kind}", lines[0], lines[1], lines[2], training, _end(row, today))
-
-
-def _end(row: PriceRow, today: date) -> str:
-    if row.ends is None:
-        return "–"
-    return f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
+    training = _amount(price.training)
+    if price.training is None and row.usd_per_hour is not None:
+        training = f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
+    end = "–" if row.ends is None else f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
+    return (
+        f"{shorten(row.model, longest)}{kind}",
+        _amount(price.input),
+        _amount(price.cached_input),
+        _amount(price.output),
+        training,
+        end,
+    )
 
 
 def _amount(amount: Decimal | None) -> str:
-    """Every digit that a price has, two behind the point at least: $0.025."""
+    """A price with every digit that it has, two behind the point at least: $0.025."""
     if amount is None:
         return "–"
     digits = max(2, -int(amount.normalize().as_tuple().exponent))
     return Figure(f"${amount:,.{digits}f}" if amount else "free", amount)
 
 
-def _hourly(row: PriceRow) -> str:
-    if row.usd_per_hour is None:
-        return "–"
-    return f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
-
-
 def _notes(rows: Sequence[PriceRow], today: date, most: int | None) -> list[str]:
-    message = [(row, row.note) for row in rows if row.note]
-    message += [
+    notes = [(row, row.note) for row in rows if row.note]
+    notes += [
         (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}, then {row.successor}")
         for row in rows
         if row.successor
     ]
-    lacking = [(row, f"nobody told me all of it, {where_to_add(row)}") for row in rows if missing_keys(row)]
-    lines = [
-        f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in (*message, *lacking)
-    ]
+    notes += [(row, f"nobody told me all of it, {where_to_add(row)}") for row in rows if missing_keys(row)]
+    lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
     hidden = len(lines[most:]) if most else 0
     return [*lines[:most], *([f"• and {hidden:,} more notes"] if hidden else [])]
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.cards import audits, calibration, estimates, evaluation_results, prices, results
-from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Table, Text, code, escape
+from bot.cards.blocks import Facts, Headline, Lines, Table, Text, code, escape
 from bot.cards.page import Picture, Section, page
 from bot.cards.plans import verdict_text
 from bot.cards.words import charge, shorten
@@ -37,13 +37,26 @@ def run_report(
     headline, _, *rest = card.parts
     assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with what decided
     subject = f"Run {run.id}: {shorten(plan.base_model)} on {shorten(plan.dataset)}, {plan.provider}"
+    price_list = PriceList.from_json(plan.prices)
+    lines = []
+    for approval in approvals:
+        reason = f": “{escape(approval.reason)}”" if approval.reason else ""
+        verb = "approved" if approval.decision == "approve" else "rejected"
+        lines.append(f"• <@{approval.person}> {verb} it, {_day(approval.at)}{reason}")
+    decisions = [Lines(lines)] if lines else []
+    measured = []
+    if ladder is not None:
+        tables = [part for part in evaluation_results.card(ladder).parts if isinstance(part, Table)]
+        title = "What was measured, on the same held-out rows"
+        measured = [Section(title, tables, _pictures(plots, plan, ("ladder",)))]
+    expected = _pictures(plots, plan, ("cumulative-cost", "tornado"))
     sections = [
         Section("The result", rest, _pictures(plots, plan, ("loss", "confusion"))),
-        *_measured(ladder, _pictures(plots, plan, ("ladder",))),
+        *measured,
         Section("Estimate and actual", calibration.estimate_comparison(plan, result, actuals).parts),
-        Section("What was approved", (Facts(_plan_facts(run, plan)), *_approvals(approvals))),
-        *_foreseen(_pictures(plots, plan, ("cumulative-cost", "tornado"))),
-        Section("Prices", _prices(plan)),
+        Section("What was approved", (Facts(_plan_facts(run, plan)), *decisions)),
+        *([Section("What the estimate expected", (), expected)] if expected else []),
+        Section("Prices", prices.listing(price_list.rows, price_list.read_on).parts[1:]),
         Section("Who did what", audits.card(audits.History(run.id, history)).parts[1:]),
     ]
     return page(headline.text, f"{subject}, ended {_day(run.updated_at)}", sections, name_of)
@@ -64,17 +77,6 @@ def measurement_report(
     return page(headline.text, subtitle, [Section("What was measured", (*rest, request), pictures)], name_of)
 
 
-def _measured(ladder: Ladder | None, pictures: Sequence[Picture]) -> Iterable[Section]:
-    if ladder is not None:
-        parts = [part for part in evaluation_results.card(ladder).parts if isinstance(part, Table)]
-        yield Section("What was measured, on the same held-out rows", parts, pictures)
-
-
-def _foreseen(pictures: Sequence[Picture]) -> Iterable[Section]:
-    if pictures:
-        yield Section("What the estimate expected", (), pictures)
-
-
 def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
     chosen = ", ".join(f"{name} {value}" for name, value in plan.hyperparameters)
     expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
@@ -92,31 +94,18 @@ def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
     ]
 
 
-def _approvals(approvals: Sequence[Approval]) -> list[CardBlock]:
-    lines = []
-    for approval in approvals:
-        reason = f": “{escape(approval.reason)}”" if approval.reason else ""
-        verb = "approved" if approval.decision == "approve" else "rejected"
-        lines.append(f"• <@{approval.person}> {verb} it, {_day(approval.at)}{reason}")
-    return [Lines(lines)] if lines else []
-
-
-def _prices(plan: Plan) -> Sequence[CardBlock]:
-    price_list = PriceList.from_json(plan.prices)
-    return prices.listing(price_list.rows, price_list.read_on).parts[1:]
-
-
 def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[Picture]:
-    by_stem = {path.stem: path for path in plots}
-    return [Picture(by_stem[stem], _alt(stem, plan)) for stem in stems if stem in by_stem]
-
-
-def _alt(stem: str, plan: Plan) -> str:
-    if stem == "ladder":
-        return evaluation_results.alt_text(plan.dataset)
-    if stem in ("loss", "confusion"):
-        return results.alt_text(stem, plan)
-    return estimates.alt_text(stem, plan.dataset)
+    by_stem, pictures = {path.stem: path for path in plots}, []
+    for stem in stems:
+        if stem == "ladder":
+            alt = evaluation_results.alt_text(plan.dataset)
+        elif stem in ("loss", "confusion"):
+            alt = results.alt_text(stem, plan)
+        else:
+            alt = estimates.alt_text(stem, plan.dataset)
+        if stem in by_stem:
+            pictures.append(Picture(by_stem[stem], alt))
+    return pictures
 
 
 def _day(at: float) -> str:

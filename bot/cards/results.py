@@ -58,6 +58,7 @@ STANDS: Mapping[Standing, str] = {
     "undecided": "too close to your {bar} to tell",
 }
 SHOWN_CHANGES = 8
+WON = "won"  # the outcome of a sweep's best arm
 
 
 def card(
@@ -71,25 +72,33 @@ def card(
     """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model
     is shown to be better than what was measured beside it."""
     headline, saves = _headline(result), _saves(plan, result)
-    top = (Headline(headline), Note(_subject(run, plan)))
+    subject = f"Run {run.id}: {escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
+    top = (Headline(headline), Note(subject))
     difference = [
-        ("Difference", _difference(result)),
-        ("Rows that changed", _changed(result)),
+        ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
+        (
+            "Rows that changed",
+            f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})",
+        ),
         *_beside(result),
     ]
+    curve = [(f"{step:,}", round(loss, 3)) for step, loss in result.loss_curve]
+    loss = (
+        [Chart("Training loss", "training", curve, "step", "nats per answer token")] if len(curve) > 1 else []
+    )
     end = (
         Divider(),
         Facts([*_monthly(plan, saves), *_actuals(plan, result)]),
         *recent_errors(running),
         *_not_shown(plan, result),
-        *_verdict(result),
+        *([Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []),
         Text(_next_step(run, result)),
         *([promotion_offer(run.id, run.model)] if may_be_used and run.model else []),
         Note(_method(plan, result)),
     )
     return Message(
         f"{escape(headline)}, on {result.tuned.n:,} held-out rows{f'. Saves {saves}' if saves else ''}",
-        (*top, _arms_table(plan, result), Facts(difference), *_loss(result), *end),
+        (*top, _arms_table(plan, result), Facts(difference), *loss, *end),
     )
 
 
@@ -165,7 +174,11 @@ def _apart(gain: float, name: str, score: float, *, is_told: bool) -> str:
 def _saves(plan: Plan, result: RunResult) -> str:
     """What the plan promised a month, and how soon what was spent is back, people and labels included; '' for a model
     that may not be used."""
-    saved = _saved_micros(plan)
+    saved = 0  # against the cheapest alternative that was known; an older plan knew today's model alone
+    if plan.predicted and plan.predicted.saving_micros is not None:
+        saved = plan.predicted.saving_micros
+    elif plan.monthly_before_micros is not None and plan.monthly_after_micros is not None:
+        saved = plan.monthly_before_micros - plan.monthly_after_micros
     if saved <= 0 or not _is_usable(result):
         return ""
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
@@ -173,7 +186,7 @@ def _saves(plan: Plan, result: RunResult) -> str:
 
 
 def _is_usable(result: RunResult) -> bool:
-    """It meets the bar, nothing speaks against it, and its own base, prompted, is not as good."""
+    """Whether it meets the bar, nothing speaks against it, and its own base, prompted, is not as good."""
     ladder, advice = result.ladder, result.advice
     if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
         return False
@@ -184,7 +197,7 @@ def _is_usable(result: RunResult) -> bool:
 
 
 def _back(plan: Plan, result: RunResult, saved: int) -> str:
-    """Not said of a plan that did not keep what people and labels cost."""
+    """When what was spent is back; '' for a plan that did not keep what people and labels cost."""
     advised, foreseen = plan.advised, plan.predicted
     if advised is None or foreseen is None:
         return ""
@@ -197,26 +210,6 @@ def _back(plan: Plan, result: RunResult, saved: int) -> str:
     return f"; back {'within a day' if is_soon else 'in ' + in_months(months)}{timed}"
 
 
-def _saved_micros(plan: Plan) -> int:
-    """Against the cheapest alternative that was known; an older plan knew today's model alone."""
-    if plan.predicted and plan.predicted.saving_micros is not None:
-        return plan.predicted.saving_micros
-    if plan.monthly_before_micros is None or plan.monthly_after_micros is None:
-        return 0
-    return plan.monthly_before_micros - plan.monthly_after_micros
-
-
-def _subject(run: Run, plan: Plan) -> str:
-    return f"Run {run.id}: {escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
-
-
-def _arms(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    return [
-        ("Tuned model, right", with_interval(result.tuned)),
-        (f"{escape(shorten(plan.base_model))}, prompted", with_interval(result.base)),
-    ]
-
-
 def _arms_table(plan: Plan, result: RunResult) -> Table:
     rows = [
         ("Model", "Right", "Likely between", "Tokens to ask", "An answer takes"),
@@ -224,7 +217,11 @@ def _arms_table(plan: Plan, result: RunResult) -> Table:
         (f"{shorten(plan.base_model)}, prompted", *_measured(result.base)),
     ]
     caption = f"{result.tuned.n:,} held-out rows, which neither model has seen"
-    return Table(rows, caption, otherwise=(Facts(_arms(plan, result)),))
+    facts = [
+        ("Tuned model, right", with_interval(result.tuned)),
+        (f"{escape(shorten(plan.base_model))}, prompted", with_interval(result.base)),
+    ]
+    return Table(rows, caption, otherwise=(Facts(facts),))
 
 
 def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
@@ -235,21 +232,6 @@ def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
         Figure(f"{arm.prompt_tokens / arm.n:,.0f}", arm.prompt_tokens / arm.n),
         Figure(f"{arm.p50_s:.1f} s", arm.p50_s),
     )
-
-
-def _difference(result: RunResult) -> str:
-    return f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"
-
-
-def _changed(result: RunResult) -> str:
-    return f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
-
-
-def _loss(result: RunResult) -> list[CardBlock]:
-    if len(result.loss_curve) < 2:
-        return []
-    curve = [(f"{step:,}", round(loss, 3)) for step, loss in result.loss_curve]
-    return [Chart("Training loss", "training", curve, "step", "nats per answer token")]
 
 
 def _monthly(plan: Plan, saves: str) -> list[tuple[str, str]]:
@@ -265,31 +247,22 @@ def _monthly(plan: Plan, saves: str) -> list[tuple[str, str]]:
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     low, high = plan.seconds_low, plan.seconds_high
     planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
+    actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
+    is_over = result.actual_micros > plan.maximum_micros
+    over = f"; more than the {charge(plan.maximum_micros)} approved" if is_over else ""
+    cost = f"{actual}, as estimated" if actual == estimated else f"{actual}, estimated {estimated}{over}"
     pairs = [
-        ("Cost", _cost(plan, result)),
+        ("Cost", cost),
         ("Training took", f"{duration(result.train_seconds)}{planned}"),
     ]
     if result.trained_tokens:
         pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))
     question = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} prompt tokens"
     before = f"{result.base.prompt_tokens / result.base.n:,.0f}"
-    return [*pairs, ("An answer takes", f"{_median(result)}, {question} instead of {before}")]
-
-
-def _median(result: RunResult) -> str:
-    """Many questions at once share the trainer, so an answer waits for the others."""
+    # Many questions at once share the trainer, so an answer waits for the others.
     crowd = f"{result.at_once} under way at once" if result.at_once and result.at_once > 1 else ""
-    return f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
-
-
-def _cost(plan: Plan, result: RunResult) -> str:
-    actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
-    over = f"; more than the {charge(plan.maximum_micros)} approved" if _is_over(plan, result) else ""
-    return f"{actual}, as estimated" if actual == estimated else f"{actual}, estimated {estimated}{over}"
-
-
-def _is_over(plan: Plan, result: RunResult) -> bool:
-    return result.actual_micros > plan.maximum_micros
+    median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
+    return [*pairs, ("An answer takes", f"{median}, {question} instead of {before}")]
 
 
 def _next_step(run: Run, result: RunResult) -> str:
@@ -304,10 +277,6 @@ def _next_step(run: Run, result: RunResult) -> str:
     return f"*Next*: {ask}.{look}"
 
 
-def _verdict(result: RunResult) -> list[CardBlock]:
-    return [Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []
-
-
 def _beside(result: RunResult) -> list[tuple[str, str]]:
     """Against the best alternative that answered the same rows, which a prompted base model seldom is."""
     ladder = result.ladder
@@ -319,16 +288,21 @@ def _beside(result: RunResult) -> list[tuple[str, str]]:
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
     gain = f"{points(pair.difference).lstrip('+−')} {'better' if is_better else 'worse'}"
     text = f"{gain} ({points_range(low, high)}, {p_value(pair.p)})"
-    message = (
-        text if pair.p < SIGNIFICANT else f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
-    )
+    if pair.p >= SIGNIFICANT:
+        text = f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
     measured = "" if other.scoring == "label" else f" {MEASURED[other.scoring]}"
-    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", message)]
+    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", text)]
 
 
 def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might take for granted and this measurement does not tell."""
-    lines = _measures(result)
+    lines, ladder = [], result.ladder
+    if ladder and ladder.rungs and ladder.rungs[0].scoring != "label":
+        (tuned,) = ladder.rung("tuned")
+        lines.append(
+            "Two measures: base → tuned counts answers that are exactly the expected one, letter by letter; against "
+            f"the other alternative it is {MEANS[tuned.scoring]}, where the tuned model has {percent(tuned.score)}."
+        )
     if result.base.unlisted:
         lines.append(
             f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
@@ -340,18 +314,6 @@ def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
             f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."
         )
     return [Text("\n".join(f"• {item}" for item in lines))] if lines else []
-
-
-def _measures(result: RunResult) -> list[str]:
-    """Free text is counted in two ways, whose shares can't be held against each other."""
-    ladder = result.ladder
-    if ladder is None or not ladder.rungs or ladder.rungs[0].scoring == "label":
-        return []
-    (tuned,) = ladder.rung("tuned")
-    return [
-        "Two measures: base → tuned counts answers that are exactly the expected one, letter by letter; against the "
-        f"other alternative it is {MEANS[tuned.scoring]}, where the tuned model has {percent(tuned.score)}."
-    ]
 
 
 def _method(plan: Plan, result: RunResult) -> str:
@@ -384,40 +346,27 @@ def _answer(text: str) -> str:
     return code(cut(one_line, 40)) if one_line else "nothing"
 
 
-# A sweep's arms in the thread of the result: one line an arm, the winner marked.
-
-
-WON = "won"
-
-
 def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
-    """From the lowest validation loss to the highest; arms without one last."""
+    """A line for each arm, from the lowest validation loss to the highest, the winner marked; arms without a loss
+    last."""
     names = [name for name, _ in arms[0].chosen]
     heading = ["arm", *names, "steps", "loss", "right", "time", "outcome"]
     title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'arm')}"
     texts = [Text(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.is_out]
-    return Message(
-        f"{escape(title)}. {_in_short(arms)}",
-        (
-            Headline(title),
-            Text(_in_short(arms)),
-            Table([heading, *(_row(arm) for arm in sorted(arms, key=_place))]),
-            *texts,
-            Note(_sweep_method(plan)),
-        ),
+    winner = "No arm has won."
+    for arm in arms:
+        if arm.outcome == WON:
+            chosen = ", ".join(f"{name} {format_value(value)}" for name, value in arm.chosen)
+            winner = f"Arm {arm.number} won: {escape(chosen)}. It is the tuned model of this run."
+    ranked = sorted(arms, key=lambda arm: (arm.outcome != WON, arm.valid_loss is None, arm.valid_loss or 0.0))
+    rows = plan.swept.n_validation if plan.swept else 0
+    method = (
+        f"Loss and tokens right on {rows:,} training rows that were kept back, each arm at its best validation. The "
+        "worse half stopped at each rung (successive halving). The held-out rows chose nothing: they measured the "
+        "winner alone."
     )
-
-
-def _in_short(arms: Sequence[SweepArm]) -> str:
-    won = next((arm for arm in arms if arm.outcome == WON), None)
-    if won is None:
-        return "No arm has won."
-    chosen = ", ".join(f"{name} {format_value(value)}" for name, value in won.chosen)
-    return f"Arm {won.number} won: {escape(chosen)}. It is the tuned model of this run."
-
-
-def _place(arm: SweepArm) -> tuple[bool, bool, float]:
-    return arm.outcome != WON, arm.valid_loss is None, arm.valid_loss or 0.0
+    table = Table([heading, *map(_row, ranked)])
+    return Message(f"{escape(title)}. {winner}", (Headline(title), Text(winner), table, *texts, Note(method)))
 
 
 def _row(arm: SweepArm) -> list[str]:
@@ -430,12 +379,3 @@ def _row(arm: SweepArm) -> list[str]:
         duration(arm.seconds),
         "out" if arm.is_out else arm.outcome,
     ]
-
-
-def _sweep_method(plan: Plan) -> str:
-    rows = plan.swept.n_validation if plan.swept else 0
-    return (
-        f"Loss and tokens right on {rows:,} training rows that were kept back, each arm at its best validation. The "
-        "worse half stopped at each rung (successive halving). The held-out rows chose nothing: they measured the "
-        "winner alone."
-    )

@@ -72,8 +72,8 @@ FRESH_S = 60.0
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run from all sides. `result` once there is one, and `running`: how good our estimates have been;
-    `may_be_used`: its model is shown to be better and not in use."""
+    """A run with everything that its cards show. `result` once there is one; `running`: how good our estimates have
+    been; `may_be_used`: its model is shown to be better and not in use."""
 
     run: Run
     plan: Plan
@@ -96,7 +96,8 @@ def card(
     can_pause: bool = False,
     as_of: float | None = None,
 ) -> Message:
-    """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where it is to be said."""
+    """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where the card should say
+    it."""
     headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
     below: list[CardBlock] = []
     if run.state in ("training", "evaluating"):
@@ -118,7 +119,10 @@ def card(
 def ended_card(run: Run, plan: Plan, why: str) -> Message:
     """`why` is ours and may hold mrkdwn."""
     headline = _headline(run, plan)
-    return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why), Note(_next_step(run))))
+    spent = run.actual_micros or 0
+    free = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
+    next_step = f"{free} reserved budget is free again. `/finetune start` makes a new plan."
+    return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why), Note(next_step)))
 
 
 def ended_short(run: Run, why: str) -> str:
@@ -151,15 +155,14 @@ def details_card(seen: RunSummary) -> Message:
     if seen.run.state == "needs_human":
         return interventions.card(seen.run, seen.plan, seen.words)
     if seen.run.error:
-        return ended_card(seen.run, seen.plan, _why(seen.run))
-    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause, as_of=_as_of(seen))
-
-
-def _as_of(seen: RunSummary) -> float | None:
-    """When its numbers were read, where that is a while ago: of many jobs each is asked for them in its turn."""
+        # A person's reason is kept as it was typed; the other reasons are ours.
+        why = escape(seen.run.error) if seen.run.state == "rejected" else seen.run.error
+        return ended_card(seen.run, seen.plan, why)
+    # Of many jobs each is asked for its numbers in its turn, so they may be old.
     read_at = seen.progress.shown_at
     is_old = seen.run.state == "training" and 0 < read_at < seen.now - FRESH_S
-    return read_at if is_old else None
+    as_of = read_at if is_old else None
+    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause, as_of=as_of)
 
 
 def status_line(look: RunSummary) -> str:
@@ -173,7 +176,7 @@ def status_line(look: RunSummary) -> str:
 
 
 def share_done(run: Run, progress: Progress) -> float:
-    """Of the whole run: training is four fifths, measuring the rest."""
+    """How much of the run is done, 0 to 1: training is four fifths, measuring the rest."""
     trained = progress.step / progress.total_steps if progress.total_steps else 0.0
     if run.state == "evaluating":
         measured = progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
@@ -183,11 +186,6 @@ def share_done(run: Run, progress: Progress) -> float:
 
 def _headline(run: Run, plan: Plan) -> str:
     return f"Run {run.id} {SAID[run.state]}: {plan_title(plan)}"
-
-
-def _why(run: Run) -> str:
-    """A person's reason is kept as it was typed; the other reasons are ours."""
-    return escape(run.error or "") if run.state == "rejected" else run.error or ""
 
 
 def _at(run: Run) -> int:
@@ -208,7 +206,7 @@ def _stages(run: Run) -> str:
 
 
 def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
-    """A run that ended early shows how far it had come."""
+    """The run's steps. One that ended early shows how far it had come."""
     approve = "Approve" if run.state == "awaiting_approval" else "Approved"
     titles = (
         f"{approve}: {at_most(plan.maximum_micros)}",
@@ -216,7 +214,12 @@ def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
         "Train" + (f": step {progress.step:,} of {progress.total_steps:,}" if progress.total_steps else ""),
         f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
     )
-    at = max(_at(run), 1) if run.state in UNDER_WAY else _came_to(run, progress)
+    if run.state in UNDER_WAY:
+        at = max(_at(run), 1)
+    elif run.state in ("awaiting_approval", "rejected", "expired"):
+        at = 0
+    else:
+        at = 3 if progress.to_evaluate else 2 if progress.running_since is not None else 1
     shown = [Task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
     return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=(Text(_stages(run)),))
 
@@ -227,14 +230,6 @@ def _status(run: Run, number: int, at: int) -> TaskStatus:
     if number > at or run.state == "awaiting_approval":
         return "pending"
     return "in_progress" if run.state in UNDER_WAY else "error" if run.state == "failed" else "pending"
-
-
-def _came_to(run: Run, progress: Progress) -> int:
-    if run.state in ("awaiting_approval", "rejected", "expired"):
-        return 0
-    if progress.to_evaluate:
-        return 3
-    return 2 if progress.running_since is not None else 1
 
 
 def _time_left(run: Run, progress: Progress, now: float) -> str:
@@ -261,12 +256,9 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
         pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
     if progress.train_seconds:
         pairs.append(("Training for", duration(progress.train_seconds)))
-    return [*pairs, ("Cost so far" if spent_micros else "Cost", _cost(plan, spent_micros))]
-
-
-def _cost(plan: Plan, spent_micros: int | None) -> str:
     most = at_most(plan.maximum_micros)
-    return f"{charge(spent_micros)}, approved {most}" if spent_micros else most
+    cost = f"{charge(spent_micros)}, approved {most}" if spent_micros else most
+    return [*pairs, ("Cost so far" if spent_micros else "Cost", cost)]
 
 
 def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
@@ -291,9 +283,3 @@ def _where_next(run: Run) -> str:
     if run.state == "awaiting_approval":
         return "Its plan waits in the channel for an approver."
     return "Why stands in a message of its own."
-
-
-def _next_step(run: Run) -> str:
-    spent = run.actual_micros or 0
-    free = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
-    return f"{free} reserved budget is free again. `/finetune start` makes a new plan."

@@ -28,15 +28,18 @@ from storage.money import Freeze
 from storage.records import Measurement
 from trainers.evaluation.results import Curve, Ladder
 
+WITH_BUTTONS = 10
+HOME_FORM = "home"  # in the private metadata of a form that was opened on the App Home
+
 
 @dataclass(frozen=True)
 class LadderSummary:
-    """A ladder in a list; `found` once it has a result."""
+    """A ladder in a list; `result` once it has one."""
 
     measurement: Measurement
     plan: LadderPlan
-    known: LadderProgress
-    found: Ladder | None
+    progress: LadderProgress
+    result: Ladder | None
     now: float
 
 
@@ -46,60 +49,24 @@ class CurveSummary:
 
     measurement: Measurement
     plan: CurvePlan
-    found: Curve | None
+    result: Curve | None
 
 
 @dataclass(frozen=True)
 class TunedCurveSummary:
     measurement: Measurement
     plan: TunedCurvePlan
-    known: TunedCurveProgress
-    found: Curve | None
+    progress: TunedCurveProgress
+    result: Curve | None
 
 
 EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary
 
 
-def evaluation_entry(look: EvaluationSummary) -> str:
-    return f"• *Measurement m{look.measurement.id}*, {escape(_what(look))}: {escape(_line(look))}"
-
-
-def _what(look: EvaluationSummary) -> str:
-    title = shorten(look.plan.title)
-    match look:
-        case LadderSummary():
-            return f"ladder of {title}"
-        case CurveSummary():
-            return f"curve of {title}"
-        case TunedCurveSummary():
-            return f"curve of {shorten(look.plan.target)} on {title}"
-
-
-def _line(look: EvaluationSummary) -> str:
-    if look.found:
-        ladder = look.found
-        text = (
-            evaluation_results.headline(ladder)
-            if isinstance(ladder, Ladder)
-            else learning_curves.headline(ladder)
-        )
-        return text[:1].lower() + text[1:]
-    match look:
-        case LadderSummary():
-            return evaluations.progress_line(look.known, look.now)
-        case CurveSummary():
-            return "is being worked out"
-        case TunedCurveSummary():
-            return tuned_learning_curves.progress_line(look.plan, look.known)
-
-
-# What is open, runs and measurements together, and what came out lately.
-
-
 @dataclass(frozen=True)
 class Status:
-    """`latest`: those that have a result, newest first. `freeze`: the one that stands, and who spoke against it.
-    `in_use`: models, by dataset."""
+    """What is open and what came out lately. `latest`: those that have a result, newest first. `freeze`: the one that
+    stands, and who spoke against it. `in_use`: models, by dataset."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
@@ -118,48 +85,49 @@ def card(status: Status) -> Message:
             "`/finetune start DATASET` starts a run."
         )
         return Message(text, (Text(text),))
-    title = _title(status)
-    numbers = "`/finetune results 7` shows a run, `/finetune results m3` a measurement."
-    below = (*_list(lines), *_in_use(status), *_latest(status), Note(numbers))
-    return Message(title, (Headline(title), *frozen, *below))
+    counts = [
+        *([pluralize(len(status.runs), "run")] if status.runs else []),
+        *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),
+    ]
+    title = f"{' and '.join(counts)} open" if counts else "Nothing is running"
+    blocks: list[CardBlock] = [Headline(title), *frozen]
+    if lines:
+        blocks.append(Lines(lines))
+    if status.in_use:
+        blocks += [Text("*Models in use*"), Lines([*map(models.in_use_line, status.in_use)])]
+    if status.latest:
+        blocks += [Text("*Latest results*"), Lines([*map(list_entry, status.latest)])]
+    blocks.append(Note("`/finetune results 7` shows a run, `/finetune results m3` a measurement."))
+    return Message(title, tuple(blocks))
 
 
 def list_entry(summary: RunSummary | EvaluationSummary) -> str:
     return runs.list_entry(summary) if isinstance(summary, RunSummary) else evaluation_entry(summary)
 
 
-def _title(status: Status) -> str:
-    open_ones = [
-        *([pluralize(len(status.runs), "run")] if status.runs else []),
-        *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),
-    ]
-    return f"{' and '.join(open_ones)} open" if open_ones else "Nothing is running"
-
-
-def _list(lines: Sequence[str]) -> list[CardBlock]:
-    return [Lines(lines)] if lines else []
-
-
-def _in_use(status: Status) -> list[CardBlock]:
-    lines = [models.in_use_line(entry) for entry in status.in_use]
-    return [Text("*Models in use*"), Lines(lines)] if lines else []
-
-
-def _latest(status: Status) -> list[CardBlock]:
-    return [Text("*Latest results*"), Lines([*map(list_entry, status.latest)])] if status.latest else []
-
-
-# The App Home: what waits for me, what is under way, models in use, what came out lately, the month's
-# budget.
-
-
-WITH_BUTTONS = 10
-HOME_FORM = "home"  # in the private metadata of a form that was opened there
+def evaluation_entry(look: EvaluationSummary) -> str:
+    title = shorten(look.plan.title)
+    match look:
+        case LadderSummary():
+            subject, state = f"ladder of {title}", evaluations.progress_line(look.progress, look.now)
+        case CurveSummary():
+            subject, state = f"curve of {title}", "is being worked out"
+        case TunedCurveSummary():
+            subject = f"curve of {shorten(look.plan.target)} on {title}"
+            state = tuned_learning_curves.progress_line(look.plan, look.progress)
+    if look.result:
+        if isinstance(look.result, Ladder):
+            headline = evaluation_results.headline(look.result)
+        else:
+            headline = learning_curves.headline(look.result)
+        state = headline[:1].lower() + headline[1:]
+    return f"• *Measurement m{look.measurement.id}*, {escape(subject)}: {escape(state)}"
 
 
 @dataclass(frozen=True)
 class HomeOverview:
-    """`mine` wait for this person's approval, their cards stand at `links` by run; models `in_use`, by dataset."""
+    """What the App Home shows. `mine` wait for this person's approval, with links to their cards by run; models
+    `in_use`, by dataset."""
 
     mine: Sequence[RunSummary]
     open: Sequence[RunSummary | EvaluationSummary]
@@ -172,20 +140,18 @@ class HomeOverview:
 def home_page(overview: HomeOverview | Refusal) -> Block:
     if isinstance(overview, Refusal):
         return {"type": "home", "blocks": slack_blocks([Text(overview.text)])}
-    blocks = [
-        *_waiting(overview.mine, overview.links),
-        *_home_list("Running", overview.open, "Nothing is running."),
-        *_home_in_use(overview.in_use),
-        *_home_list(
-            "Recent results", overview.recent, "No results yet. `/finetune help` shows how to begin."
-        ),
-        Note(f"Budget left: {budget_left(overview.budget)}"),
-    ]
+    blocks = _waiting(overview.mine, overview.links)
+    blocks += _home_list("Running", overview.open, "Nothing is running.")
+    if overview.in_use:
+        blocks += [Headline("Models in use"), Lines([*map(models.in_use_line, overview.in_use)])]
+    no_results = "No results yet. `/finetune help` shows how to begin."
+    blocks += _home_list("Recent results", overview.recent, no_results)
+    blocks.append(Note(f"Budget left: {budget_left(overview.budget)}"))
     return {"type": "home", "blocks": slack_blocks(blocks)}
 
 
 def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardBlock]:
-    """Each with its card's buttons, and where the card stands; of very many, the rest is listed."""
+    """Each run with its card's buttons and a link to the card; of very many, the rest is listed."""
     shown, rest = mine[:WITH_BUTTONS], mine[WITH_BUTTONS:]
     blocks: list[CardBlock] = [Headline("Waiting for you")]
     for look in shown:
@@ -198,12 +164,6 @@ def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardB
             Lines([_home_line(look) for look in rest]) if rest else Text("Nothing waits for your approval.")
         )
     return blocks
-
-
-def _home_in_use(in_use: Sequence[ModelEntry]) -> list[CardBlock]:
-    return (
-        [Headline("Models in use"), Lines([models.in_use_line(entry) for entry in in_use])] if in_use else []
-    )
 
 
 def _home_list(title: str, looks: Sequence[RunSummary | EvaluationSummary], empty: str) -> list[CardBlock]:

@@ -46,7 +46,9 @@ def _lines(part: CardBlock) -> Sequence[str]:
         case Lines():
             return [plain_text(line) for line in part.lines]
         case Facts():
-            return _aligned_facts([(plain_text(name), plain_text(value)) for name, value in part.pairs])
+            pairs = [(plain_text(name), plain_text(value)) for name, value in part.pairs]
+            width = max((len(name) for name, _ in pairs), default=0) + 1
+            return [f"  {name + ':':<{width}} {value}" for name, value in pairs]
         case Table():
             return aligned_lines(part.rows)
         case Chart() | Steps():
@@ -54,11 +56,6 @@ def _lines(part: CardBlock) -> Sequence[str]:
         case Divider() | Actions():
             return []
     assert_never(part)
-
-
-def _aligned_facts(pairs: Sequence[tuple[str, str]]) -> list[str]:
-    width = max((len(name) for name, _ in pairs), default=0) + 1
-    return [f"  {name + ':':<{width}} {value}" for name, value in pairs]
 
 
 def terminal_sentence(text: str) -> str:

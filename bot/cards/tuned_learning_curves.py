@@ -4,7 +4,6 @@ ended."""
 from __future__ import annotations
 
 from bot.cards.blocks import (
-    Block,
     CardBlock,
     Facts,
     Headline,
@@ -21,7 +20,7 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.evaluations import CANCEL, ENDED
+from bot.cards.evaluations import CANCEL, ENDED, cost_so_far
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
@@ -43,6 +42,24 @@ def request_card(
         else "Ask models that are trained already"
     )
     headline = f"{what} for {at_most(progress.most_micros)}?"
+    sizes = []
+    for size in progress.sizes:
+        before = f": trained before, by {escape(size.from_before)}" if size.from_before else ""
+        sizes.append(f"• {pluralize(size.rows, 'row')}{before}")
+    facts = [
+        ("Cost", at_most(progress.most_micros)),
+        ("Budget left", budget_left(budget)),
+        ("Measured on", pluralize(plan.n_holdout, "held-out row")),
+        ("Asked for by", f"<@{measurement.requested_by}>"),
+    ]
+    sure = confirm(
+        f"Spend {at_most(progress.most_micros)}?",
+        f"{pluralize(progress.to_train, 'model')} will be trained and measured. It reserves "
+        f"{charge(progress.most_micros)} of "
+        "this month's budget; what is not used becomes free again.",
+        "Train",
+        "Not now",
+    )
     return Message(
         escape(f"{headline} The learning curve of {shorten(plan.target)} on {shorten(plan.title)}"),
         (
@@ -51,10 +68,10 @@ def request_card(
                 f"The learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}: the same "
                 "training on a quarter, half and all of the rows, each model asked every held-out row."
             ),
-            Facts(_facts(measurement, plan, progress, budget)),
-            Lines([_asked_line(size) for size in progress.sizes]),
+            Facts(facts),
+            Lines(sizes),
             actions(
-                button("Train", TRAIN, number, style="primary", confirm=_sure(progress)),
+                button("Train", TRAIN, number, style="primary", confirm=sure),
                 button("Cancel", CANCEL, number),
             ),
             Note(f"Measurement m{number}. Nobody's yes within 24 hours means no."),
@@ -65,16 +82,19 @@ def request_card(
 def progress_card(measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress) -> Message:
     """The card that is edited in place."""
     headline = f"Learning curve m{measurement.id}: {_where(progress)}, {shorten(plan.target)} on {shorten(plan.title)}"
+    stop = confirm(
+        f"Cancel learning curve m{measurement.id}?",
+        "Its job is cancelled. What was trained so far is kept and paid.",
+        "Cancel it",
+        "Let it go on",
+    )
     below: list[CardBlock] = [
         Text(progress_bar(_share(plan, progress))),
         Facts(_spent(progress)),
         *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
-        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=_stop(measurement))),
+        actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
     ]
-    return Message(
-        escape(headline),
-        (Headline(headline), _steps(plan, progress), *below),
-    )
+    return Message(escape(headline), (Headline(headline), _steps(plan, progress), *below))
 
 
 def closed_card(
@@ -84,7 +104,7 @@ def closed_card(
     ended = ENDED[measurement.state]
     headline = f"Learning curve m{measurement.id} {ended}: {shorten(plan.target)} on {shorten(plan.title)}"
     text = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
-    progresses = [size for size in progress.sizes if size.model and size.from_before is None]
+    trained = [size for size in progress.sizes if size.model and size.from_before is None]
     again = "Models that are trained are kept: the same curve asked for again trains only the rest."
     sizes = (
         (Lines([_line(plan, size) for size in progress.sizes]), Facts(_spent(progress)))
@@ -97,7 +117,7 @@ def closed_card(
             Headline(headline),
             *([Text(text)] if text else []),
             *sizes,
-            *([Note(again)] if progresses and measurement.state != "done" else []),
+            *([Note(again)] if trained and measurement.state != "done" else []),
         ),
     )
 
@@ -119,22 +139,6 @@ def _where(progress: TunedCurveProgress) -> str:
     if progress.at is None:
         return "working out what it means"
     return f"size {progress.at + 1} of {len(progress.sizes)}"
-
-
-def _facts(
-    measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress, budget: Budget
-) -> list[tuple[str, str]]:
-    return [
-        ("Cost", at_most(progress.most_micros)),
-        ("Budget left", budget_left(budget)),
-        ("Measured on", pluralize(plan.n_holdout, "held-out row")),
-        ("Asked for by", f"<@{measurement.requested_by}>"),
-    ]
-
-
-def _asked_line(progress: SizeProgress) -> str:
-    before = f": trained before, by {escape(progress.from_before)}" if progress.from_before else ""
-    return f"• {pluralize(progress.rows, 'row')}{before}"
 
 
 def _line(plan: TunedCurvePlan, progress: SizeProgress) -> str:
@@ -176,12 +180,13 @@ def _trained(progress: SizeProgress) -> str:
 
 
 def _share(plan: TunedCurvePlan, progress: TunedCurveProgress) -> float:
-    """Larger sizes take longer. Training is four fifths of a size, measuring the rest."""
-    value = sum(size.rows for size in progress.sizes)
-    return sum(size.rows * _share_of(plan, size) for size in progress.sizes) / value if value else 0.0
+    """How much is done, 0 to 1. Larger sizes take longer."""
+    rows = sum(size.rows for size in progress.sizes)
+    return sum(size.rows * _share_of(plan, size) for size in progress.sizes) / rows if rows else 0.0
 
 
 def _share_of(plan: TunedCurvePlan, progress: SizeProgress) -> float:
+    """How much of one size is done: training is four fifths, measuring the rest."""
     trained = progress.training.step / progress.training.total_steps if progress.training.total_steps else 0.0
     match progress.state:
         case "waiting" | "creating":
@@ -198,29 +203,4 @@ def _share_of(plan: TunedCurvePlan, progress: SizeProgress) -> float:
 def _spent(progress: TunedCurveProgress) -> list[tuple[str, str]]:
     done = sum(size.state == "done" for size in progress.sizes)
     sizes = ("Sizes", f"{done} of {len(progress.sizes)} measured")
-    if not progress.most_micros:
-        return [sizes, ("Cost", "no charge")]
-    return [
-        sizes,
-        ("Cost so far", f"{charge(progress.spent_micros)}, {at_most(progress.most_micros)} agreed"),
-    ]
-
-
-def _sure(progress: TunedCurveProgress) -> Block:
-    return confirm(
-        f"Spend {at_most(progress.most_micros)}?",
-        f"{pluralize(progress.to_train, 'model')} will be trained and measured. It reserves "
-        f"{charge(progress.most_micros)} of "
-        "this month's budget; what is not used becomes free again.",
-        "Train",
-        "Not now",
-    )
-
-
-def _stop(measurement: Measurement) -> Block:
-    return confirm(
-        f"Cancel learning curve m{measurement.id}?",
-        "Its job is cancelled. What was trained so far is kept and paid.",
-        "Cancel it",
-        "Let it go on",
-    )
+    return [sizes, cost_so_far(progress.spent_micros, progress.most_micros)]

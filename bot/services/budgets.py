@@ -81,11 +81,11 @@ def month_for(context: AppContext, person: str, channel: str) -> views.Month:
     of a dataset that the person may not know of."""
     _, *own = all_budgets(context, channel, person)
     month, names = _month(context, tuple(own)), authorization.visible_datasets(context, person, channel)
-    held = [
+    visible = [
         commitment if commitment.dataset in names else replace(commitment, dataset="")
-        for commitment in month.held
+        for commitment in month.commitments
     ]
-    return replace(month, held=held)
+    return replace(month, commitments=visible)
 
 
 def warn(context: AppContext) -> None:
@@ -120,7 +120,7 @@ def _draft(
 ) -> Draft | None:
     """Returns the warning: to the channel or person whose budget it is; for the team's, to the fallback channel or else
     where the newest request was."""
-    body, newest = message.letter(), next((commitment.channel for commitment in month.held), None)
+    body, newest = message.letter(), next((commitment.channel for commitment in month.commitments), None)
     match budget.kind:
         case "channel":
             return Draft(kind="post", channel=budget.id, body=body, dedupe=once)
