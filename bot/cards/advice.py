@@ -6,22 +6,14 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import assert_never
 
-from bot.cards.candidates import (
-    LONG_NAMES,
-    candidate_name,
-    cost_text,
-)
+from bot.cards.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.commands import SLACK, Spelling
-from bot.cards.payback import (
-    monthly_saving_text,
-    swing_text,
-)
+from bot.cards.payback import monthly_saving_text, swing_text
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import SHOWN_LABELS, because_text
 from bot.cards.words import pluralize
 from bot.rules import reasons
 from bot.rules.advice import Verdict
-from bot.rules.facts import Facts
 from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.money import usd
 
@@ -33,13 +25,19 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
         case "no_go":
             return f"Not now. {because_text(verdict.deciding.because, spelling)}"
         case "unknown":
-            return _open(verdict, spelling)
+            return _undecided(verdict, spelling)
+        case "go" if verdict.facts.evidence.trained is not None:
+            return "Go: the tuned model is good enough, and it pays."
         case "go":
-            return _go(verdict.facts)
+            rows = pluralize(verdict.facts.n_holdout, "held-out row")
+            return (
+                f"Go: train it. A run costs {_cost(verdict.facts.training_usd)} and measures the tuned model on the "
+                f"same {rows}; nothing is switched before that."
+            )
 
 
 def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
-    """The step of the reason that decides comes next."""
+    """The step of the reason that decides; where it has none, what a go leads to."""
     step, facts = verdict.deciding.step, verdict.facts
     if step:
         return todo_text(step.todo, spelling)
@@ -51,17 +49,19 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
 
 
 def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) -> str:
-    """With what would settle it; the step of the reason that decides stands by itself."""
+    """The reason with the step that would settle it. The step of the reason that decides stands by itself on the
+    card, and a gap's sentence names its step already."""
     text = because_text(reason.because, spelling)
-    is_said = reason is verdict.deciding or isinstance(reason.because, reasons.Gap)
-    return text if is_said or reason.step is None else f"{text} {todo_text(reason.step.todo, spelling)}"
+    if reason.step is None or reason is verdict.deciding or isinstance(reason.because, reasons.Gap):
+        return text
+    return f"{text} {todo_text(reason.step.todo, spelling)}"
 
 
 def withheld_text(verdict: Verdict) -> str | None:
     return NO_SAVING if verdict.withholds_saving else None
 
 
-def _open(verdict: Verdict, spelling: Spelling) -> str:
+def _undecided(verdict: Verdict, spelling: Spelling) -> str:
     facts = verdict.facts
     if facts.evidence.ladder is not None or facts.evidence.trained is not None:
         return f"Not decided yet. {because_text(verdict.deciding.because, spelling)}"
@@ -71,15 +71,6 @@ def _open(verdict: Verdict, spelling: Spelling) -> str:
     return (
         f"Worth measuring: a run costs {cost} and would save {monthly_saving_text(facts.estimate)} "
         f"if the tuned model is good enough."
-    )
-
-
-def _go(facts: Facts) -> str:
-    if facts.evidence.trained is not None:
-        return "Go: the tuned model is good enough, and it pays."
-    return (
-        f"Go: train it. A run costs {_cost(facts.training_usd)} and measures the tuned model on the same "
-        f"{pluralize(facts.n_holdout, 'held-out row')}; nothing is switched before that."
     )
 
 

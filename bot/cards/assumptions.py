@@ -24,7 +24,7 @@ class Assumption:
 
 def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
     """In the order in which a reader doubts them."""
-    result = (
+    listed = (
         _volume(inputs),
         _output(inputs),
         _prompt(inputs),
@@ -49,7 +49,7 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _labels(inputs),
         _quality(inputs),
     )
-    return tuple(assumption for assumption in result if assumption)
+    return tuple(assumption for assumption in listed if assumption)
 
 
 def _volume(inputs: Inputs) -> Assumption:
@@ -123,11 +123,9 @@ def _successor(inputs: Inputs) -> Assumption | None:
         return None
     name = f"once {rates.model} has ended"
     if rates.then is None:
-        unknown = (
-            f"its successor {rates.successor} has no known price"
-            if rates.successor
-            else "no successor is known"
-        )
+        unknown = "no successor is known"
+        if rates.successor:
+            unknown = f"its successor {rates.successor} has no known price"
         return Assumption(
             name,
             f"nothing is counted from {rates.ends} on: {unknown}",
@@ -245,7 +243,7 @@ def _hosting(inputs: Inputs) -> Assumption | None:
 
 
 def machines_assumption(inputs: Inputs) -> Assumption | None:
-    """Silent of a vendor's."""
+    """How many machines serve the volume; None where a vendor serves it."""
     if not inputs.tuned.on_own_machine:
         return None
     tokens_of, capacity = inputs.tuned_tokens or inputs.usage.tuned, inputs.tuned.capacity

@@ -1,5 +1,5 @@
-"""How sentences spell our commands and their options: as they are typed into Slack, or into a terminal. A card
-that both show takes the spelling of the place where it is read."""
+"""How sentences spell our commands and their options: as they are typed into Slack or into a terminal. A card that
+both show takes the spelling of the place where it is read."""
 
 from __future__ import annotations
 

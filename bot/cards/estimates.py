@@ -46,7 +46,22 @@ from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
 
-SHARE = "share_estimate"
+SHARE, ESTIMATE = "share_estimate", "estimate"
+# The form's fields as the command's options.
+TYPED = (
+    "current",
+    "volume",
+    "target",
+    "hours",
+    "rate",
+    "labels",
+    "label_usd",
+    "wrong_usd",
+    "retrain",
+    "bar",
+    "task",
+)
+FIELDS = ("dataset", *TYPED)
 ZERO = Decimal(0)
 SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
 MARKS = {"go": "for it", "no_go": "against it", "unknown": "open"}
@@ -171,7 +186,7 @@ def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlo
 
 
 def _reasons(verdict: Verdict, spelling: Spelling) -> list[CardBlock]:
-    """And what comes next."""
+    """The verdict's reasons, and what comes next."""
     lines = [
         f"• _{MARKS[reason.kind]}_: {sentence(advice.reason_text(verdict, reason, spelling))}"
         for reason in verdict.reasons
@@ -193,16 +208,16 @@ def _details(estimated: Estimated) -> list[CardBlock]:
             Lines([*map(escape, swings)]),
         ]
     if estimated.inputs:
-        each = [
+        lines = [
             f"• {assumption.name}: {assumption.value}. {assumption.why}"
             for assumption in assumptions(estimated.inputs)
         ]
-        blocks += [Text("What this rests on"), Lines([*map(sentence, each)])]
+        blocks += [Text("What this rests on"), Lines([*map(sentence, lines)])]
     return blocks
 
 
 def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
-    """What carries the verdict comes first."""
+    """The figures; those that carry the verdict come first."""
     estimate = estimated.estimate
     if estimate is None:
         return [_escaped_facts(_once(estimated))]
@@ -228,7 +243,7 @@ def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
 
 
 def _hides_savings(estimated: Estimated) -> bool:
-    """A saving by a model that may not, or need not, be used is none."""
+    """Whether no saving is shown: one by a model that may not, or need not, be used is none."""
     estimate = estimated.estimate
     return estimated.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
 
@@ -280,9 +295,9 @@ def _in_time(estimate: Estimate, outlook: Outlook | None) -> str:
 
 
 def _subject(estimated: Estimated, target: str) -> str:
-    text = f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}"
     estimate = estimated.estimate
-    return f"{text}, {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else text
+    volume = f", {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
+    return f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}{volume}"
 
 
 def _dollars(amount: Decimal) -> Figure:
@@ -290,7 +305,7 @@ def _dollars(amount: Decimal) -> Figure:
 
 
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
-    """What does not come back every month."""
+    """The facts that do not come back every month."""
     minutes = estimated.minutes
     low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
     takes = planned_time(low, high, is_guess=estimated.is_guess)
@@ -302,8 +317,11 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
         return pairs
     pairs.append(("Pays back", payback_text(estimate.payback_months) + _paid_between(estimated.outlook)))
     enough = enough_volume(estimate, estimated.outlook)
-    if enough != 0:
-        pairs.append(("Pays from", _pays_from(enough, estimated.outlook)))
+    if enough is None:
+        pairs.append(("Pays from", "no volume: a token costs as much or more"))
+    elif enough:
+        likely = f" (in {LIKELY:.0%} of draws)" if estimated.outlook else ""
+        pairs.append(("Pays from", f"{tokens(enough)} input tokens a month{likely}"))
     return pairs
 
 
@@ -318,7 +336,7 @@ def payback_text(months: Decimal | None) -> str:
 
 
 def _paid_between(outlook: Outlook | None) -> str:
-    """9 in 10 draws lie between."""
+    """The range in which 9 in 10 draws pay back."""
     if outlook is None or outlook.payback_months.p5 is None:
         return ""
     early, late = outlook.payback_months.p5, outlook.payback_months.p95
@@ -327,7 +345,7 @@ def _paid_between(outlook: Outlook | None) -> str:
 
 
 def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
-    """A month's, beside each other."""
+    """A month's bills beside each other, as a table's rows."""
     alternative = estimated.alternative if _other(estimated) else None
     bills = [
         ("Today", estimate.monthly_before),
@@ -360,7 +378,7 @@ def _training(estimated: Estimated) -> str:
 
 
 def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
-    """A loss is said as a cost: "minus $48.00" saved is hard to read."""
+    """The saving a month; a loss is shown as a cost: "minus $48.00" saved is hard to read."""
     a_month = estimate.saving_month_range
     if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
         a_month = Range(outlook.saving_month.p5, estimate.saving_month, outlook.saving_month.p95)
@@ -379,7 +397,7 @@ def _machines(estimate: Estimate) -> list[tuple[str, str]]:
 
 
 def _succession(estimate: Estimate) -> list[tuple[str, str]]:
-    """From the day on which what the saving is held against is gone."""
+    """The saving from the day on which the model that it is held against has ended."""
     succession = estimate.succession
     if succession is None:
         return []
@@ -393,7 +411,7 @@ def _succession(estimate: Estimate) -> list[tuple[str, str]]:
 
 
 def _chances(estimated: Estimated) -> list[tuple[str, str]]:
-    """What the draws over everything uncertain say."""
+    """How likely it pays back, and the net value, over the draws of everything uncertain."""
     outlook = estimated.outlook
     if outlook is None:
         return []
@@ -412,7 +430,7 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
 
 
 def _other(estimated: Estimated) -> list[tuple[str, str]]:
-    """Where the saving is held against something else than today's model."""
+    """The bill of what the saving is held against, where that is not today's model."""
     estimate, other = estimated.estimate, estimated.alternative
     if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
         return []
@@ -428,13 +446,6 @@ def _range(amounts: Range) -> str:
     return expected if low == high else f"{expected} ({low} to {high})"
 
 
-def _pays_from(enough: int | None, outlook: Outlook | None) -> str:
-    if enough is None:
-        return "no volume: a token costs as much or more"
-    likely = f" (in {LIKELY:.0%} of draws)" if outlook else ""
-    return f"{tokens(enough)} input tokens a month{likely}"
-
-
 def _rests_on(assumed: Sequence[Assumption]) -> str:
     shown = [
         f"{assumption.name}: {escape(assumption.value)}"
@@ -444,27 +455,6 @@ def _rests_on(assumed: Sequence[Assumption]) -> str:
     named = ", ".join(assumption.name for assumption in assumed if assumption.name not in WITH_VALUE)
     more = f"Taken for granted as well: {named}. `finetune estimate` in a terminal says why, for each."
     return "\n".join(["*What this rests on*", *(f"• {line}" for line in shown), *([more] if named else [])])
-
-
-# The form of an estimate, and what was put in as the command that says the same.
-
-
-ESTIMATE = "estimate"
-# The form's fields as the command's options.
-TYPED = (
-    "current",
-    "volume",
-    "target",
-    "hours",
-    "rate",
-    "labels",
-    "label_usd",
-    "wrong_usd",
-    "retrain",
-    "bar",
-    "task",
-)
-FIELDS = ("dataset", *TYPED)
 
 
 @dataclass(frozen=True)
@@ -509,6 +499,6 @@ def form(channel: str, choices: EstimateChoices, dataset: str | None = None) -> 
 
 
 def refused_field(refused: object) -> str:
-    """The block under which a refusal or an answer stands."""
+    """The field of the form under which a refusal or an answer stands."""
     about = refused.about if isinstance(refused, Refusal) else None
     return about if about in FIELDS else "dataset"

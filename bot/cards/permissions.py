@@ -62,7 +62,7 @@ PLAIN: Mapping[PlainBecause, str] = {
 
 
 def verdict_text(because: Because) -> str:
-    """A no is a sentence that the person reads; a yes is for those who look through the rules."""
+    """A no is a sentence that the person reads; a yes is for people who look through the rules."""
     match because:
         case str():
             return PLAIN[because]
@@ -87,16 +87,14 @@ def verdict_text(because: Because) -> str:
 
 
 def who_may(no: NotNamed) -> str:
-    """For anyone who may not."""
+    """For a person who may not: who may, or how the operator changes that."""
     if no.unknown:
         return (
             f"Slack didn't tell who is in the group {', '.join(no.unknown)}, so nothing was done. Try again in a "
             "minute; if it stays like that, the app lacks usergroups:read, or the group is gone."
         )
-    rule, requester = (
-        rule_of(no.action),
-        "who uploaded all of it" if no.action == "delete" else "who asked for it",
-    )
+    rule = rule_of(no.action)
+    requester = "who uploaded all of it" if no.action == "delete" else "who asked for it"
     if no.others:
         names = ", ".join(f"<@{name}>" for name in no.others[:SHOWN_NAMES])
         more = f" and {len(no.others) - SHOWN_NAMES} more" if len(no.others) > SHOWN_NAMES else ""

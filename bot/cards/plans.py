@@ -96,13 +96,13 @@ def approved_by(decisions: Sequence[Approval]) -> str:
 
 
 def _why(decisions: Sequence[Approval]) -> str:
-    """What approvers said, of the first few; the audit log has all."""
-    reply = [
-        (decision.person, decision.reason)
+    """The reasons of the first few approvers; the audit log has all."""
+    reasons = [
+        f" <@{decision.person}>: “{escape(cut(decision.reason, 300))}”"
         for decision in decisions
         if decision.decision == "approve" and decision.reason
     ]
-    return "".join(f" <@{person}>: “{escape(cut(why, 300))}”" for person, why in reply[:SHOWN_REASONS])
+    return "".join(reasons[:SHOWN_REASONS])
 
 
 def rejected_by(person: str, reason: str) -> str:
@@ -355,22 +355,19 @@ def _exactly(run: Run) -> str:
     return f"Plan {run.plan_hash[:12]}: what is approved is exactly this plan."
 
 
-# One plan takes another's place, in words.
-
-
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:
-    """On the former plan's card. `link`: the address of the new one's."""
+    """A sentence for the former plan's card. `link`: the address of the new one's."""
     which = f"<{link}|run {by}>" if link else f"run {by}"
     return f"Replaced by {which}, which <@{requester}> asked for. Approvals of this plan count no longer."
 
 
 def already_superseded(number: int, by: int) -> str:
-    """For who still clicks on the former plan's card."""
+    """For a person who still clicks on the former plan's card."""
     return f"Run {number} was replaced by run {by}, so nothing was done. The message of run {by} asks for approval."
 
 
 def add_superseded(card: Message, former: Sequence[int]) -> Message:
-    """The new plan's card says whose place it takes, above its buttons."""
+    """The new plan's card with a line above its buttons that says whose place it takes."""
     if not former:
         return card
     whose = " and ".join(f"run {value}" for value in former)

@@ -27,7 +27,7 @@ _DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
 _LINK = re.compile(r"<([^@|>][^|>]*)\|([^>]*)>")
 _MENTION = re.compile(r"<([@#][^>]*)>")
 _MARK = re.compile(r"[*`]|(?<![^\W_])_|_(?![^\W_])")
-# What `escape` put in place of markers; backticks are Slack's.
+# What `escape` put in place of markers; backticks are for Slack alone.
 _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": None, "ˍ": "_", "＞": ">"})
 
 
@@ -64,6 +64,6 @@ def terminal_sentence(text: str) -> str:
 
 
 def plain_text(mrkdwn: str) -> str:
-    """Without Slack's markup."""
+    """The text without Slack's markup."""
     linked = _LINK.sub(r"\2 (\1)", _DATE.sub(r"\1", mrkdwn))
     return html.unescape(_MARK.sub("", _MENTION.sub(r"\1", linked))).translate(_ORIGINAL)

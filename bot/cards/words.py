@@ -66,7 +66,7 @@ def duration_range(low: float, high: float) -> str:
 
 
 def planned_time(low: float | None, high: float | None, *, is_guess: bool = False) -> str:
-    """Of a training, in seconds; None: nobody knows."""
+    """How long a training takes; bounds in seconds, None: nobody knows."""
     if low is None or high is None:
         return "not known; `tokens_per_second` in finetune.toml says it"
     guess = ", a guess by the model's size; `finetune calibrate` measures it" if is_guess else ""
@@ -85,14 +85,14 @@ def progress_bar(done: float, width: int = 20) -> str:
 
 
 def multiple(factor: Decimal) -> str:
-    """Of 1 and more, with two or three digits: '1.04', '2.3', '19'."""
+    """A factor of 1 and more with two or three digits: '1.04', '2.3', '19'."""
     digits = 2 if factor < 2 else 1 if factor < 10 else 0
     text = f"{factor:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text
 
 
 def of_estimate(ratio: Decimal) -> str:
-    """What came, by what was estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
+    """Actual by estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
     if abs(ratio - 1) < Decimal("0.01"):
         return "within 1% of the estimate"
     if ratio > 1:

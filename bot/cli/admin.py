@@ -1,4 +1,4 @@
-"""Commands that look after an installation: audit, backup, restore, engines, log, current, forget."""
+"""Commands that look after an installation: audit, report, backup, restore, engines, log, current, forget."""
 
 from __future__ import annotations
 
@@ -67,9 +67,6 @@ def export(database: Path | None, run: int | None, form: str) -> None:
         click.echo(audit_summary(log), err=True)
 
 
-# `finetune report`.
-
-
 @click.command()
 @click.argument("subject", metavar="RUN|MEASUREMENT")
 @click.option(
@@ -104,9 +101,6 @@ def report(subject: str, out: Path) -> None:
         refuse(page.text)
     out.write_text(page, encoding="utf-8")
     click.echo(f"Written: {out} ({len(page.encode()) / 1e6:.1f} MB)")
-
-
-# `finetune backup` and `finetune restore`.
 
 
 @click.command()
@@ -147,10 +141,6 @@ def restore(file: Path) -> None:
     click.echo(restore_summary(restored, file, settings.files))
 
 
-# `finetune engines [list | install NAME | remove NAME]`: hands over to our trainer, which keeps them in
-# its data.
-
-
 @click.command(context_settings={"ignore_unknown_options": True, "help_option_names": []})
 @click.option("--data", type=click.Path(path_type=Path), help="The trainer's data folder.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -158,11 +148,9 @@ def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
     """Trainers beside our own (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
     folder = data or load().data / "trainer"
     sys.stdout.flush()
+    # Our trainer keeps the engines in its data.
     command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]
     os.execv(sys.executable, command)  # noqa: S606 - no shell
-
-
-# `finetune log REFERENCE`: what stands in the log about a failure that a user was told the reference of.
 
 
 @click.command()
@@ -188,9 +176,6 @@ def log(reference: str, as_json: bool) -> None:
         sys.exit(EXIT_BLOCKED)
 
 
-# `finetune current`: the model that is in use for a dataset, alone on stdout, for scripts.
-
-
 @click.command()
 @click.argument("dataset")
 @click.option("--database", type=FILE, help="Another database, such as a backup. Default: the bot's.")
@@ -207,9 +192,6 @@ def current(dataset: str, database: Path | None) -> None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL puts one to work.", err=True)
         sys.exit(EXIT_BLOCKED)
     click.echo(model)
-
-
-# `finetune forget`.
 
 
 @click.command()
@@ -244,14 +226,13 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
         refuse("--row takes rows out of the newest version, --before deletes old versions: choose one.")
     settings, command = load(need_slack=False), Delete(dataset.lower(), before.date() if before else None)
     try:
-        done = (
-            delete_rows(settings, command.dataset, rows, confirm)
-            if rows
-            else delete_dataset(settings, command, confirm)
-        )
+        if rows:
+            outcome = delete_rows(settings, command.dataset, rows, confirm)
+        else:
+            outcome = delete_dataset(settings, command, confirm)
     except StorageError as error:
         cure = "" if rows else " While the bot runs, /finetune delete in Slack does the same."
         refuse(f"{error}{cure}")
-    if isinstance(done, Refusal):
-        refuse(done.text)
-    click.echo(done)
+    if isinstance(outcome, Refusal):
+        refuse(outcome.text)
+    click.echo(outcome)

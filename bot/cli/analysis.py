@@ -31,9 +31,10 @@ from trainers.host import HUB_KEYS, child_environment
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from bot.cli.datasets import EvaluationRows
     from bot.rules.facts import TaskKind
+    from bot.values.runs import Refusal
     from trainers.dataset import Report
-    from trainers.dataset.preference_pairs import PairsReport
     from trainers.evaluation.results import RungName
 
 
@@ -105,7 +106,16 @@ def check(
     if isinstance(report, Refusal):
         refuse(report.text)
     if report.pairs is not None:
-        return _say_pairs(report, report.pairs, target, as_json)
+        takes = datasets.training_needs(
+            target, report.pairs, lambda: load_if_valid("memory and time are not said")
+        )
+        if as_json:
+            click.echo(json.dumps(datasets.pairs_json(report, report.pairs, takes)))
+        else:
+            click.echo(datasets.pairs_text(report, report.pairs, takes))
+        if report.blocked:
+            sys.exit(EXIT_BLOCKED)
+        return
     click.echo(report.to_json() if as_json else datasets.report_text(report, load_if_valid()))
     if fix:
         fixed = datasets.fix(file, text, label, fix, holdout)
@@ -114,30 +124,6 @@ def check(
         click.echo(fixed if as_json else f"\n{fixed}", err=as_json)
     if report.blocked:
         sys.exit(EXIT_BLOCKED)
-
-
-def _say_pairs(report: Report, pairs: PairsReport, target: str | None, as_json: bool) -> None:
-    import json
-
-    from bot.cli import datasets as preferences
-
-    takes = preferences.training_needs(target, pairs, lambda: load_if_valid("memory and time are not said"))
-    text = (
-        json.dumps(preferences.pairs_json(report, pairs, takes))
-        if as_json
-        else preferences.pairs_text(report, pairs, takes)
-    )
-    click.echo(text)
-    if report.blocked:
-        sys.exit(EXIT_BLOCKED)
-
-
-# `finetune baseline` and `finetune curve`.
-
-
-if TYPE_CHECKING:
-    from bot.cli.datasets import EvaluationRows
-    from bot.values.runs import Refusal
 
 
 @click.command()
@@ -255,16 +241,12 @@ def _usable(file: Path, rows: EvaluationRows | Refusal) -> EvaluationRows:
     return rows
 
 
-# `finetune estimate` and `finetune prices`.
-
-
-BASELINE_HELP = "What `finetune baseline FILE --json` printed: the measured alternatives."
-
-
 @click.command()
 @click.option("--dataset", type=FILE, required=True)
 @question_options(*ESTIMATE_KEYS)
-@click.option("--baseline", type=FILE, help=BASELINE_HELP)
+@click.option(
+    "--baseline", type=FILE, help="What `finetune baseline FILE --json` printed: the measured alternatives."
+)
 @click.option(
     "--bar", type=BAR, help="The share right that is good enough, like 90%; the baseline's where not said."
 )
@@ -326,9 +308,6 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
         click.echo(estimates.prices_text(rows))
     if any(isinstance(row, UnknownPrice) for row in rows):
         sys.exit(EXIT_BLOCKED)
-
-
-# `finetune plan-memory` and `finetune calibrate`.
 
 
 @click.command("plan-memory")
@@ -424,11 +403,7 @@ def calibrate(seconds: float, as_json: bool) -> None:
     click.echo(calibration.to_json() if as_json else hardware.calibration_text(calibration))
 
 
-# `finetune export`: finds what the run measured, and starts the export as a process of its own.
-
-
 FOLDER = click.Path(path_type=Path)
-TRAINERS = ("trainer", "terminal-trainer")
 FORMS = "; ".join(f"{row.name}: {row.writes.replace('`', '')}" for row in FORMATS.values())
 
 
@@ -473,8 +448,11 @@ def export(
     source = find_model(settings, model)
     if isinstance(source, Refusal):
         refuse(source.text)
-    roots = [*data, *(settings.data / name for name in TRAINERS)]
-    out = out or Path(f"{_file_name(source.name or model)}-{to}")
+    roots = [*data, settings.data / "trainer", settings.data / "terminal-trainer"]
+    name = source.name or model
+    if "/" in name and not name.startswith("ft:"):
+        name = Path(name).name
+    out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")
     arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
     arguments += [part for root in roots for part in ("--data", str(root))]
     value_by_option = {
@@ -486,17 +464,11 @@ def export(
     }
     arguments += [part for name, value in value_by_option.items() if value for part in (name, str(value))]
     arguments += ["--public"] * public + ["--facts"] * (source.facts is not None)
-    done = subprocess.run(
+    export = subprocess.run(
         [sys.executable, "-m", "trainers.local.export", *arguments],
         input=json.dumps(source.facts) if source.facts is not None else "",
         text=True,
         env=child_environment(*HUB_KEYS, "PIP_"),
         check=False,
     )
-    sys.exit(done.returncode)
-
-
-def _file_name(model: str) -> str:
-    return re.sub(
-        r"[^\w.-]+", "-", Path(model).name if "/" in model and not model.startswith("ft:") else model
-    )
+    sys.exit(export.returncode)

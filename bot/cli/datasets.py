@@ -1,5 +1,5 @@
-"""What `finetune check` computes and prints, for labelled examples and preference pairs, and the checked
-rows that evaluations use. Keeps nothing but the file that --fix names."""
+"""What `finetune check` computes and prints, for labelled examples and preference pairs, and the checked rows that
+evaluations use: a file, split, or measured on a holdout of one's own. Keeps nothing but the file that --fix names."""
 
 from __future__ import annotations
 
@@ -63,9 +63,8 @@ from trainers.sizing.architecture import Unsized
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """`deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
-    `rows`: what the model takes that is to be trained.
-    `tell` hears how far it is."""
+    """How a file is checked. `deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
+    `rows`: what the model takes that is to be trained. `tell` hears how far it is."""
 
     deep: bool = False
     presidio: bool = False
@@ -94,6 +93,7 @@ class CheckOptions:
 
 
 QUICK_CHECK = CheckOptions()
+SHOWN_LINES = 20
 
 
 def rows_of_target(wanted: str | None, settings: Callable[[], Settings]) -> RowLimit | Refusal:
@@ -125,7 +125,8 @@ def check_against(
         folder = Path(result)
         before = check_file(previous, previous.name, columns, folder, SEED, deep=how.deep)
         if before.blocked:
-            return Refusal(f"{previous} can't be used, so nothing can be its next version. {_worst(before)}")
+            worst = f"{before.findings[0].message} {before.findings[0].cure}"
+            return Refusal(f"{previous} can't be used, so nothing can be its next version. {worst}")
         train, holdout = (folder / f"{sha}.jsonl" for sha in (before.train_sha256, before.holdout_sha256))
         return how.check(file, columns, previous=Previous(train, holdout))
 
@@ -135,16 +136,16 @@ def check_beside(
 ) -> Report | Refusal:
     """Every row of `file` is to train on and every row of `holdout` to test with: what do they share?"""
     columns = Columns(text, label)
-    held = _test_rows(holdout, columns)
-    return held if isinstance(held, Refusal) else how.check(file, columns, holdout=held)
+    test = _test_rows(holdout, columns)
+    return test if isinstance(test, Refusal) else how.check(file, columns, holdout=test)
 
 
 def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal:
-    held = read(holdout, holdout.name, columns=columns)
-    if held.refused or not held.examples:
-        why = f"{held.findings[0].message} {held.findings[0].cure}" if held.findings else "It has no rows."
+    test = read(holdout, holdout.name, columns=columns)
+    if test.refused or not test.examples:
+        why = f"{test.findings[0].message} {test.findings[0].cure}" if test.findings else "It has no rows."
         return Refusal(f"{holdout} can't be used as the test. {why}")
-    return held.examples
+    return test.examples
 
 
 def report_text(report: Report, settings: Settings | None = None) -> str:
@@ -158,26 +159,18 @@ def report_text(report: Report, settings: Settings | None = None) -> str:
 def fix(
     file: Path, text: str | None, label: str | None, out: Path, holdout: Path | None = None
 ) -> str | Refusal:
-    """Write a cleaned copy to `out`, without what `holdout` asks; what was left out and why, as lines."""
+    """Writes a cleaned copy to `out`, without what `holdout` asks. Returns what was left out and why, as lines."""
     columns = Columns(text, label)
-    held = _test_rows(holdout, columns) if holdout else ()
-    if isinstance(held, Refusal):
-        return held
-    cleaned = clean(file, file.name, columns, out, limits=FULL_LIST, held=question_keys(held))
+    test = _test_rows(holdout, columns) if holdout else ()
+    if isinstance(test, Refusal):
+        return test
+    cleaned = clean(file, file.name, columns, out, limits=FULL_LIST, held=question_keys(test))
     if isinstance(cleaned, NotCleaned):
         return Refusal(f"No cleaned copy was written. {cleaned.reason}")
     return "\n".join([f"{out}: {cleaned.rows:,} rows", *findings.left_out_lines(cleaned)])
 
 
-def _worst(report: Report) -> str:
-    return f"{report.findings[0].message} {report.findings[0].cure}"
-
-
-# What `finetune check` says of a file of preference pairs: its pairs, and how they are trained. Nothing
-# is kept.
-
-
-# What is said of rows that are split and trained on, and not of pairs that are only looked at
+# Findings about rows that are split and trained on, and not about pairs that are only looked at.
 OF_CHATS = {
     *("preference_pairs", "not_yet", "worth_a_try", "enough_rows", "near_duplicate", "near_not_all_compared"),
 }
@@ -205,27 +198,19 @@ def training_needs(
 ) -> TrainingNeeds | None:
     """`target` is a folder with a model or what `settings` know. None where it trains elsewhere, or where nothing
     says how large it is."""
-    previous_settings = settings() if target else None
-    if not target or previous_settings is None:
+    loaded = settings() if target else None
+    if not target or loaded is None:
         return None
-    base = _base_in(Path(target)) if Path(target).is_dir() else _base_of(previous_settings, target)
-    if base is None:
+    base: Base | Unsized | None
+    if Path(target).is_dir():
+        base = find_base(target, ask_the_hub=False)
+    else:
+        offer = find_target(loaded.providers, target)
+        base = None if isinstance(offer, Refusal) else base_of(loaded, offer.row, offer.model)
+    if base is None or isinstance(base, Unsized):
         return None
-    return TrainingNeeds(
-        base.name,
-        memory_headroom_for_pairs(base, pairs),
-        training_time_for_pairs(previous_settings, base, pairs),
-    )
-
-
-def _base_in(folder: Path) -> Base | None:
-    base = find_base(str(folder), ask_the_hub=False)
-    return None if isinstance(base, Unsized) else base
-
-
-def _base_of(settings: Settings, wanted: str) -> Base | None:
-    target = find_target(settings.providers, wanted)
-    return None if isinstance(target, Refusal) else base_of(settings, target.row, target.model)
+    time = training_time_for_pairs(loaded, base, pairs)
+    return TrainingNeeds(base.name, memory_headroom_for_pairs(base, pairs), time)
 
 
 def pairs_text(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> str:
@@ -252,7 +237,8 @@ def pairs_json(report: Report, pairs: PairsReport, takes: TrainingNeeds | None =
     if takes is not None:
         minutes = float(takes.timed.minutes.expected) if takes.timed else None
         own["takes"] = {"model": takes.model, "memory": takes.room.line, "minutes": minutes}
-    return {**own, **asdict(pairs), "findings": [vars(each) for each in pair_findings(report)]}
+    findings = [vars(finding) for finding in pair_findings(report)]
+    return {**own, **asdict(pairs), "findings": findings}
 
 
 def _head(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> str:
@@ -268,18 +254,11 @@ def _head(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> 
     )
 
 
-# Rows for the terminal's measurements: the file, checked and split, or measured on a holdout of one's
-# own.
-
-
-SHOWN_LINES = 20
-
-
 @dataclass(frozen=True)
 class EvaluationRows:
-    """`left_out` rows of the file ask what the given holdout asks, and were not trained on. The rows in the lines
-    `near` ask nearly that, and were. `foreign` rows of that holdout have a label that the file does not know: nobody
-    can give it."""
+    """Checked rows in `files`. `left_out` rows of the file ask what the given holdout asks, and are not trained on.
+    The rows in the lines `near` ask nearly that, and are. `foreign` rows of that holdout have a label that the file
+    does not have: no model can give it."""
 
     report: Report
     files: Path
@@ -295,38 +274,44 @@ def checked_rows(
     """What is written for it is thrown away afterwards. A refusal is about the given holdout."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
-        # deep, as in Slack: near copies stay on one side
+        # Deep, as in Slack: near copies stay on one side.
         report = check_file(file, file.name, columns, files, SEED, local_models=local_models, deep=True)
         if holdout is None or report.blocked:
             yield EvaluationRows(report, files)
         else:
-            yield _against(file, holdout, columns, report, files)
+            yield _measured_on(file, holdout, columns, report, files)
 
 
-def _against(
+def _measured_on(
     file: Path, holdout: Path, columns: Columns, report: Report, files: Path
 ) -> EvaluationRows | Refusal:
     """Trained on the whole file, less what the given holdout asks; measured on that holdout."""
     columns = report.columns if report.format != "chat" else Columns()
-    held = read(holdout, holdout.name, columns=columns)
-    findings = (*held.findings, *_sensitive(held.examples))
+    test = read(holdout, holdout.name, columns=columns)
+    # What is held out is sent to models like the rest.
+    sensitive = Findings(SHOWN_LINES)
+    check_sensitive(test.examples, sensitive)
+    findings = (*test.findings, *sensitive.sorted())
     faults = [finding for finding in findings if finding.blocks]
     if faults:
         more = f" And {len(faults) - 1:,} more." if len(faults) > 1 else ""
         return Refusal(f"{holdout} can't be measured on. {faults[0].message} {faults[0].cure}{more}")
-    if not held.examples:
+    if not test.examples:
         return Refusal(f"{holdout} can't be measured on: there are no rows in it.")
     train = read(file, file.name, columns=columns).examples
-    shared = {shared.train_line for shared in overlap(train, held.examples)}
+    shared = {shared.train_line for shared in overlap(train, test.examples)}
     examples = [example for example in train if example.line not in shared]
     if not examples:
         return Refusal(f"{holdout} asks all that {file} asks, so no row is left to learn from.")
-    foreign = _foreign(report, held.examples)
-    if foreign == len(held.examples):
+    foreign = 0
+    if report.task == "labels":
+        labels = {normalise(count.label) for count in report.labels}
+        foreign = sum(normalise(example.answer) not in labels for example in test.examples)
+    if foreign == len(test.examples):
         return Refusal(f"{holdout} can't be measured on: none of its answers is a label of {file}.")
     sides = [
         with_system(side, report.system) if report.system else tuple(side)
-        for side in (examples, held.examples)
+        for side in (examples, test.examples)
     ]
     changed = replace(
         report,
@@ -334,34 +319,20 @@ def _against(
         train_sha256=store_chat(files, sides[0]),
         holdout_sha256=store_chat(files, sides[1]),
         n_train=len(examples),
-        n_holdout=len(held.examples),
+        n_holdout=len(test.examples),
     )
-    return EvaluationRows(changed, files, len(shared), foreign, _near(examples, held.examples))
+    return EvaluationRows(changed, files, len(shared), foreign, _near(examples, test.examples))
 
 
-def _sensitive(examples: tuple[Example, ...]) -> tuple[Finding, ...]:
-    """Secrets and personal data: what is held out is sent to models like the rest."""
-    findings = Findings(SHOWN_LINES)
-    check_sensitive(examples, findings)
-    return findings.sorted()
-
-
-def _near(examples: Sequence[Example], held: Sequence[Example]) -> tuple[int, ...]:
+def _near(examples: Sequence[Example], test: Sequence[Example]) -> tuple[int, ...]:
     """Lines of rows that nearly ask what is held out."""
-    both = [*held, *examples]
+    both = [*test, *examples]
     near = find_near_copies([question_text(example) for example in both], question_keys(both))
-    return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(held) <= pair.later)
-
-
-def _foreign(report: Report, held: tuple[Example, ...]) -> int:
-    if report.task != "labels":
-        return 0
-    names = {normalise(count.label) for count in report.labels}
-    return sum(normalise(example.answer) not in names for example in held)
+    return tuple(both[pair.later].line for pair in near.pairs if pair.earlier < len(test) <= pair.later)
 
 
 def holdout_notes(rows: EvaluationRows) -> list[str]:
-    """What the holdout did to the rows, as sentences."""
+    """Sentences on what the holdout meant for the rows."""
     lines = []
     if rows.left_out:
         lines.append(

@@ -1,5 +1,4 @@
-"""`finetune forget`: deletes a dataset or rows of it while the bot is stopped; the bot tells the channel
-later."""
+"""`finetune forget`: deletes a dataset or rows of it while the bot is stopped; the bot tells the channel later."""
 
 from __future__ import annotations
 
@@ -10,7 +9,6 @@ from dataclasses import dataclass
 
 from bot.app import build_trainers
 from bot.cards import datasets as views
-from bot.cards.datasets import DeletionScope
 from bot.embedded_trainer import EmbeddedTrainer, with_address
 from bot.services import dataset_deletion
 from bot.settings import Settings
@@ -32,7 +30,7 @@ class DeletionContext:
 
 
 def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str], bool]) -> str | Refusal:
-    """What became of it. Raises StorageError, as where the bot runs."""
+    """Deletes a dataset and returns what became of it. Raises StorageError, for instance where the bot runs."""
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _room(settings) as room:
@@ -44,13 +42,14 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
         deletion = dataset_deletion.record(room, command, PERSON, None)
         if isinstance(deletion, Refusal):
             return deletion
-        return _carried_out(room, deletion.id, doomed.title)
+        return _carry_out(room, deletion.id, doomed.title)
 
 
 def delete_rows(
     settings: Settings, dataset: str, lines: Collection[int], confirm: Callable[[str], bool]
 ) -> str | Refusal:
-    """The rows at these lines of the newest usable version's file, and all that ask the same. Raises StorageError."""
+    """Deletes the rows at these lines of the newest usable version's file, and all that ask the same. Raises
+    StorageError."""
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _room(settings) as room:
@@ -62,27 +61,22 @@ def delete_rows(
                 f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
             )
         try:
-            return _without_rows(room, doomed, lines, confirm)
+            new = dataset_deletion.without_rows(room, dataset, lines)
+            if isinstance(new, Refusal):
+                return new
+            if not confirm(views.row_deletion_question(doomed, new.before.version, new.rows, new.held)):
+                return Refusal("Nothing was deleted.")
+            deletion = dataset_deletion.take_out(room, new, PERSON)
+            if isinstance(deletion, Refusal):
+                return deletion
+            return _carry_out(room, deletion.id, f"Each earlier version of {dataset}")
         finally:
             if not room.store.deletions.of(dataset):
                 dataset_deletion.discard_rewrite(room, dataset)
 
 
-def _without_rows(
-    room: DeletionContext, doomed: DeletionScope, lines: Collection[int], confirm: Callable[[str], bool]
-) -> str | Refusal:
-    new = dataset_deletion.without_rows(room, doomed.dataset, lines)
-    if isinstance(new, Refusal):
-        return new
-    if not confirm(views.row_deletion_question(doomed, new.before.version, new.rows, new.held)):
-        return Refusal("Nothing was deleted.")
-    deletion = dataset_deletion.take_out(room, new, PERSON)
-    if isinstance(deletion, Refusal):
-        return deletion
-    return _carried_out(room, deletion.id, f"Each earlier version of {doomed.dataset}")
-
-
-def _carried_out(room: DeletionContext, number: int, title: str) -> str:
+def _carry_out(room: DeletionContext, number: int, title: str) -> str:
+    """Carries out deletion `number` and returns how it ended."""
     until = time.monotonic() + PATIENCE_S
     while waiting := [deletion for deletion in room.store.deletions.open() if deletion.id == number]:
         if time.monotonic() > until:

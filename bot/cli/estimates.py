@@ -22,7 +22,7 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
-from bot.rules.roi import Estimate, Range
+from bot.rules.roi import Estimate
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
@@ -31,7 +31,6 @@ from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Ladder
 from trainers.hyperparameters import sweep_to_lists
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
-from trainers.providers import ProviderRow
 
 
 def estimate(
@@ -41,7 +40,8 @@ def estimate(
 
 
 def read_evidence(baseline: Path | None, bar: float | None, task: TaskKind | None) -> Evidence | Refusal:
-    """`bar` not said: the one that the baseline was judged by. Another one judges it again."""
+    """What was measured. Without a `bar`, the one that the baseline was judged by counts; another one judges it
+    again."""
     ladder = _read_baseline(baseline) if baseline else None
     if isinstance(ladder, Refusal):
         return ladder
@@ -51,7 +51,7 @@ def read_evidence(baseline: Path | None, bar: float | None, task: TaskKind | Non
 
 
 def _read_baseline(file: Path) -> Ladder | Refusal:
-    """The `ladder` out of what `finetune baseline … --json` printed."""
+    """Reads the `ladder` of what `finetune baseline … --json` printed."""
     again = "Make it with `finetune baseline FILE --json > baseline.json`."
     try:
         raw = json.loads(file.read_text(encoding="utf-8"))
@@ -72,7 +72,7 @@ def estimate_text(estimated: EstimateResult, file: Path) -> str:
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
-    estimate, training = estimated.estimate, estimated.training
+    estimate, training, minutes = estimated.estimate, estimated.training, estimated.minutes
     current = estimated.current
     return {
         "dataset": estimated.name,
@@ -85,7 +85,11 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         "training_tokens": training.billed_tokens if training else None,
         "training_tokens_estimated": training.is_estimated if training else None,
         "training_usd": _number(training.usd.expected) if training else None,
-        "training_minutes": _minutes(estimated.minutes),
+        "training_minutes": [
+            float(round(amount, 1)) for amount in (minutes.low, minutes.expected, minutes.high)
+        ]
+        if minutes
+        else None,
         "training_minutes_guessed": estimated.is_guess,
         "memory": estimated.memory,
         "monthly_input_tokens": estimated.question.volume,
@@ -108,20 +112,25 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     }
 
 
-def _minutes(minutes: Range | None) -> list[float] | None:
-    return (
-        [float(round(amount, 1)) for amount in (minutes.low, minutes.expected, minutes.high)]
-        if minutes
-        else None
-    )
-
-
 def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | UnknownPrice, ...]:
-    """Of each name its price as it is prompted, and as it is tuned where a provider tunes it. No name: every
+    """The price of each name as it is prompted, and as it is tuned where a provider tunes it. Without names: every
     model that can be tuned, and the user's own prices."""
     if not names:
-        return (*settings.prices, *(row for provider in settings.providers for row in _tuned(provider, None)))
-    return tuple(row for name in dict.fromkeys(names) for row in _prices_of(settings, name))
+        tuned = [tuned_price(provider, model) for provider in settings.providers for model in provider.models]
+        return (*settings.prices, *tuned)
+    rows: list[PriceRow | UnknownPrice] = []
+    for name in dict.fromkeys(names):
+        models = (
+            (provider, provider.model(name.removeprefix(f"{provider.name}/")))
+            for provider in settings.providers
+        )
+        tuned = [tuned_price(provider, model) for provider, model in models if model]
+        prompted = prompted_price(name, settings.providers, settings.prices, _today())
+        if isinstance(prompted, UnknownPrice):
+            rows += tuned or [prompted]
+        else:
+            rows += [prompted, *(row for row in tuned if row.model != prompted.model)]
+    return tuple(rows)
 
 
 def prices_text(rows: Sequence[PriceRow | UnknownPrice]) -> str:
@@ -245,21 +254,6 @@ def _quantiles(quantiles: Quantiles) -> dict[str, float | None]:
     return {"p5": _or_none(quantiles.p5), "p50": _or_none(quantiles.p50), "p95": _or_none(quantiles.p95)}
 
 
-def _prices_of(settings: Settings, name: str) -> list[PriceRow | UnknownPrice]:
-    prompted = prompted_price(name, settings.providers, settings.prices, _today())
-    tuned = [row for provider in settings.providers for row in _tuned(provider, name)]
-    if isinstance(prompted, UnknownPrice):
-        return [*tuned] or [prompted]
-    return [prompted, *(row for row in tuned if row.model != prompted.model)]
-
-
-def _tuned(provider: ProviderRow, name: str | None) -> list[PriceRow]:
-    if name is None:
-        return [tuned_price(provider, model) for model in provider.models]
-    model = provider.model(name.removeprefix(f"{provider.name}/"))
-    return [tuned_price(provider, model)] if model else []
-
-
 def _price(row: PriceRow) -> dict[str, Any]:
     price = row.price
     return {
@@ -285,7 +279,7 @@ def _or_none(amount: Decimal | None) -> float | None:
 
 
 def _number(amount: Decimal) -> float:
-    """For JSON only, whose numbers have no decimals of their own: six digits behind the point."""
+    """Rounds to six digits behind the point. For JSON only, which has no decimals of its own."""
     return float(round(amount, 6))
 
 

@@ -37,13 +37,11 @@ def baseline_text(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
     verdict = measured.estimated.verdict
     card = evaluation_results.card(ladder, verdict=verdict, how_read=how_read, notes=notes, spelling=spelling)
     text = terminal_text(card.parts)
-    return text if measured.estimated.question.current else f"{text}\n\n{_what_it_would_save(file)}"
-
-
-def _what_it_would_save(file: Path) -> str:
+    if measured.estimated.question.current:
+        return text
     return (
-        "With --json > baseline.json after this command, what a tuned model would cost and save: finetune estimate "
-        f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
+        f"{text}\n\nWith --json > baseline.json after this command, what a tuned model would cost and save: finetune "
+        f"estimate --dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
 
 
@@ -91,6 +89,7 @@ def curve_text(curve: Curve, file: Path, label_usd: Decimal | None = None) -> st
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:
     """`predicted` is the furthest; `predictions` are all. Money in dollars; `usd_per_point` is null where no label's
     price was said, and where it can't be told that the next rows bring anything."""
+    a_point = None if label_usd is None else learning_curves.dollars_per_point(curve, label_usd)
     predictions = [
         {"n": prediction.rows, "score": prediction.score, "low": prediction.low, "high": prediction.high}
         for prediction in curve.predicted
@@ -105,7 +104,7 @@ def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]
         "predictions": predictions,
         "points_per_100": curve.points_per_100,
         "gain": _gain(curve),
-        "usd_per_point": _usd_per_point(curve, label_usd),
+        "usd_per_point": None if a_point is None else float(a_point),
         "needs": [
             {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
             for need in curve.needs
@@ -139,7 +138,8 @@ def _judge(measured: EvaluationResult) -> dict[str, Any] | None:
 
 
 def _gain(curve: Curve) -> dict[str, Any] | None:
-    """Points beside today's score, of the furthest size; `next_useful` rows would show a gain where it isn't told."""
+    """Points that the furthest size gains on today's score. `next_useful` rows would show a gain where this size
+    can't."""
     far = curve.farthest
     if far is None:
         return None
@@ -151,11 +151,6 @@ def _gain(curve: Curve) -> dict[str, Any] | None:
         "told": far.is_told,
         "next_useful": None if far.is_told else curve.next_useful,
     }
-
-
-def _usd_per_point(curve: Curve, label_usd: Decimal | None) -> float | None:
-    a_point = None if label_usd is None else learning_curves.dollars_per_point(curve, label_usd)
-    return None if a_point is None else float(a_point)
 
 
 def _rung(rung: Rung) -> dict[str, Any]:

@@ -82,14 +82,14 @@ class EvaluationResult:
 def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    """The ladder on these rows. `say` hears how far it is."""
+    """Measures the ladder on these rows. `say` hears how far it is."""
     try:
-        return _measured(settings, wanted, rows, say)
+        return _measure(settings, wanted, rows, say)
     except AnswerTimeout as silence:
         return Refusal(str(silence))
 
 
-def _measured(
+def _measure(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
     with open_session(settings, own=_asks_own(wanted), patience_s=wanted.patience_s) as session:
@@ -98,7 +98,7 @@ def _measured(
             return plan
         questions = rows.files / "questions"
         keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        refusal = _too_dear(session, plan, keys, rows, say)
+        refusal = _check_cost(session, plan, keys, rows, say)
         if refusal:
             return refusal
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model}
@@ -108,16 +108,10 @@ def _measured(
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
         replies = _replies(session, plan, evaluation, arms, rows)
-        heard = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
-    conclusion = judge_worker.conclude(plan, replies, heard, rows.files, questions, time.time())
-    estimated = make_estimate(
-        settings,
-        plan.dataset,
-        rows.report,
-        Question(),
-        _today(),
-        Evidence(bar=plan.bar, ladder=conclusion.ladder),
-    )
+        verdicts = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
+    conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
+    evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
+    estimated = make_estimate(settings, plan.dataset, rows.report, Question(), _today(), evidence)
     if isinstance(estimated, Refusal):
         return estimated
     return EvaluationResult(plan, conclusion.ladder, estimated, arms, conclusion.judge)
@@ -142,6 +136,7 @@ def learning_curve(rows: EvaluationRows, name: str, predict: tuple[int, ...]) ->
 
 
 def _asks_own(wanted: EvaluationRequest) -> bool:
+    """Whether our own trainer is asked, so that it has to run."""
     if (wanted.judge or "").startswith("local/"):
         return True
     if wanted.rungs == ("classical",):
@@ -156,15 +151,16 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
     line_up = candidates.line_up(session.settings, session.trainers, command, report, today, spelling)
     if isinstance(line_up, Refusal):
         return line_up
-    return _must_stay(session, wanted, rows, line_up.everybody) or line_up.plan(
-        wanted.file.stem, 1, report, today, prompt=wanted.prompt, bar=wanted.bar
-    )
+    refusal = _check_waiver(session, wanted, rows, line_up.everybody)
+    if refusal:
+        return refusal
+    return line_up.plan(wanted.file.stem, 1, report, today, prompt=wanted.prompt, bar=wanted.bar)
 
 
-def _must_stay(
+def _check_waiver(
     session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows, models: Sequence[Candidate]
 ) -> Refusal | None:
-    """Personal data leaves for a vendor only with somebody's word, and that is recorded."""
+    """Refuses where personal data would leave for a vendor without somebody's word; a word is recorded."""
     report = rows.report
     parts = [rows.files / f"{sha256}.jsonl" for sha256 in (report.train_sha256, report.holdout_sha256)]
     codes = {finding.code for finding in report.findings}.union(
@@ -191,13 +187,14 @@ def _must_stay(
     return None
 
 
-def _too_dear(
+def _check_cost(
     session: LlmSession,
     plan: LadderPlan,
     keys: Mapping[MeasuredCandidate, ArmKeys],
     rows: EvaluationRows,
     say: ProgressListener,
 ) -> Refusal | None:
+    """Refuses where it could cost more than one measurement may; else `say` hears the most that it can cost."""
     answered = session.store.answers.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
         plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
@@ -221,7 +218,7 @@ def _replies(
     arms: Sequence[ArmProgress],
     rows: EvaluationRows,
 ) -> dict[MeasuredCandidate, Sequence[Reply]]:
-    """In the plan's order, the classical candidate's among them."""
+    """Everybody's replies in the plan's order, the classical candidate's among them."""
     replies = evaluation_engine.replies(session, evaluation.keys, arms)
     every: dict[MeasuredCandidate, Sequence[Reply]] = {}
     for candidate in plan.arms:
@@ -240,7 +237,7 @@ def _max_judge_micros(
     files: Path,
     folder: Path,
 ) -> int:
-    """The most that the judge can cost: what was judged before is free."""
+    """The most that the judge can cost in micro-dollars: what was judged before is free."""
     if plan.judge is None:
         return 0
     if all(key in answered for keys in keys.values() for key in keys.keys):
@@ -249,25 +246,26 @@ def _max_judge_micros(
         texts = _texts(replies)
         first = judge_worker.ask_acceptable(plan, texts, files, folder)
         if first.wanted <= session.store.answers.answered(first.priced.keys):
-            heard = judgements.heard(session, plan, first, None, JudgeProgress())
-            return _missing_micros(session, plan, judge_worker.ask_better(plan, texts, heard, files, folder))
+            verdicts = judgements.heard(session, plan, first, None, JudgeProgress())
+            second = judge_worker.ask_better(plan, texts, verdicts, files, folder)
+            return _missing_micros(session, plan, second)
     return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
 
 
 def _run_judge(
     session: LlmSession, plan: LadderPlan, texts: Texts, files: Path, folder: Path, say: ProgressListener
 ) -> JudgeAnswers | None:
-    """All that the judge says; None where there is none."""
+    """Asks the judge and returns its verdicts; None where there is no judge."""
     if plan.judge is None:
         return None
     agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
     first = judge_worker.ask_acceptable(plan, texts, files, folder)
     cost = _missing_micros(session, plan, first)
     failed = _ask_judge(session, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
-    heard = judgements.heard(session, plan, first, None, JudgeProgress(failed=failed))
+    verdicts = judgements.heard(session, plan, first, None, JudgeProgress(failed=failed))
     if failed:
-        return heard
-    second = judge_worker.ask_better(plan, texts, heard, files, folder)
+        return verdicts
+    second = judge_worker.ask_better(plan, texts, verdicts, files, folder)
     cost += _missing_micros(session, plan, second)
     unpaired = _ask_judge(session, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
     return judgements.heard(session, plan, first, second, JudgeProgress(unpaired=unpaired))
@@ -281,7 +279,7 @@ def _ask_judge(
     say: ProgressListener,
     is_too_dear: bool,
 ) -> str | None:
-    """Why it could not be asked, if it could not."""
+    """Asks the judge these questions. Returns why it could not be asked, if so."""
     if is_too_dear:
         return f"Asking {plan.judge} could cost more than was foreseen."
     evaluation = judgements.evaluation_of(OWNER, plan, questions, prompts)
@@ -289,13 +287,13 @@ def _ask_judge(
 
 
 def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:
-    """What those can cost that have no answer yet."""
+    """The most that the questions without an answer can cost, in micro-dollars."""
     answered = session.store.answers.answered(questions.priced.keys)
     return judge_worker.max_micros(plan, questions.priced, answered)
 
 
 def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:
-    return {candidate: [reply.text for reply in theirs] for candidate, theirs in replies.items()}
+    return {candidate: [reply.text for reply in its_replies] for candidate, its_replies in replies.items()}
 
 
 def _today() -> date:

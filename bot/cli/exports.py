@@ -13,30 +13,28 @@ from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
 from storage.backup import opened_copy
 from storage.records import Model, Run
-from trainers.evaluation.results import Rung
 
 Facts = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class ExportSource:
-    """`model` as the trainer knows it. `facts` None: nothing was measured. `name`: as people call it, if they do."""
+    """A model to export. `model` is its name at the trainer, `name` the one that people use, None where there is none.
+    `facts` None: nothing was measured."""
 
     model: str
     name: str | None
     facts: Facts | None
 
 
-def find_model(settings: Settings, question: str) -> ExportSource | Refusal:
+def find_model(settings: Settings, name: str) -> ExportSource | Refusal:
     """A name that no run knows is left to the trainer: its ft:… names, checkpoints, and folders of jobs."""
     if not settings.database.exists():
-        return ExportSource(question, None, None)
+        return ExportSource(name, None, None)
     with opened_copy(settings.database) as store:
-        model = next(
-            (model for model in store.models() if question in (model.name, model.provider_model)), None
-        )
+        model = next((model for model in store.models() if name in (model.name, model.provider_model)), None)
         if model is None:
-            return ExportSource(question, None, None)
+            return ExportSource(name, None, None)
         row = settings.provider(model.provider)
         if row is None or not row.keeps_models_here:
             return Refusal(
@@ -69,7 +67,8 @@ def _facts(model: Model, run: Run) -> Facts:
 
 
 def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
-    """By the ladder's measure where there is one. The untuned base was counted by answers that are right."""
+    """The measure's name, the model's score by it, and the others'. By the ladder's measure where there is one; the
+    untuned base was counted by right answers, so it stands beside them only where the ladder counts those too."""
     base = _score(
         f"the untuned base, {plan.base_model}", result.base.share, result.base.low, result.base.high
     )
@@ -78,13 +77,12 @@ def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
         tuned = _score("this model", result.tuned.share, result.tuned.low, result.tuned.high)
         return "the share of right answers", tuned, [base]
     rung = ladder.rung("tuned")[0]
-    others = [_of_rung(arm_name(other.arm), other) for other in ladder.rungs if other is not rung]
-    counts_alike = [base] if rung.scoring == "label" else []
-    return f"the share {MEANS[rung.scoring]}", _of_rung("this model", rung), [*counts_alike, *others]
-
-
-def _of_rung(what: str, rung: Rung) -> Facts:
-    return _score(what, rung.score, rung.low, rung.high)
+    tuned = _score("this model", rung.score, rung.low, rung.high)
+    against = [base] if rung.scoring == "label" else []
+    for other in ladder.rungs:
+        if other is not rung:
+            against.append(_score(arm_name(other.arm), other.score, other.low, other.high))
+    return f"the share {MEANS[rung.scoring]}", tuned, against
 
 
 def _score(what: str, score: float, low: float, high: float) -> Facts:

@@ -1,5 +1,5 @@
-"""What `finetune plan-memory` and `finetune calibrate` print: the memory of a training in parts and what
-would make it fit, and this machine's speed. Loads no weights."""
+"""What `finetune plan-memory` and `finetune calibrate` print: the memory of a training in parts and what would make
+it fit, without loading weights; and this machine's speed, which a child process measures and estimates then use."""
 
 from __future__ import annotations
 
@@ -38,6 +38,9 @@ from trainers.sizing.training_time import (
 )
 
 MEASURING = "trainers.local.calibrate"  # the module that is run
+BUSY = 0.5
+EXAMPLE = RowLengths(count=1000, tokens=64, batch=8, epochs=1, shared=24)
+EXAMPLES = ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b")
 METHOD_NAMES = {"lora": "LoRA", "qlora": "QLoRA", "8bit": "LoRA on 8 bits", "full": "full fine-tuning"}
 
 
@@ -60,7 +63,7 @@ class Planned:
 
 
 def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
-    """`gpu` None: this machine."""
+    """Plans for a GPU by its name or memory; None: for this machine."""
     base = find_base(name)
     if isinstance(base, Unsized):
         return Refusal(base.sentence)
@@ -72,11 +75,12 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
         return Refusal(
             f"--rank {work.rank} is wider than {base.name} itself, {wide}: LoRA's matrices are narrow."
         )
-    absent = set(work.modules or ()) - {matrix.name for matrix, _ in base.architecture.matrices}
+    layers = {matrix.name for matrix, _ in base.architecture.matrices}
+    absent = set(work.modules or ()) - layers
     if absent:
-        existing = ", ".join(sorted({matrix.name for matrix, _ in base.architecture.matrices}))
         return Refusal(
-            f"{base.name} has no layer {', '.join(sorted(absent))}. It has {existing}; or say all-linear."
+            f"{base.name} has no layer {', '.join(sorted(absent))}. It has {', '.join(sorted(layers))}; or say "
+            "all-linear."
         )
     if work.pairs and work.method == "full":
         return Refusal(
@@ -84,8 +88,7 @@ def plan_memory(name: str, work: Work, gpu: str | None) -> Planned | Refusal:
         )
     machine = read_gpu(gpu) if gpu else this_machine()
     if machine is None:
-        existing = ", ".join(GPUS)
-        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {existing}.")
+        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {', '.join(GPUS)}.")
     wanted_work = as_trained(base.architecture, work)
     work = as_computed(base.architecture, wanted_work, machine)
     return Planned(base, wanted_work, work, fit(base.architecture, work, machine))
@@ -108,7 +111,11 @@ def headline(planned: Planned) -> str:
 
 
 def memory_text(planned: Planned) -> str:
-    parts = [subject(planned), "", headline(planned), "", f"  {_parameters(planned)}", ""]
+    model = planned.base.architecture
+    at_work = f", {_billions(model.active_parameters)} at work for a token" if model.experts else ""
+    trained = _billions(trainable_parameters(model, planned.work))
+    parameters = f"{_billions(loaded_parameters(model))} parameters{at_work}; {trained} are trained"
+    parts = [subject(planned), "", headline(planned), "", f"  {parameters}", ""]
     parts += [f"  {name:<14} {amount:>10}  {why}" for name, amount, why in _table(planned)]
     cures = cures_of(planned)
     if cures:
@@ -194,13 +201,6 @@ def _needs(planned: Planned, work: Work) -> int:
     return fit(planned.base.architecture, work, planned.fit.machine).needed
 
 
-def _parameters(planned: Planned) -> str:
-    model = planned.base.architecture
-    at_work = f", {_billions(model.active_parameters)} at work for a token" if model.experts else ""
-    trained = trainable_parameters(model, planned.work)
-    return f"{_billions(loaded_parameters(model))} parameters{at_work}; {_billions(trained)} are trained"
-
-
 def _table(planned: Planned) -> list[tuple[str, str, str]]:
     work, memory, place = planned.work, planned.fit.memory, planned.fit.machine.place
     has_experts = planned.base.architecture.experts is not None
@@ -232,11 +232,11 @@ def _weights_why(work: Work, number_bytes: int, *, has_experts: bool) -> str:
 
 
 def _activations_why(work: Work, tokens: int) -> str:
-    stored = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
+    tensors = "each layer's input, and one layer whole" if work.checkpoints else "what every layer keeps"
     answers = (
         ", both answers of a pair" if work.pairs else ", all answers to a question" if work.samples else ""
     )
-    return f"{stored}, for {tokens:,} tokens at a time{answers}"
+    return f"{tensors}, for {tokens:,} tokens at a time{answers}"
 
 
 def _logits_why(planned: Planned) -> str:
@@ -271,7 +271,11 @@ def _notes(planned: Planned) -> list[str]:
             f"Its vision part ({_billions(model.parameters - loaded_parameters(model))}) is not loaded."
         )
     if planned.work.pairs:
-        notes.append(_of_the_reference(planned))
+        logits = reference_pass(model, planned.work, planned.fit.machine.place)
+        notes.append(
+            "The reference is the model with its adapter off: no second copy of it. Its logits "
+            f"({logits / 1e9:.2f} GB) are gone before those of the way back are there, so they are not added."
+        )
     if model.experts and planned.work.method == "qlora":
         notes.append(
             "Its experts are unpacked a layer at a time; activations are always computed again on the way back."
@@ -289,26 +293,17 @@ def _notes(planned: Planned) -> list[str]:
         )
     if planned.work.method == "full":
         notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
-    return [*notes, _how_good(planned)]
-
-
-def _how_good(planned: Planned) -> str:
-    if planned.base.architecture.experts and planned.work.method == "qlora":
-        return "Its weights were checked against loaded ones; its peak is a sum, and nobody has measured one."
-    if planned.fit.machine.place.kind == "gpu":
-        return (
+    if model.experts and planned.work.method == "qlora":
+        checked = (
+            "Its weights were checked against loaded ones; its peak is a sum, and nobody has measured one."
+        )
+    elif planned.fit.machine.place.kind == "gpu":
+        checked = (
             "Checked against measured peaks on a CPU only, within 15%; a GPU's overhead is a rule of thumb."
         )
-    return "Checked against measured peaks on a CPU, within 15%."
-
-
-def _of_the_reference(planned: Planned) -> str:
-    work, place = planned.work, planned.fit.machine.place
-    logits = reference_pass(planned.base.architecture, work, place)
-    return (
-        "The reference is the model with its adapter off: no second copy of it. Its logits "
-        f"({logits / 1e9:.2f} GB) are gone before those of the way back are there, so they are not added."
-    )
+    else:
+        checked = "Checked against measured peaks on a CPU, within 15%."
+    return [*notes, checked]
 
 
 def _gb(amount: int) -> str:
@@ -320,16 +315,8 @@ def _billions(count: int) -> str:
     return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
 
 
-# `finetune calibrate`: a child process measures this machine's speed, which estimates then use.
-
-
-BUSY = 0.5
-EXAMPLE = RowLengths(count=1000, tokens=64, batch=8, epochs=1, shared=24)
-EXAMPLES = ("smollm2-135m", "llama-3.2-1b", "llama-3.1-8b")
-
-
 def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calibration | Refusal:
-    """Measures for about `budget_s` seconds, and keeps what came out in `data`. `tell` hears how far it is."""
+    """Measures for about `budget_s` seconds, and stores the result in `data`. `tell` hears how far it is."""
     if importlib.util.find_spec("torch") is None:
         return Refusal(
             "Measuring needs what training needs, the extra [local]: pip install '.[local]' in a checkout"
@@ -343,14 +330,21 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
             text=True,
             env=child_environment(),
         )
-        sentence = _followed(child, tell)
+        sentence = _follow(child, tell)
         answer.seek(0)
         text = answer.read()
     if child.returncode:
         return Refusal(
             f"The measuring process ended with code {child.returncode}: {sentence}. Nothing was kept."
         )
-    return _kept(data, text)
+    # By rename: a reader sees the old measurement or the new one.
+    data.mkdir(parents=True, exist_ok=True)
+    temporary = data / f"{CALIBRATION_FILE}.tmp"
+    temporary.write_text(text, encoding="utf-8")
+    calibration = read_calibration(temporary)
+    assert calibration is not None  # noqa: S101 - it was just written
+    temporary.replace(data / CALIBRATION_FILE)
+    return calibration
 
 
 def calibration_text(calibration: Calibration) -> str:
@@ -362,7 +356,7 @@ def calibration_text(calibration: Calibration) -> str:
         f"products of large matrices run at {peaks}.",
         "",
         f"One pass over {EXAMPLE.count:,} rows of {EXAMPLE.tokens:.0f} tokens, if nothing else is running:",
-        *(f"  {name:<14} {duration(_example(name, calibration))}" for name in EXAMPLES),
+        *(f"  {name:<14} {duration(seconds(_model(name), EXAMPLE, calibration))}" for name in EXAMPLES),
     ]
     if speed := serving_speed(_model(EXAMPLES[0]), calibration):
         parts += [
@@ -380,8 +374,8 @@ def calibration_text(calibration: Calibration) -> str:
     return "\n".join(parts)
 
 
-def _followed(child: subprocess.Popen[str], tell: Callable[[str], None]) -> str:
-    """Its last line that is no progress."""
+def _follow(child: subprocess.Popen[str], tell: Callable[[str], None]) -> str:
+    """Tells the child's progress until it ends, and returns its last line that is no progress."""
     last = "it said nothing"
     assert child.stderr is not None  # noqa: S101 - a pipe
     with child.stderr:
@@ -393,21 +387,6 @@ def _followed(child: subprocess.Popen[str], tell: Callable[[str], None]) -> str:
                 last = line.strip()
     child.wait()
     return last
-
-
-def _kept(data: Path, text: str) -> Calibration:
-    """By rename: a reader sees the old measurement or the new one."""
-    data.mkdir(parents=True, exist_ok=True)
-    temporary = data / f"{CALIBRATION_FILE}.tmp"
-    temporary.write_text(text, encoding="utf-8")
-    calibration = read_calibration(temporary)
-    assert calibration is not None  # noqa: S101 - it was just written
-    temporary.replace(data / CALIBRATION_FILE)
-    return calibration
-
-
-def _example(name: str, calibration: Calibration) -> float:
-    return seconds(_model(name), EXAMPLE, calibration)
 
 
 def _model(name: str) -> Architecture:

@@ -1,5 +1,5 @@
-"""Asks models for the terminal and waits for their answers. They are cached in a database of its own, so a
-repeat is free; our own trainer is started for as long as it is needed."""
+"""Asks models for the terminal and waits for their answers. They are stored in a database of its own, so a repeat
+is free; our own trainer is started for as long as it is needed."""
 
 from __future__ import annotations
 
@@ -49,9 +49,10 @@ class LlmSession:
 
 @contextmanager
 def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_S) -> Iterator[LlmSession]:
-    """`own`: our own trainer runs as long."""
-    embedded = _own_trainer(settings) if own else None
-    if embedded:
+    """`own`: our own trainer runs for as long as the session is open, where the settings have one."""
+    embedded = None
+    if own and settings.trainer.models and any(row.is_started_by_us for row in settings.providers):
+        embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
         settings = with_address(settings, embedded)
     trainers = build_trainers(settings, embedded)
     settings.data.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,7 @@ def until_answered(
     say: ProgressListener,
     what: str = "questions answered",
 ) -> tuple[ArmProgress, ...]:
-    """Every question until it is answered or declined, or its model can't be asked. Raises AnswerTimeout."""
+    """Asks every question until it is answered or declined, or its model can't be asked. Raises AnswerTimeout."""
     arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
     models = [str(arm.arm.model) for arm in arms]
     most_settled, moved_at = 0, time.monotonic()
@@ -89,19 +90,9 @@ def until_answered(
         if settled > most_settled:
             most_settled, moved_at = settled, time.monotonic()
         elif time.monotonic() - moved_at > session.patience_s:
-            raise AnswerTimeout(_silence(session.patience_s, troubles))
+            minutes = f"{session.patience_s / 60:.3g}"
+            silence = f"Nothing was answered for {minutes} {'minute' if minutes == '1' else 'minutes'}."
+            go_on = "Answers that came are kept: the same command goes on from there."
+            raise AnswerTimeout(" ".join(filter(None, [silence, troubles, go_on])))
         evaluation_engine.ask(session, evaluation, answers.unasked)
         time.sleep(LOOK_S)
-
-
-def _silence(patience_s: float, troubles: str | None) -> str:
-    minutes = f"{patience_s / 60:.3g}"
-    silence = f"Nothing was answered for {minutes} {'minute' if minutes == '1' else 'minutes'}."
-    go_on = "Answers that came are kept: the same command goes on from there."
-    return " ".join(filter(None, [silence, troubles, go_on]))
-
-
-def _own_trainer(settings: Settings) -> EmbeddedTrainer | None:
-    if not settings.trainer.models or not any(row.is_started_by_us for row in settings.providers):
-        return None
-    return EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)

@@ -23,7 +23,7 @@ NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 def load_dot_env(path: Path) -> None:
-    """Only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
+    """Loads only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
     values = {name: value for name, value in dotenv_values(path).items() if value is not None}
     for name, value in values.items():
         if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_SETTINGS):
@@ -50,8 +50,8 @@ def load(*, need_slack: bool = False) -> Settings:
 
 
 def load_if_valid(without: str = "copies have no price") -> Settings | None:
-    """Where they only add something: what is wrong with them is said, with what goes on `without` them, and stops
-    nothing."""
+    """The settings where they only add something. What is wrong with them is printed, with what that means
+    (`without`), and stops nothing."""
     try:
         return load_settings(need_slack=False)
     except SettingsProblems as error:
@@ -60,7 +60,7 @@ def load_if_valid(without: str = "copies have no price") -> Settings | None:
 
 
 def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
-    """Backticks are Slack's."""
+    """Prints the sentence, without the backticks that are for Slack, and exits."""
     click.echo(sentence.replace("`", ""), err=True)
     sys.exit(code)
 
@@ -83,7 +83,7 @@ def within_memory() -> Iterator[None]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """For work that keeps what it has: Ctrl-C says so."""
+    """For work that can go on where it stopped: Ctrl-C says so."""
     try:
         yield
     except KeyboardInterrupt:

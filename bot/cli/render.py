@@ -26,7 +26,6 @@ from bot.rules.permissions import (
     RULES,
     Action,
     Caller,
-    Named,
     Policy,
     Request,
     rule_verdicts,
@@ -58,14 +57,10 @@ def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
     }
 
 
-# The audit log for the terminal: what a check of its chain says, and its entries as JSON and CSV.
-
-
 # What makes a spreadsheet read a cell as a formula, or split it (OWASP, CSV injection); the last four are full-width.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
-CONTROL = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"
-)  # a terminal obeys some; the JSON has them all, escaped
+# A terminal obeys some of these; the JSON has them all, escaped.
+CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 UNSEEN_BY_IT = (
     "What this can't see by itself: entries cut off at the end, or a chain written again. "
     "Note the head elsewhere and give it next time: --head HASH."
@@ -75,12 +70,16 @@ UNSEEN_BY_IT = (
 def audit_summary(log: IntactLog | BrokenLog) -> str:
     """For people, on a terminal: nothing out of the log can move its cursor."""
     if isinstance(log, BrokenLog):
-        return "\n".join([f"{pluralize(log.before, 'entry', 'entries')} fit, then: {_what(log)}", log.why])
+        broken = "the next can't be named."
+        if log.entry is not None:
+            subject = _shown(log.entry.subject)
+            broken = f"entry {_shown(log.entry.id)}, {moment(log.entry.at)}, about {subject}."
+        return f"{pluralize(log.before, 'entry', 'entries')} fit, then: {broken}\n{log.why}"
     text = f"{pluralize(log.entries, 'entry', 'entries')}, whole. Head: {log.head}"
     if log.known is None:
         return f"{text}\n{UNSEEN_BY_IT}"
-    existing = f"The earlier head is entry {log.known.id} of {moment(log.known.at)}"
-    return f"{text}\n{existing}: nothing before it was cut off."
+    earlier = f"The earlier head is entry {log.known.id} of {moment(log.known.at)}"
+    return f"{text}\n{earlier}: nothing before it was cut off."
 
 
 def audit_json(entries: Iterable[AuditEntry]) -> str:
@@ -99,9 +98,8 @@ def audit_csv(entries: Iterable[AuditEntry]) -> str:
 
 def escape_formula(cell: str) -> str:
     """An apostrophe before it makes a spreadsheet show text as text."""
-    clean = CONTROL.sub(
-        "", cell.encode("utf-8", "replace").decode()
-    )  # half characters, which a file can't take
+    # Half characters are replaced: a file can't take them.
+    clean = CONTROL.sub("", cell.encode("utf-8", "replace").decode())
     return f"'{clean}" if clean.startswith(FORMULA_STARTS) else clean
 
 
@@ -113,19 +111,10 @@ def moment(at: object) -> str:
         return ascii(at)
 
 
-def _what(log: BrokenLog) -> str:
-    if log.entry is None:
-        return "the next can't be named."
-    return f"entry {_shown(log.entry.id)}, {moment(log.entry.at)}, about {_shown(log.entry.subject)}."
-
-
 def _shown(value: object) -> str:
     """Bytes of any kind, on one line."""
     text = value if isinstance(value, str) else ascii(value)
     return UNSEEN.sub("", text.encode("utf-8", "replace").decode())[:80]
-
-
-# What a backup and a restore say in the terminal: what is in it, what is not, and what happens next.
 
 
 NOT_IN_IT = (
@@ -140,9 +129,9 @@ def backup_summary(backup: Backup, *, has_files: bool) -> str:
         f"Audit log: {audit_summary(backup.audit)}",
     ]
     if has_files:
-        there = pluralize(backup.files, "file of datasets", "files of datasets")
+        files = pluralize(backup.files, "file of datasets", "files of datasets")
         lines.append(
-            f"{there}, each under its sha256, beside it in files/; {backup.copied:,} of them new there."
+            f"{files}, each under its sha256, beside it in files/; {backup.copied:,} of them new there."
         )
     else:
         lines.append(
@@ -195,7 +184,8 @@ def is_intact(backup: Backup) -> bool:
 
 
 def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
-    """A curve trains a model a size, one after the other: of those not begun in the backup, any may have its job."""
+    """The progress of a curve after a restore. It trains a model a size, one after the other: of those not begun in the
+    backup, any may have its job."""
     if measurement.state != "running" or measurement.kind != "curve" or not measurement.progress:
         return None
     if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
@@ -205,9 +195,6 @@ def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
         if size.state in ("waiting", "creating"):
             progress = progress.with_size(size.to("creating", now, tries=size.tries))
     return progress.to_json()
-
-
-# `finetune policy` for the terminal: which rule decides on an act, and who may what by the file as it is.
 
 
 def explain_policy(
@@ -222,7 +209,7 @@ def explain_policy(
         place = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
         rules.append((not ruled.refused, place, text))
     written = [rule for rule in rules if not rule[1].startswith(BUILT_IN)]
-    # of many that say yes, the one out of the file that comes last
+    # Of many that say yes, the last one of the file decides.
     is_allowed, place, text = next((rule for rule in rules if not rule[0]), (written or rules)[-1])
     answer = f"{'Yes' if is_allowed else 'No'}. {_plain(capitalize(text)).rstrip('.')}."
     lines = [f"  {'yes' if is_yes else 'NO '}  {where}: {_plain(why)}" for is_yes, where, why in rules]
@@ -231,26 +218,22 @@ def explain_policy(
 
 def policy_table(policy: Policy) -> str:
     """Who may what, what it takes, where data may go."""
-    return "\n".join([*_who(policy), "", *_approvals(policy), "", *_data(policy)])
+    who = []
+    for rule in RULES:
+        named = policy.named(rule)
+        people = [
+            *(["any full member"] if named.anyone else []),
+            *(["who asked for it"] if named.requester else []),
+            *sorted(named.users),
+            *sorted(named.groups),
+        ]
+        who.append(f"{rule:<9} {', '.join(people) or 'nobody'}{_place(named.where)}")
+    return "\n".join([*who, "", *_approvals(policy), "", *_data(policy)])
 
 
 def _plain(text: str) -> str:
-    """Backticks and mentions are Slack's."""
+    """The text without backticks and mentions, which are for Slack."""
     return text.replace("`", "").replace("<@", "").replace("<#", "").replace(">", "")
-
-
-def _who(policy: Policy) -> Iterator[str]:
-    for rule in RULES:
-        named = policy.named(rule)
-        yield f"{rule:<9} {_people(named)}{_place(named.where)}"
-
-
-def _people(named: Named) -> str:
-    words = [
-        *(["any full member"] if named.anyone else []),
-        *(["who asked for it"] if named.requester else []),
-    ]
-    return ", ".join([*words, *sorted(named.users), *sorted(named.groups)]) or "nobody"
 
 
 def _approvals(policy: Policy) -> Iterator[str]:
