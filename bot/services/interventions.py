@@ -8,7 +8,7 @@ from bot.cards.runs import SAID
 from bot.context import AppContext
 from bot.rules.permissions import decisive_words
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import authorization, notifications, plans, run_states
+from bot.services import authorization, notifications, plans, run_states, runs
 from bot.services.provider_jobs import limits_of
 from bot.values.runs import Refusal
 from storage.jobs import InterventionChoice, InterventionDecision
@@ -26,7 +26,7 @@ CLOCKS_DIFFER_S = 3600.0
 def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
     run = context.store.runs.get(number)
     if run is None:
-        return Refusal(f"There is no run {number}. `/finetune runs` lists them.")
+        return runs.no_such_run(number)
     if run.state != "needs_human":
         return Refusal(f"Run {number} needs nobody's decision any more: it {SAID[run.state]}.")
     request = plans.request_of(plan_from_json(run.plan))

@@ -205,7 +205,7 @@ def _cannot_train(
             "Choose a target that starts with `local/`, or another trainer."
         )
     if row.name not in context.trainers:
-        return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+        return plans.no_key(row)
     verdict = model_verdict(row, target.model, context.today())
     if not verdict.may_train:
         return Refusal(" ".join(filter(None, (*verdict.reasons, verdict.way_out))))

@@ -179,6 +179,10 @@ def _engine(context: AppContext, name: str) -> str | None:
     return f"{name} {result}" if result else None
 
 
+def no_key(row: ProviderRow) -> Refusal:
+    return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+
+
 def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
     """Returns why this account can't train there any more, None if it can or that can't be seen now.
 
@@ -308,7 +312,7 @@ def _cannot_start(context: AppContext, estimated: EstimateResult) -> Refusal | N
         return Refusal(f"{advice.reason_text(verdict, ended)} {advice.next_step(verdict)}")
     row = estimated.target.row
     if row.name not in context.trainers:
-        return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+        return no_key(row)
     closed = closed_to_us(context, row) or untrainable(context.settings, estimated.target)
     return Refusal(closed) if closed else None
 

@@ -12,9 +12,14 @@ from storage.records import Run
 
 def wait_for_key(context: AppContext, run: Run) -> None:
     """Waits for the provider's key. The job exists, so the run is not given up."""
-    row = context.settings.provider(run.provider)
+    wait(context, run, MAX_PAUSE_S / 2, note=lost_key_text(context, run.provider))
+
+
+def lost_key_text(context: AppContext, provider: str) -> str:
+    """Says that a provider's key is gone, and where to put it."""
+    row = context.settings.provider(provider)
     where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
-    wait(context, run, MAX_PAUSE_S / 2, note=f"There is no key for {run.provider} any more. {where}.")
+    return f"There is no key for {provider} any more. {where}."
 
 
 def fail(context: AppContext, run: Run, why: str, *, actual_micros: int = 0) -> None:

@@ -29,6 +29,7 @@ from bot.services.evaluation_engine import Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.measurements import egress_refusal
 from bot.services.provider_jobs import MAX_PAUSE_S, Attempt, JobFiles, Ready
+from bot.services.run_states import lost_key_text
 from bot.values.evaluations import ArmProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
@@ -280,10 +281,7 @@ def evaluate(step: CurveStep) -> None:
 def advance(step: CurveStep) -> None:
     """Takes one step of the size at work."""
     if step.plan.provider not in step.context.trainers:
-        provider = step.plan.provider
-        row = step.context.settings.provider(provider)
-        where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
-        save_step(step.noted(f"There is no key for {provider} any more. {where}."), seconds=MAX_PAUSE_S / 2)
+        save_step(step.noted(lost_key_text(step.context, step.plan.provider)), seconds=MAX_PAUSE_S / 2)
         return
     match step.size.state:
         case "waiting" if step.is_stopped:

@@ -9,12 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bot.rules.plans import (
-    BestCandidate,
     Destination,
     EarlyStopping,
     Plan,
-    PlanVerdict,
-    Prediction,
     SweepPlan,
     canonical_json,
     hyperparameters_for,
@@ -22,55 +19,15 @@ from bot.rules.plans import (
     plan_hash,
     plan_key,
 )
+from tests.cards import made
+from tests.cards.made import NOT_DECIDED, PREDICTED
 from trainers.hyperparameters import epochs_for, hosted_epochs_for
 
-PLAN = Plan(
-    dataset="tickets",
-    dataset_version=1,
-    dataset_id=7,
-    uploaded_by="U_DATA",
-    source_sha256="a" * 64,
-    train_sha256="b" * 64,
-    holdout_sha256="c" * 64,
-    n_train=800,
-    n_holdout=200,
-    labels=("billing", "refund"),
+PLAN = made.plan(
     system="Classify.",
-    provider="local",
-    base_model="smollm2-135m",
-    current="gpt-4o",
-    method="supervised",
     hyperparameters=(("batch_size", 8), ("learning_rate", 0.001), ("n_epochs", 3)),
-    seed=1,
-    suffix="tickets",
-    prices='{"rows":[]}',
-    training_tokens=144_000,
-    expected_micros=540_000,
-    maximum_micros=600_000,
-    seconds_low=60,
-    seconds_high=240,
     warnings=("The model ends soon.", "It cannot be retrained."),
-    monthly_before_micros=25_000_000,
     monthly_after_micros=None,
-    requester="U_ASKS",
-    channel="C1",
-    asked_at=1_795_000_000.5,
-)
-
-PREDICTED = Prediction(
-    asked="current=gpt-4o volume=10000000 hours=20",
-    quality=0.84,
-    p_payback=0.87,
-    target_months="3",
-    alternative="the classical model",
-    alternative_micros=0,
-    saving_micros=23_000_000,
-    seconds=120,
-    measured=(("the classical model", 0.912), ("retrieval on openai/gpt-4o-mini", 0.9)),
-)
-BEST = BestCandidate("the classical model", 0.912, 0.88, 0.94, "meets")
-ADVISED = PlanVerdict(
-    "no_go", "cheaper rung", "The classical model meets the bar.", 0.85, BEST, 1_500_000_000
 )
 STOPPING = EarlyStopping(2, "f" * 64, "e" * 64, 540, 60)
 SWEPT = SweepPlan(
@@ -84,7 +41,7 @@ LATER = {
     "destination": Destination("", "ab12", None, "builtin 0.1.0"),
 }
 # Of PLAN, by the release that knew no predictions.
-OLD_HASH = "3a79070f5fb8ed40bbb7718cc627298031dca2cd047c28c13b2a2754f332297b"
+OLD_HASH = "ed1db3666fcf6642494c9c497c1af7aae51ec12ef7ab23ee554808912a68ba6f"
 
 OTHER_HYPERPARAMETERS = (
     (("batch_size", 8), ("learning_rate", 0.001), ("n_epochs", 2)),
@@ -116,14 +73,14 @@ def changes() -> list[tuple[str, Any]]:
 
 
 def test_the_verdict_is_part_of_what_is_approved() -> None:
-    told = replace(PLAN, predicted=replace(PREDICTED, advised=ADVISED))
+    told = replace(PLAN, predicted=replace(PREDICTED, advised=NOT_DECIDED))
     assert plan_from_json(canonical_json(told)) == told
-    unmeasured = replace(ADVISED, best=None)
+    unmeasured = replace(NOT_DECIDED, best=None)
     for other in (
         None,
         unmeasured,
-        replace(ADVISED, kind="go"),
-        replace(ADVISED, reason="Nothing speaks against it."),
+        replace(NOT_DECIDED, kind="go"),
+        replace(NOT_DECIDED, reason="Nothing speaks against it."),
     ):
         another = replace(told, predicted=replace(PREDICTED, advised=other))
         assert plan_hash(another) != plan_hash(told)
@@ -134,8 +91,8 @@ def test_a_plan_of_before_verdicts_were_kept_keeps_its_hash_and_is_not_advised()
     old = replace(PLAN, predicted=PREDICTED)
     assert "advised" not in canonical_json(old)
     assert old.advised is None and not old.is_advised and not PLAN.is_advised
-    assert replace(PLAN, predicted=replace(PREDICTED, advised=replace(ADVISED, kind="go"))).is_advised
-    assert not replace(PLAN, predicted=replace(PREDICTED, advised=ADVISED)).is_advised
+    assert replace(PLAN, predicted=replace(PREDICTED, advised=replace(NOT_DECIDED, kind="go"))).is_advised
+    assert not replace(PLAN, predicted=replace(PREDICTED, advised=NOT_DECIDED)).is_advised
 
 
 @pytest.mark.parametrize(
