@@ -6,8 +6,8 @@ fails the work that it reports, and holds up no other message for long.
 
 Slack has no key that makes a post happen once. So each carries its outbox number as metadata, which nobody sees, and
 after a lost answer it is looked for before it is sent again; a file is recognised by its name and size. That takes the
-right to read the conversation's messages (`channels:history`, `groups:history`, `im:history`), which manifest.yml
-doesn't ask for: without it such a message is sent again.
+right to read the conversation's messages: manifest.yml asks for `im:history`, not for `channels:history` and
+`groups:history`. Without it such a message is sent again.
 """
 
 from __future__ import annotations
@@ -64,6 +64,7 @@ SCOPES = frozenset(
         "files:read",
         "files:write",
         "groups:read",
+        "im:history",
         "im:write",
         "usergroups:read",
         "users:read",

@@ -17,7 +17,6 @@ MODULES = HOUSE["read_modules"]()
 SMALL = {
     "bot/__main__.py": "`python -m bot`",
     "bot/services/freeze_scope.py": "freeze.py tells people, and what tells them asks whether a freeze stands",
-    "bot/slack/events.py": "one subject, close to the limit",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
     "trainers/local/training/errors.py": "read by the queue, which must not load torch",

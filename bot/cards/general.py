@@ -136,6 +136,11 @@ def file_hint() -> Message:
     )
 
 
+def needs_slash(typed: str) -> Message:
+    """Slack opens a form after a slash command or a click alone."""
+    return text_message(f"Type {code(f'/finetune {cut(typed, 200)}')} with the slash: it opens a form.")
+
+
 def interrupted_notice(typed: str | None) -> Message:
     """What a person reads whose command (`typed`), click or form (None) was cut off by the bot's end."""
     what = code(cut(typed, 200)) if typed else "What you clicked"

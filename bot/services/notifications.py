@@ -23,7 +23,7 @@ from bot.rules.plans import Plan, plan_from_json
 from bot.services import freeze_scope
 from bot.values.runs import ChangedRow, Progress, RunResult
 from storage.jobs import InterventionDecision
-from storage.records import OPEN_RUN_STATES, Draft, Run
+from storage.records import OPEN_RUN_STATES, Draft, OutboxKind, Run
 from trainers.pricing import PriceList
 
 NEWEST_RUNS = 100  # a bound to what is read before somebody gets an answer
@@ -32,15 +32,20 @@ EndState = Literal["failed", "cancelled"]
 ClosedState = Literal["expired", "cancelled"]
 
 
-def tell_person(context: AppContext, delivery: str, person: str, channel: str, message: Message) -> None:
-    """Sends a message that only this person sees, directly if `channel` is ''."""
-    draft = Draft(
-        kind="ephemeral" if channel else "direct",
-        channel=channel,
-        person=person,
-        body=message.body(),
-        dedupe=f"cut off: {delivery}",
-    )
+def tell_person(
+    context: AppContext,
+    once: str,
+    person: str,
+    channel: str,
+    message: Message,
+    *,
+    thread_ts: str | None = None,
+) -> None:
+    """Sends a message that only this person sees, directly if `channel` is ''. `thread_ts`: of a message in whose
+    thread it stands. A second one with the same `once` is not sent."""
+    body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
+    kind: OutboxKind = "ephemeral" if channel else "direct"
+    draft = Draft(kind=kind, channel=channel, person=person, body=body, dedupe=once)
     context.store.outbox.put(draft, now=context.clock())
 
 

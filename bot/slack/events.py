@@ -1,7 +1,8 @@
-"""Shortcuts, mentions, files sent to the bot, and the App Home."""
+"""Shortcuts, mentions, messages and files sent to the bot, and the App Home."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,13 @@ from slack_sdk import WebClient
 
 from bot.cards import datasets as dataset_views
 from bot.cards import general, status
+from bot.cards.blocks import Message
+from bot.command_parser import unescaped
 from bot.context import AppContext
-from bot.services import overview
+from bot.services import notifications, overview
 from bot.slack import commands
+from bot.slack.commands import AfterAck, Call
+from bot.values.runs import Refusal
 
 
 def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
@@ -38,10 +43,25 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
 
     @app.event("app_mention")
     def mention(event: dict[str, Any]) -> None:
-        body = general.help_text(commands.help_list()).body()
-        if thread := event.get("thread_ts"):
-            body["thread_ts"] = str(thread)
-        context.say(str(event["channel"]), body, dedupe=f"mention {event['ts']}")
+        """A command, answered to who typed it alone: it may be about what others must not know of."""
+        person, channel = str(event.get("user") or ""), str(event["channel"])
+        message = _reply(Call(context, person, channel), _without_mention(str(event.get("text") or "")))
+        if person and message:
+            thread = str(event["thread_ts"]) if event.get("thread_ts") else None
+            once = f"mention {event['ts']}"
+            notifications.tell_person(context, once, person, channel, message, thread_ts=thread)
+        wake()
+
+    @app.event("message")
+    def direct_message(event: dict[str, Any]) -> None:
+        """The same commands in the conversation with the bot. A file there is answered by `file_sent`."""
+        is_direct = event.get("channel_type") == "im" and not event.get("subtype") and not event.get("bot_id")
+        if not is_direct or not event.get("user"):
+            return
+        channel = str(event["channel"])
+        message = _reply(Call(context, str(event["user"]), channel), str(event.get("text") or ""))
+        if message:
+            context.say(channel, message.letter(), dedupe=f"message {event['ts']}")
         wake()
 
     @app.event("file_shared")
@@ -57,3 +77,20 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
         if event.get("tab", "home") == "home":
             person = str(event["user"])
             client.views_publish(user_id=person, view=status.home_page(overview.home(context, person)))
+
+
+def _reply(call: Call, text: str) -> Message | None:
+    """Answers a command that was typed without the slash; None where the answer comes by itself."""
+    typed = re.sub(r"^\s*/?finetune\b", "", unescaped(text), flags=re.IGNORECASE).strip()
+    reply = commands.reply_to(call, typed)
+    if isinstance(reply, AfterAck):
+        reply.work()
+        return None
+    if isinstance(reply, dict):
+        return general.needs_slash(typed)
+    return general.answer(reply) if isinstance(reply, str | Refusal) else reply
+
+
+def _without_mention(text: str) -> str:
+    """Slack puts a mention as <@U0123456789>."""
+    return re.sub(r"<@[A-Z0-9]+(\|[^>]*)?>", "", text, count=1)

@@ -90,7 +90,7 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
     channel = body.get("channel")
     where = str(body.get("channel_id") or (channel.get("id") if isinstance(channel, Mapping) else "") or "")
     if person:
-        notifications.tell_person(context, delivery, person, where, message)
+        notifications.tell_person(context, f"cut off: {delivery}", person, where, message)
 
 
 def _typed(body: Mapping[str, Any]) -> str | None:

@@ -9,6 +9,7 @@ from typing import TypeVar
 from demo.people import BOT
 from demo.slack_emulator import chat, files, views
 from demo.slack_emulator.state import BOT_ID, TEAM, Json, SlackError, State, channel_json, person_json
+from demo.workspace import Channel
 
 Item = TypeVar("Item")
 
@@ -79,6 +80,9 @@ def _conversations_replies(state: State, args: Json) -> Json:
 def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[Json]:
     """Newest first, as in a channel's history; metadata only where it is asked for."""
     channel = state.channel(args.get("channel"))
+    needed = _history_scope(channel)
+    if needed not in state.scopes:
+        raise SlackError("missing_scope", needed=needed)
     oldest, limit = float(args.get("oldest") or 0), int(args.get("limit") or 100)
     with_metadata = str(args.get("include_all_metadata")).lower() in ("true", "1")
     seen = [
@@ -88,6 +92,13 @@ def _newest(state: State, args: Json, belongs: Callable[[Json], bool]) -> list[J
     ]
     entries = [body for body in reversed(seen) if float(body["ts"]) > oldest][:limit]
     return [{k: v for k, v in body.items() if with_metadata or k != "metadata"} for body in entries]
+
+
+def _history_scope(channel: Channel) -> str:
+    """Each kind of conversation has a right of its own."""
+    if channel.id.startswith("D"):
+        return "im:history"
+    return "groups:history" if channel.private else "channels:history"
 
 
 def _users_info(state: State, args: Json) -> Json:

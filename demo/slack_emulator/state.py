@@ -31,6 +31,7 @@ ALL_SCOPES = frozenset(
         "usergroups:read",
         "channels:read",
         "groups:read",
+        "im:history",
         "im:write",
     ]
 )

@@ -184,6 +184,9 @@ class SlackEmulator:
             stored = self._state.add(place.id, body)
         if f"<@{BOT.id}>" in text and BOT.id in place.members:
             self._event({**body, "type": "app_mention", "channel": place.id, "ts": stored.body["ts"]})
+        if place.id.startswith("D") and user != BOT.id:
+            here = {"channel": place.id, "channel_type": "im", "ts": stored.body["ts"]}
+            self._event({**body, "type": "message", **here})
         return str(stored.body["ts"])
 
     def upload(self, user: str, path: Path, *, channel: str | None = None, text: str = "") -> str:

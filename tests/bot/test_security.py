@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MANIFEST = yaml.safe_load((ROOT / "manifest.yml").read_text(encoding="utf-8"))
 UPLOAD = ("files.getUploadURLExternal", "files.completeUploadExternal")
 AS_PYTHON = {name.replace(".", "_"): (name,) for name in METHODS} | {"files_upload_v2": UPLOAD}
-OF_EVENTS = {"app_mention": "app_mentions:read", "file_shared": "files:read"}
+OF_EVENTS = {"app_mention": "app_mentions:read", "file_shared": "files:read", "message.im": "im:history"}
 OF_A_RIGHT = {
     "conversations.history",
     "conversations.replies",

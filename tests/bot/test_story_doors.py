@@ -72,17 +72,36 @@ def test_the_home_shows_what_waits_for_whom(world: World) -> None:
     assert "Nothing waits" in home and "training" in home and "$20" in home
 
 
-def test_a_mention_is_answered_with_the_help(world: World) -> None:
-    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> what can you do?")
-    world.until(lambda: len(world.texts()) > 1, "the answer")
-    assert world.said("/finetune upload")
+def mention(world: World, text: str, **more: str) -> str:
+    """What Ana alone reads after a mention in the channel."""
+    before = len(world.slack.ephemerals(ANA.id))
+    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> {text}", **more)
+    world.until(lambda: len(world.slack.ephemerals(ANA.id)) > before, "the answer")
+    assert not [text for text in world.texts() if "/finetune" in text]
+    return words_of(world.slack.ephemerals(ANA.id)[-1])
+
+
+def test_a_mention_is_a_command_that_is_answered_to_who_typed_it(world: World) -> None:
+    world.seed_dataset()
+    assert "/finetune upload" in mention(world, "")
+    assert "tickets" in mention(world, "datasets")
+    assert "I don't know `what`" in mention(world, "what can you do?")
+    assert "Type `/finetune upload` with the slash" in mention(world, "upload")
 
 
 def test_a_mention_in_a_thread_is_answered_there(world: World) -> None:
     first = world.slack.say(ANA.id, TICKETS.id, "look at this")
-    world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> what can you do?", thread_ts=first)
-    world.until(lambda: len(world.texts()) > 2, "the answer")
-    assert world.slack.messages(TICKETS.id)[-1].thread_ts == first and world.said("/finetune upload")
+    mention(world, "help", thread_ts=first)
+    assert world.slack.ephemerals(ANA.id)[-1].thread_ts == first
+
+
+@pytest.mark.parametrize("text", ["status", "/finetune status", "Finetune status", " finetune  STATUS "])
+def test_a_direct_message_is_a_command_too(world: World, text: str) -> None:
+    dm = world.slack.dm(ANA.id)
+    world.slack.say(ANA.id, dm, text)
+    world.until(lambda: len(world.dms(ANA)) > 1, "the answer")
+    hers, answer = world.dms(ANA)
+    assert hers == text and "Nothing is running" in answer
 
 
 def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_once_slack_is_back(
