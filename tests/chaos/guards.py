@@ -591,8 +591,8 @@ GUARDS = (
     Guard(
         "a rule for each channel that rows came from",
         "bot/rules/data_policy.py",
-        "    return all(any(rule.covers(data) for rule in policy.data) for data in each)",
-        "    return True",
+        "    is_covered = all(any(rule.covers(rows) for rule in policy.data) for rows in by_channel)",
+        "    is_covered = True",
         "tests/rules/test_leaving.py::test_rows_of_several_channels_go_where_the_rules_of_each_let_them",
     ),
     Guard(
