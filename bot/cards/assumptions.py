@@ -23,7 +23,7 @@ class Assumption:
 
 
 def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
-    """In the order in which a reader doubts them."""
+    """All assumptions of an estimate, in the order in which a reader doubts them."""
     listed = (
         _volume(inputs),
         _output(inputs),

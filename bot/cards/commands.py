@@ -24,14 +24,14 @@ class Spelling(Protocol):
 
 
 class SlackSpelling:
-    """As `bot/command_parser.py` reads it."""
+    """Commands as `bot/command_parser.py` reads them."""
 
     def option(self, name: str, value: str = "") -> str:
         """'bar=', 'task=quality'."""
         return f"{name}={value}"
 
     def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
-        """In backticks: '`/finetune baseline tickets models=openai/gpt-4o,openai/gpt-4o-mini`'."""
+        """The command in backticks: '`/finetune baseline tickets models=openai/gpt-4o,openai/gpt-4o-mini`'."""
         typed = [self.option(option, ",".join(values)) for option, values in options.items() if values]
         return f"`{' '.join([f'/finetune {name} {dataset}', *typed])}`"
 

@@ -163,7 +163,8 @@ def _row(rung: Rung, *, is_full: bool = False) -> Row:
 
 
 def _shown(ladder: Ladder) -> list[Rung]:
-    """In climbing order; where there are too many, the cheapest that meets the bar and the best of the others."""
+    """The rungs that the card shows, in climbing order; where there are too many, the cheapest that meets the bar
+    and the best of the others."""
     ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
     candidates = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
     return [rung for rung in ladder.rungs if rung.arm in candidates]

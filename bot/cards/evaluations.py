@@ -144,7 +144,7 @@ def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:
 
 
 def progress_line(progress: LadderProgress, now: float) -> str:
-    """Where an open ladder stands, after its name in a list."""
+    """How far an open ladder is, to follow its name in a list."""
     words = STAGES[progress.stage]
     if progress.stage == "asking":
         return f"{words}, {at_most(progress.most_micros)}"

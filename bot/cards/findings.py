@@ -97,14 +97,14 @@ def line_ranges(lines: Iterable[int]) -> str:
 
 
 def part_sentence(part: Part) -> str:
-    """Without an end: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'."""
+    """A sentence without its full stop: 'line 7 holds an e-mail address', 'each of lines 3, 4 holds …'."""
     if not part.lines:
         return part.text
     return f"{'each of ' if len(part.lines) > 1 else ''}{line_ranges(part.lines)} {part.text}"
 
 
 def file_title(stem: str, dataset: str) -> str:
-    """Of a file in the card's thread; it is what a screen reader says of a plot."""
+    """The title of a file in the card's thread, which is also what a screen reader says of a plot."""
     return f"{TITLES[stem]} {dataset}"
 
 

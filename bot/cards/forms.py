@@ -114,7 +114,7 @@ def _input(name: str, label: str, element: Block, *, optional: bool, hint: str =
 
 
 def _options(names: Sequence[str]) -> list[Block]:
-    """As many as a select takes, and as fit into a view beside two other selects."""
+    """As many options as a select takes, and as fit into a view beside two other selects."""
     texts = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
     entries = [_option(name, shorten(name, 75)) for name in texts[:MOST_OPTIONS]]
     while sum(len(json.dumps(option)) for option in entries) > MOST_BYTES:

@@ -53,7 +53,7 @@ def add_freeze_notice(card: Message, freeze: Freeze) -> Message:
 
 
 def refusal(freeze: Freeze, what: str) -> str:
-    """To a person who wants something that costs money. `what` begins the sentence."""
+    """A refusal for a person who wants something that costs money. `what` begins the sentence."""
     return f"{what}: frozen by <@{freeze.person}>{_because(freeze)} Try again after `/finetune unfreeze`."
 
 

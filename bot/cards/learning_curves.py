@@ -76,16 +76,16 @@ def alt_text(curve: Curve) -> str:
 
 def headline(curve: Curve) -> str:
     """The answer in one sentence, as plain text."""
-    far = curve.farthest
+    farthest = curve.farthest
     if _is_flat(curve):
-        size = f", with {far.rows:,} rows either" if far else ""
+        size = f", with {farthest.rows:,} rows either" if farthest else ""
         return f"More rows like these would hardly help{size}"
-    if far is None:
+    if farthest is None:
         # One digit that counts: there is no band for it.
         return f"The next 100 rows would bring about {max(curve.points_per_100, 0.0):.1g} points"
-    if not far.is_told:
-        return f"Can't tell yet what more rows bring: {far.rows:,} would bring {signed_gain(far)} points"
-    return f"Growing to {far.rows:,} rows would bring about {_gain(far)} points ({signed_gain(far)})"
+    if not farthest.is_told:
+        return f"Can't tell yet what more rows bring: {farthest.rows:,} would bring {signed_gain(farthest)} points"
+    return f"Growing to {farthest.rows:,} rows would bring about {_gain(farthest)} points ({signed_gain(farthest)})"
 
 
 def signed_gain(gain: Gain) -> str:
@@ -96,8 +96,8 @@ def signed_gain(gain: Gain) -> str:
 
 def next_size(curve: Curve) -> str | None:
     """What would tell, where it can't be told yet whether more rows bring anything."""
-    far = curve.farthest
-    if far is None or far.is_told or far.is_hardly_any:
+    farthest = curve.farthest
+    if farthest is None or farthest.is_told or farthest.is_hardly_any:
         return None
     if curve.next_useful is None:
         return "No number of rows like these would show a gain on this holdout: hold out more rows first."
@@ -109,13 +109,13 @@ def _gain(gain: Gain) -> str:
 
 
 def _is_flat(curve: Curve) -> bool:
-    far = curve.farthest
-    return far.is_hardly_any if far else curve.points_per_100 < HARDLY_PER_100
+    farthest = curve.farthest
+    return farthest.is_hardly_any if farthest else curve.points_per_100 < HARDLY_PER_100
 
 
 def _is_told(curve: Curve) -> bool:
-    far = curve.farthest
-    return far is None or far.is_told
+    farthest = curve.farthest
+    return farthest is None or farthest.is_told
 
 
 def _predicted(prediction: Prediction) -> str:
@@ -184,8 +184,12 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
     """The free alternative on the same rows: as high, and as steep?"""
     if beside is None or not beside.points or not curve.points:
         return []
-    last, far = beside.points[-1], beside.farthest
-    more = f", and about {_gain(far)} points more with {far.rows:,}" if far and far.is_told else ""
+    last, farthest = beside.points[-1], beside.farthest
+    more = (
+        f", and about {_gain(farthest)} points more with {farthest.rows:,}"
+        if farthest and farthest.is_told
+        else ""
+    )
     return [
         f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
         f"{last.rows:,} rows{more}."

@@ -54,23 +54,25 @@ class PromotionSummary:
         return self.promotion.dataset
 
 
-def promotion_card(seen: PromotionSummary) -> Message:
+def promotion_card(summary: PromotionSummary) -> Message:
     """Posted once, edited as the trainer is told of it and when another model takes its place."""
-    stands = seen.promotion.ended_at is None
-    state = f"is in use{' again' if seen.promotion.is_rollback else ''}" if stands else "was in use"
-    headline = f"{seen.model.name} {state} for {seen.dataset}"
-    why = [Text(f"*Why*: {escape(seen.promotion.reason)}")] if seen.promotion.reason else []
-    below = [Text(_programs(seen)), *_trouble(seen), *_left(seen), *_way_back(seen)] if stands else []
+    stands = summary.promotion.ended_at is None
+    state = f"is in use{' again' if summary.promotion.is_rollback else ''}" if stands else "was in use"
+    headline = f"{summary.model.name} {state} for {summary.dataset}"
+    why = [Text(f"*Why*: {escape(summary.promotion.reason)}")] if summary.promotion.reason else []
+    below = (
+        [Text(_programs(summary)), *_trouble(summary), *_left(summary), *_way_back(summary)] if stands else []
+    )
     return Message(
-        f"{escape(headline)}. {_who(seen)}",
-        (Headline(headline), Text(_who(seen)), *_numbers(seen.proof), *why, *below),
+        f"{escape(headline)}. {_who(summary)}",
+        (Headline(headline), Text(_who(summary)), *_numbers(summary.proof), *why, *below),
     )
 
 
-def card_location(seen: PromotionSummary) -> str:
+def card_location(summary: PromotionSummary) -> str:
     """For the person who typed the command in another channel than that of the card."""
-    text = f"{code(seen.model.name)} is in use for {code(seen.dataset)}."
-    return f"{text} The card stands in <#{seen.promotion.channel}>."
+    text = f"{code(summary.model.name)} is in use for {code(summary.dataset)}."
+    return f"{text} The card stands in <#{summary.promotion.channel}>."
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
@@ -102,7 +104,7 @@ def score_text(rung: Rung) -> str:
 
 
 def promotion_offer(number: int, model: str) -> CardBlock:
-    """On the result of a run whose model is shown to be better."""
+    """A button on the result of a run whose model is shown to be better."""
     sure = confirm(
         f"Put {model} to work?",
         "It takes the place of the model that is in use for its dataset, which is kept for a rollback.",
@@ -132,11 +134,11 @@ def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str)
     return Message(text, (Text(text),))
 
 
-def _who(seen: PromotionSummary) -> str:
-    person = f"<@{seen.promotion.person}>"
-    if seen.promotion.is_rollback:
-        return f"{person} rolled back from {code(seen.before or '')}."
-    return f"{person} put it to work{f' instead of {code(seen.before)}' if seen.before else ''}."
+def _who(summary: PromotionSummary) -> str:
+    person = f"<@{summary.promotion.person}>"
+    if summary.promotion.is_rollback:
+        return f"{person} rolled back from {code(summary.before or '')}."
+    return f"{person} put it to work{f' instead of {code(summary.before)}' if summary.before else ''}."
 
 
 def _numbers(proof: Proof) -> list[CardBlock]:
@@ -158,44 +160,45 @@ def _gain(comparison: ModelComparison) -> str:
     return f"{points(comparison.difference)} ({points_range(comparison.low, comparison.high)})"
 
 
-def _programs(seen: PromotionSummary) -> str:
+def _programs(summary: PromotionSummary) -> str:
     """What changes for anyone who asks the model."""
-    if not seen.has_alias:
+    if not summary.has_alias:
         return (
-            f"*Programs have to be changed*: {escape(shorten(seen.provider))} has no name that moves. Put "
-            f"{code(seen.model.provider_model)} where they name the model; `finetune current {seen.dataset}` prints it."
+            f"*Programs have to be changed*: {escape(shorten(summary.provider))} has no name that moves. "
+            f"Put {code(summary.model.provider_model)} where they name the model; `finetune current {summary.dataset}` "
+            "prints it."
         )
-    programs = f"Programs that ask {escape(shorten(seen.provider))} for {code(alias_for(seen.dataset))}"
-    if seen.promotion.carried_at is None:
+    programs = f"Programs that ask {escape(shorten(summary.provider))} for {code(alias_for(summary.dataset))}"
+    if summary.promotion.carried_at is None:
         return f"{programs} get it as soon as the trainer has been told."
     return f"{programs} get it; none has to be changed."
 
 
-def _left(seen: PromotionSummary) -> list[CardBlock]:
-    if seen.left is None:
+def _left(summary: PromotionSummary) -> list[CardBlock]:
+    if summary.left is None:
         return []
-    provider, model = seen.left
-    name = code(alias_for(seen.dataset))
+    provider, model = summary.left
+    name = code(alias_for(summary.dataset))
     return [Note(f"{name} at {escape(shorten(provider))} goes on standing for {code(model)}.")]
 
 
-def _trouble(seen: PromotionSummary) -> list[CardBlock]:
-    trouble = seen.promotion.trouble if seen.promotion.carried_at is None else None
+def _trouble(summary: PromotionSummary) -> list[CardBlock]:
+    trouble = summary.promotion.trouble if summary.promotion.carried_at is None else None
     return [Note(f"Not told yet, tried again: {escape(cut(trouble, 300))}")] if trouble else []
 
 
-def _way_back(seen: PromotionSummary) -> list[CardBlock]:
-    if seen.earlier is None:
+def _way_back(summary: PromotionSummary) -> list[CardBlock]:
+    if summary.earlier is None:
         return [Note("There was none before it, so there is nothing to roll back to.")]
     sure = confirm(
-        f"Roll back to {seen.earlier}?",
-        f"{seen.model.name} is kept and can be put to work again.",
+        f"Roll back to {summary.earlier}?",
+        f"{summary.model.name} is kept and can be put to work again.",
         "Roll back",
         "Leave it",
     )
     return [
-        actions(button("Roll back", ROLLBACK, str(seen.promotion.id), style="danger", confirm=sure)),
-        Note(f"`/finetune rollback {seen.dataset}` does the same: it puts {code(seen.earlier)} back."),
+        actions(button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure)),
+        Note(f"`/finetune rollback {summary.dataset}` does the same: it puts {code(summary.earlier)} back."),
     ]
 
 
@@ -244,16 +247,16 @@ class ModelEntry:
     promotion: Promotion | None
 
 
-def listing(shelved: Sequence[ModelEntry]) -> Message:
-    if not shelved:
+def listing(entries: Sequence[ModelEntry]) -> Message:
+    if not entries:
         text = "There is no tuned model yet: `/finetune start DATASET` makes one."
         return Message(text, (Text(text),))
-    title = pluralize(len(shelved), "tuned model")
+    title = pluralize(len(entries), "tuned model")
     how = (
         "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
         "it back."
     )
-    return Message(title, (Headline(title), Lines([_entry(entry) for entry in shelved]), Note(how)))
+    return Message(title, (Headline(title), Lines([_entry(entry) for entry in entries]), Note(how)))
 
 
 def in_use_line(entry: ModelEntry) -> str:

@@ -57,7 +57,7 @@ def partly_approved_card(
 
 
 def voided_card(run: Run, plan: Plan, why: str) -> Message:
-    """Said in the channel: an edit of the card notifies nobody. `why` is ours and may hold mrkdwn."""
+    """A message for the channel, since an edit of the card notifies nobody. `why` is ours and may hold mrkdwn."""
     text = (
         f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
         "budget is free again. The plan waits for approval again, on its card."
@@ -126,7 +126,8 @@ def approve_modal(run: Run, plan: Plan) -> Block:
 
 
 def verdict_text(plan: Plan) -> str:
-    """As it was when the plan was frozen: what it says and why, then the best that was measured beside the bar."""
+    """The verdict as it was when the plan was frozen: what it says and why, then the best that was measured beside
+    the bar."""
     advised = plan.advised
     if advised is None:
         return "*No verdict was kept*: this plan is from an older version of the bot; ask for it again to see one."
@@ -327,7 +328,7 @@ def _monthly(plan: Plan) -> str:
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:
-    """Where the verdict is not go, a form asks for a reason instead."""
+    """Approves after a confirmation; where the verdict is not go, a form asks for a reason instead."""
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style="primary")
     most = at_most(plan.maximum_micros)

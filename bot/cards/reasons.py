@@ -56,7 +56,7 @@ def shortage_text(shortage: MemoryShortage) -> str:
 
 
 def unknown_successor(successor: str | None) -> str:
-    """Where nothing is counted as saved after a model's end."""
+    """Why nothing is counted as saved after a model's end."""
     return f"what its successor {successor} costs is not known" if successor else "no successor is known"
 
 

@@ -129,49 +129,53 @@ def ended_short(run: Run, why: str) -> str:
     return f"Your run {run.id} {SAID[run.state]}. {why}"
 
 
-def listing(looks: Sequence[RunSummary]) -> Message:
-    if not looks:
+def listing(summaries: Sequence[RunSummary]) -> Message:
+    if not summaries:
         text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
         return Message(text, (Text(text),))
-    title = pluralize(len(looks), "run")
+    title = pluralize(len(summaries), "run")
     return Message(
         title,
         (
             Headline(title),
-            Lines([*map(list_entry, looks)]),
+            Lines([*map(list_entry, summaries)]),
             Note("`/finetune status RUN` shows one of them."),
         ),
     )
 
 
-def list_entry(look: RunSummary) -> str:
+def list_entry(summary: RunSummary) -> str:
     """One line of a list."""
-    return f"• *Run {look.run.id}*, {escape(plan_title(look.plan))}: {status_line(look)}"
+    return f"• *Run {summary.run.id}*, {escape(plan_title(summary.plan))}: {status_line(summary)}"
 
 
-def details_card(seen: RunSummary) -> Message:
-    if seen.result:
-        return results.card(seen.run, seen.plan, seen.result, seen.running, may_be_used=seen.may_be_used)
-    if seen.run.state == "needs_human":
-        return interventions.card(seen.run, seen.plan, seen.words)
-    if seen.run.error:
+def details_card(summary: RunSummary) -> Message:
+    if summary.result:
+        return results.card(
+            summary.run, summary.plan, summary.result, summary.running, may_be_used=summary.may_be_used
+        )
+    if summary.run.state == "needs_human":
+        return interventions.card(summary.run, summary.plan, summary.words)
+    if summary.run.error:
         # A person's reason is kept as it was typed; the other reasons are ours.
-        why = escape(seen.run.error) if seen.run.state == "rejected" else seen.run.error
-        return ended_card(seen.run, seen.plan, why)
+        why = escape(summary.run.error) if summary.run.state == "rejected" else summary.run.error
+        return ended_card(summary.run, summary.plan, why)
     # Of many jobs each is asked for its numbers in its turn, so they may be old.
-    read_at = seen.progress.shown_at
-    is_old = seen.run.state == "training" and 0 < read_at < seen.now - FRESH_S
+    read_at = summary.progress.shown_at
+    is_old = summary.run.state == "training" and 0 < read_at < summary.now - FRESH_S
     as_of = read_at if is_old else None
-    return card(seen.run, seen.plan, seen.progress, seen.now, can_pause=seen.can_pause, as_of=as_of)
+    return card(
+        summary.run, summary.plan, summary.progress, summary.now, can_pause=summary.can_pause, as_of=as_of
+    )
 
 
-def status_line(look: RunSummary) -> str:
-    """Where a run stands, after its name in a list."""
-    words = "paused" if look.progress.is_paused else STATE_WORDS[look.run.state]
-    if look.result:
-        return results.in_short(look.result)
-    if look.run.state == "training" and look.progress.total_steps:
-        return f"{words}, {100 * share_done(look.run, look.progress):.0f}% done"
+def status_line(summary: RunSummary) -> str:
+    """How far a run is, to follow its name in a list."""
+    words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
+    if summary.result:
+        return results.in_short(summary.result)
+    if summary.run.state == "training" and summary.progress.total_steps:
+        return f"{words}, {100 * share_done(summary.run, summary.progress):.0f}% done"
     return words
 
 

@@ -105,23 +105,23 @@ def list_entry(summary: RunSummary | EvaluationSummary) -> str:
     return runs.list_entry(summary) if isinstance(summary, RunSummary) else evaluation_entry(summary)
 
 
-def evaluation_entry(look: EvaluationSummary) -> str:
-    title = shorten(look.plan.title)
-    match look:
+def evaluation_entry(summary: EvaluationSummary) -> str:
+    title = shorten(summary.plan.title)
+    match summary:
         case LadderSummary():
-            subject, state = f"ladder of {title}", evaluations.progress_line(look.progress, look.now)
+            subject, state = f"ladder of {title}", evaluations.progress_line(summary.progress, summary.now)
         case CurveSummary():
             subject, state = f"curve of {title}", "is being worked out"
         case TunedCurveSummary():
-            subject = f"curve of {shorten(look.plan.target)} on {title}"
-            state = tuned_learning_curves.progress_line(look.plan, look.progress)
-    if look.result:
-        if isinstance(look.result, Ladder):
-            headline = evaluation_results.headline(look.result)
+            subject = f"curve of {shorten(summary.plan.target)} on {title}"
+            state = tuned_learning_curves.progress_line(summary.plan, summary.progress)
+    if summary.result:
+        if isinstance(summary.result, Ladder):
+            headline = evaluation_results.headline(summary.result)
         else:
-            headline = learning_curves.headline(look.result)
+            headline = learning_curves.headline(summary.result)
         state = headline[:1].lower() + headline[1:]
-    return f"• *Measurement m{look.measurement.id}*, {escape(subject)}: {escape(state)}"
+    return f"• *Measurement m{summary.measurement.id}*, {escape(subject)}: {escape(state)}"
 
 
 @dataclass(frozen=True)
@@ -154,24 +154,31 @@ def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardB
     """Each run with its card's buttons and a link to the card; of very many, the rest is listed."""
     shown, rest = mine[:WITH_BUTTONS], mine[WITH_BUTTONS:]
     blocks: list[CardBlock] = [Headline("Waiting for you")]
-    for look in shown:
-        link = links.get(look.run.id)
+    for summary in shown:
+        link = links.get(summary.run.id)
         where = f" <{link}|The plan in full>" if link else ""
-        text = f"{_home_line(look)}. {plans.plan_in_short(look.plan)}{where}"
-        blocks += [Text(text), plans.buttons(look.run, look.plan)]
+        text = f"{_home_line(summary)}. {plans.plan_in_short(summary.plan)}{where}"
+        blocks += [Text(text), plans.buttons(summary.run, summary.plan)]
     if rest or not shown:
         blocks.append(
-            Lines([_home_line(look) for look in rest]) if rest else Text("Nothing waits for your approval.")
+            Lines([_home_line(summary) for summary in rest])
+            if rest
+            else Text("Nothing waits for your approval.")
         )
     return blocks
 
 
-def _home_list(title: str, looks: Sequence[RunSummary | EvaluationSummary], empty: str) -> list[CardBlock]:
-    return [Headline(title), Lines([_home_line(look) for look in looks]) if looks else Text(empty)]
+def _home_list(
+    title: str, summaries: Sequence[RunSummary | EvaluationSummary], empty: str
+) -> list[CardBlock]:
+    return [
+        Headline(title),
+        Lines([_home_line(summary) for summary in summaries]) if summaries else Text(empty),
+    ]
 
 
-def _home_line(look: RunSummary | EvaluationSummary) -> str:
-    if not isinstance(look, RunSummary):
-        return evaluation_entry(look)
-    what = f"{escape(shorten(look.plan.base_model))} on {escape(shorten(look.plan.dataset))}"
-    return f"• *Run {look.run.id}*, {what}: {status_line(look)}"
+def _home_line(summary: RunSummary | EvaluationSummary) -> str:
+    if not isinstance(summary, RunSummary):
+        return evaluation_entry(summary)
+    what = f"{escape(shorten(summary.plan.base_model))} on {escape(shorten(summary.plan.dataset))}"
+    return f"• *Run {summary.run.id}*, {what}: {status_line(summary)}"

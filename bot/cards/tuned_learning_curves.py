@@ -123,7 +123,7 @@ def closed_card(
 
 
 def progress_line(plan: TunedCurvePlan, progress: TunedCurveProgress) -> str:
-    """Where an open curve stands, after its name in a list."""
+    """How far an open curve is, to follow its name in a list."""
     match progress.stage:
         case "preparing":
             return "is getting its rows ready"

@@ -122,12 +122,12 @@ def at_most(micros: int) -> str:
 
 
 def time_of_day(at: float) -> str:
-    """As the clock of the person who reads it shows it: Slack fills it in."""
+    """A time that Slack shows by the clock of the person who reads it."""
     return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"
 
 
 def capitalize(text: str) -> str:
-    """With a capital; a model's name inside stays as it is."""
+    """The text with a capital first letter; a model's name inside stays as it is."""
     return text[:1].upper() + text[1:]
 
 

@@ -20,7 +20,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
 
 
 class Commands(Mapping[str, click.Command]):
-    """By name. Each is a function of that name in a module of this package."""
+    """The commands by name. Each is a function of that name in a module of this package."""
 
     def __getitem__(self, name: str) -> click.Command:
         module = next((module for module, names in MODULES.items() if name in names), None)

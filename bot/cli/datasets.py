@@ -149,7 +149,8 @@ def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal
 
 
 def report_text(report: Report, settings: Settings | None = None) -> str:
-    """With `settings`, what copies cost is said in dollars where a trainer by the token has its key here."""
+    """The report for a terminal. With `settings` it says what copies cost in dollars, where a trainer by the token
+    has its key here."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
     text = terminal_text(full_report(report, waste).parts)

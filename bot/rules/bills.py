@@ -24,7 +24,8 @@ CACHEABLE_PROMPT = 1024
 
 @dataclass(frozen=True)
 class Tokens:
-    """Of `requests` measured requests, summed. `shared` tokens of the prompts are the same beginning each time."""
+    """The tokens of `requests` measured requests, summed. `shared` tokens of the prompts are the same beginning
+    each time."""
 
     requests: int
     prompt: int
@@ -200,7 +201,7 @@ class Flow:
         return self.falling + self.steady + self.errors
 
     def saving(self, amount: Decimal = ONE) -> Decimal:
-        """With `amount` (0 to 1) of the alternative's price left."""
+        """The saving with `amount` (0 to 1) of the alternative's price left."""
         return self.falling * amount + self.steady + self.errors + self.fixed
 
     def at_volume(self, factor: Decimal) -> Decimal:

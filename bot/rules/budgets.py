@@ -23,8 +23,8 @@ Kind = Literal["team", "channel", "person"]
 
 @dataclass(frozen=True)
 class Budget:
-    """Of one calendar month, UTC. `committed` is spent and reserved together. `id` is of the channel or person whose
-    limit it is; '' is the team's."""
+    """The budget of one calendar month, UTC. `committed` is spent and reserved together. `id` is of the channel or
+    person whose limit it is; '' is the team's."""
 
     limit_micros: int
     committed_micros: int
@@ -185,7 +185,7 @@ def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTok
 def max_judge_micros(
     price: PriceRow, questions: ArmQuestions, names: Collection[str], max_tokens: int
 ) -> int:
-    """As `max_evaluation_micros`, of the one model that judges answers."""
+    """The same as `max_evaluation_micros` for the one model that judges answers."""
     return to_micros(_most(price, questions, set(names), max_tokens))
 
 

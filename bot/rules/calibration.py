@@ -21,7 +21,8 @@ FEW_RUNS = 5
 
 @dataclass(frozen=True)
 class Actual:
-    """Of one run, both in the quantity's unit; `quality` is a share right, predicted and measured."""
+    """What was estimated for a run and what came, in the quantity's unit; `quality` is a share right, predicted and
+    measured."""
 
     run: int
     quantity: Quantity
@@ -40,7 +41,7 @@ class Actual:
 
     @property
     def ratio(self) -> Decimal | None:
-        """None where nothing was estimated."""
+        """Actual by estimated; None where nothing was estimated."""
         return self.actual / self.estimated if self.estimated else None
 
     @property
@@ -80,7 +81,7 @@ def run_actuals(
     seconds: tuple[float, float] | None = None,
     quality: tuple[float, float] | None = None,
 ) -> tuple[Actual, ...]:
-    """Each is (estimated, actual), None where one of the two is not known. `micros` in micro-dollars."""
+    """Every argument is (estimated, actual), None where one of the two is not known. `micros` in micro-dollars."""
     pairs: list[Actual] = []
     if tokens is not None:
         pairs.append(Actual(run, "tokens", Decimal(tokens[0]), Decimal(tokens[1])))

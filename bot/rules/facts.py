@@ -61,8 +61,8 @@ NO_FAULTS = RowFaults()
 
 
 def row_faults(report: Report) -> RowFaults:
-    """Where the check could not tell how many labels are wrong, none is doubted. A label that contradicts another is
-    one of those that are wrong."""
+    """The faults that a check found. Where it could not tell how many labels are wrong, none is doubted. A label
+    that contradicts another is one of those that are wrong."""
     copies = sum(finding.count for finding in report.findings if finding.code == DUPLICATE.code)
     contradicting = sum(finding.count for finding in report.findings if finding.code == CONTRADICTION.code)
     errors = report.label_errors

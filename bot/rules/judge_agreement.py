@@ -87,7 +87,7 @@ class HumanAgreement:
 
     @property
     def kappa(self) -> float | None:
-        """Of the judge."""
+        """Cohen's κ of the judge and people; None where it is not known."""
         return self.beside_judge.kappa if self.beside_judge else None
 
     @property

@@ -53,8 +53,8 @@ def about_money(facts: Facts) -> tuple[Reason, ...]:
 
 
 def _unless_only_way(by_money: Reason, facts: Facts) -> Reason:
-    """Where nothing else is shown to meet the bar, what it costs is no reason against the one way that does, until
-    somebody has said what a wrong answer costs."""
+    """Opens a no where the tuned model is the only way: where nothing else is shown to meet the bar, what it costs
+    is no reason against the one way that does, until somebody has said what a wrong answer costs."""
     evidence, estimate = facts.evidence, facts.estimate
     others_meet = any(rung.standing == "meets" for rung in evidence.alternatives)
     is_priced = estimate is not None and estimate.errors_avoided_usd != 0

@@ -140,7 +140,8 @@ ANYONE = Named(anyone=True)
 
 
 def usual_rules(approvers: Named) -> Mapping[Rule, Named]:
-    """Without [policy.who]: every full member takes part, `approvers` decide about money."""
+    """The rules where finetune.toml has no [policy.who]: every full member takes part, `approvers` decide about
+    money."""
     requester_too = Named(approvers.users, approvers.groups, requester=True, where=approvers.where)
     return {
         **dict.fromkeys(("read", "upload", "estimate", "measure", "start", "try"), ANYONE),
@@ -165,7 +166,7 @@ class Policy:
         return self.who.get(rule_of(action), NOBODY)
 
     def tier(self, maximum_micros: int) -> Tier | None:
-        """None where the plan is dearer than every tier."""
+        """The cheapest tier that the plan fits into; None where it is dearer than every tier."""
         fits = (
             tier for tier in self.tiers if tier.up_to_micros is None or maximum_micros <= tier.up_to_micros
         )
@@ -187,7 +188,7 @@ MIN_WORDS = 3
 
 @dataclass(frozen=True)
 class Person:
-    """As Slack describes them now. A stranger is of another organisation, in a shared channel."""
+    """A person as Slack describes them now. A stranger is of another organisation, in a shared channel."""
 
     id: str
     is_bot: bool = False
@@ -255,7 +256,8 @@ OWN_CHANNELS = f"{BUILT_IN}: channels of the workspace only"
 
 @dataclass(frozen=True)
 class Channel:
-    """Where somebody asks. `is_shared` with another organisation (Slack Connect); None: Slack didn't tell."""
+    """The channel in which somebody asks. `is_shared` with another organisation (Slack Connect); None: Slack didn't
+    tell."""
 
     id: str
     is_shared: bool | None
@@ -360,7 +362,7 @@ class RuleVerdict:
 
 
 def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVerdict | None:
-    """None is yes. A no is the first rule's that says it."""
+    """The first no of all rules that are asked; None means yes."""
     verdicts = rule_verdicts(asking, action, request)
     return next((verdict for verdict in verdicts if not verdict.is_allowed), None)
 

@@ -321,7 +321,7 @@ def describe_sweep(sweep: Sweep) -> str:
 
 
 def format_value(value: Value) -> str:
-    """With three digits, small ones by their power: '0.1', '5e-4'. Text that is no number stays as it is."""
+    """A number with three digits, small ones by their power: '0.1', '5e-4'. Text that is no number stays as it is."""
     try:
         amount = float(value)
     except ValueError:

@@ -320,7 +320,7 @@ PlainTodo = Literal[
 
 @dataclass(frozen=True)
 class Measure:
-    """By one command. `usd` None: it says its price first."""
+    """A measurement by one command. `usd` None: the command says its price first."""
 
     what: Literal[
         "successor",
@@ -423,7 +423,7 @@ class Step:
 
     @property
     def cost(self) -> Decimal:
-        """In USD with people's time, for ranking alone."""
+        """USD with people's time, only for ranking steps."""
         usd = UNPRICED_USD if self.usd is None else self.usd
         return usd + self.minutes * USD_PER_HOUR / 60
 

@@ -130,7 +130,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of the same held-out `rows`: sums of what the tuned model did better than the alternative, and worse."""
+    """Two models on the same held-out `rows`: sums of what the tuned model did better than the alternative, and
+    worse."""
 
     rows: int
     gained: Decimal
@@ -195,7 +196,7 @@ class Inputs:
 
     @property
     def months_left(self) -> Decimal | None:
-        """Until the tuned model is gone; None: nobody has said that it will be."""
+        """Months until the tuned model is gone; None: nobody has said that it will be."""
         return None if self.ends is None else self.months_to(self.ends)
 
     def months_to(self, day: date) -> Decimal:
@@ -207,7 +208,8 @@ class Inputs:
 
     @property
     def months_known(self) -> Decimal | None:
-        """Until the tuned model is gone, or nobody knows any more what it is to be held against; None: no end."""
+        """Months until the tuned model is gone, or until nobody knows any more what it is held against; None: no
+        end."""
         rates = self.held_against
         while rates.ends and rates.then:
             rates = rates.then

@@ -71,7 +71,7 @@ def tokens(count: int) -> str:
 
 
 def duration(months: Decimal) -> str:
-    """In the unit that fits: 47 minutes, 5 hours, 33 days, 7.2 months, 18 years."""
+    """A length of time in the unit that fits: 47 minutes, 5 hours, 33 days, 7.2 months, 18 years."""
     hours = months * HOURS_PER_MONTH
     if hours < 1:
         return _counted(hours * 60, "minute")
