@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Message, Note, Text, escape
+from bot.cards.general import text_message
 from bot.cards.words import money, pluralize, shorten
 from bot.rules.budgets import Budget
 from storage.money import Commitment
@@ -75,7 +76,7 @@ def warning(month: Month, budget: Budget, percent: int) -> Message:
     else:
         sentence = f"*{percent}% of the {name} is used*: {_of(budget)}."
     text = f"{sentence} `/finetune budget` shows by what."
-    return Message(text, (Text(text),))
+    return text_message(text)
 
 
 def _of(budget: Budget) -> str:

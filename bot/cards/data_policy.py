@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bot.cards.blocks import Block, Headline, Lines, Message, Note, Text, actions, button, code, escape, plain
+from bot.cards.blocks import Block, Headline, Lines, Message, Note, Text, actions, button, code, escape
 from bot.cards.findings import group_findings, part_sentence
-from bot.cards.forms import modal
+from bot.cards.forms import modal, required_text_input
 from bot.cards.permissions import too_few_words
 from bot.cards.words import capitalize, pluralize
 from bot.rules.data_policy import PERSONAL_DATA, EgressDecision
@@ -128,18 +128,8 @@ def given_card(dataset: Dataset, waiver: Waiver) -> Message:
 
 
 def form(dataset: Dataset) -> Block:
-    reason = {
-        "type": "input",
-        "block_id": "reason",
-        "label": plain("Why may this data leave?", 75),
-        "hint": plain("Like: the customers agreed, ticket LEGAL-12. It stays with your name.", 150),
-        "element": {
-            "type": "plain_text_input",
-            "action_id": "value",
-            "multiline": True,
-            "max_length": MOST_REASON,
-        },
-    }
+    hint = "Like: the customers agreed, ticket LEGAL-12. It stays with your name."
+    reason = required_text_input("reason", "Why may this data leave?", most=MOST_REASON, hint=hint)
     text = Text(
         f"{code(dataset.title)} holds personal data. With a waiver it may be sent to any vendor that is "
         "configured here, for training and for measuring."

@@ -170,7 +170,7 @@ def listing(datasets: Sequence[Listed]) -> Message:
         text = (
             "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
         )
-        return Message(text, (Text(text),))
+        return text_message(text)
     title = pluralize(len(datasets), "dataset")
     return Message(title, (Headline(title), Lines([_line(dataset) for dataset in datasets])))
 
@@ -433,12 +433,7 @@ def deletion_form(doomed: DeletionScope, private: str) -> Block:
     )
     if doomed.in_use:
         text += f"\n*{escape(doomed.in_use)} is in use*: programs that ask for it get an error from then on."
-    name = {
-        "type": "input",
-        "block_id": "name",
-        "label": plain("Type the dataset's name to delete it", 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "max_length": 40},
-    }
+    name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
     return modal("Delete data", DELETION_FORM, [Text(text), name], submit="Delete for good", private=private)
 
 
@@ -529,7 +524,7 @@ def document_refused(document: Document, why: str) -> Message:
 def document_listing(dataset: str, documents: Sequence[Document]) -> Message:
     if not documents:
         text = f"{code(shorten(dataset))} has no documents. The form adds one."
-        return Message(text, (Text(text),))
+        return text_message(text)
     title = f"{pluralize(len(documents), 'document')} for {shorten(dataset)}"
     return Message(
         escape(title), (Headline(title), Lines([_document_line(document) for document in documents]))

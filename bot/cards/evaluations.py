@@ -120,7 +120,7 @@ def closed_card(
 ) -> Message:
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
     headline = _headline(measurement, plan, ENDED[measurement.state])
-    text = why or ("The result stands in a message of its own." if measurement.state == "done" else "")
+    text = why or where_result_stands(measurement)
     texts = [Text(text)] if text else []
     stored = "Answers so far are kept: the same again asks only the rest."
     again = [Note(stored)] if progress.answered and measurement.state != "done" else []
@@ -129,6 +129,10 @@ def closed_card(
         f"{escape(headline)}. {text}".strip(),
         (Headline(headline), *texts, *_arms(progress), *spent, *again),
     )
+
+
+def where_result_stands(measurement: Measurement) -> str:
+    return "The result stands in a message of its own." if measurement.state == "done" else ""
 
 
 def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:

@@ -52,6 +52,14 @@ def long_text_input(
     return _input(name, label, element, optional=optional, hint=hint)
 
 
+def required_text_input(name: str, label: str, *, most: int, multiline: bool = True, hint: str = "") -> Block:
+    """A text of up to `most` letters, without which the form can't be sent."""
+    element: Block = {"type": "plain_text_input", "action_id": "value", "max_length": most}
+    if multiline:
+        element["multiline"] = True
+    return _input(name, label, element, optional=False, hint=hint)
+
+
 def select_input(name: str, label: str, options: Sequence[str], *, initial: str | None = None) -> Block:
     """What can't be an option (a longer name, or none at all) can still be typed."""
     entries = _options(options)

@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import Block, Headline, Message, Note, Text, actions, button, code, escape, plain
-from bot.cards.forms import modal
+from bot.cards.blocks import Block, Headline, Message, Note, Text, actions, button, code, escape
+from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most
@@ -75,18 +75,8 @@ def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], ou
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:
-    job_id = {
-        "type": "input",
-        "block_id": "job",
-        "label": plain("Id of the job at the provider", 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "max_length": 200},
-    }
-    reason = {
-        "type": "input",
-        "block_id": "reason",
-        "label": plain("How do you know?", 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 300},
-    }
+    job_id = required_text_input("job", "Id of the job at the provider", most=200, multiline=False)
+    reason = required_text_input("reason", "How do you know?", most=300)
     return modal(
         TITLES[choice],
         FORM,

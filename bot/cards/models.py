@@ -24,6 +24,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.candidates import MEANS, quality
+from bot.cards.general import text_message
 from bot.cards.words import capitalize, percent, pluralize, points, points_range, shorten
 from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
 from storage.promotions import Promotion
@@ -121,7 +122,7 @@ def model_lost(model: Model, dataset: str, provider: str) -> Message:
         f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
         "`/finetune models` lists all."
     )
-    return Message(text, (Text(text),))
+    return text_message(text)
 
 
 def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str) -> Message:
@@ -131,7 +132,7 @@ def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str)
         f"{code(alias_for(dataset))} {result} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
         f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
     )
-    return Message(text, (Text(text),))
+    return text_message(text)
 
 
 def _who(summary: PromotionSummary) -> str:
@@ -250,7 +251,7 @@ class ModelEntry:
 def listing(entries: Sequence[ModelEntry]) -> Message:
     if not entries:
         text = "There is no tuned model yet: `/finetune start DATASET` makes one."
-        return Message(text, (Text(text),))
+        return text_message(text)
     title = pluralize(len(entries), "tuned model")
     how = (
         "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
@@ -294,7 +295,7 @@ def _measured(entry: ModelEntry) -> str:
 
 def pending_card(ask: Ask) -> Message:
     text = f"Asking {code(ask.model)} …"
-    return Message(text, (Text(text),))
+    return text_message(text)
 
 
 def answer_card(tried: TriedModel) -> Message:

@@ -20,13 +20,13 @@ from bot.cards.blocks import (
     confirm,
     cut,
     escape,
-    plain,
     sentence,
 )
 from bot.cards.budgets import owner_text
 from bot.cards.calibration import alternative_bill
 from bot.cards.estimates import verdict_in_short
-from bot.cards.forms import modal
+from bot.cards.forms import modal, required_text_input
+from bot.cards.general import text_message
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.words import at_most, charge, money, planned_time, pluralize, share_text, shorten
 from bot.rules.budgets import Budget
@@ -62,7 +62,7 @@ def voided_card(run: Run, plan: Plan, why: str) -> Message:
         f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
         "budget is free again. The plan waits for approval again, on its card."
     )
-    return Message(text, (Text(text),))
+    return text_message(text)
 
 
 def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
@@ -73,7 +73,7 @@ def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str
         "and expires in "
         f"{pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
     )
-    return Message(text, (Text(text),))
+    return text_message(text)
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
@@ -110,7 +110,7 @@ def rejected_by(person: str, reason: str) -> str:
 
 
 def reject_modal(plan_hash: str) -> Block:
-    reason = _reason("What should change?")
+    reason = required_text_input("reason", "What should change?", most=500)
     return modal("Reject this plan", REJECT_FORM, [reason], submit="Reject", private=plan_hash)
 
 
@@ -120,7 +120,7 @@ def approve_modal(run: Run, plan: Plan) -> Block:
         f"{verdict_text(plan)}\n\nThis starts the training of {escape(plan_title(plan))}. {_spends(plan)}"
     )
     hint = "Like: quality counts here, not cost. It is shown to the team and kept in the audit log."
-    reason = {**_reason("Why should it be trained all the same?"), "hint": plain(hint, 150)}
+    reason = required_text_input("reason", "Why should it be trained all the same?", most=500, hint=hint)
     submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
     return modal("Approve this plan", APPROVE_FORM, [text, reason], submit=submit, private=run.plan_hash)
 
@@ -152,15 +152,6 @@ def _standing(best: BestCandidate, bar: str) -> str:
             return f"too close to the bar of {bar} to tell"
         case None:
             return f"the bar is {bar} by now, and it was not judged by that"
-
-
-def _reason(label: str) -> Block:
-    return {
-        "type": "input",
-        "block_id": "reason",
-        "label": plain(label, 75),
-        "element": {"type": "plain_text_input", "action_id": "value", "multiline": True, "max_length": 500},
-    }
 
 
 def plan_title(plan: Plan) -> str:

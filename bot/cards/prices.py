@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, Text, cut, escape
+from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, cut, escape
 from bot.cards.commands import SLACK, Spelling
+from bot.cards.general import text_message
 from bot.cards.words import pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import usd
@@ -24,7 +25,7 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
         text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
-        return Message(text, (Text(text),))
+        return text_message(text)
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
     missing = [Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown])] if unknown else []
     notes = _notes(priced, read_on, None if is_detailed else SHOWN_NOTES)

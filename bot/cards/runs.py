@@ -22,6 +22,7 @@ from bot.cards.blocks import (
     confirm,
     escape,
 )
+from bot.cards.general import text_message
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
 from bot.rules.calibration import RunningError
@@ -132,7 +133,7 @@ def ended_short(run: Run, why: str) -> str:
 def listing(summaries: Sequence[RunSummary]) -> Message:
     if not summaries:
         text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
-        return Message(text, (Text(text),))
+        return text_message(text)
     title = pluralize(len(summaries), "run")
     return Message(
         title,

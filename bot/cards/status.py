@@ -16,6 +16,7 @@ from bot.cards import (
     tuned_learning_curves,
 )
 from bot.cards.blocks import Block, CardBlock, Headline, Lines, Message, Note, Text, escape, slack_blocks
+from bot.cards.general import text_message
 from bot.cards.models import ModelEntry
 from bot.cards.plans import budget_left
 from bot.cards.runs import RunSummary, status_line
@@ -84,7 +85,7 @@ def card(status: Status) -> Message:
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
         )
-        return Message(text, (Text(text),))
+        return text_message(text)
     counts = [
         *([pluralize(len(status.runs), "run")] if status.runs else []),
         *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),
