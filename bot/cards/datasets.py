@@ -526,12 +526,10 @@ def document_listing(dataset: str, documents: Sequence[Document]) -> Message:
         text = f"{code(shorten(dataset))} has no documents. The form adds one."
         return text_message(text)
     title = f"{pluralize(len(documents), 'document')} for {shorten(dataset)}"
-    return Message(
-        escape(title), (Headline(title), Lines([_document_line(document) for document in documents]))
-    )
-
-
-def _document_line(document: Document) -> str:
-    why = f". {escape(cut(document.refusal, 200))}" if document.refusal else ""
-    passages = f", {pluralize(document.passages, 'passage')}" if document.passages else ""
-    return f"• {escape(shorten(document.filename))}: {DOCUMENT_STATES[document.state]}{passages}{why}"
+    lines = []
+    for document in documents:
+        why = f". {escape(cut(document.refusal, 200))}" if document.refusal else ""
+        passages = f", {pluralize(document.passages, 'passage')}" if document.passages else ""
+        state = f"{DOCUMENT_STATES[document.state]}{passages}{why}"
+        lines.append(f"• {escape(shorten(document.filename))}: {state}")
+    return Message(escape(title), (Headline(title), Lines(lines)))

@@ -269,7 +269,12 @@ def _headline(estimated: Estimated) -> str:
         return verdict_in_short("no_go", rule)
     saves = f"it would save {monthly_saving_text(estimate)}" if estimate else "what it saves is not known yet"
     if verdict.kind == "go":
-        return f"Go: {saves}{_in_time(estimate, estimated.outlook) if estimate else ''}"
+        outlook = estimated.outlook
+        if estimate is None or outlook is None:
+            return f"Go: {saves}"
+        back = f" back within {duration(outlook.target_months)}" if estimate.one_off_usd else ""
+        timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
+        return f"Go: {saves},{back} in {share_of_draws(outlook.p_payback)}{timed}"
     if estimated.evidence.ladder is None and estimated.evidence.trained is None:
         return f"Worth measuring: {saves}" if estimate else f"Worth measuring; {saves}"
     return verdict_in_short("unknown", rule)
@@ -284,14 +289,6 @@ def verdict_in_short(kind: VerdictKind, rule: str) -> str:
             return NOT_NOW.get(rule, "Not now")
         case "unknown":
             return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
-
-
-def _in_time(estimate: Estimate, outlook: Outlook | None) -> str:
-    if outlook is None:
-        return ""
-    back = f" back within {duration(outlook.target_months)}" if estimate.one_off_usd else ""
-    timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return f",{back} in {share_of_draws(outlook.p_payback)}{timed}"
 
 
 def _subject(estimated: Estimated, target: str) -> str:

@@ -274,16 +274,14 @@ def _arm_line(progress: ArmProgress) -> str:
 
 
 def _steps(progress: LadderProgress) -> list[CardBlock]:
-    shown = progress.arms[:SHOWN_ARMS]
-    steps = [Task(f"arm {at}", _task_title(progress), _status(progress)) for at, progress in enumerate(shown)]
+    shown, steps = progress.arms[:SHOWN_ARMS], []
+    for at, arm in enumerate(shown):
+        answered = f"{arm.answered + len(arm.declined):,} of {arm.of:,}"
+        title = f"{arm_name(arm.arm)}: {'left out' if arm.failed else answered}"
+        steps.append(Task(f"arm {at}", title, _status(arm)))
     hidden = len(progress.arms) - len(shown)
     title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
     return [Steps(title, steps, otherwise=(*_arms(progress),))] if steps else []
-
-
-def _task_title(progress: ArmProgress) -> str:
-    done = progress.answered + len(progress.declined)
-    return f"{arm_name(progress.arm)}: {'left out' if progress.failed else f'{done:,} of {progress.of:,}'}"
 
 
 def _status(progress: ArmProgress) -> TaskStatus:

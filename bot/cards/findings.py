@@ -222,7 +222,7 @@ def left_out_lines(cleaned: Cleaned) -> list[str]:
         return ["Nothing had to be left out.", *_contradictions(cleaned)]
     return [
         f"Left out: {pluralize(cleaned.n_left_out, 'line')}.",
-        *(f"• {_reason(reason)}" for reason in cleaned.left_out),
+        *map(_reason, cleaned.left_out),
         *_contradictions(cleaned),
     ]
 
@@ -231,7 +231,7 @@ def _reason(reason: LeftOut) -> str:
     more = reason.count - len(reason.lines)
     rest = f" and {more:,} more" if more > 0 else ""
     words = "asks what the test asks" if reason.code == "overlap" else describe_code(reason.code)
-    return f"{reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
+    return f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
 
 
 def _contradictions(cleaned: Cleaned) -> list[str]:

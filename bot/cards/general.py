@@ -91,23 +91,21 @@ class Right:
 
 
 def rights_card(rights: Sequence[Right]) -> Message:
-    title = "What you may do in this channel"
+    title, lines = "What you may do in this channel", []
+    for right in rights:
+        commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
+        lines.append(f"• *{right.name}*{commands}: {f'no. {right.denied}' if right.denied else 'yes'}")
     return Message(
         title,
         (
             Headline(title),
-            Lines([_right_line(right) for right in rights]),
+            Lines(lines),
             Note(
                 "The bot's operator decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
                 "asked for or uploaded."
             ),
         ),
     )
-
-
-def _right_line(right: Right) -> str:
-    commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
-    return f"• *{right.name}*{commands}: {f'no. {right.denied}' if right.denied else 'yes'}"
 
 
 def name_text(text: str) -> str:

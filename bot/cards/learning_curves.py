@@ -85,7 +85,7 @@ def headline(curve: Curve) -> str:
         return f"The next 100 rows would bring about {max(curve.points_per_100, 0.0):.1g} points"
     if not farthest.is_told:
         return f"Can't tell yet what more rows bring: {farthest.rows:,} would bring {signed_gain(farthest)} points"
-    return f"Growing to {farthest.rows:,} rows would bring about {_gain(farthest)} points ({signed_gain(farthest)})"
+    return f"Growing to {farthest.rows:,} rows would bring about {_points(farthest)} points ({signed_gain(farthest)})"
 
 
 def signed_gain(gain: Gain) -> str:
@@ -104,7 +104,7 @@ def next_size(curve: Curve) -> str | None:
     return f"The next size that would show a gain is about {curve.next_useful:,} rows."
 
 
-def _gain(gain: Gain) -> str:
+def _points(gain: Gain) -> str:
     return f"{gain.points:.{gain.digits}f}"
 
 
@@ -186,7 +186,7 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
         return []
     last, farthest = beside.points[-1], beside.farthest
     more = (
-        f", and about {_gain(farthest)} points more with {farthest.rows:,}"
+        f", and about {_points(farthest)} points more with {farthest.rows:,}"
         if farthest and farthest.is_told
         else ""
     )

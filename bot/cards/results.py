@@ -72,6 +72,13 @@ def card(
     """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model
     is shown to be better than what was measured beside it."""
     headline, saves = _headline(result), _saves(plan, result)
+    monthly = []
+    if saves:
+        monthly.append(("Saves", saves))
+        if plan.monthly_before_micros is not None:
+            bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
+            monthly.append(("Each month, as planned", bill))
+        monthly += alternative_bill(plan)
     subject = f"Run {run.id}: {escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
     top = (Headline(headline), Note(subject))
     difference = [
@@ -88,7 +95,7 @@ def card(
     )
     end = (
         Divider(),
-        Facts([*_monthly(plan, saves), *_actuals(plan, result)]),
+        Facts([*monthly, *_actuals(plan, result)]),
         *recent_errors(running),
         *_not_shown(plan, result),
         *([Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []),
@@ -232,16 +239,6 @@ def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
         Figure(f"{arm.prompt_tokens / arm.n:,.0f}", arm.prompt_tokens / arm.n),
         Figure(f"{arm.p50_s:.1f} s", arm.p50_s),
     )
-
-
-def _monthly(plan: Plan, saves: str) -> list[tuple[str, str]]:
-    if not saves:
-        return []
-    pairs = [("Saves", saves)]
-    if plan.monthly_before_micros is not None:
-        bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-        pairs.append(("Each month, as planned", bill))
-    return [*pairs, *alternative_bill(plan)]
 
 
 def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:

@@ -110,7 +110,15 @@ def card(
         below.append(Note(f"Paused by <@{run.wished_by}>."))
     if progress.note:
         below.append(Note(escape(progress.note)))
-    below.append(_buttons(run, progress, can_pause) if run.state in UNDER_WAY else Note(_where_next(run)))
+    if run.state in UNDER_WAY:
+        below.append(_buttons(run, progress, can_pause))
+    elif run.state == "done":
+        answer = f"`/finetune try {run.model} your text` asks the model."
+        below.append(Note(f"The result stands in a message of its own. {answer}"))
+    elif run.state == "awaiting_approval":
+        below.append(Note("Its plan waits in the channel for an approver."))
+    else:
+        below.append(Note("Why stands in a message of its own."))
     return Message(
         escape(headline),
         (Headline(headline), _steps(run, plan, progress), *below),
@@ -280,11 +288,3 @@ def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
         *([hold] if can_pause and run.state == "training" else []),
         button("Cancel", CANCEL, number, style="danger", confirm=sure),
     )
-
-
-def _where_next(run: Run) -> str:
-    if run.state == "done":
-        return f"The result stands in a message of its own. `/finetune try {run.model} your text` asks the model."
-    if run.state == "awaiting_approval":
-        return "Its plan waits in the channel for an approver."
-    return "Why stands in a message of its own."

@@ -114,7 +114,7 @@ def _micros(cost: str) -> int:
 def _asking(
     settings: Settings, user: str, action: Action, channel: str, groups: tuple[str, ...], offline: bool
 ) -> tuple[Caller, str]:
-    """Who asks, and what of it was assumed."""
+    """Who asks, and a sentence on what of it was assumed."""
     from bot.rules.permissions import Caller, Channel, Person, Rules
 
     wanted = settings.policy.named(action).groups
@@ -126,10 +126,10 @@ def _asking(
         of = f"in {', '.join(groups)}" if groups else "in no user group"
         text = f"Slack was not asked: {user} was taken for a full member of the workspace, {of}."
         return Caller(Person(user), Rules(settings.policy, members), where), text
-    return _by_slack(settings, user, wanted, channel)
+    return _look_up(settings, user, wanted, channel)
 
 
-def _by_slack(settings: Settings, user: str, groups: frozenset[str], channel: str) -> tuple[Caller, str]:
+def _look_up(settings: Settings, user: str, groups: frozenset[str], channel: str) -> tuple[Caller, str]:
     from urllib.error import URLError
 
     from slack_sdk import WebClient

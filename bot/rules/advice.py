@@ -61,9 +61,13 @@ def advise(facts: Facts) -> Verdict:
     Money comes last, and only where nothing else says no: what a model would save counts for nothing where it may
     not, or need not, be used.
     """
+    one_label: tuple[Reason, ...] = ()
+    if facts.n_labels == 1:
+        more = labelling_step(NOT_YET_ROWS, "add rows of other labels")
+        one_label = (Reason("one label", "no_go", OneLabel(facts.rows), step=more),)
     reasons = (
         *_about_target(facts),
-        *_about_one_label(facts),
+        *one_label,
         *about_wrong_labels(facts),
         *about_alternatives(facts),
         *about_tuned(facts),
@@ -103,13 +107,6 @@ def _about_target(facts: Facts) -> tuple[Reason, ...]:
         return (Reason("end date", "no_go", "target ended", step=other),)
     notes = (*sentences, facts.target.way_out)
     return tuple(Reason("end date", "unknown", Told(text), weighs=False) for text in notes if text)
-
-
-def _about_one_label(facts: Facts) -> tuple[Reason, ...]:
-    if facts.n_labels != 1:
-        return ()
-    more = labelling_step(NOT_YET_ROWS, "add rows of other labels")
-    return (Reason("one label", "no_go", OneLabel(facts.rows), step=more),)
 
 
 def about_machine(facts: Facts) -> tuple[Reason, ...]:
