@@ -53,6 +53,17 @@ def test_times_that_a_machine_would_take_give_back_its_speed(packs: str, by_rows
     assert (layer_s, 1 / an_operation, pair_s) == pytest.approx((0.002, 1e11, 1e-8), rel=1e-3)
 
 
+def test_times_that_do_not_grow_with_the_work_still_give_a_speed() -> None:
+    """As on a machine that something else takes away now and then."""
+    from trainers.local import calibrate
+
+    base = find_base("smollm2-135m")
+    assert isinstance(base, Base)
+    times = {lengths: 1.0 / sum(lengths) for lengths in calibrate.CPU_PACKS}
+    layer_s, an_operation, pair_s = calibrate._fit(base.architecture, times)
+    assert an_operation > 0 and (layer_s, pair_s) == (0.0, 0.0)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_processes")
 def test_a_training_on_support_tickets_takes_the_time_that_was_foreseen(tmp_path: Path) -> None:

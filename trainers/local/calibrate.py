@@ -209,6 +209,10 @@ def _fit(
     scales = system.max(axis=0)
     solution, _ = nnls(system / scales, np.ones(len(times)))
     layer_s, operation_s, pair_s = solution / scales
+    if (
+        operation_s == 0
+    ):  # beside other programs times may not grow with the arithmetic: all of it counts as that
+        layer_s, operation_s, pair_s = 0.0, np.median(1 / system[:, 1]), 0.0
     return float(layer_s), float(operation_s), float(pair_s)
 
 
