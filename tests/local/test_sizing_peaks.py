@@ -115,12 +115,14 @@ def check(base: Path, cases: Sequence[Case], folder: Path) -> None:
         )
 
 
+@pytest.mark.usefixtures("real_processes")  # a forked one begins with free memory of its parent's
 @pytest.mark.parametrize("number", [pytest.param("bf16", marks=pytest.mark.slow), "fp32"])
 def test_toy_trainings_take_the_memory_that_was_foreseen(toy: Path, tmp_path: Path, number: str) -> None:
     check(toy, [Case(90, 4, number), Case(450, 1, number)], tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_processes")
 @pytest.mark.parametrize("number", ["bf16", "fp32"])
 def test_smollm2_135m_takes_the_memory_that_was_foreseen(tmp_path: Path, number: str) -> None:
     assert SMOLLM.exists(), "make it with: python -m trainers.local.demo_model .cache/smollm2-135m"
