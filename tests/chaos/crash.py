@@ -1,6 +1,6 @@
 """In a process of its own: one step of the bot that dies at its N-th executed line, and the bot that comes after it.
 
-Lines are counted in the steps themselves (workflows, notices). A death deeper down, in a view or in a statement of
+Lines are counted in the steps themselves (services, outbox sender). A death deeper down, in a view or in a statement of
 SQL, falls between the same two acts as one of theirs: a transaction is all there or not at all.
 """
 
@@ -24,7 +24,8 @@ from tests.bot.world import WHY, NoThreads
 from tests.chaos.life import InTheTick
 
 ROOT = Path(__file__).parents[2]
-WATCHED = tuple(str(ROOT / place) for place in ("bot/workflows/", "bot/outbox_sender.py"))
+WATCHED = tuple(str(ROOT / place) for place in ("bot/services/", "bot/outbox_sender.py"))
+assert all(Path(place).exists() for place in WATCHED), "a death falls in no line where nothing is watched"
 TICKS = 30
 A_TICK_S = 30.0
 

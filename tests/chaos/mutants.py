@@ -26,7 +26,7 @@ from tests.chaos.guards import GUARDS, ROOT, Guard, LostGuard
 
 __all__ = ["ROOT", "Guard", "Outcome", "try_all"]
 
-COPIED = ("bot", "trainers", "storage", "tests", "examples", "deploy", "docs")
+COPIED = ("bot", "trainers", "storage", "demo", "benchmarks", "tests", "examples", "deploy", "docs")
 SINGLE = ("pyproject.toml", "manifest.yml", "finetune.example.toml", "README.md")
 AT_ONCE = 2
 LIMIT_S, LIMIT_OF_ALL_S = 120, 600
