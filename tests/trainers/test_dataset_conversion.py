@@ -142,3 +142,22 @@ def test_what_is_cleaned_is_written_in_the_form_that_was_read(tmp_path: Path) ->
     done = clean(ODD / "text_label.jsonl", "text_label.jsonl", Columns(), tmp_path / "objects.csv")
     assert isinstance(done, Cleaned) and (done.written_as, done.rows) == ("csv", 60)
     assert len(read(tmp_path / "objects.csv", "objects.csv").examples) == 60
+
+
+@pytest.mark.parametrize("value", ['"a", "label": "b"', "NaN", "1e999", "123456789012345678901234567890"])
+def test_what_json_lines_cannot_hold_is_not_changed_silently(value: str, tmp_path: Path) -> None:
+    row = f'{{"text": "where is it", "label": {value}}}'
+    for content in (f"[{row}]", row.replace("{", "{\n", 1)):
+        reading = read_bytes(tmp_path, content.encode())
+        assert not reading.examples and reading.refused
+
+
+def test_a_line_with_a_key_twice_keeps_its_fault(tmp_path: Path) -> None:
+    good = b'{"instruction": "Sort it.", "output": "a"}\n'
+    reading = read_bytes(tmp_path, good + b'{"instruction": "Sort it.", "output": "a", "output": "b"}\n')
+    assert [example.line for example in reading.examples] == [1] and reading.refused
+
+
+def test_keys_that_are_not_used_are_told(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, lines({"instruction": "Sort it.", "output": "a", "source": "x"}))
+    assert "dropped_keys" in [finding.code for finding in reading.findings]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import math
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,25 @@ _PIECE = 1 << 20
 _MOST_JSON = (
     256 << 20
 )  # bytes of JSON that is parsed as a whole, which takes some ten times its size in memory
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuses an object in which a key stands twice, of which a parser would keep one."""
+    row = dict(pairs)
+    if len(row) != len(pairs):
+        raise ValueError("a key stands twice")
+    return row
+
+
+def _finite(digits: str) -> float:
+    """Refuses NaN, Infinity and numbers that are too large, which orjson would write as null."""
+    number = float(digits)
+    if not math.isfinite(number):
+        raise ValueError("no number")
+    return number
+
+
+_STRICT = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_finite, parse_float=_finite)
 _SPACE = re.compile(r"[ \t\r\n,]*")
 _SHAREGPT_ROLES = {
     "system": "system",
@@ -135,13 +155,17 @@ def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
     file.seek(0)
     raw = file.read(_MOST_JSON + 1).removeprefix(BOM)
     try:
-        array = orjson.loads(raw) if len(raw) <= _MOST_JSON else None
-    except orjson.JSONDecodeError:
+        array = _STRICT.decode(raw.decode()) if len(raw) <= _MOST_JSON else None
+        if not isinstance(array, list) or not array or not all(isinstance(row, dict) for row in array):
+            return None
+        for row in array:
+            out.write(orjson.dumps(_as_chat(row)) + b"\n")
+    except (
+        ValueError,
+        TypeError,
+        RecursionError,
+    ):  # not JSON, or a value that JSON lines can't hold as it is
         return None
-    if not isinstance(array, list) or not array or not all(isinstance(row, dict) for row in array):
-        return None
-    for row in array:
-        out.write(orjson.dumps(_as_chat(row)) + b"\n")
     return f"The file is one JSON array of {len(array):,} objects, each read as a row."
 
 
@@ -150,14 +174,14 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
     raw = file.read(_MOST_JSON + 1).removeprefix(BOM)
     if len(raw) > _MOST_JSON:
         return None
-    decoder, count = json.JSONDecoder(), 0
+    count = 0
     try:
         text, at = raw.decode(), 0
         while (at := _end_of(_SPACE, text, at)) < len(text):
-            row, at = decoder.raw_decode(text, at)
+            row, at = _STRICT.raw_decode(text, at)
             out.write(orjson.dumps(_as_chat(row) if isinstance(row, dict) else row) + b"\n")
             count += 1
-    except (ValueError, RecursionError, TypeError):  # not JSON after all, or a number that is none
+    except (ValueError, TypeError, RecursionError):
         return None
     return f"The file's {count:,} JSON objects stand over several lines and were read as one row each."
 
@@ -172,11 +196,11 @@ def _rewrite(file: BinaryIO, out: BinaryIO, name: str) -> None:
     file.seek(0)
     for raw in file:
         try:
-            row = orjson.loads(raw.strip().removeprefix(BOM))
-        except orjson.JSONDecodeError:
-            row = None
-        chat = _SHAPES[name](row) if isinstance(row, dict) else None
-        out.write(raw if chat is None else orjson.dumps(chat) + b"\n")
+            row = _STRICT.decode(raw.removeprefix(BOM).decode())
+            chat = _SHAPES[name](row) if isinstance(row, dict) else None
+            out.write(raw if chat is None else orjson.dumps(chat) + b"\n")
+        except (ValueError, TypeError, RecursionError):
+            out.write(raw)
 
 
 def _as_chat(row: dict[str, Any]) -> Mapping[str, Any]:
@@ -192,9 +216,8 @@ def _alpaca(row: Mapping[str, Any]) -> dict[str, Any] | None:
     question = f"{instruction}\n\n{data}" if data.strip() else instruction
     system = row.get("system")
     start = [{"role": "system", "content": system}] if isinstance(system, str) and system.strip() else []
-    return {
-        "messages": [*start, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    }
+    messages = [*start, {"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+    return _chat(row, messages, "instruction", "input", "output", *(["system"] if start else []))
 
 
 def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -208,7 +231,12 @@ def _sharegpt(row: Mapping[str, Any]) -> dict[str, Any] | None:
         if role is None or not isinstance(turn.get("value"), str):
             return None
         messages.append({"role": role, "content": turn["value"]})
-    return {"messages": messages}
+    return _chat(row, messages, "conversations")
+
+
+def _chat(row: Mapping[str, Any], messages: list[dict[str, Any]], *used: str) -> dict[str, Any]:
+    """Keeps the keys that were not used: the reader tells which of them it drops."""
+    return {"messages": messages, **{name: value for name, value in row.items() if name not in used}}
 
 
 _SHAPES = {"Alpaca": _alpaca, "ShareGPT": _sharegpt}
