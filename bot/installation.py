@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -130,6 +130,8 @@ CURES = {
 def _problem(error: Exception, what: str) -> Problem:
     if not isinstance(error, SlackApiError):
         return f"Slack could not be reached: {error}. Check the network and try again."
+    if error.response.status_code != 200:
+        return f"Slack answers with HTTP {error.response.status_code}. Try again later."
     code = str(error.response.get("error"))
     return CURES.get(code, "Slack refuses {what}: " + code + ".").format(what=what)
 
@@ -147,26 +149,23 @@ def manifest_link(manifest: str) -> str:
     return f"https://api.slack.com/apps?new_app=1&manifest_yaml={quote(manifest, safe='')}"
 
 
-def write_files(folder: Path, answers: Answers) -> dict[str, bool]:
-    """Each file's name, and whether it was written: one that is there is left alone."""
-    return {
-        ".env": _write(folder / ".env", lambda: _env(answers), 0o600),
-        "finetune.toml": _write(folder / "finetune.toml", lambda: _settings(answers), 0o644),
-    }
+def write_files(folder: Path, answers: Answers) -> None:
+    _write(folder / ".env", _env(answers), 0o600)
+    _write(folder / "finetune.toml", _settings(answers), 0o644)
 
 
-def write_manifest(folder: Path) -> bool:
-    return _write(folder / "manifest.yml", lambda: read_resource("manifest.yml"), 0o644)
+def write_manifest(folder: Path) -> None:
+    _write(folder / "manifest.yml", read_resource("manifest.yml"), 0o644)
 
 
-def _write(path: Path, text: Callable[[], str], mode: int) -> bool:
+def _write(path: Path, text: str, mode: int) -> None:
+    """Leaves a file alone that is there."""
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     except FileExistsError:
-        return False
+        return
     with open(descriptor, "w", encoding="utf-8") as file:
-        file.write(text())
-    return True
+        file.write(text)
 
 
 def _env(answers: Answers) -> str:
