@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bot.cards.blocks import (
     Block,
+    CardBlock,
     Headline,
     Lines,
     Message,
@@ -19,6 +20,8 @@ from bot.cards.blocks import (
     slack_blocks,
 )
 from bot.values.runs import Refusal
+
+MODAL_BLOCKS = 100
 
 
 @dataclass(frozen=True)
@@ -119,11 +122,16 @@ def answer(result: str | Refusal) -> Message:
 
 def notice_modal(title: str, text: str) -> Block:
     """A form with nothing to fill in."""
+    return details_modal(title, [Text(text)])
+
+
+def details_modal(title: str, parts: Sequence[CardBlock]) -> Block:
+    """What a card has no room for, behind its *Details* button: a form with nothing to fill in."""
     return {
         "type": "modal",
         "title": plain(title, 24),
         "close": plain("Close", 24),
-        "blocks": slack_blocks([Text(text)]),
+        "blocks": slack_blocks(parts)[:MODAL_BLOCKS],
     }
 
 
