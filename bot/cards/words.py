@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import ROUND_HALF_UP, Decimal
 
 from bot.values.runs import ArmScore
-from trainers.money import usd_micros
+from trainers.money import usd, usd_micros
 
 CENT_MICROS = 10_000
+CENT = Decimal("0.01")
 
 
 def percent(share: float) -> str:
@@ -119,6 +120,34 @@ def charge(micros: int | None) -> str:
 def at_most(micros: int) -> str:
     """The most that something may cost: 'up to $0.12', 'no charge'."""
     return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"
+
+
+def about_usd(amount: Decimal, low: Decimal | None = None, high: Decimal | None = None, per: str = "") -> str:
+    """An amount as people say it: 'about $195', 'about $195 a month ($140 to $260)'. Exact ones are `usd`'s."""
+    spoken = _spoken_usd(amount)
+    about = spoken if spoken in ("$0", "under 1 cent") else f"about {spoken}"
+    between = spoken_range(low, high) if low is not None and high is not None else ""
+    return f"{about} {per}".rstrip() + between
+
+
+def spoken_range(low: Decimal, high: Decimal) -> str:
+    """' ($140 to $260)'; '' where both ends sound the same."""
+    ends = [_spoken_usd(end, is_end=True) for end in (low, high)]
+    return f" ({' to '.join(ends)})" if ends[0] != ends[1] else ""
+
+
+def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
+    """Two digits that count, whole dollars from $10 on and cents below. From $100 on halves are said too, $195, but
+    not at the ends of a range."""
+    if not amount or 0 < abs(amount) < CENT:
+        return usd(amount).removesuffix(".00")
+    step = Decimal(1).scaleb(amount.adjusted() - 1)
+    if amount.adjusted() >= 2 and not is_end:
+        step /= 2
+    rounded = (amount / step).to_integral_value(ROUND_HALF_UP) * step
+    if abs(rounded) < 10:
+        return usd(rounded)
+    return f"{'minus ' if rounded < 0 else ''}${abs(rounded):,.0f}"
 
 
 def time_of_day(at: float) -> str:

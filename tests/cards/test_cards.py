@@ -17,7 +17,7 @@ import pytest
 from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.cards.cards import messages, payloads, views
 from tests.cards.readable import readable
-from tests.cards.voice import faults, texts
+from tests.cards.voice import faults, texts, too_long
 from tests.cards.walker import problems
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -55,6 +55,11 @@ def test_the_slack_emulator_takes_it_too(name: str) -> None:
 @pytest.mark.parametrize("name", PAYLOADS)
 def test_it_speaks_in_our_voice(name: str) -> None:
     assert faults(PAYLOADS[name]) == []
+
+
+@pytest.mark.parametrize("name", PAYLOADS)
+def test_it_is_as_short_as_its_kind_must_be(name: str) -> None:
+    assert too_long(name, PAYLOADS[name]) == []
 
 
 @pytest.mark.parametrize("name", [name for name, message in messages().items() if message.newest])

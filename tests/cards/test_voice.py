@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.cards.voice import faults
+from tests.cards.cards import payloads
+from tests.cards.voice import LONG_NOTES_YET, LONG_YET, MOST_LINES, drawn_lines, faults, too_long
 
 
 def said(text: str) -> dict[str, Any]:
@@ -45,3 +46,59 @@ def test_what_we_do_say_passes(text: str) -> None:
 def test_four_buttons_are_one_too_many() -> None:
     button = {"type": "button", "text": {"type": "plain_text", "text": "Go"}}
     assert faults({"text": "a", "blocks": [{"type": "actions", "elements": [button] * 4}]}) == ["4 buttons"]
+
+
+def section(text: str) -> dict[str, Any]:
+    return {"type": "section", "text": {"type": "mrkdwn", "text": text}}
+
+
+def fields(*values: str) -> dict[str, Any]:
+    return {"type": "section", "fields": [{"type": "mrkdwn", "text": value} for value in values]}
+
+
+def note(text: str) -> dict[str, Any]:
+    return {"type": "context", "elements": [{"type": "mrkdwn", "text": text}]}
+
+
+@pytest.mark.parametrize(
+    ("block", "lines"),
+    [
+        ({"type": "header", "text": {"type": "plain_text", "text": "a" * 150}}, 1),
+        ({"type": "actions", "elements": [{}, {}]}, 1),
+        ({"type": "divider"}, 0),
+        (section("a" * 90), 1),
+        (section("a" * 91), 2),
+        (section("one\n\ntwo"), 2),
+        (section(f"<https://example.com/{'a' * 90}|here>"), 1),
+        (section(f"*{'&amp;' * 90}*"), 1),
+        (section(f"```\n{'a' * 100}\nb\n```"), 2),
+        (fields("*Cost*\n$1", "*Each month*\n$2"), 2),
+        (fields("*Cost*\n$1", f"*Each month*\n{'a' * 45}", "*Left*\n$9"), 5),
+        (note("a" * 121), 2),
+        ({"type": "data_table", "rows": [[], [], []]}, 3),
+    ],
+)
+def test_the_lines_that_slack_draws(block: dict[str, Any], lines: int) -> None:
+    assert drawn_lines({"blocks": [block]}) == lines
+
+
+def test_what_is_too_long_is_found() -> None:
+    assert too_long("other", {"blocks": [note("word " * 26)]}) == ["a note of 26 words"]
+    assert too_long("other", {"blocks": [note("word " * 25), section("a\n" * 50)]}) == []
+    assert too_long("other", {"type": "modal", "blocks": [note("word " * 26)]}) == []
+
+
+@pytest.mark.parametrize("kind", LONG_YET)
+def test_a_kind_that_may_be_long_yet_is_long(kind: str) -> None:
+    """Else it leaves the list."""
+    assert any(
+        drawn_lines(payload) > MOST_LINES[kind]
+        for name, payload in payloads().items()
+        if name.startswith(kind)
+    )
+
+
+@pytest.mark.parametrize("kind", LONG_NOTES_YET)
+def test_a_kind_that_may_have_long_notes_yet_has_one(kind: str) -> None:
+    cards = {name: payload for name, payload in payloads().items() if name.startswith(kind)}
+    assert any(too_long(f"other {name}", payload) for name, payload in cards.items())

@@ -190,3 +190,39 @@ def test_an_empty_plain_text_is_a_dash_since_slack_refuses_none() -> None:
 def test_no_difference_has_no_minus_sign() -> None:
     assert words.points(-0.0001) == "+0.0 points"
     assert words.points_range(-0.001, 0.05) == "+0 to +5"
+
+
+@pytest.mark.parametrize(
+    ("amount", "told"),
+    [
+        ("0", "$0"),
+        ("0.004", "under 1 cent"),
+        ("0.0449", "about $0.04"),
+        ("0.996", "about $1.00"),
+        ("4.73", "about $4.70"),
+        ("9.96", "about $10"),
+        ("23.47", "about $23"),
+        ("99.6", "about $100"),
+        ("195.37", "about $195"),
+        ("208.91", "about $210"),
+        ("1399", "about $1,400"),
+        ("24948", "about $25,000"),
+        ("-24948", "about minus $25,000"),
+        ("-0.12", "about minus $0.12"),
+    ],
+)
+def test_money_as_people_say_it(amount: str, told: str) -> None:
+    assert words.about_usd(Decimal(amount)) == told
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "told"),
+    [
+        ("142.16", "262.43", "about $195 a month ($140 to $260)"),
+        ("-12.2", "0", "about $195 a month (minus $12 to $0)"),
+        ("194", "195", "about $195 a month ($190 to $200)"),
+        ("198", "202", "about $195 a month"),
+    ],
+)
+def test_money_with_its_range(low: str, high: str, told: str) -> None:
+    assert words.about_usd(Decimal("195.37"), Decimal(low), Decimal(high), "a month") == told

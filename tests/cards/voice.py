@@ -1,9 +1,11 @@
-"""How a card must read: plain words, no empty place, no raw number, few buttons. Slack's limits: walker.py."""
+"""How a card must read: plain words, no empty place, no raw number, few buttons, short. Slack's limits: walker.py."""
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Iterator, Mapping
+from math import ceil
 from typing import Any
 
 Json = Mapping[str, Any]
@@ -22,6 +24,18 @@ NEVER = {
     ),
 }
 MOST_BUTTONS = 3
+MOST_WORDS_OF_A_NOTE = 25
+# The most lines that a card of each kind may take, by the beginning of its name. Details may take more.
+MOST_LINES = {"estimate-": 12, "plan-": 12, "result-": 15, "ladder-": 15, "help": 15}
+# Kinds that are still too long, or have too long a note: each leaves its list with the change that shortens it.
+LONG_YET: tuple[str, ...] = ("estimate-", "plan-", "result-", "ladder-", "help")
+LONG_NOTES_YET: tuple[str, ...] = (
+    *("estimate-", "plan-"),
+    *("ladder-", "result-", "sweep-arms", "curve", "agreement", "measure-asked-with-judge"),
+    *("dataset-", "waiver-asked"),
+)
+# Letters on a line, as Slack's desktop draws them.
+LINE, FIELD_LINE, NOTE_LINE = 90, 44, 120
 
 
 def faults(payload: Json) -> list[str]:
@@ -36,6 +50,65 @@ def faults(payload: Json) -> list[str]:
         if len(buttons) > MOST_BUTTONS:
             found.append(f"{len(buttons)} buttons")
     return found
+
+
+def too_long(name: str, payload: Json) -> list[str]:
+    """What is longer than a card of its kind may be; `name` is its golden file's."""
+    if payload.get("type") == "modal" or name.endswith("-details"):
+        return []
+    complaints = []
+    most = next((most for kind, most in MOST_LINES.items() if name.startswith(kind)), None)
+    if most is not None and not name.startswith(LONG_YET) and drawn_lines(payload) > most:
+        complaints.append(f"{drawn_lines(payload)} lines, {most} at most")
+    if not name.startswith(LONG_NOTES_YET):
+        counts = [len(note.split()) for note in notes(payload)]
+        complaints += [f"a note of {count} words" for count in counts if count > MOST_WORDS_OF_A_NOTE]
+    return complaints
+
+
+def notes(payload: Json) -> list[str]:
+    """The grey lines of a message's classic form."""
+    blocks = payload.get("blocks", [])
+    return [
+        _as_drawn(element["text"])
+        for block in blocks
+        if block["type"] == "context"
+        for element in block["elements"]
+    ]
+
+
+def drawn_lines(payload: Json) -> int:
+    """The lines that a message takes on Slack's desktop, in the blocks that every client shows."""
+    return sum(map(_block_lines, payload.get("blocks", [])))
+
+
+def _block_lines(block: Json) -> int:
+    match block["type"]:
+        case "header" | "actions":
+            return 1
+        case "section" if "fields" in block:
+            heights = [_text_lines(field["text"], FIELD_LINE) for field in block["fields"]]
+            return sum(max(heights[at : at + 2]) for at in range(0, len(heights), 2))
+        case "section":
+            return _text_lines(block["text"]["text"], LINE)
+        case "context":
+            return sum(_text_lines(element["text"], NOTE_LINE) for element in block["elements"])
+        case "data_table":
+            return len(block["rows"])
+    return 0
+
+
+def _text_lines(text: str, width: int) -> int:
+    """A table in letters of one width is scrolled by Slack's side, and is not wrapped."""
+    lines = [line for line in _as_drawn(text).splitlines() if line.strip()]
+    return len(lines) if text.startswith("```") else sum(ceil(len(line) / width) for line in lines)
+
+
+def _as_drawn(text: str) -> str:
+    """Without the markers; of a link its label, of a mention a name."""
+    shown = re.sub(r"<[@#][^>]*>", "@somebody", text.replace("```", ""))
+    shown = re.sub(r"<[^|>]*\|([^>]*)>", r"\1", shown)
+    return html.unescape(re.sub(r"(?<!\w)[*_~]|[*_~](?!\w)|`", "", shown))
 
 
 def texts(node: Any) -> Iterator[str]:
