@@ -23,11 +23,11 @@ ENTRY_TYPES = (int, float, str, str, str, str, str, str)  # of AuditEntry's fiel
 
 @dataclass(frozen=True)
 class IntactLog:
-    """`head` is the last entry's hash. `known` is the entry whose hash the caller passed."""
+    """`head` is the last entry's hash. `earlier` is the entry whose hash the caller passed."""
 
     entries: int
     head: str
-    known: AuditEntry | None = None
+    earlier: AuditEntry | None = None
 
 
 @dataclass(frozen=True)

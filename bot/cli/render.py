@@ -76,9 +76,9 @@ def audit_summary(log: IntactLog | BrokenLog) -> str:
             broken = f"entry {_shown(log.entry.id)}, {moment(log.entry.at)}, about {subject}."
         return f"{pluralize(log.before, 'entry', 'entries')} fit, then: {broken}\n{log.why}"
     text = f"{pluralize(log.entries, 'entry', 'entries')}, whole. Head: {log.head}"
-    if log.known is None:
+    if log.earlier is None:
         return f"{text}\n{UNSEEN_BY_IT}"
-    earlier = f"The earlier head is entry {log.known.id} of {moment(log.known.at)}"
+    earlier = f"The earlier head is entry {log.earlier.id} of {moment(log.earlier.at)}"
     return f"{text}\n{earlier}: nothing before it was cut off."
 
 

@@ -85,8 +85,8 @@ def test_an_earlier_head_is_found_again_in_a_log_that_grew(path: Path) -> None:
     fill(store)
     store.close()
     found = verify_log(path, before.head)
-    assert isinstance(found, IntactLog) and found.known is not None
-    assert (found.entries, found.known.id) == (6, 3)
+    assert isinstance(found, IntactLog) and found.earlier is not None
+    assert (found.entries, found.earlier.id) == (6, 3)
     assert isinstance(verify_log(path, GENESIS), IntactLog), "the head of an empty log"
 
 

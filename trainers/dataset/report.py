@@ -42,7 +42,7 @@ from trainers.dataset.rows import (
     ignore_message,
     shown,
 )
-from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, run_slow_checks
+from trainers.dataset.slow_checks import NO_SLOW_FINDINGS, LabelErrors, SlowFindings, run_slow_checks
 from trainers.dataset.token_counts import (
     TokenReport,
     local_counts,
@@ -158,42 +158,51 @@ def check_file(
     with opened(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             taken = _taken(source, name, spool, columns, system, encoding, limits, tell, sketched=deep)
+        counted_by = lengths_by or encoding
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
-        looked = NO_SLOW_FINDINGS
-        if deep:
-            # A preferred answer is no label that could be wrong.
-            labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
-            of = taken.rows, labels, frozen or (), seed, limits.listed
-            looked = run_slow_checks(*of, tell, presidio=presidio)
+        looked = (
+            _slow_findings(taken, frozen or (), seed, tell, presidio=presidio) if deep else NO_SLOW_FINDINGS
+        )
         clock.stage("near copies and doubted labels")
         existing_findings = Findings(limits.listed)
         with _collector_paused():
             parts = _parts(taken, seed, frozen, previous, looked.groups, existing_findings, presidio=presidio)
-        pair_findings = Findings(limits.listed)
-        pairs = (
-            check_pairs(taken.raw_rows(), pair_findings, lengths_by or encoding) if taken.is_pairs else None
-        )
-        every = (*taken.findings(lengths, lengths_by or encoding), existing_findings, *looked.findings)
-        each_finding = [finding for each in (*every, pair_findings) for finding in each.sorted()]
-        findings = in_order([each for each in each_finding if not (pairs and each.code in _OF_CHATS)])
-        checked = _Checked(taken, lengths, parts, findings, looked.label_errors, pairs)
+        checked = _checked(taken, lengths, counted_by, parts, looked, existing_findings)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
-        values_by_path = (
-            checked.tokens_to_train(lengths_by.folder) if lengths_by and lengths_by.folder else {}
-        )
-        return checked.report(
-            shown(name),
-            seed,
-            encoding,
-            sha256_of(path),
-            files,
-            local_counts(out_dir / f"{files.train}.jsonl", local_models, values_by_path)
-            if out_dir and files
-            else (),
-            clock,
-        )
+        trained_tokens: tuple[tuple[str, int], ...] = ()
+        if out_dir and files:
+            values_by_path = checked.tokens_to_train(lengths_by)
+            trained_tokens = local_counts(out_dir / f"{files.train}.jsonl", local_models, values_by_path)
+        return checked.report(shown(name), seed, encoding, sha256_of(path), files, trained_tokens, clock)
+
+
+def _slow_findings(
+    taken: _Taken, frozen: Sequence[Example], seed: int, tell: Callable[[str], None], *, presidio: bool
+) -> SlowFindings:
+    """Looks for near copies and doubted labels. A preferred answer is no label that could be wrong."""
+    labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
+    return run_slow_checks(taken.rows, labels, frozen, seed, taken.limits.listed, tell, presidio=presidio)
+
+
+def _checked(
+    taken: _Taken,
+    lengths: Sequence[int],
+    counted_by: Encoding,
+    parts: Parts,
+    looked: SlowFindings,
+    of_split: Findings,
+) -> _Checked:
+    """Brings the findings of all checks into one order. `lengths`: tokens of each row as `counted_by` counts them;
+    `of_split`: what dealing the rows into parts met."""
+    of_pairs = Findings(taken.limits.listed)
+    pairs = check_pairs(taken.raw_rows(), of_pairs, counted_by) if taken.is_pairs else None
+    every = (*taken.findings(lengths, counted_by), of_split, *looked.findings, of_pairs)
+    findings = [finding for part in every for finding in part.sorted()]
+    if pairs:
+        findings = [finding for finding in findings if finding.code not in _OF_CHATS]
+    return _Checked(taken, lengths, parts, in_order(findings), looked.label_errors, pairs)
 
 
 # Two rows with one question and answer may be two pairs, and two preferred answers no contradiction.
@@ -264,9 +273,13 @@ class _Checked:
         both = store_split(folder, rows, parts.held, parts.earlier, parts.copies)
         return _Written(*both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None)
 
-    def tokens_to_train(self, folder: Path) -> dict[Path, int]:
-        """Returns the tokens that are trained on, by the model's folder. Its tokenizer has counted the lengths."""
-        return {folder: sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)}
+    def tokens_to_train(self, counted_by: Encoding | None) -> dict[Path, int]:
+        """Returns the tokens that are trained on, by the model's folder, where its own tokenizer counted the
+        lengths."""
+        if counted_by is None or not counted_by.folder:
+            return {}
+        trained = sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)
+        return {counted_by.folder: trained}
 
     def report(
         self,
