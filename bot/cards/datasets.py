@@ -27,10 +27,12 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import arm_name, bar_share, quality
 from bot.cards.findings import (
+    CLEAN,
     LISTED_PARTS,
     WORDS,
     Group,
-    cleaning_offer,
+    can_be_cleaned,
+    count_by_severity,
     counts_text,
     duplicate_cost_text,
     finding_blocks,
@@ -49,13 +51,14 @@ from trainers.dataset.rows import shown
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
-SHOWN_RULES, SHOWN_LABELS, LISTED_LABELS = 8, 10, 30
+SHOWN_RULES, SHOWN_LABELS, LISTED_LABELS = 4, 10, 30
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "misses {bar}",
     "undecided": "too few held-out rows to tell whether it meets {bar}",
 }
 UPLOAD, DELETION_FORM, DOCUMENT_FORM = "upload", "delete_dataset", "knowledge_form"
+MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
 CHOOSE_COLUMNS = "choose_columns"
 SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
@@ -88,22 +91,72 @@ class Listed:
 
 def received_card(dataset: Dataset) -> Message:
     text = f"Checking {escape(shorten(dataset.filename))} as {code(dataset.name)}"
-    return Message(text, (Text(f"{text}, handed over by <@{dataset.uploaded_by}> …"),))
+    return Message(text, (Text(f"{text}, uploaded by <@{dataset.uploaded_by}> …"),))
 
 
 def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
-    """Ready or refused, with what was found. `days`: after which a refused file is deleted; 0: it is kept."""
+    """Ready or refused, with what was found and the buttons of the next step. `days`: after which a refused file is
+    deleted; 0: it is kept."""
+    if report.blocked:
+        return _blocked_card(dataset, report, days)
     headline = _headline(dataset.title, report)
-    file = ("File", f"{escape(cut(dataset.filename, 120))}, from <@{dataset.uploaded_by}>")
-    blocks = [Headline(headline), Facts([*_numbers(report), file]), *_findings(report)]
-    blocks.append(Text(f"*Next*: {_next_step(dataset, report)}"))
-    if has_choices(report):
-        blocks.append(actions(button("Choose columns", CHOOSE_COLUMNS, str(dataset.id), style="primary")))
-    else:
-        blocks += cleaning_offer(dataset, report.findings)
-    if report.blocked and days:
-        blocks.append(Note(f"The file is deleted here after {pluralize(days, 'day')}."))
+    both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
+    blocks = [
+        Headline(headline),
+        Facts(_numbers(report)),
+        *_findings(report),
+        *([Text(both)] if both else []),
+        Text("*Next*: measure what works without training, then estimate what training would cost and save."),
+        actions(
+            button("Measure", MEASURE, dataset.name, style="primary"),
+            button("Estimate", ESTIMATE, dataset.name),
+            *([button("Post a cleaned file", CLEAN, str(dataset.id))] if can_be_cleaned(report) else []),
+        ),
+        Note(_file(dataset, report)),
+    ]
     return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
+
+
+def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:
+    """What has to be fixed, and the button that helps: none is offered that would leave nothing."""
+    headline = _headline(f'Dataset "{dataset.title}"', report)
+    again = button("Upload again", UPLOAD_AGAIN, dataset.name)
+    if has_choices(report):
+        buttons = [button("Choose columns", CHOOSE_COLUMNS, str(dataset.id), style="primary")]
+    elif can_be_cleaned(report):
+        buttons = [button("Post a cleaned file", CLEAN, str(dataset.id), style="primary"), again]
+    else:
+        buttons = [{**again, "style": "primary"}]
+    readable = f"{pluralize(report.rows, 'row')} can be read. " if report.rows else ""
+    deleted = f" The file is deleted here after {pluralize(days, 'day')}." if days else ""
+    return Message(
+        f"{escape(headline)}. {escape(refusal_sentence(report))}",
+        (
+            Headline(headline),
+            *_findings(report),
+            Text(f"*Next*: {_cure(report)}"),
+            actions(*buttons),
+            Note(f"{_file(dataset, report)}. {readable}Nothing was sent to a vendor.{deleted}"),
+        ),
+    )
+
+
+def _cure(report: Report) -> str:
+    if has_choices(report):
+        return "choose the columns; the file is checked again by itself."
+    again = "upload the file again under the same name"
+    if can_be_cleaned(report):
+        return f"let me post a copy without these lines, or fix them and {again}."
+    has_lines = all(group.rows for group in group_findings(report.findings) if group.severity == "blocks")
+    return f"fix {'these lines' if has_lines else 'this'} and {again}."
+
+
+def _file(dataset: Dataset, report: Report) -> str:
+    """Where it came from, as mrkdwn, and the columns of a table."""
+    columns = report.columns
+    is_table = report.format in TABLES and columns.text and columns.label
+    read = f", {_name(columns.text or '')} → {_name(columns.label or '')}" if is_table else ""
+    return f"{escape(cut(dataset.filename, 120))}{read}, from <@{dataset.uploaded_by}>"
 
 
 def has_choices(report: Report) -> bool:
@@ -142,6 +195,8 @@ def full_report(
     headline, diff, spread = _headline(report.name, report), report.diff, report.tokens.rows
     assumed = ", assumed" if report.tokens.assumed else ""
     numbers = _numbers(report, shows_labels=shows_labels)
+    if report.format in TABLES and report.columns.text and report.columns.label:
+        numbers.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
     if report.rows:
         numbers.append(("Tokens in all", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
     if waste:
@@ -161,7 +216,7 @@ def refused_card(dataset: Dataset, why: str) -> Message:
 def refusal_sentence(report: Report) -> str:
     """The first thing that blocks, with its cure, and how many more there are."""
     blocking = [finding for finding in report.findings if finding.blocks]
-    more = f" ({len(blocking) - 1:,} more must be mended.)" if len(blocking) > 1 else ""
+    more = f" ({pluralize(len(blocking) - 1, 'more problem')} to fix.)" if len(blocking) > 1 else ""
     return f"{blocking[0].message} {blocking[0].cure}{more}"
 
 
@@ -184,9 +239,12 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     return f"There is no dataset {code(name)}. {hint}"
 
 
-def upload_modal(channel: str, *, file_id: str | None = None, filename: str | None = None) -> Block:
-    """`file_id`: the file is known already, from a message of `channel`; else the form asks for it. The dataset
-    belongs to the channel of that message; the form asks for one where there is none, or nobody but the bot in it."""
+def upload_modal(
+    channel: str, *, file_id: str | None = None, filename: str | None = None, name: str = ""
+) -> Block:
+    """`name`: of the dataset that gets a new version. `file_id`: the file is known already, from a message of
+    `channel`; else the form asks for it. The dataset belongs to the channel of that message; the form asks for one
+    where there is none, or nobody but the bot in it."""
     is_asked = not file_id or channel.startswith("D")
     entries = (
         [] if file_id else [forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
@@ -195,15 +253,13 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
     blocks: list[CardBlock | Block] = [
         *shown,
         *entries,
-        forms.text_input(
-            "name", "Name", "tickets", hint="How people will call it. Empty: from the file's name."
-        ),
+        forms.text_input("name", "Dataset name", "tickets", hint="Empty: the file's name.", initial=name),
         forms.text_input("text", "Column with the text", "text", hint=COLUMN),
         forms.text_input("label", "Column with the label", "label", hint=COLUMN),
         *([_belongs_to(channel)] if is_asked else []),
         Note(
-            "The file stays on the machine that runs this bot. It is checked there, and a fifth of it is set "
-            "aside as a test that no model ever trains on."
+            "The machine that runs this bot checks it. A fifth to a third of the rows become a test that no model "
+            "is trained on."
         ),
     ]
     return modal(
@@ -211,7 +267,7 @@ def upload_modal(channel: str, *, file_id: str | None = None, filename: str | No
         UPLOAD,
         blocks,
         submit="Check it",
-        private=f"{channel} {file_id or ''} {cut(filename or '', 200)}",
+        private=f"{channel} {file_id or ''} {cut(filename or '', 200)}".rstrip(),
     )
 
 
@@ -236,23 +292,11 @@ def _belongs_to(channel: str) -> Block:
 def _headline(title: str, report: Report) -> str:
     if has_choices(report):
         roles = [role for role in ("text", "label") if getattr(report.choices, role)]
-        return f"{title}: choose the {' and the '.join(roles)} column"
+        return f"{title} can't be used yet: choose the {' and the '.join(roles)} column"
     if report.blocked:
-        return f"{title} can't be used yet"
+        count = count_by_severity(report.findings)["blocks"]
+        return f"{title} can't be used yet: {pluralize(count, 'problem')} to fix"
     return f"{title} is ready: {pluralize(report.rows, 'row')}{_of_labels(report)}"
-
-
-def _next_step(dataset: Dataset, report: Report) -> str:
-    if has_choices(report):
-        return "Choose the columns. Nothing left this machine."
-    if report.blocked:
-        return "Mend these lines and upload the file again under the same name. Nothing left this machine."
-    both = f" `/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
-    return (
-        f"`/finetune baseline {dataset.name}` measures what prompts and cheaper models get right already; after that "
-        f"`/finetune estimate {dataset.name} current=gpt-4o volume=10M` tells what training would cost and save."
-        f"{both}"
-    )
 
 
 def _of_labels(report: Report) -> str:
@@ -272,8 +316,6 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
         pairs.append(
             ("Tokens a row", f"{report.tokens.rows.mean:,.0f} on average, {report.tokens.rows.max:,} at most")
         )
-    if report.format in TABLES and report.columns.text and report.columns.label:
-        pairs.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
     return pairs
 
 
@@ -281,7 +323,7 @@ def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
     """Rows by label. Not of a label that one row alone has: that may be a customer's sentence in the wrong column."""
     shared = [count for count in counts if count.rows > 1][:LISTED_LABELS]
     hidden, alone = len(counts) - len(shared), sum(count.rows == 1 for count in counts)
-    of_one = f", {alone:,} of them with one row" if alone else ""
+    of_one = f", {'' if alone == hidden else f'{alone:,} of them '}with a single row" if alone else ""
     more = [Note(f"… and {hidden:,} more{of_one}")] if hidden else []
     rows = [("Label", "Rows"), *((shown(count.label), f"{count.rows:,}") for count in shared)]
     return [*([Table(rows)] if shared else []), *more]
@@ -307,8 +349,9 @@ def _findings(report: Report) -> list[CardBlock]:
     hidden = len(met) - SHOWN_RULES
     if hidden > 0:
         lines.append(f"… and {pluralize(hidden, 'more kind')} of thing.")
-    where = " Each line and its cure: in the thread." if need_file(report.findings) else ""
-    return [Text(f"*{_found(report)}*{where}"), Lines(lines)] if lines else []
+    if need_file(report.findings):
+        lines.append("Every line with its cure is listed in the thread.")
+    return [Lines(lines)] if lines else []
 
 
 def _finding(group: Group) -> str:
@@ -317,7 +360,7 @@ def _finding(group: Group) -> str:
     others = (
         f" And {pluralize(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
     )
-    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(text, 250))}{others} {escape(cut(group.cure, 250))}"
+    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(text, 160))}{others} {escape(cut(group.cure, 160))}"
 
 
 def _found(report: Report) -> str:
@@ -493,8 +536,8 @@ def document_form(channel: str, dataset: str) -> Block:
         Text(f"For {code(shorten(dataset))}: what a person would look up to answer."),
         forms.file_input("file", "Document: plain text or Markdown", DOCUMENT_KINDS),
         Note(
-            "It stays on the machine that runs this bot. When alternatives are measured with retrieval, the "
-            "passages that fit a question go into its prompt, and with it to the models that you choose there."
+            "Kept on the machine that runs this bot. Retrieval puts fitting passages into prompts, so the models that "
+            "you measure see them."
         ),
     ]
     return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
@@ -502,7 +545,7 @@ def document_form(channel: str, dataset: str) -> Block:
 
 def document_received(document: Document) -> Message:
     text = f"Reading {escape(shorten(document.filename))} as knowledge for {code(document.dataset)}"
-    return Message(text, (Text(f"{text}, handed over by <@{document.uploaded_by}> …"),))
+    return Message(text, (Text(f"{text}, uploaded by <@{document.uploaded_by}> …"),))
 
 
 def document_ready(document: Document) -> Message:

@@ -8,16 +8,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
-from bot.cards.blocks import CardBlock, Lines, actions, button, code, escape
+from bot.cards.blocks import CardBlock, Lines, code, escape
 from bot.cards.words import capitalize, pluralize
 from bot.rules.budgets import DuplicateCost
 from bot.rules.data_policy import NoDelivery, RowDelivery
 from storage.records import Dataset
-from trainers.dataset import Finding, Severity
+from trainers.dataset import Finding, Report, Severity
+from trainers.dataset.checks import MINIMUM
 from trainers.dataset.clean_copy import Cleaned, LeftOut, NotCleaned
 from trainers.money import usd
 
-WORDS: Mapping[Severity, str] = {"blocks": "must be mended", "warns": "worth a look", "tells": "good to know"}
+WORDS: Mapping[Severity, str] = {"blocks": "must fix", "warns": "worth a look", "tells": "good to know"}
 TITLES = {
     "findings": "All that the check found in",
     "lengths": "Tokens per row of",
@@ -63,24 +64,25 @@ def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
 
 
 def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
-    """How many of each severity: lines, and sentences about the whole file."""
-    totals: Counter[Severity] = Counter()
-    for group in group_findings(findings):
-        totals[group.severity] += group.rows or len(group.parts)
+    """How many of each severity: rules that were broken, however many lines break each."""
+    totals = Counter(group.severity for group in group_findings(findings))
     return {severity: totals[severity] for severity in WORDS if totals[severity]}
 
 
 def counts_text(findings: Sequence[Finding]) -> str:
-    """'3 must be mended, 1 worth a look'; empty where nothing was found."""
+    """'3 problems to fix, 1 worth a look'; empty where nothing was found."""
     return ", ".join(
-        f"{count:,} {WORDS[severity]}" for severity, count in count_by_severity(findings).items()
+        f"{pluralize(count, 'problem')} to fix" if severity == "blocks" else f"{count:,} {WORDS[severity]}"
+        for severity, count in count_by_severity(findings).items()
     )
 
 
 def need_file(findings: Sequence[Finding]) -> bool:
     """Whether there is more to say than a card does."""
-    counts = count_by_severity(findings)
-    return counts.get("blocks", 0) + counts.get("warns", 0) > 1
+    listed = [
+        group.rows or len(group.parts) for group in group_findings(findings) if group.severity != "tells"
+    ]
+    return sum(listed) > 1
 
 
 def line_ranges(lines: Iterable[int]) -> str:
@@ -156,12 +158,15 @@ def _lines(group: Group, most: int | None) -> list[str]:
     return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
 
 
-def cleaning_offer(dataset: Dataset, findings: Sequence[Finding]) -> list[CardBlock]:
-    """A button, where `clean` would leave lines out: copies, and rows that can't be used."""
-    for group in group_findings(findings):
-        if group.rows and (group.severity == "blocks" or group.code == "duplicate"):
-            return [actions(button("Post a cleaned file", CLEAN, str(dataset.id)))]
-    return []
+def can_be_cleaned(report: Report) -> bool:
+    """Whether `clean` would leave lines out, and what stays would be a usable file: copies, rows that can't be used."""
+    groups = group_findings(report.findings)
+    blocking = [group for group in groups if group.severity == "blocks"]
+    secret = sum(group.rows for group in blocking if group.code == "secret")
+    if report.pairs:
+        return False
+    has_lines = any(group.rows and (group in blocking or group.code == "duplicate") for group in groups)
+    return has_lines and all(group.rows for group in blocking) and report.rows - secret >= MINIMUM
 
 
 def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:

@@ -1,4 +1,4 @@
-"""Sentences, refusals, the help, and notices about interrupted commands."""
+"""Sentences, refusals, rights, and notices about interrupted commands."""
 
 from __future__ import annotations
 
@@ -22,15 +22,6 @@ from bot.cards.blocks import (
 from bot.values.runs import Refusal
 
 MODAL_BLOCKS = 100
-
-
-@dataclass(frozen=True)
-class CommandHelp:
-    """How a command is typed, what it does, and what each of its options means."""
-
-    usage: str
-    what: str
-    options: Sequence[tuple[str, str]] = ()
 
 
 def text_message(text: str) -> Message:
@@ -62,26 +53,6 @@ def missing_scope(needed: str) -> Message:
         f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Once the app is"
         " reinstalled from manifest.yml, they follow within five minutes."
     )
-
-
-def help_text(commands: Sequence[CommandHelp]) -> Message:
-    lines = "\n".join(f"`{command.usage}`\n      {command.what}" for command in commands)
-    return Message(
-        "Finetune: from labelled examples to a better model",
-        (
-            Headline("From labelled examples to a better model"),
-            Text(lines),
-            Note(
-                "The order: upload, baseline, estimate, start, approve, result, try, promote. "
-                "Nothing costs money before somebody has agreed to it."
-            ),
-        ),
-    )
-
-
-def command_help(command: CommandHelp) -> Message:
-    options = "".join(f"\n• `{key}=` {escape(what)}" for key, what in command.options)
-    return text_message(f"Like this: `{command.usage}`.{options}")
 
 
 @dataclass(frozen=True)

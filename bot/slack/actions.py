@@ -23,6 +23,7 @@ from bot.cards import (
     status,
 )
 from bot.cards import evaluation_results as result_cards
+from bot.cards import help as help_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.context import AppContext
@@ -39,7 +40,7 @@ from bot.services import (
 from bot.services import data_policy as data_policy_services
 from bot.services import datasets as dataset_services
 from bot.services import runs as run_services
-from bot.slack.commands import Call, estimate_form
+from bot.slack.commands import Call, baseline_form, estimate_form, help_list
 from bot.values.runs import Refusal
 
 Click = Mapping[str, Any]
@@ -106,7 +107,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
             ack()
             _whisper(body, respond, client, form)
             return
-        if _is_on_home(body):
+        if _is_on_home(body) and form.get("private_metadata"):
             form = {**form, "private_metadata": f"{form['private_metadata']} {status.HOME_FORM}"}
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
@@ -116,7 +117,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
 
     @app.action(runs.DETAILS)
     def details(ack: Ack, body: Click, respond: Respond) -> None:
-        channel = str((body.get("channel") or {}).get("id") or "") or None
+        channel = _channel(body) or None
         refused = overview.may_read(context, _person(body), channel)
         result = refused or run_services.look(context, int(_value(body)), _person(body), channel)
         ack()
@@ -144,7 +145,24 @@ def _choose_columns(context: AppContext, body: Click) -> dict[str, Any] | Refusa
 
 
 def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    return estimate_form(Call(context, _person(body), str(body["channel"]["id"])), _value(body))
+    """The button's value is the dataset's name, or no name where none is meant."""
+    return estimate_form(Call(context, _person(body), _channel(body)), _value(body))
+
+
+def _measure(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    return baseline_form(Call(context, _person(body), _channel(body)), _value(body))
+
+
+def _upload(context: AppContext, body: Click) -> dict[str, Any]:
+    return datasets.upload_modal(_channel(body))
+
+
+def _upload_again(context: AppContext, body: Click) -> dict[str, Any]:
+    return datasets.upload_modal(_channel(body), name=_value(body))
+
+
+def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:
+    return help_cards.all_commands(help_list())
 
 
 def _decide(button: str) -> _OpenForm:
@@ -163,7 +181,11 @@ FORMS: Mapping[str, _OpenForm] = {
     plans.REJECT: _reject,
     data_policy.WAIVE: _waive,
     datasets.CHOOSE_COLUMNS: _choose_columns,
-    result_cards.ESTIMATE: _estimate,
+    datasets.MEASURE: _measure,
+    datasets.UPLOAD_AGAIN: _upload_again,
+    **dict.fromkeys((result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE), _estimate),
+    help_cards.UPLOAD: _upload,
+    help_cards.ALL_COMMANDS: _all_commands,
     **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }
 
@@ -194,6 +216,11 @@ def _action(body: Click) -> str:
 
 def _value(body: Click) -> str:
     return str(body["actions"][0]["value"])
+
+
+def _channel(body: Click) -> str:
+    """'' on the App Home."""
+    return str((body.get("channel") or {}).get("id") or "")
 
 
 def _person(body: Click) -> str:

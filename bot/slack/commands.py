@@ -7,7 +7,7 @@ and one function here. Only the person who typed sees the answer.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date
 from functools import partial
 from typing import Any, TypeVar
@@ -21,10 +21,11 @@ from bot.cards import budgets as budget_cards
 from bot.cards import datasets as dataset_cards
 from bot.cards import estimates as estimate_cards
 from bot.cards import evaluations as evaluation_cards
+from bot.cards import help as help_cards
 from bot.cards import models as model_cards
 from bot.cards import runs as run_cards
 from bot.cards.blocks import Message
-from bot.cards.general import CommandHelp
+from bot.cards.help import CommandHelp
 from bot.command_options import (
     BAR,
     DATASET,
@@ -127,11 +128,11 @@ def reply_to(call: Call, text: str) -> Reply:
 
 def command_help(command: Command) -> CommandHelp:
     options = [(key, option.help or "") for key, option in command.options.items()]
-    return CommandHelp(command.usage, command.help or "", options)
+    return CommandHelp(str(command.name), command.usage, command.help or "", options)
 
 
 def help_list() -> Sequence[CommandHelp]:
-    """Returns the commands for the help, which does not list itself."""
+    """Returns the commands for the help's list, which does not list itself."""
     return [command_help(command) for command in finetune if command.name != "help"]
 
 
@@ -139,12 +140,12 @@ def help_list() -> Sequence[CommandHelp]:
 @click.argument("name", type=REST, required=False)
 def show_help(call: Call, name: str | None) -> Reply:
     command = finetune.named(name) if name else None
-    return general.command_help(command_help(command)) if command else general.help_text(help_list())
+    return help_cards.one_command(command_help(command)) if command else help_cards.card()
 
 
 @finetune.command(
     "upload",
-    help="hand over labelled examples; or use “Use as training data” on a message with a file",
+    help="upload labelled examples; or choose “Use as training data” in the menu of a message with a file",
     needs=("upload",),
     instead="The form asks for the file and its name.",
 )
@@ -154,7 +155,7 @@ def upload(call: Call) -> Reply:
 
 @finetune.command(
     "datasets",
-    help="what is there, and the best that was measured on it",
+    help="all datasets, and the best that was measured on each",
     needs=("read",),
     instead="`/finetune estimate DATASET` and `/finetune baseline DATASET` are about a single dataset.",
 )
@@ -162,20 +163,20 @@ def list_datasets(call: Call) -> Reply:
     return dataset_cards.listing(overview.listing(call.context, call.person, call.channel))
 
 
-def baseline_form(call: Call) -> Reply:
-    """Returns the form, or a sentence if it would have nothing to choose from."""
+def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
+    """Returns the form, or a sentence if it has nothing to choose from. `dataset` is preselected, if it exists."""
     refused = overview.may_read(call.context, call.person, call.channel)
     if refused:
         return refused
     choices = evaluations.choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to measure on yet: `/finetune upload` makes the first one.")
-    return evaluation_cards.form(call.channel, choices)
+    return evaluation_cards.form(call.channel, replace(choices, dataset=dataset) if dataset else choices)
 
 
 @finetune.command(
     "baseline",
-    help="how good prompts, examples, retrieval and a classical model are on your held-out rows",
+    help="measure what prompts, examples, retrieval and a free classical model get right without training",
     needs=("measure",),
     usage="DATASET [models=local/smollm2-135m bar=90% judge=openai/gpt-4o-mini]",
     alone=baseline_form,
@@ -206,14 +207,18 @@ def draw_curve(call: Call, **values: Any) -> Reply:
     return _refusal_alone(learning_curves.ask(call.context, Curve(**values), call.person, call.channel))
 
 
-@finetune.command("knowledge", help="hand over a document for retrieval", needs=("read", "upload"))
+@finetune.command(
+    "knowledge", help="upload a document that retrieval may look things up in", needs=("read", "upload")
+)
 @click.argument("dataset", type=DATASET)
 def add_document(call: Call, dataset: str) -> Reply:
     refused = documents.may_upload(call.context, dataset, call.person, call.channel)
     return refused or dataset_cards.document_form(call.channel, dataset)
 
 
-@finetune.command("prices", help="what models cost, and who says so", needs=("read",), usage="[gpt-4o-mini]")
+@finetune.command(
+    "prices", help="what models cost, with the source of each price", needs=("read",), usage="[gpt-4o-mini]"
+)
 @click.argument("names", type=REST_NAMES, default=())
 def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
     return prices.listing(candidates.look_up_prices(call.context, names), call.context.today())
@@ -232,7 +237,7 @@ def estimate_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 
 @finetune.command(
     "estimate",
-    help="what training would cost and save, before anyone decides; alone it opens a form",
+    help="what training would cost and save; without anything after it, it opens a form",
     needs=("estimate",),
     usage="DATASET current=gpt-4o volume=10M target=local/smollm2-135m"
     " [hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6 bar=90% task=style quantization=nf4"
@@ -260,7 +265,7 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
 
 @finetune.command(
     "start",
-    help="freeze a plan and ask the team to approve it",
+    help="ask the team to approve a plan and its cost; it starts once they have",
     needs=("start",),
     usage="DATASET target=local/smollm2-135m [current=gpt-4o volume=10M epochs=2 engine=unsloth quantization=nf4"
     " sweep=lora_r:8,16;learning_rate:5e-4,1e-3]",
@@ -296,28 +301,31 @@ def list_runs(call: Call) -> Reply:
     return run_cards.listing(runs.listing(call.context, call.person, call.channel))
 
 
-@finetune.command(
-    "pause", help="keep a training as it is and free its place on the machine", needs=("pause",)
-)
+@finetune.command("pause", help="pause a training; what it has learnt is kept", needs=("pause",))
 @click.argument("run", type=RUN)
 def pause(call: Call, run: int) -> Reply:
     return runs.ask_pause(call.context, run, call.person, call.channel)
 
 
-@finetune.command("resume", help="let it go on from where it was", needs=("pause",))
+@finetune.command("resume", help="continue a paused training", needs=("pause",))
 @click.argument("run", type=RUN)
 def resume(call: Call, run: int) -> Reply:
     return runs.ask_resume(call.context, run, call.person, call.channel)
 
 
-@finetune.command("cancel", help="stop a run", needs=("cancel",), usage="RUN")
+@finetune.command("cancel", help="stop a run or a measurement", needs=("cancel",), usage="RUN")
 @click.argument("subject", type=RUN_OR_MEASUREMENT)
 def cancel(call: Call, subject: Subject) -> Reply:
     ask_cancel = measurements.ask_cancel if subject.is_measurement else runs.ask_cancel
     return ask_cancel(call.context, subject.number, call.person, call.channel)
 
 
-@finetune.command("results", help="base against tuned, estimate beside actual", needs=("read",), usage="RUN")
+@finetune.command(
+    "results",
+    help="the result of a run or measurement, beside what was estimated",
+    needs=("read",),
+    usage="RUN",
+)
 @click.argument("subject", type=RUN_OR_MEASUREMENT)
 def show_results(call: Call, subject: Subject) -> Reply:
     return _look(call, subject)
@@ -335,7 +343,7 @@ def show_budget(call: Call) -> Reply:
 
 @finetune.command(
     "freeze",
-    help="start nothing new from now on; what trains goes on",
+    help="stop all new spending; what already trains goes on",
     needs=("freeze",),
     usage="[reason]",
 )
@@ -346,7 +354,7 @@ def start_freeze(call: Call, reason: str) -> Reply:
 
 @finetune.command(
     "unfreeze",
-    help="let it start again, once two approvers have said so",
+    help="lift the freeze; two approvers have to type it",
     needs=("unfreeze",),
     instead="Two approvers type it alone.",
 )
@@ -384,7 +392,7 @@ def try_model(call: Call, model: str, text: str) -> Reply:
 
 @finetune.command(
     "promote",
-    help="put a tuned model to work for its dataset; the one before it is kept",
+    help="put a tuned model into use for its dataset; the one before it is kept",
     needs=("promote",),
     usage="MODEL [because=why it should be used anyway]",
 )
@@ -397,7 +405,7 @@ def promote(call: Call, model: str, because: str | None) -> Reply:
 
 @finetune.command(
     "rollback",
-    help="put the one before it back to work",
+    help="put the model that was in use before back into use",
     needs=("rollback",),
     usage="DATASET [because=why]",
 )
@@ -410,7 +418,7 @@ def roll_back(call: Call, dataset: str, because: str | None) -> Reply:
 
 @finetune.command(
     "delete",
-    help="delete a dataset with all that was made of it",
+    help="delete a dataset with everything that was made from it",
     needs=("read", "delete"),
     usage="DATASET [before=2026-01-31]",
 )
@@ -426,7 +434,7 @@ def delete(call: Call, dataset: str, before: date | None) -> Reply:
 
 @finetune.command(
     "rights",
-    help="what you may do in this channel, and who may do the rest",
+    help="what you may do in this channel",
     instead="It is about you; `finetune policy explain` in a terminal is about anybody.",
 )
 def show_rights(call: Call) -> Reply:

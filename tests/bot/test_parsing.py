@@ -8,7 +8,7 @@ from decimal import Decimal
 import pytest
 
 from bot import command_options, command_parser
-from bot.cards import general
+from bot.cards import help as help_cards
 from bot.command_options import Subject
 from bot.command_parser import parse_form, unescaped
 from bot.rules.units import Misread
@@ -465,10 +465,10 @@ def test_what_follows_a_command_that_takes_nothing_is_not_passed_over(command: s
 
 
 def test_help_about_a_command_says_how_it_is_typed_and_what_its_options_mean() -> None:
-    assert general.command_help(commands.command_help(commands.cancel)).text == (
+    assert help_cards.one_command(commands.command_help(commands.cancel)).text == (
         "Like this: `/finetune cancel RUN`."
     )
-    text = general.command_help(commands.command_help(commands.delete)).text
+    text = help_cards.one_command(commands.command_help(commands.delete)).text
     assert "`before=` Only versions that were uploaded before this day." in text
 
 

@@ -21,7 +21,7 @@ def two_labels() -> str:
 def test_the_label_s_column_is_chosen_in_a_form(world: World) -> None:
     dataset = world.upload_and_check(two_labels())
     assert dataset.state == "refused"
-    card = world.said("'category' and 'topic' could both be the label", "Choose the columns")
+    card = world.said("'category' and 'topic' could both be the label", "choose the columns")
     assert "Post a cleaned file" not in card and "--label" not in card
     world.click(DORA, CHOOSE)
     form = json.dumps(world.slack.view(DORA.id).blocks)  # type: ignore[union-attr]

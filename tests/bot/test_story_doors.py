@@ -137,7 +137,7 @@ def test_a_file_in_a_channel_is_left_alone(world: World) -> None:
     ("line", "answer"),
     [
         ("/finetune", "/finetune upload"),
-        ("/finetune help", "/finetune results RUN"),
+        ("/finetune help", "Nothing costs money before somebody has agreed"),
         ("/finetune datasets", "No datasets yet"),
         ("/finetune status", "Nothing is running"),
         ("/finetune runs", "Nothing"),

@@ -116,7 +116,7 @@ def test_a_command_that_killed_its_bot_before_or_after_its_effect_is_done_once(
 
 def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: World) -> None:
     """Bolt acks events before anybody handles them, so Slack will not bring this one again."""
-    with doomed(world, ("bot.cards.general", "help_text"), "after the ack"):
+    with doomed(world, ("bot.cards.help", "card"), "after the ack"):
         world.slack.say(ANA.id, TICKETS.id, f"<@{world.slack.door.bot_user}> help")
     assert world.slack.deliveries[-1].acked
     boot_again(world)

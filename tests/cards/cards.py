@@ -28,6 +28,7 @@ from bot.cards import (
     runs,
     status,
 )
+from bot.cards import help as help_cards
 from bot.cards.blocks import Message
 from bot.cards.budgets import Month
 from bot.cards.datasets import Best, Listed
@@ -45,7 +46,7 @@ from bot.rules.facts import Evidence
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
-from bot.slack.commands import help_list
+from bot.slack.commands import command_help, finetune, help_list
 from bot.values.evaluations import CurvePlan, JudgeProgress, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
@@ -110,6 +111,9 @@ def _datasets() -> dict[str, Message]:
         ),
         "dataset-blocked": datasets.checked_card(
             made.dataset(), made.blocked_report(made.NOT_JSON, made.DUPLICATE)
+        ),
+        "dataset-few": datasets.checked_card(
+            made.dataset(), replace(made.blocked_report(made.NOT_JSON, made.TOO_FEW), rows=3), days=30
         ),
         "dataset-columns": datasets.checked_card(made.dataset(), made.unclear_report()),
         "dataset-refused": datasets.refused_card(
@@ -438,7 +442,8 @@ def _models() -> dict[str, Message]:
         "try-failed": models.failure_card(
             made.ASK, "The trainer is down. It is started with the bot: try again."
         ),
-        "help": general.help_text(help_list()),
+        "help": help_cards.card(),
+        "help-of-one": help_cards.one_command(command_help(finetune.commands["delete"])),
         "rights": general.rights_card(
             [
                 general.Right("read", ("datasets", "status"), None),
@@ -478,6 +483,8 @@ def _views() -> dict[str, Json]:
             ],
         ),
         "form-upload": datasets.upload_modal("C0TICKETS"),
+        "form-upload-again": datasets.upload_modal("C0TICKETS", name="tickets"),
+        "form-all-commands": help_cards.all_commands(help_list()),
         "form-upload-of-a-message": datasets.upload_modal("C0TICKETS", file_id="F1", filename="tickets.csv"),
         "form-estimate": estimates.form(
             "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET, "openai/gpt-4.1"])

@@ -69,6 +69,13 @@ PERSONAL = (
     Finding(3, "warns", "personal_data", "Line 3 holds an e-mail address.", "Replace it by a placeholder."),
     Finding(4, "warns", "personal_data", "Line 4 holds an e-mail address.", "Replace it by a placeholder."),
 )
+TOO_FEW = Finding(
+    None,
+    "blocks",
+    "too_few_rows",
+    "There are 3 usable rows; 10 is the minimum.",
+    "Collect more: 10 is the least any trainer takes, 200 the least that pays.",
+)
 NOT_JSON = Finding(7, "blocks", "not_json", "Line 7 is not JSON.", "Put one JSON object on each line.")
 HOSTED = Training(tokens=36_200, epochs=3, usd_per_million=Decimal(3))
 OWN = Training(

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
 from tests.cards.cards import messages, payloads, views
 from tests.cards.readable import readable
@@ -110,6 +111,20 @@ def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
     said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
     assert "*Pays back*\nat once" in said and "no charge for 109k tokens" in said
     assert "Pays from" not in said
+
+
+def test_the_help_and_its_list_name_every_command() -> None:
+    card, form = PAYLOADS["help"], PAYLOADS["form-all-commands"]
+    for command in help_list():
+        assert re.search(rf"`(/finetune )?{command.name}\b", "\n".join(texts(card["blocks"]))), command.name
+        assert f"`{command.usage}`" in "\n".join(texts(form["blocks"])), command.name
+
+
+@pytest.mark.parametrize(("name", "buttons"), [("blocked", "Post a cleaned file"), ("few", "Upload again")])
+def test_a_refused_file_is_offered_what_helps_it_first(name: str, buttons: str) -> None:
+    card = messages()[f"dataset-{name}"]
+    offered = [block["elements"] for block in card.blocks if block["type"] == "actions"]
+    assert [one["text"]["text"] for one in offered[0] if one.get("style") == "primary"] == [buttons]
 
 
 @pytest.mark.parametrize("name", views())

@@ -1,0 +1,98 @@
+"""The help: five steps to a decision with the buttons that begin them, all commands behind *All commands*, and one
+command with its options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards.blocks import (
+    Actions,
+    Block,
+    CardBlock,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    escape,
+)
+from bot.cards.general import details_modal, text_message
+
+UPLOAD, ESTIMATE, ALL_COMMANDS = "begin_upload", "begin_estimate", "all_commands"
+TITLE = "Find out in five steps whether fine-tuning pays"
+STEPS = (
+    ("upload", "labelled examples, checked on the machine that runs this bot"),
+    ("baseline DATASET", "what prompts and a free classical model get right already"),
+    ("estimate DATASET", "what training would cost and save"),
+    ("start DATASET", "the plan, which an approver has to agree to"),
+    ("status", "what waits, what runs and what came out"),
+)
+OTHERS = (
+    ("Your data", ("datasets", "curve", "knowledge", "delete")),
+    (
+        "Runs and models",
+        ("runs", "results", "pause", "resume", "cancel", "models", "try", "promote", "rollback"),
+    ),
+    ("Money and people", ("prices", "budget", "rights", "audit", "freeze", "unfreeze")),
+)
+
+
+@dataclass(frozen=True)
+class CommandHelp:
+    """How a command is typed, what it does, and what each of its options means."""
+
+    name: str
+    usage: str
+    what: str
+    options: Sequence[tuple[str, str]] = ()
+
+
+def card() -> Message:
+    others = [f"*{title}*: {' · '.join(map(code, names))}" for title, names in OTHERS]
+    return Message(
+        TITLE,
+        (
+            Headline(TITLE),
+            Lines(first_steps()),
+            Lines(others),
+            begin_buttons(),
+            Note(
+                "Nothing costs money before somebody has agreed to it. `/finetune help COMMAND` shows its options."
+            ),
+        ),
+    )
+
+
+def first_steps() -> list[str]:
+    return [f"{n}. `/finetune {typed}`: {what}" for n, (typed, what) in enumerate(STEPS, 1)]
+
+
+def begin_buttons() -> Actions:
+    return actions(
+        button("Upload", UPLOAD, "help", style="primary"),
+        button("Estimate", ESTIMATE, "help"),
+        button("All commands", ALL_COMMANDS, "help"),
+    )
+
+
+def all_commands(commands: Sequence[CommandHelp]) -> Block:
+    """A form to read, by task."""
+    by_name = {command.name: command for command in commands}
+    steps = ("The five steps", [typed.split()[0] for typed, _ in STEPS])
+    parts: list[CardBlock] = []
+    for title, names in (steps, *OTHERS):
+        parts += [Headline(title), *(Text(_entry(by_name[name])) for name in names)]
+    return details_modal("All commands", parts)
+
+
+def one_command(command: CommandHelp) -> Message:
+    options = "".join(f"\n• `{key}=` {escape(what)}" for key, what in command.options)
+    return text_message(f"Like this: `{command.usage}`.{options}")
+
+
+def _entry(command: CommandHelp) -> str:
+    return f"`{command.usage}`\n{command.what}"
