@@ -130,8 +130,8 @@ def check_again(studio: Studio) -> None:
     page = studio.page
     upload(page, CHANGED)
     page.open_thread(f"{CHANGED.name}, from")
-    page.wait_for("What was held out stays held out", seconds=60)
-    page.show("What was held out stays held out")
+    page.wait_for("what was held out stays held out", seconds=60)
+    page.show("what was held out stays held out")
     studio.shot("check")
 
 

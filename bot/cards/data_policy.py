@@ -113,8 +113,8 @@ def request_card(
             Text(why),
             actions(button("Record a waiver…", WAIVE, str(dataset.id))),
             Note(
-                f"An approver records it, not <@{dataset.uploaded_by}>, who uploaded the data: so two people have "
-                "seen what leaves. It is for this version only, kept with a name, and can't be taken back."
+                f"An approver other than <@{dataset.uploaded_by}>, who uploaded it, records it: for this version only, "
+                "with their name, and for good."
             ),
         ),
     )

@@ -405,7 +405,7 @@ def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:
         ("Labelled otherwise", pluralize(diff.relabelled, "row")),
         ("Held out as the test", held_out),
     ]
-    return [Facts(numbers), *_labels(diff), Note(_why_it_compares(diff))]
+    return [Facts(numbers), *_labels(diff), *_comparison(diff)]
 
 
 def _labels(diff: Diff) -> list[CardBlock]:
@@ -421,26 +421,25 @@ def _labels(diff: Diff) -> list[CardBlock]:
     return [Text("*Rows per label, before and now*"), Lines([*lines, *more])]
 
 
-def _why_it_compares(diff: Diff) -> str:
-    lines = [
-        "What was held out stays held out, so results of both versions can be compared; new questions join it by "
-        "the same rule."
-    ]
+def _comparison(diff: Diff) -> list[CardBlock]:
+    """Whether results of both versions can be compared."""
+    lines = []
     if diff.held_out_dropped:
-        lines = [
-            f"{pluralize(diff.held_out_dropped, 'held-out row')} with personal data or a secret, which the new file no "
-            "longer has, dropped out of the test; new questions take their place. So results of both versions can't "
-            "be compared: measure again."
-        ]
-    if diff.held_out_missing:
-        gone = pluralize(diff.held_out_missing, "held-out row")
+        dropped = pluralize(diff.held_out_dropped, "held-out row")
         lines.append(
-            f"{gone} that the new file no longer has stay{'s' if diff.held_out_missing == 1 else ''} too."
+            f"*Measure again*: {dropped} with personal data or a secret dropped out of the test, and new ones took "
+            "their place. Results of both versions can't be compared."
         )
+    if diff.held_out_missing:
+        stay = "stays" if diff.held_out_missing == 1 else "stay"
+        missing = pluralize(diff.held_out_missing, "held-out row")
+        lines.append(f"{missing} that the new file no longer has {stay} in the test.")
     if diff.held_out_relabelled:
+        has, them = ("has", "it") if diff.held_out_relabelled == 1 else ("have", "them")
         changed = pluralize(diff.held_out_relabelled, "held-out row")
-        lines.append(f"{changed} got a new answer, so earlier results on them do not compare.")
-    return " ".join(lines)
+        lines.append(f"{changed} {has} a new answer: earlier results on {them} don't compare.")
+    compares = "Results of both versions can be compared: what was held out stays held out."
+    return [*([Lines(lines)] if lines else []), *([] if diff.held_out_dropped else [Note(compares)])]
 
 
 @dataclass(frozen=True)

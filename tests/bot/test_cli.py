@@ -270,7 +270,7 @@ def test_no_label_of_one_row_alone_is_printed_and_no_control_character(tmp_path:
     rows = [f"question {i} on {i * 77 % 91},{'ab'[i % 2]}\x1b[31m" for i in range(40)]
     (tmp_path / "a.csv").write_text("\n".join(["text,label", *rows, "hello you,my name is Ana"]))
     said = finetune("check", "a.csv", "--quick").stdout
-    assert "… and 1 more, 1 of them with one row" in said
+    assert "… and 1 more, with a single row" in said
     assert "Ana" not in said and "\x1b" not in said
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from bot.services import clean_copies
 from demo.people import ANA, BEN, TICKETS
 from demo.workspace import PostedMessage, wait_until
-from bot.services import clean_copies
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World, words_of
 
@@ -120,7 +120,9 @@ def test_a_file_without_a_row_to_keep_says_so(world: World) -> None:
     lines = "\n".join('{"messages": [' for _ in range(12)) + "\n"
     assert world.upload_and_check(lines, file="broken.jsonl").state == "refused"
     assert not world.has_button("post_cleaned") and world.has_button("upload_again")
-    clean_copies.request(world.service.context, world.dataset().id, ANA.id)  # a card from before has the button
+    clean_copies.request(
+        world.service.context, world.dataset().id, ANA.id
+    )  # a card from before has the button
     world.until(lambda: any("no cleaned copy" in text for text in world.dms(ANA)), "the answer")
     assert not [name for name in world.files() if "cleaned" in name]
 

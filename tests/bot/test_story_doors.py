@@ -161,6 +161,40 @@ def test_every_line_is_answered_with_a_sentence(world: World, line: str, answer:
     assert world.slack.deliveries[-1].seconds < 1
 
 
+def opened(world: World, action: str) -> str:
+    """The form that Ana's click opens, on what she alone sees or on the channel's newest such card."""
+    for message in reversed((*world.slack.messages(TICKETS.id), *world.slack.ephemerals(ANA.id))):
+        if f'"{action}"' in json.dumps(list(message.blocks)):
+            world.slack.click(ANA.id, message.channel, message.ts, action)
+            view = world.slack.view(ANA.id)
+            return json.dumps(list(view.blocks), ensure_ascii=False) if view else ""
+    raise AssertionError(f"nobody sees {action}")
+
+
+def test_the_help_s_buttons_begin(world: World) -> None:
+    world.seed_dataset()
+    world.type("/finetune help")
+    assert "Use as training data" not in opened(world, "begin_upload") and world.slack.view(ANA.id)
+    world.slack.close_modal(ANA.id)
+    assert "Model that you prompt today" in opened(world, "begin_estimate")
+    world.slack.close_modal(ANA.id)
+    assert "/finetune rollback DATASET" in opened(world, "all_commands")
+
+
+def test_a_checked_dataset_s_buttons_open_the_forms_about_it(world: World) -> None:
+    world.seed_dataset(called="another")
+    world.upload_and_check(tickets_csv())
+    for action in ("measure_dataset", "estimate_dataset"):
+        chosen = json.loads(opened(world, action))[0]["element"]["initial_option"]["value"]
+        assert chosen == "tickets"
+        world.slack.close_modal(ANA.id)
+
+
+def test_a_refused_file_is_uploaded_again_under_its_name(world: World) -> None:
+    world.upload_and_check("text,label\nhello,greeting\n")
+    assert '"initial_value": "tickets"' in opened(world, "upload_again")
+
+
 def test_lists_tell_of_runs_by_their_names(world: World) -> None:
     run = world.start_approved()
     world.until_state("evaluating")

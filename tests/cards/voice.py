@@ -26,13 +26,20 @@ NEVER = {
 MOST_BUTTONS = 3
 MOST_WORDS_OF_A_NOTE = 25
 # The most lines that a card of each kind may take, by the beginning of its name. Details may take more.
-MOST_LINES = {"estimate-": 12, "plan-": 12, "result-": 15, "ladder-": 15, "help": 15}
+MOST_LINES = {
+    "estimate-": 12,
+    "plan-": 12,
+    "result-": 15,
+    "ladder-": 15,
+    "help": 15,
+    "dataset-": 15,
+    "home-empty": 15,
+}
 # Kinds that are still too long, or have too long a note: each leaves its list with the change that shortens it.
-LONG_YET: tuple[str, ...] = ("estimate-", "plan-", "result-", "ladder-", "help")
+LONG_YET: tuple[str, ...] = ("estimate-", "plan-", "result-", "ladder-")
 LONG_NOTES_YET: tuple[str, ...] = (
     *("estimate-", "plan-"),
     *("ladder-", "result-", "sweep-arms", "curve", "agreement", "measure-asked-with-judge"),
-    *("dataset-", "waiver-asked"),
 )
 # Letters on a line, as Slack's desktop draws them.
 LINE, FIELD_LINE, NOTE_LINE = 90, 44, 120
