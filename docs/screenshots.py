@@ -159,11 +159,11 @@ def share(card: str) -> int:
 
 def read_result(studio: Studio) -> None:
     page = studio.page
-    drawn = {"loss.png", "confusion.png"}
+    drawn = {"loss.png", "quality.png"}
     wait_until(lambda: drawn <= plots(studio.slack), "the plots in the thread", seconds=60)
     page.open_thread("Rows that changed")
-    page.wait_for("Expected labels against")
-    page.show("Expected labels against")
+    page.wait_for("Quality against price")
+    page.show("Quality against price")
     studio.shot("result")
     page.close_thread()
 

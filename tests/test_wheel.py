@@ -17,6 +17,7 @@ NEEDED = {
     "bot/resources/manifest.yml",
     "bot/resources/finetune.example.toml",
     "bot/resources/env.example",
+    "bot/resources/DroidSansFallback.ttf",
     "trainers/providers.toml",
     "trainers/presets.toml",
     "trainers/local/engines/pins/unsloth.txt",

@@ -128,6 +128,8 @@ def alt_text(plot: str, plan: Plan) -> str:
     subject = f"{shorten(plan.base_model)} on {shorten(plan.dataset)}"
     if plot == "loss":
         return f"Loss by training step, {subject}"
+    if plot == "quality":
+        return f"Quality against price of the tuned model and what it was measured beside, {subject}"
     return f"Expected labels against the tuned model's answers, {subject}"
 
 

@@ -10,6 +10,7 @@ from bot.cards.candidates import SHORT_NAMES
 from bot.charts.style import (
     BLUE,
     INK,
+    PAPER,
     RED,
     SOFT,
     Axes,
@@ -17,7 +18,6 @@ from bot.charts.style import (
     percent_axis,
     save_figure,
     shorten_name,
-    spread_apart,
 )
 from trainers.evaluation.results import Curve
 from trainers.types import Metric
@@ -48,7 +48,7 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
 def _title(curve: Curve) -> str:
     whose = SHORT_NAMES[curve.arm.rung]
     model = f", {shorten_name(curve.arm.model, 30)}" if curve.arm.model else ""
-    return f"{shorten_name(curve.dataset)}: is more data worth it? ({whose}{model})"
+    return f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose}{model})"
 
 
 def _fitted(curve: Curve, rows: float) -> float:
@@ -151,6 +151,7 @@ def _label_ends(axes: Axes, curve: Curve) -> None:
             ha="center",
             color=colour,
             fontweight="bold",
+            bbox=PAPER,
             annotation_clip=False,
         )
 
@@ -161,19 +162,21 @@ def draw_loss_curve(metrics: Sequence[Metric], title: str, path: Path) -> Path |
     trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
     if len(trained) < 2:
         return None
-    drawn, axes = figure(f"Loss while training {title}", "training step", "loss, nats per answer token")
+    drawn, axes = figure(
+        f"Loss while training {shorten_name(title)}", "training step", "loss, nats per answer token"
+    )
     axes.plot([s for s, _ in trained], [loss for _, loss in trained], color=BLUE, alpha=0.25, linewidth=1)
     steps, means = _smoothed(trained)
-    axes.plot(steps, means, color=BLUE, linewidth=2.2)
-    ends = [("training", steps[-1], means[-1], BLUE)]
+    axes.plot(steps, means, color=BLUE, linewidth=2.4, label=f"training, {means[-1]:.2f} at the end")
     validated = [(m.step, m.valid_loss) for m in metrics if m.valid_loss is not None]
     if validated:
-        axes.plot(*zip(*validated, strict=True), color=RED, marker="o", markersize=5, linewidth=1.6)
-        ends.append(("validation", *validated[-1], RED))
+        label = f"validation, {validated[-1][1]:.2f} at the end"
+        at = {"marker": "D", "markersize": 6, "linewidth": 1.8, "linestyle": "--"}
+        axes.plot(*zip(*validated, strict=True), color=RED, label=label, **at)
     axes.set_ylim(bottom=0)
     axes.margins(x=0.02)
     axes.grid(visible=False, axis="x")
-    _label_loss_ends(axes, ends)
+    axes.legend(loc="best", frameon=False)
     return save_figure(drawn, path)
 
 
@@ -186,20 +189,3 @@ def _smoothed(points: Sequence[tuple[int, float]]) -> tuple[list[int], list[floa
         around = losses[i - reach : i + reach + 1]
         means.append(sum(around) / len(around))
     return [step for step, _ in points], means
-
-
-def _label_loss_ends(axes: Axes, ends: Sequence[tuple[str, int, float, str]]) -> None:
-    """Writes names and last values at the lines' ends, apart from each other where the ends are close."""
-    low, high = axes.get_ylim()
-    heights = spread_apart([loss for _, _, loss, _ in ends], (high - low) * 0.07, low, high)
-    for (line, step, loss, color), height in zip(ends, heights, strict=True):
-        axes.annotate(
-            f"{line} {loss:.2f}",
-            (step, height),
-            xytext=(8, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            fontweight="bold",
-            annotation_clip=False,
-        )

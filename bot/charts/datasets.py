@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from bot.charts.style import BLUE, INK, RED, SOFT, figure, save_figure, shorten_name
+from bot.charts.style import BLUE, INK, RED, SOFT, WIDE, figure, save_figure, shorten_name
 from trainers.dataset import LabelCount
 
 MOST_BARS = 40
@@ -21,14 +21,14 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
         return None
     ordered = sorted(label_counts, key=lambda count: -count.rows)
     shown = _shown(ordered)
-    drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(7.6, 0.24 * len(shown) + 1.3))
+    drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(WIDE, 0.28 * len(shown) + 1.3))
     heights = range(len(shown))
     axes.barh(
         heights, [count.rows for count in shown], color=[_colour(count) for count in shown], height=0.72
     )
-    axes.set_yticks(heights, [shorten_name(count.label) for count in shown], color=INK, fontsize=9)
+    axes.set_yticks(heights, [shorten_name(count.label) for count in shown], color=INK)
     axes.set_ylim(len(shown) - 0.4, -0.6)
-    axes.set_xlim(0, max(count.rows for count in shown) * 1.1 or 1)
+    axes.set_xlim(0, max(count.rows for count in shown) * 1.15 or 1)
     for height, label_count in zip(heights, shown, strict=True):
         axes.annotate(
             f"{label_count.rows:,}",
@@ -37,7 +37,6 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
             textcoords="offset points",
             va="center",
             color=_colour(label_count),
-            fontsize=8.5,
         )
     if len(shown) < len(ordered):
         axes.axhline(len(shown) / 2 - 0.5, color=SOFT, linewidth=0.8, linestyle="--")
@@ -83,6 +82,7 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.get_major_locator().set_params(integer=True)
     if limit is not None and limit <= longest * FAR:
+        axes.set_ylim(top=axes.get_ylim()[1] * 1.12)
         axes.set_xlim(right=max(edges[-1], limit * 1.02))
         axes.axvline(limit, color=INK, linestyle="--", linewidth=1.2)
         axes.annotate(

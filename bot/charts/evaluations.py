@@ -15,11 +15,14 @@ from bot.charts.style import (
     INK,
     RED,
     SOFT,
+    TEXT_SIZE,
+    WIDE,
     Axes,
     Figure,
     Text,
     dollars,
     figure,
+    letters_may_lack,
     percent_axis,
     save_figure,
     shorten_name,
@@ -28,10 +31,15 @@ from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 
 MOST_POINTS = 16
-# A thread shows a picture about 360 pixels wide, half of what it has: letters are drawn for that.
-WIDE, HIGH, A_LINE, TWO_COLUMNS_FROM = 5.4, 3.9, 0.26, 9
-NAME_SIZE, NUMBER_SIZE = 11, 12
+TALL, A_LINE, TWO_COLUMNS_FROM = 3.9, 0.26, 9
+NUMBER_SIZE = 12
 COLOURS: Mapping[Standing, str] = {"meets": BLUE, "misses": RED, "undecided": SOFT}
+MARKERS: Mapping[Standing, str] = {"meets": "o", "misses": "v", "undecided": "D"}
+MARKS: Mapping[Standing, str] = {
+    "meets": "● meets the bar",
+    "misses": "▼ misses it",
+    "undecided": "◇ can't tell",
+}
 MEASURED: Mapping[Scoring, str] = {
     "label": "right answers",
     "json": "fields right",
@@ -65,10 +73,8 @@ def draw_ladder(ladder: Ladder, path: Path) -> Path | None:
     scale = _Scale.over(rungs)
     points = _points(ladder, rungs, scale)
     measured = MEASURED[rungs[0].scoring]
-    drawn, axes = figure(_title(ladder), "USD per 1,000 requests", measured, size=(WIDE, HIGH))
-    axes.xaxis.label.set_size(NAME_SIZE)
-    axes.yaxis.label.set_size(NAME_SIZE)
-    axes.tick_params(labelsize=NAME_SIZE)
+    title = f"{shorten_name(ladder.dataset)}: quality against price"
+    drawn, axes = figure(title, "USD per 1,000 requests", measured, note=_note(ladder), size=(WIDE, TALL))
     for point in points:
         _draw_point(axes, point)
     _axes(axes, ladder, rungs, scale)
@@ -138,10 +144,10 @@ def _step(x: float, count: int) -> float:
     return min(BESIDE_FREE, FREE_COLUMN / max(count - 1, 1))
 
 
-def _title(ladder: Ladder) -> str:
+def _note(ladder: Ladder) -> str:
     left_out = len(ladder.rungs) - MOST_POINTS
     more = f", the best {MOST_POINTS} of {len(ladder.rungs)}" if left_out > 0 else ""
-    return f"{shorten_name(ladder.dataset)}: quality against price\n{ladder.n:,} held-out rows{more}"
+    return f"{ladder.n:,} held-out rows{more}; lines: 95% intervals"
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
@@ -150,7 +156,7 @@ def _draw_point(axes: Axes, point: _Point) -> None:
     axes.plot(
         [point.x],
         [rung.score],
-        marker="o",
+        marker=MARKERS[rung.standing],
         markersize=11 if point.is_cheapest else 7,
         color=point.colour,
         markerfacecolor="white" if rung.standing == "undecided" else point.colour,
@@ -195,7 +201,8 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     The layout is fixed first: from then on a pixel stays where it is.
     """
     ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
-    drawn.canvas.draw()
+    with letters_may_lack():
+        drawn.canvas.draw()
     drawn.set_layout_engine("none")
     _key(drawn, ranked)
     texts = [_text(axes, point, str(number)) for number, point in enumerate(ranked, 1)]
@@ -243,29 +250,25 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
         column, line = divmod(at, lines)
         drawn.text(
             0.01 + column * 0.52,
-            -(line + 0.7) * A_LINE / HIGH,
+            -(line + 0.7) * A_LINE / TALL,
             _key_line(at + 1, point, columns),
             va="center",
             color=_ink(point),
-            fontsize=NAME_SIZE if columns == 1 else NAME_SIZE - 2.5,
+            fontsize=TEXT_SIZE if columns == 1 else TEXT_SIZE - 2.5,
             fontweight="bold" if point.is_cheapest else "normal",
         )
-    bold = "bold: the cheapest that meets the bar"
-    hollow = "hollow: can't tell"
-    marks = [
-        *([bold] if any(point.is_cheapest for point in ranked) else []),
-        *([hollow] if any(point.rung.standing == "undecided" for point in ranked) else []),
-    ]
-    if marks:
-        below = -(lines + 0.7) * A_LINE / HIGH
-        drawn.text(
-            0.01,
-            below,
-            "; ".join(marks),
-            va="center",
-            color=SOFT,
-            fontsize=NAME_SIZE - 1,
-        )
+    bold = "bold: the cheapest that does"
+    shown = {point.rung.standing for point in ranked}
+    marks = [mark for standing, mark in MARKS.items() if standing in shown]
+    marks += [bold] if any(point.is_cheapest for point in ranked) else []
+    drawn.text(
+        0.01,
+        -(lines + 0.7) * A_LINE / TALL,
+        "   ".join(marks),
+        va="center",
+        color=INK,
+        fontsize=TEXT_SIZE - 1,
+    )
 
 
 def _key_line(number: int, point: _Point, columns: int) -> str:
@@ -308,7 +311,7 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
-    text = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
     drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
@@ -335,7 +338,7 @@ def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path)
     scores = sorted(
         label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
     )[:LISTED]
-    text = f"{title}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
     height = 1.6 + 0.28 * max(len(pairs), len(scores), 3)
     drawn, left = figure(text, "held-out rows", "expected → answered, most frequent first", size=(13, height))
     halves = drawn.add_gridspec(1, 2)

@@ -1,17 +1,35 @@
-"""What every chart shares: the figure, its colours, shortened names, labels kept apart, axes, saving. Knows no data."""
+"""What every chart shares: the figure, its colours and letters, shortened names, labels kept apart, axes, saving. Knows
+no data.
+
+A thread in Slack shows a picture about 360 pixels wide, half of what ours have: letters are large enough for that.
+Nothing is told by colour alone: marks and lines differ as well.
+"""
 
 from __future__ import annotations
 
 import math
 import unicodedata
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
+
+from bot.cards.blocks import columns_of
 
 # Blue and vermilion of Okabe and Ito, which colour-blind people tell apart; https://jfly.uni-koeln.de/color/
 INK, SOFT, GRID, BLUE, RED = "#1f2933", "#6b7785", "#e3e8ec", "#0072b2", "#d55e00"
 LONGEST_NAME = 28
+WIDE, HIGH = 5.4, 3.5
+TITLE_SIZE, TEXT_SIZE = 13, 11
+TITLE_COLUMNS, NOTE_COLUMNS = 52, 62  # that fit on a line
+# DejaVu Sans comes with matplotlib: Latin, Greek, Cyrillic, Hebrew, Arabic. The other has Chinese, Japanese and Korean.
+FAMILIES, EASTERN = ["DejaVu Sans", "Droid Sans Fallback"], "DroidSansFallback.ttf"
+
+# Behind letters that stand on lines and bars.
+PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 0.8}
 
 # matplotlib carries no types.
 Figure = Any
@@ -19,49 +37,99 @@ Axes = Any
 Text = Any
 
 
-def figure(title: str, x: str, y: str, size: tuple[float, float] = (7.6, 4.2)) -> tuple[Figure, Axes]:
-    """`size` in inches. The title may hold any text; the axes' names are our own."""
+def figure(
+    title: str, x: str, y: str, *, note: str = "", size: tuple[float, float] = (WIDE, HIGH)
+) -> tuple[Figure, Axes]:
+    """`size` in inches. The title and the note below it may hold any text; the axes' names are our own."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
+    _use_fonts()
     drawn, axes = pyplot.subplots(figsize=size, dpi=130, layout="constrained")
-    drawn.suptitle(escape_dollars(title), x=0.01, ha="left", color=INK, fontsize=12, fontweight="bold")
-    axes.set_xlabel(x, color=SOFT)
-    axes.set_ylabel(y, color=SOFT)
-    axes.tick_params(colors=INK, length=0)
+    wider = size[0] / WIDE
+    heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
+    below = escape_dollars(_wrap(note, round(NOTE_COLUMNS * wider))) if note else ""
+    # empty lines of the title are the room that the layout leaves for the note, which is in other letters
+    room = "\n" * len(below.splitlines())
+    drawn.suptitle(heading + room, x=0.01, ha="left", color=INK, fontsize=TITLE_SIZE, fontweight="bold")
+    drawn.text(
+        0.01,
+        1 - (len(heading.splitlines()) * TITLE_SIZE * 1.4 + 4) / 72 / size[1],
+        below,
+        va="top",
+        color=SOFT,
+        fontsize=TEXT_SIZE,
+    )
+    axes.set_xlabel(x, color=SOFT, fontsize=TEXT_SIZE)
+    axes.set_ylabel(y, color=SOFT, fontsize=TEXT_SIZE)
+    axes.tick_params(colors=INK, length=0, labelsize=TEXT_SIZE)
     axes.grid(color=GRID, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.spines[:].set_visible(False)
     return drawn, axes
 
 
+def _use_fonts() -> None:
+    import matplotlib
+    from matplotlib.font_manager import fontManager
+
+    if FAMILIES[-1] not in fontManager.get_font_names():
+        with as_file(files("bot.resources").joinpath(EASTERN)) as path:
+            fontManager.addfont(path)
+        # it has one weight: bold text is drawn in it too, instead of being warned about
+        fontManager.ttflist.append(replace(fontManager.ttflist[-1], weight=700))
+    matplotlib.rcParams.update({"font.family": FAMILIES, "font.size": TEXT_SIZE})
+
+
+def _wrap(text: str, columns: int) -> str:
+    lines: list[str] = []
+    for paragraph in text.split("\n"):
+        lines.append("")
+        for word in paragraph.split(" "):
+            if lines[-1] and columns_of(f"{lines[-1]} {word}") > columns:
+                lines.append("")
+            lines[-1] = f"{lines[-1]} {word}".lstrip()
+    return "\n".join(lines)
+
+
 def save_figure(drawn: Figure, path: Path) -> Path:
     from matplotlib import pyplot
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    with warnings.catch_warnings():
-        # a name in a script that the font lacks shows boxes; its message is all that would be lost
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
-        warnings.filterwarnings(
-            "ignore", message="Matplotlib currently does not support", category=UserWarning
-        )
+    with letters_may_lack():
         drawn.savefig(path, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(drawn)
     return path
 
 
+@contextmanager
+def letters_may_lack() -> Iterator[None]:
+    """A name in a script that both fonts lack shows boxes; its message is all that would be lost."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font", category=UserWarning)
+        yield
+
+
 def shorten_name(text: str, longest: int = LONGEST_NAME) -> str:
-    """Cuts the middle out of a long name, as the end often tells names apart."""
+    """Cuts the middle out of a name of more than `longest` columns, as the end often tells names apart."""
     clean = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())
-    half = longest // 2
-    return escape_dollars(clean if len(clean) <= longest else f"{clean[:half]}…{clean[-half + 1 :]}")
+    if columns_of(clean) <= longest:
+        return escape_dollars(clean)
+    start, end = _as_wide_as(clean, longest // 2), _as_wide_as(clean[::-1], longest // 2 - 1)[::-1]
+    return escape_dollars(f"{start}…{end}")
+
+
+def _as_wide_as(text: str, columns: int) -> str:
+    while columns_of(text) > columns:
+        text = text[:-1]
+    return text
 
 
 def escape_dollars(text: str) -> str:
-    """Escapes dollars: matplotlib reads a pair of them as mathematics."""
-    return text.replace("$", r"\$")
+    """Escapes dollars, once: matplotlib reads a pair of them as mathematics."""
+    return text.replace(r"\$", "$").replace("$", r"\$")
 
 
 def spread_apart(heights: Sequence[float], least: float, low: float, high: float) -> list[float]:

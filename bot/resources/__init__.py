@@ -1,6 +1,7 @@
 """The files that an installation starts from: the app's manifest, examples of settings and of secrets.
 
-In a checkout they are links to the files at the top, so that each exists once; a wheel holds copies.
+In a checkout they are links to the files at the top, so that each exists once; a wheel holds copies. And the letters of
+the charts that matplotlib has no font for.
 """
 
 from __future__ import annotations

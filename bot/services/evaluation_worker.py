@@ -12,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bot.charts import curves as loss_plot
-from bot.charts import evaluations as confusion_plot
+from bot.charts import evaluations as evaluation_charts
 from bot.llm_client import Question, key_of
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
@@ -306,8 +306,7 @@ class RunComparison:
 @dataclass(frozen=True)
 class Judged:
     """`answers` are both models' to all rows; everything else counts copies of a row once. `changed`: rows that only
-    one model got right, the losses first. `confusion_plot` is None without labels, or with too many to draw. `beside`:
-    the tuned model as a rung, and the best alternative."""
+    one model got right, the losses first. `beside`: the tuned model as a rung, and the best alternative."""
 
     base: ArmScore
     tuned: ArmScore
@@ -317,7 +316,7 @@ class Judged:
     gain_low: float
     gain_high: float
     loss_plot: Path | None
-    confusion_plot: Path | None
+    quality_plot: Path | None
     loss_curve: tuple[tuple[int, float], ...]
     beside: Ladder
     answers: tuple[AnswerRow, ...]
@@ -327,8 +326,8 @@ class Judged:
 def judge_run(
     comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
 ) -> Judged:
-    """Compares both models on the same rows, and draws loss.png and confusion.png into `folder`. `now` in unix
-    seconds."""
+    """Compares both models on the same rows, and draws loss.png, quality.png and, of labels, confusion.png into
+    `folder`. `now` in unix seconds."""
     path, labels = comparison.holdout, comparison.labels
     holdout = examples(path.parent, path.stem)
     base_rows = _answer_rows(comparison, "base", comparison.base, holdout)
@@ -338,6 +337,10 @@ def judge_run(
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
     folder.mkdir(parents=True, exist_ok=True)
     base_matrix, matrix = (_confusion(labels, expected, rows) for rows in (base, tuned))
+    if matrix:  # for the report
+        evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
+    beside = _beside(comparison, holdout, now)
+    all_measured = replace(beside, rungs=(*_alike(comparison, beside), *beside.rung("tuned")))
     return Judged(
         base=_score(base, compared.base_correct, compared.base, base_matrix),
         tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
@@ -347,11 +350,9 @@ def judge_run(
         gain_low=compared.difference_interval.low,
         gain_high=compared.difference_interval.high,
         loss_plot=loss_plot.draw_loss_curve(metrics, title, folder / "loss.png"),
-        confusion_plot=confusion_plot.draw_confusion(matrix, compared, title, folder / "confusion.png")
-        if matrix
-        else None,
+        quality_plot=evaluation_charts.draw_ladder(all_measured, folder / "quality.png"),
         loss_curve=loss_curve(metrics),
-        beside=_beside(comparison, holdout, now),
+        beside=beside,
         answers=(*base_rows, *tuned_rows),
         changed=_changed(holdout, base_rows, tuned_rows),
     )
@@ -416,12 +417,17 @@ def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -
         measured_at=now,
     )
     (tuned,) = alone.rungs
-    alike = [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
-    best = max(alike, key=lambda rung: rung.score, default=None)
+    best = max(_alike(comparison, alone), key=lambda rung: rung.score, default=None)
     if best is None:
         return alone
     first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
     return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
+
+
+def _alike(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
+    """Returns the alternatives that were scored as the ladder's tuned model was, on as many rows."""
+    (tuned,) = ladder.rung("tuned")
+    return [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
 
 
 def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:

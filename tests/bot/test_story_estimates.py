@@ -32,7 +32,7 @@ PRICED = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
 ASKED = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"
 MISSED: tuple[tuple[RungName, int], ...] = (("zero", 6), ("kshot", 7), ("retrieval", 9))
 ENOUGH = 240  # rows: of fewer than 200 no saving is shown
-PLOTS = {"cumulative-cost.png", "tornado.png"}
+PLOTS = {"cumulative-cost.png"}
 
 
 @pytest.fixture
@@ -264,7 +264,7 @@ def test_a_fault_after_the_ack_is_told_with_its_reference(
 # Sharing.
 
 
-def test_an_estimate_is_shared_with_both_plots(seeded: World) -> None:
+def test_an_estimate_is_shared_with_its_payback_curve(seeded: World) -> None:
     seeded.type(ASKED)
     assert "comes into the channel" in share(seeded)
     seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
@@ -291,7 +291,7 @@ def test_a_wish_to_share_outlives_a_restart(seeded: World) -> None:
     seeded.restart()
     seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
     seeded.tick(2)
-    assert len(seeded.cards()) == 1 and len(seeded.files()) == 2
+    assert len(seeded.cards()) == 1 and len(seeded.files()) == 1
 
 
 def test_an_estimate_without_a_sum_is_shared_without_plots(seeded: World) -> None:
@@ -309,12 +309,12 @@ def test_what_cannot_be_estimated_any_more_is_told_to_who_shares_it(seeded: Worl
     assert any("could not be shared" in text for text in seeded.dms()) and seeded.cards() == []
 
 
-def test_the_approval_card_has_both_plots_in_its_thread(seeded: World) -> None:
+def test_the_approval_card_has_the_payback_curve_in_its_thread(seeded: World) -> None:
     run = seeded.start()
     seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
     assert in_thread_of(seeded, "Run 1: train") == PLOTS
     seeded.tick(3)
-    assert len(seeded.files()) == 2 and seeded.run(run.id).state == "awaiting_approval"
+    assert len(seeded.files()) == 1 and seeded.run(run.id).state == "awaiting_approval"
 
 
 def test_a_plan_against_the_verdict_has_no_plots_of_savings(world: World) -> None:

@@ -191,7 +191,7 @@ def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: Wor
     world.start_approved()
     world.until_state("done")
     everything = "\n".join(world.texts())
-    assert "confusion.png" in everything and "loss.png" not in everything
+    assert "quality.png" in everything and "loss.png" not in everything
     assert world.said("held-out rows")
 
 

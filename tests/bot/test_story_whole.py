@@ -52,7 +52,7 @@ def _check_the_end(world: World, reserved: int) -> None:
     assert len([text for text in world.texts() if "Rows that changed" in text]) == 1
     (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Rows that changed" in words_of(one)]
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
-    assert {file.name for one in replies for file in one.files} == {"loss.png", "confusion.png"}
+    assert {file.name for one in replies for file in one.files} == {"loss.png", "quality.png"}
     assert any("rows got better" in words_of(one) for one in replies)
     settled = world.ledger()["settle"]
     assert 0 < settled <= reserved and settled == world.run().actual_micros

@@ -12,7 +12,7 @@ from bot.cards.results import card
 from bot.charts import curves as loss_plot
 from bot.charts import datasets, forecast
 from bot.charts import evaluations as confusion_plot
-from bot.charts.forecast import break_even, cash_flow_title
+from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
 from bot.services.evaluation_worker import loss_curve
@@ -120,6 +120,35 @@ def test_an_outlook_with_nothing_to_show_is_not_drawn(tmp_path: Path) -> None:
     assert forecast.draw_sensitivity(measured.outlook(tornado=still), tmp_path / "b.png") is None
 
 
+def test_a_picture_is_at_most_twice_as_wide_as_slack_shows_it(tmp_path: Path) -> None:
+    """Letters of 11 points are then about 10 pixels high in a thread."""
+    ladder = replace(measured.many(40, "x" * 200), dataset="問い合わせの分類データ" * 4)
+    outlook = measured.outlook()
+    matrix = [LabelCount("고객 문의 " * 20, 3_000), LabelCount("退款", 3)]
+    drawn = (
+        confusion_plot.draw_ladder(ladder, tmp_path / "a.png"),
+        forecast.draw_cash_flow(outlook, tmp_path / "b.png"),
+        forecast.draw_sensitivity(outlook, tmp_path / "c.png"),
+        loss_plot.draw_loss_curve(METRICS, "ft:" + "x" * 60, tmp_path / "d.png"),
+        loss_plot.draw_learning_curve(curve_cards.tuned(), tmp_path / "e.png", measured.curve()),
+        datasets.draw_label_counts(matrix, tmp_path / "f.png"),
+        datasets.draw_row_lengths([*range(5, 900)], 512, tmp_path / "g.png"),
+    )
+    assert [path.name for path in drawn if path and width_of(path) > 2.1 * 360] == []
+
+
+def width_of(png: Path) -> int:
+    return int.from_bytes(png.read_bytes()[16:20], "big")
+
+
+@pytest.mark.parametrize("pair", [("返金", "問合"), ("退款", "账单"), ("환불", "문의")])
+def test_letters_of_the_east_are_drawn_and_not_boxes(pair: tuple[str, str], tmp_path: Path) -> None:
+    one, other = (
+        datasets.draw_label_counts([LabelCount(name, 30)], tmp_path / f"{name}.png") for name in pair
+    )
+    assert one and other and one.read_bytes() != other.read_bytes()
+
+
 def test_lengths_and_labels_are_drawn(tmp_path: Path) -> None:
     long = [LabelCount(f"{'label ' * 30}{n}", 10_000 // (n + 1)) for n in range(77)]
     assert is_png(datasets.draw_row_lengths([7] * 12, None, tmp_path / "a.png"))
@@ -173,11 +202,13 @@ def test_no_label_covers_another_or_a_point() -> None:
         assert not any(box.overlap(other) for other in [*points, *placed[:at]])
 
 
-def test_the_title_says_the_time_in_its_unit_and_of_what_is_free_that_it_saves() -> None:
+def test_the_payback_curve_says_when_the_money_is_back() -> None:
     outlook = measured.outlook()
-    assert cash_flow_title(replace(outlook, target_months=Decimal("1.6438"), p_payback=0.007)) == (
-        "Pays back within 50 days in 1% of 10,000 draws"
+    assert payback_title(outlook.months) == "Pays back after 1.6 months at the median"
+    assert payback_title(measured.outlook("-1").months) == "Not paid back within 12 months at the median"
+    assert cash_flow_note(replace(outlook, target_months=Decimal("1.6438"), p_payback=0.007)) == (
+        "Back within 50 days in 1% of 10,000 draws"
     )
     nothing = Decimal(0)
     free = replace(outlook.months[0], p5=nothing, p50=nothing, p95=nothing)
-    assert cash_flow_title(replace(outlook, months=(free, *outlook.months[1:]))).startswith("Saves money in ")
+    assert cash_flow_note(replace(outlook, months=(free, *outlook.months[1:]))).startswith("Saves money in ")

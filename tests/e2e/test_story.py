@@ -211,7 +211,7 @@ def read_result(scene: Scene) -> None:
     page.wait_for("Rows that changed")
     scene.shot("result-card")
     page.wait_for("replies", seconds=30)
-    wait_until(lambda: plots(scene) >= {"loss.png", "confusion.png"}, "the two plots", seconds=30)
+    wait_until(lambda: plots(scene) >= {"loss.png", "quality.png"}, "the two plots", seconds=30)
     page.open_thread("Rows that changed")
     scene.shot("result-thread")
     assert page.broken_images() == []
