@@ -56,11 +56,13 @@ $(CLIENTS)/.ready: tests/clients/requirements.txt
 	@$(CLIENTS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r $<
 	@touch $@
 
-$(CLIENTS)/node_modules/.ready:
+# Slack's own types and what checks against them judge the cards.
+$(CLIENTS)/node_modules/.ready: Makefile
 	@mkdir -p $(CLIENTS)
 	@if command -v npm >/dev/null; then \
-	  npm install --silent --no-save --no-audit --no-fund --prefix $(CLIENTS) openai@6.49.0 && touch $@; \
-	else echo "No Node: openai-node is not tried."; fi
+	  npm install --silent --no-save --no-audit --no-fund --prefix $(CLIENTS) \
+	    openai@6.49.0 @slack/types@3.2.0 typescript@7.0.2 && touch $@; \
+	else echo "No Node: openai-node and Slack's types are not tried."; fi
 
 # Fails, not skips, without Chromium and local-slack.
 e2e: setup

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
+from typing import Any
 from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
 
+from bot.cards.blocks import Block
+from bot.cards.general import sample_card
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
-from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Settings, SettingsProblems, load_settings
+from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Blocks, Settings, SettingsProblems, load_settings
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
@@ -114,6 +118,7 @@ def _slack(settings: Settings) -> Iterator[Finding]:
     headers = {name.lower(): value for name, value in answer.headers.items()}
     yield _clock(str(headers.get("date", "")), asked_at, time.time())
     yield _scopes(granted_scopes(answer.headers))
+    yield _blocks(client, slack.blocks)
     yield from _named(settings.policy, SlackDirectory(client, str(answer.get("team_id"))))
 
 
@@ -162,6 +167,34 @@ def _scopes(names: frozenset[str]) -> Finding:
             True, "scopes", "all granted; a message whose answer gets lost is looked for, not sent again"
         )
     return Finding(True, "scopes", "all granted")
+
+
+def _blocks(client: WebClient, form: Blocks) -> Finding:
+    """Lets Slack judge each kind of block that cards are made of, in the form that they are sent in."""
+    sample = sample_card()
+    blocks = sample.newest if form == "newest" else sample.blocks
+    classic = 'blocks = "classic" in finetune.toml under [slack]'
+    try:
+        client.api_call("blocks.validate", params={"blocks": json.dumps(blocks)})
+    except SlackApiError as error:
+        answer = error.response
+        if answer.get("error") == "invalid_blocks":
+            refused = ", ".join(sorted({_kind_at(blocks, fault) for fault in answer.get("errors") or ()}))
+            cure = f"set {classic}" if form == "newest" else "update the bot"
+            return Finding(False, "blocks", f"Slack refuses {refused or 'a card'}: {cure}")
+        text = f"not checked, as Slack answers {answer.get('error')}"
+        return Finding(
+            True, "blocks", f"{text}; where tables or charts are missing from cards, set {classic}"
+        )
+    except (URLError, OSError) as error:
+        return Finding(True, "blocks", f"not checked: {error}")
+    return Finding(True, "blocks", f"Slack takes all that cards are made of, {form} form")
+
+
+def _kind_at(blocks: Sequence[Block], fault: Mapping[str, Any]) -> str:
+    """Returns the type of the block that a fault's JSON pointer leads to."""
+    number = str(fault.get("pointer", "")).removeprefix("/blocks").split("/")[1:2]
+    return str(blocks[int(number[0])]["type"]) if number and number[0].isdigit() else "a card"
 
 
 def _people(settings: Settings) -> Iterator[Finding]:

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from bot.cards.blocks import (
     Block,
     CardBlock,
+    Chart,
+    Divider,
+    Facts,
+    Figure,
     Headline,
     Lines,
     Message,
     Note,
+    Steps,
+    Table,
+    Task,
     Text,
+    actions,
+    button,
     code,
     cut,
     escape,
@@ -27,6 +36,26 @@ MODAL_BLOCKS = 100
 def text_message(text: str) -> Message:
     """`text` is ours: it may hold mrkdwn."""
     return Message(text, (Text(text),))
+
+
+def sample_card() -> Message:
+    """One of each block that cards are made of, for Slack to judge; it is never sent."""
+    rows = [("Model", "Right"), ("small", Figure("70%", 70.0))]
+    return Message(
+        "A sample",
+        (
+            Headline("A sample"),
+            Text("*text*"),
+            Lines(["• one", "• two"]),
+            Facts([("Cost", "$1.00")]),
+            Table(rows, "A table"),
+            Chart("A chart", "loss", [("1", 2.5), ("2", 0.5)], "step", "loss", otherwise=(Text("0.5"),)),
+            Steps("Steps", [Task("1", "train", "in_progress")], otherwise=(Text("training"),)),
+            Divider(),
+            actions(button("Details", "sample", "1")),
+            Note("a note"),
+        ),
+    )
 
 
 def refusal(refused: Refusal) -> Message:

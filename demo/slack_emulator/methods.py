@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from demo.people import BOT
 from demo.slack_emulator import chat, files, views
+from demo.slack_emulator.blocks import complaints
 from demo.slack_emulator.state import BOT_ID, TEAM, Json, SlackError, State, channel_json, person_json
 from demo.workspace import Channel
 
@@ -48,6 +49,20 @@ def _auth_test(state: State, args: Json) -> Json:
         **who,
         "is_enterprise_install": False,
     }
+
+
+def _blocks_validate(state: State, args: Json) -> Json:
+    """Blocks alone: of a message."""
+    if "blocks" not in args:
+        raise SlackError("invalid_arguments", ["must provide exactly one of `blocks`, `view`, or `message`"])
+    faults = [complaint.partition(": ") for complaint in complaints(args["blocks"], "message")]
+    if not faults:
+        return {}
+    errors = [
+        {"code": "failed_constraint", "pointer": at.removeprefix("/blocks"), "message": fault}
+        for at, _, fault in faults
+    ]
+    return {"ok": False, "error": "invalid_blocks", "errors": errors}
 
 
 def _conversations_info(state: State, args: Json) -> Json:
@@ -148,6 +163,7 @@ _READ_MESSAGES = ("channels:history", "groups:history", "im:history")
 METHODS: Mapping[str, Method] = {
     "apps.connections.open": Method(_connections_open),
     "auth.test": Method(_auth_test),
+    "blocks.validate": Method(_blocks_validate),
     "chat.postMessage": Method(chat.post_message, ("chat:write",)),
     "chat.postEphemeral": Method(chat.post_ephemeral, ("chat:write",)),
     "chat.update": Method(chat.update, ("chat:write",)),

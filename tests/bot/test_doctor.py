@@ -9,17 +9,22 @@ import time
 from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from bot.cards.blocks import CardBlock
+from bot.cards.general import sample_card
 from bot.doctor import Finding, _clock, examine
 from bot.outbox_sender import SCOPES
 from bot.settings import load_settings
 from demo.slack_emulator import SlackEmulator, broken, cut_off, refused
+from demo.slack_emulator import blocks as emulator_blocks
 from demo.slack_emulator.state import ALL_SCOPES
 from storage.database import sqlite_version, wal_is_safe
 from storage.store import Store
 from tests.bot.world import Rules, World
+from tests.cards.cards import messages
 from tests.peers.hosted import NOT_AVAILABLE, Hosted
 
 GOOD = """
@@ -83,12 +88,13 @@ def here(tmp_path: Path, slack: SlackEmulator, monkeypatch: pytest.MonkeyPatch) 
 def test_an_installation_in_order(here: Installation) -> None:
     findings = {finding.subject: finding for finding in examine()}
     assert list(findings) == [
-        *("settings", "SQLite", "Slack", "clock", "scopes", "policy"),
+        *("settings", "SQLite", "Slack", "clock", "scopes", "blocks", "policy"),
         *("approvers", "budget", "own trainer", "disk", "bot"),
     ]
     assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
     assert findings["Slack"].text == "signed in to Stand-in as finetune"
     assert findings["scopes"].text == "all granted"
+    assert findings["blocks"].text == "Slack takes all that cards are made of, newest form"
     assert findings["approvers"].text == "2 people or groups, 2 needed for a run"
     assert findings["budget"].text == "$200 a month"
     assert findings["own trainer"].text == "starts with tiny"
@@ -105,6 +111,28 @@ def test_it_says_that_lost_messages_are_looked_for_where_a_team_gave_the_right(
     with SlackEmulator(groups={"S1": ("U0BEN",)}, scopes=ALL_SCOPES | history) as slack:
         said = Installation(tmp_path, slack, monkeypatch)["scopes"].text
     assert said == "all granted; a message whose answer gets lost is looked for, not sent again"
+
+
+def test_blocks_that_slack_refuses_are_named_with_the_setting_that_falls_back(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(emulator_blocks._KNOWN, "data_table", frozenset())
+    monkeypatch.setitem(emulator_blocks._KNOWN, "plan", frozenset())
+    said = here["blocks"]
+    assert not said.is_well and 'refuses data_table, plan: set blocks = "classic"' in said.text
+    here.settings(("[slack]", '[slack]\nblocks = "classic"'))
+    assert here["blocks"] == Finding(True, "blocks", "Slack takes all that cards are made of, classic form")
+    here.settings()
+    here.slack.fail("blocks.validate", refused("unknown_method"))
+    unjudged = here["blocks"]
+    assert unjudged.is_well and "unknown_method; where tables" in unjudged.text
+
+
+def test_every_block_is_in_the_sample_that_slack_judges() -> None:
+    card = sample_card()
+    assert {type(part) for part in card.parts} == set(get_args(CardBlock))
+    kinds = {block["type"] for each in messages().values() for block in (*each.blocks, *each.newest)}
+    assert kinds <= {block["type"] for block in (*card.newest, *card.blocks)}
 
 
 def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> None:
@@ -134,6 +162,7 @@ def test_it_changes_nothing(here: Installation) -> None:
     assert [path.name for path in here.folder.iterdir()] == ["finetune.toml"]
     assert {call.method for call in here.slack.calls()} == {
         "auth.test",
+        "blocks.validate",
         "users.info",
         "usergroups.users.list",
     }

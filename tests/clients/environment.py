@@ -23,10 +23,21 @@ def schemathesis() -> str:
 
 def node() -> str:
     """One that finds the package openai in CLIENTS."""
+    _found(CLIENTS / "node_modules" / "openai" / "package.json")
+    return _node()
+
+
+def tsc() -> str:
+    """Checks types against the package @slack/types in CLIENTS."""
+    _node()
+    _found(CLIENTS / "node_modules" / "@slack" / "types" / "package.json")
+    return _found(CLIENTS / "node_modules" / ".bin" / "tsc")
+
+
+def _node() -> str:
     interpreter = shutil.which("node")
     if interpreter is None:
         pytest.skip("Node is not there")
-    _found(CLIENTS / "node_modules" / "openai" / "package.json")
     return interpreter
 
 
