@@ -17,6 +17,20 @@ MODULES: Mapping[str, tuple[str, ...]] = {
     "admin": ("engines", "current", "report", "audit", "log", "backup", "restore", "forget"),
     "policy": ("policy",),
 }
+# What --help says of the commands that matter first, in the order of their use; the others are named by their task.
+FIRST = {
+    "check": "Is this file of labelled examples ready to train on?",
+    "baseline": "How good are cheaper ways? Measures them on held-out rows.",
+    "estimate": "What would training cost and save, and is it worth it?",
+    "init": "Set up the Slack app in a folder; asks for what it needs.",
+    "run": "Run the Slack app, and a trainer beside it.",
+}
+OTHERS = {
+    "Before a run": ("curve", "prices", "plan-memory", "calibrate"),
+    "After a run": ("report", "current", "export"),
+    "Trainers": ("trainer", "engines"),
+    "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),
+}
 
 
 class Commands(Mapping[str, click.Command]):
@@ -36,10 +50,24 @@ class Commands(Mapping[str, click.Command]):
         return sum(map(len, MODULES.values()))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class CommandsByTask(click.Group):
+    """Its help names commands by task, and imports none of them."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Start with"):
+            formatter.write_dl(list(FIRST.items()))
+        with formatter.section("Then"):
+            formatter.write_dl([(task, ", ".join(names)) for task, names in OTHERS.items()])
+
+
+@click.group(
+    cls=CommandsByTask,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="More on each: finetune COMMAND -h. The whole story on sample data: make demo.",
+)
 @click.version_option(package_name="finetune-bot")
 def main() -> None:
-    """From labelled examples to a better model, decided on evidence by a team in Slack."""
+    """Decide on evidence whether to fine-tune, as a team in Slack, and train."""
     from bot.cli.options import load_dot_env
 
     load_dot_env(Path(".env"))

@@ -38,7 +38,7 @@ RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
 TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on the head, and its supervisor
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8021, show_default=True, help="0 picks a free one."
 )
@@ -293,4 +293,4 @@ def refuse(sentence: str) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="finetune trainer")

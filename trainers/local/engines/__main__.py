@@ -17,12 +17,12 @@ NAME = click.Choice(list(INSTALLABLE))
 LINE_INTERVAL_S = 10.0
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--data",
     type=click.Path(path_type=Path),
-    required=True,
-    help="The trainer's data folder; `finetune engines` takes that of finetune.toml.",
+    default=Path("data/trainer"),
+    help="The trainer's data folder. Default: that of finetune.toml.",
 )
 @click.pass_context
 def main(context: click.Context, data: Path) -> None:
