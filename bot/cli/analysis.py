@@ -17,13 +17,14 @@ from bot.cli.options import (
     EXIT_BLOCKED,
     FILE,
     NEW_FILE,
-    Ticker,
     load,
     load_if_valid,
     refuse,
     resumable,
     within_memory,
 )
+from bot.cli.output import Tone, show, show_json, show_text
+from bot.cli.progress import Ticker
 from bot.command_options import BAR, ESTIMATE_KEYS, LABEL_USD, RUNGS, TASK, build_question, question_options
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
@@ -94,15 +95,14 @@ def check(
     rows = datasets.rows_of_target(target, load)
     if isinstance(rows, Refusal):
         refuse(rows.text)
-    ticker = Ticker()
-    how = datasets.CheckOptions(deep=not quick, presidio=presidio, rows=rows, tell=ticker)
-    if against:
-        report = datasets.check_against(against, file, text, label, how)
-    elif holdout:
-        report = datasets.check_beside(holdout, file, text, label, how)
-    else:
-        report = datasets.check(file, text, label, how=how)
-    ticker.done()
+    with Ticker() as ticker:
+        how = datasets.CheckOptions(deep=not quick, presidio=presidio, rows=rows, tell=ticker)
+        if against:
+            report = datasets.check_against(against, file, text, label, how)
+        elif holdout:
+            report = datasets.check_beside(holdout, file, text, label, how)
+        else:
+            report = datasets.check(file, text, label, how=how)
     if isinstance(report, Refusal):
         refuse(report.text)
     if report.pairs is not None:
@@ -110,13 +110,16 @@ def check(
             target, report.pairs, lambda: load_if_valid("memory and time are not said")
         )
         if as_json:
-            click.echo(json.dumps(datasets.pairs_json(report, report.pairs, takes)))
+            show_json(datasets.pairs_json(report, report.pairs, takes))
         else:
-            click.echo(datasets.pairs_text(report, report.pairs, takes))
+            show(datasets.pairs_parts(report, report.pairs, takes))
         if report.blocked:
             sys.exit(EXIT_BLOCKED)
         return
-    click.echo(report.to_json() if as_json else datasets.report_text(report, load_if_valid()))
+    if as_json:
+        click.echo(report.to_json())
+    else:
+        show(datasets.report_parts(report, load_if_valid()), datasets.tone_of(report))
     if fix:
         fixed = datasets.fix(file, text, label, fix, holdout)
         if isinstance(fixed, Refusal):
@@ -176,20 +179,22 @@ def baseline(
     wanted = evaluations.EvaluationRequest(
         file, holdout, text, label, rungs, models, prompt, bar_share, judge, waive, 60 * patience
     )
-    ticker = Ticker()
+    folders = settings.trainer.folders
     with (
         resumable(),
-        datasets.checked_rows(file, holdout, wanted.columns, settings.trainer.folders) as evaluation_rows,
+        Ticker() as ticker,
+        datasets.checked_rows(file, holdout, wanted.columns, folders, ticker) as evaluation_rows,
     ):
-        rows = _usable(file, evaluation_rows)
+        rows = _usable(file, evaluation_rows, ticker)
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
         ticker.done()
         if isinstance(measured, Refusal):
             refuse(measured.text)
         if as_json:
-            click.echo(json.dumps(printed.baseline_json(measured, rows, file), indent=2))
+            show_json(printed.baseline_json(measured, rows, file))
         else:
-            click.echo(printed.baseline_text(measured, rows, file))
+            tone: Tone = "good" if measured.ladder.cheapest else "warning"
+            show(printed.baseline_parts(measured, rows, file), tone)
 
 
 @click.command()
@@ -219,24 +224,28 @@ def curve(
     from bot.values.runs import Refusal
     from trainers.dataset import Columns
 
-    with datasets.checked_rows(file, holdout, Columns(text, label), {}) as rows:
-        curve = evaluations.learning_curve(_usable(file, rows), file.stem, predict)
+    columns = Columns(text, label)
+    with Ticker() as ticker, datasets.checked_rows(file, holdout, columns, {}, ticker) as rows:
+        curve = evaluations.learning_curve(_usable(file, rows, ticker), file.stem, predict, ticker)
+        ticker.done()
         if isinstance(curve, Refusal):
             refuse(curve.text)
         if as_json:
-            click.echo(json.dumps(printed.curve_json(curve, label_usd), indent=2))
+            show_json(printed.curve_json(curve, label_usd))
         else:
-            click.echo(printed.curve_text(curve, file, label_usd))
+            show(printed.curve_parts(curve, file, label_usd))
 
 
-def _usable(file: Path, rows: EvaluationRows | Refusal) -> EvaluationRows:
+def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> EvaluationRows:
     from bot.cli import datasets
     from bot.values.runs import Refusal
+
+    ticker.done()
 
     if isinstance(rows, Refusal):
         refuse(rows.text)
     if rows.report.blocked:
-        click.echo(datasets.report_text(rows.report), err=True)
+        show(datasets.report_parts(rows.report), "bad", err=True)
         refuse(f"{file} must be mended before anything can be measured on it.")
     return rows
 
@@ -272,12 +281,12 @@ def estimate(
     if isinstance(evidence, Refusal):
         refuse(evidence.text)
     settings = load()
-    ticker = Ticker()
-    how = datasets.CheckOptions(deep=True, tell=ticker)  # wrong labels weigh, and near copies move the split
-    report = datasets.check(dataset, text, label, settings.trainer.folders, how)
-    ticker.done()
+    with Ticker() as ticker:
+        # Deep: wrong labels weigh, and near copies move the split.
+        how = datasets.CheckOptions(deep=True, tell=ticker)
+        report = datasets.check(dataset, text, label, settings.trainer.folders, how)
     if report.blocked:
-        click.echo(datasets.report_text(report), err=True)
+        show(datasets.report_parts(report), "bad", err=True)
         refuse(f"{dataset} must be mended before it can be estimated.")
     estimated = estimates.estimate(settings, dataset.stem, report, build_question(question), evidence)
     if isinstance(estimated, Ended):
@@ -285,9 +294,9 @@ def estimate(
     if isinstance(estimated, Refusal):
         refuse(estimated.text)
     if as_json:
-        click.echo(json.dumps(estimates.estimate_json(estimated, dataset), indent=2))
+        show_json(estimates.estimate_json(estimated, dataset))
     else:
-        click.echo(estimates.estimate_text(estimated, dataset))
+        show(estimates.estimate_parts(estimated, dataset), estimates.TONES[estimated.verdict.kind])
 
 
 @click.command()
@@ -303,9 +312,9 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
 
     rows = estimates.prices(load(), models)
     if as_json:
-        click.echo(json.dumps(estimates.prices_json(rows), indent=2))
+        show_json(estimates.prices_json(rows))
     else:
-        click.echo(estimates.prices_text(rows))
+        show(estimates.prices_parts(rows))
     if any(isinstance(row, UnknownPrice) for row in rows):
         sys.exit(EXIT_BLOCKED)
 
@@ -380,9 +389,9 @@ def plan_memory(
     if isinstance(planned, Refusal):
         refuse(planned.text)
     if as_json:
-        click.echo(json.dumps(hardware.memory_json(planned), indent=2))
+        show_json(hardware.memory_json(planned))
     else:
-        click.echo(hardware.memory_text(planned))
+        show_text(hardware.memory_text(planned))
 
 
 @click.command()
@@ -395,12 +404,15 @@ def calibrate(seconds: float, as_json: bool) -> None:
     from bot.cli import hardware
     from bot.values.runs import Refusal
 
-    settings, ticker = load(), Ticker()
-    calibration = hardware.calibrate(settings.data, seconds, ticker)
-    ticker.done()
+    settings = load()
+    with Ticker() as ticker:
+        calibration = hardware.calibrate(settings.data, seconds, ticker)
     if isinstance(calibration, Refusal):
         refuse(calibration.text)
-    click.echo(calibration.to_json() if as_json else hardware.calibration_text(calibration))
+    if as_json:
+        click.echo(calibration.to_json())
+    else:
+        show_text(hardware.calibration_text(calibration))
 
 
 FOLDER = click.Path(path_type=Path)

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import findings
+from bot.cards.blocks import CardBlock, Text
 from bot.cards.datasets import full_report, has_choices
 from bot.cards.findings import counts_text, finding_blocks, line_ranges
 from bot.cards.reasons import shortage_text
-from bot.cards.terminal import terminal_text
 from bot.cards.words import duration, duration_range, pluralize
+from bot.cli.output import Tone, text_block
 from bot.rules.budgets import duplicate_cost
 from bot.services.dataset_worker import FULL_LIST
 from bot.services.datasets import SEED
@@ -148,13 +149,19 @@ def _test_rows(holdout: Path, columns: Columns) -> tuple[Example, ...] | Refusal
     return test.examples
 
 
-def report_text(report: Report, settings: Settings | None = None) -> str:
+def tone_of(report: Report) -> Tone:
+    if report.blocked:
+        return "bad"
+    return "warning" if any(finding.severity == "warns" for finding in report.findings) else "good"
+
+
+def report_parts(report: Report, settings: Settings | None = None) -> tuple[CardBlock, ...]:
     """The report for a terminal. With `settings` it says what copies cost in dollars, where a trainer by the token
     has its key here."""
     rows = [row for row in (settings.providers if settings else ()) if find_key(os.environ, row.provider)]
     waste = duplicate_cost(report.duplicate_tokens, rows, datetime.now(UTC).date())
-    text = terminal_text(full_report(report, waste).parts)
-    return f"{text}\n\nName the columns with --text and --label." if has_choices(report) else text
+    choose = [Text("Name the columns with --text and --label.")] if has_choices(report) else []
+    return (*full_report(report, waste).parts, *choose)
 
 
 def fix(
@@ -214,12 +221,17 @@ def training_needs(
     return TrainingNeeds(base.name, memory_headroom_for_pairs(base, pairs), time)
 
 
-def pairs_text(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> str:
+def pairs_parts(
+    report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None
+) -> tuple[CardBlock, ...]:
     findings = pair_findings(report)
     last = "They can't be used until this is mended." if report.blocked else "They can be used."
     lines = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
-    parts = [_head(report, pairs, findings), terminal_text(finding_blocks(findings)), "\n".join(lines)]
-    return "\n\n".join(part for part in parts if part)
+    return (
+        text_block(_head(report, pairs, findings)),
+        *finding_blocks(findings),
+        text_block("\n".join(lines)),
+    )
 
 
 def _needs_text(takes: TrainingNeeds) -> str:
@@ -270,13 +282,19 @@ class EvaluationRows:
 
 @contextmanager
 def checked_rows(
-    file: Path, holdout: Path | None, columns: Columns, local_models: Mapping[str, Path]
+    file: Path,
+    holdout: Path | None,
+    columns: Columns,
+    local_models: Mapping[str, Path],
+    tell: Callable[[str], None] = ignore_message,
 ) -> Iterator[EvaluationRows | Refusal]:
     """What is written for it is thrown away afterwards. A refusal is about the given holdout."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         # Deep, as in Slack: near copies stay on one side.
-        report = check_file(file, file.name, columns, files, SEED, local_models=local_models, deep=True)
+        report = check_file(
+            file, file.name, columns, files, SEED, local_models=local_models, deep=True, tell=tell
+        )
         if holdout is None or report.blocked:
             yield EvaluationRows(report, files)
         else:

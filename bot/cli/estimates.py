@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -12,16 +12,19 @@ from typing import Any
 from bot.cards import estimates
 from bot.cards.advice import withheld_text
 from bot.cards.assumptions import assumptions, machines_assumption
+from bot.cards.blocks import CardBlock
 from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.commands import TerminalSpelling
 from bot.cards.prices import listing
-from bot.cards.terminal import terminal_sentence, terminal_text
+from bot.cards.terminal import terminal_sentence
+from bot.cli.output import Tone
 from bot.cli.render import verdict_json
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
 from bot.rules.forecast import Outlook, Quantiles
 from bot.rules.payback import enough_volume
+from bot.rules.plans import VerdictKind
 from bot.rules.roi import Estimate
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
@@ -64,10 +67,13 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
         return Refusal(f"{file} is not what a baseline prints ({type(error).__name__}: {error}). {again}")
 
 
-def estimate_text(estimated: EstimateResult, file: Path) -> str:
+TONES: Mapping[VerdictKind, Tone] = {"go": "good", "unknown": "warning", "no_go": "bad"}
+
+
+def estimate_parts(estimated: EstimateResult, file: Path) -> tuple[CardBlock, ...]:
     spelling = TerminalSpelling(str(file))
     card = estimates.card(estimated, estimated.target.name, is_detailed=True, spelling=spelling)
-    return terminal_text(card.parts)
+    return card.parts
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
@@ -133,8 +139,8 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
     return tuple(rows)
 
 
-def prices_text(rows: Sequence[PriceRow | UnknownPrice]) -> str:
-    return terminal_text(listing(rows, _today(), is_detailed=True).parts)
+def prices_parts(rows: Sequence[PriceRow | UnknownPrice]) -> tuple[CardBlock, ...]:
+    return listing(rows, _today(), is_detailed=True).parts
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:

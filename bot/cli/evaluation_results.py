@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import evaluation_results, judge_agreement, learning_curves
+from bot.cards.blocks import CardBlock
 from bot.cards.candidates import bar_share
 from bot.cards.commands import TerminalSpelling
 from bot.cards.evaluations import shortfalls
-from bot.cards.terminal import terminal_text
 from bot.cards.words import pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.evaluations import EvaluationResult
+from bot.cli.output import text_block
 from bot.cli.render import verdict_json
 from bot.rules.judge_agreement import HumanAgreement
 from trainers.evaluation.results import Curve, Rung
@@ -23,7 +24,7 @@ from trainers.evaluation.scores import HOW_READ
 NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in Slack
 
 
-def baseline_text(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> str:
+def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> tuple[CardBlock, ...]:
     ladder, spelling = measured.ladder, TerminalSpelling(str(file))
     notes = [
         f"The bar is {bar_share(ladder.bar)}; {pluralize(rows.report.n_train, 'row')} to learn from and to take "
@@ -36,13 +37,13 @@ def baseline_text(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
     card = evaluation_results.card(ladder, verdict=verdict, how_read=how_read, notes=notes, spelling=spelling)
-    text = terminal_text(card.parts)
     if measured.estimated.question.current:
-        return text
-    return (
-        f"{text}\n\nWith --json > baseline.json after this command, what a tuned model would cost and save: finetune "
-        f"estimate --dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
+        return card.parts
+    estimate = (
+        "To estimate cost and savings: add --json > baseline.json to this command, then run finetune estimate "
+        f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
+    return (*card.parts, text_block(estimate))
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
@@ -80,10 +81,9 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
     }
 
 
-def curve_text(curve: Curve, file: Path, label_usd: Decimal | None = None) -> str:
+def curve_parts(curve: Curve, file: Path, label_usd: Decimal | None = None) -> tuple[CardBlock, ...]:
     """`label_usd`: what one labelled row costs."""
-    card = learning_curves.card(curve, label_usd=label_usd, spelling=TerminalSpelling(str(file)))
-    return terminal_text(card.parts)
+    return learning_curves.card(curve, label_usd=label_usd, spelling=TerminalSpelling(str(file))).parts
 
 
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:

@@ -4,7 +4,7 @@ free text needs one."""
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from functools import partial
@@ -107,6 +107,7 @@ def _measure(
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
+        say("The classical model learns from the rows.")
         replies = _replies(session, plan, evaluation, arms, rows)
         verdicts = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
@@ -117,7 +118,9 @@ def _measure(
     return EvaluationResult(plan, conclusion.ladder, estimated, arms, conclusion.judge)
 
 
-def learning_curve(rows: EvaluationRows, name: str, predict: tuple[int, ...]) -> Curve | Refusal:
+def learning_curve(
+    rows: EvaluationRows, name: str, predict: tuple[int, ...], say: Callable[[str], None]
+) -> Curve | Refusal:
     """The classical rung's learning curve. `predict`: numbers of rows; none: twice as many as there are."""
     report = rows.report
     if report.task != "labels":
@@ -129,8 +132,9 @@ def learning_curve(rows: EvaluationRows, name: str, predict: tuple[int, ...]) ->
         holdout_sha256=str(report.holdout_sha256),
         predict=predict or (2 * report.n_train,),
     )
+    say(f"The classical model learns from parts of the {report.n_train:,} rows.")
     try:
-        return evaluation_worker.judge_curve(plan, rows.files, rows.files / "curve", SEED).curve
+        return evaluation_worker.classical_curve_of(plan, rows.files, SEED)
     except ValueError as few:
         return Refusal(f"{few}.")
 

@@ -1,10 +1,9 @@
-"""What all commands share: kinds of paths, loading the settings, refusals, and progress on stderr."""
+"""What all commands share: kinds of paths, loading the settings, refusals."""
 
 from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from bot.settings import Settings, SettingsProblems, load_settings
 from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
 
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
-A_LINE_EVERY_S = 30.0
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
 
@@ -89,33 +87,3 @@ def resumable() -> Iterator[None]:
     except KeyboardInterrupt:
         click.echo("\nStopped. Answers that came are kept: the same command goes on from there.", err=True)
         sys.exit(EXIT_INTERRUPTED)
-
-
-class Ticker:
-    """How far something is, on stderr: rewritten in place on a terminal, else a line twice a minute where there is
-    something new."""
-
-    def __init__(self) -> None:
-        self._last = ""
-        self._said_at = time.monotonic()
-
-    def __call__(self, text: str) -> None:
-        now = time.monotonic()
-        if text == self._last:
-            return
-        if sys.stderr.isatty():
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif now - self._said_at >= A_LINE_EVERY_S:
-            click.echo(text, err=True)
-            self._said_at = now
-        else:
-            return
-        self._last = text
-
-    def keep(self, text: str) -> None:
-        self.done()
-        click.echo(text, err=True)
-
-    def done(self) -> None:
-        if sys.stderr.isatty() and self._last:
-            click.echo("\r\x1b[K", nl=False, err=True)

@@ -151,9 +151,16 @@ def judge_ladder(
 
 def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
     from bot.charts import curves as drawing
+
+    curve = classical_curve_of(plan, files, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
+
+
+def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
     from trainers.evaluation.learning_curves import classical_curve
 
-    curve = classical_curve(
+    return classical_curve(
         examples(files, plan.train_sha256),
         examples(files, plan.holdout_sha256),
         seed,
@@ -162,8 +169,6 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
         version=plan.version,
         holdout_sha256=plan.holdout_sha256,
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
 
 
 def count_passages(path: Path) -> int | Refusal:

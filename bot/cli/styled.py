@@ -1,0 +1,148 @@
+"""Cards and text on a terminal, by rich: colours, tables, and prose wrapped to the window under its own indent."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TextIO, assert_never
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table as Grid
+from rich.text import Text as Styled
+
+from bot.cards.blocks import (
+    Actions,
+    CardBlock,
+    Chart,
+    Divider,
+    Facts,
+    Headline,
+    Lines,
+    Note,
+    Steps,
+    Table,
+    Text,
+)
+from bot.cards.estimates import MARKS
+from bot.cards.findings import WORDS
+from bot.cards.terminal import plain_text
+from bot.cli.output import Tone
+
+WIDEST = 120  # columns; longer lines are hard to read
+COLOURS: Mapping[Tone, str] = {"good": "green", "warning": "yellow", "bad": "red", "plain": ""}
+# How a line begins, and its colour.
+BEGINNINGS: Mapping[str, str] = {
+    WORDS["blocks"].capitalize(): "bold red",
+    WORDS["warns"].capitalize(): "bold yellow",
+    WORDS["tells"].capitalize(): "bold cyan",
+    f"• {MARKS['go']}:": "green",
+    f"• {MARKS['no_go']}:": "red",
+    f"• {MARKS['unknown']}:": "yellow",
+    "ok ": "green",
+    "problem ": "bold red",
+    "Next:": "bold",
+}
+_MARKED = re.compile(r"\*([^*\n]+)\*|`([^`\n]+)`")
+# What a wrapped line stands under: the text behind the last gap of a line in columns, or behind its bullet.
+_INDENT = re.compile(r"(?:.*\S {2,}|\s*)(?:[•→] )?")
+
+
+def print_card(parts: Iterable[CardBlock], tone: Tone, stream: TextIO) -> None:
+    shown = [renderable for part in parts if (renderable := _renderable(part, COLOURS[tone])) is not None]
+    _print(shown, stream)
+
+
+def print_text(text: str, tone: Tone, stream: TextIO) -> None:
+    first, *others = text.split("\n")
+    headline = _hanging(Styled(first, style=f"bold {COLOURS[tone]}"))
+    _print([Group(headline, *(_hanging(_coloured(Styled(line))) for line in others))], stream)
+
+
+def _print(paragraphs: Sequence[RenderableType], stream: TextIO) -> None:
+    console = Console(file=stream, highlight=False, markup=False, emoji=False)
+    console.width = min(console.width, WIDEST)
+    for at, paragraph in enumerate(paragraphs):
+        if at:
+            console.print()
+        console.print(paragraph)
+
+
+def _renderable(part: CardBlock, colour: str) -> RenderableType | None:
+    match part:
+        case Headline():
+            return Styled(part.text, style=f"bold {colour}")
+        case Text():
+            return Group(*_lines(part.mrkdwn.split("\n")))
+        case Note():
+            return Group(*_lines(part.mrkdwn.split("\n"), "dim"))
+        case Lines():
+            return Group(*_lines(part.lines))
+        case Facts():
+            return Padding(_facts(part), (0, 0, 0, 2))
+        case Table():
+            return _table(part)
+        case Chart() | Steps():
+            shown = [shown for each in part.otherwise if (shown := _renderable(each, colour)) is not None]
+            return Group(*shown)
+        case Divider() | Actions():
+            return None
+    assert_never(part)
+
+
+def _lines(lines: Iterable[str], style: str = "") -> Iterator[RenderableType]:
+    for line in lines:
+        text = _coloured(_styled(line))
+        text.stylize_before(style)
+        yield _hanging(text)
+
+
+def _facts(facts: Facts) -> Grid:
+    grid = Grid.grid(padding=(0, 2, 0, 0))
+    grid.add_column(style="dim", no_wrap=True)
+    grid.add_column()
+    for name, value in facts.pairs:
+        grid.add_row(f"{plain_text(name)}:", _styled(value))
+    return grid
+
+
+def _table(table: Table) -> Grid:
+    """The first column stands left, the others right."""
+    head, *body = table.rows
+    grid = Grid(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False)
+    for at, name in enumerate(head):
+        grid.add_column(Styled(name), justify="right" if at else "left", overflow="fold")
+    for row in body:
+        grid.add_row(*map(Styled, row))
+    return grid
+
+
+def _hanging(line: Styled) -> RenderableType:
+    match = _INDENT.match(line.plain)
+    indent = match.end() if match else 0
+    if not indent or indent == len(line.plain):
+        return line
+    grid = Grid.grid(expand=False)
+    grid.add_column(width=cell_len(line.plain[:indent]), no_wrap=True)
+    grid.add_column(overflow="fold")
+    grid.add_row(line[:indent], line[indent:])
+    return grid
+
+
+def _styled(mrkdwn: str) -> Styled:
+    """Bold and code of mrkdwn as such; the rest of its markup is left out."""
+    text, at = Styled(), 0
+    for match in _MARKED.finditer(mrkdwn):
+        text.append(plain_text(mrkdwn[at : match.start()]))
+        text.append(plain_text(match[0]), "bold" if match[1] else "cyan")
+        at = match.end()
+    return text.append(plain_text(mrkdwn[at:]))
+
+
+def _coloured(line: Styled) -> Styled:
+    for beginning, style in BEGINNINGS.items():
+        if line.plain.startswith(beginning):
+            line.stylize(style, 0, len(beginning))
+    return line
