@@ -49,13 +49,13 @@ def examine() -> list[Finding]:
     """Checks everything that can be, even if the settings have problems."""
     findings: list[Finding] = []
     settings: Settings | None
+    path = Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE))
+    if not path.exists():
+        findings.append(Finding(False, "settings", f"there is no {path} here: finetune init writes one"))
     try:
         settings = load_settings()
-        path = Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE))
         if path.exists():
             findings.append(Finding(True, "settings", "read, nothing wrong"))
-        else:
-            findings.append(Finding(False, "settings", f"there is no {path} here: finetune init writes one"))
     except SettingsProblems as error:
         findings += [Finding(False, "settings", problem) for problem in error.problems]
         try:

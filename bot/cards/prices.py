@@ -73,7 +73,7 @@ def _notes(rows: Sequence[PriceRow], today: date, most: int | None) -> list[str]
         for row in rows
         if row.successor
     ]
-    notes += [(row, f"nobody told me all of it, {where_to_add(row)}") for row in rows if missing_keys(row)]
+    notes += [(row, f"price unknown: {where_to_add(row)}") for row in rows if missing_keys(row)]
     lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
     hidden = len(lines[most:]) if most else 0
     return [*lines[:most], *([f"• and {hidden:,} more notes"] if hidden else [])]
@@ -93,8 +93,8 @@ def where_to_add(row: PriceRow) -> str:
     keys = f"{', '.join(others)} and {last}" if others else last
     provider, slash, model = row.model.partition("/")
     if row.kind == "prompted" or not slash:
-        return f'put {keys} into finetune.toml under [prices."{row.model}"].'
-    return f'put {keys} into finetune.toml under [providers.{provider}.models."{model}"].'
+        return f'add {keys} to finetune.toml under [prices."{row.model}"].'
+    return f'add {keys} to finetune.toml under [providers.{provider}.models."{model}"].'
 
 
 def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str:
@@ -110,4 +110,4 @@ def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str
             "finetune.toml under [trainer]."
         )
     what = f"training on {row.model}" if missing.of == "training" else f"a token of {row.model}"
-    return f"Nobody told me what {what} costs: {where_to_add(row)}"
+    return f"The price of {what} is unknown: {where_to_add(row)}"

@@ -13,7 +13,8 @@ from pathlib import Path
 import click
 
 from bot import logs
-from bot.cli.options import EXIT_BLOCKED, FILE, NEW_FILE, load, refuse
+from bot.cli.options import EXIT_BLOCKED, FILE, JSON, NEW_FILE, load, refuse
+from bot.cli.output import show_json, show_text
 
 DATABASE = click.option(
     "--database", type=FILE, help="Another database, such as a backup. Default: the bot's."
@@ -28,9 +29,10 @@ def audit() -> None:
 @audit.command()
 @DATABASE
 @click.option("--head", help="The head that an earlier check printed: shows whether the end was cut off.")
-def verify(database: Path | None, head: str | None) -> None:
+@JSON
+def verify(database: Path | None, head: str | None, as_json: bool) -> None:
     """Follow the chain of hashes from the first entry to the last; exit code 1 where one doesn't fit."""
-    from bot.cli.render import audit_summary
+    from bot.cli.render import audit_summary, log_json
     from storage.audit import BrokenLog, verify_log
     from storage.database import StorageError
 
@@ -40,8 +42,12 @@ def verify(database: Path | None, head: str | None) -> None:
         log = verify_log(database or load().database, head)
     except StorageError as error:
         refuse(str(error))
-    click.echo(audit_summary(log))
-    if isinstance(log, BrokenLog):
+    is_broken = isinstance(log, BrokenLog)
+    if as_json:
+        show_json(log_json(log))
+    else:
+        show_text(audit_summary(log), "bad" if is_broken else "good")
+    if is_broken:
         sys.exit(EXIT_BLOCKED)
 
 
@@ -105,12 +111,13 @@ def report(subject: str, out: Path) -> None:
 
 @click.command()
 @click.argument("dest", required=False, type=click.Path(path_type=Path, file_okay=False))
-def backup(dest: Path | None) -> None:
+@JSON
+def backup(dest: Path | None, as_json: bool) -> None:
     """Copy the database whole, also while the bot runs, into the folder DEST with the files of the datasets.
 
     Without DEST into the data folder's backups, the database alone.
     """
-    from bot.cli.render import backup_summary, is_intact
+    from bot.cli.render import backup_json, backup_summary, is_intact
     from storage.backup import back_up
     from storage.database import StorageError
 
@@ -120,7 +127,10 @@ def backup(dest: Path | None) -> None:
         backup = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
     except StorageError as error:
         refuse(str(error))
-    click.echo(backup_summary(backup, has_files=dest is not None))
+    if as_json:
+        show_json(backup_json(backup))
+    else:
+        show_text(backup_summary(backup, has_files=dest is not None), "good" if is_intact(backup) else "bad")
     if not is_intact(backup):
         sys.exit(EXIT_BLOCKED)
 
@@ -146,7 +156,8 @@ def restore(file: Path) -> None:
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def engines(data: Path | None, arguments: tuple[str, ...]) -> None:
     """Trainers beside our own (unsloth, axolotl, llamafactory): list, install NAME, remove NAME."""
-    folder = data or load().data / "trainer"
+    wants_help = any(word in ("-h", "--help") for word in arguments)
+    folder = data or Path("data/trainer" if wants_help else load().data / "trainer")
     sys.stdout.flush()
     # Our trainer keeps the engines in its data.
     command = [sys.executable, "-m", "trainers.local.engines", "--data", str(folder), *arguments]

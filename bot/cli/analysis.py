@@ -18,13 +18,13 @@ from bot.cli.options import (
     FILE,
     NEW_FILE,
     load,
+    load_beside_a_file,
     load_if_valid,
     refuse,
     resumable,
     within_memory,
 )
-from bot.cli.output import Tone, show, show_json, show_text
-from bot.cli.progress import Ticker
+from bot.cli.output import Ticker, Tone, show, show_json, show_text
 from bot.command_options import BAR, ESTIMATE_KEYS, LABEL_USD, RUNGS, TASK, build_question, question_options
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
@@ -92,7 +92,7 @@ def check(
         refuse("--quick leaves out what takes long, presidio too: choose one.")
     if presidio and not has_presidio():
         refuse(f"--presidio: {NO_PRESIDIO}")
-    rows = datasets.rows_of_target(target, load)
+    rows = datasets.rows_of_target(target, load_beside_a_file)
     if isinstance(rows, Refusal):
         refuse(rows.text)
     with Ticker() as ticker:
@@ -174,7 +174,7 @@ def baseline(
     from bot.values.runs import Refusal
     from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
-    settings = load()
+    settings = load_beside_a_file()
     bar_share = bar or DEFAULT_QUALITY_THRESHOLD
     wanted = evaluations.EvaluationRequest(
         file, holdout, text, label, rungs, models, prompt, bar_share, judge, waive, 60 * patience
@@ -280,7 +280,7 @@ def estimate(
     evidence = estimates.read_evidence(baseline, bar, task)
     if isinstance(evidence, Refusal):
         refuse(evidence.text)
-    settings = load()
+    settings = load_beside_a_file()
     with Ticker() as ticker:
         # Deep: wrong labels weigh, and near copies move the split.
         how = datasets.CheckOptions(deep=True, tell=ticker)
@@ -404,7 +404,7 @@ def calibrate(seconds: float, as_json: bool) -> None:
     from bot.cli import hardware
     from bot.values.runs import Refusal
 
-    settings = load()
+    settings = load_beside_a_file()
     with Ticker() as ticker:
         calibration = hardware.calibrate(settings.data, seconds, ticker)
     if isinstance(calibration, Refusal):
@@ -456,7 +456,7 @@ def export(
 
     if importlib.util.find_spec("torch") is None:
         refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
-    settings = load()
+    settings = load_beside_a_file()
     source = find_model(settings, model)
     if isinstance(source, Refusal):
         refuse(source.text)

@@ -20,8 +20,7 @@ from bot.cards.reasons import shortage_text
 from bot.cards.words import duration, duration_range, pluralize
 from bot.cli.output import Tone, text_block
 from bot.rules.budgets import duplicate_cost
-from bot.services.dataset_worker import FULL_LIST
-from bot.services.datasets import SEED
+from bot.services.dataset_worker import FULL_LIST, SEED
 from bot.services.hardware import (
     USUAL_ROW_LIMIT,
     MemoryHeadroom,

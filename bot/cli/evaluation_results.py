@@ -9,7 +9,7 @@ from typing import Any
 
 from bot.cards import evaluation_results, judge_agreement, learning_curves
 from bot.cards.blocks import CardBlock
-from bot.cards.candidates import bar_share
+from bot.cards.candidates import LONG_NAMES, bar_share
 from bot.cards.commands import TerminalSpelling
 from bot.cards.evaluations import shortfalls
 from bot.cards.words import pluralize
@@ -29,6 +29,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     notes = [
         f"The bar is {bar_share(ladder.bar)}; {pluralize(rows.report.n_train, 'row')} to learn from and to take "
         "examples of.",
+        *_skipped(measured),
         *holdout_notes(rows),
         *shortfalls(measured.arms),
         *judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS, spelling),
@@ -44,6 +45,16 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
     return (*card.parts, text_block(estimate))
+
+
+def _skipped(measured: EvaluationResult) -> list[str]:
+    if not measured.skipped:
+        return []
+    names = ", ".join(LONG_NAMES[rung] for rung in measured.skipped)
+    return [
+        f"Not measured: {names}. No model is configured to ask. Name one with --model, like openai/gpt-4o-mini, whose "
+        "key is in .env, or put a base model of your own under [trainer.models] in finetune.toml."
+    ]
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:
@@ -73,6 +84,7 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
             for arm in measured.arms
             if arm.declined and arm.failed is None
         ],
+        "skipped": list(measured.skipped),
         "judge": _judge(measured),
         "cheapest": ladder.cheapest.key if ladder.cheapest else None,
         "detectable_gap": ladder.detectable_gap,

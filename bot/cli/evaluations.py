@@ -23,6 +23,7 @@ from bot.cli.llm_session import (
     open_session,
     until_answered,
 )
+from bot.command_options import ASKED_RUNGS
 from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import needs_waiver
 from bot.rules.estimate_inputs import Question
@@ -30,7 +31,7 @@ from bot.rules.facts import Evidence
 from bot.rules.permissions import has_words
 from bot.services import candidates, evaluation_engine, evaluation_worker, judge_worker, judgements
 from bot.services.candidates import Candidate
-from bot.services.datasets import SEED
+from bot.services.dataset_worker import SEED
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
@@ -70,13 +71,15 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """`arms`: how far each one came that asks a model. `judge` is None where there was none."""
+    """`arms`: how far each one came that asks a model. `judge` is None where there was none. `skipped`: the rungs that
+    were wanted, and that no model is configured for."""
 
     plan: LadderPlan
     ladder: Ladder
     estimated: EstimateResult
     arms: tuple[ArmProgress, ...]
     judge: JudgeProgress | None = None
+    skipped: tuple[RungName, ...] = ()
 
 
 def evaluate(
@@ -115,7 +118,9 @@ def _measure(
     estimated = make_estimate(settings, plan.dataset, rows.report, Question(), _today(), evidence)
     if isinstance(estimated, Refusal):
         return estimated
-    return EvaluationResult(plan, conclusion.ladder, estimated, arms, conclusion.judge)
+    measured = {arm.rung for arm in plan.arms}
+    skipped = tuple(rung for rung in wanted.rungs or ASKED_RUNGS if rung not in (*measured, "classical"))
+    return EvaluationResult(plan, conclusion.ladder, estimated, arms, conclusion.judge, skipped)
 
 
 def learning_curve(

@@ -338,7 +338,7 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
             f"The measuring process ended with code {child.returncode}: {sentence}. Nothing was kept."
         )
     # By rename: a reader sees the old measurement or the new one.
-    data.mkdir(parents=True, exist_ok=True)
+    data.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = data / f"{CALIBRATION_FILE}.tmp"
     temporary.write_text(text, encoding="utf-8")
     calibration = read_calibration(temporary)

@@ -55,7 +55,7 @@ def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_
         embedded = EmbeddedTrainer(settings.data / "terminal-trainer", settings.trainer.models)
         settings = with_address(settings, embedded)
     trainers = build_trainers(settings, embedded)
-    settings.data.mkdir(parents=True, exist_ok=True)
+    settings.data.mkdir(mode=0o700, parents=True, exist_ok=True)
     store = Store(settings.data / "terminal.db")
     llm = LlmClient(store, trainers, settings.providers, time.time)
     try:

@@ -6,18 +6,20 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
 import click
 from dotenv import dotenv_values
 
-from bot.settings import Settings, SettingsProblems, load_settings
+from bot.settings import CONFIG_FILE, Settings, SettingsProblems, load_settings
 from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
 
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 
 def load_dot_env(path: Path) -> None:
@@ -47,11 +49,28 @@ def load(*, need_slack: bool = False) -> Settings:
         refuse("Mend this, then start again; `finetune doctor` checks everything.")
 
 
+def load_beside_a_file() -> Settings:
+    """For commands about a file or this machine: with no installation here, neither finetune.toml nor its data, what
+    they keep goes into the user's own state folder and not into the folder where they were called."""
+    return _at_home(load())
+
+
+def _at_home(settings: Settings) -> Settings:
+    is_installed = settings.data.exists() or Path(os.environ.get("FINETUNE_CONFIG", CONFIG_FILE)).exists()
+    return settings if is_installed else replace(settings, data=state_folder())
+
+
+def state_folder() -> Path:
+    """By the XDG base directory specification, which has a relative path ignored."""
+    base = Path(os.environ.get("XDG_STATE_HOME", ""))
+    return (base if base.is_absolute() else Path.home() / ".local" / "state") / "finetune"
+
+
 def load_if_valid(without: str = "copies have no price") -> Settings | None:
     """The settings where they only add something. What is wrong with them is printed, with what that means
     (`without`), and stops nothing."""
     try:
-        return load_settings(need_slack=False)
+        return _at_home(load_settings(need_slack=False))
     except SettingsProblems as error:
         click.echo(f"The settings can't be used ({error.problems[0]}), so {without}.", err=True)
         return None

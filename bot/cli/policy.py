@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bot.cli.options import EXIT_BLOCKED, load, refuse
+from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
+from bot.cli.output import Tone, show_json, show_text
 
 if TYPE_CHECKING:
     from bot.rules.permissions import Action, Caller
@@ -30,12 +31,16 @@ def policy() -> None:
 
 
 @policy.command()
-def check() -> None:
+@JSON
+def check(as_json: bool) -> None:
     """List every mistake in finetune.toml, or who may what by it; exit code 2 where something is wrong."""
-    from bot.cli.render import policy_table
+    from bot.cli.render import policy_json, policy_table
 
     settings = load()
-    click.echo(policy_table(settings.policy))
+    if as_json:
+        show_json(policy_json(settings.policy))
+    else:
+        click.echo(policy_table(settings.policy))
 
 
 @policy.command()
@@ -58,6 +63,7 @@ def check() -> None:
 @click.option(
     "--offline", is_flag=True, help="Ask Slack nothing: take the user for a full member in no group."
 )
+@JSON
 def explain(
     user: str,
     action: Action,
@@ -71,10 +77,11 @@ def explain(
     because: str | None,
     groups: tuple[str, ...],
     offline: bool,
+    as_json: bool,
 ) -> None:
     """Say which rule decides, with its line in the file; exit code 1 where the answer is no."""
     from bot.cards.data_policy import egress_text
-    from bot.cli.render import explain_policy
+    from bot.cli.render import explain_policy, policy_answer_json, policy_answer_text
     from bot.rules.data_policy import decide_egress
     from bot.rules.permissions import Data, Request
 
@@ -92,10 +99,13 @@ def explain(
         data = Data(dataset, frozenset({channel}), personal)
         ruled = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
         leave = (ruled, egress_text(ruled, data, provider, because))
-    is_allowed, text = explain_policy(asking, action, request, leave)
-    click.echo(text)
-    click.echo(f"\n{assumed}")
-    if not is_allowed:
+    answer = explain_policy(asking, action, request, leave)
+    if as_json:
+        show_json({**policy_answer_json(answer), "asked": assumed})
+    else:
+        tone: Tone = "good" if answer.is_allowed else "bad"
+        show_text(f"{policy_answer_text(answer)}\n\n{assumed}", tone)
+    if not answer.is_allowed:
         sys.exit(EXIT_BLOCKED)
 
 

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from bot.rules.permissions import (
     RULES,
     Action,
     Caller,
+    Named,
     Policy,
     Request,
     rule_verdicts,
@@ -80,6 +81,15 @@ def audit_summary(log: IntactLog | BrokenLog) -> str:
         return f"{text}\n{UNSEEN_BY_IT}"
     earlier = f"The earlier head is entry {log.earlier.id} of {moment(log.earlier.at)}"
     return f"{text}\n{earlier}: nothing before it was cut off."
+
+
+def log_json(log: IntactLog | BrokenLog) -> dict[str, Any]:
+    """`entries` fit; `broken` is the first that doesn't, null where it can't be read."""
+    if isinstance(log, BrokenLog):
+        broken = log.entry and asdict(log.entry)
+        return {"intact": False, "entries": log.before, "why": log.why, "broken": broken}
+    earlier = log.earlier.id if log.earlier else None
+    return {"intact": True, "entries": log.entries, "head": log.head, "earlier_head_is_entry": earlier}
 
 
 def audit_json(entries: Iterable[AuditEntry]) -> str:
@@ -141,6 +151,19 @@ def backup_summary(backup: Backup, *, has_files: bool) -> str:
     return "\n".join([*lines, NOT_IN_IT])
 
 
+def backup_json(backup: Backup) -> dict[str, Any]:
+    """`left_out`: files whose content no longer fits their name."""
+    return {
+        "database": str(backup.path),
+        "bytes": backup.path.stat().st_size,
+        "intact": is_intact(backup),
+        "audit": log_json(backup.audit),
+        "files": backup.files,
+        "files_new": backup.copied,
+        "left_out": list(backup.spoilt),
+    }
+
+
 def restore_summary(restored: Restored, backup: Path, files: Path) -> str:
     lines = [
         f"{backup} is the database now. Audit log: {pluralize(restored.audit.entries, 'entry', 'entries')}, whole."
@@ -197,11 +220,21 @@ def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
     return progress.to_json()
 
 
+@dataclass(frozen=True)
+class PolicyAnswer:
+    """`because` and `place` are of the rule that decides; `rules` are all that were asked: whether each allows it, its
+    place, its reason."""
+
+    is_allowed: bool
+    because: str
+    place: str
+    rules: tuple[tuple[bool, str, str], ...]
+
+
 def explain_policy(
     asking: Caller, action: Action, request: Request, leave: tuple[EgressDecision, str] | None
-) -> tuple[bool, str]:
-    """Whether it is allowed, and the sentences: the answer, the rule that decides, all that were asked. `leave`: what
-    is decided on the data that would go to a provider, and its words."""
+) -> PolicyAnswer:
+    """`leave`: what is decided on the data that would go to a provider, and its words."""
     verdicts = rule_verdicts(asking, action, request)
     rules = [(verdict.is_allowed, verdict.rule, verdict_text(verdict.because)) for verdict in verdicts]
     if leave:
@@ -211,24 +244,70 @@ def explain_policy(
     written = [rule for rule in rules if not rule[1].startswith(BUILT_IN)]
     # Of many that say yes, the last one of the file decides.
     is_allowed, place, text = next((rule for rule in rules if not rule[0]), (written or rules)[-1])
-    answer = f"{'Yes' if is_allowed else 'No'}. {_plain(capitalize(text)).rstrip('.')}."
-    lines = [f"  {'yes' if is_yes else 'NO '}  {where}: {_plain(why)}" for is_yes, where, why in rules]
-    return is_allowed, "\n".join([answer, f"Decided by {place}", "", *lines])
+    because = f"{_plain(capitalize(text)).rstrip('.')}."
+    return PolicyAnswer(
+        is_allowed, because, place, tuple((is_yes, where, _plain(why)) for is_yes, where, why in rules)
+    )
+
+
+def policy_answer_text(answer: PolicyAnswer) -> str:
+    lines = [f"  {'yes' if is_yes else 'NO '}  {where}: {why}" for is_yes, where, why in answer.rules]
+    first = f"{'Yes' if answer.is_allowed else 'No'}. {answer.because}"
+    return "\n".join([first, f"Decided by {answer.place}", "", *lines])
+
+
+def policy_answer_json(answer: PolicyAnswer) -> dict[str, Any]:
+    return {
+        "allowed": answer.is_allowed,
+        "because": answer.because,
+        "decided_by": answer.place,
+        "rules": [{"allowed": is_yes, "rule": where, "because": why} for is_yes, where, why in answer.rules],
+    }
 
 
 def policy_table(policy: Policy) -> str:
     """Who may what, what it takes, where data may go."""
-    who = []
-    for rule in RULES:
-        named = policy.named(rule)
-        people = [
-            *(["any full member"] if named.anyone else []),
-            *(["who asked for it"] if named.requester else []),
-            *sorted(named.users),
-            *sorted(named.groups),
-        ]
-        who.append(f"{rule:<9} {', '.join(people) or 'nobody'}{_place(named.where)}")
+    who = [
+        f"{rule:<9} {', '.join(_people(policy.named(rule))) or 'nobody'}{_place(policy.named(rule).where)}"
+        for rule in RULES
+    ]
     return "\n".join([*who, "", *_approvals(policy), "", *_data(policy)])
+
+
+def policy_json(policy: Policy) -> dict[str, Any]:
+    """Without a rule about data, it may go to any provider; personal data then needs a recorded waiver."""
+    return {
+        "who": {
+            rule: {"may": _people(policy.named(rule)), "rule": policy.named(rule).where} for rule in RULES
+        },
+        "approvals": [
+            {
+                "up_to_usd": None if tier.up_to_micros is None else tier.up_to_micros / 1e6,
+                "approvers": tier.approvers,
+                "rule": tier.where,
+            }
+            for tier in policy.tiers
+        ],
+        "plan_expires_hours": policy.expires_s / 3600,
+        "data": [
+            {
+                "name": rule.name,
+                "level": rule.level,
+                "providers": None if rule.providers is None else sorted(rule.providers),
+                "rule": rule.where,
+            }
+            for rule in policy.data
+        ],
+    }
+
+
+def _people(named: Named) -> list[str]:
+    return [
+        *(["any full member"] if named.anyone else []),
+        *(["who asked for it"] if named.requester else []),
+        *sorted(named.users),
+        *sorted(named.groups),
+    ]
 
 
 def _plain(text: str) -> str:

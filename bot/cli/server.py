@@ -11,14 +11,19 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from bot import logs
-from bot.cli.options import EXIT_BLOCKED, load, refuse
+from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
+from bot.cli.output import show, show_json, text_block
 from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import SLACK_API, Settings, SettingsProblems, secrets_of
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
+
+if TYPE_CHECKING:
+    from bot.doctor import Finding
 
 
 @click.command()
@@ -161,15 +166,22 @@ def _ask(
 
 
 @click.command()
-def doctor() -> None:
+@JSON
+def doctor(as_json: bool) -> None:
     """Check this installation: settings, tokens, database, trainers, disk; each problem with its cure."""
     from bot.doctor import examine
 
     findings = examine()
-    for finding in findings:
-        click.echo(f"{'ok      ' if finding.is_well else 'problem '} {finding.subject}: {finding.text}")
+    if as_json:
+        show_json([{"ok": each.is_well, "subject": each.subject, "text": each.text} for each in findings])
+    else:
+        show([text_block("\n".join(map(_finding_line, findings)))])
     if not all(finding.is_well for finding in findings):
         sys.exit(EXIT_BLOCKED)
+
+
+def _finding_line(finding: Finding) -> str:
+    return f"{'ok      ' if finding.is_well else 'problem '} {finding.subject}: {finding.text}"
 
 
 @click.command(hidden=True, context_settings={"ignore_unknown_options": True})

@@ -25,7 +25,7 @@ from bot.rules.permissions import Request
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import alias_for
 from bot.services import authorization, datasets, models, provider_jobs
-from bot.services.dataset_worker import FULL_LIST, Inspection, inspect
+from bot.services.dataset_worker import FULL_LIST, SEED, Inspection, inspect
 from bot.services.hardware import usual_row_limit
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.requests import Delete
@@ -183,7 +183,7 @@ def _inspected(
         name,
         Columns(),
         path.parent,
-        datasets.SEED,
+        SEED,
         previous=previous,
         drawings=path.parent,
         longest=limit.tokens if limit else None,

@@ -13,6 +13,7 @@ from trainers.dataset.versions import Previous
 from trainers.tokens import Encoding
 
 FULL_LIST = Limits(listed=500)
+SEED = 20261124  # of the split into training and test rows, and of what is drawn from them
 
 
 @dataclass(frozen=True)

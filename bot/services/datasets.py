@@ -24,7 +24,7 @@ from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
 from bot.rules.units import Misread
 from bot.services import authorization
-from bot.services.dataset_worker import Inspection, inspect
+from bot.services.dataset_worker import SEED, Inspection, inspect
 from bot.services.hardware import usual_row_limit
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
@@ -38,7 +38,6 @@ from trainers.dataset.versions import Previous
 from trainers.providers import ProviderRow
 
 log = logging.getLogger(__name__)
-SEED = 20261124
 FETCH_TRIES = 8
 CHECK_TRIES = 3
 ASK_AGAIN_S = 3600

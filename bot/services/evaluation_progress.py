@@ -9,7 +9,7 @@ from functools import partial
 from bot.context import AppContext
 from bot.rules.budgets import max_evaluation_micros
 from bot.services import evaluation_engine, evaluation_worker, judge_worker, measurements
-from bot.services.datasets import SEED
+from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import Questions

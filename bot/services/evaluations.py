@@ -34,7 +34,8 @@ from bot.services import (
 )
 from bot.services.candidates import Candidate
 from bot.services.data_policy import EgressPermission, Forbidden
-from bot.services.datasets import SEED, CheckedDataset
+from bot.services.dataset_worker import SEED
+from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.judge_worker import Conclusion

@@ -24,7 +24,8 @@ from bot.services import (
     tuned_learning_curves,
 )
 from bot.services.data_policy import EgressPermission
-from bot.services.datasets import SEED, CheckedDataset
+from bot.services.dataset_worker import SEED
+from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evaluation_worker import JudgedCurve, max_tokens
 from bot.services.hardware import Target, find_target

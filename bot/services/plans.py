@@ -46,7 +46,8 @@ from bot.services import (
     run_states,
 )
 from bot.services.data_policy import EgressPermission
-from bot.services.datasets import SEED, CheckedDataset
+from bot.services.dataset_worker import SEED
+from bot.services.datasets import CheckedDataset
 from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost
 from bot.services.estimates import EstimateResult
 from bot.services.hardware import Target

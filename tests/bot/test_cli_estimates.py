@@ -219,16 +219,16 @@ def test_prices_are_listed_with_who_says_so() -> None:
     lines = [" ".join(line.split()) for line in result.stdout.splitlines()]
     assert "openai/gpt-4o-2024-08-06, tuned $3.75 $1.875 $15.00 $25.00 2027-01-14" in lines
     assert "OpenAI's price and deprecation pages, 2026-11-24" in lines[-1]
-    keys = "put input, output and training into finetune.toml"
-    assert f"nobody told me all of it, {keys} under [providers.nebius.models." in result.stdout
+    keys = "add input, output and training to finetune.toml"
+    assert f"price unknown: {keys} under [providers.nebius.models." in result.stdout
 
 
 def test_a_hole_in_a_price_is_said_with_its_key(tmp_path: Path) -> None:
     hole = '[providers.openai.models."new"]\ninput = "1"\noutput = "2"\n'
     (tmp_path / "finetune.toml").write_text(hole)
-    said = 'put training into finetune.toml under [providers.openai.models."new"].'
+    said = 'add training to finetune.toml under [providers.openai.models."new"].'
     shown = finetune("prices").stdout
-    assert f"openai/new: nobody told me all of it, {said}" in shown and "your settings" in shown
+    assert f"openai/new: price unknown: {said}" in shown and "your settings" in shown
     answer = estimated("--volume", "10M", "--target", "openai/new")
     assert said in str(answer["verdict"])
 

@@ -105,6 +105,7 @@ def test_bad_input_is_refused_with_a_sentence(arguments: tuple[str, ...], said: 
 
 def test_calibrate_measures_by_a_child(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
@@ -114,17 +115,18 @@ def test_calibrate_measures_by_a_child(tmp_path: Path, monkeypatch: pytest.Monke
     assert done.exit_code == 0, done.output
     assert "This machine trains at" in done.output
     assert "smollm2-135m" in done.output
-    assert json.loads((tmp_path / "data" / "calibration.json").read_text())["speed"] > 0
+    assert json.loads((tmp_path / "finetune" / "calibration.json").read_text())["speed"] > 0
 
 
 def test_a_measuring_process_that_fails_keeps_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("FINETUNE_DTYPE", "fp3")
     done = CliRunner().invoke(main, ["calibrate", "--seconds", "2"])
     assert done.exit_code == 2
     assert "FINETUNE_DTYPE is 'fp3'" in done.output
-    assert not (tmp_path / "data").exists()
+    assert not (tmp_path / "finetune").exists()

@@ -227,8 +227,8 @@ def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> Non
 def test_prices_name_the_model_that_has_a_hole_and_its_key(make_world: MakeWorld) -> None:
     hole = '[providers.acme.models."acme-hole"]\ninput = "1"\noutput = "2"\n'
     said = make_world(Rules(more=hole)).type("/finetune prices")
-    where = 'put training into finetune.toml under [providers.acme.models."acme-hole"]'
-    assert f"acme/acme-hole: nobody told me all of it, {where}" in said
+    where = 'add training to finetune.toml under [providers.acme.models."acme-hole"]'
+    assert f"acme/acme-hole: price unknown: {where}" in said
 
 
 def test_an_estimate_is_acked_before_its_sums_are_made(

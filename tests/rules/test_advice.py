@@ -509,7 +509,7 @@ def test_an_unmeasured_estimate_is_worth_measuring() -> None:
 def test_what_is_not_known_about_money_is_said() -> None:
     row = PriceRow("own/x", "tuned", Price(None, None, None, None), "docs")
     verdict = advise(replace(FACTS, estimate=None, missing=MissingPrice("token", row)))
-    assert reason(verdict, "cost").text.startswith("Nobody told me what a token of own/x costs: put input")
+    assert reason(verdict, "cost").text.startswith("The price of a token of own/x is unknown: add input")
     assert "about $25.00. What it saves is still unknown" in verdict.headline
     assert "an unknown sum" in advise(replace(FACTS, estimate=None, training_usd=None)).headline
     free = advise(seen(*ALL_MISS, estimate=None, outlook=None, training_usd=Decimal(0)))

@@ -219,7 +219,7 @@ def test_an_unknown_price_is_a_gap_that_says_where_to_put_it() -> None:
         assert '[providers.nebius.models."some/model"]' in missing_price_text(gap)
     prompted = rates_of(replace(row, kind="prompted", model="own/x"))
     assert isinstance(prompted, MissingPrice)
-    assert 'put input and output into finetune.toml under [prices."own/x"]' in missing_price_text(prompted)
+    assert 'add input and output to finetune.toml under [prices."own/x"]' in missing_price_text(prompted)
 
 
 def test_a_machine_of_our_own_is_paid_by_the_hour() -> None:

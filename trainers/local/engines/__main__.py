@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from pathlib import Path
@@ -14,6 +15,7 @@ from trainers.local.engines.catalog import INSTALLABLE, Engine, Installation, fi
 from trainers.local.engines.installation import NotInstalled, install, remove
 
 NAME = click.Choice(list(INSTALLABLE))
+JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 LINE_INTERVAL_S = 10.0
 
 
@@ -24,19 +26,21 @@ LINE_INTERVAL_S = 10.0
     default=Path("data/trainer"),
     help="The trainer's data folder. Default: that of finetune.toml.",
 )
+@JSON
 @click.pass_context
-def main(context: click.Context, data: Path) -> None:
+def main(context: click.Context, data: Path, as_json: bool) -> None:
     """Other engines beside our own, each in an environment of its own."""
     context.obj = data.absolute() / ENGINES_FOLDER
     if context.invoked_subcommand is None:
-        show(context.obj)
+        show(context.obj, as_json)
 
 
 @main.command("list")
+@JSON
 @click.pass_obj
-def list_engines(root: Path) -> None:
+def list_engines(root: Path, as_json: bool) -> None:
     """What there is, and what each can do."""
-    show(root)
+    show(root, as_json)
 
 
 @main.command("install")
@@ -73,12 +77,29 @@ def remove_engine(root: Path, name: str) -> None:
     click.echo(f"{name} is removed." if is_removed else f"{name} is not installed; nothing was removed.")
 
 
-def show(root: Path) -> None:
+def show(root: Path, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps([_engine_json(root, engine) for engine in INSTALLABLE.values()], indent=2))
+        return
     click.echo("builtin       always there: this trainer's own LoRA loop")
     for engine in INSTALLABLE.values():
         click.echo(
             f"{engine.name:<14}{_state(root, engine)}\n{'':<14}{engine.abilities}. Licence: {engine.licence}"
         )
+
+
+def _engine_json(root: Path, engine: Engine) -> dict[str, object]:
+    """`installed` is null where it isn't; `present` differs from it where the environment was changed by hand."""
+    installation = find_installation(root, engine)
+    return {
+        "name": engine.name,
+        "version": engine.version,
+        "installed": installation.version if installation else None,
+        "present": installation.present_version if installation else None,
+        "bytes": installation.bytes if installation else None,
+        "abilities": engine.abilities,
+        "licence": engine.licence,
+    }
 
 
 def _state(root: Path, engine: Engine) -> str:
