@@ -18,6 +18,7 @@ NEEDED = {
     "bot/resources/finetune.example.toml",
     "bot/resources/env.example",
     "bot/resources/DroidSansFallback.ttf",
+    "bot/resources/report.css",
     "trainers/providers.toml",
     "trainers/presets.toml",
     "trainers/local/engines/pins/unsloth.txt",

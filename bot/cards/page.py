@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from pathlib import Path
 from typing import assert_never
 
@@ -25,6 +26,7 @@ from bot.cards.blocks import (
     Table,
     Text,
 )
+from bot.resources import read_resource
 
 _DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
 _LINK = re.compile(r"<(https?://[^|>\"]*)\|([^>]*)>")
@@ -33,30 +35,9 @@ _CHANNEL = re.compile(r"<#[A-Z0-9]+(?:\|([^>]*))?>")
 _CODE = re.compile(r"`([^`\n]+)`")
 _BOLD = re.compile(r"\*([^*\n]+)\*")
 _ITALIC = re.compile(r"(?<![^\W_])_([^_\n]+)_(?![^\W_])")
+BULLET = "• "
 # What `blocks.escape` put in place of Slack's markers.
 _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": "`", "ˍ": "_", "＞": ">"})
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1f2933; background: #fff; margin: 0; }
-main { max-width: 60rem; margin: 0 auto; padding: 1.5rem; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .25rem; }
-h2 { font-size: 1.15rem; margin: 2.5rem 0 .5rem; border-bottom: 1px solid #e3e8ec; padding-bottom: .25rem; }
-p { margin: .6rem 0; }
-.note { color: #52606d; font-size: .875rem; }
-dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(16rem, 1fr)); gap: .75rem 1.5rem; }
-dt { font-weight: 600; } dd { margin: 0; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .925rem; }
-th, td { padding: .35rem .75rem .35rem 0; text-align: right; border-bottom: 1px solid #e3e8ec; }
-th:first-child, td:first-child { text-align: left; }
-td + td { white-space: nowrap; }
-caption { text-align: left; color: #52606d; font-size: .875rem; padding-bottom: .25rem; }
-figure { margin: 1rem 0; } img { max-width: 100%; height: auto; } figcaption { color: #52606d; font-size: .875rem; }
-code { font-size: .9em; background: #f1f4f6; padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
-@media print { main { padding: 0; max-width: none; }
-  h2, figure, tr { break-inside: avoid; } h2 { break-after: avoid; } }
-"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """`title` is plain text; so are the names of `pictures`."""
+    """`title` is plain text; so are the names of `pictures`. Without a title it is the page's summary, in a box."""
 
     title: str
     parts: Sequence[CardBlock]
@@ -83,7 +64,8 @@ def page(title: str, subtitle: str, sections: Iterable[Section], name_of: Callab
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
-<style>{STYLE}</style>
+<style>
+{read_resource("report.css")}</style>
 </head>
 <body><main>
 <h1>{escape(title)}</h1>
@@ -95,14 +77,17 @@ def page(title: str, subtitle: str, sections: Iterable[Section], name_of: Callab
 
 
 def _section(section: Section, name_of: Callable[[str], str]) -> str:
+    kind = "" if section.title else ' class="lead"'
     heading = f"<h2>{escape(section.title)}</h2>" if section.title else ""
-    figures = []
-    for picture in section.pictures:
-        data, alt = base64.b64encode(picture.path.read_bytes()).decode("ascii"), escape(picture.alt)
-        image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
-        figures.append(f"<figure>{image}<figcaption>{alt}</figcaption></figure>")
-    pictures = "\n".join(figures)
-    return f"<section>\n{heading}\n{_html(section.parts, name_of)}\n{pictures}\n</section>"
+    pictures = "\n".join(_figure(picture) for picture in section.pictures)
+    figures = f'<div class="figures">\n{pictures}\n</div>' if pictures else ""
+    return f"<section{kind}>\n{heading}\n{_html(section.parts, name_of)}\n{figures}\n</section>"
+
+
+def _figure(picture: Picture) -> str:
+    data, alt = base64.b64encode(picture.path.read_bytes()).decode("ascii"), escape(picture.alt)
+    image = f'<img alt="{alt}" src="data:image/png;base64,{data}">'
+    return f"<figure>{image}<figcaption>{alt}</figcaption></figure>"
 
 
 def _html(parts: Iterable[CardBlock], name_of: Callable[[str], str]) -> str:
@@ -114,11 +99,11 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
         case Headline():
             return f"<p><strong>{escape(part.text)}</strong></p>"
         case Text():
-            return f"<p>{_inline(part.mrkdwn, name_of)}</p>"
+            return _paragraphs(part.mrkdwn.split("\n"), name_of)
         case Note():
             return f'<p class="note">{_inline(part.mrkdwn, name_of)}</p>'
         case Lines():
-            return f"<p>{'<br>'.join(_inline(line, name_of) for line in part.lines)}</p>"
+            return _paragraphs([line for lines in part.lines for line in lines.split("\n")], name_of)
         case Facts():
             pairs = (
                 f"<div><dt>{_inline(name, name_of)}</dt><dd>{_inline(value, name_of)}</dd></div>"
@@ -139,6 +124,18 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
         case Divider() | Actions():
             return ""
     assert_never(part)
+
+
+def _paragraphs(lines: Iterable[str], name_of: Callable[[str], str]) -> str:
+    """Lines that begin with a bullet become a list, the others of a row one paragraph."""
+    parts = []
+    for is_list, together in groupby(lines, lambda line: line.startswith(BULLET)):
+        texts = [_inline(line.removeprefix(BULLET), name_of) for line in together]
+        if is_list:
+            parts.append(f"<ul>{''.join(f'<li>{text}</li>' for text in texts)}</ul>")
+        else:
+            parts.append(f"<p>{'<br>'.join(texts)}</p>")
+    return "\n".join(parts)
 
 
 def _inline(mrkdwn: str, name_of: Callable[[str], str]) -> str:

@@ -66,11 +66,11 @@ def test_a_card_reads_as_in_slack() -> None:
         Note("See <https://a.b/c|the plan>, by <!date^1^{time}|14:03 UTC>."),
     )
     assert reader.text == (
-        "Title Title below Part Ready Asked for byAna Reyes Scoresmodelrightsmall70% • one• two, finetune check "
+        "Title Title below Part Ready Asked for byAna Reyes Scoresmodelrightsmall70% onetwo, finetune check "
         "See the plan, by 14:03 UTC."
     )
     assert ("a", {"href": "https://a.b/c"}) in reader.tags
-    assert {"strong", "code", "table", "th", "dl"} <= {tag for tag, _ in reader.tags}
+    assert {"strong", "code", "table", "th", "dl", "li"} <= {tag for tag, _ in reader.tags}
 
 
 @pytest.mark.parametrize("text", EVIL)
