@@ -42,7 +42,7 @@ DELETE FROM asks WHERE model = :name OR model IN
 UPDATE models SET gone_at = coalesce(gone_at, :now) WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE runs SET plan = json_replace(plan, '$.labels', json('[]'), '$.system', NULL, '$.warnings', json('[]')),
-    result = json_replace(result, '$.beside', NULL, '$.advice', NULL),
+    result = json_replace(result, '$.beside', NULL, '$.advice', NULL, '$.labels', json('[]')),
     progress = json_replace(progress, '$.note', NULL),
     error = iif(state = 'failed', 'Its dataset was deleted.', error)
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));

@@ -1,19 +1,32 @@
-"""What deploy/ says of the bot is true of it. The image itself is built where Docker is."""
+"""What deploy/ says of the bot is true of it. The image is not built, as no container engine is taken for granted: the
+Dockerfile's own lines are carried out without one, its pip, its command and its health check."""
 
 from __future__ import annotations
 
 import configparser
+import os
 import re
+import shutil
+import signal
+import subprocess
+import time
 import tomllib
+import venv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import pytest
 import yaml
 
 from bot.cli import main
 from bot.process_health import EXIT_HUNG, HEARTBEAT_FILE
+from demo.slack_emulator import SlackEmulator
 
 ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
+DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
+USER = 10001  # the image's
 
 
 def test_the_unit_starts_the_bot_again_whatever_ended_it_and_keeps_its_files_private() -> None:
@@ -42,10 +55,94 @@ def test_the_image_holds_every_package_and_no_secret() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     packages = {name.rstrip("*") for name in project["tool"]["setuptools"]["packages"]["find"]["include"]}
     assert packages | {"deploy/locks"} <= let_in and all((ROOT / name).exists() for name in let_in)
-    assert not [name for name in let_in if name.startswith((".env", "data", "finetune.toml"))]
+    assert not [
+        name for name in let_in - {".env.example"} if name.startswith((".env", "data", "finetune.toml"))
+    ]
+    links = [path.readlink() for path in (ROOT / "bot" / "resources").iterdir() if path.is_symlink()]
+    assert links and {link.name for link in links} <= let_in
 
 
 def test_the_container_s_health_is_the_heartbeat() -> None:
     assert re.search(
         rf"HEALTHCHECK.*\n.*find data/{HEARTBEAT_FILE} -mmin", (DEPLOY / "Dockerfile").read_text()
     )
+
+
+@pytest.mark.slow
+def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
+    """It installs what the lock names. The base image, its read-only files and its mounts are not tried."""
+    environment, home = {**os.environ, "PYTHONPATH": "", "LOCK": "bot"}, tmp_path / "home"
+    venv.create(tmp_path / "image", with_pip=True)
+    environment["PATH"] = f"{tmp_path}/image/bin:{os.environ['PATH']}"
+    copy_context(tmp_path / "src")
+    (install,) = re.findall(r"^RUN (pip install .*)", DOCKERFILE, re.MULTILINE)
+    subprocess.run(
+        ["sh", "-ec", install.replace("/src", f"{tmp_path}/src")], env=environment, check=True, timeout=900
+    )
+    assert not (tmp_path / "src").exists()
+    for folder in (tmp_path, *list(tmp_path.parents)[:3]):
+        folder.chmod(0o755)
+    home.mkdir(mode=0o700)
+    with SlackEmulator() as slack:
+        (home / "finetune.toml").write_text(settings_of(slack))
+        environment |= {
+            "HOME": str(home),
+            "SLACK_BOT_TOKEN": slack.door.bot_token,
+            "SLACK_SIGNING_SECRET": "s",
+        }
+        give_to_user(home)
+        with container(home, environment) as bot:
+            wait_for_health(home, environment, bot)
+            bot.send_signal(getattr(signal, re.findall(r"^STOPSIGNAL (\w+)", DOCKERFILE, re.MULTILINE)[0]))
+            assert bot.wait(timeout=60) == 0
+
+
+def copy_context(to: Path) -> None:
+    """What `COPY . /src` copies: git's files that the ignore file lets in."""
+    let_in = [
+        line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
+    ]
+    listed = ["git", "ls-files", "-z", "--", *let_in]
+    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
+        "\0"
+    )[:-1]:
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
+
+
+def settings_of(slack: SlackEmulator) -> str:
+    return (
+        f'[slack]\nmode = "http"\nport = 0\nhost = "0.0.0.0"\napi_url = "{slack.door.api_url}"\n'
+        '[people]\napprovers = ["U0BEN"]\n[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\n'
+    )
+
+
+def is_root() -> bool:
+    return os.geteuid() == 0
+
+
+def give_to_user(folder: Path) -> None:
+    for path in (folder, *folder.rglob("*")) if is_root() else ():
+        os.chown(path, USER, USER)
+
+
+@contextmanager
+def container(home: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    (command,) = re.findall(r"^CMD \[(.*)\]", DOCKERFILE, re.MULTILINE)
+    arguments = [word.strip('" ') for word in command.split(",")]
+    user = USER if is_root() else None
+    with subprocess.Popen(
+        arguments, cwd=home, env=environment, user=user, group=user, extra_groups=[] if user else None
+    ) as bot:
+        try:
+            yield bot
+        finally:
+            bot.kill()
+
+
+def wait_for_health(home: Path, environment: dict[str, str], bot: subprocess.Popen[bytes]) -> None:
+    (check,) = re.findall(r"^HEALTHCHECK .*CMD (.*)", DOCKERFILE, re.MULTILINE)
+    until = time.monotonic() + 120
+    while subprocess.run(["sh", "-c", check], cwd=home, env=environment, capture_output=True).returncode:
+        assert bot.poll() is None and time.monotonic() < until
+        time.sleep(0.5)

@@ -7,16 +7,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.cards import audits, calibration, estimates, evaluation_results, prices, results
-from bot.cards.blocks import Facts, Headline, Lines, Table, Text, code, escape
+from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
 from bot.cards.page import Picture, Section, page
 from bot.cards.plans import verdict_text
-from bot.cards.words import charge, shorten
+from bot.cards.words import charge, pluralize, shorten
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan
-from bot.values.runs import RunResult
+from bot.values.runs import LabelChange, RunResult
 from storage.records import Approval, AuditEntry, Measurement, Run
 from trainers.evaluation.results import Ladder
 from trainers.pricing import PriceList
+
+SHOWN_LABELS = 20
 
 
 def run_report(
@@ -52,6 +54,7 @@ def run_report(
     expected = _pictures(plots, plan, ("cumulative-cost", "tornado"))
     sections = [
         Section("The result", rest, _pictures(plots, plan, ("loss", "confusion"))),
+        *([Section("Label by label", _labels(result))] if result.labels else []),
         *measured,
         Section("Estimate and actual", calibration.estimate_comparison(plan, result, actuals).parts),
         Section("What was approved", (Facts(_plan_facts(run, plan)), *decisions)),
@@ -75,6 +78,24 @@ def measurement_report(
         f"Asked for by <@{measurement.requested_by}>. Held-out rows: {code(ladder.holdout_sha256)}"
     )
     return page(headline.text, subtitle, [Section("What was measured", (*rest, request), pictures)], name_of)
+
+
+def _labels(result: RunResult) -> list[CardBlock]:
+    """What lost most first."""
+    ordered = sorted(result.labels, key=lambda each: ((each.tuned - each.base) / each.rows, -each.rows))
+    rows = [
+        (shorten(each.label, 60), f"{each.rows:,}", f"{each.base:,}", f"{each.tuned:,}", _gain(each))
+        for each in ordered[:SHOWN_LABELS]
+    ]
+    heading = ("Label", "Test rows", "Base right", "Tuned right", "Change")
+    hidden = len(ordered) - len(rows)
+    more = [Note(f"And {pluralize(hidden, 'more label')}, none of which lost more.")] if hidden else []
+    return [Table([heading, *rows], "The same rows for both; what lost most comes first"), *more]
+
+
+def _gain(label: LabelChange) -> str:
+    gain = label.tuned - label.base
+    return f"{gain:+,}".replace("-", "−") if gain else "–"
 
 
 def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:

@@ -16,13 +16,22 @@ from bot.charts import evaluations as evaluation_charts
 from bot.llm_client import Question, key_of
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
-from bot.values.runs import ArmScore, ChangedRow, Refusal
+from bot.values.runs import ArmScore, ChangedRow, LabelChange, Refusal
 from storage.records import AnswerRow, Arm
 from trainers import payloads
 from trainers.dataset import Example, read, store_chat
 from trainers.dataset.rows import at, without_copies
 from trainers.dataset.sensitive_data import SECRET, faults_in
-from trainers.evaluation import Confusion, Interval, compare, confusion, exact_match, prompts, tfidf
+from trainers.evaluation import (
+    Confusion,
+    Interval,
+    compare,
+    confusion,
+    exact_match,
+    label_scores,
+    prompts,
+    tfidf,
+)
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
 from trainers.evaluation.scores import as_label, is_label
 from trainers.pricing import PriceRow
@@ -326,6 +335,7 @@ class Judged:
     beside: Ladder
     answers: tuple[AnswerRow, ...]
     changed: tuple[ChangedRow, ...]
+    labels: tuple[LabelChange, ...]
 
 
 def judge_run(
@@ -360,6 +370,7 @@ def judge_run(
         beside=beside,
         answers=(*base_rows, *tuned_rows),
         changed=_changed(holdout, base_rows, tuned_rows),
+        labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
     )
 
 
@@ -392,6 +403,11 @@ def _confusion(
     if not labels:
         return None
     return confusion([row.answer for row in holdout], [as_label(row.text, labels) for row in rows])
+
+
+def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]:
+    pairs = zip(label_scores(base), label_scores(tuned), strict=True)
+    return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
 
 
 def _changed(

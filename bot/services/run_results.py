@@ -324,6 +324,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         advice=_advice(context, run, plan, judged.beside),
         arms=arms,
         at_once=(min(row.callers, judged.tuned.n) if row else None),
+        labels=judged.labels,
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken

@@ -129,6 +129,16 @@ class Advice:
 
 
 @dataclass(frozen=True)
+class LabelChange:
+    """Of the `rows` with this label, how many each model got right."""
+
+    label: str
+    rows: int
+    base: int
+    tuned: int
+
+
+@dataclass(frozen=True)
 class RunResult(JsonValue):
     """Base against tuned on the same rows, and the actual beside the estimate.
 
@@ -140,7 +150,8 @@ class RunResult(JsonValue):
     `beside` is a Ladder as JSON: the tuned model as a rung, beside the best alternative that was measured on the
     same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
     `arms` of a sweep, one of which is the tuned model. `at_once`: so many questions were under way at a time, at most;
-    an answer that is asked for alone comes sooner. None: a result of before that was written down.
+    an answer that is asked for alone comes sooner. None: a result of before that was written down. `labels` are empty
+    for free text, and for such an older result.
     """
 
     base: ArmScore
@@ -161,6 +172,7 @@ class RunResult(JsonValue):
     advice: Advice | None = None
     arms: tuple[SweepArm, ...] = ()
     at_once: int | None = None
+    labels: tuple[LabelChange, ...] = ()
 
     @property
     def ladder(self) -> Ladder | None:

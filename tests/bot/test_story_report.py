@@ -47,6 +47,8 @@ def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
         ANA.real_name,
         f"{BEN.real_name} approved it",
         "Prices",
+        "Label by label",
+        "Tuned right",
         "posted",
     ):
         assert part in reader.text, part

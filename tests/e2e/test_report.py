@@ -1,0 +1,105 @@
+"""The report's page in Chromium: on a phone, on a desktop, and printed. Its content: tests/bot/test_story_report.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from bot.cards import reports
+from bot.charts import evaluations
+from bot.values.runs import LabelChange
+from tests.cards import made, measured
+from tests.peers.browser import find_chromium
+from trainers.pricing import PriceList, PriceRow
+
+pytestmark = pytest.mark.e2e
+
+SHOTS = Path(__file__).parents[1] / "screenshots" / "report"
+PAPER = 680  # CSS pixels of A4's width between the margins
+LONG = "fireworks/accounts-fireworks-models-llama-v3p1-405b-instruct-with-a-name-of-no-end"
+TOO_WIDE = """() => [...document.querySelectorAll("body *")].filter((one) => !one.closest(".scroll table")
+    && one.getBoundingClientRect().right > document.documentElement.clientWidth + 1).map((one) => one.outerHTML)"""
+CUT = """() => [...document.querySelectorAll("table")].filter((one) =>
+    one.scrollWidth > one.parentElement.clientWidth + 1).map((one) => one.outerHTML)"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = find_chromium()
+    assert chromium, "no Chromium on PATH"
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Both kinds, with the longest names and the most rows that they may have to show."""
+    folder = tmp_path_factory.mktemp("report")
+    rungs = [*measured.RUNGS, measured.rung("tuned", LONG, 184), *measured.many(20).rungs]
+    ladder = measured.ladder(rungs)
+    plot = evaluations.draw_ladder(ladder, folder / "ladder.png")
+    assert plot
+    prices = PriceList(tuple(row for row in measured.PRICES if isinstance(row, PriceRow)), date(2026, 11, 25))
+    labels = tuple(LabelChange("a label of many words " * 3 + str(n), 40 + n, 30, n) for n in range(70))
+    run = reports.run_report(
+        made.run("done"),
+        replace(made.advised_plan(), prices=prices.to_json(), base_model=LONG),
+        made.result(beside=made.beside(111, 155), advice=made.CHEAPER, labels=labels),
+        ladder=ladder,
+        actuals=made.actuals(0.84),
+        approvals=made.APPROVALS,
+        history=made.AUDITED * 4,
+        plots=[plot],
+        name_of=str,
+    )
+    measurement = reports.measurement_report(measured.measurement("done"), ladder, plot, str)
+    written = {"run": folder / "run.html", "measurement": folder / "measurement.html"}
+    for (_, path), html in zip(written.items(), (run, measurement), strict=True):
+        path.write_text(html, encoding="utf-8")
+    return written
+
+
+@pytest.mark.parametrize("kind", ["run", "measurement"])
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_and_asks_for_nothing(
+    browser: Browser, pages: dict[str, Path], kind: str, width: int
+) -> None:
+    page, asked = opened(browser, pages[kind], width)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.evaluate(TOO_WIDE) == []
+    assert asked == [pages[kind].as_uri()]
+    assert page.evaluate("[...document.images].filter((one) => !one.naturalWidth).length") == 0
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=SHOTS / f"{kind}-{width}.png", full_page=True)
+    page.close()
+
+
+@pytest.mark.parametrize("kind", ["run", "measurement"])
+def test_it_is_printed_with_no_table_cut(browser: Browser, pages: dict[str, Path], kind: str) -> None:
+    page, _ = opened(browser, pages[kind], PAPER)
+    page.emulate_media(media="print")
+    assert page.evaluate("document.querySelectorAll('table').length") >= 1
+    assert page.evaluate(CUT) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= PAPER
+    pdf = page.pdf(path=SHOTS / f"{kind}.pdf", prefer_css_page_size=True, print_background=True)
+    sizes = re.findall(rb"/MediaBox\s*\[0 0 ([\d.]+) ([\d.]+)\]", pdf)
+    assert len(sizes) >= 1
+    assert {(round(float(wide)), round(float(high))) for wide, high in sizes} == {(595, 842)}  # A4 in points
+    page.close()
+
+
+def opened(browser: Browser, path: Path, width: int) -> tuple[Page, list[str]]:
+    """Also what the page asked for, the pictures inside it left out."""
+    page = browser.new_page(viewport={"width": width, "height": 900})
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(path.as_uri(), wait_until="networkidle")
+    return page, [url for url in asked if not url.startswith("data:")]
