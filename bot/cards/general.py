@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from bot.cards.blocks import (
     Block,
@@ -135,6 +137,14 @@ def details_modal(title: str, parts: Sequence[CardBlock]) -> Block:
     }
 
 
+def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str, Any]:
+    """The body of a message with files, each with its title as plain text. `comment` is ours: it may hold mrkdwn."""
+    uploads = [
+        {"file": str(path), "filename": path.name, "title": title, "alt_txt": title} for path, title in files
+    ]
+    return {"file_uploads": uploads, **({"initial_comment": comment} if comment else {})}
+
+
 def file_hint() -> Message:
     return text_message(
         "To train on this file, open the message's menu (the three dots) and choose “Use as training data”, "
@@ -153,6 +163,12 @@ def interrupted_notice(typed: str | None) -> Message:
     return text_message(
         f"{what} reached the bot as it was being ended, and was not carried out. Do it again if you still want it."
     )
+
+
+def too_late_notice(typed: str | None) -> Message:
+    """What a person reads whose form could not be opened in time; `typed` None: they clicked."""
+    again = f"Type it again: {code(cut(typed, 200))}" if typed else "Click it again."
+    return text_message(f"Slack's three seconds were over before the form could open. {again}")
 
 
 def closed_form_refusal(complaints: Sequence[str]) -> Message:

@@ -8,11 +8,14 @@ from collections.abc import Callable
 from typing import Any
 
 from slack_bolt import Ack, App, BoltRequest, BoltResponse, Respond
+from slack_sdk.errors import SlackApiError
 
 from bot import logs
 from bot.cards import general
 from bot.context import AppContext
-from bot.slack.inbox import DELIVERY, REFERENCE, tell
+from bot.slack.inbox import DELIVERY, REFERENCE, tell, typed
+
+TOO_LATE = frozenset({"expired_trigger_id", "trigger_expired"})
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +37,10 @@ def register(app: App, context: AppContext) -> None:
     @app.error
     def say_sorry(error: Exception, ack: Ack, body: dict[str, Any], respond: Respond) -> BoltResponse:
         """Gives the person a sentence and a reference, and the log the traceback."""
+        if isinstance(error, SlackApiError) and error.response.get("error") in TOO_LATE:
+            log.warning("a form was opened later than Slack takes it: %s", delivery_id(body))
+            tell(context, f"late {delivery_id(body)}", body, general.too_late_notice(typed(body)))
+            return ack()
         log.error("a listener failed", exc_info=error)
         sentence = (
             "Something in the bot went wrong, and nothing was changed. The bot's operator finds the cause with "

@@ -41,7 +41,7 @@ def replay(app: App, context: AppContext) -> None:
         is_stale = context.clock() - delivery.at > STALE_S
         if is_stale or delivery.tries >= MOST_TRIES:
             log.warning("%s was cut off and is not carried out any more", delivery.id)
-            tell(context, delivery.id, delivery.body, views.interrupted_notice(_typed(delivery.body)))
+            tell(context, delivery.id, delivery.body, views.interrupted_notice(typed(delivery.body)))
             context.store.inbox.end(delivery.id)
             continue
         context.store.inbox.tried(delivery.id)
@@ -93,5 +93,6 @@ def tell(context: AppContext, delivery: str, body: Mapping[str, Any], message: M
         notifications.tell_person(context, f"cut off: {delivery}", person, where, message)
 
 
-def _typed(body: Mapping[str, Any]) -> str | None:
+def typed(body: Mapping[str, Any]) -> str | None:
+    """Returns the command as it was typed, None if something was clicked."""
     return f"{body['command']} {unescaped(body.get('text') or '')}".strip() if "command" in body else None

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from demo.people import ANA, BEN, TICKETS
-from demo.slack_emulator import broken, cut_off
+from demo.slack_emulator import broken, cut_off, refused
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
 from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, World, words_of
@@ -42,6 +42,20 @@ def test_a_message_without_a_file_is_answered_with_that(world: World) -> None:
     form = world.slack.view(ANA.id)
     assert form is not None and "has no file" in json.dumps(list(form.blocks))
     assert world.store.datasets.all() == []
+
+
+def test_a_form_that_slack_opens_no_more_says_to_type_it_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.slack.fail("views.open", refused("expired_trigger_id"), times=2)
+    world.slack.command(ANA.id, TICKETS.id, "/finetune upload")
+    world.until(lambda: world.slack.ephemerals(ANA.id), "why no form came")
+    late = words_of(world.slack.ephemerals(ANA.id)[-1])
+    assert "Slack's three seconds were over" in late and "Type it again: `/finetune upload`" in late
+    world.slack.global_shortcut(ANA.id, "upload_training_data")
+    world.until(lambda: len(world.dms()) == 1, "why no form came")
+    assert "Click it again" in world.dms()[0]
+    assert "went wrong" not in "".join(world.dms()) + late and "a listener failed" not in caplog.text
 
 
 def test_the_global_shortcut_asks_for_the_channel(world: World) -> None:
