@@ -6,6 +6,7 @@ day: after the machine's clock is put back it would make no tick until it is as 
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
@@ -35,6 +36,7 @@ class Scheduler:
         *,
         seconds: float = 1.0,
     ) -> None:
+        logging.getLogger("apscheduler.scheduler").addFilter(_is_news)
         self._scheduler = BackgroundScheduler(timezone=UTC)
         for name, work, every in (
             (RECONCILE, reconcile, seconds),
@@ -87,6 +89,12 @@ class _FromNow(IntervalTrigger):  # type: ignore[misc]
     def get_next_fire_time(self, previous_fire_time: datetime | None, now: datetime) -> datetime:
         interval: timedelta = self.interval
         return now + interval
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """A tick that takes longer than a second is no news: the next one is skipped, as it should be. One that hangs is
+    ended by the watchdog."""
+    return "maximum number of running instances" not in str(record.msg)
 
 
 def _offset() -> float:
