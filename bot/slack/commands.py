@@ -63,6 +63,7 @@ from bot.services import (
     learning_curves,
     measurements,
     models,
+    notifications,
     overview,
     plans,
     promotions,
@@ -274,8 +275,15 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
 @question_options(*QUESTION_OPTIONS)
 @click.option("--because", type=REASON, help=BECAUSE)
 def start(call: Call, dataset: str, because: str | None, **question: Any) -> Reply:
-    request = Start(dataset, build_question(question), because)
-    return _refusal_alone(plans.start(call.context, request, call.person, call.channel))
+    return AfterAck(partial(_start, call, Start(dataset, build_question(question), because)))
+
+
+def _start(call: Call, request: Start) -> None:
+    """Slack and the trainer are asked, and thousands of draws made, which together may take longer than an ack."""
+    result = plans.start(call.context, request, call.person, call.channel)
+    if isinstance(result, Refusal):
+        message = general.refusal(result)
+        notifications.tell_person(call.context, None, call.person, call.channel, message)
 
 
 @finetune.command(

@@ -194,6 +194,10 @@ class World:
         self.slack.command(user.id, channel.id, line)
         if line.startswith("/finetune estimate "):  # its answer comes after the ack
             self.hears(user, before)
+        elif line.startswith("/finetune start "):  # and so does a refusal
+            wait_until(lambda: not self.store.inbox.waiting(), "the plan or its refusal", seconds=PATIENCE_S)
+            if self.store.database.value("SELECT 1 FROM outbox WHERE kind = 'ephemeral' AND state = 'due'"):
+                self.hears(user, before)
         return "\n".join(words_of(one) for one in self.slack.ephemerals(user.id)[before:])
 
     def hears(self, user: Person, before: int) -> None:
@@ -284,6 +288,10 @@ class World:
     def files(self, channel: Channel = PRIVATE) -> list[str]:
         """Names of the files that the bot posted there."""
         return [file.name for one in self.slack.messages(channel.id) for file in one.files]
+
+    def until_file(self, name: str) -> None:
+        """Tick until the bot has posted a file of that name: a worker process writes reports after the result."""
+        self.until(lambda: name in self.files(), name)
 
     def posted(self, name: str, place: str = PRIVATE.id) -> str:
         """What is in the newest file of that name there."""
