@@ -107,7 +107,6 @@ class Service:
         trainers = build_trainers(self.settings, self.embedded)
         steady = steady or (time.monotonic if clock is time.time else clock)
         hosts = frozenset({"files.slack.com", urlsplit(slack.api_url).netloc})
-        team = str(signed_in["team_id"]) if signed_in else None
         return AppContext(
             settings=self.settings,
             store=self.store,
@@ -116,7 +115,7 @@ class Service:
             llm=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
             threads=self.threads,
             files=SlackFiles(posting, slack.bot_token, hosts),
-            directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), team),
+            directory=SlackDirectory(_client(slack, LOOK_UP_TIMEOUT_S), signed_in),
             clock=clock,
             waits=WaitClock(clock, steady),
         )

@@ -54,6 +54,8 @@ class Files(Protocol):
 class Directory(Protocol):
     def person(self, user_id: str) -> Person | None: ...
 
+    def name(self, user_id: str) -> str: ...
+
     def members(self, group_id: str) -> frozenset[str] | None: ...
 
     def is_private(self, channel: str) -> bool | None: ...
@@ -108,6 +110,13 @@ class AppContext:
     def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
         """Puts a plain message into the outbox."""
         self.store.outbox.put(Draft(kind="post", channel=channel, body=body, dedupe=dedupe), now=self.clock())
+
+    def link(self, card: str, text: str) -> str:
+        """Returns `text` as a link to the message of that card, alone while it is not posted or Slack's address is
+        unknown."""
+        posted = self.store.outbox.card(card)
+        address = self.directory.permalink(posted.channel, posted.ts) if posted else None
+        return f"<{address}|{text}>" if address else text
 
     def today(self) -> date:
         return units.day_of(self.clock())

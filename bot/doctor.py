@@ -119,7 +119,7 @@ def _slack(settings: Settings) -> Iterator[Finding]:
     yield _clock(str(headers.get("date", "")), asked_at, time.time())
     yield _scopes(granted_scopes(answer.headers))
     yield _blocks(client, slack.blocks)
-    yield from _named(settings.policy, SlackDirectory(client, str(answer.get("team_id"))))
+    yield from _named(settings.policy, SlackDirectory(client, answer))
 
 
 def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:

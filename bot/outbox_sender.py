@@ -131,10 +131,11 @@ def _has_trace(item: OutboxItem) -> Callable[[SlackMessage], bool]:
 
 
 def _has_file(item: OutboxItem) -> Callable[[SlackMessage], bool]:
-    """Matches name and size, as an upload takes no metadata."""
-    ours = (item.body["filename"], Path(item.body["file"]).stat().st_size)
-    return lambda message: any(
-        (item.get("name"), item.get("size")) == ours for item in message.get("files") or ()
+    """Matches names and sizes, as an upload takes no metadata."""
+    uploads = item.body.get("file_uploads") or [item.body]
+    ours = {(upload["filename"], Path(upload["file"]).stat().st_size) for upload in uploads}
+    return lambda message: (
+        ours <= {(file.get("name"), file.get("size")) for file in message.get("files") or ()}
     )
 
 

@@ -9,7 +9,15 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from storage.database import Database
-from storage.records import CachedAnswer, Measurement, MeasurementKind, MeasurementState, Preference, due_sql
+from storage.records import (
+    CachedAnswer,
+    Measurement,
+    MeasurementKind,
+    MeasurementState,
+    Preference,
+    due_sql,
+    unreported_sql,
+)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,11 @@ class Measurements:
             f"SELECT * FROM measurements WHERE state IN ('asked', 'running') AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
             (now, now),
         )
+
+    def unreported(self, since: float) -> Measurement | None:
+        """Returns the oldest ladder with a result since then (unix seconds) whose report is not put yet."""
+        sql = f"{unreported_sql('measurements', 'measurement')} AND kind = 'ladder' ORDER BY measurements.id LIMIT 1"
+        return self._db.first(Measurement, sql, (since,))
 
     def newest(self, limit: int = 20) -> list[Measurement]:
         return self._db.all(Measurement, "SELECT * FROM measurements ORDER BY id DESC LIMIT ?", (limit,))

@@ -51,6 +51,18 @@ def due_sql(column: str) -> str:
     return f"({column} <= ? OR {column} > ? + {LONGEST_WAIT_S})"
 
 
+def unreported_sql(table: str, subject: str) -> str:
+    """Returns a query for the rows with a result since a moment, its parameter, whose report is not put into the outbox
+    yet. What was deleted has none."""
+    once = f"'report of {subject} ' || {table}.id"
+    return (
+        f"SELECT {table}.* FROM {table} JOIN datasets ON datasets.id = dataset_id"  # noqa: S608
+        f" WHERE {table}.state = 'done' AND {table}.updated_at >= ? AND forgotten_at IS NULL"
+        f" AND NOT EXISTS (SELECT 1 FROM outbox WHERE dedupe = {once})"
+        f" AND NOT EXISTS (SELECT 1 FROM sent_once WHERE dedupe = {once})"
+    )
+
+
 @dataclass(frozen=True)
 class Dataset:
     """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine.

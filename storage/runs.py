@@ -18,6 +18,7 @@ from storage.records import (
     Run,
     RunState,
     due_sql,
+    unreported_sql,
 )
 
 
@@ -194,6 +195,11 @@ class Runs:
         """Returns an arm's answers in the holdout's order."""
         rows = self._db.rows("SELECT * FROM answers WHERE run_id = ? AND arm = ? ORDER BY row", (run_id, arm))
         return [AnswerRow(**{**row, "correct": bool(row["correct"])}) for row in rows]
+
+    def unreported(self, since: float) -> Run | None:
+        """Returns the oldest run with a result since then (unix seconds) whose report is not put yet."""
+        sql = f"{unreported_sql('runs', 'run')} ORDER BY runs.id LIMIT 1"
+        return self._db.first(Run, sql, (since,))
 
     def _in_states(self, states: tuple[RunState, ...], until: float) -> list[Run]:
         return self._db.all(

@@ -120,19 +120,14 @@ def closed_card(
 ) -> Message:
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
     headline = _headline(measurement, plan, ENDED[measurement.state])
-    text = why or where_result_stands(measurement)
-    texts = [Text(text)] if text else []
+    texts = [Text(why)] if why else []
     stored = "Answers so far are kept: the same again asks only the rest."
-    again = [Note(stored)] if progress.answered and measurement.state != "done" else []
+    again = [Note(stored)] if progress.answered else []
     spent = [Facts(_spent(progress))] if progress.arms else []
     return Message(
-        f"{escape(headline)}. {text}".strip(),
+        f"{escape(headline)}. {why}".strip(),
         (Headline(headline), *texts, *_arms(progress), *spent, *again),
     )
-
-
-def where_result_stands(measurement: Measurement) -> str:
-    return "The result stands in a message of its own." if measurement.state == "done" else ""
 
 
 def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:

@@ -23,6 +23,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import arm_name, bar_share
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.words import percent, pluralize, shorten
+from storage.records import Measurement
 from trainers.evaluation.results import Curve, Gain, Prediction
 from trainers.money import usd
 
@@ -68,6 +69,11 @@ def card(
     last = curve.predicted[-1] if curve.predicted else None
     predicted = f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
     return Message(escape(f"{text}. {predicted}".strip()), (*top, _chart(curve), *_list(bullets), *end))
+
+
+def finished_notice(measurement: Measurement, curve: Curve) -> str:
+    """Notifies who asked: the result takes the place of the card, and an edit notifies nobody."""
+    return f"<@{measurement.requested_by}> m{measurement.id} is done. {escape(headline(curve))}."
 
 
 def alt_text(curve: Curve) -> str:

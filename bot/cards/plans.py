@@ -56,22 +56,22 @@ def partly_approved_card(
     return _asking(run, plan, budget, quorum, decisions, hours)
 
 
-def voided_card(run: Run, plan: Plan, why: str) -> Message:
-    """A message for the channel, since an edit of the card notifies nobody. `why` is ours and may hold mrkdwn."""
+def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
+    """A message for the channel, since an edit of the card notifies nobody. `why` is ours and may hold mrkdwn; `name`
+    links to the run's card."""
     text = (
         f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
-        "budget is free again. The plan waits for approval again, on its card."
+        f"budget is free again. The card of {name} asks for approval again."
     )
     return text_message(text)
 
 
-def reminder(run: Run, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
-    """`whom`: mentions of those who may approve; `still`: how many of them it takes."""
+def reminder(name: str, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
+    """`name` links to the run's card; `whom`: mentions of those who may approve; `still`: how many of them it takes."""
     who = f" {', '.join(whom)}: it takes {pluralize(still, 'more approver')}." if whom else ""
     text = (
-        f"*Run {run.id}* ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) waits for approval "
-        "and expires in "
-        f"{pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
+        f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) waits for approval "
+        f"and expires in {pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
     )
     return text_message(text)
 

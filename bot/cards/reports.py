@@ -9,7 +9,7 @@ from pathlib import Path
 from bot.cards import audits, calibration, estimates, evaluation_results, prices, results
 from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
 from bot.cards.page import Picture, Section, page
-from bot.cards.plans import verdict_text
+from bot.cards.plans import plan_title, verdict_text
 from bot.cards.words import charge, pluralize, shorten
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan
@@ -96,6 +96,32 @@ def _labels(result: RunResult) -> list[CardBlock]:
 def _gain(label: LabelChange) -> str:
     gain = label.tuned - label.base
     return f"{gain:+,}".replace("-", "−") if gain else "–"
+
+
+def run_title(run: Run, plan: Plan) -> str:
+    return f"Report of run {run.id}: {plan_title(plan)}"
+
+
+def measurement_title(measurement: Measurement, ladder: Ladder) -> str:
+    return f"Report of measurement m{measurement.id} on {shorten(ladder.dataset)}"
+
+
+def run_notice(run: Run, *, has_page: bool) -> str:
+    """What notifies the requester: beside the files in the result's thread. `has_page`: its report is among them."""
+    page = f"The report of run {run.id}, to open in a browser." if has_page else _page_missing(str(run.id))
+    return f"<@{run.requester}> {page}"
+
+
+def measurement_notice(measurement: Measurement, ladder: Ladder, *, has_page: bool) -> str:
+    """What notifies who asked: the result takes the place of the card, and an edit notifies nobody."""
+    number = f"m{measurement.id}"
+    more = "The report opens in a browser." if has_page else _page_missing(number)
+    headline = escape(evaluation_results.headline(ladder))
+    return f"<@{measurement.requested_by}> {number} is done. {headline}. {more}"
+
+
+def _page_missing(subject: str) -> str:
+    return f"The report could not be written; in a terminal `finetune report {subject}` tries it again."
 
 
 def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:

@@ -96,11 +96,12 @@ def card(
     spent_micros: int | None = None,
     can_pause: bool = False,
     as_of: float | None = None,
+    decided: str = "",
 ) -> Message:
     """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where the card should say
-    it."""
+    it. `decided`: who approved it, ours: it may hold mrkdwn."""
     headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
-    below: list[CardBlock] = []
+    below: list[CardBlock] = [Text(decided)] if decided else []
     if run.state in ("training", "evaluating"):
         below.append(Text(f"{progress_bar(share_done(run, progress))}, {_time_left(run, progress, now)}"))
         below.append(Facts(_numbers(plan, progress, spent_micros)))
@@ -114,11 +115,11 @@ def card(
         below.append(_buttons(run, progress, can_pause))
     elif run.state == "done":
         answer = f"`/finetune try {run.model} your text` asks the model."
-        below.append(Note(f"The result stands in a message of its own. {answer}"))
+        below.append(Note(f"The result is in a message below. {answer}"))
     elif run.state == "awaiting_approval":
         below.append(Note("Its plan waits in the channel for an approver."))
     else:
-        below.append(Note("Why stands in a message of its own."))
+        below.append(Note("What to decide is in a message below."))
     return Message(
         escape(headline),
         (Headline(headline), _steps(run, plan, progress), *below),
@@ -134,8 +135,9 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why), Note(next_step)))
 
 
-def ended_short(run: Run, why: str) -> str:
-    return f"Your run {run.id} {SAID[run.state]}. {why}"
+def ended_short(run: Run, name: str, why: str) -> str:
+    """`name` links to the run's card."""
+    return f"Your {name} {SAID[run.state]}. {why}"
 
 
 def listing(summaries: Sequence[RunSummary]) -> Message:

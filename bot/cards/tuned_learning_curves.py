@@ -20,7 +20,7 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.evaluations import CANCEL, ENDED, cost_so_far, where_result_stands
+from bot.cards.evaluations import CANCEL, ENDED, cost_so_far
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
@@ -103,7 +103,6 @@ def closed_card(
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
     ended = ENDED[measurement.state]
     headline = f"Learning curve m{measurement.id} {ended}: {shorten(plan.target)} on {shorten(plan.title)}"
-    text = why or where_result_stands(measurement)
     trained = [size for size in progress.sizes if size.model and size.from_before is None]
     again = "Models that are trained are kept: the same curve asked for again trains only the rest."
     sizes = (
@@ -112,12 +111,12 @@ def closed_card(
         else ()
     )
     return Message(
-        f"{escape(headline)}. {text}".strip(),
+        f"{escape(headline)}. {why}".strip(),
         (
             Headline(headline),
-            *([Text(text)] if text else []),
+            *([Text(why)] if why else []),
             *sizes,
-            *([Note(again)] if trained and measurement.state != "done" else []),
+            *([Note(again)] if trained else []),
         ),
     )
 

@@ -97,14 +97,13 @@ def report(subject: str, out: Path) -> None:
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
     try:
         with opened_copy(settings.database) as store:
-            if is_measurement:
-                page = reports.measurement_report(store, number, name_of)
-            else:
-                page = reports.run_report(store, settings.data / "plots", number, name_of)
+            gather = reports.measurement_report if is_measurement else reports.run_report
+            report = gather(store, number)
     except StorageError as error:
         refuse(str(error))
-    if isinstance(page, Refusal):
-        refuse(page.text)
+    if isinstance(report, Refusal):
+        refuse(report.text)
+    page = report.html(settings.data / "plots", name_of)
     out.write_text(page, encoding="utf-8")
     click.echo(f"Written: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 

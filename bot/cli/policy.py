@@ -151,12 +151,12 @@ def _look_up(settings: Settings, user: str, groups: frozenset[str], channel: str
     slack = settings.slack
     client = WebClient(slack.bot_token, base_url=slack.api_url, timeout=10, retry_handlers=[])
     try:
-        team = str(client.auth_test()["team_id"])
+        signed_in = client.auth_test()
     except (SlackApiError, URLError, OSError) as error:
         refuse(
             f"Asking Slack at {slack.api_url} who {user} is: {error}. With --offline nothing is asked of it."
         )
-    directory = SlackDirectory(client, team)
+    directory = SlackDirectory(client, signed_in)
     where = Channel(channel, directory.is_shared(channel)) if channel else None
     members = {group: directory.members(group) for group in sorted(groups)}
     return Caller(directory.person(user), Rules(settings.policy, members), where), "Asked of Slack just now."

@@ -135,7 +135,7 @@ def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -
             return Refusal(_too_late(context, context.store.runs.get(run.id)))
         context.store.runs.decide(moved, person, "reject", reason=reason, now=now)
         context.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
-        show_decision(context, moved, replacing_views.rejected_by(person, reason))
+        _show_decision(context, moved, replacing_views.rejected_by(person, reason))
     return moved
 
 
@@ -191,8 +191,9 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     whom = [f"<@{user}>" for user in sorted(others)]
     whom += [f"<!subteam^{group}>" for group in sorted(named.groups)]
     left = request.asked_at + policy.expires_s - context.clock()
+    name = notifications.link_to(context, run)
     message = replacing_views.reminder(
-        run, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
+        name, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
     )
     context.say(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
 
@@ -258,8 +259,8 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     moved = context.store.runs.move(run, "approved", now=now, reserved_micros=plan.maximum_micros)
     if moved:
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
-        show_decision(context, moved, replacing_views.approved_by(context.store.runs.standing(run.id)))
         notifications.show_progress(context, moved)
+        tell_decision(context, moved, replacing_views.approved_by(context.store.runs.standing(run.id)))
     return moved
 
 
@@ -276,7 +277,7 @@ def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
     return plans.with_superseded_runs(context, run, card)
 
 
-def show_decision(context: AppContext, run: Run, sentence: str) -> None:
+def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
     plan = plan_from_json(run.plan)
     notifications.show_plan(
         context,
@@ -285,7 +286,13 @@ def show_decision(context: AppContext, run: Run, sentence: str) -> None:
             run, plan, budgets.tightest(context, run.channel, run.requester), sentence
         ),
     )
-    text = f"Your run {run.id} ({escape(replacing_views.plan_title(plan))}) {SAID[run.state]}. {sentence}"
+    tell_decision(context, run, sentence)
+
+
+def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
+    """Tells the requester, whom the edit of the card does not notify."""
+    title = escape(replacing_views.plan_title(plan_from_json(run.plan)))
+    text = f"Your {notifications.link_to(context, run)} ({title}) {SAID[run.state]}. {sentence}"
     notifications.to_requester(context, run, text, once=f"decision {run.id}")
 
 
@@ -295,7 +302,7 @@ def _close(context: AppContext, run: Run, state: notifications.ClosedState, text
         moved = context.store.runs.move(run, state, now=now, error=text)
         if moved:
             context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
-            show_decision(context, moved, text)
+            _show_decision(context, moved, text)
 
 
 def _too_late(context: AppContext, run: Run | None) -> str:
@@ -367,7 +374,8 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
             at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.reason
         )
         notifications.show_plan(context, moved, card_so_far(context, moved, plan))  # its card asks again
-        notifications.show_progress(context, moved)
-        message = replacing_views.voided_card(moved, plan, lapsed.reason)
+        message = replacing_views.voided_card(
+            moved, plan, lapsed.reason, notifications.link_to(context, moved)
+        )
         context.say(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.to_requester(context, moved, message.text, once=f"void dm {run.id} {now}")

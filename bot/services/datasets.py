@@ -17,6 +17,7 @@ from bot.cards import data_policy as waiver_views
 from bot.cards import datasets as views
 from bot.cards import findings
 from bot.cards.blocks import Message, code, escape
+from bot.cards.general import files_body
 from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name
 from bot.context import AppContext, CoreContext, FetchLater
@@ -375,14 +376,12 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         show(context, moved, views.checked_card(moved, report, days=context.settings.retention.refused))
         if report.diff and not report.blocked:
             put_beside(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
-        for file in (*listed, *inspected.plots):
-            _put_file(context, moved, file, findings.file_title(file.stem, moved.title))
+        _put_files(context, moved, (*listed, *inspected.plots))
 
 
 def put_findings(context: CoreContext, dataset: Dataset, report: Report) -> None:
     """Puts the list of findings, which the version's card mentions, into its thread."""
-    for file in _listed(context, dataset, report):
-        _put_file(context, dataset, file, findings.file_title(file.stem, dataset.title))
+    _put_files(context, dataset, _listed(context, dataset, report))
 
 
 def _listed(context: CoreContext, dataset: Dataset, report: Report) -> tuple[Path, ...]:
@@ -418,13 +417,16 @@ def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None
     context.store.outbox.put(draft, now=context.clock())
 
 
-def _put_file(context: CoreContext, dataset: Dataset, path: Path, title: str) -> None:
+def _put_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -> None:
+    """Puts the files into the card's thread, in one message."""
+    if not files:
+        return
     draft = Draft(
         kind="file",
         channel=dataset.channel,
-        body={"file": str(path), "filename": path.name, "title": title, "alt_txt": title},
+        body=files_body((path, findings.file_title(path.stem, dataset.title)) for path in files),
         thread=f"dataset {dataset.id}",
-        dedupe=f"{path.name} of dataset {dataset.id}",
+        dedupe=f"files of dataset {dataset.id}",
         concerns=dataset.uploaded_by,
     )
     context.store.outbox.put(draft, now=context.clock())

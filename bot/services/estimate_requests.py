@@ -149,13 +149,11 @@ def draw_outlook(
 
 
 def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
-    """Puts the plots into the card's thread."""
-    for path in plots:
-        title = views.alt_text(path.stem, dataset)
-        body = {"file": str(path), "filename": path.name, "title": title, "alt_txt": title}
-        once = f"{path.stem} of {card}"
-        file = Draft(kind="file", channel=channel, body=body, thread=card, dedupe=once)
-        context.store.outbox.put(file, now=context.clock())
+    """Puts the plots into the card's thread, in one message."""
+    if plots:
+        body = general.files_body((path, views.alt_text(path.stem, dataset)) for path in plots)
+        draft = Draft(kind="file", channel=channel, body=body, thread=card, dedupe=f"plots of {card}")
+        context.store.outbox.put(draft, now=context.clock())
 
 
 def estimate_for(

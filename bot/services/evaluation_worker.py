@@ -56,12 +56,6 @@ class ArmKeys:
 
 
 @dataclass(frozen=True)
-class JudgedLadder:
-    ladder: Ladder
-    plot: Path | None
-
-
-@dataclass(frozen=True)
 class JudgedCurve:
     curve: Curve
     plot: Path | None
@@ -137,9 +131,9 @@ def judge_ladder(
     folder: Path,
     now: float,
     verdicts: Mapping[Candidate, Sequence[float]] | None = None,
-) -> JudgedLadder:
-    """Scores the replies and draws the ladder. `now` in unix seconds; `verdicts` are a judge's on each answer, between
-    0 and 1."""
+) -> Ladder:
+    """Scores the replies and draws ladder.png into `folder`. `now` in unix seconds; `verdicts` are a judge's on each
+    answer, between 0 and 1."""
     from bot.charts import evaluations as drawing
     from trainers.evaluation.ladder import build_ladder
 
@@ -155,7 +149,8 @@ def judge_ladder(
         measured_at=now,
         verdicts=verdicts,
     )
-    return JudgedLadder(judged, drawing.draw_ladder(judged, folder / "ladder.png"))
+    drawing.draw_ladder(judged, folder / "ladder.png")
+    return judged
 
 
 def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
@@ -329,8 +324,6 @@ class Judged:
     p_value: float
     gain_low: float
     gain_high: float
-    loss_plot: Path | None
-    quality_plot: Path | None
     loss_curve: tuple[tuple[int, float], ...]
     beside: Ladder
     answers: tuple[AnswerRow, ...]
@@ -356,6 +349,8 @@ def judge_run(
         evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
     beside = _beside(comparison, holdout, now)
     all_measured = replace(beside, rungs=(*_alike(comparison, beside), *beside.rung("tuned")))
+    loss_plot.draw_loss_curve(metrics, title, folder / "loss.png")
+    evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
     return Judged(
         base=_score(base, compared.base_correct, compared.base, base_matrix),
         tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
@@ -364,8 +359,6 @@ def judge_run(
         p_value=compared.p,
         gain_low=compared.difference_interval.low,
         gain_high=compared.difference_interval.high,
-        loss_plot=loss_plot.draw_loss_curve(metrics, title, folder / "loss.png"),
-        quality_plot=evaluation_charts.draw_ladder(all_measured, folder / "quality.png"),
         loss_curve=loss_curve(metrics),
         beside=beside,
         answers=(*base_rows, *tuned_rows),

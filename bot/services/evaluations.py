@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.cards import evaluation_results as views
 from bot.cards.blocks import escape
 from bot.cards.evaluations import BaselineChoices
 from bot.context import AppContext
@@ -252,25 +251,15 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
         context.clock(),
     )
     if concluded is not None:
-        _finish(context, measurement, plan, progress, concluded)
+        _finish(context, measurement, progress, concluded)
 
 
 def _finish(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    progress: LadderProgress,
-    concluded: Conclusion,
+    context: AppContext, measurement: Measurement, progress: LadderProgress, concluded: Conclusion
 ) -> None:
     result, judged = concluded.ladder.to_json(), _with_judge(progress, concluded).to_json()
     with context.store.transaction():
-        moved = measurements.finish(
-            context, measurement, result, spent_micros=progress.spent_micros, progress=judged
-        )
-        if moved:
-            message = measurements.result_card(context, moved, result)
-            card = measurements.result(context, moved, message, views.details(concluded.ladder))
-            measurements.plot(context, moved, card, concluded.plot, views.alt_text(plan.dataset))
+        measurements.finish(context, measurement, result, spent_micros=progress.spent_micros, progress=judged)
 
 
 def _with_judge(progress: LadderProgress, concluded: Conclusion) -> LadderProgress:

@@ -118,7 +118,7 @@ def _post(
         measurement.channel,
         message.letter(),
         now=context.clock(),
-        thread=measurements.result_card_of(measurement),
+        thread=measurements.result_card_of(context, measurement),
         private=True,
     )
 
@@ -132,7 +132,7 @@ def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) 
     message = views.agreement_card(
         measurement.id, measurements.judge_of(measurement), agreement, pairs.first_arm, pairs.second_arm
     )
-    result_card = measurements.result_card_of(measurement)
+    result_card = measurements.result_card_of(context, measurement)
     channel, card = measurement.channel, f"agreement {measurement.id}"
     outbox.show(card, channel, message.letter(), now=now, thread=result_card)
     result = measurements.result_card(context, measurement, measurement.result, for_people=True)

@@ -70,10 +70,9 @@ class JudgeAnswers:
 
 @dataclass(frozen=True)
 class Conclusion:
-    """The ladder with its plot. `judge` is None if there is none."""
+    """`judge` is None if there is none."""
 
     ladder: Ladder
-    plot: Path | None
     judge: JudgeProgress | None = None
 
 
@@ -181,14 +180,12 @@ def conclude(
     texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
     values, judged = _values(texts, heard) if heard else ({}, None)
     counts = judged is not None and judged.failed is None
-    judged_ladder = evaluation_worker.judge_ladder(
-        plan, replies, files, folder, now, values if counts else None
-    )
+    ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, values if counts else None)
     if judged and heard and counts:
         judged = replace(judged, pair=_pair(texts, heard), unpaired=heard.unpaired)
     best = judged.pair if judged else None
-    write_for_people(folder, plan, judged_ladder.ladder, texts, best, files)
-    return Conclusion(judged_ladder.ladder, judged_ladder.plot, judged)
+    write_for_people(folder, plan, ladder, texts, best, files)
+    return Conclusion(ladder, judged)
 
 
 def write_for_people(

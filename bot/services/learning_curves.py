@@ -5,8 +5,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from pathlib import Path
 
 from bot.cards import learning_curves as views
+from bot.cards.general import files_body, text_message
 from bot.cards.prices import missing_price_text
 from bot.command_parser import parse_question
 from bot.context import AppContext
@@ -44,9 +46,10 @@ from bot.values.learning_curves import (
 from bot.values.requests import Curve
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
-from storage.records import Measurement, MeasurementState
+from storage.records import Draft, Measurement, MeasurementState
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Report
+from trainers.evaluation.results import Curve as MeasuredCurve
 from trainers.money import to_micros
 from trainers.pricing import PriceList, tuned_price
 from trainers.providers import model_verdict
@@ -105,10 +108,23 @@ def after_trouble(context: AppContext, measurement: Measurement) -> None:
 
 def _finish(context: AppContext, measurement: Measurement, judged: JudgedCurve) -> None:
     with context.store.transaction():
-        moved = measurements.finish(context, measurement, judged.curve.to_json(), spent_micros=0)
-        if moved:
-            card = measurements.card_of(moved)
-            measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))
+        if measurements.finish(context, measurement, judged.curve.to_json(), spent_micros=0):
+            _put_plot(context, measurement, judged.curve, judged.plot)
+
+
+def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurve, plot: Path | None) -> None:
+    """Puts the plot into the card's thread, with the words that notify who asked for it."""
+    comment = views.finished_notice(measurement, curve)
+    plots = [(plot, views.alt_text(curve))] if plot else []
+    draft = Draft(
+        "file" if plots else "post",
+        measurement.channel,
+        files_body(plots, comment) if plots else text_message(comment).body(),
+        thread=measurements.card_of(measurement),
+        dedupe=f"curve of measurement {measurement.id}",
+        concerns=measurement.requested_by,
+    )
+    context.store.outbox.put(draft, now=context.clock())
 
 
 def _plan(
@@ -357,7 +373,4 @@ def _judge(
                 context, measurement, result, spent_micros=progress.spent_micros, progress=final
             )
             if moved:
-                card = measurements.result(
-                    context, moved, measurements.result_card(context, moved, result), None
-                )
-                measurements.plot(context, moved, card, judged.plot, views.alt_text(judged.curve))
+                _put_plot(context, moved, judged.curve, judged.plot)

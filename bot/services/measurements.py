@@ -112,37 +112,15 @@ def card_of(measurement: Measurement) -> str:
     return f"measurement {measurement.id}"
 
 
-def result_card_of(measurement: Measurement) -> str:
-    return f"measured {measurement.id}"
+def result_card_of(context: AppContext, measurement: Measurement) -> str:
+    """Returns the name of the card with the result: the same. Older versions posted a second one."""
+    second = f"measured {measurement.id}"
+    return second if context.store.outbox.card(second) else card_of(measurement)
 
 
 def folder_of(context: AppContext, measurement: Measurement) -> Path:
     """Returns the folder of its prompts, its plots, and the pairs that people may compare."""
     return context.settings.data / "measurements" / f"m{measurement.id}"
-
-
-def result(context: AppContext, measurement: Measurement, message: Message, details: Message | None) -> str:
-    """Posts the result, as a new message since an edit notifies nobody, and the details in its thread. Returns the
-    card's name."""
-    card, now = result_card_of(measurement), context.clock()
-    to, who = measurement.channel, measurement.requested_by
-    context.store.outbox.show(card, to, message.letter(), now=now, concerns=who)
-    if details:
-        once = f"details of measurement {measurement.id}"
-        body = details.letter()
-        more = Draft(kind="post", channel=to, body=body, thread=card, dedupe=once, concerns=who)
-        context.store.outbox.put(more, now=now)
-    return card
-
-
-def plot(context: AppContext, measurement: Measurement, card: str, path: Path | None, alt: str) -> None:
-    """Puts a plot into the thread of that card."""
-    if path:
-        body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
-        once = f"{path.stem} of measurement {measurement.id}"
-        to, who = measurement.channel, measurement.requested_by
-        file = Draft(kind="file", channel=to, body=body, thread=card, dedupe=once, concerns=who)
-        context.store.outbox.put(file, now=context.clock())
 
 
 def _message(context: AppContext, measurement: Measurement, why: str) -> Message:
@@ -286,15 +264,18 @@ def finish(
     spent_micros: int,
     progress: str | None = None,
 ) -> Measurement | None:
-    """Ends it with a result; `result` and `progress` are JSON. Returns None if another thread was quicker. Call it
-    inside a transaction."""
+    """Ends it with a result, which takes the place of its card; `result` and `progress` are JSON. Returns None if
+    another thread was quicker. Call it inside a transaction."""
     now, changes = context.clock(), {} if progress is None else {"progress": progress}
     moved = context.store.measurements.move(
         measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
     )
     if moved:
         context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
-        show(context, moved)
+        message = result_card(context, moved, result)
+        context.store.outbox.show(
+            card_of(moved), moved.channel, message.letter(), now=now, concerns=moved.requested_by
+        )
     return moved
 
 
@@ -317,11 +298,10 @@ def end(
         subject = f"measurement {moved.id}"
         context.store.audit.add(at=now, who="finetune", action=state, subject=subject, detail=why)
         show(context, moved, why)
-        if state == "failed":
-            message = _message(context, moved, why)
-            once = f"end of {subject}"
-            body, who = message.letter(), moved.requested_by
-            draft = Draft(kind="post", channel=moved.channel, body=body, dedupe=once, concerns=who)
+        if state == "failed":  # an edit notifies nobody
+            name = context.link(card_of(moved), f"measurement m{moved.id}")
+            body, who = text_message(f"Your {name} failed. {why}").body(), moved.requested_by
+            draft = Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who)
             context.store.outbox.put(draft, now=now)
 
 

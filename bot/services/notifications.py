@@ -1,22 +1,22 @@
 """What a run tells people: messages for the outbox, written in the transaction of what they report.
 
-An edit notifies nobody, so the start, the end and a failure are new messages; between them one card is edited in place.
+A run has one card, from the question whether to train to its end, which is edited in place. An edit notifies nobody, so
+the result is a message of its own, and the requester is told directly of a decision or an end without a result.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Literal
 
-from bot.cards import calibration
 from bot.cards import freeze as freeze_cards
 from bot.cards import interventions as doubt_views
+from bot.cards import plans as plan_views
 from bot.cards import results as result_views
 from bot.cards import runs as views
 from bot.cards.blocks import Message
-from bot.context import AppContext
+from bot.context import AppContext, CoreContext
 from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
 from bot.rules.plans import Plan, plan_from_json
@@ -34,7 +34,7 @@ ClosedState = Literal["expired", "cancelled"]
 
 def tell_person(
     context: AppContext,
-    once: str,
+    once: str | None,
     person: str,
     channel: str,
     message: Message,
@@ -84,8 +84,19 @@ def _actuals(run: Run) -> tuple[Actual, ...]:
     return actuals_of(run, plan_from_json(run.plan), RunResult.from_json(run.result))
 
 
+def card_of(context: CoreContext, run: Run) -> str:
+    """Returns the name of the run's card. Older versions posted a second one at the approval."""
+    second = f"run {run.id}"
+    return second if context.store.outbox.card(second) else f"plan {run.id}"
+
+
+def link_to(context: AppContext, run: Run) -> str:
+    return context.link(card_of(context, run), f"run {run.id}")
+
+
 def show_plan(context: AppContext, run: Run, message: Message) -> None:
-    """Posts the plan's card, or edits it: once decided, it shows who decided what in place of its buttons."""
+    """Posts the run's card with the plan, or edits it: once decided, it shows who decided what in place of its
+    buttons."""
     _show(context, run, f"plan {run.id}", message)
 
 
@@ -98,16 +109,21 @@ def to_requester(context: AppContext, run: Run, text: str, *, once: str) -> None
 
 
 def show_progress(context: AppContext, run: Run) -> None:
-    """Posts the run's card once there is something to show, and edits it from then on."""
-    plan = plan_from_json(run.plan)
+    """Edits the run's card, which shows from the approval on how far the run is."""
+    plan, approvals = plan_from_json(run.plan), context.store.runs.standing(run.id)
     known_so_far = Progress.from_json(run.progress)
-    spent = training_cost(plan, known_so_far)
     message = views.card(
-        run, plan, known_so_far, context.clock(), spent_micros=spent, can_pause=can_pause(context, run)
+        run,
+        plan,
+        known_so_far,
+        context.clock(),
+        spent_micros=training_cost(plan, known_so_far),
+        can_pause=can_pause(context, run),
+        decided=plan_views.approved_by(approvals) if approvals else "",
     )
     freeze = freeze_scope.on_run(context, run)
     message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
-    _show(context, run, f"run {run.id}", message, progress=run.state in OPEN_RUN_STATES)
+    _show(context, run, card_of(context, run), message, progress=run.state in OPEN_RUN_STATES)
 
 
 def can_pause(context: AppContext, run: Run) -> bool:
@@ -119,7 +135,8 @@ def post_intervention(context: AppContext, run: Run, why: str) -> None:
     """Asks for a person's decision, by a card of its own with buttons."""
     show_progress(context, run)
     show_intervention(context, run, ())
-    to_requester(context, run, views.ended_short(run, why), once=f"dm of {_intervention_card(run)}")
+    text = views.ended_short(run, link_to(context, run), why)
+    to_requester(context, run, text, once=f"dm of {_intervention_card(run)}")
 
 
 def show_intervention(
@@ -143,11 +160,10 @@ def _intervention_card(run: Run) -> str:
     return f"doubt {run.id} {run.state_since:.0f}"
 
 
-def post_end(context: AppContext, run: Run, why: str) -> None:
-    """Posts that the run failed or was cancelled, as a new message, so that people notice."""
-    show_progress(context, run)
-    _post(context, run, views.ended_card(run, plan_from_json(run.plan), why), once=f"end {run.id}")
-    to_requester(context, run, views.ended_short(run, why), once=f"end dm {run.id}")
+def show_end(context: AppContext, run: Run, why: str) -> None:
+    """Shows on its card that the run failed or was cancelled, and tells the requester, whom an edit does not notify."""
+    _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), why))
+    to_requester(context, run, views.ended_short(run, link_to(context, run), why), once=f"end dm {run.id}")
 
 
 def post_result(
@@ -156,23 +172,17 @@ def post_result(
     plan: Plan,
     result: RunResult,
     changed: Sequence[ChangedRow],
-    plots: Sequence[Path | None],
     errors: Sequence[RunningError],
     *,
     may_be_used: bool = False,
 ) -> None:
-    """Posts the result card; in its thread the estimate beside it, the plots, and the rows that changed for members."""
+    """Posts the result card; in its thread the trials of a sweep, and the rows that changed for members."""
     card = f"result {run.id}"
     message = result_views.card(run, plan, result, errors, may_be_used=may_be_used)
     _show(context, run, card, message)
-    beside = calibration.estimate_comparison(plan, result, actuals_of(run, plan, result))
-    _post(context, run, beside, thread=card, once=f"estimate of {card}")
     if result.arms:
         table = result_views.sweep_table(plan, result.arms)
         _post(context, run, table, thread=card, once=f"arms of {card}")
-    for plot in plots:
-        if plot:
-            _put_file(context, run, card, plot, result_views.alt_text(plot.stem, plan))
     if changed:
         body = result_views.changed_rows_card(changed).letter()
         once = f"changed {run.id}"
@@ -201,14 +211,7 @@ def _show(context: AppContext, run: Run, card: str, message: Message, *, progres
     context.store.outbox.show(card, run.channel, body, now=now, concerns=run.requester, progress=progress)
 
 
-def _post(context: AppContext, run: Run, message: Message, *, once: str, thread: str | None = None) -> None:
+def _post(context: AppContext, run: Run, message: Message, *, once: str, thread: str) -> None:
     body, who = message.letter(), run.requester
     draft = Draft("post", run.channel, body, dedupe=once, thread=thread, concerns=who)
-    context.store.outbox.put(draft, now=context.clock())
-
-
-def _put_file(context: AppContext, run: Run, thread: str, path: Path, alt: str) -> None:
-    body = {"file": str(path), "filename": path.name, "title": alt, "alt_txt": alt}
-    once = f"{path.stem} of run {run.id}"
-    draft = Draft("file", run.channel, body, dedupe=once, thread=thread, concerns=run.requester)
     context.store.outbox.put(draft, now=context.clock())

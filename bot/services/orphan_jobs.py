@@ -103,8 +103,8 @@ def _take_over(context: AppContext, run: Run, job: Job) -> None:
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
         subject = f"run {run.id}"
         context.store.audit.add(at=now, who="finetune", action="adopted", subject=subject, detail=text)
-        approvals.show_decision(context, moved, text)
         notifications.show_progress(context, moved)
+        approvals.tell_decision(context, moved, text)
 
 
 def _cancel_others(

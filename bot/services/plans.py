@@ -229,7 +229,7 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
     else:
         context.store.runs.move(former, "cancelled", now=now, error=sentence)
         what = escape(plan_views.plan_title(plan_from_json(former.plan)))
-        text = f"Your run {former.id} ({what}) was cancelled. {sentence}"
+        text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
         notifications.to_requester(context, former, text, once=f"decision {former.id}")
     context.store.replacements.add(former.id, new.id)
     context.store.audit.add(

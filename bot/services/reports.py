@@ -1,61 +1,148 @@
-"""A run or a measurement as one page for those who were not in the channel. Held-out rows are never on it."""
+"""The report of a run or a measurement: gathered from the store, written in a worker process (report_worker.py), and
+put with the charts into the thread of the result, once."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
+from bot.cards import evaluation_results, general
 from bot.cards import reports as cards
-from bot.charts.evaluations import draw_ladder
+from bot.cards import results as result_cards
+from bot.context import AppContext
 from bot.rules.plans import Plan, plan_from_json
+from bot.services import measurements
 from bot.services.notifications import actuals_of
+from bot.services.report_worker import MeasurementReport, RunReport, write
 from bot.values.runs import Refusal, RunResult
-from storage.records import Run
+from storage.records import Draft, Measurement, Run
 from storage.store import Store
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Ladder
 
+DAY_S = 24 * 3600.0
 
-def measurement_report(store: Store, number: int, name_of: Callable[[str], str]) -> str | Refusal:
-    """HTML of what was measured on held-out rows. `name_of` a person's id in Slack."""
+log = logging.getLogger(__name__)
+
+
+def measurement_report(store: Store, number: int) -> MeasurementReport | Refusal:
     measurement = store.measurements.get(number)
     if measurement is None or measurement.kind != "ladder":
         return Refusal(f"There is no measurement m{number} of alternatives.")
     if measurement.result is None:
         return Refusal(f"Measurement m{number} has no result to report: it is {measurement.state}.")
-    ladder = Ladder.from_json(measurement.result)
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = draw_ladder(ladder, Path(folder) / "ladder.png")
-        return cards.measurement_report(measurement, ladder, drawn, name_of)
+    return MeasurementReport(measurement, Ladder.from_json(measurement.result))
 
 
-def run_report(store: Store, plots: Path, number: int, name_of: Callable[[str], str]) -> str | Refusal:
-    """HTML. `plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+def run_report(store: Store, number: int) -> RunReport | Refusal:
     run = store.runs.get(number)
     if run is None:
         return Refusal(f"There is no run {number}.")
     if run.result is None:
         return Refusal(f"Run {number} has no result to report: it is {run.state.replace('_', ' ')}.")
     plan, result = plan_from_json(run.plan), RunResult.from_json(run.result)
-    ladder = _everything_measured(store, run, plan, result)
-    with tempfile.TemporaryDirectory() as folder:
-        drawn = draw_ladder(ladder, Path(folder) / "ladder.png") if ladder else None
-        drawn_before = [
-            path for name in (f"run-{number}", f"plan-{number}") for path in (plots / name).glob("*.png")
-        ]
-        return cards.run_report(
-            run,
-            plan,
-            result,
-            ladder=ladder,
-            actuals=actuals_of(run, plan, result),
-            approvals=store.runs.standing(number),
-            history=store.audit.entries(f"run {number}"),
-            plots=[*drawn_before, *([drawn] if drawn else [])],
-            name_of=name_of,
-        )
+    return RunReport(
+        run,
+        plan,
+        result,
+        _everything_measured(store, run, plan, result),
+        actuals_of(run, plan, result),
+        store.runs.standing(number),
+        store.audit.entries(f"run {number}"),
+    )
+
+
+def waiting(context: AppContext) -> tuple[Run | None, Measurement | None]:
+    """Returns the oldest run and the oldest measurement that have a result and no report yet."""
+    since = context.clock() - DAY_S
+    return context.store.runs.unreported(since), context.store.measurements.unreported(since)
+
+
+def step(context: AppContext) -> None:
+    """Puts the reports that wait once a worker has written them."""
+    run, measurement = waiting(context)
+    if run:
+        gather = partial(run_report, context.store, run.id)
+        if (page := _page(context, f"run-{run.id}", gather, _folder(context, run))) is not None:
+            _put_run(context, run, page)
+    if measurement:
+        gather_other = partial(measurement_report, context.store, measurement.id)
+        folder = measurements.folder_of(context, measurement)
+        if (page := _page(context, f"m{measurement.id}", gather_other, folder)) is not None:
+            _put_measurement(context, measurement, page)
+
+
+def _page(
+    context: AppContext,
+    name: str,
+    gather: Callable[[], RunReport | MeasurementReport | Refusal],
+    folder: Path,
+) -> list[Path] | None:
+    """Returns None while a worker writes it, nothing if that failed: no fault of the page holds up its message."""
+    key = f"report {name}"
+    try:
+        if context.workers.has(key):
+            path: Path | None = context.workers.take(key)
+        else:
+            report = gather()
+            if isinstance(report, Refusal):
+                return []
+            names = {person: context.directory.name(person) for person in report.people}
+            plots, out = context.settings.data / "plots", folder / f"report-{name}.html"
+            path = context.workers.poll(key, write, report, plots, names, out)
+    except Exception:
+        # whatever it is, `finetune report` in a terminal shows it again
+        log.exception("writing the report of %s", name)
+        return []
+    return None if path is None else [path]
+
+
+def _folder(context: AppContext, run: Run) -> Path:
+    return context.settings.data / "plots" / f"run-{run.id}"
+
+
+def _put_run(context: AppContext, run: Run, page: Sequence[Path]) -> None:
+    plan = plan_from_json(run.plan)
+    plots = (_folder(context, run) / f"{stem}.png" for stem in ("loss", "quality"))
+    files = [(path, result_cards.alt_text(path.stem, plan)) for path in plots if path.exists()]
+    files += [(path, cards.run_title(run, plan)) for path in page]
+    comment = cards.run_notice(run, has_page=bool(page))
+    _put(context, f"run {run.id}", f"result {run.id}", run.channel, run.requester, files, comment)
+
+
+def _put_measurement(context: AppContext, measurement: Measurement, page: Sequence[Path]) -> None:
+    ladder = Ladder.from_json(measurement.result or "")
+    plot = measurements.folder_of(context, measurement) / "ladder.png"
+    files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
+    files += [(path, cards.measurement_title(measurement, ladder)) for path in page]
+    comment = cards.measurement_notice(measurement, ladder, has_page=bool(page))
+    card, who = measurements.result_card_of(context, measurement), measurement.requested_by
+    _put(context, f"measurement {measurement.id}", card, measurement.channel, who, files, comment)
+
+
+def _put(
+    context: AppContext,
+    subject: str,
+    card: str,
+    channel: str,
+    person: str,
+    files: Sequence[tuple[Path, str]],
+    comment: str,
+) -> None:
+    """Puts the files into the card's thread, once; the comment alone if there are none."""
+    body = general.files_body(files, comment) if files else general.text_message(comment).body()
+    draft = Draft(
+        "file" if files else "post",
+        channel,
+        body,
+        dedupe=f"report of {subject}",
+        thread=card,
+        concerns=person,
+    )
+    context.store.outbox.put(draft, now=context.clock())
 
 
 def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) -> Ladder | None:

@@ -344,7 +344,6 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
             plan,
             result,
             judged.changed if may_show else (),
-            (judged.loss_plot, judged.quality_plot),
             errors,
             may_be_used=may_be_used,
         )

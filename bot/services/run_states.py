@@ -39,7 +39,7 @@ def end(
         # a trainer's own words about a failure may quote a row: the log can't be deleted, `runs.error` can
         detail = "" if state == "failed" else why
         context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}", detail=detail)
-        notifications.post_end(context, moved, why)
+        notifications.show_end(context, moved, why)
 
 
 def needs_human(context: AppContext, run: Run, why: str) -> None:

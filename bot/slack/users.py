@@ -10,6 +10,7 @@ from urllib.error import URLError
 
 from slack_sdk import WebClient
 from slack_sdk.errors import SlackApiError
+from slack_sdk.web import SlackResponse
 
 from bot.rules.permissions import Person
 
@@ -23,11 +24,7 @@ def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
 
     @cache
     def name_of(user_id: str) -> str:
-        answer = _answer(client.users_info, user=user_id) if bot_token else None
-        if answer is None:
-            return user_id
-        user = answer["user"]
-        return str(user.get("real_name") or user.get("name") or user_id)
+        return _name(client, user_id) if bot_token else user_id
 
     return name_of
 
@@ -35,15 +32,17 @@ def display_names(bot_token: str, api_url: str) -> Callable[[str], str]:
 class SlackDirectory:
     """Looks up through one client, whose timeout must fit into an ack's three seconds."""
 
-    def __init__(self, slack: WebClient, team_id: str | None) -> None:
-        """`team_id` None: Slack was away when it was asked."""
+    def __init__(self, slack: WebClient, signed_in: SlackResponse | None) -> None:
+        """`signed_in`: the answer to auth.test, None if Slack was away when it was asked."""
         self._slack = slack
-        self._team_id = team_id
+        self._team_id: str | None = None
+        self._address = ""
+        self._note(signed_in)
 
     def person(self, user_id: str) -> Person | None:
         """Returns None if Slack doesn't know the person or doesn't answer."""
-        if self._team_id is None and (signed_in := _answer(self._slack.auth_test)):
-            self._team_id = str(signed_in["team_id"])
+        if self._team_id is None:
+            self._note(_answer(self._slack.auth_test))
         answer = _answer(self._slack.users_info, user=user_id) if self._team_id else None
         if answer is None:
             return None
@@ -55,6 +54,10 @@ class SlackDirectory:
             is_guest=bool(user.get("is_restricted") or user.get("is_ultra_restricted")),
             is_stranger=bool(user.get("is_stranger")) or user.get("team_id", self._team_id) != self._team_id,
         )
+
+    def name(self, user_id: str) -> str:
+        """Returns the name to show, the id if Slack doesn't tell."""
+        return _name(self._slack, user_id)
 
     def members(self, group_id: str) -> frozenset[str] | None:
         """Returns the ids of a user group's members, None if unknown."""
@@ -107,9 +110,20 @@ class SlackDirectory:
         )
 
     def permalink(self, channel: str, ts: str) -> str | None:
-        """Returns a message's address for a browser, None if unknown."""
-        answer = _answer(self._slack.chat_getPermalink, channel=channel, message_ts=ts)
-        return None if answer is None else str(answer["permalink"])
+        """Returns a message's address for a browser, None while Slack has not said where the workspace is. It is what
+        chat.getPermalink answers, without a call, so that it can be had in a transaction."""
+        return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
+
+    def _note(self, signed_in: Any) -> None:
+        if signed_in:
+            self._team_id = str(signed_in["team_id"])
+            self._address = str(signed_in.get("url") or "")
+
+
+def _name(slack: WebClient, user_id: str) -> str:
+    answer = _answer(slack.users_info, user=user_id)
+    user = answer["user"] if answer else {}
+    return str(user.get("real_name") or user.get("name") or user_id)
 
 
 def _answer(method: Callable[..., Any], **arguments: Any) -> Any:

@@ -89,7 +89,8 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     assert world.store.committed(done.month) == done.actual_micros
     result = world.said("The line through the points", "classical rung", "Each size was trained once")
     assert TARGET in result and "curve.png" in world.files()
-    assert "stands in a message of its own" in world.said("Learning curve m1 is done")
+    assert len(world.cards()) == 1, "the result takes the place of the card"
+    assert f"<@{ANA.id}> m1 is done" in world.said("curve.png")
     actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert actions == ["curve", "agree", "started", "started", "started", "measured"]
     assert TARGET in world.type("/finetune results m1")

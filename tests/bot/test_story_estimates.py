@@ -25,6 +25,7 @@ from demo.workspace import Submission
 from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
+from tests.cards.test_page import Reader
 from trainers.evaluation.results import Candidate, Ladder, Rung, RungName
 
 MakeWorld = Callable[[Rules], World]
@@ -347,6 +348,12 @@ def test_the_plan_holds_what_the_estimate_said(seeded: World) -> None:
     assert question.people_hours == Decimal(10)
 
 
+def report_of(world: World, run: int) -> str:
+    name = f"report-run-{run}.html"
+    world.until_file(name)
+    return Reader(world.posted(name)).text
+
+
 def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) -> None:
     measured(seeded)
     seeded.start_approved()
@@ -355,7 +362,7 @@ def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) 
     assert "Against the classical model, 100.0%" in card and "not told apart" in card
     assert "meets your 85%; not told apart from the free classical model" in card
     assert "Use the classical model" in card and "Our estimates over the latest runs" in card
-    beside = seeded.said("Estimate and actual", "Tokens")
+    beside = report_of(seeded, 1)
     assert "Quality: 100.0%; none was estimated" in beside and "the classical model 100.0%" in beside
     advice = result_of(done).advice
     assert advice and (advice.kind, advice.rule) == ("no_go", "cheaper rung")
@@ -372,7 +379,7 @@ def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None
     assert plan.predicted and plan.predicted.quality == 1.0
     world.approve()
     world.until_state("done", 2)
-    assert "Quality: 100.0%, as estimated" in world.said("Estimate and actual", "Quality: 100.0%, as")
+    assert "Quality: 100.0%, as estimated" in report_of(world, 2)
     assert "(2 runs, so far)" in world.type("/finetune results 2")
 
 

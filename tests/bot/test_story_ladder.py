@@ -77,7 +77,9 @@ def test_the_classical_rung_alone_is_free_and_starts_at_once(world: World) -> No
     assert measurement(world).actual_micros == 0 and world.company.count(CHAT) == 0
     card = world.said("Measurement m1", "classical", "100.0%")
     assert "held-out rows" in card
-    assert "ladder.png" in "\n".join(world.texts())
+    world.until_file("report-m1.html")
+    assert len(world.cards()) == 1, "the result takes the place of the card"
+    assert f"<@{ANA.id}> m1 is done" in world.said("ladder.png", "report-m1.html")
     actions = [entry.action for entry in world.store.audit.entries("measurement 1")]
     assert actions == ["measure", "measured"]
 
@@ -382,7 +384,7 @@ def test_a_limit_of_an_hour_is_said_and_waited_out(priced: World) -> None:
     world.pass_time(3600)
     until(world, "done")
     assert world.company.count(CHAT) == seen + 3 * HELD
-    assert "goes on by itself" not in world.said("is done")
+    assert not any("goes on by itself" in card for card in world.cards())
 
 
 def test_a_provider_that_hangs_holds_up_nothing_else(priced: World) -> None:
@@ -458,6 +460,7 @@ def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -
     asked = world.company.count(CHAT)
     assert 3 * HELD <= asked <= 3 * HELD + 8 * ticks, "what was under way at a stop, at most, is asked again"
     assert len(ladder_of(world).rungs) == 4 and done.actual_micros
+    world.until_file("ladder.png")
     assert len([text for text in world.texts() if "ladder.png" in text]) == 1
     assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
 

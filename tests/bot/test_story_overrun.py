@@ -51,7 +51,7 @@ def test_a_job_past_its_maximum_is_cancelled_said_and_settled(training: World) -
 def test_by_the_hour_ten_cents_are_approved_at_least(training: World) -> None:
     assert plan_from_json(training.run().plan).maximum_micros == 100_000
     training.send()
-    assert training.said("Run 1 approved", "$0.10")
+    assert training.said("Run 1 is training", "up to $0.10")
 
 
 def test_a_job_within_its_maximum_goes_on(training: World) -> None:

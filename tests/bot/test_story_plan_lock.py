@@ -7,7 +7,7 @@ import pytest
 
 from bot.services import approvals
 from demo.people import ANA, BEN
-from demo.slack_emulator import refused
+from demo.slack_emulator import too_many
 from storage.records import Run
 from tests.bot.test_story_freeze import freeze, unfreeze
 from tests.bot.test_story_ladder import MakeWorld
@@ -81,7 +81,8 @@ def test_an_approved_plan_that_has_not_begun_is_void_and_its_money_is_free(world
     world.tick(2)
     world.start(AGAIN)
     assert world.run().state == "cancelled" and world.ledger()["settle"] == 0
-    assert world.said("Run 1 was cancelled", "Replaced by run 2")
+    assert world.said("Run 1 withdrawn", "Replaced by")
+    assert any("was cancelled. Replaced by run 2" in text for text in world.dms())
     unfreeze(world, BEN, CLEO)
     world.tick(8)
     assert world.jobs() == 0 and world.run(2).state == "awaiting_approval"
@@ -102,13 +103,13 @@ def test_another_dataset_s_plan_stays(world: World) -> None:
     assert {one.state for one in world.store.runs.newest()} == {"awaiting_approval"}
 
 
-def test_a_link_that_slack_does_not_give_now_comes_later(world: World) -> None:
-    world.slack.fail("chat.getPermalink", refused("internal_error"), times=2)
+def test_a_link_to_a_card_that_is_not_posted_yet_comes_later(world: World) -> None:
     world.start()
+    world.slack.fail("chat.postMessage", too_many(30), times=1, text="Run 2: train")
     world.start(AGAIN)
     world.tick()
     assert "|run 2>" not in world.said("Run 1 withdrawn")
-    world.tick(3)
+    world.tick(15)
     assert "|run 2>" in world.said("Run 1 withdrawn")
 
 

@@ -70,7 +70,7 @@ def test_guests_ask_no_model_and_see_no_list(world: World) -> None:
         assert "is a guest" in world.type(line, user=GUS)
     world.seed_dataset()
     assert "is a guest" in world.type("/finetune knowledge ticket", user=GUS), "no name is told"
-    assert "From labelled examples" in world.type("/finetune help", user=GUS)
+    assert "Find out in five steps" in world.type("/finetune help", user=GUS)
 
 
 def test_dear_plans_take_two_and_the_dearest_none(make_world: MakeWorld) -> None:
@@ -113,7 +113,7 @@ class LeftAfter(SlackDirectory):
     """A group whose members are gone after so many looks."""
 
     def __init__(self, directory: SlackDirectory, looks: int) -> None:
-        super().__init__(directory._slack, directory._team_id)
+        super().__init__(directory._slack, directory._slack.auth_test())
         self._looks = looks
 
     def members(self, group_id: str) -> frozenset[str] | None:

@@ -181,7 +181,7 @@ def test_a_result_file_in_base64_is_drawn_as_well(world: World) -> None:
     world.company.service.base64_results = True
     world.start_approved()
     world.until_state("done")
-    assert "loss.png" in "\n".join(world.texts())
+    world.until_file("loss.png")
 
 
 def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: World) -> None:
@@ -190,8 +190,8 @@ def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: Wor
     )
     world.start_approved()
     world.until_state("done")
-    everything = "\n".join(world.texts())
-    assert "quality.png" in everything and "loss.png" not in everything
+    world.until_file("quality.png")
+    assert "loss.png" not in world.files()
     assert world.said("held-out rows")
 
 

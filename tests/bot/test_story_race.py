@@ -35,6 +35,9 @@ class Remembered:
     def person(self, user_id: str) -> Person | None:
         return self._people[user_id]
 
+    def name(self, user_id: str) -> str:
+        return user_id
+
     def members(self, group_id: str) -> frozenset[str] | None:
         return None
 

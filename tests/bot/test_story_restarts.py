@@ -18,6 +18,8 @@ from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500
 
 
 def _only_one_end(world: World) -> None:
+    world.until_file("loss.png")
+    world.tick(5)
     everything = world.texts()
     assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
     assert len([text for text in everything if "held-out rows" in text and "Rows that changed" in text]) == 1
@@ -50,7 +52,6 @@ def test_a_stop_in_any_state_ends_the_story_once(world: World, state: RunState, 
     if state == "awaiting_approval":
         world.approve()
     world.until_state("done")
-    world.tick(5)
     _only_one_end(world)
 
 

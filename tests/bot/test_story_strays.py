@@ -90,7 +90,7 @@ def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(wor
     assert (world.run().state, world.run().job_id) == ("training", "ftjob-1")
     assert world.ledger()["reserve"] == world.run().reserved_micros > 0
     world.tick(2)
-    assert world.said("It was started before a backup was restored")
+    assert any("It was started before a backup was restored" in text for text in world.dms())
     world.until_state("done")
     assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
 

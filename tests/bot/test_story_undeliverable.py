@@ -42,6 +42,8 @@ def test_without_files_write_results_and_approval_cards_appear_and_plots_follow_
 ) -> None:
     world.slack.revoke("files:write")
     whole_run_and_the_next_card(world)
+    world.until(lambda: any("`files:write`" in text for text in world.texts()), "the scope's name")
+    minutes(world, 1)
     assert len([text for text in world.texts() if "`files:write`" in text]) == 1
     assert world.files() == []
     world.slack.grant("files:write")
@@ -52,11 +54,12 @@ def test_without_files_write_results_and_approval_cards_appear_and_plots_follow_
 @pytest.mark.parametrize("code", ["internal_error", "msg_too_long"])
 def test_a_progress_card_that_slack_always_refuses_mutes_nothing(world: World, code: str) -> None:
     world.start()
-    world.slack.fail("chat.postMessage", refused(code), times=None, text='"text": "Run 1 ')
+    world.slack.fail("chat.update", refused(code), times=None, text='"text": "Run 1 ')
     world.approve()
     world.until_state("done")
+    world.until_file("report-run-1.html")
     minutes(world, 1)
-    assert world.said("Tuned model") and len(world.files()) == 2
+    assert world.said("Tuned model") and len(world.files()) == 3
     given_up = [text for text in world.dms(ANA) if code in text and f"<#{PRIVATE.id}>" in text]
     assert len(given_up) == (code == "msg_too_long")
     world.start(START + " epochs=2")

@@ -35,7 +35,7 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
     assert reserved == world.run().reserved_micros > 0
     world.send()
     assert not world.has_button("approve_plan")
-    assert f"Approved by <@{BEN.id}>" in world.said("Plan ")
+    assert f"Approved by <@{BEN.id}>" in world.said("Approved by")
     assert any("approved" in text for text in world.dms())
 
     world.until_state("training")
@@ -52,8 +52,12 @@ def _check_the_end(world: World, reserved: int) -> None:
     assert len([text for text in world.texts() if "Rows that changed" in text]) == 1
     (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Rows that changed" in words_of(one)]
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
-    assert {file.name for one in replies for file in one.files} == {"loss.png", "quality.png"}
     assert any("rows got better" in words_of(one) for one in replies)
+    world.until_file("report-run-1.html")
+    (files,) = [
+        one.files for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts and one.files
+    ]
+    assert [file.name for file in files] == ["loss.png", "quality.png", "report-run-1.html"]
     settled = world.ledger()["settle"]
     assert 0 < settled <= reserved and settled == world.run().actual_micros
     assert world.jobs() == 1

@@ -169,7 +169,6 @@ def _measuring() -> dict[str, Message]:
         "measure-preparing": evaluations.progress_card(asked, plan, LadderProgress(), NOW),
         "measure-running": evaluations.progress_card(running, plan, waits, NOW),
         "measure-judging": evaluations.progress_card(running, plan, measured.half_way(stage="judging"), NOW),
-        "measure-done": evaluations.closed_card(measured.measurement("done"), plan, measured.half_way()),
         "measure-failed": evaluations.closed_card(
             measured.measurement("failed"), plan, measured.half_way(), again
         ),
@@ -288,17 +287,6 @@ def _plans() -> dict[str, Message]:
             waiting, made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"), made.BUDGET, 1
         ),
         "plan-partly-approved": plans.partly_approved_card(*asked, made.APPROVALS, 2),
-        "plan-approved-because": plans.decided_card(
-            made.run("approved"),
-            made.advised_plan(),
-            made.BUDGET,
-            plans.approved_by(
-                [replace(one, reason="quality counts here, *not* <@U1> cost") for one in made.APPROVALS]
-            ),
-        ),
-        "plan-approved": plans.decided_card(
-            made.run("approved"), made.plan(), made.BUDGET, plans.approved_by(made.APPROVALS)
-        ),
         "plan-rejected": plans.decided_card(
             made.run("rejected"),
             made.plan(),
@@ -322,10 +310,16 @@ def _plans() -> dict[str, Message]:
 
 def _runs() -> dict[str, Message]:
     plan, queued = made.plan(), Progress(note="Waiting for a free place on the trainer.")
+    because = [replace(one, reason="quality counts here, *not* <@U1> cost") for one in made.APPROVALS]
     paused = replace(made.TRAINING, is_paused=True, note="The job was paused; its place is free. It goes on.")
     looks = [made.look(state) for state in ("training", "awaiting_approval", "done", "failed")]
     return {
-        "run-approved": runs.card(made.run("approved"), plan, Progress(), NOW),
+        "run-approved": runs.card(
+            made.run("approved"), plan, Progress(), NOW, decided=plans.approved_by(made.APPROVALS)
+        ),
+        "run-approved-because": runs.card(
+            made.run("approved"), plan, Progress(), NOW, decided=plans.approved_by(because)
+        ),
         "run-sent": runs.card(made.run("creating"), plan, Progress(), NOW),
         "run-queued": runs.card(made.run("training"), plan, queued, NOW, spent_micros=0),
         "run-training": runs.card(
@@ -337,8 +331,10 @@ def _runs() -> dict[str, Message]:
         "run-measuring": runs.card(
             made.run("evaluating"), made.free_plan(), made.MEASURING, NOW, spent_micros=0, can_pause=True
         ),
-        "run-done": runs.card(made.run("done"), plan, made.MEASURING, NOW),
-        "run-failed": runs.card(made.run("failed"), plan, made.TRAINING, NOW),
+        "run-done": runs.card(
+            made.run("done"), plan, made.MEASURING, NOW, decided=plans.approved_by(made.APPROVALS)
+        ),
+        "run-needs-human": runs.card(made.run("needs_human"), plan, made.TRAINING, NOW),
         "run-ended-failed": runs.ended_card(made.run("failed"), plan, "Training failed: out of memory."),
         "run-ended-cancelled": runs.ended_card(made.run("cancelled"), plan, f"Cancelled by <@{BEN}>."),
         "run-list": runs.listing(looks),

@@ -68,7 +68,6 @@ def cards() -> dict[str, Message]:
             cancelled, plan(), known(DONE, TRAINS, WAITS), f"Cancelled by <@{BEN}>."
         ),
         "curve-tuned-failed": over(failed, plan(), known(), "It could cost up to $9.00."),
-        "curve-tuned-done": over(measured.measurement("done", kind="curve"), plan(), known(DONE, DONE, DONE)),
         "curve-tuned-beside": learning_curves.card(
             tuned(), label_usd=Decimal("0.50"), bar=0.9, beside=measured.curve()
         ),

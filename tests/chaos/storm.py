@@ -31,7 +31,7 @@ from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGE
 from tests.chaos.nursery import Nursery
 from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
 from tests.chaos.records import Record
-from tests.chaos.verdict import Verdict, judge
+from tests.chaos.verdict import IN_THE_THREAD, Verdict, judge
 from tests.local.served import free_port
 from tests.peers.hosted import KEY
 from trainers.dataset import Columns, check_file
@@ -39,6 +39,7 @@ from trainers.dataset import Columns, check_file
 SPEED = 240.0
 STAGE_S = 0.15
 QUIET_S, SURELY_QUIET_S = 2.0, 25.0
+NO_CARD_S = 5.0
 PATIENCE_S = 240.0
 LONGEST_LIFE_S = 0.7
 HUNTED, HUNT_S = (
@@ -90,7 +91,7 @@ class Storm:
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
     _deadly: str | None = None
-    _asked: set[str] = field(default_factory=set)
+    _asked: dict[str, float] = field(default_factory=dict)
     _killed: threading.Event = field(default_factory=threading.Event)
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _forms: dict[str, threading.Lock] = field(
@@ -123,7 +124,8 @@ class Storm:
         return self._judged()
 
     def _judged(self) -> Verdict:
-        excused = (f"{LOSS} on {name_of(1)}", name_of(IN_CLOSED)) if self.orders.lasting else ()
+        refused = [f"{part} on {name_of(1)}" for part in IN_THE_THREAD]  # they come in one message
+        excused = (*refused, name_of(IN_CLOSED)) if self.orders.lasting else ()
         budget, may_read = float(self.orders.budget_usd), self.orders.may_read
         return judge(*recorded_at(self.folder), budget, may_read=may_read, excused=excused)
 
@@ -198,13 +200,12 @@ class Storm:
         raise TimeoutError("the bot never came back to what a person wanted")
 
     def _ask(self, name: str, place: Channel) -> str | None:
-        """The plan's card, once it stands. Typed again where the answer is a no: Slack did not say in time who the
-        person is, for instance."""
-        card = self._card_of(name, place)
-        if card is None and name not in self._asked:
-            line = f"/finetune start {name} {self.wanted}"
-            if not self.slack.answer_to(ANA.id, place.id, line):
-                self._asked.add(name)
+        """The plan's card, once it stands. Typed again where none comes: the answer after the ack was a no, since Slack
+        did not say in time who the person is, for instance."""
+        card, now = self._card_of(name, place), time.monotonic()
+        is_due = card is None and now > self._asked.get(name, 0.0) + NO_CARD_S
+        if is_due and not self.slack.answer_to(ANA.id, place.id, f"/finetune start {name} {self.wanted}"):
+            self._asked[name] = now
         return card
 
     def _approve(self, person: Person, place: Channel, card: str) -> bool:

@@ -93,8 +93,9 @@ def test_each_message_that_is_missing_of_a_trained_model_is_unposted_unless_slac
     records.train()
     assert records.verdict().unposted == 1, "its result"
     records.post("Rows that changed … tickets000-1")
-    assert records.verdict().unposted == 3, "the end of its card, and two plots"
+    assert records.verdict().unposted == 4, "the end of its card, two plots and the report"
     records.post("Run 1 is done: acme-small on tickets000")
-    records.post("Expected labels against the tuned model's answers, acme-small on tickets000")
+    records.post("Quality against price of the tuned model, acme-small on tickets000")
+    records.post("Report of run 1: acme-small on tickets000")
     assert records.verdict().unposted == 1
     assert records.verdict("Loss by training step on tickets000").unposted == 0

@@ -2,8 +2,8 @@
 
 A plan is *due* once two approvers' forms for it were taken and nobody was told a no. *lost*: due, and no job.
 *duplicates*: jobs beyond a plan's first. *unposted*: messages that are missing of a trained model: its result in the
-channel, its card's end, its plots. *over budget*: what the provider bills beyond the month's limit. *twice*: messages
-and files that stand twice; none may where the bot has the right to look.
+channel, its card's end, its plots and its report. *over budget*: what the provider bills beyond the month's limit.
+*twice*: messages and files that stand twice; none may where the bot has the right to look.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from pathlib import Path
 from tests.chaos.records import Line, read
 
 MEASURED, NOT_MEASURED = "Rows that changed", "is trained and kept as"
-OF_MEASURED = ("is done:", "Loss by training step", "Expected labels against")
+IN_THE_THREAD = ("Loss by training step", "Quality against price", "Report of run")
+OF_MEASURED = ("is done:", *IN_THE_THREAD)
 QUORUM = 2
 # What answers a second click where the first form counted but was not acked. Every other whisper is a no.
 COUNTED_BEFORE = re.compile("approved this plan already|has moved on")
@@ -88,7 +89,8 @@ def _named(posts: Sequence[str], words: str) -> set[str]:
 
 
 def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
-    """What is missing: the result of a model, or why there is none; its card's end and its plots where there is one."""
+    """What is missing: the result of a model, or why there is none; its card's end, its plots and its report where
+    there is one."""
     posts = [_words(line) for line in calls]
     measured = _named(posts, MEASURED)
     missing = [f"the result of {model}" for model in models - measured - _named(posts, NOT_MEASURED)]

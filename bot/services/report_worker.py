@@ -1,0 +1,86 @@
+"""A run or a measurement as one page for those who were not in the channel, written in a worker process. Held-out rows
+are never on it."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bot.cards import reports as cards
+from bot.charts.evaluations import draw_ladder
+from bot.rules.calibration import Actual
+from bot.rules.plans import Plan
+from bot.values.runs import RunResult
+from storage.records import Approval, AuditEntry, Measurement, Run
+from trainers.evaluation.results import Ladder
+
+_PERSON = re.compile(r"<@([A-Z0-9]+)>")
+
+
+@dataclass(frozen=True)
+class MeasurementReport:
+    """What was measured on held-out rows."""
+
+    measurement: Measurement
+    ladder: Ladder
+
+    @property
+    def people(self) -> frozenset[str]:
+        return frozenset({self.measurement.requested_by})
+
+    def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
+        """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png")
+            return cards.measurement_report(self.measurement, self.ladder, drawn, name_of)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """`ladder`: the newest measurement on the same held-out rows, with the tuned model."""
+
+    run: Run
+    plan: Plan
+    result: RunResult
+    ladder: Ladder | None
+    actuals: Sequence[Actual]
+    approvals: Sequence[Approval]
+    history: Sequence[AuditEntry]
+
+    @property
+    def people(self) -> frozenset[str]:
+        """The ids in Slack of everybody who is on the page."""
+        texts = [entry.detail or "" for entry in self.history]
+        people = {self.run.requester, self.plan.uploaded_by, *_PERSON.findall(" ".join(texts))}
+        return frozenset(
+            people | {each.person for each in self.approvals} | {entry.who for entry in self.history}
+        )
+
+    def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
+        """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
+        with tempfile.TemporaryDirectory() as folder:
+            drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png") if self.ladder else None
+            folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
+            drawn_before = [path for place in folders for path in sorted(place.glob("*.png"))]
+            return cards.run_report(
+                self.run,
+                self.plan,
+                self.result,
+                ladder=self.ladder,
+                actuals=self.actuals,
+                approvals=self.approvals,
+                history=self.history,
+                plots=[*drawn_before, *([drawn] if drawn else [])],
+                name_of=name_of,
+            )
+
+
+def write(report: RunReport | MeasurementReport, plots: Path, names: Mapping[str, str], out: Path) -> Path:
+    """Writes the page, in a worker process. `names` of people by their ids in Slack."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    new = out.with_suffix(".new")  # an earlier one may be on its way to Slack
+    new.write_text(report.html(plots, lambda person: names.get(person, person)), encoding="utf-8")
+    return new.replace(out)

@@ -1,0 +1,115 @@
+"""How many messages a story makes: a card is edited in place from the question to its end, and a result is told
+once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+
+from bot.cards import evaluations
+from demo.people import ANA, BEN
+from demo.workspace import PostedMessage
+from tests.bot.props import tickets_csv
+from tests.bot.test_story_estimates import share
+from tests.bot.test_story_ladder import ACME, PRICES, until, until_asked
+from tests.bot.world import DORA, PRIVATE, TARGET, Rules, World, words_of
+from tests.cards.test_page import Reader
+
+MOST_AT_THE_TOP = 10
+MOST_IN_ALL = 18
+
+
+@pytest.fixture(scope="module", params=["shared", "not shared"])
+def is_shared(request: pytest.FixtureRequest) -> bool:
+    return bool(request.param == "shared")
+
+
+@pytest.fixture
+def played(make_world: Callable[[Rules], World], is_shared: bool) -> World:
+    """From the upload to the result, with the cheaper ways measured and the estimate shared or not."""
+    world = make_world(Rules(more=PRICES))
+    world.upload_and_check(tickets_csv(240))
+    world.type("/finetune baseline tickets rungs=classical")
+    until(world, "done")
+    world.type(f"/finetune baseline tickets {ACME} rungs=zero")
+    until_asked(world, 2)
+    world.click(BEN, evaluations.MEASURE)
+    until(world, "done", 2)
+    world.type("/finetune curve tickets")
+    until(world, "done", 3)
+    world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
+    if is_shared:
+        share(world)
+    world.start()
+    world.until(lambda: len(of_kind(world, "plots of an estimate")) == 1 + is_shared, "the plan's plots")
+    world.approve()
+    world.until_state("done")
+    world.until(lambda: of_kind(world, "files of the run"), "the report of the run")
+    return world
+
+
+def of_kind(world: World, kind: str) -> list[PostedMessage]:
+    return [message for message in messages(world) if kind_of(world, message) == kind]
+
+
+def messages(world: World) -> list[PostedMessage]:
+    """In the channel and to people alone, what answers a command aside."""
+    directs = [
+        message for person in (ANA, BEN, DORA) for message in world.slack.messages(world.slack.dm(person.id))
+    ]
+    return [*world.slack.messages(PRIVATE.id), *directs]
+
+
+def is_at_the_top(message: PostedMessage) -> bool:
+    return message.thread_ts in (None, message.ts)
+
+
+KINDS = (
+    ("report of measurement", r"report-m\d+\.html"),
+    ("files of the run", r"report-run-\d+\.html"),
+    ("plot of the curve", r"curve\.png"),
+    ("plots of an estimate", r"tornado\.png|cumulative-cost\.png"),
+    ("plots of the dataset", r"lengths\.png"),
+    ("dataset", r"tickets is ready"),
+    ("rows that changed", r"rows got better"),
+    ("result", r"Tuned model"),
+    ("told the requester", r"^Your "),
+    ("run", r"Run 1"),
+    ("estimate", r"Shared by"),
+    ("curve", r"[Mm]ore rows"),
+    ("measurement", r"held-out rows"),
+)
+
+
+def kind_of(world: World, message: PostedMessage) -> str:
+    words = words_of(message)
+    return next((kind for kind, pattern in KINDS if re.search(pattern, words)), words[:80])
+
+
+def test_from_upload_to_result_takes_few_messages(played: World, is_shared: bool) -> None:
+    world = played
+    everything = messages(world)
+    listing = "\n".join(
+        f"{'' if is_at_the_top(message) else '    '}{kind_of(world, message)}: {words_of(message)[:90]!r}"
+        for message in everything
+    )
+    at_the_top = [message for message in everything if is_at_the_top(message)]
+    assert len(at_the_top) <= MOST_AT_THE_TOP, listing
+    assert len(everything) <= MOST_IN_ALL, listing
+    cards = [kind_of(world, message) for message in at_the_top if message.channel == PRIVATE.id]
+    assert cards.count("run") == cards.count("result") == cards.count("dataset") == 1, listing
+
+
+def test_the_report_in_the_thread_opens_as_one_page_of_its_own(played: World) -> None:
+    (message,) = of_kind(played, "files of the run")
+    (result,) = of_kind(played, "result")
+    assert message.thread_ts == result.ts and f"<@{ANA.id}>" in message.text
+    assert [file.name for file in message.files] == ["loss.png", "quality.png", "report-run-1.html"]
+    page = played.posted("report-run-1.html")
+    reader = Reader(page)
+    assert not reader.open and reader.text.startswith("Tuned model")
+    assert BEN.real_name in reader.text and ANA.id not in reader.text
+    links = [value for _, values in reader.tags for name, value in values.items() if name in ("src", "href")]
+    assert links and all(str(link).startswith("data:image/png") for link in links)
