@@ -181,7 +181,7 @@ def test_a_pipe_and_no_color_get_plain_text(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_check_imports_neither_an_sdk_nor_a_framework(tmp_path: Path) -> None:
     file = tmp_path / "few.csv"
     file.write_text("".join(TICKETS.read_text().splitlines(keepends=True)[:61]))
-    heavy = "{'openai', 'torch', 'transformers', 'matplotlib', 'slack_sdk'}"
+    heavy = "{'openai', 'torch', 'transformers', 'matplotlib', 'rich', 'scipy', 'sklearn', 'slack_sdk', 'sqlite_utils'}"
     program = f"""
 import atexit, sys
 atexit.register(lambda: print('LOADED', sorted({heavy} & set(sys.modules)), file=sys.stderr))

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FEWEST_ROWS_OF_LABEL = 5
 MOST_ROWS_JUDGED = 8_000  # about four seconds
 RIVALS = 20  # labels that compete with a row's own one by one; those further behind are taken together
-NEARLY = {"maxiter": 120, "xatol": 0.02, "fatol": 1e-6}
+SMALLEST_STEP = 0.02
 # Below these the estimate was up to twice too high on opinions about films, where words tell little.
 LEAST_AGREED, LEAST_PRECISION = 0.25, 0.5
 
@@ -126,7 +126,6 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
     as a softmax of the scores at a temperature says; or wrong, and any other label. w and the temperature are
     those of the greatest likelihood."""
     import numpy as np
-    from scipy.optimize import minimize
 
     labels, judged = others.shape[1], np.isfinite(own)
     chances = np.zeros(len(own))
@@ -149,12 +148,26 @@ def _chances(own: Numbers, others: Numbers) -> Numbers:
         return float(-np.log(sum(parts(guess)) + 1e-12).mean() + 1e-4 * (guess**2).sum())
 
     starts = [np.array([-1.5, wrong]) for wrong in (-4.0, -1.5)]
-    best = min(
-        (minimize(loss, start, method="Nelder-Mead", options=NEARLY) for start in starts), key=lambda o: o.fun
-    )
-    right, wrong = parts(best.x)
+    right, wrong = parts(min((_descend(loss, start) for start in starts), key=loss))
     chances[judged] = wrong / np.maximum(right + wrong, 1e-300)
     return chances
+
+
+def _descend(loss: Callable[[Numbers], float], start: Numbers) -> Numbers:
+    """Follows the loss down by steps along the axes, halved where none helps. scipy.optimize would do the same, and its
+    import takes longer than a check of a small file."""
+    import numpy as np
+
+    at, least, step = start, loss(start), 1.0
+    while step >= SMALLEST_STEP:
+        tried = [at + step * move for axis in np.eye(len(at)) for move in (axis, -axis)]
+        losses = list(map(loss, tried))
+        if min(losses) < least:
+            least = min(losses)
+            at = tried[losses.index(least)]
+        else:
+            step /= 2
+    return at
 
 
 def check_suspect_labels(
