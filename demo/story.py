@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -23,7 +23,7 @@ from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
 from demo.service import RunningBot
 from demo.slack_emulator import SlackEmulator
-from demo.summary import Summary, has_labels, summary
+from demo.summary import Summary, has_labels, is_trained, summary
 from demo.transcript import Transcript, names_in
 from demo.workspace import Modal, PostedMessage, Workspace, WorkspaceError
 
@@ -31,6 +31,10 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "support_tickets.csv"
 MARKER = ".finetune-demo"
 TARGET = "local/smollm2-135m"
 PLAN = f"current=gpt-4o volume=100M target={TARGET}"
+PASSES = (
+    2  # over our own tickets, where the rule would make 3: half a minute more on fast cores, two on others
+)
+QUICK = "rungs=classical"  # needs no model, so its answer is there in seconds
 WITHOUT_LABELS = "rungs=zero,kshot"  # long answers take their time
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
 REASON = "a demo on this machine, nothing depends on it"
@@ -60,16 +64,33 @@ class Story:
     def name(self) -> str:
         return "tickets" if self.data is None else "mydata"
 
+    @property
+    def plan(self) -> str:
+        passes = self.epochs or (PASSES if self.data is None else None)
+        return f"{PLAN} epochs={passes}" if passes else PLAN
+
+
+@dataclass
+class Timeline:
+    """When each stage's answer was there, in seconds since the start."""
+
+    started: float = field(default_factory=time.monotonic)
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def mark(self, name: str) -> None:
+        self.seconds.setdefault(name, time.monotonic() - self.started)
+
 
 def play(story: Story) -> int:
     """The process's exit code: 0 when the story came to its end."""
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
-    started = time.monotonic()
+    timeline = Timeline()
     try:
         _prepare(story, console)
         with _workspace(story, console) as workspace, _bot(story, workspace) as bot:
-            summary = _perform(story, workspace, bot, console)
-            _say_end(summary, time.monotonic() - started, console)
+            summary = _perform(story, workspace, bot, console, timeline)
+            timeline.mark("all")
+            _say_end(summary, timeline, console)
             if story.stay:
                 _stay(workspace, bot, console)
     except WorkspaceError as trouble:
@@ -130,16 +151,26 @@ def _bot(story: Story, workspace: SlackEmulator | LocalSlack) -> Iterator[Runnin
         yield bot
 
 
-def _perform(story: Story, workspace: Workspace, bot: RunningBot, console: Console) -> Summary:
+def _perform(
+    story: Story, workspace: Workspace, bot: RunningBot, console: Console, timeline: Timeline
+) -> Summary:
     console.print(Rule(f"#{TICKETS.name}"))
     transcript = Transcript(workspace, [TICKETS.id], console)
     with transcript.running():
         _upload(story, workspace, transcript)
-        _measure(story, workspace, transcript, bot)
+        timeline.mark("first card")
+        if has_labels(story.folder):
+            _measure(story, workspace, transcript, bot, QUICK)
+            timeline.mark("classical model")
+            _measure(story, workspace, transcript, bot)
+        else:
+            _measure(story, workspace, transcript, bot, WITHOUT_LABELS)
+        timeline.mark("ladder")
         _say_why(workspace, transcript, _estimate(story, workspace, transcript))
         _start(story, workspace, transcript)
         _approve(workspace, transcript)
-        result = _wait_for_result(story, workspace, transcript, bot)
+        result = _wait_for_result(story, workspace, transcript, bot, timeline)
+        timeline.mark("result")
         verdict = _estimate(story, workspace, transcript)
         _put_to_work(story, workspace, transcript)
         if story.data is None:
@@ -167,14 +198,16 @@ def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
         raise WorkspaceError(f"the file can't be trained on. {card.text}")
 
 
-def _measure(story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot) -> None:
-    """The ladder: what can be had without tuning. Free here, so it starts at once."""
-    rungs = "" if has_labels(story.folder) else f" {WITHOUT_LABELS}"
-    _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name}{rungs}")
+def _measure(
+    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, rungs: str = ""
+) -> None:
+    """The ladder, or some of its rungs: what can be had without tuning. Free here, so it starts at once."""
+    _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name} {rungs}".rstrip())
+    number = 1 if rungs else 2
 
     def look() -> PostedMessage | None:
         bot.check_alive()
-        return _find(workspace, "m1 is done", "m1 failed", "m1 was cancelled")
+        return _find(workspace, *(f"m{number} {end}" for end in ("is done", "failed", "was cancelled")))
 
     message = transcript.until(look, "the measurement", seconds=LADDER_PATIENCE_S)
     if "is done" not in message.text:
@@ -184,7 +217,7 @@ def _measure(story: Story, workspace: Workspace, transcript: Transcript, bot: Ru
 def _estimate(story: Story, workspace: Workspace, transcript: Transcript) -> str:
     """What the estimate's headline says."""
     before = len(workspace.ephemerals(ANA.id))
-    _type(workspace, transcript, ANA.id, f"/finetune estimate {story.name} {PLAN}")
+    _type(workspace, transcript, ANA.id, f"/finetune estimate {story.name} {story.plan}")
     messages = transcript.until(lambda: workspace.ephemerals(ANA.id)[before:], "the estimate", seconds=15)
     return headline(messages[-1], names_in(workspace))
 
@@ -198,8 +231,7 @@ def _say_why(workspace: Workspace, transcript: Transcript, verdict: str) -> None
 
 
 def _start(story: Story, workspace: Workspace, transcript: Transcript) -> None:
-    passes = f" epochs={story.epochs}" if story.epochs else ""
-    _type(workspace, transcript, ANA.id, f"/finetune start {story.name} {PLAN}{passes}")
+    _type(workspace, transcript, ANA.id, f"/finetune start {story.name} {story.plan}")
     transcript.until(lambda: _with_button(workspace, "approve_plan"), "the approval card", seconds=30)
 
 
@@ -219,10 +251,12 @@ def _approve(workspace: Workspace, transcript: Transcript) -> None:
 
 
 def _wait_for_result(
-    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot
+    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, timeline: Timeline
 ) -> PostedMessage:
     def look() -> PostedMessage | None:
         bot.check_alive()
+        if is_trained(story.folder):
+            timeline.mark("training")
         return _find(workspace, "held-out rows", " failed: ", " was cancelled: ", "needs a person")
 
     card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
@@ -284,9 +318,9 @@ def _with_button(workspace: Workspace, action: str) -> PostedMessage | None:
     return None
 
 
-def _say_end(summary: Summary, seconds: float, console: Console) -> None:
+def _say_end(summary: Summary, timeline: Timeline, console: Console) -> None:
     console.print(Rule("the end"))
-    for line in summary.lines(seconds):
+    for line in summary.lines(timeline.seconds):
         console.print(line)
 
 

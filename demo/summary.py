@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,8 @@ class Summary:
     database: Path
     adapter: Path
 
-    def lines(self, seconds: float) -> list[str]:
+    def lines(self, timeline: Mapping[str, float]) -> list[str]:
+        """`timeline`: seconds from the start to the end of each stage, in order."""
         result = self.result
         n = result.base.n
         message = [
@@ -37,10 +38,8 @@ class Summary:
             ("tuned", with_interval(result.tuned)),
             ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
             ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
-            (
-                "time",
-                f"{duration(result.train_seconds)} of training, {duration(seconds)} for the whole story",
-            ),
+            ("training", duration(result.train_seconds)),
+            ("timeline", ", ".join(f"{name} {_clock(seconds)}" for name, seconds in timeline.items())),
             ("database", str(self.database)),
             ("adapter", str(self.adapter)),
         ]
@@ -58,6 +57,10 @@ class Summary:
             *lines,
             f"{'verdict:':{WIDTH}} {self.verdict}",
         ]
+
+
+def _clock(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 def _measured(rung: Rung, bar: str) -> str:
@@ -92,6 +95,12 @@ def has_labels(folder: Path) -> bool:
     if row is None:
         raise WorkspaceError("the channel has a dataset that is ready, the database has none")
     return Report.from_json(row[0]).task == "labels"
+
+
+def is_trained(folder: Path) -> bool:
+    """Has a run's training ended with a model?"""
+    with _database(folder) as database:
+        return bool(database.execute("SELECT count(*) FROM models").fetchone()[0])
 
 
 @contextmanager

@@ -291,7 +291,7 @@ def _share(progress: LadderProgress) -> float:
     judge = progress.judge
     if progress.stage == "consulting":
         return judge.answered / judge.of if judge and judge.of else 0.0
-    return progress.answered / progress.of if progress.of else 0.0
+    return progress.share
 
 
 def _time_left(progress: LadderProgress, now: float) -> str:
@@ -302,10 +302,11 @@ def _time_left(progress: LadderProgress, now: float) -> str:
     if progress.stage != "measuring":
         is_before = progress.stage in ("preparing", "pricing", "asking")
         return "about to begin" if is_before else "working out what it means"
+    left = progress.seconds_left(now)
     passed = now - progress.started_at if progress.started_at is not None else 0.0
-    if passed < LEAST_SECONDS or not progress.answered:
+    if passed < LEAST_SECONDS or left is None:
         return f"{progress.answered:,} of {progress.of:,} answers"
-    return time_left(passed * (progress.of - progress.answered) / progress.answered)
+    return time_left(left)
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:

@@ -42,6 +42,7 @@ SHOTS = 10
 PASSAGES = 4
 MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
+VENDORS_WORK = 100.0  # as a short prompt to a model of ours
 CURVE_POINTS = 20  # of a loss curve
 KEYS, PROMPTS = "keys.json", "prompts.jsonl"
 
@@ -49,10 +50,12 @@ KEYS, PROMPTS = "keys.json", "prompts.jsonl"
 @dataclass(frozen=True)
 class ArmKeys:
     """One candidate's questions in the holdout's order: the keys of their answers, and the tokens of their prompts
-    (rounded up if the model's tokenizer is not known; 0 for a candidate that asks no model)."""
+    (rounded up if the model's tokenizer is not known; 0 for a candidate that asks no model). `work`: how long an answer
+    takes beside other candidates', see `_work`."""
 
     keys: tuple[str, ...]
     tokens: tuple[int, ...]
+    work: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages))
     keys = {arm: _keys(arm, plan, messages.get(arm), len(holdout), seed) for arm in plan.arms}
-    lines = [{"arm": asdict(arm), "keys": keys.keys, "tokens": keys.tokens} for arm, keys in keys.items()]
+    lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
     return keys
 
@@ -87,7 +90,10 @@ def read_keys(folder: Path) -> Mapping[Candidate, ArmKeys] | None:
 def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
     """Reads the keys once a process, as an open ladder needs them at each tick."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    return {Candidate(**line["arm"]): ArmKeys(tuple(line["keys"]), tuple(line["tokens"])) for line in lines}
+    return {
+        Candidate(**line["arm"]): ArmKeys(tuple(line["keys"]), tuple(line["tokens"]), line.get("work", 1.0))
+        for line in lines
+    }
 
 
 def only_keys(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str, ...]]:
@@ -251,12 +257,26 @@ def _keys(
     arm: Candidate, plan: LadderPlan, messages: Sequence[tuple[Message, ...]] | None, rows: int, seed: int
 ) -> ArmKeys:
     if messages is None or arm.model is None:
-        return ArmKeys(tuple(_classical_key(plan, row, seed) for row in range(rows)), (0,) * rows)
+        return ArmKeys(tuple(_classical_key(plan, row, seed) for row in range(rows)), (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
     tokens = tuple(int(count * more) + 1 for count in count_prompts(messages, encoding))
     cap = max_tokens(plan.labels) + plan.room(arm.model)
-    return ArmKeys(tuple(key_of(arm.model, prompt, cap) for prompt in messages), tokens)
+    keys = tuple(key_of(arm.model, prompt, cap) for prompt in messages)
+    return ArmKeys(keys, tokens, _work(arm.model, messages, tokens, cap))
+
+
+def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[int], cap: int) -> float:
+    """Returns the tokens that a model of ours reads and writes for an answer: what all prompts begin with is read once,
+    and one that is written takes as long as two that are read. A vendor answers long prompts as fast as short ones."""
+    if not model.startswith("local/"):
+        return VENDORS_WORK
+    texts = ["\n".join(message.content for message in prompt) for prompt in messages]
+    first, last = min(texts), max(texts)
+    places = enumerate(zip(first, last, strict=False))
+    shared = next((place for place, (one, other) in places if one != other), len(first))
+    own = sum(map(len, texts)) - shared * len(texts)
+    return sum(tokens) * own / max(sum(map(len, texts)), 1) / len(texts) + 2 * cap
 
 
 def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:

@@ -133,7 +133,7 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
     if keys is None:
         return
     evaluation = evaluation_progress.evaluation_of(context, measurement, plan, keys)
-    fresh = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
+    fresh = [ArmProgress(candidate, len(keys.keys), work=keys.work) for candidate, keys in keys.items()]
     answers = evaluation_engine.collect(context, evaluation, fresh)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(
@@ -164,7 +164,7 @@ def _measure(
             context,
             [str(candidate.model) for candidate, keys in answers.missing.items() if candidate.model and keys],
         ),
-    )
+    ).paced(context.clock())
     if now_known.spent_micros > now_known.most_micros:
         why = f"The answers cost more than the {usd_micros(now_known.most_micros)} that were agreed, so it was stopped."
         spent = evaluation_progress.stop(context, measurement, plan, now_known)

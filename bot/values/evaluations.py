@@ -73,6 +73,7 @@ class CurvePlan(JsonValue):
 class ArmProgress:
     """`answered` of `of` rows have a reply; `declined` are the keys of questions that get none: they count as
     empty answers, and `why_declined` is what the provider said of the first. `failed` says why an arm is left out.
+    `work` is how long one of its answers takes beside those of the other arms; only the ratios count.
     """
 
     arm: Candidate
@@ -81,6 +82,7 @@ class ArmProgress:
     declined: tuple[str, ...] = ()
     failed: str | None = None
     why_declined: str | None = None
+    work: float = 1.0
 
     @property
     def is_whole(self) -> bool:
@@ -121,7 +123,9 @@ class JudgeProgress:
 @dataclass(frozen=True)
 class LadderProgress(JsonValue):
     """`asking` waits for a person's yes to `most_micros`. `note` is a sentence about a hiccup or a wait.
-    `spent_micros` is what the answers so far have cost. `judge` is None before a model is asked to judge."""
+    `spent_micros` is what the answers so far have cost. `judge` is None before a model is asked to judge. The pace is
+    taken from `paced_at`, when the first answers were there and `paced_work` was done: before that a model loads, and
+    answers from earlier measurements cost no time."""
 
     stage: Stage = "preparing"
     arms: tuple[ArmProgress, ...] = ()
@@ -130,6 +134,8 @@ class LadderProgress(JsonValue):
     started_at: float | None = None
     note: str | None = None
     judge: JudgeProgress | None = None
+    paced_at: float | None = None
+    paced_work: float = 0.0
 
     @property
     def answered(self) -> int:
@@ -139,9 +145,36 @@ class LadderProgress(JsonValue):
     def of(self) -> int:
         return sum(arm.of for arm in self.arms if arm.failed is None)
 
+    @property
+    def share(self) -> float:
+        """How much of the work is done, 0 to 1."""
+        return self._done / self._work if self._work else 0.0
+
+    @property
+    def _work(self) -> float:
+        return sum(arm.of * arm.work for arm in self.arms if arm.failed is None)
+
+    @property
+    def _done(self) -> float:
+        arms = (arm for arm in self.arms if arm.failed is None)
+        return sum((arm.answered + len(arm.declined)) * arm.work for arm in arms)
+
     def begun(self, now: float, _by: str | None = None) -> LadderProgress:
         """As it starts, once its cost is agreed to or there is none."""
         return replace(self, stage="measuring", started_at=now)
+
+    def paced(self, now: float) -> LadderProgress:
+        """With the pace's beginning, once there are answers."""
+        if self.paced_at is not None or not self._done:
+            return self
+        return replace(self, paced_at=now, paced_work=self._done)
+
+    def seconds_left(self, now: float) -> float | None:
+        """By the pace so far; None where nothing came since it is taken."""
+        since = self._done - self.paced_work
+        if self.paced_at is None or since <= 0:
+            return None
+        return (now - self.paced_at) * (self._work - self._done) / since
 
     def with_note(self, note: str | None) -> LadderProgress:
         return replace(self, note=note)

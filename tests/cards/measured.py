@@ -184,7 +184,7 @@ def half_way(**other: Any) -> LadderProgress:
     arms = [ArmProgress(one.arm, one.n, done) for one, done in zip(RUNGS, answered, strict=True)]
     arms[4] = replace(arms[4], declined=("a", "b", "c"))
     arms[6] = replace(arms[6], failed="openai says that there is no such model.")
-    made = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300)
+    made = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300, paced_at=NOW - 300)
     return replace(made, **other)
 
 

@@ -15,9 +15,9 @@ def test_the_last_lines_show_the_ladder_the_tuned_model_and_the_verdict() -> Non
     measured = Ladder(**{**ladder.__dict__, "rungs": ladder.rungs[:1]})
     told = Summary(measured, result(beside=with_tuned.to_json()), "Not now", Path("a.db"), Path("adapter"))
 
-    lines = told.lines(424)
+    lines = told.lines({"first card": 9.6, "ladder": 71.0, "all": 424.4})
 
     assert lines[0] == f"Right on the same {measured.n} held-out rows:"
     assert "85%" in lines[1] and "tuned" in lines[2] and "%" in lines[2]
     assert lines[3] == "verdict:         Not now"
-    assert lines[-3].startswith("time:") and "7 minutes for the whole story" in lines[-3]
+    assert lines[-3] == "timeline:        first card 0:09, ladder 1:11, all 7:04"

@@ -1,0 +1,50 @@
+"""The time left of a ladder: by the work that is left, not by the number of answers."""
+
+import pytest
+
+from bot.services import evaluation_worker
+from bot.values.evaluations import ArmProgress, LadderProgress
+from trainers.evaluation.results import Candidate
+from trainers.types import Message
+
+CLASSICAL, ZERO, NEAR = (
+    Candidate("classical"),
+    Candidate("zero", "local/m"),
+    Candidate("retrieval", "local/m"),
+)
+
+
+def progress(zero: int, near: int) -> LadderProgress:
+    arms = (
+        ArmProgress(CLASSICAL, 200, 200, work=0.0),
+        ArmProgress(ZERO, 200, zero, work=100.0),
+        ArmProgress(NEAR, 200, near, work=600.0),
+    )
+    return LadderProgress("measuring", arms, started_at=0.0)
+
+
+def test_long_prompts_are_still_to_come_when_the_short_ones_are_through() -> None:
+    begun = progress(20, 0).paced(now=50.0)
+    later = LadderProgress(
+        "measuring", progress(200, 0).arms, 0, 0, 0.0, paced_at=begun.paced_at, paced_work=2000.0
+    )
+    assert later.seconds_left(now=68.0) == pytest.approx(
+        120.0
+    )  # 180 short ones in 18 s, so 200 long ones in 120 s
+    assert later.share == pytest.approx(1 / 7)
+
+
+def test_neither_the_loading_of_a_model_nor_earlier_answers_count_as_pace() -> None:
+    assert progress(0, 0).paced(now=90.0).paced_at is None
+    begun = progress(100, 0).paced(now=100.0)
+    assert (begun.paced_at, begun.paced_work) == (100.0, 10_000.0)
+    assert begun.seconds_left(now=200.0) is None
+    assert begun.paced(now=300.0) == begun
+
+
+def test_what_all_prompts_begin_with_is_read_once() -> None:
+    shared = [(Message("system", "x" * 900), Message("user", letter * 100)) for letter in "ab"]
+    apart = [(Message("user", letter * 1000),) for letter in "ab"]
+    work = [evaluation_worker._work("local/m", prompts, [250, 250], 24) for prompts in (shared, apart)]
+    assert work == [pytest.approx(25 + 48, abs=1), pytest.approx(250 + 48)]
+    assert evaluation_worker._work("openai/m", apart, [250, 250], 24) == evaluation_worker.VENDORS_WORK
