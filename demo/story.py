@@ -7,7 +7,6 @@ that really trains. What a person would do is done here; what is seen is written
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -86,7 +85,7 @@ def play(story: Story) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     timeline = Timeline()
     try:
-        _prepare(story, console)
+        _prepare(story)
         with _workspace(story, console) as workspace, _bot(story, workspace) as bot:
             summary = _perform(story, workspace, bot, console, timeline)
             timeline.mark("all")
@@ -102,18 +101,10 @@ def play(story: Story) -> int:
     return 0
 
 
-def _prepare(story: Story, console: Console) -> None:
+def _prepare(story: Story) -> None:
     _empty(story.folder)
     if not (story.model / "config.json").is_file():
-        console.print("Preparing the base model SmolLM2-135M-Instruct, once, about half a minute …")
-        process = subprocess.run(
-            [sys.executable, "-m", "trainers.local.demo_model", str(story.model)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if process.returncode:
-            raise WorkspaceError(f"the base model could not be prepared: {process.stderr.strip()[-600:]}")
+        raise WorkspaceError(f"there is no base model in {story.model}: `make setup` puts it there")
 
 
 def _empty(folder: Path) -> None:
