@@ -36,7 +36,7 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	  || { echo "Python 3.11 or newer is needed; name it with make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@test -x $(UV) || $(MAKE) --no-print-directory $(UV) || true
-	@if $(UV) pip install --quiet --dry-run --python $(BIN)/python --torch-backend auto torch 2>/dev/null; then \
+	@if $(UV) pip install --quiet --dry-run --reinstall --no-deps --python $(BIN)/python --torch-backend auto torch 2>/dev/null; then \
 	  echo "Fetching packages into $(VENV), once: 0.5 GB (3.3 GB with an NVIDIA GPU, for CUDA) …"; \
 	  $(UV) pip install --python $(BIN)/python --torch-backend auto -c constraints.txt -e '.[local]'; \
 	else \

@@ -42,7 +42,7 @@ SHOTS = 10
 PASSAGES = 4
 MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
-VENDORS_WORK = 100.0  # as a short prompt to a model of ours
+VENDORS_WORK = 100.0  # as a short prompt to our own model
 CURVE_POINTS = 20  # of a loss curve
 KEYS, PROMPTS = "keys.json", "prompts.jsonl"
 
@@ -267,14 +267,14 @@ def _keys(
 
 
 def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[int], cap: int) -> float:
-    """Returns the tokens that a model of ours reads and writes for an answer: what all prompts begin with is read once,
+    """Returns the tokens that our own model reads and writes for an answer: what all prompts begin with is read once,
     and one that is written takes as long as two that are read. A vendor answers long prompts as fast as short ones."""
     if not model.startswith("local/"):
         return VENDORS_WORK
     texts = ["\n".join(message.content for message in prompt) for prompt in messages]
     first, last = min(texts), max(texts)
-    places = enumerate(zip(first, last, strict=False))
-    shared = next((place for place, (one, other) in places if one != other), len(first))
+    pairs = enumerate(zip(first, last, strict=False))
+    shared = next((place for place, (letter, other) in pairs if letter != other), len(first))
     own = sum(map(len, texts)) - shared * len(texts)
     return sum(tokens) * own / max(sum(map(len, texts)), 1) / len(texts) + 2 * cap
 

@@ -164,7 +164,8 @@ def read_questions(folder: Path, name: str) -> Questions | None:
         return None
     raw = json.loads(path.read_text(encoding="utf-8"))
     keys = {Candidate(**line["arm"]): tuple(line["keys"]) for line in raw["keys"]}
-    return Questions(keys, ArmKeys(*(tuple(part) for part in raw["priced"])), raw["why_not"])
+    names, tokens = map(tuple, raw["priced"])
+    return Questions(keys, ArmKeys(names, tokens), raw["why_not"])
 
 
 def conclude(
