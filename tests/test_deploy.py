@@ -9,9 +9,9 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import tomllib
-import venv
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parents[1]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = (DEPLOY / "Dockerfile").read_text().replace("\\\n", "")
 USER = 10001  # the image's
+SYSTEM = "/usr/local/bin:/usr/bin:/bin"
 
 
 def test_the_unit_starts_the_bot_again_whatever_ended_it_and_keeps_its_files_private() -> None:
@@ -71,9 +72,10 @@ def test_the_container_s_health_is_the_heartbeat() -> None:
 @pytest.mark.slow
 def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
     """It installs what the lock names. The base image, its read-only files and its mounts are not tried."""
-    environment, home = {**os.environ, "PYTHONPATH": "", "LOCK": "bot"}, tmp_path / "home"
-    venv.create(tmp_path / "image", with_pip=True)
-    environment["PATH"] = f"{tmp_path}/image/bin:{os.environ['PATH']}"
+    home, image = tmp_path / "home", tmp_path / "image"
+    subprocess.run([python_for_all(), "-m", "venv", str(image)], check=True, timeout=120)
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("PYTHON")}
+    environment |= {"PATH": f"{image}/bin:{SYSTEM}", "LOCK": "bot"}
     copy_context(tmp_path / "src")
     (install,) = re.findall(r"^RUN (pip install .*)", DOCKERFILE, re.MULTILINE)
     subprocess.run(
@@ -97,15 +99,28 @@ def test_the_image_s_steps_end_in_a_bot_that_is_well(tmp_path: Path) -> None:
             assert bot.wait(timeout=60) == 0
 
 
+def python_for_all() -> str:
+    """One that the container's user may run as well: an interpreter in root's home is root's alone."""
+    system = [
+        path
+        for name in ("python3.12", "python3.13", "python3.11")
+        if (path := shutil.which(name, path=SYSTEM))
+    ]
+    for python in (sys.executable, *system):
+        if not is_root() or all(folder.stat().st_mode & 0o001 for folder in Path(python).resolve().parents):
+            return python
+    return pytest.fail("there is no Python 3.11 to 3.13 that another user may run")
+
+
 def copy_context(to: Path) -> None:
     """What `COPY . /src` copies: git's files that the ignore file lets in."""
     let_in = [
         line[1:] for line in (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines() if line[:1] == "!"
     ]
-    listed = ["git", "ls-files", "-z", "--", *let_in]
-    for name in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split(
-        "\0"
-    )[:-1]:
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--", *let_in], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    for name in listed.rstrip("\0").split("\0"):
         (to / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(ROOT / name, to / name, follow_symlinks=False)
 
