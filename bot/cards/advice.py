@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from decimal import Decimal
 from typing import assert_never
 
+from bot.cards.blocks import CardBlock, Lines, Text, cut, sentence
 from bot.cards.candidates import LONG_NAMES, candidate_name, cost_text
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import monthly_saving_text, swing_text
@@ -17,6 +19,9 @@ from bot.rules.advice import Verdict
 from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.money import usd
 
+MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
+MOST_IN_SHORT = 160  # two lines of a card
+_FIRST_SENTENCE = re.compile(r"(?:“[^”]*”|[^“])*?\.(?=\s+[A-Z“`])")
 NO_SAVING = "No saving is shown: this verdict is against the tuned model, whatever it would save."
 
 
@@ -57,6 +62,32 @@ def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) ->
     return f"{text} {todo_text(reason.step.todo, spelling)}"
 
 
+def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
+    """Every reason of the verdict, and what comes next."""
+    lines = [
+        f"• _{MARKS[reason.kind]}_: {sentence(reason_text(verdict, reason, spelling))}"
+        for reason in verdict.reasons
+    ]
+    return [Lines(lines), Text(f"*Next*: {sentence(next_step(verdict, spelling))}")]
+
+
+def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
+    """The strongest reason for, against and open, each in a sentence; the details have them all."""
+    lines = []
+    for reason in verdict.main_reasons:
+        same = sum(other.kind == reason.kind and other.weighs for other in verdict.reasons)
+        more = f" (1 of {same})" if reason.weighs and same > 1 else ""
+        text = in_short(because_text(reason.because, spelling))
+        lines.append(f"• *{MARKS[reason.kind]}*{more}: {sentence(text)}")
+    return lines
+
+
+def in_short(text: str) -> str:
+    """The first sentence; a stop between quotes ends none."""
+    first = _FIRST_SENTENCE.match(text)
+    return cut(first[0] if first else text, MOST_IN_SHORT)
+
+
 def withheld_text(verdict: Verdict) -> str | None:
     return NO_SAVING if verdict.withholds_saving else None
 
@@ -64,7 +95,7 @@ def withheld_text(verdict: Verdict) -> str | None:
 def _undecided(verdict: Verdict, spelling: Spelling) -> str:
     facts = verdict.facts
     if facts.evidence.ladder is not None or facts.evidence.trained is not None:
-        return f"Not decided yet. {because_text(verdict.deciding.because, spelling)}"
+        return f"Undecided. {because_text(verdict.deciding.because, spelling)}"
     cost = _cost(facts.training_usd)
     if facts.estimate is None:
         return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
@@ -89,6 +120,8 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             return _plain_step(todo, spelling)
         case reasons.Measure():
             return _measure(todo, spelling)
+        case reasons.SetUp():
+            return _set_up(todo, spelling)
         case reasons.Use():
             name = candidate_name(todo.arm)
             if todo.instead_of_worse:
@@ -152,7 +185,7 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "use what is cheaper": f"Use what is cheaper. {quality}",
         "say the volume": f"Say how many input tokens a month it will be ({option('volume')}).",
         "say what a wrong answer costs": f"Say what a wrong answer costs ({option('wrong_usd')}). {quality}",
-        "say the hours": f"Say the hours of people's time that it takes ({option('hours')}).",
+        "say the hours": f"How many hours of work will this take? Say {option('hours')}.",
     }
     return sentences[todo]
 
@@ -184,6 +217,18 @@ def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
             return f"Upload {what} as knowledge and measure retrieval ({command})."
         case "stronger base":
             return f"Measure a stronger base model: {command} with it as {models}."
+
+
+def _set_up(todo: reasons.SetUp, spelling: Spelling) -> str:
+    measure = todo.measure
+    if todo.keys:
+        return f"Set {' and '.join(todo.keys)} where the bot runs. {_measure(measure, spelling)}"
+    if measure.today and measure.is_of_today:
+        return f"No provider here has {measure.today}: put one that does into finetune.toml, to measure it."
+    return (
+        "There is no model to ask here: put a provider's key where the bot runs, or a model of your own into "
+        "finetune.toml under [trainer.models]."
+    )
 
 
 def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:

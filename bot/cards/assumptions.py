@@ -65,7 +65,7 @@ def _output(inputs: Inputs) -> Assumption:
     usage, tuned = inputs.usage, inputs.tuned_tokens or inputs.usage.tuned
     ratio = Decimal(usage.output) / usage.prompt_before
     today, after = Decimal(usage.output) / usage.requests, Decimal(tuned.output) / tuned.requests
-    value, why = f"{ratio:.3g} output tokens for each input token", "taken to stay as long once tuned"
+    value, why = f"{1000 * ratio:,.0f} output tokens for 1,000 of input", "taken to stay as long once tuned"
     if f"{today:.3g}" != f"{after:.3g}":
         value += f"; {today:.3g} a request today, {after:.3g} once tuned"
         why = "each model's answers by its own length"
@@ -291,7 +291,7 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
         return None
-    where = "From `tokens_per_second` in finetune.toml; it may take half or twice as long."
+    where = "From tokens_per_second in finetune.toml; it may take half or twice as long."
     if inputs.training.speed_measured:
         where = (
             f"From this machine's own speed, measured on {inputs.training.speed_measured} (finetune calibrate); "

@@ -2,51 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import Protocol
 
 from bot.cards import advice, forms
-from bot.cards.assumptions import Assumption, assumptions
 from bot.cards.blocks import (
     Block,
     CardBlock,
-    Facts,
-    Figure,
     Headline,
     Lines,
     Message,
     Note,
-    Table,
     Text,
     actions,
     button,
-    cut,
     escape,
     sentence,
 )
-from bot.cards.candidates import alternative_name, alternative_text
+from bot.cards.candidates import LONG_NAMES, alternative_name
 from bot.cards.commands import SLACK, Spelling
+from bot.cards.datasets import UPLOAD_AGAIN
+from bot.cards.estimate_details import (
+    Estimated,
+    details,
+    escaped_facts,
+    hides_savings,
+    other_bill,
+    paid_between,
+    payback_text,
+    rests_on_one_machine,
+    saving_range,
+    training_time,
+)
 from bot.cards.forms import modal
-from bot.cards.payback import hours_caveat, monthly_saving_text, payback_condition, share_of_draws
-from bot.cards.reasons import unknown_successor
-from bot.cards.words import planned_time, shorten
+from bot.cards.general import details_modal
+from bot.cards.payback import monthly_saving_text, payback_condition
+from bot.cards.words import about_usd, shorten
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import Alternative
-from bot.rules.bills import MonthlyCost
-from bot.rules.facts import TASK_KINDS, Evidence
-from bot.rules.forecast import LIKELY, Outlook
-from bot.rules.payback import enough_volume
+from bot.rules.facts import TASK_KINDS
 from bot.rules.plans import VerdictKind
-from bot.rules.roi import USD_PER_HOUR, Estimate, Inputs, Range, Training
-from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from bot.rules.reasons import (
+    FillGap,
+    Gap,
+    HoldOut,
+    HoldOutAtLeast,
+    LabelFirst,
+    LabelMore,
+    LabelRows,
+    Measure,
+    PinDown,
+    Todo,
+)
+from bot.rules.roi import USD_PER_HOUR, Estimate, Training
+from bot.rules.units import tokens
 from bot.values.runs import Refusal
-from trainers.dataset import Report
 from trainers.money import usd
-from trainers.pricing import PriceRow
 
-SHARE, ESTIMATE = "share_estimate", "estimate"
+SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
+# The next steps that a button does; each has the estimate's number. Uploading is a dataset's button.
+START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
 # The form's fields as the command's options.
 TYPED = (
     "current",
@@ -62,11 +76,16 @@ TYPED = (
     "task",
 )
 FIELDS = ("dataset", *TYPED)
-ZERO = Decimal(0)
-SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
-MARKS = {"go": "for it", "no_go": "against it", "unknown": "open"}
-# What carries the sum and what a reader can change: shown with its value. The others are named only.
-WITH_VALUE = frozenset({"volume", "prompt", "price today", "price once tuned", "hosting", "people's time"})
+# What a person can say in the form, as the button names it.
+ANSWERS: Mapping[Todo, str] = {
+    "say model and volume": "Add model and volume",
+    "say the volume": "Add the volume",
+    "say the hours": "Add the hours",
+    "say what a wrong answer costs": "Say what an error costs",
+    "say the task": "Say what it is for",
+    "lower the bar": "Change the bar",
+}
+PINNED = {"volume": "Correct the volume", "people's time": "Add the hours"}
 NOT_NOW = {
     "rows": "Not now: too few rows",
     "one label": "Not now: there is nothing to tell apart",
@@ -103,71 +122,84 @@ OPEN = {
 }
 
 
-class Estimated(Protocol):
-    """What the card shows; see bot/services/estimates.py."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def report(self) -> Report: ...
-    @property
-    def training(self) -> Training | None: ...
-    @property
-    def minutes(self) -> Range | None: ...
-    @property
-    def is_guess(self) -> bool: ...
-    @property
-    def memory(self) -> str | None: ...
-    @property
-    def of_arms(self) -> str: ...
-    @property
-    def estimate(self) -> Estimate | None: ...
-    @property
-    def outlook(self) -> Outlook | None: ...
-    @property
-    def alternative(self) -> Alternative | None: ...
-    @property
-    def prices(self) -> Sequence[PriceRow]: ...
-    @property
-    def evidence(self) -> Evidence: ...
-    @property
-    def inputs(self) -> Inputs | None: ...
-    @property
-    def verdict(self) -> Verdict: ...
-
-
 def card(
     estimated: Estimated,
     target: str,
     *,
     number: int | None = None,
     shared_by: str | None = None,
-    is_detailed: bool = False,
     spelling: Spelling = SLACK,
 ) -> Message:
-    """`number`: of an estimate that its reader may share; `shared_by`: who has shared it. `is_detailed`: with what
-    Slack has no room for."""
-    verdict, alternative = estimated.verdict, estimated.alternative
-    blocks: list[CardBlock] = [Headline(_headline(estimated)), Note(_subject(estimated, target))]
-    blocks += _numbers(estimated, target)
-    if alternative and not _hides_savings(estimated):
-        blocks.append(Text(escape(cut(alternative_text(alternative), 900))))
-    blocks += _reasons(verdict, spelling)
-    if is_detailed:
-        blocks += _details(estimated)
-    elif estimated.inputs:
-        blocks.append(Note(_rests_on(assumptions(estimated.inputs))))
-    if estimated.prices:
-        sources = (
-            f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in estimated.prices
-        )
-        blocks.append(Note(f"Prices: {'; '.join(dict.fromkeys(sources))}."))
+    """The decision, the numbers that carry it, the strongest reason on each side, and the next step as a button.
+
+    `number`: the estimate's, None where nothing can be clicked; `shared_by`: who has shared it."""
+    verdict, headline = estimated.verdict, _headline(estimated, target)
+    next_step = sentence(advice.next_step(verdict, spelling))
+    step = _next_button(estimated, number) if number is not None else None
+    by = f", shared by <@{shared_by}>" if shared_by else ""
+    parts: list[CardBlock] = [
+        Headline(headline),
+        Note(f"{_subject(estimated, target)}{by}"),
+        escaped_facts(_in_short(estimated)),
+        Lines(advice.main_reasons(verdict, spelling)),
+    ]
+    if next_step and (step is None or "style" not in step):
+        parts.append(Text(f"*Next*: {next_step}"))
     if number is not None:
-        blocks.append(actions(button("Share in the channel", SHARE, str(number))))
-    elif shared_by:
-        blocks.append(Note(f"Shared by <@{shared_by}>."))
-    text = f"{sentence(advice.headline(verdict, spelling))} {sentence(advice.next_step(verdict, spelling))}"
-    return Message(text, tuple(blocks))
+        share = [] if shared_by else [button("Share in the channel", SHARE, str(number))]
+        details_button = button("Details", DETAILS, str(number))
+        parts.append(actions(*([step] if step else []), *share, details_button))
+    return Message(f"{escape(headline)}. {next_step}", tuple(parts))
+
+
+def details_form(estimated: Estimated, target: str) -> Block:
+    return details_modal("Details of the estimate", details(estimated, target))
+
+
+def _next_button(estimated: Estimated, number: int) -> Block | None:
+    """Does the step that the verdict asks for. Where no button can, training is still possible unless the verdict is
+    against it."""
+    verdict = estimated.verdict
+    is_trained = estimated.evidence.trained is not None
+    if verdict.kind == "go":
+        return None if is_trained else button("Start", START, str(number), style="primary")
+    step = verdict.deciding.step
+    named = _named_step(step.todo) if step else None
+    if named:
+        words, action = named
+        value = estimated.name if action == UPLOAD_AGAIN else str(number)
+        return button(words, action, value, style="primary")
+    return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
+
+
+def _named_step(todo: Todo) -> tuple[str, str] | None:
+    """What the button of a step is called and does; None where none can do it."""
+    match todo:
+        case Measure() if todo.is_command:
+            return f"Measure {_measured(todo)}", MEASURE
+        case HoldOut() | HoldOutAtLeast() | LabelFirst() | LabelRows() | LabelMore() | "collect rows":
+            return "Upload more rows", UPLOAD_AGAIN
+        case "add rows of other labels":
+            return "Upload more rows", UPLOAD_AGAIN
+        case "correct rows":
+            return "Upload a corrected file", UPLOAD_AGAIN
+        case FillGap() if todo.missing.of == "today":
+            return ANSWERS["say model and volume"], ANSWER
+        case PinDown() if todo.name in PINNED:
+            return PINNED[todo.name], ANSWER
+        case str() if todo in ANSWERS:
+            return ANSWERS[todo], ANSWER
+    return None
+
+
+def _measured(measure: Measure) -> str:
+    """'gpt-4o and gpt-4o-mini', 'the classical model'."""
+    if measure.what == "again":
+        return "again"
+    if measure.rung:
+        return LONG_NAMES[measure.rung]
+    names = [shorten(model.rpartition("/")[2], 24) for model in measure.models]
+    return " and ".join(names) or "prompts"
 
 
 def alt_text(plot: str, dataset: str) -> str:
@@ -180,104 +212,68 @@ def alt_text(plot: str, dataset: str) -> str:
 def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
     """The verdict where another subject has the headline."""
     return [
-        Text(f"*To fine-tune or not*: {sentence(advice.headline(verdict, spelling))}"),
-        *_reasons(verdict, spelling),
+        Text(f"*Verdict*: {sentence(advice.headline(verdict, spelling))}"),
+        *advice.reason_blocks(verdict, spelling),
     ]
 
 
-def _reasons(verdict: Verdict, spelling: Spelling) -> list[CardBlock]:
-    """The verdict's reasons, and what comes next."""
-    lines = [
-        f"• _{MARKS[reason.kind]}_: {sentence(advice.reason_text(verdict, reason, spelling))}"
-        for reason in verdict.reasons
-    ]
-    return [Lines(lines), Text(f"*Next*: {sentence(advice.next_step(verdict, spelling))}")]
-
-
-def _details(estimated: Estimated) -> list[CardBlock]:
-    """What moves the result, and each assumption with its reason."""
-    blocks: list[CardBlock] = []
-    if estimated.outlook and estimated.outlook.tornado:
-        over = duration(estimated.outlook.horizon_months)
-        swings = [
-            f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
-            for swing in estimated.outlook.tornado
-        ]
-        blocks += [
-            Text(f"What moves the net value over {over} most, each alone"),
-            Lines([*map(escape, swings)]),
-        ]
-    if estimated.inputs:
-        lines = [
-            f"• {assumption.name}: {assumption.value}. {assumption.why}"
-            for assumption in assumptions(estimated.inputs)
-        ]
-        blocks += [Text("What this rests on"), Lines([*map(sentence, lines)])]
-    return blocks
-
-
-def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
-    """The figures; those that carry the verdict come first."""
-    estimate = estimated.estimate
+def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
+    """The two or three numbers of the decision, rounded as people say them."""
+    estimate, outlook, training = estimated.estimate, estimated.outlook, estimated.training
+    if estimate is not None and hides_savings(estimated):
+        return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
+    once = ("Costs once", _once_in_short(training, estimate))
     if estimate is None:
-        return [_escaped_facts(_once(estimated))]
-    today = [("Each month today", monthly(estimate.monthly_before)), *_other(estimated)]
-    if _hides_savings(estimated):
-        return [_escaped_facts([*today, *_once(estimated)])]
-    is_unsure = estimate.on_own_machine and estimate.machines is None
-    if_enough = ", if one machine is enough" if is_unsure else ""
-    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{if_enough}")
-    bills = Table(
-        _bills(estimated, estimate),
-        f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}",
-        otherwise=(_escaped_facts([*today, tuned]),),
-    )
-    worth = estimate.errors_avoided_usd  # with it the saving is the difference of the bills
-    saved = [
-        _saving(estimate, estimated.outlook),
-        *_succession(estimate),
-        *_machines(estimate),
-        *([(f"{'Fewer' if worth > 0 else 'More'} wrong answers, a month", usd(abs(worth)))] if worth else []),
-    ]
-    return [_escaped_facts(saved), bills, _escaped_facts([*_chances(estimated), *_once(estimated)])]
+        return [once, ("Training takes", training_time(estimated))]
+    a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
+    unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
+    saves = ("Saves", about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + unsure)
+    if a_month.expected <= 0:
+        more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
+        saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
+    if estimate.payback_months is None:
+        return [saves, ("Pays back", back)]
+    back += paid_between(outlook) if back != "within a day" else ""
+    if outlook:
+        back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
+    return [saves, once, ("Pays back", back)]
 
 
-def _hides_savings(estimated: Estimated) -> bool:
-    """Whether no saving is shown: one by a model that may not, or need not, be used is none."""
-    estimate = estimated.estimate
-    return estimated.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
+def _once_in_short(training: Training | None, estimate: Estimate | None) -> str:
+    if training is None:
+        return "unknown"
+    run = training.usd
+    if estimate is not None and estimate.people_usd + estimate.labels_usd:
+        return f"{about_usd(estimate.one_off_usd)}, people and labels included"
+    return about_usd(run.expected, run.low, run.high) if run.high else "nothing but your machine's time"
 
 
-def monthly(bill: MonthlyCost) -> str:
-    if not bill.total:
-        return "no charge"
-    parts = (
-        (bill.input, "input"),
-        (bill.output, "output"),
-        (bill.hosting, "machine"),
-        (bill.requests, "requests"),
-        (bill.upkeep, "upkeep"),
-    )
-    lines = [f"{usd(amount)} {name}" for amount, name in parts if amount]
-    return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
-
-
-def _headline(estimated: Estimated) -> str:
-    verdict, estimate = estimated.verdict, estimated.estimate
-    rule = verdict.rule
+def _headline(estimated: Estimated, target: str) -> str:
+    verdict, estimate, rule = estimated.verdict, estimated.estimate, estimated.verdict.rule
     if verdict.kind == "no_go":
         return verdict_in_short("no_go", rule)
-    saves = f"it would save {monthly_saving_text(estimate)}" if estimate else "what it saves is not known yet"
+    what = f"{shorten(target.partition('/')[2] or target, 30)} on {shorten(estimated.name, 30)}"
     if verdict.kind == "go":
-        outlook = estimated.outlook
-        if estimate is None or outlook is None:
-            return f"Go: {saves}"
-        back = f" back within {duration(outlook.target_months)}" if estimate.one_off_usd else ""
-        timed = payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-        return f"Go: {saves},{back} in {share_of_draws(outlook.p_payback)}{timed}"
+        is_trained = estimated.evidence.trained is not None
+        go = "use the tuned model" if is_trained else f"train {what}"
+        return f"Go, {go}{_saving_clause(estimate, is_good=estimated.evidence.is_good)}"
+    because = verdict.deciding.because
+    if isinstance(because, Gap) and because.missing.of == "today":
+        return "Undecided: tell me today's model and monthly volume"
     if estimated.evidence.ladder is None and estimated.evidence.trained is None:
-        return f"Worth measuring: {saves}" if estimate else f"Worth measuring; {saves}"
+        return (
+            f"Worth measuring{_saving_clause(estimate, is_good=False) or ': what it saves is not known yet'}"
+        )
     return verdict_in_short("unknown", rule)
+
+
+def _saving_clause(estimate: Estimate | None, *, is_good: bool) -> str:
+    if estimate is None:
+        return ""
+    condition = payback_condition(is_good=is_good, is_time_said=True)
+    if estimate.saving_month < 0:
+        return f": it would cost {about_usd(-estimate.saving_month)} more a month"
+    return f": it would save {monthly_saving_text(estimate)}{condition.replace(',', '')}"
 
 
 def verdict_in_short(kind: VerdictKind, rule: str) -> str:
@@ -288,170 +284,24 @@ def verdict_in_short(kind: VerdictKind, rule: str) -> str:
         case "no_go":
             return NOT_NOW.get(rule, "Not now")
         case "unknown":
-            return f"Not decided yet: {OPEN.get(rule, 'something is still open')}"
+            return f"Undecided: {OPEN.get(rule, 'something is still open')}"
 
 
 def _subject(estimated: Estimated, target: str) -> str:
     estimate = estimated.estimate
     volume = f", {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
-    return f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}{volume}"
+    other = estimated.alternative if other_bill(estimated) and not hides_savings(estimated) else None
+    against = f", held against {escape(shorten(alternative_name(other), 60))}" if other else ""
+    return f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}{volume}{against}"
 
 
-def _dollars(amount: Decimal) -> Figure:
-    return Figure(usd(amount), amount)
+@dataclass(frozen=True)
+class AskedEstimate:
+    """What an estimate was asked about: `typed` has its options, each as a person types it."""
 
-
-def _once(estimated: Estimated) -> list[tuple[str, str]]:
-    """The facts that do not come back every month."""
-    minutes = estimated.minutes
-    low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
-    takes = planned_time(low, high, is_guess=estimated.is_guess)
-    pairs = [("Training, once", _training(estimated)), ("Training takes", takes)]
-    if estimated.memory:
-        pairs.append(("Memory", estimated.memory))
-    estimate = estimated.estimate
-    if estimate is None or _hides_savings(estimated):
-        return pairs
-    pairs.append(("Pays back", payback_text(estimate.payback_months) + _paid_between(estimated.outlook)))
-    enough = enough_volume(estimate, estimated.outlook)
-    if enough is None:
-        pairs.append(("Pays from", "no volume: a token costs as much or more"))
-    elif enough:
-        likely = f" (in {LIKELY:.0%} of draws)" if estimated.outlook else ""
-        pairs.append(("Pays from", f"{tokens(enough)} input tokens a month{likely}"))
-    return pairs
-
-
-def payback_text(months: Decimal | None) -> str:
-    """What stands after "Pays back"."""
-    if months is None:
-        return "never at this volume"
-    if not months:
-        return "at once"
-    is_soon = months * HOURS_PER_MONTH < 24
-    return "within a day" if is_soon else f"in {duration(months)}"
-
-
-def _paid_between(outlook: Outlook | None) -> str:
-    """The range in which 9 in 10 draws pay back."""
-    if outlook is None or outlook.payback_months.p5 is None:
-        return ""
-    early, late = outlook.payback_months.p5, outlook.payback_months.p95
-    soon = duration(early) if early else "at once"
-    return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
-
-
-def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
-    """A month's bills beside each other, as a table's rows."""
-    alternative = estimated.alternative if _other(estimated) else None
-    bills = [
-        ("Today", estimate.monthly_before),
-        *([(shorten(alternative_name(alternative)), estimate.monthly_alternative)] if alternative else []),
-        ("Tuned", estimate.monthly_after),
-    ]
-    rows = [
-        ("A month", *(name for name, _ in bills)),
-        ("Input", *(_dollars(bill.input) for _, bill in bills)),
-        ("Output", *(_dollars(bill.output) for _, bill in bills)),
-        ("Machine", *(_dollars(bill.hosting) for _, bill in bills)),
-        ("Requests", *(_dollars(bill.requests) for _, bill in bills)),
-        ("Upkeep", *(_dollars(bill.upkeep) for _, bill in bills)),
-        ("Total", *(_dollars(bill.total) for _, bill in bills)),
-    ]
-    return [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
-
-
-def _training(estimated: Estimated) -> str:
-    training = estimated.training
-    if training is None:
-        return "unknown"
-    cost = _range(training.usd) if training.usd.high else "no charge"
-    in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
-    count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
-    text = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
-    estimate = estimated.estimate
-    work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
-    return f"{text}; people and labels {usd(work)}" if work else text
-
-
-def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
-    """The saving a month; a loss is shown as a cost: "minus $48.00" saved is hard to read."""
-    a_month = estimate.saving_month_range
-    if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
-        a_month = Range(outlook.saving_month.p5, estimate.saving_month, outlook.saving_month.p95)
-    if estimate.saving_month >= 0:
-        return "Saves a month", _range(a_month) if a_month.high else "nothing"
-    return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
-
-
-def _machines(estimate: Estimate) -> list[tuple[str, str]]:
-    if not estimate.on_own_machine:
-        return []
-    count = estimate.machines
-    if count is None:
-        return [("Machines", "how many it takes is not known: the speed of yours is not measured")]
-    return [("Machines", "1 like yours is enough" if count == 1 else f"{count:,} like yours")]
-
-
-def _succession(estimate: Estimate) -> list[tuple[str, str]]:
-    """The saving from the day on which the model that it is held against has ended."""
-    succession = estimate.succession
-    if succession is None:
-        return []
-    name, saving = f"From {succession.ends} on", succession.saving_month
-    if saving is None:
-        unknown = unknown_successor(succession.successor)
-        return [(name, f"not known: {succession.model} ends, and {unknown}")]
-    difference = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
-    successor = f"{succession.successor}, the successor of {succession.model}"
-    return [(name, f"{difference} a month against {successor}")]
-
-
-def _chances(estimated: Estimated) -> list[tuple[str, str]]:
-    """How likely it pays back, and the net value, over the draws of everything uncertain."""
-    outlook = estimated.outlook
-    if outlook is None:
-        return []
-    rests_on = payback_condition(is_good=estimated.evidence.is_good, is_time_said=outlook.is_time_said)
-    is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
-    end = hours_caveat(
-        outlook.bearable_hours, f"back within {duration(outlook.target_months)} " if is_free else ""
-    )
-    within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
-    pairs = [("Saves money" if is_free else f"Back within {duration(outlook.target_months)}", within)]
-    npv = outlook.npv
-    if npv.p5 is None or npv.p50 is None or npv.p95 is None:
-        return pairs
-    over = duration(outlook.horizon_months)
-    return [*pairs, (f"Net over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
-
-
-def _other(estimated: Estimated) -> list[tuple[str, str]]:
-    """The bill of what the saving is held against, where that is not today's model."""
-    estimate, other = estimated.estimate, estimated.alternative
-    if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
-        return []
-    return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
-
-
-def _escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
-    return Facts([(escape(name), escape(value)) for name, value in pairs])
-
-
-def _range(amounts: Range) -> str:
-    expected, low, high = usd(amounts.expected), usd(amounts.low), usd(amounts.high)
-    return expected if low == high else f"{expected} ({low} to {high})"
-
-
-def _rests_on(assumed: Sequence[Assumption]) -> str:
-    shown = [
-        f"{assumption.name}: {escape(assumption.value)}"
-        for assumption in assumed
-        if assumption.name in WITH_VALUE
-    ]
-    named = ", ".join(assumption.name for assumption in assumed if assumption.name not in WITH_VALUE)
-    more = f"Taken for granted as well: {named}. `finetune estimate` in a terminal says why, for each."
-    return "\n".join(["*What this rests on*", *(f"• {line}" for line in shown), *([more] if named else [])])
+    number: int
+    dataset: str
+    typed: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -462,25 +312,29 @@ class EstimateChoices:
     targets: Sequence[str]
 
 
-def form(channel: str, choices: EstimateChoices, dataset: str | None = None) -> Block:
-    """`dataset` is chosen at first."""
+def form(
+    channel: str,
+    choices: EstimateChoices,
+    dataset: str | None = None,
+    before: AskedEstimate | None = None,
+) -> Block:
+    """`dataset` is chosen at first. `before`: an estimate that this one changes."""
+    typed = before.typed if before else {}
+
+    def field(name: str, label: str, example: str, hint: str = "") -> Block:
+        return forms.text_input(name, label, example, hint=hint, initial=typed.get(name, ""))
+
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        forms.text_input("current", "Model that you prompt today", "gpt-4o"),
-        forms.text_input("volume", "Input tokens a month", "10M"),
-        forms.select_input("target", "Model to train", choices.targets),
-        forms.text_input("hours", "Hours of people's time, once", "16", hint="Empty: none are counted."),
-        forms.text_input(
-            "rate", "Dollars for an hour of a person", "75", hint=f"Empty: {usd(USD_PER_HOUR)}."
-        ),
-        forms.text_input("labels", "Rows still to be labelled", "500", hint="Empty: none."),
-        forms.text_input(
-            "label_usd", "Dollars for one label", "0.10", hint="Empty: nothing beside the hours."
-        ),
-        forms.text_input(
-            "wrong_usd", "Dollars that a wrong answer costs", "0.50", hint="Empty: not counted."
-        ),
-        forms.text_input("retrain", "Months until it is trained again", "6", hint="Empty: never."),
+        field("current", "Model that you prompt today", "gpt-4o"),
+        field("volume", "Input tokens a month", "10M"),
+        forms.select_input("target", "Model to train", choices.targets, initial=typed.get("target")),
+        field("hours", "Hours of people's time, once", "16", "Empty: none are counted."),
+        field("rate", "Dollars for an hour of a person", "75", f"Empty: {usd(USD_PER_HOUR)}."),
+        field("labels", "Rows still to be labelled", "500", "Empty: none."),
+        field("label_usd", "Dollars for one label", "0.10", "Empty: nothing beside the hours."),
+        field("wrong_usd", "Dollars that a wrong answer costs", "0.50", "Empty: not counted."),
+        field("retrain", "Months until it is trained again", "6", "Empty: never."),
         forms.text_input(
             "bar", "Good enough from", "85%", hint="The share of right answers. Empty: as it is set."
         ),
@@ -492,7 +346,8 @@ def form(channel: str, choices: EstimateChoices, dataset: str | None = None) -> 
             hint="Empty: as it is set for the dataset.",
         ),
     ]
-    return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=channel)
+    private = f"{channel} {before.number}" if before else channel
+    return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)
 
 
 def refused_field(refused: object) -> str:

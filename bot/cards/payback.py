@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from decimal import Decimal
 
+from bot.cards.words import about_usd
 from bot.rules.forecast import LIKELY, Outlook, Swing
 from bot.rules.payback import LEAST_HOURS, enough_volume, is_against_today
 from bot.rules.reasons import Pays
@@ -33,9 +34,9 @@ def hours_text(hours: Decimal) -> str:
 
 
 def monthly_saving_text(estimate: Estimate) -> str:
-    """'$23.00 a month', and until when, where what it is held against ends."""
+    """'about $23 a month', and until when, where what it is held against ends."""
     until = f" until {estimate.succession.ends}" if estimate.succession else ""
-    return f"{usd(estimate.saving_month)} a month{until}"
+    return f"{about_usd(estimate.saving_month, per='a month')}{until}"
 
 
 def share_of_draws(p: float, draws: int | None = None) -> str:
@@ -70,8 +71,10 @@ def pays_text(pays: Pays) -> str:
             # Where a larger volume would do; a loss has said so already.
             enough = enough_volume(estimate, outlook)
             is_more = enough is not None and enough > estimate.monthly_input_tokens
-            is_loss = estimate.payback_months is None
-            return f"{text} {_needed(estimate, outlook)}" if is_more and not is_loss else text
+            if estimate.payback_months is None:
+                return text
+            late = f"It pays back in {duration(estimate.payback_months)}, and {target} is the aim."
+            return f"{late} {text} {_needed(estimate, outlook)}" if is_more else f"{late} {text}"
         case "loses later":
             over = duration(estimate.horizon_months)
             return f"Over {over} it loses {usd(pays.amount)} at the median, as the alternative gets cheaper. {text}"
@@ -80,8 +83,8 @@ def pays_text(pays: Pays) -> str:
             return f"Too little is at stake: {least} would cost more than it saves in {target}."
         case "hours are not said":
             return (
-                f"Nobody has said how much of people's time it takes: with more than {hours_text(pays.amount)} of it, "
-                f"it would no longer be likely to pay back within {target}. {text}"
+                "Nobody has said how much of people's time it takes. With more than "
+                f"{hours_text(pays.amount)} of it, it would no longer be likely to pay back within {target}. {text}"
             )
         case "model ends before":
             return f"{text} The model is gone before that, in {duration(pays.amount)}."

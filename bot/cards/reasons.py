@@ -261,7 +261,7 @@ def _row_count(count: reasons.RowCount) -> str:
         case "enough for the task":
             return f"{rows} do for this kind of task: {NOT_YET_ROWS} and a good reason are enough."
         case "worth a try":
-            text = f"{rows} are worth a try; {ENOUGH_ROWS:,} and more are what usually carries a fine-tune."
+            text = f"{rows} are enough to try; {ENOUGH_ROWS:,} and more are the usual recommendation."
             own = f" For own categories fewer do, if each has {FEW_PER_LABEL}."
             return f"{text}{own}" if count.few_of_a_label else text
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -15,6 +16,7 @@ from bot.cards.assumptions import assumptions, machines_assumption
 from bot.cards.blocks import CardBlock
 from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.commands import TerminalSpelling
+from bot.cards.estimate_details import details
 from bot.cards.prices import listing
 from bot.cards.terminal import terminal_sentence
 from bot.cli.output import Tone
@@ -39,7 +41,9 @@ from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 def estimate(
     settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
 ) -> EstimateResult | Refusal:
-    return make_estimate(settings, name, report, question, _today(), evidence)
+    keys = {row.name: row.provider.key_env for row in settings.providers}
+    reachable = {name for name, key in keys.items() if key is None or os.environ.get(key)}
+    return make_estimate(settings, name, report, question, _today(), evidence, reachable=reachable)
 
 
 def read_evidence(baseline: Path | None, bar: float | None, task: TaskKind | None) -> Evidence | Refusal:
@@ -72,8 +76,8 @@ TONES: Mapping[VerdictKind, Tone] = {"go": "good", "unknown": "warning", "no_go"
 
 def estimate_parts(estimated: EstimateResult, file: Path) -> tuple[CardBlock, ...]:
     spelling = TerminalSpelling(str(file))
-    card = estimates.card(estimated, estimated.target.name, is_detailed=True, spelling=spelling)
-    return card.parts
+    card = estimates.card(estimated, estimated.target.name, spelling=spelling)
+    return (*card.parts, *details(estimated, estimated.target.name, spelling))
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:

@@ -115,7 +115,9 @@ def _measure(
         verdicts = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
     evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
-    estimated = make_estimate(settings, plan.dataset, rows.report, Question(), _today(), evidence)
+    estimated = make_estimate(
+        settings, plan.dataset, rows.report, Question(), _today(), evidence, reachable=session.trainers
+    )
     if isinstance(estimated, Refusal):
         return estimated
     measured = {arm.rung for arm in plan.arms}

@@ -13,6 +13,7 @@ from rich.padding import Padding
 from rich.table import Table as Grid
 from rich.text import Text as Styled
 
+from bot.cards.advice import MARKS
 from bot.cards.blocks import (
     Actions,
     CardBlock,
@@ -26,7 +27,6 @@ from bot.cards.blocks import (
     Table,
     Text,
 )
-from bot.cards.estimates import MARKS
 from bot.cards.findings import WORDS
 from bot.cards.terminal import plain_text
 from bot.cli.output import Tone
@@ -38,9 +38,9 @@ BEGINNINGS: Mapping[str, str] = {
     WORDS["blocks"].capitalize(): "bold red",
     WORDS["warns"].capitalize(): "bold yellow",
     WORDS["tells"].capitalize(): "bold cyan",
-    f"• {MARKS['go']}:": "green",
-    f"• {MARKS['no_go']}:": "red",
-    f"• {MARKS['unknown']}:": "yellow",
+    f"• {MARKS['go']}": "green",
+    f"• {MARKS['no_go']}": "red",
+    f"• {MARKS['unknown']}": "yellow",
     "ok ": "green",
     "problem ": "bold red",
     "Next:": "bold",

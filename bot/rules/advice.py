@@ -37,6 +37,7 @@ from bot.rules.reasons import (
 )
 
 __all__ = ["Evidence", "Facts", "Reason", "Step", "Verdict", "VerdictKind", "advise"]
+KINDS: tuple[VerdictKind, ...] = ("go", "no_go", "unknown")
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,18 @@ class Verdict:
     @property
     def rule(self) -> str:
         return self.deciding.rule
+
+    @property
+    def main_reasons(self) -> tuple[Reason, ...]:
+        """The strongest reason for, against and open: the one that decides, else the first that weighs. What was
+        measured of the tuned model goes before what others miss."""
+
+        def strength(reason: Reason) -> tuple[bool, bool, bool]:
+            is_tuned = reason.rule == "tuned" and reason.kind == "go"
+            return not is_tuned, reason is not self.deciding, not reason.weighs
+
+        by_kind = [[reason for reason in self.reasons if reason.kind == kind] for kind in KINDS]
+        return tuple(min(reasons, key=strength) for reasons in by_kind if reasons)
 
 
 def advise(facts: Facts) -> Verdict:
@@ -146,5 +159,5 @@ def about_successor(facts: Facts) -> tuple[Reason, ...]:
     weighs = facts.evidence.trained is None or succession.saving_month < 0
     seller = facts.full_current.partition("/")[0] if facts.full_current else None
     name = f"{seller}/{succession.successor}" if seller else str(succession.successor)
-    step = Step(Measure("successor", facts.dataset, models=(name,)), usd=None)
+    step = facts.measuring(Measure("successor", facts.dataset, models=(name,)))
     return (Reason("successor", "unknown", because, weighs=weighs, step=step),)

@@ -9,7 +9,7 @@ from typing import Literal
 
 from bot.rules.forecast import Outlook
 from bot.rules.prices import MissingPrice
-from bot.rules.reasons import MemoryShortage
+from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, SetUp, Step
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
@@ -145,7 +145,8 @@ class Facts:
     `missing` says why, where today's bill or the tuned model's price is not known; `training_usd` may be known all the
     same. `current` is the model that is asked today, as somebody typed it, `full_current` as a ladder calls it.
     `to_measure` are it and a cheap one of the same provider, by names 'provider/model'; both are known only where
-    one of our providers has it."""
+    one of our providers has it. `keyless` are providers without a key here, each with the variable that would hold it;
+    `has_models`: there are models that a measurement asks where it names none."""
 
     dataset: str
     rows: int
@@ -164,6 +165,19 @@ class Facts:
     to_measure: tuple[str, ...] = ()
     machine: OwnMachine | None = None
     faults: RowFaults = NO_FAULTS
+    keyless: tuple[tuple[str, str], ...] = ()
+    has_models: bool = True
+
+    def measuring(self, measure: Measure, usd: Decimal | None = None) -> Step:
+        """The step; where it can't be done here, what has to be set up before it."""
+        if measure.rung == "classical":
+            return Step(measure, usd)
+        sellers = {model.partition("/")[0] for model in measure.models}
+        keys = tuple(key for seller, key in self.keyless if seller in sellers)
+        is_nameless = not measure.models and (measure.is_of_today or not self.has_models)
+        if keys or is_nameless:
+            return Step(SetUp(measure, keys), usd=None, minutes=SET_UP_MINUTES)
+        return Step(measure, usd)
 
     @property
     def questions(self) -> int:

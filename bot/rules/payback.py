@@ -64,7 +64,9 @@ def _unless_only_way(by_money: Reason, facts: Facts) -> Reason:
         return by_money
     step = answer_step("say what a wrong answer costs")
     if not facts.is_today_measured:
-        step = Step(Measure("today alone", facts.dataset, models=facts.to_measure), usd=None)
+        step = facts.measuring(
+            Measure("today alone", facts.dataset, models=facts.to_measure, today=facts.current)
+        )
     return Reason("only way", "unknown", OnlyWay(by_money.because, evidence.bar), step=step)
 
 

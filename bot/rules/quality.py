@@ -44,7 +44,7 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
     """Never silent: what is not measured is the first thing to say."""
     evidence = facts.evidence
     if evidence.ladder is None:
-        step = Step(Measure("prompts", facts.dataset, models=facts.to_measure), usd=None)
+        step = facts.measuring(Measure("prompts", facts.dataset, models=facts.to_measure))
         if facts.smallest_label is not None:
             step = Step(Measure("classical", facts.dataset, "classical"))
         return (Reason("measure", "unknown", "nothing measured", step=step),)
@@ -52,7 +52,7 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
         models = tuple(dict.fromkeys(rung.arm.model for rung in evidence.ladder.rungs if rung.arm.model))
         again = Measure("again", facts.dataset, None if models else "classical", models[:MOST_NAMED])
         other_bar = OtherBar(evidence.ladder.bar, evidence.bar)
-        return (Reason("bar", "unknown", other_bar, step=Step(again)),)
+        return (Reason("bar", "unknown", other_bar, step=facts.measuring(again, Decimal(0))),)
     notes = _notes(evidence, evidence.ladder)
     enough = cheapest([rung for rung in evidence.alternatives if rung.standing == "meets"])
     if enough is None:
@@ -141,14 +141,14 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
         usd = asking_usd(prompted, SHOTS + 1 if is_longer else 1)
         models = (prompted.arm.model,) if prompted.arm.model else models
     measure = Measure("rung", facts.dataset, first, models, usd)
-    return (Reason("measure", "unknown", NotMeasured(missing), step=Step(measure, usd)),)
+    return (Reason("measure", "unknown", NotMeasured(missing), step=facts.measuring(measure, usd)),)
 
 
 def _todays(facts: Facts) -> tuple[Reason, ...]:
     """Today's model, which is to be replaced, is an alternative too."""
     if facts.is_today_measured or facts.current is None:
         return ()
-    step = Step(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current), usd=None)
+    step = facts.measuring(Measure("today", facts.dataset, models=facts.to_measure, today=facts.current))
     weighs = not facts.evidence.is_good
     return (Reason("today's model", "unknown", TodayNotMeasured(facts.current), weighs=weighs, step=step),)
 

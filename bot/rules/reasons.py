@@ -17,6 +17,7 @@ from trainers.evaluation.results import Candidate, Prediction, Rung, RungName
 LABEL_MINUTES, SAY_MINUTES = Decimal("0.5"), Decimal(1)
 # 1,000 rows of 2,000 tokens at $2.50 per 1M: what asking a large model may cost where no price is known.
 UNPRICED_USD = Decimal(5)
+SET_UP_MINUTES = Decimal(30)
 
 PlainReason = Literal[
     "nothing measured",
@@ -340,6 +341,23 @@ class Measure:
     today: str | None = None
     has_knowledge: bool = False
 
+    @property
+    def is_of_today(self) -> bool:
+        return self.what in ("today", "today alone")
+
+    @property
+    def is_command(self) -> bool:
+        """Whether the command is all that it takes: neither documents first, nor a model that somebody has to name."""
+        return self.what not in ("knowledge", "stronger base")
+
+
+@dataclass(frozen=True)
+class SetUp:
+    """What a measurement lacks here: the variables of `keys`; where there are none, a provider or a model to ask."""
+
+    measure: Measure
+    keys: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True)
 class Use:
@@ -401,6 +419,7 @@ class FillGap:
 Todo = (
     PlainTodo
     | Measure
+    | SetUp
     | Use
     | WritePrice
     | HoldOut

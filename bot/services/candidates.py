@@ -126,6 +126,12 @@ def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...
     return tuple(f"{OWN}/{model.name}" for model in row.models) if row and OWN in reachable else ()
 
 
+def keyless(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
+    """Returns the providers that can't be asked here, each with the variable that its key goes into."""
+    rows = (row for row in settings.providers if row.name not in reachable)
+    return tuple((row.name, row.provider.key_env) for row in rows if row.provider.key_env)
+
+
 def full_name(settings: Settings, current: str | None) -> str | None:
     """Returns 'openai/gpt-4o-2024-08-06' for 'gpt-4o', as a ladder names it, None if no provider has it."""
     place = _placed(settings, (), current) if current else None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from bot.cards import estimates as views
@@ -16,7 +17,7 @@ from bot.cards import general
 from bot.cards.blocks import Message
 from bot.cards.candidates import alternative_name
 from bot.cards.candidates import candidate_name as rung_name
-from bot.cards.estimates import EstimateChoices
+from bot.cards.estimates import AskedEstimate, EstimateChoices
 from bot.cards.general import text_message
 from bot.cards.reasons import because_text
 from bot.charts import forecast as drawing
@@ -39,6 +40,7 @@ from trainers.money import to_micros
 from trainers.providers import model_verdict
 
 log = logging.getLogger(__name__)
+GONE = Refusal("This estimate is over a month old: `/finetune estimate` makes a new one.")
 
 
 def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -> Refusal | None:
@@ -114,6 +116,31 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
     return "It comes into the channel in a moment, with its plots in the thread."
 
 
+def look(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
+    """Makes a stored estimate again for the person who clicked on its card."""
+    estimate = kept_for(context, number, person)
+    return estimate if isinstance(estimate, Refusal) else _again(context, replace(estimate, person=person))
+
+
+def kept_for(context: AppContext, number: int, person: str) -> KeptEstimate | Refusal:
+    """Returns what a person asked, if this one may see its answer."""
+    estimate = context.store.estimates.get(number)
+    if estimate is None:
+        return GONE
+    refused = authorization.refusal(context, person, "estimate", estimate.channel)
+    refused = refused or authorization.dataset_refusal(context, estimate.dataset, person, estimate.channel)
+    return refused or estimate
+
+
+def asked_before(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
+    """Returns what an estimate was asked about, for one that changes it."""
+    estimate = kept_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    typed = dict(word.split("=", 1) for word in estimate.asked.split())
+    return AskedEstimate(number, estimate.dataset, typed)
+
+
 def step(context: AppContext, estimate: KeptEstimate) -> None:
     """Lets a worker process draw a shared estimate's plots, then posts it with the plots in the thread."""
     result = _again(context, estimate)
@@ -125,7 +152,7 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
     if plots is None:
         return
     card = f"estimate {estimate.id}"
-    message = views.card(result, result.target.name, shared_by=estimate.person)
+    message = views.card(result, result.target.name, number=estimate.id, shared_by=estimate.person)
     with context.store.transaction():
         if not context.store.estimates.shared(estimate.id):
             return
@@ -229,7 +256,13 @@ def _estimated(
     evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
     day = units.day_of(context.clock())
     return estimates.make_estimate(
-        context.settings, checked.dataset.name, checked.report, question, day, evidence
+        context.settings,
+        checked.dataset.name,
+        checked.report,
+        question,
+        day,
+        evidence,
+        reachable=context.trainers,
     )
 
 

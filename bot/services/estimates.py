@@ -3,6 +3,7 @@ and the terminal use it alike: no store, no trainer."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date
 from functools import cached_property
@@ -19,7 +20,7 @@ from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, rates_of
 from bot.rules.roi import Estimate, Inputs, Range, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
-from bot.services.candidates import ended, full_name, with_a_cheap_one
+from bot.services.candidates import ended, full_name, keyless, own_models, with_a_cheap_one
 from bot.services.estimate_inputs import (
     Priced,
     RunCost,
@@ -131,10 +132,12 @@ def make_estimate(
     evidence: Evidence = NOTHING_MEASURED,
     *,
     is_trained: bool = False,
+    reachable: Collection[str] | None = None,
 ) -> EstimateResult | Refusal:
     """Takes a few hundredths of a second, and over a second at a cold start.
 
     `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
+    `reachable`: the names of providers with a key, which a next step may ask; None: all.
     """
     target = _target(settings, question)
     if isinstance(target, Refusal):
@@ -158,6 +161,12 @@ def make_estimate(
         to_measure=with_a_cheap_one(settings, question.current, today),
         machine=_own_machine(settings, target, question, effort, sums),
     )
+    if reachable is not None:
+        facts = replace(
+            facts,
+            keyless=keyless(settings, reachable),
+            has_models=bool(own_models(settings, reachable)),
+        )
     verdict = advise(facts)
     return EstimateResult(
         name=name,

@@ -372,6 +372,7 @@ def _estimated(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Est
         units.day_of(context.clock()),
         evidence_services.with_run_result(_evidence(context, run), beside),
         is_trained=True,
+        reachable=context.trainers,
     )
 
 

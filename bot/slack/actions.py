@@ -31,6 +31,7 @@ from bot.services import (
     approvals,
     clean_copies,
     estimate_requests,
+    estimate_steps,
     human_preferences,
     interventions,
     measurements,
@@ -72,6 +73,8 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
 # What a click does is seen in the channel: only a refusal goes to who clicked alone.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
+    estimates.START: _numbered(estimate_steps.start),
+    estimates.MEASURE: _numbered(estimate_steps.measure),
     evaluations.MEASURE: _numbered(measurements.agree),
     tuned_curve_cards.TRAIN: _numbered(measurements.agree),
     models.PROMOTE: _numbered(promotions.promote_run),
@@ -165,6 +168,19 @@ def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:
     return help_cards.all_commands(help_list())
 
 
+def _estimate_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    result = estimate_requests.look(context, int(_value(body)), _person(body))
+    return result if isinstance(result, Refusal) else estimates.details_form(result, result.target.name)
+
+
+def _answer_estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    """Opens the form with what the estimate's card was asked, for what it lacks."""
+    before = estimate_requests.asked_before(context, int(_value(body)), _person(body))
+    if isinstance(before, Refusal):
+        return before
+    return estimate_form(Call(context, _person(body), _channel(body)), before.dataset, before)
+
+
 def _decide(button: str) -> _OpenForm:
     def open_form(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
         """Rights are asked at the click, and again when the form comes."""
@@ -186,6 +202,8 @@ FORMS: Mapping[str, _OpenForm] = {
     **dict.fromkeys((result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE), _estimate),
     help_cards.UPLOAD: _upload,
     help_cards.ALL_COMMANDS: _all_commands,
+    estimates.DETAILS: _estimate_details,
+    estimates.ANSWER: _answer_estimate,
     **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }
 

@@ -25,6 +25,7 @@ from bot.cards import help as help_cards
 from bot.cards import models as model_cards
 from bot.cards import runs as run_cards
 from bot.cards.blocks import Message
+from bot.cards.estimates import AskedEstimate
 from bot.cards.help import CommandHelp
 from bot.command_options import (
     BAR,
@@ -225,15 +226,18 @@ def list_prices(call: Call, names: tuple[str, ...]) -> Reply:
     return prices.listing(candidates.look_up_prices(call.context, names), call.context.today())
 
 
-def estimate_form(call: Call, dataset: str | None = None) -> Form | Refusal:
-    """Returns the form; `dataset` is preselected, if it exists."""
+def estimate_form(
+    call: Call, dataset: str | None = None, before: AskedEstimate | None = None
+) -> Form | Refusal:
+    """Returns the form; `dataset` is preselected, if it exists. It is filled in as `before` was asked."""
     refused = overview.may_read(call.context, call.person, call.channel)
     if refused:
         return refused
     choices = estimate_requests.choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
-    return estimate_cards.form(call.channel, choices, dataset if dataset in choices.datasets else None)
+    chosen = dataset if dataset in choices.datasets else None
+    return estimate_cards.form(call.channel, choices, chosen, before)
 
 
 @finetune.command(

@@ -77,7 +77,7 @@ def _choose_columns(context: AppContext, body: dict[str, Any]) -> Errors:
 
 
 def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
-    request = _estimate_request(body)
+    request = _estimate_request(context, body)
     if isinstance(request, Refusal):
         return {estimates.refused_field(request): request.text}
     refused = estimate_requests.may_ask(context, request, _person(body), _metadata(body)[0])
@@ -85,13 +85,21 @@ def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
 
 
 def _answer_estimate(context: AppContext, body: dict[str, Any]) -> None:
-    request = _estimate_request(body)
+    request = _estimate_request(context, body)
     if isinstance(request, Estimate):
         estimate_requests.answer(context, request, _person(body), _metadata(body)[0])
 
 
-def _estimate_request(body: dict[str, Any]) -> Estimate | Refusal:
-    values = parse_form(commands.estimate, _values(body))
+def _estimate_request(context: AppContext, body: dict[str, Any]) -> Estimate | Refusal:
+    """Options that the form has no field for stay as they were in the estimate that it changes."""
+    others: dict[str, str] = {}
+    number = next((word for word in _metadata(body)[1:] if word.isdigit()), None)
+    if number is not None:
+        before = estimate_requests.asked_before(context, int(number), _person(body))
+        if isinstance(before, Refusal):
+            return before
+        others = {name: value for name, value in before.typed.items() if name not in estimates.FIELDS}
+    values = parse_form(commands.estimate, {**others, **_values(body)})
     return values if isinstance(values, Refusal) else commands.estimate_request(values)
 
 

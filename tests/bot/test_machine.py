@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards import estimates, plans
+from bot.cards import estimate_details, plans
 from bot.cards.assumptions import assumptions
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import because_text
@@ -218,7 +218,7 @@ def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
     assert expected_minutes(on_gpu) < on_cpu[1] / 10
     assert on_gpu.minutes is not None
     assert float(on_gpu.minutes.high / on_gpu.minutes.low) == pytest.approx(9)
-    said = dict(estimates._once(on_gpu))["Training takes"]
+    said = dict(estimate_details._once(on_gpu))["Training takes"]
     assert said.endswith("a guess by the model's size; `finetune calibrate` measures it")
 
 
@@ -230,7 +230,9 @@ def test_a_time_is_not_known_where_the_base_or_the_machine_is_not(
     monkeypatch.setattr(hardware, "this_machine", lambda: read_gpu("24"))
     for found in (unheard, estimated(settings(tmp_path), report)):
         assert found.minutes is None
-        assert dict(estimates._once(found))["Training takes"].startswith("not known; `tokens_per_second`")
+        assert dict(estimate_details._once(found))["Training takes"].startswith(
+            "not known; `tokens_per_second`"
+        )
         assert prediction_of(found).seconds is None
         assert estimate_json(found, TICKETS)["training_minutes"] is None
 
@@ -242,7 +244,7 @@ def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path,
         estimated(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
     )
     assert expected_minutes(slow) > 20 * expected_minutes(fast)
-    assert why(fast).startswith("From `tokens_per_second` in finetune.toml")
+    assert why(fast).startswith("From tokens_per_second in finetune.toml")
 
 
 def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
@@ -335,7 +337,7 @@ def test_more_than_one_machine_can_answer_takes_several_and_their_dollars(
     count = found.estimate.machines
     assert count is not None and count > 10
     assert found.estimate.monthly_after.hosting == 2 * 730 * count
-    assert f"{count} like yours" in terminal_text(estimates.card(found, "local/tuned").parts)
+    assert f"{count} like yours" in terminal_text(estimate_details.details(found, "local/tuned"))
     assert not [one for one in found.verdict.reasons if one.rule == "machine"], (
         "its speed and its price are known"
     )

@@ -10,8 +10,9 @@ from decimal import Decimal
 
 import pytest
 
+from bot.cards import estimates as cards
 from bot.cards import evaluations
-from bot.cards.estimates import SHARE
+from bot.cards.estimates import DETAILS, SHARE
 from bot.command_parser import parse_question
 from bot.rules import forecast
 from bot.rules.forecast import Outlook
@@ -20,12 +21,13 @@ from bot.rules.roi import Inputs
 from bot.services import estimate_requests, estimates
 from bot.services import evaluations as evaluations_services
 from bot.values.runs import RunResult
-from demo.people import ANA, BEN
-from demo.workspace import Submission
+from demo.people import ANA, BEN, Person
+from demo.workspace import PostedMessage, Submission
 from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
 from tests.cards.test_page import Reader
+from tests.cards.voice import texts
 from trainers.evaluation.results import Candidate, Ladder, Rung, RungName
 
 MakeWorld = Callable[[Rules], World]
@@ -55,9 +57,9 @@ def measured(world: World, line: str = "/finetune baseline tickets rungs=classic
     return Ladder.from_json(world.store.measurements.get(number).result)
 
 
-def misses_everywhere(world: World) -> None:
+def misses_everywhere(world: World, **rows: int) -> None:
     """As a ladder of four rungs that all miss the bar leaves it."""
-    world.seed_dataset()
+    world.seed_dataset(**rows)
     found = measured(world)
     model = "acme/acme-small"
     rungs = [_missing(found.rungs[0], Candidate("classical"), 8)]
@@ -90,6 +92,20 @@ def share(world: World) -> str:
     return words_of(world.slack.ephemerals(ANA.id)[before])
 
 
+def card_of(world: World, user: Person = ANA) -> PostedMessage:
+    """The newest estimate that a person was sent."""
+    return next(one for one in reversed(world.slack.ephemerals(user.id)) if DETAILS in str(one.blocks))
+
+
+def details(world: World) -> str:
+    """Press Details on the newest estimate; what the form says, which is closed again."""
+    world.slack.click(ANA.id, PRIVATE.id, card_of(world).ts, DETAILS)
+    form = world.slack.view(ANA.id)
+    assert form is not None and form.submit is None
+    world.slack.close_modal(ANA.id)
+    return "\n".join(texts(list(form.blocks)))
+
+
 def in_thread_of(world: World, words: str) -> set[str]:
     parent = next(one for one in world.slack.messages(PRIVATE.id) if words in words_of(one))
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
@@ -108,18 +124,18 @@ def test_what_a_person_says_changes_the_sums(seeded: World) -> None:
     plain = seeded.type(ASKED)
     said = seeded.type(f"{ASKED} hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6")
     assert "people and labels" not in plain
-    assert "people and labels $2,050" in said  # 20 hours at $90 and 500 labels at $0.50
-    assert "Upkeep" in said
+    assert "about $2,050, people and labels included" in said  # 20 hours at $90 and 500 labels at $0.50
+    assert "people and labels $2,050" in (shown := details(seeded)) and "upkeep" in shown
 
 
 def test_an_estimate_rests_on_the_ladder_and_its_sums_add_up(seeded: World) -> None:
-    before = seeded.type(ASKED)
-    assert "Held against today's model" in before and "Today\nthe classical model" not in before
+    before = f"{seeded.type(ASKED)}\n{details(seeded)}"
+    assert "Held against today's model" in before and "Each month, the classical model" not in before
     measured(seeded)
-    after = seeded.type(ASKED)
+    after = f"{seeded.type(ASKED)}\n{details(seeded)}"
     assert "The classical model meets the bar of 85%" in after
     assert "Each month, the classical model" in after and "no charge" in after
-    for saving in ("Saves a month", "Net over", "Back within", "A month"):
+    for saving in ("*Saves*", "Saves a month", "Net over", "Back within"):
         assert saving in before and saving not in after
 
 
@@ -145,7 +161,7 @@ def test_the_form_says_the_same_as_the_command(seeded: World) -> None:
     assert sent.closed
     seeded.hears(ANA, 0)
     said = words_of(seeded.slack.ephemerals(ANA.id)[-1])
-    assert "people and labels $2,050" in said and "A month" in said
+    assert "about $2,050, people and labels included" in said and "*Saves*" in said
 
 
 @pytest.mark.parametrize(
@@ -220,7 +236,8 @@ def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> Non
     hole = '[providers.acme.models."acme-hole"]\ninput = "1"\noutput = "2"\n'
     world = make_world(Rules(more=hole))
     world.seed_dataset(rows=ENOUGH)
-    said = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-hole")
+    world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-hole")
+    said = details(world)
     assert "acme-hole" in said and "finetune.toml" in said, said
     assert "can't be approved" in world.type("/finetune start tickets target=acme/acme-hole")
 
@@ -247,7 +264,7 @@ def test_an_estimate_is_acked_before_its_sums_are_made(
     assert not seeded.slack.ephemerals(ANA.id)
     go_on.set()
     seeded.hears(ANA, 1)
-    assert all("A month" in words_of(one) for one in seeded.slack.ephemerals(ANA.id))
+    assert all("*Saves*" in words_of(one) for one in seeded.slack.ephemerals(ANA.id))
 
 
 def test_a_fault_after_the_ack_is_told_with_its_reference(
@@ -262,6 +279,79 @@ def test_a_fault_after_the_ack_is_told_with_its_reference(
     seeded.until(lambda: any("Reference:" in text for text in seeded.dms()), "an apology for the form")
 
 
+# What its buttons do.
+
+
+def press(world: World, action: str, user: Person = ANA) -> None:
+    """A button of Ana's newest estimate. Another person finds it on the shared one."""
+    card = card_of(world) if user == ANA else world.with_button(action)
+    world.slack.click(user.id, PRIVATE.id, card.ts, action)
+    world.send()
+
+
+def refusal(world: World, action: str, user: Person = ANA) -> str:
+    """What the person alone reads who pressed it."""
+    before = len(world.slack.ephemerals(user.id))
+    press(world, action, user)
+    world.hears(user, before)
+    return words_of(world.slack.ephemerals(user.id)[before])
+
+
+def test_start_on_an_estimate_asks_for_the_approval_of_its_plan(world: World) -> None:
+    misses_everywhere(world, rows=ENOUGH)
+    world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET} hours=3 epochs=2")
+    assert card_of(world).blocks[-1]["elements"][0]["text"]["text"] == "Start anyway", (
+        "gpt-4o is not measured"
+    )
+    press(world, cards.START)
+    assert "Run 1: train acme-small on tickets" in world.said("Run 1: train")
+    plan = plan_from_json(world.run(1).plan)
+    assert plan.predicted is not None and "hours=3" in plan.predicted.asked
+    assert dict(plan.hyperparameters)["n_epochs"] == 2 and plan.requester == ANA.id
+    assert "The same plan waits for approval already" in refusal(world, cards.START)
+
+
+def test_measure_on_an_estimate_asks_for_the_measurement_of_its_verdict(seeded: World) -> None:
+    seeded.type(ASKED)
+    press(seeded, cards.MEASURE)
+    number = seeded.store.measurements.open()[-1].id
+    seeded.until(lambda: seeded.store.measurements.get(number).state == "done", "the ladder", seconds=30)
+    seeded.send()
+    assert "no longer the next step" in refusal(seeded, cards.MEASURE)
+
+
+def test_what_an_estimate_lacks_is_added_to_what_it_was_asked(world: World) -> None:
+    misses_everywhere(world, rows=ENOUGH)
+    world.type(f"{ASKED} epochs=2")
+    press(world, cards.ANSWER)
+    form = world.slack.view(ANA.id)
+    assert form is not None and "100000000" in str(form.blocks)
+    before = len(world.slack.ephemerals(ANA.id))
+    assert world.slack.submit_modal(ANA.id, {"hours": "3"}).closed
+    world.hears(ANA, before)
+    asked = world.store.estimates.get(2).asked
+    assert "hours=3" in asked and "volume=100000000" in asked and "epochs=2" in asked
+
+
+def test_the_buttons_of_a_shared_estimate_ask_for_the_rights_of_who_clicks(seeded: World) -> None:
+    seeded.type(ASKED)
+    share(seeded)
+    seeded.until(lambda: seeded.cards(), "the card", seconds=30)
+    for action in (cards.MEASURE, cards.DETAILS):
+        assert "Only full members" in refusal(seeded, action, GUS), action
+    assert seeded.store.measurements.open() == [] and seeded.slack.view(GUS.id) is None
+    press(seeded, cards.DETAILS, BEN)
+    form = seeded.slack.view(BEN.id)
+    assert form is not None and "What this rests on" in str(form.blocks)
+
+
+def test_an_estimate_that_is_gone_says_so(seeded: World) -> None:
+    seeded.type(ASKED)
+    seeded.store.database.change("DELETE FROM estimates")
+    for action in (cards.MEASURE, cards.DETAILS):
+        assert "over a month old" in refusal(seeded, action)
+
+
 # Sharing.
 
 
@@ -269,9 +359,9 @@ def test_an_estimate_is_shared_with_its_payback_curve(seeded: World) -> None:
     seeded.type(ASKED)
     assert "comes into the channel" in share(seeded)
     seeded.until(lambda: set(seeded.files()) >= PLOTS, "the plots", seconds=30)
-    card = seeded.said(f"Shared by <@{ANA.id}>")
-    assert "A month" in card and "Share in the channel" not in card
-    assert in_thread_of(seeded, "Shared by") == PLOTS
+    card = seeded.said(f"shared by <@{ANA.id}>")
+    assert "*Saves*" in card and "Details" in card and "Share in the channel" not in card
+    assert in_thread_of(seeded, "shared by") == PLOTS
     assert "shared already" in share(seeded)
     seeded.tick(3)
     assert len(seeded.cards()) == 1
@@ -299,7 +389,7 @@ def test_an_estimate_without_a_sum_is_shared_without_plots(seeded: World) -> Non
     seeded.type(f"/finetune estimate tickets target={TARGET}")
     share(seeded)
     seeded.until(lambda: seeded.cards(), "the card")
-    assert seeded.said("Shared by") and seeded.files() == []
+    assert seeded.said("shared by") and seeded.files() == []
 
 
 def test_what_cannot_be_estimated_any_more_is_told_to_who_shares_it(seeded: World) -> None:
@@ -431,14 +521,15 @@ def test_what_another_base_model_has_learnt_says_nothing_of_this_one(make_world:
     world.start_approved()
     world.until_state("done")
     assert "The tuned model meets the bar of 85%" in world.type(ASKED)
-    big = world.type(ASKED.replace("acme-small", "acme-big"))
-    assert "How good the tuned model will be is unknown" in big
+    world.type(ASKED.replace("acme-small", "acme-big"))
+    assert "How good the tuned model will be is unknown" in details(world)
 
 
 def test_another_bar_judges_the_tuned_model_again(world: World) -> None:
     world.start_approved()
     world.until_state("done")
-    assert "The tuned model is too close to the bar of 99% to say" in world.type(f"{ASKED} bar=99%")
+    world.type(f"{ASKED} bar=99%")
+    assert "The tuned model is too close to the bar of 99% to say" in details(world)
     assert "The tuned model meets the bar of 50%" in world.type(f"{ASKED} bar=50%")
 
 

@@ -74,6 +74,12 @@ TRAINED = Evidence(
     ladder=measured.none_meets(), tuned=measured.rung("tuned", TARGET, 190), task_kind="classification"
 )
 CLASSICAL = Evidence(ladder=measured.ladder())
+MISSED = Evidence(ladder=measured.none_meets())
+TODAY = {
+    "current": "gpt-4o",
+    "full_current": "openai/gpt-4o",
+    "to_measure": ("openai/gpt-4o", "openai/gpt-4o-mini"),
+}
 PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[1:]), tuned=measured.rung("tuned", TARGET, 190))
 
 
@@ -129,6 +135,12 @@ def _datasets() -> dict[str, Message]:
     }
 
 
+def _beside_a_rung() -> made.Estimated:
+    quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
+    machine, paid = (replace(cost, usd_per_hour=Decimal("0.10")) for cost in (made.FREE, made.OWN))
+    return made.estimated(rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality)
+
+
 def _estimates() -> dict[str, Message]:
     machine = replace(made.FREE, usd_per_hour=Decimal("0.10"))
     paid = replace(made.OWN, usd_per_hour=Decimal("0.10"))
@@ -149,12 +161,17 @@ def _estimates() -> dict[str, Message]:
             people_hours=Decimal(20), labels=500, usd_per_label=Decimal("0.10"), retrain_months=6
         ),
     }
-    quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
-    better = made.estimated(rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality)
+    missed = {"rows": 2_400, "evidence": MISSED, "tuned": machine, "training": paid}
+    cases["estimate-start"] = made.estimated(**missed, people_hours=Decimal(4))
+    cases["estimate-hours-unsaid"] = made.estimated(**missed)
+    cases["estimate-today-unmeasured"] = made.estimated(**missed, people_hours=Decimal(4), about=TODAY)
+    keyless = {**TODAY, "keyless": (("openai", "OPENAI_API_KEY"),)}
+    cases["estimate-without-key"] = made.estimated(**missed, people_hours=Decimal(4), about=keyless)
     return {
-        **{name: estimates.card(case, TARGET) for name, case in cases.items()},
-        "estimate-beside-a-rung": estimates.card(better, TARGET, number=4),
-        "estimate-shared": estimates.card(made.estimated(), TARGET, shared_by=made.ANA),
+        **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},
+        "estimate-beside-a-rung": estimates.card(_beside_a_rung(), TARGET, number=4),
+        "estimate-shared": estimates.card(made.estimated(), TARGET, number=4, shared_by=made.ANA),
+        "estimate-without-buttons": estimates.card(made.estimated(), TARGET),
     }
 
 
@@ -485,6 +502,14 @@ def _views() -> dict[str, Json]:
         "form-estimate": estimates.form(
             "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET, "openai/gpt-4.1"])
         ),
+        "form-estimate-before": estimates.form(
+            "C0TICKETS",
+            EstimateChoices(["tickets", "faq"], ["openai/gpt-4.1", TARGET]),
+            "faq",
+            estimates.AskedEstimate(4, "faq", {"current": "gpt-4o", "volume": "10000000", "target": TARGET}),
+        ),
+        "estimate-details": estimates.details_form(_beside_a_rung(), TARGET),
+        "estimate-details-free": estimates.details_form(made.estimated(), TARGET),
         "form-estimate-of-one": estimates.form(
             "C0TICKETS", EstimateChoices(["tickets", "faq"], [TARGET]), "faq"
         ),

@@ -3,10 +3,11 @@ differ."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Literal
 
 from bot.cards.runs import RunSummary
@@ -186,8 +187,10 @@ def estimated(
     name: str = "tickets",
     missing: MissingPrice | None = None,
     evidence: Evidence = NOTHING_MEASURED,
+    about: Mapping[str, Any] = MappingProxyType({}),
     **inputs: Any,
 ) -> Estimated:
+    """`about`: more of the facts."""
     usage = Usage.from_means(rows, 131.6, 104.1, 4.2)
     asked = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
     alternative = _alternative(asked, now, evidence)
@@ -204,6 +207,7 @@ def estimated(
         missing=missing,
         evidence=evidence,
         outlook=outlook,
+        **about,
     )
     return Estimated(
         name=name,

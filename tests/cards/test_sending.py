@@ -109,7 +109,7 @@ def test_what_only_one_person_sees_has_both_forms_too(
     store: Store, slack: SlackEmulator, clock: Clock
 ) -> None:
     slack.fail("chat.postEphemeral", refused("invalid_blocks"))
-    post(store, clock, BOTH["estimate-paid-machine"], kind="ephemeral", person=ANA.id)
+    post(store, clock, BOTH["prices"], kind="ephemeral", person=ANA.id)
     assert notices(store, slack, "newest", clock).send_due() == 1
     (told,) = slack.ephemerals(ANA.id)
-    assert types(told.blocks) == types(BOTH["estimate-paid-machine"].blocks)
+    assert types(told.blocks) == types(BOTH["prices"].blocks)

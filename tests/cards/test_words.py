@@ -8,7 +8,7 @@ import pytest
 
 from bot.cards import words
 from bot.cards.blocks import Headline, Lines, cut, cut_mrkdwn, plain, slack_blocks
-from bot.cards.estimates import payback_text
+from bot.cards.estimate_details import payback_text
 from tests.cards import made
 
 

@@ -133,9 +133,13 @@ def measure_by_the_form(scene: Scene) -> None:
 def estimate(scene: Scene) -> None:
     page = scene.page
     page.type(f"/finetune estimate tickets {PLAN}")
-    page.wait_for("What this rests on")
-    assert "measured ways" in page.read("What this rests on")
+    page.wait_for("Share in the channel")
+    assert "measured ways" in page.read("Share in the channel")
     scene.shot("estimate")
+    page.click("Details", inside="Share in the channel")
+    page.wait_for_modal("Details of the estimate")
+    scene.shot("estimate-details")
+    page.close_modal()
     page.type("/finetune estimate")
     page.wait_for_modal("Estimate a fine-tune")
     page.fill({"Model that you prompt today": "gpt-4o-mini", "Input tokens a month": "lots"})

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from bot.cards.advice import todo_text
 from bot.cards.payback import share_of_draws
+from bot.rules import advice as verdicts
 from bot.rules.bills import Rates
 from bot.rules.facts import TASK_KINDS, Evidence, Facts, TaskKind
 from bot.rules.fit import least_holdout
@@ -465,9 +466,39 @@ def test_todays_model_is_measured_with_a_whole_command() -> None:
     assert advise(seen(*ALL_MISS, current="gpt-4o", to_measure=both[:1])).next_step == (
         "Measure gpt-4o: `/finetune baseline tickets models=openai/gpt-4o`."
     )
-    assert advise(seen(*ALL_MISS, current="gpt-4o")).next_step.endswith(
-        "`/finetune baseline tickets` with models=."
+    assert advise(seen(*ALL_MISS, current="gpt-4o")).next_step == (
+        "No provider here has gpt-4o: put one that does into finetune.toml, to measure it."
     )
+
+
+def test_a_measurement_for_which_there_is_no_key_is_no_next_step_where_another_one_is_open() -> None:
+    keyless = {
+        "current": "gpt-4o",
+        "to_measure": ("openai/gpt-4o",),
+        "keyless": (("openai", "OPENAI_API_KEY"),),
+    }
+    alone = advise(seen(*ALL_MISS, **keyless))
+    assert alone.rule == "today's model" and alone.next_step == (
+        "Set OPENAI_API_KEY where the bot runs. Measure gpt-4o: `/finetune baseline tickets models=openai/gpt-4o`."
+    )
+    unsaid = estimate(replace(ARTICLE, people_hours=None))
+    assert advise(seen(*ALL_MISS, estimate=unsaid, **keyless)).rule == "people's time"
+
+
+def test_no_prompt_is_measured_where_there_is_no_model_to_ask() -> None:
+    step = advise(replace(FACTS, smallest_label=None, has_models=False)).next_step
+    assert step.startswith("There is no model to ask here")
+
+
+def test_the_strongest_reason_of_each_kind_is_the_one_that_decides() -> None:
+    verdict = verdicts.advise(seen(*ALL_MISS))
+    assert [reason.kind for reason in verdict.main_reasons] == ["go", "unknown"]
+    assert verdict.main_reasons[0] is verdict.deciding
+    missed = verdicts.advise(replace(FACTS, rows=120))
+    assert [(reason.kind, reason.rule) for reason in missed.main_reasons] == [
+        ("no_go", "rows"),
+        ("unknown", "measure"),
+    ]
 
 
 def test_the_rows_that_would_decide_are_said() -> None:
@@ -476,7 +507,7 @@ def test_the_rows_that_would_decide_are_said() -> None:
     assert verdict.next_step == (
         "Hold out 140 more labelled rows: that would probably decide on retrieval on openai/gpt-4o-mini."
     )
-    assert verdict.headline.startswith("Not decided yet. Too close to the bar of 85% to say: retrieval on")
+    assert verdict.headline.startswith("Undecided. Too close to the bar of 85% to say: retrieval on")
     unsaid = advise(seen(*ALL_MISS[:3], replace(close, rows_to_decide=None)))
     assert "may still not decide it" in unsaid.next_step
 
@@ -501,9 +532,9 @@ def test_measuring_for_nothing_comes_before_asking_people() -> None:
 def test_an_unmeasured_estimate_is_worth_measuring() -> None:
     verdict = advise(FACTS)
     assert verdict.headline.startswith(
-        "Worth measuring: a run costs about $25.00 and would save $23.00 a month"
+        "Worth measuring: a run costs about $25.00 and would save about $23 a month"
     )
-    assert reason(verdict, "payback").text == "It saves $23.00 a month and pays back in 33 days."
+    assert reason(verdict, "payback").text == "It saves about $23 a month and pays back in 33 days."
 
 
 def test_what_is_not_known_about_money_is_said() -> None:
@@ -525,8 +556,8 @@ def test_the_thresholds_on_the_chance_of_paying_back(p: float, kind: VerdictKind
 def test_the_chance_is_said_with_its_spread() -> None:
     text = reason(advise(seen(*ALL_MISS)), "payback").text
     assert text == (
-        "It saves $23.00 a month and pays back in 33 days. In 93% of 10,000 draws over what is uncertain it pays back "
-        "within 3 months, if it is good enough; 9 in 10 lie between 15 days and 2.5 months."
+        "It saves about $23 a month and pays back in 33 days. In 93% of 10,000 draws over what is uncertain it pays "
+        "back within 3 months, if it is good enough; 9 in 10 lie between 15 days and 2.5 months."
     )
     unsaid = replace(LIKELY, is_time_said=False)
     assert "within 3 months, if it is good enough and takes no one's time; 9 in 10" in (
@@ -577,13 +608,13 @@ def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -
     """$23 a month for three months and $25 of training leave $44: 35 minutes at $75 an hour."""
     verdict = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))))
     assert verdict.headline.startswith(
-        "Not decided yet. Nobody has said how much of people's time it takes: with more than 35 minutes of it, it "
+        "Undecided. Nobody has said how much of people's time it takes. With more than 35 minutes of it, it "
         "would no longer be likely to pay back within 3 months."
     )
-    assert verdict.next_step == "Say the hours of people's time that it takes (hours=)."
+    assert verdict.next_step == "How many hours of work will this take? Say hours=."
     by_draws = replace(LIKELY, is_time_said=False, bearable_hours=Decimal("0.4"))
     drawn = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None)), outlook=by_draws))
-    assert "with more than 24 minutes of it" in reason(drawn, "people's time").text
+    assert "With more than 24 minutes of it" in reason(drawn, "people's time").text
 
 
 def test_a_verdict_tells_which_reason_decides() -> None:
@@ -660,7 +691,7 @@ def test_a_payback_of_half_a_year_is_open() -> None:
 def test_a_free_machine_pays_back_at_once() -> None:
     free = replace(ARTICLE, training=Training(100, 1, usd_per_hour=Decimal(0)))
     found = reason(advise(costing(free)), "payback")
-    assert (found.kind, found.text) == ("go", "It saves $23.00 a month and pays back at once.")
+    assert (found.kind, found.text) == ("go", "It saves about $23 a month and pays back at once.")
 
 
 def test_an_ended_model_comes_first_with_its_way_out() -> None:

@@ -162,8 +162,8 @@ def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
 
 def test_what_is_saved_until_the_end_of_today_s_model_is_said_with_that_day() -> None:
     made = estimate(INPUTS)
-    assert monthly_saving_text(made) == "$25,000 a month until 2027-01-14"
+    assert monthly_saving_text(made) == "about $25,000 a month until 2027-01-14"
     verdict = advise(replace(FACTS, estimate=made, outlook=None))
-    assert "would save $25,000 a month until 2027-01-14 if the tuned model" in verdict.headline
+    assert "would save about $25,000 a month until 2027-01-14 if the tuned model" in verdict.headline
     endless = estimate(replace(INPUTS, now=replace(GPT_4O, ends=None)))
-    assert monthly_saving_text(endless) == "$25,000 a month"
+    assert monthly_saving_text(endless) == "about $25,000 a month"

@@ -106,5 +106,5 @@ def test_copies_are_no_more_data() -> None:
     verdict = advise(replace(MEASURED, smallest_label=None, faults=RowFaults(copies=960)))
     (rows,) = [one for one in verdict.reasons if one.rule == "rows"]
     assert verdict.kind == "unknown"
-    assert rows.text.startswith("240 different questions in 1,200 rows are worth a try")
+    assert rows.text.startswith("240 different questions in 1,200 rows are enough to try")
     assert "1,200 rows are enough" in str(advise(MEASURED).reasons)

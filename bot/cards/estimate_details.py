@@ -1,0 +1,326 @@
+"""The details of an estimate: exact figures, bills beside each other, what moves the result and what it rests on. The
+card with the decision is in estimates.py."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Protocol
+
+from bot.cards import advice
+from bot.cards.assumptions import assumptions
+from bot.cards.blocks import (
+    CardBlock,
+    Facts,
+    Figure,
+    Lines,
+    Note,
+    Table,
+    Text,
+    cut,
+    escape,
+    sentence,
+)
+from bot.cards.candidates import alternative_name, alternative_text
+from bot.cards.commands import SLACK, Spelling
+from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
+from bot.cards.reasons import unknown_successor
+from bot.cards.words import planned_time, shorten
+from bot.rules.advice import Verdict
+from bot.rules.alternatives import Alternative
+from bot.rules.bills import MonthlyCost
+from bot.rules.facts import Evidence
+from bot.rules.forecast import LIKELY, Outlook
+from bot.rules.payback import enough_volume
+from bot.rules.roi import Estimate, Inputs, Range, Training
+from bot.rules.units import HOURS_PER_MONTH, duration, tokens
+from trainers.dataset import Report
+from trainers.money import usd
+from trainers.pricing import PriceRow
+
+ZERO = Decimal(0)
+A_SECTION = 6  # assumptions in a section, which takes 3,000 letters
+_OPTION = re.compile(r"--([a-z][a-z-]+)")
+SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
+
+
+class Estimated(Protocol):
+    """What the card shows; see bot/services/estimates.py."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def report(self) -> Report: ...
+    @property
+    def training(self) -> Training | None: ...
+    @property
+    def minutes(self) -> Range | None: ...
+    @property
+    def is_guess(self) -> bool: ...
+    @property
+    def memory(self) -> str | None: ...
+    @property
+    def of_arms(self) -> str: ...
+    @property
+    def estimate(self) -> Estimate | None: ...
+    @property
+    def outlook(self) -> Outlook | None: ...
+    @property
+    def alternative(self) -> Alternative | None: ...
+    @property
+    def prices(self) -> Sequence[PriceRow]: ...
+    @property
+    def evidence(self) -> Evidence: ...
+    @property
+    def inputs(self) -> Inputs | None: ...
+    @property
+    def verdict(self) -> Verdict: ...
+
+
+def details(estimated: Estimated, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
+    """All that the verdict rests on: exact figures, every reason, what moves the result, each assumption, prices."""
+    alternative = estimated.alternative
+    parts = [Text(f"*{escape(advice.headline(estimated.verdict, spelling))}*"), *_numbers(estimated, target)]
+    if alternative and not hides_savings(estimated):
+        parts.append(Text(escape(cut(alternative_text(alternative), 900))))
+    parts += [*advice.reason_blocks(estimated.verdict, spelling), *_basis(estimated, spelling)]
+    sources = (
+        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in estimated.prices
+    )
+    if estimated.prices:
+        parts.append(Note(f"Prices: {'; '.join(dict.fromkeys(sources))}."))
+    return parts
+
+
+def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
+    """The figures; those that carry the verdict come first."""
+    estimate = estimated.estimate
+    if estimate is None:
+        return [escaped_facts(_once(estimated))]
+    today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(estimated)]
+    if hides_savings(estimated):
+        return [escaped_facts([*today, *_once(estimated)])]
+    if_enough = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
+    tuned = ("Each month tuned", f"{monthly(estimate.monthly_after)}{if_enough}")
+    bills = Table(
+        _bills(estimated, estimate),
+        f"Cost a month: {shorten(estimated.name)} on {shorten(target, 60)}",
+        otherwise=(escaped_facts([*today, tuned]),),
+    )
+    worth = estimate.errors_avoided_usd  # with it the saving is the difference of the bills
+    saved = [
+        _saving(estimate, estimated.outlook),
+        *_succession(estimate),
+        *_machines(estimate),
+        *([(f"{'Fewer' if worth > 0 else 'More'} wrong answers, a month", usd(abs(worth)))] if worth else []),
+    ]
+    return [escaped_facts(saved), bills, escaped_facts([*_chances(estimated), *_once(estimated)])]
+
+
+def hides_savings(estimated: Estimated) -> bool:
+    """Whether no saving is shown: one by a model that may not, or need not, be used is none."""
+    estimate = estimated.estimate
+    return estimated.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
+
+
+def rests_on_one_machine(estimate: Estimate) -> bool:
+    """Whether the bill of a machine is counted once, as nobody knows how many the volume takes."""
+    return bool(estimate.monthly_after.hosting) and estimate.on_own_machine and estimate.machines is None
+
+
+def monthly(bill: MonthlyCost) -> str:
+    if not bill.total:
+        return "no charge"
+    parts = (
+        (bill.input, "input"),
+        (bill.output, "output"),
+        (bill.hosting, "machine"),
+        (bill.requests, "requests"),
+        (bill.upkeep, "upkeep"),
+    )
+    lines = [f"{usd(amount)} {name}" for amount, name in parts if amount]
+    return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
+
+
+def _dollars(amount: Decimal) -> Figure:
+    return Figure(usd(amount), amount)
+
+
+def _once(estimated: Estimated) -> list[tuple[str, str]]:
+    """The facts that do not come back every month."""
+    pairs = [("Training, once", _training(estimated)), ("Training takes", training_time(estimated))]
+    if estimated.memory:
+        pairs.append(("Memory", estimated.memory))
+    estimate = estimated.estimate
+    if estimate is None or hides_savings(estimated):
+        return pairs
+    pairs.append(("Pays back", payback_text(estimate.payback_months) + paid_between(estimated.outlook)))
+    enough = enough_volume(estimate, estimated.outlook)
+    if enough is None:
+        pairs.append(("Pays from", "no volume: a token costs as much or more"))
+    elif enough:
+        likely = f" (in {LIKELY:.0%} of draws)" if estimated.outlook else ""
+        pairs.append(("Pays from", f"{tokens(enough)} input tokens a month{likely}"))
+    return pairs
+
+
+def training_time(estimated: Estimated) -> str:
+    minutes = estimated.minutes
+    low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
+    return planned_time(low, high, is_guess=estimated.is_guess)
+
+
+def payback_text(months: Decimal | None) -> str:
+    """What stands after "Pays back"."""
+    if months is None:
+        return "never at this volume"
+    if not months:
+        return "at once"
+    is_soon = months * HOURS_PER_MONTH < 24
+    return "within a day" if is_soon else f"in {duration(months)}"
+
+
+def paid_between(outlook: Outlook | None) -> str:
+    """The range in which 9 in 10 draws pay back."""
+    if outlook is None or outlook.payback_months.p5 is None:
+        return ""
+    early, late = outlook.payback_months.p5, outlook.payback_months.p95
+    soon = duration(early) if early else "at once"
+    return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
+
+
+def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
+    """A month's bills beside each other, as a table's rows."""
+    alternative = estimated.alternative if other_bill(estimated) else None
+    bills = [
+        ("Today", estimate.monthly_before),
+        *([(shorten(alternative_name(alternative)), estimate.monthly_alternative)] if alternative else []),
+        ("Tuned", estimate.monthly_after),
+    ]
+    rows = [
+        ("A month", *(name for name, _ in bills)),
+        ("Input", *(_dollars(bill.input) for _, bill in bills)),
+        ("Output", *(_dollars(bill.output) for _, bill in bills)),
+        ("Machine", *(_dollars(bill.hosting) for _, bill in bills)),
+        ("Requests", *(_dollars(bill.requests) for _, bill in bills)),
+        ("Upkeep", *(_dollars(bill.upkeep) for _, bill in bills)),
+        ("Total", *(_dollars(bill.total) for _, bill in bills)),
+    ]
+    return [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
+
+
+def _training(estimated: Estimated) -> str:
+    training = estimated.training
+    if training is None:
+        return "unknown"
+    cost = _range(training.usd) if training.usd.high else "no charge"
+    in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
+    count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
+    text = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
+    estimate = estimated.estimate
+    work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
+    return f"{text}; people and labels {usd(work)}" if work else text
+
+
+def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
+    """The saving a month; a loss is shown as a cost: "minus $48.00" saved is hard to read."""
+    a_month = saving_range(estimate, outlook)
+    if estimate.saving_month >= 0:
+        return "Saves a month", _range(a_month) if a_month.high else "nothing"
+    return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
+
+
+def saving_range(estimate: Estimate, outlook: Outlook | None) -> Range:
+    if outlook and outlook.saving_month.p5 is not None and outlook.saving_month.p95 is not None:
+        return Range(outlook.saving_month.p5, estimate.saving_month, outlook.saving_month.p95)
+    return estimate.saving_month_range
+
+
+def _machines(estimate: Estimate) -> list[tuple[str, str]]:
+    if not estimate.on_own_machine:
+        return []
+    count = estimate.machines
+    if count is None:
+        return [("Machines", "how many it takes is not known: the speed of yours is not measured")]
+    return [("Machines", "1 like yours is enough" if count == 1 else f"{count:,} like yours")]
+
+
+def _succession(estimate: Estimate) -> list[tuple[str, str]]:
+    """The saving from the day on which the model that it is held against has ended."""
+    succession = estimate.succession
+    if succession is None:
+        return []
+    name, saving = f"From {succession.ends} on", succession.saving_month
+    if saving is None:
+        unknown = unknown_successor(succession.successor)
+        return [(name, f"not known: {succession.model} ends, and {unknown}")]
+    difference = f"saves {usd(saving)}" if saving >= 0 else f"costs {usd(-saving)} more"
+    successor = f"{succession.successor}, the successor of {succession.model}"
+    return [(name, f"{difference} a month against {successor}")]
+
+
+def _chances(estimated: Estimated) -> list[tuple[str, str]]:
+    """How likely it pays back, and the net value, over the draws of everything uncertain."""
+    outlook = estimated.outlook
+    if outlook is None:
+        return []
+    rests_on = payback_condition(is_good=estimated.evidence.is_good, is_time_said=outlook.is_time_said)
+    is_free = estimated.estimate is not None and not estimated.estimate.one_off_usd
+    end = hours_caveat(
+        outlook.bearable_hours, f"back within {duration(outlook.target_months)} " if is_free else ""
+    )
+    within = f"in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{end}"
+    pairs = [("Saves money" if is_free else f"Back within {duration(outlook.target_months)}", within)]
+    npv = outlook.npv
+    if npv.p5 is None or npv.p50 is None or npv.p95 is None:
+        return pairs
+    over = duration(outlook.horizon_months)
+    return [*pairs, (f"Net over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
+
+
+def other_bill(estimated: Estimated) -> list[tuple[str, str]]:
+    """The bill of what the saving is held against, where that is not today's model."""
+    estimate, other = estimated.estimate, estimated.alternative
+    if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
+        return []
+    return [(f"Each month, {shorten(alternative_name(other), 60)}", monthly(estimate.monthly_alternative))]
+
+
+def escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
+    return Facts([(escape(name), escape(value)) for name, value in pairs])
+
+
+def _range(amounts: Range) -> str:
+    expected, low, high = usd(amounts.expected), usd(amounts.low), usd(amounts.high)
+    return expected if low == high else f"{expected} ({low} to {high})"
+
+
+def _basis(estimated: Estimated, spelling: Spelling) -> list[CardBlock]:
+    """What moves the result, and each assumption with its reason."""
+    blocks: list[CardBlock] = []
+    if estimated.outlook and estimated.outlook.tornado:
+        over = duration(estimated.outlook.horizon_months)
+        swings = [
+            f"• {swing.name}: {usd(swing.at_low)} at {swing.low_value}, {usd(swing.at_high)} at {swing.high_value}"
+            for swing in estimated.outlook.tornado
+        ]
+        blocks += [
+            Text(f"*What moves the net value over {over} most, each alone*"),
+            Lines([*map(escape, swings)]),
+        ]
+    if estimated.inputs:
+        lines = [
+            f"• {assumption.name}: {assumption.value}. {_respelled(assumption.why, spelling)}"
+            for assumption in assumptions(estimated.inputs)
+        ]
+        blocks.append(Text("*What this rests on*"))
+        blocks += [
+            Lines([*map(sentence, lines[at : at + A_SECTION])]) for at in range(0, len(lines), A_SECTION)
+        ]
+    return blocks
+
+
+def _respelled(why: str, spelling: Spelling) -> str:
+    """Options as they are typed where the sentence is read."""
+    return _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), why)
