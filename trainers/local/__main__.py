@@ -34,6 +34,7 @@ from trainers.log_lines import JsonLines, Redactor, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
 SHUTDOWN_S = 5
+CHILD_SHUTDOWN_S = 1  # the bot that started us has hung up before it ends us
 RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
 TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on the head, and its supervisor
 
@@ -146,11 +147,15 @@ def main(
 
 def serve(config: Config, listener: socket.socket, ready: str, *, exit_with_parent: bool) -> None:
     """Until it is ended. `ready` is said when it answers."""
-    server = Server(server_config(build_app(config), SHUTDOWN_S), ready)
+    shutdown_s = CHILD_SHUTDOWN_S if exit_with_parent else SHUTDOWN_S
+    server = Server(server_config(build_app(config), shutdown_s), ready)
     if exit_with_parent:
         threading.Thread(target=server.end_at_end_of_input, daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is ended: exit 0 then
     server.run(sockets=[listener])
+    # All is on the disk. A batch of answers may be at work, and torch takes seconds to end on a busy machine.
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def write_log(key: str) -> None:

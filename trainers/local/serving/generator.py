@@ -41,6 +41,7 @@ RETURN_S = 0.06
 QUIET_S = 0.005
 GATHER_S = 0.2
 BUSY_RETRY_S = 30
+STOP_S = 1.0
 LOOK_S = 1.0  # how often an idle generator looks whether a job needs the GPU
 
 log = logging.getLogger(__name__)
@@ -119,11 +120,12 @@ class Generator:
         self._inbox.put(request)
         return request.ticket
 
-    def stop(self, timeout_s: float = 10.0) -> None:
+    def stop(self) -> None:
+        """Gives the thread a moment; a batch at work ends with the process (`__main__.serve`)."""
         self._stopping = True
         self._inbox.put(None)
         if self._thread is not None:
-            self._thread.join(timeout_s)
+            self._thread.join(STOP_S)
 
     def _run(self) -> None:
         while not self._stopping:
