@@ -1,7 +1,7 @@
 // What local-slack's page lacks and Slack has: a file field, number, multi-select and channel fields, initial values,
 // required fields, confirm dialogs, tables, fenced text, ephemerals that only their user sees, and text as it was meant
-// (escaped signs, indents). It wraps the page's websocket and adds to the page's own elements; it draws no
-// other blocks.
+// (escaped signs, indents), and links to messages, which it scrolls to. It wraps the page's websocket and adds to the
+// page's own elements; it draws no other blocks.
 (() => {
   "use strict";
   const OURS = [
@@ -279,6 +279,15 @@
     return select;
   }
 
+  // --- links to messages
+
+  function follow(event) {
+    const at = event.target.closest?.('a[href*="/archives/"]')?.href.match(/\/p(\d+)(\d{6})/);
+    if (!at) return;
+    event.preventDefault();
+    document.querySelector(`.msg[data-ts="${at[1]}.${at[2]}"]`)?.scrollIntoView({ block: "center" });
+  }
+
   function made(tag, look, words) {
     const element = document.createElement(tag);
     element.className = look;
@@ -291,5 +300,6 @@
     document.head.append(style);
     new MutationObserver(dress).observe(document.body, { childList: true, subtree: true });
     document.addEventListener("change", () => setTimeout(dress, 0));
+    document.addEventListener("click", follow, true);
   });
 })();
