@@ -34,6 +34,9 @@ PASSES = (
     2  # over our own tickets, where the rule would make 3: half a minute more on fast cores, two on others
 )
 QUICK = "rungs=classical"  # needs no model, so its answer is there in seconds
+WITHOUT_RETRIEVAL = (
+    "rungs=classical,zero,kshot"  # its prompts of 630 tokens took as long as two thirds of the training
+)
 WITHOUT_LABELS = "rungs=zero,kshot"  # long answers take their time
 ASKED = "hi, the courier says delivered but there is no parcel here, order TP-55120"
 REASON = "a demo on this machine, nothing depends on it"
@@ -151,11 +154,11 @@ def _perform(
         _upload(story, workspace, transcript)
         timeline.mark("first card")
         if has_labels(story.folder):
-            _measure(story, workspace, transcript, bot, QUICK)
+            _measure(story, workspace, transcript, bot, 1, QUICK)
             timeline.mark("classical model")
-            _measure(story, workspace, transcript, bot)
+            _measure(story, workspace, transcript, bot, 2, "" if story.data else WITHOUT_RETRIEVAL)
         else:
-            _measure(story, workspace, transcript, bot, WITHOUT_LABELS)
+            _measure(story, workspace, transcript, bot, 1, WITHOUT_LABELS)
         timeline.mark("ladder")
         _say_why(workspace, transcript, _estimate(story, workspace, transcript))
         _start(story, workspace, transcript)
@@ -190,11 +193,10 @@ def _upload(story: Story, workspace: Workspace, transcript: Transcript) -> None:
 
 
 def _measure(
-    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, rungs: str = ""
+    story: Story, workspace: Workspace, transcript: Transcript, bot: RunningBot, number: int, rungs: str
 ) -> None:
-    """The ladder, or some of its rungs: what can be had without tuning. Free here, so it starts at once."""
+    """Measurement `number`: what can be had without tuning. Free here, so it starts at once."""
     _type(workspace, transcript, ANA.id, f"/finetune baseline {story.name} {rungs}".rstrip())
-    number = 1 if rungs else 2
 
     def look() -> PostedMessage | None:
         bot.check_alive()
