@@ -26,8 +26,8 @@ _ALLOWED_NAMES = (
 _ALLOWED_PREFIXES = (
     "LC_", "XDG_", "PYTHON", "SSL_CERT_", "FINETUNE_",
     "HF_", "HUGGINGFACE_", "TRANSFORMERS_", "WANDB_", "MLFLOW_",
-    "TORCH", "PYTORCH_", "TRITON_", "ACCELERATE_", "BNB_", "CUDA_", "CUBLAS_", "CUDNN_", "NVIDIA_", "NCCL_",
-    "GLOO_", "UCX_", "ROCR_", "HIP_", "ROCM_", "HSA_",
+    "TORCH", "PYTORCH_", "ATEN_", "ONEDNN_", "TRITON_", "ACCELERATE_", "BNB_", "CUDA_", "CUBLAS_", "CUDNN_",
+    "NVIDIA_", "NCCL_", "GLOO_", "UCX_", "ROCR_", "HIP_", "ROCM_", "HSA_",
     "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "NUMEXPR_", "MALLOC_", "MPL", "RAY_", "SLURM_",
 )
 # fmt: on

@@ -26,6 +26,7 @@ def bot(
     for name in KEYS:
         monkeypatch.setenv(name, f"canary-{name}")
     monkeypatch.setenv("HF_TOKEN", "opens bases")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     monkeypatch.setenv("WANDB_API_KEY", "keeps curves")
     with SlackEmulator() as slack, RunningBot(tmp_path, slack.door, base) as bot:
         slack.deliver_to(bot.request_url)
@@ -46,6 +47,7 @@ def test_no_key_of_slack_or_a_vendor_is_in_a_child_s_environment(
         assert slack.door.bot_token not in environment
         assert slack.door.signing_secret not in environment
     assert "WANDB_API_KEY=keeps curves" in trainer
+    assert "ONEDNN_MAX_CPU_ISA=AVX2" in trainer  # to try on this machine what another can
     assert "WANDB_API_KEY" not in worker
     assert "FINETUNE_TRAINER_KEY" not in worker
 
