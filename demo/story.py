@@ -250,10 +250,10 @@ def _wait_for_result(
         bot.check_alive()
         if is_trained(story.folder):
             timeline.mark("training")
-        return _find(workspace, "held-out rows", " failed: ", " was cancelled: ", "needs a person")
+        return _find(workspace, "Result of run", " failed: ", " was cancelled: ", "needs a person")
 
     card = transcript.until(look, "the result", seconds=RUN_PATIENCE_S)
-    if "held-out rows" not in card.text:
+    if "Result of run" not in card.text:
         raise WorkspaceError(card.text)
     plots = 2 if has_labels(story.folder) else 1  # the loss, and which labels were taken for which
     transcript.until(lambda: _plots_after(workspace, card) >= plots, "the plots in the thread", seconds=60)

@@ -138,7 +138,7 @@ def watch(studio: Studio) -> None:
     """A picture half-way; then until the result is there."""
     page, end, is_taken = studio.page, time.monotonic() + PATIENCE_S, False
     page.wait_for(STAGES, seconds=60)
-    while not page.sees("Rows that changed"):
+    while not page.sees("Try it"):
         studio.bot.check_alive()
         card = page.read(STAGES) if page.sees(STAGES) else "Run 1 failed"
         if "failed" in card or time.monotonic() > end:
@@ -160,7 +160,7 @@ def read_result(studio: Studio) -> None:
     page = studio.page
     drawn = {"loss.png", "quality.png"}
     wait_until(lambda: drawn <= plots(studio.slack), "the plots in the thread", seconds=60)
-    page.open_thread("Rows that changed")
+    page.open_thread("Try it")
     page.wait_for("Quality against price")
     page.show("Quality against price")
     studio.shot("result")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
-from bot.cards.blocks import CardBlock, Message, Note, Text, escape
+from bot.cards.blocks import CardBlock, Text, escape
 from bot.cards.candidates import MEANS
 from bot.cards.payback import payback_condition, share_of_draws
 from bot.cards.words import duration, money, multiple, of_estimate, percent, pluralize, shorten
@@ -24,17 +24,12 @@ QUANTITIES: Mapping[Quantity, str] = {
 }
 
 
-def estimate_comparison(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> Message:
-    """What the run came to beside what was estimated, for the thread. `actuals` are this run's."""
+def estimate_comparison(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> tuple[CardBlock, ...]:
+    """What the run came to beside what was estimated. `actuals` are this run's."""
     lines = [f"• {QUANTITIES[actual.quantity]}: {_pair(actual)}" for actual in actuals]
     if not any(actual.quantity == "quality" for actual in actuals):
-        lines.append(
-            f"• Quality: {_quality(result)}; none was estimated, as no model tuned alike was measured"
-        )
-    return Message(
-        "Estimate and actual",
-        (Text("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)),
-    )
+        lines.append(f"• Quality: {_quality(result, 'no estimate was made')}")
+    return Text("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)
 
 
 def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
@@ -51,16 +46,15 @@ def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
 
 
 def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
-    """How good our estimates have been."""
+    """How good our estimates have been; of a few runs that would be chance."""
     lines = []
     for error in errors:
-        if error.typical_factor is None:
+        if error.typical_factor is None or error.is_early:
             continue
         typically = f"typically off by a factor of {multiple(error.typical_factor)}, either way"
         if error.typical_factor < Decimal("1.01"):
             typically = "typically within 1% of the estimate"
-        runs = f"{pluralize(error.runs, 'run')}{', so far' if error.is_early else ''}"
-        lines.append(f"• {QUANTITIES[error.quantity]}: {typically} ({runs})")
+        lines.append(f"• {QUANTITIES[error.quantity]}: {typically} ({pluralize(error.runs, 'run')})")
     return [Text("\n".join(["*Our estimates over the latest runs*", *lines]))] if lines else []
 
 
@@ -87,12 +81,13 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
             return percent(float(amount))
 
 
-def _quality(result: RunResult) -> str:
+def _quality(result: RunResult, but: str = "") -> str:
     """The tuned model's share, by the measure of the alternatives where they were measured: for free text that is
     not the exact answer."""
     ladder = result.ladder
     scoring = ladder.rung("tuned")[0].scoring if ladder else "label"
-    return percent(result.quality) if scoring == "label" else f"{percent(result.quality)} ({MEANS[scoring]})"
+    about = "; ".join(filter(None, ["" if scoring == "label" else MEANS[scoring], but]))
+    return f"{percent(result.quality)} ({about})" if about else percent(result.quality)
 
 
 def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
@@ -110,4 +105,4 @@ def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
             f"{escape(shorten(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]
         )
         lines.append(f"Measured before: {scores}. The tuned model: {_quality(result)}.")
-    return [Note(" ".join(lines))] if lines else []
+    return [Text(" ".join(lines))] if lines else []

@@ -1,10 +1,12 @@
-"""The result of an evaluation: the verdict, one table, and what this holdout can and cannot tell."""
+"""The result of an evaluation: the verdict, a table of what decides, and what these test rows can't tell."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from bot.cards.blocks import (
+    Actions,
     CardBlock,
     Figure,
     Headline,
@@ -21,6 +23,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.candidates import (
+    LONG_NAMES,
     MEASURED,
     STANDINGS,
     arm_name,
@@ -34,6 +37,7 @@ from bot.cards.candidates import (
     slowest,
 )
 from bot.cards.commands import SLACK, Spelling
+from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimates import verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import (
@@ -51,8 +55,9 @@ from bot.rules.advice import Verdict
 from bot.rules.alternatives import is_cheaper
 from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
 
-ESTIMATE = "estimate_after_ladder"
-SHOWN_RUNGS, SHOWN_LABELS, SHOWN_ARMS = 16, 8, 6
+ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
+SHOWN_RUNGS, SHOWN_LABELS, SHOWN_ARMS = 5, 8, 3
+LINES_A_BLOCK = 12  # of the details: together they are shorter than the most that a block holds
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
 Row = tuple[str, str, str, str, str, str]
 
@@ -62,57 +67,68 @@ def card(
     *,
     number: int | None = None,
     verdict: Verdict | None = None,
-    spent_micros: int | None = None,
-    estimated_micros: int | None = None,
-    how_read: str | None = None,
     notes: Sequence[str] = (),
     for_people: bool = False,
     spelling: Spelling = SLACK,
 ) -> Message:
-    """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well.
-    `how_read` says how labels were found in answers, `notes` are more sentences; unescaped both.
-    `estimated_micros` is the most that it might have cost. `for_people`: they may compare answers here."""
+    """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well. `notes`
+    are more sentences that the decision hangs on, unescaped. `for_people`: they may compare answers here."""
     result = headline(ladder)
     if not ladder.rungs:
         return Message(escape(result), (Headline(result), *_list(escape(note) for note in notes)))
     version = f" version {ladder.version}" if ladder.version > 1 else ""
-    rows = pluralize(ladder.n, "held-out row")
     which = f"Measurement m{number}: " if number is not None else ""
-    subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {rows}"
-    top = (Headline(result), Note(subject))
-    judge_some = []
-    if for_people and number is not None:
-        judge_some.append(button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number)))
-    end = (
-        *_bullets(ladder, notes),
-        *(verdict_blocks(verdict, spelling) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
-        actions(button("Estimate", ESTIMATE, ladder.dataset), *judge_some),
-        Note(_method(ladder, how_read, _cost(spent_micros, estimated_micros))),
-    )
-    shown = [_heading(ladder), *(_row(rung) for rung in _shown(ladder))]
-    every = [_heading(ladder, is_full=True), *(_row(rung, is_full=True) for rung in ladder.rungs[:100])]
-    caption = f"{pluralize(ladder.n, 'held-out row')}, the same for all"
-    n_hidden = len(_unshown(ladder))
-    hidden = [Note(f"{n_hidden:,} more, with fewer right, in the thread.")] if n_hidden else []
+    subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'test row')}"
+    shown = _shown(ladder)
+    narrow = Table([_heading(ladder), *map(_row, shown)])
     best = ladder.best
-    in_short = f"Best: {_briefly(best)}" if best and _briefly(best) not in headline(ladder) else ""
+    in_short = (
+        f" Best: {_briefly(best)}."
+        if best and best.arm != ladder.cheapest and _briefly(best) not in result
+        else ""
+    )
     return Message(
-        escape(f"{result}. {in_short}".strip()),
-        (*top, Table(every, caption, otherwise=(Table(shown), *hidden)), *end),
+        escape(f"{result}.{in_short}"),
+        (
+            Headline(result),
+            Note(subject),
+            replace(table(ladder, shown), otherwise=(narrow,)),
+            *_bullets(ladder, notes),
+            *(verdict_blocks(verdict, spelling) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
+            *([_buttons(ladder, number, for_people=for_people)] if number is not None else []),
+            *_below(ladder),
+        ),
     )
 
 
-def details(ladder: Ladder) -> Message | None:
-    """For the thread: the rungs that the card had no room for, and which rungs are surely worse than the best."""
-    best, rest = ladder.best, _unshown(ladder)
-    if best is None or not (rest or ladder.pairs):
-        return None
-    table = [Table([_heading(ladder), *(_row(rung) for rung in rest)])] if rest else []
-    title = f"Against the best, {arm_name(best.arm)}"
-    pairs = (
-        (Text(f"*{escape(title)}*"), Lines([_pair(pair) for pair in ladder.pairs])) if ladder.pairs else ()
+def table(ladder: Ladder, rungs: Sequence[Rung]) -> Table:
+    rows = [_heading(ladder, is_full=True), *(_row(rung, is_full=True) for rung in rungs[:100])]
+    return Table(rows, f"{pluralize(ladder.n, 'test row')}, the same for all")
+
+
+def details(
+    ladder: Ladder,
+    *,
+    spent_micros: int | None = None,
+    estimated_micros: int | None = None,
+    how_read: str | None = None,
+    notes: Sequence[str] = (),
+) -> tuple[CardBlock, ...]:
+    """Every rung beside the best, and how all was measured. `how_read` says how labels were found in answers; it and
+    `notes` are unescaped. `estimated_micros` is the most that it might have cost."""
+    best = ladder.best
+    if best is None:
+        return ()
+    pairs = {pair.worse: pair for pair in ladder.pairs}
+    rungs = sorted(ladder.rungs, key=lambda rung: -rung.score)
+    lines = [f"• {escape(_in_full(ladder, rung))}{_pair(pairs.get(rung.arm))}" for rung in rungs]
+    blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
+    method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
+    return (
+        *blocks,
+        *_list([*_never_answered(ladder), *(escape(note) for note in notes)]),
+        Text(f"*How this was measured*: {method}"),
     )
-    return Message(escape(title), (*table, *pairs, Note(_pairs_method(ladder))))
 
 
 def headline(ladder: Ladder) -> str:
@@ -122,11 +138,17 @@ def headline(ladder: Ladder) -> str:
         return "Nothing was measured"
     rung = _rung_of(ladder, ladder.cheapest)
     if rung:
-        return f"The cheapest that meets {bar}: {_briefly(rung)}, {price_in_sentence(rung.usd_per_1000)}"
+        is_only = sum(other.standing == "meets" for other in ladder.rungs) == 1
+        untrained = "" if rung.arm.rung == "tuned" else " without training"
+        meets = (
+            f"meets your {bar} bar{untrained}" if is_only else f"is the cheapest that meets your {bar} bar"
+        )
+        numbers = f"{quality(rung)}, {price_in_sentence(rung.usd_per_1000)}"
+        return f"{capitalize(_short_name(rung))} {meets}: {numbers}"
     undecided = _nearest_to_tell(ladder)
     if undecided:
-        return f"This holdout can't tell whether anything meets {bar}: {_more_rows(undecided)}"
-    return f"Nothing meets {bar}: the best is {_briefly(best)}"
+        return f"Undecided: no measured option clearly reaches your {bar} bar. {_more_rows(undecided)}"
+    return f"No measured option reaches your {bar} bar: the best is {_briefly(best)}"
 
 
 def alt_text(dataset: str) -> str:
@@ -134,14 +156,19 @@ def alt_text(dataset: str) -> str:
 
 
 def _briefly(rung: Rung) -> str:
-    return f"{arm_name(rung.arm, 40)}, {quality(rung)}"
+    return f"{_short_name(rung)}, {quality(rung)}"
+
+
+def _short_name(rung: Rung) -> str:
+    name = LONG_NAMES[rung.arm.rung]
+    return name if rung.arm.model is None else f"{name} on {shorten(rung.arm.model, 40)}"
 
 
 def _more_rows(rung: Rung) -> str:
     """What would settle an undecided rung."""
     if rung.rows_to_decide is None:
-        return f"{_briefly(rung)}, is too close to it"
-    return f"about {pluralize(rung.rows_to_decide, 'more held-out row')} would"
+        return f"The closest is {_briefly(rung)}"
+    return f"About {pluralize(rung.rows_to_decide, 'more test row')} would tell"
 
 
 def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
@@ -163,35 +190,46 @@ def _row(rung: Rung, *, is_full: bool = False) -> Row:
 
 
 def _shown(ladder: Ladder) -> list[Rung]:
-    """The rungs that the card shows, in climbing order; where there are too many, the cheapest that meets the bar
-    and the best of the others."""
-    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
+    """The rungs that decide, in climbing order: the cheapest that meets the bar, the best, the classical one, the one
+    that is nearest to being told, and the best of the others."""
+    nearest = _nearest_to_tell(ladder)
+    first = [
+        ladder.cheapest,
+        *(rung.arm for rung in (ladder.best, *ladder.rung("classical"), nearest) if rung),
+    ]
+    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm not in first, -rung.score))
     candidates = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
     return [rung for rung in ladder.rungs if rung.arm in candidates]
 
 
-def _unshown(ladder: Ladder) -> list[Rung]:
-    shown = {rung.arm for rung in _shown(ladder)}
-    return [rung for rung in ladder.rungs if rung.arm not in shown]
-
-
 def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
-    gap = []
+    return _list(
+        [
+            *(_cheaper_undecided(ladder) or _not_told_apart(ladder)),
+            *_unread(ladder),
+            *(escape(note) for note in notes),
+        ]
+    )
+
+
+def _buttons(ladder: Ladder, number: int, *, for_people: bool) -> Actions:
+    """The next step first."""
+    steps = [button("Estimate", ESTIMATE, ladder.dataset)]
+    if ladder.cheapest is None and _nearest_to_tell(ladder):
+        steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset), *steps]
+    steps[0]["style"] = "primary"
+    judge_some = [button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number))] if for_people else []
+    return actions(*[steps[0], *judge_some, *steps[1:]][:2], button("Details", DETAILS, str(number)))
+
+
+def _below(ladder: Ladder) -> list[CardBlock]:
+    """What the table can't show."""
+    hidden = len(ladder.rungs) - len(_shown(ladder))
+    parts = [f"{hidden:,} more in Details."] if hidden else []
     if ladder.detectable_gap is not None:
-        rows = pluralize(ladder.n, "row")
-        gap.append(
-            f"The smallest difference that {rows} would show 4 times in 5: {100 * ladder.detectable_gap:.1f} points."
-        )
-    lines = [
-        *_cheaper_undecided(ladder),
-        *_not_told_apart(ladder),
-        *gap,
-        *_unread(ladder),
-        *_silent(ladder),
-        *_never_answered(ladder),
-        *(escape(note) for note in notes),
-    ]
-    return _list(lines)
+        rows, gap = pluralize(ladder.n, "test row"), f"{100 * ladder.detectable_gap:.0f}"
+        parts.append(f"With {rows}, only differences above about {gap} points can be told from chance.")
+    return [Note(" ".join(parts))] if parts else []
 
 
 def _list(sentences: Iterable[str]) -> list[CardBlock]:
@@ -207,7 +245,7 @@ def _cheaper_undecided(ladder: Ladder) -> list[str]:
     text = _briefly(maybe)
     to_tell = "it is too close to the bar to tell"
     if maybe.rows_to_decide is not None:
-        to_tell = f"about {pluralize(maybe.rows_to_decide, 'more held-out row')} would tell"
+        to_tell = f"about {pluralize(maybe.rows_to_decide, 'more test row')} would tell"
     return [f"{escape(capitalize(text))}, costs less and may meet it as well: {to_tell}."]
 
 
@@ -233,38 +271,38 @@ def _not_told_apart(ladder: Ladder) -> list[str]:
 
 
 def _unread(ladder: Ladder) -> list[str]:
-    """Answers that could not be read count as wrong: a reader should know whose and how many."""
-    rungs = [rung for rung in ladder.rungs if rung.unread or rung.empty]
-    if not rungs:
+    """Answers that could not be read count as wrong: a reader should know of the worst."""
+    rungs = sorted(ladder.rungs, key=lambda rung: -(rung.unread + rung.empty))
+    count = rungs[0].unread + rungs[0].empty
+    if not count:
         return []
-    if ladder.rungs[0].scoring in ("f1", "judge"):
-        empty = "; ".join(f"{escape(arm_name(rung.arm, 40))} {rung.empty:,}" for rung in rungs[:SHOWN_ARMS])
-        return [f"Empty answers count as wrong, of {ladder.n:,}: {empty}."]
-    unfit = "no JSON" if ladder.rungs[0].scoring == "json" else "none of the labels"
-    worst = sorted(rungs, key=lambda rung: -(rung.unread + rung.empty))[:SHOWN_ARMS]
-    named = "; ".join(f"{escape(arm_name(rung.arm, 40))} {_unread_of(rung)}" for rung in worst)
-    more = f"; and {len(rungs) - SHOWN_ARMS:,} more" if len(rungs) > SHOWN_ARMS else ""
-    return [f"Answers that were {unfit} count as wrong, of {ladder.n:,}: {named}{more}."]
+    others = sum(rung.unread + rung.empty > 0 for rung in rungs[1:])
+    more = (
+        f" {others:,} more {'option has' if others == 1 else 'options have'} such answers." if others else ""
+    )
+    of = f"{count:,} of {pluralize(rungs[0].n, 'answer')}"
+    text = f"{of} ({escape(arm_name(rungs[0].arm, 40))}) {_unfit(rungs[0])} and count as wrong."
+    return [f"{text}{_silent(ladder) or more}"]
 
 
-def _silent(ladder: Ladder) -> list[str]:
+def _unfit(rung: Rung) -> str:
+    """What was wrong with a rung's answers, as the end of a sentence."""
+    named = "were no JSON" if rung.scoring == "json" else "named no label"
+    return " or ".join([*([named] if rung.unread else []), *(["were empty"] if rung.empty else [])])
+
+
+def _silent(ladder: Ladder) -> str:
     """A model that thinks before it answers may have spent all its room on that."""
     silent = [rung.arm.model for rung in ladder.rungs if rung.arm.model and 2 * rung.empty > rung.n]
     names = list(dict.fromkeys(silent))[:SHOWN_ARMS]
     if not names:
-        return []
+        return ""
     models = (name.partition("/") for name in names)
     tables = ", ".join(code(f'[providers.{provider}.models."{model}"]') for provider, _, model in models)
-    return [
-        "More than half of some answers were empty. If the model thinks before it answers, it needs more room: put "
-        f"{code('reasoning = true')} under {tables} in finetune.toml and measure again."
-    ]
-
-
-def _unread_of(rung: Rung) -> str:
-    if not rung.unread:
-        return f"{rung.empty:,} empty"
-    return f"{rung.unread:,} and {rung.empty:,} empty" if rung.empty else f"{rung.unread:,}"
+    return (
+        f" If the model thinks before it answers, it needs more room: put {code('reasoning = true')} under {tables} in "
+        "finetune.toml and measure again."
+    )
 
 
 def _never_answered(ladder: Ladder) -> list[str]:
@@ -277,15 +315,14 @@ def _never_answered(ladder: Ladder) -> list[str]:
 
 
 def _next_step(ladder: Ladder) -> str:
-    estimate = code(f"/finetune estimate {shorten(ladder.dataset)}")
     rung = _rung_of(ladder, ladder.cheapest)
     if rung and rung.arm.rung == "tuned":
-        return f"Put the tuned model to work; {estimate} says when it pays."
+        return "Deploy the tuned model; an estimate says when it pays."
     if rung:
-        return f"Use it. {estimate} says whether a tuned model would still pay against it."
+        return "Use it. An estimate says whether a tuned model would still pay against it."
     if _nearest_to_tell(ladder):
-        return "Upload more labelled rows under the same name: some of them join the held-out ones. Then measure again."
-    return f"Improve the prompt and measure again, or see with {estimate} what a tuned model would cost and save."
+        return "Upload more labelled rows under the same name and measure again: some become test rows."
+    return "Improve the prompt and measure again, or estimate what a tuned model would bring."
 
 
 def _cost(spent: int | None, most: int | None) -> str:
@@ -301,27 +338,38 @@ def _cost(spent: int | None, most: int | None) -> str:
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
     prices = "; ".join(dict.fromkeys(ladder.prices_said_by))
+    is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
+    test = "McNemar's exact test" if is_right_or_wrong else "a paired bootstrap"
     sentences = (
         cost,
         escape(how_read) if how_read else "",
         "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
-        "“unsure”, or “can't tell”: only more held-out rows would show it. $/1k: for 1,000 requests. p95: 95% of "
+        "“can't tell”, or “unsure”: only more test rows would show it. Prices are for 1,000 requests. p95: 95% of "
         "the answers came within, p50: half, with several requests under way at a time (`callers` in finetune.toml).",
+        f"Each is compared with the best by {test} on the same rows, corrected for "
+        f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
+        if ladder.pairs
+        else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
     )
     return " ".join(filter(None, sentences))
 
 
-def _pair(pair: Pair) -> str:
-    apart = "surely worse" if pair.is_told_apart else "not told apart"
+def _in_full(ladder: Ladder, rung: Rung) -> str:
+    standing = STANDINGS[rung.standing]
+    text = f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {seconds(rung)}"
+    if not rung.unread and not rung.empty:
+        return text
+    return f"{text}; {rung.unread + rung.empty:,} {_unfit(rung)}"
+
+
+def _pair(pair: Pair | None) -> str:
+    """How far below the best."""
+    if pair is None:
+        return ""
+    apart = "surely worse than the best" if pair.is_told_apart else "not told apart from the best"
     difference = f"{points(-pair.difference)} ({points_range(-pair.high, -pair.low)})"
-    return f"• {escape(arm_name(pair.worse))}: {apart}, {difference}, {p_value(pair.p)}"
-
-
-def _pairs_method(ladder: Ladder) -> str:
-    is_right_or_wrong = ladder.rungs[0].scoring in ("label", "judge")
-    test = "McNemar's exact test" if is_right_or_wrong else "A paired bootstrap"
-    return f"{test} on the same rows, corrected for {pluralize(len(ladder.pairs), 'comparison')} (Holm)."
+    return f"; {apart}, {difference}, {p_value(pair.p)}"
 
 
 def _rung_of(ladder: Ladder, arm: Candidate | None) -> Rung | None:

@@ -24,7 +24,7 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.candidates import EXPLAINED, arm_name, bar_share
+from bot.cards.candidates import EXPLAINED, SHORT_NAMES, arm_name, bar_share
 from bot.cards.forms import modal
 from bot.cards.judge_agreement import bias_warning, max_judge_questions
 from bot.cards.plans import budget_left
@@ -52,8 +52,9 @@ ENDED: dict[MeasurementState, str] = {
     "cancelled": "was cancelled",
 }
 # More arms are only counted: a card has no room for more tasks and lines.
-SHOWN_ARMS = 30
+SHOWN_ARMS, SHOWN_OPEN = 30, 4
 LEAST_SECONDS = 20
+NO_YES = "Nobody's yes within 24 hours means no."
 LONGEST_REASON = 300
 
 
@@ -80,17 +81,14 @@ def request_card(
         escape(headline),
         (
             Headline(headline),
-            Facts(_facts(measurement, plan, progress, budget)),
-            Lines([_asked_line(arm) for arm in progress.arms]),
-            *([Note(f"⚠ {escape(cut(warning, 900))}")] if warning else []),
+            Facts(_facts(plan, progress, budget)),
+            Lines(_asked_lines(progress.arms)),
+            *([Note(f"⚠ {escape(warning)}")] if warning else []),
             actions(
                 button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, progress)),
                 button("Cancel", CANCEL, number),
             ),
-            Note(
-                f"Measurement m{number}. Answers that are known from before are not asked again. "
-                "Nobody's yes within 24 hours means no."
-            ),
+            Note(f"Measurement m{number}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
         ),
     )
 
@@ -130,16 +128,23 @@ def closed_card(
     )
 
 
-def shortfalls(arms: Sequence[ArmProgress]) -> list[str]:
-    """Which models a result leaves out, and whose questions were declined; unescaped."""
-    left_out = [f"Left out: {arm_name(arm.arm)}: {arm.failed}" for arm in arms if arm.failed]
-    declined = [
+def left_out(arms: Sequence[ArmProgress]) -> list[str]:
+    """Which models a result leaves out, and why; unescaped."""
+    reasons = dict.fromkeys(arm.failed for arm in arms if arm.failed)
+    return [
+        f"Left out: {'; '.join(arm_name(arm.arm, 40) for arm in arms if arm.failed == reason)}: {reason}"
+        for reason in reasons
+    ]
+
+
+def declined(arms: Sequence[ArmProgress]) -> list[str]:
+    """Whose questions were declined, which its score has in it; unescaped."""
+    return [
         f"{arm_name(arm.arm)}: {len(arm.declined):,} of {arm.of:,} questions got no answer and count as wrong"
         + (f": {cut(arm.why_declined, 300)}" if arm.why_declined else ".")
         for arm in arms
         if arm.declined and not arm.failed
     ]
-    return [*left_out, *declined]
 
 
 def progress_line(progress: LadderProgress, now: float) -> str:
@@ -206,19 +211,16 @@ def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
     return f"Measurement m{measurement.id} {words}: {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
 
 
-def _facts(
-    measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
-) -> list[tuple[str, str]]:
+def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
     prompt = (
         "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
     )
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
-        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, 'held-out row')}"),
+        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, 'test row')}"),
         ("Good enough from", bar_share(plan.bar)),
         ("Prompt", prompt),
-        ("Asked for by", f"<@{measurement.requested_by}>"),
     ]
     if plan.documents:
         pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
@@ -228,14 +230,20 @@ def _facts(
     return pairs
 
 
-def _asked_line(progress: ArmProgress) -> str:
-    name = escape(arm_name(progress.arm))
-    if progress.failed:
-        return f"• {name}: left out. {escape(cut(progress.failed, 300))}"
-    if progress.arm.model is None:
-        return f"• {name}: learnt from your rows on this machine, asks nobody"
-    from_before = f", {progress.answered:,} of them known" if progress.answered else ""
-    return f"• {name}: {pluralize(progress.of, 'question')}{from_before}"
+def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
+    """A line for each model, with the ways it is asked."""
+    lines = []
+    for model in dict.fromkeys(arm.arm.model for arm in arms):
+        mine = [arm for arm in arms if arm.arm.model == model]
+        ways = ", ".join(SHORT_NAMES[arm.arm.rung] for arm in mine if not arm.failed)
+        if model is None:
+            lines.append(f"• {ways}: learnt from your rows on this machine, asks nobody")
+        elif ways:
+            before = sum(arm.answered for arm in mine)
+            lines.append(
+                f"• {escape(shorten(model, 60))}: {ways}{f'; {before:,} answers known' if before else ''}"
+            )
+    return [*lines, *(f"• {escape(cut(text, 300))}" for text in left_out(arms))]
 
 
 def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
@@ -255,17 +263,23 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
 
 
 def _arms(progress: LadderProgress) -> list[CardBlock]:
-    lines = [_arm_line(arm) for arm in progress.arms]
+    """What is under way, each; what is done and what waits, counted."""
+    done = [arm for arm in progress.arms if not arm.failed and arm.is_whole]
+    waits = [arm for arm in progress.arms if _status(arm) == "pending"]
+    open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
+    lines = [
+        *([f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered"] if done else []),
+        *(f"• {escape(arm_name(arm.arm))}: {_far(arm)}" for arm in open_ones[:SHOWN_OPEN]),
+        *([f"• {len(open_ones) - SHOWN_OPEN:,} more under way"] if len(open_ones) > SHOWN_OPEN else []),
+        *([f"• {len(waits):,} waiting"] if waits else []),
+        *(f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)),
+    ]
     return [Lines(lines)] if lines else []
 
 
-def _arm_line(progress: ArmProgress) -> str:
-    name = escape(arm_name(progress.arm))
-    if progress.failed:
-        return f"• {name}: left out. {escape(cut(progress.failed, 300))}"
+def _far(progress: ArmProgress) -> str:
     declined = f", {len(progress.declined):,} without an answer" if progress.declined else ""
-    done = progress.answered + len(progress.declined)
-    return f"✓ {name}{declined}" if progress.is_whole else f"• {name}: {done:,} of {progress.of:,}{declined}"
+    return f"{progress.answered + len(progress.declined):,} of {progress.of:,}{declined}"
 
 
 def _steps(progress: LadderProgress) -> list[CardBlock]:

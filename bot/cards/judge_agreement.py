@@ -24,8 +24,7 @@ CHOSEN: dict[Choice, str] = {
 }
 LONGEST = 900
 WHAT_KAPPA_SAYS = (
-    "κ (Cohen's) is agreement beyond chance: 1 is always, 0 is no more than chance. Below 0.4 a judge is not to be "
-    "trusted. In brackets its 95% interval; with few choices it is wide."
+    "κ: agreement beyond chance, 1 always, 0 none; below 0.4, don't trust the judge. In brackets: 95%."
 )
 
 
@@ -73,8 +72,8 @@ def bias_warning(plan: LadderPlan) -> str | None:
         own = f"{plan.judge} judges its own answers too: models tend to prefer their own."
         return f"{own} Another judge would be fairer."
     family = (
-        f"The judge {plan.judge} is of the same family as {', '.join(kin[:3])}: models tend to prefer answers of their "
-        "own kind. A judge of another family would be fairer."
+        f"The judge {plan.judge} is of the same family as {', '.join(kin[:3])}, and models tend to prefer their own "
+        "kind. Another judge would be fairer."
     )
     return family if kin else None
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from bot.cards.blocks import (
+    Actions,
     CardBlock,
     Chart,
     Headline,
@@ -15,6 +16,8 @@ from bot.cards.blocks import (
     Note,
     Table,
     Text,
+    actions,
+    button,
     code,
     cut,
     escape,
@@ -22,12 +25,15 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import arm_name, bar_share
 from bot.cards.commands import SLACK, Spelling
-from bot.cards.words import percent, pluralize, shorten
+from bot.cards.datasets import UPLOAD_AGAIN
+from bot.cards.evaluation_results import DETAILS
+from bot.cards.words import about_usd, percent, pluralize, shorten
 from storage.records import Measurement
-from trainers.evaluation.results import Curve, Gain, Prediction
+from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction
 from trainers.money import usd
 
-SHOWN_NEEDS, SHOWN_SIZES = 8, 20
+SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
+MOST_NEEDS, MOST_SIZES = 8, 20
 MINUS = "\N{MINUS SIGN}"
 HARDLY_PER_100 = 0.1  # points, where no size was asked about
 
@@ -47,28 +53,45 @@ def failure_card(dataset: str, why: str) -> Message:
 def card(
     curve: Curve,
     *,
+    number: int | None = None,
     label_usd: Decimal | None = None,
     bar: float | None = None,
     beside: Curve | None = None,
-    spelling: Spelling = SLACK,
 ) -> Message:
-    """`label_usd` is what one labelled row costs, where a team has said so. `beside`: the classical rung's curve on
-    the same rows."""
+    """`number`: of a measurement that Slack knows. `label_usd` is what one labelled row costs, where a team has said
+    so. `beside`: the classical rung's curve on the same rows."""
     text = headline(curve)
     version = f" version {curve.version}" if curve.version > 1 else ""
-    subject = f"{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
-    top = (Headline(text), Note(subject))
-    end = (
-        *_needs(curve),
-        Text(f"*Next*: {_next_step(curve)}"),
-        Note(_method(curve)),
-    )
-    bullets = [*_dollars(curve, label_usd, spelling), *_bar(curve, bar), *_beside(curve, beside)]
-    if not curve.points:
-        return Message(escape(text), (*top, *_list(bullets), *end))
-    last = curve.predicted[-1] if curve.predicted else None
+    which = "Learning curve: " if number is None else f"Learning curve m{number}: "
+    subject = f"{which}{escape(shorten(curve.dataset))}{version}, {escape(arm_name(curve.arm))}"
+    bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside), *_needs(curve)]
+    last = curve.predicted[-1] if curve.points and curve.predicted else None
     predicted = f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
-    return Message(escape(f"{text}. {predicted}".strip()), (*top, _chart(curve), *_list(bullets), *end))
+    return Message(
+        escape(f"{text}. {predicted}".strip()) if curve.points else escape(text),
+        (
+            Headline(text),
+            Note(subject),
+            *([_chart(curve)] if curve.points else []),
+            *_list(bullets),
+            Text(f"*Next*: {_next_step(curve)}"),
+            *([_buttons(curve, number)] if number is not None else []),
+            *_caution(curve),
+        ),
+    )
+
+
+def details(
+    curve: Curve, label_usd: Decimal | None = None, spelling: Spelling = SLACK
+) -> tuple[CardBlock, ...]:
+    """What the card has no room for."""
+    sizes = [f"• {rows} rows: {right}, {how}" for rows, right, how in _table(curve, MOST_SIZES)[1:]]
+    return (
+        *([Lines(sizes)] if sizes else []),
+        *_all_needs(curve),
+        *_list(_price_unclear(curve, label_usd, spelling)),
+        Text(f"*How this was measured*: {_method(curve)}"),
+    )
 
 
 def finished_notice(measurement: Measurement, curve: Curve) -> str:
@@ -87,10 +110,14 @@ def headline(curve: Curve) -> str:
         size = f", with {farthest.rows:,} rows either" if farthest else ""
         return f"More rows like these would hardly help{size}"
     if farthest is None:
+        if curve.points_per_100 < NEGLIGIBLE_GAIN:
+            return "The next 100 rows: no measurable gain expected (under 1 point)"
         # One digit that counts: there is no band for it.
-        return f"The next 100 rows would bring about {max(curve.points_per_100, 0.0):.1g} points"
+        return f"The next 100 rows would bring about {curve.points_per_100:.1g} points"
     if not farthest.is_told:
-        return f"Can't tell yet what more rows bring: {farthest.rows:,} would bring {signed_gain(farthest)} points"
+        return (
+            f"Growing to {farthest.rows:,} rows: no measurable gain expected ({signed_gain(farthest)} points)"
+        )
     return f"Growing to {farthest.rows:,} rows would bring about {_points(farthest)} points ({signed_gain(farthest)})"
 
 
@@ -106,7 +133,7 @@ def next_size(curve: Curve) -> str | None:
     if farthest is None or farthest.is_told or farthest.is_hardly_any:
         return None
     if curve.next_useful is None:
-        return "No number of rows like these would show a gain on this holdout: hold out more rows first."
+        return "No number of rows like these would show a gain on these test rows: hold out more first."
     return f"The next size that would show a gain is about {curve.next_useful:,} rows."
 
 
@@ -128,7 +155,7 @@ def _predicted(prediction: Prediction) -> str:
     return f"{percent(prediction.score)} ({100 * prediction.low:.1f}–{100 * prediction.high:.1f}%)"
 
 
-def _table(curve: Curve) -> list[tuple[str, str, str]]:
+def _table(curve: Curve, most: int = SHOWN_SIZES) -> list[tuple[str, str, str]]:
     measured = [
         (f"{point.rows:,}", percent(point.score), f"measured, {pluralize(len(point.draws), 'draw')}")
         for point in curve.points
@@ -141,7 +168,7 @@ def _table(curve: Curve) -> list[tuple[str, str, str]]:
         )
         for prediction in curve.predicted
     ]
-    return [("Rows", "Right", ""), *measured[-SHOWN_SIZES:], *expected[-SHOWN_SIZES:]]
+    return [("Rows", "Right", ""), *measured[-most:], *expected[-most:]]
 
 
 def _chart(curve: Curve) -> CardBlock:
@@ -150,7 +177,7 @@ def _chart(curve: Curve) -> CardBlock:
     seen += [
         (f"{prediction.rows:,} expected", round(100 * prediction.score, 1)) for prediction in curve.predicted
     ]
-    shown = list(dict(seen[-SHOWN_SIZES:]).items())
+    shown = list(dict(seen[-MOST_SIZES:]).items())
     if len(shown) < 2:
         return table
     ranges = [f"• With {item.rows:,} rows: about {_predicted(item)}." for item in curve.predicted[-4:]]
@@ -164,18 +191,23 @@ def _list(lines: Sequence[str]) -> list[CardBlock]:
     return [Lines([f"• {item}" for item in lines])] if lines else []
 
 
-def _dollars(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
+def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
+    a_point = dollars_per_point(curve, label_usd) if label_usd is not None and not _is_flat(curve) else None
+    if label_usd is None or a_point is None:
+        return []
+    return [f"One point more costs {about_usd(a_point)} in labels, at {usd(label_usd)} a row."]
+
+
+def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
+    """Why the card does not say what a point costs."""
     if _is_flat(curve) or not _is_told(curve):
         unclear = "What a point more costs in labels can't be told: it is not clear that more rows bring any."
         return [] if label_usd is None else [unclear]
-    if label_usd is None:
-        target = [curve.arm.model] if curve.arm.model else []
-        command = spelling.command("curve", curve.dataset, {"target": target, "label_usd": ["0.5"]})
-        return [f"{sentence(command)} says what a point costs, with what a label costs you."]
-    a_point = dollars_per_point(curve, label_usd)
-    if a_point is None:
+    if label_usd is not None:
         return []
-    return [f"One point more costs about {usd(a_point)} in labels, at {usd(label_usd)} a row."]
+    target = [curve.arm.model] if curve.arm.model else []
+    command = spelling.command("curve", curve.dataset, {"target": target, "label_usd": ["0.5"]})
+    return [f"{sentence(command)} says what a point costs, with what a label costs you."]
 
 
 def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
@@ -197,7 +229,7 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
         else ""
     )
     return [
-        f"The classical rung, which is free, gets {percent(last.score)} of the same held-out rows right with "
+        f"The classical rung, which is free, gets {percent(last.score)} of the same test rows right with "
         f"{last.rows:,} rows{more}."
     ]
 
@@ -212,13 +244,25 @@ def _bar(curve: Curve, bar: float | None) -> list[str]:
     return [f"{bar_share(bar)} is not reached at any of these sizes."] if curve.predicted else []
 
 
-def _needs(curve: Curve) -> list[CardBlock]:
+def _needs(curve: Curve) -> list[str]:
+    """The labels that need rows most, where more rows are worth it."""
+    if _is_flat(curve) or not _is_told(curve):
+        return []
+    names = [
+        f"{code(cut(need.label, 40) or '(empty)')} ({need.right:,} of {need.held:,} right)"
+        for need in curve.needs[:SHOWN_NEEDS]
+    ]
+    return [f"Most need rows: {', '.join(names)}."] if names else []
+
+
+def _all_needs(curve: Curve) -> list[CardBlock]:
     if not curve.needs:
         return []
-    lines = []
-    for need in curve.needs[:SHOWN_NEEDS]:
-        right = f"{need.right:,} of {need.held:,} held-out rows right" if need.held else "none held out"
-        lines.append(f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, {right}")
+    lines = [
+        f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, "
+        f"{f'{need.right:,} of {need.held:,} test rows right' if need.held else 'no test rows'}"
+        for need in curve.needs[:MOST_NEEDS]
+    ]
     hidden = len(curve.needs) - len(lines)
     more = [f"… and {hidden:,} more"] if hidden > 0 else []
     return [Text("*Label these next*: they have few rows, or are often wrong."), Lines([*lines, *more])]
@@ -231,13 +275,32 @@ def _next_step(curve: Curve) -> str:
     what_would_tell = next_size(curve)
     if what_would_tell:
         return f"Decide by something else than this curve. {what_would_tell}"
-    return f"Label more rows, those above first, and upload the file again as {code(name)}: it becomes a new version."
+    far = curve.farthest
+    if far is None or not curve.points:
+        return f"Label more rows and upload the file again as {code(name)}."
+    rows = far.rows - curve.points[-1].rows
+    return f"If about {_points(far)} points are worth {rows:,} more rows: label them, and upload them as {code(name)}."
+
+
+def _buttons(curve: Curve, number: int) -> Actions:
+    upload = button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")
+    is_worth_it = not _is_flat(curve) and _is_told(curve)
+    return actions(*([upload] if is_worth_it else []), button("Details", DETAILS, str(number)))
+
+
+def _caution(curve: Curve) -> list[CardBlock]:
+    if curve.arm.rung != "tuned":
+        return [Note("A fine-tuned model's curve has its own height; its slope is often alike.")]
+    if _is_of_one_draw(curve):
+        return [Note("Each size was trained once, so how much two trainings differ was not measured.")]
+    return []
+
+
+def _is_of_one_draw(curve: Curve) -> bool:
+    return bool(curve.points) and max(len(point.draws) for point in curve.points) == 1
 
 
 def _method(curve: Curve) -> str:
-    tuned = curve.arm.rung == "tuned"
-    once = curve.points and max(len(point.draws) for point in curve.points) == 1
-    other = "" if tuned else " A fine-tuned model's curve has its own height; its slope is often alike."
     alone = (
         " Each size was trained once: how much two trainings differ was not measured, but taken to be what "
         "chance does to each held-out row."
@@ -250,5 +313,5 @@ def _method(curve: Curve) -> str:
     )
     return (
         f"{how}. The line through the points says that the odds of being wrong fall as a power of the rows; the range "
-        f"is a bootstrap's (95%).{other}{alone if once else ''}"
+        f"is a bootstrap's (95%).{alone if _is_of_one_draw(curve) else ''}"
     )

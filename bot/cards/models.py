@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Protocol
 
+from bot.cards import forms
 from bot.cards.blocks import (
+    Block,
     CardBlock,
     Facts,
     Headline,
@@ -32,7 +34,7 @@ from storage.records import Ask, Model
 from trainers.evaluation.results import Rung
 from trainers.types import Answer
 
-PROMOTE, ROLLBACK = "put_to_work", "roll_back"
+PROMOTE, ROLLBACK, TRY, TRY_FORM = "put_to_work", "roll_back", "try_model", "try_form"
 
 
 @dataclass(frozen=True)
@@ -104,15 +106,25 @@ def score_text(rung: Rung) -> str:
     return f"{quality(rung)} {means} on {pluralize(rung.n, 'held-out row')}"
 
 
-def promotion_offer(number: int, model: str) -> CardBlock:
-    """A button on the result of a run whose model is shown to be better."""
+def promotion_button(number: int, model: str) -> Block:
+    """On the result of a run whose model is shown to be better."""
     sure = confirm(
-        f"Put {model} to work?",
+        f"Deploy {model}?",
         "It takes the place of the model that is in use for its dataset, which is kept for a rollback.",
-        "Put to work",
+        "Deploy",
         "Not yet",
     )
-    return actions(button("Put to work", PROMOTE, str(number), confirm=sure))
+    return button("Deploy", PROMOTE, str(number), confirm=sure)
+
+
+def try_button(number: int) -> Block:
+    return button("Try it", TRY, str(number))
+
+
+def try_form(model: str, channel: str) -> Block:
+    hint = f"{model} answers in a moment, for you alone."
+    text = forms.required_text_input("text", "Ask it something", most=forms.LONGEST_TEXT, hint=hint)
+    return forms.modal("Try the tuned model", TRY_FORM, [text], submit="Ask", private=f"{channel} {model}")
 
 
 def model_lost(model: Model, dataset: str, provider: str) -> Message:

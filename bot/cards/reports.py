@@ -36,7 +36,7 @@ def run_report(
     """One HTML page. `ladder`: all that was measured on these held-out rows, the tuned model among them. `plots`: PNG
     files, named as the charts that draw them do. `name_of` a person's id in Slack."""
     card = results.card(run, plan, result)
-    headline, _, *rest = card.parts
+    headline, _, *rest = (*card.parts, *results.details(plan, result))
     assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with what decided
     subject = f"Run {run.id}: {shorten(plan.base_model)} on {shorten(plan.dataset)}, {plan.provider}"
     price_list = PriceList.from_json(plan.prices)
@@ -48,15 +48,15 @@ def run_report(
     decisions = [Lines(lines)] if lines else []
     measured = []
     if ladder is not None:
-        tables = [part for part in evaluation_results.card(ladder).parts if isinstance(part, Table)]
-        title = "What was measured, on the same held-out rows"
-        measured = [Section(title, tables, _pictures(plots, plan, ("ladder",)))]
+        table = evaluation_results.table(ladder, ladder.rungs)
+        title = "What was measured, on the same test rows"
+        measured = [Section(title, [table], _pictures(plots, plan, ("ladder",)))]
     expected = _pictures(plots, plan, ("cumulative-cost", "tornado"))
     sections = [
         Section("The result", rest, _pictures(plots, plan, ("loss", "confusion"))),
         *([Section("Label by label", _labels(result))] if result.labels else []),
         *measured,
-        Section("Estimate and actual", calibration.estimate_comparison(plan, result, actuals).parts),
+        Section("Estimate and actual", calibration.estimate_comparison(plan, result, actuals)),
         Section("What was approved", (Facts(_plan_facts(run, plan)), *decisions)),
         *([Section("What the estimate expected", (), expected)] if expected else []),
         Section("Prices", prices.listing(price_list.rows, price_list.read_on).parts[1:]),
@@ -69,15 +69,18 @@ def measurement_report(
     measurement: Measurement, ladder: Ladder, plot: Path | None, name_of: Callable[[str], str]
 ) -> str:
     """One HTML page. `plot`: the PNG of quality against price, None where nothing was measured."""
-    card = evaluation_results.card(ladder, number=measurement.id, spent_micros=measurement.actual_micros)
-    headline, *rest = card.parts
+    details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
+    headline, *rest = evaluation_results.card(ladder).parts
     assert isinstance(headline, Headline)  # noqa: S101 - a card of a measurement begins with what it shows
     pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
     subtitle = f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {_day(ladder.measured_at)}"
     request = Text(
         f"Asked for by <@{measurement.requested_by}>. Held-out rows: {code(ladder.holdout_sha256)}"
     )
-    return page(headline.text, subtitle, [Section("What was measured", (*rest, request), pictures)], name_of)
+    every = evaluation_results.table(ladder, ladder.rungs)
+    parts = [every if isinstance(part, Table) else part for part in rest]
+    sections = [Section("What was measured", (*parts, request), pictures), Section("Details", details)]
+    return page(headline.text, subtitle, sections, name_of)
 
 
 def _labels(result: RunResult) -> list[CardBlock]:

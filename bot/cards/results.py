@@ -1,5 +1,4 @@
-"""A run's result: base against tuned on rows that neither has seen, the actual cost beside the estimate, and
-a sweep's arms."""
+"""A run's result: the decision on the tuned model, what it was measured with, and a sweep's arms."""
 
 from __future__ import annotations
 
@@ -7,27 +6,28 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from bot.cards.blocks import (
+    Block,
     CardBlock,
-    Chart,
-    Divider,
     Facts,
-    Figure,
     Headline,
     Lines,
     Message,
     Note,
     Table,
     Text,
+    actions,
+    button,
     code,
     cut,
     escape,
     sentence,
 )
-from bot.cards.calibration import alternative_bill, recent_errors
+from bot.cards.calibration import alternative_bill
 from bot.cards.candidates import MEANS, MEASURED
 from bot.cards.candidates import candidate_name as rung_name
-from bot.cards.models import promotion_offer
+from bot.cards.models import promotion_button, try_button
 from bot.cards.words import (
+    about_usd,
     charge,
     duration,
     duration_range,
@@ -41,71 +41,75 @@ from bot.cards.words import (
     with_interval,
 )
 from bot.cards.words import share_text as bar_percent
-from bot.rules.calibration import RunningError
 from bot.rules.facts import is_silent
 from bot.rules.plans import Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH
 from bot.rules.units import duration as in_months
-from bot.values.runs import ArmScore, ChangedRow, RunResult
+from bot.values.runs import ChangedRow, RunResult
 from storage.records import Run
 from trainers.evaluation.results import Ladder, Rung, Standing
+from trainers.money import from_micros
 from trainers.types import SweepArm
 
+DETAILS, MEASURE = "run_details", "measure_after_run"
 SIGNIFICANT = 0.05
 STANDS: Mapping[Standing, str] = {
-    "meets": "meets your {bar}",
-    "misses": "below your {bar}",
-    "undecided": "too close to your {bar} to tell",
+    "meets": "meets your {bar} bar",
+    "misses": "below your {bar} bar",
+    "undecided": "too close to your {bar} bar to tell",
 }
+IN_HEADLINE = "tuned"  # the rule whose reason the headline has said already
 SHOWN_CHANGES = 8
 WON = "won"  # the outcome of a sweep's best arm
 
 
-def card(
-    run: Run,
-    plan: Plan,
-    result: RunResult,
-    running: Sequence[RunningError] = (),
-    *,
-    may_be_used: bool = False,
-) -> Message:
-    """`running`: how good our estimates have been over the latest runs, this one among them. `may_be_used`: the model
-    is shown to be better than what was measured beside it."""
-    headline, saves = _headline(result), _saves(plan, result)
-    monthly = []
-    if saves:
-        monthly.append(("Saves", saves))
+def card(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool = False) -> Message:
+    """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use."""
+    headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
+    rows = pluralize(result.tuned.n, "test row")
+    subject = (
+        f"Run {run.id}: {escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}, {rows}"
+    )
+    facts = [("Right", _right(result)), *_beside(result), *([("Saves, as planned", saves)] if saves else [])]
+    return Message(
+        f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
+        (
+            Headline(headline),
+            Note(subject),
+            Facts([*facts, ("Cost", _cost(plan, result))]),
+            *_reasons(plan, result),
+            *_next(result, may_be_used=may_be_used),
+            actions(*_buttons(run, result, may_be_used=may_be_used)),
+        ),
+    )
+
+
+def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
+    """What the card has no room for, but for the estimates that it is held against."""
+    verdict, bills = [], []
+    if result.advice:
+        verdict = [f"*Verdict*: {sentence(result.advice.headline)}", _advised(result)]
+    if _saves(plan, result):
         if plan.monthly_before_micros is not None:
             bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-            monthly.append(("Each month, as planned", bill))
-        monthly += alternative_bill(plan)
-    subject = f"Run {run.id}: {escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
-    top = (Headline(headline), Note(subject))
-    difference = [
+            bills.append(("Each month, as planned", bill))
+        bills += alternative_bill(plan)
+    name = escape(shorten(plan.base_model))
+    scores = [
+        ("Tuned model, exactly right", with_interval(result.tuned)),
+        (f"{name}, prompted", with_interval(result.base)),
         ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
         (
             "Rows that changed",
             f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})",
         ),
-        *_beside(result),
+        *_beside(result, is_full=True),
     ]
-    curve = [(f"{step:,}", round(loss, 3)) for step, loss in result.loss_curve]
-    loss = (
-        [Chart("Training loss", "training", curve, "step", "nats per answer token")] if len(curve) > 1 else []
-    )
-    end = (
-        Divider(),
-        Facts([*monthly, *_actuals(plan, result)]),
-        *recent_errors(running),
-        *_not_shown(plan, result),
-        *([Text(f"*Verdict*: {sentence(result.advice.headline)}")] if result.advice else []),
-        Text(_next_step(run, result)),
-        *([promotion_offer(run.id, run.model)] if may_be_used and run.model else []),
-        Note(_method(plan, result)),
-    )
-    return Message(
-        f"{escape(headline)}, on {result.tuned.n:,} held-out rows{f'. Saves {saves}' if saves else ''}",
-        (*top, _arms_table(plan, result), Facts(difference), *loss, *end),
+    return (
+        *([Text("\n".join(filter(None, verdict)))] if verdict else []),
+        Facts([*scores, *bills, *_times(plan, result)]),
+        *_not_shown(result),
+        Text(_method(result)),
     )
 
 
@@ -133,30 +137,64 @@ def alt_text(plot: str, plan: Plan) -> str:
     return f"Expected labels against the tuned model's answers, {subject}"
 
 
-def _headline(result: RunResult) -> str:
-    """Against the bar, then against the best that was measured without the training, on the same rows."""
+def _headline(result: RunResult, *, may_be_used: bool) -> str:
+    """What to do with it; then against the bar, and against the best that was measured without the training, on the
+    same rows."""
     ladder = result.ladder
     if ladder is None or not ladder.rung("tuned"):  # of before there was a bar to judge by
-        return f"Tuned model: {percent(result.tuned.share)}; {_above_base(result)}"
-    (tuned,) = ladder.rung("tuned")
+        return f"Tuned model: {percent(result.tuned.share)} right; {_above_base(result)}"
+    (tuned,), other = ladder.rung("tuned"), _other(ladder)
     if is_silent(tuned):
-        return f"Tuned model: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    measured = "" if tuned.scoring == "label" else f" {MEASURED[tuned.scoring]}"
+        return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
+    measured = " right" if tuned.scoring == "label" else f" {MEASURED[tuned.scoring]}"
     by_bar = STANDS[tuned.standing].format(bar=bar_percent(ladder.bar))
-    return f"Tuned model: {percent(tuned.score)}{measured}, {by_bar}; {_above_best(result, ladder, tuned)}"
+    decision = _decision(result, tuned, other, may_be_used=may_be_used)
+    return f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {_above_best(result, ladder, tuned)}"
+
+
+def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
+    if may_be_used:
+        return "Deploy it"
+    is_no = result.advice is not None and result.advice.kind == "no_go"
+    match tuned.standing:
+        case "undecided":
+            return "Not now" if is_no else "Undecided"
+        case "misses":
+            return "Failed" if _is_worse(result, tuned, other) else "Not good enough"
+        case "meets" if is_no:
+            return "Not needed" if other is not None and other.standing == "meets" else "Not now"
+        case "meets":
+            return "Good enough"
+
+
+def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
+    """Than the best that was measured without the training, or than its own base."""
+    ladder = result.ladder
+    if ladder and ladder.pairs and other is not None and not _is_base_best(result, other):
+        (pair,) = ladder.pairs
+        return pair.better != tuned.arm and pair.p < SIGNIFICANT
+    return result.gain < 0 and result.p_value < SIGNIFICANT
+
+
+def _other(ladder: Ladder) -> Rung | None:
+    """The best that answered the same rows without the training."""
+    return next((rung for rung in ladder.rungs if rung.arm.rung != "tuned"), None)
 
 
 def _above_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
-    other = next((rung for rung in ladder.rungs if rung is not tuned), None)
+    other = _other(ladder)
     if _is_base_best(result, other):
         return _above_base(result)
     if other is None:
         return "nothing else was measured"
-    is_free = other.arm.rung == "classical" and other.usd_per_1000 == 0
-    name = "the free classical model" if is_free else shorten(rung_name(other.arm), 60)
     (pair,) = ladder.pairs
     gain = pair.difference if pair.better == tuned.arm else -pair.difference
-    return _apart(gain, name, other.score, is_told=pair.p < SIGNIFICANT)
+    return _apart(gain, shorten(_name(other), 60), other.score, is_told=pair.p < SIGNIFICANT)
+
+
+def _name(rung: Rung) -> str:
+    is_free = rung.arm.rung == "classical" and rung.usd_per_1000 == 0
+    return "the free classical model" if is_free else rung_name(rung.arm)
 
 
 def _is_base_best(result: RunResult, other: Rung | None) -> bool:
@@ -191,7 +229,7 @@ def _saves(plan: Plan, result: RunResult) -> str:
     if saved <= 0 or not _is_usable(result):
         return ""
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
-    return f"{money(saved)} a month{until}, as planned{_back(plan, result, saved)}"
+    return f"{about_usd(from_micros(saved), per='a month')}{until}{_back(plan, result, saved)}"
 
 
 def _is_usable(result: RunResult) -> bool:
@@ -200,9 +238,8 @@ def _is_usable(result: RunResult) -> bool:
     if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
         return False
     (tuned,) = ladder.rung("tuned")
-    other = next((rung for rung in ladder.rungs if rung is not tuned), None)
     is_better = result.gain > 0 and result.p_value < SIGNIFICANT
-    return tuned.standing == "meets" and (is_better or not _is_base_best(result, other))
+    return tuned.standing == "meets" and (is_better or not _is_base_best(result, _other(ladder)))
 
 
 def _back(plan: Plan, result: RunResult, saved: int) -> str:
@@ -219,81 +256,144 @@ def _back(plan: Plan, result: RunResult, saved: int) -> str:
     return f"; back {'within a day' if is_soon else 'in ' + in_months(months)}{timed}"
 
 
-def _arms_table(plan: Plan, result: RunResult) -> Table:
-    rows = [
-        ("Model", "Right", "Likely between", "Tokens to ask", "An answer takes"),
-        ("Tuned", *_measured(result.tuned)),
-        (f"{shorten(plan.base_model)}, prompted", *_measured(result.base)),
-    ]
-    caption = f"{result.tuned.n:,} held-out rows, which neither model has seen"
-    facts = [
-        ("Tuned model, right", with_interval(result.tuned)),
-        (f"{escape(shorten(plan.base_model))}, prompted", with_interval(result.base)),
-    ]
-    return Table(rows, caption, otherwise=(Facts(facts),))
+def _right(result: RunResult) -> str:
+    """By the measure of the alternatives, where there are any."""
+    ladder = result.ladder
+    if ladder is None or not ladder.rung("tuned"):
+        return with_interval(result.tuned)
+    (tuned,) = ladder.rung("tuned")
+    measured = "" if tuned.scoring == "label" else f" {MEASURED[tuned.scoring]}"
+    return f"{percent(tuned.score)}{measured} ({100 * tuned.low:.0f}–{100 * tuned.high:.0f}%)"
 
 
-def _measured(arm: ArmScore) -> tuple[str, str, str, str]:
-    between = f"{100 * arm.low:.0f}% and {100 * arm.high:.0f}%"
-    return (
-        Figure(f"{percent(arm.share)} ({arm.correct:,})", arm.share),
-        between,
-        Figure(f"{arm.prompt_tokens / arm.n:,.0f}", arm.prompt_tokens / arm.n),
-        Figure(f"{arm.p50_s:.1f} s", arm.p50_s),
-    )
-
-
-def _actuals(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
-    low, high = plan.seconds_low, plan.seconds_high
-    planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
-    actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
-    is_over = result.actual_micros > plan.maximum_micros
-    over = f"; more than the {charge(plan.maximum_micros)} approved" if is_over else ""
-    cost = f"{actual}, as estimated" if actual == estimated else f"{actual}, estimated {estimated}{over}"
-    pairs = [
-        ("Cost", cost),
-        ("Training took", f"{duration(result.train_seconds)}{planned}"),
-    ]
-    if result.trained_tokens:
-        pairs.append(("Tokens trained", f"{result.trained_tokens:,}, estimated {plan.training_tokens:,}"))
-    question = f"{result.tuned.prompt_tokens / result.tuned.n:,.0f} prompt tokens"
-    before = f"{result.base.prompt_tokens / result.base.n:,.0f}"
-    # Many questions at once share the trainer, so an answer waits for the others.
-    crowd = f"{result.at_once} under way at once" if result.at_once and result.at_once > 1 else ""
-    median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
-    return [*pairs, ("An answer takes", f"{median}, {question} instead of {before}")]
-
-
-def _next_step(run: Run, result: RunResult) -> str:
-    ask = f"`/finetune try {run.model} your text` asks it"
-    if result.advice:
-        return f"*Next*: {sentence(result.advice.next_step)} {ask}."
-    if result.p_value >= SIGNIFICANT:
-        return f"*Next*: Stay with what you have, or measure with more held-out rows. {ask}."
-    if result.gain <= 0:
-        return f"*Next*: Look at the rows that got worse before you train again. {ask}."
-    look = " Look at the rows that got worse before it replaces anything." if result.worse else ""
-    return f"*Next*: {ask}.{look}"
-
-
-def _beside(result: RunResult) -> list[tuple[str, str]]:
+def _beside(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
     """Against the best alternative that answered the same rows, which a prompted base model seldom is."""
     ladder = result.ladder
-    if ladder is None or not ladder.pairs:
-        return []
+    other = _other(ladder) if ladder else None
+    if ladder is None or other is None or not ladder.pairs or (not is_full and _is_base_best(result, other)):
+        is_told = result.p_value < SIGNIFICANT
+        apart = _gain(result.gain, result.gain_low, result.gain_high, is_told=is_told)
+        return [] if is_full else [(f"Against its base, prompted, {percent(result.base.share)}", apart)]
     (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
-    other = next(rung for rung in ladder.rungs if rung is not tuned)
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
-    gain = f"{points(pair.difference).lstrip('+−')} {'better' if is_better else 'worse'}"
-    text = f"{gain} ({points_range(low, high)}, {p_value(pair.p)})"
-    if pair.p >= SIGNIFICANT:
-        text = f"not told apart ({points_range(low, high)}, {p_value(pair.p)})"
+    gain = pair.difference if is_better else -pair.difference
     measured = "" if other.scoring == "label" else f" {MEASURED[other.scoring]}"
-    return [(f"Against {escape(rung_name(other.arm))}, {percent(other.score)}{measured}", text)]
+    name = f"Against {escape(shorten(_name(other), 60))}, {percent(other.score)}{measured}"
+    if is_full:
+        return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
+    return [(name, _gain(gain, low, high, is_told=pair.p < SIGNIFICANT))]
 
 
-def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
+def _gain(gain: float, low: float, high: float, *, is_told: bool) -> str:
+    between = points_range(low, high)
+    if not is_told:
+        return f"not told apart ({between} points)"
+    return f"{100 * gain:+.0f} points ({between})".replace("-", "−")
+
+
+def _cost(plan: Plan, result: RunResult) -> str:
+    actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
+    if actual == estimated:
+        return f"{actual}, as estimated"
+    is_over = result.actual_micros > plan.maximum_micros
+    over = f"; more than the {charge(plan.maximum_micros)} approved" if is_over else ""
+    return f"{actual}, estimated {estimated}{over}"
+
+
+def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:
+    """At most one for it, one against it, and one that is not known."""
+    reasons = (("For", _for(result)), ("Against", _against(result)), ("Unknown", _unknown(plan, result)))
+    lines = [f"• *{kind}*: {text}" for kind, text in reasons if text]
+    return [Lines(lines)] if lines else []
+
+
+def _for(result: RunResult) -> str:
+    """What the training did. A base that is the best alternative stands in the headline already."""
+    ladder = result.ladder
+    if result.gain <= 0 or result.p_value >= SIGNIFICANT:
+        return ""
+    if ladder is None or not ladder.pairs or _is_base_best(result, _other(ladder)):
+        are = "row is" if result.better == 1 else "rows are"
+        return f"{result.better:,} {are} right now that its base got wrong."
+    base = f"its base, prompted, has {percent(result.base.share)}"
+    if ladder.rungs[0].scoring != "label":
+        base = (
+            f"{percent(result.tuned.share)} exactly right against {percent(result.base.share)} for its base"
+        )
+    unread = f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
+    return f"training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
+
+
+def _against(result: RunResult) -> str:
+    if result.advice and result.advice.kind == "no_go" and result.advice.rule != IN_HEADLINE:
+        return sentence(result.advice.reason or result.advice.headline)
+    if result.worse:
+        are = "row is" if result.worse == 1 else "rows are"
+        return f"{result.worse:,} {are} wrong now that its base got right."
+    return ""
+
+
+def _unknown(plan: Plan, result: RunResult) -> str:
+    advice, current = result.advice, escape(shorten(plan.current or ""))
+    if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
+        return sentence(advice.reason or advice.headline)
+    if current and _saves(plan, result):
+        return f"whether it can replace {current}, which did not answer these rows."
+    if result.ladder and result.ladder.rungs and result.ladder.rungs[0].scoring != "label":
+        (tuned,) = result.ladder.rung("tuned")
+        return f"whether the answers are right: {percent(tuned.score)} is {MEANS[tuned.scoring]}."
+    return ""
+
+
+def _next(result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
+    """Nothing where the first button does it."""
+    if may_be_used or (result.advice and result.advice.measure):
+        return []
+    text = _advised(result)
+    if result.advice is None and result.p_value >= SIGNIFICANT:
+        text = "*Next*: Stay with what you have, or measure with more held-out rows."
+    elif result.advice is None and result.gain <= 0:
+        text = "*Next*: Look at the rows that got worse before you train again."
+    return [Text(text)] if text else []
+
+
+def _advised(result: RunResult) -> str:
+    advice = result.advice
+    return f"*Next*: {sentence(advice.next_step)}" if advice and advice.next_step else ""
+
+
+def _buttons(run: Run, result: RunResult, *, may_be_used: bool) -> list[Block]:
+    """The next step first."""
+    number, wanted = str(run.id), result.advice.measure if result.advice else ()
+    steps = [
+        *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
+        *([button(f"Measure {wanted[0].partition('/')[2]}", MEASURE, number)] if wanted else []),
+        *([try_button(run.id)] if run.model else []),
+    ]
+    if steps and not _next(result, may_be_used=may_be_used):
+        steps[0]["style"] = "primary"
+    return [*steps[:2], button("Details", DETAILS, number)]
+
+
+def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
+    low, high = plan.seconds_low, plan.seconds_high
+    planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
+    # Many questions at once share the trainer, so an answer waits for the others.
+    crowd = f"{result.at_once} under way at once" if result.at_once and result.at_once > 1 else ""
+    tuned, base = (arm.prompt_tokens / arm.n for arm in (result.tuned, result.base))
+    median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
+    curve = result.loss_curve
+    steps = f" in {result.steps:,} steps"
+    loss = [("Training loss", f"{curve[0][1]:.2f} → {curve[-1][1]:.2f}{steps}")] if len(curve) > 1 else []
+    return [
+        ("Training took", f"{duration(result.train_seconds)}{planned}"),
+        *loss,
+        ("An answer takes", f"{median}, {tuned:,.0f} prompt tokens instead of {base:,.0f}"),
+    ]
+
+
+def _not_shown(result: RunResult) -> list[CardBlock]:
     """What a reader might take for granted and this measurement does not tell."""
     lines, ladder = [], result.ladder
     if ladder and ladder.rungs and ladder.rungs[0].scoring != "label":
@@ -307,20 +407,15 @@ def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
             f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
             f"and count as wrong; of the tuned model's, {result.tuned.unlisted:,}."
         )
-    if plan.current and _saves(plan, result):
-        current = escape(shorten(plan.current))
-        lines.append(
-            f"{current} did not answer these rows: whether the tuned model can replace it is yours to judge."
-        )
-    return [Text("\n".join(f"• {item}" for item in lines))] if lines else []
+    return [Lines([f"• {line}" for line in lines])] if lines else []
 
 
-def _method(plan: Plan, result: RunResult) -> str:
+def _method(result: RunResult) -> str:
     text = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
     return (
-        f"Right means the exact answer. Both answered the same {result.tuned.n:,} rows, which were set aside before "
-        f"training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the difference), p is "
-        f"McNemar's exact test."
+        f"*How this was measured*: Right means the exact answer. Both answered the same {result.tuned.n:,} rows, which "
+        f"were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the "
+        "difference), p is McNemar's exact test."
     )
 
 
@@ -360,9 +455,8 @@ def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
     ranked = sorted(arms, key=lambda arm: (arm.outcome != WON, arm.valid_loss is None, arm.valid_loss or 0.0))
     rows = plan.swept.n_validation if plan.swept else 0
     method = (
-        f"Loss and tokens right on {rows:,} training rows that were kept back, each arm at its best validation. The "
-        "worse half stopped at each rung (successive halving). The held-out rows chose nothing: they measured the "
-        "winner alone."
+        f"Chosen on {rows:,} training rows that were kept back; at each rung the worse half stopped. "
+        "The test rows measured the winner alone."
     )
     table = Table([heading, *map(_row, ranked)])
     return Message(f"{escape(title)}. {winner}", (Headline(title), Text(winner), table, *texts, Note(method)))

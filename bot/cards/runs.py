@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards import interventions, results
+from bot.cards import calibration, general, interventions, results
 from bot.cards.blocks import (
+    Actions,
+    Block,
     CardBlock,
     Facts,
     Headline,
@@ -25,13 +27,13 @@ from bot.cards.blocks import (
 from bot.cards.general import text_message
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
-from bot.rules.calibration import RunningError
+from bot.rules.calibration import Actual, RunningError
 from bot.rules.plans import Plan
 from bot.values.runs import Progress, RunResult
 from storage.jobs import InterventionDecision
 from storage.records import Run, RunState
 
-CANCEL, DETAILS, PAUSE, RESUME = "cancel_run", "run_details", "pause_run", "resume_run"
+CANCEL, PAUSE, RESUME = "cancel_run", "pause_run", "resume_run"
 STAGES: tuple[tuple[str, tuple[RunState, ...]], ...] = (
     ("approved", ("approved",)),
     ("sent", ("creating",)),
@@ -73,14 +75,16 @@ FRESH_S = 60.0
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run with everything that its cards show. `result` once there is one; `running`: how good our estimates have
-    been; `may_be_used`: its model is shown to be better and not in use."""
+    """A run with everything that its cards show. `result` once there is one; `actuals`: what was estimated for it and
+    what came; `running`: how good our estimates have been; `may_be_used`: its model is shown to be better and not in
+    use."""
 
     run: Run
     plan: Plan
     progress: Progress
     result: RunResult | None
     now: float
+    actuals: Sequence[Actual] = ()
     running: Sequence[RunningError] = ()
     can_pause: bool = False
     words: Sequence[InterventionDecision] = ()
@@ -162,9 +166,7 @@ def list_entry(summary: RunSummary) -> str:
 
 def details_card(summary: RunSummary) -> Message:
     if summary.result:
-        return results.card(
-            summary.run, summary.plan, summary.result, summary.running, may_be_used=summary.may_be_used
-        )
+        return results.card(summary.run, summary.plan, summary.result, may_be_used=summary.may_be_used)
     if summary.run.state == "needs_human":
         return interventions.card(summary.run, summary.plan, summary.words)
     if summary.run.error:
@@ -178,6 +180,18 @@ def details_card(summary: RunSummary) -> Message:
     return card(
         summary.run, summary.plan, summary.progress, summary.now, can_pause=summary.can_pause, as_of=as_of
     )
+
+
+def details_form(summary: RunSummary) -> Block:
+    """Behind the button *Details*: of a result what its card has no room for, else the card as it is now."""
+    parts: Sequence[CardBlock] = [
+        part for part in details_card(summary).parts if not isinstance(part, Actions)
+    ]
+    if summary.result:
+        compared = calibration.estimate_comparison(summary.plan, summary.result, summary.actuals)
+        recent = calibration.recent_errors(summary.running)
+        parts = (*results.details(summary.plan, summary.result), *compared, *recent)
+    return general.details_modal(f"Run {summary.run.id}", parts)
 
 
 def status_line(summary: RunSummary) -> str:
@@ -286,7 +300,7 @@ def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
     number = str(run.id)
     hold = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
     return actions(
-        button("Details", DETAILS, number),
+        button("Details", results.DETAILS, number),
         *([hold] if can_pause and run.state == "training" else []),
         button("Cancel", CANCEL, number, style="danger", confirm=sure),
     )

@@ -20,7 +20,7 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.evaluations import CANCEL, ENDED, cost_so_far
+from bot.cards.evaluations import CANCEL, ENDED, NO_YES, cost_so_far
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
@@ -49,8 +49,7 @@ def request_card(
     facts = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
-        ("Measured on", pluralize(plan.n_holdout, "held-out row")),
-        ("Asked for by", f"<@{measurement.requested_by}>"),
+        ("Measured on", pluralize(plan.n_holdout, "test row")),
     ]
     sure = confirm(
         f"Spend {at_most(progress.most_micros)}?",
@@ -66,7 +65,7 @@ def request_card(
             Headline(headline),
             Text(
                 f"The learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}: the same "
-                "training on a quarter, half and all of the rows, each model asked every held-out row."
+                "training on a quarter, half and all of the rows, each model asked every test row."
             ),
             Facts(facts),
             Lines(sizes),
@@ -74,7 +73,7 @@ def request_card(
                 button("Train", TRAIN, number, style="primary", confirm=sure),
                 button("Cancel", CANCEL, number),
             ),
-            Note(f"Measurement m{number}. Nobody's yes within 24 hours means no."),
+            Note(f"Measurement m{number}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
         ),
     )
 
@@ -169,7 +168,7 @@ def _state(plan: TunedCurvePlan, size_progress: SizeProgress) -> str:
             return f"{rows}: training{steps}"
         case "evaluating":
             done = size_progress.answered + len(size_progress.declined)
-            return f"{rows}: {_trained(size_progress)}, {done:,} of {plan.n_holdout:,} held-out rows answered"
+            return f"{rows}: {_trained(size_progress)}, {done:,} of {plan.n_holdout:,} test rows answered"
         case "done":
             return f"{rows}: {_trained(size_progress)} and measured"
 

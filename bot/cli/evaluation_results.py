@@ -11,7 +11,7 @@ from bot.cards import evaluation_results, judge_agreement, learning_curves
 from bot.cards.blocks import CardBlock
 from bot.cards.candidates import LONG_NAMES, bar_share
 from bot.cards.commands import TerminalSpelling
-from bot.cards.evaluations import shortfalls
+from bot.cards.evaluations import declined, left_out
 from bot.cards.words import pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.evaluations import EvaluationResult
@@ -26,25 +26,25 @@ NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in S
 
 def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> tuple[CardBlock, ...]:
     ladder, spelling = measured.ladder, TerminalSpelling(str(file))
-    notes = [
-        f"The bar is {bar_share(ladder.bar)}; {pluralize(rows.report.n_train, 'row')} to learn from and to take "
-        "examples of.",
-        *_skipped(measured),
-        *holdout_notes(rows),
-        *shortfalls(measured.arms),
-        *judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS, spelling),
-    ]
+    judged = judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS, spelling)
+    rows_to_learn = pluralize(rows.report.n_train, "row")
+    learnt = f"The bar is {bar_share(ladder.bar)}; {rows_to_learn} to learn from and to take examples of."
+    notes = [learnt, *_skipped(measured), *holdout_notes(rows), *judged[:1], *left_out(measured.arms)]
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
-    card = evaluation_results.card(ladder, verdict=verdict, how_read=how_read, notes=notes, spelling=spelling)
+    card = evaluation_results.card(ladder, verdict=verdict, notes=notes, spelling=spelling)
+    details = evaluation_results.details(
+        ladder, how_read=how_read, notes=[*judged[1:], *declined(measured.arms)]
+    )
+    parts = (*card.parts, *details)
     if measured.estimated.question.current:
-        return card.parts
+        return parts
     estimate = (
         "To estimate cost and savings: add --json > baseline.json to this command, then run finetune estimate "
         f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
-    return (*card.parts, text_block(estimate))
+    return (*parts, text_block(estimate))
 
 
 def _skipped(measured: EvaluationResult) -> list[str]:
@@ -95,7 +95,8 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
 
 def curve_parts(curve: Curve, file: Path, label_usd: Decimal | None = None) -> tuple[CardBlock, ...]:
     """`label_usd`: what one labelled row costs."""
-    return learning_curves.card(curve, label_usd=label_usd, spelling=TerminalSpelling(str(file))).parts
+    card = learning_curves.card(curve, label_usd=label_usd)
+    return (*card.parts, *learning_curves.details(curve, label_usd, TerminalSpelling(str(file))))
 
 
 def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]:

@@ -40,7 +40,7 @@ from bot.services.freeze_scope import HOLD_S
 from bot.services.judge_worker import Conclusion
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Stage
 from bot.values.requests import Baseline
-from bot.values.runs import Refusal
+from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
 from storage.records import CachedAnswer, Measurement
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
@@ -73,6 +73,19 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
             )
         new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
         return measurements.add(context, new, leave, action="measure")
+
+
+def ask_after_run(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Handles the button on a run's result: measures what its model should be compared with."""
+    run = context.store.runs.get(number)
+    result = RunResult.from_json(run.result) if run and run.result else None
+    models = result.advice.measure if result and result.advice else ()
+    if run is None or not models:
+        return Refusal(
+            f"Run {number} lacks no comparison. `/finetune baseline DATASET` measures what you name."
+        )
+    command = Baseline(context.store.datasets.get(run.dataset_id).name, models=models)
+    return ask(context, command, person, run.channel)
 
 
 def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:

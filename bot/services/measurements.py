@@ -3,7 +3,7 @@ people ask about them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ from bot.cards import freeze as freeze_cards
 from bot.cards import judge_agreement
 from bot.cards import learning_curves as curve_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
-from bot.cards.blocks import Message, escape
+from bot.cards.blocks import CardBlock, Message, escape
 from bot.cards.general import text_message
 from bot.cards.words import pluralize
 from bot.context import AppContext
@@ -320,16 +320,45 @@ def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: C
 
 def look(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
     """Returns its result, or how far it is."""
-    measurement = context.store.measurements.get(number)
+    measurement = _known(context, number, person, channel)
     if measurement is None:
-        return too_late(number, None)
-    if not authorization.may_use_dataset(
-        context, context.store.datasets.get(measurement.dataset_id).name, person, channel
-    ):
         return too_late(number, None)
     if measurement.result is None:
         return _message(context, measurement, measurement.error or "")
     return result_card(context, measurement, measurement.result)
+
+
+def details(context: AppContext, number: int, person: str, channel: str) -> Sequence[CardBlock] | Refusal:
+    """Returns what the card of its result has no room for."""
+    measurement = _known(context, number, person, channel)
+    if measurement is None or measurement.result is None:
+        return too_late(number, measurement)
+    if measurement.kind == "curve":
+        return curve_views.details(Curve.from_json(measurement.result), _label_usd(measurement))
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    ladder = Ladder.from_json(measurement.result)
+    people = preferences_of(context, measurement)
+    return ladder_views.details(
+        ladder,
+        spent_micros=measurement.actual_micros,
+        estimated_micros=progress.most_micros,
+        how_read=HOW_READ if plan.labels else None,
+        notes=[
+            *judge_agreement.judge_notes(plan, progress.judge, ladder, people),
+            *views.left_out(progress.arms),
+            *views.declined(progress.arms),
+            *_about_knowledge(plan),
+        ],
+    )
+
+
+def _known(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
+    """Returns the measurement if the person may know of it."""
+    measurement = context.store.measurements.get(number)
+    if measurement is None:
+        return None
+    dataset = context.store.datasets.get(measurement.dataset_id).name
+    return measurement if authorization.may_use_dataset(context, dataset, person, channel) else None
 
 
 def judge_of(measurement: Measurement) -> str | None:
@@ -354,25 +383,27 @@ def result_card(
     return ladder_views.card(
         ladder,
         number=measurement.id,
-        spent_micros=measurement.actual_micros,
-        estimated_micros=progress.most_micros,
-        how_read=HOW_READ if plan.labels else None,
-        notes=[*judged, *[*views.shortfalls(progress.arms), *_about_knowledge(plan)]],
+        notes=[*judged[:1], *views.left_out(progress.arms)],
         for_people=bool(pairs and pairs.rows and for_people),
     )
 
 
 def _curve_card(context: AppContext, measurement: Measurement, curve: Curve) -> Message:
-    plan, wanted = plan_of(measurement.plan), context.store.dataset_settings.get(curve.dataset)
-    beside = None
-    if isinstance(plan, TunedCurvePlan):
+    wanted, beside = context.store.dataset_settings.get(curve.dataset), None
+    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
         beside = TunedCurveProgress.from_json(measurement.progress).classical
     return curve_views.card(
         curve,
-        label_usd=Decimal(plan.label_usd) if plan.label_usd else None,
+        number=measurement.id,
+        label_usd=_label_usd(measurement),
         bar=wanted.bar if wanted else None,
         beside=beside,
     )
+
+
+def _label_usd(measurement: Measurement) -> Decimal | None:
+    plan = plan_of(measurement.plan)
+    return Decimal(plan.label_usd) if plan.label_usd else None
 
 
 def _about_knowledge(plan: LadderPlan) -> list[str]:

@@ -86,6 +86,14 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     return ask
 
 
+def of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
+    """Returns the model of a run, if this person may ask it here."""
+    refused = authorization.refusal(context, person, "try", channel)
+    run = context.store.runs.get(number)
+    names = authorization.visible_datasets(context, person, channel)
+    return refused or find(context, (run and run.model) or f"run {number}", names)
+
+
 def find_for_question(context: AppContext, name: str, names: Collection[str]) -> Model | Refusal:
     """Finds a model by its name, else the one in use for the dataset of this name. `names`: the datasets that the
     person may know of."""

@@ -49,11 +49,9 @@ def tell_person(
     context.store.outbox.put(draft, now=context.clock())
 
 
-def running_errors(context: AppContext, ended: Run | None = None) -> tuple[RunningError, ...]:
-    """Returns how far off our estimates have been. `ended`: a run that has its result and is not stored as done yet."""
-    done = context.store.runs.done(limit=NEWEST_RUNS)
-    runs = done if ended is None else [ended, *done[: NEWEST_RUNS - 1]]
-    return running_error(pair for run in runs for pair in _actuals(run))
+def running_errors(context: AppContext) -> tuple[RunningError, ...]:
+    """Returns how far off our estimates have been."""
+    return running_error(pair for run in context.store.runs.done(limit=NEWEST_RUNS) for pair in _actuals(run))
 
 
 def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
@@ -172,14 +170,12 @@ def post_result(
     plan: Plan,
     result: RunResult,
     changed: Sequence[ChangedRow],
-    errors: Sequence[RunningError],
     *,
     may_be_used: bool = False,
 ) -> None:
     """Posts the result card; in its thread the trials of a sweep, and the rows that changed for members."""
     card = f"result {run.id}"
-    message = result_views.card(run, plan, result, errors, may_be_used=may_be_used)
-    _show(context, run, card, message)
+    _show(context, run, card, result_views.card(run, plan, result, may_be_used=may_be_used))
     if result.arms:
         table = result_views.sweep_table(plan, result.arms)
         _post(context, run, table, thread=card, once=f"arms of {card}")

@@ -15,12 +15,15 @@ from pathlib import Path
 
 from bot.cards import advice
 from bot.cards.blocks import code, escape
+from bot.cards.reasons import because_text
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
+from bot.rules.advice import Verdict
 from bot.rules.budgets import AnswerTokens, actual_micros
 from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, plan_from_json
+from bot.rules.reasons import Measure
 from bot.services import (
     authorization,
     data_policy,
@@ -329,7 +332,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
     ended = replace(run, result=result.to_json())
-    may_be_used, errors = models.may_be_offered(context, ended), notifications.running_errors(context, ended)
+    may_be_used = models.may_be_offered(context, ended)
     may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
     with context.store.transaction():
         moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
@@ -344,7 +347,6 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
             plan,
             result,
             judged.changed if may_show else (),
-            errors,
             may_be_used=may_be_used,
         )
 
@@ -356,7 +358,15 @@ def _advice(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Advice
         return None
     verdict = estimate.verdict
     rule = verdict.rule if verdict.kind != "go" else ""
-    return Advice(verdict.kind, rule, advice.headline(verdict), advice.next_step(verdict))
+    reason, measure = because_text(verdict.deciding.because), _to_measure(context, verdict)
+    return Advice(verdict.kind, rule, advice.headline(verdict), advice.next_step(verdict), reason, measure)
+
+
+def _to_measure(context: AppContext, verdict: Verdict) -> tuple[str, ...]:
+    """Returns the models that the next step is to measure; those that can be asked."""
+    todo = verdict.deciding.step.todo if verdict.deciding.step else None
+    models = todo.models if isinstance(todo, Measure) else ()
+    return tuple(name for name in models if name.partition("/")[0] in context.trainers)
 
 
 def _estimated(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> EstimateResult | Refusal:

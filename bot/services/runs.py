@@ -37,15 +37,23 @@ def listing(context: AppContext, person: str, channel: str) -> list[RunSummary]:
 
 
 def look(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
+    summary = details(context, number, person, channel)
+    if isinstance(summary, Refusal):
+        return summary
+    return replace(summary, may_be_used=models.may_be_offered(context, summary.run))
+
+
+def details(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
+    """As `look`, with how good the estimates were, and without reading the files that tell whether its model may be
+    used."""
     run = context.store.runs.get(number)
     if run is None or not may_look(context, run, person, channel):
         return no_such_run(number)
-    if run.result is None:
-        return _look(context, run)
-    may_be_used = models.may_be_offered(context, run)
-    return replace(
-        _look(context, run), running=notifications.running_errors(context), may_be_used=may_be_used
-    )
+    summary = _look(context, run)
+    if summary.result is None:
+        return summary
+    actuals = notifications.actuals_of(run, summary.plan, summary.result)
+    return replace(summary, actuals=actuals, running=notifications.running_errors(context))
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:

@@ -19,6 +19,7 @@ from bot.cards import (
     judge_agreement,
     models,
     plans,
+    results,
     runs,
     status,
 )
@@ -40,6 +41,8 @@ from bot.services import (
 )
 from bot.services import data_policy as data_policy_services
 from bot.services import datasets as dataset_services
+from bot.services import evaluations as evaluation_services
+from bot.services import models as model_services
 from bot.services import runs as run_services
 from bot.slack.commands import Call, baseline_form, estimate_form, help_list
 from bot.values.runs import Refusal
@@ -78,6 +81,7 @@ SHOWN: Mapping[str, _ByValue] = {
     evaluations.MEASURE: _numbered(measurements.agree),
     tuned_curve_cards.TRAIN: _numbered(measurements.agree),
     models.PROMOTE: _numbered(promotions.promote_run),
+    results.MEASURE: _numbered(evaluation_services.ask_after_run),
     models.ROLLBACK: _numbered(promotions.roll_back_from),
     **{button: _choosing(button) for button in judge_agreement.CHOICES},
 }
@@ -117,15 +121,6 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
 
     app.action(_one_of(SHOWN.keys() - FORMS.keys()))(show)
     app.action(_one_of(FORMS))(open_form)
-
-    @app.action(runs.DETAILS)
-    def details(ack: Ack, body: Click, respond: Respond) -> None:
-        channel = _channel(body) or None
-        refused = overview.may_read(context, _person(body), channel)
-        result = refused or run_services.look(context, int(_value(body)), _person(body), channel)
-        ack()
-        message = general.refusal(result) if isinstance(result, Refusal) else runs.details_card(result)
-        respond(**message.body(), response_type="ephemeral", replace_original=False)
 
 
 def _approve(context: AppContext, body: Click) -> dict[str, Any] | Refusal | None:
@@ -181,6 +176,28 @@ def _answer_estimate(context: AppContext, body: Click) -> dict[str, Any] | Refus
     return estimate_form(Call(context, _person(body), _channel(body)), before.dataset, before)
 
 
+def _run_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    channel = _channel(body) or None
+    refused = overview.may_read(context, _person(body), channel)
+    result = refused or run_services.details(context, int(_value(body)), _person(body), channel)
+    return result if isinstance(result, Refusal) else runs.details_form(result)
+
+
+def _measurement_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    channel = _channel(body)
+    refused = overview.may_read(context, _person(body), channel or None)
+    parts = refused or measurements.details(context, int(_value(body)), _person(body), channel)
+    return (
+        parts if isinstance(parts, Refusal) else general.details_modal(f"Measurement m{_value(body)}", parts)
+    )
+
+
+def _try(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    channel = _channel(body)
+    model = model_services.of_run(context, int(_value(body)), _person(body), channel)
+    return model if isinstance(model, Refusal) else models.try_form(model.name, channel)
+
+
 def _decide(button: str) -> _OpenForm:
     def open_form(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
         """Rights are asked at the click, and again when the form comes."""
@@ -204,6 +221,9 @@ FORMS: Mapping[str, _OpenForm] = {
     help_cards.ALL_COMMANDS: _all_commands,
     estimates.DETAILS: _estimate_details,
     estimates.ANSWER: _answer_estimate,
+    result_cards.DETAILS: _measurement_details,
+    results.DETAILS: _run_details,
+    models.TRY: _try,
     **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }
 

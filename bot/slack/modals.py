@@ -14,6 +14,7 @@ from bot.cards import datasets as dataset_cards
 from bot.cards import estimates, status
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
+from bot.cards import models as model_cards
 from bot.cards import plans as plan_cards
 from bot.command_parser import parse_form
 from bot.context import AppContext
@@ -26,6 +27,7 @@ from bot.services import (
     estimate_requests,
     evaluations,
     interventions,
+    models,
     overview,
 )
 from bot.services.datasets import Upload
@@ -138,6 +140,13 @@ def _waive(context: AppContext, body: dict[str, Any]) -> Errors:
     )
 
 
+def _try(context: AppContext, body: dict[str, Any]) -> Errors:
+    channel, model = _metadata(body)[:2]
+    return _errors(
+        models.ask(context, model, _values(body).get("text") or "", _person(body), channel), "text"
+    )
+
+
 def _delete(context: AppContext, body: dict[str, Any]) -> Errors:
     channel, dataset, *before = _metadata(body)
     if (_values(body).get("name") or "").strip().lower() != dataset:
@@ -167,6 +176,7 @@ FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
     waiver_cards.WAIVER_FORM: _waive,
     dataset_cards.DELETION_FORM: _delete,
     intervention_cards.FORM: _decide,
+    model_cards.TRY_FORM: _try,
 }
 
 # What takes longer than Slack waits comes once the form is closed.

@@ -120,12 +120,15 @@ class ArmScore:
 
 @dataclass(frozen=True)
 class Advice:
-    """The verdict that follows from a result; `rule` is the one that decided, '' where all agree."""
+    """The verdict that follows from a result; `rule` is the one that decided, '' where all agree, and `reason` what it
+    said. `measure`: models that the next step is to measure, and that can be asked here."""
 
     kind: VerdictKind
     rule: str
     headline: str
     next_step: str
+    reason: str = ""
+    measure: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -89,7 +89,7 @@ def test_rung_0_alone_asks_nobody_and_says_what_it_found() -> None:
 
 def test_the_text_gives_the_verdict_first_and_how_labels_were_read() -> None:
     result = finetune("baseline", TICKETS, "--rungs", "classical", "--bar", "40%")
-    assert result.stdout.splitlines()[0].startswith("The cheapest that meets 40%: classical")
+    assert result.stdout.splitlines()[0].startswith("The classical model meets your 40% bar")
     assert "An answer counts as a label if" in result.stdout
     assert "`" not in result.stdout
 
@@ -243,7 +243,7 @@ def test_empty_answers_are_said_to_be_wrong(tmp_path: Path) -> None:
     with Hosted(Service(models=("large",), answer=lambda _, said: "")) as company:
         settings(company)
         text = finetune("baseline", file, "--model", "acme/large", "--rungs", "zero").stdout
-    assert "count as wrong, of 20: prompt alone, acme/large 20 empty." in text
+    assert "20 of 20 answers (prompt alone, acme/large) were empty and count as wrong." in text
 
 
 def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_path: Path) -> None:
@@ -357,7 +357,7 @@ def test_a_point_has_no_price_where_the_curve_can_not_tell_whether_rows_bring_an
     found = json.loads(finetune("curve", nothing_to_learn, "--label-usd", "0.50", "--json").stdout)
     assert (found["gain"]["told"], found["usd_per_point"]) == (False, None)
     said = finetune("curve", nothing_to_learn, "--label-usd", "$0.50").stdout
-    assert "Can't tell yet what more rows bring" in said
+    assert "no measurable gain expected" in said
     assert "What a point more costs in labels can't be told" in said
     refused = finetune("curve", TICKETS, "--label-usd", "-1")
     assert refused.exit_code == 2 and "dollars for one label" in refused.stderr

@@ -225,7 +225,8 @@ def test_details_show_the_run_to_the_clicker_alone(world: World) -> None:
     world.until_state("training")
     world.send()
     before = world.texts()
-    assert "acme-small" in world.answer_to_click(CLEO, "run_details")
+    world.click(CLEO, "run_details")
+    assert "acme-small" in world.form(CLEO)
     assert world.texts() == before
 
 

@@ -95,7 +95,7 @@ def test_two_approvers_say_it_was_never_started_and_it_is_looked_for_before_it_i
     assert world.jobs() == 1 and set(world.ledger()) == {"reserve", "settle"}
     assert [(BEN.id, "retry"), (CLEO.id, "retry"), ("finetune", "tried again")] == acts(world)[-6:-3]
     assert world.said("It is tried again", f"<@{BEN.id}> and <@{CLEO.id}>")
-    assert world.said("held-out rows")
+    assert world.said("Result of run 1")
 
 
 def test_one_person_counts_once(world: World) -> None:

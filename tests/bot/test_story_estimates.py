@@ -448,16 +448,19 @@ def test_a_result_is_held_against_the_best_rung_and_the_estimate(seeded: World) 
     measured(seeded)
     seeded.start_approved()
     done = seeded.until_state("done")
-    card = seeded.said("Rows that changed")
-    assert "Against the classical model, 100.0%" in card and "not told apart" in card
-    assert "meets your 85%; not told apart from the free classical model" in card
-    assert "Use the classical model" in card and "Our estimates over the latest runs" in card
-    beside = report_of(seeded, 1)
-    assert "Quality: 100.0%; none was estimated" in beside and "the classical model 100.0%" in beside
+    card = seeded.said("Try it")
+    assert "Against the free classical model, 100.0%" in card and "not told apart" in card
+    assert (
+        "Not needed: 100.0% right, meets your 85% bar; not told apart from the free classical model" in card
+    )
+    assert "Use the classical model" in card
+    seeded.click(BEN, "run_details")
+    beside = seeded.form(BEN)
+    assert "Quality: 100.0% (no estimate was made)" in beside and "the classical model 100.0%" in beside
+    assert "Our estimates over the latest runs" not in beside, "one run says nothing of that"
     advice = result_of(done).advice
     assert advice and (advice.kind, advice.rule) == ("no_go", "cheaper rung")
-    assert "Against the classical model" in seeded.type("/finetune results 1")
-    assert "Our estimates over the latest runs" in seeded.type("/finetune results 1")
+    assert "Against the free classical model" in seeded.type("/finetune results 1")
 
 
 def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None:
@@ -470,7 +473,6 @@ def test_the_next_plan_expects_what_the_first_run_measured(world: World) -> None
     world.approve()
     world.until_state("done", 2)
     assert "Quality: 100.0%, as estimated" in report_of(world, 2)
-    assert "(2 runs, so far)" in world.type("/finetune results 2")
 
 
 def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: MakeWorld) -> None:
@@ -486,8 +488,8 @@ def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: Ma
     result = result_of(world.until_state("done"))
     ladder = result.ladder
     assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
-    card = world.said("Rows that changed")
-    assert "66.7 points better" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
+    card = world.said("Try it")
+    assert "+67 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
     assert result.advice and result.advice.kind == "unknown", "rung 0 was not measured"
     assert "the classical model" in result.advice.next_step
 
@@ -497,10 +499,10 @@ def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(worl
     world.start_approved()
     result = result_of(world.until_state("done"))
     assert result.advice and result.advice.kind == "go", result.advice
-    card = world.said("Rows that changed")
-    assert "Go: the tuned model is good enough, and it pays" in card
-    assert "Put the tuned model to work" in card and "a month, as planned; back" in card
-    assert "Against retrieval on acme/acme-small, 50.0%" in card and "50.0 points better" in card
+    card = world.said("Try it")
+    assert "Deploy it: 100.0% right, meets your 85% bar" in card and world.has_button("put_to_work")
+    assert "Saves, as planned" in card and "a month" in card and "; back" in card
+    assert "Against retrieval on acme/acme-small, 50.0%" in card and "+50 points" in card
     again = world.type(f"{ASKED} hours=2")
     assert "The tuned model meets the bar of 85%" in again
     assert "not shown to be better" not in again, "the paired test of the run tells them apart"
@@ -539,4 +541,4 @@ def test_a_result_from_before_still_shows(world: World) -> None:
     old = replace(result_of(run), beside=None, advice=None).to_json()
     world.store.database.change("UPDATE runs SET result = ? WHERE id = 1", (old,))
     said = world.type("/finetune results 1")
-    assert "Tuned model, right" in said and "Verdict" not in said
+    assert "Right\n100.0%" in said and "Verdict" not in said

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards import evaluation_results, evaluations
 from bot.rules import units
 from bot.services import datasets, evaluation_worker, measurements
 from bot.services.data_policy import Forbidden
@@ -61,6 +61,14 @@ def until_asked(world: World, number: int = 1) -> Measurement:
     return measurement(world, number)
 
 
+def details(world: World) -> str:
+    """What the button *Details* of the result opens."""
+    world.click(ANA, evaluation_results.DETAILS)
+    said = world.form(ANA)
+    assert said.startswith("Measurement m1\n") and "How this was measured" in said
+    return said
+
+
 def ladder_of(world: World, number: int = 1) -> Ladder:
     result = measurement(world, number).result
     assert result is not None
@@ -76,7 +84,7 @@ def test_the_classical_rung_alone_is_free_and_starts_at_once(world: World) -> No
     assert ladder.n == HELD and ladder.rungs[0].score == 1.0
     assert measurement(world).actual_micros == 0 and world.company.count(CHAT) == 0
     card = world.said("Measurement m1", "classical", "100.0%")
-    assert "held-out rows" in card
+    assert "test rows" in card
     world.until_file("report-m1.html")
     assert len(world.cards()) == 1, "the result takes the place of the card"
     assert f"<@{ANA.id}> m1 is done" in world.said("ladder.png", "report-m1.html")
@@ -406,7 +414,10 @@ def test_rows_that_are_refused_count_as_empty_answers(priced: World) -> None:
     _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
     (rung,) = ladder_of(world).rungs
     assert rung.n == HELD and rung.empty == 2
-    assert f"2 of {HELD} questions got no answer and count as wrong" in world.said("got no answer")
+    assert f"2 of {HELD} answers (prompt alone, acme/acme-small) were empty and count as wrong" in world.said(
+        "empty"
+    )
+    assert f"2 of {HELD} questions got no answer and count as wrong" in details(world)
     assert world.company.count(CHAT) == HELD
 
 
@@ -419,7 +430,8 @@ def test_empty_answers_and_labels_that_nobody_says_are_told(priced: World) -> No
     (rung,) = ladder_of(world).rungs
     assert rung.empty == HELD / 3 and rung.unread == 0 and rung.score == pytest.approx(1 / 3)
     assert ladder_of(world).never_answered == ("refund", "shipping")
-    assert world.said("never answered by any of them", "refund", "empty")
+    assert world.said("were empty and count as wrong")
+    assert "never answered by any of them: `refund`, `shipping`" in details(world)
 
 
 def test_a_model_that_is_not_there_is_left_out_and_the_others_go_on(make_world: MakeWorld) -> None:

@@ -55,10 +55,10 @@ def test_a_curve_is_drawn_at_once_and_for_free(world: World) -> None:
     curve = Curve.from_json(str(done.result))
     assert curve.dataset == "tickets" and curve.arm.key == "classical" and len(curve.points) >= 3
     assert [one.rows for one in curve.predicted] == [63, 84, 168]
-    card = world.said("The line through the points")
+    card = world.said("Learning curve m1: tickets, classical")
     assert "84" in card and "curve.png" in "\n".join(world.texts())
     assert done.actual_micros == 0 and world.company.count(CHAT) == 0
-    assert "The line through the points" in world.type("/finetune results m1")
+    assert "Learning curve m1" in world.type("/finetune results m1")
 
 
 def test_a_curve_that_can_t_be_drawn_is_a_sentence(world: World) -> None:

@@ -82,7 +82,7 @@ def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:
     for _ in range(10):
         judge_pair(world, BEN, next(turn))
     assert len(world.store.preferences.of(1)) == 20
-    card = world.said("Measurement m1. κ (Cohen")
+    card = world.said("Measurement m1. κ")
     assert "20 choices of 2 people" in card and "Where two people judged the same pair" in card
     assert "agree on 10 of 10: κ = 1.00" in card
     assert "κ = " in world.said("Measurement m1:", f"Judged by acme/{JUDGE}", "on 20 human labels")

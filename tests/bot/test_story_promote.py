@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from bot.reconciler import maintain
-from bot.services import alias_sync, evidence, promotions
-from bot.values.runs import Refusal
+from bot.rules.plans import plan_from_json
+from bot.services import alias_sync, evaluations, evidence, notifications, promotions
+from bot.values.runs import Advice, Refusal, RunResult
 from demo.people import ANA, BEN
 from demo.workspace import Person
 from tests.bot.props import tickets_csv
+from tests.bot.test_story_ladder import PRICES
 from tests.bot.test_story_versions import second_csv
 from tests.bot.world import CLEO, EVE, GUS, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, RESET
@@ -394,7 +397,7 @@ def test_the_list_the_overview_and_try_know_what_is_in_use(world: World) -> None
 
 def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_work(world: World) -> None:
     trained(world)
-    assert world.said("Rows that changed") and world.has_button("put_to_work")
+    assert world.said("Try it") and world.has_button("put_to_work")
     assert "Only an approver" in world.answer_to_click(ANA, "put_to_work")
     world.click(BEN, "put_to_work")
     world.send()
@@ -406,6 +409,32 @@ def test_the_result_offers_what_is_shown_to_be_better_and_the_button_puts_it_to_
     world.until_state("done", 2)
     after = len([one for one in world.slack.messages(PRIVATE.id) if "put_to_work" in str(one.blocks)])
     assert after == trained_again, "a model no better than the one in use is not offered"
+
+
+def test_the_result_measures_what_its_model_should_be_compared_with(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    trained(world)
+    run = world.run()
+    refused = evaluations.ask_after_run(world.service.context, 1, BEN.id)
+    assert run.result and isinstance(refused, Refusal) and "lacks no comparison" in refused.text
+    result = RunResult.from_json(run.result)
+    advice = Advice("unknown", "today's model", "", "", "It was not measured.", ("acme/acme-small",))
+    result = replace(result, advice=advice)
+    world.store.database.change("UPDATE runs SET result = ?", (result.to_json(),))
+    notifications.post_result(world.service.context, world.run(), plan_from_json(run.plan), result, ())
+    world.send()
+    assert "guest" in world.answer_to_click(GUS, "measure_after_run")
+    world.click(CLEO, "measure_after_run")
+    world.until(lambda: world.store.measurements.get(1), "the measurement")
+    world.send()
+    assert world.said("Measurement m1", "alternatives on tickets")
+
+
+@pytest.mark.parametrize("button", ["run_details", "try_model"])
+def test_details_and_a_try_are_refused_to_whom_the_policy_denies_them(world: World, button: str) -> None:
+    trained(world)
+    assert "guest" in world.answer_to_click(GUS, button)
+    assert world.slack.view(GUS.id) is None
 
 
 def test_a_model_of_a_later_version_is_held_against_the_one_in_use_on_the_rows_of_both(world: World) -> None:

@@ -192,7 +192,7 @@ def test_a_result_file_that_is_gone_costs_the_plot_and_not_the_result(world: Wor
     world.until_state("done")
     world.until_file("quality.png")
     assert "loss.png" not in world.files()
-    assert world.said("held-out rows")
+    assert world.said("Result of run 1")
 
 
 def test_a_company_that_is_away_for_a_while_is_waited_for(world: World) -> None:

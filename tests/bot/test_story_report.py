@@ -38,7 +38,7 @@ def test_a_run_is_told_on_one_page(world: World, tmp_path: Path) -> None:
     text = out.read_text(encoding="utf-8")
     reader = Reader(text)
     assert not reader.open
-    assert reader.text.startswith("Tuned model: 100.0%")
+    assert reader.text.startswith("Not needed: 100.0% right, meets your 85% bar")
     assert f"Run 1: {json.loads(run.plan)['base_model']} on tickets" in reader.text
     for part in (
         "100.0%",

@@ -22,7 +22,7 @@ def _only_one_end(world: World) -> None:
     world.tick(5)
     everything = world.texts()
     assert world.jobs() == 1 and world.company.count(f"POST {JOBS}") == 1
-    assert len([text for text in everything if "held-out rows" in text and "Rows that changed" in text]) == 1
+    assert len([text for text in everything if "Result of run" in text]) == 1
     assert len([text for text in everything if "loss.png" in text]) == 1
     assert len([text for text in everything if "rows got better" in text]) == 1
     assert len(world.store.models()) == 1

@@ -77,4 +77,4 @@ def test_one_that_nobody_knows_thinks_its_cap_away_and_the_card_counts_it(make_w
     assert len(asked) <= HELD + 2 * 8, "what it refuses is learnt once, by those under way together"
     rung = Ladder.from_json(str(done.result)).rungs[0]
     assert (rung.score, rung.empty, rung.completion_tokens) == (0.0, HELD, HELD * 24)
-    assert f"{HELD} empty" in world.said("Answers that were none of the labels")
+    assert world.said(f"{HELD} of {HELD} answers", "were empty and count as wrong", "`reasoning = true`")

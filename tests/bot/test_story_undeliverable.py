@@ -23,7 +23,7 @@ def whole_run_and_the_next_card(world: World) -> None:
     world.start_approved()
     world.until_state("done")
     minutes(world, 1)
-    assert world.said("Tuned model", "Rows that changed")
+    assert world.said("Result of run 1")
     world.start(START + " epochs=2")
     assert world.with_button("approve_plan")
 

@@ -47,10 +47,10 @@ def test_from_a_file_to_a_better_model(world: World) -> None:
 
 
 def _check_the_end(world: World, reserved: int) -> None:
-    result = world.said("held-out rows", "prompted", "Tuned", "100.0%")
-    assert "estimated" in result and "/finetune try tickets-1" in result
-    assert len([text for text in world.texts() if "Rows that changed" in text]) == 1
-    (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Rows that changed" in words_of(one)]
+    result = world.said("Result of run 1", "its base, prompted", "100.0%")
+    assert "estimated" in result and "Try it" in result
+    assert len([text for text in world.texts() if "Try it" in text]) == 1
+    (parent,) = [one for one in world.slack.messages(PRIVATE.id) if "Try it" in words_of(one)]
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
     assert any("rows got better" in words_of(one) for one in replies)
     world.until_file("report-run-1.html")
@@ -58,11 +58,17 @@ def _check_the_end(world: World, reserved: int) -> None:
         one.files for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts and one.files
     ]
     assert [file.name for file in files] == ["loss.png", "quality.png", "report-run-1.html"]
+    world.click(BEN, "run_details")
+    said = world.form(BEN)
+    assert all(
+        part in said for part in ("Run 1", "Rows that changed", "Estimate and actual", "Training took")
+    )
     settled = world.ledger()["settle"]
     assert 0 < settled <= reserved and settled == world.run().actual_micros
     assert world.jobs() == 1
 
-    assert "Asking" in world.type("/finetune try tickets-1 where is my refund?")
+    world.click(ANA, "try_model")
+    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
     assert "It answers" in world.until_told()
 
 
@@ -70,7 +76,7 @@ def test_changed_rows_stay_out_of_a_public_channel(world: World) -> None:
     world.start(channel=PUBLIC)
     world.approve(BEN, channel=PUBLIC)
     world.until_state("done")
-    assert world.said("held-out rows", channel=PUBLIC)
+    assert world.said("Result of run 1", channel=PUBLIC)
     everything = "\n".join(world.texts(PUBLIC))
     assert "rows got better" not in everything and "a question about" not in everything
 

@@ -262,6 +262,12 @@ class World:
         )
         return words_of(said[0])
 
+    def form(self, user: Person) -> str:
+        """What the form says that this person has open."""
+        view = self.slack.view(user.id)
+        assert view is not None, "no form is open"
+        return "\n".join([view.title, *_texts(list(view.blocks))])
+
     def start(self, line: str = START, *, user: Person = ANA, channel: Channel = PRIVATE) -> Run:
         """A ready dataset, a plan, its approval card."""
         if self.store.datasets.newest("tickets") is None:

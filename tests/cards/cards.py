@@ -11,7 +11,6 @@ from typing import Any
 from bot.cards import (
     audits,
     budgets,
-    calibration,
     data_policy,
     datasets,
     estimates,
@@ -49,7 +48,7 @@ from bot.rules.roi import Quality
 from bot.slack.commands import command_help, finetune, help_list
 from bot.values.evaluations import CurvePlan, JudgeProgress, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
-from bot.values.runs import Progress
+from bot.values.runs import Advice, Progress, RunResult
 from storage.money import Commitment, Freeze
 from storage.records import Waiver
 from tests.cards import curve_cards, doubt_cards, made, measured, promotion_cards, sweep_cards
@@ -192,16 +191,10 @@ def _measuring() -> dict[str, Message]:
         "measure-cancelled": evaluations.closed_card(
             measured.measurement("cancelled"), plan, LadderProgress(), f"Cancelled by <@{BEN}>."
         ),
-        "ladder-met": evaluation_results.card(
-            measured.ladder(),
-            number=3,
-            spent_micros=590_000,
-            estimated_micros=640_000,
-            how_read=HOW_READ,
-            notes=["Retrieval read 2 documents of yours."],
-        ),
-        "ladder-none-meets": evaluation_results.card(
-            measured.none_meets(), number=4, spent_micros=0, estimated_micros=0
+        "ladder-met": evaluation_results.card(measured.ladder(), number=3),
+        "ladder-none-meets": evaluation_results.card(measured.none_meets(), number=4),
+        "ladder-left-out": evaluation_results.card(
+            measured.none_meets(), number=4, notes=evaluations.left_out(measured.half_way().arms)
         ),
         "ladder-undecided": evaluation_results.card(measured.undecided(), number=5),
         "ladder-silent": evaluation_results.card(measured.silent(), number=10),
@@ -209,7 +202,6 @@ def _measuring() -> dict[str, Message]:
         "ladder-cheaper-undecided": evaluation_results.card(measured.cheaper_undecided(), number=7),
         **_judged(),
         "ladder-empty": evaluation_results.card(measured.ladder(()), number=8),
-        "ladder-details": thread(measured.many(24)),
     }
 
 
@@ -226,7 +218,7 @@ def _judged() -> dict[str, Message]:
         notes = judge_agreement.judge_notes(
             plan if judged else measured.plan(labels=()), judged, found, people
         )
-        return evaluation_results.card(found, number=9, notes=notes, **other)
+        return evaluation_results.card(found, number=9, notes=notes[:1], **other)
 
     return {
         "measure-asked-with-judge": evaluations.request_card(asked, plan, measured.asking(), made.BUDGET),
@@ -242,12 +234,6 @@ def _judged() -> dict[str, Message]:
     }
 
 
-def thread(found: Ladder) -> Message:
-    message = evaluation_results.details(found)
-    assert message is not None
-    return message
-
-
 def _learning() -> dict[str, Message]:
     flat = measured.curve(points_per_100=0.004, needs=(), predicted=())
     tuned = measured.curve(arm=Candidate("tuned", measured.MODEL), points_per_100=2.4)
@@ -261,9 +247,10 @@ def _learning() -> dict[str, Message]:
         "curve-failed": learning_curves.failure_card(
             "tickets", "There are 14 rows; a curve needs 24 at least."
         ),
-        "curve": learning_curves.card(measured.curve(), label_usd=Decimal("0.10"), bar=0.9),
-        "curve-flat": learning_curves.card(flat, label_usd=Decimal("0.10"), bar=0.95),
-        "curve-tuned": learning_curves.card(tuned, bar=0.99),
+        "curve": learning_curves.card(measured.curve(), number=5, label_usd=Decimal("0.10"), bar=0.9),
+        "curve-flat": learning_curves.card(flat, number=5, label_usd=Decimal("0.10"), bar=0.95),
+        "curve-untold": learning_curves.card(measured.untold_curve(), number=5, label_usd=Decimal("0.10")),
+        "curve-tuned": learning_curves.card(tuned, number=5, bar=0.99),
     }
 
 
@@ -405,46 +392,83 @@ def _looks() -> list[EvaluationSummary]:
 
 def _results() -> dict[str, Message]:
     done, plan = made.run("done"), made.plan()
-    free = made.result(actual_micros=0, estimated_micros=0)
     foreseen = made.plan(predicted=made.PREDICTED)
-    by_words = made.result(labelled=False, beside=made.beside_by_words())
-    return {
-        "result-better": results.card(done, plan, made.result()),
-        "result-better-free": results.card(done, made.free_plan(), free),
-        "result-equal": results.card(done, made.plan(monthly_before_micros=None), made.equal_result()),
-        "result-worse": results.card(done, plan, made.worse_result()),
-        "result-with-our-error": results.card(done, plan, made.result(), measured.ERRORS),
-        "result-go": results.card(done, foreseen, made.result(beside=made.beside(184, 190), advice=made.GO)),
-        "result-go-with-people": results.card(
-            done,
+    free = made.result(actual_micros=0, estimated_micros=0)
+    unread = replace(made.arm(47, 0.18, 0.3, 132, n=200), unlisted=170)
+    to_measure = replace(made.COMPARE, measure=("openai/gpt-4o",))
+
+    def judged(other: int, tuned: int, advice: Advice, **values: Any) -> RunResult:
+        return made.result_of(tuned, beside=made.beside(other, tuned), advice=advice, **values)
+
+    cases = {
+        "result-better": (plan, made.result()),
+        "result-better-free": (made.free_plan(), free),
+        "result-equal": (made.plan(monthly_before_micros=None), made.equal_result()),
+        "result-worse": (plan, made.worse_result()),
+        "result-go": (foreseen, judged(140, 190, made.GO)),
+        "result-go-with-people": (
             made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"),
-            made.result(beside=made.beside(140, 190), advice=made.GO),
+            judged(140, 190, made.GO),
         ),
-        "result-go-time-unsaid": results.card(
-            done, made.advised_plan(), made.result(beside=made.beside(140, 190), advice=made.GO)
+        "result-go-time-unsaid": (made.advised_plan(), judged(140, 190, made.GO)),
+        "result-to-compare": (made.advised_plan(), judged(140, 190, to_measure)),
+        "result-below-the-bar": (made.advised_plan(), judged(111, 155, made.MISSES)),
+        "result-failed": (made.advised_plan(), judged(90, 0, made.MISSES, base=unread)),
+        "result-silent": (
+            made.advised_plan(),
+            made.result_of(12, beside=made.silent_alone(), advice=made.MISSES),
         ),
-        "result-below-the-bar": results.card(
-            done, made.advised_plan(), made.result(beside=made.beside(111, 155), advice=made.CHEAPER)
-        ),
-        "result-nothing-read": results.card(
-            done,
+        "result-over-budget": (plan, replace(made.result(), actual_micros=310_000)),
+        "result-nothing-read": (
             foreseen,
-            made.result(
-                base=replace(made.result().base, unlisted=70), beside=made.alone(190), advice=made.GO
-            ),
+            made.result_of(190, base=unread, beside=made.alone(190), advice=made.GO),
         ),
-        "result-cheaper-rung": results.card(
-            done, foreseen, made.result(beside=made.beside(190, 184), advice=made.CHEAPER)
-        ),
-        "result-by-words": results.card(done, foreseen, by_words),
-        "result-by-words-held-against": calibration.estimate_comparison(
-            foreseen, by_words, made.actuals(None)
-        ),
-        "result-held-against": calibration.estimate_comparison(foreseen, made.result(), made.actuals(0.84)),
-        "result-held-against-free": calibration.estimate_comparison(
-            made.free_plan(), free, made.actuals(None)[:1]
-        ),
+        "result-cheaper-rung": (foreseen, judged(190, 184, made.CHEAPER)),
+        "result-by-words": (foreseen, made.result_of(150, labelled=False, beside=made.beside_by_words())),
+    }
+    return {
+        **{name: results.card(done, *case) for name, case in cases.items()},
+        "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
         "result-changed-rows": results.changed_rows_card(made.changes(6)),
+    }
+
+
+def _details() -> dict[str, Json]:
+    """The forms behind the button of a card."""
+    foreseen = made.plan(predicted=made.PREDICTED)
+    result = made.result_of(190, beside=made.beside(140, 190), advice=made.GO)
+    done = replace(made.look("done"), plan=foreseen, result=result, actuals=made.actuals(0.84))
+    by_words = replace(
+        done,
+        result=made.result_of(150, labelled=False, beside=made.beside_by_words()),
+        actuals=made.actuals(None),
+        running=measured.MANY_ERRORS,
+    )
+    people, judge = measured.DISTRUSTING, measured.JUDGED
+    judged = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[1:4]])
+    notes = judge_agreement.judge_notes(measured.judged_plan(), judge, judged, people)
+    ladders = {
+        "ladder-met-details": evaluation_results.details(
+            measured.ladder(),
+            spent_micros=590_000,
+            estimated_micros=640_000,
+            how_read=HOW_READ,
+            notes=["Retrieval read 2 documents of yours."],
+        ),
+        "ladder-none-meets-details": evaluation_results.details(
+            measured.none_meets(), spent_micros=0, estimated_micros=0
+        ),
+        "ladder-many-details": evaluation_results.details(measured.many(24)),
+        "ladder-judged-details": evaluation_results.details(judged, notes=notes),
+        "curve-details": learning_curves.details(measured.curve()),
+        "curve-tuned-details": learning_curves.details(curve_cards.tuned(), Decimal("0.50")),
+    }
+    return {
+        "result-details": runs.details_form(done),
+        "result-by-words-details": runs.details_form(by_words),
+        "run-training-details": runs.details_form(made.look("training")),
+        "form-try": models.try_form("tickets-7", "C0TICKETS"),
+        **{name: general.details_modal("Measurement m3", parts) for name, parts in ladders.items()},
     }
 
 
@@ -549,7 +573,7 @@ def messages() -> dict[str, Message]:
 
 
 def views() -> dict[str, Json]:
-    return _views()
+    return {**_views(), **_details()}
 
 
 def payloads() -> dict[str, Json]:

@@ -69,7 +69,7 @@ def cards() -> dict[str, Message]:
         ),
         "curve-tuned-failed": over(failed, plan(), known(), "It could cost up to $9.00."),
         "curve-tuned-beside": learning_curves.card(
-            tuned(), label_usd=Decimal("0.50"), bar=0.9, beside=measured.curve()
+            tuned(), number=5, label_usd=Decimal("0.50"), bar=0.9, beside=measured.curve()
         ),
     }
 

@@ -388,11 +388,34 @@ def result(**other: Any) -> RunResult:
     return replace(made, **other)
 
 
+def result_of(tuned: int, **other: Any) -> RunResult:
+    """The tuned model with so many of 200 right, its base with 47."""
+    gain = (tuned - 47) / 200
+    arms = {"base": arm(47, 0.18, 0.3, 132, n=200), "tuned": arm(tuned, 0.0, 1.0, 104, n=200)}
+    better, worse = (tuned - 42, 5) if gain > 0 else (2, 49 - tuned)
+    made = result(**arms, better=better, worse=worse, gain_low=gain - 0.07, gain_high=gain + 0.06)
+    return replace(made, **other)
+
+
 GO = Advice(
     "go",
     "",
     "Go: the tuned model is good enough, and it pays.",
     "Put the tuned model to work, and keep today's at hand until it has proved itself.",
+)
+COMPARE = Advice(
+    "unknown",
+    "today's model",
+    "Not decided yet. gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough.",
+    "Measure gpt-4o and a cheap model beside it: `/finetune baseline tickets models=openai/gpt-4o`.",
+    "gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough.",
+)
+MISSES = Advice(
+    "no_go",
+    "tuned",
+    "Not now. The tuned model misses the bar of 85%.",
+    "Label more rows before you train again, first of “refund”, “lost_parcel”.",
+    "The tuned model misses the bar of 85%.",
 )
 CHEAPER = Advice(
     "no_go",
@@ -400,6 +423,8 @@ CHEAPER = Advice(
     "Not now. The classical model meets the bar of 85%: 95% right (91% to 97.3%) on 200 held-out rows, at no "
     "charge per request. It needs no training.",
     "Use the classical model. If that is not good enough, raise the bar (bar=) and ask again.",
+    "The classical model meets the bar of 85%: 95% right (91% to 97.3%) on 200 held-out rows, at no charge per "
+    "request. It needs no training.",
 )
 
 
@@ -412,6 +437,13 @@ def beside_by_words() -> str:
         for name, model, right in (("retrieval", measured.BIG, 141), ("tuned", "local/tickets-7", 158))
     ]
     return measured.ladder(rungs, pairs=(measured.pair(rungs[1], rungs[0]),)).to_json()
+
+
+def silent_alone() -> str:
+    """A tuned model that answers most rows with nothing."""
+    from tests.cards import measured
+
+    return measured.ladder([measured.rung("tuned", "local/tickets-7", 12, empty=180)], pairs=()).to_json()
 
 
 def alone(tuned: int) -> str:

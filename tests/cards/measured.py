@@ -241,6 +241,16 @@ def curve(**other: Any) -> Curve:
     return replace(made, **other)
 
 
+def untold_curve() -> Curve:
+    """What more rows bring is less than chance does."""
+    points = tuple(
+        CurvePoint(rows, share, (share,)) for rows, share in ((93, 0.48), (186, 0.52), (372, 0.55))
+    )
+    return curve(
+        points=points, predicted=(Prediction(744, 0.565, 0.49, 0.64), Prediction(1_490, 0.58, 0.462, 0.693))
+    )
+
+
 def outlook(scale: str = "1", p: float = 0.87, **other: Any) -> Outlook:
     by = Decimal(scale)
     months = tuple(
@@ -334,6 +344,10 @@ ERRORS = running_error(
         *run_actuals(1, tokens=(108_600, 108_400), micros=(43_000, 45_000), seconds=(1_500, 4_900)),
         *run_actuals(2, tokens=(90_000, 90_000), micros=(0, 0), seconds=(1_000, 1_300), quality=(0.9, 0.86)),
     ]
+)
+
+MANY_ERRORS = running_error(
+    pair for run in range(6) for pair in run_actuals(run, tokens=(108_600, 109_000), seconds=(1_500, 2_900))
 )
 
 DIFF = Diff(

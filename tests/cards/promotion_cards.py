@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bot.cards import general, models, results
+from bot.cards import general, models
 from bot.cards.blocks import Message
 from bot.cards.models import ModelEntry, PromotionSummary
 from bot.rules.promotion import ModelComparison, Proof, objections
@@ -96,12 +96,6 @@ def cards() -> dict[str, Message]:
             ]
         ),
         "model-list-empty": models.listing([]),
-        "result-to-be-used": results.card(
-            made.run("done"),
-            made.plan(),
-            made.result(beside=made.beside(184, 190), advice=made.GO),
-            may_be_used=True,
-        ),
     }
 
 

@@ -16,8 +16,10 @@ import pytest
 from slack_sdk.models.blocks import Block
 from slack_sdk.models.views import View
 
+from bot.cards import calibration
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
+from tests.cards import measured
 from tests.cards.cards import messages, payloads, views
 from tests.cards.readable import readable
 from tests.cards.voice import faults, texts, too_long
@@ -99,11 +101,19 @@ def test_headlines_are_answers() -> None:
     heads = {
         name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks
     }
-    assert heads["result-better"] == "Tuned model: 85.7%; 62 points above its base, prompted"
-    assert heads["result-equal"] == "Tuned model: 26.0%; not told apart from its base, prompted (23.4%)"
-    above = "Tuned model: 77.5%, below your 85%; 22 points above the free classical model"
-    assert heads["result-below-the-bar"] == above
+    assert heads["result-better"] == "Tuned model: 85.7% right; 62 points above its base, prompted"
+    assert heads["result-equal"] == "Tuned model: 26.0% right; not told apart from its base, prompted (23.4%)"
+    above = "77.5% right, below your 85% bar; 22 points above the free classical model"
+    assert heads["result-below-the-bar"] == f"Not good enough: {above}"
+    below = "0.0% right, below your 85% bar; 45 points below the free classical model"
+    assert heads["result-failed"] == f"Failed: {below}"
+    assert heads["result-to-be-used"].startswith(
+        "Deploy it: 95.0% right, meets your 85% bar; 25 points above"
+    )
+    assert heads["result-cheaper-rung"].startswith("Not needed: 92.0% right")
     assert heads["result-nothing-read"].endswith("; nothing else was measured")
+    assert heads["ladder-silent"].startswith("The classical model meets your 85% bar without training: 92.0%")
+    assert heads["curve-untold"].endswith("no measurable gain expected (−9 to +14 points)")
     assert heads["plan-asked-free"] == "Run 7: train smollm2-135m on tickets at no charge?"
     assert heads["run-training"] == "Run 7 is training: smollm2-135m on tickets"
     assert (
@@ -116,7 +126,7 @@ def test_headlines_are_answers() -> None:
 def test_a_payback_has_the_plans_people_and_labels_in_it() -> None:
     """$1,550 for people and labels at $23 a month take 5.6 years to come back, not the minutes of the bill alone."""
     said = "\n".join(texts(messages()["result-go-with-people"].blocks))
-    assert "*Saves*\n$23.00 a month, as planned; back in 6 years" in said
+    assert "*Saves, as planned*\nabout $23 a month; back in 6 years" in said
     unsaid = "\n".join(texts(messages()["result-go-time-unsaid"].blocks))
     assert "; back within a day, if it took no one's time" in unsaid
 
@@ -170,9 +180,26 @@ def test_a_model_that_answers_mostly_nothing_is_given_room_to_think() -> None:
 
 
 def test_free_text_says_which_measure_is_which() -> None:
-    said = json.dumps(PAYLOADS["result-by-words"], ensure_ascii=False)
-    assert "Two measures" in said and "70.5% F1" in said
-    assert "Two measures" not in json.dumps(PAYLOADS["result-go"])
+    assert "70.5% F1" in json.dumps(PAYLOADS["result-by-words"], ensure_ascii=False)
+    assert "Two measures" in json.dumps(PAYLOADS["result-by-words-details"], ensure_ascii=False)
+    assert "Two measures" not in json.dumps(PAYLOADS["result-details"])
+
+
+def test_the_first_button_does_the_next_step() -> None:
+    first = {
+        name: payload["blocks"][-1]["elements"][0]
+        for name, payload in PAYLOADS.items()
+        if name.startswith("result-") and payload["blocks"][-1]["type"] == "actions"
+    }
+    assert first["result-to-be-used"]["action_id"] == "put_to_work"
+    assert first["result-to-compare"]["text"]["text"] == "Measure gpt-4o"
+    assert "style" not in first["result-failed"]
+    assert all("Next" not in str(PAYLOADS[name]) for name, button in first.items() if "style" in button)
+
+
+def test_how_far_off_estimates_were_is_told_from_five_runs_on() -> None:
+    assert calibration.recent_errors(measured.ERRORS) == []
+    assert calibration.recent_errors(measured.MANY_ERRORS)
 
 
 def test_a_price_under_a_cent_is_short() -> None:

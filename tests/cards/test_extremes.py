@@ -39,7 +39,7 @@ from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison, Proof, objections
 from bot.rules.reasons import FillGap, Reason, Step, Told
 from bot.values.evaluations import ArmProgress, LadderProgress
-from bot.values.runs import ChangedRow
+from bot.values.runs import Advice, ChangedRow
 from storage.records import AuditEntry
 from tests.cards import curve_cards, made, measured, promotion_cards
 from tests.cards.cards import many_labels
@@ -166,11 +166,17 @@ def _measured(text: str) -> dict[str, Any]:
         ),
         "measuring": evaluations.progress_card(measured.measurement(), plan, progress, NOW),
         "measured": evaluations.closed_card(measured.measurement("failed"), plan, progress, escape(text)),
-        "ladder": evaluation_results.card(
-            worst, number=10**9, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
+        "ladder": evaluation_results.card(worst, number=10**9, notes=[text] * 9),
+        "ladder's details": general.details_modal(
+            f"Measurement m{10**9}",
+            evaluation_results.details(
+                worst, spent_micros=10**18, estimated_micros=10**18, how_read=text, notes=[text] * 9
+            ),
         ),
-        "ladder's thread": evaluation_results.details(worst),
-        "curve": learning_curves.card(curve, label_usd=Decimal(10**6), bar=0.999, beside=curve),
+        "curve": learning_curves.card(curve, number=10**9, label_usd=Decimal(10**6), bar=0.999, beside=curve),
+        "curve's details": general.details_modal(
+            f"Measurement m{10**9}", learning_curves.details(curve, Decimal(10**6))
+        ),
         **_tuned_curve(name, text),
         "dataset, changed": datasets.version_changes(
             made.dataset(version=2), replace(measured.DIFF, by_label=((text, 1, 10**9),) * 77), 10**9
@@ -232,7 +238,11 @@ def _about_runs(text: str) -> dict[str, Any]:
         "rejected, looked at": runs.details_card(rejected),
         "runs": runs.listing([look] * 100),
         "status": status.card(Status([look] * 100, [measuring_] * 100, [measuring_, look] * 100)),
-        "result": results.card(made.run("done"), plan, made.result()),
+        "result": results.card(made.run("done"), plan, made.result(advice=_advice(text))),
+        "result's details": runs.details_form(
+            replace(look, run=made.run("done"), result=made.result(advice=_advice(text)))
+        ),
+        "try": models.try_form(text[:60], "C0TICKETS"),
         **_promoted(text),
         "changed": results.changed_rows_card(rows),
         "asking": models.pending_card(Tried(text).ask),
@@ -242,6 +252,10 @@ def _about_runs(text: str) -> dict[str, Any]:
             HomeOverview([look] * 100, [look, measuring_] * 100, [rejected, measuring_] * 100, budget)
         ),
     }
+
+
+def _advice(text: str) -> Advice:
+    return Advice("no_go", "rule", text[:900], text[:900], text[:900], (f"{text[:90]}/{text[:300]}",) * 9)
 
 
 def _promoted(text: str) -> dict[str, Any]:

@@ -211,11 +211,11 @@ def headline(card: str) -> str:
 
 def read_result(scene: Scene) -> None:
     page = scene.page
-    page.wait_for("Rows that changed")
+    page.wait_for("Try it")
     scene.shot("result-card")
     page.wait_for("replies", seconds=30)
     wait_until(lambda: plots(scene) >= {"loss.png", "quality.png"}, "the two plots", seconds=30)
-    page.open_thread("Rows that changed")
+    page.open_thread("Try it")
     scene.shot("result-thread")
     assert page.broken_images() == []
 
@@ -232,7 +232,7 @@ def ask_around(scene: Scene) -> None:
     page.wait_for("It answers:", seconds=30)
     scene.shot("try")
     assert "Nothing is running" in ask(scene, "status")
-    assert "Rows that changed" in ask(scene, "status 1")
+    assert "Try it" in ask(scene, "status 1")
     assert "held-out rows" in ask(scene, "runs")
     assert f"{ROWS} rows" in ask(scene, "datasets")
     assert "/finetune try MODEL" in ask(scene, "help")
