@@ -10,7 +10,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards import estimates
+from bot.cards import advice, estimates
 from bot.cards.advice import withheld_text
 from bot.cards.assumptions import assumptions, machines_assumption
 from bot.cards.blocks import CardBlock
@@ -20,7 +20,7 @@ from bot.cards.estimate_details import details
 from bot.cards.prices import listing
 from bot.cards.terminal import terminal_sentence
 from bot.cli.output import Tone
-from bot.cli.render import verdict_json
+from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import NOTHING_MEASURED, Evidence, TaskKind
@@ -119,6 +119,25 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
             }
             for assumption in (assumptions(estimated.inputs) if estimated.inputs else ())
         ],
+    }
+
+
+def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
+    """A reason that does not weigh is said and decides nothing."""
+    spelling = TerminalSpelling(file)
+    return {
+        "kind": verdict.kind,
+        "headline": terminal_sentence(advice.headline(verdict, spelling)),
+        "reasons": [
+            {
+                "rule": reason.rule,
+                "kind": reason.kind,
+                "weighs": reason.weighs,
+                "text": terminal_sentence(advice.reason_text(verdict, reason, spelling)),
+            }
+            for reason in verdict.reasons
+        ],
+        "next_step": terminal_sentence(advice.next_step(verdict, spelling)),
     }
 
 

@@ -14,9 +14,9 @@ from bot.cards.commands import TerminalSpelling
 from bot.cards.evaluations import declined, left_out
 from bot.cards.words import pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
+from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
-from bot.cli.render import verdict_json
 from bot.rules.judge_agreement import HumanAgreement
 from trainers.evaluation.results import Curve, Rung
 from trainers.evaluation.scores import HOW_READ

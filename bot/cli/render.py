@@ -1,4 +1,4 @@
-"""Results as text for the terminal: audit log, backups, policy; and the verdict as JSON."""
+"""Results as text for the terminal, and as JSON: audit log, backups, policy."""
 
 from __future__ import annotations
 
@@ -12,14 +12,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bot.cards import advice
 from bot.cards.blocks import UNSEEN
-from bot.cards.commands import TerminalSpelling
 from bot.cards.permissions import verdict_text
 from bot.cards.runs import STATE_WORDS
-from bot.cards.terminal import terminal_sentence
 from bot.cards.words import capitalize, pluralize
-from bot.rules.advice import Verdict
 from bot.rules.data_policy import EgressDecision
 from bot.rules.permissions import (
     BUILT_IN,
@@ -37,26 +33,6 @@ from storage.audit import BrokenLog, IntactLog
 from storage.backup import Backup, Restored
 from storage.records import AuditEntry, Measurement, Run
 from trainers.money import usd_micros
-
-
-def verdict_json(verdict: Verdict, file: str) -> dict[str, Any]:
-    """A reason that does not weigh is said and decides nothing."""
-    spelling = TerminalSpelling(file)
-    return {
-        "kind": verdict.kind,
-        "headline": terminal_sentence(advice.headline(verdict, spelling)),
-        "reasons": [
-            {
-                "rule": reason.rule,
-                "kind": reason.kind,
-                "weighs": reason.weighs,
-                "text": terminal_sentence(advice.reason_text(verdict, reason, spelling)),
-            }
-            for reason in verdict.reasons
-        ],
-        "next_step": terminal_sentence(advice.next_step(verdict, spelling)),
-    }
-
 
 # What makes a spreadsheet read a cell as a formula, or split it (OWASP, CSV injection); the last four are full-width.
 FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
