@@ -14,7 +14,7 @@ import click
 
 from bot import logs
 from bot.cli.options import EXIT_BLOCKED, FILE, JSON, NEW_FILE, load, refuse
-from bot.cli.output import show_json, show_text
+from bot.cli.output import Ticker, show_json, show_text
 
 DATABASE = click.option(
     "--database", type=FILE, help="Another database, such as a backup. Default: the bot's."
@@ -103,7 +103,9 @@ def report(subject: str, out: Path) -> None:
         refuse(str(error))
     if isinstance(report, Refusal):
         refuse(report.text)
-    page = report.html(settings.data / "plots", name_of)
+    with Ticker() as ticker:
+        ticker("Drawing the page")
+        page = report.html(settings.data / "plots", name_of)
     out.write_text(page, encoding="utf-8")
     click.echo(f"Written: {out} ({len(page.encode()) / 1e6:.1f} MB)")
 

@@ -17,7 +17,7 @@ import click
 
 from bot import logs
 from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
-from bot.cli.output import show, show_json, text_block
+from bot.cli.output import Ticker, show, show_json, text_block
 from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import SLACK_API, Settings, SettingsProblems, secrets_of
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
@@ -171,7 +171,9 @@ def doctor(as_json: bool) -> None:
     """Check this installation: settings, tokens, database, trainers, disk; each problem with its cure."""
     from bot.doctor import examine
 
-    findings = examine()
+    with Ticker() as ticker:
+        ticker("Asking Slack and the trainers")
+        findings = examine()
     if as_json:
         show_json([{"ok": each.is_well, "subject": each.subject, "text": each.text} for each in findings])
     else:
