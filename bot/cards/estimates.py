@@ -98,6 +98,7 @@ NOT_NOW = {
     "reasoning": "Not now: thinking calls for a better model",
     "cost": "Not now: it would cost more than it saves",
     "payback": "Not now: it pays back too late",
+    "people's time": "Not now: too little is at stake",
     "memory": "Not now: the training does not fit your machine",
 }
 OPEN = {

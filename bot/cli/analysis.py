@@ -251,7 +251,8 @@ def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> Evalu
 
 
 @click.command()
-@click.option("--dataset", type=FILE, required=True)
+@click.argument("file", type=FILE, required=False)
+@click.option("--dataset", type=FILE, hidden=True, help="Of 0.1.0: FILE, by its option.")
 @question_options(*ESTIMATE_KEYS)
 @click.option(
     "--baseline", type=FILE, help="What `finetune baseline FILE --json` printed: the measured alternatives."
@@ -262,21 +263,27 @@ def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> Evalu
 @click.option("--task", type=TASK, help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
+@click.option("--why", is_flag=True, help="With every reason, exact sums, and what they rest on.")
 @click.option("--json", "as_json", is_flag=True, help="Print the estimate as JSON.")
 def estimate(
-    dataset: Path,
+    file: Path | None,
+    dataset: Path | None,
     baseline: Path | None,
     bar: float | None,
     task: TaskKind | None,
     text: str | None,
     label: str | None,
+    why: bool,
     as_json: bool,
     **question: Any,
 ) -> None:
-    """What training would cost and save, how likely it pays back, and what is still unknown."""
+    """What training on FILE would cost and save, how likely it pays back, and what is still unknown."""
     from bot.cli import datasets, estimates
     from bot.values.runs import Ended, Refusal
 
+    rows = file or dataset
+    if rows is None:
+        raise click.UsageError("Missing argument 'FILE'.")
     evidence = estimates.read_evidence(baseline, bar, task)
     if isinstance(evidence, Refusal):
         refuse(evidence.text)
@@ -284,19 +291,20 @@ def estimate(
     with Ticker() as ticker:
         # Deep: wrong labels weigh, and near copies move the split.
         how = datasets.CheckOptions(deep=True, tell=ticker)
-        report = datasets.check(dataset, text, label, settings.trainer.folders, how)
+        report = datasets.check(rows, text, label, settings.trainer.folders, how)
     if report.blocked:
         show(datasets.report_parts(report), "bad", err=True)
-        refuse(f"{dataset} must be mended before it can be estimated.")
-    estimated = estimates.estimate(settings, dataset.stem, report, build_question(question), evidence)
+        refuse(f"{rows} must be mended before it can be estimated.")
+    estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, Ended):
         refuse(estimated.text, EXIT_BLOCKED)
     if isinstance(estimated, Refusal):
         refuse(estimated.text)
     if as_json:
-        show_json(estimates.estimate_json(estimated, dataset))
+        show_json(estimates.estimate_json(estimated, rows))
     else:
-        show(estimates.estimate_parts(estimated, dataset), estimates.TONES[estimated.verdict.kind])
+        parts = estimates.estimate_parts(estimated, rows, is_detailed=why)
+        show(parts, estimates.TONES[estimated.verdict.kind])
 
 
 @click.command()

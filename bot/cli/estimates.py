@@ -13,7 +13,7 @@ from typing import Any
 from bot.cards import advice, estimates
 from bot.cards.advice import withheld_text
 from bot.cards.assumptions import assumptions, machines_assumption
-from bot.cards.blocks import CardBlock
+from bot.cards.blocks import CardBlock, Note
 from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.commands import TerminalSpelling
 from bot.cards.estimate_details import details
@@ -74,10 +74,15 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
 TONES: Mapping[VerdictKind, Tone] = {"go": "good", "unknown": "warning", "no_go": "bad"}
 
 
-def estimate_parts(estimated: EstimateResult, file: Path) -> tuple[CardBlock, ...]:
+def estimate_parts(
+    estimated: EstimateResult, file: Path, *, is_detailed: bool = False
+) -> tuple[CardBlock, ...]:
+    """The card; `is_detailed`: with what stands behind its Details in Slack."""
     spelling = TerminalSpelling(str(file))
     card = estimates.card(estimated, estimated.target.name, spelling=spelling)
-    return (*card.parts, *details(estimated, estimated.target.name, spelling))
+    if is_detailed:
+        return (*card.parts, *details(estimated, estimated.target.name, spelling))
+    return (*card.parts, Note("Every reason, exact sums, and what they rest on: add --why."))
 
 
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         return parts
     estimate = (
         "To estimate cost and savings: add --json > baseline.json to this command, then run finetune estimate "
-        f"--dataset {file} --baseline baseline.json --current MODEL --volume TOKENS"
+        f"{file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
     return (*parts, text_block(estimate))
 

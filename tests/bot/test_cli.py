@@ -48,7 +48,7 @@ def finetune(*arguments: str | Path) -> Result:
 
 
 def estimated(*arguments: str) -> dict[str, Any]:
-    result = finetune("estimate", "--dataset", TICKETS, *arguments, "--json")
+    result = finetune("estimate", TICKETS, *arguments, "--json")
     assert result.exit_code == 0, result.output
     answer: dict[str, Any] = json.loads(result.stdout)
     return answer
@@ -338,7 +338,7 @@ def test_without_today_s_model_the_saving_is_unknown_not_zero() -> None:
 
 
 def test_an_estimate_for_people_shows_the_same_figure() -> None:
-    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    result = finetune("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M", "--why")
     assert result.exit_code == 0
     assert "$25" in result.stdout
     assert "What this rests on" in result.stdout
@@ -354,14 +354,14 @@ def test_an_estimate_for_people_shows_the_same_figure() -> None:
     ],
 )
 def test_what_cannot_be_understood_is_said_with_the_nearest(arguments: list[str], sentence: str) -> None:
-    result = finetune("estimate", "--dataset", TICKETS, *arguments, "--json")
+    result = finetune("estimate", TICKETS, *arguments, "--json")
     assert result.exit_code == 2
     assert sentence in result.stderr
     assert result.stdout == ""
 
 
 def test_a_flawed_file_is_not_estimated() -> None:
-    result = finetune("estimate", "--dataset", FLAWED, "--json")
+    result = finetune("estimate", FLAWED, "--json")
     assert result.exit_code == 2
     assert "must be mended before it can be estimated" in result.stderr
     assert result.stdout == ""
@@ -369,7 +369,7 @@ def test_a_flawed_file_is_not_estimated() -> None:
 
 def test_settings_that_are_wrong_stop_an_estimate(tmp_path: Path) -> None:
     (tmp_path / "finetune.toml").write_text("[people]\nquorum = 0\n[budget]\nmonthly_usd = 2.5\n")
-    result = finetune("estimate", "--dataset", TICKETS)
+    result = finetune("estimate", TICKETS)
     assert result.exit_code == 2
     assert result.stderr.count("• finetune.toml, line ") == 2
 

@@ -34,7 +34,7 @@ def finetune(*arguments: str | Path) -> Result:
 
 
 def estimated(*arguments: str | Path) -> dict[str, Any]:
-    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", *arguments, "--json")
+    result = finetune("estimate", TICKETS, "--current", "gpt-4o", *arguments, "--json")
     assert result.exit_code == 0, result.output
     answer: dict[str, Any] = json.loads(result.stdout)
     return answer
@@ -124,8 +124,23 @@ def test_better_answers_are_worth_what_a_wrong_one_costs(tmp_path: Path) -> None
     assert unsaid["verdict"]["headline"].startswith("Not now. The classical model meets the bar")
 
 
+def test_fifteen_lines_decide_and_why_gives_the_rest() -> None:
+    asked = ("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    short, whole = finetune(*asked).stdout, finetune(*asked, "--why").stdout
+    assert len(short.splitlines()) <= 15
+    assert short.splitlines()[-1].endswith("add --why.") and "--why" not in whole
+    assert whole.startswith(short[: short.index("Every reason")])
+    for part in ("What this rests on", "What moves the net value", "Prices: "):
+        assert part in whole and part not in short
+
+
+def test_an_estimate_without_a_file_is_refused() -> None:
+    result = finetune("estimate", "--current", "gpt-4o")
+    assert result.exit_code == 2 and "Missing argument 'FILE'" in result.stderr
+
+
 def test_the_verdict_comes_first_for_people() -> None:
-    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    result = finetune("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M", "--why")
     lines = result.stdout.splitlines()
     assert lines[0] == (
         "Worth measuring: it would save about $27 a month until 2027-01-14 if it is good enough"
@@ -165,7 +180,7 @@ def test_what_a_person_says_changes_the_sums() -> None:
     ],
 )
 def test_absurd_values_are_answered_with_a_sentence(arguments: tuple[str, ...], sentence: str) -> None:
-    result = finetune("estimate", "--dataset", TICKETS, "--current", "gpt-4o", *arguments, "--json")
+    result = finetune("estimate", TICKETS, "--current", "gpt-4o", *arguments, "--json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert sentence in result.stderr.replace("\n", " ")
 
@@ -173,7 +188,7 @@ def test_absurd_values_are_answered_with_a_sentence(arguments: tuple[str, ...], 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"ladder": {}}', '{"ladder": 3}', "\x00"])
 def test_a_baseline_that_is_none_is_said(tmp_path: Path, content: str) -> None:
     (tmp_path / "b.json").write_text(content)
-    result = finetune("estimate", "--dataset", TICKETS, "--baseline", "b.json")
+    result = finetune("estimate", TICKETS, "--baseline", "b.json")
     assert (result.exit_code, result.stdout) == (2, "")
     assert "finetune baseline FILE --json" in result.stderr
 
@@ -183,7 +198,7 @@ def test_a_model_that_has_ended_is_no_go() -> None:
     assert answer["verdict"]["kind"] == "no_go"
     assert answer["outlook"] is answer["payback_months"] is None
     said = finetune(
-        "estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "1M", "--target", "gpt-4.1-nano"
+        "estimate", TICKETS, "--current", "gpt-4o", "--volume", "1M", "--target", "gpt-4.1-nano", "--why"
     )
     for word in ("Saves a month", "Back within", "Net over", "What moves"):
         assert word not in said.stdout
@@ -200,14 +215,14 @@ def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
 @pytest.mark.parametrize("price", ["-1", "1e30", "1e-30", "NaN", "€2.50", "2,50"])
 def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) -> None:
     (tmp_path / "finetune.toml").write_text(f'[prices."x"]\ninput = "{price}"\noutput = "2"\n')
-    result = finetune("estimate", "--dataset", TICKETS)
+    result = finetune("estimate", TICKETS)
     assert result.exit_code == 2
     assert "should be USD per 1M tokens in quotes" in result.stderr
 
 
 def test_the_next_step_is_a_command_of_the_terminal() -> None:
-    asked = ("estimate", "--dataset", TICKETS, "--current", "gpt-4o", "--volume", "10M")
-    said, answer = finetune(*asked).stdout, estimated("--volume", "10M")
+    asked = ("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M")
+    said, answer = finetune(*asked, "--why").stdout, estimated("--volume", "10M")
     step = f"Measure the classical model (finetune baseline {TICKETS} --rungs classical): free, and done in seconds."
     assert step in said and answer["verdict"]["next_step"] == step
     assert "how many hours of work will this take? say --hours." in said.lower()
@@ -249,17 +264,8 @@ def test_today_s_model_saves_only_until_it_ends() -> None:
     assert answer["verdict"]["kind"] != "go"
     assert answer["saving_month_usd"] > 26_000 and answer["npv_usd"] < 55_000
     assert any(reason["rule"] == "successor" and reason["weighs"] for reason in answer["verdict"]["reasons"])
-    text = finetune(
-        "estimate",
-        "--dataset",
-        TICKETS,
-        "--current",
-        "gpt-4o",
-        "--target",
-        "local/smollm2-135m",
-        "--volume",
-        "10B",
-    ).stdout
+    asked = ("--current", "gpt-4o", "--target", "local/smollm2-135m", "--volume", "10B")
+    text = finetune("estimate", TICKETS, *asked, "--why").stdout
     assert "a month until 2027-01-14" in text
     assert "From 2027-01-14 on: saves $1,093 a month against gpt-6-luna, the successor of gpt-4o" in text
 
@@ -277,7 +283,7 @@ def test_an_own_machine_says_how_many_it_takes_or_why_that_is_not_known(tmp_path
 
 
 def test_a_model_that_has_ended_is_nobody_s_today_s_model() -> None:
-    result = finetune("estimate", "--dataset", TICKETS, "--current", "o4-mini", "--volume", "10B", "--json")
+    result = finetune("estimate", TICKETS, "--current", "o4-mini", "--volume", "10B", "--json")
     assert result.exit_code == 1 and not result.stdout
     assert result.stderr == (
         "o4-mini ended on 2026-10-23: it does not answer any more. Its maker names gpt-5.6-terra instead.\n"
@@ -311,7 +317,7 @@ def test_a_third_of_wrong_labels_is_a_no(tmp_path: Path) -> None:
         writer.writeheader()
         writer.writerows(rows)
     how = ("--current", "gpt-4o", "--target", "local/smollm2-135m", "--volume", "10B", "--json")
-    answer = json.loads(finetune("estimate", "--dataset", file_of_wrong, *how).stdout)
+    answer = json.loads(finetune("estimate", file_of_wrong, *how).stdout)
     assert answer["verdict"]["kind"] == "no_go"
     assert answer["verdict"]["reasons"][0]["rule"] == "wrong labels"
     assert answer["saving_month_usd"] is None

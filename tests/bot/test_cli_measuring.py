@@ -124,9 +124,7 @@ def test_the_estimate_reads_what_the_baseline_printed(tmp_path: Path) -> None:
     file = rows(tmp_path / "rows.csv", 300)
     kept = tmp_path / "baseline.json"
     kept.write_text(json.dumps(measured(file, "--rungs", "classical")))
-    result = finetune(
-        "estimate", "--dataset", file, "--baseline", kept, "--current", "gpt-4o", "--volume", "1B", "--json"
-    )
+    result = finetune("estimate", file, "--baseline", kept, "--current", "gpt-4o", "--volume", "1B", "--json")
     found = json.loads(result.stdout)
     assert found["verdict"]["kind"] == "no_go"
     assert "classical model meets the bar" in found["verdict"]["headline"]
