@@ -35,31 +35,32 @@ def run_report(
 ) -> str:
     """One HTML page. `ladder`: all that was measured on these held-out rows, the tuned model among them. `plots`: PNG
     files, named as the charts that draw them do. `name_of` a person's id in Slack."""
-    card = results.card(run, plan, result)
-    headline, _, *rest = (*card.parts, *results.details(plan, result))
+    headline, _, *summary = results.card(run, plan, result).parts
     assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with what decided
     subject = f"Run {run.id}: {shorten(plan.base_model)} on {shorten(plan.dataset)}, {plan.provider}"
-    price_list = PriceList.from_json(plan.prices)
-    lines = []
-    for approval in approvals:
-        reason = f": “{escape(approval.reason)}”" if approval.reason else ""
-        verb = "approved" if approval.decision == "approve" else "rejected"
-        lines.append(f"• <@{approval.person}> {verb} it, {_day(approval.at)}{reason}")
-    decisions = [Lines(lines)] if lines else []
-    measured = []
-    if ladder is not None:
-        table = evaluation_results.table(ladder, ladder.rungs)
-        title = "What was measured, on the same test rows"
-        measured = [Section(title, [table], _pictures(plots, plan, ("ladder",)))]
-    expected = _pictures(plots, plan, ("cumulative-cost", "tornado"))
+    price_list, decisions = PriceList.from_json(plan.prices), _decisions(approvals)
+
+    def charts(*stems: str) -> list[Picture]:
+        return _pictures(plots, plan, stems)
+
     sections = [
-        Section("The result", rest, _pictures(plots, plan, ("loss", "confusion"))),
-        *([Section("Label by label", _labels(result))] if result.labels else []),
-        *measured,
-        Section("Estimate and actual", calibration.estimate_comparison(plan, result, actuals)),
+        Section("", (*summary, *decisions)),
+        *([_measured(ladder, charts("ladder"))] if ladder else []),
+        Section(
+            "What the training changed",
+            (*results.details(plan, result), *_labels(result)),
+            charts("loss", "confusion"),
+        ),
+        Section(
+            "What it cost, and what it was expected to save",
+            calibration.estimate_comparison(plan, result, actuals),
+            charts("cumulative-cost", "tornado"),
+        ),
         Section("What was approved", (Facts(_plan_facts(run, plan)), *decisions)),
-        *([Section("What the estimate expected", (), expected)] if expected else []),
-        Section("Prices", prices.listing(price_list.rows, price_list.read_on).parts[1:]),
+        Section(
+            f"Prices, read on {price_list.read_on}",
+            prices.listing(price_list.rows, price_list.read_on).parts[1:],
+        ),
         Section("Who did what", audits.card(audits.History(run.id, history)).parts[1:]),
     ]
     return page(headline.text, f"{subject}, ended {_day(run.updated_at)}", sections, name_of)
@@ -69,22 +70,38 @@ def measurement_report(
     measurement: Measurement, ladder: Ladder, plot: Path | None, name_of: Callable[[str], str]
 ) -> str:
     """One HTML page. `plot`: the PNG of quality against price, None where nothing was measured."""
-    details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
-    headline, *rest = evaluation_results.card(ladder).parts
+    headline, *parts = evaluation_results.card(ladder).parts
     assert isinstance(headline, Headline)  # noqa: S101 - a card of a measurement begins with what it shows
     pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
     subtitle = f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {_day(ladder.measured_at)}"
-    request = Text(
-        f"Asked for by <@{measurement.requested_by}>. Held-out rows: {code(ladder.holdout_sha256)}"
-    )
-    every = evaluation_results.table(ladder, ladder.rungs)
-    parts = [every if isinstance(part, Table) else part for part in rest]
-    sections = [Section("What was measured", (*parts, request), pictures), Section("Details", details)]
+    request = Text(f"Asked for by <@{measurement.requested_by}>. Test rows: {code(ladder.holdout_sha256)}")
+    details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
+    sections = [
+        Section("", [part for part in parts if not isinstance(part, (Table, Note))]),
+        *([_measured(ladder, pictures)] if ladder.rungs else []),
+        Section("Details", (*details, request)),
+    ]
     return page(headline.text, subtitle, sections, name_of)
 
 
+def _measured(ladder: Ladder, pictures: Sequence[Picture]) -> Section:
+    table = evaluation_results.table(ladder, ladder.rungs)
+    return Section("What was measured, on the same test rows", [table], pictures)
+
+
+def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:
+    lines = []
+    for approval in approvals:
+        reason = f": “{escape(approval.reason)}”" if approval.reason else ""
+        verb = "approved" if approval.decision == "approve" else "rejected"
+        lines.append(f"• <@{approval.person}> {verb} it, {_day(approval.at)}{reason}")
+    return [Lines(lines)] if lines else []
+
+
 def _labels(result: RunResult) -> list[CardBlock]:
-    """What lost most first."""
+    """What lost most first; nothing for free text."""
+    if not result.labels:
+        return []
     ordered = sorted(result.labels, key=lambda each: ((each.tuned - each.base) / each.rows, -each.rows))
     rows = [
         (shorten(each.label, 60), f"{each.rows:,}", f"{each.base:,}", f"{each.tuned:,}", _gain(each))
@@ -93,7 +110,10 @@ def _labels(result: RunResult) -> list[CardBlock]:
     heading = ("Label", "Test rows", "Base right", "Tuned right", "Change")
     hidden = len(ordered) - len(rows)
     more = [Note(f"And {pluralize(hidden, 'more label')}, none of which lost more.")] if hidden else []
-    return [Table([heading, *rows], "The same rows for both; what lost most comes first"), *more]
+    return [
+        Table([heading, *rows], "Label by label, on the same test rows; what lost most comes first"),
+        *more,
+    ]
 
 
 def _gain(label: LabelChange) -> str:

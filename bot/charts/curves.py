@@ -29,7 +29,7 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
     """Returns None with fewer than two sizes. `beside`: another candidate's curve, drawn paler and without a band."""
     if len(curve.points) < 2:
         return None
-    drawn, axes = figure(_title(curve), "rows to train on", "right on the held-out rows")
+    drawn, axes = figure(_title(curve), "rows to train on", "right on the test rows")
     for point in curve.points:
         axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
     axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)

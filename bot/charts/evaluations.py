@@ -147,7 +147,7 @@ def _step(x: float, count: int) -> float:
 def _note(ladder: Ladder) -> str:
     left_out = len(ladder.rungs) - MOST_POINTS
     more = f", the best {MOST_POINTS} of {len(ladder.rungs)}" if left_out > 0 else ""
-    return f"{ladder.n:,} held-out rows{more}; lines: 95% intervals"
+    return f"{ladder.n:,} test rows{more}; lines: 95% intervals"
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
@@ -311,7 +311,7 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
-    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} test rows right"
     drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
@@ -338,9 +338,9 @@ def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path)
     scores = sorted(
         label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
     )[:LISTED]
-    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
+    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} test rows right"
     height = 1.6 + 0.28 * max(len(pairs), len(scores), 3)
-    drawn, left = figure(text, "held-out rows", "expected → answered, most frequent first", size=(13, height))
+    drawn, left = figure(text, "test rows", "expected → answered, most frequent first", size=(13, height))
     halves = drawn.add_gridspec(1, 2)
     left.set_subplotspec(halves[0])
     _bars(
