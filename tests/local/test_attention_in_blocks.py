@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.nn import functional
 
-from trainers.local.kernels.shared_prefix_attention import QUERIES, attend, attend_in_blocks
+from trainers.local.kernels.shared_prefix_attention import QUERIES, attend, attend_by_rows, attend_in_blocks
 
 
 @pytest.mark.parametrize(
@@ -23,3 +24,14 @@ def test_blocks_of_queries_attend_as_all_queries_at_once(length: int, before: in
     blocks = attend_in_blocks(query, key, value, mask, 0.25)
 
     torch.testing.assert_close(blocks, attend(query, key, value, mask, 0.25), rtol=1e-5, atol=1e-6)
+
+
+def test_a_newest_token_without_a_mask_sees_all_before_it() -> None:
+    torch.manual_seed(1)
+    query, key, value = (torch.randn(2, heads, tokens, 16) for heads, tokens in ((9, 1), (3, 40), (3, 40)))
+
+    with torch.inference_mode():
+        result, _ = attend_by_rows(torch.nn.Module(), query, key, value, None, scaling=0.25)
+
+    expected = functional.scaled_dot_product_attention(query, key, value, scale=0.25, enable_gqa=True)
+    torch.testing.assert_close(result, expected.transpose(1, 2), rtol=1e-5, atol=1e-6)
