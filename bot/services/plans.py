@@ -23,7 +23,7 @@ from bot.cards.reasons import shortage_text
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
-from bot.rules.permissions import Request, not_named
+from bot.rules.permissions import Caller, Request, not_named
 from bot.rules.plans import (
     Destination,
     EarlyStopping,
@@ -254,8 +254,10 @@ def _same_aim(plan: Plan, other: Plan) -> bool:
     return (plan.dataset, plan.provider, plan.base_model) == (other.dataset, other.provider, other.base_model)
 
 
-def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
-    """Freezes a plan and asks the channel to approve it."""
+def may_start(
+    context: AppContext, command: Start, person: str, channel: str
+) -> tuple[Caller, CheckedDataset] | Refusal:
+    """Returns who asks and the dataset, or the refusals that can be found before Slack's three seconds are over."""
     caller = authorization.look_up(context, person, "start", channel)
     refused = authorization.refusal_for(caller, "start") or authorization.unreachable(
         context, channel, by_others=True
@@ -263,8 +265,15 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if refused:
         return refused
     checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
-    if isinstance(checked, Refusal):
-        return checked
+    return checked if isinstance(checked, Refusal) else (caller, checked)
+
+
+def start(context: AppContext, command: Start, person: str, channel: str) -> Run | Refusal:
+    """Freezes a plan and asks the channel to approve it. It draws thousands of outlooks, so call it after the ack."""
+    allowed = may_start(context, command, person, channel)
+    if isinstance(allowed, Refusal):
+        return allowed
+    caller, checked = allowed
     estimated = estimate_requests.estimate_for(context, checked, command.question)
     if isinstance(estimated, Refusal):
         return estimated

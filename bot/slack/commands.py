@@ -279,11 +279,12 @@ def estimate_request(values: Mapping[str, Any]) -> Estimate:
 @question_options(*QUESTION_OPTIONS)
 @click.option("--because", type=REASON, help=BECAUSE)
 def start(call: Call, dataset: str, because: str | None, **question: Any) -> Reply:
-    return AfterAck(partial(_start, call, Start(dataset, build_question(question), because)))
+    request = Start(dataset, build_question(question), because)
+    allowed = plans.may_start(call.context, request, call.person, call.channel)
+    return allowed if isinstance(allowed, Refusal) else AfterAck(partial(_start, call, request))
 
 
 def _start(call: Call, request: Start) -> None:
-    """Slack and the trainer are asked, and thousands of draws made, which together may take longer than an ack."""
     result = plans.start(call.context, request, call.person, call.channel)
     if isinstance(result, Refusal):
         message = general.refusal(result)
