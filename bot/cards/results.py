@@ -63,13 +63,15 @@ SHOWN_CHANGES = 8
 WON = "won"  # the outcome of a sweep's best arm
 
 
-def card(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool = False) -> Message:
-    """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use."""
+def card(
+    run: Run, plan: Plan, result: RunResult, *, may_be_used: bool = False, name: str | None = None
+) -> Message:
+    """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use. `name` links to
+    the run's card."""
     headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
     rows = pluralize(result.tuned.n, "test row")
-    subject = (
-        f"Run {run.id}: {escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}, {rows}"
-    )
+    what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
+    subject = f"{name or f'Run {run.id}'}: {what}, {rows}"
     facts = [("Right", _right(result)), *_beside(result), *([("Saves, as planned", saves)] if saves else [])]
     return Message(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",

@@ -101,9 +101,10 @@ def card(
     can_pause: bool = False,
     as_of: float | None = None,
     decided: str = "",
+    result: str = "a message below",
 ) -> Message:
     """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where the card should say
-    it. `decided`: who approved it, ours: it may hold mrkdwn."""
+    it. `decided`: who approved it; `result`: where that is. Both are ours and may hold mrkdwn."""
     headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
     below: list[CardBlock] = [Text(decided)] if decided else []
     if run.state in ("training", "evaluating"):
@@ -119,7 +120,7 @@ def card(
         below.append(_buttons(run, progress, can_pause))
     elif run.state == "done":
         answer = f"`/finetune try {run.model} your text` asks the model."
-        below.append(Note(f"The result is in a message below. {answer}"))
+        below.append(Note(f"The result is in {result}. {answer}"))
     elif run.state == "awaiting_approval":
         below.append(Note("Its plan waits in the channel for an approver."))
     else:

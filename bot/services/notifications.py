@@ -92,6 +92,10 @@ def link_to(context: AppContext, run: Run) -> str:
     return context.link(card_of(context, run), f"run {run.id}")
 
 
+def result_card_of(run: Run) -> str:
+    return f"result {run.id}"
+
+
 def show_plan(context: AppContext, run: Run, message: Message) -> None:
     """Posts the run's card with the plan, or edits it: once decided, it shows who decided what in place of its
     buttons."""
@@ -118,6 +122,7 @@ def show_progress(context: AppContext, run: Run) -> None:
         spent_micros=training_cost(plan, known_so_far),
         can_pause=can_pause(context, run),
         decided=plan_views.approved_by(approvals) if approvals else "",
+        result=context.link(result_card_of(run), "a message below"),
     )
     freeze = freeze_scope.on_run(context, run)
     message = freeze_cards.add_freeze_notice(message, freeze) if freeze else message
@@ -174,8 +179,8 @@ def post_result(
     may_be_used: bool = False,
 ) -> None:
     """Posts the result card; in its thread the trials of a sweep, and the rows that changed for members."""
-    card = f"result {run.id}"
-    _show(context, run, card, result_views.card(run, plan, result, may_be_used=may_be_used))
+    card, name = result_card_of(run), context.link(card_of(context, run), f"Run {run.id}")
+    _show(context, run, card, result_views.card(run, plan, result, may_be_used=may_be_used, name=name))
     if result.arms:
         table = result_views.sweep_table(plan, result.arms)
         _post(context, run, table, thread=card, once=f"arms of {card}")

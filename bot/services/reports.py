@@ -14,8 +14,7 @@ from bot.cards import reports as cards
 from bot.cards import results as result_cards
 from bot.context import AppContext
 from bot.rules.plans import Plan, plan_from_json
-from bot.services import measurements
-from bot.services.notifications import actuals_of
+from bot.services import measurements, notifications
 from bot.services.report_worker import MeasurementReport, RunReport, write
 from bot.values.runs import Refusal, RunResult
 from storage.records import Draft, Measurement, Run
@@ -49,7 +48,7 @@ def run_report(store: Store, number: int) -> RunReport | Refusal:
         plan,
         result,
         _everything_measured(store, run, plan, result),
-        actuals_of(run, plan, result),
+        notifications.actuals_of(run, plan, result),
         store.runs.standing(number),
         store.audit.entries(f"run {number}"),
     )
@@ -110,7 +109,10 @@ def _put_run(context: AppContext, run: Run, page: Sequence[Path]) -> None:
     files = [(path, result_cards.alt_text(path.stem, plan)) for path in plots if path.exists()]
     files += [(path, cards.run_title(run, plan)) for path in page]
     comment = cards.run_notice(run, has_page=bool(page))
-    _put(context, f"run {run.id}", f"result {run.id}", run.channel, run.requester, files, comment)
+    card = notifications.result_card_of(run)
+    with context.store.transaction():
+        _put(context, f"run {run.id}", card, run.channel, run.requester, files, comment)
+        notifications.show_progress(context, run)  # its card links to the result, which is posted by now
 
 
 def _put_measurement(context: AppContext, measurement: Measurement, page: Sequence[Path]) -> None:
