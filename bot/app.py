@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from urllib.parse import urlsplit
 
 from slack_bolt import App
@@ -27,6 +28,7 @@ from bot.scheduler import RECONCILE, SEND, Scheduler
 from bot.settings import Settings, SlackSettings
 from bot.slack import register
 from bot.slack.files import SlackFiles
+from bot.slack.homes import Homes
 from bot.slack.inbox import replay
 from bot.slack.users import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.worker_pool import WorkerPool
@@ -78,7 +80,7 @@ class Service:
             self.notices.note_scopes(signed_in.headers)
         self.watcher = Scheduler(
             self.heartbeat.watched(RECONCILE, lambda: reconcile(self.context)),
-            self.heartbeat.watched(SEND, lambda: _send(self.notices)),
+            self.heartbeat.watched(SEND, self._send),
             lambda: maintain(self.context),
         )
         self.health = (
@@ -88,7 +90,8 @@ class Service:
         )
         self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
         self.app = _bolt(slack, self._listening, is_known=signed_in is not None)
-        register(self.app, self.context, self.watcher.wake)
+        self.homes = Homes(self.context, posting)
+        register(self.app, self.context, self.homes, self.watcher.wake)
         self.door: _Door = (
             _SocketDoor(self.app, slack)
             if slack.mode == "socket"
@@ -119,6 +122,11 @@ class Service:
             clock=clock,
             waits=WaitClock(clock, steady),
         )
+
+    def _send(self) -> None:
+        self.notices.send_due()
+        if person := self.homes.outdated():  # in a thread, where its look-ups hold up no message
+            self.threads.begin("App Homes", partial(self.homes.redraw, person))
 
     @property
     def address(self) -> str:
@@ -229,10 +237,6 @@ def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, *, is_known: bool
 def _is_news(record: logging.LogRecord) -> bool:
     """Bolt finds SLACK_BOT_TOKEN in the environment by itself, and warns that the client which we give has one."""
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
-
-
-def _send(notices: OutboxSender) -> None:
-    notices.send_due()
 
 
 class _Door:

@@ -139,6 +139,10 @@ class Audit:
             digest = entry_hash(previous, at, who, action, subject, detail)
             self._db.insert("audit", {**values, "previous": previous, "hash": digest})
 
+    def newest(self) -> int:
+        """Returns the number of the newest entry, 0 where there is none."""
+        return int(self._db.value("SELECT max(id) FROM audit") or 0)
+
     def entries(self, subject: str | None = None) -> list[AuditEntry]:
         """Returns the entries, oldest first."""
         return self._db.all(

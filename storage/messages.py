@@ -236,6 +236,21 @@ class Outbox:
     def card(self, name: str) -> Card | None:
         return self._db.first(Card, "SELECT name, channel, ts FROM cards WHERE name = ?", (name,))
 
+    def opened_home(self, person: str, *, now: float) -> None:
+        """Remembers who looks at their App Home: it is kept among the cards, with the time in place of a message's."""
+        self._db.change(
+            "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?) ON CONFLICT (name) DO UPDATE SET ts = excluded.ts",
+            (f"home {person}", person, f"{now:.6f}"),
+        )
+
+    def homes(self, since: float) -> list[str]:
+        """Returns the people who have opened their App Home since then."""
+        rows = self._db.rows(
+            "SELECT channel FROM cards WHERE name LIKE 'home %' AND CAST(ts AS REAL) >= ? ORDER BY ts DESC",
+            (since,),
+        )
+        return [row["channel"] for row in rows]
+
     def is_waiting(self, card: str) -> bool:
         """Returns whether a message of this card is still to be sent."""
         return bool(self._db.value("SELECT 1 FROM outbox WHERE card = ? AND state = 'due'", (card,)))

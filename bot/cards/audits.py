@@ -5,10 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from bot.cards.blocks import Headline, Lines, Message, Note, cut_mrkdwn, escape
-from bot.cards.words import pluralize
+from bot.cards.words import day_and_time, pluralize
 from storage.records import AuditEntry
 
 OURS = "finetune"
@@ -38,10 +37,10 @@ WORDS = {
     "restored": "put it back from a backup",
     "expired": "let the request expire",
     "override": "set a rule about data aside",
-    "promote": "put its model to work",
+    "promote": "deployed its model",
     "replaced": "put another model in its place",
     "roll back": "took its model out of use",
-    "rolled back to": "put its model back to work",
+    "rolled back to": "deployed its model again",
     "alias": "told the trainer which model the alias stands for",
     "strayed": "saw that the trainer's alias stood for something else",
     "gone": "saw that its provider has its model no more",
@@ -64,7 +63,7 @@ class History:
 
 def card(history: History) -> Message:
     title = f"Run {history.run}: {pluralize(len(history.entries), 'entry', 'entries')} in the audit log"
-    checked = "Newest first, times in UTC. Whether the log was altered, `finetune audit verify` says in the terminal."
+    checked = "Newest first. To check the log for tampering, run `finetune audit verify`."
     lines = [_line(entry) for entry in reversed(history.entries)]
     return Message(title, (Headline(title), Lines(lines), Note(checked)))
 
@@ -79,6 +78,5 @@ def _line(entry: AuditEntry) -> str:
     elif detail:
         is_ours = entry.who == OURS and entry.action in SENTENCES
         detail = cut_mrkdwn(detail if is_ours else escape(detail), DETAIL)
-    when = datetime.fromtimestamp(entry.at, UTC).strftime("%Y-%m-%d %H:%M:%S")
     what = WORDS.get(entry.action, escape(entry.action))
-    return f"• {when} {who} {what}{f': {detail}' if detail else ''}"
+    return f"• {day_and_time(entry.at)} {who} {what}{f': {detail}' if detail else ''}"

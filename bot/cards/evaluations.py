@@ -73,7 +73,6 @@ def request_card(
     measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
 ) -> Message:
     """What will be asked and what it costs at most, before anything is spent."""
-    number = str(measurement.id)
     price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
     headline = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)} {price}?"
     warning = bias_warning(plan)
@@ -85,12 +84,15 @@ def request_card(
             Lines(_asked_lines(progress.arms)),
             *([Note(f"⚠ {escape(warning)}")] if warning else []),
             actions(
-                button("Measure", MEASURE, number, style="primary", confirm=_sure(plan, progress)),
-                button("Cancel", CANCEL, number),
+                measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))
             ),
-            Note(f"Measurement m{number}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
+            Note(f"Measurement m{measurement.id}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
         ),
     )
+
+
+def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> Block:
+    return button("Measure", MEASURE, str(measurement.id), style="primary", confirm=_sure(plan, progress))
 
 
 def progress_card(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import date
 from typing import Protocol
 
 from bot.cards import forms
@@ -27,7 +27,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import MEANS, quality
 from bot.cards.general import text_message
-from bot.cards.words import capitalize, percent, pluralize, points, points_range, shorten
+from bot.cards.words import capitalize, day, percent, pluralize, points, points_range, shorten
 from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
 from storage.promotions import Promotion
 from storage.records import Ask, Model
@@ -81,8 +81,7 @@ def card_location(summary: PromotionSummary) -> str:
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
     """What speaks against it, and how to use it all the same."""
     return (
-        f"{code(model.name)} was not put to work. {objections_text(proof, doubts)} If it should be used "
-        "all the same, say "
+        f"{code(model.name)} was not deployed. {objections_text(proof, doubts)} To deploy it anyway, say "
         f"why: `/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
     )
 
@@ -110,7 +109,7 @@ def promotion_button(number: int, model: str) -> Block:
     """On the result of a run whose model is shown to be better."""
     sure = confirm(
         f"Deploy {model}?",
-        "It takes the place of the model that is in use for its dataset, which is kept for a rollback.",
+        "It replaces the model that is in use for its dataset, which is kept for a rollback.",
         "Deploy",
         "Not yet",
     )
@@ -151,7 +150,7 @@ def _who(summary: PromotionSummary) -> str:
     person = f"<@{summary.promotion.person}>"
     if summary.promotion.is_rollback:
         return f"{person} rolled back from {code(summary.before or '')}."
-    return f"{person} put it to work{f' instead of {code(summary.before)}' if summary.before else ''}."
+    return f"{person} deployed it{f' in place of {code(summary.before)}' if summary.before else ''}."
 
 
 def _numbers(proof: Proof) -> list[CardBlock]:
@@ -205,7 +204,7 @@ def _way_back(summary: PromotionSummary) -> list[CardBlock]:
         return [Note("There was none before it, so there is nothing to roll back to.")]
     sure = confirm(
         f"Roll back to {summary.earlier}?",
-        f"{summary.model.name} is kept and can be put to work again.",
+        f"{summary.model.name} is kept and can be deployed again.",
         "Roll back",
         "Leave it",
     )
@@ -250,7 +249,8 @@ class TriedModel(Protocol):
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A tuned model as it stands in a list. `promotion`: by which it is in use; `rung` None: not measured."""
+    """A tuned model as it stands in a list. `promotion`: by which it is in use; `rung` None: not measured; `ends`: the
+    first day on which it is gone."""
 
     model: Model
     dataset: str
@@ -258,6 +258,7 @@ class ModelEntry:
     base: str
     rung: Rung | None
     promotion: Promotion | None
+    ends: date | None = None
 
 
 def listing(entries: Sequence[ModelEntry]) -> Message:
@@ -265,18 +266,14 @@ def listing(entries: Sequence[ModelEntry]) -> Message:
         text = "There is no tuned model yet: `/finetune start DATASET` makes one."
         return text_message(text)
     title = pluralize(len(entries), "tuned model")
-    how = (
-        "`/finetune promote MODEL` puts one to work for its dataset, `/finetune rollback DATASET` puts the one before "
-        "it back."
-    )
+    how = "`/finetune promote MODEL` deploys one for its dataset, `/finetune rollback DATASET` undoes that."
     return Message(title, (Headline(title), Lines([_entry(entry) for entry in entries]), Note(how)))
 
 
 def in_use_line(entry: ModelEntry) -> str:
     """One line of the overview."""
-    return (
-        f"• {code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}: {_measured(entry)}"
-    )
+    ends = f". *Ends {day(entry.ends)}*" if entry.ends else ""
+    return f"• {code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}: {_measured(entry)}{ends}"
 
 
 def _entry(entry: ModelEntry) -> str:
@@ -298,7 +295,7 @@ def _state(entry: ModelEntry) -> str:
 def _since(promotion: Promotion | None) -> str:
     if promotion is None:
         return ""
-    return f" since {datetime.fromtimestamp(promotion.at, UTC):%Y-%m-%d} by <@{promotion.person}>"
+    return f" since {day(promotion.at)} by <@{promotion.person}>"
 
 
 def _measured(entry: ModelEntry) -> str:

@@ -201,8 +201,14 @@ def status_line(summary: RunSummary) -> str:
     if summary.result:
         return results.in_short(summary.result)
     if summary.run.state == "training" and summary.progress.total_steps:
-        return f"{words}, {100 * share_done(summary.run, summary.progress):.0f}% done"
+        done = f"{words}, {100 * share_done(summary.run, summary.progress):.0f}% done"
+        return f"{done}, {time_left(left)}" if (left := _seconds_left(summary)) is not None else done
     return words
+
+
+def _seconds_left(summary: RunSummary) -> float | None:
+    finish = summary.progress.estimated_finish
+    return finish - summary.now if finish and not summary.progress.is_paused else None
 
 
 def share_done(run: Run, progress: Progress) -> float:

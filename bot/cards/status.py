@@ -1,9 +1,9 @@
-"""What is open and what came out lately: the status card, the App Home, and evaluations as list entries."""
+"""What is open and what came out lately: the status card, and evaluations as list entries."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from bot.cards import (
     evaluation_results,
@@ -11,26 +11,19 @@ from bot.cards import (
     freeze,
     learning_curves,
     models,
-    plans,
     runs,
     tuned_learning_curves,
 )
-from bot.cards.blocks import Block, CardBlock, Headline, Lines, Message, Note, Text, escape, slack_blocks
+from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, escape
 from bot.cards.general import text_message
 from bot.cards.models import ModelEntry
-from bot.cards.plans import budget_left
-from bot.cards.runs import RunSummary, status_line
+from bot.cards.runs import RunSummary
 from bot.cards.words import pluralize, shorten
-from bot.rules.budgets import Budget
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress
-from bot.values.runs import Refusal
 from storage.money import Freeze
 from storage.records import Measurement
 from trainers.evaluation.results import Curve, Ladder
-
-WITH_BUTTONS = 10
-HOME_FORM = "home"  # in the private metadata of a form that was opened on the App Home
 
 
 @dataclass(frozen=True)
@@ -123,63 +116,3 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
             headline = learning_curves.headline(summary.result)
         state = headline[:1].lower() + headline[1:]
     return f"• *Measurement m{summary.measurement.id}*, {escape(subject)}: {escape(state)}"
-
-
-@dataclass(frozen=True)
-class HomeOverview:
-    """What the App Home shows. `mine` wait for this person's approval, with links to their cards by run; models
-    `in_use`, by dataset."""
-
-    mine: Sequence[RunSummary]
-    open: Sequence[RunSummary | EvaluationSummary]
-    recent: Sequence[RunSummary | EvaluationSummary]
-    budget: Budget
-    in_use: Sequence[ModelEntry] = ()
-    links: Mapping[int, str] = field(default_factory=dict)
-
-
-def home_page(overview: HomeOverview | Refusal) -> Block:
-    if isinstance(overview, Refusal):
-        return {"type": "home", "blocks": slack_blocks([Text(overview.text)])}
-    blocks = _waiting(overview.mine, overview.links)
-    blocks += _home_list("Running", overview.open, "Nothing is running.")
-    if overview.in_use:
-        blocks += [Headline("Models in use"), Lines([*map(models.in_use_line, overview.in_use)])]
-    no_results = "No results yet. `/finetune help` shows how to begin."
-    blocks += _home_list("Recent results", overview.recent, no_results)
-    blocks.append(Note(f"Budget left: {budget_left(overview.budget)}"))
-    return {"type": "home", "blocks": slack_blocks(blocks)}
-
-
-def _waiting(mine: Sequence[RunSummary], links: Mapping[int, str]) -> list[CardBlock]:
-    """Each run with its card's buttons and a link to the card; of very many, the rest is listed."""
-    shown, rest = mine[:WITH_BUTTONS], mine[WITH_BUTTONS:]
-    blocks: list[CardBlock] = [Headline("Waiting for you")]
-    for summary in shown:
-        link = links.get(summary.run.id)
-        where = f" <{link}|The plan in full>" if link else ""
-        text = f"{_home_line(summary)}. {plans.plan_in_short(summary.plan)}{where}"
-        blocks += [Text(text), plans.buttons(summary.run, summary.plan)]
-    if rest or not shown:
-        blocks.append(
-            Lines([_home_line(summary) for summary in rest])
-            if rest
-            else Text("Nothing waits for your approval.")
-        )
-    return blocks
-
-
-def _home_list(
-    title: str, summaries: Sequence[RunSummary | EvaluationSummary], empty: str
-) -> list[CardBlock]:
-    return [
-        Headline(title),
-        Lines([_home_line(summary) for summary in summaries]) if summaries else Text(empty),
-    ]
-
-
-def _home_line(summary: RunSummary | EvaluationSummary) -> str:
-    if not isinstance(summary, RunSummary):
-        return evaluation_entry(summary)
-    what = f"{escape(shorten(summary.plan.base_model))} on {escape(shorten(summary.plan.dataset))}"
-    return f"• *Run {summary.run.id}*, {what}: {status_line(summary)}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
 
 from bot.values.runs import ArmScore
@@ -153,6 +153,19 @@ def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
 def time_of_day(at: float) -> str:
     """A time that Slack shows by the clock of the person who reads it."""
     return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"
+
+
+def day_and_time(at: float) -> str:
+    """As `time_of_day`, with the day: 'Today at 14:18:20'."""
+    elsewhere = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
+    return f"<!date^{at:.0f}^{{date_short_pretty}} {{time_secs}}|{elsewhere}>"
+
+
+def day(at: float | date) -> str:
+    """A day as Slack shows it in the reader's language: 'Sep 21, 2026', 'today'."""
+    if isinstance(at, date):  # its noon, which is that day almost everywhere
+        at = datetime.combine(at, time(12), UTC).timestamp()
+    return f"<!date^{at:.0f}^{{date_short_pretty}}|{datetime.fromtimestamp(at, UTC):%Y-%m-%d}>"
 
 
 def capitalize(text: str) -> str:

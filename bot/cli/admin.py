@@ -201,7 +201,7 @@ def current(dataset: str, database: Path | None) -> None:
     except StorageError as error:
         refuse(str(error))
     if model is None:
-        click.echo(f"No model is in use for {dataset}: /finetune promote MODEL puts one to work.", err=True)
+        click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
         sys.exit(EXIT_BLOCKED)
     click.echo(model)
 

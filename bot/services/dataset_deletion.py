@@ -286,7 +286,7 @@ def look(
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     why = _in_the_way(versions, runs, measurements)
     if standing and not is_whole and not takes_used:
-        why = f"{code(standing.model)}, which is in use, was trained on it. Put a newer model to work first."
+        why = f"{code(standing.model)}, which is in use, was trained on it. Deploy a newer model first."
     if why:
         return Refusal(f"{code(dataset)} can't be deleted now: {why}")
     numbers = tuple(sorted(version.version for version in versions))

@@ -115,7 +115,7 @@ def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refu
         return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")
     if name in texts:
         return Refusal(
-            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` puts one to work: there "
+            f"`{name}` is a dataset, and no model is in use for it. `/finetune promote MODEL` deploys one: there "
             "are " + ", ".join(f"`{name}`" for name in names[:10]) + "."
         )
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
@@ -333,8 +333,16 @@ def title(context: AppContext, model: Model) -> str:
 
 def _shelved(context: AppContext, model: Model, promotion: Promotion | None, is_shown: bool) -> ModelEntry:
     plan, rung = evidence.measured_score(context, model)
+    row = context.settings.provider(model.provider)
+    base = row.model(plan.base_model) if row else None
     return ModelEntry(
-        model, plan.dataset, plan.dataset_version, plan.base_model, rung if is_shown else None, promotion
+        model=model,
+        dataset=plan.dataset,
+        version=plan.dataset_version,
+        base=plan.base_model,
+        rung=rung if is_shown else None,
+        promotion=promotion,
+        ends=base.ends if base else None,
     )
 
 

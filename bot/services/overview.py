@@ -6,12 +6,11 @@ from collections.abc import Collection, Sequence
 from itertools import islice
 
 from bot.cards.datasets import Best, Listed
+from bot.cards.home import LINKED, HomeOverview, card_name
 from bot.cards.runs import RunSummary
 from bot.cards.status import (
-    WITH_BUTTONS,
     CurveSummary,
     EvaluationSummary,
-    HomeOverview,
     LadderSummary,
     Status,
     TunedCurveSummary,
@@ -50,31 +49,44 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     if refused:
         return refused
     names = authorization.visible_datasets(context, person, None)
-    looks = runs.open_runs(context, names)
-    waiting = [look for look in looks if look.run.state == "awaiting_approval"]
-    may_approve = bool(authorization.current_rules(context, "approve").entitled("approve", [person]))
-    mine = [
-        summary
-        for summary in waiting
-        if may_approve and person not in (summary.run.requester, summary.plan.uploaded_by)
+    looks, measurements = runs.open_runs(context, names), _open(context, names)
+    mine = _waiting_for(context, looks, person)
+    to_confirm = [
+        look for look in measurements if _waits_for_a_yes(look) and look.measurement.requested_by == person
     ]
+    rest = [look for look in (*looks, *measurements) if look not in (*mine, *to_confirm)]
     return HomeOverview(
         mine=mine,
-        open=[*(look for look in looks if look.run.state != "awaiting_approval"), *_open(context, names)],
+        to_confirm=to_confirm,
+        open=rest,
         recent=_latest(context, names),
         budget=budgets.team_budget(context),
         in_use=models.all_in_use(context, names),
-        links=_links(context, mine[:WITH_BUTTONS]),
+        links=_links(context, [*mine, *to_confirm, *rest][:LINKED]),
+        is_new=not names,
     )
 
 
-def _links(context: AppContext, looks: Sequence[RunSummary]) -> dict[int, str]:
-    """Returns links to the plans' cards, as far as Slack gives them."""
-    cards = {look.run.id: context.store.outbox.card(f"plan {look.run.id}") for look in looks}
-    links = {
-        number: context.directory.permalink(card.channel, card.ts) for number, card in cards.items() if card
-    }
-    return {number: link for number, link in links.items() if link}
+def _waiting_for(context: AppContext, looks: Sequence[RunSummary], person: str) -> list[RunSummary]:
+    """Returns the runs that this person may approve."""
+    waiting = [
+        look
+        for look in looks
+        if look.run.state == "awaiting_approval" and person not in (look.run.requester, look.plan.uploaded_by)
+    ]
+    is_named = waiting and authorization.current_rules(context, "approve").entitled("approve", [person])
+    return waiting if is_named else []
+
+
+def _waits_for_a_yes(look: EvaluationSummary) -> bool:
+    return not isinstance(look, CurveSummary) and look.progress.stage == "asking"
+
+
+def _links(context: AppContext, looks: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
+    """Returns links to the cards, as far as Slack gives them."""
+    cards = {name: context.store.outbox.card(name) for name in map(card_name, looks)}
+    links = {name: context.directory.permalink(card.channel, card.ts) for name, card in cards.items() if card}
+    return {name: link for name, link in links.items() if link}
 
 
 def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:

@@ -17,7 +17,7 @@ from bot.values.runs import Refusal
 from storage.promotions import NewPromotion, Promotion
 from storage.records import Model
 
-MOVED = "Another model was put to work just now; `/finetune models` shows which. Try again if this one still should be."
+MOVED = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
 
 
 def promote(
@@ -98,7 +98,7 @@ def _promote(
     with context.store.transaction():
         freeze = freeze_scope.on_promotion(context)
         if freeze:
-            return Refusal(freeze_cards.refusal(freeze, "No other model is put to work now"))
+            return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
         promotion = context.store.promotions.add(new, now=context.clock())
         return Refusal(MOVED) if promotion is None else _told(context, promotion, proof, ended)
 
@@ -126,12 +126,12 @@ def _roll_back(
     if target is None or model is None:
         return Refusal(
             f"{code(standing.model)} is the first model in use for {code(standing.dataset)}, so there is none to roll "
-            "back to. `/finetune promote MODEL` puts another one to work."
+            "back to. `/finetune promote MODEL` deploys another one."
         )
     if model.gone_at is not None:
         return Refusal(
             f"{code(model.name)}, which was in use before, is gone: {escape(models.title(context, model))} has it no "
-            "more. `/finetune promote MODEL` puts another one to work; `/finetune models` lists all."
+            "more. `/finetune promote MODEL` deploys another one; `/finetune models` lists all."
         )
     new = NewPromotion(
         dataset=standing.dataset,

@@ -8,13 +8,14 @@ from slack_bolt import App
 
 from bot.context import AppContext
 from bot.slack import actions, commands, errors, events, inbox, modals
+from bot.slack.homes import Homes
 
 
-def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     """Attach every listener. `wake` makes the next tick come now."""
     errors.register(app, context)
     inbox.register(app, context)
     commands.register(app, context, wake)
-    actions.register(app, context, wake)
-    modals.register(app, context, wake)
-    events.register(app, context, wake)
+    actions.register(app, context, homes, wake)
+    modals.register(app, context, homes, wake)
+    events.register(app, context, homes, wake)

@@ -16,12 +16,12 @@ from bot.cards import (
     evaluations,
     findings,
     general,
+    home,
     judge_agreement,
     models,
     plans,
     results,
     runs,
-    status,
 )
 from bot.cards import evaluation_results as result_cards
 from bot.cards import help as help_cards
@@ -45,6 +45,7 @@ from bot.services import evaluations as evaluation_services
 from bot.services import models as model_services
 from bot.services import runs as run_services
 from bot.slack.commands import Call, baseline_form, estimate_form, help_list
+from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
 Click = Mapping[str, Any]
@@ -87,7 +88,7 @@ SHOWN: Mapping[str, _ByValue] = {
 }
 
 
-def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     @app.action(_one_of(ANSWERED))
     def answer(ack: Ack, body: Click, respond: Respond) -> None:
         result = ANSWERED[_action(body)](context, int(_value(body)), _person(body))
@@ -103,7 +104,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
         if isinstance(result, Refusal):
             _whisper(body, respond, client, result)
         if _is_on_home(body):
-            client.views_publish(user_id=person, view=status.home_page(overview.home(context, person)))
+            homes.draw(person)
 
     def open_form(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
         form = FORMS[_action(body)](context, body)
@@ -115,7 +116,7 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
             _whisper(body, respond, client, form)
             return
         if _is_on_home(body) and form.get("private_metadata"):
-            form = {**form, "private_metadata": f"{form['private_metadata']} {status.HOME_FORM}"}
+            form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
 

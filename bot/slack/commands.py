@@ -405,7 +405,7 @@ def try_model(call: Call, model: str, text: str) -> Reply:
 
 @finetune.command(
     "promote",
-    help="put a tuned model into use for its dataset; the one before it is kept",
+    help="deploy a tuned model for its dataset; the one before it is kept",
     needs=("promote",),
     usage="MODEL [because=why it should be used anyway]",
 )
@@ -418,7 +418,7 @@ def promote(call: Call, model: str, because: str | None) -> Reply:
 
 @finetune.command(
     "rollback",
-    help="put the model that was in use before back into use",
+    help="go back to the model that was deployed before",
     needs=("rollback",),
     usage="DATASET [because=why]",
 )

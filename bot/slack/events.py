@@ -10,17 +10,18 @@ from slack_bolt import Ack, App
 from slack_sdk import WebClient
 
 from bot.cards import datasets as dataset_views
-from bot.cards import general, status
+from bot.cards import general
 from bot.cards.blocks import Message
 from bot.command_parser import unescaped
 from bot.context import AppContext
-from bot.services import notifications, overview
+from bot.services import notifications
 from bot.slack import commands
 from bot.slack.commands import AfterAck, Call
+from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
 
-def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     @app.shortcut("use_as_training_data")
     def use_message(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
         files = body["message"].get("files") or []
@@ -73,10 +74,9 @@ def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
             wake()
 
     @app.event("app_home_opened")
-    def home_opened(event: dict[str, Any], client: WebClient) -> None:
+    def home_opened(event: dict[str, Any]) -> None:
         if event.get("tab", "home") == "home":
-            person = str(event["user"])
-            client.views_publish(user_id=person, view=status.home_page(overview.home(context, person)))
+            homes.open(str(event["user"]))
 
 
 def _reply(call: Call, text: str) -> Message | None:

@@ -65,7 +65,7 @@ class SlackFiles:
         except HTTPError as error:
             if error.code in (429, 500, 502, 503, 504):
                 raise FetchLater(f"downloading '{name}' from Slack: HTTP {error.code}") from error
-            return Refusal(f"Slack refused to hand over the file (HTTP {error.code}). Upload it again.")
+            return Refusal(f"Slack refused the download (HTTP {error.code}). Upload it again.")
         except (URLError, OSError, HTTPException) as error:
             raise FetchLater(f"downloading '{name}' from Slack: {error}") from error
         finally:

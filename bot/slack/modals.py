@@ -7,11 +7,10 @@ from datetime import date
 from typing import Any
 
 from slack_bolt import Ack, App
-from slack_sdk import WebClient
 
 from bot.cards import data_policy as waiver_cards
 from bot.cards import datasets as dataset_cards
-from bot.cards import estimates, status
+from bot.cards import estimates, home
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import models as model_cards
@@ -28,29 +27,30 @@ from bot.services import (
     evaluations,
     interventions,
     models,
-    overview,
 )
 from bot.services.datasets import Upload
 from bot.services.documents import DocumentUpload
 from bot.slack import commands
+from bot.slack.homes import Homes
 from bot.values.requests import Baseline, Delete, Estimate
 from bot.values.runs import Refusal
 
 Errors = dict[str, str]
 
 
-def register(app: App, context: AppContext, wake: Callable[[], None]) -> None:
+def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     for form, record in FORMS.items():
-        app.view(form)(_listener(record, AFTER.get(form), context, wake))
+        app.view(form)(_listener(record, AFTER.get(form), context, homes, wake))
 
 
 def _listener(
     record: Callable[[AppContext, dict[str, Any]], Errors],
     after: Callable[[AppContext, dict[str, Any]], None] | None,
     context: AppContext,
+    homes: Homes,
     wake: Callable[[], None],
 ) -> Callable[..., None]:
-    def listen(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+    def listen(ack: Ack, body: dict[str, Any]) -> None:
         errors = record(context, body)
         if errors:
             ack(response_action="errors", errors=errors)
@@ -59,9 +59,8 @@ def _listener(
         if after:
             after(context, body)
         wake()
-        if status.HOME_FORM in _metadata(body):
-            person = _person(body)
-            client.views_publish(user_id=person, view=status.home_page(overview.home(context, person)))
+        if home.FORM in _metadata(body):
+            homes.draw(_person(body))
 
     return listen
 

@@ -75,15 +75,84 @@ def test_a_name_of_signs_alone_is_refused_in_the_form(world: World) -> None:
 
 
 def test_the_home_shows_what_waits_for_whom(world: World) -> None:
-    assert "Nothing waits for your approval" in _home(world, BEN.id)
+    assert "Two ways to begin" in _home(world, BEN.id)
     world.start()
-    assert "acme-small" in _home(world, BEN.id).split("Running")[0]
+    assert "acme-small" in _home(world, BEN.id).split("Under way")[0]
     for other in (ANA, DORA):
-        assert "Nothing waits for your approval" in _home(world, other.id)
+        home = _home(world, other.id)
+        assert "Nothing waits for you" in home and "waits for approval" in home.split("Under way")[1]
     world.approve()
     world.until_state("training")
     home = _home(world, BEN.id)
     assert "Nothing waits" in home and "training" in home and "$20" in home
+
+
+def shown(world: World, user: str) -> str:
+    home = world.slack.home(user)
+    return json.dumps(list(home.blocks), ensure_ascii=False) if home else ""
+
+
+def test_a_home_that_was_opened_is_drawn_again_when_something_changes(world: World) -> None:
+    assert "approve_plan" not in _home(world, BEN.id)
+    world.start()
+    world.tick(3)
+    assert "approve_plan" in shown(world, BEN.id) and "|Open>" in shown(world, BEN.id)
+    world.approve()
+    world.until_state("training")
+    world.tick(4)
+    assert "approve_plan" not in shown(world, BEN.id) and "training" in shown(world, BEN.id)
+    assert shown(world, CLEO.id) == "", "who never opened it"
+
+
+def test_a_home_is_drawn_again_once_for_what_comes_at_once(world: World) -> None:
+    _home(world, BEN.id)
+    world.start()
+    world.type("/finetune freeze the bill looks odd", user=BEN)
+    world.tick(3)
+    before = len(world.slack.calls("views.publish"))
+    assert before == 2, "when it was opened, and once after both"
+    world.tick(5)
+    assert len(world.slack.calls("views.publish")) == before, "nothing has changed"
+
+
+def test_a_home_that_nobody_opened_for_long_is_left_alone(world: World) -> None:
+    _home(world, BEN.id)
+    world.pass_time(13 * 3600)
+    world.start()
+    world.tick(3)
+    assert "approve_plan" not in shown(world, BEN.id)
+
+
+def test_a_home_that_slack_does_not_take_is_drawn_later(world: World) -> None:
+    _home(world, BEN.id)
+    world.start()
+    world.slack.fail("views.publish", broken(503))
+    world.tick(3)
+    assert "approve_plan" not in shown(world, BEN.id)
+    world.type("/finetune freeze the bill looks odd", user=BEN)
+    world.pass_time(61)
+    world.tick(3)
+    assert "approve_plan" in shown(world, BEN.id)
+
+
+def test_what_was_opened_is_known_after_a_restart(world: World) -> None:
+    _home(world, BEN.id)
+    world.restart()
+    world.start()
+    world.tick(3)
+    assert "approve_plan" in shown(world, BEN.id)
+
+
+def test_a_file_is_uploaded_from_the_home(world: World) -> None:
+    _home(world, ANA.id)
+    world.slack.press(ANA.id, "begin_upload", home=True)
+    file = world.put_file("tickets.csv", tickets_csv(), ANA)
+    assert world.fill_upload(ANA, {"file": file, "channel": TICKETS.id}).closed
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    assert world.dataset().filename == "tickets.csv"
+    _home(world, ANA.id)
+    world.slack.press(ANA.id, "all_commands", home=True)
+    assert world.slack.view(ANA.id) is not None
 
 
 def mention(world: World, text: str, **more: str) -> str:

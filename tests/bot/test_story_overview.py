@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 
 from bot.cards import evaluations
-from demo.people import ANA, BEN
+from demo.people import ANA
 from demo.workspace import wait_until
 from storage.records import MeasurementState
 from tests.bot.props import tickets_csv
@@ -43,7 +43,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     said = world.type("/finetune status")
     assert "1 measurement open" in said and "waits for a yes, under 1 cent" in said
     assert "waits for a yes" in home(world)
-    world.click(BEN, evaluations.MEASURE)
+    world.slack.press(ANA.id, evaluations.MEASURE, home=True)
     assert "is under way, 0% done, 0 of 18 answers" in world.type("/finetune status")
     until(world, "done", 1)
     for said in (world.type("/finetune status"), home(world)):

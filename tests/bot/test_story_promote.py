@@ -68,13 +68,13 @@ def test_a_model_that_is_shown_to_be_better_is_put_to_work(world: World) -> None
     trained(world)
     promote(world)
     assert in_use(world) == "tickets-1"
-    card = world.said("tickets-1 is in use for tickets", f"<@{BEN.id}> put it to work.")
+    card = world.said("tickets-1 is in use for tickets", f"<@{BEN.id}> deployed it.")
     assert "100.0% (82–100%) on 18 held-out rows" in card and "Against the untuned base" in card
     assert "Programs have to be changed" in card and f"`{provider_model(world, 'tickets-1')}`" in card
     assert "nothing to roll back to" in card
     (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "promote"]
     assert entry.who == BEN.id and "tickets-1 for tickets: 100.0%" in entry.detail
-    assert "put its model to work" in world.type("/finetune audit 1")
+    assert "deployed its model" in world.type("/finetune audit 1")
 
 
 @pytest.mark.parametrize("person", [ANA, EVE, GUS], ids=lambda person: person.name)
@@ -104,7 +104,7 @@ def test_a_model_no_better_than_the_one_in_use_takes_a_reason(world: World) -> N
     assert in_use(world) == "tickets-1"
     promote(world, "tickets-2", WHY)
     assert in_use(world) == "tickets-2"
-    card = world.said("tickets-2 is in use for tickets", "instead of `tickets-1`")
+    card = world.said("tickets-2 is in use for tickets", "in place of `tickets-1`")
     assert "half the price at the same quality" in card and "Against tickets-1, 100.0%" in card
     assert world.said("tickets-1 was in use for tickets")
     details = [one.detail for one in world.store.audit.entries("run 2") if one.action == "promote"]
@@ -169,7 +169,7 @@ def test_a_freeze_stops_a_promotion_and_no_rollback(world: World) -> None:
     promote(world, "tickets-2", WHY)
     world.type("/finetune freeze the answers look odd", user=BEN)
     said = world.type(f"/finetune promote tickets-1 {WHY}", user=BEN)
-    assert "No other model is put to work now" in said and "the answers look odd" in said
+    assert "No other model is deployed now" in said and "the answers look odd" in said
     world.type("/finetune rollback tickets", user=BEN)
     assert in_use(world) == "tickets-1"
 
@@ -194,7 +194,7 @@ def test_of_two_who_promote_at_once_one_wins(world: World) -> None:
     assert len(won) in (1, 2)  # two where one came after the other
     if len(won) == 1:
         (lost,) = [one for one in results if isinstance(one, Refusal)]
-        assert "Another model was put to work just now" in lost.text
+        assert "Another model was deployed just now" in lost.text
 
 
 def test_what_another_put_to_work_meanwhile_is_not_overrun(
@@ -210,7 +210,7 @@ def test_what_another_put_to_work_meanwhile_is_not_overrun(
 
     monkeypatch.setattr(evidence, "promotion_proof", prove_while_cleo_promotes)
     result = promotions.promote(context, "tickets-2", "the demo is now", BEN.id, PRIVATE.id)
-    assert isinstance(result, Refusal) and "Another model was put to work just now" in result.text
+    assert isinstance(result, Refusal) and "Another model was deployed just now" in result.text
     assert in_use(world) == "tickets-1"
 
 

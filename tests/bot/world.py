@@ -156,6 +156,8 @@ class World:
         for _ in range(times):
             reconcile(self.service.context)
             self.send()
+            if person := self.service.homes.outdated():
+                self.service.homes.redraw(person)
             self.clock += SECONDS_A_TICK
 
     def send(self) -> None:

@@ -18,6 +18,7 @@ from bot.cards import (
     evaluations,
     freeze,
     general,
+    home,
     judge_agreement,
     learning_curves,
     models,
@@ -32,10 +33,10 @@ from bot.cards.blocks import Message
 from bot.cards.budgets import Month
 from bot.cards.datasets import Best, Listed
 from bot.cards.estimates import EstimateChoices
+from bot.cards.home import HomeOverview
 from bot.cards.status import (
     CurveSummary,
     EvaluationSummary,
-    HomeOverview,
     LadderSummary,
     Status,
     TunedCurveSummary,
@@ -495,21 +496,22 @@ def _models() -> dict[str, Message]:
 def _views() -> dict[str, Json]:
     looks = {state: [made.look(state)] for state in ("awaiting_approval", "training", "done")}
     return {
-        "home": status.home_page(
+        "home": home.page(
             HomeOverview(
-                looks["awaiting_approval"],
-                [*looks["training"], *_looks()[:2]],
-                [*looks["done"], *_looks()[7:]],
-                made.BUDGET,
+                mine=looks["awaiting_approval"],
+                to_confirm=_looks()[1:2],
+                open=[*looks["training"], *_looks()[:1]],
+                recent=[*looks["done"], *_looks()[7:]],
+                budget=made.BUDGET,
+                in_use=promotion_cards.in_use(),
                 links={
-                    look.run.id: "https://x.slack.com/archives/C0/p1" for look in looks["awaiting_approval"]
+                    f"{card} {number}": f"https://x.slack.com/archives/C0/p{number}"
+                    for card, number in (("plan", 7), ("run", 7), ("measurement", 4))
                 },
             )
         ),
-        "home-in-use": status.home_page(
-            HomeOverview([], [], looks["done"], made.NO_BUDGET, promotion_cards.in_use())
-        ),
-        "home-empty": status.home_page(HomeOverview([], [], [], made.NO_BUDGET)),
+        "home-nothing-waits": home.page(HomeOverview([], [], [], looks["done"], made.NO_BUDGET)),
+        "home-empty": home.page(HomeOverview([], [], [], [], made.NO_BUDGET, is_new=True)),
         "form-columns": datasets.columns_form(
             made.dataset(),
             made.unclear_report(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import date
 
 from bot.cards import general, models
 from bot.cards.blocks import Message
@@ -104,5 +105,5 @@ def in_use() -> list[ModelEntry]:
     other = replace(STANDING, id=3, dataset="faq", person=ANA)
     return [
         ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other),
-        ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, STANDING),
+        ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, STANDING, ends=date(2027, 1, 14)),
     ]

@@ -19,6 +19,7 @@ from bot.cards import (
     evaluation_results,
     evaluations,
     general,
+    home,
     judge_agreement,
     learning_curves,
     models,
@@ -32,8 +33,9 @@ from bot.cards import (
 from bot.cards.blocks import UNSEEN, code, escape
 from bot.cards.datasets import Best, Listed
 from bot.cards.estimates import EstimateChoices
+from bot.cards.home import HomeOverview
 from bot.cards.models import ModelEntry
-from bot.cards.status import HomeOverview, LadderSummary, Status
+from bot.cards.status import LadderSummary, Status
 from bot.rules.budgets import Budget
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison, Proof, objections
@@ -248,8 +250,14 @@ def _about_runs(text: str) -> dict[str, Any]:
         "asking": models.pending_card(Tried(text).ask),
         "answered": models.answer_card(Tried(text)),
         "could not be asked": models.failure_card(Tried(text).ask, text),
-        "home": status.home_page(
-            HomeOverview([look] * 100, [look, measuring_] * 100, [rejected, measuring_] * 100, budget)
+        "home": home.page(
+            HomeOverview(
+                [look] * 100,
+                [measuring_] * 20,
+                [look, measuring_] * 100,
+                [rejected, measuring_] * 100,
+                budget,
+            )
         ),
     }
 
@@ -300,6 +308,8 @@ ODD = {
     "right to left": "שלום עולם, مرحبا بالعالم " * 20,
     "emoji": "👩‍👩‍👧 🏳️‍🌈 é " * 60,
 }
+
+OUR_DATE = re.compile(r"<!date\^\d+\^[{}a-z_ ]+\|[\d: -]+( UTC)?>")
 
 
 @pytest.mark.parametrize("text", ODD.values(), ids=ODD)
@@ -361,7 +371,7 @@ def test_labels_keep_their_underscores_and_lose_nothing_else() -> None:
 
 def markup_of_others(text: str) -> list[str]:
     """What Slack would make of it that we did not mean: links, mentions of strangers, styles, quotes."""
-    found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS]
+    found = [tag for tag in re.findall(r"<[^>]*>", text) if tag not in OURS and not OUR_DATE.fullmatch(tag)]
     found += UNSEEN.findall(text)
     outside = re.sub(r"`[^`\n]+`", "", _without_our_fence(text))
     found += re.findall(r"\*bold\*|\b_i_|~s~|`", outside) + re.findall(r"(?<![^\W_])_i_", outside)

@@ -1,0 +1,120 @@
+"""The App Home, a person's desk: what waits for them, with its buttons; what is under way; models in use; the budget.
+On the first visit, what this is and the ways to begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from bot.cards import evaluations, help, models, plans
+from bot.cards.blocks import (
+    Block,
+    CardBlock,
+    Headline,
+    Lines,
+    Note,
+    Text,
+    actions,
+    button,
+    escape,
+    slack_blocks,
+)
+from bot.cards.models import ModelEntry
+from bot.cards.plans import budget_left
+from bot.cards.runs import RunSummary
+from bot.cards.status import EvaluationSummary, LadderSummary, list_entry
+from bot.cards.words import at_most
+from bot.rules.budgets import Budget
+from bot.values.runs import Refusal
+
+WITH_BUTTONS, LINKED, RECENT = 10, 10, 5
+FORM = "home"  # in the private metadata of a form that was opened here
+
+
+@dataclass(frozen=True)
+class HomeOverview:
+    """`mine` wait for this person's approval, `to_confirm` for their yes to the cost of what they asked for. `links` to
+    cards, by the card's name. `is_new`: they know of no dataset yet."""
+
+    mine: Sequence[RunSummary]
+    to_confirm: Sequence[EvaluationSummary]
+    open: Sequence[RunSummary | EvaluationSummary]
+    recent: Sequence[RunSummary | EvaluationSummary]
+    budget: Budget
+    in_use: Sequence[ModelEntry] = ()
+    links: Mapping[str, str] = field(default_factory=dict)
+    is_new: bool = False
+
+
+def page(overview: HomeOverview | Refusal) -> Block:
+    if isinstance(overview, Refusal):
+        return {"type": "home", "blocks": slack_blocks([Text(overview.text)])}
+    return {"type": "home", "blocks": slack_blocks(_welcome() if overview.is_new else _desk(overview))}
+
+
+def card_name(summary: RunSummary | EvaluationSummary) -> str:
+    """The card that a link leads to."""
+    if not isinstance(summary, RunSummary):
+        return f"measurement {summary.measurement.id}"
+    return f"{'plan' if summary.run.state == 'awaiting_approval' else 'run'} {summary.run.id}"
+
+
+def _welcome() -> list[CardBlock]:
+    return [
+        Headline("Find out whether fine-tuning pays, before you pay for it"),
+        Text(
+            "Give me labelled examples. I measure what prompts and a free classical model get right already, estimate "
+            "what a tuned model would cost and save, train it once your team has approved the cost, and show whether "
+            "it is better. Nothing costs money before somebody has agreed to it."
+        ),
+        Text(
+            "*Two ways to begin*\n"
+            "• *Upload* your examples: a table with a text and a label column, or JSONL.\n"
+            "• *Look first*: `finetune demo` in a terminal plays it all with the examples that come along."
+        ),
+        actions(button("Upload", help.UPLOAD, "home", style="primary"), _commands()),
+        Lines(["*The five steps*", *help.first_steps()]),
+    ]
+
+
+def _desk(overview: HomeOverview) -> list[CardBlock]:
+    blocks: list[CardBlock] = [Headline("Waiting for you"), *_waiting(overview)]
+    under_way = [_linked(overview, summary) for summary in overview.open]
+    blocks += [Headline("Under way"), Lines(under_way) if under_way else Text("Nothing is running.")]
+    if overview.in_use:
+        blocks += [Headline("Models in use"), Lines([*map(models.in_use_line, overview.in_use)])]
+    if overview.recent:
+        blocks += [Headline("Latest results"), Lines([*map(list_entry, overview.recent[:RECENT])])]
+    blocks.append(actions(button("Upload", help.UPLOAD, "home"), _commands()))
+    return [*blocks, Note(f"Budget left: {budget_left(overview.budget)}")]
+
+
+def _commands() -> Block:
+    return button("All commands", help.ALL_COMMANDS, "home")
+
+
+def _waiting(overview: HomeOverview) -> list[CardBlock]:
+    """Each with its card's buttons; of very many, the rest is listed."""
+    blocks: list[CardBlock] = []
+    for run in overview.mine[:WITH_BUTTONS]:
+        price = f"for {at_most(run.plan.maximum_micros)}" if run.plan.maximum_micros else "at no charge"
+        wish = f"*Run {run.run.id}*: train {escape(plans.plan_title(run.plan))} {price}?"
+        text = f"{_with_link(overview, run, wish)}\n{plans.plan_in_short(run.plan)}"
+        blocks += [Text(text), plans.buttons(run.run, run.plan)]
+    for summary in overview.to_confirm[:WITH_BUTTONS]:
+        blocks.append(Text(_linked(overview, summary)))
+        if isinstance(summary, LadderSummary):
+            yes = evaluations.measure_button(summary.measurement, summary.plan, summary.progress)
+            blocks.append(actions(yes))
+    if rest := [*overview.mine[WITH_BUTTONS:], *overview.to_confirm[WITH_BUTTONS:]]:
+        blocks.append(Lines([*map(list_entry, rest)]))
+    return blocks or [Text("Nothing waits for you.")]
+
+
+def _linked(overview: HomeOverview, summary: RunSummary | EvaluationSummary) -> str:
+    return _with_link(overview, summary, list_entry(summary))
+
+
+def _with_link(overview: HomeOverview, summary: RunSummary | EvaluationSummary, text: str) -> str:
+    link = overview.links.get(card_name(summary))
+    return f"{text} · <{link}|Open>" if link else text
