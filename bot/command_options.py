@@ -177,7 +177,7 @@ def typed_name(word: str) -> str:
 
 def _no_such(what: str, word: str, names: Sequence[str]) -> Misread:
     there = f"{', '.join(names[:-1])} and {names[-1]}"
-    return Misread(f"There is no {what} “{shown(word)}”.{did_you_mean(word, names)} There are {there}.")
+    return Misread(f"There is no {what} “{shown(word)}”.{did_you_mean(word, names)} Available: {there}.")
 
 
 def _by_rule(read: Callable[[str], object]) -> _Read:

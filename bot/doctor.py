@@ -130,7 +130,7 @@ def _named(policy: Policy, directory: SlackDirectory) -> Iterator[Finding]:
     wrong = [user for user in sorted(users) if not ((person := directory.person(user)) and person.is_member)]
     gone = [group for group in sorted(groups) if directory.members(group) is None]
     if wrong:
-        cure = "so the rules that name them let nobody do anything; mend them in finetune.toml"
+        cure = "so the rules that name them let nobody do anything; fix them in finetune.toml"
         yield Finding(False, "policy", f"no full members of this workspace: {', '.join(wrong)}; {cure}")
     if gone:
         cure = "the group is disabled, its id is wrong, or the app lacks usergroups:read"
@@ -144,7 +144,7 @@ def _clock(text: str, asked_at: float, answered_at: float) -> Finding:
     try:
         there = parsedate_to_datetime(text).timestamp()
     except ValueError:
-        return Finding(True, "clock", "Slack didn't tell its time")
+        return Finding(True, "clock", "Slack sent no time")
     behind, ahead = there - answered_at, asked_at - (there + 1)
     skew = max(behind, ahead, 0.0)
     if skew <= MOST_SKEW_S:

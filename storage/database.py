@@ -169,7 +169,7 @@ class _ThreadsOwn:
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:
-    """WAL could corrupt a database before 3.51.3; 3.50.7 and 3.44.6 are mended (sqlite.org/wal.html)."""
+    """WAL could corrupt a database before 3.51.3; 3.50.7 and 3.44.6 are fixed (sqlite.org/wal.html)."""
     return version >= (3, 51, 3) or (3, 50, 7) <= version < (3, 51) or (3, 44, 6) <= version < (3, 45)
 
 

@@ -84,7 +84,7 @@ class Inbox:
 PATIENT_TRIES = 3
 """How often a lane waits for a message that fails, which keeps the order through a short outage of Slack's."""
 RETRY_S = 300.0
-"""Seconds between two tries of what Slack refuses until somebody mends it."""
+"""Seconds between two tries of what Slack refuses until somebody fixes it."""
 LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
     WHEN kind = 'direct' OR (kind = 'file' AND person IS NOT NULL) THEN 'person ' || person
     ELSE 'posts ' || channel END"""

@@ -235,7 +235,7 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     if near:
         return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
     others = ", ".join(code(other) for other in list(dict.fromkeys(names))[:10])
-    hint = f"There are {others}." if others else "`/finetune upload` makes the first one."
+    hint = f"Available: {others}." if others else "`/finetune upload` adds the first one."
     return f"There is no dataset {code(name)}. {hint}"
 
 

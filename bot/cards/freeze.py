@@ -15,8 +15,8 @@ def frozen_card(freeze: Freeze, held_runs: int) -> Message:
     """Posted in the channel at once."""
     waits = {0: "", 1: " One run waits."}.get(held_runs, f" {held_runs} runs wait.")
     return text_message(
-        f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new is started from now on; what trains goes on, "
-        f"and nothing is lost.{waits} It ends when {UNFREEZERS} approvers have typed `/finetune unfreeze`."
+        f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts from now on; what already trains "
+        f"goes on, and nothing is lost.{waits} {UNFREEZERS} approvers lift it with `/finetune unfreeze`."
     )
 
 
@@ -25,7 +25,7 @@ def status_line(freeze: Freeze, against: Sequence[str]) -> str:
     so_far = (
         f" <@{against[-1]}> has typed `/finetune unfreeze`; one more approver is needed." if against else ""
     )
-    return f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new is started.{so_far}"
+    return f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts.{so_far}"
 
 
 def unfreeze_requested(person: str, others: Collection[str]) -> Message:
@@ -33,14 +33,14 @@ def unfreeze_requested(person: str, others: Collection[str]) -> Message:
     whom = ", ".join(f"<@{name}>" for name in sorted(others)[:10])
     cure = "nobody else is named: add an approver under [people] in finetune.toml"
     return text_message(
-        f"<@{person}> wants to end the freeze. One more approver has to type `/finetune unfreeze`: {whom or cure}."
+        f"<@{person}> wants to lift the freeze. One more approver has to type `/finetune unfreeze`: {whom or cure}."
     )
 
 
 def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:
     people = " and ".join(f"<@{name}>" for name in by)
     return text_message(
-        f"The freeze by <@{freeze.person}> was ended by {people}. What waited goes on by itself."
+        f"The freeze by <@{freeze.person}> was lifted by {people}. What waited goes on by itself."
     )
 
 

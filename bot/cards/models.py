@@ -75,7 +75,7 @@ def promotion_card(summary: PromotionSummary) -> Message:
 def card_location(summary: PromotionSummary) -> str:
     """For the person who typed the command in another channel than that of the card."""
     text = f"{code(summary.model.name)} is in use for {code(summary.dataset)}."
-    return f"{text} The card stands in <#{summary.promotion.channel}>."
+    return f"{text} The card is in <#{summary.promotion.channel}>."
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:

@@ -42,15 +42,15 @@ DOING: Mapping[Action, str] = {
 NO_MEMBER = "Only full members of this workspace may upload data and decide on runs, and this account is"
 PLAIN: Mapping[PlainBecause, str] = {
     "a full member": "a full member",
-    "nobody known": "Slack didn't tell who you are, so nothing was done. Try again in a minute; if it stays like that, "
+    "nobody known": "Slack didn't say who you are, so nothing was done. Try again in a minute; if that doesn't help, "
     "the bot's operator runs `finetune doctor`.",
     "a bot": f"{NO_MEMBER} a bot.",
     "deactivated": f"{NO_MEMBER} deactivated.",
     "a guest": f"{NO_MEMBER} a guest.",
     "of another workspace": f"{NO_MEMBER} of another workspace.",
     "own channel": "not shared with another organisation",
-    "channel unknown": "Slack didn't tell whether this channel is shared with another organisation, so nothing was "
-    "done. Invite the bot (`/invite @Finetune`) if it isn't in here, or try again in a minute.",
+    "channel unknown": "Invite me first: `/invite @Finetune`. I can't see whether this channel is shared with another "
+    "organisation, so nothing was done.",
     "shared channel": "This channel is shared with another organisation (Slack Connect), where nothing is shown or "
     "decided. Ask in a channel of your own workspace.",
     "another's request": "somebody else asked for it and brought the data",
@@ -90,8 +90,8 @@ def who_may(no: NotNamed) -> str:
     """For a person who may not: who may, or how the operator changes that."""
     if no.unknown:
         return (
-            f"Slack didn't tell who is in the group {', '.join(no.unknown)}, so nothing was done. Try again in a "
-            "minute; if it stays like that, the app lacks usergroups:read, or the group is gone."
+            f"Slack didn't say who is in the group {', '.join(no.unknown)}, so nothing was done. Try again in a "
+            "minute; if that doesn't help, the app lacks usergroups:read, or the group is gone."
         )
     rule = rule_of(no.action)
     requester = "who uploaded all of it" if no.action == "delete" else "who asked for it"

@@ -350,7 +350,7 @@ def _exactly(run: Run) -> str:
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:
     """A sentence for the former plan's card. `link`: the address of the new one's."""
     which = f"<{link}|run {by}>" if link else f"run {by}"
-    return f"Replaced by {which}, which <@{requester}> asked for. Approvals of this plan count no longer."
+    return f"Replaced by {which}, which <@{requester}> asked for. Earlier approvals no longer count."
 
 
 def already_superseded(number: int, by: int) -> str:
@@ -363,7 +363,7 @@ def add_superseded(card: Message, former: Sequence[int]) -> Message:
     if not former:
         return card
     whose = " and ".join(f"run {value}" for value in former)
-    note = Text(f"It replaces {whose} on the same dataset and target, whose approvals count no longer.")
+    note = Text(f"It replaces {whose} on the same dataset and target, whose approvals no longer count.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))
 
 

@@ -71,7 +71,7 @@ def check(
     presidio: bool,
     as_json: bool,
 ) -> None:
-    """Check a file of labelled examples. Exits with 1 when something in it must be mended first.
+    """Check a file of labelled examples. Exits with 1 when it has a problem to fix.
 
     The file itself is never changed.
     """
@@ -246,7 +246,7 @@ def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> Evalu
         refuse(rows.text)
     if rows.report.blocked:
         show(datasets.report_parts(rows.report), "bad", err=True)
-        refuse(f"{file} must be mended before anything can be measured on it.")
+        refuse(f"{file} has to be fixed before anything can be measured on it.")
     return rows
 
 
@@ -294,7 +294,7 @@ def estimate(
         report = datasets.check(rows, text, label, settings.trainer.folders, how)
     if report.blocked:
         show(datasets.report_parts(report), "bad", err=True)
-        refuse(f"{rows} must be mended before it can be estimated.")
+        refuse(f"{rows} has to be fixed before it can be estimated.")
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, Ended):
         refuse(estimated.text, EXIT_BLOCKED)

@@ -224,7 +224,7 @@ def pairs_parts(
     report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None
 ) -> tuple[CardBlock, ...]:
     findings = pair_findings(report)
-    last = "They can't be used until this is mended." if report.blocked else "They can be used."
+    last = "They can't be used until this is fixed." if report.blocked else "They can be used."
     lines = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
     return (
         text_block(_head(report, pairs, findings)),
@@ -258,7 +258,7 @@ def _head(report: Report, pairs: PairsReport, findings: tuple[Finding, ...]) -> 
     return "\n".join(
         [
             f"{report.name}: {pluralize(pairs.pairs, 'preference pair')}, {pluralize(pairs.prompts, 'prompt')}",
-            counts_text(findings) or "nothing to mend",
+            counts_text(findings) or "nothing to fix",
             f"A prompt has {prompt.mean:.0f} tokens on average, {prompt.max:,} at most; with its longer answer "
             f"{longer.mean:.0f} and {longer.max:,} ({report.tokens.encoding}{assumed})",
             f"The preferred answer is the longer one in {pairs.preferred_longer:.0%} of the pairs",

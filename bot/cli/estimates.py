@@ -66,7 +66,7 @@ def _read_baseline(file: Path) -> Ladder | Refusal:
     except OSError as error:
         return Refusal(f"{file} can't be read: {error.strerror}.")
     except (ValueError, ArithmeticError):
-        return Refusal(f"{file} is no JSON, or a number in it is none. {again}")
+        return Refusal(f"{file} is not valid JSON. {again}")
     except (KeyError, TypeError, AttributeError) as error:
         return Refusal(f"{file} is not what a baseline prints ({type(error).__name__}: {error}). {again}")
 

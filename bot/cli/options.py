@@ -46,7 +46,7 @@ def load(*, need_slack: bool = False) -> Settings:
     except SettingsProblems as error:
         for problem in error.problems:
             click.echo(f"• {problem}", err=True)
-        refuse("Mend this, then start again; `finetune doctor` checks everything.")
+        refuse("Fix this, then start again; `finetune doctor` checks everything.")
 
 
 def load_beside_a_file() -> Settings:

@@ -77,7 +77,7 @@ def _set_up_log(settings: Settings) -> None:
         logs.set_up(settings.data, secrets_of(settings, os.environ), form)
     except OSError as error:
         refuse(
-            f"The log in {settings.data} can't be written: {error}. Make room or mend the folder's rights."
+            f"The log in {settings.data} can't be written: {error}. Make room, or fix the folder's rights."
         )
 
 

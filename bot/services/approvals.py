@@ -349,7 +349,7 @@ def revalidate(context: AppContext, run: Run) -> Unsure | LapsedApprovals | Forb
     if rules.unknown("approve"):
         return Unsure(who_may(not_named("approve", rules)))
     if None in members.values():
-        return Unsure("Slack didn't tell whether the approvers still are members, so nothing is created yet.")
+        return Unsure("Slack didn't say whether the approvers are still members, so nothing is created yet.")
     gone = tuple(approver for approver in approvers if approver not in names)
     if not gone:
         return LapsedApprovals((), f"it takes {tier.approvers} approvers by now, and {len(names)} approved")

@@ -153,7 +153,7 @@ def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
     if is_in:
         return None
     if is_in is None:
-        text = "Slack didn't tell who is in that channel. Invite the bot there (`/invite @Finetune`), or try again."
+        text = "I can't see who is in that channel. Invite me there first: `/invite @Finetune`."
     else:
         text = "You are not in that channel. Choose one that you are in, or join it first."
     return Refusal(text, "channel")
@@ -248,7 +248,7 @@ def ready(
     if dataset.state == "refused":
         return Refusal(
             f"`{dataset.name}` can't be used: {escape(dataset.refusal or '')} "
-            "Upload a mended file with `/finetune upload`."
+            "Upload a corrected file with `/finetune upload`."
         )
     report = report_of(dataset)
     if report is None:

@@ -33,7 +33,7 @@ def ask(context: AppContext, number: int, person: str) -> str | Refusal:
         if not rows:
             return f"You have judged all {pluralize(len(pairs.rows), 'pair')} of m{number}. Thank you."
         _post(context, measurement, pairs, rows, person)
-    return f"Your next pair stands in the thread under the result of m{number}."
+    return f"Your next pair is in the thread under the result of m{number}."
 
 
 def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusal | None:

@@ -46,7 +46,7 @@ def decide(
     if not reason:
         return Refusal("Say how you know: it is kept in the audit log.", "reason")
     if choice == "adopt" and job_id is None:
-        return Refusal("Which job? Its id stands in the provider's list of jobs.", "job")
+        return Refusal("Which job? Its id is in the provider's list of jobs.", "job")
     now, allowed = context.clock(), may_decide(context, number, person)
     if isinstance(allowed, Refusal):
         return allowed

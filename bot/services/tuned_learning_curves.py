@@ -222,7 +222,7 @@ def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:
     if authorization.refusal_for(caller, "measure") is None:
         return None
     if not authorization.is_certain(caller):
-        return Unsure("Slack didn't tell whether who agreed still may, so no job is created yet.")
+        return Unsure("Slack didn't say whether the person who agreed still may, so no job is created yet.")
     where = context.settings.policy.named("measure").where
     place = "" if where == BUILT_IN else f" ({where})"
     return Forbidden(f"<@{person}>, whose yes it goes by, may not measure here any more{place}.")

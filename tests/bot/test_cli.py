@@ -363,7 +363,7 @@ def test_what_cannot_be_understood_is_said_with_the_nearest(arguments: list[str]
 def test_a_flawed_file_is_not_estimated() -> None:
     result = finetune("estimate", FLAWED, "--json")
     assert result.exit_code == 2
-    assert "must be mended before it can be estimated" in result.stderr
+    assert "has to be fixed before it can be estimated" in result.stderr
     assert result.stdout == ""
 
 

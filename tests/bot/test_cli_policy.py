@@ -103,7 +103,7 @@ def test_with_a_token_slack_is_asked_who_they_are(policy: Path, monkeypatch: pyt
         slack.share(PRIVATE.id)
         assert "Slack Connect" in explain(CLEO.id, "approve", "--channel", PRIVATE.id).stdout
         slack.fail("usergroups.users.list", refused("internal_error"), times=None)
-        assert "Slack didn't tell who is in the group" in explain(CLEO.id, "approve").stdout
+        assert "Slack didn't say who is in the group" in explain(CLEO.id, "approve").stdout
         slack.fail("auth.test", refused("invalid_auth"), times=None)
         assert "--offline" in explain(CLEO.id, "approve").stderr
         assert explain(CLEO.id, "approve", "--offline").exit_code == 1

@@ -281,7 +281,7 @@ def test_a_clock_that_is_wrong_is_said_with_its_cure(here_s: float, said: str) -
 
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     assert _clock(formatdate(1_000_000, usegmt=True), 1_000_000 - 40, 1_000_000 + 40).is_well
-    assert _clock("", 0, 0).text == "Slack didn't tell its time"
+    assert _clock("", 0, 0).text == "Slack sent no time"
 
 
 def test_what_others_may_read_is_said_with_the_command_that_mends_it(here: Installation) -> None:

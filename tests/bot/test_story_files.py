@@ -164,7 +164,7 @@ def test_the_same_mention_twice_is_answered_once(world: World) -> None:
 def test_a_slow_slack_makes_no_ack_late(world: World) -> None:
     world.start()
     world.slack.fail("users.info", slow(5), times=None)
-    assert "Slack didn't tell who you are" in world.answer_to_click(BEN, "approve_plan")
+    assert "Slack didn't say who you are" in world.answer_to_click(BEN, "approve_plan")
     world.slack.heal()
     assert world.run().state == "awaiting_approval"
 

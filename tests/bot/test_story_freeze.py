@@ -110,14 +110,14 @@ def test_a_freeze_between_the_look_and_the_intent_is_in_time(
 def test_one_word_is_said_and_the_second_person_s_carries_it_out(world: World) -> None:
     freeze(world)
     unfreeze(world, BEN)  # who froze may be one of the two
-    said = world.said(f"<@{BEN.id}> wants to end the freeze")
+    said = world.said(f"<@{BEN.id}> wants to lift the freeze")
     assert f"<@{CLEO.id}>" in said and f"<@{BEN.id}>, " not in said
     assert "You have said so already" in world.type("/finetune unfreeze", user=BEN)
     assert world.store.freezes.current()
     assert "one more approver is needed" in world.type("/finetune status")
     unfreeze(world, CLEO)
     assert world.store.freezes.current() is None
-    assert world.said("was ended by", f"<@{BEN.id}> and <@{CLEO.id}>")
+    assert world.said("was lifted by", f"<@{BEN.id}> and <@{CLEO.id}>")
     assert "Nothing is frozen" in world.type("/finetune unfreeze", user=CLEO)
     acts = [(one.who, one.action) for one in world.store.audit.entries("freeze 1")]
     assert acts == [

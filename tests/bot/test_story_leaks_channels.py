@@ -69,7 +69,10 @@ def test_a_file_goes_to_a_channel_by_the_word_of_its_members_alone(world: World)
         "You are not in that channel" in world.fill_upload(ANA, {**file, "channel": HR.id}).errors["channel"]
     )
     world.slack.fail("conversations.members", refused("internal_error"), times=None)
-    assert "Slack didn't tell" in world.fill_upload(ANA, {**file, "channel": HR.id}).errors["channel"]
+    assert (
+        "I can't see who is in that channel"
+        in world.fill_upload(ANA, {**file, "channel": HR.id}).errors["channel"]
+    )
     world.slack.heal()
     assert len(world.store.datasets.all()) == 1
     world.slack.command(DORA.id, PUBLIC.id, "/finetune upload")

@@ -1,4 +1,4 @@
-"""A tuned model is put to work beside its numbers, the one before it comes back, and programs' name moves
+"""A tuned model is deployed beside its numbers, the one before it comes back, and programs' name moves
 with it."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A model of our own trainer is put to work while that is down: the name that programs call answers once it
+"""A model of our own trainer is deployed while that is down: the name that programs call answers once it
 is up."""
 
 from __future__ import annotations

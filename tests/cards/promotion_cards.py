@@ -1,4 +1,4 @@
-"""Cards of models that are put to work, what speaks against one, and the list of all."""
+"""Cards of models that are deployed, what speaks against one, and the list of all."""
 
 from __future__ import annotations
 

@@ -208,12 +208,12 @@ def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine
         ("{", "line 31 is not JSON"),
     ],
 )
-def test_finetune_check_exits_with_1_where_a_pair_must_be_mended(
+def test_finetune_check_exits_with_1_where_a_pair_has_to_be_fixed(
     tmp_path: Path, line: str, said: str
 ) -> None:
     told = checked(written(tmp_path, *GOOD, line))
     assert told.exit_code == 1
     assert said in told.output
-    assert "They can't be used until this is mended." in told.output
+    assert "They can't be used until this is fixed." in told.output
     raw = json.loads(checked(written(tmp_path, *GOOD, line), "--json").output)
     assert (raw["blocked"], raw["format"]) == (True, "preference")

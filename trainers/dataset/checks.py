@@ -139,10 +139,10 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     if rows < MINIMUM:
         findings.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
-        text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth a try."
+        text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth trying."
         findings.about_file(NOT_YET_ENOUGH, text, questions)
     elif questions < ENOUGH:
-        text = f"{counted} are worth a try; the usual advice is {ENOUGH:,} and more."
+        text = f"{counted} are enough to try; {ENOUGH:,} or more is the usual advice."
         findings.about_file(WORTH_A_TRY, text, questions)
     else:
         findings.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)

@@ -69,7 +69,7 @@ def find_layout(
     body = [record for record in (sample[1:] if header else sample) if len(record) == width]
     for name in (columns.text, columns.label):
         if name is not None and name not in names:
-            text = f"There is no column '{shown(name)}'; there are {_listed(names)}."
+            text = f"There is no column '{shown(name)}'; available: {_listed(names)}."
             return UnclearColumns(MISSING_COLUMN, text)
     if columns.label is None and {name.strip().casefold() for name in names} >= ANSWERS:
         return UnclearColumns(

@@ -134,7 +134,7 @@ def _only_one_named(text: str, names: _Names) -> str | None:
 
 def _first_object(text: str) -> dict[str, Any] | None:
     def refuse(name: str) -> NoReturn:
-        raise ValueError(f"{name} is no JSON")
+        raise ValueError(f"{name} is not valid JSON")
 
     decoder = json.JSONDecoder(parse_constant=refuse)
     start = text.find("{")

@@ -39,7 +39,7 @@ def find_refusal(root: Path, settings: Parameters) -> Refusal | None:
         version = f"version {present}" if present else "no version"
         text = (
             f"The engine {engine.name} was installed in version {installation.version}, and now {version} lies there. "
-            f"`finetune engines install {engine.name}` checks its config keys and mends it."
+            f"`finetune engines install {engine.name}` checks its config keys and repairs it."
         )
         return Refusal("engine_changed", text)
 

@@ -179,7 +179,9 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         try:
             row = json.loads(line) if line.strip() else None
         except ValueError as error:
-            raise ExportRefused(f"Line {number} of {path} is no JSON: {error}. Give chat JSONL.") from error
+            raise ExportRefused(
+                f"Line {number} of {path} is not valid JSON: {error}. Give chat JSONL."
+            ) from error
         if isinstance(row, dict):
             rows.append(row)
     return rows
