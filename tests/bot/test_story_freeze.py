@@ -44,7 +44,7 @@ def test_an_approved_run_waits_and_its_card_says_who_froze_and_why(world: World)
     assert (world.run().state, world.jobs(), world.left_at_company()) == ("approved", 0, [])
     card = world.said("Run 1 is approved", f"Waits: frozen by <@{BEN.id}>", "the bill looks odd")
     assert "It goes on by itself" in card
-    assert f"Frozen by <@{BEN.id}>" in world.said("One run waits", "what trains goes on")
+    assert f"Frozen by <@{BEN.id}>" in world.said("One run waits", "what already trains goes on")
     unfreeze(world, BEN, CLEO)
     world.until_state("training")
     assert world.jobs() == 1
