@@ -25,6 +25,7 @@ from bot.cards.blocks import (
 from bot.cards.calibration import alternative_bill
 from bot.cards.candidates import MEANS, MEASURED
 from bot.cards.candidates import candidate_name as rung_name
+from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.models import promotion_button, try_button
 from bot.cards.words import (
     about_usd,
@@ -58,6 +59,7 @@ STANDS: Mapping[Standing, str] = {
     "misses": "below your {bar} bar",
     "undecided": "too close to your {bar} bar to tell",
 }
+NOTHING_MEASURED = "measure"  # the rule that wants the alternatives measured first
 IN_HEADLINE = "tuned"  # the rule whose reason the headline has said already
 SHOWN_CHANGES = 8
 WON = "won"  # the outcome of a sweep's best arm
@@ -81,7 +83,7 @@ def card(
             Facts([*facts, ("Cost", _cost(plan, result))]),
             *_reasons(plan, result),
             *_next(result, may_be_used=may_be_used),
-            actions(*_buttons(run, result, may_be_used=may_be_used)),
+            actions(*_buttons(run, plan, result, may_be_used=may_be_used)),
         ),
     )
 
@@ -155,8 +157,9 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
 
 
 def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
+    is_open = result.advice is not None and result.advice.kind == "unknown"
     if may_be_used:
-        return "Deploy it"
+        return "Good enough" if is_open else "Deploy it"
     is_no = result.advice is not None and result.advice.kind == "no_go"
     match tuned.standing:
         case "undecided":
@@ -350,7 +353,7 @@ def _unknown(plan: Plan, result: RunResult) -> str:
 
 def _next(result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
     """Nothing where the first button does it."""
-    if may_be_used or (result.advice and result.advice.measure):
+    if may_be_used or _to_measure(result):
         return []
     text = _advised(result)
     if result.advice is None and result.p_value >= SIGNIFICANT:
@@ -365,17 +368,27 @@ def _advised(result: RunResult) -> str:
     return f"*Next*: {sentence(advice.next_step)}" if advice and advice.next_step else ""
 
 
-def _buttons(run: Run, result: RunResult, *, may_be_used: bool) -> list[Block]:
+def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool) -> list[Block]:
     """The next step first."""
-    number, wanted = str(run.id), result.advice.measure if result.advice else ()
+    number = str(run.id)
     steps = [
+        *_to_measure(result, plan.dataset, number),
         *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
-        *([button(f"Measure {wanted[0].partition('/')[2]}", MEASURE, number)] if wanted else []),
         *([try_button(run.id)] if run.model else []),
     ]
     if steps and not _next(result, may_be_used=may_be_used):
         steps[0]["style"] = "primary"
     return [*steps[:2], button("Details", DETAILS, number)]
+
+
+def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:
+    """The button of the comparison that is lacking: a model's, or the form where none is named."""
+    if result.advice is None or result.advice.kind != "unknown":
+        return []
+    if result.advice.measure:
+        return [button(f"Measure {result.advice.measure[0].partition('/')[2]}", MEASURE, number)]
+    is_lacking = result.advice.rule == NOTHING_MEASURED
+    return [button("Measure alternatives", MEASURE_DATASET, dataset)] if is_lacking else []
 
 
 def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:

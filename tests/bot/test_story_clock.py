@@ -48,7 +48,7 @@ def test_a_clock_put_back_while_a_create_is_in_doubt_holds_nothing_up(world: Wor
     world.put_by = -back
     world.pass_time(SETTLE_S)
     world.until_state("done")
-    assert world.jobs() == 1 and world.said("Tuned model")
+    assert world.jobs() == 1 and world.said("Result of run 1")
 
 
 def test_a_clock_put_back_while_a_provider_is_busy_holds_up_no_question(world: World) -> None:

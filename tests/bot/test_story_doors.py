@@ -200,7 +200,7 @@ def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_once
     world.slack.heal()
     assert "Run 1" in world.type("/finetune status")
     world.pass_time(301)
-    world.until(lambda: any("Tuned model" in text for text in world.texts()), "the result")
+    world.until(lambda: any("Result of run 1" in text for text in world.texts()), "the result")
 
 
 def test_a_file_sent_to_the_bot_is_answered_with_the_way(world: World) -> None:

@@ -541,4 +541,4 @@ def test_a_result_from_before_still_shows(world: World) -> None:
     old = replace(result_of(run), beside=None, advice=None).to_json()
     world.store.database.change("UPDATE runs SET result = ? WHERE id = 1", (old,))
     said = world.type("/finetune results 1")
-    assert "Right\n100.0%" in said and "Verdict" not in said
+    assert "*Right*\n100.0%" in said and "Verdict" not in said

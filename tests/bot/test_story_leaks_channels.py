@@ -160,7 +160,7 @@ def test_rows_of_a_private_channel_are_not_shown_in_another_one(world: World) ->
     world.store.database.change("UPDATE datasets SET owner = ?, sources = ?", (HR.id, HR.id))
     world.approve(BEN, channel=OWN)
     world.until_state("done")
-    world.said("Tuned model", channel=OWN)
+    world.said("Result of run 1", channel=OWN)
     texts = [one for one in world.texts(OWN) if "a question about" in one]
     assert dataset.channel == OWN.id and texts == []
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards import evaluation_results, evaluations
 from bot.services import documents
 from bot.services.documents import DocumentUpload
 from bot.values.runs import Refusal
@@ -88,7 +88,7 @@ def test_a_curve_goes_on_after_a_stop_and_can_be_cancelled(world: World) -> None
     world.type("/finetune curve tickets")
     assert "Cancelling m2" in world.type("/finetune cancel m2")
     until(world, "cancelled", 2)
-    assert len([text for text in world.texts() if "The line through the points" in text]) == 1
+    assert len([text for text in world.texts() if "Learning curve m1: tickets" in text]) == 1
 
 
 def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeWorld) -> None:
@@ -103,7 +103,8 @@ def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeW
     until(world, "done")
     prompts = [seen.body["messages"][0]["content"] for seen in world.company.requests if seen.route == CHAT]
     assert len(prompts) == HELD and all("our policy on" in one and "passage 1" in one for one in prompts)
-    assert "1 document" in world.said("Measurement m1", "document")
+    world.click(ANA, evaluation_results.DETAILS)
+    assert "Retrieval read 1 document" in world.form(ANA)
 
 
 @pytest.mark.parametrize("was_waived_before", [False, True])
@@ -125,7 +126,8 @@ def test_personal_data_in_a_document_stays_on_this_machine(
     until(world, "done")
     sent = [json.dumps(seen.body) for seen in world.company.requests if seen.route == CHAT]
     assert len(sent) == HELD and not any("ana.silva" in one for one in sent)
-    assert "were kept from acme/acme-small" in world.said("personal data")
+    world.click(ANA, evaluation_results.DETAILS)
+    assert "Passages with personal data were kept from acme/acme-small" in world.form(ANA)
 
 
 def test_a_secret_in_a_document_from_before_is_in_no_prompt_whatever_was_waived(

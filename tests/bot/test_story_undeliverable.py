@@ -59,7 +59,7 @@ def test_a_progress_card_that_slack_always_refuses_mutes_nothing(world: World, c
     world.until_state("done")
     world.until_file("report-run-1.html")
     minutes(world, 1)
-    assert world.said("Tuned model") and len(world.files()) == 3
+    assert world.said("Result of run 1") and len(world.files()) == 3
     given_up = [text for text in world.dms(ANA) if code in text and f"<#{PRIVATE.id}>" in text]
     assert len(given_up) == (code == "msg_too_long")
     world.start(START + " epochs=2")

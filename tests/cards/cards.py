@@ -413,6 +413,7 @@ def _results() -> dict[str, Message]:
         ),
         "result-go-time-unsaid": (made.advised_plan(), judged(140, 190, made.GO)),
         "result-to-compare": (made.advised_plan(), judged(140, 190, to_measure)),
+        "result-alone": (foreseen, made.result_of(190, beside=made.alone(190), advice=made.ALONE)),
         "result-below-the-bar": (made.advised_plan(), judged(111, 155, made.MISSES)),
         "result-failed": (made.advised_plan(), judged(90, 0, made.MISSES, base=unread)),
         "result-silent": (

@@ -410,6 +410,13 @@ COMPARE = Advice(
     "Measure gpt-4o and a cheap model beside it: `/finetune baseline tickets models=openai/gpt-4o`.",
     "gpt-4o, today's model, was not measured on these rows: it, or a cheaper one, may be good enough.",
 )
+ALONE = Advice(
+    "unknown",
+    "measure",
+    "Not decided yet. No cheaper way has been measured on your data yet: prompts, examples, retrieval.",
+    "Measure the classical model (`/finetune baseline tickets rungs=classical`): free, and done in seconds.",
+    "No cheaper way has been measured on your data yet: prompts, examples, retrieval.",
+)
 MISSES = Advice(
     "no_go",
     "tuned",

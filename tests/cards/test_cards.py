@@ -193,6 +193,7 @@ def test_the_first_button_does_the_next_step() -> None:
     }
     assert first["result-to-be-used"]["action_id"] == "put_to_work"
     assert first["result-to-compare"]["text"]["text"] == "Measure gpt-4o"
+    assert first["result-alone"]["text"]["text"] == "Measure alternatives"
     assert "style" not in first["result-failed"]
     assert all("Next" not in str(PAYLOADS[name]) for name, button in first.items() if "style" in button)
 
