@@ -26,6 +26,7 @@ pytestmark = pytest.mark.e2e
 SHOTS = Path(__file__).parents[1] / "screenshots" / "story"
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 ROWS = 300  # a third is held out, and asked three times in prompts of thousands of letters
+MEASURED = "only differences above about"  # stands on the card of a measurement alone
 STAGES = "›"
 CLASSIFICATION = TASK_KINDS["classification"]
 PLAN = "current=gpt-4o volume=100M target=local/smollm2-135m"
@@ -118,12 +119,17 @@ def measure_by_the_form(scene: Scene) -> None:
     page.wait_for_no_modal()
     page.wait_for("Measurement m2 is under way")
     scene.shot("measurement-progress")
-    page.wait_for("Measuring cost nothing", seconds=120)
+    page.wait_for(MEASURED, seconds=120)
     scene.shot("ladder-card")
-    said = page.read("Measuring cost nothing")
+    said = page.read(MEASURED)
     assert all(name in said for name in ("classical", "prompt alone", "ten examples", "retrieval", "80%?"))
     wait_until(lambda: "ladder.png" in plots(scene), "the ladder's plot", seconds=30)
-    page.open_thread("Measuring cost nothing")
+    page.click("Details", inside=MEASURED)
+    page.wait_for_modal("Measurement m2")
+    page.wait_for("Measuring cost nothing")
+    scene.shot("ladder-details")
+    page.close_modal()
+    page.open_thread(MEASURED)
     page.wait_for("report-m2.html")
     scene.shot("ladder-thread")
     assert page.broken_images() == []
@@ -213,6 +219,11 @@ def read_result(scene: Scene) -> None:
     page = scene.page
     page.wait_for("Try it")
     scene.shot("result-card")
+    page.click("Details", inside="Try it")
+    page.wait_for_modal("Run 1")
+    page.wait_for("Rows that changed")
+    scene.shot("result-details")
+    page.close_modal()
     page.wait_for("replies", seconds=30)
     wait_until(lambda: plots(scene) >= {"loss.png", "quality.png"}, "the two plots", seconds=30)
     page.open_thread("Try it")
