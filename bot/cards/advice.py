@@ -169,18 +169,19 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         f"(`{option('quantization', 'nf4')}`), shorter rows or a larger machine.",
         "say the machine's price": "Say what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
         "choose another target": "Choose another target: a model on your own machine has no end date.",
-        "add rows of other labels": "Add rows of the other labels and upload again.",
+        "add rows of other labels": f"Add rows of the other labels and {spelling.again}.",
         "see why it does not answer": "See why the tuned model does not answer, then measure it again.",
         "measure speed by a run": "Start a run: it measures how fast the tuned model answers.",
         "say model and volume": f"Say {option('current')} (today's model) and {option('volume')}: then the two can be "
         "compared.",
         "look at wrong rows": "Look at the rows that it got wrong before you train again; stay with today's model.",
         "clearer prompt": f"Measure a clearer prompt ({option('prompt')}) or another model ({option('models')}).",
-        "collect rows": "Collect labelled rows and upload again; until then put ten good examples into the prompt.",
+        "collect rows": f"Collect labelled rows and {spelling.again}; until then put ten good examples into "
+        "the prompt.",
         "say the task": f"Say what kind of task it is ({option('task')}): for a style, a format or own categories "
         "fewer rows do.",
         "lower the bar": f"Say a lower bar ({option('bar')}).",
-        "correct rows": "Correct the rows that the check of the file lists, and upload it again.",
+        "correct rows": f"Correct the rows that the check of the file lists, and {spelling.again}.",
         "stay": f"Stay with today's model. {quality}",
         "use what is cheaper": f"Use what is cheaper. {quality}",
         "say the volume": f"Say how many input tokens a month it will be ({option('volume')}).",

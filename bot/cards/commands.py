@@ -12,7 +12,11 @@ NO_OPTIONS: Options = {}
 
 
 class Spelling(Protocol):
-    """What a sentence needs to name a command or an option where it is read."""
+    """What a sentence needs to name a command or an option where it is read. `again`: what a person does with a file
+    that has changed."""
+
+    @property
+    def again(self) -> str: ...
 
     def option(self, name: str, value: str = "") -> str:
         """`name` as Slack has it."""
@@ -25,6 +29,8 @@ class Spelling(Protocol):
 
 class SlackSpelling:
     """Commands as `bot/command_parser.py` reads them."""
+
+    again = "upload the file again"
 
     def option(self, name: str, value: str = "") -> str:
         """'bar=', 'task=quality'."""
@@ -39,6 +45,7 @@ class SlackSpelling:
 # What the terminal does with a file, and options that it names otherwise.
 WITH_A_FILE = ("baseline", "curve")
 TERMINAL_NAMES = {"models": "model"}
+TERMINAL_AGAIN = "run this again"
 
 
 @dataclass(frozen=True)
@@ -46,6 +53,10 @@ class TerminalSpelling:
     """`file` stands for the dataset."""
 
     file: str
+
+    @property
+    def again(self) -> str:
+        return TERMINAL_AGAIN
 
     def option(self, name: str, value: str = "") -> str:
         """'--bar', '--task quality'."""

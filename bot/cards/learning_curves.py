@@ -24,7 +24,7 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import arm_name, bar_share
-from bot.cards.commands import SLACK, Spelling
+from bot.cards.commands import SLACK, TERMINAL_AGAIN, Spelling
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.evaluation_results import DETAILS
 from bot.cards.words import about_usd, percent, pluralize, shorten
@@ -74,7 +74,7 @@ def card(
             Note(subject),
             *([_chart(curve)] if curve.points else []),
             *_list(bullets),
-            Text(f"*Next*: {_next_step(curve)}"),
+            Text(f"*Next*: {_next_step(curve, is_in_slack=number is not None)}"),
             *([_buttons(curve, number)] if number is not None else []),
             *_caution(curve),
         ),
@@ -268,8 +268,8 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
     return [Text("*Label these next*: they have few rows, or are often wrong."), Lines([*lines, *more])]
 
 
-def _next_step(curve: Curve) -> str:
-    name = escape(shorten(curve.dataset))
+def _next_step(curve: Curve, *, is_in_slack: bool) -> str:
+    name = code(escape(shorten(curve.dataset)))
     if _is_flat(curve):
         return "Spend the time on other things: labels that are in doubt, the prompt, or another model."
     what_would_tell = next_size(curve)
@@ -277,9 +277,10 @@ def _next_step(curve: Curve) -> str:
         return f"Decide by something else than this curve. {what_would_tell}"
     far = curve.farthest
     if far is None or not curve.points:
-        return f"Label more rows and upload the file again as {code(name)}."
+        return f"Label more rows and {f'upload the file again as {name}' if is_in_slack else TERMINAL_AGAIN}."
     rows = far.rows - curve.points[-1].rows
-    return f"If about {_points(far)} points are worth {rows:,} more rows: label them, and upload them as {code(name)}."
+    then = f"upload them as {name}" if is_in_slack else TERMINAL_AGAIN
+    return f"If about {_points(far)} points are worth {rows:,} more rows: label them, and {then}."
 
 
 def _buttons(curve: Curve, number: int) -> Actions:

@@ -81,7 +81,10 @@ def test_labels_that_look_wrong_weigh(faults: RowFaults, kind: VerdictKind, said
     assert verdict.kind == kind
     assert said in texts[0] if said else texts == []
     if said:
-        assert verdict.next_step == "Correct the rows that the check of the file lists, and upload it again."
+        assert (
+            verdict.next_step
+            == "Correct the rows that the check of the file lists, and upload the file again."
+        )
 
 
 def test_a_lower_bar_bears_more_wrong_labels() -> None:

@@ -57,7 +57,7 @@ SERVED_PROMPT, SERVED_ANSWER, SERVED_AT_ONCE = 64, 8, 16  # tokens, tokens, requ
 HEAD_OUTPUTS = ("log_probs", "entropy", "mean_logits", "is_top1")  # those that DPOTrainer asks for
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seconds", type=click.FloatRange(2, 600), default=28.0, show_default=True)
 @click.option("--processor-time", is_flag=True, help="Count this process's own seconds, whatever else runs.")
 def main(seconds: float, processor_time: bool) -> None:

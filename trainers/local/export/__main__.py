@@ -23,7 +23,7 @@ from trainers.local.export.sources import find_source
 FOLDER = click.Path(path_type=Path)
 
 
-@click.command()
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
 @click.option("--to", type=click.Choice(list(FORMATS)), required=True)
 @click.option("--out", type=FOLDER, required=True, help="A folder that doesn't exist yet, or is empty.")
