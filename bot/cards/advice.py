@@ -72,14 +72,17 @@ def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBloc
 
 
 def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
-    """The strongest reason for, against and open, each in a sentence; the details have them all."""
+    """The strongest reason for, against and open, each in a sentence, and when the model to train ends; the details
+    have them all."""
     lines = []
     for reason in verdict.main_reasons:
         same = sum(other.kind == reason.kind and other.weighs for other in verdict.reasons)
         more = f" (1 of {same})" if reason.weighs and same > 1 else ""
         text = in_short(because_text(reason.because, spelling))
         lines.append(f"• *{MARKS[reason.kind]}*{more}: {sentence(text)}")
-    return lines
+    ends = (other for other in verdict.reasons if other.rule == "end date")
+    end = next((other for other in ends if other not in verdict.main_reasons), None)
+    return [*lines, f"• *Mind*: {sentence(in_short(because_text(end.because, spelling)))}"] if end else lines
 
 
 def in_short(text: str) -> str:

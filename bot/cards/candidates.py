@@ -82,7 +82,7 @@ def price(amount: Decimal | None) -> str:
 def price_in_sentence(amount: Decimal | None) -> str:
     """The price of 1,000 requests, for a sentence."""
     if amount is None:
-        return "at a price that nobody told me"
+        return "at an unknown price"
     return "free" if not amount else f"{usd(amount)} per 1,000 requests"
 
 
@@ -168,6 +168,6 @@ def why_alternative(alternative: Alternative) -> str:
         case "nothing measured":
             return "nothing else has been measured, and a cheaper model or a better prompt may do as well"
         case "price unknown":
-            return "others meet the bar, but nobody told me what they cost"
+            return "others meet the bar, but their price is unknown"
         case "nothing meets the bar":
-            return f"nothing that was measured can be said to meet the bar of {bar}"
+            return f"no measured option clearly reaches {bar}"

@@ -257,24 +257,22 @@ def _headline(estimated: Estimated, target: str) -> str:
     if verdict.kind == "go":
         is_trained = estimated.evidence.trained is not None
         go = "use the tuned model" if is_trained else f"train {what}"
-        return f"Go, {go}{_saving_clause(estimate, is_good=estimated.evidence.is_good)}"
+        return f"Go: {go}{_saving_clause(';', estimate, is_good=estimated.evidence.is_good)}"
     because = verdict.deciding.because
     if isinstance(because, Gap) and because.missing.of == "today":
         return "Undecided: tell me today's model and monthly volume"
     if estimated.evidence.ladder is None and estimated.evidence.trained is None:
-        return (
-            f"Worth measuring{_saving_clause(estimate, is_good=False) or ': what it saves is not known yet'}"
-        )
+        return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': what it saves is not known yet'}"
     return verdict_in_short("unknown", rule)
 
 
-def _saving_clause(estimate: Estimate | None, *, is_good: bool) -> str:
+def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> str:
     if estimate is None:
         return ""
     condition = payback_condition(is_good=is_good, is_time_said=True)
     if estimate.saving_month < 0:
-        return f": it would cost {about_usd(-estimate.saving_month)} more a month"
-    return f": it would save {monthly_saving_text(estimate)}{condition.replace(',', '')}"
+        return f"{stop} it would cost {about_usd(-estimate.saving_month)} more a month"
+    return f"{stop} it would save {monthly_saving_text(estimate)}{condition.replace(',', '')}"
 
 
 def verdict_in_short(kind: VerdictKind, rule: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
+from bot.cards.advice import in_short
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -17,6 +18,7 @@ from bot.cards.blocks import (
     Text,
     actions,
     button,
+    code,
     confirm,
     cut,
     escape,
@@ -26,17 +28,19 @@ from bot.cards.budgets import owner_text
 from bot.cards.calibration import alternative_bill
 from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal, required_text_input
-from bot.cards.general import text_message
+from bot.cards.general import details_modal, text_message
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
-from bot.cards.words import at_most, charge, money, planned_time, pluralize, share_text, shorten
+from bot.cards.words import about_usd, at_most, charge, money, planned_time, pluralize, share_text, shorten
 from bot.rules.budgets import Budget
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Unswept, describe_sweep, unusual_hyperparameters
 from bot.rules.units import duration
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_of
+from trainers.money import from_micros
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
+DETAILS = "plan_details"
 SHOWN_REASONS = 3
 DECIDED: dict[RunState, str] = {
     "rejected": "rejected",
@@ -84,9 +88,10 @@ def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
         (
             Headline(headline),
             Text(text),
-            Text(verdict_text(plan)),
-            Facts(_facts(run, plan, budget)),
-            Note(_exactly(run)),
+            Text(_verdict_in_short(plan)),
+            Facts(_facts_in_short(run, plan, budget)),
+            actions(_details_button(run)),
+            Note(_which(run)),
         ),
     )
 
@@ -134,12 +139,21 @@ def verdict_text(plan: Plan) -> str:
     return f"*{verdict_in_short(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
 
 
+def _verdict_in_short(plan: Plan) -> str:
+    """What decides an open verdict is in its name already; a yes or a no is given with its reason."""
+    advised = plan.advised
+    if advised is None:
+        return verdict_text(plan)
+    because = "" if advised.kind == "unknown" else f" {sentence(in_short(advised.reason))}"
+    return f"*{verdict_in_short(advised.kind, advised.rule)}*.{because}\n{_best(advised)}"
+
+
 def _best(advised: PlanVerdict) -> str:
     best, bar = advised.best, share_text(advised.bar)
     if best is None:
         return f"Nothing was measured on these rows; the bar is {bar}."
     between = f"{share_text(best.score)} ({share_text(best.low)} to {share_text(best.high)})"
-    return f"Best that was measured: {escape(shorten(best.name, 80))}, {between}; {_standing(best, bar)}."
+    return f"Best measured: {escape(shorten(best.name, 80))}, {between}; {_standing(best, bar)}."
 
 
 def _standing(best: BestCandidate, bar: str) -> str:
@@ -161,7 +175,7 @@ def plan_title(plan: Plan) -> str:
 
 def budget_left(budget: Budget) -> str:
     if not budget.limit_micros:
-        return "none is set, so only what costs nothing can start"
+        return "none is set: only what is free can start"
     return (
         f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{owner_text(budget)}"
     )
@@ -178,18 +192,18 @@ def _asking(
     until = pluralize(round(hours), "hour")
     why = "" if plan.is_advised else " Anyone who approves says why."
     wanted = "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
-    rules = f"{wanted} Not <@{run.requester}>, who asked.{why} The plan expires after {until}."
+    rules = f"{wanted} Not <@{run.requester}>, who asked.{why} It expires after {until}."
     warnings = [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
     return Message(
         f"{escape(headline)} {plan_in_short(plan)}",
         (
             Headline(headline),
-            Text(verdict_text(plan)),
-            Facts(_facts(run, plan, budget)),
+            Text(_verdict_in_short(plan)),
+            Facts(_facts_in_short(run, plan, budget)),
             *so_far,
             *warnings,
-            buttons(run, plan),
-            Note(f"{rules} {_exactly(run)}"),
+            actions(*_decisions(run, plan), _details_button(run)),
+            Note(f"{rules} {_which(run)}"),
         ),
     )
 
@@ -199,8 +213,64 @@ def plan_in_short(plan: Plan) -> str:
     return f"{verdict_in_short(advised.kind, advised.rule)}." if advised else "No verdict was kept."
 
 
+def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
+    """Exact figures, the rows, the method and the fingerprint."""
+    warnings = [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
+    exactly = f"Plan {code(run.plan_hash)}: what is approved is exactly this plan."
+    facts = Facts(_facts(run, plan, budget))
+    return details_modal(
+        f"Run {run.id}, in detail", [Text(verdict_text(plan)), facts, *warnings, Text(exactly)]
+    )
+
+
 def buttons(run: Run, plan: Plan) -> CardBlock:
-    return actions(_approve_button(run, plan), button("Reject", REJECT, run.plan_hash))
+    return actions(*_decisions(run, plan))
+
+
+def _decisions(run: Run, plan: Plan) -> tuple[Block, Block]:
+    return _approve_button(run, plan), button("Reject", REJECT, run.plan_hash)
+
+
+def _details_button(run: Run) -> Block:
+    return button("Details", DETAILS, str(run.id))
+
+
+def _facts_in_short(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
+    """What an approver decides by, rounded as people say it; the most that is spent is exact."""
+    uploaded = f", the data from <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
+    return [
+        ("Cost now", _cost_in_short(plan)),
+        _saving_in_short(plan),
+        ("Budget left", budget_left(budget)),
+        ("Asked for by", f"<@{run.requester}>{uploaded}"),
+    ]
+
+
+def _cost_in_short(plan: Plan) -> str:
+    most, advised = plan.maximum_micros, plan.advised
+    run = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(most)}" if most else "no charge"
+    work = advised.people_micros + advised.labels_micros if advised else 0
+    return f"{run}; {about_usd(from_micros(work))} of work on top" if work else run
+
+
+def _saving_in_short(plan: Plan) -> tuple[str, str]:
+    before, after, foreseen = plan.monthly_before_micros, plan.monthly_after_micros, plan.predicted
+    if before is None or after is None:
+        return "Saves", "not known: `current=` and `volume=` would show it"
+    today = about_usd(from_micros(before))
+    if plan.withholds_saving:
+        return "Each month", f"{today} today; no saving is shown beside this verdict"
+    if foreseen is None or foreseen.saving_micros is None:
+        return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
+    saved = foreseen.saving_micros
+    if saved <= 0:
+        return (
+            "Costs more",
+            f"{about_usd(from_micros(-saved))} a month" if saved else "nothing, and saves nothing",
+        )
+    until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
+    condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
+    return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}"
 
 
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
@@ -306,7 +376,7 @@ def _work(plan: Plan) -> str:
 def _monthly(plan: Plan) -> str:
     if plan.monthly_before_micros is None:
         return "not said: `current=` and `volume=` at the start would show it"
-    if plan.advised and plan.advised.kind == "no_go" and plan.advised.rule not in ("cost", "payback"):
+    if plan.withholds_saving:
         return f"{money(plan.monthly_before_micros)} today; no saving is shown beside this verdict"
     bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
     saved = plan.predicted.saving_micros if plan.predicted else None
@@ -342,9 +412,9 @@ def _people(decisions: Sequence[Approval]) -> str:
     return ", ".join(f"<@{decision.person}>" for decision in decisions if decision.decision == "approve")
 
 
-def _exactly(run: Run) -> str:
+def _which(run: Run) -> str:
     """The fingerprint, for anyone who wants to compare it with the audit log."""
-    return f"Plan {run.plan_hash[:12]}: what is approved is exactly this plan."
+    return f"Plan {run.plan_hash[:12]}."
 
 
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:
@@ -363,7 +433,7 @@ def add_superseded(card: Message, former: Sequence[int]) -> Message:
     if not former:
         return card
     whose = " and ".join(f"run {value}" for value in former)
-    note = Text(f"It replaces {whose} on the same dataset and target, whose approvals no longer count.")
+    note = Text(f"It replaces {whose} on the same target. Earlier approvals no longer count.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))
 
 

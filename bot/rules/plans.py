@@ -184,6 +184,12 @@ class Plan:
         return self.predicted.advised if self.predicted else None
 
     @property
+    def withholds_saving(self) -> bool:
+        """Whether no saving is shown: the verdict was against the model, whatever it would save."""
+        advised = self.advised
+        return bool(advised and advised.kind == "no_go" and advised.rule not in ("cost", "payback"))
+
+    @property
     def is_advised(self) -> bool:
         """Whether its verdict is go; else anyone who approves it says why. False where no verdict was kept."""
         return self.advised is not None and self.advised.kind == "go"

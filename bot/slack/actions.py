@@ -30,6 +30,7 @@ from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.context import AppContext
 from bot.services import (
     approvals,
+    budgets,
     clean_copies,
     estimate_requests,
     estimate_steps,
@@ -164,6 +165,16 @@ def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:
     return help_cards.all_commands(help_list())
 
 
+def _plan_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    person, channel = _person(body), _channel(body)
+    refused = overview.may_read(context, person, channel)
+    result = refused or run_services.look(context, int(_value(body)), person, channel)
+    if isinstance(result, Refusal):
+        return result
+    budget = budgets.tightest(context, result.run.channel, result.run.requester)
+    return plans.details_form(result.run, result.plan, budget)
+
+
 def _estimate_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     result = estimate_requests.look(context, int(_value(body)), _person(body))
     return result if isinstance(result, Refusal) else estimates.details_form(result, result.target.name)
@@ -221,6 +232,7 @@ FORMS: Mapping[str, _OpenForm] = {
     help_cards.UPLOAD: _upload,
     help_cards.ALL_COMMANDS: _all_commands,
     estimates.DETAILS: _estimate_details,
+    plans.DETAILS: _plan_details,
     estimates.ANSWER: _answer_estimate,
     result_cards.DETAILS: _measurement_details,
     results.DETAILS: _run_details,

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 
+from bot.cards.plans import DETAILS
 from bot.rules.plans import VerdictKind, canonical_json, plan_from_json, plan_hash
 from bot.services import approvals, notifications
 from bot.values.runs import Refusal
@@ -249,7 +250,7 @@ def test_a_chance_on_the_card_is_said_with_its_condition(world: World) -> None:
     world.seed_dataset(rows=240)
     world.start()
     card = world.said("Run 1: train")
-    assert "if it is good enough and takes no one's time" in card and "people's time was not said" in card
+    assert "a month, if it is good enough and takes no one's time" in card
 
 
 def test_approving_against_the_verdict_takes_a_reason_that_the_audit_keeps(world: World) -> None:
@@ -286,6 +287,15 @@ def test_each_approver_says_why(make_world: MakeWorld) -> None:
     assert world.slack.submit_modal(CLEO.id, {"reason": "we want to learn"}).closed
     assert [one.reason for one in world.store.runs.decisions(run.id)] == [WHY, "we want to learn"]
     assert world.run().state == "approved"
+
+
+def test_details_of_a_plan_are_for_those_who_may_know_of_it(world: World) -> None:
+    run = world.start()
+    assert "to train on" not in (card := world.said("Run 1: train")) and run.plan_hash not in card
+    details = world.plan_details()
+    for part in (run.plan_hash, "to train on", "Training takes", "Model"):
+        assert part in details, part
+    assert "Only full members" in world.answer_to_click(GUS, DETAILS)
 
 
 def test_a_plan_whose_verdict_is_go_takes_one_click(world: World) -> None:

@@ -60,7 +60,7 @@ def test_an_end_of_today_s_model_that_no_list_knows_is_heeded(world: World) -> N
     service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": day(world, 40)}
     maintain(world.service.context)
     said = world.type(estimate)
-    assert f"ends on {day(world, 40)}" in said and f"a month until {day(world, 40)}" in said
+    assert f"a month until {day(world, 40)}" in said
     world.pass_time(40 * 86_400)
     assert "it does not answer any more" in world.type(estimate)
 
@@ -72,7 +72,7 @@ def test_approvers_read_until_when_a_saving_lasts(world: World) -> None:
     run = world.start(f"/finetune start tickets current=gpt-5.6-terra volume=100M target={TARGET}")
     advised = plan_from_json(run.plan).advised
     assert advised is not None and advised.saves_until == day(world, 40)
-    assert f"until {day(world, 40)} if it is good enough" in world.said("Each month", "→")
+    assert f"a month until {day(world, 40)}, if it is good enough" in world.said("Run 1: train", "Saves")
 
 
 def test_what_was_told_holds_over_a_restart_and_in_the_terminal(world: World) -> None:

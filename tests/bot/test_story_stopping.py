@@ -32,7 +32,7 @@ def test_a_run_that_stops_early_trains_on_the_rest_and_a_pause_is_told(
         world.upload_and_check(tickets_csv(400))
         assert world.type(f"{LOCAL} patience=2") == ""
         world.send()
-        card = world.said("to tell when to stop")
+        card = world.plan_details()
         stop = plan_from_json(world.run().plan).stopping
         assert stop is not None
         assert f"{stop.n_fitted} to train on, {stop.n_validation} to tell when to stop (after 2 looks" in card

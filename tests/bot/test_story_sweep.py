@@ -42,7 +42,7 @@ def test_one_plan_one_budget_and_one_job_are_made_of_a_sweep(
         world.upload_and_check(tickets_csv(400))
         assert world.type(LOCAL) == ""
         world.send()
-        card = world.said("of the training rows to choose by")
+        card = world.plan_details()
         plan = plan_from_json(world.run().plan)
         swept = plan.swept
         assert swept is not None

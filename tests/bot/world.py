@@ -270,6 +270,13 @@ class World:
         assert view is not None, "no form is open"
         return "\n".join([view.title, *_texts(list(view.blocks))])
 
+    def plan_details(self, user: Person = BEN) -> str:
+        """Press Details on the newest plan's card; what the form says, which is closed again."""
+        self.click(user, "plan_details")
+        said = self.form(user)
+        self.slack.close_modal(user.id)
+        return said
+
     def start(self, line: str = START, *, user: Person = ANA, channel: Channel = PRIVATE) -> Run:
         """A ready dataset, a plan, its approval card."""
         if self.store.datasets.newest("tickets") is None:

@@ -553,6 +553,7 @@ def _views() -> dict[str, Json]:
         "form-knowledge": datasets.document_form("C0TICKETS", "tickets"),
         "form-waiver": data_policy.form(made.dataset()),
         "form-reject": plans.reject_modal(made.HASH),
+        "plan-details": plans.details_form(made.run("awaiting_approval"), made.advised_plan(), made.BUDGET),
         "form-approve": plans.approve_modal(made.run("awaiting_approval"), made.advised_plan()),
         "form-approve-free": plans.approve_modal(made.run("awaiting_approval"), made.free_plan()),
         **doubt_cards.forms(),

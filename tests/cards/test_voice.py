@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.cards.cards import payloads
-from tests.cards.voice import LONG_NOTES_YET, LONG_YET, MOST_LINES, drawn_lines, faults, too_long
+from tests.cards.voice import drawn_lines, faults, too_long
 
 
 def said(text: str) -> dict[str, Any]:
@@ -86,19 +85,3 @@ def test_what_is_too_long_is_found() -> None:
     assert too_long("other", {"blocks": [note("word " * 26)]}) == ["a note of 26 words"]
     assert too_long("other", {"blocks": [note("word " * 25), section("a\n" * 50)]}) == []
     assert too_long("other", {"type": "modal", "blocks": [note("word " * 26)]}) == []
-
-
-@pytest.mark.parametrize("kind", LONG_YET)
-def test_a_kind_that_may_be_long_yet_is_long(kind: str) -> None:
-    """Else it leaves the list."""
-    assert any(
-        drawn_lines(payload) > MOST_LINES[kind]
-        for name, payload in payloads().items()
-        if name.startswith(kind)
-    )
-
-
-@pytest.mark.parametrize("kind", LONG_NOTES_YET)
-def test_a_kind_that_may_have_long_notes_yet_has_one(kind: str) -> None:
-    cards = {name: payload for name, payload in payloads().items() if name.startswith(kind)}
-    assert any(too_long(f"other {name}", payload) for name, payload in cards.items())

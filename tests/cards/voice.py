@@ -38,9 +38,6 @@ MOST_LINES = {
     "dataset-": 15,
     "home-empty": 15,
 }
-# Kinds that are still too long, or have too long a note: each leaves its list with the change that shortens it.
-LONG_YET: tuple[str, ...] = ("plan-",)
-LONG_NOTES_YET: tuple[str, ...] = ("plan-",)
 # Letters on a line, as Slack's desktop draws them.
 LINE, FIELD_LINE, NOTE_LINE = 90, 44, 120
 
@@ -65,12 +62,13 @@ def too_long(name: str, payload: Json) -> list[str]:
         return []
     complaints = []
     most = next((most for kind, most in MOST_LINES.items() if name.startswith(kind)), None)
-    if most is not None and not name.startswith(LONG_YET) and drawn_lines(payload) > most:
+    if most is not None and drawn_lines(payload) > most:
         complaints.append(f"{drawn_lines(payload)} lines, {most} at most")
-    if not name.startswith(LONG_NOTES_YET):
-        counts = [len(note.split()) for note in notes(payload)]
-        complaints += [f"a note of {count} words" for count in counts if count > MOST_WORDS_OF_A_NOTE]
-    return complaints
+    counts = [len(note.split()) for note in notes(payload)]
+    return [
+        *complaints,
+        *(f"a note of {count} words" for count in counts if count > MOST_WORDS_OF_A_NOTE),
+    ]
 
 
 def notes(payload: Json) -> list[str]:
