@@ -144,7 +144,7 @@ def headline(ladder: Ladder) -> str:
             f"meets your {bar} bar{untrained}" if is_only else f"is the cheapest that meets your {bar} bar"
         )
         numbers = f"{quality(rung)}, {price_in_sentence(rung.usd_per_1000)}"
-        return f"{capitalize(_short_name(rung))} {meets}: {numbers}"
+        return f"{capitalize(_short_name(rung.arm))} {meets}: {numbers}"
     undecided = _nearest_to_tell(ladder)
     if undecided:
         return f"Undecided: no measured option clearly reaches your {bar} bar. {_more_rows(undecided)}"
@@ -156,12 +156,12 @@ def alt_text(dataset: str) -> str:
 
 
 def _briefly(rung: Rung) -> str:
-    return f"{_short_name(rung)}, {quality(rung)}"
+    return f"{_short_name(rung.arm)}, {quality(rung)}"
 
 
-def _short_name(rung: Rung) -> str:
-    name = LONG_NAMES[rung.arm.rung]
-    return name if rung.arm.model is None else f"{name} on {shorten(rung.arm.model, 40)}"
+def _short_name(arm: Candidate, longest: int = 40) -> str:
+    name = LONG_NAMES[arm.rung]
+    return name if arm.model is None else f"{name} on {shorten(arm.model, longest)}"
 
 
 def _more_rows(rung: Rung) -> str:
@@ -265,9 +265,9 @@ def _not_told_apart(ladder: Ladder) -> list[str]:
     close = [pair.worse for pair in ladder.pairs if not pair.is_told_apart]
     if best is None or not close:
         return []
-    names = "; ".join(arm_name(arm, 40) for arm in close[:SHOWN_ARMS])
+    names = "; ".join(_short_name(arm, 30) for arm in close[:SHOWN_ARMS])
     more = f" and {len(close) - SHOWN_ARMS:,} more" if len(close) > SHOWN_ARMS else ""
-    return [f"Not told apart from the best, {escape(arm_name(best.arm, 40))}: {escape(names)}{more}."]
+    return [f"Not told apart from the best ({escape(_short_name(best.arm, 30))}): {escape(names)}{more}."]
 
 
 def _unread(ladder: Ladder) -> list[str]:
