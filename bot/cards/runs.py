@@ -25,6 +25,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.general import text_message
+from bot.cards.plans import DETAILS as PLAN_DETAILS
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
 from bot.rules.calibration import Actual, RunningError
@@ -307,7 +308,7 @@ def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
     number = str(run.id)
     hold = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
     return actions(
-        button("Details", results.DETAILS, number),
+        button("Details", PLAN_DETAILS, number),
         *([hold] if can_pause and run.state == "training" else []),
         button("Cancel", CANCEL, number, style="danger", confirm=sure),
     )

@@ -289,13 +289,13 @@ def test_lists_tell_of_runs_by_their_names(world: World) -> None:
     assert "Did you mean `tickets-1`?" in world.type("/finetune try tickets1 where is my refund?")
 
 
-def test_details_show_the_run_to_the_clicker_alone(world: World) -> None:
+def test_details_of_a_run_show_its_approved_plan_to_the_clicker_alone(world: World) -> None:
     world.start_approved()
     world.until_state("training")
     world.send()
     before = world.texts()
-    world.click(CLEO, "run_details")
-    assert "acme-small" in world.form(CLEO)
+    world.click(CLEO, "plan_details")
+    assert "acme-small" in world.form(CLEO) and world.run().plan_hash in world.form(CLEO)
     assert world.texts() == before
 
 
