@@ -210,7 +210,9 @@ def _people(settings: Settings) -> Iterator[Finding]:
         yield Finding(True, "approvers", f"{count}, {needed} needed for a run{limit}")
     budget = settings.monthly_budget_usd
     yield Finding(
-        True, "budget", f"${budget} a month" + ("" if budget else ": only runs that cost nothing fit")
+        True,
+        "budget",
+        f"${budget} a month" if budget else "none is set: only runs that cost nothing can start",
     )
 
 

@@ -52,7 +52,7 @@ class CommandHelp:
 
 
 def card() -> Message:
-    others = [f"*{title}*: {' · '.join(map(code, names))}" for title, names in OTHERS]
+    others = [f"*{title}*: {' '.join(map(code, names))}" for title, names in OTHERS]
     return Message(
         TITLE,
         (

@@ -226,7 +226,7 @@ def test_no_approver_and_no_budget_are_said(here: Installation) -> None:
     )
     assert not here["approvers"].is_well
     assert '[people] approvers = ["U…"]' in here["approvers"].text
-    assert "only runs that cost nothing fit" in here["budget"].text
+    assert "only runs that cost nothing can start" in here["budget"].text
 
 
 def test_a_trainer_without_a_model_is_said(here: Installation) -> None:

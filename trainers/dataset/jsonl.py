@@ -33,7 +33,9 @@ LONE_SURROGATE = Rule(
 )
 DUPLICATE_KEY = Rule("duplicate_key", "blocks", "Keep one of the two; programs disagree on which one counts.")
 TOO_DEEP = Rule("nested_too_deep", "blocks", "Flatten the row.")
-NOT_A_ROW = Rule("not_a_row", "blocks", _CHAT)
+NOT_A_ROW = Rule(
+    "not_a_row", "blocks", 'Give each line a text and a label: {"text": "…", "label": "…"}; or chat messages.'
+)
 MIXED = Rule("mixed_formats", "blocks", "Use one format in the whole file.")
 BAD_MESSAGES = Rule("bad_messages", "blocks", _CHAT)
 UNKNOWN_ROLE = Rule("unknown_role", "blocks", "Use system, developer, user, assistant or tool.")
