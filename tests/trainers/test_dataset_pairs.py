@@ -169,7 +169,7 @@ def test_finetune_check_says_what_pairs_are_and_how_they_are_trained(tmp_path: P
     assert told.exit_code == 0
     assert told.output.splitlines()[:4] == [
         "pairs.jsonl: 30 preference pairs, 30 prompts",
-        "nothing to mend",
+        "nothing to fix",
         "A prompt has 6 tokens on average, 6 at most; with its longer answer 13 and 13 (o200k_base)",
         "The preferred answer is the longer one in 0% of the pairs",
     ]
