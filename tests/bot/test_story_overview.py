@@ -47,7 +47,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     assert "is under way, 0% done, 0 of 18 answers" in world.type("/finetune status")
     until(world, "done", 1)
     for said in (world.type("/finetune status"), home(world)):
-        assert "*Measurement m1*, ladder of tickets: nothing meets 85%: the best is prompt alone" in said
+        assert "*Measurement m1*, ladder of tickets: no measured option reaches your 85% bar" in said
         assert "open" not in said.split("Measurement")[0]
     assert world.type("/finetune status m1") == world.type("/finetune results m1")
 

@@ -374,7 +374,7 @@ def test_a_column_that_is_not_there_is_refused_with_those_that_are(tmp_path: Pat
     (finding,) = read_bytes(tmp_path, TWO_LABELS, Columns(label="lable")).findings
 
     assert finding.code == "column_missing"
-    assert finding.message == "There is no column 'lable'; there are 'utterance', 'intent' and 'category'."
+    assert finding.message == "There is no column 'lable'; available: 'utterance', 'intent' and 'category'."
 
 
 def test_faults_of_a_table_have_the_line_where_their_record_begins(tmp_path: Path) -> None:
