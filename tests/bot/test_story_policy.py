@@ -191,7 +191,7 @@ def test_while_slack_does_not_tell_nothing_is_created_and_nothing_is_lost(
     world.slack.fail(method, refused("internal_error"), times=None)
     world.tick(5)
     assert world.run().state == "approved" and world.jobs() == 0 and "reserve" in world.ledger()
-    assert "Slack didn't say" in world.said("Run 1", "Slack didn't tell")
+    assert "Slack didn't say" in world.said("Run 1", "Slack didn't say")
     world.slack.heal()
     world.until_state("training")
     assert world.jobs() == 1

@@ -226,7 +226,7 @@ def test_a_second_click_does_nothing(world: World) -> None:
 def test_a_card_in_another_channel_is_pointed_to(world: World) -> None:
     trained(world)
     said = world.type("/finetune promote tickets-1", user=BEN, channel=PUBLIC)
-    assert f"The card stands in <#{PRIVATE.id}>" in said
+    assert f"The card is in <#{PRIVATE.id}>" in said
     world.send()
     assert world.said("tickets-1 is in use") and world.texts(PUBLIC) == []
 
