@@ -27,7 +27,6 @@ from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
 from tests.cards.test_page import Reader
-from tests.cards.voice import texts
 from trainers.evaluation.results import Candidate, Ladder, Rung, RungName
 
 MakeWorld = Callable[[Rules], World]
@@ -97,15 +96,6 @@ def card_of(world: World, user: Person = ANA) -> PostedMessage:
     return next(one for one in reversed(world.slack.ephemerals(user.id)) if DETAILS in str(one.blocks))
 
 
-def details(world: World) -> str:
-    """Press Details on the newest estimate; what the form says, which is closed again."""
-    world.slack.click(ANA.id, PRIVATE.id, card_of(world).ts, DETAILS)
-    form = world.slack.view(ANA.id)
-    assert form is not None and form.submit is None
-    world.slack.close_modal(ANA.id)
-    return "\n".join(texts(list(form.blocks)))
-
-
 def in_thread_of(world: World, words: str) -> set[str]:
     parent = next(one for one in world.slack.messages(PRIVATE.id) if words in words_of(one))
     replies = [one for one in world.slack.messages(PRIVATE.id) if one.thread_ts == parent.ts]
@@ -125,14 +115,14 @@ def test_what_a_person_says_changes_the_sums(seeded: World) -> None:
     said = seeded.type(f"{ASKED} hours=20 rate=90 labels=500 label_usd=0.5 wrong_usd=2 retrain=6")
     assert "people and labels" not in plain
     assert "about $2,050, people and labels included" in said  # 20 hours at $90 and 500 labels at $0.50
-    assert "people and labels $2,050" in (shown := details(seeded)) and "upkeep" in shown
+    assert "people and labels $2,050" in (shown := seeded.estimate_details()) and "upkeep" in shown
 
 
 def test_an_estimate_rests_on_the_ladder_and_its_sums_add_up(seeded: World) -> None:
-    before = f"{seeded.type(ASKED)}\n{details(seeded)}"
+    before = f"{seeded.type(ASKED)}\n{seeded.estimate_details()}"
     assert "Held against today's model" in before and "Each month, the classical model" not in before
     measured(seeded)
-    after = f"{seeded.type(ASKED)}\n{details(seeded)}"
+    after = f"{seeded.type(ASKED)}\n{seeded.estimate_details()}"
     assert "The classical model meets the bar of 85%" in after
     assert "Each month, the classical model" in after and "no charge" in after
     for saving in ("*Saves*", "Saves a month", "Net over", "Back within"):
@@ -237,7 +227,7 @@ def test_a_price_with_a_hole_says_where_to_fill_it(make_world: MakeWorld) -> Non
     world = make_world(Rules(more=hole))
     world.seed_dataset(rows=ENOUGH)
     world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-hole")
-    said = details(world)
+    said = world.estimate_details()
     assert "acme-hole" in said and "finetune.toml" in said, said
     assert "can't be approved" in world.type("/finetune start tickets target=acme/acme-hole")
 
@@ -524,14 +514,14 @@ def test_what_another_base_model_has_learnt_says_nothing_of_this_one(make_world:
     world.until_state("done")
     assert "The tuned model meets the bar of 85%" in world.type(ASKED)
     world.type(ASKED.replace("acme-small", "acme-big"))
-    assert "How good the tuned model will be is unknown" in details(world)
+    assert "How good the tuned model will be is unknown" in world.estimate_details()
 
 
 def test_another_bar_judges_the_tuned_model_again(world: World) -> None:
     world.start_approved()
     world.until_state("done")
     world.type(f"{ASKED} bar=99%")
-    assert "The tuned model is too close to the bar of 99% to say" in details(world)
+    assert "The tuned model is too close to the bar of 99% to say" in world.estimate_details()
     assert "The tuned model meets the bar of 50%" in world.type(f"{ASKED} bar=50%")
 
 

@@ -61,8 +61,10 @@ def test_grpo_costs_as_many_tokens_as_it_samples(make_world: MakeWorld) -> None:
     world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
     world.seed_dataset()
     asked = "/finetune estimate tickets target=local/tiny epochs=1"
-    alone, sampled = (world.type(line) for line in (asked, f"{asked} method=grpo samples=4"))
-    once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in (alone, sampled))
+    told = [
+        (world.type(line), world.estimate_details())[1] for line in (asked, f"{asked} method=grpo samples=4")
+    ]
+    once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in told)
     assert four == pytest.approx(4 * once, abs=0.2)
 
 

@@ -270,6 +270,15 @@ class World:
         assert view is not None, "no form is open"
         return "\n".join([view.title, *_texts(list(view.blocks))])
 
+    def estimate_details(self) -> str:
+        """Press Details on Ana's newest estimate; what the form says, which is closed again."""
+        seen = reversed(self.slack.ephemerals(ANA.id))
+        card = next(one for one in seen if "estimate_details" in str(one.blocks))
+        self.slack.click(ANA.id, PRIVATE.id, card.ts, "estimate_details")
+        said = self.form(ANA)
+        self.slack.close_modal(ANA.id)
+        return said
+
     def plan_details(self, user: Person = BEN) -> str:
         """Press Details on the newest plan's card; what the form says, which is closed again."""
         self.click(user, "plan_details")
