@@ -173,7 +173,7 @@ def test_finetune_check_says_what_pairs_are_and_how_they_are_trained(tmp_path: P
         "A prompt has 6 tokens on average, 6 at most; with its longer answer 13 and 13 (o200k_base)",
         "The preferred answer is the longer one in 0% of the pairs",
     ]
-    assert "They can be used. In Slack `/finetune start NAME method=dpo` trains on them" in told.output
+    assert "They can be used. In Slack /finetune start NAME method=dpo trains on them" in told.output
 
 
 def test_finetune_check_says_what_training_them_on_a_model_takes_of_this_machine(
