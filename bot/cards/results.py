@@ -372,7 +372,7 @@ def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool) -> l
     """The next step first."""
     number = str(run.id)
     steps = [
-        *_to_measure(result, plan.dataset, number),
+        *([] if may_be_used else _to_measure(result, plan.dataset, number)),
         *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
         *([try_button(run.id)] if run.model else []),
     ]

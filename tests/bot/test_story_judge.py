@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from bot.cards import evaluations
+from bot.cards import evaluation_results, evaluations
 from bot.values.evaluations import LadderPlan, LadderProgress
 from demo.people import ANA, BEN
 from tests.bot.test_story_ladder import CHAT, MakeWorld, ladder_of, measurement, until, until_asked
@@ -113,6 +113,11 @@ def held(world: World) -> int:
     return LadderPlan.from_json(measurement(world).plan).n_holdout
 
 
+def details(world: World) -> str:
+    world.click(BEN, evaluation_results.DETAILS)
+    return world.form(BEN)
+
+
 def test_a_judge_decides_what_shared_words_cannot(world: World) -> None:
     agreed(world)
     card = world.said("Measure 2 alternatives on faq")
@@ -128,7 +133,7 @@ def test_a_judge_decides_what_shared_words_cannot(world: World) -> None:
     assert judge.pair.count("first") == rows - round(zero.score * rows)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     said = world.said("Measurement m1:", f"Judged by acme/{JUDGE}")
-    assert "agreement with people not measured yet" in said and "Side by side" in said
+    assert "agreement with people not measured yet" in said and "Side by side" in details(world)
 
 
 def test_each_answer_is_asked_about_once_and_the_best_two_in_both_orders(world: World) -> None:
@@ -193,7 +198,7 @@ def test_a_few_answers_without_a_verdict_count_as_not_acceptable(world: World) -
     judge = progress_of(world).judge
     assert judge and judge.failed is None and judge.unread in (1, 2)
     assert ladder_of(world).rungs[1].score == 1 - 1 / held(world)
-    assert "no verdict that could be read, and count as not acceptable" in world.said("Judged by")
+    assert "no verdict that could be read, and count as not acceptable" in details(world)
 
 
 def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) -> None:
@@ -206,7 +211,7 @@ def test_a_judge_that_goes_by_the_place_has_no_verdict_on_pairs(world: World) ->
     judge = progress_of(world).judge
     assert judge and judge.pair and judge.pair.count("first") == judge.pair.count("second") == 0
     assert judge.pair.count(None) > 0
-    assert "nothing that held in both orders" in world.said("Judged by")
+    assert "nothing that held in both orders" in details(world)
 
 
 def test_a_judge_that_is_closed_midway_leaves_the_score_to_f1(world: World) -> None:
@@ -268,7 +273,7 @@ def test_answers_longer_than_foreseen_never_cost_more_than_agreed(world: World) 
     judged(world)
     done = measurement(world)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
-    assert "could cost more than" in world.said("Measurement m1:", "that were agreed")
+    assert "could cost more than" in details(world)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +306,7 @@ def test_a_judge_of_its_own_answers_is_warned_of_before_and_after(world: World) 
     agreed(world, LINE.replace(JUDGE, MODEL))
     assert "tend to prefer their own" in world.said("Measure 2 alternatives")
     until(world, "done")
-    assert "judges its own answers too" in world.said("Measurement m1:", "Judged by")
+    assert "judges its own answers too" in details(world)
 
 
 def test_the_form_takes_a_judge_too(world: World) -> None:
