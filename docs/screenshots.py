@@ -92,7 +92,7 @@ def play(studio: Studio) -> None:
 def upload(page: Visitor, file: Path) -> None:
     page.type("/finetune upload")
     page.wait_for_modal("Use as training data")
-    page.fill({"File: a table with text and label, or JSONL": file, "Name": "tickets"})
+    page.fill({"File: a table with text and label, or JSONL": file, "Dataset name": "tickets"})
     page.submit()
     page.wait_for_no_modal()
     page.wait_for(f"{file.name}, from", seconds=120)

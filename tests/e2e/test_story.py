@@ -83,7 +83,7 @@ def upload(scene: Scene) -> None:
     page.type("/finetune upload")
     page.wait_for_modal("Use as training data")
     scene.shot("upload-empty")
-    page.fill({"File: a table with text and label, or JSONL": scene.tickets, "Name": "tickets"})
+    page.fill({"File: a table with text and label, or JSONL": scene.tickets, "Dataset name": "tickets"})
     scene.shot("upload-filled")
     page.submit()
     page.wait_for_no_modal()

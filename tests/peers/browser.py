@@ -137,6 +137,13 @@ class Visitor:
     def wait_for_no_modal(self) -> None:
         self._page.locator(".modal").wait_for(state="detached")
 
+    def close_modal(self) -> str:
+        """Closes a modal that asks nothing; gives what it said."""
+        said = self._page.locator(".modal").inner_text()
+        self._page.locator(".modal .modal-btn:not(.primary)").click()
+        self.wait_for_no_modal()
+        return said
+
     def complaints(self) -> list[str]:
         """What the modal says is wrong, after waiting for the first."""
         self._page.locator(".modal-error").first.wait_for()

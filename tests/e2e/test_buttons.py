@@ -1,0 +1,164 @@
+"""The whole story by buttons and forms: after `/finetune upload` nobody types a command.
+
+`finetune run` and its trainer are real child processes; only the model is a toy, so that training takes seconds.
+"""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from demo.local_slack import LocalSlack, find_local_slack
+from demo.people import ANA, BEN, TICKETS
+from demo.service import RunningBot
+from demo.workspace import wait_until
+from tests.peers.browser import Visitor, open_page
+
+pytestmark = pytest.mark.e2e
+
+SHOTS = Path(__file__).parents[1] / "screenshots" / "buttons"
+TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
+ROWS = 300
+LONG = "Ten examples: of your rows, in the prompt", "Retrieval: the nearest rows, or your documents"
+LADDER, ESTIMATE, RESULT = "Measurement m1: tickets,", "Share in the channel", "Run 1: smollm2-135m on tickets,"
+
+
+@dataclass(frozen=True)
+class Scene:
+    page: Visitor
+    slack: LocalSlack
+    tickets: Path
+    numbers: Iterator[int]
+
+    def shot(self, name: str) -> None:
+        self.page.screenshot(SHOTS / f"{next(self.numbers):02d}-{name}.png")
+
+
+@pytest.fixture
+def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
+    binary = find_local_slack()
+    assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
+    shutil.rmtree(SHOTS, ignore_errors=True)
+    tickets = tmp_path / "tickets.csv"
+    write_with_two_label_columns(tickets)
+    with (
+        LocalSlack(binary, tmp_path) as slack,
+        RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=(ANA.id, BEN.id)),
+    ):
+        slack.wait_for_bot()
+        with open_page(slack.url, width=1280, height=1000) as page:
+            yield Scene(page, slack, tickets, count(1))
+
+
+def write_with_two_label_columns(path: Path) -> None:
+    """A column `category` and a column `topic`: both could be the label, so somebody has to choose."""
+    with TICKETS_CSV.open(encoding="utf-8", newline="") as source:
+        tickets = list(csv.DictReader(source))[:ROWS]
+    with path.open("w", encoding="utf-8", newline="") as target:
+        writer = csv.writer(target)
+        writer.writerow(("message", "topic", "category"))
+        for number, ticket in enumerate(tickets):
+            writer.writerow((ticket["text"], ("old", "new")[number % 2], ticket["label"]))
+
+
+def test_after_the_upload_nobody_types_a_command(scene: Scene) -> None:
+    upload(scene)
+    choose_columns(scene)
+    measure(scene)
+    estimate(scene)
+    start(scene)
+    approve(scene)
+    read_result(scene)
+
+
+def upload(scene: Scene) -> None:
+    page = scene.page
+    page.act_as(ANA.real_name)
+    page.go_to(TICKETS.name)
+    page.type("/finetune upload")
+    page.wait_for_modal("Use as training data")
+    page.fill({"File: a table with text and label, or JSONL": scene.tickets, "Dataset name": "tickets"})
+    page.submit()
+    page.wait_for_no_modal()
+
+
+def choose_columns(scene: Scene) -> None:
+    page = scene.page
+    page.wait_for("choose the", seconds=60)
+    scene.shot("which-column")
+    page.click("Choose columns", inside="choose the")
+    page.wait_for_modal("Choose columns")
+    scene.shot("columns-form")
+    page.fill({"Column with the label": "category"})
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for("tickets is ready", seconds=60)
+    assert f"{ROWS} rows, 10 labels" in page.read("tickets is ready")
+    scene.shot("ready")
+
+
+def measure(scene: Scene) -> None:
+    page = scene.page
+    page.click("Measure", inside="tickets is ready")
+    page.wait_for_modal("Measure alternatives")
+    page.untick("Alternatives to measure", *LONG)
+    scene.shot("measure-form")
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for(LADDER, seconds=240)
+    scene.shot("ladder")
+
+
+def estimate(scene: Scene) -> None:
+    page = scene.page
+    page.click("Estimate", inside=LADDER)
+    page.wait_for_modal("Estimate a fine-tune")
+    page.fill({"Model that you prompt today": "gpt-4o", "Input tokens a month": "100M"})
+    scene.shot("estimate-form")
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for(ESTIMATE, seconds=30)
+    scene.shot("estimate")
+    page.click("Details", inside=ESTIMATE)
+    page.wait_for_modal("Estimate")
+    scene.shot("estimate-details")
+    page.close_modal()
+
+
+def start(scene: Scene) -> None:
+    page = scene.page
+    page.click("Start anyway", inside=ESTIMATE)
+    page.wait_for("approver is needed", seconds=30)
+    scene.shot("approval")
+
+
+def approve(scene: Scene) -> None:
+    page = scene.page
+    page.act_as(BEN.real_name)
+    page.click("Approve", inside="approver is needed")
+    page.wait_for_modal("Approve this plan")
+    page.fill({"Why should it be trained all the same?": "It is a test, and costs nothing"})
+    scene.shot("approve-form")
+    page.submit()
+    page.wait_for_no_modal()
+    page.wait_for("Approved by @Ben Okafor")
+
+
+def read_result(scene: Scene) -> None:
+    page = scene.page
+    page.wait_for(RESULT, seconds=180)
+    scene.shot("result")
+    wait_until(lambda: any(name.endswith(".html") for name in files(scene)), "the report", seconds=60)
+    page.click("Details", inside=RESULT)
+    scene.shot("result-details")
+    assert scene.slack.messages(TICKETS.id)
+
+
+def files(scene: Scene) -> set[str]:
+    return {file.name for message in scene.slack.messages(TICKETS.id) for file in message.files}
