@@ -228,7 +228,10 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
         return [once, ("Training takes", training_time(estimated))]
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
     unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
-    saves = ("Saves", about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + unsure)
+    saves = (
+        "Saves",
+        about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + unsure + _until(estimate),
+    )
     if a_month.expected <= 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
@@ -238,6 +241,19 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return [saves, once, ("Pays back", back)]
+
+
+def _until(estimate: Estimate) -> str:
+    """For how long it saves that, and what comes then: a saving that ends in weeks is none to decide by."""
+    succession = estimate.succession
+    if succession is None:
+        return ""
+    until, saving = f" until {succession.ends}", succession.saving_month
+    if saving is None:
+        return f"{until}, then unknown"
+    then = "saves" if saving >= 0 else "costs"
+    more = "" if saving >= 0 else " more"
+    return f"{until}, then {then} {about_usd(abs(saving))}{more}"
 
 
 def _once_in_short(training: Training | None, estimate: Estimate | None) -> str:

@@ -151,6 +151,7 @@ def _estimates() -> dict[str, Message]:
             tuned=made.MINI, training=made.HOSTED, evaluation_usd=Decimal("0.02")
         ),
         "estimate-loss": made.estimated(tuned=machine, training=paid, volume=10_000_000),
+        "estimate-ending": made.estimated(now=made.ENDING, tuned=machine, training=paid),
         "estimate-few-rows": made.estimated(rows=120),
         "estimate-without-volume": made.estimated(volume=None, missing=MissingPrice("today")),
         "estimate-go": made.estimated(

@@ -177,6 +177,11 @@ class Estimated:
     is_guess: bool = False
 
 
+# A model that ends within the horizon, and its far cheaper successor.
+CHEAP = replace(GPT_4O, model="gpt-6-luna", input=Decimal("0.05"), output=Decimal("0.40"))
+ENDING = replace(GPT_4O, ends=date(2027, 1, 14), successor=CHEAP.model, then=CHEAP)
+
+
 def estimated(
     *,
     training: Training = OWN,
