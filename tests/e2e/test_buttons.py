@@ -24,7 +24,7 @@ pytestmark = pytest.mark.e2e
 
 SHOTS = Path(__file__).parents[1] / "screenshots" / "buttons"
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
-ROWS = 160
+ROWS = 230
 LADDER, ESTIMATE, RESULT = (
     "Measurement m1: tickets,",
     "Share in the channel",
