@@ -49,7 +49,7 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:
-        return "Put the tuned model to work, and keep today's at hand until it has proved itself."
+        return "Deploy the tuned model, and keep today's at hand until it has proved itself."
     return f"Start a run ({spelling.command('start', facts.dataset)})."
 
 

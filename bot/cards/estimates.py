@@ -227,7 +227,7 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     if estimate is None:
         return [once, ("Training takes", training_time(estimated))]
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
-    unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
+    unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""
     saves = (
         "Saves",
         about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + unsure + _until(estimate),

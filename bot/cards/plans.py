@@ -97,7 +97,10 @@ def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
 
 
 def approved_by(decisions: Sequence[Approval]) -> str:
-    return f"Approved by {_people(decisions)}.{_why(decisions)}"
+    """'Approved by @Ben: “it is a test”', or all names first where several approved."""
+    reasons = _why(decisions)
+    is_single = len([decision for decision in decisions if decision.decision == "approve"]) == 1
+    return f"Approved by{reasons}" if is_single and reasons else f"Approved by {_people(decisions)}.{reasons}"
 
 
 def _why(decisions: Sequence[Approval]) -> str:

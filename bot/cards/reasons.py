@@ -229,7 +229,9 @@ def _of_rows(because: reasons.OfRows) -> str:
             rows, bar = pluralize(because.rows, "held-out row"), share_text(because.bar)
             return f"Even with all {rows} right, {bar} could not be claimed: that takes {because.needed:,}."
         case reasons.HoldoutSmall():
-            return f"With {pluralize(because.rows, 'held-out row')} only a large difference will show."
+            return (
+                f"With {pluralize(because.rows, 'test row')}, only large differences can be told from chance."
+            )
         case reasons.MoreRows(rung, points_per_100, reached):
             gain = f"Whether more rows bring {LONG_NAMES[rung]} anything can't be told yet."
             if points_per_100 is not None:

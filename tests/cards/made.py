@@ -406,7 +406,7 @@ GO = Advice(
     "go",
     "",
     "Go: the tuned model is good enough, and it pays.",
-    "Put the tuned model to work, and keep today's at hand until it has proved itself.",
+    "Deploy the tuned model, and keep today's at hand until it has proved itself.",
 )
 COMPARE = Advice(
     "unknown",

@@ -420,7 +420,7 @@ def test_a_go_before_training_says_what_it_means() -> None:
 def test_a_go_after_training_is_to_put_it_to_work() -> None:
     verdict = advise(seen(*ALL_MISS, tuned=TUNED_MEETS))
     assert verdict.headline == "Go: the tuned model is good enough, and it pays."
-    assert verdict.next_step.startswith("Put the tuned model to work")
+    assert verdict.next_step.startswith("Deploy the tuned model")
 
 
 def test_the_best_of_what_misses_is_named() -> None:
@@ -752,7 +752,7 @@ def test_the_least_holdout_that_can_claim_a_bar(bar: float, rows: int | None) ->
 
 
 def test_a_small_holdout_is_said_to_show_only_large_differences() -> None:
-    assert "only a large difference" in reason(advise(replace(FACTS, n_holdout=40)), "holdout").text
+    assert "only large differences" in reason(advise(replace(FACTS, n_holdout=40)), "holdout").text
     assert not any(one.rule == "holdout" for one in advise(FACTS).reasons)
     twelve = reason(advise(replace(FACTS, n_holdout=12)), "holdout").text
     assert "Even with all 12 held-out rows right, 85% could not be claimed: that takes 16." in twelve
