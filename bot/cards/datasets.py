@@ -360,7 +360,14 @@ def _finding(group: Group) -> str:
     others = (
         f" And {pluralize(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
     )
-    return f"• *{WORDS[group.severity].capitalize()}*: {escape(cut(text, 160))}{others} {escape(cut(group.cure, 160))}"
+    text, cure = escape(_first_sentences(text)), escape(cut(group.cure, 160))
+    return f"• *{WORDS[group.severity].capitalize()}*: {text}{others} {cure}"
+
+
+def _first_sentences(text: str, most: int = 160) -> str:
+    """As many whole sentences as fit; the first is cut where it is longer itself."""
+    end = text.rfind(". ", 0, most)
+    return text if len(text) <= most else text[: end + 1] if end > 0 else cut(text, most)
 
 
 def _found(report: Report) -> str:

@@ -230,7 +230,7 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""
     saves = (
         "Saves",
-        about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + unsure + _until(estimate),
+        about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + _until(estimate) + unsure,
     )
     if a_month.expected <= 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
