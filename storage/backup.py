@@ -192,17 +192,10 @@ def restore(
     Raises StorageError, and then nothing was changed: a bot runs, or the backup is damaged or altered.
     """
     os.umask(0o077)
+    audit = _intact_log(backup)
     database.parent.mkdir(parents=True, exist_ok=True)
     lock = lock_or_refuse(database)
     try:
-        audit = verify_log(backup)
-        check_integrity(backup)
-        if isinstance(audit, BrokenLog):
-            where = f"entry {audit.entry.id}" if audit.entry else "the log"
-            raise StorageError(
-                f"The audit log in {backup} does not fit at {where}: {audit.why} It is not restored; "
-                f"`finetune audit verify --database {backup}` says more. Take an older backup."
-            )
         _, copied, spoilt = copy_files(backup.parent / "files", files)
         fresh = database.with_name(f"{database.name}.restoring")
         _clear(fresh)
@@ -219,6 +212,22 @@ def restore(
         ) from error
     finally:
         os.close(lock)
+
+
+def _intact_log(backup: Path) -> IntactLog:
+    """Raises StorageError where the backup is damaged or altered, before anything is made for it."""
+    try:
+        audit = verify_log(backup)
+        check_integrity(backup)
+    except (OSError, sqlite3.Error) as error:
+        raise StorageError(f"Reading the backup {backup}: {error}. The database is as it was.") from error
+    if isinstance(audit, BrokenLog):
+        where = f"entry {audit.entry.id}" if audit.entry else "the log"
+        raise StorageError(
+            f"The audit log in {backup} does not fit at {where}: {audit.why} It is not restored; "
+            f"`finetune audit verify --database {backup}` says more. Take an older backup."
+        )
+    return audit
 
 
 def _mark_uncertain_jobs(

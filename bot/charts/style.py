@@ -8,6 +8,7 @@ Nothing is told by colour alone: marks and lines differ as well.
 from __future__ import annotations
 
 import math
+import os
 import unicodedata
 import warnings
 from collections.abc import Iterator, Sequence
@@ -95,13 +96,15 @@ def _wrap(text: str, columns: int) -> str:
 
 
 def save_figure(drawn: Figure, path: Path) -> Path:
+    """Written aside first: a worker that outlived its bot may draw the same plot while it is being sent."""
     from matplotlib import pyplot
 
     path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{os.getpid()}-{path.name}")
     with letters_may_lack():
-        drawn.savefig(path, bbox_inches="tight", pad_inches=0.15)
+        drawn.savefig(aside, bbox_inches="tight", pad_inches=0.15)
     pyplot.close(drawn)
-    return path
+    return aside.replace(path)
 
 
 @contextmanager

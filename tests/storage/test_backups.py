@@ -178,3 +178,12 @@ def test_it_also_works_where_nothing_was(database: Path, tmp_path: Path) -> None
     found = restore(made.path, tmp_path / "new" / "finetune.db", tmp_path / "new" / "files", now=NOON)
     assert found.kept is None
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["finetune.db", "finetune.db.lock"]
+
+
+def test_a_damaged_backup_leaves_nothing_where_it_would_have_gone(tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    backup.write_bytes(b"no database" * 1000)
+    database = tmp_path / "data" / "finetune.db"
+    with pytest.raises(StorageError):
+        restore(backup, database, tmp_path / "data" / "files", now=0.0)
+    assert not database.parent.exists()
