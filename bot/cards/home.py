@@ -70,7 +70,7 @@ def _welcome() -> list[CardBlock]:
         Text(
             "*Two ways to begin*\n"
             "• *Upload* your examples: a table with a text and a label column, or JSONL.\n"
-            "• *Look first*: `make demo`, in a checkout of this app, plays it all with examples that come along."
+            "• *Look first*: `make demo` in a checkout plays it all with examples that come along."
         ),
         actions(button("Upload", help.UPLOAD, "home", style="primary"), _commands()),
         Lines(["*The five steps*", *help.first_steps()]),
