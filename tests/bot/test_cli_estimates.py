@@ -97,7 +97,7 @@ def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -
 def test_a_rung_that_misses_the_bar_is_no_alternative(tmp_path: Path) -> None:
     missing = estimated("--volume", "10M", "--baseline", baseline(tmp_path, "misses"))
     assert missing["alternative"]["name"] == "today's model, gpt-4o"
-    assert "bar of 85%" in missing["alternative"]["sentence"]
+    assert "no measured option clearly reaches 85%" in missing["alternative"]["sentence"]
 
 
 def test_another_bar_judges_the_same_answers_again(tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ def test_a_create_in_doubt_is_looked_for_before_who_agreed_is(world: World) -> N
 def test_a_doubt_after_the_upload_leaves_no_file_behind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers = iter([None, Unsure("Slack didn't tell.")])
+    answers = iter([None, Unsure("Slack didn't say.")])
     monkeypatch.setattr(
         tuned_learning_curves_services, "consent_refusal", lambda _: next(answers, Forbidden("Not any more."))
     )
@@ -387,7 +387,7 @@ def test_a_size_waits_while_slack_does_not_tell_who_agreed(world: World) -> None
     agreed(world)
     until_size(world, 0, "training")
     world.slack.fail("users.info", refused("internal_error"), times=None)
-    world.until(lambda: "Slack didn't tell" in str(progress(world).note), "the note")
+    world.until(lambda: "Slack didn't say" in str(progress(world).note), "the note")
     assert world.jobs() == 1
     world.slack.heal()
     until(world, "done")

@@ -239,8 +239,10 @@ def test_from_the_result_to_the_estimate_is_one_click(world: World) -> None:
 def test_an_estimate_takes_what_only_a_person_knows(world: World) -> None:
     world.seed_dataset()
     line = "/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small"
-    plain, with_people = world.type(line), world.type(f"{line} hours=400 rate=100")
-    assert plain != with_people
+    world.type(line)
+    plain = world.estimate_details()
+    world.type(f"{line} hours=400 rate=100")
+    assert plain != world.estimate_details()
     assert "hours of people's time" in world.type(f"{line} hours=many")
 
 

@@ -51,7 +51,7 @@ def press(world: World, user: Any) -> str:
 
 def test_people_who_agree_with_the_judge_lend_it_their_trust(world: World) -> None:
     judged(world)
-    assert "next pair stands in the thread" in press(world, ANA)
+    assert "next pair is in the thread" in press(world, ANA)
     card = world.said("Which answer is better?")
     assert "acme" not in card and "examples" not in card, "who answered is hidden"
     for number in range(10):

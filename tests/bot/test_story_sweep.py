@@ -70,10 +70,15 @@ def test_a_sweep_costs_as_many_trainings_as_its_formula_says(make_world: MakeWor
     world = make_world(Rules(more=own("http://127.0.0.1:9/v1", "2")))
     world.seed_dataset()
     asked = "/finetune estimate tickets target=local/tiny"
-    alone, swept = (world.type(line) for line in (asked, f"{asked} {SWEEP}"))
+    alone, swept = (details_of(world, line) for line in (asked, f"{asked} {SWEEP}"))
     once, four = (float(said.partition("k tokens")[0].rsplit(" ", 1)[1]) for said in (alone, swept))
     assert four == pytest.approx(2 * once, abs=0.2)
     assert "tokens of 4 arms, by halving" in swept
+
+
+def details_of(world: World, line: str) -> str:
+    world.type(line)
+    return world.estimate_details()
 
 
 def test_who_cannot_sweep_says_so_before_there_is_a_plan(world: World) -> None:

@@ -220,7 +220,7 @@ class Sweep:
         code = self._run("recover")
         service = self._world.company.service
         living = [job for job in service.jobs.values() if not job.is_cancelled]
-        posted = sum("Rows that changed" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
+        posted = sum("Result of run" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
         chain = verify_log(self._data / "finetune.db")
         wrong = [
             f"the next life ended with {code}" if code else "",

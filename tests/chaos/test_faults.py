@@ -47,7 +47,7 @@ def test_an_upload_that_hangs_is_looked_for_before_it_is_sent_again(
 
 
 def _result(world: World, place: str) -> int:
-    return sum("Rows that changed" in words_of(one) for one in world.slack.messages(place))
+    return sum("Result of run" in words_of(one) for one in world.slack.messages(place))
 
 
 def test_a_channel_archived_while_a_run_trains_has_its_result_in_the_fallback(make_world: MakeWorld) -> None:

@@ -92,7 +92,7 @@ def test_each_message_that_is_missing_of_a_trained_model_is_unposted_unless_slac
 ) -> None:
     records.train()
     assert records.verdict().unposted == 1, "its result"
-    records.post("Rows that changed … tickets000-1")
+    records.post("Result of run 1. Failed … acme-small on tickets000, 10 test rows")
     assert records.verdict().unposted == 4, "the end of its card, two plots and the report"
     records.post("Run 1 is done: acme-small on tickets000")
     records.post("Quality against price of the tuned model, acme-small on tickets000")

@@ -17,7 +17,10 @@ from pathlib import Path
 
 from tests.chaos.records import Line, read
 
-MEASURED, NOT_MEASURED = "Rows that changed", "is trained and kept as"
+MEASURED = re.compile(
+    r"Result of run (\d+)\b.* on (tickets\w+)", re.DOTALL
+)  # the run's number is its model's, too
+NOT_MEASURED = "is trained and kept as"
 IN_THE_THREAD = ("Loss by training step", "Quality against price", "Report of run")
 OF_MEASURED = ("is done:", *IN_THE_THREAD)
 QUORUM = 2
@@ -81,7 +84,11 @@ def judge(
 def results(slack: Path) -> set[str]:
     """Names of the models whose result was posted, or that it could not be had."""
     posts = [_words(line) for line in read(slack, "called")]
-    return _named(posts, MEASURED) | _named(posts, NOT_MEASURED)
+    return _measured(posts) | _named(posts, NOT_MEASURED)
+
+
+def _measured(posts: Sequence[str]) -> set[str]:
+    return {f"{result[2]}-{result[1]}" for text in posts if (result := MEASURED.search(text))}
 
 
 def _named(posts: Sequence[str], words: str) -> set[str]:
@@ -92,7 +99,7 @@ def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
     """What is missing: the result of a model, or why there is none; its card's end, its plots and its report where
     there is one."""
     posts = [_words(line) for line in calls]
-    measured = _named(posts, MEASURED)
+    measured = _measured(posts)
     missing = [f"the result of {model}" for model in models - measured - _named(posts, NOT_MEASURED)]
     for model in models & measured:
         place = f" on {model.rpartition('-')[0]}"

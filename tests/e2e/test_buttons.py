@@ -158,8 +158,9 @@ def read_result(scene: Scene) -> None:
     scene.shot("result")
     wait_until(lambda: any(name.endswith(".html") for name in files(scene)), "the report", seconds=60)
     page.click("Details", inside=RESULT)
+    page.wait_for_modal("Run 1")
     scene.shot("result-details")
-    assert scene.slack.messages(TICKETS.id)
+    assert "Rows that changed" in page.close_modal()
 
 
 def files(scene: Scene) -> set[str]:
