@@ -17,9 +17,7 @@ from pathlib import Path
 
 from tests.chaos.records import Line, read
 
-MEASURED = re.compile(
-    r"Result of run (\d+)\b.* on (tickets\w+)", re.DOTALL
-)  # the run's number is its model's, too
+MEASURED, DATASET = re.compile(r"Result of run (\d+)\b"), re.compile(r" on (tickets\w+)")
 NOT_MEASURED = "is trained and kept as"
 IN_THE_THREAD = ("Loss by training step", "Quality against price", "Report of run")
 OF_MEASURED = ("is done:", *IN_THE_THREAD)
@@ -88,7 +86,9 @@ def results(slack: Path) -> set[str]:
 
 
 def _measured(posts: Sequence[str]) -> set[str]:
-    return {f"{result[2]}-{result[1]}" for text in posts if (result := MEASURED.search(text))}
+    """A run's number is also its model's."""
+    found = [(DATASET.search(text), MEASURED.search(text)) for text in posts]
+    return {f"{dataset[1]}-{run[1]}" for dataset, run in found if dataset and run}
 
 
 def _named(posts: Sequence[str], words: str) -> set[str]:
