@@ -15,9 +15,8 @@ from bot.values.runs import Refusal
 
 # Slack doesn't tell who still has it on the screen, and opening it again draws it anyway.
 LOOKED_AT_S = 12 * 3600.0
-SETTLE_S = (
-    3.0  # after a change, so that what follows at once comes along, and the card that is linked to is posted
-)
+# After a change, so that what follows at once comes along, and the card that is linked to is posted.
+SETTLE_S = 3.0
 # Between two redraws: each asks Slack about the channels of all datasets, of which it answers fifty a minute.
 PAUSE_S, AFTER_TROUBLE_S = 5.0, 60.0
 
