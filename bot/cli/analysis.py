@@ -76,22 +76,16 @@ def check(
     The file itself is never changed.
     """
     from bot.cli import datasets
-    from bot.settings import NO_PRESIDIO, has_presidio
     from bot.values.runs import Refusal
 
     report: Report | Refusal
-    if fix and fix.exists():
-        refuse(f"{fix} exists already: --fix takes the name of a new file.")
-    if fix and not fix.parent.is_dir():
-        refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
+    _check_new_file(fix)
     if against and holdout:
         refuse(
             "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
         )
-    if presidio and quick:
-        refuse("--quick leaves out what takes long, presidio too: choose one.")
-    if presidio and not has_presidio():
-        refuse(f"--presidio: {NO_PRESIDIO}")
+    if presidio:
+        _check_presidio(is_quick=quick)
     rows = datasets.rows_of_target(target, load_beside_a_file)
     if isinstance(rows, Refusal):
         refuse(rows.text)
@@ -127,6 +121,22 @@ def check(
         click.echo(fixed if as_json else f"\n{fixed}", err=as_json)
     if report.blocked:
         sys.exit(EXIT_BLOCKED)
+
+
+def _check_new_file(path: Path | None) -> None:
+    if path and path.exists():
+        refuse(f"{path} exists already: --fix takes the name of a new file.")
+    if path and not path.parent.is_dir():
+        refuse(f"There is no folder {path.parent} to write {path.name} into.")
+
+
+def _check_presidio(*, is_quick: bool) -> None:
+    from bot.settings import NO_PRESIDIO, has_presidio
+
+    if is_quick:
+        refuse("--quick leaves out what takes long, presidio too: choose one.")
+    if not has_presidio():
+        refuse(f"--presidio: {NO_PRESIDIO}")
 
 
 @click.command()

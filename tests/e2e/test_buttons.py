@@ -6,23 +6,17 @@
 from __future__ import annotations
 
 import csv
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import pytest
 
-from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
-from demo.service import RunningBot
 from demo.workspace import wait_until
-from tests.peers.browser import Visitor, open_page
+from tests.e2e.scene import Scene, opened
 
 pytestmark = pytest.mark.e2e
 
-SHOTS = Path(__file__).parents[1] / "screenshots" / "buttons"
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 ROWS = 230
 LADDER, ESTIMATE, RESULT = (
@@ -32,31 +26,12 @@ LADDER, ESTIMATE, RESULT = (
 )
 
 
-@dataclass(frozen=True)
-class Scene:
-    page: Visitor
-    slack: LocalSlack
-    tickets: Path
-    numbers: Iterator[int]
-
-    def shot(self, name: str) -> None:
-        self.page.screenshot(SHOTS / f"{next(self.numbers):02d}-{name}.png")
-
-
 @pytest.fixture
 def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
-    binary = find_local_slack()
-    assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
-    shutil.rmtree(SHOTS, ignore_errors=True)
     tickets = tmp_path / "tickets.csv"
     write_with_two_label_columns(tickets)
-    with (
-        LocalSlack(binary, tmp_path) as slack,
-        RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=(ANA.id, BEN.id)),
-    ):
-        slack.wait_for_bot()
-        with open_page(slack.url, width=1280, height=1000) as page:
-            yield Scene(page, slack, tickets, count(1))
+    with opened("buttons", tmp_path, tiny_model_dir, tickets) as scene:
+        yield scene
 
 
 def write_with_two_label_columns(path: Path) -> None:

@@ -5,25 +5,19 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import count
 from pathlib import Path
 
 import pytest
 
 from bot.rules.facts import TASK_KINDS
-from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
-from demo.service import RunningBot
 from demo.workspace import wait_until
-from tests.peers.browser import Visitor, open_page
+from tests.e2e.scene import Scene, opened
 
 pytestmark = pytest.mark.e2e
 
-SHOTS = Path(__file__).parents[1] / "screenshots" / "story"
 TICKETS_CSV = Path(__file__).parents[2] / "examples" / "support_tickets.csv"
 ROWS = 300  # a third is held out, and asked three times in prompts of thousands of letters
 MEASURED = "only differences above about"  # stands on the card of a measurement alone
@@ -32,34 +26,13 @@ CLASSIFICATION = TASK_KINDS["classification"]
 PLAN = "current=gpt-4o volume=100M target=local/smollm2-135m"
 
 
-@dataclass(frozen=True)
-class Scene:
-    """The page, the workspace behind it, and pictures numbered in the order of the story."""
-
-    page: Visitor
-    slack: LocalSlack
-    tickets: Path
-    numbers: Iterator[int]
-
-    def shot(self, name: str) -> None:
-        self.page.screenshot(SHOTS / f"{next(self.numbers):02d}-{name}.png")
-
-
 @pytest.fixture
 def scene(tmp_path: Path, tiny_model_dir: Path) -> Iterator[Scene]:
-    binary = find_local_slack()
-    assert binary is not None, "local-slack is not installed: `make e2e` does it, or set FINETUNE_LOCAL_SLACK"
-    shutil.rmtree(SHOTS, ignore_errors=True)
     tickets = tmp_path / TICKETS_CSV.name
     lines = TICKETS_CSV.read_text(encoding="utf-8").splitlines()
     tickets.write_text("\n".join(lines[: ROWS + 1]), encoding="utf-8")
-    with (
-        LocalSlack(binary, tmp_path) as slack,
-        RunningBot(tmp_path, slack.door, tiny_model_dir, approvers=(ANA.id, BEN.id)),
-    ):
-        slack.wait_for_bot()
-        with open_page(slack.url, width=1280, height=1000) as page:
-            yield Scene(page, slack, tickets, count(1))
+    with opened("story", tmp_path, tiny_model_dir, tickets) as scene:
+        yield scene
 
 
 def test_two_people_take_a_file_to_a_measured_model(scene: Scene) -> None:
