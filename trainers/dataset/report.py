@@ -161,14 +161,14 @@ def check_file(
         counted_by = lengths_by or encoding
         lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
-        looked = (
+        slow = (
             _slow_findings(taken, frozen or (), seed, tell, presidio=presidio) if deep else NO_SLOW_FINDINGS
         )
         clock.stage("near copies and doubted labels")
         existing_findings = Findings(limits.listed)
         with _collector_paused():
-            parts = _parts(taken, seed, frozen, previous, looked.groups, existing_findings, presidio=presidio)
-        checked = _checked(taken, lengths, counted_by, parts, looked, existing_findings)
+            parts = _parts(taken, seed, frozen, previous, slow.groups, existing_findings, presidio=presidio)
+        checked = _checked(taken, lengths, counted_by, parts, slow, existing_findings)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
         trained_tokens: tuple[tuple[str, int], ...] = ()
@@ -191,18 +191,18 @@ def _checked(
     lengths: Sequence[int],
     counted_by: Encoding,
     parts: Parts,
-    looked: SlowFindings,
+    slow: SlowFindings,
     of_split: Findings,
 ) -> _Checked:
     """Brings the findings of all checks into one order. `lengths`: tokens of each row as `counted_by` counts them;
     `of_split`: what dealing the rows into parts met."""
     of_pairs = Findings(taken.limits.listed)
     pairs = check_pairs(taken.raw_rows(), of_pairs, counted_by) if taken.is_pairs else None
-    every = (*taken.findings(lengths, counted_by), of_split, *looked.findings, of_pairs)
+    every = (*taken.findings(lengths, counted_by), of_split, *slow.findings, of_pairs)
     findings = [finding for part in every for finding in part.sorted()]
     if pairs:
         findings = [finding for finding in findings if finding.code not in _OF_CHATS]
-    return _Checked(taken, lengths, parts, in_order(findings), looked.label_errors, pairs)
+    return _Checked(taken, lengths, parts, in_order(findings), slow.label_errors, pairs)
 
 
 # Two rows with one question and answer may be two pairs, and two preferred answers no contradiction.
