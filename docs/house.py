@@ -18,7 +18,7 @@ PACKAGES = ("bot", "trainers", "storage")
 FEW_LINES, MANY_LINES, MANY_FILES = 60, 600, 20
 # Gerunds and participles that are the field's own nouns.
 TERMS = frozenset(
-    {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "decoding"}
+    {"training", "serving", "scheduling", "pricing", "sizing", "packing", "sharding", "decoding", "embedding"}
     | {"distributed", "halving", "merged"}  # torch.distributed, successive halving, the export form `merged`
 )
 # As a variable's name each of these says nothing about the thing that it holds.
