@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import queue
 import shutil
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import count
@@ -271,6 +272,19 @@ def test_a_full_queue_refuses_with_a_time_to_come_back(
     for caller in callers:
         caller.answer(n=MAX_OPEN_ROWS // 2)
     assert ask(generator, target, TICKETS[1]).answer()
+
+
+def test_answers_that_left_a_batch_which_others_joined_fill_no_queue(
+    generator: Generator, babbling_model_dir: Path
+) -> None:
+    """Callers who ask again at once keep one batch going; longer answers let newcomers in."""
+    target = Target(str(babbling_model_dir), None)
+    callers = deque(ask(generator, target, TICKETS[n % 9], 24 + n % 16) for n in range(24))
+    for n in range(MAX_OPEN_ROWS + 24):
+        callers.popleft().answer()
+        callers.append(ask(generator, target, TICKETS[n % 9], 24 + n % 16))
+    for caller in callers:
+        caller.answer()
 
 
 def test_an_adapter_deleted_while_its_request_waits_is_a_404_and_hurts_nobody_else(

@@ -103,6 +103,7 @@ class Generator:
         self._later: list[PendingRequest] = []  # came while a batch ran that they can't join
         self._waiting: list[Row] = []
         self._batch: list[Row] = []
+        self._answered = 0  # rows that left this batch when others joined
         self._callers = 0  # rows that waited when the last batch began
         self._most_rows = MAX_BATCH_ROWS  # less after a batch that ran out of memory
         self._rows_a_second = 1.0
@@ -190,7 +191,7 @@ class Generator:
 
     def _answer_batch(self) -> None:
         first = self._waiting[0]
-        self._batch = []
+        self._batch, self._answered = [], 0
         with self._boundary(lambda: [row.request for row in self._batch or [first] if not row.is_done]):
             base = self._open_models().base(first.request.target.weights)
             room = self._room(base)
@@ -221,7 +222,10 @@ class Generator:
             adapter = [*running, *taken][0].request.target.adapter
             self._waiting[:0] = [row for row in taken if row.request.target.adapter != adapter]
             taken = [row for row in taken if row.request.target.adapter == adapter]
-        self._batch += taken
+        # A batch that is joined again and again may run for hours: what is answered doesn't stay in it.
+        going_on = [row for row in self._batch if not row.is_done]
+        self._answered += len(self._batch) - len(going_on)
+        self._batch = going_on + taken
         return taken
 
     def _decode(self, base: Base) -> None:
@@ -238,7 +242,8 @@ class Generator:
             is_short_of_memory = True
         if not is_short_of_memory:
             self._most_rows = min(MAX_BATCH_ROWS, self._most_rows + 1)
-            self._rows_a_second = max(0.05, len(self._batch) / (time.monotonic() - start))
+            rows = self._answered + len(self._batch)
+            self._rows_a_second = max(0.05, rows / (time.monotonic() - start))
             return
 
         # Only here, outside the `except`: the error's traceback holds the batch's tensors until that block is left.
