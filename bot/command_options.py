@@ -105,6 +105,14 @@ def read_run(text: str) -> int | Misread:
     return Misread(f"`{shown(text)}` is not the number of a run. `/finetune runs` lists them.")
 
 
+def read_count(text: str) -> int | Misread:
+    from bot.rules.row_labels import MOST_ROWS
+
+    if re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= MOST_ROWS:
+        return int(text)
+    return Misread(f"“{shown(text)}” should be how many rows, from 1 to {MOST_ROWS}.")
+
+
 def read_day(text: str) -> date | Misread:
     try:
         return date.fromisoformat(text)
@@ -220,6 +228,7 @@ RUNGS = TextType("rungs", read_rungs)
 TASK = TextType("task", read_task)
 PREDICT = TextType("numbers", read_predict)
 DAY = TextType("day", read_day)
+COUNT = TextType("number", read_count)
 LABEL_USD = _figure(estimate_inputs.LABEL_USD)
 
 

@@ -27,6 +27,7 @@ from bot.services import (
     clean_copies,
     dataset_deletion,
     datasets,
+    distillations,
     documents,
     estimate_requests,
     evaluations,
@@ -38,6 +39,7 @@ from bot.services import (
     plans,
     provider_jobs,
     reports,
+    row_labels,
     run_results,
     run_states,
     training,
@@ -47,7 +49,7 @@ from storage import backup
 from storage.audit import BrokenLog
 from storage.database import StorageError
 from storage.promotions import Promotion
-from storage.records import OPEN_RUN_STATES, Dataset, Document, Measurement, Run, RunState
+from storage.records import OPEN_RUN_STATES, Dataset, Document, Labelling, Measurement, Run, RunState
 from trainers.errors import TrainerError, Uncertain
 
 log = logging.getLogger(__name__)
@@ -140,6 +142,7 @@ def apply_retention(context: AppContext) -> None:
         (context.settings.files / str(document.sha256)).unlink(missing_ok=True)
         context.store.documents.move(document, "refused", now=now, sha256=None)
     context.store.deletions.erase_late_answers()
+    context.store.tried_answers.drop_unjudged(now - settings.scratch * DAY_S if settings.scratch else 0.0)
     dataset_deletion.tidy_rewrites(context)
     _tidy_measurements(context)
     for path in context.settings.files.glob("cleaned-*"):  # as 0.1.0 named them; none is sent any more
@@ -175,6 +178,11 @@ def reconcile(context: AppContext) -> None:
             context.threads.begin(f"document {document.id}", partial(_fetch_document, context, document))
         else:
             _step_document(context, document)
+    for labelling in context.store.labellings.due(now):
+        if labelling.state == "received":
+            context.threads.begin(f"labelling {labelling.id}", partial(_fetch_rows, context, labelling))
+        else:
+            _step_labelling(context, labelling)
     for sha256, scanner in context.store.scans.wanted():
         _guarded(partial(datasets.scan_file, context, sha256, scanner), f"the scan of {sha256}")
     for measurement in context.store.measurements.due(now):
@@ -218,6 +226,17 @@ def _fetch_document(context: AppContext, document: Document) -> None:
 def _step_document(context: AppContext, document: Document) -> None:
     after_trouble = partial(documents.after_trouble, context, document)
     _guarded(partial(documents.step, context, document), f"document {document.id}", after_trouble)
+
+
+def _fetch_rows(context: AppContext, labelling: Labelling) -> None:
+    if context.store.labellings.get(labelling.id) == labelling:
+        _step_labelling(context, labelling)
+
+
+def _step_labelling(context: AppContext, labelling: Labelling) -> None:
+    after_trouble = partial(row_labels.after_trouble, context, labelling)
+    kind = distillations if labelling.teacher else row_labels
+    _guarded(partial(kind.step, context, labelling), f"labelling {labelling.id}", after_trouble)
 
 
 def _forget(context: AppContext, now: float) -> None:

@@ -22,6 +22,7 @@ UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan FROM runs
     WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
 UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), plan || coalesce(progress, '') FROM measurements
     WHERE dataset_id IN (SELECT id FROM datasets WHERE forgotten_at IS NULL)
+UNION ALL SELECT dataset_id IN (SELECT value FROM json_each(?)), coalesce(sha256, '') FROM labellings
 UNION ALL SELECT dataset = ?, coalesce(sha256, '') FROM documents
 """.strip()
 
@@ -39,6 +40,8 @@ DELETE FROM replies WHERE owner IS NULL AND EXISTS
 DELETE FROM asks WHERE model = :name OR model IN
     (SELECT column_of.value FROM models JOIN runs ON runs.id = run_id, json_each(json_array(name, provider_model))
         AS column_of WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+DELETE FROM tried_answers WHERE model IN (SELECT name FROM models JOIN runs ON runs.id = run_id
+    WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE models SET gone_at = coalesce(gone_at, :now) WHERE run_id IN
     (SELECT id FROM runs WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
 UPDATE runs SET plan = json_replace(plan, '$.labels', json('[]'), '$.system', NULL, '$.warnings', json('[]')),
@@ -51,6 +54,11 @@ UPDATE measurements SET state = 'cancelled', error = 'Its dataset was deleted.',
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 DELETE FROM scans WHERE sha256 IN (SELECT value FROM json_each(:files));
 DELETE FROM cleanings WHERE dataset_id IN (SELECT value FROM json_each(:ids));
+DELETE FROM row_labels WHERE labelling_id IN
+    (SELECT id FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+DELETE FROM labelling_rows WHERE labelling_id IN
+    (SELECT id FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(:ids)));
+DELETE FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 UPDATE datasets SET forgotten_at = :now, state = 'refused', refusal = 'It was deleted.', sha256 = NULL, report = NULL,
     filename = '', source = '', text_column = NULL, label_column = NULL
     WHERE id IN (SELECT value FROM json_each(:ids));
@@ -62,6 +70,7 @@ ERASE_NAME_SQL = """
 DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
 DELETE FROM dataset_settings WHERE name = :name;
+DELETE FROM tried_answers WHERE dataset = :name;
 """
 
 ERASE_LATE_ANSWERS_SQL = """
@@ -155,7 +164,7 @@ class DatasetDeletions:
         `documents_of` need, and nothing else does."""
         ours, ids, name = set[str](), json.dumps(list(datasets)), documents_of or ""
         others = set[str]()
-        for row in self._db.rows(FILES_SQL, (ids, ids, ids, name)):
+        for row in self._db.rows(FILES_SQL, (ids, ids, ids, ids, name)):
             (ours if row["is_ours"] else others).update(FILE_NAME.findall(row["text"]))
         return ours - others
 

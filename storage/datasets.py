@@ -10,6 +10,7 @@ from storage.database import Database
 from storage.records import (
     Cleaning,
     Dataset,
+    DatasetOrigin,
     DatasetSettings,
     DatasetState,
     Document,
@@ -21,7 +22,7 @@ from storage.records import (
 
 @dataclass(frozen=True)
 class NewDataset:
-    """`may_add`: where the channel has a dataset of this name, this is its next version."""
+    """`may_add`: where the channel has a dataset of this name, this is its next version. `origin` as of a Dataset."""
 
     name: str
     channel: str
@@ -31,6 +32,7 @@ class NewDataset:
     text_column: str | None = None
     label_column: str | None = None
     may_add: bool = True
+    origin: DatasetOrigin | None = None
 
 
 class Datasets:
@@ -62,6 +64,7 @@ class Datasets:
                     "source": new.source,
                     "text_column": new.text_column,
                     "label_column": new.label_column,
+                    "origin": new.origin,
                     "created_at": now,
                     "updated_at": now,
                 },

@@ -9,6 +9,7 @@ from storage.schemas import (
     FIRST_SCHEMA,
     FORGETTINGS,
     IDS_USED_ONCE,
+    LABELS,
     MONEY,
     OUTBOX_THAT_EMPTIES,
     OWNERS,
@@ -104,6 +105,11 @@ def m013_scans(db: SqliteUtils) -> None:
 @migrations()
 def m014_forgettings(db: SqliteUtils) -> None:
     _execute(db, FORGETTINGS)
+
+
+@migrations()
+def m019_labels(db: SqliteUtils) -> None:
+    _execute(db, LABELS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

@@ -1,7 +1,7 @@
 """What people ask tuned models with `try`: the question until it is answered, and for good what it cost.
 
-The text is deleted once it is answered, its cost is not: a question's maximum cost is reserved before it is sent, and
-settled when it is over.
+The text of a question is deleted once it is answered, its cost is not: a question's maximum cost is reserved before it
+is sent, and settled when it is over. A copy of question and answer is stored for the verdict of who asked.
 """
 
 from __future__ import annotations
@@ -67,3 +67,49 @@ class Questions:
     def _asks(self, where: str, *parameters: object) -> list[Ask]:
         rows = self._db.rows(f"{WAITING.strip()} {where}", parameters)
         return [Ask(**{**row, "is_priced": bool(row["is_priced"])}) for row in rows]
+
+
+@dataclass(frozen=True)
+class TriedAnswer:
+    """An answer to `try`, under the number of its question. `is_good`: the verdict of who asked, None without one;
+    `better`: what would have been a better answer."""
+
+    id: int
+    dataset: str
+    model: str
+    person: str
+    question: str
+    answer: str
+    at: float
+    is_good: bool | None = None
+    better: str | None = None
+
+
+class TriedAnswers:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, tried: TriedAnswer) -> None:
+        self._db.insert_once("tried_answers", vars(tried))
+
+    def get(self, number: int) -> TriedAnswer | None:
+        return next(iter(self._rows("WHERE id = ?", number)), None)
+
+    def judge(self, tried: TriedAnswer, *, is_good: bool, better: str | None = None) -> None:
+        """Records a verdict; the last one counts."""
+        sql = "UPDATE tried_answers SET is_good = ?, better = ? WHERE id = ?"
+        self._db.change(sql, (is_good, better, tried.id))
+
+    def judged(self, dataset: str) -> list[TriedAnswer]:
+        """Returns the answers of models of a dataset that have a verdict, oldest first."""
+        return self._rows("WHERE dataset = ? AND is_good IS NOT NULL ORDER BY id", dataset)
+
+    def drop_unjudged(self, before: float) -> None:
+        self._db.change("DELETE FROM tried_answers WHERE is_good IS NULL AND at < ?", (before,))
+
+    def _rows(self, where: str, *parameters: object) -> list[TriedAnswer]:
+        rows = self._db.rows(f"SELECT * FROM tried_answers {where}", parameters)  # noqa: S608 - our own conditions
+        return [
+            TriedAnswer(**{**row, "is_good": None if row["is_good"] is None else bool(row["is_good"])})
+            for row in rows
+        ]

@@ -28,6 +28,8 @@ Wish = Literal["pause", "resume"]
 MeasurementKind = Literal["ladder", "curve"]
 MeasurementState = Literal["asked", "running", "done", "failed", "cancelled"]
 DocumentState = Literal["received", "ready", "refused"]
+DatasetOrigin = Literal["people", "teacher"]
+LabellingState = Literal["received", "choosing", "open", "closing", "done", "cancelled", "failed"]
 
 OPEN_RUN_STATES: tuple[RunState, ...] = (
     "awaiting_approval",
@@ -57,7 +59,8 @@ def unreported_sql(table: str, subject: str) -> str:
     once = f"'report of {subject} ' || {table}.id"
     return (
         f"SELECT {table}.* FROM {table} JOIN datasets ON datasets.id = dataset_id"  # noqa: S608
-        f" WHERE {table}.state = 'done' AND {table}.updated_at >= ? AND forgotten_at IS NULL"
+        f" WHERE {table}.state = 'done' AND {table}.result IS NOT NULL AND {table}.updated_at >= ?"
+        " AND forgotten_at IS NULL"
         f" AND NOT EXISTS (SELECT 1 FROM outbox WHERE dedupe = {once})"
         f" AND NOT EXISTS (SELECT 1 FROM sent_once WHERE dedupe = {once})"
     )
@@ -68,7 +71,8 @@ class Dataset:
     """One version of a team's labelled examples. `source` is a Slack file id, or a path on this machine.
 
     It belongs to the channel `owner`, where its first version came from. `sources`: every channel that its rows came
-    from, held-out rows of earlier versions included, separated by spaces.
+    from, held-out rows of earlier versions included, separated by spaces. `origin`: whose labels the bot
+    added to the version before; None: it is somebody's file.
     """
 
     id: int
@@ -91,6 +95,7 @@ class Dataset:
     owner: str
     sources: str
     forgotten_at: float | None = None
+    origin: DatasetOrigin | None = None
 
     @property
     def source_channels(self) -> frozenset[str]:
@@ -265,6 +270,58 @@ class Preference:
     second_arm: str
     person: str
     choice: Literal["first", "second", "tie"]
+    at: float
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """A batch of up to `count` rows that people label. `dataset_id` is the version that they were chosen from, or for.
+    `source`: the Slack file with rows without labels; None: training rows whose label is doubted. `left_out` lines of
+    that file can't be used. `teacher`: the model that labels them, 'provider/model', in the measurement
+    `measurement_id`; None: people do. `version_id`: the version that came of it."""
+
+    id: int
+    dataset: str
+    dataset_id: int
+    channel: str
+    person: str
+    count: int
+    filename: str | None
+    source: str | None
+    sha256: str | None
+    teacher: str | None
+    measurement_id: int | None
+    left_out: int
+    state: LabellingState
+    closed_by: str | None
+    version_id: int | None
+    tries: int
+    next_at: float
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True)
+class LabellingRow:
+    """`key`: the row's question_key in hexadecimal. `given`: the label that it has, None where it has none; `likely`
+    the label of rows like it."""
+
+    labelling_id: int
+    place: int
+    key: str
+    text: str
+    given: str | None
+    likely: str
+
+
+@dataclass(frozen=True)
+class RowLabel:
+    """One person's answer to a row, or the teacher's. `label` None: the row should be dropped."""
+
+    labelling_id: int
+    place: int
+    person: str
+    label: str | None
     at: float
 
 

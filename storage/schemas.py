@@ -439,3 +439,60 @@ CREATE TABLE forgettings (
 UPDATE outbox SET body = '{}' WHERE state = 'dead';
 CREATE UNIQUE INDEX one_forgetting_a_dataset ON forgettings (dataset) WHERE state <> 'done';
 """
+
+# Labels that people give in Slack, or a model as their teacher: a batch of rows, and each one's answer to each row
+# (`label` NULL: drop the row).
+LABELS = """
+ALTER TABLE datasets ADD COLUMN origin TEXT CHECK (origin IN ('people', 'teacher'));
+CREATE TABLE labellings (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    dataset TEXT NOT NULL,
+    dataset_id INTEGER NOT NULL REFERENCES datasets (id),
+    channel TEXT NOT NULL,
+    person TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    filename TEXT,
+    source TEXT,
+    sha256 TEXT,
+    teacher TEXT,
+    measurement_id INTEGER REFERENCES measurements (id),
+    left_out INTEGER NOT NULL DEFAULT 0,
+    state TEXT NOT NULL CHECK (state IN ('received', 'choosing', 'open', 'closing', 'done', 'cancelled', 'failed')),
+    closed_by TEXT,
+    version_id INTEGER REFERENCES datasets (id),
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL
+);
+CREATE UNIQUE INDEX one_open_labelling ON labellings (dataset)
+    WHERE state IN ('received', 'choosing', 'open', 'closing');
+CREATE TABLE labelling_rows (
+    labelling_id INTEGER NOT NULL REFERENCES labellings (id),
+    place INTEGER NOT NULL,
+    key TEXT NOT NULL,
+    text TEXT NOT NULL,
+    given TEXT,
+    likely TEXT NOT NULL,
+    PRIMARY KEY (labelling_id, place)
+);
+CREATE TABLE row_labels (
+    labelling_id INTEGER NOT NULL REFERENCES labellings (id),
+    place INTEGER NOT NULL,
+    person TEXT NOT NULL,
+    label TEXT,
+    at REAL NOT NULL,
+    PRIMARY KEY (labelling_id, place, person)
+);
+CREATE TABLE tried_answers (
+    id INTEGER PRIMARY KEY,
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL,
+    person TEXT NOT NULL,
+    question TEXT NOT NULL,
+    answer TEXT NOT NULL,
+    is_good INTEGER,
+    better TEXT,
+    at REAL NOT NULL
+);
+"""

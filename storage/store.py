@@ -19,8 +19,9 @@ from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
 from storage.money import Estimates, Freezes, Ledger
 from storage.promotions import Promotions
-from storage.questions import Questions
+from storage.questions import Questions, TriedAnswers
 from storage.records import Model, RunState
+from storage.row_labels import Labellings
 from storage.runs import Replacements, Runs
 
 
@@ -42,6 +43,7 @@ class Store:
         self.estimates = Estimates(self.database)
         self.freezes = Freezes(self.database)
         self.questions = Questions(self.database)
+        self.tried_answers = TriedAnswers(self.database)
         self.ledger = Ledger(self.database)
         self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
@@ -49,6 +51,7 @@ class Store:
         self.uploads = Uploads(self.database)
         self.scans = Scans(self.database)
         self.deletions = DatasetDeletions(self.database)
+        self.labellings = Labellings(self.database)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

@@ -88,6 +88,7 @@ class ProviderRow:
 
     `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
     while models are measured. `shutdowns`: the first day without an answer of each model of which it said one.
+    `outputs_terms`: the address of its terms about training on what its models answer.
     """
 
     provider: Provider
@@ -102,6 +103,7 @@ class ProviderRow:
     is_child: bool = False
     closed_to_new: date | None = None
     shutdowns: Mapping[str, date] = field(default_factory=dict)
+    outputs_terms: str | None = None
 
     @property
     def name(self) -> str:
@@ -296,6 +298,9 @@ class ProviderTable:
     callers: Positive | None = None
     requests_per_minute: Positive | None = None
     stays_here: bool | None = None
+    outputs_terms: Annotated[
+        str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
+    ] = None
     models: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -332,4 +337,5 @@ def _provider_row(name: str, table: Table, own: Table, faults: list[Fault]) -> P
         row.requests_per_minute or (None if is_ours else REQUESTS_PER_MINUTE),
         not url if row.stays_here is None else row.stays_here,
         closed_to_new=row.closed_to_new,
+        outputs_terms=row.outputs_terms,
     )

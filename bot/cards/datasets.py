@@ -42,12 +42,14 @@ from bot.cards.findings import (
 )
 from bot.cards.forms import modal
 from bot.cards.general import text_message
+from bot.cards.row_labels import LABEL_DOUBTED
 from bot.cards.words import pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.values.requests import Delete
 from storage.records import Dataset, Document, DocumentState
 from trainers.dataset import LabelCount, Report
 from trainers.dataset.rows import shown
+from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
 from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
@@ -109,12 +111,20 @@ def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
         Text("*Next*: measure what works without training, then estimate what training would cost and save."),
         actions(
             button("Measure", MEASURE, dataset.name, style="primary"),
-            button("Estimate", ESTIMATE, dataset.name),
-            *([button("Post a cleaned file", CLEAN, str(dataset.id))] if can_be_cleaned(report) else []),
+            *_further_buttons(dataset, report),
         ),
         Note(_file(dataset, report)),
     ]
     return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
+
+
+def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
+    """Two at most. An estimate wants a measurement first, so it gives way to what would mend the rows."""
+    estimate = button("Estimate", ESTIMATE, dataset.name)
+    clean = [button("Post a cleaned file", CLEAN, str(dataset.id))] if can_be_cleaned(report) else []
+    is_doubted = any(finding.code == DOUBTED.code for finding in report.findings)
+    label = [button("Label doubted rows", LABEL_DOUBTED, str(dataset.id))] if is_doubted else []
+    return [*label, *clean] if label and clean else [estimate, *label, *clean]
 
 
 def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:

@@ -74,7 +74,11 @@ def request_card(
 ) -> Message:
     """What will be asked and what it costs at most, before anything is spent."""
     price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
-    headline = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)} {price}?"
+    what = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+    if plan.teaches:
+        rows = pluralize(plan.n_holdout, "row")
+        what = f"Let {shorten(str(plan.arms[0].model))} label {rows} for {shorten(plan.title)}"
+    headline = f"{what} {price}?"
     warning = bias_warning(plan)
     return Message(
         escape(headline),
@@ -92,7 +96,8 @@ def request_card(
 
 
 def measure_button(measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> Block:
-    return button("Measure", MEASURE, str(measurement.id), style="primary", confirm=_sure(plan, progress))
+    words = "Label the rows" if plan.teaches else "Measure"
+    return button(words, MEASURE, str(measurement.id), style="primary", confirm=_sure(plan, progress))
 
 
 def progress_card(
@@ -210,17 +215,22 @@ def form(channel: str, choices: BaselineChoices) -> Block:
 
 
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
-    return f"Measurement m{measurement.id} {words}: {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+    what = f"{pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
+    if plan.teaches:
+        what = f"{pluralize(plan.n_holdout, 'row')} for {shorten(plan.title)}, labelled by a model"
+    return f"Measurement m{measurement.id} {words}: {what}"
 
 
 def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[tuple[str, str]]:
     prompt = (
         "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
     )
+    rows = "row" if plan.teaches else "test row"
+    rows = "row" if plan.teaches else "test row"
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
-        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, 'test row')}"),
+        ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, rows)}"),
         ("Good enough from", bar_share(plan.bar)),
         ("Prompt", prompt),
     ]

@@ -127,7 +127,7 @@ def notice_modal(title: str, text: str) -> Block:
     return details_modal(title, [Text(text)])
 
 
-def details_modal(title: str, parts: Sequence[CardBlock]) -> Block:
+def details_modal(title: str, parts: Sequence[CardBlock | Block]) -> Block:
     """What a card has no room for, behind its *Details* button: a form with nothing to fill in."""
     return {
         "type": "modal",

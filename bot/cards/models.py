@@ -35,6 +35,7 @@ from trainers.evaluation.results import Rung
 from trainers.types import Answer
 
 PROMOTE, ROLLBACK, TRY, TRY_FORM = "put_to_work", "roll_back", "try_model", "try_form"
+GOOD, NOT_GOOD, BETTER_FORM = "answer_good", "answer_not_good", "better_answer"
 
 
 @dataclass(frozen=True)
@@ -316,8 +317,33 @@ def answer_card(tried: TriedModel) -> Message:
         (
             Text(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
             Text(f"It answers:\n>{_quoted(text)}"),
+            actions(button("👍 Good", GOOD, str(ask.id)), button("👎 Not good", NOT_GOOD, str(ask.id))),
             Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
         ),
+    )
+
+
+def better_form(number: int) -> Block:
+    """Asks for a better answer than the one that was not good."""
+    hint = "Your answer and the model's become a preference pair. Write no names or addresses."
+    text = forms.required_text_input(
+        "text", "What would be a better answer?", most=forms.LONGEST_TEXT, hint=hint
+    )
+    return forms.modal("A better answer", BETTER_FORM, [text], submit="Keep it", private=str(number))
+
+
+def verdict_noted(dataset: str, pairs: int) -> str:
+    """`pairs`: so many preference pairs the verdicts on the dataset's models make so far."""
+    text = (
+        f"Noted. The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
+    )
+    return f"{text}: {code(f'/finetune pairs {dataset}')} makes a dataset of them."
+
+
+def too_few_pairs(dataset: str, pairs: int, least: int) -> str:
+    return (
+        f"The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}, and {least} are the "
+        f"least to train on. Ask its model with {code('/finetune try')}, press 👎 and say what would be better."
     )
 
 

@@ -16,7 +16,7 @@ from bot.cards.permissions import verdict_text
 from bot.context import AppContext
 from bot.rules import data_policy as rules
 from bot.rules import permissions
-from bot.rules.data_policy import DatasetChannel
+from bot.rules.data_policy import DatasetChannel, NoDelivery, RowDelivery
 from bot.rules.permissions import (
     NO_REQUEST,
     RULES,
@@ -190,6 +190,13 @@ def may_show_rows(context: AppContext, dataset: Dataset, channel: str) -> bool:
         is_private=is_direct or context.directory.is_private(channel),
         is_shared=False if is_direct else context.directory.is_shared(channel),
     )
+
+
+def row_delivery(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | NoDelivery:
+    """Returns where customers' words of a dataset may be shown when this person asks for them."""
+    home = dataset_home(context, dataset.owner, person, here=None)
+    in_thread = may_show_rows(context, dataset, dataset.channel)
+    return rules.choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
 
 
 def _looked_up(context: AppContext, owner: str, person: str) -> DatasetChannel:

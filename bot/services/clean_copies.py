@@ -16,7 +16,7 @@ from bot import logs
 from bot.cards import findings as views
 from bot.cards.general import text_message
 from bot.context import AppContext
-from bot.rules.data_policy import RowDelivery, choose_row_delivery
+from bot.rules.data_policy import RowDelivery
 from bot.services import authorization
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
@@ -132,9 +132,7 @@ def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | 
     refused = authorization.refusal(context, person, "read", dataset.channel)
     if refused:
         return refused
-    home = authorization.dataset_home(context, dataset.owner, person, here=None)
-    in_thread = authorization.may_show_rows(context, dataset, dataset.channel)
-    place = choose_row_delivery(home, person, dataset.uploaded_by, in_thread=in_thread)
+    place = authorization.row_delivery(context, dataset, person)
     if place == "thread" or place == "direct":
         return place
     return Refusal(views.not_delivered(dataset, place))

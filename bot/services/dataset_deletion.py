@@ -33,7 +33,7 @@ from bot.values.runs import Refusal
 from storage.dataset_deletion import DatasetDeletion, RemoteCopy
 from storage.datasets import NewDataset
 from storage.promotions import Promotion
-from storage.records import OPEN_RUN_STATES, Dataset, Draft, Measurement, Run
+from storage.records import OPEN_RUN_STATES, Dataset, Draft, Labelling, Measurement, Run
 from trainers.dataset import Columns, Report, read
 from trainers.dataset.conversion import opened
 from trainers.dataset.rows import question_key
@@ -284,7 +284,7 @@ def look(
         if version.name == dataset and version.id not in ids
     ]
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
-    why = _in_the_way(versions, runs, measurements)
+    why = _in_the_way(versions, runs, measurements, context.store.labellings.on(ids))
     if standing and not is_whole and not takes_used:
         why = f"{code(standing.model)}, which is in use, was trained on it. Deploy a newer model first."
     if why:
@@ -320,7 +320,10 @@ def _recorded(
 
 
 def _in_the_way(
-    versions: Sequence[Dataset], runs: Sequence[Run], measurements: Sequence[Measurement]
+    versions: Sequence[Dataset],
+    runs: Sequence[Run],
+    measurements: Sequence[Measurement],
+    labellings: Sequence[Labelling],
 ) -> str | None:
     run = next((run for run in runs if run.state in (*OPEN_RUN_STATES, "needs_human")), None)
     if run and run.state == "needs_human":
@@ -334,6 +337,8 @@ def _in_the_way(
         return f"m{measurement.id} measures on it. `/finetune cancel m{measurement.id}` ends it."
     if any(version.state in ("received", "checking") for version in versions):
         return "a file is still being checked. Try again in a minute."
+    if any(labelling.state == "closing" for labelling in labellings):
+        return "labels are being written into its next version. Try again in a minute."
     return None
 
 
@@ -368,6 +373,7 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         about += [f"{kind} {run.id}" for run in runs for kind in RUN_MESSAGES]
         about += [f"{kind} {measurement.id}" for measurement in measurements for kind in MEASUREMENT_MESSAGES]
         about += [f"estimate {estimate.id}" for estimate in estimates]
+        about += [f"labelling {labelling.id}" for labelling in store.labellings.on(ids)]
         store.deletions.erase(
             ids, deletion.dataset, files=files, about=about, is_whole=is_whole, now=context.clock()
         )

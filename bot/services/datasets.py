@@ -147,6 +147,21 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     return dataset
 
 
+def add_written(
+    context: AppContext, new: NewDataset, sha256: str, *, action: str, detail: str
+) -> Dataset | None:
+    """Records a version whose file the bot itself wrote; the ticks check it as they check an upload. Returns None where
+    the name belongs to another channel. Call it in a transaction."""
+    now = context.clock()
+    received = context.store.datasets.receive(new, now=now)
+    added = received and context.store.datasets.move(received, "checking", now=now, sha256=sha256)
+    if added:
+        subject = f"dataset {added.id}"
+        context.store.audit.add(at=now, who=new.uploaded_by, action=action, subject=subject, detail=detail)
+        show(context, added, views.received_card(added))
+    return added
+
+
 def _not_in_it(context: AppContext, upload: Upload) -> Refusal | None:
     """Refuses a person who uploads to a channel that they are not a member of."""
     is_in = upload.channel == upload.here or context.directory.is_member(upload.person, upload.channel)
@@ -357,8 +372,10 @@ def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
     report = next((report for dataset in _earlier(context, dataset) if (report := report_of(dataset))), None)
     if report is None:
         return None
-    files = context.settings.files
-    return Previous(files / f"{report.train_sha256}.jsonl", files / f"{report.holdout_sha256}.jsonl")
+    files, draws_more = context.settings.files, dataset.origin is None
+    return Previous(
+        files / f"{report.train_sha256}.jsonl", files / f"{report.holdout_sha256}.jsonl", draws_more
+    )
 
 
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:

@@ -23,6 +23,7 @@ from bot.services import (
     candidates,
     data_policy,
     datasets,
+    distillations,
     evaluation_engine,
     evaluation_progress,
     evaluation_worker,
@@ -128,6 +129,8 @@ def step(context: AppContext, measurement: Measurement) -> None:
             _measure(context, measurement, plan, progress)
         case "consulting":
             judgements.step(context, measurement, plan, progress)
+        case "judging" if plan.teaches:
+            distillations.conclude(context, measurement, plan, progress)
         case "judging":
             _judge(context, measurement, plan, progress)
 

@@ -23,7 +23,7 @@ from bot.rules.promotion import Proof, objections
 from bot.services import authorization, budgets, data_policy, evidence, freeze_scope
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
-from storage.questions import NewAsk
+from storage.questions import NewAsk, TriedAnswer
 from storage.records import Ask, Draft, Model, Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.money import usd_micros
@@ -145,6 +145,8 @@ def step(context: AppContext, ask: Ask) -> None:
         micros = question_micros(price, answer.prompt_tokens, answer.completion_tokens)
         with context.store.transaction():
             context.store.answers.forget(reply.key)
+            tried = (ask.id, _plan(context, model).dataset, model.name, ask.person, ask.text, answer.text)
+            context.store.tried_answers.add(TriedAnswer(*tried, at=context.clock()))
             _tell(context, ask, views.answer_card(Trial(ask, answer)), micros)
     elif not ask.is_priced:
         _fail(context, ask, "the bot was updated before it was asked. Ask again.", 0)
@@ -184,7 +186,7 @@ def _wait(context: AppContext, ask: Ask, question: Question) -> None:
 
 def _question(context: AppContext, model: Model, ask: Ask) -> Question:
     """Builds the question. Its key is its own, so that an answer belongs to nobody else."""
-    name, messages = f"{model.provider}/{model.provider_model}", _messages(context, model, ask.text)
+    name, messages = f"{model.provider}/{model.provider_model}", messages_for(context, model, ask.text)
     most = _cap(context, model)
     key = key_of(f"ask {ask.id} {name}", messages, most)
     return Question(
@@ -197,7 +199,7 @@ def _cap(context: AppContext, model: Model) -> int:
     return MAX_TOKENS + thinking_tokens(row is not None and row.thinks(model.provider_model))
 
 
-def _messages(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
+def messages_for(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
     """Returns the instructions that the model was trained with, then the person's text."""
     plan = _plan(context, model)
     instructions = [Message("system", plan.system)] if plan.system else []
@@ -214,7 +216,7 @@ def _plan(context: AppContext, model: Model) -> Plan:
 def _most(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
     """Returns the maximum cost in micro-dollars: a token has at least a byte, and a template adds a few to each
     message."""
-    messages = _messages(context, model, text)
+    messages = messages_for(context, model, text)
     sent = sum(len(message.content.encode()) + TEMPLATE_TOKENS for message in messages)
     return question_micros(price, sent, _cap(context, model))
 

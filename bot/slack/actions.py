@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from slack_bolt import Ack, App, Respond
 from slack_sdk import WebClient
+from slack_sdk.errors import SlackApiError
 
 from bot.cards import (
     data_policy,
     datasets,
+    distillations,
     estimates,
     evaluations,
     findings,
@@ -21,6 +24,7 @@ from bot.cards import (
     models,
     plans,
     results,
+    row_labels,
     runs,
 )
 from bot.cards import evaluation_results as result_cards
@@ -39,17 +43,21 @@ from bot.services import (
     measurements,
     overview,
     promotions,
+    tried_answers,
 )
 from bot.services import data_policy as data_policy_services
 from bot.services import datasets as dataset_services
+from bot.services import distillations as distillation_services
 from bot.services import evaluations as evaluation_services
 from bot.services import models as model_services
+from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
 from bot.slack.commands import Call, baseline_form, estimate_form, help_list
 from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
 Click = Mapping[str, Any]
+log = logging.getLogger(__name__)
 _ByNumber = Callable[[AppContext, int, str], object]
 _ByValue = Callable[[AppContext, str, str], object]
 _OpenForm = Callable[[AppContext, Click], dict[str, Any] | Refusal | None]
@@ -71,6 +79,8 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     judge_agreement.JUDGE_SOME: human_preferences.ask,
     estimates.SHARE: estimate_requests.share,
     findings.CLEAN: clean_copies.request,
+    models.GOOD: tried_answers.praise,
+    row_labels.LABEL_DOUBTED: row_label_services.begin_doubted,
     runs.CANCEL: run_services.ask_cancel,
     runs.PAUSE: run_services.ask_pause,
     runs.RESUME: run_services.ask_resume,
@@ -85,6 +95,8 @@ SHOWN: Mapping[str, _ByValue] = {
     models.PROMOTE: _numbered(promotions.promote_run),
     results.MEASURE: _numbered(evaluation_services.ask_after_run),
     models.ROLLBACK: _numbered(promotions.roll_back_from),
+    row_labels.MAKE_VERSION: _numbered(row_label_services.close),
+    row_labels.DISCARD: _numbered(row_label_services.discard),
     **{button: _choosing(button) for button in judge_agreement.CHOICES},
 }
 
@@ -120,6 +132,19 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
         client.views_open(trigger_id=str(body["trigger_id"]), view=form)
         ack()
+
+    @app.action(_one_of(row_labels.ANSWERS))
+    def label_row(ack: Ack, body: Click, client: WebClient) -> None:
+        result = row_label_services.answer(context, _action(body), _value(body), _person(body))
+        ack()
+        wake()
+        form = general.notice_modal("Not done", result.text) if isinstance(result, Refusal) else result
+        try:
+            client.views_update(view_id=str(body["view"]["id"]), view=form)
+        except SlackApiError as error:
+            if error.response.get("error") != "not_found":
+                raise
+            log.info("a form of rows to label was closed before the next row came")
 
     app.action(_one_of(SHOWN.keys() - FORMS.keys()))(show)
     app.action(_one_of(FORMS))(open_form)
@@ -210,6 +235,19 @@ def _try(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     return model if isinstance(model, Refusal) else models.try_form(model.name, channel)
 
 
+def _better_answer(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    tried = tried_answers.may_judge(context, int(_value(body)), _person(body))
+    return tried if isinstance(tried, Refusal) else models.better_form(tried.id)
+
+
+def _label_rows(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    return row_label_services.next_row(context, int(_value(body)), _person(body))
+
+
+def _contradictions(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    return distillation_services.contradictions(context, int(_value(body)), _person(body))
+
+
 def _decide(button: str) -> _OpenForm:
     def open_form(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
         """Rights are asked at the click, and again when the form comes."""
@@ -237,6 +275,9 @@ FORMS: Mapping[str, _OpenForm] = {
     result_cards.DETAILS: _measurement_details,
     results.DETAILS: _run_details,
     models.TRY: _try,
+    models.NOT_GOOD: _better_answer,
+    row_labels.LABEL_ROWS: _label_rows,
+    distillations.CONTRADICTIONS: _contradictions,
     **{button: _decide(button) for button in intervention_cards.BUTTONS},
 }
 
@@ -266,7 +307,9 @@ def _action(body: Click) -> str:
 
 
 def _value(body: Click) -> str:
-    return str(body["actions"][0]["value"])
+    """Of a button, or of what was chosen from a list."""
+    action = body["actions"][0]
+    return str((action.get("selected_option") or action)["value"])
 
 
 def _channel(body: Click) -> str:

@@ -29,6 +29,7 @@ from bot.cards.estimates import AskedEstimate
 from bot.cards.help import CommandHelp
 from bot.command_options import (
     BAR,
+    COUNT,
     DATASET,
     DAY,
     ESTIMATE_KEYS,
@@ -57,6 +58,7 @@ from bot.services import (
     budgets,
     candidates,
     dataset_deletion,
+    distillations,
     documents,
     estimate_requests,
     evaluations,
@@ -68,7 +70,9 @@ from bot.services import (
     overview,
     plans,
     promotions,
+    row_labels,
     runs,
+    tried_answers,
 )
 from bot.values.requests import Baseline, Curve, Delete, Estimate, Start
 from bot.values.runs import Refusal
@@ -216,6 +220,32 @@ def draw_curve(call: Call, **values: Any) -> Reply:
 def add_document(call: Call, dataset: str) -> Reply:
     refused = documents.may_upload(call.context, dataset, call.person, call.channel)
     return refused or dataset_cards.document_form(call.channel, dataset)
+
+
+@finetune.command(
+    "label",
+    help="label the rows whose label is doubted, or those of a file whose labels would teach most",
+    needs=("read", "upload"),
+    usage="DATASET [20]",
+)
+@click.argument("dataset", type=DATASET)
+@click.argument("count", type=COUNT, required=False)
+def label_rows(call: Call, dataset: str, count: int | None) -> Reply:
+    return row_labels.ask(call.context, dataset, count, call.person, call.channel)
+
+
+@finetune.command(
+    "distill",
+    help="let a model that meets the bar label rows for training",
+    needs=("read", "upload", "measure"),
+    usage="DATASET teacher=openai/gpt-4o-mini",
+)
+@click.argument("dataset", type=DATASET)
+@click.option("--teacher", type=NAME, help="The model that labels them; it was measured on the test before.")
+def distil(call: Call, dataset: str, teacher: str | None) -> Reply:
+    if teacher is None:
+        return Refusal("Which model should label the rows? Name it: `teacher=openai/gpt-4o-mini`.")
+    return distillations.ask(call.context, dataset, teacher, call.person, call.channel)
 
 
 @finetune.command(
@@ -401,6 +431,16 @@ def list_models(call: Call) -> Reply:
 @click.argument("text", type=PROMPT)
 def try_model(call: Call, model: str, text: str) -> Reply:
     return _card(models.ask(call.context, model, text, call.person, call.channel), model_cards.pending_card)
+
+
+@finetune.command(
+    "pairs",
+    help="make a dataset of preference pairs out of the verdicts on a dataset's models",
+    needs=("read", "upload"),
+)
+@click.argument("dataset", type=DATASET)
+def make_pairs(call: Call, dataset: str) -> Reply:
+    return _refusal_alone(tried_answers.make_pairs(call.context, dataset, call.person, call.channel))
 
 
 @finetune.command(

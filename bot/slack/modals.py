@@ -10,26 +10,35 @@ from slack_bolt import Ack, App
 
 from bot.cards import data_policy as waiver_cards
 from bot.cards import datasets as dataset_cards
+from bot.cards import distillations as distillation_cards
 from bot.cards import estimates, home
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
 from bot.cards import models as model_cards
 from bot.cards import plans as plan_cards
+from bot.cards import row_labels as row_label_cards
+from bot.command_options import read_count
 from bot.command_parser import parse_form
 from bot.context import AppContext
+from bot.rules.units import Misread
 from bot.services import (
     approvals,
     data_policy,
     dataset_deletion,
     datasets,
+    distillations,
     documents,
     estimate_requests,
     evaluations,
     interventions,
     models,
+    row_labels,
+    tried_answers,
 )
 from bot.services.datasets import Upload
+from bot.services.distillations import RowsToTeach
 from bot.services.documents import DocumentUpload
+from bot.services.row_labels import RowsToLabel
 from bot.slack import commands
 from bot.slack.homes import Homes
 from bot.values.requests import Baseline, Delete, Estimate
@@ -122,6 +131,17 @@ def _add_knowledge(context: AppContext, body: dict[str, Any]) -> Errors:
     return _errors(documents.receive(context, upload), "file")
 
 
+def _label(context: AppContext, body: dict[str, Any]) -> Errors:
+    channel, dataset = _metadata(body)[:2]
+    count = read_count((_values(body).get("count") or "").strip())
+    if isinstance(count, Misread):
+        return {"count": count.sentence}
+    file = _files(body)[0]
+    wanted = RowsToLabel(dataset, channel, _person(body), count, file.get("id"), file.get("name"))
+    result = row_labels.begin(context, wanted)
+    return _errors(result, (isinstance(result, Refusal) and result.about) or "count")
+
+
 def _approve(context: AppContext, body: dict[str, Any]) -> Errors:
     reason = _values(body).get("reason") or ""
     return _errors(approvals.approve(context, _metadata(body)[0], _person(body), reason), "reason")
@@ -144,6 +164,20 @@ def _try(context: AppContext, body: dict[str, Any]) -> Errors:
     return _errors(
         models.ask(context, model, _values(body).get("text") or "", _person(body), channel), "text"
     )
+
+
+def _distil(context: AppContext, body: dict[str, Any]) -> Errors:
+    channel, dataset, teacher = _metadata(body)[:3]
+    file, accepts = _files(body)[0], bool(_several(body, "terms"))
+    name = str(file.get("name") or "rows")
+    wanted = RowsToTeach(dataset, teacher, channel, _person(body), str(file.get("id", "")), name, accepts)
+    result = distillations.receive(context, wanted)
+    return _errors(result, (isinstance(result, Refusal) and result.about) or "file")
+
+
+def _better(context: AppContext, body: dict[str, Any]) -> Errors:
+    text = _values(body).get("text") or ""
+    return _errors(tried_answers.correct(context, int(_metadata(body)[0]), _person(body), text), "text")
 
 
 def _delete(context: AppContext, body: dict[str, Any]) -> Errors:
@@ -176,6 +210,9 @@ FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
     dataset_cards.DELETION_FORM: _delete,
     intervention_cards.FORM: _decide,
     model_cards.TRY_FORM: _try,
+    row_label_cards.FORM: _label,
+    distillation_cards.FORM: _distil,
+    model_cards.BETTER_FORM: _better,
 }
 
 # What takes longer than Slack waits comes once the form is closed.

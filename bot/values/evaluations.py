@@ -22,7 +22,8 @@ class LadderPlan(JsonValue):
     given as knowledge; `prices` (a PriceList as JSON) has a row for each model that is asked, by its name
     'provider/model'. Passages with personal data are `withheld_from` models on other machines without a waiver.
     `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
-    room for it."""
+    room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
+    place, and nothing is measured."""
 
     dataset: str
     version: int
@@ -39,6 +40,7 @@ class LadderPlan(JsonValue):
     withheld_from: tuple[str, ...] = ()
     judge: str | None = None
     thinking: tuple[str, ...] = ()
+    teaches: int | None = None
 
     def room(self, model: str) -> int:
         """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""

@@ -52,7 +52,7 @@ from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan
 from bot.values.runs import Advice, Progress, RunResult
 from storage.money import Commitment, Freeze
 from storage.records import Waiver
-from tests.cards import curve_cards, doubt_cards, made, measured, promotion_cards, sweep_cards
+from tests.cards import curve_cards, doubt_cards, label_cards, made, measured, promotion_cards, sweep_cards
 from tests.cards.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.evaluation.results import Candidate, Ladder, Rung
@@ -111,6 +111,10 @@ def _datasets() -> dict[str, Message]:
         "dataset-received": datasets.received_card(made.dataset(state="received")),
         "dataset-ready": datasets.checked_card(
             made.dataset(version=2), made.report(made.DUPLICATE, made.WORTH_A_TRY)
+        ),
+        "dataset-doubted": datasets.checked_card(made.dataset(), made.report(*label_cards.DOUBTS)),
+        "dataset-doubted-with-copies": datasets.checked_card(
+            made.dataset(), made.report(*label_cards.DOUBTS, made.DUPLICATE)
         ),
         "dataset-clean": datasets.checked_card(
             made.dataset(), made.report(format="chat", labels=(), task="free_text")
@@ -558,6 +562,7 @@ def _views() -> dict[str, Json]:
         "form-approve": plans.approve_modal(made.run("awaiting_approval"), made.advised_plan()),
         "form-approve-free": plans.approve_modal(made.run("awaiting_approval"), made.free_plan()),
         **doubt_cards.forms(),
+        **label_cards.forms(),
         "form-notice": general.notice_modal("Use as training data", "This message has no file."),
     }
 
@@ -571,6 +576,7 @@ def messages() -> dict[str, Message]:
         **curve_cards.cards(),
         **sweep_cards.cards(),
         **doubt_cards.cards(),
+        **label_cards.cards(),
         **promotion_cards.cards(),
         **_others(),
     }

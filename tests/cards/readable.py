@@ -41,6 +41,8 @@ def _lines(block: Json) -> Iterator[str]:
                 if "text" in block
                 else "\n".join(field["text"].replace("\n", ": ", 1) for field in block["fields"])
             )
+            for option in block.get("accessory", {}).get("options", []):
+                yield f"  ( ) {option['text']['text']} = {option['value']}"
         case "context":
             yield from (f"({element['text']})" for element in block["elements"])
         case "divider":

@@ -104,6 +104,16 @@ INSERT INTO scans (sha256, scanner, found, at) VALUES ('cd34', '1', NULL, 1001.0
 UPDATE replies SET owner = 'm1';
 INSERT INTO forgettings (dataset, datasets, person, channel, at) VALUES ('tickets', '[1]', 'U1', 'C1', 900.0);
 """,
+    "m019_labels": """
+UPDATE datasets SET origin = 'people' WHERE id = 2;
+INSERT INTO labellings (id, dataset, dataset_id, channel, person, count, state, created_at, updated_at)
+    VALUES (1, 'tickets', 1, 'C1', 'U1', 20, 'open', 1200.0, 1201.0);
+INSERT INTO labelling_rows (labelling_id, place, key, text, given, likely)
+    VALUES (1, 0, 'ab12', 'where is it?', 'billing', 'shipping');
+INSERT INTO row_labels (labelling_id, place, person, label, at) VALUES (1, 0, 'U1', NULL, 1202.0);
+INSERT INTO tried_answers (id, dataset, model, person, question, answer, is_good, better, at)
+    VALUES (1, 'tickets', 'tickets-1', 'U1', 'where is it?', 'billing', 0, 'shipping', 1203.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

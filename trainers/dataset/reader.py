@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from trainers.dataset import jsonl, table_files, tables
 from trainers.dataset.checks import Fault, Finding, Findings, Rule
@@ -17,14 +17,17 @@ from trainers.dataset.preference_pairs import PREFERENCES
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     FIND_COLUMNS,
+    INSTRUCTION_ROLES,
     NO_CHOICES,
     Choices,
     Columns,
     Example,
     Format,
     Limits,
+    is_blank,
     shown,
 )
+from trainers.types import Message
 
 TOO_BIG = Rule(
     "file_too_big", "blocks", "Send a part of it: some thousand good rows teach more than a huge file."
@@ -140,6 +143,87 @@ def first_records(path: Path, count: int, limits: Limits = DEFAULT_LIMITS) -> li
         else:
             return []
         return [record.cells for record in islice(records, count + 1)]
+
+
+@dataclass(frozen=True)
+class Questions:
+    """Rows without an answer, which is empty in `examples`, and how many lines could not be read."""
+
+    examples: tuple[Example, ...]
+    unread: int
+
+
+def read_questions(
+    path: Path, name: str, column: str | None, limits: Limits = DEFAULT_LIMITS
+) -> Questions | str:
+    """Reads a file of rows without labels: a table with a column of texts (`column`, else one with a usual name, else
+    the only one), or JSONL with such a key or with the messages of one question. Returns a sentence where it can't."""
+    findings = Findings(limits.listed)
+    with opened(path, limits) as source:
+        sniffed = accepted(source, name, findings, limits)
+        if sniffed is None:
+            return _worst_of(findings)
+        if sniffed.kind == "parquet":
+            return f"'{shown(name)}' is Parquet; rows without labels are read from CSV, XLSX and JSONL."
+        if sniffed.kind in ("jsonl", "objects"):
+            return _questions_of(_asked_texts(source.file, column, findings, limits), name, limits)
+        if sniffed.kind == "xlsx":
+            records = table_files.records(source.file, findings, limits)
+        else:
+            lines = _text_lines(source.file, findings, limits)
+            records = tables.csv_records(lines, sniffed.separator, findings)
+        names = next(iter(records), tables.Record(1, [])).cells
+        place = tables.text_place(names, column)
+        if place is None:
+            wanted = f"'{shown(column)}'" if column else "'text'"
+            return f"No column of '{shown(name)}' is called {wanted}: its first line has to name the columns."
+        cells = (
+            (record.line, record.cells[place] if place < len(record.cells) else "") for record in records
+        )
+        return _questions_of(cells, name, limits)
+
+
+def _questions_of(texts: Iterator[tuple[int, str]], name: str, limits: Limits) -> Questions | str:
+    examples, unread = list[Example](), 0
+    for line, text in texts:
+        if is_blank(text):
+            unread += 1
+        elif len(examples) == limits.max_rows:
+            return f"'{shown(name)}' has more than {limits.max_rows:,} rows. {TOO_MANY_ROWS.cure}"
+        else:
+            examples.append(Example(line, (Message("user", text), Message("assistant", ""))))
+    return Questions(tuple(examples), unread) if examples else f"'{shown(name)}' has no row with a text."
+
+
+def _asked_texts(
+    file: BinaryIO, column: str | None, findings: Findings, limits: Limits
+) -> Iterator[tuple[int, str]]:
+    """Yields each line's text; an empty one where it has none, or several turns."""
+    for block in blocks(file, findings, limits):
+        for line, raw in enumerate(block.lines, block.first):
+            row = jsonl.parse_object(raw.strip(), limits) if raw.strip() else None
+            if isinstance(row, dict):
+                yield line, _asked_text(row, column)
+            elif row is not None:
+                yield line, ""
+
+
+def _asked_text(row: dict[str, Any], column: str | None) -> str:
+    messages = row.get("messages")
+    if isinstance(messages, list):
+        turns = [
+            turn for turn in messages if isinstance(turn, dict) and turn.get("role") not in INSTRUCTION_ROLES
+        ]
+        content = turns[0].get("content") if [turn.get("role") for turn in turns] == ["user"] else None
+        return content if isinstance(content, str) else ""
+    names = list(row)
+    place = tables.text_place(names, column)
+    return "" if place is None else _cell(row[names[place]])
+
+
+def _worst_of(findings: Findings) -> str:
+    worst = findings.sorted()[0]
+    return f"{worst.message} {worst.cure}"
 
 
 def capped(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:

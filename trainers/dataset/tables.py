@@ -100,6 +100,16 @@ def find_layout(
     return ColumnLayout(header, names, names.index(texts[0]), names.index(labels[0]))
 
 
+def text_place(names: Cells, column: str | None) -> int | None:
+    """Returns where the texts stand in a table without labels: the column of that name, else the first with a usual
+    name, else the only one."""
+    clean = [shown(name) for name in names]
+    wanted = [column] if column in clean else _named(clean, _TEXT_NAMES)
+    if wanted:
+        return clean.index(str(wanted[0]))
+    return 0 if len(clean) == 1 else None
+
+
 def is_text_name(name: str) -> bool:
     return name.strip().casefold() in _TEXT_NAMES
 

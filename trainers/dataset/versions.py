@@ -26,10 +26,12 @@ _NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within 
 
 @dataclass(frozen=True)
 class Previous:
-    """The two files of the version before, as `store_chat` wrote them."""
+    """The two files of the version before, as `store_chat` wrote them. `draws_more` False: none of the new questions
+    joins the holdout. They were chosen because they are hard, or answered by a model: neither is a fair test."""
 
     train: Path
     holdout: Path
+    draws_more: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def held_rows(
     groups: Sequence[int] | None = None,
     *,
     instead_of: int = 0,
+    draws_more: bool = True,
 ) -> frozenset[int]:
     """Returns which of the rows to hold out, by their place: those of held-out questions, and the share of the new
     ones, or as many of them as were dropped, which they are drawn `instead_of`.
@@ -140,6 +143,8 @@ def held_rows(
             held.add(i)
         elif rows[i].key not in before.trained and is_near_held is None:
             fresh.append(i)
+    if not draws_more:
+        return frozenset(place for place in held if rows[place].key in before.held)
     room = max(HOLDOUT_MOST, len(before.holdout)) - len(held) - before.count_missing(rows)
     drawn = choose(
         [rows[i].key for i in fresh],
@@ -274,7 +279,8 @@ def continue_holdout(
     rest = PreviousRows(train, tuple(row for place, row in enumerate(before.holdout) if place not in dropped))
 
     current = rows_of(rows, task, keys)
-    held = held_rows(current, rest, seed, groups, instead_of=len(dropped))
+    more = previous.draws_more
+    held = held_rows(current, rest, seed, groups, instead_of=len(dropped), draws_more=more)
     stay = [place for place in missing if place not in dropped]
     stay_rows = at(stay, before.holdout)
     distinct = distinct_places([row.key for row in stay_rows], [row.answer for row in stay_rows])

@@ -1,0 +1,134 @@
+"""Distillation: the form that asks for rows without labels and shows a provider's terms, and what came of the teacher's
+labels. Contradictions hold customers' words: they are shown in a form alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bot.cards import forms
+from bot.cards.blocks import (
+    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    cut,
+    escape,
+)
+from bot.cards.candidates import arm_name, bar_share, quality
+from bot.cards.general import details_modal
+from bot.cards.row_labels import KINDS
+from bot.cards.words import pluralize, shorten
+from storage.records import Dataset, Labelling, LabellingRow
+from trainers.evaluation.results import Rung
+
+FORM, CONTRADICTIONS = "distil_form", "contradictions"
+SHOWN = 20
+
+
+@dataclass(frozen=True)
+class Contradictions:
+    """Of `compared` questions that people and the teacher both labelled, `rows` are those where the teacher's label is
+    another one."""
+
+    compared: int
+    rows: Sequence[tuple[LabellingRow, str]]
+
+
+def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, str] | None) -> Block:
+    """`terms`: of the provider, its title and the address, where nobody has accepted them yet."""
+    score = f"{escape(arm_name(rung.arm))} was right on {quality(rung)} of the test, which meets {bar_share(bar)}."
+    accept: list[CardBlock | Block] = []
+    if terms:
+        title, address = terms
+        link = f"<{address}|its terms>"
+        accept = [
+            Text(
+                f"{escape(title)} limits what may be trained on its models' answers: {link}. Read them first."
+            ),
+            _consent(title),
+        ]
+    blocks: list[CardBlock | Block] = [
+        Text(f"For {code(shorten(dataset))}: {score}"),
+        forms.file_input("file", "Rows without labels", KINDS),
+        *accept,
+        Note("The cost is shown before anything is sent. The rows are trained on, and never tested with."),
+    ]
+    return forms.modal(
+        "Label by a model", FORM, blocks, submit="Continue", private=f"{channel} {dataset} {rung.arm.model}"
+    )
+
+
+def _consent(title: str) -> Block:
+    block = forms.checkbox_input("terms", "Terms", [("yes", f"We may train on {shorten(title)}'s answers")])
+    element = {key: value for key, value in block["element"].items() if key != "initial_options"}
+    return {**block, "element": element, "optional": False}
+
+
+def done_card(
+    labelling: Labelling, added: int, contradictions: Contradictions, version: Dataset | None
+) -> Message:
+    teacher = shorten(str(labelling.teacher))
+    headline = f"{labelling.dataset}: {pluralize(added, 'row')} labelled by {teacher}"
+    text = (
+        f"They are in {code(version.title)}: its card says what changed."
+        if version
+        else "No version was made."
+    )
+    pairs = [("Added, to train on", pluralize(added, "row"))]
+    if labelling.left_out:
+        pairs.append(("Left out", pluralize(labelling.left_out, "row")))
+    compared, differ = contradictions.compared, len(contradictions.rows)
+    if compared:
+        pairs.append(
+            ("Agrees with people", f"on {compared - differ:,} of {pluralize(compared, 'same question')}")
+        )
+    show = [actions(button("Show contradictions", CONTRADICTIONS, str(labelling.id)))] if differ else []
+    stays = [Text("Where people labelled the same question, their label stays.")] if differ else []
+    left_out = (
+        "Left out: rows without a text or with personal data, known questions, and answers that are no label."
+    )
+    note = [Note(left_out)] if labelling.left_out else []
+    return Message(escape(headline), (Headline(headline), Facts(pairs), Text(text), *stays, *show, *note))
+
+
+def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
+    blocks: list[CardBlock | Block] = []
+    for row, label in contradictions.rows[:SHOWN]:
+        quoted = escape(cut(row.text.strip(), 400)).replace("\n", "\n>")
+        given = escape(shorten(str(row.given)))
+        blocks.append(
+            Text(f">{quoted}\nPeople: *{given}*; {escape(shorten(teacher))}: *{escape(shorten(label))}*")
+        )
+    hidden = len(contradictions.rows) - SHOWN
+    blocks += [Note(f"… and {hidden:,} more")] if hidden > 0 else []
+    return details_modal("Contradictions", blocks)
+
+
+def not_measured(teacher: str, dataset: str) -> str:
+    command = code(f"/finetune baseline {dataset} models={teacher}")
+    return f"{code(teacher)} was not measured on the test of {code(dataset)} yet: {command} does it first."
+
+
+def below_the_bar(rung: Rung, bar: float) -> str:
+    return (
+        f"{escape(arm_name(rung.arm))} was right on {quality(rung)} of the test, which is not shown to meet "
+        f"{bar_share(bar)}: what it labels would teach its mistakes. Measure a better model first."
+    )
+
+
+def unknown_terms(provider: str) -> str:
+    return (
+        f"What {code(provider)} allows to be trained on its models' answers is not known here. The bot's operator sets "
+        f'`outputs_terms = "https://…"` under [providers.{provider}] in finetune.toml.'
+    )
+
+
+def terms_not_accepted(title: str) -> str:
+    return f"Tick the box: no model of {title} labels anything before somebody has accepted its terms."

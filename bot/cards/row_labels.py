@@ -1,0 +1,256 @@
+"""Labels that people give: the card of a batch of rows, the form that shows one row after the other, and the form that
+asks for rows. A row's text is shown in a form alone, which only the person sees who opened it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bot.cards import forms
+from bot.cards.blocks import (
+    Actions,
+    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    confirm,
+    cut,
+    escape,
+    plain,
+)
+from bot.cards.general import details_modal, text_message
+from bot.cards.judge_agreement import kappa_text
+from bot.cards.words import pluralize, shorten
+from bot.rules.data_policy import NoDelivery
+from bot.rules.row_labels import USUAL_ROWS, BatchOutcome
+from storage.records import Dataset, Labelling, LabellingRow
+from trainers.evaluation.judge_agreement import Agreement
+
+LABEL_DOUBTED, LABEL_ROWS, MAKE_VERSION, DISCARD = (
+    "label_doubted",
+    "label_rows",
+    "labels_done",
+    "labels_discard",
+)
+KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
+ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
+FORM = "label_form"
+KINDS = ("csv", "tsv", "txt", "jsonl", "xlsx")
+LONGEST_TEXT = 2_500
+
+
+@dataclass(frozen=True)
+class RowToLabel:
+    """The next row for one person, who has answered `done` of `of` rows. `labels` can be chosen."""
+
+    row: LabellingRow
+    labels: tuple[str, ...]
+    done: int
+    of: int
+
+
+def started(dataset: str, count: int) -> str:
+    return f"Choosing up to {pluralize(count, 'row')} of {code(dataset)}. A card follows in its channel in a moment."
+
+
+def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
+    """Waits for answers; says how many there are, and from the first one on offers the next version."""
+    what = "doubted rows" if labelling.source is None else "rows without a label"
+    headline = f"{labelling.dataset}: {outcome.answered:,} of {outcome.rows:,} {what} answered"
+    is_whole = outcome.answered == outcome.rows
+    next_step = "make the new version." if is_whole else "label rows; each opens for you alone."
+    lines = pluralize(labelling.left_out, "line")
+    left_out = f"{lines} of the file had no text, or ask what the dataset asks already."
+    parts = (
+        Headline(headline),
+        *_numbers(outcome),
+        Text(f"*Next*: {next_step}"),
+        _open_buttons(str(labelling.id), outcome, is_whole=is_whole),
+        *([Note(left_out)] if labelling.left_out else []),
+    )
+    return Message(escape(headline), parts)
+
+
+def _open_buttons(number: str, outcome: BatchOutcome, *, is_whole: bool) -> Actions:
+    sure = confirm("Make the new version?", _confirmation(outcome), "Make it", "Not yet")
+    stop = confirm("Discard these rows?", "The answers so far are not used.", "Discard", "Go on")
+    label = button("Label rows", LABEL_ROWS, number, style=None if is_whole else "primary")
+    style = "primary" if is_whole else None
+    make = button("Make the new version", MAKE_VERSION, number, style=style, confirm=sure)
+    discard = button("Discard", DISCARD, number, confirm=stop)
+    return actions(label, make, discard) if outcome.answered else actions(label, discard)
+
+
+def closing_card(labelling: Labelling) -> Message:
+    who = f"<@{labelling.closed_by}>"
+    return text_message(
+        f"Writing the answers into the next version of {code(labelling.dataset)}, as {who} asked …"
+    )
+
+
+def done_card(labelling: Labelling, outcome: BatchOutcome, version: Dataset | None) -> Message:
+    """`version` None: the answers changed nothing."""
+    headline = f"{labelling.dataset}: {pluralize(outcome.answered, 'row')} labelled by {_people(outcome)}"
+    text = "Nothing changes: every answer is the label that the row has."
+    if version:
+        text = f"They are in {code(version.title)}: its card says what changed."
+    return Message(escape(headline), (Headline(headline), *_numbers(outcome), *_outcome(outcome), Text(text)))
+
+
+def discarded_card(labelling: Labelling) -> Message:
+    text = f"The rows of {code(labelling.dataset)} that were to be labelled were discarded by <@{labelling.closed_by}>."
+    return text_message(text)
+
+
+def failed_notice(labelling: Labelling, why: str) -> Message:
+    return text_message(f"No rows of {code(labelling.dataset)} can be labelled now: {why}")
+
+
+def under_way(dataset: Dataset) -> str:
+    return (
+        f"Rows of {code(dataset.name)} are being labelled already: press *Label rows* on their card in "
+        f"<#{dataset.owner}>, or *Discard* or *Cancel* there to begin again."
+    )
+
+
+def not_shown(dataset: Dataset, why: NoDelivery) -> str:
+    if why == "not in the channel":
+        return "The rows are customers' words of a channel that you are not in, so they are not shown to you."
+    return (
+        "The rows are customers' words and others than the dataset's channel can read here, so only "
+        f"<@{dataset.uploaded_by}>, who uploaded them, can label them."
+    )
+
+
+def nothing_doubted(dataset: str) -> str:
+    return (
+        f"none of its training rows has a label that is doubted. {code(f'/finetune label {dataset}')} takes a file of "
+        "rows without labels."
+    )
+
+
+def all_known(filename: str) -> str:
+    return f"the dataset asks all that {escape(shorten(filename))} asks already, or its test does nearly."
+
+
+def row_form(shown: RowToLabel) -> Block:
+    """Keep, change to the label of rows like it, or drop; any other label from a list."""
+    row, key = shown.row, f"{shown.row.labelling_id} {shown.row.place}"
+    quoted = escape(cut(row.text.strip(), LONGEST_TEXT)).replace("\n", "\n>")
+    progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is stored at once."
+    blocks: list[CardBlock | Block] = [
+        Text(f">{quoted}"),
+        Text(_labels_text(row)),
+        _buttons(row, key),
+        _other_labels(key, shown.labels),
+        Note(progress),
+    ]
+    return details_modal("Which label is right?", blocks)
+
+
+def finished_form(labelling: Labelling, of: int) -> Block:
+    blocks: list[CardBlock] = [
+        Text(f"You have answered all {pluralize(of, 'row')} of {code(labelling.dataset)}. Thank you."),
+        Text("*Next*: make the new version on the card, or let somebody else label the same rows first."),
+        Note("Where two people answer the same rows, the card shows how far they agree."),
+    ]
+    return details_modal("All rows answered", blocks)
+
+
+def choice_form(channel: str, dataset: str) -> Block:
+    blocks: list[CardBlock | Block] = [
+        Text(f"For {code(shorten(dataset))}: rows whose label would teach most, one after the other."),
+        forms.text_input("count", "How many rows", str(USUAL_ROWS), optional=False, initial=str(USUAL_ROWS)),
+        {
+            **forms.file_input("file", "Rows without labels", KINDS),
+            "optional": True,
+            "hint": plain(
+                "A CSV, XLSX or JSONL with a column of texts. Empty: training rows whose label is doubted.",
+                150,
+            ),
+        },
+        Note("What you label is trained on; the rows that are held out as the test stay as they are."),
+    ]
+    return forms.modal("Label rows", FORM, blocks, submit="Choose rows", private=f"{channel} {dataset}")
+
+
+def _labels_text(row: LabellingRow) -> str:
+    likely = escape(shorten(row.likely, 60))
+    if row.given is None:
+        return f"Rows like it are *{likely}*."
+    return f"Its label is *{escape(shorten(row.given, 60))}*; rows like it are *{likely}*."
+
+
+def _buttons(row: LabellingRow, key: str) -> Actions:
+    likely = shorten(row.likely, 40)
+    drop = button("Drop the row", DROP, key)
+    if row.given is None:
+        return actions(button(likely, CHANGE, key), drop)
+    return actions(
+        button(f"Keep {shorten(row.given, 40)}", KEEP, key), button(f"Change to {likely}", CHANGE, key), drop
+    )
+
+
+def _other_labels(key: str, labels: tuple[str, ...]) -> Block:
+    """The labels as options, whose value says the row and the label's place among the dataset's."""
+    options = [
+        {"text": plain(shorten(label, 75), 75), "value": f"{key} {place}"}
+        for place, label in enumerate(labels[: forms.MOST_OPTIONS])
+    ]
+    select = {
+        "type": "static_select",
+        "action_id": CHOOSE,
+        "placeholder": plain("Another label", 150),
+        "options": options,
+    }
+    return {"type": "section", "text": plain("Or another label:", 150), "accessory": select}
+
+
+def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
+    if not outcome.answered:
+        return []
+    pairs = [("Answered", f"{outcome.answered:,} of {outcome.rows:,} by {_people(outcome)}")]
+    if outcome.between:
+        pairs.append(("Two people agree", _agreement(outcome.between)))
+    return [Facts(pairs)]
+
+
+def _agreement(between: Agreement) -> str:
+    text = f"on {between.agreed:,} of {pluralize(between.n, 'pair')} of answers"
+    return text if between.kappa is None else f"{text}: {escape(kappa_text(between))}"
+
+
+def _outcome(outcome: BatchOutcome) -> list[CardBlock]:
+    counts = (
+        (outcome.changed, "changed"),
+        (outcome.added, "added"),
+        (outcome.dropped, "dropped"),
+        (outcome.stay, "kept as labelled"),
+        (outcome.disputed, "left aside, since people disagree"),
+    )
+    parts = [f"{count:,} {word}" for count, word in counts if count]
+    return [Text(f"{', '.join(parts)}.")] if parts else []
+
+
+def _confirmation(outcome: BatchOutcome) -> str:
+    open_rows = outcome.rows - outcome.answered
+    left = (
+        f" {pluralize(open_rows, 'row')} without an answer {'stays' if open_rows == 1 else 'stay'} out."
+        if open_rows
+        else ""
+    )
+    disputed = (
+        f" So {'does' if outcome.disputed == 1 else 'do'} {outcome.disputed:,} on which people disagree."
+        if outcome.disputed
+        else ""
+    )
+    return f"{pluralize(outcome.changes, 'row')} will differ.{left}{disputed}"
+
+
+def _people(outcome: BatchOutcome) -> str:
+    return pluralize(outcome.people, "person", "people")

@@ -1,0 +1,93 @@
+"""What comes of people's answers to a batch of rows: the label of each row, what changes, and how far two people agree.
+Pure."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Protocol
+
+from trainers.evaluation.judge_agreement import Agreement, agreement
+
+DROPPED = ""  # no label is empty
+USUAL_ROWS, MOST_ROWS = 20, 200
+"""Of a batch: an hour's work at most."""
+
+
+class Answer(Protocol):
+    """One person's answer to the row at `place`; `label` None: drop the row."""
+
+    @property
+    def place(self) -> int: ...
+
+    @property
+    def person(self) -> str: ...
+
+    @property
+    def label(self) -> str | None: ...
+
+
+class Row(Protocol):
+    @property
+    def place(self) -> int: ...
+
+    @property
+    def given(self) -> str | None: ...
+
+
+@dataclass(frozen=True)
+class BatchOutcome:
+    """`answered` of `rows` rows have an answer. `decided`: the label of each row that more people gave than any other,
+    None where it is to be dropped; on the `disputed` ones no answer has a majority, so nothing is done with them.
+    `stay` rows keep the label that they had. `changes`: rows of the next version that differ. `between` compares the
+    people who answered the same rows, pair by pair; None where no row has two answers."""
+
+    rows: int
+    answered: int
+    people: int
+    decided: Mapping[int, str | None]
+    disputed: int
+    stay: int
+    changed: int
+    added: int
+    dropped: int
+    changes: int
+    between: Agreement | None
+
+
+def settle(rows: Sequence[Row], answers: Sequence[Answer]) -> BatchOutcome:
+    by_row: dict[int, list[tuple[str, str]]] = defaultdict(list)
+    for answer in answers:
+        by_row[answer.place].append((answer.person, DROPPED if answer.label is None else answer.label))
+    labels = {place: _majority([label for _, label in of_row]) for place, of_row in by_row.items()}
+    decided = {place: label for place, label in labels.items() if label is not None}
+    pairs = [(row.given, decided[row.place]) for row in rows if row.place in decided]
+    return BatchOutcome(
+        rows=len(rows),
+        answered=len(by_row),
+        people=len({answer.person for answer in answers}),
+        decided={place: label or None for place, label in decided.items()},
+        disputed=len(labels) - len(decided),
+        stay=sum(label == before for before, label in pairs),
+        changed=sum(before is not None and label not in (before, DROPPED) for before, label in pairs),
+        added=sum(before is None and label != DROPPED for before, label in pairs),
+        dropped=sum(label == DROPPED for _, label in pairs),
+        changes=sum(label != (before or DROPPED) for before, label in pairs),
+        between=_between(list(by_row.values())),
+    )
+
+
+def _majority(labels: Sequence[str]) -> str | None:
+    """Returns the label that most gave; None where two were before equally often."""
+    counts = Counter(labels).most_common(2)
+    return counts[0][0] if len(counts) == 1 or counts[0][1] > counts[1][1] else None
+
+
+def _between(answers: Sequence[Sequence[tuple[str, str]]]) -> Agreement | None:
+    """Who comes first in a pair is settled by name, as in rules/judge_agreement.py."""
+    pairs = [
+        (earlier[1], later[1]) for of_row in answers for earlier, later in combinations(sorted(of_row), 2)
+    ]
+    return agreement([label for label, _ in pairs], [other for _, other in pairs]) if pairs else None

@@ -1,0 +1,428 @@
+"""Rows that people label in Slack: a batch is recorded at once, the ticks choose its rows; each answer is a row in the
+store the moment it is clicked, and the answers become the dataset's next version.
+
+| state | what happens |
+| --- | --- |
+| received | the file with rows without labels is fetched |
+| choosing | a worker chooses the rows that would teach most, or whose label is doubted |
+| open | people answer, each in a form that only they see |
+| closing | a worker writes the next version's file; it is checked as an upload is |
+
+Rows hold customers' words: only those may answer who may see the dataset's rows (rules/data_policy.py).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from trainers.encoders.embedding import DEFAULT_ENCODER
+
+from bot import logs
+from bot.cards import distillations as distillation_views
+from bot.cards import row_labels as views
+from bot.cards.blocks import Block, Message, code
+from bot.context import AppContext, FetchLater
+from bot.rules.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, settle
+from bot.services import authorization, datasets, notifications, row_labels_worker
+from bot.services.datasets import CheckedDataset
+from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, RowChoice, VersionFile
+from bot.values.runs import Refusal
+from bot.worker_pool import WorkerStopped
+from storage.datasets import NewDataset
+from storage.records import Dataset, Labelling, LabellingRow, RowLabel
+from storage.row_labels import NewLabelling
+from trainers.dataset import DEFAULT_LIMITS, Columns, Report
+
+TRIES = 8
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RowsToLabel:
+    """What a person asked for. `file_id`: of rows without labels; None: doubted training rows."""
+
+    dataset: str
+    channel: str
+    person: str
+    count: int
+    file_id: str | None = None
+    filename: str | None = None
+
+
+def ask(
+    context: AppContext, dataset: str, count: int | None, person: str, channel: str
+) -> Block | str | Refusal:
+    """Answers the command: the next row of the batch that is open, a new batch of doubted rows, or, without a number,
+    the form that asks for rows."""
+    checked = _may_label(context, dataset, person, channel)
+    if isinstance(checked, Refusal):
+        return checked
+    labelling = context.store.labellings.under_way(dataset)
+    if labelling and labelling.state == "open" and labelling.teacher is None:
+        return next_row(context, labelling.id, person)
+    if labelling is None and count is None:
+        return views.choice_form(channel, dataset)
+    return begin(context, RowsToLabel(dataset, channel, person, count or USUAL_ROWS))
+
+
+def begin_doubted(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
+    """Handles the button on a dataset's card."""
+    dataset = context.store.datasets.get(dataset_id)
+    return begin(context, RowsToLabel(dataset.name, dataset.channel, person, USUAL_ROWS))
+
+
+def begin(context: AppContext, wanted: RowsToLabel) -> str | Refusal:
+    checked = _may_label(context, wanted.dataset, wanted.person, wanted.channel)
+    if isinstance(checked, Refusal):
+        return checked
+    if not 1 <= wanted.count <= MOST_ROWS:
+        return Refusal(f"A batch has 1 to {MOST_ROWS} rows.", "count")
+    now, dataset = context.clock(), checked.dataset
+    new = NewLabelling(
+        dataset.name, dataset.id, dataset.owner, wanted.person, wanted.count, wanted.file_id, wanted.filename
+    )
+    with context.store.transaction():
+        labelling = context.store.labellings.add(new, now=now)
+        if labelling is None:
+            return Refusal(views.under_way(dataset))
+        detail = f"up to {wanted.count} rows{' of a file without labels' if wanted.file_id else ''}"
+        audit(context, labelling, wanted.person, "label", detail)
+    return views.started(dataset.name, wanted.count)
+
+
+def next_row(context: AppContext, number: int, person: str) -> Block | Refusal:
+    """Returns the form with the next row that this person has not answered."""
+    labelling = _may_answer(context, number, person)
+    return labelling if isinstance(labelling, Refusal) else _form(context, labelling, person)
+
+
+def answer(context: AppContext, button: str, value: str, person: str) -> Block | Refusal:
+    """Records an answer and returns the form with the next row. `value`: the batch, the row's place, and of a label out
+    of the list its place among the dataset's."""
+    number, place, *chosen = map(int, value.split())
+    labelling = _may_answer(context, number, person)
+    if isinstance(labelling, Refusal):
+        return labelling
+    row = next((row for row in context.store.labellings.rows(labelling) if row.place == place), None)
+    if row is None:
+        return Refusal("This row is not among those to label any more.")
+    by_button = {views.KEEP: row.given, views.CHANGE: row.likely, views.DROP: None}
+    label = _labels(context, labelling)[chosen[0]] if chosen else by_button[button]
+    with context.store.transaction():
+        current = context.store.labellings.get(number)
+        if current is None or current.state != "open":
+            return _not_open(current)
+        context.store.labellings.answer(RowLabel(number, place, person, label, context.clock()))
+        _show(context, current, views.open_card(current, outcome_of(context, current)))
+    return _form(context, labelling, person)
+
+
+def close(context: AppContext, number: int, person: str) -> Labelling | Refusal:
+    """Ends a batch: its answers become the dataset's next version at a later tick."""
+    return _end(context, number, person, "closing", views.closing_card)
+
+
+def discard(context: AppContext, number: int, person: str) -> Labelling | Refusal:
+    return _end(context, number, person, "cancelled", views.discarded_card)
+
+
+def step(context: AppContext, labelling: Labelling) -> None:
+    match labelling.state:
+        case "received":
+            _fetch(context, labelling)
+        case "choosing":
+            _choose(context, labelling)
+        case "closing":
+            _close(context, labelling)
+        case _:
+            pass  # it waits for people, or is over
+
+
+def after_trouble(context: AppContext, labelling: Labelling) -> None:
+    again_or_fail(context, labelling, f"Something in the bot went wrong. {logs.sorry()}")
+
+
+def outcome_of(context: AppContext, labelling: Labelling) -> BatchOutcome:
+    """Returns what comes of the answers. A teacher's don't count where people have labelled the question."""
+    rows, labels = context.store.labellings.rows(labelling), context.store.labellings.labels(labelling)
+    if labelling.teacher:
+        rows = [row for row in rows if row.given is None]
+        places = {row.place for row in rows}
+        labels = [label for label in labels if label.place in places]
+    return settle(rows, labels)
+
+
+def _may_label(context: AppContext, name: str, person: str, channel: str) -> CheckedDataset | Refusal:
+    checked = datasets.ready(context, name, person, channel)
+    if isinstance(checked, Refusal):
+        return checked
+    refused = not_allowed(context, checked.dataset, person)
+    if refused:
+        return refused
+    if checked.report is None or checked.report.task != "labels" or checked.report.pairs:
+        return Refusal(
+            f"{code(name)} has answers in free text: only rows with one label each are labelled here."
+        )
+    return checked
+
+
+def not_allowed(context: AppContext, dataset: Dataset, person: str) -> Refusal | None:
+    """Returns why this person may not label the dataset's rows, None if they may."""
+    refused = authorization.refusal(context, person, "upload", dataset.owner)
+    place = refused or authorization.row_delivery(context, dataset, person)
+    if place in ("thread", "direct"):
+        return None
+    return place if isinstance(place, Refusal) else Refusal(views.not_shown(dataset, place))
+
+
+def _may_answer(context: AppContext, number: int, person: str) -> Labelling | Refusal:
+    labelling = context.store.labellings.get(number)
+    if labelling is None or labelling.state != "open" or labelling.teacher:
+        return _not_open(labelling)
+    return not_allowed(context, context.store.datasets.get(labelling.dataset_id), person) or labelling
+
+
+def _not_open(labelling: Labelling | None) -> Refusal:
+    if labelling is None:
+        return Refusal("These rows were deleted with their dataset.")
+    done = {"cancelled": "were discarded", "failed": "can't be labelled"}.get(
+        labelling.state, "are in a version by now"
+    )
+    return Refusal(f"These rows of {code(labelling.dataset)} {done}.")
+
+
+def _form(context: AppContext, labelling: Labelling, person: str) -> Block:
+    rows = context.store.labellings.rows(labelling)
+    mine = {label.place for label in context.store.labellings.labels(labelling) if label.person == person}
+    row = next((row for row in rows if row.place not in mine), None)
+    if row is None:
+        return views.finished_form(labelling, len(rows))
+    return views.row_form(views.RowToLabel(row, _labels(context, labelling), len(mine), len(rows)))
+
+
+def _labels(context: AppContext, labelling: Labelling) -> tuple[str, ...]:
+    """Returns the labels of the version that the rows were chosen for, the most frequent first."""
+    report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
+    return tuple(count.label for count in report.labels) if report else ()
+
+
+def _end(
+    context: AppContext,
+    number: int,
+    person: str,
+    state: Literal["closing", "cancelled"],
+    card: Callable[[Labelling], Message],
+) -> Labelling | Refusal:
+    labelling = _may_answer(context, number, person)
+    if isinstance(labelling, Refusal):
+        return labelling
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.labellings.move(
+            labelling, state, now=now, closed_by=person, next_at=now, tries=0
+        )
+        if moved is None:
+            return _not_open(context.store.labellings.get(number))
+        audit(context, moved, person, "end labels" if state == "closing" else "discard labels", "")
+        _show(context, moved, card(moved))
+    return moved
+
+
+def _fetch(context: AppContext, labelling: Labelling) -> None:
+    try:
+        fetched = context.files.fetch(str(labelling.source), context.settings.files, DEFAULT_LIMITS.max_bytes)
+    except FetchLater as trouble:
+        again_or_fail(context, labelling, f"{trouble}.")
+        return
+    if isinstance(fetched, Refusal):
+        fail(context, labelling, fetched.text)
+        return
+    now = context.clock()
+    context.store.labellings.move(
+        labelling, "choosing", now=now, sha256=fetched.sha256, filename=fetched.name, tries=0, next_at=0
+    )
+
+
+def _choose(context: AppContext, labelling: Labelling) -> None:
+    report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
+    if report is None:
+        fail(context, labelling, "that version was deleted.")
+        return
+    file = None
+    if labelling.sha256:
+        path = context.settings.files / labelling.sha256
+        file = QuestionFile(path, str(labelling.filename), report.columns.text)
+    try:
+        choice = context.workers.poll(
+            f"choice {labelling.id}",
+            row_labels_worker.choose,
+            labelling.dataset,
+            parts_of(context, report),
+            file,
+            labelling.count,
+            DEFAULT_ENCODER,
+        )
+    except WorkerStopped as stopped:
+        again_or_fail(context, labelling, f"Choosing them {stopped}.")
+        return
+    if isinstance(choice, Refusal):
+        fail(context, labelling, choice.text)
+    elif choice is not None:
+        _open(context, labelling, choice)
+
+
+def _open(context: AppContext, labelling: Labelling, choice: RowChoice) -> None:
+    with context.store.transaction():
+        moved = context.store.labellings.move(
+            labelling, "open", now=context.clock(), left_out=choice.left_out, tries=0, next_at=0
+        )
+        if moved is None:
+            return
+        context.store.labellings.add_rows(
+            LabellingRow(moved.id, place, row.key.hex(), row.text, row.given, row.likely)
+            for place, row in enumerate(choice.rows)
+        )
+        _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
+
+
+def _close(context: AppContext, labelling: Labelling) -> None:
+    """Writes the answers into the newest version, once no version is being checked: none may lose what the other
+    brings."""
+    versions = [version for version in context.store.datasets.all() if version.name == labelling.dataset]
+    before = context.store.datasets.newest(labelling.dataset)
+    report = datasets.report_of(before) if before else None
+    if before is None or report is None:
+        fail(context, labelling, "no version of the dataset can be used.")
+        return
+    if any(version.state in ("received", "checking") for version in versions):
+        return
+    outcome = outcome_of(context, labelling)
+    if not outcome.changes:
+        _finish(context, labelling, outcome, None)
+        return
+    rows = context.store.labellings.rows(labelling)
+    changed = {
+        row.key: outcome.decided[row.place]
+        for row in rows
+        if row.given is not None and row.place in outcome.decided
+    }
+    new = [
+        LabelledText(row.text, label, labelling.teacher)
+        for row in rows
+        if row.given is None and (label := outcome.decided.get(row.place)) is not None
+    ]
+    columns = Columns(before.text_column, before.label_column)
+    file = VersionFile(context.settings.files, str(before.sha256), before.filename, columns, report.system)
+    try:
+        written = context.workers.poll(
+            f"labels {labelling.id} {before.id}", row_labels_worker.write_version, file, changed, new
+        )
+    except WorkerStopped as stopped:
+        again_or_fail(context, labelling, f"Writing the new version {stopped}.")
+        return
+    if written is not None:
+        _finish(context, labelling, outcome, (before, written.sha256, written.columns))
+
+
+def _finish(
+    context: AppContext,
+    labelling: Labelling,
+    outcome: BatchOutcome,
+    written: tuple[Dataset, str, Columns] | None,
+) -> None:
+    with context.store.transaction():
+        version = None
+        if written:
+            before, sha256, columns = written
+            newest = context.store.datasets.newest(labelling.dataset)
+            if newest is None or newest.id != before.id:
+                return  # another version came meanwhile: the answers are written into that one
+            version = _add_version(context, labelling, outcome, sha256, columns)
+        moved = context.store.labellings.move(
+            labelling, "done", now=context.clock(), version_id=version.id if version else None
+        )
+        if moved:
+            _show(context, moved, _done_card(context, moved, outcome, version))
+
+
+def _done_card(
+    context: AppContext, labelling: Labelling, outcome: BatchOutcome, version: Dataset | None
+) -> Message:
+    if labelling.teacher is None:
+        return views.done_card(labelling, outcome, version)
+    contradictions = contradictions_of(context, labelling)
+    return distillation_views.done_card(labelling, outcome.added, contradictions, version)
+
+
+def contradictions_of(context: AppContext, labelling: Labelling) -> distillation_views.Contradictions:
+    """Compares a teacher's labels with people's, on the questions that both labelled."""
+    labels = {label.place: label.label for label in context.store.labellings.labels(labelling)}
+    rows = context.store.labellings.rows(labelling)
+    both = [(row, labels[row.place] or "") for row in rows if row.given is not None and row.place in labels]
+    return distillation_views.Contradictions(
+        len(both), [(row, label) for row, label in both if label != row.given]
+    )
+
+
+def _add_version(
+    context: AppContext, labelling: Labelling, outcome: BatchOutcome, sha256: str, columns: Columns
+) -> Dataset | None:
+    new = NewDataset(
+        labelling.dataset,
+        context.store.datasets.owners()[labelling.dataset],
+        str(labelling.closed_by),
+        f"{labelling.dataset}-labels-{labelling.id}.jsonl",
+        source="",
+        text_column=columns.text,
+        label_column=columns.label,
+        origin="teacher" if labelling.teacher else "people",
+    )
+    who = labelling.teacher or f"{outcome.people} people"
+    detail = f"labels of {who}: {outcome.changes} rows differ"
+    return datasets.add_written(context, new, sha256, action="add labels", detail=detail)
+
+
+def parts_of(context: AppContext, report: Report) -> DatasetParts:
+    return DatasetParts(context.settings.files, str(report.train_sha256), str(report.holdout_sha256))
+
+
+def again_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:
+    now = context.clock()
+    if labelling.tries + 1 >= TRIES:
+        fail(context, labelling, f"{trouble} It was tried {TRIES} times.")
+        return
+    pause = min(2**labelling.tries, 120)
+    context.store.labellings.move(
+        labelling, labelling.state, now=now, tries=labelling.tries + 1, next_at=now + pause
+    )
+
+
+def fail(context: AppContext, labelling: Labelling, why: str) -> None:
+    """Ends a batch that can't go on. One with answers goes back to those who can try again: nothing is lost."""
+    now = context.clock()
+    with context.store.transaction():
+        if labelling.state == "closing" and labelling.teacher is None:
+            moved = context.store.labellings.move(labelling, "open", now=now, tries=0, next_at=0)
+        else:
+            moved = context.store.labellings.move(labelling, "failed", now=now)
+        if moved is None:
+            return
+        if moved.state == "open":
+            _show(context, moved, views.open_card(moved, outcome_of(context, moved)))
+        person = labelling.closed_by or labelling.person
+        once = f"labelling {moved.id} {moved.state} {now}"
+        notifications.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
+
+
+def audit(context: AppContext, labelling: Labelling, who: str, action: str, detail: str) -> None:
+    subject = f"dataset {labelling.dataset_id}"
+    context.store.audit.add(at=context.clock(), who=who, action=action, subject=subject, detail=detail)
+
+
+def _show(context: AppContext, labelling: Labelling, message: Message) -> None:
+    card, now = f"labelling {labelling.id}", context.clock()
+    context.store.outbox.show(card, labelling.channel, message.letter(), now=now, concerns=labelling.person)

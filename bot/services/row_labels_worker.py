@@ -1,0 +1,242 @@
+"""What labelling computes in a worker process: which rows to label, and the next version's file with people's
+answers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import orjson
+from trainers.encoders.embedding import EncoderError, load_encoder
+
+from bot.cards import row_labels as views
+from bot.services.dataset_worker import FULL_LIST, SEED
+from bot.services.evaluation_worker import examples
+from bot.values.runs import Refusal
+from trainers.dataset import Columns, Example, read
+from trainers.dataset.reader import Questions, read_questions
+from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
+from trainers.dataset.sensitive_data import sensitive_rows
+from trainers.dataset.splits import chat_row, store_chat
+from trainers.evaluation.results import Reply
+from trainers.evaluation.row_choice import ChosenRow, choose_doubted, choose_unlabelled, unasked
+from trainers.evaluation.scores import read_label
+from trainers.types import Message
+
+TEXT, LABEL = "text", "label"
+UNKNOWN = "?"  # a chat has to have an answer
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """A file of rows without labels. `column`: where the dataset has its texts, if it is a table."""
+
+    path: Path
+    name: str
+    column: str | None
+
+
+@dataclass(frozen=True)
+class DatasetParts:
+    """A version's two parts in the folder `files`."""
+
+    files: Path
+    train_sha256: str
+    holdout_sha256: str
+
+    @property
+    def train(self) -> tuple[Example, ...]:
+        return examples(self.files, self.train_sha256)
+
+    @property
+    def holdout(self) -> tuple[Example, ...]:
+        return examples(self.files, self.holdout_sha256)
+
+
+@dataclass(frozen=True)
+class RowChoice:
+    """`left_out` lines of the file have no text, or ask what the dataset asks."""
+
+    rows: tuple[ChosenRow, ...]
+    left_out: int = 0
+
+
+@dataclass(frozen=True)
+class VersionFile:
+    """A version's file as it was uploaded or written. `system`: the instructions that a check put before its rows, as
+    it does with a table's."""
+
+    files: Path
+    sha256: str
+    name: str
+    columns: Columns
+    system: str | None
+
+
+@dataclass(frozen=True)
+class WrittenFile:
+    sha256: str
+    columns: Columns
+
+
+@dataclass(frozen=True)
+class LabelledText:
+    """A new row. `teacher`: the model that labelled it; None: people did."""
+
+    text: str
+    label: str
+    teacher: str | None = None
+
+
+@dataclass(frozen=True)
+class TeacherQuestions:
+    """A file of chats, of which `sensitive` rows were left out beside `left_out` lines."""
+
+    sha256: str
+    rows: int
+    left_out: int
+    sensitive: int
+
+
+@dataclass(frozen=True)
+class TaughtRow:
+    """`given`: people's label of the same question; `label`: the teacher's, None where its answer is no label."""
+
+    key: str
+    text: str
+    given: str | None
+    label: str | None
+
+
+def choose(
+    dataset: str, parts: DatasetParts, file: QuestionFile | None, count: int, encoder: str
+) -> RowChoice | Refusal:
+    """Chooses rows to label: of the file, or without one among the training rows whose label is doubted."""
+    try:
+        if file is None:
+            rows = choose_doubted(parts.train, count, SEED, load_encoder(encoder))
+            return RowChoice(rows) if rows else Refusal(views.nothing_doubted(dataset))
+        questions = new_questions(parts, file)
+        if isinstance(questions, Refusal):
+            return questions
+        rows = choose_unlabelled(questions.examples, parts.train, count, SEED, load_encoder(encoder))
+        return RowChoice(rows, questions.unread)
+    except EncoderError as error:
+        return Refusal(str(error))
+
+
+def new_questions(parts: DatasetParts, file: QuestionFile) -> Questions | Refusal:
+    """Returns the file's rows that may be added to the training rows; the others count as unread."""
+    questions = read_questions(file.path, file.name, file.column)
+    if isinstance(questions, str):
+        return Refusal(questions)
+    fresh = unasked(questions.examples, parts.train, parts.holdout)
+    left_out = questions.unread + len(questions.examples) - len(fresh)
+    return Questions(fresh, left_out) if fresh else Refusal(views.all_known(file.name))
+
+
+def write_questions(
+    parts: DatasetParts, file: QuestionFile, *, leaves: bool, presidio: bool
+) -> TeacherQuestions | Refusal:
+    """Writes the file's rows as chats for a teacher to answer: those that may be added to the training rows, and those
+    that ask what a training row asks, with that row's label, for comparison. `leaves`: the teacher is elsewhere, so
+    rows with personal data or a secret are left out."""
+    questions = read_questions(file.path, file.name, file.column)
+    if isinstance(questions, str):
+        return Refusal(questions)
+    train = parts.train
+    labels = {question_key(row): row.answer.strip() for row in train}
+    asked = {question_key(row): row for row in questions.examples if question_key(row) in labels}
+    rows = [*unasked(questions.examples, train, parts.holdout), *asked.values()]
+    sensitive = sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
+    rows = [row for place, row in enumerate(rows) if place not in sensitive]
+    if not any(question_key(row) not in labels for row in rows):
+        return Refusal(views.all_known(file.name))
+    system = Counter(row.system for row in train).most_common(1)[0][0]
+    chats = [
+        _as_chat(LabelledText(_question(row), labels.get(question_key(row), UNKNOWN)), system) for row in rows
+    ]
+    left_out = questions.unread + len(questions.examples) - len(rows)
+    return TeacherQuestions(store_chat(parts.files, chats), len(chats), left_out, len(sensitive))
+
+
+def read_teacher(
+    files: Path, sha256: str, labels: Sequence[str], replies: Sequence[Reply]
+) -> tuple[TaughtRow, ...]:
+    """Reads what a teacher answered to the rows that `write_questions` wrote."""
+    rows = examples(files, sha256)
+    return tuple(
+        TaughtRow(
+            question_key(row).hex(),
+            _question(row),
+            None if row.answer == UNKNOWN else row.answer,
+            read_label(reply.text, labels) if reply.text.strip() else None,
+        )
+        for row, reply in zip(rows, replies, strict=True)
+    )
+
+
+def write_version(
+    before: VersionFile, decided: Mapping[str, str | None], added: Sequence[LabelledText]
+) -> WrittenFile:
+    """Writes the file of the next version: the rows of the one before with what was `decided` (the label, or None to
+    drop it, by question_key in hexadecimal), then those that are `added`. A table becomes JSON objects with a text and
+    a label, without the instructions that a check puts before them; all else becomes chats. The same answers give the
+    same bytes."""
+    path = before.files / before.sha256
+    reading = read(path, before.name, columns=before.columns, limits=FULL_LIST)
+    rows = [changed for row in reading.examples if (changed := _changed(row, decided)) is not None]
+    if before.system is not None:
+        objects = ({TEXT: _question(row), LABEL: row.answer} for row in rows)
+        new = (_as_object(row) for row in added)
+        return WrittenFile(
+            store_lines(before.files, map(orjson.dumps, (*objects, *new))), Columns(TEXT, LABEL)
+        )
+    system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
+    chats = (chat_row(_as_chat(row, system)) for row in added)
+    return WrittenFile(store_lines(before.files, (*map(chat_row, rows), *chats)), Columns())
+
+
+def _changed(row: Example, decided: Mapping[str, str | None]) -> Example | None:
+    key = question_key(row).hex()
+    if key not in decided or row.row is not None:
+        return row
+    label = decided[key]
+    return (
+        None
+        if label is None
+        else replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))
+    )
+
+
+def _question(row: Example) -> str:
+    return "\n".join(message.content for message in row.prompt if message.role not in INSTRUCTION_ROLES)
+
+
+def _as_object(row: LabelledText) -> dict[str, str]:
+    teacher = {"teacher": row.teacher} if row.teacher else {}
+    return {TEXT: row.text, LABEL: row.label, **teacher}
+
+
+def _as_chat(row: LabelledText, system: str) -> Example:
+    instructions = (Message("system", system),) if system else ()
+    return Example(0, (*instructions, Message("user", row.text), Message("assistant", row.label)))
+
+
+def store_lines(folder: Path, lines: Iterable[bytes]) -> str:
+    """Writes lines into a file that is named by its sha256, as an upload is."""
+    digest = hashlib.sha256()
+    descriptor, name = tempfile.mkstemp(dir=folder, prefix="written-", suffix=".tmp")
+    with os.fdopen(descriptor, "wb") as file:
+        for line in lines:
+            digest.update(line + b"\n")
+            file.write(line + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+    Path(name).replace(folder / digest.hexdigest())
+    return digest.hexdigest()

@@ -1,0 +1,122 @@
+"""Verdicts on what models answered to `try`, and the preference pairs that they make.
+
+Who asked says whether the answer was good, and of one that was not what would have been better. A better answer before
+the one that was not good is a pair; so is an answer that was found good before one to the same question that was not.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import orjson
+
+from bot.cards import models as views
+from bot.cards.blocks import code
+from bot.command_options import dataset_name
+from bot.context import AppContext
+from bot.rules.units import Misread
+from bot.services import authorization, data_policy, datasets, models, notifications
+from bot.services.row_labels_worker import store_lines
+from bot.values.runs import Refusal
+from storage.datasets import NewDataset
+from storage.questions import TriedAnswer
+from storage.records import Dataset
+from trainers.dataset.checks import MINIMUM
+from trainers.dataset.rows import normalised
+
+
+def praise(context: AppContext, number: int, person: str) -> str | Refusal:
+    """Records that an answer was good."""
+    tried = may_judge(context, number, person)
+    if isinstance(tried, Refusal):
+        return tried
+    with context.store.transaction():
+        context.store.tried_answers.judge(tried, is_good=True)
+    return views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)))
+
+
+def correct(context: AppContext, number: int, person: str, better: str) -> str | Refusal:
+    """Records that an answer was not good, with a better one."""
+    tried = may_judge(context, number, person)
+    if isinstance(tried, Refusal):
+        return tried
+    text = better.strip()
+    if normalised(text) in ("", normalised(tried.answer)):
+        return Refusal("Write an answer that differs from the model's.")
+    refused = data_policy.secret_refusal(text, "Your answer")
+    if refused:
+        return refused
+    with context.store.transaction():
+        context.store.tried_answers.judge(tried, is_good=False, better=text)
+        noted = views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)))
+        notifications.tell_person(context, None, person, "", views.text_message(noted))
+    return noted
+
+
+def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:
+    refused = authorization.refusal(context, person, "try")
+    tried = context.store.tried_answers.get(number)
+    if refused:
+        return refused
+    if tried is None or tried.person != person:
+        return Refusal(
+            "This answer is no longer stored. Ask the model again, and judge what it answers then."
+        )
+    return tried
+
+
+def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dataset | Refusal:
+    """Makes the pairs a dataset of their own, or its next version; it is checked as an upload is."""
+    checked = datasets.ready(context, name, person, channel)
+    if isinstance(checked, Refusal):
+        return checked
+    owner = checked.dataset.owner
+    refused = authorization.refusal(context, person, "upload", owner)
+    if refused:
+        return refused
+    pairs = _pairs(context, name)
+    if len(pairs) < MINIMUM:
+        return Refusal(views.too_few_pairs(name, len(pairs), MINIMUM))
+    title = dataset_name(f"{name}-pairs")
+    if isinstance(title, Misread):
+        return Refusal(title.sentence)
+    sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs))
+    new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
+    with context.store.transaction():
+        detail = f"{len(pairs)} pairs of verdicts on models of {name}"
+        added = datasets.add_written(context, new, sha256, action="make pairs", detail=detail)
+    return added or Refusal(
+        f"Another channel has a dataset {code(title)} already, so the pairs have no name."
+    )
+
+
+def _pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
+    """Returns each pair once, in OpenAI's form."""
+    by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
+    for tried in context.store.tried_answers.judged(dataset):
+        by_question[normalised(tried.question)].append(tried)
+    return [
+        _pair(context, tried, good) for of_one in by_question.values() for tried, good in _preferred(of_one)
+    ]
+
+
+def _preferred(answers: Sequence[TriedAnswer]) -> Iterator[tuple[TriedAnswer, str]]:
+    """Yields each answer that was not good, with each that was found better."""
+    good = dict.fromkeys(
+        text for tried in answers for text in (tried.better, tried.answer if tried.is_good else None) if text
+    )
+    bad = {tried.answer: tried for tried in answers if not tried.is_good and tried.answer not in good}
+    yield from ((tried, text) for tried in bad.values() for text in good)
+
+
+def _pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:
+    model = context.store.model(tried.model)
+    prompt = models.messages_for(context, model, tried.question) if model else ()
+    messages = [{"role": message.role, "content": message.content} for message in prompt]
+    return {
+        "input": {"messages": messages or [{"role": "user", "content": tried.question}]},
+        "preferred_output": [{"role": "assistant", "content": good}],
+        "non_preferred_output": [{"role": "assistant", "content": tried.answer}],
+    }

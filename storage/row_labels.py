@@ -1,0 +1,91 @@
+"""Labels that people give in Slack: batches of rows (received → choosing → open → closing → done, cancelled or failed),
+their rows, and each person's answer to each row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from storage.database import Database
+from storage.records import Labelling, LabellingRow, LabellingState, RowLabel, due_sql
+
+UNDER_WAY = "state IN ('received', 'choosing', 'open', 'closing')"
+OURS = "(state IN ('received', 'choosing', 'closing') OR (state = 'open' AND teacher IS NOT NULL))"
+
+
+@dataclass(frozen=True)
+class NewLabelling:
+    """`source`: a Slack file with rows without labels; None: doubted rows of the dataset. `teacher`: the model that
+    labels them; None: people do."""
+
+    dataset: str
+    dataset_id: int
+    channel: str
+    person: str
+    count: int
+    source: str | None = None
+    filename: str | None = None
+    teacher: str | None = None
+
+
+class Labellings:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def add(self, new: NewLabelling, *, now: float) -> Labelling | None:
+        """Returns None if a batch of this dataset is under way."""
+        state: LabellingState = "received" if new.source else "choosing"
+        values = {**vars(new), "state": state, "created_at": now, "updated_at": now}
+        row = self._db.insert_once("labellings", values)
+        return Labelling(**row) if row else None
+
+    def get(self, number: int) -> Labelling | None:
+        return self._db.first(Labelling, "SELECT * FROM labellings WHERE id = ?", (number,))
+
+    def under_way(self, dataset: str) -> Labelling | None:
+        sql = f"SELECT * FROM labellings WHERE dataset = ? AND {UNDER_WAY}"  # noqa: S608 - our names
+        return self._db.first(Labelling, sql, (dataset,))
+
+    def due(self, now: float) -> list[Labelling]:
+        """Returns those that the bot itself has something to do for, where the time has come."""
+        return self._db.all(
+            Labelling,
+            f"SELECT * FROM labellings WHERE {OURS} AND {due_sql('next_at')} ORDER BY id",  # noqa: S608 - our names
+            (now, now),
+        )
+
+    def on(self, datasets: Collection[int]) -> list[Labelling]:
+        """Returns the batches whose rows were chosen from, or for, these versions."""
+        sql = "SELECT * FROM labellings WHERE dataset_id IN (SELECT value FROM json_each(?)) ORDER BY id"
+        return self._db.all(Labelling, sql, (json.dumps(list(datasets)),))
+
+    def move(
+        self, labelling: Labelling, to: LabellingState, *, now: float, **changes: Any
+    ) -> Labelling | None:
+        """Returns None if it was moved meanwhile."""
+        changes = {**changes, "state": to, "updated_at": now}
+        row = self._db.move("labellings", labelling.id, labelling.state, changes)
+        return Labelling(**row) if row else None
+
+    def add_rows(self, rows: Iterable[LabellingRow]) -> None:
+        for row in rows:
+            self._db.insert("labelling_rows", vars(row))
+
+    def rows(self, labelling: Labelling) -> list[LabellingRow]:
+        sql = "SELECT * FROM labelling_rows WHERE labelling_id = ? ORDER BY place"
+        return self._db.all(LabellingRow, sql, (labelling.id,))
+
+    def answer(self, label: RowLabel) -> None:
+        """Records a person's answer; their last one to a row counts."""
+        self._db.change(
+            "INSERT INTO row_labels (labelling_id, place, person, label, at)"
+            " VALUES (:labelling_id, :place, :person, :label, :at)"
+            " ON CONFLICT DO UPDATE SET label = excluded.label, at = excluded.at",
+            vars(label),
+        )
+
+    def labels(self, labelling: Labelling) -> list[RowLabel]:
+        sql = "SELECT * FROM row_labels WHERE labelling_id = ? ORDER BY place, person"
+        return self._db.all(RowLabel, sql, (labelling.id,))

@@ -1,0 +1,236 @@
+"""Labels that people give in Slack: doubted rows, rows without labels, two people on the same rows, and the version
+that comes of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from demo.people import ANA, BEN
+from demo.workspace import Person
+from storage.records import Labelling
+from tests.bot import canaries
+from tests.bot.props import LABELS, tickets_csv
+from tests.bot.test_story_leaks_erasure import delete
+from tests.bot.test_story_versions import _report
+from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
+from trainers.dataset import read
+
+WRONG = (4, 16, 28, 40, 52, 64, 76)
+
+
+def doubtful_csv() -> str:
+    """Ninety rows; of seven that are about shipping the label is 'refund'."""
+    header, *rows = tickets_csv(90).splitlines()
+    changed = [
+        row.replace(",shipping", ",refund") if place in WRONG else row for place, row in enumerate(rows)
+    ]
+    return "\n".join([header, *changed]) + "\n"
+
+
+def unlabelled_csv(rows: int = 30) -> str:
+    texts = [
+        f"New case {number}: somebody writes about {LABELS[number % 3]} for the {number}th time"
+        for number in range(rows)
+    ]
+    return "\n".join(["text", *(f'"{text}"' for text in texts)]) + "\n"
+
+
+def open_batch(world: World) -> Labelling:
+    def look() -> Labelling | None:
+        labelling = world.store.labellings.under_way("tickets")
+        return labelling if labelling and labelling.state == "open" else None
+
+    labelling = world.until(look, "the rows to label")
+    world.send()
+    return labelling
+
+
+def label_all(world: World, user: Person, button: str = "label_change") -> int:
+    """Press the button on each row until none is left."""
+    world.click(user, "label_rows")
+    rows = 0
+    while "Which label" in world.form(user):
+        world.slack.press(user.id, button)
+        rows += 1
+    assert "You have answered all" in world.form(user)
+    world.slack.close_modal(user.id)
+    return rows
+
+
+def make_version(world: World, user: Person = DORA) -> None:
+    world.send()
+    world.click(user, "labels_done")
+    world.until(lambda: world.store.labellings.under_way("tickets") is None, "the end of the batch")
+    world.until(lambda: world.dataset().state in ("ready", "refused"), "the check")
+    world.send()
+
+
+@pytest.fixture
+def doubted(world: World) -> World:
+    world.upload_and_check(doubtful_csv())
+    assert "Choosing up to 20 rows" in world.answer_to_click(DORA, "label_doubted")
+    open_batch(world)
+    return world
+
+
+def test_doubted_rows_become_a_version_with_its_diff(doubted: World) -> None:
+    before = _report(doubted.dataset())
+    rows = label_all(doubted, DORA)
+    make_version(doubted)
+    version, after = doubted.dataset(), _report(doubted.dataset())
+    assert (version.version, version.state, version.origin, version.uploaded_by) == (
+        2,
+        "ready",
+        "people",
+        DORA.id,
+    )
+    assert after.diff is not None and (after.diff.relabelled, after.diff.added, after.diff.removed) == (
+        rows,
+        0,
+        0,
+    )
+    assert after.holdout_sha256 == before.holdout_sha256, "the test stays as it is, to the last byte"
+    assert (after.system, after.n_train) == (before.system, before.n_train)
+    doubted.said(f"tickets (version 2): {rows} labelled otherwise")
+    card = doubted.said(f"{rows} rows labelled by 1 person")
+    assert f"{rows} changed" in card and "tickets (version 2)" in card
+
+
+def test_an_answer_is_stored_before_the_next_row_comes_and_a_stop_loses_none(doubted: World) -> None:
+    doubted.click(DORA, "label_rows")
+    doubted.slack.press(DORA.id, "label_keep")
+    doubted.slack.press(DORA.id, "label_drop")
+    (labelling,) = doubted.store.labellings.on([1])
+    assert [label.label for label in doubted.store.labellings.labels(labelling)][1] is None
+    doubted.restart()
+    assert len(doubted.store.labellings.labels(labelling)) == 2
+    doubted.click(DORA, "label_rows")
+    assert "2 of" in doubted.form(DORA)
+    doubted.slack.close_modal(DORA.id)
+    doubted.send()
+    doubted.click(DORA, "labels_done")
+    doubted.tick()
+    doubted.restart()
+    doubted.until(lambda: len(doubted.store.datasets.all()) == 2, "the version")
+    doubted.until(lambda: doubted.dataset().state == "ready", "the check")
+    doubted.tick(3)
+    assert len(doubted.store.datasets.all()) == 2, "once"
+    diff = _report(doubted.dataset()).diff
+    assert diff is not None and (diff.removed, diff.relabelled) == (1, 0)
+
+
+def test_two_people_on_the_same_rows_agree_or_not(doubted: World) -> None:
+    rows = label_all(doubted, DORA)
+    doubted.click(BEN, "label_rows")
+    assert "1 person" not in doubted.form(BEN), "nobody's answer is shown to others"
+    doubted.slack.press(BEN.id, "label_keep")
+    for _ in range(rows - 1):
+        doubted.slack.press(BEN.id, "label_change")
+    doubted.send()
+    card = doubted.said("Two people agree")
+    assert f"on {rows - 1} of {rows} pairs" in card
+    make_version(doubted)
+    diff = _report(doubted.dataset()).diff
+    assert diff is not None and diff.relabelled == rows - 1, "where people disagree, nothing is done"
+    assert "1 left aside" in doubted.said("labelled by 2 people")
+
+
+def test_rows_without_labels_are_trained_on_and_never_tested_with(world: World) -> None:
+    first = world.upload_and_check(tickets_csv(90))
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
+    file = world.put_file("new.csv", unlabelled_csv())
+    assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
+    labelling = open_batch(world)
+    rows = world.store.labellings.rows(labelling)
+    assert len(rows) == 9 and all(row.given is None for row in rows)
+    world.click(DORA, "label_rows")
+    place = [count.label for count in _report(first).labels].index("refund")
+    world.slack.press(DORA.id, "label_choose", value=f"{labelling.id} 0 {place}")
+    world.slack.press(DORA.id, "label_drop")
+    world.slack.close_modal(DORA.id)
+    assert label_all(world, DORA) == 7
+    make_version(world)
+    before, after = _report(first), _report(world.dataset())
+    assert after.holdout_sha256 == before.holdout_sha256 and after.n_train == before.n_train + 8
+    path = world.service.settings.files / f"{after.train_sha256}.jsonl"
+    labels = {row.prompt[-1].content: row.answer for row in read(path, path.name).examples}
+    assert labels[rows[0].text] == "refund" and rows[1].text not in labels
+
+
+def test_what_the_dataset_asks_already_is_not_asked_of_people(world: World) -> None:
+    world.upload_and_check(tickets_csv(90))
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
+    file = world.put_file("same.csv", tickets_csv(90))
+    assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
+    world.until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
+    world.send()
+    assert "asks already" in str(world.slack.ephemerals(DORA.id)[-1].text)
+
+
+def test_a_newer_version_that_came_meanwhile_keeps_its_rows(doubted: World) -> None:
+    rows = label_all(doubted, DORA)
+    header, *lines = doubtful_csv().splitlines()
+    more = [*lines, *(f"An eleventh hour case {n} on billing,billing" for n in range(12))]
+    doubted.upload_and_check("\n".join([header, *more]) + "\n")
+    make_version(doubted)
+    diff = _report(doubted.dataset()).diff
+    assert doubted.dataset().version == 3 and diff is not None
+    assert (diff.relabelled, diff.added, diff.removed) == (rows, 0, 0)
+
+
+def test_in_a_public_channel_only_who_uploaded_them_sees_rows(world: World) -> None:
+    world.upload_and_check(doubtful_csv(), channel=PUBLIC)
+    assert f"only <@{DORA.id}>" in world.answer_to_click(CLEO, "label_doubted", channel=PUBLIC)
+    assert "Choosing" in world.answer_to_click(DORA, "label_doubted", channel=PUBLIC)
+    open_batch(world)
+    assert f"only <@{DORA.id}>" in world.answer_to_click(CLEO, "label_rows", channel=PUBLIC)
+    world.click(DORA, "label_rows", channel=PUBLIC)
+    assert "a question about" in world.form(DORA)
+    assert not [text for text in world.texts(PUBLIC) if "a question about" in text]
+
+
+def test_who_may_not_upload_labels_nothing(doubted: World) -> None:
+    assert "Only full members" in doubted.type("/finetune label tickets 5", user=GUS)
+    assert "Only full members" in doubted.answer_to_click(GUS, "labels_done")
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ("/finetune label", "Which dataset?"),
+        ("/finetune label tickets many", "from 1 to 200"),
+        ("/finetune label tickets 0", "from 1 to 200"),
+        ("/finetune label faq 5", "no dataset"),
+    ],
+)
+def test_a_command_that_cannot_be_carried_out_says_why(doubted: World, line: str, sentence: str) -> None:
+    assert sentence in doubted.type(line, user=ANA)
+
+
+def test_a_second_batch_waits_for_the_first(doubted: World) -> None:
+    assert "being labelled already" in doubted.answer_to_click(ANA, "label_doubted")
+    doubted.type("/finetune label tickets 5", user=ANA)
+    assert "Which label" in doubted.form(ANA), "the command opens the next row of the open batch"
+    doubted.slack.close_modal(ANA.id)
+    doubted.click(ANA, "labels_discard")
+    doubted.send()
+    doubted.said("were discarded by")
+    doubted.type("/finetune label tickets 5", user=ANA)
+    assert len(doubted.store.labellings.rows(open_batch(doubted))) == 5
+
+
+def test_rows_to_label_go_with_their_dataset(world: World) -> None:
+    word = {"a row's word": "quuxnightjar"}
+    world.upload_and_check(doubtful_csv().replace("question", "question quuxnightjar"))
+    world.answer_to_click(DORA, "label_doubted")
+    open_batch(world)
+    world.click(DORA, "label_rows")
+    world.slack.press(DORA.id, "label_change")
+    assert canaries.in_database(world.service.settings.database, word)
+    assert delete(world, BEN).accepted
+    world.until(lambda: not world.store.deletions.open(), "the deletion")
+    world.send()
+    assert canaries.in_database(world.service.settings.database, word) == set()
+    assert json.dumps(world.store.labellings.on([1])) == "[]"

@@ -1,0 +1,82 @@
+"""Verdicts on what models answered to `try`, and the dataset of preference pairs that they make."""
+
+from __future__ import annotations
+
+import json
+
+from bot.reconciler import apply_retention
+from demo.people import ANA, BEN
+from tests.bot import canaries
+from tests.bot.test_story_leaks_erasure import delete
+from tests.bot.test_story_try_budget import with_model
+from tests.bot.world import PRIVATE, World
+
+DAY_S = 24 * 3600.0
+
+
+def ask(world: World, text: str) -> str:
+    """Ask the model; the timestamp of its answer."""
+    world.type(f"/finetune try tickets-1 {text}")
+    assert "It answers" in world.until_told()
+    return world.slack.ephemerals(ANA.id)[-1].ts
+
+
+def correct(world: World, ts: str, better: str) -> None:
+    world.slack.click(ANA.id, PRIVATE.id, ts, "answer_not_good")
+    assert world.slack.submit_modal(ANA.id, {"text": better}).accepted
+
+
+def test_better_answers_become_a_dataset_of_pairs(world: World) -> None:
+    with_model(world)
+    for number in range(10):
+        correct(world, ask(world, f"case {number}: where is my refund?"), f"refund, of case {number}")
+        if number == 3:
+            assert "make 4 preference pairs" in world.type("/finetune pairs tickets")
+    world.tick()
+    assert "10 preference pairs" in world.dms()[-1]
+    assert world.type("/finetune pairs tickets") == ""
+    world.until(
+        lambda: world.dataset().name == "tickets-pairs" and world.dataset().state == "ready", "the check"
+    )
+    world.send()
+    path = world.service.settings.files / str(world.dataset().sha256)
+    first = json.loads(path.read_text(encoding="utf-8").splitlines()[0])
+    assert first["input"]["messages"][-1]["content"] == "case 0: where is my refund?"
+    assert first["input"]["messages"][0]["role"] == "system", "as the model was asked"
+    assert first["preferred_output"] == [{"role": "assistant", "content": "refund, of case 0"}]
+    assert first["non_preferred_output"] == [{"role": "assistant", "content": "refund"}]
+    assert "method=dpo" in world.said("tickets-pairs is ready")
+
+
+def test_a_good_answer_is_preferred_to_one_that_was_not(world: World) -> None:
+    with_model(world)
+    correct(world, ask(world, "where is my refund?"), "refund, please wait")
+    world.company.service.answer = lambda model, messages: "billing"
+    ts = ask(world, "Where is  my refund?")
+    before = len(world.slack.ephemerals(ANA.id))
+    world.slack.click(ANA.id, PRIVATE.id, ts, "answer_good")
+    world.hears(ANA, before)
+    assert "2 preference pairs" in str(world.slack.ephemerals(ANA.id)[-1].text)
+
+
+def test_a_better_answer_differs_and_holds_no_secret(world: World) -> None:
+    with_model(world)
+    ts = ask(world, "where is my refund?")
+    world.slack.click(ANA.id, PRIVATE.id, ts, "answer_not_good")
+    assert "differs" in str(world.slack.submit_modal(ANA.id, {"text": " Refund "}).errors)
+    secret = "use sk-proj-" + "a1B2" * 12
+    assert "withdraw it" in str(world.slack.submit_modal(ANA.id, {"text": secret}).errors)
+    assert world.store.tried_answers.judged("tickets") == []
+
+
+def test_answers_without_a_verdict_go_after_a_week_and_the_others_with_their_dataset(world: World) -> None:
+    with_model(world)
+    ask(world, "where is my refund?")
+    correct(world, ask(world, "is quuxnightjar a refund?"), "refund of a quuxnightjar")
+    world.pass_time(8 * DAY_S)
+    apply_retention(world.service.context)
+    assert world.store.tried_answers.get(1) is None and world.store.tried_answers.get(2) is not None
+    assert delete(world, BEN).accepted
+    world.until(lambda: not world.store.deletions.open(), "the deletion")
+    word = {"a better answer's word": "quuxnightjar"}
+    assert canaries.in_database(world.service.settings.database, word) == set()

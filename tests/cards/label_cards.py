@@ -1,0 +1,104 @@
+"""Cards and forms of rows that people label."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bot.cards import distillations, row_labels
+from bot.cards.blocks import Message
+from bot.cards.distillations import Contradictions
+from bot.cards.row_labels import RowToLabel
+from bot.rules.row_labels import settle
+from storage.records import Labelling, LabellingRow, RowLabel
+from tests.cards import made, measured
+from tests.cards.made import ANA, BEN, NOW
+from trainers.dataset import Finding
+
+LABELS = ("card_arrival", "refund", "opening hours", "<odd> *label*")
+DOUBTS = (
+    Finding(
+        None,
+        "warns",
+        "label_errors",
+        "About 9 of the 12 labels below are really wrong; of all 383 labels judged it is about 2.3%.",
+        "Look at the lines below, and correct the labels that are wrong.",
+        12,
+    ),
+    *(
+        Finding(
+            line,
+            "warns",
+            "label_doubted",
+            f"Line {line} is labelled 'refund', but rows like it are 'card_arrival'.",
+            "Look at the row, and correct its label if it is wrong.",
+        )
+        for line in (17, 44)
+    ),
+)
+ROWS = [
+    LabellingRow(
+        1, place, f"k{place}", "Where is my *card*?\nIt was sent on <Monday>.", "refund", "card_arrival"
+    )
+    for place in range(20)
+]
+CONTRADICTIONS = Contradictions(40, [(ROWS[0], "card_arrival")])
+TERMS = ("OpenAI", "https://openai.com/policies/services-agreement/")
+NEW_ROWS = [LabellingRow(2, 0, "k0", "When do you open?", None, "opening hours")]
+
+
+def labelling(state: Any = "open", **other: Any) -> Labelling:
+    values = {
+        "id": 1, "dataset": "tickets", "dataset_id": 3, "channel": "C0TICKETS", "person": ANA, "count": 20,
+        "filename": None, "source": None, "sha256": None, "left_out": 0,
+        "teacher": None, "measurement_id": None, "closed_by": BEN, "version_id": None,
+        "tries": 0, "next_at": 0.0, "created_at": NOW, "updated_at": NOW,
+    }  # fmt: skip
+    return Labelling(**{**values, "state": state, **other})
+
+
+def answers(count: int, person: str = ANA, label: str | None = "card_arrival") -> list[RowLabel]:
+    return [RowLabel(1, place, person, label, NOW) for place in range(count)]
+
+
+def cards() -> dict[str, Message]:
+    half = settle(ROWS, [*answers(12), *answers(11, BEN), *answers(12, BEN, None)[11:]])
+    through = settle(
+        ROWS, [*answers(17), *[RowLabel(1, place, ANA, "refund", NOW) for place in (17, 18, 19)]]
+    )
+    unlabelled = labelling(id=2, source="F1", filename="new.csv", left_out=1_204)
+    next_version = made.dataset(version=2, state="checking")
+    same = settle(ROWS, answers(3, label="refund"))
+    return {
+        "labels-open": row_labels.open_card(labelling(), settle(ROWS, [])),
+        "labels-half": row_labels.open_card(labelling(), half),
+        "labels-all": row_labels.open_card(labelling(), through),
+        "labels-of-a-file": row_labels.open_card(unlabelled, settle(NEW_ROWS, [])),
+        "labels-closing": row_labels.closing_card(labelling("closing")),
+        "labels-done": row_labels.done_card(labelling("done"), through, next_version),
+        "labels-done-disputed": row_labels.done_card(labelling("done"), half, next_version),
+        "labels-done-same": row_labels.done_card(labelling("done"), same, None),
+        "labels-discarded": row_labels.discarded_card(labelling("cancelled")),
+        "labels-by-a-model": distillations.done_card(
+            labelling("done", teacher=measured.BIG, left_out=31, measurement_id=4),
+            412,
+            CONTRADICTIONS,
+            next_version,
+        ),
+        "labels-failed": row_labels.failed_notice(labelling("failed"), row_labels.nothing_doubted("tickets")),
+    }
+
+
+def forms() -> dict[str, Any]:
+    return {
+        "form-label": row_labels.choice_form("C0TICKETS", "tickets"),
+        "form-label-row": row_labels.row_form(RowToLabel(ROWS[0], LABELS, 3, 20)),
+        "form-label-new-row": row_labels.row_form(RowToLabel(NEW_ROWS[0], LABELS, 0, 1)),
+        "form-distil": distillations.form(
+            "C0TICKETS", "tickets", measured.rung("zero", measured.BIG, 190), 0.85, TERMS
+        ),
+        "form-distil-accepted": distillations.form(
+            "C0TICKETS", "tickets", measured.rung("zero", measured.BIG, 190), 0.85, None
+        ),
+        "form-contradictions": distillations.contradictions_form(measured.BIG, CONTRADICTIONS),
+        "form-label-all": row_labels.finished_form(labelling(), 20),
+    }

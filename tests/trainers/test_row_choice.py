@@ -1,0 +1,87 @@
+"""Which rows a person should label, and files of rows without labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainers.dataset import Example
+from trainers.dataset.reader import Questions, read_questions
+from trainers.evaluation.row_choice import spread, unasked
+from trainers.types import Message
+
+
+def row(text: str, label: str = "") -> Example:
+    return Example(1, (Message("user", text), Message("assistant", label)))
+
+
+def test_the_most_doubtful_row_comes_first_and_its_copies_last() -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1], [0.6, 0.8]], np.float32)
+    assert spread(vectors, [0.9, 0.8, 0.5, 0.4], 4) == [0, 2, 3, 1]
+    assert spread(vectors, [0.9, 0.8, 0.5, 0.4], 1) == [0]
+
+
+def test_where_nothing_is_doubted_rows_are_still_different() -> None:
+    vectors = np.array([[1, 0], [1, 0], [0, 1]], np.float32)
+    assert set(spread(vectors, [0.0, 0.0, 0.0], 2)) == {0, 2}
+
+
+def test_what_is_asked_already_or_nearly_held_out_is_left_out() -> None:
+    held = "My parcel with the blue garden chairs has not arrived for two weeks now"
+    near = "My parcel with the blue garden chairs has not arrived for two weeks now."
+    questions = [row("Where is it?"), row("WHERE is  it?"), row(near), row("I want my money back")]
+    left = unasked(questions, [row("where is it?", "shipping")], [row(held, "shipping")])
+    assert [example.prompt[0].content for example in left] == ["I want my money back"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "texts", "unread"),
+    [
+        ("a.csv", "text\none\ntwo\n", ["one", "two"], 0),
+        ("a.csv", "id,message\n1,one\n2,\n3,three\n", ["one", "three"], 1),
+        ("a.csv", "ticket_id,frage\n1,one\n2,two\n", ["one", "two"], 0),
+        ("a.jsonl", '{"text": "one"}\n{"text": ""}\n{"text": "two"}\n', ["one", "two"], 1),
+        (
+            "a.jsonl",
+            '{"messages": [{"role": "system", "content": "s"}, {"role": "user", "content": "one"}]}\n',
+            ["one"],
+            0,
+        ),
+        (
+            "a.jsonl",
+            '{"text": "one"}\n'
+            '{"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]}\n',
+            ["one"],
+            1,
+        ),
+    ],
+)
+def test_rows_without_labels_are_read(
+    tmp_path: Path, name: str, content: str, texts: list[str], unread: int
+) -> None:
+    path = tmp_path / name
+    path.write_text(content, encoding="utf-8")
+    questions = read_questions(path, name, "frage")
+    assert isinstance(questions, Questions)
+    assert [example.prompt[0].content for example in questions.examples] == texts
+    assert questions.unread == unread
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"", "is empty"),
+        (b"a,b\n1,2\n", "No column of 'a.csv' is called 'frage'"),
+        (b"text\n\n", "has no row with a text"),
+        (b"PAR1 and so on", "Parquet"),
+    ],
+)
+def test_a_file_that_cannot_be_used_is_answered_with_a_sentence(
+    tmp_path: Path, content: bytes, sentence: str
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    questions = read_questions(path, "a.csv", "frage")
+    assert isinstance(questions, str) and sentence in questions
