@@ -43,7 +43,7 @@ class Contradictions:
 
 def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, str] | None) -> Block:
     """`terms`: of the provider, its title and the address, where nobody has accepted them yet."""
-    score = f"{escape(arm_name(rung.arm))} was right on {quality(rung)} of the test, which meets {bar_share(bar)}."
+    score = f"{escape(arm_name(rung.arm))}: {quality(rung)} right on the test, which meets {bar_share(bar)}."
     accept: list[CardBlock | Block] = []
     if terms:
         title, address = terms
@@ -66,7 +66,9 @@ def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, s
 
 
 def _consent(title: str) -> Block:
-    block = forms.checkbox_input("terms", "Terms", [("yes", f"We may train on {shorten(title)}'s answers")])
+    block = forms.checkbox_input(
+        "terms", "Terms", [("yes", f"{shorten(title)}'s terms allow our training on its answers")]
+    )
     element = {key: value for key, value in block["element"].items() if key != "initial_options"}
     return {**block, "element": element, "optional": False}
 
@@ -87,7 +89,7 @@ def done_card(
     compared, differ = contradictions.compared, len(contradictions.rows)
     if compared:
         pairs.append(
-            ("Agrees with people", f"on {compared - differ:,} of {pluralize(compared, 'same question')}")
+            ("Agrees with people", f"on {compared - differ:,} of {pluralize(compared, 'question')} of both")
         )
     show = [actions(button("Show contradictions", CONTRADICTIONS, str(labelling.id)))] if differ else []
     stays = [Text("Where people labelled the same question, their label stays.")] if differ else []
@@ -117,9 +119,10 @@ def not_measured(teacher: str, dataset: str) -> str:
 
 
 def below_the_bar(rung: Rung, bar: float) -> str:
+    score = f"{escape(arm_name(rung.arm))}: {quality(rung)} right on the test"
     return (
-        f"{escape(arm_name(rung.arm))} was right on {quality(rung)} of the test, which is not shown to meet "
-        f"{bar_share(bar)}: what it labels would teach its mistakes. Measure a better model first."
+        f"{score}, which is not shown to meet {bar_share(bar)}. "
+        "What it labels would teach its mistakes: measure a better model first."
     )
 
 

@@ -77,7 +77,7 @@ def request_card(
     what = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
     if plan.teaches:
         rows = pluralize(plan.n_holdout, "row")
-        what = f"Let {shorten(str(plan.arms[0].model))} label {rows} for {shorten(plan.title)}"
+        what = f"Let {shorten(str(plan.arms[0].model))} label {rows} of {shorten(plan.title)}"
     headline = f"{what} {price}?"
     warning = bias_warning(plan)
     return Message(
@@ -217,7 +217,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
 def _headline(measurement: Measurement, plan: LadderPlan, words: str) -> str:
     what = f"{pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
     if plan.teaches:
-        what = f"{pluralize(plan.n_holdout, 'row')} for {shorten(plan.title)}, labelled by a model"
+        what = f"{pluralize(plan.n_holdout, 'row')} of {shorten(plan.title)}, labelled by a model"
     return f"Measurement m{measurement.id} {words}: {what}"
 
 
@@ -269,7 +269,7 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
     return confirm(
         f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
         f"{pluralize(missing, 'question')} will be asked{judge}. {spends}",
-        "Measure",
+        "Label them" if plan.teaches else "Measure",
         "Not now",
     )
 

@@ -32,7 +32,7 @@ STEPS = (
     ("status", "what waits, what runs and what came out"),
 )
 OTHERS = (
-    ("Your data", ("datasets", "curve", "knowledge", "delete")),
+    ("Your data", ("datasets", "label", "distill", "pairs", "curve", "knowledge", "delete")),
     (
         "Runs and models",
         ("runs", "results", "pause", "resume", "cancel", "models", "try", "promote", "rollback"),

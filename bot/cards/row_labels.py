@@ -27,6 +27,7 @@ from bot.cards.general import details_modal, text_message
 from bot.cards.judge_agreement import kappa_text
 from bot.cards.words import pluralize, shorten
 from bot.rules.data_policy import NoDelivery
+from bot.rules.judge_agreement import MIN_LABELS
 from bot.rules.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
 from trainers.evaluation.judge_agreement import Agreement
@@ -60,8 +61,8 @@ def started(dataset: str, count: int) -> str:
 
 def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
     """Waits for answers; says how many there are, and from the first one on offers the next version."""
-    what = "doubted rows" if labelling.source is None else "rows without a label"
-    headline = f"{labelling.dataset}: {outcome.answered:,} of {outcome.rows:,} {what} answered"
+    what = "doubted row" if labelling.source is None else "new row"
+    headline = f"{labelling.dataset}: {outcome.answered:,} of {pluralize(outcome.rows, what)} answered"
     is_whole = outcome.answered == outcome.rows
     next_step = "make the new version." if is_whole else "label rows; each opens for you alone."
     lines = pluralize(labelling.left_out, "line")
@@ -222,7 +223,8 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
 
 def _agreement(between: Agreement) -> str:
     text = f"on {between.agreed:,} of {pluralize(between.n, 'pair')} of answers"
-    return text if between.kappa is None else f"{text}: {escape(kappa_text(between))}"
+    is_known = between.kappa is not None and between.n >= MIN_LABELS
+    return f"{text}: {escape(kappa_text(between))}" if is_known else text
 
 
 def _outcome(outcome: BatchOutcome) -> list[CardBlock]:

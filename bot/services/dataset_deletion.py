@@ -156,7 +156,9 @@ def _rewritten(
         else:
             for part in parts:
                 file.write(part.read_bytes())
-    inspected = _inspected(context, joined, f"{before.name}.jsonl", Previous(*parts), report.system)
+    inspected = _inspected(
+        context, joined, f"{before.name}.jsonl", Previous(parts[0], parts[1]), report.system
+    )
     new = inspected.report
     if new.blocked:
         worst = next(finding for finding in new.findings if finding.blocks)

@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.encoders.embedding import DEFAULT_ENCODER
-
 from bot import logs
 from bot.cards import distillations as distillation_views
 from bot.cards import row_labels as views
@@ -35,6 +33,7 @@ from storage.datasets import NewDataset
 from storage.records import Dataset, Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
+from trainers.encoders import DEFAULT_ENCODER
 
 TRIES = 8
 
@@ -160,23 +159,26 @@ def _may_label(context: AppContext, name: str, person: str, channel: str) -> Che
     checked = datasets.ready(context, name, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    refused = not_allowed(context, checked.dataset, person)
-    if refused:
-        return refused
-    if checked.report is None or checked.report.task != "labels" or checked.report.pairs:
-        return Refusal(
-            f"{code(name)} has answers in free text: only rows with one label each are labelled here."
-        )
-    return checked
+    return not_allowed(context, checked.dataset, person) or only_labels(checked) or checked
+
+
+def only_labels(checked: CheckedDataset) -> Refusal | None:
+    """Refuses a dataset whose answers are free text."""
+    if checked.report and checked.report.task == "labels" and not checked.report.pairs:
+        return None
+    name = code(checked.dataset.name)
+    return Refusal(f"{name} has answers in free text: only rows with one label each are labelled here.")
 
 
 def not_allowed(context: AppContext, dataset: Dataset, person: str) -> Refusal | None:
     """Returns why this person may not label the dataset's rows, None if they may."""
     refused = authorization.refusal(context, person, "upload", dataset.owner)
-    place = refused or authorization.row_delivery(context, dataset, person)
-    if place in ("thread", "direct"):
+    if refused:
+        return refused
+    place = authorization.row_delivery(context, dataset, person)
+    if place == "thread" or place == "direct":
         return None
-    return place if isinstance(place, Refusal) else Refusal(views.not_shown(dataset, place))
+    return Refusal(views.not_shown(dataset, place))
 
 
 def _may_answer(context: AppContext, number: int, person: str) -> Labelling | Refusal:

@@ -14,6 +14,7 @@ import orjson
 
 from bot.cards import models as views
 from bot.cards.blocks import code
+from bot.cards.general import text_message
 from bot.command_options import dataset_name
 from bot.context import AppContext
 from bot.rules.units import Misread
@@ -51,7 +52,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=False, better=text)
         noted = views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)))
-        notifications.tell_person(context, None, person, "", views.text_message(noted))
+        notifications.tell_person(context, None, person, "", text_message(noted))
     return noted
 
 

@@ -47,8 +47,13 @@ def give_rows(world: World, content: str, *, accepts: bool = True) -> dict[str, 
     return dict(world.slack.submit_modal(ANA.id, answers).errors)
 
 
-def agree(world: World, number: int = 2) -> None:
-    until_asked(world, number)
+def until_priced(world: World) -> None:
+    world.until(lambda: world.store.measurements.get(2), "its measurement")
+    until_asked(world, 2)
+
+
+def agree(world: World) -> None:
+    until_priced(world)
     world.click(ANA, evaluations.MEASURE)
 
 
@@ -125,7 +130,7 @@ def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: Wor
     after = _report(teacher.dataset())
     assert after.diff is not None and (after.diff.added, after.diff.relabelled) == (12, 0)
     wrong = sum(not line.endswith("refund") for line in known if line.rpartition(",")[0] in both)
-    assert f"on {5 - wrong} of 5 same questions" in teacher.said("labelled by acme/acme-small")
+    assert f"on {5 - wrong} of 5 questions of both" in teacher.said("labelled by acme/acme-small")
     teacher.click(DORA, "contradictions")
     assert "People: *billing*; acme/acme-small: *refund*" in teacher.form(DORA)
 
@@ -169,9 +174,8 @@ def test_a_kill_pays_nothing_twice(teacher: World, ticks: int) -> None:
 def test_without_a_yes_nothing_is_asked_and_a_cancel_ends_it(teacher: World) -> None:
     before = teacher.company.count(CHAT)
     assert give_rows(teacher, unlabelled_csv()) == {}
-    until_asked(teacher, 2)
-    card = teacher.said("Let acme/acme-small label 30 rows for tickets")
-    assert "up to" in card
+    until_priced(teacher)
+    assert "Label the rows" in teacher.said("Let acme/acme-small label 30 rows of tickets for under 1 cent?")
     teacher.type("/finetune cancel m2", user=BEN)
     until(teacher, "cancelled", 2)
     teacher.tick(2)

@@ -4,11 +4,12 @@ that comes of it."""
 from __future__ import annotations
 
 import json
+import random
 
 import pytest
 
 from demo.people import ANA, BEN
-from demo.workspace import Person
+from demo.workspace import Person, wait_until
 from storage.records import Labelling
 from tests.bot import canaries
 from tests.bot.props import LABELS, tickets_csv
@@ -17,16 +18,22 @@ from tests.bot.test_story_versions import _report
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
 from trainers.dataset import read
 
-WRONG = (4, 16, 28, 40, 52, 64, 76)
+WORDS = {
+    "billing": ("invoice", "charge", "card", "payment", "statement", "amount", "tax", "receipt"),
+    "shipping": ("parcel", "courier", "delivery", "tracking", "depot", "box", "arrival", "driver"),
+    "refund": ("refund", "return", "money", "back", "exchange", "voucher", "credit", "reimbursed"),
+}
 
 
-def doubtful_csv() -> str:
-    """Ninety rows; of seven that are about shipping the label is 'refund'."""
-    header, *rows = tickets_csv(90).splitlines()
-    changed = [
-        row.replace(",shipping", ",refund") if place in WRONG else row for place, row in enumerate(rows)
-    ]
-    return "\n".join([header, *changed]) + "\n"
+def doubtful_csv(extra: str = "") -> str:
+    """A hundred and twenty rows; of eight that are about shipping the label is 'refund'."""
+    drawn, rows = random.Random(1), ["text,label"]
+    for number in range(120):
+        label = LABELS[number % 3]
+        first, second, third, fourth = drawn.sample(WORDS[label], 4)
+        text = f"Case {number}:{extra} my {first} and the {second}, what about {third} or {fourth}"
+        rows.append(f'"{text}",{"refund" if number % 15 == 4 else label}')
+    return "\n".join(rows) + "\n"
 
 
 def unlabelled_csv(rows: int = 30) -> str:
@@ -47,12 +54,19 @@ def open_batch(world: World) -> Labelling:
     return labelling
 
 
+def press(world: World, user: Person, button: str, *, value: str | None = None) -> None:
+    """Press a button of the form, which then shows the next row."""
+    before = world.form(user)
+    world.slack.press(user.id, button, value=value)
+    wait_until(lambda: world.form(user) != before, "the next row")
+
+
 def label_all(world: World, user: Person, button: str = "label_change") -> int:
     """Press the button on each row until none is left."""
     world.click(user, "label_rows")
     rows = 0
     while "Which label" in world.form(user):
-        world.slack.press(user.id, button)
+        press(world, user, button)
         rows += 1
     assert "You have answered all" in world.form(user)
     world.slack.close_modal(user.id)
@@ -100,8 +114,8 @@ def test_doubted_rows_become_a_version_with_its_diff(doubted: World) -> None:
 
 def test_an_answer_is_stored_before_the_next_row_comes_and_a_stop_loses_none(doubted: World) -> None:
     doubted.click(DORA, "label_rows")
-    doubted.slack.press(DORA.id, "label_keep")
-    doubted.slack.press(DORA.id, "label_drop")
+    press(doubted, DORA, "label_keep")
+    press(doubted, DORA, "label_drop")
     (labelling,) = doubted.store.labellings.on([1])
     assert [label.label for label in doubted.store.labellings.labels(labelling)][1] is None
     doubted.restart()
@@ -125,9 +139,9 @@ def test_two_people_on_the_same_rows_agree_or_not(doubted: World) -> None:
     rows = label_all(doubted, DORA)
     doubted.click(BEN, "label_rows")
     assert "1 person" not in doubted.form(BEN), "nobody's answer is shown to others"
-    doubted.slack.press(BEN.id, "label_keep")
+    press(doubted, BEN, "label_keep")
     for _ in range(rows - 1):
-        doubted.slack.press(BEN.id, "label_change")
+        press(doubted, BEN, "label_change")
     doubted.send()
     card = doubted.said("Two people agree")
     assert f"on {rows - 1} of {rows} pairs" in card
@@ -147,8 +161,8 @@ def test_rows_without_labels_are_trained_on_and_never_tested_with(world: World) 
     assert len(rows) == 9 and all(row.given is None for row in rows)
     world.click(DORA, "label_rows")
     place = [count.label for count in _report(first).labels].index("refund")
-    world.slack.press(DORA.id, "label_choose", value=f"{labelling.id} 0 {place}")
-    world.slack.press(DORA.id, "label_drop")
+    press(world, DORA, "label_choose", value=f"{labelling.id} 0 {place}")
+    press(world, DORA, "label_drop")
     world.slack.close_modal(DORA.id)
     assert label_all(world, DORA) == 7
     make_version(world)
@@ -187,13 +201,13 @@ def test_in_a_public_channel_only_who_uploaded_them_sees_rows(world: World) -> N
     open_batch(world)
     assert f"only <@{DORA.id}>" in world.answer_to_click(CLEO, "label_rows", channel=PUBLIC)
     world.click(DORA, "label_rows", channel=PUBLIC)
-    assert "a question about" in world.form(DORA)
-    assert not [text for text in world.texts(PUBLIC) if "a question about" in text]
+    assert "what about" in world.form(DORA)
+    assert not [text for text in world.texts(PUBLIC) if "what about" in text]
 
 
 def test_who_may_not_upload_labels_nothing(doubted: World) -> None:
     assert "Only full members" in doubted.type("/finetune label tickets 5", user=GUS)
-    assert "Only full members" in doubted.answer_to_click(GUS, "labels_done")
+    assert "Only full members" in doubted.answer_to_click(GUS, "label_rows")
 
 
 @pytest.mark.parametrize(
@@ -223,11 +237,11 @@ def test_a_second_batch_waits_for_the_first(doubted: World) -> None:
 
 def test_rows_to_label_go_with_their_dataset(world: World) -> None:
     word = {"a row's word": "quuxnightjar"}
-    world.upload_and_check(doubtful_csv().replace("question", "question quuxnightjar"))
+    world.upload_and_check(doubtful_csv(" quuxnightjar"))
     world.answer_to_click(DORA, "label_doubted")
     open_batch(world)
     world.click(DORA, "label_rows")
-    world.slack.press(DORA.id, "label_change")
+    press(world, DORA, "label_change")
     assert canaries.in_database(world.service.settings.database, word)
     assert delete(world, BEN).accepted
     world.until(lambda: not world.store.deletions.open(), "the deletion")

@@ -113,9 +113,6 @@ def _datasets() -> dict[str, Message]:
             made.dataset(version=2), made.report(made.DUPLICATE, made.WORTH_A_TRY)
         ),
         "dataset-doubted": datasets.checked_card(made.dataset(), made.report(*label_cards.DOUBTS)),
-        "dataset-doubted-with-copies": datasets.checked_card(
-            made.dataset(), made.report(*label_cards.DOUBTS, made.DUPLICATE)
-        ),
         "dataset-clean": datasets.checked_card(
             made.dataset(), made.report(format="chat", labels=(), task="free_text")
         ),

@@ -61,7 +61,13 @@ def answers(count: int, person: str = ANA, label: str | None = "card_arrival") -
 
 
 def cards() -> dict[str, Message]:
-    half = settle(ROWS, [*answers(12), *answers(11, BEN), *answers(12, BEN, None)[11:]])
+    first, other = ("card_arrival", "refund", "refund") * 4, ("card_arrival", "refund", "opening hours") * 4
+    both = [
+        RowLabel(1, place, person, label, NOW)
+        for person, labels in ((ANA, first), (BEN, other))
+        for place, label in enumerate(labels)
+    ]
+    half = settle(ROWS, both)
     through = settle(
         ROWS, [*answers(17), *[RowLabel(1, place, ANA, "refund", NOW) for place in (17, 18, 19)]]
     )

@@ -16,10 +16,10 @@ import pytest
 from slack_sdk.models.blocks import Block
 from slack_sdk.models.views import View
 
-from bot.cards import calibration
+from bot.cards import calibration, datasets
 from bot.slack.commands import help_list
 from demo.slack_emulator.blocks import complaints, view_complaints
-from tests.cards import measured
+from tests.cards import label_cards, made, measured
 from tests.cards.cards import messages, payloads, views
 from tests.cards.readable import readable
 from tests.cards.voice import faults, texts, too_long
@@ -135,6 +135,16 @@ def test_a_payback_has_the_plans_people_and_labels_in_it() -> None:
 def test_nothing_is_saved_by_a_model_that_may_not_be_used(name: str) -> None:
     said = "\n".join([messages()[name].text, *texts(messages()[name].blocks)])
     assert "a month" not in said and "Each month" not in said
+
+
+def test_what_mends_the_rows_comes_before_an_estimate() -> None:
+    card = datasets.checked_card(made.dataset(), made.report(*label_cards.DOUBTS, made.DUPLICATE))
+    (buttons,) = [block["elements"] for block in card.blocks if block["type"] == "actions"]
+    assert [button["text"]["text"] for button in buttons] == [
+        "Measure",
+        "Label doubted rows",
+        "Post a cleaned file",
+    ]
 
 
 def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
