@@ -106,7 +106,7 @@ def read_run(text: str) -> int | Misread:
 
 
 def read_count(text: str) -> int | Misread:
-    from bot.rules.row_labels import MOST_ROWS
+    from bot.values.row_labels import MOST_ROWS
 
     if re.fullmatch(r"\d{1,4}", text) and 1 <= int(text) <= MOST_ROWS:
         return int(text)

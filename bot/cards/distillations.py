@@ -104,9 +104,9 @@ def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
     blocks: list[CardBlock | Block] = []
     for row, label in contradictions.rows[:SHOWN]:
         quoted = escape(cut(row.text.strip(), 400)).replace("\n", "\n>")
-        given = escape(shorten(str(row.given)))
+        people = escape(shorten(str(row.given)))
         blocks.append(
-            Text(f">{quoted}\nPeople: *{given}*; {escape(shorten(teacher))}: *{escape(shorten(label))}*")
+            Text(f">{quoted}\nPeople: *{people}*; {escape(shorten(teacher))}: *{escape(shorten(label))}*")
         )
     hidden = len(contradictions.rows) - SHOWN
     blocks += [Note(f"… and {hidden:,} more")] if hidden > 0 else []

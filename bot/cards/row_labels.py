@@ -28,7 +28,7 @@ from bot.cards.judge_agreement import kappa_text
 from bot.cards.words import pluralize, shorten
 from bot.rules.data_policy import NoDelivery
 from bot.rules.judge_agreement import MIN_LABELS
-from bot.rules.row_labels import USUAL_ROWS, BatchOutcome
+from bot.values.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
 from trainers.evaluation.judge_agreement import Agreement
 

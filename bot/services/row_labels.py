@@ -18,22 +18,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from trainers.encoders import DEFAULT_ENCODER
+
 from bot import logs
 from bot.cards import distillations as distillation_views
 from bot.cards import row_labels as views
 from bot.cards.blocks import Block, Message, code
 from bot.context import AppContext, FetchLater
-from bot.rules.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, settle
 from bot.services import authorization, datasets, notifications, row_labels_worker
 from bot.services.datasets import CheckedDataset
 from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, RowChoice, VersionFile
+from bot.values.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, settle
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
 from storage.records import Dataset, Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
-from trainers.encoders import DEFAULT_ENCODER
 
 TRIES = 8
 

@@ -151,8 +151,8 @@ def write_questions(
         return Refusal(questions)
     train = parts.train
     labels = {question_key(row): row.answer.strip() for row in train}
-    asked = {question_key(row): row for row in questions.examples if question_key(row) in labels}
-    rows = [*unasked(questions.examples, train, parts.holdout), *asked.values()]
+    known_rows = {question_key(row): row for row in questions.examples if question_key(row) in labels}
+    rows = [*unasked(questions.examples, train, parts.holdout), *known_rows.values()]
     sensitive = sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
     rows = [row for place, row in enumerate(rows) if place not in sensitive]
     if not any(question_key(row) not in labels for row in rows):

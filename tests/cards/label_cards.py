@@ -8,7 +8,7 @@ from bot.cards import distillations, row_labels
 from bot.cards.blocks import Message
 from bot.cards.distillations import Contradictions
 from bot.cards.row_labels import RowToLabel
-from bot.rules.row_labels import settle
+from bot.values.row_labels import settle
 from storage.records import Labelling, LabellingRow, RowLabel
 from tests.cards import made, measured
 from tests.cards.made import ANA, BEN, NOW

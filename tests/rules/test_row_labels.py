@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from bot.rules.row_labels import BatchOutcome, settle
+from bot.values.row_labels import BatchOutcome, settle
 from storage.records import LabellingRow, RowLabel
 
 ROWS = [
