@@ -18,8 +18,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.encoders import DEFAULT_ENCODER
-
 from bot import logs
 from bot.cards import distillations as distillation_views
 from bot.cards import row_labels as views
@@ -35,6 +33,7 @@ from storage.datasets import NewDataset
 from storage.records import Dataset, Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
+from trainers.encoders import DEFAULT_ENCODER
 
 TRIES = 8
 

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import orjson
-from trainers.encoders.embedding import EncoderError, load_encoder
 
 from bot.cards import row_labels as views
 from bot.services.dataset_worker import FULL_LIST, SEED
@@ -23,6 +22,7 @@ from trainers.dataset.reader import Questions, read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
 from trainers.dataset.sensitive_data import sensitive_rows
 from trainers.dataset.splits import chat_row, store_chat
+from trainers.encoders.embedding import EncoderError, load_encoder
 from trainers.evaluation.results import Reply
 from trainers.evaluation.row_choice import ChosenRow, choose_doubted, choose_unlabelled, unasked
 from trainers.evaluation.scores import read_label
