@@ -28,8 +28,10 @@ if TYPE_CHECKING:  # the terminal declares its options with these types, and sho
     from trainers.evaluation.results import RungName
 
 ASKED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
+NAMED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "optimised", "kshot", "retrieval")
 OTHER_NAMES: Mapping[str, RungName] = {
     "zeroshot": "zero",
+    "optimized": "optimised",
     "fewshot": "kshot",
     "few": "kshot",
     "svm": "classical",
@@ -145,11 +147,11 @@ def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
     chosen = set()
     for word in filter(None, text.lower().split(",")):
         letters = re.sub(r"[-_]", "", word)
-        rung = next((rung for rung in ASKED_RUNGS if rung == letters), OTHER_NAMES.get(letters))
+        rung = next((rung for rung in NAMED_RUNGS if rung == letters), OTHER_NAMES.get(letters))
         if rung is None:
-            return _no_such("rung", word, ASKED_RUNGS)
+            return _no_such("rung", word, NAMED_RUNGS)
         chosen.add(rung)
-    return tuple(rung for rung in ASKED_RUNGS if rung in chosen)
+    return tuple(rung for rung in NAMED_RUNGS if rung in chosen)
 
 
 def read_task(text: str) -> TaskKind | Misread:
@@ -230,6 +232,7 @@ PREDICT = TextType("numbers", read_predict)
 DAY = TextType("day", read_day)
 COUNT = TextType("number", read_count)
 LABEL_USD = _figure(estimate_inputs.LABEL_USD)
+OPTIMISE = _figure(estimate_inputs.OPTIMISE)
 
 
 @dataclass(frozen=True)

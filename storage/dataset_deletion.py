@@ -50,7 +50,7 @@ UPDATE runs SET plan = json_replace(plan, '$.labels', json('[]'), '$.system', NU
     error = iif(state = 'failed', 'Its dataset was deleted.', error)
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 UPDATE measurements SET state = 'cancelled', error = 'Its dataset was deleted.', result = NULL, progress = NULL,
-    plan = json_replace(plan, '$.labels', json('[]'), '$.prompt', NULL)
+    plan = json_replace(plan, '$.labels', json('[]'), '$.prompt', NULL, '$.optimised', NULL)
     WHERE dataset_id IN (SELECT value FROM json_each(:ids));
 DELETE FROM scans WHERE sha256 IN (SELECT value FROM json_each(:files));
 DELETE FROM cleanings WHERE dataset_id IN (SELECT value FROM json_each(:ids));

@@ -176,6 +176,11 @@ def code(text: str) -> str:
     return f"`{_escape_entities(_one_line(text))}`"
 
 
+def code_block(text: str) -> str:
+    """Text shown as it is, line by line, so that it can be copied."""
+    return f"```\n{_escape_entities(UNSEEN.sub('', text)).replace('```', 'ˋˋˋ')}\n```"
+
+
 def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -15,6 +15,7 @@ from trainers.money import usd
 LONG_NAMES: Mapping[RungName, str] = {
     "classical": "the classical model",
     "zero": "the prompt alone",
+    "optimised": "the optimised prompt",
     "kshot": "the prompt with ten examples",
     "retrieval": "retrieval",
     "tuned": "the tuned model",
@@ -23,6 +24,7 @@ LONG_NAMES: Mapping[RungName, str] = {
 SHORT_NAMES: Mapping[RungName, str] = {
     "classical": "classical",
     "zero": "prompt alone",
+    "optimised": "optimised",
     "kshot": "ten examples",
     "retrieval": "retrieval",
     "tuned": "tuned",
@@ -31,6 +33,7 @@ SHORT_NAMES: Mapping[RungName, str] = {
 EXPLAINED: Mapping[RungName, str] = {
     "classical": "Classical: word counts and a linear rule, free",
     "zero": "Prompt alone: the instructions and the labels",
+    "optimised": "Optimised prompt: looked for on your rows",
     "kshot": "Ten examples: of your rows, in the prompt",
     "retrieval": "Retrieval: the nearest rows, or your documents",
     "tuned": "Tuned",

@@ -37,7 +37,7 @@ from bot.cards.candidates import (
     slowest,
 )
 from bot.cards.commands import SLACK, Spelling
-from bot.cards.datasets import UPLOAD_AGAIN
+from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.estimates import verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import (
@@ -69,10 +69,12 @@ def card(
     verdict: Verdict | None = None,
     notes: Sequence[str] = (),
     for_people: bool = False,
+    is_searched: bool = False,
     spelling: Spelling = SLACK,
 ) -> Message:
     """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well. `notes`
-    are more sentences that the decision hangs on, unescaped. `for_people`: they may compare answers here."""
+    are more sentences that the decision hangs on, unescaped. `for_people`: they may compare answers here.
+    `is_searched`: a better prompt was looked for."""
     result = headline(ladder)
     if not ladder.rungs:
         return Message(escape(result), (Headline(result), *_list(escape(note) for note in notes)))
@@ -94,8 +96,16 @@ def card(
             Note(subject),
             replace(table(ladder, shown), otherwise=(narrow,)),
             *_bullets(ladder, notes),
-            *(verdict_blocks(verdict, spelling) if verdict else [Text(f"*Next*: {_next_step(ladder)}")]),
-            *([_buttons(ladder, number, for_people=for_people)] if number is not None else []),
+            *(
+                verdict_blocks(verdict, spelling)
+                if verdict
+                else [Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")]
+            ),
+            *(
+                [_buttons(ladder, number, for_people=for_people, is_searched=is_searched)]
+                if number is not None
+                else []
+            ),
             *_below(ladder),
         ),
     )
@@ -144,7 +154,11 @@ def headline(ladder: Ladder) -> str:
             f"meets your {bar} bar{untrained}" if is_only else f"is the cheapest that meets your {bar} bar"
         )
         numbers = f"{quality(rung)}, {price_in_sentence(rung.usd_per_1000)}"
-        return f"{capitalize(_short_name(rung.arm))} {meets}: {numbers}"
+        enough = f"{capitalize(_short_name(rung.arm))} {meets}: {numbers}"
+        if rung.arm.rung == "optimised":
+            model = shorten(str(rung.arm.model), 40)
+            return f"A better prompt was enough: with it, {model} meets your {bar} bar: {numbers}"
+        return enough
     undecided = _nearest_to_tell(ladder)
     if undecided:
         return f"Undecided: no measured option clearly reaches your {bar} bar. {_more_rows(undecided)}"
@@ -212,14 +226,21 @@ def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
     )
 
 
-def _buttons(ladder: Ladder, number: int, *, for_people: bool) -> Actions:
+def _buttons(ladder: Ladder, number: int, *, for_people: bool, is_searched: bool) -> Actions:
     """The next step first."""
     steps = [button("Estimate", ESTIMATE, ladder.dataset)]
     if ladder.cheapest is None and _nearest_to_tell(ladder):
         steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset), *steps]
+    elif not is_searched and _may_improve(ladder):
+        steps = [button("Optimise the prompt", MEASURE, ladder.dataset), *steps]
     steps[0]["style"] = "primary"
     judge_some = [button(JUDGE_SOME_WORDS, JUDGE_SOME, str(number))] if for_people else []
     return actions(*[steps[0], *judge_some, *steps[1:]][:2], button("Details", DETAILS, str(number)))
+
+
+def _may_improve(ladder: Ladder) -> bool:
+    """Whether every prompt misses, and nobody has looked for a better one."""
+    return ladder.cheapest is None and bool(ladder.rung("zero")) and not ladder.rung("optimised")
 
 
 def _below(ladder: Ladder) -> list[CardBlock]:
@@ -314,7 +335,7 @@ def _never_answered(ladder: Ladder) -> list[str]:
     return [f"Expected, and never answered by any of them: {named}{more}."]
 
 
-def _next_step(ladder: Ladder) -> str:
+def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
     rung = _rung_of(ladder, ladder.cheapest)
     if rung and rung.arm.rung == "tuned":
         return "Deploy the tuned model; an estimate says when it pays."
@@ -322,7 +343,9 @@ def _next_step(ladder: Ladder) -> str:
         return "Use it. An estimate says whether a tuned model would still pay against it."
     if _nearest_to_tell(ladder):
         return "Upload more labelled rows under the same name and measure again: some become test rows."
-    return "Improve the prompt and measure again, or estimate what a tuned model would bring."
+    if not is_searched and _may_improve(ladder):
+        return "Optimise the prompt (`optimise=$2`), or estimate what a tuned model would bring."
+    return "Estimate what a tuned model would bring."
 
 
 def _cost(spent: int | None, most: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards import forms
+from bot.cards import forms, prompt_search
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -35,11 +35,12 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Stag
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
-ANSWERED_BELOW = ("judge", "because", "prompt")  # fields of the form with refusals of their own
+ANSWERED_BELOW = ("judge", "because", "prompt", "optimise")  # fields of the form with refusals of their own
 STAGES: dict[Stage, str] = {
     "preparing": "is getting its questions ready",
     "pricing": "is getting its questions ready",
     "asking": "waits for a yes",
+    "searching": "is optimising the prompt",
     "measuring": "is under way",
     "consulting": "is being judged by a model",
     "judging": "is being judged",
@@ -165,7 +166,7 @@ def progress_line(progress: LadderProgress, now: float) -> str:
 
 
 def form(channel: str, choices: BaselineChoices) -> Block:
-    rungs = [(name, words) for name, words in EXPLAINED.items() if name != "tuned"]
+    rungs = [(name, words) for name, words in EXPLAINED.items() if name not in ("optimised", "tuned")]
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
         forms.multi_select_input(
@@ -200,6 +201,12 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             "Your prompt today",
             "Sort this message into one of our categories …",
             hint="What stands before each text. Empty: a plain instruction with the labels.",
+        ),
+        forms.text_input(
+            "optimise",
+            "Look for a better prompt, for up to",
+            "$2",
+            hint="On training rows, for the first of the models. Empty: your prompt stays as it is.",
         ),
     ]
     if choices.may_overrule:
@@ -236,6 +243,8 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
     ]
     if plan.documents:
         pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
+    if plan.search is not None:
+        pairs.append(prompt_search.budget(plan.search))
     if plan.judge is not None:
         questions = pluralize(max_judge_questions(plan), "question")
         pairs.append(("Judge", f"{escape(shorten(plan.judge, 60))}, up to {questions}"))
@@ -325,6 +334,8 @@ def _time_left(progress: LadderProgress, now: float) -> str:
     judge = progress.judge
     if progress.stage == "consulting":
         return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
+    if progress.stage == "searching":
+        return prompt_search.how_far(progress.search)
     if progress.stage != "measuring":
         is_before = progress.stage in ("preparing", "pricing", "asking")
         return "about to begin" if is_before else "working out what it means"

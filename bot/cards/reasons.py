@@ -141,7 +141,9 @@ def _first(words: Sequence[str]) -> str:
 
 
 def _meets_bar(meets: reasons.MeetsBar) -> str:
-    name, bar = capitalize(candidate_name(meets.rung.arm)), share_text(meets.bar)
+    name, bar = candidate_name(meets.rung.arm), share_text(meets.bar)
+    is_enough = meets.rung.arm.rung == "optimised" and meets.tuned == "is not needed"
+    name = f"A better prompt was enough: {name}" if is_enough else capitalize(name)
     text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price_text(meets.rung)}."
     match meets.tuned:
         case "is right more often":

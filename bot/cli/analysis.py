@@ -25,7 +25,16 @@ from bot.cli.options import (
     within_memory,
 )
 from bot.cli.output import Ticker, Tone, show, show_json, show_text
-from bot.command_options import BAR, ESTIMATE_KEYS, LABEL_USD, RUNGS, TASK, build_question, question_options
+from bot.command_options import (
+    BAR,
+    ESTIMATE_KEYS,
+    LABEL_USD,
+    OPTIMISE,
+    RUNGS,
+    TASK,
+    build_question,
+    question_options,
+)
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
 
@@ -160,6 +169,10 @@ def _check_presidio(*, is_quick: bool) -> None:
     help="Minutes without any answer after which it gives up; what came is kept.",
 )
 @click.option("--prompt", help="Your instructions, instead of the usual ones.")
+@click.option(
+    "--optimise", type=OPTIMISE, help="Dollars to look for a better prompt with, for the first model, like 2."
+)
+@click.option("--writer", help="The model that writes better prompts; the first model where not said.")
 @click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -173,6 +186,8 @@ def baseline(
     waive: str | None,
     patience: float,
     prompt: str | None,
+    optimise: Decimal | None,
+    writer: str | None,
     bar: float | None,
     text: str | None,
     label: str | None,
@@ -187,7 +202,19 @@ def baseline(
     settings = load_beside_a_file()
     bar_share = bar or DEFAULT_QUALITY_THRESHOLD
     wanted = evaluations.EvaluationRequest(
-        file, holdout, text, label, rungs, models, prompt, bar_share, judge, waive, 60 * patience
+        file,
+        holdout,
+        text,
+        label,
+        rungs,
+        models,
+        prompt,
+        bar_share,
+        judge,
+        waive,
+        60 * patience,
+        optimise,
+        writer,
     )
     folders = settings.trainer.folders
     with (

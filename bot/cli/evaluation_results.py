@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from bot.cards import evaluation_results, judge_agreement, learning_curves
+from bot.cards import evaluation_results, judge_agreement, learning_curves, prompt_search
 from bot.cards.blocks import CardBlock
 from bot.cards.candidates import LONG_NAMES, bar_share
 from bot.cards.commands import TerminalSpelling
@@ -20,6 +20,7 @@ from bot.cli.output import text_block
 from bot.rules.judge_agreement import HumanAgreement
 from trainers.evaluation.results import Curve, Rung
 from trainers.evaluation.scores import HOW_READ
+from trainers.money import from_micros
 
 NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in Slack
 
@@ -29,7 +30,15 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     judged = judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS, spelling)
     rows_to_learn = pluralize(rows.report.n_train, "row")
     learnt = f"The bar is {bar_share(ladder.bar)}; {rows_to_learn} to learn from and to take examples of."
-    notes = [learnt, *_skipped(measured), *holdout_notes(rows), *judged[:1], *left_out(measured.arms)]
+    searched = [prompt_search.outcome(measured.search)] if measured.search else []
+    notes = [
+        learnt,
+        *searched,
+        *_skipped(measured),
+        *holdout_notes(rows),
+        *judged[:1],
+        *left_out(measured.arms),
+    ]
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
@@ -37,7 +46,7 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
     details = evaluation_results.details(
         ladder, how_read=how_read, notes=[*judged[1:], *declined(measured.arms)]
     )
-    parts = (*card.parts, *details)
+    parts = (*card.parts, *details, *prompt_search.details(measured.plan, measured.search))
     if measured.estimated.question.current:
         return parts
     estimate = (
@@ -85,6 +94,7 @@ def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) 
             if arm.declined and arm.failed is None
         ],
         "skipped": list(measured.skipped),
+        "search": _search(measured),
         "judge": _judge(measured),
         "cheapest": ladder.cheapest.key if ladder.cheapest else None,
         "detectable_gap": ladder.detectable_gap,
@@ -122,6 +132,23 @@ def curve_json(curve: Curve, label_usd: Decimal | None = None) -> dict[str, Any]
             {"label": need.label, "rows": need.rows, "held": need.held, "right": need.right}
             for need in curve.needs
         ],
+    }
+
+
+def _search(measured: EvaluationResult) -> dict[str, Any] | None:
+    """`prompt` is null where no better one was found; shares are of `rows` training rows."""
+    search = measured.search
+    if search is None:
+        return None
+    return {
+        "prompt": measured.plan.optimised,
+        "before": search.start,
+        "rows": search.rows,
+        "share": search.share,
+        "share_before": search.start_share,
+        "tried": search.tried,
+        "usd": float(from_micros(search.spent_micros)),
+        "ended": search.ended,
     }
 
 

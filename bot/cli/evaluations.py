@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from functools import partial
 from getpass import getuser
 from pathlib import Path
 
 from bot.cards.commands import TerminalSpelling
 from bot.cards.data_policy import too_short_a_reason
+from bot.cli import prompt_search
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
     OWNER,
@@ -36,8 +38,9 @@ from bot.services.estimates import EstimateResult, make_estimate
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import JudgeAnswers, Questions, Texts
+from bot.services.prompt_search import too_few
 from bot.settings import Settings
-from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan
+from bot.values.evaluations import ArmProgress, CurvePlan, JudgeProgress, LadderPlan, SearchProgress
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from trainers.dataset import Columns
@@ -63,6 +66,8 @@ class EvaluationRequest:
     judge: str | None = None
     waive: str | None = None
     patience_s: float = PATIENCE_S
+    optimise: Decimal | None = None
+    writer: str | None = None
 
     @property
     def columns(self) -> Columns:
@@ -72,7 +77,7 @@ class EvaluationRequest:
 @dataclass(frozen=True)
 class EvaluationResult:
     """`arms`: how far each one came that asks a model. `judge` is None where there was none. `skipped`: the rungs that
-    were wanted, and that no model is configured for."""
+    were wanted, and that no model is configured for. `search`: how a better prompt was looked for."""
 
     plan: LadderPlan
     ladder: Ladder
@@ -80,6 +85,7 @@ class EvaluationResult:
     arms: tuple[ArmProgress, ...]
     judge: JudgeProgress | None = None
     skipped: tuple[RungName, ...] = ()
+    search: SearchProgress | None = None
 
 
 def evaluate(
@@ -104,6 +110,10 @@ def _measure(
         refusal = _check_cost(session, plan, keys, rows, say)
         if refusal:
             return refusal
+        searched = prompt_search.search(session, plan, rows.files, questions, say)
+        if searched.plan is not plan:
+            plan = searched.plan
+            keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model}
         evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
         arms = until_answered(session, evaluation, say)
@@ -122,7 +132,9 @@ def _measure(
         return estimated
     measured = {arm.rung for arm in plan.arms}
     skipped = tuple(rung for rung in wanted.rungs or ASKED_RUNGS if rung not in (*measured, "classical"))
-    return EvaluationResult(plan, conclusion.ladder, estimated, arms, conclusion.judge, skipped)
+    return EvaluationResult(
+        plan, conclusion.ladder, estimated, arms, conclusion.judge, skipped, searched.progress
+    )
 
 
 def learning_curve(
@@ -148,24 +160,42 @@ def learning_curve(
 
 def _asks_own(wanted: EvaluationRequest) -> bool:
     """Whether our own trainer is asked, so that it has to run."""
-    if (wanted.judge or "").startswith("local/"):
+    if any((name or "").startswith("local/") for name in (wanted.judge, wanted.writer)):
         return True
-    if wanted.rungs == ("classical",):
+    if wanted.rungs == ("classical",) and not wanted.optimise:
         return False
     return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
 
 def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
     report, today = rows.report, _today()
-    command = Baseline(wanted.file.stem, wanted.models, wanted.rungs, judge=wanted.judge)
+    command = Baseline(
+        wanted.file.stem,
+        wanted.models,
+        wanted.rungs,
+        judge=wanted.judge,
+        optimise=wanted.optimise,
+        writer=wanted.writer,
+    )
     spelling = TerminalSpelling(str(wanted.file))
     line_up = candidates.line_up(session.settings, session.trainers, command, report, today, spelling)
     if isinstance(line_up, Refusal):
         return line_up
+    few = too_few(report.n_train) if wanted.optimise else None
+    if few:
+        return few
     refusal = _check_waiver(session, wanted, rows, line_up.everybody)
     if refusal:
         return refusal
-    return line_up.plan(wanted.file.stem, 1, report, today, prompt=wanted.prompt, bar=wanted.bar)
+    return line_up.plan(
+        wanted.file.stem,
+        1,
+        report,
+        today,
+        prompt=wanted.prompt,
+        bar=wanted.bar,
+        optimise=wanted.optimise,
+    )
 
 
 def _check_waiver(
@@ -210,7 +240,10 @@ def _check_cost(
     most = max_evaluation_micros(
         plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
-    most += _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
+    search = prompt_search.max_micros(plan, rows.files, rows.files / "questions")
+    if isinstance(search, Refusal):
+        return search
+    most += search + _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
     limit = to_micros(session.settings.measurement_usd)
     if most > limit:
         return Refusal(
@@ -251,7 +284,7 @@ def _max_judge_micros(
     """The most that the judge can cost in micro-dollars: what was judged before is free."""
     if plan.judge is None:
         return 0
-    if all(key in answered for keys in keys.values() for key in keys.keys):
+    if plan.search is None and all(key in answered for keys in keys.values() for key in keys.keys):
         arms = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
         replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
         texts = _texts(replies)

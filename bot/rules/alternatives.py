@@ -139,7 +139,7 @@ def choose(
 def tokens_of(rung: Rung, own: Fraction) -> Tokens:
     """Its measured tokens. What retrieval looks up differs in each request: of that no beginning is shared."""
     shared = 0
-    if rung.arm.rung in ("zero", "kshot"):
+    if rung.arm.rung in ("zero", "optimised", "kshot"):
         shared = max(0, rung.prompt_tokens - math.ceil(own * rung.n))
     return Tokens(rung.n, rung.prompt_tokens, rung.completion_tokens, shared)
 

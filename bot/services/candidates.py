@@ -10,15 +10,16 @@ from decimal import Decimal
 
 from bot.cards.blocks import code
 from bot.cards.commands import SLACK, Spelling
-from bot.command_options import ASKED_RUNGS
+from bot.command_options import NAMED_RUNGS
 from bot.context import AppContext
 from bot.settings import Settings
-from bot.values.evaluations import LadderPlan
+from bot.values.evaluations import LadderPlan, SearchPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Ended, Refusal
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.evaluation.results import RungName
+from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import ProviderRow
 
@@ -44,16 +45,19 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LineUp:
-    """What a ladder compares: the models, each way of asking them, and the model that judges free text."""
+    """What a ladder compares: the models, each way of asking them, the model that judges free text, and the one that
+    writes better prompts."""
 
     models: tuple[Candidate, ...]
     arms: tuple[MeasuredCandidate, ...]
-    judge: Candidate | None
+    judge: Candidate | None = None
+    writer: Candidate | None = None
 
     @property
     def everybody(self) -> tuple[Candidate, ...]:
         """All models that rows are sent to."""
-        return self.models if self.judge is None or self.judge in self.models else (*self.models, self.judge)
+        more = [model for model in (self.judge, self.writer) if model and model not in self.models]
+        return (*self.models, *(model for at, model in enumerate(more) if model not in more[:at]))
 
     def plan(
         self,
@@ -66,7 +70,13 @@ class LineUp:
         bar: float,
         documents: tuple[str, ...] = (),
         withheld_from: tuple[str, ...] = (),
+        optimise: Decimal | None = None,
+        optimised: str | None = None,
     ) -> LadderPlan:
+        """`optimise`: dollars for a search for a better prompt for the first model, which writes it where no other
+        does."""
+        first = self.models[0].name if self.models else ""
+        writer = self.writer.name if self.writer else first
         return LadderPlan(
             dataset=dataset,
             version=version,
@@ -83,6 +93,8 @@ class LineUp:
             withheld_from=withheld_from,
             judge=self.judge.name if self.judge else None,
             thinking=tuple(model.name for model in self.everybody if model.thinks),
+            search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
+            optimised=optimised,
         )
 
 
@@ -93,18 +105,27 @@ def line_up(
     report: Report,
     today: date,
     spelling: Spelling = SLACK,
+    *,
+    has_prompt: bool = False,
 ) -> LineUp | Refusal:
-    """Returns what the command asks to compare. `reachable`: the names of providers with a key."""
+    """Returns what the command asks to compare. `reachable`: the names of providers with a key. `has_prompt`: the
+    dataset has an optimised prompt."""
     models: tuple[Candidate, ...] | Refusal = ()
-    if command.rungs != ("classical",):
+    if command.rungs != ("classical",) or command.optimise:
         models = _find(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
         return models
-    arms = _arms_of(command, report, models, spelling)
+    rungs = _rungs_of(command, spelling, has_prompt=has_prompt)
+    if isinstance(rungs, Refusal):
+        return rungs
+    arms = _arms_of(rungs, report, models, spelling)
     if isinstance(arms, Refusal):
         return arms
+    writer = _candidate(settings, reachable, command.writer, today) if command.writer else None
+    if isinstance(writer, Refusal):
+        return replace(writer, about="writer")
     if command.judge is None:
-        return LineUp(models, arms, None)
+        return LineUp(models, arms, writer=writer)
     if report.task == "labels":
         option = spelling.option("judge")
         return Refusal(
@@ -112,7 +133,9 @@ def line_up(
             "judge",
         )
     judge = _candidate(settings, reachable, command.judge, today)
-    return replace(judge, about="judge") if isinstance(judge, Refusal) else LineUp(models, arms, judge)
+    return (
+        replace(judge, about="judge") if isinstance(judge, Refusal) else LineUp(models, arms, judge, writer)
+    )
 
 
 def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
@@ -196,14 +219,24 @@ def _find(
     return tuple(candidates_by_name.values())
 
 
+def _rungs_of(command: Baseline, spelling: Spelling, *, has_prompt: bool) -> tuple[RungName, ...] | Refusal:
+    """A prompt that is optimised is held against the one that is there, and measured once it is known."""
+    rungs = command.rungs or tuple(rung for rung in NAMED_RUNGS if has_prompt or rung != "optimised")
+    if command.optimise:
+        return tuple(rung for rung in NAMED_RUNGS if rung in {*rungs, "zero"} - {"optimised"})
+    if "optimised" in rungs and not has_prompt:
+        option = spelling.option("optimise", "2")
+        return Refusal(f"This dataset has no optimised prompt yet: `{option}` looks for one, for up to $2.")
+    return rungs
+
+
 def _arms_of(
-    command: Baseline, report: Report, models: Sequence[Candidate], spelling: Spelling
+    rungs: Sequence[RungName], report: Report, models: Sequence[Candidate], spelling: Spelling
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
     """Returns the candidates rung by rung. Rung 0 needs labels; the others need a model."""
     has_labels = report.task == "labels"
-    if command.rungs == ("classical",) and not has_labels:
+    if tuple(rungs) == ("classical",) and not has_labels:
         return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
-    rungs = command.rungs or ASKED_RUNGS
     arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
     if not arms:
         return Refusal(

@@ -8,7 +8,13 @@ from functools import partial
 
 from bot.context import AppContext
 from bot.rules.budgets import max_evaluation_micros
-from bot.services import evaluation_engine, evaluation_worker, judge_worker, measurements
+from bot.services import (
+    evaluation_engine,
+    evaluation_worker,
+    judge_worker,
+    measurements,
+    prompt_search_worker,
+)
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
@@ -49,8 +55,8 @@ def spent(
     progress: LadderProgress,
     under_way: frozenset[str] = frozenset(),
 ) -> int:
-    """Returns micro-dollars, the judge's answers included. Questions that are `under_way` will be answered and paid:
-    they count with their maximum."""
+    """Returns micro-dollars, the answers of the judge and of a search included. Questions that are `under_way` will be
+    answered and paid: they count with their maximum."""
     folder = measurements.folder_of(context, measurement)
     keys, since = evaluation_worker.read_keys(folder), progress.started_at
     if keys is None or since is None:
@@ -61,6 +67,13 @@ def spent(
     micros += max_evaluation_micros(
         plan.price_of, keys, settled, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
+    replay = prompt_search_worker.read_replay(folder)
+    if plan.search and replay:
+        searched = replay.keys_of(plan.search)
+        micros += evaluation_engine.spent(context, plan.price_of, searched, since)
+        micros += replay.most_micros(under_way - answered)
+    elif progress.search:
+        micros += progress.search.spent_micros
     for questions in _judge_questions(context, measurement, plan):
         judge = judge_worker.candidate_of(plan)
         micros += evaluation_engine.spent(context, plan.price_of, {judge: questions.priced.keys}, since)
@@ -74,14 +87,19 @@ def stop(context: AppContext, measurement: Measurement, plan: LadderPlan, progre
 
 
 def save_progress(
-    context: AppContext, measurement: Measurement, progress: LadderProgress, before: LadderProgress | None
+    context: AppContext,
+    measurement: Measurement,
+    progress: LadderProgress,
+    before: LadderProgress | None,
+    plan: LadderPlan | None = None,
 ) -> None:
-    """Stores the progress, and shows it, if there is anything new."""
+    """Stores the progress, and shows it, if there is anything new. `plan`: with what a search has added to it."""
     if progress == before:
         return
+    changes = {"progress": progress.to_json(), "plan": plan.to_json() if plan else measurement.plan}
     with context.store.transaction():
         moved = context.store.measurements.move(
-            measurement, measurement.state, now=context.clock(), progress=progress.to_json(), tries=0
+            measurement, measurement.state, now=context.clock(), tries=0, **changes
         )
         if moved:
             measurements.show(context, moved)

@@ -223,6 +223,8 @@ def _prompts(
     match arm.rung:
         case "zero":
             return [prompts.zero_shot(row, plan.labels, plan.prompt) for row in holdout]
+        case "optimised":
+            return [prompts.zero_shot(row, plan.labels, plan.optimised) for row in holdout]
         case "kshot":
             shots = prompts.balanced_shots(train, SHOTS, seed)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]

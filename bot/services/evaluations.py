@@ -6,6 +6,7 @@ ticks run it.
 | asked, preparing | a worker writes the prompts; from then on it is known what they cost |
 | asked, pricing | free text: what the judge would cost beside them (judgements.py) |
 | asked, asking | a card waits for a person's yes to the cost |
+| running, searching | a better prompt is looked for, if that was asked for (prompt_search.py) |
 | running, measuring | the engine asks what has no answer in the store |
 | running, consulting | the judge is asked in the same way |
 | running, judging | a worker counts and draws |
@@ -31,6 +32,8 @@ from bot.services import (
     judge_worker,
     judgements,
     measurements,
+    prompt_search,
+    prompt_search_worker,
 )
 from bot.services.candidates import Candidate
 from bot.services.data_policy import EgressPermission, Forbidden
@@ -39,7 +42,7 @@ from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.judge_worker import Conclusion
-from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Stage
+from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, SearchProgress, Stage
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
@@ -125,6 +128,8 @@ def step(context: AppContext, measurement: Measurement) -> None:
                 measurements.settle_cost(context, measurement, priced)
         case "asking":
             measurements.expire_or_wait(context, measurement)
+        case "searching":
+            prompt_search.take_step(context, measurement, plan, progress)
         case "measuring":
             _measure(context, measurement, plan, progress)
         case "consulting":
@@ -156,6 +161,15 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
         plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
     progress = LadderProgress("asking", answers.arms, most)
+    if plan.search:
+        replay = prompt_search.first_replay(context, measurement, plan)
+        if replay is None:
+            return
+        if too_little := prompt_search.too_little(plan.search, replay):
+            measurements.end(context, measurement, "failed", too_little)
+            return
+        most += prompt_search_worker.max_micros(plan)
+        progress = replace(progress, most_micros=most, search=SearchProgress())
     if plan.judge:
         evaluation_progress.save_progress(context, measurement, replace(progress, stage="pricing"), None)
     else:
@@ -175,7 +189,8 @@ def _measure(
     now_known = replace(
         progress,
         arms=answers.arms,
-        spent_micros=evaluation_engine.spent(context, plan.price_of, evaluation.keys, since),
+        spent_micros=evaluation_engine.spent(context, plan.price_of, evaluation.keys, since)
+        + (progress.search.spent_micros if progress.search else 0),
         note=evaluation_engine.note(
             context,
             [str(candidate.model) for candidate, keys in answers.missing.items() if candidate.model and keys],
@@ -293,9 +308,15 @@ def _plan(
     if report is None or not report.n_holdout:
         return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
     today = context.today()
-    line_up = candidates.line_up(context.settings, context.trainers, command, report, today)
+    optimised = None if command.optimise else prompt_search.latest_prompt(context, dataset.name)
+    line_up = candidates.line_up(
+        context.settings, context.trainers, command, report, today, has_prompt=optimised is not None
+    )
     if isinstance(line_up, Refusal):
         return line_up
+    few = prompt_search.too_few(report.n_train) if command.optimise else None
+    if few:
+        return few
     leave = data_policy.decide_egress(
         context, dataset, report, [model.row for model in line_up.everybody], command.because
     )
@@ -318,6 +339,8 @@ def _plan(
         prompt=prompt,
         bar=command.bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD,
         documents=documents,
+        optimise=command.optimise,
+        optimised=optimised,
         withheld_from=() if may_leave else _withheld_from(line_up.models, line_up.judge),
     )
     return plan, leave

@@ -98,8 +98,9 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     keys belong to no question."""
     rows = examples(files, plan.holdout_sha256)
     alone = _tokens(plan, [prompts.acceptable_prompt(row, row.answer, "") for row in rows], MAX_TOKENS_TEXT)
-    tokens = [*alone] * len(plan.arms)
-    if len(plan.arms) > 1:
+    arms = len(plan.arms) + (plan.search is not None)  # a search brings one more
+    tokens = [*alone] * arms
+    if arms > 1:
         tokens += [
             *_tokens(
                 plan, [prompts.better_prompt(row, row.answer, "", "") for row in rows], 2 * MAX_TOKENS_TEXT

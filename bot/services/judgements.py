@@ -32,8 +32,8 @@ def judge_maximum(
     context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
 ) -> int | None:
     """Returns the judge's maximum cost in micro-dollars, None while that is computed. Until all answers are there, each
-    counts as long as an answer can be; what was judged before is free."""
-    if all(arm.answered == arm.of for arm in progress.arms):
+    counts as long as an answer can be; what was judged before is free. A search brings one candidate more."""
+    if plan.search is None and all(arm.answered == arm.of for arm in progress.arms):
         questions = _asked(context, measurement, plan, progress, JudgeProgress())
         if questions is None:
             return None

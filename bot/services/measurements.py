@@ -14,6 +14,7 @@ from bot.cards import evaluations as views
 from bot.cards import freeze as freeze_cards
 from bot.cards import judge_agreement
 from bot.cards import learning_curves as curve_views
+from bot.cards import prompt_search as prompt_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.cards.blocks import CardBlock, Message, escape
 from bot.cards.general import text_message
@@ -338,7 +339,10 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     ladder = Ladder.from_json(measurement.result)
     people = preferences_of(context, measurement)
-    return ladder_views.details(
+    prompt = prompt_views.details(plan, progress.search)
+    dataset = context.store.datasets.get(measurement.dataset_id)
+    may_show = not prompt or authorization.may_show_rows(context, dataset, channel)
+    blocks = ladder_views.details(
         ladder,
         spent_micros=measurement.actual_micros,
         estimated_micros=progress.most_micros,
@@ -348,8 +352,10 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
             *views.left_out(progress.arms),
             *views.declined(progress.arms),
             *_about_knowledge(plan),
+            *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
         ],
     )
+    return (*blocks, *prompt) if may_show else blocks
 
 
 def _known(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
@@ -383,8 +389,13 @@ def result_card(
     return ladder_views.card(
         ladder,
         number=measurement.id,
-        notes=[*judged[:1], *views.left_out(progress.arms)],
+        notes=[
+            *([prompt_views.outcome(progress.search)] if progress.search else []),
+            *judged[:1],
+            *views.left_out(progress.arms),
+        ],
         for_people=bool(pairs and pairs.rows and for_people),
+        is_searched=progress.search is not None,
     )
 
 

@@ -36,6 +36,7 @@ from bot.command_options import (
     MODEL,
     NAME,
     NAMES,
+    OPTIMISE,
     PREDICT,
     PROMPT,
     QUESTION_OPTIONS,
@@ -189,7 +190,9 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 )
 @click.argument("dataset", type=DATASET)
 @click.option("--models", type=NAMES, default=(), help="The models to ask, like openai/gpt-4o-mini.")
-@click.option("--rungs", type=RUNGS, default=(), help="Some of classical, zero, kshot, retrieval.")
+@click.option("--rungs", type=RUNGS, default=(), help="Some of classical, zero, optimised, kshot, retrieval.")
+@click.option("--optimise", type=OPTIMISE, help="Dollars to look for a better prompt with, like $2.")
+@click.option("--writer", type=NAME, help="The model that writes better prompts; the first of the models.")
 @click.option("--judge", type=NAME, help="A model that judges free text, like openai/gpt-4o-mini.")
 @click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
 @click.option("--task", type=TASK, help="The kind of task, like classification or style.")

@@ -17,7 +17,7 @@ from bot.cards import interventions as intervention_cards
 from bot.cards import models as model_cards
 from bot.cards import plans as plan_cards
 from bot.cards import row_labels as row_label_cards
-from bot.command_options import read_count
+from bot.command_options import ASKED_RUNGS, read_count
 from bot.command_parser import parse_form
 from bot.context import AppContext
 from bot.rules.units import Misread
@@ -115,6 +115,8 @@ def _estimate_request(context: AppContext, body: dict[str, Any]) -> Estimate | R
 
 def _measure(context: AppContext, body: dict[str, Any]) -> Errors:
     several = {field: ",".join(_several(body, field)) for field in ("rungs", "models")}
+    if several["rungs"] == ",".join(ASKED_RUNGS):
+        several["rungs"] = ""  # all that fit, an optimised prompt too
     values = parse_form(commands.measure_baseline, {**_values(body), **several})
     if isinstance(values, Refusal):
         return {values.about or "dataset": values.text}

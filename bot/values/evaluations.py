@@ -13,7 +13,17 @@ from trainers.evaluation.scores import Choice
 from trainers.json_values import JsonValue
 from trainers.pricing import PriceList, PriceRow
 
-Stage = Literal["preparing", "pricing", "asking", "measuring", "consulting", "judging"]
+Stage = Literal["preparing", "pricing", "asking", "searching", "measuring", "consulting", "judging"]
+
+
+@dataclass(frozen=True)
+class SearchPlan:
+    """A better prompt is looked for, for `model`, 'provider/model', and written by the model `writer`. It may cost
+    `most_micros`, measuring the prompt on the held-out rows included."""
+
+    model: str
+    writer: str
+    most_micros: int
 
 
 @dataclass(frozen=True)
@@ -23,7 +33,8 @@ class LadderPlan(JsonValue):
     'provider/model'. Passages with personal data are `withheld_from` models on other machines without a waiver.
     `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
     room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
-    place, and nothing is measured."""
+    place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
+    measurement, or, once the `search` is over, what it brought."""
 
     dataset: str
     version: int
@@ -41,6 +52,8 @@ class LadderPlan(JsonValue):
     judge: str | None = None
     thinking: tuple[str, ...] = ()
     teaches: int | None = None
+    search: SearchPlan | None = None
+    optimised: str | None = None
 
     def room(self, model: str) -> int:
         """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""
@@ -123,6 +136,35 @@ class JudgeProgress:
 
 
 @dataclass(frozen=True)
+class SearchProgress:
+    """How far the search for a better prompt is: `answered` questions, `tried` prompts. `start_share` and `share`: how
+    good `start` and `prompt`, the best so far, are on `rows` training rows, from 0 to 1.
+
+    `asked` of its questions were asked by now. Where a restart forgot that some were under way, those may have been
+    paid: `lost_micros`, which count against its budget. `declined` are keys of questions that get no answer. `ended`
+    says why it stopped before it was through.
+    """
+
+    answered: int = 0
+    tried: int = 0
+    rows: int = 0
+    start: str = ""
+    prompt: str = ""
+    start_share: float = 0.0
+    share: float = 0.0
+    spent_micros: int = 0
+    asked: int = 0
+    lost_micros: int = 0
+    declined: tuple[str, ...] = ()
+    ended: str | None = None
+    is_over: bool = False
+
+    @property
+    def is_better(self) -> bool:
+        return self.share > self.start_share
+
+
+@dataclass(frozen=True)
 class LadderProgress(JsonValue):
     """`asking` waits for a person's yes to `most_micros`. `note` is a sentence about a hiccup or a wait.
     `spent_micros` is what the answers so far have cost. `judge` is None before a model is asked to judge. The pace is
@@ -138,6 +180,7 @@ class LadderProgress(JsonValue):
     judge: JudgeProgress | None = None
     paced_at: float | None = None
     paced_work: float = 0.0
+    search: SearchProgress | None = None
 
     @property
     def answered(self) -> int:
@@ -163,7 +206,8 @@ class LadderProgress(JsonValue):
 
     def begun(self, now: float, _by: str | None = None) -> LadderProgress:
         """As it starts, once its cost is agreed to or there is none."""
-        return replace(self, stage="measuring", started_at=now)
+        stage: Stage = "searching" if self.search else "measuring"
+        return replace(self, stage=stage, started_at=now)
 
     def paced(self, now: float) -> LadderProgress:
         """With the pace's beginning, once there are answers."""

@@ -108,6 +108,29 @@ def test_models_of_a_provider_are_asked_once_and_a_repeat_is_free(tmp_path: Path
     assert [rung["score"] for rung in again["rungs"]] == [1.0, 1.0]
 
 
+def test_a_better_prompt_is_looked_for_on_training_rows_and_a_repeat_is_free(tmp_path: Path) -> None:
+    def answer(model: str, messages: list[dict[str, Any]]) -> str:
+        text = messages[-1]["content"]
+        if len(messages) == 1:
+            return f"Better:\n```\n{text.split('```')[1].strip()} Take the second word.\n```"
+        return text.split()[1] if "second word" in messages[0]["content"] else "billing"
+
+    file = rows(tmp_path / "rows.csv", 300)
+    arguments = (file, "--model", "acme/large", "--rungs", "zero", "--prompt", "Sort it.", "--optimise", "2")
+    with Hosted(Service(models=("large",), answer=answer)) as company:
+        settings(company)
+        first = measured(*arguments)
+        asked = len(company.requests)
+        again = measured(*arguments)
+        assert len(company.requests) == asked
+    assert {rung["name"]: rung["score"] for rung in first["rungs"]} == {"zero": 0.25, "optimised": 1.0}
+    search = first["search"]
+    assert (search["before"], search["prompt"]) == ("Sort it.", "Sort it. Take the second word.")
+    assert search["share_before"] < search["share"] == 1.0 and search["rows"] == 60
+    assert 0 < search["usd"] < 2 and again["search"]["usd"] == 0
+    assert first["cheapest"] == "optimised acme/large"
+
+
 def test_a_provider_that_asks_for_no_key_is_asked_without_one(tmp_path: Path) -> None:
     """As Ollama and vLLM at a loopback address."""
     file = rows(tmp_path / "rows.csv", 60)

@@ -24,6 +24,7 @@ from bot.cards import (
     models,
     plans,
     prices,
+    prompt_search,
     results,
     runs,
     status,
@@ -51,7 +52,7 @@ from bot.values.evaluations import CurvePlan, JudgeProgress, LadderProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Advice, Progress, RunResult
 from storage.money import Commitment, Freeze
-from storage.records import Waiver
+from storage.records import Measurement, Waiver
 from tests.cards import curve_cards, doubt_cards, label_cards, made, measured, promotion_cards, sweep_cards
 from tests.cards.made import BEN, NOW
 from trainers.dataset import LabelCount
@@ -204,7 +205,28 @@ def _measuring() -> dict[str, Message]:
         "ladder-many": evaluation_results.card(measured.many(24), number=6),
         "ladder-cheaper-undecided": evaluation_results.card(measured.cheaper_undecided(), number=7),
         **_judged(),
+        **_searched(asked, running),
         "ladder-empty": evaluation_results.card(measured.ladder(()), number=8),
+    }
+
+
+def _searched(asked: Measurement, running: Measurement) -> dict[str, Message]:
+    plan, under_way = measured.search_plan(), replace(measured.SEARCH, is_over=False)
+    progress = measured.half_way(stage="searching", search=under_way, spent_micros=430_000)
+    return {
+        "measure-asked-with-search": evaluations.request_card(
+            asked, plan, measured.asking(2_640_000), made.BUDGET
+        ),
+        "measure-searching": evaluations.progress_card(running, plan, progress, NOW),
+        "ladder-optimised": evaluation_results.card(
+            measured.optimised(), number=3, notes=[prompt_search.outcome(measured.SEARCH)]
+        ),
+        "ladder-not-optimised": evaluation_results.card(
+            measured.none_meets(),
+            number=3,
+            notes=[prompt_search.outcome(measured.FOUND_NOTHING)],
+            is_searched=True,
+        ),
     }
 
 
@@ -464,6 +486,10 @@ def _details() -> dict[str, Json]:
         ),
         "ladder-many-details": evaluation_results.details(measured.many(24)),
         "ladder-judged-details": evaluation_results.details(judged, notes=notes),
+        "optimised-details": (
+            *evaluation_results.details(measured.optimised()),
+            *prompt_search.details(measured.search_plan(optimised=measured.SEARCH.prompt), measured.SEARCH),
+        ),
         "curve-details": learning_curves.details(measured.curve()),
         "curve-tuned-details": learning_curves.details(curve_cards.tuned(), Decimal("0.50")),
     }

@@ -11,13 +11,20 @@ from typing import Any
 from bot.rules.calibration import run_actuals, running_error
 from bot.rules.forecast import Month, Outlook, Quantiles, Swing
 from bot.rules.judge_agreement import HumanAgreement
-from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
+from bot.values.evaluations import (
+    ArmProgress,
+    JudgedPair,
+    JudgeProgress,
+    LadderPlan,
+    LadderProgress,
+    SearchPlan,
+    SearchProgress,
+)
 from storage.records import Document, DocumentState, Measurement, MeasurementState
 from tests.cards.made import ANA, HASH, NOW
 from trainers.dataset.versions import Diff
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import (
-    RUNG_NAMES,
     Candidate,
     Curve,
     CurvePoint,
@@ -188,6 +195,33 @@ def half_way(**other: Any) -> LadderProgress:
     return replace(made, **other)
 
 
+SEARCH = SearchProgress(
+    answered=842,
+    tried=14,
+    rows=60,
+    start="Sort the message.",
+    prompt="Sort the customer's message.\nA card that is on its way is `card_arrival`, one that is late `lost_parcel`.",
+    start_share=0.61,
+    share=0.93,
+    spent_micros=430_000,
+    is_over=True,
+)
+FOUND_NOTHING = replace(SEARCH, prompt=SEARCH.start, share=0.61, ended="Its budget was used up.")
+
+
+def search_plan(**other: Any) -> LadderPlan:
+    return plan(search=SearchPlan(BIG, "openai/gpt-4.1-2025-04-14", 2_000_000), prompt=SEARCH.start, **other)
+
+
+def optimised() -> Ladder:
+    rungs = [
+        rung("classical", None, 120),
+        rung("zero", BIG, 122, "0.16"),
+        rung("optimised", BIG, 188, "0.29"),
+    ]
+    return ladder(rungs)
+
+
 def none_meets() -> Ladder:
     rungs = [rung("classical", None, 120), *(replace(one, standing="misses") for one in RUNGS[1:5])]
     return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
@@ -210,7 +244,12 @@ def cheaper_undecided() -> Ladder:
 
 def many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:
     made = [
-        rung(RUNG_NAMES[1 + at % 3], f"{name}-{at}", 100 + (at * 37) % 95, f"{0.02 * 1.7**at:.4f}")
+        rung(
+            ("zero", "kshot", "retrieval")[at % 3],
+            f"{name}-{at}",
+            100 + (at * 37) % 95,
+            f"{0.02 * 1.7**at:.4f}",
+        )
         for at in range(count - 1)
     ]
     return ladder((rung("classical", None, 184), *made))

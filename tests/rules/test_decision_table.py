@@ -140,6 +140,11 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "no_go",
         "cheaper rung",
     ),
+    "an optimised prompt alone meets it, a tuned one saves nothing": (
+        team(*ALL_MISS, rung("optimised", "meets", 182), sums=replace(HIGH, now=HIGH.tuned)),
+        "no_go",
+        "cheaper rung",
+    ),
     "a dear prompted model meets it, a tuned one costs less, high volume": (
         team(*instead(KSHOT)),
         "go",
@@ -301,6 +306,14 @@ def test_the_table_in_the_docs_is_this_one() -> None:
         r"^\| (?P<row>[^|]+) \| (?P<word>go|no|not decided) \| [^|]+ \|$", DOCS.read_text(), re.MULTILINE
     )
     assert rows == [(row, WORDS[kind]) for row, (_, kind, _) in TABLE.items()]
+
+
+def test_a_better_prompt_was_enough() -> None:
+    verdict = advise(TABLE["an optimised prompt alone meets it, a tuned one saves nothing"][0])
+    deciding = next(one for one in verdict.reasons if one.rule == "cheaper rung")
+    assert deciding.text.startswith(
+        "A better prompt was enough: the optimised prompt on openai/gpt-4o-mini meets"
+    )
 
 
 def contradicting(verdict: Worded) -> list[str]:

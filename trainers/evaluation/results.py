@@ -10,11 +10,11 @@ from typing import Literal
 
 from trainers.json_values import JsonValue
 
-RungName = Literal["classical", "zero", "kshot", "retrieval", "tuned"]
+RungName = Literal["classical", "zero", "optimised", "kshot", "retrieval", "tuned"]
 Scoring = Literal["label", "json", "f1", "judge"]
 Standing = Literal["meets", "misses", "undecided"]
 
-RUNG_NAMES: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval", "tuned")
+RUNG_NAMES: tuple[RungName, ...] = ("classical", "zero", "optimised", "kshot", "retrieval", "tuned")
 DEFAULT_QUALITY_THRESHOLD = 0.85
 NEGLIGIBLE_GAIN = 1.0  # point: what is less is no reason to label
 

@@ -1,0 +1,76 @@
+"""A search for a better prompt, as people read it: how far it is, what it brought, and what it changed."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+
+from bot.cards.blocks import CardBlock, Text, code_block, escape
+from bot.cards.words import at_most, charge, percent, pluralize, shorten
+from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
+
+CHARACTERS_A_BLOCK = 2_400  # with marks and escapes it is shorter than the most that a block holds
+KEPT_FROM_HERE = (
+    "The optimised prompt may quote training rows: Details shows it where rows of this dataset may be seen."
+)
+
+
+def budget(search: SearchPlan) -> tuple[str, str]:
+    """For a card's facts, before it begins."""
+    writer = "" if search.writer == search.model else f", written by {shorten(search.writer, 40)}"
+    return (
+        "Optimised prompt",
+        f"for {escape(shorten(search.model, 40) + writer)}, {at_most(search.most_micros)} of it",
+    )
+
+
+def how_far(search: SearchProgress | None) -> str:
+    if search is None or not search.tried:
+        return "about to begin"
+    best = f", the best {_share(search)}" if search.rows and search.share else ""
+    return f"{search.answered:,} answers, {pluralize(search.tried, 'prompt')} tried{best}"
+
+
+def outcome(search: SearchProgress) -> str:
+    """What it brought, as sentences; unescaped."""
+    ended = f" {search.ended}" if search.ended else ""
+    if not search.is_better:
+        tried = f"of {pluralize(search.tried, 'prompt')} tried" if search.tried else "nothing could be tried"
+        return f"No better prompt was found: {tried}, none beats yours on {_rows(search)}.{ended}"
+    return (
+        f"A prompt was optimised: {percent(search.start_share)} before, {_share(search)}. Looking for it cost "
+        f"{charge(search.spent_micros)}; Details shows it.{ended}"
+    )
+
+
+def details(plan: LadderPlan, search: SearchProgress | None) -> tuple[CardBlock, ...]:
+    """The optimised prompt: what changed, where the one before is known, and the whole of it to copy."""
+    if plan.optimised is None:
+        return ()
+    changed: tuple[CardBlock, ...] = ()
+    if search and search.start:
+        changed = (
+            Text("*What the search changed in the prompt*"),
+            *_blocks(_diff(search.start, plan.optimised)),
+        )
+    return (*changed, Text("*The optimised prompt*"), *_blocks(plan.optimised.splitlines()))
+
+
+def _share(search: SearchProgress) -> str:
+    return f"{percent(search.share)} right on {_rows(search)}"
+
+
+def _rows(search: SearchProgress) -> str:
+    return pluralize(search.rows, "training row")
+
+
+def _diff(before: str, after: str) -> list[str]:
+    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2))
+    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
+
+
+def _blocks(lines: Sequence[str]) -> Iterator[CardBlock]:
+    """Yields the lines in blocks of code, as many as one holds in each."""
+    text = "\n".join(lines)
+    for start in range(0, len(text), CHARACTERS_A_BLOCK):
+        yield Text(code_block(text[start : start + CHARACTERS_A_BLOCK]))

@@ -1,0 +1,74 @@
+"""What `finetune baseline FILE --optimise 2` does before it measures: the search for a better prompt, whose answers are
+kept in the terminal's database, so that the same command goes on where one was stopped."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from bot.cards.prompt_search import how_far
+from bot.cli.llm_session import OWNER, LlmSession, ProgressListener, until_answered
+from bot.services import evaluation_engine, prompt_search
+from bot.services import prompt_search_worker as worker
+from bot.services.dataset_worker import SEED
+from bot.services.evaluation_engine import Evaluation
+from bot.services.prompt_search_worker import Replay
+from bot.values.evaluations import LadderPlan, SearchProgress
+from bot.values.runs import Refusal
+
+
+@dataclass(frozen=True)
+class SearchedPlan:
+    """The plan with the prompt that was found, if it is better, and how the search went."""
+
+    plan: LadderPlan
+    progress: SearchProgress | None = None
+
+
+def search(
+    session: LlmSession, plan: LadderPlan, files: Path, folder: Path, say: ProgressListener
+) -> SearchedPlan:
+    """Looks for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
+    if plan.search is None:
+        return SearchedPlan(plan)
+    since, declined = time.time(), dict[str, str]()
+    replay = worker.replay(plan, {}, files, folder, SEED)
+    while True:
+        spent = evaluation_engine.spent(session, plan.price_of, replay.keys_of(plan.search), since)
+        missing = set(replay.open) - session.store.answers.answered(replay.open)
+        if not replay.open:
+            return _conclude(plan, replay, spent)
+        if missing and not replay.stays_within(plan.search.most_micros, spent, missing):
+            return _conclude(plan, replay, spent, prompt_search.BUDGET_USED)
+        questions = partial(worker.read_questions, folder, plan, replay)
+        evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
+        (arm,) = until_answered(session, evaluation, say, _so_far(replay))
+        if arm.failed:
+            return _conclude(plan, replay, spent, arm.failed)
+        declined |= dict.fromkeys(arm.declined, "")
+        texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
+        replay = worker.replay(plan, declined | texts, files, folder, SEED)
+
+
+def max_micros(plan: LadderPlan, files: Path, folder: Path) -> int | Refusal:
+    """Returns the most that the search can cost, or why its budget is too little."""
+    if plan.search is None:
+        return 0
+    replay = worker.replay(plan, {}, files, folder, SEED)
+    refusal = prompt_search.too_little(plan.search, replay)
+    if refusal:
+        return Refusal(refusal)
+    return worker.max_micros(plan)
+
+
+def _so_far(replay: Replay) -> str:
+    """Ends the sentence that says how many of a step's questions are answered."""
+    return f"answered while a better prompt is looked for, {how_far(replay.progress(SearchProgress()))}"
+
+
+def _conclude(plan: LadderPlan, replay: Replay, spent: int, ended: str | None = None) -> SearchedPlan:
+    progress = replace(replay.progress(SearchProgress()), spent_micros=spent, ended=ended, is_over=True)
+    better = worker.with_prompt(plan, replay.prompt) if replay.is_better else plan
+    return SearchedPlan(better, progress)

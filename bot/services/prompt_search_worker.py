@@ -1,0 +1,215 @@
+"""What a search for a better prompt computes in a worker process, and in the terminal: how far it comes with the
+answers that are there, what it would ask next, and what that costs at most. Asks no model."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from pathlib import Path
+
+from bot.llm_client import Question, key_of
+from bot.rules.budgets import max_judge_micros
+from bot.services import evaluation_worker
+from bot.services.evaluation_worker import ASSUMED_SHARE, ArmKeys, examples, max_tokens
+from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
+from trainers.dataset import Example
+from trainers.evaluation.prompt_search import Prompt, PromptSearch, SearchTask, Unanswered, search_task
+from trainers.evaluation.prompts import zero_shot
+from trainers.evaluation.results import Candidate
+from trainers.json_values import JsonValue
+from trainers.tokens import count_prompts, encoding_of
+
+QUESTIONS, REPLAY = "search.jsonl", "replay.jsonl"
+MAX_TOKENS_PROMPT = 2_000  # what comes before a new prompt included
+
+
+@dataclass(frozen=True)
+class Replay(JsonValue):
+    """How far a search comes with the answers that are there.
+
+    `keys`: all its questions so far to the model, `written`: those to the model that writes prompts; `open`: those
+    without an answer, all to `model`, each of which may take `max_tokens` (thinking aside) and cost the `micros` at its
+    place; none: the search is over. `start_share` and `share`: how good the prompts
+    `start` and `prompt`, the best so far, are on `rows` training rows. `holdout_micros`: the most that the dearest
+    prompt so far would cost on the held-out rows.
+    """
+
+    keys: tuple[str, ...]
+    written: tuple[str, ...]
+    model: str
+    open: tuple[str, ...]
+    micros: tuple[int, ...]
+    max_tokens: int
+    start: str
+    prompt: str
+    start_share: float
+    share: float
+    tried: int
+    rows: int
+    holdout_micros: int
+
+    @property
+    def is_better(self) -> bool:
+        return self.share > self.start_share
+
+    @property
+    def all_keys(self) -> tuple[str, ...]:
+        return (*self.keys, *self.written)
+
+    @property
+    def candidate(self) -> Candidate:
+        """The model whose answers are open."""
+        return Candidate("optimised", self.model)
+
+    def keys_of(self, search: SearchPlan) -> Mapping[Candidate, tuple[str, ...]]:
+        """Returns the keys of all its questions by who is asked."""
+        if search.model == search.writer:
+            return {Candidate("optimised", search.model): self.all_keys}
+        return {
+            Candidate("optimised", search.model): self.keys,
+            Candidate("optimised", search.writer): self.written,
+        }
+
+    def stays_within(self, budget_micros: int, spent_micros: int, keys: Collection[str]) -> bool:
+        """Whether these of its open questions, and the held-out rows after them, can be asked: at their most they don't
+        cost more than is left. gepa looks at its own limit between iterations only, and overshoots it."""
+        return spent_micros + self.most_micros(keys) + self.holdout_micros <= budget_micros
+
+    def progress(self, before: SearchProgress) -> SearchProgress:
+        """How far the search is; what was asked and spent stays as it was `before`."""
+        return replace(
+            before,
+            answered=len(self.all_keys) - len(self.open),
+            tried=self.tried,
+            rows=self.rows,
+            start=self.start,
+            prompt=self.prompt,
+            start_share=self.start_share,
+            share=self.share,
+        )
+
+    def most_micros(self, keys: Collection[str]) -> int:
+        """The most that those of its open questions can cost."""
+        return sum(micros for key, micros in zip(self.open, self.micros, strict=True) if key in keys)
+
+
+@dataclass
+class _StoredAnswers:
+    """Answers a search's questions to a model by the `texts` that are there. `open` are those of the step that can't go
+    on. An answer takes `max_tokens` at most, thinking aside."""
+
+    model: str
+    max_tokens: int
+    room: int
+    texts: Mapping[str, str]
+    keys: dict[str, None] = field(default_factory=dict)
+    open: dict[str, Prompt] = field(default_factory=dict)
+
+    def ask(self, prompts: Sequence[Prompt]) -> list[str]:
+        keys = [key_of(self.model, prompt, self.max_tokens + self.room) for prompt in prompts]
+        self.keys.update(dict.fromkeys(keys))
+        pairs = zip(keys, prompts, strict=True)
+        self.open = {key: prompt for key, prompt in pairs if key not in self.texts}
+        if self.open:
+            raise Unanswered
+        return [self.texts[key] for key in keys]
+
+
+def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path, seed: int) -> Replay:
+    """Goes as far as `texts`, the answers by their keys, reach, and writes into `folder` what is to be asked next. No
+    held-out row takes part: they only tell what asking them would cost."""
+    budget = plan.search
+    assert budget is not None  # noqa: S101 - without one there is nothing to replay
+    model = _StoredAnswers(budget.model, max_tokens(plan.labels), plan.room(budget.model), texts)
+    writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
+    task = _task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
+    search = PromptSearch(task, model.ask, writer.ask)
+    with suppress(Unanswered):  # both know what is missing
+        search.run(seed)
+    waits = writer if writer.open else model
+    result = Replay(
+        keys=tuple(model.keys),
+        written=tuple(writer.keys),
+        model=waits.model,
+        open=tuple(waits.open),
+        micros=_micros(plan, waits.model, list(waits.open.values()), waits.max_tokens),
+        max_tokens=waits.max_tokens,
+        start=task.start,
+        prompt=search.best,
+        start_share=search.shares.get(task.start, 0.0),
+        share=search.shares.get(search.best, 0.0),
+        tried=len(search.tried),
+        rows=len(task.judge),
+        holdout_micros=_holdout_micros(plan, budget.model, search, files),
+    )
+    questions = ((key, waits.model, prompt) for key, prompt in waits.open.items())
+    folder.mkdir(parents=True, exist_ok=True)
+    evaluation_worker.write_prompts(folder / QUESTIONS, questions)
+    evaluation_worker.replace_lines(folder / REPLAY, [result.to_json()])  # last: the questions are there too
+    return result
+
+
+def read_replay(folder: Path) -> Replay | None:
+    """Returns what `replay` wrote last, None if there is none."""
+    path = folder / REPLAY
+    return Replay.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def read_questions(folder: Path, plan: LadderPlan, replay: Replay, wanted: frozenset[str]) -> list[Question]:
+    """Returns the open questions whose keys are wanted."""
+    return evaluation_worker.questions_in(folder / QUESTIONS, plan, wanted, replay.max_tokens)
+
+
+def candidate_of(plan: LadderPlan) -> Candidate:
+    """Returns the model as it is asked with the prompt that is looked for."""
+    return Candidate("optimised", plan.search.model if plan.search else None)
+
+
+def max_micros(plan: LadderPlan) -> int:
+    """Returns the most that the plan's search can cost: nothing where no model in it charges by the token."""
+    if plan.search is None:
+        return 0
+    prices = [plan.price_of[name].price for name in (plan.search.model, plan.search.writer)]
+    return plan.search.most_micros if any(price.input or price.output for price in prices) else 0
+
+
+def with_prompt(plan: LadderPlan, prompt: str) -> LadderPlan:
+    """Returns the plan with this prompt as one more candidate."""
+    return replace(plan, arms=(*plan.arms, candidate_of(plan)), optimised=prompt)
+
+
+@lru_cache(maxsize=1)
+def _task(
+    files: Path, train_sha256: str, prompt: str | None, labels: tuple[str, ...], seed: int
+) -> SearchTask:
+    """Reads the training rows once a process: there is a replay for each of some hundred steps."""
+    return search_task(prompt, examples(files, train_sha256), labels, seed)
+
+
+@lru_cache(maxsize=1)
+def _holdout(files: Path, sha256: str) -> tuple[Example, ...]:
+    return examples(files, sha256)
+
+
+def _micros(plan: LadderPlan, model: str, prompts: Sequence[Prompt], most: int) -> tuple[int, ...]:
+    """Returns what each question can cost."""
+    price, cap = plan.price_of[model], most + plan.room(model)
+    counts = _tokens(model, prompts)
+    return tuple(max_judge_micros(price, ArmKeys(("",), (count,)), (), cap) for count in counts)
+
+
+def _holdout_micros(plan: LadderPlan, model: str, search: PromptSearch, files: Path) -> int:
+    holdout = _holdout(files, plan.holdout_sha256)
+    tried = search.tried or [search.task.start]
+    lengths = _tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
+    dearest = tried[lengths.index(max(lengths))]
+    prompts = [zero_shot(row, plan.labels, dearest) for row in holdout]
+    return sum(_micros(plan, model, prompts, max_tokens(plan.labels)))
+
+
+def _tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:
+    encoding = encoding_of(model.split("/", 1)[1])
+    more = 1 + ASSUMED_SHARE * encoding.assumed
+    return [int(count * more) + 1 for count in count_prompts(prompts, encoding)]
