@@ -199,6 +199,7 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
         prices=now.prices,
         thinking=now.thinking,
         judge=None,
+        search=None,
     )
     return Teacher(model.row, rung, plan, _open_terms(context, model.row), leave)
 
