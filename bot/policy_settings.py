@@ -13,10 +13,12 @@ from bot.rules.permissions import (
     GROUP,
     RULES,
     USER,
+    USUAL_LIMITS,
     Approvers,
     DataRule,
     Named,
     Policy,
+    PromotionLimits,
     Rule,
     Tier,
     usual_rules,
@@ -53,6 +55,7 @@ class PolicyTable:
     ) = None
     tiers: tuple[Tier, ...] = ()
     data: tuple[DataRule, ...] = ()
+    promotion: PromotionLimits = USUAL_LIMITS
 
 
 def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str], file: TomlFile) -> Policy:
@@ -80,6 +83,7 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
         data=tuple(_data(row, number, providers, file) for number, row in enumerate(table.data)),
         expires_s=table.expires_h * 3600.0,
         remind_s=_reminders(table, file),
+        promotion=replace(table.promotion, where=_promotion_place(table.promotion, file)),
     )
     _check_people(policy, file)
     return policy
@@ -88,7 +92,13 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
 def _who(who: Mapping[Rule, tuple[str, ...]], approvers: Named, file: TomlFile) -> Mapping[Rule, Named]:
     """What is not named here nobody may."""
     nobody = Named(where=f"{file.place('policy', 'who')} names nobody for it")
-    return {rule: _named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
+    rules = {rule: _named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
+    # A file from before `bar` was a right of its own: it came with measuring.
+    return rules if "bar" in who else {**rules, "bar": rules["measure"]}
+
+
+def _promotion_place(limits: PromotionLimits, file: TomlFile) -> str:
+    return BUILT_IN if limits == USUAL_LIMITS else file.place("policy", "promotion")
 
 
 def _named(rule: Rule, names: tuple[str, ...], approvers: Named, file: TomlFile) -> Named:

@@ -31,11 +31,14 @@ from bot.cards.words import capitalize, day, percent, pluralize, points, points_
 from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
 from storage.promotions import Promotion
 from storage.records import Ask, Model
+from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Rung
+from trainers.money import usd
 from trainers.types import Answer
 
 PROMOTE, ROLLBACK, TRY, TRY_FORM = "put_to_work", "roll_back", "try_model", "try_form"
 GOOD, NOT_GOOD, BETTER_FORM = "answer_good", "answer_not_good", "better_answer"
+SHOWN_LABELS = 5
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,42 @@ def objections_text(proof: Proof, doubts: Sequence[Objection]) -> str:
 
 
 def proof_in_numbers(proof: Proof) -> str:
-    """The proof on one line, for the audit log and lists."""
+    """The proof on one line, for the audit log, with the limits that it was judged by."""
+    limits = f"margin {100 * proof.limits.margin:g} points"
+    if proof.limits.floor is not None:
+        limits += f", floor {100 * proof.limits.floor:g}%"
     if proof.rung is None:
-        return "not measured"
+        return f"not measured; {limits}"
     others = [other for other in (proof.best, proof.against_used) if other]
-    return "; ".join([score_text(proof.rung), *(f"against {other.other} {_gain(other)}" for other in others)])
+    compared = (
+        f"against {other.other} {_gain(other)}{_price_win(other, proof.limits.margin)}" for other in others
+    )
+    return "; ".join([score_text(proof.rung), *compared, limits])
+
+
+def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool = False) -> str:
+    """'cheaper and not worse (−1.2 points at worst, 3 allowed)': the interval's lower end beside the policy's margin.
+    `is_named`: with the name of the other, unescaped."""
+    than = f" than {shorten(comparison.other, 60)}" if is_named else ""
+    return f"cheaper and not worse{than} ({points(comparison.low)} at worst, {100 * margin:g} allowed)"
+
+
+def prices_text(comparison: ModelComparison) -> str:
+    """'$0.03 instead of $0.12 per 1,000 requests'; '' where a price is not known."""
+    if comparison.usd is None or comparison.other_usd is None:
+        return ""
+    now, before = (usd(amount) if amount else "nothing" for amount in (comparison.usd, comparison.other_usd))
+    return f"{now} instead of {before} per 1,000 requests"
+
+
+def worse_labels_text(labels: Sequence[LabelLoss]) -> str:
+    """'refund 18 → 11 of 20 rows, …', those that lost most first."""
+    shown = [
+        f"{escape(shorten(loss.label))} {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}"
+        for loss in labels[:SHOWN_LABELS]
+    ]
+    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
+    return f"{', '.join(shown)}{more}"
 
 
 def score_text(rung: Rung) -> str:
@@ -161,16 +195,26 @@ def _numbers(proof: Proof) -> list[CardBlock]:
     pairs = [(measure, f"{quality(proof.rung)} on {pluralize(proof.rung.n, 'held-out row')}")]
     best, used = proof.best, proof.against_used
     if best:
-        pairs.append((f"Against {escape(shorten(best.other, 60))}, {percent(best.score)}", _gain(best)))
+        won = _price_win(best, proof.limits.margin)
+        pairs.append(
+            (f"Against {escape(shorten(best.other, 60))}, {percent(best.score)}", f"{_gain(best)}{won}")
+        )
     if used:
         on = "" if used.rows == proof.rung.n else f" on the {pluralize(used.rows, 'row')} that both answered"
         name = f"Against {escape(shorten(used.other, 60))}, {percent(used.score)}"
-        pairs.append((name, f"{_gain(used)}{on}"))
-    return [Facts(pairs)]
+        pairs.append((name, f"{_gain(used)}{_price_win(used, proof.limits.margin)}{on}"))
+    got_worse = [Note(f"Right less often: {worse_labels_text(proof.worse)}.")] if proof.worse else []
+    return [Facts(pairs), *got_worse]
 
 
 def _gain(comparison: ModelComparison) -> str:
     return f"{points(comparison.difference)} ({points_range(comparison.low, comparison.high)})"
+
+
+def _price_win(comparison: ModelComparison, margin: float) -> str:
+    if not comparison.wins_by_price(margin):
+        return ""
+    return f"; {not_worse_text(comparison, margin)}, {prices_text(comparison)}"
 
 
 def _programs(summary: PromotionSummary) -> str:
@@ -226,18 +270,29 @@ def _doubt(proof: Proof, doubt: Objection) -> str:
         case "nothing_beside":
             return "Nothing else answered the same held-out rows, so there is nothing to hold it against."
         case "not_better":
-            return _not_better(proof.best)
+            return _not_better(proof.best, proof.limits.margin)
         case "other_rows":
             return f"{code(proof.used or '')}, in use now, answered other rows, so the two can't be compared."
         case "not_better_than_used":
-            return _not_better(proof.against_used)
+            return _not_better(proof.against_used, proof.limits.margin)
+        case "below_floor":
+            labels = ", ".join(
+                f"{escape(shorten(low.label))} {low.right:,} of {low.rows:,}"
+                for low in proof.low[:SHOWN_LABELS]
+            )
+            return f"Labels shown to be below the floor of {100 * (proof.limits.floor or 0):g}%: {labels}."
 
 
-def _not_better(comparison: ModelComparison | None) -> str:
+def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     if comparison is None:
         return ""
     what = "It is worse than" if comparison.is_worse else "It is not shown to be better than"
-    return f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
+    text = f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
+    if not comparison.is_cheaper or not margin:
+        return text
+    return (
+        f"{text} It costs less, but may be worse by more than the {100 * margin:g} points that are allowed."
+    )
 
 
 class TriedModel(Protocol):

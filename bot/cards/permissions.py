@@ -14,6 +14,7 @@ from bot.rules.permissions import (
     NotNamed,
     OwnRequest,
     PlainBecause,
+    PromotionLimits,
     TooDear,
     rule_of,
 )
@@ -25,6 +26,7 @@ DOING: Mapping[Action, str] = {
     "upload": "upload data",
     "estimate": "ask for estimates",
     "measure": "measure models",
+    "bar": "set a quality bar",
     "start": "ask for a run",
     "approve": "approve a run",
     "reject": "reject a run",
@@ -83,7 +85,23 @@ def verdict_text(because: Because) -> str:
                 f"{usd_micros(because.limit_micros)} ([policy] tiers in finetune.toml). Train on fewer rows or epochs, "
                 "or a cheaper model."
             )
+        case PromotionLimits():
+            return limits_text(because)
     assert_never(because)
+
+
+def limits_text(limits: PromotionLimits) -> str:
+    """What a model has to show before it may be deployed without a reason."""
+    cheaper = ""
+    if limits.margin:
+        cheaper = f", or one that costs less and is worse by less than {100 * limits.margin:g} points"
+    floor = ""
+    if limits.floor is not None:
+        rows = f"{limits.floor_rows} held-out rows or more"
+        floor = (
+            f"; no label with {rows} may be shown to be right less than {100 * limits.floor:g}% of the time"
+        )
+    return f"takes a model that is shown to be better{cheaper}{floor}"
 
 
 def who_may(no: NotNamed) -> str:

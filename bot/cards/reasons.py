@@ -185,6 +185,12 @@ def _beside_best(beside: reasons.BesideBest) -> str:
             return f"The tuned model is worse than {name}: {scores}."
         case "worse and costs as much":
             return f"The tuned model is worse than {name}: {scores}, and that costs no more."
+        case "not worse and cheaper":
+            at_worst = f"{100 * beside.low:+.1f}".replace("-", "−")
+            return (
+                f"The tuned model is cheaper and not worse than {name}: {scores}, {at_worst} points at worst, where "
+                f"{100 * beside.margin:g} are allowed; {price_text(beside.tuned)} instead of {price_text(beside.best)}."
+            )
 
 
 def _of_task(because: reasons.OfTask) -> str:

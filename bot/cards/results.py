@@ -26,7 +26,13 @@ from bot.cards.calibration import alternative_bill
 from bot.cards.candidates import MEANS, MEASURED
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
-from bot.cards.models import promotion_button, try_button
+from bot.cards.models import (
+    not_worse_text,
+    prices_text,
+    promotion_button,
+    try_button,
+    worse_labels_text,
+)
 from bot.cards.words import (
     about_usd,
     charge,
@@ -74,7 +80,12 @@ def card(
     rows = pluralize(result.tuned.n, "test row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
     subject = f"{name or f'Run {run.id}'}: {what}, {rows}"
-    facts = [("Right", _right(result)), *_beside(result), *([("Saves, as planned", saves)] if saves else [])]
+    facts = [
+        ("Right", _right(result)),
+        *_beside(result),
+        *([("A request", prices_text(result.not_worse))] if result.not_worse else []),
+        *([("Saves, as planned", saves)] if saves else []),
+    ]
     return Message(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
         (
@@ -112,6 +123,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     return (
         *([Text("\n".join(filter(None, verdict)))] if verdict else []),
         Facts([*scores, *bills, *_times(plan, result)]),
+        *_got_worse(result),
         *_not_shown(result),
         Text(_method(result)),
     )
@@ -188,6 +200,8 @@ def _other(ladder: Ladder) -> Rung | None:
 
 def _above_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
     other = _other(ladder)
+    if result.not_worse:
+        return not_worse_text(result.not_worse, result.margin, is_named=True)
     if _is_base_best(result, other):
         return _above_base(result)
     if other is None:
@@ -333,6 +347,8 @@ def _for(result: RunResult) -> str:
 def _against(result: RunResult) -> str:
     if result.advice and result.advice.kind == "no_go" and result.advice.rule != IN_HEADLINE:
         return sentence(result.advice.reason or result.advice.headline)
+    if result.worse_labels:
+        return f"right less often than before: {worse_labels_text(result.worse_labels)}."
     if result.worse:
         are = "row is" if result.worse == 1 else "rows are"
         return f"{result.worse:,} {are} wrong now that its base got right."
@@ -406,6 +422,22 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
         *loss,
         ("An answer takes", f"{median}, {tuned:,.0f} prompt tokens instead of {base:,.0f}"),
     ]
+
+
+def _got_worse(result: RunResult) -> list[CardBlock]:
+    """The labels that the tuned model is told to get right less often."""
+    if not result.worse_labels:
+        return []
+    other = _other(result.ladder) if result.ladder else None
+    name = _name(other) if other and not _is_base_best(result, other) else "its base, prompted"
+    lines = [
+        f"• {escape(shorten(loss.label, 60))}: {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}, "
+        f"{p_value(loss.p)}"
+        for loss in result.worse_labels
+    ]
+    title = f"*Labels that it gets right less often than {escape(shorten(name, 60))}*"
+    corrected = Note("McNemar's exact test of each label's rows, corrected for the number of labels (Holm).")
+    return [Text(title), Lines(lines), corrected]
 
 
 def _not_shown(result: RunResult) -> list[CardBlock]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 ACTIONS = click.Choice(
     [
-        *("read", "upload", "estimate", "measure", "start", "approve", "reject", "resolve", "cancel"),
+        *("read", "upload", "estimate", "measure", "bar", "start", "approve", "reject", "resolve", "cancel"),
         *("pause", "freeze", "unfreeze", "waive", "promote", "rollback", "try", "delete"),
     ]
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards.blocks import UNSEEN
-from bot.cards.permissions import verdict_text
+from bot.cards.permissions import limits_text, verdict_text
 from bot.cards.runs import STATE_WORDS
 from bot.cards.words import capitalize, pluralize
 from bot.rules.data_policy import EgressDecision
@@ -247,7 +247,12 @@ def policy_table(policy: Policy) -> str:
         f"{rule:<9} {', '.join(_people(policy.named(rule))) or 'nobody'}{_place(policy.named(rule).where)}"
         for rule in RULES
     ]
-    return "\n".join([*who, "", *_approvals(policy), "", *_data(policy)])
+    limits = policy.promotion
+    promotion = [
+        f"promotion {limits_text(limits)}{_place(limits.where)}",
+        f"a quality bar that nobody set is {100 * limits.bar:g}%",
+    ]
+    return "\n".join([*who, "", *_approvals(policy), "", *promotion, "", *_data(policy)])
 
 
 def policy_json(policy: Policy) -> dict[str, Any]:
@@ -265,6 +270,13 @@ def policy_json(policy: Policy) -> dict[str, Any]:
             for tier in policy.tiers
         ],
         "plan_expires_hours": policy.expires_s / 3600,
+        "promotion": {
+            "margin": policy.promotion.margin,
+            "floor": policy.promotion.floor,
+            "floor_rows": policy.promotion.floor_rows,
+            "bar": policy.promotion.bar,
+            "rule": policy.promotion.where,
+        },
         "data": [
             {
                 "name": rule.name,

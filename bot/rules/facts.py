@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import Literal
 
 from bot.rules.forecast import Outlook
+from bot.rules.permissions import USUAL_LIMITS
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, SetUp, Step
 from bot.rules.roi import Estimate
@@ -88,13 +89,15 @@ FASTER = 2
 
 @dataclass(frozen=True)
 class Evidence:
-    """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough."""
+    """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough, `margin` by
+    how much a cheaper model may be worse."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
     ladder: Ladder | None = None
     tuned: Rung | None = None
     curve: Curve | None = None
+    margin: float = USUAL_LIMITS.margin
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

@@ -14,6 +14,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.money import to_micros
 from trainers.typed_tables import OWN, Key, Limits
 
@@ -25,6 +26,7 @@ Rule = Literal[
     "upload",
     "estimate",
     "measure",
+    "bar",
     "start",
     "approve",
     "cancel",
@@ -144,10 +146,30 @@ def usual_rules(approvers: Named) -> Mapping[Rule, Named]:
     money."""
     requester_too = Named(approvers.users, approvers.groups, requester=True, where=approvers.where)
     return {
-        **dict.fromkeys(("read", "upload", "estimate", "measure", "start", "try"), ANYONE),
+        **dict.fromkeys(("read", "upload", "estimate", "measure", "bar", "start", "try"), ANYONE),
         **dict.fromkeys(("approve", "freeze", "waive", "promote"), approvers),
         **dict.fromkeys(("cancel", "delete"), requester_too),
     }
+
+
+def _share(percent: float) -> float:
+    return percent / 100
+
+
+@dataclass(frozen=True)
+class PromotionLimits:
+    """When a tuned model may take another's place, as shares from 0 to 1. One that costs less may be worse by less than
+    `margin`, which its paired interval has to show. No label with `floor_rows` held-out rows or more may be shown to be
+    right less often than `floor`; None: no floor. `bar`: of datasets for which nobody set one."""
+
+    margin: Annotated[float, Limits(ge=0, le=20), Key("margin_points", by=_share)] = 0.03
+    floor: Annotated[float | None, Limits(gt=0, le=100), Key("floor_percent", by=_share)] = None
+    floor_rows: Annotated[int, Limits(ge=1, le=1000)] = 10
+    bar: Annotated[float, Limits(ge=1, le=100), Key("bar_percent", by=_share)] = DEFAULT_QUALITY_THRESHOLD
+    where: Annotated[str, OWN] = BUILT_IN
+
+
+USUAL_LIMITS = PromotionLimits()
 
 
 @dataclass(frozen=True)
@@ -160,6 +182,7 @@ class Policy:
     data: tuple[DataRule, ...] = ()
     expires_s: float = USUAL_EXPIRY_S
     remind_s: tuple[float, ...] = USUAL_REMINDERS_S
+    promotion: PromotionLimits = USUAL_LIMITS
 
     def named(self, action: Action) -> Named:
         """Nobody, where no rule speaks of it."""
@@ -349,7 +372,7 @@ PlainBecause = Literal[
     "any full member",
     "named",
 ]
-Because = PlainBecause | OwnRequest | NotNamed | NeedsApprovers | TooDear
+Because = PlainBecause | OwnRequest | NotNamed | NeedsApprovers | TooDear | PromotionLimits
 
 
 @dataclass(frozen=True)
@@ -399,6 +422,9 @@ def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST)
             yield RuleVerdict(False, dearest.where, TooDear(maximum, dearest.up_to_micros or 0))
         else:
             yield RuleVerdict(True, tier.where, NeedsApprovers(tier.approvers, maximum))
+    if action == "promote":
+        limits = asking.rules.policy.promotion
+        yield RuleVerdict(True, limits.where, limits)
 
 
 def _membership(person: Person | None) -> RuleVerdict:

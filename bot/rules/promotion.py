@@ -1,30 +1,41 @@
-"""Is a model shown to be better than the one it would replace, and what speaks against using it? Forbids
-nothing: an objection asks a person for a reason."""
+"""Is a model shown to be better than the one it would replace, or cheaper and not worse, and what speaks against using
+it? Forbids nothing: an objection asks a person for a reason."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from statistics import NormalDist, fmean, stdev
 from typing import Literal
 
+from bot.rules.permissions import USUAL_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
-from trainers.evaluation import Interval, paired_interval
+from trainers.evaluation import Interval, LabelLoss, paired_interval, wilson
 from trainers.evaluation.results import Rung
 
 Objection = Literal[
-    "gone", "unmeasured", "no_go", "nothing_beside", "not_better", "other_rows", "not_better_than_used"
+    "gone",
+    "unmeasured",
+    "no_go",
+    "nothing_beside",
+    "not_better",
+    "other_rows",
+    "not_better_than_used",
+    "below_floor",
 ]
 
 ALIASES = "team/"
 TWO_SIDED_95 = NormalDist().inv_cdf(0.975)
+ONE_SIDED_95 = 0.9  # the level of the two-sided interval with that end
 
 
 @dataclass(frozen=True)
 class ModelComparison:
     """A model's answers held against another's to the same rows: the other's `score`, and the `difference` that the
-    model makes, with its 95% interval, on `rows`. `other` is plain text."""
+    model makes, with its 95% interval, on `rows`. `other` is plain text. `usd` and `other_usd`: what 1,000 requests to
+    each cost; None: not known."""
 
     other: str
     score: float
@@ -32,21 +43,49 @@ class ModelComparison:
     low: float
     high: float
     rows: int
+    usd: Decimal | None = None
+    other_usd: Decimal | None = None
 
     @property
     def is_better(self) -> bool:
         return self.low > 0
 
     @property
+    def is_cheaper(self) -> bool:
+        """False as well where a price is not known."""
+        return self.usd is not None and self.other_usd is not None and self.usd < self.other_usd
+
+    @property
     def is_worse(self) -> bool:
         return self.high < 0
+
+    def is_not_worse(self, margin: float) -> bool:
+        """Non-inferiority: the lower end of the two-sided 95% interval is above the margin (ICH E9, 3.3.2)."""
+        return self.low > -margin
+
+    def wins_by_price(self, margin: float) -> bool:
+        """Not shown to be better, but cheaper and not worse."""
+        return not self.is_better and self.is_cheaper and self.is_not_worse(margin)
+
+    def is_enough(self, margin: float) -> bool:
+        return self.is_better or self.wins_by_price(margin)
+
+
+@dataclass(frozen=True)
+class LabelRecall:
+    """Of the held-out `rows` with this label, `right` were answered right."""
+
+    label: str
+    rows: int
+    right: int
 
 
 @dataclass(frozen=True)
 class Proof:
     """What is known of a model. `rung` None: it was never measured. `best`: against the best that was measured on the
     same held-out rows without it. `used` is the model in use now, `against_used` None where the two did not answer the
-    same rows. `no_go`: the verdict of its run, where that was no."""
+    same rows. `no_go`: the verdict of its run, where that was no. `limits` are the policy's; `low` labels are shown to
+    be below its floor, `worse` ones to be right less often than before."""
 
     rung: Rung | None
     best: ModelComparison | None = None
@@ -54,6 +93,9 @@ class Proof:
     against_used: ModelComparison | None = None
     no_go: str | None = None
     is_gone: bool = False
+    limits: PromotionLimits = USUAL_LIMITS
+    low: tuple[LabelRecall, ...] = ()
+    worse: tuple[LabelLoss, ...] = ()
 
 
 def alias_for(dataset: str) -> str:
@@ -61,27 +103,52 @@ def alias_for(dataset: str) -> str:
     return f"{ALIASES}{ascii_name(dataset)}"
 
 
-def compare_models(other: str, scores: Sequence[float], other_scores: Sequence[float]) -> ModelComparison:
+def best_comparison(comparisons: Iterable[ModelComparison], margin: float) -> ModelComparison | None:
+    """The one with the best of the others. Where the model is not shown to be better than that, one that it can't
+    replace goes first: who is cheaper than the best may still be dearer than the second."""
+    ranked = sorted(comparisons, key=lambda comparison: comparison.score, reverse=True)
+    if ranked and not ranked[0].is_better:
+        ranked.sort(key=lambda comparison: comparison.is_enough(margin))
+    return next(iter(ranked), None)
+
+
+def below_floor(labels: Iterable[LabelRecall], limits: PromotionLimits) -> tuple[LabelRecall, ...]:
+    """The labels with enough rows whose one-sided 95% bound is below the floor, the lowest first."""
+    floor = limits.floor
+    if floor is None:
+        return ()
+    judged = (label for label in labels if label.rows >= limits.floor_rows)
+    low = [label for label in judged if wilson(label.right, label.rows, ONE_SIDED_95).high < floor]
+    return tuple(sorted(low, key=lambda label: label.right / label.rows))
+
+
+def compare_models(
+    other: str,
+    scores: Sequence[float],
+    other_scores: Sequence[float],
+    usd: Decimal | None = None,
+    other_usd: Decimal | None = None,
+) -> ModelComparison:
     """Compares row by row; both are in the holdout's order. Newcombe's interval where rows are right or wrong, else the
     normal one of the mean of the differences. ValueError where they are not of the same rows."""
     pairs = list(zip(scores, other_scores, strict=True))
     differences = [score - other_score for score, other_score in pairs]
-    middle = fmean(differences)
+    middle, n = fmean(differences), len(differences)
     if {*scores, *other_scores} <= {0.0, 1.0}:
         both, gained, lost, neither = (
             pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
         )
         likely = paired_interval(both, gained, lost, neither)
     else:
-        n = len(differences)
         reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(n) if n > 1 else 1.0
         likely = Interval(middle - reach, middle + reach)
-    return ModelComparison(other, fmean(other_scores), middle, likely.low, likely.high, len(differences))
+    return ModelComparison(other, fmean(other_scores), middle, likely.low, likely.high, n, usd, other_usd)
 
 
 def objections(proof: Proof) -> tuple[Objection, ...]:
-    """What speaks against using it; empty where the model is shown to be better."""
+    """What speaks against using it; empty where the model is shown to be better, or cheaper and not worse."""
     names: list[Objection] = []
+    margin = proof.limits.margin
     if proof.is_gone:
         names.append("gone")
     if proof.no_go is not None:
@@ -90,10 +157,12 @@ def objections(proof: Proof) -> tuple[Objection, ...]:
         return (*names, "unmeasured")
     if proof.best is None:
         names.append("nothing_beside")
-    elif not proof.best.is_better:
+    elif not proof.best.is_enough(margin):
         names.append("not_better")
     if proof.used is not None and proof.against_used is None:
         names.append("other_rows")
-    elif proof.against_used is not None and not proof.against_used.is_better:
+    elif proof.against_used is not None and not proof.against_used.is_enough(margin):
         names.append("not_better_than_used")
+    if proof.low:
+        names.append("below_floor")
     return tuple(names)

@@ -4,10 +4,12 @@ enough?"""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 
 from bot.rules.alternatives import as_evidence, asking_usd, cheapest, is_cheaper, is_no_dearer, might_meet
 from bot.rules.facts import FASTER, Evidence, Facts, is_silent
+from bot.rules.promotion import compare_models
 from bot.rules.reasons import (
     BesideBest,
     HoldOut,
@@ -72,7 +74,11 @@ def about_tuned(facts: Facts) -> tuple[Reason, ...]:
     if is_silent(tuned):
         again = Step("see why it does not answer", asking_usd(tuned))
         return (Reason("tuned", "unknown", NoAnswer(tuned), step=again),)
-    return (_standing(tuned, evidence), *_beside_best(tuned, evidence))
+    standing = _standing(tuned, evidence)
+    if _price_win(evidence):
+        # it is not worse than what is shown to meet the bar, so whether it meets it too need not be known
+        return (replace(standing, weighs=standing.kind != "unknown"),)
+    return (standing, *_beside_best(tuned, evidence))
 
 
 def replaces(rung: Rung, facts: Facts) -> bool | None:
@@ -110,8 +116,11 @@ def _met(rung: Rung, facts: Facts) -> Reason:
         worth = None if is_the_aim or facts.estimate is None else facts.estimate.errors_avoided_usd
         return Reason("fewer errors", "go", MeetsBar(rung, bar, "is right more often", worth))
     match replaces(rung, facts):
+        case True if is_for_speed:
+            return Reason("distil", "go", MeetsBar(rung, bar, "is faster"))
         case True:
-            return Reason("distil", "go", MeetsBar(rung, bar, "is faster" if is_for_speed else "is cheaper"))
+            won = _price_win(facts.evidence)
+            return won or Reason("distil", "go", MeetsBar(rung, bar, "is cheaper"))
         case False:
             not_needed = MeetsBar(rung, bar, "is not needed")
             return Reason("cheaper rung", "no_go", not_needed, step=Step(Use(rung.arm)))
@@ -200,6 +209,22 @@ def _standing(tuned: Rung, evidence: Evidence) -> Reason:
             return Reason("tuned", "no_go", stands, step=step)
         case "undecided":
             return Reason("tuned", "unknown", stands, step=_hold_out([tuned]))
+
+
+def _price_win(evidence: Evidence) -> Reason | None:
+    """The tuned model is cheaper than the best alternative, which meets the bar, and shown not to be worse within the
+    margin. Compared row by row, where both were scored alike on as many rows."""
+    best, tuned = max(evidence.alternatives, key=lambda rung: rung.score, default=None), evidence.trained
+    if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
+        return None
+    if (tuned.scoring, tuned.n) != (best.scoring, best.n) or _is_better(tuned, best, evidence.ladder):
+        return None
+    prices = tuned.usd_per_1000, best.usd_per_1000
+    comparison = compare_models("", tuned.scores, best.scores, *prices)
+    if not comparison.is_cheaper or not comparison.is_not_worse(evidence.margin):
+        return None
+    low, margin = comparison.low, evidence.margin
+    return Reason("not worse", "go", BesideBest(tuned, best, "not worse and cheaper", low=low, margin=margin))
 
 
 def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:

@@ -132,12 +132,15 @@ class TunedStands:
 
 @dataclass(frozen=True)
 class BesideBest:
-    """`gap`: the share from which the holdout shows differences."""
+    """`gap`: the share from which the holdout shows differences. `low`: the lower end of the difference's interval,
+    above minus the policy's `margin` where the tuned model is not worse."""
 
     tuned: Rung
     best: Rung
-    tuned_is: Literal["not shown to be better", "worse", "worse and costs as much"]
+    tuned_is: Literal["not shown to be better", "worse", "worse and costs as much", "not worse and cheaper"]
     gap: float | None = None
+    low: float = 0.0
+    margin: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,12 +17,14 @@ from bot.cards import data_policy as waiver_views
 from bot.cards import datasets as views
 from bot.cards import findings
 from bot.cards.blocks import Message, code, escape
+from bot.cards.candidates import bar_share
 from bot.cards.general import files_body
 from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
+from bot.rules.facts import TaskKind
 from bot.rules.units import Misread
 from bot.services import authorization
 from bot.services.dataset_worker import SEED, Inspection, inspect
@@ -271,6 +273,44 @@ def ready(
             f"`{dataset.name}` is still being checked; its card in the channel says when it is ready."
         )
     return CheckedDataset(dataset, report)
+
+
+def bar_refusal(
+    context: AppContext, name: str, bar: float | None, person: str, channel: str
+) -> Refusal | None:
+    """Returns why a person may not change a dataset's quality bar, None if they may or it stays as it is."""
+    if bar is None or bar == _bar(context, name):
+        return None
+    refused = authorization.refusal(context, person, "bar", channel)
+    return replace(refused, about="bar") if refused else None
+
+
+def change_settings(
+    context: AppContext,
+    dataset: Dataset,
+    person: str,
+    *,
+    bar: float | None = None,
+    task: TaskKind | None = None,
+    prompt: str | None = None,
+) -> None:
+    """Stores what is not None; another bar is written into the audit log. Call it in a transaction."""
+    if (bar, task, prompt) == (None, None, None):
+        return
+    now, before = context.clock(), _bar(context, dataset.name)
+    context.store.dataset_settings.set(
+        dataset.name, by=person, now=now, bar=bar, task_kind=task, prompt=prompt
+    )
+    if bar is not None and bar != before:
+        detail = f"{bar_share(before)} to {bar_share(bar)}"
+        context.store.audit.add(
+            at=now, who=person, action="bar", subject=f"dataset {dataset.id}", detail=detail
+        )
+
+
+def _bar(context: AppContext, name: str) -> float:
+    wanted = context.store.dataset_settings.get(name)
+    return (wanted.bar if wanted else None) or context.settings.policy.promotion.bar
 
 
 def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: ProviderRow) -> Refusal | None:

@@ -51,7 +51,8 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     checked = datasets.ready(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    return estimates.refusal(context.settings, command.question, units.day_of(context.clock()))
+    refused = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
+    return refused or estimates.refusal(context.settings, command.question, units.day_of(context.clock()))
 
 
 def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
@@ -68,14 +69,14 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
     if isinstance(result, Refusal):
         _post(context, general.refusal(result), channel, person)
         return
-    says_more, now = (command.bar, command.task) != (None, None), context.clock()
     with context.store.transaction():
-        if says_more:
-            context.store.dataset_settings.set(
-                checked.dataset.name, by=person, now=now, bar=command.bar, task_kind=command.task
-            )
+        datasets.change_settings(context, checked.dataset, person, bar=command.bar, task=command.task)
         estimate = context.store.estimates.keep(
-            checked.dataset.name, format_question(command.question), channel=channel, person=person, now=now
+            checked.dataset.name,
+            format_question(command.question),
+            channel=channel,
+            person=person,
+            now=context.clock(),
         )
         _post(context, views.card(result, result.target.name, number=estimate.id), channel, person)
 

@@ -25,10 +25,12 @@ from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.evaluation import (
     Confusion,
     Interval,
+    LabelLoss,
     compare,
     confusion,
     exact_match,
     label_scores,
+    labels_that_lost,
     prompts,
     tfidf,
 )
@@ -351,6 +353,7 @@ class Judged:
     answers: tuple[AnswerRow, ...]
     changed: tuple[ChangedRow, ...]
     labels: tuple[LabelChange, ...]
+    worse_labels: tuple[LabelLoss, ...]
 
 
 def judge_run(
@@ -386,6 +389,7 @@ def judge_run(
         answers=(*base_rows, *tuned_rows),
         changed=_changed(holdout, base_rows, tuned_rows),
         labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
+        worse_labels=_worse_labels(expected, base, tuned, beside) if labels else (),
     )
 
 
@@ -423,6 +427,17 @@ def _confusion(
 def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]:
     pairs = zip(label_scores(base), label_scores(tuned), strict=True)
     return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
+
+
+def _worse_labels(
+    expected: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow], beside: Ladder
+) -> tuple[LabelLoss, ...]:
+    """Against the best alternative, or against the base where that is as good."""
+    before = [row.correct for row in base]
+    best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
+    if best and best.score >= sum(before) / len(before):
+        before = [score == 1 for score in best.scores]
+    return labels_that_lost([row.answer for row in expected], before, [row.correct for row in tuned])
 
 
 def _changed(

@@ -47,7 +47,6 @@ from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
 from storage.records import CachedAnswer, Measurement
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import usd_micros
 
@@ -59,6 +58,9 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
+    refused = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
+    if refused:
+        return refused
     planned = _plan(context, checked, command)
     if isinstance(planned, Refusal):
         return planned
@@ -66,15 +68,9 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     if same := measurements.under_way(context, plan.to_json()):
         return Refusal(f"This very measurement is under way already: it is m{same.id}.")
     with context.store.transaction():
-        if (command.bar, command.task, command.prompt) != (None, None, None):
-            context.store.dataset_settings.set(
-                plan.dataset,
-                by=person,
-                now=context.clock(),
-                bar=command.bar,
-                task_kind=command.task,
-                prompt=command.prompt,
-            )
+        datasets.change_settings(
+            context, checked.dataset, person, bar=command.bar, task=command.task, prompt=command.prompt
+        )
         new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
         return measurements.add(context, new, leave, action="measure")
 
@@ -337,7 +333,7 @@ def _plan(
         report,
         today,
         prompt=prompt,
-        bar=command.bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD,
+        bar=command.bar or (wanted.bar if wanted else None) or context.settings.policy.promotion.bar,
         documents=documents,
         optimise=command.optimise,
         optimised=optimised,

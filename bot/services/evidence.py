@@ -5,28 +5,35 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
 from bot.cards.candidates import arm_name
 from bot.context import AppContext
+from bot.rules.estimate_inputs import USUAL_BUSY
 from bot.rules.facts import Evidence, TaskKind, task_kind
 from bot.rules.plans import Plan, plan_from_json
-from bot.rules.promotion import ModelComparison, Proof, compare_models
+from bot.rules.promotion import (
+    LabelRecall,
+    ModelComparison,
+    Proof,
+    below_floor,
+    best_comparison,
+    compare_models,
+)
 from bot.services import datasets
 from bot.services.hardware import Target
 from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
 from trainers.dataset import Report, read
 from trainers.dataset.rows import at, without_copies
+from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs, rejudge_ladder
-from trainers.evaluation.results import (
-    DEFAULT_QUALITY_THRESHOLD,
-    Curve,
-    Ladder,
-    Rung,
-)
+from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung
+from trainers.pricing import PriceList
 
+RIGHT_OR_WRONG = ("label", "judge", "calls")  # scores of 1 and 0, as the answers of a run are kept
 SIBLINGS = 10  # the best of them: one that is worse than these can't be the best that a model is held against
 
 
@@ -42,13 +49,15 @@ def evidence_of(
     """Returns the evidence on a dataset. `target`: the tuned model is one of this base model; None: of any. `bar` and
     `task` None: as they are set."""
     wanted = context.store.dataset_settings.get(dataset.name)
-    bar = bar or (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD
+    limits = context.settings.policy.promotion
+    bar = bar or (wanted.bar if wanted else None) or limits.bar
     versions = tuple(version.id for version in context.store.datasets.all() if version.name == dataset.name)
     holdout = str(report.holdout_sha256)
     done = context.store.measurements.done(versions, "curve")
     curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
     without = Evidence(
         bar=bar,
+        margin=limits.margin,
         task_kind=task or (task_kind(wanted.task_kind) if wanted and wanted.task_kind else None),
         ladder=_ladder(context, versions, holdout),
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
@@ -114,15 +123,19 @@ def promotion_proof(context: AppContext, model: Model, used: Model | None, run: 
     run = run or stored
     result = RunResult.from_json(run.result) if run.result else None
     advice = result.advice if result else None
-    rung = tuned_rung(context, run)
+    rung, limits = tuned_rung(context, run), context.settings.policy.promotion
     held = [*_others(context, run, plan, rung), *_better_siblings(context, model, plan, rung)] if rung else []
+    labels = (LabelRecall(label.label, label.rows, label.tuned) for label in result.labels) if result else ()
     return Proof(
         rung=rung,
-        best=max(held, key=lambda comparison: comparison.score, default=None),
+        best=best_comparison(held, limits.margin),
         used=used.name if used else None,
         against_used=_against(context, plan, rung, used) if rung and used else None,
         no_go=advice.headline if advice and advice.kind == "no_go" else None,
         is_gone=model.gone_at is not None,
+        limits=limits,
+        low=below_floor(labels, limits),
+        worse=result.worse_labels if result else (),
     )
 
 
@@ -144,16 +157,40 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
-    if tuned.scoring == "label" and len(base) == tuned.n:
+    usd = _request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
+    if tuned.scoring in RIGHT_OR_WRONG and len(base) == tuned.n:
         scores = [float(answer.correct) for answer in base]
-        yield compare_models(f"the untuned base, {plan.base_model}", tuned.scores, scores)
+        base_usd = _request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
+        yield compare_models(f"the untuned base, {plan.base_model}", tuned.scores, scores, usd, base_usd)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
     for rung in evidence_of(context, dataset, report, None).alternatives:
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
-            yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores)
+            provider, _, name = (rung.arm.model or "").partition("/")
+            other_usd = _request_usd(context, provider, name, rung.usd_per_1000)
+            yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores, usd, other_usd)
+
+
+def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
+    """Returns what 1,000 requests to the untuned base cost, by its answers."""
+    arm = Candidate("zero", f"{plan.provider}/{plan.base_model}")
+    replies = [
+        Reply(answer.text, answer.prompt_tokens, answer.completion_tokens, answer.seconds, answer.came_at)
+        for answer in answers
+    ]
+    return usd_per_1000(arm, replies, {str(arm.model): PriceList.from_json(plan.prices).rows[1]})
+
+
+def _request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
+    """Returns what 1,000 requests cost in use. A machine that is paid by the hour answers for a part of its time only,
+    while it was measured without a pause."""
+    row = context.settings.provider(provider)
+    model_row = row.model(model) if row else None
+    if usd is None or model_row is None or model_row.usd_per_hour is None:
+        return usd
+    return usd / USUAL_BUSY
 
 
 def _better_siblings(context: AppContext, model: Model, plan: Plan, rung: Rung) -> Iterator[ModelComparison]:
@@ -171,15 +208,22 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
     other_plan, other = measured_score(context, used)
     if other is None or other.scoring != rung.scoring:
         return None
+    prices = (
+        _request_usd(context, plan.provider, plan.base_model, rung.usd_per_1000),
+        _request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
+    )
     if other_plan.holdout_sha256 == plan.holdout_sha256:
-        return compare_models(used.name, rung.scores, other.scores) if rung.n == other.n else None
+        return compare_models(used.name, rung.scores, other.scores, *prices) if rung.n == other.n else None
     mine, theirs = _questions(context, plan, rung), _questions(context, other_plan, other)
     places = {question: place for place, question in enumerate(theirs)}
     common = [(place, places[question]) for place, question in enumerate(mine) if question in places]
     if not common:
         return None
     return compare_models(
-        used.name, [rung.scores[value] for value, _ in common], [other.scores[two] for _, two in common]
+        used.name,
+        [rung.scores[place] for place, _ in common],
+        [other.scores[place] for _, place in common],
+        *prices,
     )
 
 

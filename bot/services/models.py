@@ -314,12 +314,18 @@ def card_name(promotion: Promotion) -> str:
 
 def may_be_offered(context: AppContext, run: Run) -> bool:
     """Returns whether nothing speaks against the run's model and it is not in use."""
+    proof = proof_of_run(context, run)
+    return proof is not None and not objections(proof)
+
+
+def proof_of_run(context: AppContext, run: Run) -> Proof | None:
+    """Returns what speaks for and against using the run's model; None where it has none, or it is in use."""
     model = context.store.model(run.model or "")
     if run.result is None or model is None or model.state == "promoted":
-        return False
+        return None
     standing = context.store.promotions.standing(plan_from_json(run.plan).dataset)
     used = context.store.model(standing.model) if standing else None
-    return not objections(evidence.promotion_proof(context, model, used, run))
+    return evidence.promotion_proof(context, model, used, run)
 
 
 def has_alias(context: CoreContext, model: Model) -> bool:

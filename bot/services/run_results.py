@@ -23,6 +23,7 @@ from bot.rules.advice import Verdict
 from bot.rules.budgets import AnswerTokens, actual_micros
 from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, plan_from_json
+from bot.rules.promotion import Proof, objections
 from bot.rules.reasons import Measure
 from bot.services import (
     authorization,
@@ -328,11 +329,13 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         arms=arms,
         at_once=(min(row.callers, judged.tuned.n) if row else None),
         labels=judged.labels,
+        worse_labels=judged.worse_labels,
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
-    ended = replace(run, result=result.to_json())
-    may_be_used = models.may_be_offered(context, ended)
+    proof = models.proof_of_run(context, replace(run, result=result.to_json()))
+    may_be_used = proof is not None and not objections(proof)
+    result = _with_price_win(result, proof)
     may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
     with context.store.transaction():
         moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
@@ -349,6 +352,14 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
             judged.changed if may_show else (),
             may_be_used=may_be_used,
         )
+
+
+def _with_price_win(result: RunResult, proof: Proof | None) -> RunResult:
+    """Adds what the model is cheaper and not worse than, where that is what speaks for it."""
+    best, margin = (proof.best, proof.limits.margin) if proof else (None, 0.0)
+    if best is None or not best.wins_by_price(margin):
+        return result
+    return replace(result, not_worse=best, margin=margin)
 
 
 def _advice(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Advice | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from bot.rules.plans import VerdictKind
+from bot.rules.promotion import ModelComparison
+from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Ladder
 from trainers.json_values import JsonValue
 from trainers.types import Event, Job, SweepArm
@@ -154,7 +156,8 @@ class RunResult(JsonValue):
     same rows, and the test of the two; None in a result of before there were any. `advice` follows from it.
     `arms` of a sweep, one of which is the tuned model. `at_once`: so many questions were under way at a time, at most;
     an answer that is asked for alone comes sooner. None: a result of before that was written down. `labels` are empty
-    for free text, and for such an older result.
+    for free text, and for such an older result. `worse_labels` are told to be right less often than with the best
+    alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse.
     """
 
     base: ArmScore
@@ -176,6 +179,9 @@ class RunResult(JsonValue):
     arms: tuple[SweepArm, ...] = ()
     at_once: int | None = None
     labels: tuple[LabelChange, ...] = ()
+    worse_labels: tuple[LabelLoss, ...] = ()
+    not_worse: ModelComparison | None = None
+    margin: float = 0.0
 
     @property
     def ladder(self) -> Ladder | None:

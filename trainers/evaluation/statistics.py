@@ -213,6 +213,36 @@ class LabelScore:
 
 
 @dataclass(frozen=True)
+class LabelLoss:
+    """Of `rows` with this label `before` were right and `after` are. `p` is McNemar's exact one, with Holm's correction
+    over all labels."""
+
+    label: str
+    rows: int
+    before: int
+    after: int
+    p: float
+
+
+def labels_that_lost(
+    expected: Sequence[str], before: Sequence[bool], after: Sequence[bool]
+) -> tuple[LabelLoss, ...]:
+    """Returns the labels that are told to be right less often, those that lost most first."""
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    for label, was, now in zip(expected, before, after, strict=True):
+        pairs.setdefault(normalise(label), []).append((bool(was), bool(now)))
+    names = {normalise(label): label for label in reversed(expected)}
+    counted = {key: Counter(of_label) for key, of_label in pairs.items()}
+    corrected = holm([mcnemar_exact(each[True, False], each[False, True]) for each in counted.values()])
+    losses = []
+    for (key, each), p in zip(counted.items(), corrected, strict=True):
+        both, lost, gained = each[True, True], each[True, False], each[False, True]
+        if lost > gained and p < 0.05:
+            losses.append(LabelLoss(names[key], each.total(), both + lost, both + gained, p))
+    return tuple(sorted(losses, key=lambda loss: (loss.after - loss.before, loss.label)))
+
+
+@dataclass(frozen=True)
 class Confusion:
     """counts[i][j]: rows whose right label is labels[i] and whose answer is columns[j].
 
