@@ -367,6 +367,12 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             SWEEP,
             "Values to choose between, like lora_r:8,16;learning_rate:0.0005,0.001.",
         ),
+        QuestionOption(
+            "judge",
+            "judge",
+            NAME,
+            "A model that judges free text; that of the newest measurement where not said, none for none.",
+        ),
     )
 }
 HYPERPARAMETERS = frozenset(spec.name for spec in methods.options().values())

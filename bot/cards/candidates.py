@@ -43,6 +43,13 @@ NARROW = 17
 LEAST_PRICE = Decimal("0.01")
 STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
 MEASURED: Mapping[Scoring, str] = {"label": "Right", "json": "Fields", "f1": "F1", "judge": "Judged"}
+# After a share, where there is little room.
+IN_SHORT: Mapping[Scoring, str] = {
+    "label": "right",
+    "json": "of fields right",
+    "f1": "F1",
+    "judge": "acceptable",
+}
 # After a share, in a sentence.
 MEANS: Mapping[Scoring, str] = {
     "label": "right",

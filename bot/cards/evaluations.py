@@ -26,7 +26,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.candidates import EXPLAINED, SHORT_NAMES, arm_name, bar_share
 from bot.cards.forms import modal
-from bot.cards.judge_agreement import bias_warning, max_judge_questions
+from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten, time_left
 from bot.rules.budgets import Budget
@@ -80,7 +80,7 @@ def request_card(
         rows = pluralize(plan.n_holdout, "row")
         what = f"Let {shorten(str(plan.arms[0].model))} label {rows} of {shorten(plan.title)}"
     headline = f"{what} {price}?"
-    warning = bias_warning(plan)
+    warning = bias_warning(plan.judge, judged_models(plan))
     return Message(
         escape(headline),
         (

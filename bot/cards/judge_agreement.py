@@ -3,6 +3,8 @@ better, without who gave which. That question holds customers' words: it is for 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, actions, button, cut, escape
 from bot.cards.candidates import arm_name
 from bot.cards.commands import SLACK, Spelling
@@ -11,7 +13,7 @@ from bot.rules import judge_agreement
 from bot.rules.judge_agreement import MIN_LABELS, HumanAgreement
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.evaluation.judge_agreement import Agreement
-from trainers.evaluation.results import Candidate, Ladder
+from trainers.evaluation.results import Candidate, Scoring
 from trainers.evaluation.scores import Choice
 
 FIRST, SECOND, SAME = "prefer_first", "prefer_second", "prefer_same"
@@ -29,15 +31,16 @@ WHAT_KAPPA_SAYS = (
 
 
 def judge_notes(
-    plan: LadderPlan,
+    model: str | None,
+    judged: Sequence[str],
     judge: JudgeProgress | None,
-    ladder: Ladder,
+    scoring: Scoring,
     people: HumanAgreement,
     spelling: Spelling = SLACK,
 ) -> list[str]:
-    """Sentences for the result's bullets; none where the answers are labels or JSON."""
-    scoring = ladder.rungs[0].scoring if ladder.rungs else "label"
-    if plan.judge is None or judge is None:
+    """Sentences for the result's bullets; none where the answers are labels or JSON. `model`: the judge, None where
+    there is none; `judged`: the models whose answers it read."""
+    if model is None or judge is None:
         only_words = (
             "F1 measures only the words that an answer shares with the reference: a right answer in other words "
             f"scores low. With {spelling.option('judge', 'MODEL')} a model judges what answers say."
@@ -48,8 +51,8 @@ def judge_notes(
         if scoring == "f1":
             instead = "So the score is F1, which only measures shared words."
         end = "" if judge.failed.endswith((".", "!", "?")) else "."
-        return [f"The verdicts of {plan.judge} do not count: {judge.failed}{end} {instead}"]
-    lines = [f"Judged by {plan.judge}, {trust_text(people)}."]
+        return [f"The verdicts of {model} do not count: {judge.failed}{end} {instead}"]
+    lines = [f"Judged by {model}, {trust_text(people)}."]
     if judge.unread:
         lines.append(
             f"{judge.unread:,} of {pluralize(judge.judged, 'answer')} got no verdict that could be read, and count as "
@@ -59,20 +62,24 @@ def judge_notes(
         lines.append(_compared(judge.pair))
     if judge.unpaired:
         lines.append(f"The best two were not compared side by side: {judge.unpaired}")
-    warning = bias_warning(plan)
+    warning = bias_warning(model, judged)
     return [*lines, warning] if warning else lines
 
 
-def bias_warning(plan: LadderPlan) -> str | None:
+def judged_models(plan: LadderPlan) -> list[str]:
+    return [arm.model for arm in plan.arms if arm.model]
+
+
+def bias_warning(judge: str | None, models: Sequence[str]) -> str | None:
     """A warning where the judge judges its own or its relatives' answers."""
-    if plan.judge is None:
+    if judge is None:
         return None
-    kin = judge_agreement.relatives(plan.judge, [arm.model for arm in plan.arms if arm.model])
-    if plan.judge in kin:
-        own = f"{plan.judge} judges its own answers too: models tend to prefer their own."
+    kin = judge_agreement.relatives(judge, models)
+    if judge in kin:
+        own = f"{judge} judges its own answers too: models tend to prefer their own."
         return f"{own} Another judge would be fairer."
     family = (
-        f"The judge {plan.judge} is of the same family as {', '.join(kin[:3])}, and models tend to prefer their own "
+        f"The judge {judge} is of the same family as {', '.join(kin[:3])}, and models tend to prefer their own "
         "kind. Another judge would be fairer."
     )
     return family if kin else None

@@ -110,8 +110,8 @@ def proof_in_numbers(proof: Proof) -> str:
 
 
 def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool = False) -> str:
-    """'cheaper and not worse (−1.2 points at worst, 3 allowed)': the interval's lower end beside the policy's margin.
-    `is_named`: with the name of the other, unescaped."""
+    """The interval's lower end beside the margin that the policy allows. `is_named`: with the name of the other,
+    unescaped."""
     than = f" than {shorten(comparison.other, 60)}" if is_named else ""
     return f"cheaper and not worse{than} ({points(comparison.low)} at worst, {100 * margin:g} allowed)"
 

@@ -23,9 +23,10 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.calibration import alternative_bill
-from bot.cards.candidates import MEANS, MEASURED
+from bot.cards.candidates import IN_SHORT, MEANS
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
+from bot.cards.judge_agreement import judge_notes, trust_text
 from bot.cards.models import (
     not_worse_text,
     prices_text,
@@ -49,17 +50,19 @@ from bot.cards.words import (
 )
 from bot.cards.words import share_text as bar_percent
 from bot.rules.facts import is_silent
+from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH
 from bot.rules.units import duration as in_months
 from bot.values.runs import ChangedRow, RunResult
 from storage.records import Run
-from trainers.evaluation.results import Ladder, Rung, Standing
+from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 from trainers.money import from_micros
 from trainers.types import SweepArm
 
 DETAILS, MEASURE = "run_details", "measure_after_run"
 SIGNIFICANT = 0.05
+SAME_MEASURE = ("label", "judge")  # by which base and tuned are compared as the alternatives are
 STANDS: Mapping[Standing, str] = {
     "meets": "meets your {bar} bar",
     "misses": "below your {bar} bar",
@@ -68,6 +71,14 @@ STANDS: Mapping[Standing, str] = {
 NOTHING_MEASURED = "measure"  # the rule that wants the alternatives measured first
 IN_HEADLINE = "tuned"  # the rule whose reason the headline has said already
 SHOWN_CHANGES = 8
+# Of base and tuned, row by row.
+COUNTED: Mapping[Scoring, str] = {
+    "label": "exactly right",
+    "json": "right in every field",
+    "f1": "exactly the expected text",
+    "judge": "acceptable to the judge",
+}
+NO_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)
 WON = "won"  # the outcome of a sweep's best arm
 
 
@@ -111,7 +122,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
         bills += alternative_bill(plan)
     name = escape(shorten(plan.base_model))
     scores = [
-        ("Tuned model, exactly right", with_interval(result.tuned)),
+        (f"Tuned model, {_counted(result)}", with_interval(result.tuned)),
         (f"{name}, prompted", with_interval(result.base)),
         ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
         (
@@ -124,7 +135,7 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
         *([Text("\n".join(filter(None, verdict)))] if verdict else []),
         Facts([*scores, *bills, *_times(plan, result)]),
         *_got_worse(result),
-        *_not_shown(result),
+        *_not_shown(plan, result),
         Text(_method(result)),
     )
 
@@ -162,7 +173,7 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
     (tuned,), other = ladder.rung("tuned"), _other(ladder)
     if is_silent(tuned):
         return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    measured = " right" if tuned.scoring == "label" else f" {MEASURED[tuned.scoring]}"
+    measured = f" {IN_SHORT[tuned.scoring]}"
     by_bar = STANDS[tuned.standing].format(bar=bar_percent(ladder.bar))
     decision = _decision(result, tuned, other, may_be_used=may_be_used)
     return f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {_above_best(result, ladder, tuned)}"
@@ -219,8 +230,9 @@ def _name(rung: Rung) -> str:
 def _is_base_best(result: RunResult, other: Rung | None) -> bool:
     """The prompted base answered the same rows. One that mostly said no label is no alternative, and a score by
     another measure can't be held against it."""
-    base = result.base
-    if not result.labelled or 2 * base.unlisted > base.n:
+    base, ladder = result.base, result.ladder
+    is_alike = result.labelled if ladder is None else ladder.scoring in SAME_MEASURE
+    if not is_alike or 2 * base.unlisted > base.n:
         return False
     return other is None or base.share > other.score
 
@@ -281,7 +293,7 @@ def _right(result: RunResult) -> str:
     if ladder is None or not ladder.rung("tuned"):
         return with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
-    measured = "" if tuned.scoring == "label" else f" {MEASURED[tuned.scoring]}"
+    measured = "" if tuned.scoring == "label" else f" {IN_SHORT[tuned.scoring]}"
     return f"{percent(tuned.score)}{measured} ({100 * tuned.low:.0f}–{100 * tuned.high:.0f}%)"
 
 
@@ -297,7 +309,7 @@ def _beside(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
     gain = pair.difference if is_better else -pair.difference
-    measured = "" if other.scoring == "label" else f" {MEASURED[other.scoring]}"
+    measured = "" if other.scoring == "label" else f" {IN_SHORT[other.scoring]}"
     name = f"Against {escape(shorten(_name(other), 60))}, {percent(other.score)}{measured}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
@@ -336,10 +348,9 @@ def _for(result: RunResult) -> str:
         are = "row is" if result.better == 1 else "rows are"
         return f"{result.better:,} {are} right now that its base got wrong."
     base = f"its base, prompted, has {percent(result.base.share)}"
-    if ladder.rungs[0].scoring != "label":
-        base = (
-            f"{percent(result.tuned.share)} exactly right against {percent(result.base.share)} for its base"
-        )
+    if ladder.scoring not in SAME_MEASURE:
+        shares = f"{percent(result.tuned.share)} {_counted(result)} against {percent(result.base.share)}"
+        base = f"{shares} for its base"
     unread = f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
     return f"training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
 
@@ -361,10 +372,28 @@ def _unknown(plan: Plan, result: RunResult) -> str:
         return sentence(advice.reason or advice.headline)
     if current and _saves(plan, result):
         return f"whether it can replace {current}, which did not answer these rows."
-    if result.ladder and result.ladder.rungs and result.ladder.rungs[0].scoring != "label":
-        (tuned,) = result.ladder.rung("tuned")
-        return f"whether the answers are right: {percent(tuned.score)} is {MEANS[tuned.scoring]}."
+    ladder = result.ladder
+    if plan.judge and ladder and ladder.scoring == "judge":
+        people = result.agreement or NO_LABELS
+        return f"how far to trust {escape(shorten(plan.judge))}, which judged: {escape(trust_text(people))}."
+    if ladder and ladder.rungs and ladder.scoring != "label":
+        (tuned,) = ladder.rung("tuned")
+        failed = f" {escape(_judge_notes(plan, result)[0])}" if plan.judge and result.judge else ""
+        return f"whether the answers are right: {percent(tuned.score)} is {MEANS[tuned.scoring]}.{failed}"
     return ""
+
+
+def _judge_notes(plan: Plan, result: RunResult) -> list[str]:
+    if plan.judge is None or result.judge is None or result.ladder is None:
+        return []
+    models, people = [f"{plan.provider}/{plan.base_model}"], result.agreement or NO_LABELS
+    return judge_notes(plan.judge, models, result.judge, result.ladder.scoring, people)
+
+
+def _counted(result: RunResult) -> str:
+    """What counts as right of base and tuned, after a share."""
+    scoring = result.ladder.scoring if result.ladder else "label"
+    return COUNTED[scoring]
 
 
 def _next(result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
@@ -440,14 +469,14 @@ def _got_worse(result: RunResult) -> list[CardBlock]:
     return [Text(title), Lines(lines), corrected]
 
 
-def _not_shown(result: RunResult) -> list[CardBlock]:
+def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
     """What a reader might take for granted and this measurement does not tell."""
-    lines, ladder = [], result.ladder
-    if ladder and ladder.rungs and ladder.rungs[0].scoring != "label":
+    lines, ladder = [escape(note) for note in _judge_notes(plan, result)], result.ladder
+    if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE:
         (tuned,) = ladder.rung("tuned")
         lines.append(
-            "Two measures: base → tuned counts answers that are exactly the expected one, letter by letter; against "
-            f"the other alternative it is {MEANS[tuned.scoring]}, where the tuned model has {percent(tuned.score)}."
+            f"Two measures: base → tuned counts answers that are {_counted(result)}; against the other alternative it "
+            f"is {MEANS[tuned.scoring]}, where the tuned model has {percent(tuned.score)}."
         )
     if result.base.unlisted:
         lines.append(
@@ -460,7 +489,7 @@ def _not_shown(result: RunResult) -> list[CardBlock]:
 def _method(result: RunResult) -> str:
     text = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
     return (
-        f"*How this was measured*: Right means the exact answer. Both answered the same {result.tuned.n:,} rows, which "
+        f"*How this was measured*: Right means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, which "
         f"were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the "
         "difference), p is McNemar's exact test."
     )

@@ -27,7 +27,14 @@ NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in S
 
 def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> tuple[CardBlock, ...]:
     ladder, spelling = measured.ladder, TerminalSpelling(str(file))
-    judged = judge_agreement.judge_notes(measured.plan, measured.judge, ladder, NO_HUMAN_LABELS, spelling)
+    judged = judge_agreement.judge_notes(
+        measured.plan.judge,
+        judge_agreement.judged_models(measured.plan),
+        measured.judge,
+        ladder.scoring,
+        NO_HUMAN_LABELS,
+        spelling,
+    )
     rows_to_learn = pluralize(rows.report.n_train, "row")
     learnt = f"The bar is {bar_share(ladder.bar)}; {rows_to_learn} to learn from and to take examples of."
     searched = [prompt_search.outcome(measured.search)] if measured.search else []
@@ -161,7 +168,9 @@ def _judge(measured: EvaluationResult) -> dict[str, Any] | None:
     return {
         "model": measured.plan.judge,
         "failed": judge.failed,
-        "warning": judge_agreement.bias_warning(measured.plan),
+        "warning": judge_agreement.bias_warning(
+            measured.plan.judge, judge_agreement.judged_models(measured.plan)
+        ),
         "judged": judge.judged,
         "without_verdict": judge.unread,
         "pair": None

@@ -12,6 +12,8 @@ from trainers.hyperparameters import Sweep
 from trainers.methods import MethodName
 from trainers.types import Hyperparameter
 
+NO_JUDGE = "none"
+
 
 @dataclass(frozen=True)
 class Question:
@@ -23,7 +25,7 @@ class Question:
     `prompt_tokens` of one request today; `batch_share` (0 to 1) of the requests can wait for a batch;
     `monitoring_usd` a month; `runs` until one is good enough; `patience`: stop a training early after so many
     validations without improvement; `hyperparameters` that a person chose, sorted by name; `sweep`: those with several
-    values each, every combination an arm of one training.
+    values each, every combination an arm of one training; `judge`: the model that judges free text, NO_JUDGE for none.
     """
 
     current: str | None = None
@@ -46,6 +48,7 @@ class Question:
     hyperparameters: tuple[tuple[str, Hyperparameter], ...] = ()
     method: MethodName = "supervised"
     sweep: Sweep = ()
+    judge: str | None = None
 
     @property
     def chosen(self) -> dict[str, Hyperparameter]:

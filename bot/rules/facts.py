@@ -90,7 +90,7 @@ FASTER = 2
 @dataclass(frozen=True)
 class Evidence:
     """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough, `margin` by
-    how much a cheaper model may be worse."""
+    how much a cheaper model may be worse. `judge`: the model whose verdicts the ladder's scores are."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -98,6 +98,7 @@ class Evidence:
     tuned: Rung | None = None
     curve: Curve | None = None
     margin: float = USUAL_LIMITS.margin
+    judge: str | None = None
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

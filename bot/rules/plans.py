@@ -136,7 +136,7 @@ class Plan:
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
     not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
     hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`.
-    `destination` None: from a time when it was not written down."""
+    `destination` None: from a time when it was not written down. `judge`: the model that judges free text."""
 
     dataset: str
     dataset_version: int
@@ -173,6 +173,7 @@ class Plan:
     swept: SweepPlan | None = None
     overridden: tuple[str, ...] = ()
     destination: Destination | None = None
+    judge: str | None = None
 
     @property
     def kept_back(self) -> EarlyStopping | SweepPlan | None:
@@ -207,7 +208,7 @@ def canonical_json(plan: Plan) -> str:
 
     What an older plan lacks is left out, so that it keeps its hash."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping", "swept", "destination"):
+    for name in ("predicted", "stopping", "swept", "destination", "judge"):
         if fields[name] is None:
             del fields[name]
     if not plan.overridden:

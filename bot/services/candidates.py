@@ -12,6 +12,7 @@ from bot.cards.blocks import code
 from bot.cards.commands import SLACK, Spelling
 from bot.command_options import NAMED_RUNGS
 from bot.context import AppContext
+from bot.rules.estimate_inputs import NO_JUDGE, Question
 from bot.settings import Settings
 from bot.values.evaluations import LadderPlan, SearchPlan
 from bot.values.requests import Baseline
@@ -124,18 +125,48 @@ def line_up(
     writer = _candidate(settings, reachable, command.writer, today) if command.writer else None
     if isinstance(writer, Refusal):
         return replace(writer, about="writer")
-    if command.judge is None:
-        return LineUp(models, arms, writer=writer)
+    judge = find_judge(settings, reachable, command.judge, report, today, spelling)
+    return judge if isinstance(judge, Refusal) else LineUp(models, arms, judge, writer)
+
+
+def find_judge(
+    settings: Settings,
+    reachable: Collection[str],
+    wanted: str | None,
+    report: Report,
+    today: date,
+    spelling: Spelling = SLACK,
+) -> Candidate | Refusal | None:
+    """Returns the model that is to judge free text, None if none is wanted."""
+    if wanted is None:
+        return None
     if report.task == "labels":
         option = spelling.option("judge")
         return Refusal(
             f"Labels need no judge: an answer is the label or it is not. Leave `{option}` out; it is for free text.",
             "judge",
         )
-    judge = _candidate(settings, reachable, command.judge, today)
-    return (
-        replace(judge, about="judge") if isinstance(judge, Refusal) else LineUp(models, arms, judge, writer)
-    )
+    judge = _candidate(settings, reachable, wanted, today)
+    return replace(judge, about="judge") if isinstance(judge, Refusal) else judge
+
+
+def judge_of_runs(
+    settings: Settings,
+    reachable: Collection[str] | None,
+    question: Question,
+    usual: str | None,
+    report: Report,
+    today: date,
+) -> Candidate | Refusal | None:
+    """Returns the model that is to judge a tuned model: the one that is asked for, else the `usual` one where it can
+    still be asked."""
+    if question.judge == NO_JUDGE:
+        return None
+    names = [row.name for row in settings.providers] if reachable is None else reachable
+    if question.judge is not None:
+        return find_judge(settings, names, question.judge, report, today)
+    judge = find_judge(settings, names, usual, report, today)
+    return None if isinstance(judge, Refusal) else judge
 
 
 def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:

@@ -99,6 +99,12 @@ def plan_refusal(context: AppContext, plan: Plan) -> str | None:
     return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
 
 
+def judge_refusal(context: AppContext, plan: Plan) -> str | None:
+    """Returns why its judge may not read the plan's rows, None if it may."""
+    provider = str(plan.judge).partition("/")[0]
+    return dataset_refusal(context, plan.dataset_id, [provider], plan.overridden)
+
+
 def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
     """Returns why it has to wait for a scan of the bytes that would leave, None once there was one."""
     dataset = context.store.datasets.get(dataset_id)

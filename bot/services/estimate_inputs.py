@@ -10,14 +10,15 @@ from decimal import Decimal
 
 from bot.rules import plans
 from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
-from bot.rules.bills import ZERO, Rates, Speed, Tokens, Traffic
+from bot.rules.bills import MILLION, ZERO, Rates, Speed, Tokens, Traffic
 from bot.rules.estimate_inputs import USUAL_BUSY, Question
 from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
 from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
-from bot.services.evaluation_worker import max_tokens
+from bot.services.candidates import Candidate
+from bot.services.evaluation_worker import MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, max_tokens
 from bot.services.hardware import MemoryHeadroom, Target, base_of, known_base, memory_headroom, training_time
 from bot.settings import Settings
 from trainers import chat_parameters
@@ -33,6 +34,7 @@ from trainers.types import Hyperparameter
 OTHER_TOKENIZER = 1.25  # times as many tokens: what a model counts that has another than ours
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
 START_UP_S = 20
+JUDGE_INSTRUCTIONS = 150  # tokens around the texts that a judge reads
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,12 @@ class TrainingNeeds:
 
 
 def training_needs(
-    settings: Settings, target: Target, report: Report, question: Question, today: date
+    settings: Settings,
+    target: Target,
+    report: Report,
+    question: Question,
+    today: date,
+    judge: Candidate | None = None,
 ) -> TrainingNeeds:
     tuned = tuned_price(target.row, target.model)
     base = _base_price(settings, target, tuned, today)
@@ -198,7 +205,30 @@ def training_needs(
     if isinstance(cost, RunCost):
         is_estimated = pairs is not None or _is_estimated(report, target)
         cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
+        cost = _with_judge(cost, report, judge) if judge else cost
     return TrainingNeeds(chosen, tuned, base, room, time, cost)
+
+
+def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
+    counted = report.tokens
+    asked = counted.prompt_mean + counted.answer_mean
+    amount = _judge_usd(judge, report.n_holdout, asked, counted.answer_mean)
+    most = _judge_usd(judge, report.n_holdout, asked * OTHER_TOKENIZER, MAX_TOKENS_TEXT * OTHER_TOKENIZER)
+    return replace(
+        cost,
+        evaluation_usd=cost.evaluation_usd + amount,
+        evaluation_most_usd=cost.evaluation_most_usd + max(amount, most),
+    )
+
+
+def _judge_usd(judge: Candidate, rows: int, asked: float, answer: float) -> Decimal:
+    """USD for verdicts on both models' answers of `answer` tokens: each alone, then the two in both orders. `asked`:
+    the tokens of a question with the right answer."""
+    read = 4 * (JUDGE_INSTRUCTIONS + asked) + 6 * answer
+    written = 4 * (MAX_TOKENS_LABEL + chat_parameters.thinking_tokens(judge.thinks))
+    price = judge.price.price
+    a_row = (price.input or ZERO) * Decimal(str(read)) + (price.output or ZERO) * written
+    return rows * a_row / MILLION
 
 
 def _rate(settings: Settings, target: Target, method: MethodName) -> float | None:

@@ -20,7 +20,15 @@ from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, rates_of
 from bot.rules.roi import Estimate, Inputs, Range, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
-from bot.services.candidates import ended, full_name, keyless, own_models, with_a_cheap_one
+from bot.services.candidates import (
+    Candidate,
+    ended,
+    full_name,
+    judge_of_runs,
+    keyless,
+    own_models,
+    with_a_cheap_one,
+)
 from bot.services.estimate_inputs import (
     Priced,
     RunCost,
@@ -54,7 +62,7 @@ class EstimateResult:
     `cost` says which price is missing where nobody told us it; `estimate`, `outlook`, `alternative` and `inputs` are
     None there, and where today's bill is not known. `outlook` is None as well where the verdict withholds what would
     be saved.
-    `room`: in this machine's memory, for a model that trains here.
+    `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's free text.
     """
 
     name: str
@@ -73,6 +81,7 @@ class EstimateResult:
     evidence: Evidence
     inputs: Inputs | None
     verdict: Verdict
+    judge: Candidate | None = None
 
     @property
     def memory(self) -> str | None:
@@ -152,8 +161,11 @@ def make_estimate(
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
+    judge = judge_of_runs(settings, reachable, question, evidence.judge, report, today)
+    if isinstance(judge, Refusal):
+        return judge
     evidence = without_ended_models(settings, evidence, today)
-    effort = training_needs(settings, target, report, question, today)
+    effort = training_needs(settings, target, report, question, today, judge)
     sums = _sums(settings, target, report, question, effort, now, evidence, today, is_trained=is_trained)
     facts = replace(
         _facts(name, question, report, target, effort.cost, sums, evidence, today),
@@ -185,6 +197,7 @@ def make_estimate(
         evidence=evidence,
         inputs=sums.known,
         verdict=verdict,
+        judge=judge,
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from bot.charts import curves as loss_plot
 from bot.charts import evaluations as evaluation_charts
 from bot.llm_client import Question, key_of
-from bot.values.evaluations import CurvePlan, LadderPlan
+from bot.values.evaluations import CurvePlan, JudgeProgress, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
 from bot.values.runs import ArmScore, ChangedRow, LabelChange, Refusal
 from storage.records import AnswerRow, Arm
@@ -35,7 +35,7 @@ from trainers.evaluation import (
     tfidf,
 )
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
-from trainers.evaluation.scores import as_label, is_label
+from trainers.evaluation.scores import as_label, is_label, score, scoring_of
 from trainers.pricing import PriceRow
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message, Metric
@@ -321,7 +321,7 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
 class RunComparison:
     """The `base` and the `tuned` model's replies to the rows of `holdout`, in its order, and the `alternatives` that
     were measured on the same rows. `arm` is the tuned model by the name that people use; `labels` is empty for free
-    text."""
+    text. `verdicts` are a judge's on the base's and on the tuned model's replies; None: none that count."""
 
     run_id: int
     arm: Candidate
@@ -334,6 +334,8 @@ class RunComparison:
     version: int
     holdout: Path
     alternatives: tuple[Rung, ...]
+    judge: JudgeProgress | None = None
+    verdicts: tuple[Sequence[float], Sequence[float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -354,6 +356,7 @@ class Judged:
     changed: tuple[ChangedRow, ...]
     labels: tuple[LabelChange, ...]
     worse_labels: tuple[LabelLoss, ...]
+    judge: JudgeProgress | None
 
 
 def judge_run(
@@ -363,8 +366,9 @@ def judge_run(
     `folder`. `now` in unix seconds."""
     path, labels = comparison.holdout, comparison.labels
     holdout = examples(path.parent, path.stem)
-    base_rows = _answer_rows(comparison, "base", comparison.base, holdout)
-    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout)
+    verdicts = comparison.verdicts or (None, None)
+    base_rows = _answer_rows(comparison, "base", comparison.base, holdout, verdicts[0])
+    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, verdicts[1])
     places = without_copies(holdout)
     base, tuned, expected = at(places, base_rows), at(places, tuned_rows), at(places, holdout)
     compared = compare([row.correct for row in base], [row.correct for row in tuned])
@@ -390,29 +394,44 @@ def judge_run(
         changed=_changed(holdout, base_rows, tuned_rows),
         labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
         worse_labels=_worse_labels(expected, base, tuned, beside) if labels else (),
+        judge=comparison.judge,
     )
 
 
 def _answer_rows(
-    comparison: RunComparison, arm: Arm, replies: Sequence[Reply], holdout: Sequence[Example]
+    comparison: RunComparison,
+    arm: Arm,
+    replies: Sequence[Reply],
+    holdout: Sequence[Example],
+    verdicts: Sequence[float] | None,
 ) -> list[AnswerRow]:
-    labels = comparison.labels
+    right = _right(replies, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
     return [
         AnswerRow(
             run_id=comparison.run_id,
             arm=arm,
             row=number,
             text=reply.text,
-            correct=is_label(row.answer, reply.text, labels)
-            if labels
-            else exact_match(row.answer, reply.text),
+            correct=is_right,
             prompt_tokens=reply.prompt_tokens,
             completion_tokens=reply.completion_tokens,
             seconds=reply.seconds,
             came_at=reply.came_at,
         )
-        for number, (row, reply) in enumerate(zip(holdout, replies, strict=True))
+        for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
     ]
+
+
+def _right(replies: Sequence[Reply], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
+    """Whether each answer is right in full: each field of JSON, or the exact text where only shared words are
+    counted."""
+    rows, scoring = (
+        zip(holdout, replies, strict=True),
+        scoring_of(holdout, "labels" if labels else "free_text"),
+    )
+    if scoring == "f1":
+        return [exact_match(row.answer, reply.text) for row, reply in rows]
+    return [score(scoring, row.answer, reply.text, labels) == 1 for row, reply in rows]
 
 
 def _confusion(
@@ -466,6 +485,7 @@ def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -
         version=comparison.version,
         holdout_sha256=comparison.holdout.stem,
         measured_at=now,
+        verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
     )
     (tuned,) = alone.rungs
     best = max(_alike(comparison, alone), key=lambda rung: rung.score, default=None)

@@ -263,7 +263,8 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return
-    heard = judgements.heard_of(context, measurement, plan, progress.judge) if progress.judge else None
+    folder = measurements.folder_of(context, measurement)
+    heard = judgements.heard_of(context, plan, folder, progress.judge) if progress.judge else None
     if heard and heard.acceptable is None and heard.failed is None:  # its folder was lost
         evaluation_progress.save_progress(context, measurement, replace(progress, stage="consulting"), None)
         return
@@ -274,7 +275,7 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
         evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms),
         heard,
         context.settings.files,
-        measurements.folder_of(context, measurement),
+        folder,
         context.clock(),
     )
     if concluded is not None:

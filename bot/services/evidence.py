@@ -13,6 +13,7 @@ from bot.cards.candidates import arm_name
 from bot.context import AppContext
 from bot.rules.estimate_inputs import USUAL_BUSY
 from bot.rules.facts import Evidence, TaskKind, task_kind
+from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import (
     LabelRecall,
@@ -22,7 +23,7 @@ from bot.rules.promotion import (
     best_comparison,
     compare_models,
 )
-from bot.services import datasets
+from bot.services import datasets, measurements
 from bot.services.hardware import Target
 from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
@@ -55,11 +56,13 @@ def evidence_of(
     holdout = str(report.holdout_sha256)
     done = context.store.measurements.done(versions, "curve")
     curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
+    ladder, judge = _ladder(context, versions, holdout) or (None, None)
     without = Evidence(
         bar=bar,
         margin=limits.margin,
         task_kind=task or (task_kind(wanted.task_kind) if wanted and wanted.task_kind else None),
-        ladder=_ladder(context, versions, holdout),
+        ladder=ladder,
+        judge=judge,
         curve=next((curve for curve in curves if curve.holdout_sha256 == holdout), None),
     )
     run = _newest_run(context, versions, holdout, target)
@@ -87,14 +90,29 @@ def best_rung(evidence: Evidence) -> Rung | None:
     return max([*rungs, *tuned], key=lambda rung: rung.score, default=None)
 
 
-def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> Ladder | None:
-    """Returns the newest ladder on which models were asked; a quick one of the classical rung alone doesn't hide it."""
+def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> tuple[Ladder, str | None] | None:
+    """Returns the newest ladder on which models were asked, and its judge; a quick one of the classical rung alone
+    doesn't hide it."""
     done = context.store.measurements.done(versions, "ladder")
-    ladders = [Ladder.from_json(measurement.result) for measurement in done if measurement.result]
-    fitting = [ladder for ladder in ladders if ladder.holdout_sha256 == holdout]
-    request = (ladder for ladder in fitting if any(rung.arm.model for rung in ladder.rungs))
-    newest = next(request, fitting[0] if fitting else None)
-    return rejudge_ladder(newest, newest.bar) if newest else None
+    ladders = [(Ladder.from_json(each.result), measurements.judge_of(each)) for each in done if each.result]
+    fitting = [(ladder, judge) for ladder, judge in ladders if ladder.holdout_sha256 == holdout]
+    with_models = (each for each in fitting if any(rung.arm.model for rung in each[0].rungs))
+    newest = next(with_models, fitting[0] if fitting else None)
+    return (rejudge_ladder(newest[0], newest[0].bar), newest[1]) if newest else None
+
+
+def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
+    """Returns how far people agreed with the plan's judge, by the newest measurement that it judged; None without
+    any."""
+    versions = tuple(version.id for version in context.store.datasets.all() if version.name == plan.dataset)
+    done = context.store.measurements.done(versions, "ladder")
+    judged = next((each for each in done if measurements.judge_of(each) == plan.judge), None)
+    return measurements.preferences_of(context, judged) if judged else None
+
+
+def alternatives_of(evidence: Evidence, judge: str | None) -> tuple[Rung, ...]:
+    """Returns the alternatives whose scores can be held against a model's that this judge has judged."""
+    return evidence.alternatives if evidence.judge in (None, judge) else ()
 
 
 def _newest_run(
@@ -166,7 +184,7 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
-    for rung in evidence_of(context, dataset, report, None).alternatives:
+    for rung in alternatives_of(evidence_of(context, dataset, report, None), plan.judge):
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
             provider, _, name = (rung.arm.model or "").partition("/")
             other_usd = _request_usd(context, provider, name, rung.usd_per_1000)
@@ -207,6 +225,8 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
     Returns None without any."""
     other_plan, other = measured_score(context, used)
     if other is None or other.scoring != rung.scoring:
+        return None
+    if rung.scoring == "judge" and other_plan.judge != plan.judge:
         return None
     prices = (
         _request_usd(context, plan.provider, plan.base_model, rung.usd_per_1000),

@@ -180,14 +180,21 @@ def conclude(
     """Returns the ladder, scored by the judge's verdicts if they count. Pairs for people are written beside the plot if
     answers are free text. `now` in unix seconds."""
     texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
-    values, judged = _values(texts, heard) if heard else ({}, None)
-    counts = judged is not None and judged.failed is None
-    ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, values if counts else None)
-    if judged and heard and counts:
-        judged = replace(judged, pair=_pair(texts, heard), unpaired=heard.unpaired)
+    verdicts, judged = verdicts_of(texts, heard) if heard else (None, None)
+    ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
     best = judged.pair if judged else None
     write_for_people(folder, plan, ladder, texts, best, files)
     return Conclusion(ladder, judged)
+
+
+def verdicts_of(
+    texts: Texts, heard: JudgeAnswers
+) -> tuple[Mapping[Candidate, Sequence[float]] | None, JudgeProgress]:
+    """Returns a verdict on each answer, None where they can't count, and what became of the judge."""
+    values, judged = _values(texts, heard)
+    if judged.failed:
+        return None, judged
+    return values, replace(judged, pair=_pair(texts, heard), unpaired=heard.unpaired)
 
 
 def write_for_people(

@@ -6,8 +6,8 @@ orders. If it can't be asked, or would cost more than was agreed, the score is t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,11 +20,12 @@ from bot.services import (
     measurements,
 )
 from bot.services.data_policy import Forbidden
-from bot.services.evaluation_engine import Asking, Evaluation
+from bot.services.evaluation_engine import Answers, Asking, Evaluation
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions, Texts
 from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan, LadderProgress
 from storage.records import Measurement
+from trainers.evaluation.results import Candidate
 from trainers.money import usd_micros
 
 
@@ -34,7 +35,8 @@ def judge_maximum(
     """Returns the judge's maximum cost in micro-dollars, None while that is computed. Until all answers are there, each
     counts as long as an answer can be; what was judged before is free. A search brings one candidate more."""
     if plan.search is None and all(arm.answered == arm.of for arm in progress.arms):
-        questions = _asked(context, measurement, plan, progress, JudgeProgress())
+        consultation = _consultation(context, measurement, plan, progress, JudgeProgress())
+        questions = _asked(context, consultation) if consultation else None
         if questions is None:
             return None
         if len(questions) == 2:
@@ -48,34 +50,102 @@ def judge_maximum(
 
 def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
     """Asks what is missing; once nothing is, the ladder can be judged."""
-    judge = progress.judge or JudgeProgress()
-    so_far = _asked(context, measurement, plan, progress, judge)
-    if so_far is None:
+    consultation = _consultation(context, measurement, plan, progress, progress.judge or JudgeProgress())
+    consulted = consult(context, consultation) if consultation else None
+    if consultation is None or consulted is None:
         return
-    questions, is_first = so_far[-1], len(so_far) == 1
-    owner, folder = evaluation_progress.owner(measurement), measurements.folder_of(context, measurement)
-    evaluation = evaluation_of(owner, plan, questions, folder / f"{ACCEPTABLE if is_first else BETTER}.jsonl")
-    answers = evaluation_engine.collect(context, evaluation, [arm_of(plan, questions, judge)])
-    missing = answers.all_missing
+    missing = consulted.missing
     spent = evaluation_progress.spent(context, measurement, plan, progress)
-    trouble = answers.failed or (_too_dear(plan, progress, questions, missing, spent) if missing else None)
+    trouble = consulted.failed or too_dear(plan, consulted, spent, progress.most_micros)
     against = measurements.egress_refusal(context, measurement) if missing else None
     if isinstance(against, Forbidden):
         trouble = against.reason
     now_known = replace(
         progress,
-        judge=_how_far(with_arm(judge, answers.arms[0]), plan, progress, so_far),
+        judge=how_far(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1),
         spent_micros=spent,
         note=evaluation_engine.note(context, [str(plan.judge)]) if missing else None,
     )
     if trouble:
-        _stop(context, measurement, plan, now_known, trouble, is_first=is_first)
-    elif not missing and not is_first:
+        _stop(context, measurement, plan, now_known, trouble, is_first=consulted.is_first)
+    elif consulted.is_complete:
         evaluation_progress.save_progress(context, measurement, replace(now_known, stage="judging"), progress)
     else:
         evaluation_progress.save_progress(context, measurement, now_known, progress)
         if against is None:
-            evaluation_engine.ask(context, evaluation, answers.unasked)
+            consulted.ask(context)
+
+
+@dataclass(frozen=True)
+class Consultation:
+    """What a judge is to say something about: the `arms`, whose answers are there, in the store by `keys`. `owner` is
+    'm3' or 'run 3'; the judge's questions are written into `folder`. `judge`: how far it was."""
+
+    owner: str
+    plan: LadderPlan
+    folder: Path
+    keys: Mapping[Candidate, Sequence[str]]
+    arms: Sequence[ArmProgress]
+    judge: JudgeProgress
+
+
+@dataclass(frozen=True)
+class Consulted:
+    """How far the judge is. `questions`: the ones about each answer and, once those are answered, the comparisons."""
+
+    judge: JudgeProgress
+    questions: Sequence[Questions]
+    evaluation: Evaluation
+    answers: Answers
+
+    @property
+    def is_first(self) -> bool:
+        return len(self.questions) == 1
+
+    @property
+    def missing(self) -> frozenset[str]:
+        return self.answers.all_missing
+
+    @property
+    def failed(self) -> str | None:
+        return self.answers.failed
+
+    @property
+    def is_complete(self) -> bool:
+        return not self.missing and not self.is_first
+
+    def ask(self, context: Asking) -> None:
+        evaluation_engine.ask(context, self.evaluation, self.answers.unasked)
+
+
+def consult(context: AppContext, consultation: Consultation) -> Consulted | None:
+    """Counts what the judge has answered. Returns None while a worker writes its questions."""
+    plan, judge = consultation.plan, consultation.judge
+    questions = _asked(context, consultation)
+    if questions is None:
+        return None
+    prompts = consultation.folder / f"{ACCEPTABLE if len(questions) == 1 else BETTER}.jsonl"
+    evaluation = evaluation_of(consultation.owner, plan, questions[-1], prompts)
+    answers = evaluation_engine.collect(context, evaluation, [arm_of(plan, questions[-1], judge)])
+    return Consulted(with_arm(judge, answers.arms[0]), questions, evaluation, answers)
+
+
+def spent_micros(context: Asking, plan: LadderPlan, folder: Path, since: float) -> int:
+    """Returns what the judge's answers have cost that came `since` then, in micro-dollars."""
+    judge = judge_worker.candidate_of(plan)
+    questions = filter(None, (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER)))
+    keys = sorted({key for each in questions for key in each.priced.keys})
+    return evaluation_engine.spent(context, plan.price_of, {judge: keys}, since)
+
+
+def too_dear(plan: LadderPlan, consulted: Consulted, spent: int, most: int) -> str | None:
+    """Returns why it would cost too much: answers may be longer in the judge's tokens than in their model's."""
+    questions, missing = consulted.questions[-1], consulted.missing
+    if not missing:
+        return None
+    if spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing) <= most:
+        return None
+    return f"Asking {plan.judge} could cost more than the {usd_micros(most)} that were agreed."
 
 
 def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: Path) -> Evaluation:
@@ -109,85 +179,69 @@ def heard(
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
 
 
-def heard_of(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, judge: JudgeProgress
-) -> JudgeAnswers:
-    """As `heard`, with the questions in the measurement's folder."""
-    folder = measurements.folder_of(context, measurement)
+def heard_of(context: Asking, plan: LadderPlan, folder: Path, judge: JudgeProgress) -> JudgeAnswers:
+    """As `heard`, with the questions in `folder`."""
     acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
     return heard(context, plan, acceptable, better, judge)
 
 
-def _asked(
+def _consultation(
     context: AppContext,
     measurement: Measurement,
     plan: LadderPlan,
     progress: LadderProgress,
     judge: JudgeProgress,
-) -> Sequence[Questions] | None:
-    """Returns the judge's questions that can be written: the second ones once every single answer is judged or
-    declined. Returns None while a worker writes them."""
+) -> Consultation | None:
+    """Returns None while a worker writes the candidates' questions."""
     keys = evaluation_progress.keys_of(context, measurement, plan)
     if keys is None:
         return None
-    files, folder = context.settings.files, measurements.folder_of(context, measurement)
+    owner, folder = evaluation_progress.owner(measurement), measurements.folder_of(context, measurement)
+    return Consultation(owner, plan, folder, evaluation_worker.only_keys(keys), progress.arms, judge)
+
+
+def _asked(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
+    """Returns the judge's questions that can be written: the second ones once every single answer is judged or
+    declined. Returns None while a worker writes them."""
+    plan, folder, judge = consultation.plan, consultation.folder, consultation.judge
+    files = context.settings.files
 
     def texts() -> Texts:
-        replies_by_candidate = evaluation_engine.replies(
-            context, evaluation_worker.only_keys(keys), progress.arms
-        )
+        replies_by_candidate = evaluation_engine.replies(context, consultation.keys, consultation.arms)
         return {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
 
     def ask_first() -> Questions | None:
-        work = f"{ACCEPTABLE} m{measurement.id}"
+        work = f"{ACCEPTABLE} {consultation.owner}"
         return context.workers.poll(work, judge_worker.ask_acceptable, plan, texts(), files, folder)
 
-    first = _written(context, measurement, ACCEPTABLE, ask_first)
+    first = _written(context, consultation, ACCEPTABLE, ask_first)
     if first is None:
         return None
     if first.wanted - context.store.answers.answered(first.priced.keys) - set(judge.declined):
         return [first]
 
     def ask_second() -> Questions | None:
-        work, so_far = f"{BETTER} m{measurement.id}", heard_of(context, measurement, plan, judge)
+        work, so_far = f"{BETTER} {consultation.owner}", heard_of(context, plan, folder, judge)
         return context.workers.poll(work, judge_worker.ask_better, plan, texts(), so_far, files, folder)
 
-    second = _written(context, measurement, BETTER, ask_second)
+    second = _written(context, consultation, BETTER, ask_second)
     return None if second is None else [first, second]
 
 
 def _written(
-    context: AppContext, measurement: Measurement, name: str, write: Callable[[], Questions | None]
+    context: AppContext, consultation: Consultation, name: str, write: Callable[[], Questions | None]
 ) -> Questions | None:
     """Returns the questions, read if they are written already."""
-    folder = measurements.folder_of(context, measurement)
-    is_at_work = context.workers.has(f"{name} m{measurement.id}")
-    return (None if is_at_work else judge_worker.read_questions(folder, name)) or write()
+    is_at_work = context.workers.has(f"{name} {consultation.owner}")
+    return (None if is_at_work else judge_worker.read_questions(consultation.folder, name)) or write()
 
 
-def _too_dear(
-    plan: LadderPlan, progress: LadderProgress, questions: Questions, missing: frozenset[str], spent: int
-) -> str | None:
-    """Returns why it would cost too much: answers may be longer in the judge's tokens than in their model's."""
-    if (
-        spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing)
-        <= progress.most_micros
-    ):
-        return None
-    return (
-        f"Asking {plan.judge} could cost more than the {usd_micros(progress.most_micros)} that were agreed."
-    )
-
-
-def _how_far(
-    judge: JudgeProgress, plan: LadderPlan, progress: LadderProgress, questions: Sequence[Questions]
-) -> JudgeProgress:
-    """Returns how many questions are answered. The number of second questions isn't known at first."""
-    first = len(questions[0].wanted)
-    if len(questions) == 2:
-        return replace(judge, of=first + len(questions[1].wanted), answered=first + judge.answered)
-    has_pair = sum(arm.failed is None for arm in progress.arms) > 1
-    return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
+def how_far(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:
+    """Returns how many questions are answered. The number of comparisons isn't known at first."""
+    judge, first = consulted.judge, len(consulted.questions[0].wanted)
+    if consulted.is_first:
+        return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
+    return replace(judge, of=first + len(consulted.questions[1].wanted), answered=first + judge.answered)
 
 
 def _stop(

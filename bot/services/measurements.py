@@ -29,7 +29,7 @@ from bot.services import authorization, budgets, data_policy, datasets, freeze_s
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import JudgeProgress, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
@@ -348,7 +348,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         estimated_micros=progress.most_micros,
         how_read=HOW_READ if plan.labels else None,
         notes=[
-            *judge_agreement.judge_notes(plan, progress.judge, ladder, people),
+            *_judge_notes(plan, progress.judge, ladder, people),
             *views.left_out(progress.arms),
             *views.declined(progress.arms),
             *_about_knowledge(plan),
@@ -356,6 +356,13 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         ],
     )
     return (*blocks, *prompt) if may_show else blocks
+
+
+def _judge_notes(
+    plan: LadderPlan, judge: JudgeProgress | None, ladder: Ladder, people: HumanAgreement
+) -> list[str]:
+    models = judge_agreement.judged_models(plan)
+    return judge_agreement.judge_notes(plan.judge, models, judge, ladder.scoring, people)
 
 
 def _known(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:
@@ -382,7 +389,7 @@ def result_card(
         return _curve_card(context, measurement, Curve.from_json(result))
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     ladder, pairs = Ladder.from_json(result), pairs_for_people(context, measurement)
-    judged = judge_agreement.judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
+    judged = _judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
     if pairs and pairs.rows and for_people is None:
         dataset = context.store.datasets.get(measurement.dataset_id)
         for_people = authorization.may_show_rows(context, dataset, measurement.channel)

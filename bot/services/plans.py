@@ -23,6 +23,7 @@ from bot.cards.reasons import shortage_text
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
+from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.permissions import Caller, Request, not_named
 from bot.rules.plans import (
     Destination,
@@ -65,7 +66,7 @@ from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
 from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
-from trainers.pricing import PriceList
+from trainers.pricing import PriceList, PriceRow
 from trainers.providers import ProviderRow
 from trainers.types import Hyperparameter
 
@@ -274,14 +275,15 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(allowed, Refusal):
         return allowed
     caller, checked = allowed
-    estimated = estimate_requests.estimate_for(context, checked, command.question)
+    estimated = _estimated(context, checked, command)
     if isinstance(estimated, Refusal):
         return estimated
-    row = estimated.target.row
+    row, judge = estimated.target.row, estimated.judge
     refusal = _cannot_start(context, estimated)
     if refusal:
         return refusal
-    leave = data_policy.decide_egress(context, checked.dataset, estimated.report, [row], command.because)
+    readers = [row] if judge is None or judge.row == row else [row, judge.row]
+    leave = data_policy.decide_egress(context, checked.dataset, estimated.report, readers, command.because)
     if isinstance(leave, Refusal):
         return leave
     if isinstance(estimated.cost, MissingPrice):
@@ -301,6 +303,19 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     warnings = (*plan.warnings, *leave.notes)
     full_plan = replace(plan, stopping=stopping, swept=swept, warnings=warnings, overridden=leave.overridden)
     return _ask(context, full_plan, leave)
+
+
+def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
+    """Estimates the run. A judge that nobody named is left out where the rows may not go to it."""
+    estimated = estimate_requests.estimate_for(context, checked, command.question)
+    if isinstance(estimated, Refusal) or estimated.judge is None or command.question.judge:
+        return estimated
+    leave = data_policy.decide_egress(
+        context, checked.dataset, estimated.report, [estimated.judge.row], command.because
+    )
+    if not isinstance(leave, Refusal):
+        return estimated
+    return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
 
 
 def request_of(plan: Plan) -> Request:
@@ -378,7 +393,7 @@ def _plan(
         hyperparameters=estimated.hyperparameters,
         seed=SEED,
         suffix=ascii_name(dataset.name),
-        prices=PriceList(estimated.prices, context.today()).to_json(),
+        prices=PriceList(_prices(estimated), context.today()).to_json(),
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
         maximum_micros=_maximum(cost),
@@ -397,7 +412,13 @@ def _plan(
             estimated.target.model.name,
             str(estimated.question.chosen.get("engine", BUILTIN)),
         ),
+        judge=estimated.judge.name if estimated.judge else None,
     )
+
+
+def _prices(estimated: EstimateResult) -> tuple[PriceRow, ...]:
+    judge = estimated.judge
+    return (*estimated.prices, judge.price) if judge else estimated.prices
 
 
 def _maximum(cost: RunCost) -> int:
@@ -421,7 +442,9 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     ends = [advice.reason_text(verdict, reason) for reason in verdict.reasons if reason.rule == "end date"]
     is_half = estimated.report.pairs and not METHODS[estimated.question.method].reads_pairs
     half = ["Its rows are preference pairs: this trains on the preferred answers alone, method=dpo on both."]
-    return (*ends, *([shortage_text(shortage)] if shortage else []), *(half if is_half else []))
+    judge = estimated.judge
+    judged = [f"{judge.name} judges its free text, and reads the held-out rows for that."] if judge else []
+    return (*ends, *([shortage_text(shortage)] if shortage else []), *(half if is_half else []), *judged)
 
 
 def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:

@@ -1,8 +1,9 @@
 """Measures the base against the tuned model on the holdout: an evaluation of two candidates, judged once all answers
 are there, with the advice that follows.
 
-The questions, their cache and the reading of labels are the ladder's, so a base model that a ladder has asked is not
-asked again. Free text counts as right only if it matches exactly, which the result card says.
+The questions, their cache, the reading of labels and the judge of free text are the ladder's, so a base model that a
+ladder has asked is not asked again. Without a judge free text counts as right only if it matches exactly, which the
+result card says.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from bot.llm_client import Question, key_of
 from bot.rules import units
 from bot.rules.advice import Verdict
 from bot.rules.budgets import AnswerTokens, actual_micros
+from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import Proof, objections
@@ -33,8 +35,10 @@ from bot.services import (
     estimates,
     evaluation_engine,
     evaluation_worker,
+    judge_worker,
     models,
     notifications,
+    run_judgements,
     run_states,
 )
 from bot.services import evidence as evidence_services
@@ -42,7 +46,7 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.estimates import EstimateResult
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import Judged, RunComparison, judge_run, max_tokens
-from bot.values.evaluations import ArmProgress
+from bot.values.evaluations import ArmProgress, JudgeProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
 from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
@@ -78,7 +82,8 @@ def evaluate(context: AppContext, run: Run) -> None:
         )
         model = code(run.model or "")
         sentence = f"The model is trained and kept as {model}, and was not judged. {escape(str(changed))}"
-        run_states.end(context, run, "failed", sentence, actual_micros=_cost(run, plan, base, tuned))
+        spent = _cost(run, plan, base, tuned) + run_judgements.spent(context, run, plan)
+        run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
 def tuned_candidate(provider: str, model: str) -> Candidate:
@@ -159,7 +164,12 @@ def _go_on(
     if answers.all_missing:
         if against is None:
             evaluation_engine.ask(context, evaluation, answers.unasked)
-    else:
+        return
+    arms, spent = (
+        _arms(evaluation, Progress.from_json(counted.progress)),
+        _cost(run, plan, *answers.paid.values()),
+    )
+    if run_judgements.step(context, counted, plan, evaluation, arms, spent):
         _judge(context, counted, plan)
 
 
@@ -182,13 +192,14 @@ def _save(
     against: Unsure | None,
 ) -> Run | None:
     """Stores and shows how far it is, and why it waits. Returns None if the run was moved meanwhile."""
-    missing = sum(len(keys) for keys in answers.missing.values())
+    missing, judge = sum(len(keys) for keys in answers.missing.values()), before.judge or JudgeProgress()
     models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys]
+    waits = before.note if before.judge and not missing else evaluation_engine.note(context, models)
     progress = replace(
         before,
-        evaluated=len(evaluation.all_keys) - missing,
-        to_evaluate=len(evaluation.all_keys),
-        note=against.reason if against else evaluation_engine.note(context, models),
+        evaluated=len(evaluation.all_keys) - missing + judge.answered,
+        to_evaluate=len(evaluation.all_keys) + judge.of,
+        note=against.reason if against else waits,
         declined=tuple(key for arm in answers.arms for key in arm.declined),
     )
     now = context.clock()
@@ -279,7 +290,12 @@ def _judge(context: AppContext, run: Run, plan: Plan) -> None:
 def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[Metric]) -> Judged | None:
     evaluation, evidence = _evaluation(context, run, plan), _evidence(context, run)
     progress = Progress.from_json(run.progress)
-    base, tuned = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, progress)).values()
+    replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, progress))
+    base, tuned = replies.values()
+    heard, verdicts, judge = run_judgements.heard(context, run, plan), None, None
+    if heard:
+        texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
+        verdicts, judge = judge_worker.verdicts_of(texts, heard)
     comparison = RunComparison(
         run_id=run.id,
         arm=Candidate("tuned", f"{plan.provider}/{run.model}"),
@@ -291,7 +307,9 @@ def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[
         dataset=plan.dataset,
         version=plan.dataset_version,
         holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
-        alternatives=evidence.alternatives,
+        alternatives=evidence_services.alternatives_of(evidence, plan.judge if verdicts else None),
+        judge=judge,
+        verdicts=tuple(verdicts.values()) if verdicts else None,
     )
     folder = context.settings.data / "plots" / f"run-{run.id}"
     now = context.clock()
@@ -330,6 +348,8 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         at_once=(min(row.callers, judged.tuned.n) if row else None),
         labels=judged.labels,
         worse_labels=judged.worse_labels,
+        judge=judged.judge,
+        agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
@@ -389,7 +409,7 @@ def _estimated(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Est
         context.settings,
         dataset.name,
         report,
-        estimate_requests.question_of(plan),
+        replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # it has judged
         units.day_of(context.clock()),
         evidence_services.with_run_result(_evidence(context, run), beside),
         is_trained=True,
@@ -418,7 +438,7 @@ def _spent(context: AppContext, run: Run, plan: Plan) -> int:
     """Returns micro-dollars. Answers that were stored before this run asked are free."""
     keys = _evaluation(context, run, plan).keys.values()
     base, tuned = (context.store.answers.totals(theirs, since=run.state_since) for theirs in keys)
-    return _cost(run, plan, base, tuned)
+    return _cost(run, plan, base, tuned) + run_judgements.spent(context, run, plan)
 
 
 def _cost(run: Run, plan: Plan, base: AnswerTokens, tuned: AnswerTokens) -> int:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import VerdictKind
 from bot.rules.promotion import ModelComparison
+from bot.values.evaluations import JudgeProgress
 from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Ladder
 from trainers.json_values import JsonValue
@@ -31,7 +33,7 @@ class Progress(JsonValue):
 
     `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
     trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
-    questions about held-out rows that get no answer.
+    questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet.
     """
 
     step: int = 0
@@ -49,6 +51,7 @@ class Progress(JsonValue):
     status: str = ""
     shown_at: float = 0.0
     declined: tuple[str, ...] = ()
+    judge: JudgeProgress | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -157,7 +160,8 @@ class RunResult(JsonValue):
     `arms` of a sweep, one of which is the tuned model. `at_once`: so many questions were under way at a time, at most;
     an answer that is asked for alone comes sooner. None: a result of before that was written down. `labels` are empty
     for free text, and for such an older result. `worse_labels` are told to be right less often than with the best
-    alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse.
+    alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse. `judge`: what
+    became of the model that judges free text, and how far people agreed with it by then; None without one.
     """
 
     base: ArmScore
@@ -182,6 +186,8 @@ class RunResult(JsonValue):
     worse_labels: tuple[LabelLoss, ...] = ()
     not_worse: ModelComparison | None = None
     margin: float = 0.0
+    judge: JudgeProgress | None = None
+    agreement: HumanAgreement | None = None
 
     @property
     def ladder(self) -> Ladder | None:

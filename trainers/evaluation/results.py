@@ -125,6 +125,10 @@ class Ladder(JsonValue):
     def n(self) -> int:
         return self.rungs[0].n if self.rungs else 0
 
+    @property
+    def scoring(self) -> Scoring:
+        return self.rungs[0].scoring if self.rungs else "label"
+
     def rung(self, name: RungName) -> tuple[Rung, ...]:
         return tuple(rung for rung in self.rungs if rung.arm.rung == name)
 
