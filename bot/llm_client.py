@@ -43,7 +43,7 @@ GRACE_S = 2.0
 class Question:
     """`model` is 'provider/model', `at_provider` its name there. `key` names the answer in the store. `max_tokens`
     includes thinking. `is_first`: a person waits for it. `is_once`: without a clear answer it is not asked a second
-    time, as it may have been paid."""
+    time, as it may have been paid. `tools` that may be called, as JSON."""
 
     key: str
     model: str
@@ -52,6 +52,7 @@ class Question:
     max_tokens: int
     is_first: bool = False
     is_once: bool = False
+    tools: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,6 +228,7 @@ class ProviderQueue:
                 max_tokens=question.max_tokens,
                 thinks=self._row.thinks(question.at_provider),
                 timeout_s=TIMEOUT_S * max(1.0, self._row.callers / ALONGSIDE),
+                tools=question.tools,
             )
             tokens = answer.prompt_tokens, answer.completion_tokens
             reply = CachedAnswer(
@@ -330,9 +332,11 @@ class ProviderQueue:
         self._queue.append(waiting)
 
 
-def key_of(model: str, messages: Sequence[Message], max_tokens: int) -> str:
-    """Returns the sha256 of the canonical JSON of a question to a model."""
-    request = [model, [[message.role, message.content] for message in messages], max_tokens]
+def key_of(model: str, messages: Sequence[Message], max_tokens: int, tools: str = "") -> str:
+    """Returns the sha256 of the canonical JSON of a question to a model. One without tools has the key that it had
+    before there were any."""
+    turns = [[each.role, each.content, *([each.extra] if each.extra else [])] for each in messages]
+    request = [model, turns, max_tokens, *([tools] if tools else [])]
     return hashlib.sha256(json.dumps(request, ensure_ascii=True).encode()).hexdigest()
 
 

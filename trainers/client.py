@@ -5,6 +5,7 @@ caller has to look for the job."""
 from __future__ import annotations
 
 import hashlib
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -357,15 +358,17 @@ class Trainer(AliasCalls):
         temperature: float = 0,
         thinks: bool | None = None,
         timeout_s: float | None = None,
+        tools: str = "",
     ) -> Answer:
         """`thinks`: before it answers, in hidden tokens, which `max_tokens` has to have room for; None: as its name
-        says. A parameter that the model refuses is left out from then on; being refused costs nothing."""
+        says. `tools`: those that it may call, as JSON. A parameter that the model refuses is left out from then on;
+        being refused costs nothing."""
         is_thinking = chat_parameters.thinks(model) if thinks is None else thinks
         while True:
             refused = self._refused.get(model, frozenset())
             parameters = chat_parameters.parameters_for(model, is_thinking, max_tokens, temperature, refused)
             try:
-                return self._chat(model, messages, parameters, timeout_s or self.provider.timeout_s)
+                return self._chat(model, messages, tools, parameters, timeout_s or self.provider.timeout_s)
             except Refused as refusal:
                 more = chat_parameters.refused_parameters(parameters, refused, refusal)
                 if more is None:
@@ -374,11 +377,16 @@ class Trainer(AliasCalls):
                 self._refused[model] = self._refused.get(model, frozenset()) | more
 
     def _chat(
-        self, model: str, messages: Sequence[Message], parameters: ChatParameters, timeout_s: float
+        self,
+        model: str,
+        messages: Sequence[Message],
+        tools: str,
+        parameters: ChatParameters,
+        timeout_s: float,
     ) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
         completions = self._client.chat.completions.with_raw_response
-        entries = [{"role": message.role, "content": message.content} for message in messages]
+        entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
         content = self._once(
             doing,
@@ -386,6 +394,7 @@ class Trainer(AliasCalls):
                 completions.create(
                     model=model,
                     messages=cast("list[ChatCompletionMessageParam]", entries),
+                    tools=_or_omit(json.loads(tools) if tools else None),
                     max_tokens=_or_omit(parameters.max_tokens),
                     max_completion_tokens=_or_omit(parameters.max_completion_tokens),
                     temperature=_or_omit(parameters.temperature),

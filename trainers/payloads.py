@@ -25,6 +25,7 @@ from trainers.types import (
     Hyperparameter,
     Job,
     JobSpec,
+    Message,
     Metric,
     ModelInfo,
     Provider,
@@ -141,9 +142,21 @@ def model_info(raw: Json, doing: str) -> ModelInfo:
     return ModelInfo(required(raw, "id", doing), end)
 
 
+def chat_message(message: Message) -> dict[str, object]:
+    """Returns a message in OpenAI's form. One that only calls tools has no text: null, as some refuse an empty one."""
+    extra = json.loads(message.extra) if message.extra else {}
+    is_call = "tool_calls" in extra or "function_call" in extra
+    return {
+        "role": message.role,
+        "content": None if is_call and not message.content else message.content,
+        **extra,
+    }
+
+
 def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
-    """Reads an answer. A refusal counts as its text, and `content: null` as an empty one: a model that thought until
-    its tokens were spent sends that. Without token counts nothing can be costed, which raises Nonsense."""
+    """Reads an answer: its text, then the calls of tools as JSON on a line of their own, as rows of data have them. A
+    refusal counts as its text, and `content: null` as an empty one: a model that thought until its tokens were spent
+    sends that. Without token counts nothing can be costed, which raises Nonsense."""
     choices = raw.get("choices")
     first = choices[0] if isinstance(choices, list) and choices else None
     message = first.get("message") if isinstance(first, dict) else None
@@ -156,6 +169,9 @@ def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
         raise Nonsense(
             f"{doing}: the answer's text is none, or it does not say how many tokens it took. {_CURE}"
         )
+    calls = message.get("tool_calls") or message.get("function_call")
+    if calls:
+        text = f"{text}\n{json.dumps(calls, ensure_ascii=False)}".lstrip("\n")
     return Answer(text, prompt, completion, seconds)
 
 

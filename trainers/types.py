@@ -171,9 +171,13 @@ class ModelInfo:
 
 @dataclass(frozen=True)
 class Message:
+    """`extra`: what else it has in OpenAI's form (tool_calls, tool_call_id, name), as a JSON object, where `content` is
+    the text alone."""
+
     role: Role
     content: str
     weight: int | None = None
+    extra: str = ""
 
 
 @dataclass(frozen=True)

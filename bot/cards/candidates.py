@@ -42,11 +42,18 @@ EXPLAINED: Mapping[RungName, str] = {
 NARROW = 17
 LEAST_PRICE = Decimal("0.01")
 STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
-MEASURED: Mapping[Scoring, str] = {"label": "Right", "json": "Fields", "f1": "F1", "judge": "Judged"}
+MEASURED: Mapping[Scoring, str] = {
+    "label": "Right",
+    "json": "Fields",
+    "calls": "Calls",
+    "f1": "F1",
+    "judge": "Judged",
+}
 # After a share, where there is little room.
 IN_SHORT: Mapping[Scoring, str] = {
     "label": "right",
     "json": "of fields right",
+    "calls": "right calls",
     "f1": "F1",
     "judge": "acceptable",
 }
@@ -54,6 +61,7 @@ IN_SHORT: Mapping[Scoring, str] = {
 MEANS: Mapping[Scoring, str] = {
     "label": "right",
     "json": "of the JSON fields right",
+    "calls": "right calls, by name and arguments",
     "f1": "F1, the words shared with the expected answer",
     "judge": "acceptable to the judging model",
 }

@@ -308,7 +308,7 @@ def _unread(ladder: Ladder) -> list[str]:
 
 def _unfit(rung: Rung) -> str:
     """What was wrong with a rung's answers, as the end of a sentence."""
-    named = "were no JSON" if rung.scoring == "json" else "named no label"
+    named = {"json": "were no JSON", "calls": "called no function"}.get(rung.scoring, "named no label")
     return " or ".join([*([named] if rung.unread else []), *(["were empty"] if rung.empty else [])])
 
 

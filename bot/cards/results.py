@@ -62,7 +62,7 @@ from trainers.types import SweepArm
 
 DETAILS, MEASURE = "run_details", "measure_after_run"
 SIGNIFICANT = 0.05
-SAME_MEASURE = ("label", "judge")  # by which base and tuned are compared as the alternatives are
+SAME_MEASURE = ("label", "judge", "calls")  # by which base and tuned are compared as the alternatives are
 STANDS: Mapping[Standing, str] = {
     "meets": "meets your {bar} bar",
     "misses": "below your {bar} bar",
@@ -75,6 +75,7 @@ SHOWN_CHANGES = 8
 COUNTED: Mapping[Scoring, str] = {
     "label": "exactly right",
     "json": "right in every field",
+    "calls": "right in name and arguments",
     "f1": "exactly the expected text",
     "judge": "acceptable to the judge",
 }
@@ -489,8 +490,8 @@ def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
 def _method(result: RunResult) -> str:
     text = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
     return (
-        f"*How this was measured*: Right means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, which "
-        f"were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the "
+        f"*How this was measured*: Right means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
+        f"which were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the "
         "difference), p is McNemar's exact test."
     )
 

@@ -43,6 +43,7 @@ MARKS: Mapping[Standing, str] = {
 MEASURED: Mapping[Scoring, str] = {
     "label": "right answers",
     "json": "fields right",
+    "calls": "calls right",
     "f1": "token F1",
     "judge": "judged right",
 }

@@ -35,9 +35,9 @@ from trainers.evaluation import (
     tfidf,
 )
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
-from trainers.evaluation.scores import as_label, is_label, score, scoring_of
+from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of
 from trainers.pricing import PriceRow
-from trainers.tokens import count_prompts, encoding_of
+from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message, Metric
 
 SHOTS = 10
@@ -74,9 +74,10 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     passages = [passage for sha256 in plan.documents for passage in passages_in(files / sha256)]
     messages = {arm: _prompts(arm, plan, train, holdout, passages, seed) for arm in plan.arms if arm.model}
+    tools = [prompts.tools_of(row) for row in holdout]
     folder.mkdir(parents=True, exist_ok=True)
-    write_prompts(folder / PROMPTS, _with_keys(plan, messages))
-    keys = {arm: _keys(arm, plan, messages.get(arm), len(holdout), seed) for arm in plan.arms}
+    write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
+    keys = {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in plan.arms}
     lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
     return keys
@@ -112,11 +113,13 @@ def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: 
     questions = []
     with path.open(encoding="utf-8") as file:
         for line in file:
-            key, model, messages = json.loads(line)
+            key, model, messages, *tools = json.loads(line)
             if key in wanted:
-                prompt = tuple(Message(role, content) for role, content in messages)
-                cap = longest + plan.room(model)
-                questions.append(Question(key, model, model.split("/", 1)[1], prompt, cap))
+                prompt = tuple(
+                    Message(role, content, extra="".join(extra)) for role, content, *extra in messages
+                )
+                cap, at_provider = longest + plan.room(model), model.split("/", 1)[1]
+                questions.append(Question(key, model, at_provider, prompt, cap, tools="".join(tools)))
     return questions
 
 
@@ -258,16 +261,32 @@ def _shown(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> Sequenc
 
 
 def _keys(
-    arm: Candidate, plan: LadderPlan, messages: Sequence[tuple[Message, ...]] | None, rows: int, seed: int
+    arm: Candidate,
+    plan: LadderPlan,
+    messages: Sequence[tuple[Message, ...]] | None,
+    tools: Sequence[str],
+    seed: int,
 ) -> ArmKeys:
+    """`tools`: those that each held-out row offers."""
     if messages is None or arm.model is None:
+        rows = len(tools)
         return ArmKeys(tuple(_classical_key(plan, row, seed) for row in range(rows)), (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
-    tokens = tuple(int(count * more) + 1 for count in count_prompts(messages, encoding))
+    counts = zip(count_prompts(messages, encoding), _count_beside(messages, tools, encoding), strict=True)
+    tokens = tuple(int((count + beside) * more) + 1 for count, beside in counts)
     cap = max_tokens(plan.labels) + plan.room(arm.model)
-    keys = tuple(key_of(arm.model, prompt, cap) for prompt in messages)
+    keys = tuple(key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True))
     return ArmKeys(keys, tokens, _work(arm.model, messages, tokens, cap))
+
+
+def _count_beside(
+    messages: Sequence[tuple[Message, ...]], tools: Sequence[str], encoding: Encoding
+) -> list[int]:
+    """Counts what each question has beside its texts: tools, and the calls before it."""
+    rows = zip(messages, tools, strict=True)
+    beside = [offer + "".join(turn.extra for turn in prompt) for prompt, offer in rows]
+    return count_texts(beside, encoding) if any(beside) else [0] * len(beside)
 
 
 def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[int], cap: int) -> float:
@@ -289,22 +308,22 @@ def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:
 
 
 def _with_keys(
-    plan: LadderPlan, messages_of: Mapping[Candidate, Sequence[tuple[Message, ...]]]
-) -> Iterable[tuple[str, str, tuple[Message, ...]]]:
+    plan: LadderPlan, messages_of: Mapping[Candidate, Sequence[tuple[Message, ...]]], tools: Sequence[str]
+) -> Iterable[tuple[str, str, tuple[Message, ...], str]]:
     for arm, messages in messages_of.items():
         model = str(arm.model)
         cap = max_tokens(plan.labels) + plan.room(model)
-        for prompt in messages:
-            yield key_of(model, prompt, cap), model, prompt
+        for prompt, offer in zip(messages, tools, strict=True):
+            yield key_of(model, prompt, cap, offer), model, prompt, offer
 
 
-def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...]]]) -> None:
-    """Writes each question with the key of its answer and its model, 'provider/model'."""
+def write_prompts(path: Path, questions: Iterable[tuple[str, str, tuple[Message, ...], str]]) -> None:
+    """Writes each question with the key of its answer, its model, 'provider/model', and the tools that it offers."""
     replace_lines(
         path,
         (
-            json.dumps([key, model, [[m.role, m.content] for m in messages]])
-            for key, model, messages in questions
+            json.dumps([key, model, [[m.role, m.content, m.extra] for m in messages], tools])
+            for key, model, messages, tools in questions
         ),
     )
 
@@ -405,7 +424,8 @@ def _answer_rows(
     holdout: Sequence[Example],
     verdicts: Sequence[float] | None,
 ) -> list[AnswerRow]:
-    right = _right(replies, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
+    texts = [reply.text for reply in replies]
+    right = _right(texts, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
     return [
         AnswerRow(
             run_id=comparison.run_id,
@@ -422,16 +442,13 @@ def _answer_rows(
     ]
 
 
-def _right(replies: Sequence[Reply], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
-    """Whether each answer is right in full: each field of JSON, or the exact text where only shared words are
-    counted."""
-    rows, scoring = (
-        zip(holdout, replies, strict=True),
-        scoring_of(holdout, "labels" if labels else "free_text"),
-    )
+def _right(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
+    """Whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where only
+    shared words are counted."""
+    rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
     if scoring == "f1":
-        return [exact_match(row.answer, reply.text) for row, reply in rows]
-    return [score(scoring, row.answer, reply.text, labels) == 1 for row, reply in rows]
+        return [exact_match(row.answer, text) or is_right_call(row.answer, text) for row, text in rows]
+    return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
 
 
 def _confusion(
@@ -588,6 +605,6 @@ def judge_tuned_curve(
 
 
 def _point(plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:
-    right = [is_label(row.answer, text, plan.labels) for row, text in zip(holdout, answers, strict=True)]
+    right = _right(answers, holdout, plan.labels)
     share = sum(right) / len(right)
     return CurvePoint(rows, share, (share,))

@@ -290,7 +290,7 @@ def _written(
     priced = ArmKeys(tuple(each), _tokens(plan, list(each.values()), 0))
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(
-        folder / f"{name}.jsonl", ((key, judge, prompt) for key, prompt in each.items())
+        folder / f"{name}.jsonl", ((key, judge, prompt, "") for key, prompt in each.items())
     )
     named = [{"arm": asdict(arm), "keys": theirs} for arm, theirs in keys.items()]
     record = {"keys": named, "priced": [priced.keys, priced.tokens], "why_not": why_not}

@@ -52,7 +52,7 @@ from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
-from trainers.evaluation.prompts import zero_shot
+from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate, Ladder
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
@@ -113,6 +113,7 @@ def questions_of(
                 str(candidate.model).split("/", 1)[1],
                 _prompt(candidate, row, labels),
                 most[candidate],
+                tools=prompts.tools_of(row),
             )
             for candidate in candidates
             for key, row in zip(keys[candidate], holdout, strict=True)
@@ -259,14 +260,14 @@ def _keys(
 ) -> tuple[str, ...]:
     """Returns the keys of the questions about each held-out row, computed once a process."""
     rows = evaluation_worker.examples(files, holdout_sha256)
-    return tuple(key_of(str(candidate.model), _prompt(candidate, row, labels), most) for row in rows)
+    return tuple(
+        key_of(str(candidate.model), _prompt(candidate, row, labels), most, prompts.tools_of(row))
+        for row in rows
+    )
 
 
 def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[Message, ...]:
-    """Leaves out the messages' weights, which are for training only."""
-    if candidate.rung == "zero":
-        return zero_shot(row, labels, None)
-    return tuple(replace(message, weight=None) for message in row.prompt)
+    return prompts.zero_shot(row, labels, None) if candidate.rung == "zero" else prompts.as_trained(row)
 
 
 def _judge(context: AppContext, run: Run, plan: Plan) -> None:

@@ -67,6 +67,7 @@ UNMATCHED = Rule(
 )
 
 _LISTS = ("tools", "functions")
+_EXTRA = ("tool_calls", "function_call", "tool_call_id", "name")
 _ROLES = frozenset(get_args(Role))
 _PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
@@ -324,6 +325,28 @@ def definitions_text(row: bytes) -> str:
         return ""
     tools = _definitions(orjson.loads(row))
     return orjson.dumps(tools).decode() if tools else ""
+
+
+def tools_of(row: bytes) -> str:
+    """Returns the tools that a row defines, as JSON in the form of a chat request; empty where there are none."""
+    text = definitions_text(row)
+    if not text:
+        return ""
+    row_lists = orjson.loads(text)
+    older = [{"type": "function", "function": function} for function in row_lists.get("functions", ())]
+    return orjson.dumps(row_lists.get("tools") or older).decode()
+
+
+def asked_messages(row: bytes) -> tuple[Message, ...]:
+    """Returns the messages of a stored row with the calls and their answers apart from the texts, as a model is asked;
+    that what `Example.messages` has in one text."""
+    return tuple(_asked_message(message) for message in orjson.loads(row)["messages"])
+
+
+def _asked_message(raw: dict[str, Any]) -> Message:
+    extra = {name: raw[name] for name in _EXTRA if raw.get(name)}
+    text = orjson.dumps(extra).decode() if extra else ""
+    return Message(raw["role"], _text_of(raw.get("content")) or "", extra=text)
 
 
 def _definitions(row: dict[str, Any]) -> dict[str, Any]:

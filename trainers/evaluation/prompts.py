@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
+from trainers.dataset import jsonl
 from trainers.dataset.rows import INSTRUCTION_ROLES, Example, prompted, question_key
 from trainers.types import Message
 
@@ -37,9 +38,19 @@ def zero_shot(example: Example, labels: Sequence[str], prompt: str | None) -> tu
     """Returns the question under the team's own prompt, else the row's instructions, else ours; labels are listed where
     the prompt doesn't. `labels` is empty for free text."""
     if prompt is not None and prompt.strip():
-        example = replace(example, messages=(Message("system", prompt.strip()), *_turns(example.messages)))
-    # Weights are for training; a chat request with one is refused.
-    return tuple(replace(message, weight=None) for message in prompted(example, labels))
+        turns = _turns(_asked(example).messages)
+        example = replace(example, messages=(Message("system", prompt.strip()), *turns), row=None)
+    return _unweighted(prompted(_asked(example), labels))
+
+
+def as_trained(example: Example) -> tuple[Message, ...]:
+    """Returns the question as a tuned model has learnt it: the row's own prompt."""
+    return _unweighted(_asked(example).prompt)
+
+
+def tools_of(example: Example) -> str:
+    """Returns the tools that are offered with the question, as JSON; empty where the row has none."""
+    return "" if example.row is None else jsonl.tools_of(example.row)
 
 
 def k_shot(
@@ -123,6 +134,19 @@ def question_of(example: Example) -> str:
     if len(turns) == 1:
         return turns[0].content
     return "\n".join(f"{turn.role}: {turn.content}" for turn in turns)
+
+
+def _asked(example: Example) -> Example:
+    """Returns the row with the calls of tools before its answer as a request has them."""
+    if example.row is None:
+        return example
+    messages = jsonl.asked_messages(example.row)[:-1]
+    return replace(example, messages=(*messages, example.messages[-1]))
+
+
+def _unweighted(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """Weights are for training; a chat request with one is refused."""
+    return tuple(replace(message, weight=None) for message in messages)
 
 
 def _turns(messages: Sequence[Message]) -> tuple[Message, ...]:

@@ -11,7 +11,7 @@ from typing import Literal
 from trainers.json_values import JsonValue
 
 RungName = Literal["classical", "zero", "optimised", "kshot", "retrieval", "tuned"]
-Scoring = Literal["label", "json", "f1", "judge"]
+Scoring = Literal["label", "json", "calls", "f1", "judge"]
 Standing = Literal["meets", "misses", "undecided"]
 
 RUNG_NAMES: tuple[RungName, ...] = ("classical", "zero", "optimised", "kshot", "retrieval", "tuned")

@@ -80,6 +80,25 @@ def read_json(text: str) -> dict[str, Any] | None:
     return _first_object(answer) if body is None else body
 
 
+def read_calls(text: str) -> tuple[tuple[str, Any], ...] | None:
+    """Returns the name and the arguments of each call in an answer, which stand as JSON on its last line; None where
+    there is none. Arguments that can't be read are None and equal nothing."""
+    last = text.rstrip().rpartition("\n")[2]
+    if not last.startswith(("[{", '{"')):
+        return None
+    try:
+        raw = json.loads(last)
+    except (ValueError, RecursionError):
+        return None
+    calls = (
+        [call.get("function") for call in raw if isinstance(call, dict)] if isinstance(raw, list) else [raw]
+    )
+    functions = [call for call in calls if isinstance(call, dict) and {"name", "arguments"} <= call.keys()]
+    if not functions or not all(isinstance(call["arguments"], str) for call in functions):
+        return None
+    return tuple((str(call["name"]), read_json(call["arguments"])) for call in functions)
+
+
 def read_choice(text: str) -> Choice | None:
     """Reads a judge's A, B or TIE."""
     choices: dict[str | None, Choice] = {"A": "first", "B": "second", "TIE": "tie"}
@@ -151,8 +170,11 @@ def _first_object(text: str) -> dict[str, Any] | None:
 
 
 def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
-    """Returns 'json' where nine answers in ten are JSON objects and nothing else, 'label' for labels, else 'f1'."""
-    objects = 0
+    """Returns 'json' where nine answers in ten are JSON objects and nothing else, 'calls' where as many call tools,
+    'label' for labels, else 'f1'."""
+    objects, calls = 0, sum(read_calls(example.answer) is not None for example in examples)
+    if examples and calls >= MOSTLY * len(examples):
+        return "calls"
     for example in examples:
         try:
             objects += example.answer.lstrip().startswith("{") and isinstance(
@@ -166,8 +188,10 @@ def scoring_of(examples: Sequence[Example], task: Task) -> Scoring:
 
 
 def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> float:
-    """Scores an answer: 1 or 0 for labels, a share for the others. Raises ValueError for 'judge': only a judge can
-    tell."""
+    """Scores an answer: 1 or 0 for labels and calls of tools, a share for the others. An answer that is a call is
+    scored as one among texts, too. Raises ValueError for 'judge': only a judge can tell."""
+    if scoring in ("json", "f1") and read_calls(expected) is not None:
+        scoring = "calls"
     match scoring:
         case "label":
             return float(is_label(expected, text, labels))
@@ -175,8 +199,27 @@ def score(scoring: Scoring, expected: str, text: str, labels: Sequence[str]) -> 
             return json_share(expected, text)
         case "f1":
             return token_f1(expected, text)
+        case "calls":
+            return float(is_same_call(expected, text))
         case "judge":
             raise ValueError("scoring an answer by a judge: its verdicts are needed, the text doesn't tell")
+
+
+def is_same_call(expected: str, text: str) -> bool:
+    """Whether an answer calls the same tools with the same arguments, in any order, as in the Berkeley Function-Calling
+    Leaderboard's AST check; ids don't count. Where no call is expected, none is right."""
+    wanted, left = read_calls(expected) or (), list(read_calls(text) or ())
+    for name, arguments in wanted:
+        match = next((call for call in left if call[0] == name and _same(arguments, call[1])), None)
+        if match is None:
+            return False
+        left.remove(match)
+    return not left
+
+
+def is_right_call(expected: str, text: str) -> bool:
+    """Whether a call is expected, and this is it."""
+    return read_calls(expected) is not None and is_same_call(expected, text)
 
 
 def is_label(expected: str, text: str, labels: Sequence[str]) -> bool:
@@ -220,6 +263,8 @@ def is_unread(scoring: Scoring, text: str, labels: Sequence[str]) -> bool:
         return False
     if scoring == "label":
         return read_label(text, labels) is None
+    if scoring == "calls":
+        return read_calls(text) is None
     return scoring == "json" and read_json(text) is None
 
 
