@@ -491,8 +491,8 @@ def _method(result: RunResult) -> str:
     text = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
     return (
         f"*How this was measured*: Right means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
-        f"which were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for the "
-        "difference), p is McNemar's exact test."
+        f"which were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for "
+        "the difference), p is McNemar's exact test."
     )
 
 

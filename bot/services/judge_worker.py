@@ -20,10 +20,11 @@ from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
 from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
+from trainers.dataset import Example
 from trainers.evaluation import prompts
 from trainers.evaluation.judge_agreement import consolidate
 from trainers.evaluation.results import Candidate, Ladder, Reply
-from trainers.evaluation.scores import Choice, read_choice, read_yes
+from trainers.evaluation.scores import Choice, is_right_call, read_calls, read_choice, read_yes
 from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message
@@ -125,11 +126,14 @@ def _max_tokens(plan: LadderPlan) -> int:
 
 
 def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) -> Questions:
-    """Writes one question about each answer that isn't empty into `folder`."""
+    """Writes one question about each answer that isn't empty into `folder`. Calls of tools are compared, and not
+    judged."""
     rows = examples(files, plan.holdout_sha256)
     prompts_of = {
         arm: [
-            prompts.acceptable_prompt(row, row.answer, text) if text.strip() else None
+            prompts.acceptable_prompt(row, row.answer, text)
+            if text.strip() and read_calls(row.answer) is None
+            else None
             for row, text in zip(rows, theirs, strict=True)
         ]
         for arm, theirs in texts.items()
@@ -140,15 +144,16 @@ def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) ->
 def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path, folder: Path) -> Questions:
     """Writes the comparisons of the two candidates with most acceptable answers, row by row and in both orders; none if
     the verdicts so far can't count."""
-    values, judged = _values(texts, heard)
+    held = examples(files, plan.holdout_sha256)
+    values, judged = _values(texts, heard, held)
     best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
     if judged.failed or len(best) < 2:
         return _written(folder, BETTER, plan, {}, judged.failed)
     first, second = best
-    rows = zip(examples(files, plan.holdout_sha256), texts[first], texts[second], strict=True)
+    rows = zip(held, texts[first], texts[second], strict=True)
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
     for row, first_text, second_text in rows:
-        is_open = _without_asking(first_text, second_text) is None
+        is_open = _without_asking(row, first_text, second_text) is None
         prompts_of[first].append(
             prompts.better_prompt(row, row.answer, first_text, second_text) if is_open else None
         )
@@ -180,7 +185,8 @@ def conclude(
     """Returns the ladder, scored by the judge's verdicts if they count. Pairs for people are written beside the plot if
     answers are free text. `now` in unix seconds."""
     texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
-    verdicts, judged = verdicts_of(texts, heard) if heard else (None, None)
+    rows = examples(files, plan.holdout_sha256)
+    verdicts, judged = verdicts_of(texts, heard, rows) if heard else (None, None)
     ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
     best = judged.pair if judged else None
     write_for_people(folder, plan, ladder, texts, best, files)
@@ -188,13 +194,13 @@ def conclude(
 
 
 def verdicts_of(
-    texts: Texts, heard: JudgeAnswers
+    texts: Texts, heard: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[Mapping[Candidate, Sequence[float]] | None, JudgeProgress]:
     """Returns a verdict on each answer, None where they can't count, and what became of the judge."""
-    values, judged = _values(texts, heard)
+    values, judged = _values(texts, heard, rows)
     if judged.failed:
         return None, judged
-    return values, replace(judged, pair=_pair(texts, heard), unpaired=heard.unpaired)
+    return values, replace(judged, pair=_pair(texts, heard, rows), unpaired=heard.unpaired)
 
 
 def write_for_people(
@@ -206,7 +212,9 @@ def write_for_people(
         return
     first, second = (judged.first, judged.second) if judged else (ranked[0].arm, ranked[1].arm)
     rows = examples(files, plan.holdout_sha256)
-    differ = [at for at in range(len(rows)) if _without_asking(texts[first][at], texts[second][at]) is None]
+    differ = [
+        at for at, row in enumerate(rows) if _without_asking(row, texts[first][at], texts[second][at]) is None
+    ]
     unsure = {at for at in differ if judged and judged.choices[at] is None}
     drawn = sorted(differ, key=lambda at: (at in unsure, _draw(plan, at)))
     shown = [
@@ -225,7 +233,9 @@ def read_for_people(folder: Path) -> PairsForPeople | None:
     return PairsForPeople.from_json(path.read_text(encoding="utf-8"))
 
 
-def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
+def _values(
+    texts: Texts, heard: JudgeAnswers, rows: Sequence[Example]
+) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
     """Returns 1 for acceptable, 0 for not and for no verdict; and why the verdicts can't count if too many are
     missing."""
     if heard.failed or heard.acceptable is None:
@@ -236,28 +246,38 @@ def _values(texts: Texts, heard: JudgeAnswers) -> tuple[dict[Candidate, list[flo
         keys = heard.acceptable.keys[arm]
         verdicts = [read_yes(heard.texts.get(key, "")) for key in keys if key]
         missing = verdicts.count(None)
-        values[arm] = [float(key is not None and bool(read_yes(heard.texts.get(key, "")))) for key in keys]
+        values[arm] = [
+            float(
+                is_right_call(row.answer, text)
+                or (key is not None and bool(read_yes(heard.texts.get(key, ""))))
+            )
+            for row, text, key in zip(rows, texts[arm], keys, strict=True)
+        ]
         judged, unread = judged + len(verdicts), unread + missing
         if doubt is None and judge_agreement.is_unreadable(missing, len(verdicts)):
             doubt = unreadable_text(heard.model, missing, len(verdicts))
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
 
 
-def _pair(texts: Texts, heard: JudgeAnswers) -> JudgedPair | None:
+def _pair(texts: Texts, heard: JudgeAnswers, rows: Sequence[Example]) -> JudgedPair | None:
     questions = heard.better
     if questions is None or questions.pair is None or heard.unpaired:
         return None
     first, second = questions.pair
     choices: list[Choice | None] = []
-    for at, (first_text, second_text) in enumerate(zip(texts[first], texts[second], strict=True)):
+    answers = zip(rows, texts[first], texts[second], strict=True)
+    for at, (row, first_text, second_text) in enumerate(answers):
         keys = questions.keys[first][at], questions.keys[second][at]
         choice, swapped = (read_choice(heard.texts.get(key, "")) if key else None for key in keys)
-        choices.append(_without_asking(first_text, second_text) or consolidate(choice, swapped))
+        choices.append(_without_asking(row, first_text, second_text) or consolidate(choice, swapped))
     return JudgedPair(first, second, tuple(choices))
 
 
-def _without_asking(first: str, second: str) -> Choice | None:
+def _without_asking(row: Example, first: str, second: str) -> Choice | None:
     first_text, second_text = first.strip(), second.strip()
+    if read_calls(row.answer) is not None:
+        is_first, is_second = (is_right_call(row.answer, text) for text in (first, second))
+        return "tie" if is_first == is_second else "first" if is_first else "second"
     if first_text == second_text:
         return "tie"
     return None if first_text and second_text else "first" if first_text else "second"

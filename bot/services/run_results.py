@@ -296,7 +296,8 @@ def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[
     heard, verdicts, judge = run_judgements.heard(context, run, plan), None, None
     if heard:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
-        verdicts, judge = judge_worker.verdicts_of(texts, heard)
+        rows = evaluation_worker.examples(context.settings.files, plan.holdout_sha256)
+        verdicts, judge = judge_worker.verdicts_of(texts, heard, rows)
     comparison = RunComparison(
         run_id=run.id,
         arm=Candidate("tuned", f"{plan.provider}/{run.model}"),

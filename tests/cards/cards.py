@@ -240,8 +240,9 @@ def _judged() -> dict[str, Message]:
     arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]  # it has one
 
     def card(found: Ladder, judged: JudgeProgress | None, people: HumanAgreement, **other: Any) -> Message:
+        of = plan if judged else measured.plan(labels=())
         notes = judge_agreement.judge_notes(
-            plan if judged else measured.plan(labels=()), judged, found, people
+            of.judge, judge_agreement.judged_models(of), judged, found.scoring, people
         )
         return evaluation_results.card(found, number=9, notes=notes[:1], **other)
 
@@ -452,9 +453,29 @@ def _results() -> dict[str, Message]:
         "result-cheaper-rung": (foreseen, judged(190, 184, made.CHEAPER)),
         "result-by-words": (foreseen, made.result_of(150, labelled=False, beside=made.beside_by_words())),
     }
+    not_worse = made.result_of(184, beside=made.beside_prompted(), not_worse=made.NOT_WORSE, margin=0.03)
+    prompted = made.plan(predicted=made.PREDICTED, judge="openai/gpt-4.1")
+    judged_text = made.result_of(
+        184, labelled=False, beside=made.beside_prompted(scoring="judge"), judge=measured.JUDGED
+    )
     return {
         **{name: results.card(done, *case) for name, case in cases.items()},
         "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
+        "result-not-worse": results.card(done, foreseen, not_worse, may_be_used=True),
+        "result-got-worse": results.card(
+            done, foreseen, replace(not_worse, worse_labels=made.LOSSES), may_be_used=True
+        ),
+        "result-judged": results.card(done, prompted, judged_text),
+        "result-judge-failed": results.card(
+            done,
+            prompted,
+            made.result_of(
+                150,
+                labelled=False,
+                beside=made.beside_by_words(),
+                judge=replace(measured.JUDGED, failed="There is no such model."),
+            ),
+        ),
         "result-changed-rows": results.changed_rows_card(made.changes(6)),
     }
 
@@ -472,7 +493,22 @@ def _details() -> dict[str, Json]:
     )
     people, judge = measured.DISTRUSTING, measured.JUDGED
     judged = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[1:4]])
-    notes = judge_agreement.judge_notes(measured.judged_plan(), judge, judged, people)
+    plan = measured.judged_plan()
+    notes = judge_agreement.judge_notes(
+        plan.judge, judge_agreement.judged_models(plan), judge, judged.scoring, people
+    )
+    got_worse = replace(
+        done,
+        plan=replace(foreseen, judge=plan.judge),
+        result=made.result_of(
+            184,
+            labelled=False,
+            beside=made.beside_prompted(scoring="judge"),
+            judge=judge,
+            agreement=people,
+            worse_labels=made.LOSSES,
+        ),
+    )
     ladders = {
         "ladder-met-details": evaluation_results.details(
             measured.ladder(),
@@ -496,6 +532,7 @@ def _details() -> dict[str, Json]:
     return {
         "result-details": runs.details_form(done),
         "result-by-words-details": runs.details_form(by_words),
+        "result-judged-details": runs.details_form(got_worse),
         "run-training-details": runs.details_form(made.look("training")),
         "form-try": models.try_form("tickets-7", "C0TICKETS"),
         **{name: general.details_modal("Measurement m3", parts) for name, parts in ladders.items()},

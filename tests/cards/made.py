@@ -20,11 +20,14 @@ from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
+from bot.rules.promotion import ModelComparison
 from bot.rules.roi import Estimate, Inputs, Range, Training, Usage, estimate
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.rows import NO_CHOICES, Choices
+from trainers.evaluation import LabelLoss
+from trainers.evaluation.results import Scoring
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
 from trainers.tokens import Spread
@@ -449,6 +452,33 @@ def beside_by_words() -> str:
         for name, model, right in (("retrieval", measured.BIG, 141), ("tuned", "local/tickets-7", 158))
     ]
     return measured.ladder(rungs, pairs=(measured.pair(rungs[1], rungs[0]),)).to_json()
+
+
+def beside_prompted(tuned: int = 184, scoring: Scoring = "label") -> str:
+    """Ten examples in a large model's prompt, 186 of 200 right, and the tuned model."""
+    from tests.cards import measured
+
+    rungs = [
+        measured.rung(name, model, right, usd, scoring=scoring, unread=0)
+        for name, model, right, usd in (
+            ("kshot", measured.BIG, 186, "0.41"),
+            ("tuned", "local/tickets-7", tuned, "0.03"),
+        )
+    ]
+    return measured.ladder(rungs, pairs=(measured.pair(rungs[0], rungs[1]),)).to_json()
+
+
+NOT_WORSE = ModelComparison(
+    "ten examples, openai/gpt-4.1-mini-2025-04-14",
+    0.93,
+    -0.01,
+    -0.021,
+    0.001,
+    200,
+    Decimal("0.03"),
+    Decimal("0.41"),
+)
+LOSSES = (LabelLoss("refund", 24, 22, 11, 0.014), LabelLoss("lost_parcel", 18, 18, 9, 0.031))
 
 
 def silent_alone() -> str:

@@ -8,7 +8,8 @@ from datetime import date
 from bot.cards import general, models
 from bot.cards.blocks import Message
 from bot.cards.models import ModelEntry, PromotionSummary
-from bot.rules.promotion import ModelComparison, Proof, objections
+from bot.rules.permissions import PromotionLimits
+from bot.rules.promotion import LabelRecall, ModelComparison, Proof, objections
 from storage.promotions import Promotion
 from storage.records import Model
 from tests.cards import made, measured
@@ -38,6 +39,15 @@ PROVEN = Proof(
     ModelComparison("ten examples, openai/gpt-4o-mini", 0.79, 0.16, 0.1, 0.22, 200),
     "tickets-3",
     ModelComparison("tickets-3", 0.9, 0.05, 0.01, 0.09, 160),
+)
+NOT_WORSE = Proof(
+    RUNG, made.NOT_WORSE, "tickets-3", replace(made.NOT_WORSE, other="tickets-3"), worse=made.LOSSES
+)
+LOW = Proof(
+    RUNG,
+    replace(made.NOT_WORSE, low=-0.044),
+    limits=PromotionLimits(floor=0.6),
+    low=(LabelRecall("refund", 24, 8), LabelRecall("lost_parcel", 18, 7)),
 )
 DOUBTED = Proof(
     RUNG,
@@ -72,6 +82,10 @@ def cards() -> dict[str, Message]:
             replace(
                 SEEN, model=hosted, has_alias=False, provider="OpenAI", left=("this machine", "tickets-3")
             )
+        ),
+        "promoted-not-worse": models.promotion_card(replace(SEEN, promotion=carried, proof=NOT_WORSE)),
+        "promotion-refused-floor": general.text_message(
+            models.promotion_refusal(MODEL, LOW, objections(LOW))
         ),
         "promoted-before": models.promotion_card(
             replace(SEEN, promotion=replace(carried, ended_at=NOW + 90))

@@ -67,7 +67,8 @@ class Service:
     shape: Literal["openai", "nebius"] = "openai"
     models: Sequence[str] = ("gpt-4.1-mini-2025-04-14", "gpt-4o-mini-2024-07-18")
     shutdowns: Mapping[str, str | int] = field(default_factory=dict)
-    answer: Callable[[str, list[dict[str, Any]]], str] = lambda model, messages: f"{model} heard you"
+    answer: Callable[[str, list[dict[str, Any]]], Any] = lambda model, messages: f"{model} heard you"
+    """Gives a text, or a list of tool calls."""
     thinks: dict[str, int] = field(default_factory=dict)
     """Hidden tokens before each answer, by model. Such a model refuses what OpenAI's do."""
     refuses: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -328,8 +329,10 @@ class Service:
         if problem:
             return problem
         text, spoken, reason = self._spoken(model, body)
-        prompt = sum(len(message["content"].split()) for message in body["messages"])
-        message = {"role": "assistant", "content": text, "refusal": None}
+        prompt = sum(len((message["content"] or "").split()) for message in body["messages"])
+        message: dict[str, Any] = {"role": "assistant", "content": text, "refusal": None}
+        if isinstance(text, list):
+            message |= {"content": None, "tool_calls": text}
         return 200, {
             "id": "chatcmpl-1",
             "object": "chat.completion",
@@ -339,10 +342,12 @@ class Service:
             "usage": {"prompt_tokens": prompt, "completion_tokens": spoken, "total_tokens": prompt + spoken},
         }
 
-    def _spoken(self, model: str, body: dict[str, Any]) -> tuple[str, int, str]:
+    def _spoken(self, model: str, body: dict[str, Any]) -> tuple[Any, int, str]:
         """Text, tokens with those that were thought, and why it ended: thinking may have taken the whole cap."""
         cap = body.get("max_completion_tokens", body.get("max_tokens", 1_000_000))
         text = self.answer(model, body["messages"])
+        if isinstance(text, list):
+            return text, 1, "tool_calls"
         words, thought = text.split(), self.thinks.get(model, 0)
         if thought + len(words) <= cap:
             return text, thought + len(words), "stop"

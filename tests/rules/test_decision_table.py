@@ -53,6 +53,7 @@ SLOW = replace(KSHOT, p95_s=4.0)
 UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
 TIE = rung("tuned", "meets", 184, usd=Decimal("0.03"))
+CLOSE = rung("tuned", "undecided", 176, rows_to_decide=50, usd=Decimal("0.03"))
 BASE = rung("zero", "undecided", 176, rows_to_decide=50)
 WORSE = rung("tuned", "undecided", 164, rows_to_decide=50, usd=Decimal("0.20"))
 FEW = rung("classical", "undecided", 26, 30, rows_to_decide=200)
@@ -154,6 +155,21 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         team(*instead(KSHOT), sums=LOW),
         "no_go",
         "payback",
+    ),
+    "a dear prompted model meets it, the tuned one costs less and is not worse": (
+        team(*instead(KSHOT), tuned=GOOD),
+        "go",
+        "not worse",
+    ),
+    "a dear prompted model meets it, the tuned one is not worse but too close to the bar": (
+        team(*instead(KSHOT), tuned=replace(CLOSE, scores=KSHOT.scores)),
+        "go",
+        "not worse",
+    ),
+    "a dear prompted model meets it, the tuned one is too close to the bar and may be worse": (
+        team(*instead(KSHOT), tuned=CLOSE),
+        "unknown",
+        "tuned",
     ),
     "a prompted model meets it, nobody knows its price": (
         team(*instead(UNPRICED)),

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from statistics import stdev
 
 import pytest
 
+from bot.rules.permissions import PromotionLimits
 from bot.rules.promotion import (
+    LabelRecall,
     ModelComparison,
     Objection,
     Proof,
     alias_for,
+    below_floor,
+    best_comparison,
     compare_models,
     objections,
 )
@@ -23,6 +28,8 @@ RUNG = measured.rung("tuned", "local/tickets-7", 190)
 BETTER = ModelComparison("the untuned base", 0.5, 0.2, 0.1, 0.3, 200)
 EQUAL = ModelComparison("the untuned base", 0.7, 0.0, -0.1, 0.1, 200)
 WORSE = ModelComparison("the untuned base", 0.9, -0.2, -0.3, -0.1, 200)
+CLOSE = ModelComparison("gpt-4o", 0.955, -0.005, -0.012, 0.004, 1000, Decimal("0.03"), Decimal("0.12"))
+FREE = ModelComparison("classical", 0.95, 0.0, -0.01, 0.01, 1000, Decimal("0.03"), Decimal(0))
 SOUND = Proof(RUNG, BETTER)
 
 
@@ -39,6 +46,14 @@ SOUND = Proof(RUNG, BETTER)
         (replace(SOUND, is_gone=True), ("gone",)),
         (replace(SOUND, used="tickets-3"), ("other_rows",)),
         (replace(SOUND, used="tickets-3", against_used=EQUAL), ("not_better_than_used",)),
+        (replace(SOUND, best=CLOSE), ()),
+        (replace(SOUND, best=replace(CLOSE, usd=Decimal("0.12"))), ("not_better",)),
+        (replace(SOUND, best=replace(CLOSE, usd=None)), ("not_better",)),
+        (replace(SOUND, best=replace(CLOSE, low=-0.03)), ("not_better",)),
+        (replace(SOUND, used="tickets-3", against_used=CLOSE), ()),
+        (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.01)), ("not_better",)),
+        (replace(SOUND, best=CLOSE, limits=PromotionLimits(margin=0.0)), ("not_better",)),
+        (replace(SOUND, low=(LabelRecall("refund", 20, 5),)), ("below_floor",)),
         (Proof(None, no_go="Not now.", is_gone=True), ("gone", "no_go", "unmeasured")),
     ],
 )
@@ -78,3 +93,24 @@ def test_an_alias_is_never_a_dataset_s_own_name() -> None:
     assert alias_for("tickets") == "team/tickets"
     others = {alias_for(name) for name in ("客户-2024", "订单-2024", "客户", "é" * 40, "a" * 39 + "é")}
     assert len(others) == 5 and all(ALIAS_NAME.fullmatch(one) for one in others), "as our trainer takes them"
+
+
+def test_a_cheaper_model_has_to_replace_the_free_one_too() -> None:
+    """It costs less than the best, and as much more than nothing as it is not shown to be worth."""
+    limits = PromotionLimits()
+    assert best_comparison([FREE, CLOSE], limits.margin) == FREE
+    assert best_comparison([CLOSE], limits.margin) == CLOSE
+    assert best_comparison([FREE, replace(BETTER, score=0.96)], limits.margin) == replace(BETTER, score=0.96)
+    assert best_comparison([], limits.margin) is None
+
+
+def test_only_a_label_that_is_shown_to_be_low_is_below_the_floor() -> None:
+    limits = PromotionLimits(floor=0.6, floor_rows=10)
+    labels = [
+        LabelRecall("refund", 40, 12),
+        LabelRecall("delivery", 10, 5),  # half of ten may well be six
+        LabelRecall("invoice", 9, 0),
+        LabelRecall("login", 20, 2),
+    ]
+    assert [label.label for label in below_floor(labels, limits)] == ["login", "refund"]
+    assert below_floor(labels, PromotionLimits()) == ()

@@ -18,6 +18,7 @@ from trainers.evaluation import (
     exact_match,
     holm,
     label_scores,
+    labels_that_lost,
     macro_f1,
     mcnemar_exact,
     mean_interval,
@@ -270,3 +271,23 @@ def test_importing_the_statistics_and_the_dataset_stays_light() -> None:
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert said.stdout.strip() == "set()"
+
+
+def test_a_label_that_lost_is_told_apart_from_77_that_wavered() -> None:
+    """Each of the others loses a row here and gains one there; chance alone would make four of 77 seem worse."""
+    names = [f"label {number}" for number in range(77)]
+    expected = [name for name in names for _ in range(40)]
+    before = [row % 40 != 0 for row in range(len(expected))]
+    after = [row % 40 != 1 for row in range(len(expected))]
+    assert labels_that_lost(expected, before, after) == ()
+    lost = {row for row, name in enumerate(expected) if name == "label 7" and row % 40 > 20}
+    worse = [is_right and row not in lost for row, is_right in enumerate(after)]
+    (loss,) = labels_that_lost(expected, before, worse)
+    assert (loss.label, loss.rows, loss.before, loss.after) == ("label 7", 40, 39, 20)
+    assert loss.p == pytest.approx(77 * mcnemar_exact(20, 1), abs=1e-6)
+
+
+def test_few_rows_of_a_label_show_no_loss() -> None:
+    assert labels_that_lost(["a"] * 4 + ["b"] * 4, [True] * 8, [False] * 4 + [True] * 4) == ()
+    (loss,) = labels_that_lost(["A"] * 10 + ["a"], [True] * 11, [False] * 11)
+    assert (loss.label, loss.rows, loss.after) == ("A", 11, 0), "two spellings are one label"

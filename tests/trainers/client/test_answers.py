@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -96,6 +97,27 @@ def test_chat_gives_text_tokens_and_seconds(server: Hosted, trainer: Trainer) ->
     assert (answer.text, answer.prompt_tokens, answer.completion_tokens) == ("HI YOU", 4, 2)
     assert 0.05 <= answer.seconds < 0.4
     assert server.requests[-1].body["temperature"] == 0
+
+
+def test_tools_go_with_the_question_and_calls_come_back_with_the_text(
+    server: Hosted, trainer: Trainer
+) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "order", "arguments": "{}"}}
+    server.service.answer = lambda model, messages: [call]
+    asked = [
+        Message("user", "where is order 7"),
+        Message("assistant", "", extra=json.dumps({"tool_calls": [call]})),
+        Message("tool", "on its way", extra='{"tool_call_id": "c1"}'),
+    ]
+    answer = trainer.chat(MODEL, asked, max_tokens=5, tools=json.dumps([{"type": "function"}]))
+    assert json.loads(answer.text) == [call]
+    body = server.requests[-1].body
+    assert body["tools"] == [{"type": "function"}]
+    assert body["messages"] == [
+        {"role": "user", "content": "where is order 7"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "on its way", "tool_call_id": "c1"},
+    ]
 
 
 def test_chat_may_take_longer_than_other_calls(server: Hosted, trainer: Trainer) -> None:

@@ -3,16 +3,20 @@ contained."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import replace
 
 from tests.trainers.measuring.made import example, rows
-from trainers.dataset import CLASSIFY, Example
+from trainers.dataset import CLASSIFY, DEFAULT_LIMITS, Example
+from trainers.dataset.jsonl import parse_row
 from trainers.evaluation.prompts import (
     acceptable_prompt,
+    as_trained,
     balanced_shots,
     better_prompt,
     k_shot,
+    tools_of,
     with_passages,
     zero_shot,
 )
@@ -139,3 +143,43 @@ def test_a_judge_sees_question_reference_and_answers_that_cannot_pose_as_more() 
         assert part in asked.content
     assert asked.content.count("--- end of answer B ---") == 1
     assert "YES or NO" in acceptable_prompt(ROW, "right", "said")[1].content
+
+
+TOOL = {"type": "function", "function": {"name": "order", "parameters": {"type": "object"}}}
+CALL = {"id": "c1", "type": "function", "function": {"name": "order", "arguments": "{}"}}
+
+
+def with_tools(**lists: object) -> Example:
+    """A question, a call, what it gave, and the answer."""
+    row = {
+        "messages": [
+            {"role": "user", "content": "where is order 7"},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            {"role": "tool", "tool_call_id": "c1", "content": "on its way"},
+            {"role": "assistant", "content": "It is on its way.", "weight": 1},
+        ],
+        **lists,
+    }
+    read = parse_row(1, json.dumps(row).encode(), DEFAULT_LIMITS)
+    assert isinstance(read, tuple)
+    return read[1]
+
+
+def test_a_row_with_tools_is_asked_as_a_request_has_it() -> None:
+    row = with_tools(tools=[TOOL])
+    asked = zero_shot(row, (), None)
+    assert asked == as_trained(row)
+    assert [(turn.role, turn.content) for turn in asked] == [
+        ("user", "where is order 7"),
+        ("assistant", ""),
+        ("tool", "on its way"),
+    ]
+    assert json.loads(asked[1].extra) == {"tool_calls": [CALL]}
+    assert json.loads(asked[2].extra) == {"tool_call_id": "c1"}
+    assert json.loads(tools_of(row)) == [TOOL]
+    assert zero_shot(row, (), "Be brief.") == (Message("system", "Be brief."), *asked)
+
+
+def test_older_functions_are_offered_as_tools_and_rows_without_offer_none() -> None:
+    assert json.loads(tools_of(with_tools(functions=[TOOL["function"]]))) == [TOOL]
+    assert tools_of(with_tools()) == tools_of(ROW) == ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tests.trainers.measuring.made import example, rows
@@ -107,3 +109,51 @@ def test_a_judge_is_not_guessed() -> None:
 )
 def test_what_could_not_be_read_is_known(scoring: Scoring, text: str, expected: bool) -> None:
     assert is_unread(scoring, text, LABELS) is expected
+
+
+def called(name: str, arguments: str, text: str = "") -> str:
+    call = {"id": "other", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return f"{text}\n{json.dumps([call])}".lstrip("\n")
+
+
+CALL = called("order", '{"id": 7, "full": true}', "Let me look.")
+
+
+def called(name: str, arguments: str, text: str = "") -> str:
+    call = {"id": "other", "type": "function", "function": {"name": name, "arguments": arguments}}
+    return f"{text}\n{json.dumps([call])}".lstrip("\n")
+
+
+CALL = called("order", '{"id": 7, "full": true}', "Let me look.")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (CALL, 1.0),
+        (called("order", '{"full": true, "id": 7.0}'), 1.0),
+        (called("order", '{"id": 8, "full": true}'), 0.0),
+        (called("order", '{"id": 7}'), 0.0),
+        (called("orders", '{"id": 7, "full": true}'), 0.0),
+        (called("order", "not JSON"), 0.0),
+        (f"{json.dumps(json.loads(called('order', '{}')) * 2)}", 0.0),
+        ("Order 7 is on its way.", 0.0),
+        ("", 0.0),
+    ],
+)
+def test_a_call_is_right_in_its_name_and_all_its_arguments(text: str, expected: float) -> None:
+    assert score("calls", CALL, text, ()) == score("f1", CALL, text, ()) == expected
+
+
+def test_calls_come_in_any_order_and_none_is_right_where_none_is_expected() -> None:
+    first, second = (json.loads(called("order", f'{{"id": {number}}}'))[0] for number in (1, 2))
+    assert score("calls", json.dumps([first, second]), json.dumps([second, first]), ()) == 1.0
+    assert score("calls", json.dumps([first, first]), json.dumps([first, second]), ()) == 0.0
+    assert score("calls", "Which order?", "Tell me its number.", ()) == 1.0
+    assert score("calls", "Which order?", CALL, ()) == 0.0
+
+
+def test_rows_of_calls_are_scored_as_calls() -> None:
+    assert scoring_of([example("q", CALL)] * 9 + [example("q", "Which order?")], "free_text") == "calls"
+    assert scoring_of([example("q", CALL)] * 5 + [example("q", "Which order?")] * 5, "free_text") == "f1"
+    assert is_unread("calls", "Order 7 is on its way.", ()) and not is_unread("calls", CALL, ())
