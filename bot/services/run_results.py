@@ -292,7 +292,7 @@ def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[
     evaluation, evidence = _evaluation(context, run, plan), _evidence(context, run)
     progress = Progress.from_json(run.progress)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, progress))
-    base, tuned = replies.values()
+    (base_arm, base), (tuned_arm, tuned) = replies.items()
     heard, verdicts, judge = run_judgements.heard(context, run, plan), None, None
     if heard:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
@@ -311,7 +311,7 @@ def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[
         holdout=context.settings.files / f"{plan.holdout_sha256}.jsonl",
         alternatives=evidence_services.alternatives_of(evidence, plan.judge if verdicts else None),
         judge=judge,
-        verdicts=tuple(verdicts.values()) if verdicts else None,
+        verdicts=(verdicts[base_arm], verdicts[tuned_arm]) if verdicts else None,
     )
     folder = context.settings.data / "plots" / f"run-{run.id}"
     now = context.clock()

@@ -333,7 +333,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
     "tuned and good, and undercuts a prompt that is good enough": (
         seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], tuned=TUNED_MEETS),
         "go",
-        "distil",
+        "not worse",
     ),
     "tuned and good, and a prompt that is good enough costs less": (
         seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], tuned=replace(TUNED_MEETS, usd_per_1000=Decimal(2))),
