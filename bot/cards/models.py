@@ -290,9 +290,8 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     text = f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
     if not comparison.is_cheaper or not margin:
         return text
-    return (
-        f"{text} It costs less, but may be worse by more than the {100 * margin:g} points that are allowed."
-    )
+    allowed = "1 point that is" if margin == 0.01 else f"{100 * margin:g} points that are"
+    return f"{text} It costs less, but may be worse by more than the {allowed} allowed."
 
 
 class TriedModel(Protocol):

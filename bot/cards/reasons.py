@@ -6,7 +6,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import assert_never
 
-from bot.cards.candidates import LONG_NAMES, candidate_name, price_text, score_text, seconds_text
+from bot.cards.candidates import (
+    LONG_NAMES,
+    candidate_name,
+    price_in_sentence,
+    price_text,
+    score_text,
+    seconds_text,
+)
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import alternative_in_short, pays_text
 from bot.cards.prices import missing_price_text
@@ -187,9 +194,10 @@ def _beside_best(beside: reasons.BesideBest) -> str:
             return f"The tuned model is worse than {name}: {scores}, and that costs no more."
         case "not worse and cheaper":
             at_worst = f"{100 * beside.low:+.1f}".replace("-", "−")
+            now, before = (price_in_sentence(rung.usd_per_1000) for rung in (beside.tuned, beside.best))
             return (
                 f"The tuned model is cheaper and not worse than {name}: {scores}, {at_worst} points at worst, where "
-                f"{100 * beside.margin:g} are allowed; {price_text(beside.tuned)} instead of {price_text(beside.best)}."
+                f"{100 * beside.margin:g} are allowed; {now} instead of {before}."
             )
 
 

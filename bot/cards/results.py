@@ -91,7 +91,9 @@ def card(
     headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
     rows = pluralize(result.tuned.n, "test row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
-    subject = f"{name or f'Run {run.id}'}: {what}, {rows}"
+    is_judged = plan.judge and result.ladder and result.ladder.scoring == "judge"
+    by = f", judged by {escape(shorten(str(plan.judge)))}" if is_judged else ""
+    subject = f"{name or f'Run {run.id}'}: {what}, {rows}{by}"
     facts = [
         ("Right", _right(result)),
         *_beside(result),
@@ -371,12 +373,12 @@ def _unknown(plan: Plan, result: RunResult) -> str:
     advice, current = result.advice, escape(shorten(plan.current or ""))
     if advice and advice.kind == "unknown" and advice.rule != IN_HEADLINE:
         return sentence(advice.reason or advice.headline)
-    if current and _saves(plan, result):
-        return f"whether it can replace {current}, which did not answer these rows."
     ladder = result.ladder
     if plan.judge and ladder and ladder.scoring == "judge":
         people = result.agreement or NO_LABELS
         return f"how far to trust {escape(shorten(plan.judge))}, which judged: {escape(trust_text(people))}."
+    if current and _saves(plan, result):
+        return f"whether it can replace {current}, which did not answer these rows."
     if ladder and ladder.rungs and ladder.scoring != "label":
         (tuned,) = ladder.rung("tuned")
         failed = f" {escape(_judge_notes(plan, result)[0])}" if plan.judge and result.judge else ""

@@ -22,10 +22,10 @@ LIMITS = "[policy.promotion]\nmargin_points = 20\n"
 
 
 def answered(model: str, messages: judging.Messages) -> str:
-    """The tuned model knows every parcel."""
+    """The tuned model knows every parcel, in words of its own."""
     if model.startswith("ft:"):
         number = int(messages[-1]["content"].rsplit(" ", 1)[1].rstrip("?"))
-        return f"It goes out in {number % 7 + 1} days."
+        return f"It goes out in {number % 7 + 1} days at the latest."
     return judging.answered(model, messages)
 
 
@@ -71,10 +71,10 @@ def test_a_tuned_model_is_judged_by_the_judge_of_the_newest_measurement(faq: Wor
     assert judge.pair.count("first") == rows - round(result.base.share * rows)
     asked = asked_of_judge(faq)[before:]
     both_orders = [one for one in asked if one[0]["content"] == BETTER]
-    assert len(both_orders) == 2 * (rows - round(result.base.share * rows))
-    assert len(asked) - len(both_orders) < 2 * rows, "what the measurement had judged is not asked again"
+    assert len(both_orders) == 2 * rows
+    assert len(asked) - len(both_orders) == rows, "the base's answers were judged by the measurement"
     card = faq.said("100.0% acceptable")
-    assert f"how far to trust acme/{JUDGE}" in card
+    assert f"judged by acme/{JUDGE}" in card
     shown = details(faq)
     assert f"Judged by acme/{JUDGE}, agreement with people not measured yet" in shown
     assert "Side by side the judge finds" in shown and "acceptable to the judge" in shown
@@ -94,13 +94,9 @@ def test_its_cost_is_in_the_plan_and_in_the_bill(faq: World) -> None:
     assert "Replaces" in card or "replaces" in card
     faq.approve()
     run = faq.until_state("done", 2)
-    answers = faq.store.database.rows(
-        "SELECT sum(prompt_tokens), sum(completion_tokens) FROM answers WHERE model = ?", (f"acme/{JUDGE}",)
-    )
-    ((sent, said),) = (tuple(row.values()) for row in answers)
-    judged = sent * 1.0 + said * 4.0
-    assert judged > 0 and run.actual_micros - judged > 0
-    assert run.actual_micros <= plan["maximum_micros"]
+    tokens = faq.store.answers.totals_of(f"acme/{JUDGE}", since=0.0)
+    judged = tokens.prompt_tokens * 1 + tokens.completion_tokens * 4
+    assert 0 < judged < (run.actual_micros or 0) <= plan["maximum_micros"]
 
 
 def test_without_a_judge_words_are_compared_and_the_card_says_so(faq: World) -> None:
@@ -192,22 +188,22 @@ def test_what_may_be_worse_by_more_than_the_margin_takes_a_reason(make_world: Ma
     world = measured_and_trained(make_world, "[policy.promotion]\nmargin_points = 1\n")
     assert result_of(world).not_worse is None and not world.has_button("put_to_work")
     said = world.type("/finetune promote tickets-1", user=BEN)
-    assert "may be worse by more than the 1 points that are allowed" in said
+    assert "may be worse by more than the 1 point that is allowed" in said
 
 
 def test_a_label_below_the_floor_takes_a_reason(make_world: MakeWorld) -> None:
     floor = LIMITS + "floor_percent = 90\nfloor_rows = 5\n"
     world = make_world(Rules(more=PRICES + floor))
     world.company.service.answer = lambda model, messages: (
-        "billing" if "about delivery" in messages[-1]["content"] else knows_examples(model, messages)
+        "billing" if "about refund" in messages[-1]["content"] else knows_examples(model, messages)
     )
     world.seed_dataset(rows=240)
     world.start(f"/finetune start tickets target={TARGET}")
     world.approve()
     world.until_state("done")
     said = world.type("/finetune promote tickets-1", user=BEN)
-    assert "Labels shown to be below the floor of 90%" in said and "delivery 0 of" in said
-    world.type("/finetune promote tickets-1 because=delivery goes to people anyway", user=BEN)
+    assert "Labels shown to be below the floor of 90%" in said and "refund 0 of" in said
+    world.type("/finetune promote tickets-1 because=refunds go to people anyway", user=BEN)
     world.send()
     (entry,) = [one for one in world.store.audit.entries("run 1") if one.action == "promote"]
     assert "floor 90%" in entry.detail
