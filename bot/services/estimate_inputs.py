@@ -211,9 +211,10 @@ def training_needs(
 
 def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
     counted = report.tokens
-    asked = counted.prompt_mean + counted.answer_mean
-    amount = _judge_usd(judge, report.n_holdout, asked, counted.answer_mean)
-    most = _judge_usd(judge, report.n_holdout, asked * OTHER_TOKENIZER, MAX_TOKENS_TEXT * OTHER_TOKENIZER)
+    question = counted.prompt_mean + counted.answer_mean
+    amount = _judge_usd(judge, report.n_holdout, question, counted.answer_mean)
+    longest = question * OTHER_TOKENIZER, MAX_TOKENS_TEXT * OTHER_TOKENIZER
+    most = _judge_usd(judge, report.n_holdout, *longest)
     return replace(
         cost,
         evaluation_usd=cost.evaluation_usd + amount,
@@ -221,10 +222,10 @@ def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
     )
 
 
-def _judge_usd(judge: Candidate, rows: int, asked: float, answer: float) -> Decimal:
-    """USD for verdicts on both models' answers of `answer` tokens: each alone, then the two in both orders. `asked`:
-    the tokens of a question with the right answer."""
-    read = 4 * (JUDGE_INSTRUCTIONS + asked) + 6 * answer
+def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> Decimal:
+    """USD for verdicts on both models' answers of `answer` tokens: each alone, then the two in both orders. `question`:
+    its tokens, with the right answer."""
+    read = 4 * (JUDGE_INSTRUCTIONS + question) + 6 * answer
     written = 4 * (MAX_TOKENS_LABEL + chat_parameters.thinking_tokens(judge.thinks))
     price = judge.price.price
     a_row = (price.input or ZERO) * Decimal(str(read)) + (price.output or ZERO) * written

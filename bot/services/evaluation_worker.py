@@ -7,38 +7,26 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
 
-from bot.charts import curves as loss_plot
-from bot.charts import evaluations as evaluation_charts
 from bot.llm_client import Question, key_of
-from bot.values.evaluations import CurvePlan, JudgeProgress, LadderPlan
+from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
-from bot.values.runs import ArmScore, ChangedRow, LabelChange, Refusal
-from storage.records import AnswerRow, Arm
+from bot.values.runs import Refusal
 from trainers import payloads
 from trainers.dataset import Example, read, store_chat
-from trainers.dataset.rows import at, without_copies
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.evaluation import (
-    Confusion,
-    Interval,
-    LabelLoss,
-    compare,
-    confusion,
     exact_match,
-    label_scores,
-    labels_that_lost,
     prompts,
     tfidf,
 )
-from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Rung
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply
 from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of
-from trainers.pricing import PriceRow
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
-from trainers.types import Message, Metric
+from trainers.types import Message
 
 SHOTS = 10
 PASSAGES = 4
@@ -133,6 +121,15 @@ def classical_answers(plan: LadderPlan, files: Path, seed: int) -> tuple[Reply, 
     from trainers.evaluation.tfidf import classify_holdout
 
     return classify_holdout(examples(files, plan.train_sha256), examples(files, plan.holdout_sha256), seed)
+
+
+def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
+    """Whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where only
+    shared words are counted."""
+    rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
+    if scoring == "f1":
+        return [exact_match(row.answer, text) or is_right_call(row.answer, text) for row, text in rows]
+    return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
 
 
 def judge_ladder(
@@ -337,213 +334,6 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
 
 
 @dataclass(frozen=True)
-class RunComparison:
-    """The `base` and the `tuned` model's replies to the rows of `holdout`, in its order, and the `alternatives` that
-    were measured on the same rows. `arm` is the tuned model by the name that people use; `labels` is empty for free
-    text. `verdicts` are a judge's on the base's and on the tuned model's replies; None: none that count."""
-
-    run_id: int
-    arm: Candidate
-    base: Sequence[Reply]
-    tuned: Sequence[Reply]
-    labels: tuple[str, ...]
-    bar: float
-    price: PriceRow
-    dataset: str
-    version: int
-    holdout: Path
-    alternatives: tuple[Rung, ...]
-    judge: JudgeProgress | None = None
-    verdicts: tuple[Sequence[float], Sequence[float]] | None = None
-
-
-@dataclass(frozen=True)
-class Judged:
-    """`answers` are both models' to all rows; everything else counts copies of a row once. `changed`: rows that only
-    one model got right, the losses first. `beside`: the tuned model as a rung, and the best alternative."""
-
-    base: ArmScore
-    tuned: ArmScore
-    better: int
-    worse: int
-    p_value: float
-    gain_low: float
-    gain_high: float
-    loss_curve: tuple[tuple[int, float], ...]
-    beside: Ladder
-    answers: tuple[AnswerRow, ...]
-    changed: tuple[ChangedRow, ...]
-    labels: tuple[LabelChange, ...]
-    worse_labels: tuple[LabelLoss, ...]
-    judge: JudgeProgress | None
-
-
-def judge_run(
-    comparison: RunComparison, metrics: Sequence[Metric], *, title: str, folder: Path, now: float
-) -> Judged:
-    """Compares both models on the same rows, and draws loss.png, quality.png and, of labels, confusion.png into
-    `folder`. `now` in unix seconds."""
-    path, labels = comparison.holdout, comparison.labels
-    holdout = examples(path.parent, path.stem)
-    verdicts = comparison.verdicts or (None, None)
-    base_rows = _answer_rows(comparison, "base", comparison.base, holdout, verdicts[0])
-    tuned_rows = _answer_rows(comparison, "tuned", comparison.tuned, holdout, verdicts[1])
-    places = without_copies(holdout)
-    base, tuned, expected = at(places, base_rows), at(places, tuned_rows), at(places, holdout)
-    compared = compare([row.correct for row in base], [row.correct for row in tuned])
-    folder.mkdir(parents=True, exist_ok=True)
-    base_matrix, matrix = (_confusion(labels, expected, rows) for rows in (base, tuned))
-    if matrix:  # for the report
-        evaluation_charts.draw_confusion(matrix, compared, title, folder / "confusion.png")
-    beside = _beside(comparison, holdout, now)
-    all_measured = replace(beside, rungs=(*_alike(comparison, beside), *beside.rung("tuned")))
-    loss_plot.draw_loss_curve(metrics, title, folder / "loss.png")
-    evaluation_charts.draw_ladder(all_measured, folder / "quality.png")
-    return Judged(
-        base=_score(base, compared.base_correct, compared.base, base_matrix),
-        tuned=_score(tuned, compared.tuned_correct, compared.tuned, matrix),
-        better=compared.gained,
-        worse=compared.lost,
-        p_value=compared.p,
-        gain_low=compared.difference_interval.low,
-        gain_high=compared.difference_interval.high,
-        loss_curve=loss_curve(metrics),
-        beside=beside,
-        answers=(*base_rows, *tuned_rows),
-        changed=_changed(holdout, base_rows, tuned_rows),
-        labels=_label_changes(base_matrix, matrix) if base_matrix and matrix else (),
-        worse_labels=_worse_labels(expected, base, tuned, beside) if labels else (),
-        judge=comparison.judge,
-    )
-
-
-def _answer_rows(
-    comparison: RunComparison,
-    arm: Arm,
-    replies: Sequence[Reply],
-    holdout: Sequence[Example],
-    verdicts: Sequence[float] | None,
-) -> list[AnswerRow]:
-    texts = [reply.text for reply in replies]
-    right = _right(texts, holdout, comparison.labels) if verdicts is None else [v == 1 for v in verdicts]
-    return [
-        AnswerRow(
-            run_id=comparison.run_id,
-            arm=arm,
-            row=number,
-            text=reply.text,
-            correct=is_right,
-            prompt_tokens=reply.prompt_tokens,
-            completion_tokens=reply.completion_tokens,
-            seconds=reply.seconds,
-            came_at=reply.came_at,
-        )
-        for number, (reply, is_right) in enumerate(zip(replies, right, strict=True))
-    ]
-
-
-def _right(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
-    """Whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where only
-    shared words are counted."""
-    rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
-    if scoring == "f1":
-        return [exact_match(row.answer, text) or is_right_call(row.answer, text) for row, text in rows]
-    return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
-
-
-def _confusion(
-    labels: Sequence[str], holdout: Sequence[Example], rows: Sequence[AnswerRow]
-) -> Confusion | None:
-    """Returns None for free text."""
-    if not labels:
-        return None
-    return confusion([row.answer for row in holdout], [as_label(row.text, labels) for row in rows])
-
-
-def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]:
-    pairs = zip(label_scores(base), label_scores(tuned), strict=True)
-    return tuple(LabelChange(old.label, old.expected, old.correct, new.correct) for old, new in pairs)
-
-
-def _worse_labels(
-    expected: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow], beside: Ladder
-) -> tuple[LabelLoss, ...]:
-    """Against the best alternative, or against the base where that is as good."""
-    before = [row.correct for row in base]
-    best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
-    if best and best.score >= sum(before) / len(before):
-        before = [score == 1 for score in best.scores]
-    return labels_that_lost([row.answer for row in expected], before, [row.correct for row in tuned])
-
-
-def _changed(
-    holdout: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow]
-) -> tuple[ChangedRow, ...]:
-    changed = [
-        ChangedRow(example.prompt[-1].content, example.answer, before.text, after.text, after.correct)
-        for example, before, after in zip(holdout, base, tuned, strict=True)
-        if before.correct != after.correct
-    ]
-    return tuple(sorted(changed, key=lambda row: row.is_better))
-
-
-def _beside(comparison: RunComparison, holdout: Sequence[Example], now: float) -> Ladder:
-    """Returns the tuned model as a rung, after the best alternative with the same kind of score, and the test of the
-    two."""
-    from trainers.evaluation import ladder
-
-    alone = ladder.build_ladder(
-        {comparison.arm: comparison.tuned},
-        holdout,
-        comparison.labels,
-        comparison.bar,
-        {str(comparison.arm.model): comparison.price},
-        dataset=comparison.dataset,
-        version=comparison.version,
-        holdout_sha256=comparison.holdout.stem,
-        measured_at=now,
-        verdicts={comparison.arm: comparison.verdicts[1]} if comparison.verdicts else None,
-    )
-    (tuned,) = alone.rungs
-    best = max(_alike(comparison, alone), key=lambda rung: rung.score, default=None)
-    if best is None:
-        return alone
-    first, second = (tuned, best) if tuned.score >= best.score else (best, tuned)
-    return replace(alone, rungs=(best, tuned), pairs=(ladder.compare_rungs(first, second),))
-
-
-def _alike(comparison: RunComparison, ladder: Ladder) -> list[Rung]:
-    """Returns the alternatives that were scored as the ladder's tuned model was, on as many rows."""
-    (tuned,) = ladder.rung("tuned")
-    return [rung for rung in comparison.alternatives if (rung.scoring, rung.n) == (tuned.scoring, tuned.n)]
-
-
-def _score(rows: Sequence[AnswerRow], correct: int, likely: Interval, matrix: Confusion | None) -> ArmScore:
-    from trainers.evaluation.ladder import percentiles
-
-    p50_s, p95_s = percentiles([row.seconds for row in rows])
-    return ArmScore(
-        correct=correct,
-        n=len(rows),
-        low=likely.low,
-        high=likely.high,
-        prompt_tokens=sum(row.prompt_tokens for row in rows),
-        completion_tokens=sum(row.completion_tokens for row in rows),
-        p50_s=p50_s,
-        p95_s=p95_s,
-        unlisted=sum(row[-1] for row in matrix.counts) if matrix else 0,
-    )
-
-
-def loss_curve(metrics: Sequence[Metric], most: int = CURVE_POINTS) -> tuple[tuple[int, float], ...]:
-    """Returns the last step and the mean training loss of at most `most` stretches of equal length."""
-    trained = [(m.step, m.train_loss) for m in metrics if m.train_loss is not None]
-    stretch = max(-(-len(trained) // most), 1)
-    parts = [trained[at : at + stretch] for at in range(0, len(trained), stretch)]
-    return tuple((part[-1][0], sum(loss for _, loss in part) / len(part)) for part in parts)
-
-
-@dataclass(frozen=True)
 class JudgedTunedCurve:
     """`beside` is the classical rung's curve, None if there are too many rows for it to be quick."""
 
@@ -605,6 +395,6 @@ def judge_tuned_curve(
 
 
 def _point(plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:
-    right = _right(answers, holdout, plan.labels)
+    right = right_answers(answers, holdout, plan.labels)
     share = sum(right) / len(right)
     return CurvePoint(rows, share, (share,))

@@ -48,10 +48,12 @@ def step(
         return consulted is not None
     waits = data_policy.unscanned(context, run.dataset_id, [plan.judge.partition("/")[0]])
     trouble = _trouble(context, run, plan, of_judge, consulted, spent_micros, is_scanned=waits is None)
-    asked = judgements.how_far(consulted, of_judge, has_pair=True)
-    if trouble:
-        asked = replace(asked, failed=trouble) if consulted.is_first else replace(asked, unpaired=trouble)
-    _save(context, run, progress, asked, evaluation, note=waits or _note(context, plan, asked))
+    progressed = judgements.how_far(consulted, of_judge, has_pair=True)
+    if trouble and consulted.is_first:
+        progressed = replace(progressed, failed=trouble)
+    elif trouble:
+        progressed = replace(progressed, unpaired=trouble)
+    _save(context, run, progress, progressed, evaluation, note=waits or _note(context, plan, progressed))
     if trouble is None and waits is None:
         consulted.ask(context)
     return False

@@ -45,7 +45,8 @@ from bot.services import evidence as evidence_services
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.estimates import EstimateResult
 from bot.services.evaluation_engine import Answers, Evaluation
-from bot.services.evaluation_worker import Judged, RunComparison, judge_run, max_tokens
+from bot.services.evaluation_worker import max_tokens
+from bot.services.run_worker import Judged, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress, JudgeProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
 from storage.records import Run

@@ -80,7 +80,7 @@ def test_all_that_can_be_said_is_read_with_its_line(tmp_path: Path) -> None:
 def test_what_who_does_not_name_nobody_may(tmp_path: Path) -> None:
     policy = read(tmp_path, WHOLE).policy
     assert {rule for rule in RULES if policy.named(rule).is_nobody} == {
-        *("read", "estimate", "measure", "freeze", "waive", "promote", "try", "delete")
+        *("read", "estimate", "measure", "bar", "freeze", "waive", "promote", "try", "delete")
     }
 
 

@@ -15,7 +15,7 @@ from bot.charts import evaluations as confusion_plot
 from bot.charts.forecast import break_even, cash_flow_note, payback_title
 from bot.charts.label_layout import Box, Label, place
 from bot.charts.style import dollars, percent, shorten_name, spread_apart
-from bot.services.evaluation_worker import loss_curve
+from bot.services.run_worker import loss_curve
 from tests.cards import curve_cards, made, measured
 from trainers.dataset import LabelCount
 from trainers.evaluation import compare, confusion
