@@ -144,7 +144,7 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
         rows=len(task.judge),
         holdout_micros=_holdout_micros(plan, budget.model, search, files),
     )
-    questions = ((key, waits.model, prompt) for key, prompt in waits.open.items())
+    questions = ((key, waits.model, prompt, "") for key, prompt in waits.open.items())
     folder.mkdir(parents=True, exist_ok=True)
     evaluation_worker.write_prompts(folder / QUESTIONS, questions)
     evaluation_worker.replace_lines(folder / REPLAY, [result.to_json()])  # last: the questions are there too
