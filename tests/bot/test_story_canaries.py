@@ -48,6 +48,8 @@ OWNERS = {
     "measurements.result": "label",
     "runs.result": "label",
     "asks.text": "a question",
+    "tried_answers.question": "a question",
+    "tried_answers.answer": "label",
 }
 DEBUGGING = (
     "import logging, runpy, sys; logging.basicConfig(level=logging.DEBUG, stream=sys.stderr);"
