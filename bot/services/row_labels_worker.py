@@ -198,7 +198,7 @@ def write_version(
             store_lines(before.files, map(orjson.dumps, (*objects, *new))), Columns(TEXT, LABEL)
         )
     system = Counter(row.system for row in rows).most_common(1)[0][0] if rows else ""
-    chats = (chat_row(_as_chat(row, system)) for row in added)
+    chats = (_chat_line(row, system) for row in added)
     return WrittenFile(store_lines(before.files, (*map(chat_row, rows), *chats)), Columns())
 
 
@@ -226,6 +226,12 @@ def _as_object(row: LabelledText) -> dict[str, str]:
 def _as_chat(row: LabelledText, system: str) -> Example:
     instructions = (Message("system", system),) if system else ()
     return Example(0, (*instructions, Message("user", row.text), Message("assistant", row.label)))
+
+
+def _chat_line(row: LabelledText, system: str) -> bytes:
+    """A key beside the messages names the teacher; no trainer reads it."""
+    chat = chat_row(_as_chat(row, system))
+    return orjson.dumps({**orjson.loads(chat), "teacher": row.teacher}) if row.teacher else chat
 
 
 def store_lines(folder: Path, lines: Iterable[bytes]) -> str:

@@ -1,0 +1,77 @@
+"""The file of a version with people's or a teacher's labels: what stays, what changes, in which form."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from bot.services.row_labels_worker import LabelledText, VersionFile, write_version
+from trainers.dataset import Columns, read
+from trainers.dataset.rows import question_key
+
+CHATS = [
+    {
+        "messages": [
+            {"role": "system", "content": "Sort it."},
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": label},
+        ]
+    }
+    for text, label in (("where is it?", "shipping"), ("money back", "billing"), ("one charge", "billing"))
+]
+
+
+def stored(folder: Path, content: str, name: str, system: str | None = None) -> VersionFile:
+    sha256 = hashlib.sha256(content.encode()).hexdigest()
+    (folder / sha256).write_text(content, encoding="utf-8")
+    return VersionFile(folder, sha256, name, Columns(), system)
+
+
+def keys(before: VersionFile) -> dict[str, str]:
+    """The key of each question, by its text."""
+    rows = read(before.files / before.sha256, before.name).examples
+    return {row.prompt[-1].content: question_key(row).hex() for row in rows}
+
+
+def test_chats_stay_chats_with_their_instructions(tmp_path: Path) -> None:
+    before = stored(tmp_path, "\n".join(map(json.dumps, CHATS)) + "\n", "tickets.jsonl")
+    key = keys(before)
+    decided = {key["money back"]: "refund", key["one charge"]: None}
+    added = [LabelledText("the tax?", "billing"), LabelledText("a box", "shipping", "openai/gpt-4o-mini")]
+    written = write_version(before, decided, added)
+    lines = [
+        json.loads(line) for line in (tmp_path / written.sha256).read_text(encoding="utf-8").splitlines()
+    ]
+    assert lines[0] == CHATS[0]
+    assert [line["messages"][-1]["content"] for line in lines] == [
+        "shipping",
+        "refund",
+        "billing",
+        "shipping",
+    ]
+    assert all(line["messages"][0] == {"role": "system", "content": "Sort it."} for line in lines)
+    assert [line.get("teacher") for line in lines] == [None, None, None, "openai/gpt-4o-mini"]
+    assert len(read(tmp_path / written.sha256, "next.jsonl").examples) == 4
+
+
+def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_path: Path) -> None:
+    before = stored(
+        tmp_path, 'id,text,label\n1,"a, ""quoted""\nline",billing\n2,second,refund\n', "t.csv", "Classify."
+    )
+    written = write_version(before, {keys(before)["second"]: "billing"}, [LabelledText("third", "refund")])
+    lines = [
+        json.loads(line) for line in (tmp_path / written.sha256).read_text(encoding="utf-8").splitlines()
+    ]
+    assert lines == [
+        {"text": 'a, "quoted"\nline', "label": "billing"},
+        {"text": "second", "label": "billing"},
+        {"text": "third", "label": "refund"},
+    ]
+    assert written.columns == Columns("text", "label")
+
+
+def test_the_same_answers_give_the_same_file(tmp_path: Path) -> None:
+    before = stored(tmp_path, "text,label\none,billing\ntwo,refund\n", "t.csv", "Classify.")
+    first, second = (write_version(before, {keys(before)["one"]: None}, []) for _ in range(2))
+    assert first == second and not list(tmp_path.glob("*.tmp"))
