@@ -10,6 +10,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
@@ -20,9 +21,11 @@ from slack_sdk.errors import SlackApiError
 
 from bot.cards.blocks import Block
 from bot.cards.general import sample_card
+from bot.cards.prices import where_to_add
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
+from bot.rules.prices import missing_keys
 from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Blocks, Settings, SettingsProblems, load_settings
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
@@ -30,6 +33,7 @@ from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.client import Trainer, find_key
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
+from trainers.pricing import tuned_price
 from trainers.providers import ProviderRow
 
 LEAST_FREE_GB = 5
@@ -64,7 +68,8 @@ def examine() -> list[Finding]:
             settings = None
     findings.append(_database(settings))
     if settings:
-        findings += [*_slack(settings), *_people(settings), *_trainers(settings), _disk(settings)]
+        findings += [*_slack(settings), *_people(settings), *_trainers(settings)]
+        findings += [*_prices(settings, datetime.now(UTC).date()), _disk(settings)]
         findings += [*_private(settings), _bot(settings)]
     return findings
 
@@ -221,7 +226,21 @@ def _trainers(settings: Settings) -> Iterator[Finding]:
         if row.is_started_by_us:
             yield _own_trainer(settings)
         elif key := find_key(os.environ, row.provider):
-            yield _provider(row, key)
+            finding = _provider(row, key) if row.trains else _chat_provider(row, key)
+            yield from [finding] if finding else []
+
+
+def _prices(settings: Settings, today: date) -> Iterator[Finding]:
+    """Checks the prices and ends that somebody wrote, and those that a training here needs."""
+    for own in settings.prices:
+        if own.has_ended(today):
+            cure = f'correct `ends` in finetune.toml under [prices."{own.model}"], or take the model out'
+            yield Finding(False, "prices", f"{own.model} ended on {own.ends}, by your own word: {cure}")
+    for row in settings.providers:
+        if row.trains and find_key(os.environ, row.provider):
+            tuned = [tuned_price(row, model) for model in row.models if not model.has_ended(today)]
+            for price in filter(missing_keys, tuned):
+                yield Finding(False, "prices", f"{price.model} has no whole price: {where_to_add(price)}")
 
 
 def _own_trainer(settings: Settings) -> Finding:
@@ -239,6 +258,18 @@ def _own_trainer(settings: Settings) -> Finding:
             False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
         )
     return Finding(True, "own trainer", f"starts with {', '.join(settings.trainer.models)}")
+
+
+def _chat_provider(row: ProviderRow, key: str) -> Finding | None:
+    """Checks one that only answers. Nobody has to run one on this machine, and some list no models for a key."""
+    try:
+        with Trainer(row.provider, key) as trainer:
+            refused = trainer.probe()
+    except TrainerError as error:
+        return None if row.provider.key_env is None else Finding(False, row.title, str(error))
+    if refused and refused.status in (401, 403):
+        return Finding(False, row.title, str(refused))
+    return Finding(True, row.title, "answers questions; it trains nothing")
 
 
 def _provider(row: ProviderRow, key: str) -> Finding:

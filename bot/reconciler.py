@@ -42,6 +42,7 @@ from bot.services import (
     row_labels,
     run_results,
     run_states,
+    sunsets,
     training,
 )
 from bot.values.learning_curves import TunedCurvePlan, plan_of
@@ -113,12 +114,17 @@ def fetch_model_ends(context: AppContext) -> None:
     for row in context.settings.providers:
         trainer, subject = context.trainers.get(row.name), f"models of {row.name}"
         asked_at = context.checked_at.get(subject, 0.0)
-        if trainer is None or row.is_started_by_us or not backup.is_night_over(asked_at, context.clock()):
+        is_ours = row.is_started_by_us or (not row.trains and row.keeps_models_here)
+        if trainer is None or is_ours or not backup.is_night_over(asked_at, context.clock()):
             continue
         try:
-            settings = context.settings
-            ends = {model.id: model.shutdown_date for model in trainer.models() if model.shutdown_date}
-            settings_bot.store_model_ends(settings.data, row.name, ends, units.day_of(context.clock()))
+            settings, models = context.settings, trainer.models()
+            ends = {model.id: model.shutdown_date for model in models if model.shutdown_date}
+            listed = [model.id for model in models]
+            sunsets.tell_vanished(context, row, trainer, listed)
+            settings_bot.store_model_ends(
+                settings.data, row.name, ends, units.day_of(context.clock()), listed
+            )
             context.settings = replace(
                 settings, providers=settings_bot.with_announced_ends(settings.providers, settings.data)
             )
@@ -128,6 +134,15 @@ def fetch_model_ends(context: AppContext) -> None:
         except TrainerError as trouble:
             log.warning("%s doesn't say when its models end: %s", row.name, trouble)
         context.checked_at[subject] = context.clock()
+
+
+def tell_ends(context: AppContext) -> None:
+    """Tells teams of the ends of models that they rely on, each night and when the bot starts."""
+    if not backup.is_night_over(context.checked_at.get("sunsets", 0.0), context.clock()):
+        return
+    for use, once in sunsets.due(context):
+        _guarded(partial(sunsets.tell, context, use, once), f"the end of {use.model}")
+    context.checked_at["sunsets"] = context.clock()
 
 
 def apply_retention(context: AppContext) -> None:
@@ -343,6 +358,7 @@ def maintain(context: AppContext) -> None:
     _guarded(partial(back_up, context), "the backup")
     _guarded(partial(shrink_database, context), "shrinking the database")
     _guarded(partial(fetch_model_ends, context), "when models end")
+    _guarded(partial(tell_ends, context), "models that end")
     _guarded(partial(apply_retention, context), "what is kept no longer")
     _guarded(partial(orphan_jobs.sweep, context), "stray jobs")
     _guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")

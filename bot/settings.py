@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
@@ -35,17 +35,24 @@ StoredEnds = Mapping[str, Mapping[str, Any]]
 log = logging.getLogger(__name__)
 
 
-def store_model_ends(data: Path, provider: str, ends: Mapping[str, date], today: date) -> None:
-    """All that was told before of this provider is replaced: it may have put an end off."""
+def store_model_ends(
+    data: Path, provider: str, ends: Mapping[str, date], today: date, listed: Collection[str] = ()
+) -> None:
+    """All that was told before of this provider is replaced: it may have put an end off. `listed`: all that it has."""
     day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
     ends_by_provider = {
         **_stored_ends(data),
-        provider: {"read_on": today.isoformat(), "models": day_by_model},
+        provider: {"read_on": today.isoformat(), "models": day_by_model, "listed": sorted(listed)},
     }
     path = data / MODEL_ENDS_FILE
     partial = path.with_suffix(".tmp")
     partial.write_text(json.dumps(ends_by_provider, indent=1) + "\n", encoding="utf-8")
     partial.replace(path)
+
+
+def models_listed_before(data: Path, provider: str) -> frozenset[str]:
+    """Returns what the provider had when it was last asked; nothing where it never was."""
+    return frozenset(_stored_ends(data).get(provider, {}).get("listed", ()))
 
 
 def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:

@@ -126,14 +126,18 @@ ESTIMATE_KEPT_S = 30 * 24 * 3600.0
 
 
 class Estimates:
-    """Estimates as they were asked for, so that a person can share the one they got. Kept for a month."""
+    """Estimates as they were asked for, so that a person can share the one they got. Kept for a month; a dataset's
+    newest for longer, as it names today's model."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
 
     def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> KeptEstimate:
         with self._db.immediate():
-            self._db.change("DELETE FROM estimates WHERE at < ?", (now - ESTIMATE_KEPT_S,))
+            self._db.change(
+                "DELETE FROM estimates WHERE at < ? AND id NOT IN (SELECT max(id) FROM estimates GROUP BY dataset)",
+                (now - ESTIMATE_KEPT_S,),
+            )
             values = {"dataset": dataset, "asked": question, "channel": channel, "person": person, "at": now}
             return KeptEstimate(**self._db.insert("estimates", {**values, "state": "shown"}))
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from trainers.errors import Refused
+from trainers.model_list import AT_LOW_EFFORT, find_listed
 
 THINKING_TOKENS = 1_024  # tokens on top of the longest answer; hidden, and paid like an answer's
 CAPS = frozenset({"max_tokens", "max_completion_tokens"})
@@ -18,7 +19,7 @@ _THINKS = re.compile(r"gpt-5(?!-chat)|gpt-6|o[134](?![a-z0-9])")
 # what each took in a trial: https://community.openai.com/t/1371738. The pro models think hard, the chat ones as they
 # like, and the two oldest take no such parameter.
 _OWN_EFFORT = re.compile(r"-pro\b|-chat\b|^o1-(mini|preview)")
-_TAKES_NONE = re.compile(r"gpt-5\.\d|gpt-6")  # the codex ones don't
+_TAKES_NONE = re.compile(r"gpt-5\.\d|gpt-6")  # where no list says it; the codex ones don't
 _TAKES_MINIMAL = re.compile(r"gpt-5(-mini|-nano)?(-\d{4}-\d\d-\d\d)?$")
 Effort = Literal["none", "minimal", "low"]
 _REFUSAL_CODES = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
@@ -41,8 +42,15 @@ class ChatParameters:
 
 def thinks(model: str) -> bool:
     """Says by a model's name, with or without a vendor before it, tuned or not, whether it thinks before it answers, as
-    it is asked here. One that can be asked not to does not."""
-    return _THINKS.match(_base(model)) is not None and not _takes_none(model)
+    it is asked here. One that can be asked not to does not, unless its name ends in "@low"."""
+    base, is_at_low = split_effort(model)
+    return _THINKS.match(_base(base)) is not None and (is_at_low or not _takes_none(base))
+
+
+def split_effort(model: str) -> tuple[str, bool]:
+    """'gpt-6-luna@low' → 'gpt-6-luna', True. A model that can't be asked not to think has no such name."""
+    base = model.removesuffix(AT_LOW_EFFORT)
+    return (base, True) if base != model and _takes_none(base) else (model, False)
 
 
 def thinking_tokens(is_thinking: bool) -> int:
@@ -81,7 +89,9 @@ def parameters_for(
 
 def _takes_none(model: str) -> bool:
     name = _base(model)
-    return bool(_TAKES_NONE.match(name)) and not _OWN_EFFORT.search(name) and "codex" not in name
+    listed = find_listed(name)
+    takes = listed.takes_none if listed else bool(_TAKES_NONE.match(name))
+    return takes and not _OWN_EFFORT.search(name) and "codex" not in name
 
 
 def _value(name: str, value: str) -> str:

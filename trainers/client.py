@@ -156,6 +156,9 @@ class Trainer(AliasCalls):
         """
         doing = self._doing("asking whether we may train")
         try:
+            if self.provider.only_chats:
+                self.models()
+                return None
             payloads.read_list(self._get(doing, lambda: self._raw_jobs.list(limit=1).content), doing)
             self.models()
         except Refused as refusal:
@@ -361,9 +364,10 @@ class Trainer(AliasCalls):
         tools: str = "",
     ) -> Answer:
         """`thinks`: before it answers, in hidden tokens, which `max_tokens` has to have room for; None: as its name
-        says. `tools`: those that it may call, as JSON. A parameter that the model refuses is left out from then on;
-        being refused costs nothing."""
+        says. 'MODEL@low' is MODEL, which may think a little. `tools`: those that it may call, as JSON. A parameter that
+        the model refuses is left out from then on; being refused costs nothing."""
         is_thinking = chat_parameters.thinks(model) if thinks is None else thinks
+        model, _ = chat_parameters.split_effort(model)
         while True:
             refused = self._refused.get(model, frozenset())
             parameters = chat_parameters.parameters_for(model, is_thinking, max_tokens, temperature, refused)

@@ -129,8 +129,9 @@ def checkpoint(raw: Json, doing: str) -> Checkpoint:
 
 
 def model_info(raw: Json, doing: str) -> ModelInfo:
-    """Reads a model. Its end is a date as text, or seconds since 1970."""
-    text, seconds = _text(raw, "shutdown_date"), _whole(raw, "shutdown_date")
+    """Reads a model. Its end is a date as text, or seconds since 1970; OpenRouter has another name for it."""
+    key = "shutdown_date" if raw.get("shutdown_date") else "expiration_date"
+    text, seconds = _text(raw, key), _whole(raw, key)
     end: date | None = None
     try:
         if text is not None:
@@ -138,7 +139,7 @@ def model_info(raw: Json, doing: str) -> ModelInfo:
         elif seconds:
             end = datetime.fromtimestamp(seconds, UTC).date()
     except (ValueError, OverflowError, OSError) as error:
-        raise Nonsense(f"{doing}: {raw['shutdown_date']!r} is not a date. {_CURE}") from error
+        raise Nonsense(f"{doing}: {raw[key]!r} is not a date. {_CURE}") from error
     return ModelInfo(required(raw, "id", doing), end)
 
 

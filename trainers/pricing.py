@@ -2,25 +2,24 @@
 never a guess.
 
 Ends come from the provider's answer (`shutdown_date`), from our rows (providers.py) and from the dated list
-model_ends.toml; a model without a known end may still end. Prices of tuned models and of training come from our rows,
-those of prompted models from the library genai-prices, and a user's own price wins over both.
+models.toml (model_list.py); a model without a known end may still end. Prices of tuned models and of training come from
+our rows, those of prompted models from the library genai-prices and where it lacks one from that list; a user's own
+price wins over all.
 """
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
-from functools import cache
-from importlib import metadata, resources
+from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from trainers.json_values import from_object
+from trainers.model_list import RELEASE_SUFFIX, find_listed, without_effort
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
 from trainers.typed_tables import Fault, Key, read_table
 from trainers.types import Price
@@ -29,44 +28,42 @@ if TYPE_CHECKING:
     from genai_prices.types import MatchLogic, ModelPrice, PriceCalculation, TieredPrices
 
 LIBRARY = "genai-prices"
-# The part of a name that tells one release of a model from the next.
-RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
 
 
 @dataclass(frozen=True)
 class Retirement:
-    """The end of a model. `day` is the first one without an answer. `successor` is None where its maker named none."""
+    """The end of a model. `day` is the first one without an answer. `successor` is None where its maker named none.
+    `said_by`: who says so, and since when."""
 
     day: date
     successor: str | None = None
+    said_by: str = field(default="", compare=False)
 
 
 def retirement_of(name: str, providers: Sequence[ProviderRow]) -> Retirement | None:
     """Returns the end of 'gpt-4o', 'openai/gpt-4o', 'ft:gpt-4o-2024-08-06:acme::x'. A model that another than its maker
     sells ('azure/gpt-4o') ends when the seller says."""
-    seller, slash, bare = name.lower().rpartition("/")
+    seller, slash, bare = without_effort(name.lower()).partition("/")
+    seller, bare = (seller, bare) if slash else ("", seller)
     bare = bare.split(":")[1] if bare.startswith("ft:") and bare.count(":") else bare
-    ends = _retirements()
-    names = (bare, RELEASE_SUFFIX.sub("", bare))
-    sellers = [seller] if seller else list(ends)
-    listed = next((ends[s][name] for s in sellers for name in names if name in ends.get(s, {})), None)
+    listed = find_listed(bare, seller or None)
+    successor = listed.successor if listed else None
 
     rows = [row for row in providers if not slash or row.name == seller]
-    announced = (row.shutdowns[bare] for row in rows if bare in row.shutdowns)
-    in_rows = (model.ends for row in rows if (model := row.model(bare)))
-    day = next(announced, None) or next(in_rows, None)
-    if day is None:
-        return listed
-    return Retirement(day, listed.successor if listed else None)
+    for row in rows:
+        if bare in row.shutdowns:
+            return Retirement(row.shutdowns[bare], successor, f"the list of models of {row.title}")
+    for row in rows:
+        model = row.model(bare)
+        if model and model.ends:
+            return Retirement(model.ends, successor, said_by(model.source or "your settings", model.as_of))
+    if listed is None or listed.ends is None:
+        return None
+    return Retirement(listed.ends, successor, listed.said_by)
 
 
-@cache
-def _retirements() -> Mapping[str, Mapping[str, Retirement]]:
-    text = resources.files("trainers").joinpath("model_ends.toml").read_text(encoding="utf-8")
-    return {
-        seller: {name: Retirement(row["ends"], row.get("successor")) for name, row in table["models"].items()}
-        for seller, table in tomllib.loads(text).items()
-    }
+def said_by(source: str, as_of: date | None) -> str:
+    return f"{source}, {as_of}" if as_of else source
 
 
 UNIT = 'USD per 1M tokens in quotes, like "2.50"'
@@ -92,7 +89,7 @@ class PriceRow:
     `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not.
     `note` is something that a buyer should know, as a sentence. `batch_discount` 0.5 halves what can wait for a
     batch, None where the list has no such price. `ends`: the first day without an answer, None where nobody said
-    one; `successor`: what its maker names instead.
+    one; `successor`: what its maker names instead; `ends_said_by`: who says both.
     """
 
     model: str
@@ -105,10 +102,11 @@ class PriceRow:
     batch_discount: Decimal | None = None
     ends: date | None = None
     successor: str | None = None
+    ends_said_by: str | None = None
 
     @property
     def said_by(self) -> str:
-        return f"{self.source}, {self.as_of}" if self.as_of else self.source
+        return said_by(self.source, self.as_of)
 
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
@@ -164,15 +162,23 @@ def prompted_price(
 ) -> PriceRow | UnknownPrice:
     """Returns what a request costs to 'gpt-4o', 'groq/llama-3.1-8b-instant', 'ft:gpt-4o-2024-08-06:acme::x',
     'local/smollm2-135m'. What a user wrote of a model wins."""
-    name = name.strip()
+    full_name, name = name.strip(), without_effort(name.strip())
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
     names = (*(row.model for row in own), *machines)
-    row = own_row or _from_rows(name, providers) or _listed(name, names, today)
+    row = own_row or _from_rows(name, providers) or library_price(name, names, today)
+    if isinstance(row, UnknownPrice):
+        row = _from_list(name) or row
     end = retirement_of(name, providers)
-    if isinstance(row, UnknownPrice) or end is None:
+    if isinstance(row, UnknownPrice):
         return row
-    return replace(row, ends=row.ends or end.day, successor=row.successor or end.successor)
+    row = row if full_name == name else replace(row, model=full_name)
+    if end is None:
+        return row
+    source = row.ends_said_by if row.ends else end.said_by
+    return replace(
+        row, ends=row.ends or end.day, successor=row.successor or end.successor, ends_said_by=source
+    )
 
 
 def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
@@ -188,6 +194,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         as_of=model.as_of,
         usd_per_hour=model.usd_per_hour,
         ends=model.ends,
+        ends_said_by=said_by(model.source or "your settings", model.as_of) if model.ends else None,
     )
 
 
@@ -202,7 +209,19 @@ def own_prices(tables: Mapping[str, object]) -> tuple[PriceRow, ...]:
         row = read_table(PriceTable, table, faults, ("prices", name))
         price = Price(None, row.input, row.cached_input, row.output)
         ends, successor = row.ends, row.successor
-        rows.append(PriceRow(name, "prompted", price, row.source, row.as_of, ends=ends, successor=successor))
+        by = said_by(row.source, row.as_of) if ends else None
+        rows.append(
+            PriceRow(
+                name,
+                "prompted",
+                price,
+                row.source,
+                row.as_of,
+                ends=ends,
+                successor=successor,
+                ends_said_by=by,
+            )
+        )
     if faults:
         raise ProviderProblems(faults)
     return tuple(rows)
@@ -212,13 +231,24 @@ def _from_rows(name: str, providers: Sequence[ProviderRow]) -> PriceRow | None:
     """Returns the price of a fine-tune by its name, or of a model on a machine of our own."""
     for provider in providers:
         bare = name.removeprefix(provider.name + "/")
-        model = provider.model(bare)
+        model = provider.model(bare) or (provider.on_its_machine(bare) if bare != name else None)
         if model and (bare.startswith("ft:") or (bare != name and model.usd_per_hour is not None)):
             return tuned_price(provider, model)
     return None
 
 
-def _listed(name: str, names: Sequence[str], today: date) -> PriceRow | UnknownPrice:
+def _from_list(name: str) -> PriceRow | None:
+    """Returns the price of a model that the library lacks."""
+    seller, _, model = name.lower().partition("/")
+    listed = find_listed(model, seller) if model else find_listed(seller)
+    if listed is None or listed.input is None or listed.output is None:
+        return None
+    price = Price(None, listed.input, listed.cached_input, listed.output)
+    return PriceRow(name, "prompted", price, listed.source, listed.as_of)
+
+
+def library_price(name: str, names: Sequence[str], today: date) -> PriceRow | UnknownPrice:
+    """Returns what genai-prices says. `names`: others that may be meant."""
     from genai_prices import Usage, calc_price
     from genai_prices.data_snapshot import get_snapshot
 

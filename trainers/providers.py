@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from trainers.chat_parameters import thinks
+from trainers.model_list import find_listed, without_effort
 from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
 from trainers.types import Ability, Hyperparameter, Price, Provider
 
@@ -89,6 +90,7 @@ class ProviderRow:
     `callers` questions are under way at a time, and `requests_per_minute` begin at most (None: no such limit),
     while models are measured. `shutdowns`: the first day without an answer of each model of which it said one.
     `outputs_terms`: the address of its terms about training on what its models answer.
+    `usd_per_hour`: it serves what it is asked for on a machine of our own, whose hours cost that.
     """
 
     provider: Provider
@@ -104,10 +106,15 @@ class ProviderRow:
     closed_to_new: date | None = None
     shutdowns: Mapping[str, date] = field(default_factory=dict)
     outputs_terms: str | None = None
+    usd_per_hour: Decimal | None = None
 
     @property
     def name(self) -> str:
         return self.provider.name
+
+    @property
+    def trains(self) -> bool:
+        return not self.provider.only_chats
 
     @property
     def is_started_by_us(self) -> bool:
@@ -133,13 +140,24 @@ class ProviderRow:
 
     def model(self, name: str) -> ModelRow | None:
         """By name, alias, or the name of a fine-tune of it (ft:BASE:…)."""
-        base = name.split(":")[1] if name.startswith("ft:") else name
+        base = without_effort(name.split(":")[1] if name.startswith("ft:") else name)
         return next((row for row in self.models if base == row.name or base in row.aliases), None)
 
+    def on_its_machine(self, name: str) -> ModelRow | None:
+        """A model without a row that it serves on a machine of our own."""
+        if self.usd_per_hour is None or not name:
+            return None
+        unpriced = Price(training=None, input=None, cached_input=None, output=None)
+        source = f"{self.title}: its machine's hours, and no price a token"
+        return ModelRow(name, unpriced, source=source, usd_per_hour=self.usd_per_hour)
+
     def thinks(self, name: str) -> bool:
-        """Does the model of this name think before it answers? Its row's word wins over its name."""
+        """Does the model of this name think before it answers? Its row's word wins over the list's and its name."""
         row = self.model(name)
-        return thinks(name) if row is None or row.reasoning is None else row.reasoning
+        if row is not None and row.reasoning is not None:
+            return row.reasoning
+        listed = find_listed(name, self.name) or find_listed(name.rpartition("/")[2])
+        return thinks(name) or (listed is not None and listed.thinks)
 
 
 @dataclass(frozen=True)
@@ -301,6 +319,7 @@ class ProviderTable:
     outputs_terms: Annotated[
         str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
     ] = None
+    usd_per_hour: Decimal | None = None
     models: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -338,4 +357,5 @@ def _provider_row(name: str, table: Table, own: Table, faults: list[Fault]) -> P
         not url if row.stays_here is None else row.stays_here,
         closed_to_new=row.closed_to_new,
         outputs_terms=row.outputs_terms,
+        usd_per_hour=row.usd_per_hour,
     )

@@ -23,7 +23,7 @@ Ability = Literal[
     "pause",  # a job can be paused, and goes on from where it was when it is resumed
     "early_stopping",  # takes patience beside a validation file, and serves the best checkpoint
     "sweep",  # takes a grid of hyperparameters as one job, and a validation file that chooses between its arms
-    "chat",  # serves the tuned model under /chat/completions
+    "chat",  # serves the tuned model under /chat/completions; alone: it answers questions and trains nothing
     "aliases",  # a name that we choose can stand for a model, and for another one later: /aliases
     "job_deletion",  # a job that has ended can be deleted with its rows and its model
     "expires_after",  # takes a date of expiry with an upload
@@ -52,6 +52,11 @@ class Provider:
 
     def can(self, ability: Ability) -> bool:
         return ability in self.abilities
+
+    @property
+    def only_chats(self) -> bool:
+        """It answers questions and trains nothing: its row has the ability `chat` alone."""
+        return self.abilities == {"chat"}
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.reasons import unknown_successor
 from bot.cards.words import planned_time, shorten
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import Alternative
+from bot.rules.alternatives import Alternative, OfferedModel
 from bot.rules.bills import MonthlyCost
 from bot.rules.facts import Evidence
 from bot.rules.forecast import LIKELY, Outlook
@@ -68,6 +68,8 @@ class Estimated(Protocol):
     def outlook(self) -> Outlook | None: ...
     @property
     def alternative(self) -> Alternative | None: ...
+    @property
+    def offered(self) -> OfferedModel | None: ...
     @property
     def prices(self) -> Sequence[PriceRow]: ...
     @property
@@ -115,7 +117,15 @@ def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
         *_machines(estimate),
         *([(f"{'Fewer' if worth > 0 else 'More'} wrong answers, a month", usd(abs(worth)))] if worth else []),
     ]
-    return [escaped_facts(saved), bills, escaped_facts([*_chances(estimated), *_once(estimated)])]
+    rest = [*_chances(estimated), *_once(estimated), *_offered(estimated)]
+    return [escaped_facts(saved), bills, escaped_facts(rest)]
+
+
+def _offered(estimated: Estimated) -> list[tuple[str, str]]:
+    """The bill of a cheaper model as it is, which nobody has measured."""
+    offered = estimated.offered
+    name = shorten(offered.name.rpartition("/")[2], 30) if offered else ""
+    return [(f"Each month, {name}", f"{monthly(offered.monthly)}, not measured")] if offered else []
 
 
 def hides_savings(estimated: Estimated) -> bool:

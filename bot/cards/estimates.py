@@ -56,6 +56,7 @@ from bot.rules.reasons import (
 from bot.rules.roi import USD_PER_HOUR, Estimate, Training
 from bot.rules.units import tokens
 from bot.values.runs import Refusal
+from trainers.model_list import without_effort
 from trainers.money import usd
 
 SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
@@ -199,7 +200,8 @@ def _measured(measure: Measure) -> str:
         return "again"
     if measure.rung:
         return LONG_NAMES[measure.rung]
-    names = [shorten(model.rpartition("/")[2], 24) for model in measure.models]
+    models = dict.fromkeys(map(without_effort, measure.models))
+    names = [shorten(model.rpartition("/")[2], 24) for model in models]
     return " and ".join(names) or "prompts"
 
 
@@ -226,6 +228,7 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     once = ("Costs once", _once_in_short(training, estimate))
     if estimate is None:
         return [once, ("Training takes", training_time(estimated))]
+    offered = _offered(estimated)
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
     unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""
     saves = (
@@ -236,11 +239,20 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
     if estimate.payback_months is None:
-        return [saves, ("Pays back", back)]
+        return [saves, ("Pays back", back), *offered]
     back += paid_between(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return [saves, once, ("Pays back", back)]
+    return [saves, once, ("Pays back", back), *offered]
+
+
+def _offered(estimated: Estimated) -> list[tuple[str, str]]:
+    """What a cheaper model would cost as it is, which a tuned one has to be held against."""
+    offered = estimated.offered
+    if offered is None:
+        return []
+    name = shorten(offered.name.rpartition("/")[2], 30)
+    return [("Without training", f"{name}, {about_usd(offered.monthly.total)} a month if it is good enough")]
 
 
 def _until(estimate: Estimate) -> str:
@@ -321,10 +333,12 @@ class AskedEstimate:
 
 @dataclass(frozen=True)
 class EstimateChoices:
-    """What the form offers. Empty where there is nothing to choose from yet."""
+    """What the form offers. Empty where there is nothing to choose from yet. `cheapest`: a model that can be asked
+    here."""
 
     datasets: Sequence[str]
     targets: Sequence[str]
+    cheapest: str | None = None
 
 
 def form(
@@ -341,7 +355,7 @@ def form(
 
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        field("current", "Model that you prompt today", "gpt-4o"),
+        field("current", "Model that you prompt today", "gpt-4o", _cheapest_hint(choices)),
         field("volume", "Input tokens a month", "10M"),
         forms.select_input("target", "Model to train", choices.targets, initial=typed.get("target")),
         field("hours", "Hours of people's time, once", "16", "Empty: none are counted."),
@@ -363,6 +377,10 @@ def form(
     ]
     private = f"{channel} {before.number}" if before else channel
     return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)
+
+
+def _cheapest_hint(choices: EstimateChoices) -> str:
+    return f"None yet? {choices.cheapest} is the cheapest here that may do." if choices.cheapest else ""
 
 
 def refused_field(refused: object) -> str:

@@ -69,7 +69,7 @@ def _amount(amount: Decimal | None) -> str:
 def _notes(rows: Sequence[PriceRow], today: date, most: int | None) -> list[str]:
     notes = [(row, row.note) for row in rows if row.note]
     notes += [
-        (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}, then {row.successor}")
+        (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}{_then(row)}")
         for row in rows
         if row.successor
     ]
@@ -77,6 +77,11 @@ def _notes(rows: Sequence[PriceRow], today: date, most: int | None) -> list[str]
     lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
     hidden = len(lines[most:]) if most else 0
     return [*lines[:most], *([f"• and {hidden:,} more notes"] if hidden else [])]
+
+
+def _then(row: PriceRow) -> str:
+    then = f", then {row.successor}" if row.successor else ""
+    return f"{then} ({row.ends_said_by})" if row.ends_said_by else then
 
 
 def _sources(rows: Sequence[PriceRow], most: int | None) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import date
 
 from bot.cards import (
     evaluation_results,
@@ -12,6 +13,7 @@ from bot.cards import (
     learning_curves,
     models,
     runs,
+    sunsets,
     tuned_learning_curves,
 )
 from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, escape
@@ -21,9 +23,12 @@ from bot.cards.runs import RunSummary
 from bot.cards.words import pluralize, shorten
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress
+from bot.values.sunsets import ModelUse
 from storage.money import Freeze
 from storage.records import Measurement
 from trainers.evaluation.results import Curve, Ladder
+
+SHOWN_ENDS = 6
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary
 @dataclass(frozen=True)
 class Status:
     """What is open and what came out lately. `latest`: those that have a result, newest first. `freeze`: the one that
-    stands, and who spoke against it. `in_use`: models, by dataset."""
+    stands, and who spoke against it. `in_use`: models, by dataset. `ending`: those that end soon, seen from `today`."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
@@ -68,12 +73,14 @@ class Status:
     freeze: Freeze | None = None
     against: Sequence[str] = ()
     in_use: Sequence[ModelEntry] = ()
+    ending: Sequence[ModelUse] = ()
+    today: date = date.min
 
 
 def card(status: Status) -> Message:
     lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
     frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
-    if not lines and not status.latest and not frozen and not status.in_use:
+    if not lines and not status.latest and not (frozen or status.in_use or status.ending):
         text = (
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
@@ -89,6 +96,11 @@ def card(status: Status) -> Message:
         blocks.append(Lines(lines))
     if status.in_use:
         blocks += [Text("*Models in use*"), Lines([*map(models.in_use_line, status.in_use)])]
+    if status.ending:
+        ends = [sunsets.line(use, status.today) for use in status.ending[:SHOWN_ENDS]]
+        hidden = len(status.ending) - len(ends)
+        more = [f"• and {hidden:,} more: `finetune sunsets` lists all"] if hidden else []
+        blocks += [Text("*Models that end soon*"), Lines([*ends, *more])]
     if status.latest:
         blocks += [Text("*Latest results*"), Lines([*map(list_entry, status.latest)])]
     blocks.append(Note("`/finetune results 7` shows a run, `/finetune results m3` a measurement."))

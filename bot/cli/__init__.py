@@ -13,7 +13,17 @@ import click
 
 MODULES: Mapping[str, tuple[str, ...]] = {
     "server": ("init", "run", "trainer", "doctor", "demo"),
-    "analysis": ("check", "baseline", "curve", "estimate", "prices", "plan-memory", "calibrate", "export"),
+    "analysis": (
+        "check",
+        "baseline",
+        "curve",
+        "estimate",
+        "prices",
+        "sunsets",
+        "plan-memory",
+        "calibrate",
+        "export",
+    ),
     "admin": ("engines", "current", "report", "audit", "log", "backup", "restore", "forget"),
     "policy": ("policy",),
 }
@@ -26,7 +36,7 @@ FIRST = {
     "run": "Run the Slack app, and a trainer beside it.",
 }
 OTHERS = {
-    "Before a run": ("curve", "prices", "plan-memory", "calibrate"),
+    "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
     "After a run": ("report", "current", "export"),
     "Trainers": ("trainer", "engines"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),

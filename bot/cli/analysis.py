@@ -16,6 +16,7 @@ import click
 from bot.cli.options import (
     EXIT_BLOCKED,
     FILE,
+    JSON,
     NEW_FILE,
     load,
     load_beside_a_file,
@@ -361,6 +362,26 @@ def prices(models: tuple[str, ...], as_json: bool) -> None:
     else:
         show(estimates.prices_parts(rows))
     if any(isinstance(row, UnknownPrice) for row in rows):
+        sys.exit(EXIT_BLOCKED)
+
+
+@click.command()
+@JSON
+def sunsets(as_json: bool) -> None:
+    """When models end, what follows them, and who says so: of all that are in use, planned, prompted today or set.
+
+    Exits with 1 when one that a dataset relies on has ended.
+    """
+    from bot.cli import model_uses
+    from storage.database import StorageError
+
+    today = model_uses.utc_today()
+    try:
+        uses = model_uses.gather(load(), today)
+    except StorageError as error:
+        refuse(str(error))
+    model_uses.print_uses(uses, today, as_json=as_json)
+    if model_uses.ended(uses, today):
         sys.exit(EXIT_BLOCKED)
 
 

@@ -88,7 +88,7 @@ def estimate_parts(
 def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
     """Money in dollars; `monthly_before_usd` is the bill for input tokens, output and total stand beside it."""
     estimate, training, minutes = estimated.estimate, estimated.training, estimated.minutes
-    current = estimated.current
+    current, offered = estimated.current, estimated.offered
     return {
         "dataset": estimated.name,
         "target": estimated.target.name,
@@ -114,6 +114,9 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         "verdict": verdict_json(estimated.verdict, str(file)),
         "bar": estimated.evidence.bar,
         "alternative": _alternative(estimated.alternative, estimate),
+        "offered": {"model": offered.name, "monthly_usd": _number(offered.monthly.total)}
+        if offered
+        else None,
         "outlook": _outlook(estimated.outlook),
         "prices": prices_json(estimated.prices),
         "assumptions": [
@@ -305,6 +308,7 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "ends": row.ends.isoformat() if row.ends else None,
         "has_ended": row.has_ended(_today()),
         "successor": row.successor,
+        "ends_said_by": row.ends_said_by,
     }
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
-from bot.rules.bills import Rates, Tokens, Traffic, bill
+from bot.rules.bills import MonthlyCost, Rates, Tokens, Traffic, bill
 from trainers.evaluation.results import Rung
 
 
@@ -90,6 +90,14 @@ class MeasuredCandidates:
             if rung.arm.rung == "zero" and model and current in (model, model.partition("/")[2] or model):
                 return rung
         return None
+
+
+@dataclass(frozen=True)
+class OfferedModel:
+    """A model that nobody has measured yet, and what today's requests would cost with it."""
+
+    name: str
+    monthly: MonthlyCost
 
 
 Why = Literal[

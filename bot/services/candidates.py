@@ -17,12 +17,14 @@ from bot.settings import Settings
 from bot.values.evaluations import LadderPlan, SearchPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Ended, Refusal
+from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.evaluation.results import RungName
+from trainers.model_list import AT_LOW_EFFORT, find_listed, living_successors, without_effort
 from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow, UnknownPrice, prompted_price, tuned_price
-from trainers.providers import ProviderRow
+from trainers.providers import NEAR_THE_END, ProviderRow
 
 OWN = "local"
 
@@ -192,38 +194,59 @@ def full_name(settings: Settings, current: str | None) -> str | None:
     return None if place is None or isinstance(place, Refusal) else f"{place[0].name}/{place[1]}"
 
 
-def with_a_cheap_one(settings: Settings, current: str | None, today: date) -> tuple[str, ...]:
-    """Returns today's model by its full name, and its provider's cheapest model if that costs less, for `models=`.
-    Returns nothing if no provider has it."""
+def with_a_cheap_one(
+    settings: Settings, current: str | None, today: date, reachable: Collection[str] = ()
+) -> tuple[str, ...]:
+    """Returns today's model by its full name, and the cheapest capable one if that costs less, for `models=`. Rows go
+    to no other vendor than today's, unless nobody said one that we can ask: then to a `reachable` one."""
     place = _placed(settings, (), current) if current else None
     if current is None or place is None or isinstance(place, Refusal):
-        return ()
+        cheap = cheapest_capable(settings, reachable, today)
+        return at_each_effort(cheap.model) if cheap else ()
     row = place[0]
     todays = current.removeprefix(f"{row.name}/")
-    names = [model.aliases[0] if model.aliases else model.name for model in row.models]
-    paid = price_of(settings, row, todays, today)
-    if isinstance(paid, PriceRow) and paid.successor:
-        names = [paid.successor, *names]
-    most = _input_usd(settings, row, todays, today)
-    priced = [(_input_usd(settings, row, name, today), name) for name in names]
-    cheaper = sorted(
-        (usd, name) for usd, name in priced if usd is not None and most is not None and usd < most
-    )
-    return tuple(f"{row.name}/{name}" for name in (todays, *(name for _, name in cheaper[:1])))
+    paid, cheap = price_of(settings, row, todays, today), cheapest_capable(settings, (row.name,), today)
+    if cheap is None or isinstance(paid, UnknownPrice) or _cost(paid) <= _cost(cheap):
+        return (f"{row.name}/{todays}",)
+    return (f"{row.name}/{todays}", *at_each_effort(cheap.model))
 
 
-def _input_usd(settings: Settings, row: ProviderRow, name: str, today: date) -> Decimal | None:
-    """Returns dollars per 1M input tokens, None also for a model that has ended."""
-    price_row = price_of(settings, row, name, today)
-    return (
-        None if isinstance(price_row, UnknownPrice) or price_row.has_ended(today) else price_row.price.input
-    )
+def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) -> PriceRow | None:
+    """Returns the cheapest model of these providers that its maker names as another one's successor, or that can be
+    tuned, and that does not end soon. Models on machines of our own are not meant: they have no price a token."""
+    rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
+    names = [(row, name) for row in rows for name in _capable(row, today)]
+    prices = [(f"{row.name}/{name}", price_of(settings, row, name, today)) for row, name in names]
+    living = [
+        replace(price, model=name)
+        for name, price in prices
+        if isinstance(price, PriceRow) and price.usd_per_hour is None and price.price.input is not None
+        if price.ends is None or price.ends - today > NEAR_THE_END
+    ]
+    return min(living, key=_cost, default=None)
+
+
+def _capable(row: ProviderRow, today: date) -> tuple[str, ...]:
+    tuned = (model.aliases[0] if model.aliases else model.name for model in row.models)
+    return (*(model.name for model in living_successors(row.name, today)), *tuned)
+
+
+def _cost(price: PriceRow) -> tuple[Decimal, ...]:
+    """By input first: prompts are longer than answers here. What has no price comes last."""
+    parts = (price.price.input, price.price.output)
+    return tuple(Decimal("Infinity") if part is None else part for part in parts)
+
+
+def at_each_effort(name: str) -> tuple[str, ...]:
+    """The model as it is asked here, without thinking, and as a second candidate at a low effort, if it takes both."""
+    at_low = f"{name}{AT_LOW_EFFORT}"
+    return (name, at_low) if split_effort(at_low)[1] else (name,)
 
 
 def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> PriceRow | UnknownPrice:
     """Looks the price up by the full name, then by the name that price lists use. Our own machines charge nothing for a
     request."""
-    full, model = f"{row.name}/{name}", row.model(name)
+    full, model = f"{row.name}/{name}", row.model(name) or row.on_its_machine(without_effort(name))
     if model and (row.name == OWN or model.usd_per_hour is not None):
         return tuned_price(row, model)
     own = settings.prices
@@ -231,7 +254,7 @@ def price_of(settings: Settings, row: ProviderRow, name: str, today: date) -> Pr
     if isinstance(price_row, UnknownPrice) and (
         model or any(price.model.lower() == name.lower() for price in own)
     ):
-        listed = (model.base_name if model else None) or name
+        listed = (model.base_name if model else None) or without_effort(name)
         by_name = prompted_price(listed, settings.providers, own, today)
         price_row = price_row if isinstance(by_name, UnknownPrice) else by_name
     return price_row
@@ -315,11 +338,12 @@ def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tupl
     provider, slash, bare = wanted.partition("/")
     row = settings.provider(provider.lower()) if slash else None
     if row is None:
-        offers = [(row, model) for row in rows if (model := row.model(wanted))]
+        bare = without_effort(wanted)
+        offers = [(row, model.name) for row in rows if (model := row.model(wanted))]
+        offers += [(row, wanted) for row in rows if find_listed(bare, row.name) and not row.model(wanted)]
         if not offers:
             return _unknown(rows, wanted)
-        offers.sort(key=lambda offer: offer[0].name not in reachable)
-        return offers[0][0], offers[0][1].name
+        return min(offers, key=lambda offer: offer[0].name not in reachable)
     model_row = row.model(bare)
     if model_row is None and (row.name == OWN or not bare):
         return _unknown(rows, wanted)

@@ -28,7 +28,7 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
-from bot.services import authorization, datasets, estimates
+from bot.services import authorization, candidates, datasets, estimates
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import evidence_of
@@ -93,9 +93,11 @@ def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
         f"{row.name}/{model.name}"
         for row in context.settings.providers
         for model in row.models
-        if model_verdict(row, model, day).may_train
+        if row.trains and model_verdict(row, model, day).may_train
     ]
-    return EstimateChoices(datasets.usable_names(context, person, channel), targets)
+    cheapest = candidates.cheapest_capable(context.settings, context.trainers, day)
+    names = datasets.usable_names(context, person, channel)
+    return EstimateChoices(names, targets, cheapest.model if cheapest else None)
 
 
 def share(context: AppContext, number: int, person: str) -> str | Refusal:

@@ -12,8 +12,8 @@ from importlib.util import find_spec
 from bot.cards.plans import unswept_text
 from bot.rules import plans
 from bot.rules.advice import Verdict, advise
-from bot.rules.alternatives import Alternative
-from bot.rules.bills import Rates
+from bot.rules.alternatives import Alternative, OfferedModel
+from bot.rules.bills import MonthlyCost, Rates, bill
 from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
 from bot.rules.forecast import Outlook, simulate
@@ -62,7 +62,8 @@ class EstimateResult:
     `cost` says which price is missing where nobody told us it; `estimate`, `outlook`, `alternative` and `inputs` are
     None there, and where today's bill is not known. `outlook` is None as well where the verdict withholds what would
     be saved.
-    `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's free text.
+    `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's free text. `offered`:
+    the cheapest capable model, where it costs less than today's and nobody has measured it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class EstimateResult:
     inputs: Inputs | None
     verdict: Verdict
     judge: Candidate | None = None
+    offered: OfferedModel | None = None
 
     @property
     def memory(self) -> str | None:
@@ -170,7 +172,7 @@ def make_estimate(
     facts = replace(
         _facts(name, question, report, target, effort.cost, sums, evidence, today),
         full_current=full_name(settings, question.current),
-        to_measure=with_a_cheap_one(settings, question.current, today),
+        to_measure=with_a_cheap_one(settings, question.current, today, reachable or ()),
         machine=_own_machine(settings, target, question, effort, sums),
     )
     if reachable is not None:
@@ -198,7 +200,26 @@ def make_estimate(
         inputs=sums.known,
         verdict=verdict,
         judge=judge,
+        offered=_offered(settings, facts, sums.known, today),
     )
+
+
+def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) -> MonthlyCost | None:
+    """Returns what today's requests would cost with another model, with as many tokens; None: nobody knows."""
+    row = prompted_price(model, settings.providers, settings.prices, today)
+    rates = None if isinstance(row, UnknownPrice) or row.has_ended(today) else rates_of(row)
+    return (
+        bill(inputs.usage.today, rates, inputs.requests, inputs.asking) if isinstance(rates, Rates) else None
+    )
+
+
+def _offered(settings: Settings, facts: Facts, inputs: Inputs | None, today: date) -> OfferedModel | None:
+    others = facts.to_measure[1:] if facts.full_current else facts.to_measure
+    if inputs is None or facts.current is None or not others:
+        return None
+    is_measured = any(rung.arm.model == others[0] for rung in facts.evidence.rungs)
+    monthly = None if is_measured else monthly_cost(settings, inputs, others[0], today)
+    return OfferedModel(others[0], monthly) if monthly else None
 
 
 def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:

@@ -90,13 +90,16 @@ def ask_after_run(context: AppContext, number: int, person: str) -> Measurement 
 
 def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
     """Returns what the form offers: models whose key is set."""
-    models = [
-        f"{row.name}/{model.name}"
-        for row in context.settings.providers
-        if row.name in context.trainers
-        for model in row.models
-        if not model.has_ended(context.today())
-    ]
+    today = context.today()
+    rows = [row for row in context.settings.providers if row.name in context.trainers]
+    names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.has_ended(today)]
+    untuned = (
+        cheap.model
+        for row in rows
+        if (cheap := candidates.cheapest_capable(context.settings, (row.name,), today))
+        and row.model(cheap.model.partition("/")[2]) is None
+    )
+    models = [*names, *(name for model in untuned for name in candidates.at_each_effort(model))]
     may_overrule = any(rule.level == "soft" for rule in context.settings.policy.data)
     return BaselineChoices(datasets.usable_names(context, person, channel), models, may_overrule=may_overrule)
 

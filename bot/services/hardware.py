@@ -321,7 +321,7 @@ class Target:
 def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target | Refusal:
     """Finds 'local/smollm2-135m', or a bare name that a provider has. Without a name it is the first model of our
     own."""
-    targets = [Target(row, model) for row in providers for model in row.models]
+    targets = [Target(row, model) for row in providers if row.trains for model in row.models]
     if wanted is None:
         return targets[0] if targets else Refusal("No model to train is configured.", "target")
     provider, slash, _ = wanted.partition("/")
@@ -330,14 +330,21 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
         is_meant = not slash or provider == target.row.name or wanted == target.model.name
         if is_meant and bare in (target.model.name, *target.model.aliases):
             return target
+    chats = (
+        next((row for row in providers if row.name == provider and not row.trains), None) if slash else None
+    )
+    if chats:
+        return Refusal(
+            f"{chats.title} answers questions and trains nothing. {_targets_hint(targets)}", "target"
+        )
     names = [target.name for target in targets]
     near = difflib.get_close_matches(wanted, [*names, *(t.model.name for t in targets)], n=1, cutoff=0.5)
-    hint = (
-        f"Did you mean `{near[0]}`?"
-        if near
-        else "There are " + ", ".join(f"`{name}`" for name in names) + "."
-    )
+    hint = f"Did you mean `{near[0]}`?" if near else _targets_hint(targets)
     return Refusal(f"I know no model to train named {code(wanted[:60])}. {hint}", "target")
+
+
+def _targets_hint(targets: Sequence[Target]) -> str:
+    return "There are " + ", ".join(f"`{target.name}`" for target in targets) + "."
 
 
 @dataclass(frozen=True)

@@ -40,6 +40,8 @@ class SizeJob:
 def sweep(context: AppContext) -> None:
     """Reads one list of jobs a provider. A provider that can't be asked is asked again next time."""
     for name, trainer in context.trainers.items():
+        if trainer.provider.only_chats:
+            continue
         try:
             _sweep(context, name, trainer)
         except TrainerError as trouble:

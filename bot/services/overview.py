@@ -16,12 +16,13 @@ from bot.cards.status import (
     TunedCurveSummary,
 )
 from bot.context import AppContext
-from bot.services import authorization, budgets, datasets, models, runs
+from bot.services import authorization, budgets, datasets, models, runs, sunsets
 from bot.services import evidence as evidence_services
 from bot.services.datasets import CheckedDataset
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
+from bot.values.sunsets import ending
 from storage.records import Measurement
 from trainers.evaluation.results import Curve, Ladder
 
@@ -40,7 +41,18 @@ def status(context: AppContext, person: str, channel: str) -> Status:
     freeze = context.store.freezes.current()
     against = context.store.freezes.against(freeze) if freeze else ()
     latest, used = _latest(context, names)[:LATEST_RESULTS], models.all_in_use(context, names)
-    return Status(runs.open_runs(context, names), _open(context, names), latest, freeze, against, used)
+    today = context.today()
+    uses = [use for use in sunsets.uses(context.store, context.settings, today) if use.dataset in names]
+    return Status(
+        runs.open_runs(context, names),
+        _open(context, names),
+        latest,
+        freeze,
+        against,
+        used,
+        ending(uses, today),
+        today,
+    )
 
 
 def home(context: AppContext, person: str) -> HomeOverview | Refusal:

@@ -26,6 +26,7 @@ from bot.cards import (
     results,
     row_labels,
     runs,
+    sunsets,
 )
 from bot.cards import evaluation_results as result_cards
 from bot.cards import help as help_cards
@@ -52,6 +53,7 @@ from bot.services import evaluations as evaluation_services
 from bot.services import models as model_services
 from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
+from bot.services import sunsets as sunset_services
 from bot.slack.commands import Call, baseline_form, estimate_form, help_list
 from bot.slack.homes import Homes
 from bot.values.runs import Refusal
@@ -90,6 +92,7 @@ SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
     estimates.START: _numbered(estimate_steps.start),
     estimates.MEASURE: _numbered(estimate_steps.measure),
+    sunsets.RETUNE: sunset_services.start,
     evaluations.MEASURE: _numbered(measurements.agree),
     tuned_curve_cards.TRAIN: _numbered(measurements.agree),
     models.PROMOTE: _numbered(promotions.promote_run),

@@ -84,7 +84,7 @@ class Rules:
 
     `company_is_far`: the provider's address is no loopback one, though it answers from here.
     `measurement`: the most that one may cost; `more`: other lines of the file; `company`: of the provider's row;
-    `training`: USD a million tokens.
+    `training`: USD a million tokens. `current_ends`: what is said of the end of gpt-4o; '' leaves it to the lists.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -98,6 +98,7 @@ class Rules:
     more: str = ""
     training: str = "8.00"
     company: str = ""
+    current_ends: str = "ends = 2999-12-31"
 
 
 @dataclass
@@ -423,7 +424,7 @@ measurement_usd = "{rules.measurement}"
 input = "2.50"
 cached_input = "1.25"
 output = "10.00"
-ends = 2999-12-31
+{rules.current_ends}
 [providers.acme]
 title = "Acme Tuning"
 base_url = "{self._company_url()}"

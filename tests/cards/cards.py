@@ -53,7 +53,16 @@ from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan
 from bot.values.runs import Advice, Progress, RunResult
 from storage.money import Commitment, Freeze
 from storage.records import Measurement, Waiver
-from tests.cards import curve_cards, doubt_cards, label_cards, made, measured, promotion_cards, sweep_cards
+from tests.cards import (
+    curve_cards,
+    doubt_cards,
+    label_cards,
+    made,
+    measured,
+    promotion_cards,
+    sunset_cards,
+    sweep_cards,
+)
 from tests.cards.made import BEN, NOW
 from trainers.dataset import LabelCount
 from trainers.evaluation.results import Candidate, Ladder, Rung
@@ -634,6 +643,7 @@ def messages() -> dict[str, Message]:
         **_measuring(),
         **_learning(),
         **curve_cards.cards(),
+        **sunset_cards.cards(),
         **sweep_cards.cards(),
         **doubt_cards.cards(),
         **label_cards.cards(),

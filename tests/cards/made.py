@@ -12,7 +12,14 @@ from typing import Any, Literal
 
 from bot.cards.runs import RunSummary
 from bot.rules.advice import Verdict, advise
-from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, choose
+from bot.rules.alternatives import (
+    Alternative,
+    CurrentModel,
+    MeasuredCandidates,
+    MonthlyUse,
+    OfferedModel,
+    choose,
+)
 from bot.rules.bills import Rates
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
@@ -178,6 +185,7 @@ class Estimated:
     memory: str | None = None
     of_arms: str = ""
     is_guess: bool = False
+    offered: OfferedModel | None = None
 
 
 # A model that ends within the horizon, and its far cheaper successor.

@@ -30,7 +30,7 @@ def test_only_loopback_addresses_stay(url: str, stays: bool) -> None:
 def test_of_the_shipped_trainers_only_our_own_is_here() -> None:
     rows = load_providers()
     assert [row.name for row in rows if row.stays_here] == ["local"]
-    assert [row.name for row in rows if row.keeps_models_here] == ["local"]
+    assert [row.name for row in rows if row.keeps_models_here and row.trains] == ["local"]
 
 
 @pytest.mark.parametrize(("said", "stays"), [({}, False), ({"stays_here": True}, True)])

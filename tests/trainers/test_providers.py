@@ -24,8 +24,36 @@ def problems(own: str) -> tuple[str, ...]:
     return caught.value.problems
 
 
-def test_local_openai_and_nebius_ship() -> None:
-    assert [row.name for row in load_providers()] == ["local", "openai", "nebius"]
+def test_trainers_ship_and_rows_that_only_answer() -> None:
+    rows = load_providers()
+    assert [row.name for row in rows if row.trains] == ["local", "openai", "nebius"]
+    chats = {row.name: row for row in rows if not row.trains}
+    assert list(chats) == ["openrouter", "groq", "google", "anthropic", "vllm", "ollama"]
+    assert [name for name, row in chats.items() if row.provider.key_env is None] == ["vllm", "ollama"]
+    assert all(row.keeps_models_here == (row.provider.key_env is None) for row in chats.values())
+
+
+def test_a_model_on_a_machine_of_our_own_needs_no_row_of_its_own() -> None:
+    model = row("ollama").on_its_machine("llama3.2")
+    assert model is not None and model.usd_per_hour == 0
+    assert row("ollama", '[providers.ollama]\nusd_per_hour = "0.5"').usd_per_hour == Decimal("0.5")
+    assert row("groq").on_its_machine("llama3.2") is None
+
+
+@pytest.mark.parametrize(
+    ("provider", "model", "does"),
+    [
+        ("groq", "openai/gpt-oss-20b", True),
+        ("google", "gemini-2.5-flash-lite", True),
+        ("openrouter", "google/gemini-2.5-flash-lite", True),
+        ("anthropic", "claude-haiku-5-5", True),
+        ("anthropic", "claude-sonnet-5-5", False),
+        ("openai", "gpt-6-luna", False),
+        ("openai", "gpt-6-luna@low", True),
+    ],
+)
+def test_a_list_says_whether_a_model_thinks(provider: str, model: str, does: bool) -> None:
+    assert row(provider).thinks(model) is does
 
 
 def test_openai_closes_on_the_announced_day() -> None:

@@ -196,7 +196,7 @@ def _plain_chats(lines: Sequence[bytes], joined: bytes) -> list[list[_PlainMessa
         chats = [chat.messages for chat in _DECODER.decode_lines(joined)]
     except ValueError:
         chats = []
-    if len(chats) != len(lines) or set(map(_FIRST, lines)) != {_BRACE}:
+    if len(chats) != len(lines) or b"" in lines or set(map(_FIRST, lines)) != {_BRACE}:
         chats = list(map(_decode_line, lines))
     if not _has_each_key_once(joined, chats):
         for number, (line, chat) in enumerate(zip(lines, chats, strict=True)):

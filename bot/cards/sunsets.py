@@ -1,0 +1,199 @@
+"""Models that end: the card that tells a team in time, with a plan to train elsewhere, and the list of all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+
+from bot.cards import datasets
+from bot.cards.blocks import (
+    Block,
+    CardBlock,
+    Facts,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Table,
+    Text,
+    actions,
+    button,
+    escape,
+)
+from bot.cards.estimate_details import Estimated
+from bot.cards.estimates import verdict_in_short
+from bot.cards.words import about_usd, at_most, pluralize, shorten
+from bot.values.sunsets import ModelUse, UseKind, ending
+from trainers.money import to_micros
+
+RETUNE = "retune_elsewhere"
+KINDS: dict[UseKind, str] = {
+    "in use": "in use",
+    "planned": "planned",
+    "today's": "prompted today",
+    "target": "can be trained",
+    "price": "has a price of yours",
+}
+
+
+@dataclass(frozen=True)
+class Sunset:
+    """`costs_usd` a month now, and with its successor; None: not known. `gone_from`: the provider that lists the model
+    no more. `retuned`: what training on `target` instead would cost and save."""
+
+    use: ModelUse
+    today: date
+    version: int
+    n_holdout: int
+    gone_from: str | None = None
+    costs_usd: Decimal | None = None
+    successor_usd: Decimal | None = None
+    retuned: Estimated | None = None
+    target: str | None = None
+
+
+def card(sunset: Sunset) -> Message:
+    """The end, what it means in dollars, and the plan that a button puts before the approvers."""
+    headline = _headline(sunset)
+    facts = [(escape(name), escape(value)) for name, value in _facts(sunset)]
+    blocks: tuple[CardBlock, ...] = (
+        Headline(headline),
+        Note(escape(_subject(sunset.use))),
+        *([Facts(facts)] if facts else []),
+        Text(_next(sunset)),
+        actions(*_buttons(sunset)),
+    )
+    return Message(f"{escape(headline)}. {escape(_subject(sunset.use))}", blocks)
+
+
+def line(use: ModelUse, today: date) -> str:
+    """An end in a list."""
+    then = f", then {use.successor}" if use.successor else ""
+    return f"• {escape(shorten(use.model, 60))}, {_role(use)}: {_when(use, today)}{escape(then)}"
+
+
+def listing(uses: Sequence[ModelUse], today: date) -> Message:
+    """Every model that is named anywhere, the nearest end first; in words those that somebody relies on."""
+    if not uses:
+        return Message("No model is named anywhere", (Text("No model is named anywhere yet."),))
+    ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model, use.dataset))
+    rows = [
+        ("Model", "used", "ends", "then", "source"),
+        *(
+            (
+                shorten(use.model, 40),
+                f"{KINDS[use.kind]} {use.dataset}".strip(),
+                f"{use.ends}" if use.ends else "–",
+                use.successor or "–",
+                use.said_by or "no list knows it",
+            )
+            for use in ordered
+        ),
+    ]
+    with_an_end = [use for use in uses if use.ends]
+    title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end"
+    soon = [line(use, today) for use in ending((use for use in uses if use.dataset), today)]
+    return Message(title, (Headline(title), *([Lines(soon)] if soon else []), Table(rows, "Ends of models")))
+
+
+def _headline(sunset: Sunset) -> str:
+    name = shorten(sunset.use.model.rpartition("/")[2], 40)
+    if sunset.gone_from:
+        return f"{name} is gone from {sunset.gone_from}"
+    return f"{name} {_when(sunset.use, sunset.today)}"
+
+
+def _when(use: ModelUse, today: date) -> str:
+    days = use.days_left(today)
+    if days is None:
+        return "has no known end"
+    if days <= 0:
+        return f"ended on {use.ends}"
+    return f"ends in {pluralize(days, 'day')}, on {use.ends}"
+
+
+def _role(use: ModelUse) -> str:
+    """For mrkdwn, like "prompted today for tickets"."""
+    name, dataset = escape(use.name or ""), escape(use.dataset)
+    match use.kind:
+        case "in use":
+            return f"the base of {name}, in use for {dataset}"
+        case "planned":
+            return f"which {name} on {dataset} is to train"
+        case _:
+            return f"{KINDS[use.kind]} for {dataset}"
+
+
+def _subject(use: ModelUse) -> str:
+    name = use.name or ""
+    match use.kind:
+        case "in use":
+            text = f"{name}, in use for {use.dataset}, was trained on it and ends with it"
+        case "planned":
+            text = f"{name[:1].upper()}{name[1:]} on {use.dataset} is to train it"
+        case _:
+            text = f"Today's model for {use.dataset}"
+    return f"{text}. Source: {use.said_by}" if use.said_by else f"{text}."
+
+
+def _facts(sunset: Sunset) -> list[tuple[str, str]]:
+    """What it means in dollars, by the numbers of the last estimate."""
+    use, estimate = sunset.use, sunset.retuned.estimate if sunset.retuned else None
+    pairs = []
+    if sunset.costs_usd is not None:
+        pairs.append(("Costs now", about_usd(sunset.costs_usd, per="a month")))
+    if use.kind != "today's" and estimate:
+        pairs.append(("The prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
+    elif use.successor:
+        usd = sunset.successor_usd
+        with_it = about_usd(usd, per="a month") if usd is not None else "its cost a month is not known"
+        pairs.append((f"Its successor, {shorten(use.successor, 30)}", with_it))
+    if sunset.target and sunset.retuned:
+        name = f"Re-tuned, {shorten(sunset.target, 40)}"
+        monthly = f"{about_usd(estimate.monthly_after.total, per='a month')}; " if estimate else ""
+        pairs.append((name, f"{monthly}{_once(sunset.retuned)}"))
+    return pairs
+
+
+def _once(retuned: Estimated) -> str:
+    training = retuned.training
+    return f"{at_most(to_micros(training.usd.high))} once" if training else "its training has no price"
+
+
+def _next(sunset: Sunset) -> str:
+    if sunset.retuned is None or sunset.target is None:
+        return (
+            "*No model that stays can be trained here.* A base model under `[trainer.models]` in finetune.toml lets "
+            "your own machine train it; its weights don't end."
+        )
+    cheaper = ""
+    if _is_successor_cheaper(sunset):
+        name = escape(shorten(sunset.use.successor or "", 30))
+        cheaper = f" {name} would cost less: measure first whether it is good enough."
+    verdict = verdict_in_short(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
+    return (
+        f"*Re-tune elsewhere*: {escape(shorten(sunset.use.dataset))}, version {sunset.version}, on "
+        f"{escape(shorten(sunset.target, 60))}, measured on the same {pluralize(sunset.n_holdout, 'held-out row')}. "
+        f"The plan goes to the approvers; nothing is spent before. The estimate: {escape(verdict)}.{cheaper}"
+    )
+
+
+def _is_successor_cheaper(sunset: Sunset) -> bool:
+    estimate, usd = sunset.retuned.estimate if sunset.retuned else None, sunset.successor_usd
+    return estimate is not None and usd is not None and usd < estimate.monthly_after.total
+
+
+def _buttons(sunset: Sunset) -> list[Block]:
+    """The next step first: to measure, where the successor costs less or the verdict is against training."""
+    measure = button("Measure alternatives", datasets.MEASURE, sunset.use.dataset)
+    estimate = button("Estimate", datasets.ESTIMATE, sunset.use.dataset)
+    if sunset.retuned is None or sunset.target is None:
+        return [measure, estimate]
+    value = f"{sunset.use.dataset} {sunset.target}"
+    is_against = sunset.retuned.verdict.kind == "no_go"
+    if is_against or _is_successor_cheaper(sunset):
+        name = "Re-tune anyway" if is_against else "Re-tune elsewhere"
+        return [{**measure, "style": "primary"}, button(name, RETUNE, value), estimate]
+    return [button("Re-tune elsewhere", RETUNE, value, style="primary"), measure, estimate]

@@ -1,0 +1,253 @@
+"""Tells a team in time that a model which it relies on ends: what that means in dollars, and a plan to train the same
+dataset where a model stays, which a button puts before the approvers.
+
+What is in use, planned or prompted today is read from the store at each look, and what was told is known by its key in
+the outbox: so a kill, or a week without the bot, neither repeats a message nor loses one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+from bot.cards import sunsets as views
+from bot.cards.blocks import code
+from bot.cards.sunsets import Sunset
+from bot.command_parser import parse_question
+from bot.context import AppContext
+from bot.rules.estimate_inputs import Question
+from bot.rules.plans import Plan, plan_from_json
+from bot.rules.prices import MissingPrice
+from bot.services import candidates, datasets, estimate_requests, estimates, plans
+from bot.services.datasets import CheckedDataset
+from bot.services.estimates import EstimateResult
+from bot.services.hardware import Target
+from bot.settings import Settings, models_listed_before
+from bot.values.requests import Start
+from bot.values.runs import Refusal
+from bot.values.sunsets import ModelUse, due_notice, ending, notice_key, stays
+from storage.promotions import Promotion
+from storage.records import Draft, Run
+from storage.store import Store
+from trainers.client import Trainer
+from trainers.model_list import find_listed
+from trainers.pricing import PriceRow, prompted_price, retirement_of, said_by
+from trainers.providers import ProviderRow
+
+VERDICTS = ("go", "unknown", "no_go")  # the best first
+LOOKED_BACK = 20  # estimates and runs of a dataset in which its last question is looked for
+
+
+def uses(store: Store, settings: Settings, today: date) -> list[ModelUse]:
+    """Returns every model that a dataset relies on. Where a tuned model is in use, what was prompted before is not."""
+    standing = store.promotions.all_standing()
+    names = dict.fromkeys(dataset.name for dataset in store.datasets.all())
+    prompted = [name for name in names if name not in {promotion.dataset for promotion in standing}]
+    questions = [(name, _last_question(store, name)) for name in prompted]
+    return [
+        *(_in_use(store, settings, promotion) for promotion in standing),
+        *(_planned(settings, run) for run in store.runs.open()),
+        *(
+            _prompted(settings, ModelUse("today's", name, question.current), today)
+            for name, question in questions
+            if question and question.current
+        ),
+    ]
+
+
+def configured(settings: Settings, today: date) -> list[ModelUse]:
+    """Returns the models that the settings name: to be trained, and with a price of their own."""
+    rows = [(row, model) for row in settings.providers for model in row.models]
+    return [
+        *(_trained(settings, ModelUse("target", "", f"{row.name}/{model.name}")) for row, model in rows),
+        *(_prompted(settings, ModelUse("price", "", row.model), today) for row in settings.prices),
+    ]
+
+
+def due(context: AppContext) -> Iterator[tuple[ModelUse, str]]:
+    """Yields the ends that have to be told now, each with the key of its message."""
+    today = context.today()
+    for use in ending(uses(context.store, context.settings, today), today):
+        notice = due_notice(use, today)
+        once = notice_key(use, notice) if notice is not None else ""
+        if once and not context.store.outbox.was_put(once):
+            yield use, once
+
+
+def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = None) -> None:
+    """Posts the card in the dataset's channel. `gone_from`: the provider that lists the model no more."""
+    dataset = context.store.datasets.newest(use.dataset)
+    report = datasets.report_of(dataset) if dataset else None
+    if dataset is None or report is None or context.store.deletions.of(use.dataset):
+        return
+    retuned = _retuned(context, CheckedDataset(dataset, report), use)
+    sunset = Sunset(
+        use=use,
+        today=context.today(),
+        version=dataset.version,
+        n_holdout=report.n_holdout,
+        gone_from=gone_from,
+        costs_usd=_costs(context.store, use, retuned),
+        successor_usd=_successor_costs(context, use, retuned),
+        retuned=retuned,
+        target=retuned.target.name if retuned else None,
+    )
+    draft = Draft(kind="post", channel=dataset.channel, body=views.card(sunset).letter(), dedupe=once)
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, listed: Collection[str]) -> None:
+    """Tells of models that the provider had when it was last asked, and has no more. Of those in use alias_sync tells,
+    which looks more often. Call it before what is `listed` is stored."""
+    names = models_listed_before(context.settings.data, row.name) - set(listed)
+    if not names:
+        return
+    today = context.today()
+    for use in uses(context.store, context.settings, today):
+        full_name = candidates.full_name(context.settings, use.model) or use.model
+        seller, _, name = full_name.partition("/")
+        known_as = {name, use.model.removeprefix(f"{seller}/")} & names
+        is_missed = use.kind != "in use" and seller == row.name and known_as
+        if is_missed and not any(trainer.has_model(each) for each in known_as):
+            tell(context, use, f"vanished {use.kind} {use.dataset} {use.model} {today}", row.title)
+
+
+def start(context: AppContext, value: str, person: str) -> Run | Refusal:
+    """Handles the card's button, whose value is the dataset and the target: freezes a plan as `start` does, from what
+    was last asked about the dataset."""
+    name, _, target = value.partition(" ")
+    dataset = context.store.datasets.newest(name)
+    if dataset is None:
+        return Refusal(f"There is no dataset {code(name)} any more.")
+    question = _question_now(context, name)
+    return plans.start(context, Start(name, replace(question, target=target)), person, dataset.channel)
+
+
+def _in_use(store: Store, settings: Settings, promotion: Promotion) -> ModelUse:
+    model = store.model(promotion.model)
+    plan = _plan_of(store, promotion.model)
+    if model is None or plan is None:
+        return ModelUse("in use", promotion.dataset, promotion.model, promotion.model)
+    name = f"{model.provider}/{plan.base_model}"
+    use = _trained(settings, ModelUse("in use", promotion.dataset, name, promotion.model))
+    row = settings.provider(model.provider)
+    day = row.shutdowns.get(model.provider_model.lower()) if row else None
+    return replace(use, ends=min(day, use.ends or day)) if day else use
+
+
+def _planned(settings: Settings, run: Run) -> ModelUse:
+    plan = plan_from_json(run.plan)
+    use = ModelUse("planned", plan.dataset, f"{plan.provider}/{plan.base_model}", f"run {run.id}")
+    return _trained(settings, use)
+
+
+def _trained(settings: Settings, use: ModelUse) -> ModelUse:
+    provider, _, name = use.model.partition("/")
+    row = settings.provider(provider)
+    model = row.model(name) if row else None
+    if row is None or model is None:
+        return use
+    end = retirement_of(use.model, settings.providers)
+    if end:
+        return replace(use, ends=end.day, successor=end.successor, said_by=end.said_by)
+    if row.is_started_by_us:
+        return replace(use, said_by="the weights are on your own machine")
+    return replace(
+        use, said_by=f"{said_by(model.source, model.as_of)}: none is announced" if model.source else None
+    )
+
+
+def _prompted(settings: Settings, use: ModelUse, today: date) -> ModelUse:
+    price = prompted_price(use.model, settings.providers, settings.prices, today)
+    if isinstance(price, PriceRow) and price.ends:
+        return replace(use, ends=price.ends, successor=price.successor, said_by=price.ends_said_by)
+    listed = find_listed(use.model.rpartition("/")[2])
+    return replace(use, said_by=f"{listed.said_by}: none is announced" if listed else None)
+
+
+def _plan_of(store: Store, name: str | None) -> Plan | None:
+    """Returns the plan of a tuned model."""
+    model = store.model(name) if name else None
+    run = store.runs.get(model.run_id) if model else None
+    return plan_from_json(run.plan) if run else None
+
+
+def _last_question(store: Store, dataset: str) -> Question | None:
+    """Returns what was last asked about a dataset, by an estimate or a plan; one that names today's model goes before
+    those that don't."""
+    versions = [version.id for version in store.datasets.all() if version.name == dataset]
+    plans_made = [plan_from_json(run.plan) for run in store.runs.on(versions)[:LOOKED_BACK]]
+    answers = [(plan.asked_at, estimate_requests.question_of(plan)) for plan in plans_made]
+    for estimate in store.estimates.newest(dataset)[:LOOKED_BACK]:
+        question = parse_question(estimate.asked)
+        if isinstance(question, Question):
+            answers.append((estimate.at, question))
+    newest = max(answers, key=lambda answer: (answer[1].current is not None, answer[0]), default=None)
+    return newest[1] if newest else None
+
+
+def _question_now(context: AppContext, dataset: str) -> Question:
+    """Returns what was last asked, without what only its target could do. The successor stands in for a model that has
+    ended by now."""
+    question = _last_question(context.store, dataset) or Question()
+    plain = replace(question, hyperparameters=(), sweep=(), patience=None)
+    return replace(plain, current=_living(context, question.current))
+
+
+def _living(context: AppContext, current: str | None) -> str | None:
+    settings, today, seen = context.settings, context.today(), set[str]()
+    while current and current not in seen:
+        seen.add(current)
+        price = prompted_price(current, settings.providers, settings.prices, today)
+        if not isinstance(price, PriceRow):
+            return None
+        if not price.has_ended(today):
+            return current
+        current = price.successor
+    return None
+
+
+def _retuned(context: AppContext, checked: CheckedDataset, use: ModelUse) -> EstimateResult | None:
+    """Returns the estimate of the best target that stays: by its verdict, then by what it saves, then by what it costs
+    to train."""
+    settings, question = context.settings, _question_now(context, use.dataset)
+    targets = [
+        Target(row, model)
+        for row in settings.providers
+        if row.name in context.trainers
+        for model in row.models
+        if stays(row, model, context.today()) and use.model != f"{row.name}/{model.name}"
+    ]
+    results = [
+        estimate_requests.estimate_for(context, checked, replace(question, target=target.name))
+        for target in targets
+        if plans.untrainable(settings, target) is None
+    ]
+    priced = [result for result in results if isinstance(result, EstimateResult) and result.training]
+    return min(priced, key=_rank, default=None)
+
+
+def _rank(result: EstimateResult) -> tuple[int, Decimal, Decimal]:
+    saving = result.estimate.saving_month if result.estimate else Decimal(0)
+    once = Decimal(0) if isinstance(result.cost, MissingPrice) else result.cost.training.usd.expected
+    return VERDICTS.index(result.verdict.kind), -saving, once
+
+
+def _costs(store: Store, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
+    """Returns what the model costs a month, by the last estimate."""
+    if use.kind == "today's":
+        return retuned.estimate.monthly_before.total if retuned and retuned.estimate else None
+    plan = _plan_of(store, use.name)
+    micros = plan.monthly_after_micros if plan else None
+    return None if micros is None else Decimal(micros) / 1_000_000
+
+
+def _successor_costs(context: AppContext, use: ModelUse, retuned: EstimateResult | None) -> Decimal | None:
+    """Returns what today's requests would cost with the successor."""
+    inputs = retuned.inputs if retuned else None
+    if inputs is None or use.successor is None:
+        return None
+    monthly = estimates.monthly_cost(context.settings, inputs, use.successor, context.today())
+    return monthly.total if monthly else None

@@ -1,0 +1,144 @@
+"""The cheap alternative is read from the lists and lives; rows that only answer are measured and train nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from bot.cards.commands import SLACK
+from bot.reconciler import maintain
+from bot.services import evaluations
+from bot.services.candidates import LineUp, line_up, with_a_cheap_one
+from bot.services.hardware import find_target
+from bot.settings import Settings, load_settings
+from bot.values.requests import Baseline
+from bot.values.runs import Refusal
+from demo.people import ANA
+from tests.bot.test_cli_measuring import finetune, rows
+from tests.bot.world import JOBS, PRIVATE, TARGET, Rules, World
+from tests.cards import made
+
+MakeWorld = Callable[[Rules], World]
+
+TODAY = date(2026, 11, 27)
+LUNA = ("openai/gpt-6-luna", "openai/gpt-6-luna@low")
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    path = tmp_path / "finetune.toml"
+    path.write_text("")
+    return load_settings({}, path, need_slack=False)
+
+
+def with_ends(settings: Settings, provider: str, ends: dict[str, date]) -> Settings:
+    rows = (row.with_shutdowns(ends) if row.name == provider else row for row in settings.providers)
+    return replace(settings, providers=tuple(rows))
+
+
+def test_the_cheapest_living_capable_model_is_measured_beside_today_s(settings: Settings) -> None:
+    assert with_a_cheap_one(settings, "gpt-4o", TODAY) == ("openai/gpt-4o", *LUNA)
+    assert with_a_cheap_one(settings, "openai/gpt-5.6-sol", TODAY) == ("openai/gpt-5.6-sol", *LUNA)
+
+
+def test_once_it_has_ended_the_next_one_is_taken(settings: Settings) -> None:
+    ended = with_ends(settings, "openai", {"gpt-6-luna": date(2026, 12, 1)})
+    _, cheap, _ = with_a_cheap_one(ended, "gpt-4o", TODAY)
+    assert cheap == "openai/gpt-5.6-luna"
+    both = with_ends(settings, "openai", {"gpt-6-luna": TODAY, "gpt-5.6-luna": TODAY})
+    assert with_a_cheap_one(both, "gpt-4o", TODAY)[1] == "openai/gpt-6-sol"
+
+
+def test_what_is_cheapest_already_has_none_beside_it(settings: Settings) -> None:
+    assert with_a_cheap_one(settings, "gpt-6-luna", TODAY) == ("openai/gpt-6-luna",)
+
+
+@pytest.mark.parametrize(
+    ("reachable", "names"),
+    [
+        ((), ()),
+        (("local", "ollama", "groq"), ()),
+        (("openai",), LUNA),
+        (("google",), ("google/gemini-3.1-flash-lite",)),
+        (("anthropic", "openai", "google"), LUNA),
+    ],
+)
+def test_where_nobody_said_today_s_model_any_with_a_key_is_taken(
+    settings: Settings, reachable: tuple[str, ...], names: tuple[str, ...]
+) -> None:
+    assert with_a_cheap_one(settings, None, TODAY, reachable) == names
+    assert with_a_cheap_one(settings, "a-model-of-nobody", TODAY, reachable) == names
+
+
+def test_rows_go_to_no_other_vendor_than_today_s(settings: Settings) -> None:
+    models = with_a_cheap_one(settings, "claude-sonnet-4-5", TODAY, ("openai", "anthropic"))
+    assert models == ("anthropic/claude-sonnet-4-5", "anthropic/claude-sonnet-5-5")
+
+
+def test_a_row_that_only_answers_is_no_target(settings: Settings) -> None:
+    refused = find_target(settings.providers, "groq/openai/gpt-oss-20b")
+    assert isinstance(refused, Refusal)
+    assert refused.text.startswith("Groq answers questions and trains nothing. There are `local/")
+
+
+def test_any_model_of_such_a_row_can_be_measured_by_its_name(settings: Settings) -> None:
+    command = Baseline("tickets", models=("groq/openai/gpt-oss-20b", "ollama/llama3.2"), rungs=("zero",))
+    found = line_up(settings, ("groq", "ollama"), command, made.report(), TODAY, SLACK)
+    assert isinstance(found, LineUp)
+    groq, ollama = found.models
+    assert (str(groq.price.price.input), groq.thinks) == ("0.075", True)
+    assert (ollama.price.price.input, ollama.price.usd_per_hour) == (0, 0)
+
+
+def test_a_server_on_this_machine_is_measured_without_a_key_or_a_price(world: World, tmp_path: Path) -> None:
+    config = tmp_path / "finetune.toml"
+    config.write_text(
+        f'[providers.ollama]\nbase_url = "{world.company.url}"\nkey_env = "ACME_KEY"\nstays_here = true\n'
+    )
+    rows(tmp_path / "rows.csv", 60)
+    arguments = ("--model", "ollama/acme-small", "--rungs", "zero", "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.delenv("FINETUNE_CONFIG", raising=False)
+        result = finetune("baseline", "rows.csv", *arguments)
+    assert result.exit_code == 0, result.output
+    (rung,) = json.loads(result.stdout)["ladder"]["rungs"]
+    assert rung["arm"]["model"] == "ollama/acme-small" and float(rung["usd_per_1000"]) == 0
+
+
+def test_a_row_that_only_answers_is_asked_for_no_jobs(make_world: MakeWorld) -> None:
+    world = make_world(Rules(company_is_far=True))
+    world.abilities = '"chat"'
+    world.restart()
+    before = world.company.count(f"GET {JOBS}")
+    maintain(world.service.context)
+    world.tick()
+    assert world.company.count(f"GET {JOBS}") == before
+    assert world.company.count("GET /models") > 0
+    world.seed_dataset()
+    assert "Acme Tuning answers questions and trains nothing" in world.type(
+        f"/finetune start tickets target={TARGET}"
+    )
+
+
+def test_forms_offer_the_cheap_one_of_each_provider_with_a_key(
+    make_world: MakeWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-nobody")
+    world = make_world(Rules())
+    world.seed_dataset()
+    models = evaluations.choices(world.service.context, ANA.id, PRIVATE.id).models
+    assert set(LUNA) <= set(models)
+    world.slack.command(ANA.id, PRIVATE.id, "/finetune estimate")
+    assert "None yet? openai/gpt-6-luna is the cheapest here that may do." in world.form(ANA)
+
+
+def test_an_estimate_says_what_today_s_requests_would_cost_with_it(world: World) -> None:
+    world.seed_dataset(rows=240)
+    card = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
+    assert "Without training" in card and "gpt-6-luna, about $" in card

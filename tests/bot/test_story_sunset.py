@@ -1,0 +1,146 @@
+"""Today's model ends: the team is told in time and once, re-tunes elsewhere by a button, and deploys what it got."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+import pytest
+
+from bot.reconciler import maintain
+from bot.rules.plans import plan_from_json
+from demo.people import ANA, BEN
+from tests.bot.world import GUS, TARGET, Rules, World
+
+MakeWorld = Callable[[Rules], World]
+
+ESTIMATE = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"
+RETUNE = "retune_elsewhere"
+DAY = 86_400
+# Our own trainer runs nowhere here.
+ELSEWHERE = '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\nkey_env = "NOBODY_HAS_IT"\n'
+
+
+def noon(year: int, month: int, day: int) -> float:
+    return datetime(year, month, day, 12, tzinfo=UTC).timestamp()
+
+
+@pytest.fixture
+def world(make_world: MakeWorld) -> World:
+    """Ana has asked what re-tuning tickets would save; gpt-4o ends as the lists say."""
+    world = make_world(Rules(current_ends="", more=ELSEWHERE))
+    world.clock = noon(2026, 9, 1)
+    world.seed_dataset(rows=240)
+    world.type(ESTIMATE)
+    return world
+
+
+def look(world: World, day: float | None = None) -> list[str]:
+    """What is told of ends, all in all, once the bot has looked on that day."""
+    if day is not None:
+        world.clock = day
+    maintain(world.service.context)
+    world.send()
+    return told(world)
+
+
+def told(world: World) -> list[str]:
+    return [text for text in world.cards() if "Today's model for tickets" in text]
+
+
+def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(world: World) -> None:
+    (card,) = look(world, noon(2026, 12, 20))
+    assert "gpt-4o ends in 25 days, on 2027-01-14" in card and "OpenAI" in card
+    assert "Costs now" in card and "about $270 a month" in card
+    assert "Its successor, gpt-6-luna" in card
+    assert f"Re-tuned, {TARGET}" in card and "measured on the same" in card
+    world.click(ANA, RETUNE)
+    world.send()
+    run = world.newest_run()
+    plan = plan_from_json(run.plan)
+    assert (run.state, plan.dataset, plan.dataset_version) == ("awaiting_approval", "tickets", 1)
+    assert (f"{plan.provider}/{plan.base_model}", plan.current) == (TARGET, "gpt-4o")
+    world.approve(BEN)
+    world.until_state("done", run.id)
+    world.click(BEN, "put_to_work")
+    world.send()
+    standing = world.store.promotions.standing("tickets")
+    assert standing is not None and standing.model == world.run(run.id).model
+    assert look(world, noon(2027, 1, 10)) == [card]  # it is prompted no more
+
+
+def test_each_notice_is_told_once_and_again_after_no_kill(world: World) -> None:
+    assert look(world, noon(2026, 10, 10)) == []  # 96 days
+    assert len(look(world, noon(2026, 10, 17))) == 1
+    for _ in range(2):
+        world.restart()
+        assert len(look(world)) == 1
+    world.pass_time(DAY)
+    assert len(look(world)) == 1
+    assert len(look(world, noon(2026, 12, 15))) == 2
+    assert len(look(world, noon(2027, 1, 7))) == 3
+    assert "gpt-4o ended on 2027-01-14" in look(world, noon(2027, 1, 14))[-1]
+    assert len(look(world, noon(2027, 1, 20))) == 4
+
+
+def test_a_bot_that_was_off_tells_the_nearest_notice_alone(world: World) -> None:
+    world.stop()
+    world.clock = noon(2027, 1, 9)
+    world.boot()
+    (card,) = look(world)
+    assert "gpt-4o ends in 5 days" in card
+
+
+def test_a_plan_made_after_the_end_is_held_against_the_successor(world: World) -> None:
+    look(world, noon(2027, 1, 15))
+    world.click(ANA, RETUNE)
+    world.send()
+    assert plan_from_json(world.newest_run().plan).current == "gpt-6-luna"
+
+
+def test_what_the_provider_says_wins_and_an_end_that_is_put_off_is_told_again(world: World) -> None:
+    service = world.company.service
+    service.models, service.shutdowns = (*service.models, "gpt-5.6-terra"), {"gpt-5.6-terra": "2026-09-20"}
+    world.type(ESTIMATE.replace("gpt-4o", "gpt-5.6-terra"))
+    (card,) = look(world)
+    assert "gpt-5.6-terra ends in 19 days" in card and "the list of models of Acme Tuning" in card
+    service.shutdowns = {"gpt-5.6-terra": "2026-09-25"}
+    assert len(look(world, noon(2026, 9, 2))) == 2
+
+
+def test_a_base_that_is_planned_and_one_in_use_are_told_to_their_channel(world: World) -> None:
+    run = world.start(f"/finetune start tickets current=gpt-4o volume=100M target={TARGET}")
+    world.company.service.shutdowns = {"acme-small": "2026-09-20"}
+    maintain(world.service.context)
+    world.send()
+    assert "Run 1 on tickets is to train it" in world.said("acme-small ends in 19 days")
+    world.approve(BEN)
+    world.until_state("done", run.id)
+    world.click(BEN, "put_to_work")
+    maintain(world.service.context)
+    world.pass_time(DAY)
+    maintain(world.service.context)
+    world.send()
+    card = world.said("tickets-1, in use for tickets, was trained on it")
+    assert "No model that stays can be trained here" in card
+    assert "the base of tickets-1, in use for tickets: ends in" in world.type("/finetune status")
+
+
+def test_a_model_that_vanished_is_told_the_same_night(world: World) -> None:
+    service = world.company.service
+    service.models = (*service.models, "acme-large")
+    world.rules.more += '[prices."acme/acme-large"]\ninput = "1"\noutput = "4"\n'
+    world.restart()
+    world.type(ESTIMATE.replace("gpt-4o", "acme/acme-large"))
+    assert look(world) == []
+    service.models = service.models[:-1]
+    (card,) = look(world, world.clock + DAY)
+    assert "acme-large is gone from Acme Tuning" in card
+    world.restart()
+    assert len(look(world, world.clock + DAY)) == 1
+
+
+def test_the_button_takes_the_right_to_start(world: World) -> None:
+    look(world, noon(2026, 12, 20))
+    assert "full members" in world.answer_to_click(GUS, RETUNE)
+    assert world.store.runs.newest() == []

@@ -1,0 +1,62 @@
+"""Cards of models that end: before and after, with a target that stays and without, and lists of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date, timedelta
+from decimal import Decimal
+
+from bot.cards import estimates, status, sunsets
+from bot.cards.blocks import Message
+from bot.cards.status import Status
+from bot.cards.sunsets import Sunset
+from bot.rules.alternatives import OfferedModel
+from bot.rules.bills import MonthlyCost
+from bot.rules.facts import Evidence
+from bot.values.sunsets import ModelUse
+from tests.cards import made, measured
+
+TODAY = date(2026, 12, 20)
+SOURCE = "OpenAI's pages, as litellm 1.110.2 has them, 2026-11-27"
+TARGET = "acme/acme-small"
+GPT_4O = ModelUse("today's", "tickets", "gpt-4o", None, date(2027, 1, 14), "gpt-6-luna", SOURCE)
+IN_USE = replace(GPT_4O, kind="in use", model="openai/gpt-4o-mini-2024-07-18", name="tickets-7")
+PLANNED = replace(
+    IN_USE, kind="planned", name="run 8", dataset="mails", ends=date(2026, 12, 24), successor=None
+)
+LOCAL = ModelUse("target", "", "local/smollm2-135m", said_by="the weights are on your own machine")
+CLASSICAL = Evidence(ladder=measured.ladder())
+OFFERED = OfferedModel("openai/gpt-6-luna", MonthlyCost(Decimal("10.00"), Decimal("0.19"), Decimal(0)))
+
+
+def sunset(use: ModelUse = GPT_4O) -> Sunset:
+    return Sunset(
+        use=use,
+        today=TODAY,
+        version=2,
+        n_holdout=77,
+        costs_usd=Decimal("251.63"),
+        successor_usd=Decimal("10.19"),
+        retuned=made.estimated(training=made.HOSTED, tuned=made.MINI),
+        target=TARGET,
+    )
+
+
+def cards() -> dict[str, Message]:
+    alone = replace(sunset(), retuned=None, target=None, costs_usd=None, successor_usd=None)
+    ended = replace(sunset(), today=TODAY + timedelta(days=40))
+    return {
+        "sunset": sunsets.card(sunset()),
+        "sunset-in-use": sunsets.card(sunset(IN_USE)),
+        "sunset-planned": sunsets.card(replace(sunset(PLANNED), costs_usd=None)),
+        "sunset-dear-successor": sunsets.card(replace(sunset(), successor_usd=Decimal("120"))),
+        "sunset-against": sunsets.card(replace(sunset(), retuned=made.estimated(evidence=CLASSICAL))),
+        "sunset-ended": sunsets.card(ended),
+        "sunset-gone": sunsets.card(replace(sunset(), gone_from="OpenAI", costs_usd=None)),
+        "sunset-without-a-target": sunsets.card(alone),
+        "sunset-list": sunsets.listing([GPT_4O, IN_USE, PLANNED, LOCAL], TODAY),
+        "status-ending": status.card(Status([], [], [], ending=[PLANNED, GPT_4O, IN_USE], today=TODAY)),
+        "estimate-offers-a-cheaper-model": estimates.card(
+            replace(made.estimated(training=made.HOSTED, tuned=made.MINI), offered=OFFERED), TARGET, number=4
+        ),
+    }

@@ -1,0 +1,98 @@
+"""What published lists know of models that are only prompted: their end, the successor that their maker names, whether
+they answer without thinking, and prices that the library genai-prices lacks.
+
+Read from models.toml, which `python docs/models.py` writes. Knows nothing of training and its prices (providers.toml).
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
+from functools import cache
+from importlib import resources
+from typing import Any
+
+# The part of a name that tells one release of a model from the next.
+RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
+# Behind a model's name: it may think a little before it answers, though it need not.
+AT_LOW_EFFORT = "@low"
+
+
+@dataclass(frozen=True)
+class ListedModel:
+    """`ends`: the first day without an answer, None where none is announced. `takes_none`: it can be asked not to think
+    (reasoning_effort "none"). `thinks`: it always does. Prices are USD per 1M tokens."""
+
+    seller: str
+    name: str
+    source: str
+    as_of: date
+    ends: date | None = None
+    successor: str | None = None
+    takes_none: bool = False
+    thinks: bool = False
+    input: Decimal | None = None
+    cached_input: Decimal | None = None
+    output: Decimal | None = None
+
+    @property
+    def said_by(self) -> str:
+        return f"{self.source}, {self.as_of}"
+
+    def has_ended(self, today: date) -> bool:
+        return self.ends is not None and today >= self.ends
+
+
+@cache
+def listed_models() -> Mapping[str, Mapping[str, ListedModel]]:
+    """Models by seller and name, in small letters."""
+    text = resources.files("trainers").joinpath("models.toml").read_text(encoding="utf-8")
+    return read_list(text)
+
+
+def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
+    return {
+        seller: {name: _listed(seller, name, table, row) for name, row in table["models"].items()}
+        for seller, table in tomllib.loads(text).items()
+    }
+
+
+def find_listed(name: str, seller: str | None = None) -> ListedModel | None:
+    """Finds 'gpt-4o', also by a release that isn't listed (gpt-4o-2024-11-20). `seller` None: any."""
+    models = listed_models()
+    names = (name.lower(), RELEASE_SUFFIX.sub("", name.lower()))
+    sellers = [seller] if seller else list(models)
+    rows = (models[each][wanted] for each in sellers for wanted in names if wanted in models.get(each, {}))
+    return next(rows, None)
+
+
+def living_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
+    """Returns what this seller offers to users of models that end, and that has not ended itself: capable by its
+    maker's word."""
+    models = listed_models().get(seller, {})
+    names = dict.fromkeys(model.successor for model in models.values() if model.successor)
+    return tuple(models[name] for name in names if name in models and not models[name].has_ended(today))
+
+
+def without_effort(name: str) -> str:
+    """'openai/gpt-6-luna@low' → 'openai/gpt-6-luna'."""
+    return name.removesuffix(AT_LOW_EFFORT)
+
+
+def _listed(seller: str, name: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> ListedModel:
+    prices = {key: Decimal(row[key]) for key in ("input", "cached_input", "output") if key in row}
+    return ListedModel(
+        seller=seller,
+        name=name,
+        source=row.get("source", table["source"]),
+        as_of=row.get("as_of", table["as_of"]),
+        ends=row.get("ends"),
+        successor=row.get("successor"),
+        takes_none=row.get("takes_none", False),
+        thinks=row.get("thinks", False),
+        **prices,
+    )
