@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
 from demo.people import ANA, BEN
-from tests.bot.world import GUS, TARGET, Rules, World
+from tests.bot.props import answer
+from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World, words_of
 
 MakeWorld = Callable[[Rules], World]
 
 ESTIMATE = f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}"
 RETUNE = "retune_elsewhere"
 DAY = 86_400
+GPT_4O = "gpt-4o-2024-08-06"
+# What 78 held-out rows can show, where both are right on all.
+MARGIN = "[policy.promotion]\nmargin_points = 10\n"
 # Our own trainer runs nowhere here.
 ELSEWHERE = '[providers.local]\nbase_url = "http://127.0.0.1:9/v1"\nkey_env = "NOBODY_HAS_IT"\n'
 
@@ -48,13 +53,37 @@ def told(world: World) -> list[str]:
     return [text for text in world.cards() if "Today's model for tickets" in text]
 
 
-def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(world: World) -> None:
-    (card,) = look(world, noon(2026, 12, 20))
+def knows_by_its_prompt(model: str, messages: list[dict[str, Any]]) -> str:
+    """gpt-4o is always right by its prompt alone, as a tuned model is."""
+    return answer("ft:" if model.startswith("gpt-4o") else model, messages)
+
+
+def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
+    openai = '[providers.openai]\nbase_url = "{url}"\nkey_env = "ACME_KEY"\nabilities = ["chat"]\n'
+    world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN))
+    world.rules.more += openai.format(url=world.company.url)
+    world.restart()
+    service = world.company.service
+    service.models, service.answer = (*service.models, GPT_4O), knows_by_its_prompt
+    world.clock = noon(2026, 12, 20)
+    world.seed_dataset(rows=240)
+    world.type(ESTIMATE)
+
+    (card,) = look(world)
     assert "gpt-4o ends in 25 days, on 2027-01-14" in card and "OpenAI" in card
     assert "Costs now" in card and "about $270 a month" in card
     assert "Its successor, gpt-6-luna" in card
     assert f"Re-tuned, {TARGET}" in card and "measured on the same" in card
-    world.click(ANA, RETUNE)
+
+    world.click(ANA, "measure_dataset")
+    answers = {"dataset": "tickets", "models": [f"openai/{GPT_4O}"], "rungs": ["zero"]}
+    assert world.slack.submit_modal(ANA.id, answers).closed
+    world.until(lambda: world.has_button("measure"), "the measurement's price")
+    world.click(ANA, "measure")
+    world.until(lambda: world.store.measurements.get(1).state == "done", "the measurement")
+
+    message = next(one for one in world.slack.messages(PRIVATE.id) if "gpt-4o ends in" in words_of(one))
+    world.slack.click(ANA.id, PRIVATE.id, message.ts, RETUNE)
     world.send()
     run = world.newest_run()
     plan = plan_from_json(run.plan)
@@ -66,6 +95,7 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(world: 
     world.send()
     standing = world.store.promotions.standing("tickets")
     assert standing is not None and standing.model == world.run(run.id).model
+    assert "cheaper and not worse" in world.said(f"{standing.model} is in use for tickets")
     assert look(world, noon(2027, 1, 10)) == [card]  # it is prompted no more
 
 
