@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+import re
 import sys
 import tempfile
 import time
@@ -28,6 +29,7 @@ from benchmarks._flawed import (  # noqa: E402
     flawed,
     write,
 )
+from benchmarks._paraphrases import PARAPHRASES  # noqa: E402
 from benchmarks._planted import (  # noqa: E402
     mislabelled,
     plainly,
@@ -43,11 +45,13 @@ from trainers.dataset import (  # noqa: E402
     read,
     store_chat,
 )
+from trainers.encoders.embedding import load_encoder  # noqa: E402
 from trainers.evaluation.learning_curves import (  # noqa: E402
     classical_curve,
     nested,
 )
-from trainers.evaluation.tfidf import classify_holdout  # noqa: E402
+from trainers.evaluation.retrieval import Library, open_library  # noqa: E402
+from trainers.evaluation.tfidf import classify_holdout, features  # noqa: E402
 
 TICKETS = ROOT / "examples" / "support_tickets.csv"
 DATA = ROOT.parent / "shared" / "data" / "banking77"
@@ -62,6 +66,7 @@ def main(is_short: bool) -> int:
     """0 where all is as expected; else 1. What needs ../shared/data is skipped without it."""
     tickets = read(TICKETS, TICKETS.name, columns=Columns("text", "label")).examples
     kept = findings("support tickets", tickets, of_each=21 if is_short else 30)
+    kept &= lookups([one.prompt[-1].content for one in tickets])
     made = {(2, 250): 0.25, (6, 100): 0.25, (150, 10): 0.3, (20, 50): 0.25, (77, 30): 0.3}
     sets = [] if is_short else [("support tickets", tickets)]
     for (labels, of_each), own in list(made.items())[: 1 if is_short else None]:
@@ -126,6 +131,52 @@ def findings(what: str, rows: Sequence[Example], of_each: int = 30) -> bool:
         found = lines_of(check_file(path, path.name, Columns(), None, 7, limits=EVERY_LINE))
     fits += [by_line(f"{what}: {code}", found.get(code, set()), where) for code, where in wrong.items()]
     return all(fits)
+
+
+def lookups(messages: Sequence[str]) -> bool:
+    """How often a ticket is among the ten nearest of all, asked again in other words, and asked for by a word that it
+    alone has: by retrieval, by each of its halves, and by TF-IDF, as it was before."""
+    by_word = defaultdict(list)
+    for place, text in enumerate(messages):
+        for word in set(re.findall(r"[a-z]{6,}|[0-9]{4,}", text.lower())):
+            by_word[word].append(place)
+    rare = {word: places[0] for word, places in by_word.items() if len(places) == 1}
+    drawn = random.Random(1).sample(sorted(rare), 100)
+    other_words = {
+        query: next(place for place, text in enumerate(messages) if text.startswith(start))
+        for start, query in PARAPHRASES.items()
+    }
+    library = open_library(messages, load_encoder())
+    fits = ten_nearest("in other words", library, messages, other_words, 0.6)
+    return fits & ten_nearest(
+        "by a rare word", library, messages, {f"what about {word}?": rare[word] for word in drawn}, 0.7
+    )
+
+
+def ten_nearest(
+    what: str, library: Library, messages: Sequence[str], wanted: Mapping[str, int], least: float
+) -> bool:
+    queries, vectors = list(wanted), features(in_pieces=True)
+    likeness = (vectors.fit_transform(messages) @ vectors.transform(queries).T).toarray()
+    ways = {
+        "retrieval": library.search(queries),
+        "by meaning alone": library._by_meaning(library.encoder.embed(queries)),
+        "by words alone (BM25)": library._by_words(queries),
+        "by TF-IDF": [tuple(order) for order in (-likeness.T).argsort(axis=1, kind="stable")],
+    }
+    hits = {
+        way: sum(place in order[:10] for place, order in zip(wanted.values(), orders, strict=True))
+        / len(queries)
+        for way, orders in ways.items()
+    }
+    beside = ", ".join(f"{share:.0%} {way}" for way, share in list(hits.items())[1:])
+    print(f"tickets asked for {what}: {beside}")
+    return show(
+        f"  {what}, by retrieval",
+        f"{hits['retrieval']:.0%} in the ten nearest",
+        f"{least:.0%} or more",
+        hits["retrieval"] >= least,
+    )
 
 
 def checked(rows: Sequence[Row], held: Sequence[Example] | None = None) -> Report:

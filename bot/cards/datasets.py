@@ -1,4 +1,4 @@
-"""Cards, lists and forms about datasets: upload and check, versions, documents, deletion. Values found in
+"""Cards, lists and forms about datasets: upload and check, versions, deletion. Values found in
 rows are never shown, only counts and line numbers."""
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from bot.cards.row_labels import LABEL_DOUBTED
 from bot.cards.words import pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.values.requests import Delete
-from storage.records import Dataset, Document, DocumentState
+from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
 from trainers.dataset.rows import shown
 from trainers.dataset.slow_checks import LABEL_DOUBTED as DOUBTED
@@ -59,19 +59,13 @@ STANDS: dict[Standing, str] = {
     "misses": "misses {bar}",
     "undecided": "too few held-out rows to tell whether it meets {bar}",
 }
-UPLOAD, DELETION_FORM, DOCUMENT_FORM = "upload", "delete_dataset", "knowledge_form"
+UPLOAD, DELETION_FORM = "upload", "delete_dataset"
 MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
 CHOOSE_COLUMNS = "choose_columns"
 SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
 TABLES = ("csv", "objects", "xlsx", "parquet")
 KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
-DOCUMENT_KINDS = ("txt", "md")
-DOCUMENT_STATES: dict[DocumentState, str] = {
-    "received": "is being read",
-    "ready": "ready",
-    "refused": "can't be used",
-}
 
 
 @dataclass(frozen=True)
@@ -545,50 +539,3 @@ def deleted_card(doomed: DeletionScope, by: str, left: Sequence[str], nights: in
 
 def not_deleted_card(dataset: str, why: str) -> Message:
     return text_message(f"{code(dataset)} was not deleted: {why}")
-
-
-def document_form(channel: str, dataset: str) -> Block:
-    blocks: list[CardBlock | Block] = [
-        Text(f"For {code(shorten(dataset))}: what a person would look up to answer."),
-        forms.file_input("file", "Document: plain text or Markdown", DOCUMENT_KINDS),
-        Note(
-            "Kept on the machine that runs this bot. Retrieval puts fitting passages into prompts, so the models that "
-            "you measure see them."
-        ),
-    ]
-    return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
-
-
-def document_received(document: Document) -> Message:
-    text = f"Reading {escape(shorten(document.filename))} as knowledge for {code(document.dataset)}"
-    return Message(text, (Text(f"{text}, uploaded by <@{document.uploaded_by}> …"),))
-
-
-def document_ready(document: Document) -> Message:
-    title = f"{shorten(document.filename)} is ready: {pluralize(document.passages or 0, 'passage')}"
-    next_step = f"{code(f'/finetune baseline {shorten(document.dataset)}')} measures retrieval with it."
-    text = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
-    return Message(escape(title), (Headline(title), Text(text), Text(f"*Next*: {next_step}")))
-
-
-def document_refused(document: Document, why: str) -> Message:
-    title = f"{shorten(document.filename)} can't be used"
-    source = Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>")
-    return Message(
-        f"{escape(title)}: {escape(cut(why, 900))}",
-        (Headline(title), Text(escape(cut(why, 2_000))), source),
-    )
-
-
-def document_listing(dataset: str, documents: Sequence[Document]) -> Message:
-    if not documents:
-        text = f"{code(shorten(dataset))} has no documents. The form adds one."
-        return text_message(text)
-    title = f"{pluralize(len(documents), 'document')} for {shorten(dataset)}"
-    lines = []
-    for document in documents:
-        why = f". {escape(cut(document.refusal, 200))}" if document.refusal else ""
-        passages = f", {pluralize(document.passages, 'passage')}" if document.passages else ""
-        state = f"{DOCUMENT_STATES[document.state]}{passages}{why}"
-        lines.append(f"• {escape(shorten(document.filename))}: {state}")
-    return Message(escape(title), (Headline(title), Lines(lines)))

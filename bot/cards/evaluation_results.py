@@ -38,6 +38,7 @@ from bot.cards.candidates import (
 )
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
+from bot.cards.documents import passages_text
 from bot.cards.estimates import verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import (
@@ -49,11 +50,12 @@ from bot.cards.words import (
     pluralize,
     points,
     points_range,
+    share_text,
     shorten,
 )
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import is_cheaper
-from trainers.evaluation.results import Candidate, Ladder, Pair, Rung, Standing
+from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
 SHOWN_RUNGS, SHOWN_LABELS, SHOWN_ARMS = 5, 8, 3
@@ -136,7 +138,12 @@ def details(
     method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
     return (
         *blocks,
-        *_list([*_never_answered(ladder), *(escape(note) for note in notes)]),
+        *_list(
+            [
+                *_never_answered(ladder),
+                *(escape(text) for text in (*_searched(ladder), *notes)),
+            ]
+        ),
         Text(f"*How this was measured*: {method}"),
     )
 
@@ -306,6 +313,22 @@ def _unread(ladder: Ladder) -> list[str]:
     return [f"{text}{_silent(ladder) or more}"]
 
 
+def _searched(ladder: Ladder) -> list[str]:
+    """What retrieval looked through, and how much of it each question was shown; once for all models."""
+    texts = []
+    for about in dict.fromkeys(rung.retrieval for rung in ladder.rungs if rung.retrieval):
+        rows = pluralize(about.texts, "training row")
+        documents = f"{passages_text(about.texts)} from {pluralize(about.documents, 'document')}"
+        text = (
+            f"Retrieval showed each question {about.k} of {rows if about.kind == 'examples' else documents}, the "
+            "nearest by words (BM25) and by meaning (an encoder). The number was chosen on training rows."
+        )
+        if about.read < about.texts:
+            text += f" There was time to compare {about.read:,} of them by meaning."
+        texts.append(text)
+    return texts
+
+
 def _unfit(rung: Rung) -> str:
     """What was wrong with a rung's answers, as the end of a sentence."""
     named = {"json": "were no JSON", "calls": "called no function"}.get(rung.scoring, "named no label")
@@ -381,9 +404,19 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
 def _in_full(ladder: Ladder, rung: Rung) -> str:
     standing = STANDINGS[rung.standing]
     text = f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {seconds(rung)}"
-    if not rung.unread and not rung.empty:
-        return text
-    return f"{text}; {rung.unread + rung.empty:,} {_unfit(rung)}"
+    unfit = f"; {rung.unread + rung.empty:,} {_unfit(rung)}" if rung.unread or rung.empty else ""
+    return f"{text}{_hit_rate(rung.retrieval)}{unfit}"
+
+
+def _hit_rate(about: Retrieval | None) -> str:
+    """How often retrieval came up with what the answer needs, beside how often the answer was right."""
+    if about is None or not about.asked:
+        return ""
+    share = share_text(about.hits / about.asked)
+    if about.kind == "examples":
+        return f"; the right label was among the {about.k} nearest rows for {share}"
+    of = f"{pluralize(about.asked, 'question')} whose answer the documents hold"
+    return f"; the answer was in one of the {about.k} nearest passages for {share} of {of}"
 
 
 def _pair(pair: Pair | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -218,4 +219,5 @@ def _rung(rung: Rung) -> dict[str, Any]:
         "p95_s": rung.p95_s,
         "unread": rung.unread,
         "empty": rung.empty,
+        "retrieval": asdict(rung.retrieval) if rung.retrieval else None,
     }

@@ -114,9 +114,10 @@ def _measure(
         if searched.plan is not plan:
             plan = searched.plan
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model}
+        unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
+        model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
         evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
-        arms = until_answered(session, evaluation, say)
+        arms = (*unread, *until_answered(session, evaluation, say))
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))

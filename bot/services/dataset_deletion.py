@@ -38,6 +38,7 @@ from trainers.dataset import Columns, Report, read
 from trainers.dataset.conversion import opened
 from trainers.dataset.rows import question_key
 from trainers.dataset.versions import Previous, store_without
+from trainers.documents import TEXT_ENDING
 from trainers.errors import Refused, TrainerError
 
 RETENTION = "finetune"
@@ -360,7 +361,7 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         estimates = store.estimates.newest(deletion.dataset) if is_whole else []
 
         files = store.deletions.files_of(ids, documents_of=deletion.dataset if is_whole else None)
-        paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl")]
+        paths = [f"files/{file}{ending}" for file in files for ending in ("", ".jsonl", TEXT_ENDING)]
         paths += [f"plots/dataset-{version}" for version in ids]
         paths += [f"plots/estimate-{estimate.id}" for estimate in estimates]
         paths += [f"plots/{kind}-{run.id}" for run in runs for kind in ("run", "plan")]

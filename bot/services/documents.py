@@ -1,5 +1,5 @@
-"""Documents that a team gives as knowledge beside a dataset: an upload is recorded at once; the ticks fetch and read
-it."""
+"""Documents that a team gives as knowledge beside a dataset: an upload is recorded at once; the ticks fetch it, and
+have it read in a worker, which has it converted in a process with little memory and time."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot import logs
-from bot.cards import datasets as views
+from bot.cards import documents as views
 from bot.cards.blocks import Message, code
 from bot.context import AppContext, FetchLater
-from bot.services import authorization, datasets, evaluation_worker
+from bot.services import authorization, datasets, retrieval_worker
 from bot.values.runs import Refusal
 from storage.datasets import NewDocument
 from storage.records import Document
 
-MAX_BYTES = 5_000_000
-KINDS = (".txt", ".md")
+MAX_BYTES = 20_000_000
 TRIES = 8
 
 log = logging.getLogger(__name__)
@@ -49,13 +48,18 @@ def may_upload(context: AppContext, dataset: str, person: str, channel: str) -> 
     return None
 
 
+def usable(context: AppContext, dataset: str) -> list[Document]:
+    """Returns the documents that retrieval reads, one for each file name."""
+    return context.store.documents.ready(dataset)
+
+
 def receive(context: AppContext, handed: DocumentUpload) -> Document | Refusal:
     refused = authorization.refusal(context, handed.person, "upload", handed.channel)
     refused = refused or may_upload(context, handed.dataset, handed.person, handed.channel)
     if refused:
         return refused
-    if not handed.filename.lower().endswith(KINDS):
-        return Refusal("Plain text or Markdown is read (.txt, .md): save the document as one of them.")
+    if Path(handed.filename.lower()).suffix[1:] not in views.KINDS:
+        return Refusal(views.OTHER_KIND)
     now = context.clock()
     with context.store.transaction():
         document = context.store.documents.receive(
@@ -95,7 +99,7 @@ def _fetch(context: AppContext, document: Document) -> None:
 
 
 def _read(context: AppContext, document: Document, path: Path) -> None:
-    passages = context.workers.poll(f"document {document.id}", evaluation_worker.count_passages, path)
+    passages = context.workers.poll(f"document {document.id}", retrieval_worker.read_passages, path)
     if passages is None:
         return
     if isinstance(passages, Refusal):

@@ -7,29 +7,29 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
 from bot.llm_client import Question, key_of
+from bot.services import retrieval_worker
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
-from bot.values.runs import Refusal
 from trainers import payloads
 from trainers.dataset import Example, read, store_chat
-from trainers.dataset.sensitive_data import SECRET, faults_in
+from trainers.encoders.embedding import EncoderError
 from trainers.evaluation import (
     exact_match,
     prompts,
-    tfidf,
 )
-from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply
+from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval
+from trainers.evaluation.retrieval import Nearest
 from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of
+from trainers.json_values import from_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
 
 SHOTS = 10
-PASSAGES = 4
 MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
 VENDORS_WORK = 100.0  # as a short prompt to our own model
@@ -41,11 +41,13 @@ KEYS, PROMPTS = "keys.json", "prompts.jsonl"
 class ArmKeys:
     """One candidate's questions in the holdout's order: the keys of their answers, and the tokens of their prompts
     (rounded up if the model's tokenizer is not known; 0 for a candidate that asks no model). `work`: how long an answer
-    takes beside other candidates', see `_work`."""
+    takes beside other candidates', see `_work`. `retrieval`: what retrieval looks up. `failed`: why there are none."""
 
     keys: tuple[str, ...]
     tokens: tuple[int, ...]
     work: float = 1.0
+    retrieval: Retrieval | None = None
+    failed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -60,12 +62,22 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     Examples and passages come from the training rows and the team's documents, never from the holdout.
     """
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
-    passages = [passage for sha256 in plan.documents for passage in passages_in(files / sha256)]
-    messages = {arm: _prompts(arm, plan, train, holdout, passages, seed) for arm in plan.arms if arm.model}
+    nearest: Mapping[Candidate, Nearest] = {}
+    keys: dict[Candidate, ArmKeys] = {}
+    try:
+        nearest = retrieval_worker.look_up(plan, train, holdout, files)
+    except EncoderError as error:
+        keys = {arm: ArmKeys((), (), failed=str(error)) for arm in plan.arms if arm.rung == "retrieval"}
+    messages = {
+        arm: _prompts(arm, plan, train, holdout, nearest.get(arm), seed)
+        for arm in plan.arms
+        if arm.model and arm not in keys
+    }
     tools = [prompts.tools_of(row) for row in holdout]
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
-    keys = {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in plan.arms}
+    keys |= {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in plan.arms if arm not in keys}
+    keys |= {arm: replace(keys[arm], retrieval=its.retrieval) for arm, its in nearest.items()}
     lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
     return keys
@@ -82,7 +94,7 @@ def _read_keys(path: Path, _written_at: int) -> Mapping[Candidate, ArmKeys]:
     """Reads the keys once a process, as an open ladder needs them at each tick."""
     lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     return {
-        Candidate(**line["arm"]): ArmKeys(tuple(line["keys"]), tuple(line["tokens"]), line.get("work", 1.0))
+        Candidate(**line["arm"]): from_object(ArmKeys, {name: line[name] for name in line if name != "arm"})
         for line in lines
     }
 
@@ -145,6 +157,7 @@ def judge_ladder(
     from bot.charts import evaluations as drawing
     from trainers.evaluation.ladder import build_ladder
 
+    keys = read_keys(folder) or {}
     judged = build_ladder(
         replies,
         examples(files, plan.holdout_sha256),
@@ -156,6 +169,10 @@ def judge_ladder(
         holdout_sha256=plan.holdout_sha256,
         measured_at=now,
         verdicts=verdicts,
+    )
+    looked_up = {arm: its.retrieval for arm, its in keys.items()}
+    judged = replace(
+        judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
     )
     drawing.draw_ladder(judged, folder / "ladder.png")
     return judged
@@ -183,29 +200,6 @@ def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
     )
 
 
-def count_passages(path: Path) -> int | Refusal:
-    """Returns how many passages a document has, or why it can't be used."""
-    try:
-        passages = passages_in(path)
-    except UnicodeDecodeError:
-        return Refusal("It is no plain text in UTF-8. Save it as text (.txt or .md) and hand it over again.")
-    faults = [fault for passage in passages for fault in faults_in(passage)]
-    secret = next((fault for fault in faults if fault.rule == SECRET), None)
-    if secret:
-        return Refusal(f"It {secret.text}. {secret.rule.cure}")
-    return len(passages) or Refusal("There is no text in it.")
-
-
-def passages_in(path: Path) -> tuple[str, ...]:
-    """Returns a document's passages. Raises UnicodeDecodeError if it is no text."""
-    text = path.read_bytes().decode("utf-8-sig")
-    clean = (
-        character if character.isprintable() or character == "\n" else " " if character.isspace() else ""
-        for character in text
-    )
-    return tfidf.passages_of("".join(clean))
-
-
 def examples(files: Path, sha256: str) -> tuple[Example, ...]:
     """Returns the rows of a part of a dataset. Raises Changed if the file isn't the one that was approved."""
     path = files / f"{sha256}.jsonl"
@@ -218,10 +212,9 @@ def _prompts(
     plan: LadderPlan,
     train: Sequence[Example],
     holdout: Sequence[Example],
-    passages: Sequence[str],
+    nearest: Nearest | None,
     seed: int,
 ) -> list[tuple[Message, ...]]:
-    shown = [] if arm.rung != "retrieval" else _shown(arm, plan, passages)
     match arm.rung:
         case "zero":
             return [prompts.zero_shot(row, plan.labels, plan.prompt) for row in holdout]
@@ -230,31 +223,20 @@ def _prompts(
         case "kshot":
             shots = prompts.balanced_shots(train, SHOTS, seed)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]
-        case "retrieval" if shown:
-            near = tfidf.nearest_passages(shown, holdout, PASSAGES)
-            return [
-                prompts.with_passages(row, plan.labels, plan.prompt, names)
-                for row, names in zip(holdout, near, strict=True)
-            ]
-        case "retrieval":
-            nearest = tfidf.nearest(train, holdout, SHOTS)
-            return [
-                prompts.k_shot(row, plan.labels, plan.prompt, examples)
-                for row, examples in zip(holdout, nearest, strict=True)
-            ]
-        case "classical" | "tuned":
+        case "retrieval" if nearest:
+            return _with_nearest(plan, holdout, nearest)
+        case "classical" | "retrieval" | "tuned":
             raise ValueError(f"the rung {arm.rung} asks no model by a prompt")
 
 
-def _shown(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> Sequence[str]:
-    """Returns the passages that may be sent: no personal data to a vendor without a waiver, and no secret anywhere,
-    even if only newer patterns recognise it."""
-    withheld = arm.model in plan.withheld_from
-    return [
-        passage
-        for passage in passages
-        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
-    ]
+def _with_nearest(
+    plan: LadderPlan, holdout: Sequence[Example], nearest: Nearest
+) -> list[tuple[Message, ...]]:
+    if nearest.passages:
+        both = zip(holdout, nearest.passages, strict=True)
+        return [prompts.with_passages(row, plan.labels, plan.prompt, shown) for row, shown in both]
+    pairs = zip(holdout, nearest.rows, strict=True)
+    return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row, shots in pairs]
 
 
 def _keys(

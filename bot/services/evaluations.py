@@ -153,7 +153,10 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
     if keys is None:
         return
     evaluation = evaluation_progress.evaluation_of(context, measurement, plan, keys)
-    fresh = [ArmProgress(candidate, len(keys.keys), work=keys.work) for candidate, keys in keys.items()]
+    fresh = [
+        ArmProgress(candidate, len(keys.keys), failed=keys.failed, work=keys.work)
+        for candidate, keys in keys.items()
+    ]
     answers = evaluation_engine.collect(context, evaluation, fresh)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(

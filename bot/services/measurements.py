@@ -18,7 +18,6 @@ from bot.cards import prompt_search as prompt_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.cards.blocks import CardBlock, Message, escape
 from bot.cards.general import text_message
-from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
 from bot.rules import units
@@ -425,16 +424,12 @@ def _label_usd(measurement: Measurement) -> Decimal | None:
 
 
 def _about_knowledge(plan: LadderPlan) -> list[str]:
-    if not plan.documents or not any(arm.rung == "retrieval" for arm in plan.arms):
+    if not plan.documents or not plan.withheld_from or not any(arm.rung == "retrieval" for arm in plan.arms):
         return []
-    read = f"Retrieval read {pluralize(len(plan.documents), 'document')} that you gave as knowledge."
-    if not plan.withheld_from:
-        return [read]
     whom = ", ".join(plan.withheld_from)
     return [
-        read,
         f"Passages with personal data were kept from {whom}: nobody has waived it for this dataset since "
-        "its documents were given.",
+        "its documents were given."
     ]
 
 

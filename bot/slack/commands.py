@@ -19,6 +19,7 @@ from slack_sdk import WebClient
 from bot.cards import audits, general, prices, status
 from bot.cards import budgets as budget_cards
 from bot.cards import datasets as dataset_cards
+from bot.cards import documents as document_cards
 from bot.cards import estimates as estimate_cards
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import help as help_cards
@@ -222,7 +223,9 @@ def draw_curve(call: Call, **values: Any) -> Reply:
 @click.argument("dataset", type=DATASET)
 def add_document(call: Call, dataset: str) -> Reply:
     refused = documents.may_upload(call.context, dataset, call.person, call.channel)
-    return refused or dataset_cards.document_form(call.channel, dataset)
+    if refused:
+        return refused
+    return document_cards.document_form(call.channel, dataset, documents.usable(call.context, dataset))
 
 
 @finetune.command(

@@ -75,7 +75,7 @@ class SlackFiles:
 def too_big(size: int, most: int) -> str:
     return (
         f"The file has {size / 1e6:,.0f} MB; the limit is {most / 1e6:,.0f} MB. "
-        "Send fewer rows: a sample of a few thousand tells as much."
+        "Send less: of rows a sample of a few thousand tells as much, of a document the chapters that matter."
     )
 
 

@@ -11,6 +11,7 @@ from slack_bolt import Ack, App
 from bot.cards import data_policy as waiver_cards
 from bot.cards import datasets as dataset_cards
 from bot.cards import distillations as distillation_cards
+from bot.cards import documents as document_cards
 from bot.cards import estimates, home
 from bot.cards import evaluations as evaluation_cards
 from bot.cards import interventions as intervention_cards
@@ -205,7 +206,7 @@ FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
     estimates.ESTIMATE: _estimate,
     evaluation_cards.FORM: _measure,
     dataset_cards.CHOOSE_COLUMNS: _choose_columns,
-    dataset_cards.DOCUMENT_FORM: _add_knowledge,
+    document_cards.DOCUMENT_FORM: _add_knowledge,
     plan_cards.APPROVE_FORM: _approve,
     plan_cards.REJECT_FORM: _reject,
     waiver_cards.WAIVER_FORM: _waive,

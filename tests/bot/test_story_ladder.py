@@ -199,7 +199,7 @@ def test_examples_and_neighbours_come_from_the_training_rows_only(priced: World)
         for message in seen.body["messages"][:-1]
         if message["role"] == "user"
     ]
-    assert len(shown) == 2 * 10 * HELD  # ten examples a question, on two rungs
+    assert len(shown) == (10 + 5) * HELD  # ten examples a question, and the five nearest rows
     assert set(shown) <= trained and not set(shown) & held
     asked = {seen.body["messages"][-1]["content"] for seen in world.company.requests if seen.route == CHAT}
     assert asked == held

@@ -28,6 +28,7 @@ from tests.bot.test_story_ladder import ACME, until, until_asked
 from tests.bot.test_story_promote import WITH_ALIASES, behind_the_alias, promote
 from tests.bot.world import CLEO, DORA, GUS, HR, PRIVATE, PUBLIC, START, Rules, World
 from tests.peers.hosted import NOTHING_BUT_500
+from tests.trainers.written_documents import word
 
 MakeWorld = Callable[[Rules], World]
 PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
@@ -292,6 +293,19 @@ def test_a_refused_document_is_deleted_after_a_day(world: World) -> None:
     world.pass_time(24 * 3600 + 1)
     maintain(world.service.context)
     assert not kept.exists()
+
+
+def test_a_deleted_dataset_takes_its_documents_and_their_text(world: World) -> None:
+    world.seed_dataset()
+    file = world.put_file("terms.docx", word("Refunds are for a quuxnightjar."))
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune knowledge tickets")
+    assert world.slack.submit_modal(DORA.id, {"file": file}).accepted
+    world.until(lambda: world.store.documents.get(1).state == "ready", "the look at it")
+    files, name = world.service.settings.files, world.store.documents.get(1).sha256
+    assert {path.name for path in files.glob(f"{name}*")} == {name, f"{name}.text"}
+    assert delete(world, BEN).accepted
+    world.until(lambda: not world.store.deletions.open(), "the end of it")
+    assert not list(files.glob(f"{name}*")) and world.store.documents.get(1) is None
 
 
 def test_prompts_go_when_a_measurement_is_over_and_its_scratch_after_a_week(used: World) -> None:

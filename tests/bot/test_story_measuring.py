@@ -24,6 +24,7 @@ from tests.bot.test_story_ladder import (
     until_asked,
 )
 from tests.bot.world import DORA, PRIVATE, Rules, World, words_of
+from tests.trainers.written_documents import LOCKED, pdf, word
 from trainers.evaluation.results import Curve
 
 FAQ = (
@@ -96,7 +97,7 @@ def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeW
     world.seed_dataset()
     ready = add_knowledge(world)
     assert ready.state == "ready" and ready.passages and ready.passages > 3
-    assert f"{ready.passages} passages" in world.said("faq.md is ready")
+    assert f"{ready.passages} passages of about 90 words" in world.said("faq.md is ready")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
     world.click(ANA, evaluations.MEASURE)
@@ -104,7 +105,36 @@ def test_documents_given_as_knowledge_are_what_retrieval_reads(make_world: MakeW
     prompts = [seen.body["messages"][0]["content"] for seen in world.company.requests if seen.route == CHAT]
     assert len(prompts) == HELD and all("our policy on" in one and "passage 1" in one for one in prompts)
     world.click(ANA, evaluation_results.DETAILS)
-    assert "Retrieval read 1 document" in world.form(ANA)
+    told = f"4 of {ready.passages} passages of about 90 words from 1 document"
+    assert told in world.form(ANA)
+
+
+def test_a_word_document_is_read_and_the_form_says_what_is_there(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    ready = add_knowledge(world, "handbook.docx", word(FAQ))
+    assert ready.state == "ready"
+    world.type("/finetune knowledge tickets", user=DORA)
+    assert f"handbook.docx: {ready.passages} passages" in world.form(DORA)
+    world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
+    until_asked(world)
+    world.click(ANA, evaluations.MEASURE)
+    until(world, "done")
+    about = ladder_of(world).rungs[0].retrieval
+    assert about and (about.kind, about.documents, about.asked) == ("passages", 1, 0)
+
+
+def test_the_right_label_s_share_among_the_nearest_rows_is_beside_the_accuracy(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=PRICES))
+    world.seed_dataset()
+    world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
+    until_asked(world)
+    world.click(ANA, evaluations.MEASURE)
+    until(world, "done")
+    about = ladder_of(world).rungs[0].retrieval
+    assert about and (about.kind, about.k, about.hits, about.asked) == ("examples", 5, HELD, HELD)
+    world.click(ANA, evaluation_results.DETAILS)
+    assert "the right label was among the 5 nearest rows for 100%" in world.form(ANA)
 
 
 @pytest.mark.parametrize("was_waived_before", [False, True])
@@ -137,7 +167,7 @@ def test_a_secret_in_a_document_from_before_is_in_no_prompt_whatever_was_waived(
     world.seed_dataset()
     ready = add_knowledge(world)
     token = "gl" + "pat-aB3dE5gH7jK9mN1pQ2rS"
-    path = world.service.settings.files / str(ready.sha256)
+    path = world.service.settings.files / f"{ready.sha256}.text"
     path.write_text(f"{FAQ}\n\nA question about refund, and more words: use {token}", encoding="utf-8")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=retrieval")
     until_asked(world)
@@ -164,6 +194,9 @@ def test_another_document_makes_other_questions(make_world: MakeWorld) -> None:
     [
         (b"\xff\xfe\x00binary", "no plain text in UTF-8"),
         (b"  \n ", "no text in it"),
+        (pdf(""), "it may be a scan"),
+        (pdf("secret", trailer=LOCKED), "locked with a password"),
+        (pdf("a page", pages=2_001), "It has 2,001 pages, and 2,000 are read"),
         (b"Sign in with AKIA" + b"IOSFODNN7EXAMPLX to see the orders.", "Withdraw that secret"),
     ],
 )
@@ -179,7 +212,7 @@ def test_a_document_that_can_t_be_read_is_refused_with_the_reason(
 def test_a_document_of_another_kind_is_refused(world: World) -> None:
     """The form offers text only, which is a convenience of Slack's and no check."""
     world.seed_dataset()
-    handed = DocumentUpload("tickets", PRIVATE.id, DORA.id, "F0PDF", "handbook.pdf")
+    handed = DocumentUpload("tickets", PRIVATE.id, DORA.id, "F0DOC", "handbook.doc")
     refused = documents.receive(world.service.context, handed)
     assert isinstance(refused, Refusal) and ".md" in refused.text
 

@@ -13,6 +13,7 @@ from bot.cards import (
     budgets,
     data_policy,
     datasets,
+    documents,
     estimates,
     evaluation_results,
     evaluations,
@@ -65,6 +66,7 @@ from tests.cards import (
 )
 from tests.cards.made import BEN, NOW
 from trainers.dataset import LabelCount
+from trainers.documents import Unreadable
 from trainers.evaluation.results import Candidate, Ladder, Rung
 from trainers.evaluation.scores import HOW_READ
 
@@ -209,6 +211,7 @@ def _measuring() -> dict[str, Message]:
         "ladder-left-out": evaluation_results.card(
             measured.none_meets(), number=4, notes=evaluations.left_out(measured.half_way().arms)
         ),
+        "ladder-documents": evaluation_results.card(measured.with_documents(), number=11),
         "ladder-undecided": evaluation_results.card(measured.undecided(), number=5),
         "ladder-silent": evaluation_results.card(measured.silent(), number=10),
         "ladder-many": evaluation_results.card(measured.many(24), number=6),
@@ -291,20 +294,17 @@ def _learning() -> dict[str, Message]:
 
 def _others() -> dict[str, Message]:
     texts = ("Where is my parcel?", "It left on Monday.\nYou will have it on Friday.", "We don't know.")
-    documents_ = [measured.document(), measured.document("refused"), measured.document("received")]
     return {
         "prices": prices.listing(measured.PRICES, DAY),
         "prices-unknown": prices.listing(measured.PRICES[-1:], DAY),
         "prices-none": prices.listing((), DAY),
         "preference-asked": judge_agreement.question_card("3 17", *texts, done=4, wanted=30),
         "preference-chosen": judge_agreement.choice_card(*texts, "tie", BEN),
-        "knowledge-received": datasets.document_received(measured.document("received")),
-        "knowledge-ready": datasets.document_ready(measured.document()),
-        "knowledge-refused": datasets.document_refused(
-            measured.document("refused"), "It is a picture, not text."
+        "knowledge-received": documents.document_received(measured.document("received")),
+        "knowledge-ready": documents.document_ready(measured.document()),
+        "knowledge-refused": documents.document_refused(
+            measured.document("refused"), documents.why_unreadable(Unreadable("no_text"))
         ),
-        "knowledge-list": datasets.document_listing("tickets", documents_),
-        "knowledge-list-empty": datasets.document_listing("tickets", []),
     }
 
 
@@ -524,11 +524,12 @@ def _details() -> dict[str, Json]:
             spent_micros=590_000,
             estimated_micros=640_000,
             how_read=HOW_READ,
-            notes=["Retrieval read 2 documents of yours."],
+            notes=["Passages with personal data were kept from openai/gpt-4o-mini."],
         ),
         "ladder-none-meets-details": evaluation_results.details(
             measured.none_meets(), spent_micros=0, estimated_micros=0
         ),
+        "ladder-documents-details": evaluation_results.details(measured.with_documents()),
         "ladder-many-details": evaluation_results.details(measured.many(24)),
         "ladder-judged-details": evaluation_results.details(judged, notes=notes),
         "optimised-details": (
@@ -624,7 +625,8 @@ def _views() -> dict[str, Json]:
         "form-baseline-without-models": evaluations.form(
             "C0TICKETS", evaluations.BaselineChoices(["tickets"], [])
         ),
-        "form-knowledge": datasets.document_form("C0TICKETS", "tickets"),
+        "form-knowledge": documents.document_form("C0TICKETS", "tickets"),
+        "form-knowledge-more": documents.document_form("C0TICKETS", "tickets", [measured.document()] * 7),
         "form-waiver": data_policy.form(made.dataset()),
         "form-reject": plans.reject_modal(made.HASH),
         "plan-details": plans.details_form(made.run("awaiting_approval"), made.advised_plan(), made.BUDGET),

@@ -32,6 +32,7 @@ from trainers.evaluation.results import (
     Ladder,
     Pair,
     Prediction,
+    Retrieval,
     Rung,
     RungName,
     Standing,
@@ -77,14 +78,16 @@ def rung(
     return replace(made, **other)
 
 
+NEAREST_ROWS = Retrieval("examples", 10, 745, 745, hits=166, asked=200)
+NEAREST_PASSAGES = Retrieval("passages", 4, 37_000, 20_000, hits=81, asked=120, documents=3)
 RUNGS = (
     rung("classical", None, 184),
     rung("zero", MODEL, 21),
     rung("kshot", MODEL, 88),
-    rung("retrieval", MODEL, 141),
+    rung("retrieval", MODEL, 141, retrieval=NEAREST_ROWS),
     rung("zero", BIG, 158, "0.16"),
     rung("kshot", BIG, 171, "0.41", rows_to_decide=310),
-    rung("retrieval", BIG, 186, "0.39"),
+    rung("retrieval", BIG, 186, "0.39", retrieval=NEAREST_ROWS),
 )
 
 ARMS = tuple(one.arm for one in RUNGS)
@@ -108,6 +111,12 @@ def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
         measured_at=NOW,
     )
     return replace(made, **other)
+
+
+def with_documents() -> Ladder:
+    return ladder(
+        [replace(each, retrieval=NEAREST_PASSAGES if each.retrieval else None) for each in RUNGS[1:]]
+    )
 
 
 def pair(better: Rung, worse: Rung) -> Pair:

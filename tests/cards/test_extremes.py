@@ -15,6 +15,7 @@ import pytest
 from bot.cards import (
     audits,
     datasets,
+    documents,
     estimates,
     evaluation_results,
     evaluations,
@@ -191,10 +192,9 @@ def _measured(text: str) -> dict[str, Any]:
         "agreement": judge_agreement.agreement_card(
             10**9, text, measured.DISTRUSTING, Candidate("zero", text), Candidate("kshot", text)
         ),
-        "document": datasets.document_received(document),
-        "document, ready": datasets.document_ready(document),
-        "document, refused": datasets.document_refused(document, text),
-        "documents": datasets.document_listing(name, [document] * 200),
+        "document": documents.document_received(document),
+        "document, ready": documents.document_ready(document),
+        "document, refused": documents.document_refused(document, text),
     }
 
 
@@ -290,7 +290,9 @@ def _forms(text: str) -> dict[str, Any]:
     names = [text, "", *[f"{text[:100]} {number}" for number in range(150)]]
     return {
         "baseline form": evaluations.form("C0TICKETS", evaluations.BaselineChoices(names, names, names[5])),
-        "knowledge form": datasets.document_form("C0TICKETS", text[:300]),
+        "knowledge form": documents.document_form(
+            "C0TICKETS", text[:300], [measured.document(filename=text)] * 200
+        ),
         "upload": datasets.upload_modal("C0TICKETS", file_id="F1", filename=text),
         "estimate form": estimates.form("C0TICKETS", EstimateChoices(names, names)),
         "estimate form, nothing to choose": estimates.form("C0TICKETS", EstimateChoices(["tickets"], [])),

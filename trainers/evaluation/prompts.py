@@ -15,7 +15,8 @@ from trainers.dataset import jsonl
 from trainers.dataset.rows import INSTRUCTION_ROLES, Example, prompted, question_key
 from trainers.types import Message
 
-LONGEST_SHOT = 2_000  # characters of one example's question: ten of them fit into 8,192 tokens
+LONGEST_SHOT = 2_000  # characters of one example's question
+LONGEST_SHOTS = 20_000  # of all: they fit into 8,192 tokens
 
 SHOTS = "Here are earlier questions with their right answers. Answer the last one in the same way."
 PASSAGES = (
@@ -61,10 +62,11 @@ def k_shot(
     if not shots:
         return messages
     turns: list[Message] = []
+    longest = min(LONGEST_SHOT, LONGEST_SHOTS // len(shots))
     for shot in shots:
         question = question_of(shot)
-        if len(question) > LONGEST_SHOT:
-            question = question[: LONGEST_SHOT - 1] + "…"
+        if len(question) > longest:
+            question = question[: longest - 1] + "…"
         turns += [Message("user", question), Message("assistant", shot.answer)]
     return (*_with_instruction(messages, SHOTS), *turns, *_turns(messages))
 

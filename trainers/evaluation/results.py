@@ -50,6 +50,21 @@ NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty
 
 
 @dataclass(frozen=True)
+class Retrieval:
+    """What a retrieval rung was shown with each question: the `k` nearest of `texts`, all of which were compared by
+    words and `read` ones by meaning as well. Of `asked` held-out rows `hits` were shown a row with the right label, or
+    a passage with the answer; `asked` is 0 where that can't be told. `documents`: where the passages come from."""
+
+    kind: Literal["examples", "passages"]
+    k: int
+    texts: int
+    read: int
+    hits: int = 0
+    asked: int = 0
+    documents: int = 0
+
+
+@dataclass(frozen=True)
 class Rung:
     """An arm, measured on every row of the frozen holdout.
 
@@ -77,6 +92,7 @@ class Rung:
     p50_s: float
     p95_s: float
     usd_per_1000: Decimal | None
+    retrieval: Retrieval | None = None
 
     @property
     def n(self) -> int:

@@ -1,6 +1,5 @@
-"""TF-IDF without any service: the classical rung's classifier, out-of-fold scores of each label, and retrieval of
-similar examples and passages. For worker processes and the terminal; scikit-learn, whose import takes about a
-second, scipy and numpy are imported at use.
+"""TF-IDF without any service: the classical rung's classifier, and out-of-fold scores of each label. For worker
+processes and the terminal; scikit-learn, whose import takes about a second, scipy and numpy are imported at use.
 
 The classical rung is a linear SVM over words alone and in pairs and, unless there is very much text, pieces of words of
 2 to 5 letters; it takes seconds on one core. Out of fold, where many rows and labels would make its many classifiers
@@ -356,83 +355,3 @@ def _spanned(rows: Any, seed: int) -> Scores:
         part = products(rows[begin : begin + AT_ONCE])
         spanned[begin : begin + AT_ONCE] = solve_triangular(lower, part.T, lower=True, check_finite=False).T
     return spanned
-
-
-WORDS_A_PASSAGE = 120
-_AT_ONCE = 5_000_000  # similarities held at a time: 40 MB
-_PARAGRAPHS = re.compile(r"\n\s*\n")
-_SENTENCES = re.compile(r"(?<=[.!?…。！？])\s+")
-
-
-def nearest(train: Sequence[Example], examples: Sequence[Example], k: int) -> tuple[tuple[Example, ...], ...]:
-    """Returns for each of `examples` the k rows most like it, the nearest first; fewer where there are fewer. Rows with
-    tools are left out: not every model can be shown them."""
-    candidates = [example for example in train if example.row is None]
-    places = _nearest([text_of(e) for e in candidates], [text_of(e) for e in examples], k)
-    return tuple(tuple(candidates[i] for i in of_example) for of_example in places)
-
-
-def nearest_passages(
-    passages: Sequence[str], examples: Sequence[Example], k: int
-) -> tuple[tuple[str, ...], ...]:
-    """Returns for each of `examples` the k passages most like it, the nearest first."""
-    places = _nearest(passages, [text_of(e) for e in examples], k)
-    return tuple(tuple(passages[i] for i in of_example) for of_example in places)
-
-
-def passages_of(text: str) -> tuple[str, ...]:
-    """Cuts a text into passages of about 120 words, in order, without overlap: whole paragraphs together while they
-    fit, a longer one cut between sentences, a longer sentence between words."""
-    passages: list[str] = []
-    pieces: list[str] = []
-    for paragraph in _PARAGRAPHS.split(text.replace("\r\n", "\n")):
-        for piece in _pieces(paragraph.strip()):
-            if pieces and sum(map(_words, pieces)) + _words(piece) > WORDS_A_PASSAGE:
-                passages.append("\n\n".join(pieces))
-                pieces = []
-            pieces.append(piece)
-    if pieces:
-        passages.append("\n\n".join(pieces))
-    return tuple(passages)
-
-
-def _nearest(texts: Sequence[str], queries: Sequence[str], k: int) -> list[tuple[int, ...]]:
-    """Returns for each query the places of the k `texts` most like it, the nearest first; of equals the first."""
-    import numpy as np
-
-    if k < 1 or not any(text.strip() for text in texts):
-        return [tuple(range(min(max(k, 0), len(texts))))] * len(queries)
-    vectors = features(is_short(texts))
-    library = vectors.fit_transform(texts).T.tocsc()
-    at_once = max(_AT_ONCE // len(texts), 1)
-    places: list[tuple[int, ...]] = []
-    for start in range(0, len(queries), at_once):
-        similarities = (vectors.transform(queries[start : start + at_once]) @ library).toarray()
-        order = np.argsort(-similarities, axis=1, kind="stable")[:, :k]
-        places.extend(tuple(map(int, of_query)) for of_query in order)
-    return places
-
-
-def _pieces(paragraph: str) -> Iterator[str]:
-    """Yields a paragraph, or its parts of at most 120 words."""
-    if not paragraph:
-        return
-    if _words(paragraph) <= WORDS_A_PASSAGE:
-        yield paragraph
-        return
-    words: list[str] = []
-    for sentence in _SENTENCES.split(paragraph):
-        more = sentence.split()
-        if words and len(words) + len(more) > WORDS_A_PASSAGE:
-            yield " ".join(words)
-            words = []
-        words.extend(more)
-        while len(words) > WORDS_A_PASSAGE:
-            yield " ".join(words[:WORDS_A_PASSAGE])
-            words = words[WORDS_A_PASSAGE:]
-    if words:
-        yield " ".join(words)
-
-
-def _words(text: str) -> int:
-    return len(text.split())

@@ -1,0 +1,114 @@
+"""Cards and the form about documents that a team gives as knowledge beside a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from bot.cards import forms
+from bot.cards.blocks import (
+    Block,
+    CardBlock,
+    Headline,
+    Lines,
+    Message,
+    Note,
+    Text,
+    actions,
+    button,
+    code,
+    cut,
+    escape,
+)
+from bot.cards.datasets import MEASURE
+from bot.cards.forms import modal
+from bot.cards.words import pluralize, shorten
+from storage.records import Document
+from trainers.documents import (
+    MOST_CHARACTERS,
+    MOST_PAGES,
+    MOST_UNPACKED,
+    WORDS_A_PASSAGE,
+    Trouble,
+    Unreadable,
+)
+
+DOCUMENT_FORM = "knowledge_form"
+KINDS = ("pdf", "docx", "html", "htm", "md", "txt")
+OTHER_KIND = (
+    "Documents are read as PDF, Word (.docx), HTML, Markdown (.md) or text (.txt): save it as one of these."
+)
+LISTED = 5
+TROUBLES: Mapping[Trouble, str] = {
+    "damaged": "It is damaged, or of a kind that can't be read. Open it, save it again, and upload that.",
+    "empty": "There is no text in it. Choose the file again; it may have been saved before it was filled.",
+    "encrypted": "It is locked with a password. Save it without one and upload it again.",
+    "no_document": f"It is no document, whatever its name says. {OTHER_KIND}",
+    "no_text": "There is no text in it: it may be a scan, which is a picture of text. Have the text recognised (OCR; "
+    "most PDF programs do it) and upload that.",
+    "no_word": f"It is a zip archive without a Word document in it. {OTHER_KIND}",
+    "not_utf8": "It is no plain text in UTF-8. Save it as UTF-8, or as PDF or .docx, and upload it again.",
+    "old_word": "It is an old Word or Excel file (.doc, .xls). Save it as .docx or PDF and upload it again.",
+    "too_big_unpacked": f"It unpacks to more than {MOST_UNPACKED // 10**6} MB. Save it without its pictures, "
+    "or as plain text.",
+    "too_hard": "Reading it took more time or memory than a document may take, and was stopped. Save the chapters that "
+    "matter, or the text alone.",
+    "too_long": f"Its text is longer than {MOST_CHARACTERS // 10**6} million characters. Upload only the chapters that "
+    "matter, each as a document.",
+    "too_many_pages": f"It has {{pages}}, and {MOST_PAGES:,} are read. Upload only the chapters that matter, each as a "
+    "document.",
+}
+
+
+def why_unreadable(unreadable: Unreadable) -> str:
+    return TROUBLES[unreadable.trouble].replace("{pages}", pluralize(unreadable.number, "page"))
+
+
+def passages_text(passages: int) -> str:
+    """'37 passages of about 90 words'."""
+    return f"{pluralize(passages, 'passage')} of about {WORDS_A_PASSAGE} words"
+
+
+def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()) -> Block:
+    """`documents`: those that the dataset has."""
+    blocks: list[CardBlock | Block] = [
+        Text(f"For {code(shorten(dataset))}: what a person would look up to answer."),
+        *([Lines(_listed(documents))] if documents else []),
+        forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS),
+        Note(
+            "Kept on the machine that runs this bot. Retrieval puts fitting passages into prompts, so the models that "
+            "you measure see them."
+        ),
+    ]
+    return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
+
+
+def document_received(document: Document) -> Message:
+    text = f"Reading {escape(shorten(document.filename))} as knowledge for {code(document.dataset)}"
+    return Message(text, (Text(f"{text}, uploaded by <@{document.uploaded_by}> …"),))
+
+
+def document_ready(document: Document) -> Message:
+    title = f"{shorten(document.filename)} is ready: {passages_text(document.passages or 0)}"
+    text = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
+    next_step = Text("*Next*: measure retrieval, which puts fitting passages into each prompt.")
+    measure = actions(button("Measure", MEASURE, document.dataset, style="primary"))
+    return Message(escape(title), (Headline(title), Text(text), next_step, measure))
+
+
+def document_refused(document: Document, why: str) -> Message:
+    title = f"{shorten(document.filename)} can't be used"
+    source = Note(f"For {code(document.dataset)}, from <@{document.uploaded_by}>")
+    return Message(
+        f"{escape(title)}: {escape(cut(why, 900))}",
+        (Headline(title), Text(escape(cut(why, 2_000))), source),
+    )
+
+
+def _listed(documents: Sequence[Document]) -> list[str]:
+    """The newest, each under its name; the next one with that name takes its place."""
+    lines = [
+        f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
+        for document in reversed(documents)
+    ]
+    more = [f"• and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
+    return [*lines[:LISTED], *more]

@@ -1,0 +1,73 @@
+"""What retrieval computes in a worker process: whether a document can be used, and what is looked up for each held-out
+row. No model is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bot.cards.documents import why_unreadable
+from bot.values.evaluations import LadderPlan
+from bot.values.runs import Refusal
+from trainers.dataset import Example
+from trainers.dataset.sensitive_data import SECRET, faults_in
+from trainers.documents import Unreadable, passages_of, read_document, store_text
+from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders.embedding import load_encoder
+from trainers.evaluation.results import Candidate
+from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
+
+
+def read_passages(path: Path) -> int | Refusal:
+    """Returns how many passages a document has, or why it can't be used. The text of one that can be is stored."""
+    text = read_document(path)
+    if isinstance(text, Unreadable):
+        return Refusal(why_unreadable(text))
+    passages = passages_of(text)
+    faults = [fault for passage in passages for fault in faults_in(passage)]
+    secret = next((fault for fault in faults if fault.rule == SECRET), None)
+    if secret:
+        return Refusal(f"It {secret.text}. {secret.rule.cure}")
+    store_text(path, text)
+    return len(passages)
+
+
+def look_up(
+    plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path
+) -> Mapping[Candidate, Nearest]:
+    """Returns what each retrieval candidate is shown; it is looked up once for all that may see the same. Raises
+    EncoderError if the encoder can't be used."""
+    arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
+    if not arms:
+        return {}
+    passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
+    visible = {arm: _visible(arm, plan, passages) for arm in arms}
+    encoder, has_labels = load_encoder(DEFAULT_ENCODER), bool(plan.labels)
+    nearest: dict[tuple[str, ...], Nearest] = {}
+    for texts in set(visible.values()):
+        if texts:
+            looked_up = nearest_passages(texts, train, holdout, encoder, has_labels=has_labels)
+            about = replace(looked_up.retrieval, documents=len(plan.documents))
+            nearest[texts] = replace(looked_up, retrieval=about)
+        else:
+            nearest[texts] = nearest_examples(train, holdout, encoder, has_labels=has_labels)
+    return {arm: nearest[texts] for arm, texts in visible.items()}
+
+
+def _passages_in(path: Path) -> tuple[str, ...]:
+    text = read_document(path)
+    if isinstance(text, Unreadable):  # it was read when it was uploaded
+        raise ValueError(f"reading the document {path.name}: {text.trouble}")
+    return passages_of(text)
+
+
+def _visible(arm: Candidate, plan: LadderPlan, passages: Sequence[str]) -> tuple[str, ...]:
+    """Returns the passages that may be sent: no personal data to a vendor without a waiver, and no secret anywhere,
+    even if only newer patterns recognise it."""
+    withheld = arm.model in plan.withheld_from
+    return tuple(
+        passage
+        for passage in passages
+        if not any(withheld or fault.rule == SECRET for fault in faults_in(passage))
+    )

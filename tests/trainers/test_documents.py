@@ -1,0 +1,178 @@
+"""Documents as they come: each kind is read as text, and what can't be read says why."""
+
+from __future__ import annotations
+
+import io
+import os
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.trainers.written_documents import LOCKED, pdf, word
+from trainers.documents import (
+    MOST_CHARACTERS,
+    Unreadable,
+    conversion,
+    passages_of,
+    read_document,
+    reader,
+    store_text,
+)
+
+OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+
+
+def read(tmp_path: Path, content: bytes) -> str | Unreadable:
+    path = tmp_path / "document"
+    path.write_bytes(content)
+    return read_document(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"Refunds take ten days.",
+        "\ufeff# Refunds\n\nRefunds take ten days.".encode(),
+        b"<!-- from the site -->\n<html><body><script>x()</script><p>Refunds take ten days.</p></body></html>",
+        b"<h1>Terms</h1><p>Refunds take ten days.</p>",
+        word("Refunds take ten days."),
+        pdf("Refunds take ten days."),
+    ],
+    ids=["text", "markdown", "html", "part of a page", "word", "pdf"],
+)
+def test_each_kind_is_read_whatever_its_name(content: bytes, tmp_path: Path) -> None:
+    text = read(tmp_path, content)
+
+    assert isinstance(text, str) and "Refunds take ten days." in text and "x()" not in text
+
+
+def test_a_long_table_of_pictures_is_refused_before_it_is_unpacked(tmp_path: Path) -> None:
+    """231 KB that would unpack to 200 MB."""
+    bomb = word("", **{"word/media/a.xml": b"0" * 200_000_000})
+    assert len(bomb) < 300_000
+
+    assert read(tmp_path, bomb) == Unreadable("too_big_unpacked")
+
+
+@pytest.mark.parametrize(
+    ("content", "trouble"),
+    [
+        (b" \n ", "empty"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(100), "no_document"),
+        (b"caf\xe9 au lait", "not_utf8"),
+        ("Zeit".encode("utf-16"), "not_utf8"),
+        (OLD_OFFICE + bytes(600), "old_word"),
+        (OLD_OFFICE + bytes(600) + "EncryptedPackage".encode("utf-16-le"), "encrypted"),
+        (pdf("secret", trailer=LOCKED), "encrypted"),
+        (pdf(""), "no_text"),
+        (b"%PDF-1.4\nand then nothing", "damaged"),
+        (b"PK\x03\x04 and then nothing", "damaged"),
+        (word("x" * (MOST_CHARACTERS + 1)), "too_long"),
+        (b"words " * (MOST_CHARACTERS // 6 + 1), "too_long"),
+    ],
+)
+def test_what_can_t_be_read_says_why(content: bytes, trouble: str, tmp_path: Path) -> None:
+    assert read(tmp_path, content) == Unreadable(trouble)  # type: ignore[arg-type]
+
+
+def test_a_pdf_of_ten_thousand_pages_is_not_read(tmp_path: Path) -> None:
+    assert read(tmp_path, pdf("a page", pages=10_000)) == Unreadable("too_many_pages", 10_000)
+
+
+def test_a_zip_archive_is_no_word_document(tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("readme.txt", "hello")
+
+    assert read(tmp_path, file.getvalue()) == Unreadable("no_word")
+
+
+def test_an_external_entity_is_not_followed(tmp_path: Path) -> None:
+    """Nothing of the file that it names is in the text; refusing the document is as good."""
+    secret = tmp_path / "secret"
+    secret.write_text("the launch code", encoding="utf-8")
+    entity = f'<!DOCTYPE x [<!ENTITY e SYSTEM "{secret.as_uri()}">]>'
+
+    text = read(tmp_path, word("before &e; after", before=entity))
+
+    assert text == Unreadable("damaged") or "launch code" not in str(text)
+
+
+def test_entities_that_multiply_are_refused(tmp_path: Path) -> None:
+    levels = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+
+    assert read(tmp_path, word("&e9;", before=f'<!DOCTYPE x [<!ENTITY e0 "ha">{levels}]>')) == Unreadable(
+        "damaged"
+    )
+
+
+@pytest.mark.skipif(os.uname().sysname != "Linux", reason="elsewhere a limit on memory is not kept")
+def test_a_conversion_has_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "hungry.py"
+    source = Path(conversion.__file__).read_text(encoding="utf-8")
+    script.write_text(source.replace("from markitdown import MarkItDown", "bytes(3 << 30)"), encoding="utf-8")
+    monkeypatch.setattr(reader, "_CONVERSION", script)
+
+    assert read(tmp_path, word("hello")) == Unreadable("too_hard")
+
+
+def test_a_conversion_has_little_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "slow.py"
+    source = Path(conversion.__file__).read_text(encoding="utf-8")
+    endless = source.replace("CPU_S = 120", "CPU_S = 1").replace(
+        "from markitdown import MarkItDown", "while True: pass"
+    )
+    script.write_text(endless, encoding="utf-8")
+    monkeypatch.setattr(reader, "_CONVERSION", script)
+
+    assert read(tmp_path, word("hello")) == Unreadable("too_hard")
+
+
+def test_a_conversion_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = tmp_path / "hanging.py"
+    script.write_text("import time; time.sleep(600)", encoding="utf-8")
+    monkeypatch.setattr(reader, "_CONVERSION", script)
+    monkeypatch.setattr(reader, "PATIENCE_S", 1.0)
+
+    assert read(tmp_path, word("hello")) == Unreadable("too_hard")
+
+
+def test_a_stored_text_is_read_in_place_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "document"
+    path.write_bytes(b"%PDF-1.4 which nobody converts again")
+    store_text(path, "Refunds take ten days.")
+
+    assert read_document(path) == "Refunds take ten days."
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["document", "document.text"]
+
+
+def test_short_paragraphs_share_a_passage_and_long_ones_do_not() -> None:
+    short, long = "Opening hours.", "word " * 87 + "end."
+
+    assert passages_of(f"{short}\r\n\r\n{short}\n \n{long}\n\n{short}") == (
+        f"{short}\n\n{short}",
+        f"{long}\n\n{short}",
+    )
+
+
+def test_a_long_paragraph_is_cut_between_sentences_and_a_long_sentence_between_words() -> None:
+    sentence = "one two three four five six seven eight nine ten. "
+    cut = passages_of(sentence * 30)
+    assert [len(passage.split()) for passage in cut] == [90, 90, 90, 30]
+    assert all(passage.endswith("ten.") for passage in cut)
+
+    endless = passages_of("word " * 1_000)
+    assert [len(passage.split()) for passage in endless] == [90] * 11 + [10]
+
+
+def test_no_word_is_lost_or_said_twice() -> None:
+    text = "\n\n".join(" ".join(f"w{p}x{i}{'.' * (i % 7 == 0)}" for i in range(p * 13)) for p in range(1, 40))
+
+    assert " ".join(passages_of(text)).split() == text.split()
+    assert max(len(passage.split()) for passage in passages_of(text)) <= 90
+
+
+@pytest.mark.parametrize("text", ["", " \n\n\t \n\n"])
+def test_nothing_has_no_passages(text: str) -> None:
+    assert passages_of(text) == ()

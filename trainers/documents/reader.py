@@ -1,0 +1,179 @@
+"""Reads a document as text, and cuts a text into passages.
+
+A file is recognised by its first bytes, never by its name; PDF, Word and HTML are converted in a process of their own
+(conversion.py). The text of a document that can be used lies beside its file (`store_text`), so that no measurement
+converts it again.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from trainers.dataset.file_format import BOM, is_text
+from trainers.documents.conversion import OUT_OF_MEMORY
+
+Kind = Literal["pdf", "docx", "html", "text"]
+Trouble = Literal[
+    "damaged",
+    "empty",
+    "encrypted",
+    "no_document",
+    "no_text",
+    "no_word",
+    "not_utf8",
+    "old_word",
+    "too_big_unpacked",
+    "too_hard",
+    "too_long",
+    "too_many_pages",
+]
+
+MOST_CHARACTERS = 5_000_000
+WORDS_A_PASSAGE = 90  # about what an encoder reads of a text: 128 tokens
+PATIENCE_S = 600.0  # of wall time; a busy machine gives it less than the CPU seconds that it may take
+HEAD_BYTES = 4_096
+TEXT_ENDING = ".text"
+_CONVERSION = Path(__file__).with_name("conversion.py")
+_OLD_OFFICE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
+_HTML = re.compile(
+    rb"\s*(<\?xml[^>]*>|<!--.*?-->|\s)*<(!doctype html|html|head|body|div|p|h[1-6]|section|article|main|table|ul)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_PARAGRAPHS = re.compile(r"\n\s*\n")
+_SENTENCES = re.compile(r"(?<=[.!?…。！？])\s+")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """`number`: the pages of a PDF that has too many."""
+
+    trouble: Trouble
+    number: int = 0
+
+
+def read_document(path: Path) -> str | Unreadable:
+    """Returns the text, without characters that can't be printed, or why it can't be used."""
+    if text_path(path).exists():
+        return text_path(path).read_text(encoding="utf-8")
+    kind = _kind_of(path)
+    if isinstance(kind, Unreadable):
+        return kind
+    text = _decoded(path) if kind == "text" else _converted(path, kind)
+    if isinstance(text, Unreadable):
+        return text
+    if len(text) > MOST_CHARACTERS:
+        return Unreadable("too_long")
+    clean = "".join(map(_printable, text))
+    return clean if clean.strip() else Unreadable("empty" if kind == "text" else "no_text")
+
+
+def store_text(path: Path, text: str) -> None:
+    partial = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(text_path(path))
+
+
+def text_path(path: Path) -> Path:
+    """Returns where a document's text lies beside its file."""
+    return path.with_name(f"{path.name}{TEXT_ENDING}")
+
+
+def _kind_of(path: Path) -> Kind | Unreadable:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES).removeprefix(BOM)
+    if not head.strip():
+        return Unreadable("empty")
+    if b"%PDF-" in head[:1024]:
+        return "pdf"
+    if head.startswith(b"PK\x03\x04"):
+        return "docx"  # or another zip archive, which is refused later
+    if head.startswith(_OLD_OFFICE):
+        # A Word file with a password is put into a file of the old kind.
+        is_locked = "EncryptedPackage".encode("utf-16-le") in path.read_bytes()
+        return Unreadable("encrypted" if is_locked else "old_word")
+    if not is_text(head):
+        return Unreadable("no_document")
+    return "html" if _HTML.match(head) else "text"
+
+
+def _decoded(path: Path) -> str | Unreadable:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return Unreadable("not_utf8")
+
+
+def _converted(path: Path, kind: Kind) -> str | Unreadable:
+    command = [sys.executable, "-I", str(_CONVERSION), kind, str(path)]
+    # one thread, for each would reserve some of the memory that it may have; and none of our keys
+    environment = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, timeout=PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired:
+        return Unreadable("too_hard")
+    if done.returncode:
+        last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
+        log.warning("converting %s (%s): exit code %s: %.300s", path.name, kind, done.returncode, last)
+        is_limit = done.returncode < 0 or done.returncode == OUT_OF_MEMORY
+        return Unreadable("too_hard" if is_limit else "damaged")
+    outcome: dict[str, Any] = json.loads(done.stdout)
+    text: str | None = outcome.get("text")
+    return Unreadable(**outcome) if text is None else text
+
+
+def _printable(character: str) -> str:
+    if character.isprintable() or character == "\n":
+        return character
+    return " " if character.isspace() else ""
+
+
+def passages_of(text: str) -> tuple[str, ...]:
+    """Returns passages of about 90 words: whole paragraphs together while they fit, a longer one cut between
+    sentences, a longer sentence between words."""
+    passages: list[str] = []
+    pieces: list[str] = []
+    for paragraph in _PARAGRAPHS.split(text.replace("\r\n", "\n")):
+        for piece in _pieces(paragraph.strip()):
+            if pieces and sum(map(_count_words, pieces)) + _count_words(piece) > WORDS_A_PASSAGE:
+                passages.append("\n\n".join(pieces))
+                pieces = []
+            pieces.append(piece)
+    if pieces:
+        passages.append("\n\n".join(pieces))
+    return tuple(passages)
+
+
+def _pieces(paragraph: str) -> Iterator[str]:
+    """Yields a paragraph, or its parts of at most 90 words."""
+    if not paragraph:
+        return
+    if _count_words(paragraph) <= WORDS_A_PASSAGE:
+        yield paragraph
+        return
+    words: list[str] = []
+    for sentence in _SENTENCES.split(paragraph):
+        more = sentence.split()
+        if words and len(words) + len(more) > WORDS_A_PASSAGE:
+            yield " ".join(words)
+            words = []
+        words.extend(more)
+        while len(words) > WORDS_A_PASSAGE:
+            yield " ".join(words[:WORDS_A_PASSAGE])
+            words = words[WORDS_A_PASSAGE:]
+    if words:
+        yield " ".join(words)
+
+
+def _count_words(text: str) -> int:
+    return len(text.split())
