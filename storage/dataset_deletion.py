@@ -71,6 +71,7 @@ DELETE FROM documents WHERE dataset = :name;
 DELETE FROM estimates WHERE dataset = :name;
 DELETE FROM dataset_settings WHERE name = :name;
 DELETE FROM tried_answers WHERE dataset = :name;
+DELETE FROM actual_months WHERE dataset = :name;
 """
 
 ERASE_LATE_ANSWERS_SQL = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from storage.driver import Migrations, SqliteUtils
 from storage.schemas import (
+    ACTUALS,
     CERTAINTY,
     EVIDENCE,
     FIRST_SCHEMA,
@@ -110,6 +111,11 @@ def m014_forgettings(db: SqliteUtils) -> None:
 @migrations()
 def m019_labels(db: SqliteUtils) -> None:
     _execute(db, LABELS)
+
+
+@migrations()
+def m020_actuals(db: SqliteUtils) -> None:
+    _execute(db, ACTUALS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

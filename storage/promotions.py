@@ -97,6 +97,11 @@ class Promotions:
     def get(self, number: int) -> Promotion | None:
         return self._db.first(_promotion, "SELECT * FROM promotions WHERE id = ?", (number,))
 
+    def of(self, dataset: str, model: str) -> list[Promotion]:
+        """Returns each time that this model was put to use for the dataset."""
+        sql = "SELECT * FROM promotions WHERE dataset = ? AND model = ? ORDER BY id"
+        return self._db.all(_promotion, sql, (dataset, model))
+
     def standing(self, dataset: str) -> Promotion | None:
         sql = "SELECT * FROM promotions WHERE dataset = ? AND ended_at IS NULL"
         return self._db.first(_promotion, sql, (dataset,))

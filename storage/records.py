@@ -96,6 +96,7 @@ class Dataset:
     sources: str
     forgotten_at: float | None = None
     origin: DatasetOrigin | None = None
+    sealed: int = 0
 
     @property
     def source_channels(self) -> frozenset[str]:

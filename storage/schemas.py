@@ -496,3 +496,21 @@ CREATE TABLE tried_answers (
     at REAL NOT NULL
 );
 """
+
+# `sealed`: how many rows the uploader wants set aside for the promotion.
+ACTUALS = """
+CREATE TABLE actual_months (
+    dataset TEXT NOT NULL,
+    model TEXT NOT NULL,
+    month TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    prompt_tokens INTEGER NOT NULL,
+    completion_tokens INTEGER NOT NULL,
+    micros INTEGER,
+    alternative TEXT,
+    alternative_micros INTEGER,
+    at REAL NOT NULL,
+    PRIMARY KEY (dataset, model, month)
+);
+ALTER TABLE datasets ADD COLUMN sealed INTEGER NOT NULL DEFAULT 0;
+"""

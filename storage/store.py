@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
+from storage.actuals import Actuals
 from storage.audit import Audit
 from storage.database import Database
 from storage.dataset_deletion import DatasetDeletions
@@ -23,6 +24,20 @@ from storage.questions import Questions, TriedAnswers
 from storage.records import Model, RunState
 from storage.row_labels import Labellings
 from storage.runs import Replacements, Runs
+
+# A curve's sizes from before were looked at by an earlier curve or a run.
+LOOKS_SQL = """
+SELECT holdout, count(*) AS looks FROM (
+    SELECT json_extract(plan, '$.holdout_sha256') AS holdout FROM measurements
+        WHERE state = 'done' AND kind = 'ladder' AND dataset_id IN (SELECT value FROM json_each(?1))
+    UNION ALL SELECT json_extract(plan, '$.holdout_sha256') FROM runs
+        WHERE state = 'done' AND dataset_id IN (SELECT value FROM json_each(?1))
+    UNION ALL SELECT json_extract(plan, '$.holdout_sha256') FROM measurements, json_each(progress, '$.sizes') AS size
+        WHERE state = 'done' AND kind = 'curve' AND json_extract(plan, '$.provider') IS NOT NULL
+        AND json_extract(size.value, '$.from_before') IS NULL
+        AND dataset_id IN (SELECT value FROM json_each(?1))
+) GROUP BY holdout
+"""
 
 
 class Store:
@@ -48,6 +63,7 @@ class Store:
         self.interventions = Interventions(self.database)
         self.replacements = Replacements(self.database)
         self.promotions = Promotions(self.database)
+        self.actuals = Actuals(self.database)
         self.uploads = Uploads(self.database)
         self.scans = Scans(self.database)
         self.deletions = DatasetDeletions(self.database)
@@ -105,6 +121,12 @@ class Store:
             " ORDER BY json_extract(runs.result, '$.tuned.correct') DESC, models.created_at DESC LIMIT ?",
             (but, holdout_sha256, limit),
         )
+
+    def looks(self, datasets: Collection[int]) -> dict[str, int]:
+        """Returns how often each holdout of these versions, by its sha256, was measured on with an outcome that people
+        saw: ladders, runs, and the sizes of tuned models' curves."""
+        rows = self.database.rows(LOOKS_SQL, (json.dumps(list(datasets)),))
+        return {str(row["holdout"]): int(row["looks"]) for row in rows}
 
     def model_gone(self, model: Model, at: float | None) -> bool:
         """Records that its provider doesn't have it any more; `at` None: that it has it again. Returns False if that

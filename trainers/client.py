@@ -9,6 +9,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from datetime import date
 from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
@@ -22,6 +23,7 @@ from trainers.errors import Changed, Nonsense, Refused, TrainerError
 from trainers.payloads import METADATA_KEY, Json, has_key, job_body, key_reader
 from trainers.providers import is_loopback
 from trainers.types import (
+    AliasUsage,
     Answer,
     Checkpoint,
     Event,
@@ -51,6 +53,18 @@ class AliasCalls(Calls):
         body = {"model": model}
         content = self._once(doing, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
         payloads.read_object(content, doing)
+
+    def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
+        """Returns what was answered under it from that day on. None: this trainer doesn't count."""
+        doing = self._doing(f"reading how much {alias!r} is called")
+        path = f"/aliases/{alias}/usage?since={since.isoformat()}"
+        try:
+            content = self._get(doing, lambda: self._client.get(path, cast_to=bytes))
+        except Refused as refused:
+            if refused.is_missing:  # a trainer of before it was counted
+                return None
+            raise
+        return tuple(payloads.alias_usage(row, doing) for row in payloads.read_list(content, doing)[0])
 
     def unpoint(self, alias: str) -> None:
         """The name answers no more; one that is gone already is no error."""

@@ -19,6 +19,7 @@ from pathlib import Path
 from trainers.errors import Changed, Nonsense, TrainerError
 from trainers.hyperparameters import sweep_to_lists
 from trainers.types import (
+    AliasUsage,
     Answer,
     Checkpoint,
     Event,
@@ -152,6 +153,16 @@ def chat_message(message: Message) -> dict[str, object]:
         "content": None if is_call and not message.content else message.content,
         **extra,
     }
+
+
+def alias_usage(raw: Json, doing: str) -> AliasUsage:
+    return AliasUsage(
+        day=required(raw, "day", doing),
+        model=required(raw, "model", doing),
+        calls=_whole(raw, "calls") or 0,
+        prompt_tokens=_whole(raw, "prompt_tokens") or 0,
+        completion_tokens=_whole(raw, "completion_tokens") or 0,
+    )
 
 
 def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:

@@ -175,6 +175,17 @@ class ModelInfo:
 
 
 @dataclass(frozen=True)
+class AliasUsage:
+    """What one model answered under an alias on one day ('2026-11-27', UTC)."""
+
+    day: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
 class Message:
     """`extra`: what else it has in OpenAI's form (tool_calls, tool_call_id, name), as a JSON object, where `content` is
     the text alone."""

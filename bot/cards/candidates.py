@@ -8,6 +8,7 @@ from decimal import Decimal
 
 from bot.cards.words import percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
+from bot.rules.facts import Looks
 from trainers.evaluation.results import Candidate, Rung, RungName, Scoring, Standing
 from trainers.money import usd
 
@@ -135,6 +136,21 @@ def score_text(rung: Rung) -> str:
     right = "right" if rung.scoring == "label" else "by score"
     between = f"{share_text(rung.low)} to {share_text(rung.high)}"
     return f"{share_text(rung.score)} {right} ({between}) on {pluralize(rung.n, 'held-out row')}"
+
+
+def looks_text(looks: Looks) -> str:
+    """'looked at 3 times', of held-out rows."""
+    times = {0: "not looked at yet", 1: "looked at once", 2: "looked at twice"}
+    return times.get(looks.count, f"looked at {looks.count:,} times")
+
+
+def looks_sentence(looks: Looks) -> str:
+    """With what to do once they are spent."""
+    text = f"The {pluralize(looks.rows, 'held-out row')} were {looks_text(looks)}."
+    return f"{text} {FRESH_ROWS}" if looks.are_spent else text
+
+
+FRESH_ROWS = "After so many looks the best score is too high by chance: upload a version with fresh rows."
 
 
 def price_text(rung: Rung) -> str:

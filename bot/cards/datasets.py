@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
     plain,
 )
-from bot.cards.candidates import arm_name, bar_share, quality
+from bot.cards.candidates import arm_name, bar_share, looks_text, quality
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -45,6 +45,7 @@ from bot.cards.general import text_message
 from bot.cards.row_labels import LABEL_DOUBTED
 from bot.cards.words import pluralize, shorten
 from bot.rules.budgets import DuplicateCost
+from bot.rules.facts import Looks
 from bot.values.requests import Delete
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
@@ -78,11 +79,12 @@ class Best:
 
 @dataclass(frozen=True)
 class Listed:
-    """`best` where there is something to say about it."""
+    """`best` and `looks`, at its held-out rows, where there is something to say about them."""
 
     dataset: Dataset
     report: Report | None
     best: Best | None = None
+    looks: Looks | None = None
 
 
 def received_card(dataset: Dataset) -> Message:
@@ -383,7 +385,10 @@ def _line(listed: Listed) -> str:
     dataset, report = listed.dataset, listed.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
-        return f"{name}: {pluralize(report.rows, 'row')}{_of_labels(report)}, ready{_measured(listed.best)}"
+        looks = f". Held-out rows {looks_text(listed.looks)}" if listed.looks and listed.looks.count else ""
+        spent = ": upload fresh rows" if listed.looks and listed.looks.are_spent else ""
+        rows = f"{pluralize(report.rows, 'row')}{_of_labels(report)}"
+        return f"{name}: {rows}, ready{_measured(listed.best)}{looks}{spent}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"

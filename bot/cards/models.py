@@ -17,6 +17,7 @@ from bot.cards.blocks import (
     Lines,
     Message,
     Note,
+    Table,
     Text,
     actions,
     button,
@@ -25,10 +26,22 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.candidates import MEANS, quality
+from bot.cards.candidates import FRESH_ROWS, MEANS, looks_sentence, looks_text, quality
 from bot.cards.general import text_message
-from bot.cards.words import capitalize, day, percent, pluralize, points, points_range, shorten
+from bot.cards.words import (
+    capitalize,
+    day,
+    money,
+    month_name,
+    percent,
+    pluralize,
+    points,
+    points_range,
+    shorten,
+)
+from bot.rules.facts import Looks
 from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
+from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Ask, Model
 from trainers.evaluation import LabelLoss
@@ -39,13 +52,14 @@ from trainers.types import Answer
 PROMOTE, ROLLBACK, TRY, TRY_FORM = "put_to_work", "roll_back", "try_model", "try_form"
 GOOD, NOT_GOOD, BETTER_FORM = "answer_good", "answer_not_good", "better_answer"
 SHOWN_LABELS = 5
+DETAILS = "promotion_details"
 
 
 @dataclass(frozen=True)
 class PromotionSummary:
     """A promotion from all sides. `before`: the model that it took the place of; `earlier`: the one that a rollback
     puts back. `provider` is its title. `has_alias`: programs call a name there that moves. `left`: another provider's
-    title, whose alias goes on standing for the model beside it."""
+    title, whose alias goes on standing for the model beside it. `looks` at the rows that it was measured on."""
 
     promotion: Promotion
     model: Model
@@ -55,6 +69,7 @@ class PromotionSummary:
     provider: str
     has_alias: bool
     left: tuple[str, str] | None = None
+    looks: Looks | None = None
 
     @property
     def dataset(self) -> str:
@@ -72,8 +87,13 @@ def promotion_card(summary: PromotionSummary) -> Message:
     )
     return Message(
         f"{escape(headline)}. {_who(summary)}",
-        (Headline(headline), Text(_who(summary)), *_numbers(summary.proof), *why, *below),
+        (Headline(headline), Text(_who(summary)), *_numbers(summary), *why, *below),
     )
+
+
+def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
+    """What the card of a promotion has no room for."""
+    return [*actuals_table(actuals), *([Text(looks_sentence(looks))] if looks else [])]
 
 
 def card_location(summary: PromotionSummary) -> str:
@@ -188,11 +208,13 @@ def _who(summary: PromotionSummary) -> str:
     return f"{person} deployed it{f' in place of {code(summary.before)}' if summary.before else ''}."
 
 
-def _numbers(proof: Proof) -> list[CardBlock]:
+def _numbers(summary: PromotionSummary) -> list[CardBlock]:
+    proof, looks = summary.proof, summary.looks
     if proof.rung is None:
         return [Text("It was never measured on held-out rows.")]
     measure = capitalize(MEANS[proof.rung.scoring].partition(",")[0])
-    pairs = [(measure, f"{quality(proof.rung)} on {pluralize(proof.rung.n, 'held-out row')}")]
+    rows = pluralize(proof.rung.n, "held-out row") + (f", {looks_text(looks)}" if looks else "")
+    pairs = [(measure, f"{quality(proof.rung)} on {rows}")]
     best, used = proof.best, proof.against_used
     if best:
         won = _price_win(best, proof.limits.margin)
@@ -203,8 +225,9 @@ def _numbers(proof: Proof) -> list[CardBlock]:
         on = "" if used.rows == proof.rung.n else f" on the {pluralize(used.rows, 'row')} that both answered"
         name = f"Against {escape(shorten(used.other, 60))}, {percent(used.score)}"
         pairs.append((name, f"{_gain(used)}{_price_win(used, proof.limits.margin)}{on}"))
-    got_worse = [Note(f"Right less often: {worse_labels_text(proof.worse)}.")] if proof.worse else []
-    return [Facts(pairs), *got_worse]
+    notes = [Note(f"Right less often: {worse_labels_text(proof.worse)}.")] if proof.worse else []
+    notes += [Note(FRESH_ROWS)] if looks and looks.are_spent else []
+    return [Facts(pairs), *notes]
 
 
 def _gain(comparison: ModelComparison) -> str:
@@ -245,8 +268,12 @@ def _trouble(summary: PromotionSummary) -> list[CardBlock]:
 
 
 def _way_back(summary: PromotionSummary) -> list[CardBlock]:
+    details = button("Details", DETAILS, str(summary.promotion.id))
     if summary.earlier is None:
-        return [Note("There was none before it, so there is nothing to roll back to.")]
+        return [
+            actions(details),
+            Note("There was none before it, so there is nothing to roll back to."),
+        ]
     sure = confirm(
         f"Roll back to {summary.earlier}?",
         f"{summary.model.name} is kept and can be deployed again.",
@@ -254,7 +281,9 @@ def _way_back(summary: PromotionSummary) -> list[CardBlock]:
         "Leave it",
     )
     return [
-        actions(button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure)),
+        actions(
+            button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure), details
+        ),
         Note(f"`/finetune rollback {summary.dataset}` does the same: it puts {code(summary.earlier)} back."),
     ]
 
@@ -294,6 +323,70 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     return f"{text} It costs less, but may be worse by more than the {allowed} allowed."
 
 
+@dataclass(frozen=True)
+class ModelActuals:
+    """What a dataset's models in use were asked: `months`, the newest first. `expected_micros`: what the plan of the
+    one in use said it would save a month. `is_counted` False: its provider tells no calls of one model."""
+
+    months: tuple[ActualMonth, ...]
+    expected_micros: int | None
+    provider: str
+    is_counted: bool
+
+
+def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
+    """Each month and model, beside the estimate."""
+    if not actuals.months:
+        return [Text(_no_actuals(actuals))]
+    heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Instead", "Saved")
+    rows = [
+        (
+            month_name(each.month),
+            each.model,
+            f"{each.calls:,}",
+            f"{each.tokens:,}",
+            money(each.micros),
+            money(each.alternative_micros),
+            money(each.saving_micros),
+        )
+        for each in actuals.months
+    ]
+    expected = actuals.expected_micros
+    planned = [] if expected is None else [f"Its plan expected {money(expected)} saved a month."]
+    others = dict.fromkeys(each.alternative for each in actuals.months if each.alternative)
+    instead = [f"Instead: the same calls on {escape(shorten(', '.join(others), 80))}."] if others else []
+    return [Table([heading, *rows], "What programs asked"), Note(" ".join([*planned, *instead]) or WHEN)]
+
+
+WHEN = "Counted every five minutes."
+
+
+def _no_actuals(actuals: ModelActuals) -> str:
+    provider = escape(shorten(actuals.provider))
+    if not actuals.is_counted:
+        return f"How much it is called is not known: {provider} doesn't tell it by model."
+    return f"How much it is called is not known yet: {provider} has told nothing so far."
+
+
+def latest_month(actuals: ModelActuals) -> str:
+    """The newest month in a few words, of all models in use in it."""
+    if not actuals.months:
+        return "calls not known" if not actuals.is_counted else "no calls counted yet"
+    month = actuals.months[0].month
+    months = [each for each in actuals.months if each.month == month]
+    savings = [each.saving_micros for each in months if each.saving_micros is not None]
+    text = f"{pluralize(sum(each.calls for each in months), 'call')} in {month_name(month)}"
+    if len(savings) < len(months):
+        return text
+    expected = actuals.expected_micros
+    planned = "" if expected is None else f" (planned: {money(expected)} a month)"
+    return f"{text}, {saved(sum(savings))}{planned}"
+
+
+def saved(micros: int) -> str:
+    return f"saved {money(micros)}" if micros >= 0 else f"cost {money(-micros)} more than the alternative"
+
+
 class TriedModel(Protocol):
     @property
     def ask(self) -> Ask: ...
@@ -314,6 +407,7 @@ class ModelEntry:
     rung: Rung | None
     promotion: Promotion | None
     ends: date | None = None
+    actuals: ModelActuals | None = None
 
 
 def listing(entries: Sequence[ModelEntry]) -> Message:
@@ -328,7 +422,9 @@ def listing(entries: Sequence[ModelEntry]) -> Message:
 def in_use_line(entry: ModelEntry) -> str:
     """One line of the overview."""
     ends = f". *Ends {day(entry.ends)}*" if entry.ends else ""
-    return f"• {code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}: {_measured(entry)}{ends}"
+    used = f"; {latest_month(entry.actuals)}" if entry.actuals else ""
+    name = f"{code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}"
+    return f"• {name}: {_measured(entry)}{used}{ends}"
 
 
 def _entry(entry: ModelEntry) -> str:
@@ -337,7 +433,8 @@ def _entry(entry: ModelEntry) -> str:
         f"{escape(shorten(entry.base))} at {escape(entry.model.provider)} "
         f"on {escape(shorten(entry.dataset))}{version}"
     )
-    return f"• {code(entry.model.name)}, {_state(entry)}\n      {result}: {_measured(entry)}"
+    used = f"\n      {latest_month(entry.actuals)}" if entry.actuals else ""
+    return f"• {code(entry.model.name)}, {_state(entry)}\n      {result}: {_measured(entry)}{used}"
 
 
 def _state(entry: ModelEntry) -> str:

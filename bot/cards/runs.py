@@ -24,11 +24,13 @@ from bot.cards.blocks import (
     confirm,
     escape,
 )
+from bot.cards.candidates import looks_sentence
 from bot.cards.general import text_message
 from bot.cards.plans import DETAILS as PLAN_DETAILS
 from bot.cards.plans import plan_title
 from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
 from bot.rules.calibration import Actual, RunningError
+from bot.rules.facts import Looks
 from bot.rules.plans import Plan
 from bot.values.runs import Progress, RunResult
 from storage.jobs import InterventionDecision
@@ -78,7 +80,7 @@ FRESH_S = 60.0
 class RunSummary:
     """A run with everything that its cards show. `result` once there is one; `actuals`: what was estimated for it and
     what came; `running`: how good our estimates have been; `may_be_used`: its model is shown to be better and not in
-    use."""
+    use; `looks` at the rows that it was measured on, for the details."""
 
     run: Run
     plan: Plan
@@ -90,6 +92,7 @@ class RunSummary:
     can_pause: bool = False
     words: Sequence[InterventionDecision] = ()
     may_be_used: bool = False
+    looks: Looks | None = None
 
 
 def card(
@@ -192,7 +195,8 @@ def details_form(summary: RunSummary) -> Block:
     if summary.result:
         compared = calibration.estimate_comparison(summary.plan, summary.result, summary.actuals)
         recent = calibration.recent_errors(summary.running)
-        parts = (*results.details(summary.plan, summary.result), *compared, *recent)
+        looks = [Note(looks_sentence(summary.looks))] if summary.looks else []
+        parts = (*results.details(summary.plan, summary.result), *looks, *compared, *recent)
     return general.details_modal(f"Run {summary.run.id}", parts)
 
 

@@ -168,6 +168,11 @@ def day(at: float | date) -> str:
     return f"<!date^{at:.0f}^{{date_short_pretty}}|{datetime.fromtimestamp(at, UTC):%Y-%m-%d}>"
 
 
+def month_name(month: str) -> str:
+    """'November 2026' for '2026-11'."""
+    return datetime.strptime(month, "%Y-%m").replace(tzinfo=UTC).strftime("%B %Y")
+
+
 def capitalize(text: str) -> str:
     """The text with a capital first letter; a model's name inside stays as it is."""
     return text[:1].upper() + text[1:]

@@ -24,7 +24,7 @@ MODULES: Mapping[str, tuple[str, ...]] = {
         "calibrate",
         "export",
     ),
-    "admin": ("engines", "current", "report", "audit", "log", "backup", "restore", "forget"),
+    "admin": ("engines", "current", "models", "report", "audit", "log", "backup", "restore", "forget"),
     "policy": ("policy",),
 }
 # What --help says of the commands that matter first, in the order of their use; the others are named by their task.
@@ -37,7 +37,7 @@ FIRST = {
 }
 OTHERS = {
     "Before a run": ("curve", "prices", "sunsets", "plan-memory", "calibrate"),
-    "After a run": ("report", "current", "export"),
+    "After a run": ("report", "current", "models", "export"),
     "Trainers": ("trainer", "engines"),
     "Installation": ("doctor", "policy", "log", "audit", "backup", "restore", "forget"),
 }

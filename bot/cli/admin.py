@@ -1,4 +1,5 @@
-"""Commands that look after an installation: audit, report, backup, restore, engines, log, current, forget."""
+"""Commands that look after an installation: audit, report, backup, restore, engines, log, current, models,
+forget."""
 
 from __future__ import annotations
 
@@ -204,6 +205,22 @@ def current(dataset: str, database: Path | None) -> None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
         sys.exit(EXIT_BLOCKED)
     click.echo(model)
+
+
+@click.command()
+@DATABASE
+@JSON
+def models(database: Path | None, as_json: bool) -> None:
+    """Which model is in use for each dataset, and what it was asked, cost and saved by month."""
+    from bot.cli.render import models_json, models_text
+    from storage.actuals import models_in_use
+    from storage.database import StorageError
+
+    try:
+        in_use = models_in_use(database or load().database)
+    except StorageError as error:
+        refuse(str(error))
+    show_json(models_json(in_use)) if as_json else show_text(models_text(in_use))
 
 
 @click.command()

@@ -15,7 +15,7 @@ from typing import Any
 from bot.cards.blocks import UNSEEN
 from bot.cards.permissions import limits_text, verdict_text
 from bot.cards.runs import STATE_WORDS
-from bot.cards.words import capitalize, pluralize
+from bot.cards.words import capitalize, money, pluralize
 from bot.rules.data_policy import EgressDecision
 from bot.rules.permissions import (
     BUILT_IN,
@@ -29,6 +29,7 @@ from bot.rules.permissions import (
 )
 from bot.rules.plans import plan_from_json
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from storage.actuals import ActualMonth, ModelInUse
 from storage.audit import BrokenLog, IntactLog
 from storage.backup import Backup, Restored
 from storage.records import AuditEntry, Measurement, Run
@@ -176,6 +177,35 @@ def _missing(runs: Sequence[Run], files: Path) -> list[str]:
         ]
         lines += [f"Run {run.id} needs {files / name}.jsonl, which is not there." for name in gone]
     return lines
+
+
+def models_text(in_use: Sequence[ModelInUse]) -> str:
+    """A line for each model in use, and one for each month of its dataset."""
+    lines = []
+    for model in in_use:
+        expected = (
+            ""
+            if model.expected_micros is None
+            else f", planned to save {money(model.expected_micros)} a month"
+        )
+        lines.append(f"{model.dataset}: {model.model} ({model.provider_model} at {model.provider}){expected}")
+        lines += [f"  {_month_text(month)}" for month in model.months] or ["  no calls are known"]
+    return "\n".join(lines) or "No model is in use: /finetune promote MODEL deploys one."
+
+
+def _month_text(month: ActualMonth) -> str:
+    text = f"{month.month} {month.model}: {month.calls:,} calls, {month.tokens:,} tokens, cost {money(month.micros)}"
+    if month.alternative is None:
+        return text
+    return f"{text}; {money(month.alternative_micros)} with {month.alternative}: saved {money(month.saving_micros)}"
+
+
+def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
+    """Money in micro-dollars."""
+    return [
+        {**asdict(model), "months": [{**asdict(m), "saving_micros": m.saving_micros} for m in model.months]}
+        for model in in_use
+    ]
 
 
 def is_intact(backup: Backup) -> bool:

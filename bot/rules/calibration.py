@@ -1,4 +1,5 @@
-"""How good our estimates have been: what a run came to beside what was estimated, and the error over all runs.
+"""How good our estimates have been: what a run came to beside what was estimated, and the error over all runs; what a
+month's calls of a model in use cost, and what the alternative would have cost for them, by the estimate's bills.
 
 Values only; the sentences are in bot/cards/calibration.py. A ratio of 1 is a right estimate, 2 means it took twice as
 much. A factor says how far off it was either way: 2 is twice as much or half as much.
@@ -7,10 +8,14 @@ much. A factor says how far off it was either way: 2 is twice as much or half as
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from decimal import Decimal
+from fractions import Fraction
 from typing import Literal, get_args
 
+from bot.rules.bills import Rates, Tokens, Traffic, bill
+from bot.rules.roi import Inputs
 from trainers.money import from_micros
 
 Quantity = Literal["tokens", "dollars", "minutes", "quality"]
@@ -111,3 +116,60 @@ def running_error(actuals: Iterable[Actual]) -> tuple[RunningError, ...]:
             RunningError(quantity, len(logs), typical, free, one_sided=len(pairs) - free - len(logs))
         )
     return tuple(errors)
+
+
+@dataclass(frozen=True)
+class Use:
+    """Calls that were answered, and their tokens."""
+
+    calls: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+    def with_more(self, calls: int, prompt_tokens: int, completion_tokens: int) -> Use:
+        return Use(
+            self.calls + calls,
+            self.prompt_tokens + prompt_tokens,
+            self.completion_tokens + completion_tokens,
+        )
+
+
+def own_usd(use: Use, rates: Rates, asking: Traffic, share: Decimal) -> Decimal:
+    """What the calls cost. A machine of our own is kept up for `share` of the month, or paid by use, as in the
+    estimate; nothing is sent in batches, for a batch names no alias."""
+    tokens = Tokens(max(use.calls, 1), use.prompt_tokens, use.completion_tokens)
+    return bill(tokens, rates, Fraction(use.calls), _in_part(asking, share)).total
+
+
+def alternative_usd(use: Use, inputs: Inputs, share: Decimal) -> Decimal:
+    """What the best alternative would have cost for the same calls. Its prompts are longer or shorter than the tuned
+    model's by as much as they were when both answered the held-out rows."""
+    tuned = inputs.tuned_tokens or inputs.usage.tuned
+    other = inputs.alternative.tokens if inputs.alternative else inputs.usage.today
+    prompt = round(use.prompt_tokens * _ratio(other.prompt, other.requests, tuned.prompt, tuned.requests))
+    tokens = Tokens(
+        requests=max(use.calls, 1),
+        prompt=prompt,
+        output=round(
+            use.completion_tokens * _ratio(other.output, other.requests, tuned.output, tuned.requests)
+        ),
+        shared=min(prompt, round(Fraction(other.shared, other.requests) * use.calls)),
+    )
+    return bill(tokens, inputs.held_against, Fraction(use.calls), _in_part(inputs.asking, share)).total
+
+
+def _in_part(asking: Traffic, share: Decimal) -> Traffic:
+    return replace(asking, hosting_hours=asking.hosting_hours * share, batch_share=Decimal(0))
+
+
+def _ratio(other: int, other_requests: int, tuned: int, tuned_requests: int) -> Fraction:
+    return Fraction(other * tuned_requests, other_requests * tuned) if tuned else Fraction(1)
+
+
+def share_of_month(month: str, spans: list[tuple[float, float]]) -> Decimal:
+    """The share of a month ('2026-11') that lies within these spans, in unix seconds; no two of them overlap."""
+    year, number = map(int, month.split("-"))
+    start = datetime(year, number, 1, tzinfo=UTC).timestamp()
+    end = datetime(year + number // 12, number % 12 + 1, 1, tzinfo=UTC).timestamp()
+    within = sum(max(0.0, min(end, until) - max(start, since)) for since, until in spans)
+    return Decimal(round(within)) / Decimal(round(end - start))

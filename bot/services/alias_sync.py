@@ -14,7 +14,7 @@ from bot.cards import models as views
 from bot.cards.blocks import Message
 from bot.context import AppContext
 from bot.rules.promotion import alias_for
-from bot.services import models
+from bot.services import actuals, models
 from storage.promotions import Promotion
 from storage.records import Model
 from trainers.client import Trainer
@@ -63,7 +63,8 @@ def after_trouble(context: AppContext, promotion: Promotion) -> None:
 
 
 def sweep(context: AppContext) -> None:
-    """Checks which models are gone from their providers, and whether each alias points to the model in use."""
+    """Checks which models are gone from their providers, and whether each alias points to the model in use, and reads
+    how much it is called."""
     for name, trainer in context.trainers.items():
         models = [model for model in context.store.models() if model.provider == name]
         if not models:
@@ -120,6 +121,9 @@ def _look_at_aliases(context: AppContext, trainer: Trainer, models: Sequence[Mod
         result = there.get(alias_for(promotion.dataset))
         if result != model.provider_model:
             _set_again(context, promotion, model, result)
+    for promotion in context.store.promotions.all_standing():
+        if promotion.model in ours and promotion.carried_at is not None:
+            actuals.update(context, trainer, promotion, ours[promotion.model])
 
 
 def _set_again(context: AppContext, promotion: Promotion, model: Model, result: str | None) -> None:

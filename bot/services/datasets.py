@@ -24,7 +24,7 @@ from bot.command_options import dataset_name, is_dataset_name
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
-from bot.rules.facts import TaskKind
+from bot.rules.facts import Looks, TaskKind, looks_at
 from bot.rules.units import Misread
 from bot.services import authorization
 from bot.services.dataset_worker import SEED, Inspection, inspect
@@ -32,7 +32,7 @@ from bot.services.hardware import usual_row_limit
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.datasets import NewDataset
-from storage.records import Dataset, Draft
+from storage.records import Dataset, Draft, Run
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
 from trainers.dataset.reader import first_records
 from trainers.dataset.sensitive_data import Scan, scanner_name
@@ -343,6 +343,22 @@ def codes_of(context: AppContext, report: Report) -> frozenset[str]:
 
 def report_of(dataset: Dataset) -> Report | None:
     return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
+
+
+def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
+    """Returns how often somebody saw scores on the rows that are held out in a version with this report."""
+    versions = [version for version in context.store.datasets.all() if version.name == dataset]
+    reports = filter(None, map(report_of, versions))
+    sizes = {str(each.holdout_sha256): each.n_holdout for each in reports}
+    counts = context.store.looks([version.id for version in versions])
+    return looks_at(str(report.holdout_sha256), report.n_holdout, counts, sizes)
+
+
+def looks_at_run(context: CoreContext, run: Run) -> Looks | None:
+    """Returns the looks at the rows that a run was measured on; None where its dataset was deleted."""
+    version = context.store.datasets.get(run.dataset_id)
+    report = report_of(version)
+    return looks_of(context, version.name, report) if report else None
 
 
 def _fetch(context: AppContext, dataset: Dataset) -> None:

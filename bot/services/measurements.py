@@ -17,6 +17,7 @@ from bot.cards import learning_curves as curve_views
 from bot.cards import prompt_search as prompt_views
 from bot.cards import tuned_learning_curves as tuned_curve_views
 from bot.cards.blocks import CardBlock, Message, escape
+from bot.cards.candidates import looks_sentence
 from bot.cards.general import text_message
 from bot.context import AppContext
 from bot.rules import judge_agreement as judge_agreement_rules
@@ -352,6 +353,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
             *views.declined(progress.arms),
             *_about_knowledge(plan),
             *([] if may_show else [prompt_views.KEPT_FROM_HERE]),
+            *_looks(context, measurement, ladder),
         ],
     )
     return (*blocks, *prompt) if may_show else blocks
@@ -362,6 +364,15 @@ def _judge_notes(
 ) -> list[str]:
     models = judge_agreement.judged_models(plan)
     return judge_agreement.judge_notes(plan.judge, models, judge, ladder.scoring, people)
+
+
+def _looks(context: AppContext, measurement: Measurement, ladder: Ladder) -> list[str]:
+    """Says how often the rows were looked at, while they are those that are held out."""
+    version = context.store.datasets.get(measurement.dataset_id)
+    report = datasets.report_of(version)
+    if report is None or report.holdout_sha256 != ladder.holdout_sha256:
+        return []
+    return [looks_sentence(datasets.looks_of(context, version.name, report))]
 
 
 def _known(context: AppContext, number: int, person: str, channel: str) -> Measurement | None:

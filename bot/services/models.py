@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
+from bot.cards.blocks import CardBlock
 from bot.cards.blocks import Message as Card
-from bot.cards.models import ModelEntry, PromotionSummary
+from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary
 from bot.context import AppContext, CoreContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
 from bot.rules.budgets import question_micros
+from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import Proof, objections
-from bot.services import authorization, budgets, data_policy, evidence, freeze_scope
+from bot.services import authorization, budgets, data_policy, datasets, evidence, freeze_scope
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
@@ -298,7 +300,24 @@ def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> Prom
         provider=title(context, model),
         has_alias=has_alias(context, model),
         left=_left(context, promotion, model),
+        looks=_looks(context, model),
     )
+
+
+def promotion_details(
+    context: AppContext, number: int, person: str, channel: str
+) -> Sequence[CardBlock] | Refusal:
+    """Returns what the card of the promotion with that number has no room for."""
+    promotion = context.store.promotions.get(number)
+    if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
+        return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
+    model = _model(context, promotion)
+    return views.details(actuals_of(context, model, _plan(context, model)), _looks(context, model))
+
+
+def _looks(context: AppContext, model: Model) -> Looks | None:
+    run = context.store.runs.get(model.run_id)
+    return datasets.looks_at_run(context, run) if run else None
 
 
 def show_card(context: AppContext, promotion: Promotion, proof: Proof) -> None:
@@ -351,7 +370,16 @@ def _shelved(context: AppContext, model: Model, promotion: Promotion | None, is_
         rung=rung if is_shown else None,
         promotion=promotion,
         ends=base.ends if base else None,
+        actuals=actuals_of(context, model, plan) if promotion else None,
     )
+
+
+def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
+    """Returns what the model in use for a dataset was asked, beside what its plan expected."""
+    expected = plan.predicted.saving_micros if plan.predicted and not plan.withholds_saving else None
+    months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
+    provider = title(context, model)
+    return ModelActuals(tuple(months), expected, provider, is_counted=has_alias(context, model))
 
 
 def _model(context: AppContext, promotion: Promotion) -> Model:

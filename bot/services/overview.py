@@ -109,8 +109,12 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
     for dataset in datasets.listing(context, person, channel):
         is_newest = dataset.report is not None and dataset.dataset.name not in seen
         seen |= {dataset.dataset.name} if is_newest else set()
-        best = _best(context, dataset) if is_newest and len(listed) < SHOWN_DATASETS else None
-        listed.append(Listed(dataset.dataset, dataset.report, best))
+        is_shown = is_newest and len(listed) < SHOWN_DATASETS
+        best = _best(context, dataset) if is_shown else None
+        looks = None
+        if is_shown and dataset.report:
+            looks = datasets.looks_of(context, dataset.dataset.name, dataset.report)
+        listed.append(Listed(dataset.dataset, dataset.report, best, looks))
     return listed
 
 

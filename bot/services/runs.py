@@ -13,7 +13,7 @@ from bot.cards.runs import SAID, RunSummary
 from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
-from bot.services import authorization, freeze_scope, models, notifications
+from bot.services import authorization, datasets, freeze_scope, models, notifications
 from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -53,7 +53,8 @@ def details(context: AppContext, number: int, person: str, channel: str | None) 
     if summary.result is None:
         return summary
     actuals = notifications.actuals_of(run, summary.plan, summary.result)
-    return replace(summary, actuals=actuals, running=notifications.running_errors(context))
+    running, looks = notifications.running_errors(context), datasets.looks_at_run(context, run)
+    return replace(summary, actuals=actuals, running=running, looks=looks)
 
 
 def ask_cancel(context: AppContext, number: int, person: str, here: str | None = None) -> str | Refusal:

@@ -232,6 +232,13 @@ def _measurement_details(context: AppContext, body: Click) -> dict[str, Any] | R
     )
 
 
+def _promotion_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+    person, channel = _person(body), _channel(body)
+    refused = overview.may_read(context, person, channel or None)
+    parts = refused or model_services.promotion_details(context, int(_value(body)), person, channel)
+    return parts if isinstance(parts, Refusal) else general.details_modal("Model in use", parts)
+
+
 def _try(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     channel = _channel(body)
     model = model_services.of_run(context, int(_value(body)), _person(body), channel)
@@ -277,6 +284,7 @@ FORMS: Mapping[str, _OpenForm] = {
     estimates.ANSWER: _answer_estimate,
     result_cards.DETAILS: _measurement_details,
     results.DETAILS: _run_details,
+    models.DETAILS: _promotion_details,
     models.TRY: _try,
     models.NOT_GOOD: _better_answer,
     row_labels.LABEL_ROWS: _label_rows,

@@ -3,11 +3,14 @@ is up."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import openai
 import pytest
+from click.testing import CliRunner
 
+from bot.cli import main
 from bot.reconciler import maintain
 from demo.people import BEN
 from tests.bot.test_story_ladder import MakeWorld
@@ -57,8 +60,37 @@ def test_a_name_is_set_once_the_trainer_is_up_again(
             "tickets-1 is in use for tickets"
         )
         _ask(world, served)
+        _count_calls(world, served, 1)
+        stopped(served)
+        served = started(folder, tiny_model_dir, port)
+        with openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client:
+            for streams in (False, True):
+                answer = client.chat.completions.create(
+                    model="team/tickets", messages=ASKED, max_tokens=4, stream=streams
+                )  # type: ignore[call-overload]
+                assert not streams or list(answer)
+        _count_calls(world, served, 3)
     finally:
         stopped(served)
+
+
+def _count_calls(world: World, served: Served, calls: int) -> None:
+    """The calls, their tokens and what they saved against today's model, in Slack and in the terminal."""
+    world.pass_time(300)
+    maintain(world.service.context)
+    assert f"{calls} call" in world.type("/finetune models") and "saved under 1 cent" in world.type(
+        "/finetune status"
+    )
+    (month,) = (one for one in world.store.actuals.of("tickets") if one.calls)
+    assert (month.model, month.calls, month.micros) == ("tickets-1", calls, 0)
+    assert month.prompt_tokens > 10 * calls and 0 < month.completion_tokens <= 4 * calls
+    assert month.alternative == "today's model, gpt-4o"
+    # $2.50 per 1M tokens of prompts; today's answers are shorter than this model's, and count as such
+    assert month.alternative_micros > month.prompt_tokens
+    config = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    (told,) = json.loads(CliRunner().invoke(main, ["models", "--json"], env=config).stdout)
+    assert month.saving_micros in [one["saving_micros"] for one in told["months"]]
+    assert f"{calls:,} calls" in CliRunner().invoke(main, ["models"], env=config).stdout
 
 
 def _ask(world: World, served: Served) -> None:

@@ -44,7 +44,7 @@ from bot.cards.status import (
     TunedCurveSummary,
 )
 from bot.rules.budgets import Budget
-from bot.rules.facts import Evidence
+from bot.rules.facts import Evidence, Looks
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.prices import MissingPrice
 from bot.rules.roi import Quality
@@ -95,9 +95,10 @@ TODAY = {
 PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[1:]), tuned=measured.rung("tuned", TARGET, 190))
 
 
-def _listed(state: Any = "ready", rung: Rung | None = None, **other: Any) -> Listed:
+def _listed(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> Listed:
     report = made.report() if state == "ready" else None
-    return Listed(made.dataset(state=state, **other), report, Best(rung, 0.85) if report else None)
+    best = Best(rung, 0.85) if report else None
+    return Listed(made.dataset(state=state, **other), report, best, Looks(looks, 200) if looks else None)
 
 
 def _ladder_look(state: Any = "running", known: LadderProgress | None = None, **other: Any) -> LadderSummary:
@@ -113,8 +114,8 @@ class Tried:
 def _datasets() -> dict[str, Message]:
     listed = [
         _listed(rung=measured.RUNGS[0], version=2),
-        _listed(rung=measured.RUNGS[3], name="mails"),
-        _listed(rung=measured.rung("kshot", measured.BIG, 175), name="replies"),
+        _listed(rung=measured.RUNGS[3], name="mails", looks=3),
+        _listed(rung=measured.rung("kshot", measured.BIG, 175), name="replies", looks=27),
         _listed(name="orders"),
         _listed("checking", name="faq"),
         _listed("refused", name="old", refusal="Line 7 is not JSON."),

@@ -6,10 +6,12 @@ from dataclasses import replace
 from datetime import date
 
 from bot.cards import general, models
-from bot.cards.blocks import Message
+from bot.cards.blocks import Headline, Message
 from bot.cards.models import ModelEntry, PromotionSummary
+from bot.rules.facts import Looks
 from bot.rules.permissions import PromotionLimits
 from bot.rules.promotion import LabelRecall, ModelComparison, Proof, objections
+from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Model
 from tests.cards import made, measured
@@ -57,6 +59,20 @@ DOUBTED = Proof(
     made.CHEAPER.headline,
 )
 SEEN = PromotionSummary(STANDING, MODEL, PROVEN, "tickets-3", "tickets-3", "this machine", has_alias=True)
+OTHER = "today's model, gpt-4o"
+ACTUALS = models.ModelActuals(
+    (
+        ActualMonth(
+            "tickets", "tickets-7", "2026-11", 12_480, 1_300_000, 62_000, 3_100_000, OTHER, 41_200_000, NOW
+        ),
+        ActualMonth("tickets", "tickets-3", "2026-11", 900, 95_000, 4_600, 240_000, OTHER, 190_000, NOW),
+        ActualMonth("tickets", "tickets-3", "2026-10", 20_000, 2_100_000, 99_000, None, None, None, NOW),
+    ),
+    30_000_000,
+    "this machine",
+    is_counted=True,
+)
+NOT_COUNTED = models.ModelActuals((), None, "OpenAI", is_counted=False)
 
 
 def cards() -> dict[str, Message]:
@@ -77,6 +93,9 @@ def cards() -> dict[str, Message]:
         "promoted-first": models.promotion_card(
             replace(SEEN, promotion=first, before=None, earlier=None, proof=Proof(RUNG, PROVEN.best))
         ),
+        "promoted-looked-at": models.promotion_card(replace(SEEN, promotion=carried, looks=Looks(27, 200))),
+        "promotion-details": _details(ACTUALS, Looks(3, 200)),
+        "promotion-details-hosted": _details(NOT_COUNTED, Looks(26, 200)),
         "promoted-unmeasured": models.promotion_card(replace(SEEN, promotion=because, proof=Proof(None))),
         "promoted-hosted": models.promotion_card(
             replace(
@@ -101,7 +120,7 @@ def cards() -> dict[str, Message]:
         ),
         "model-list": models.listing(
             [
-                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, carried),
+                ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, carried, actuals=ACTUALS),
                 ModelEntry(
                     old, "tickets", 1, "smollm2-135m", measured.rung("tuned", "local/tickets-3", 180), None
                 ),
@@ -114,10 +133,16 @@ def cards() -> dict[str, Message]:
     }
 
 
+def _details(actuals: models.ModelActuals, looks: Looks) -> Message:
+    return Message("Model in use", (Headline("Model in use"), *models.details(actuals, looks)))
+
+
 def in_use() -> list[ModelEntry]:
     """For the overview."""
     other = replace(STANDING, id=3, dataset="faq", person=ANA)
     return [
-        ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other),
-        ModelEntry(MODEL, "tickets", 2, "smollm2-135m", RUNG, STANDING, ends=date(2027, 1, 14)),
+        ModelEntry(replace(MODEL, name="faq-4"), "faq", 1, "smollm2-135m", None, other, actuals=NOT_COUNTED),
+        ModelEntry(
+            MODEL, "tickets", 2, "smollm2-135m", RUNG, STANDING, ends=date(2027, 1, 14), actuals=ACTUALS
+        ),
     ]

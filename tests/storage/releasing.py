@@ -114,6 +114,10 @@ INSERT INTO row_labels (labelling_id, place, person, label, at) VALUES (1, 0, 'U
 INSERT INTO tried_answers (id, dataset, model, person, question, answer, is_good, better, at)
     VALUES (1, 'tickets', 'tickets-1', 'U1', 'where is it?', 'billing', 0, 'shipping', 1203.0);
 """,
+    "m020_actuals": """
+INSERT INTO actual_months (dataset, model, month, calls, prompt_tokens, completion_tokens, micros, alternative,
+    alternative_micros, at) VALUES ('tickets', 'tickets-1', '2026-11', 12, 340, 15, 1500, 'openai/gpt', 9000, 1100.0);
+""",
 }
 ACTS = (("U1", "ask", "run 1", "hash-1"), ("U3", "approve", "run 1", "hash-1"))
 

@@ -2,12 +2,13 @@
 asks the stores and answers in OpenAI's shape.
 
 Beyond OpenAI's API: jobs are paused, resumed and deleted, and /v1/aliases has names that programs call and the models
-they stand for. PUT /v1/aliases/team/tickets {"model": "ft:…"} may be sent again and changes nothing then."""
+they stand for. PUT /v1/aliases/team/tickets {"model": "ft:…"} may be sent again and changes nothing then. GET
+/v1/aliases/team/tickets/usage?since=2026-11-01 says how much each is called."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from starlette.concurrency import run_in_threadpool
@@ -16,6 +17,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from trainers.base_models import why_untrainable
+from trainers.local.alias_usage import AliasUsage, CountingEngine
 from trainers.local.api import (
     bodies,
     chat_completions,
@@ -45,6 +47,7 @@ FILES_A_PAGE = 10_000
 JOBS_A_PAGE = 20
 EVENTS_A_PAGE = 20
 CHECKPOINTS_A_PAGE = 10
+DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -260,6 +263,7 @@ class ModelEndpoints:
     models: Models
     aliases: Aliases
     engine: GenerationEngine
+    usage: AliasUsage
 
     def routes(self) -> list[Route]:
         return [
@@ -291,23 +295,31 @@ class ModelEndpoints:
         """The answer to an alias names the model that it stands for."""
         order = await run_in_threadpool(chat_requests.parse_chat, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await chat_completions.complete(request, self.engine, target, replace(order, model=model))
+        engine = self._engine(order.model, model)
+        return await chat_completions.complete(request, engine, target, replace(order, model=model))
 
     async def respond(self, request: Request) -> Response:
         order = await run_in_threadpool(responses.parse_response, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.chat.model)
+        engine = self._engine(order.chat.model, model)
         order = replace(order, chat=replace(order.chat, model=model))
-        return await responses.respond(request, self.engine, target, order)
+        return await responses.respond(request, engine, target, order)
 
     async def continue_text(self, request: Request) -> Response:
         order = await run_in_threadpool(text_completions.parse_text, await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await text_completions.continue_text(request, self.engine, target, replace(order, model=model))
+        engine = self._engine(order.model, model)
+        return await text_completions.continue_text(request, engine, target, replace(order, model=model))
 
     async def embeddings(self, request: Request) -> Response:
         order = embeddings.parse_embedding(await bodies.read_object(request))
         model, target = await run_in_threadpool(self.aliases.find, order.model)
-        return await embeddings.embed(request, self.engine, target, replace(order, model=model))
+        engine = self._engine(order.model, model)
+        return await embeddings.embed(request, engine, target, replace(order, model=model))
+
+    def _engine(self, name: str, model: str) -> GenerationEngine:
+        """Returns the engine, which counts what is asked under an alias."""
+        return self.engine if name == model else CountingEngine(self.engine, self.usage, name, model)
 
 
 def _model_body(model: Model) -> bodies.Body:
@@ -322,10 +334,12 @@ def _alias_model_body(alias: Alias) -> bodies.Body:
 @dataclass(frozen=True)
 class AliasEndpoints:
     aliases: Aliases
+    counts: AliasUsage
 
     def routes(self) -> list[Route]:
         return [
             Route("/v1/aliases", self.index),
+            Route("/v1/aliases/{name:path}/usage", self.usage),
             Route("/v1/aliases/{name:path}", self.put, methods=["PUT"]),
             Route("/v1/aliases/{name:path}", self.delete, methods=["DELETE"]),
         ]
@@ -344,9 +358,19 @@ class AliasEndpoints:
         alias = await run_in_threadpool(self.aliases.point, request.path_params["name"], model)
         return JSONResponse(_alias_body(alias))
 
+    def usage(self, request: Request) -> Response:
+        name, since = request.path_params["name"], request.query_params.get("since", "")
+        if not any(alias.name == name for alias in self.aliases.all()):
+            raise missing("alias", name, "alias_not_found", "name")
+        if since and not DAY.fullmatch(since):
+            raise invalid("'since' must be a day, like 2026-11-01.", "since")
+        data = [{"object": "alias.usage", **asdict(day)} for day in self.counts.since(name, since)]
+        return JSONResponse({"object": "list", "data": data})
+
     def delete(self, request: Request) -> Response:
         name = request.path_params["name"]
         self.aliases.remove(name)
+        self.counts.forget(name)
         return JSONResponse({"id": name, "object": "alias", "deleted": True})
 
 

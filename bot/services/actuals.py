@@ -1,0 +1,127 @@
+"""What models in use are asked, month by month, as their trainers count it, and what that costs and saves.
+
+Every few minutes the counts of this month and the last are read; a month's dollars are worked out again when its calls
+or the day have changed, by the prices and the evidence as they are then.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import date, timedelta
+from functools import partial
+
+from bot.cards.candidates import alternative_name
+from bot.context import AppContext
+from bot.rules import calibration as rules
+from bot.rules import units
+from bot.rules.bills import Rates, Traffic
+from bot.rules.calibration import Use
+from bot.rules.plans import plan_from_json
+from bot.rules.prices import rates_of
+from bot.rules.promotion import alias_for
+from bot.services import datasets, estimate_requests, estimates, evidence
+from bot.services.estimate_inputs import measured_alternatives
+from bot.services.estimates import EstimateResult
+from bot.values.runs import Ended, Refusal
+from storage.actuals import ActualMonth
+from storage.promotions import Promotion
+from storage.records import Model
+from trainers.client import Trainer
+from trainers.money import to_micros
+
+ANY_VOLUME = 1_000_000  # of a plan without one: what is measured here takes its place
+
+
+def update(context: AppContext, trainer: Trainer, promotion: Promotion, model: Model) -> None:
+    """Brings the months of a dataset up to date. `promotion` stands and is of `model`, at this trainer. Raises
+    TrainerError."""
+    today = context.today()
+    since = (today.replace(day=1) - timedelta(days=1)).replace(day=1)
+    uses = _uses(context, trainer, promotion.dataset, since)
+    if uses is None:
+        return
+    this_month = (model.name, units.month_of(context.clock()))
+    for (name, month), use in {this_month: Use(), **uses}.items():
+        before = context.store.actuals.get(promotion.dataset, name, month)
+        counted = (before.calls, before.prompt_tokens, before.completion_tokens) if before else None
+        is_of_today = before is not None and units.day_of(before.at) == today
+        if counted != (use.calls, use.prompt_tokens, use.completion_tokens) or not is_of_today:
+            context.store.actuals.keep(_month(context, promotion.dataset, name, month, use))
+
+
+def _uses(
+    context: AppContext, trainer: Trainer, dataset: str, since: date
+) -> Mapping[tuple[str, str], Use] | None:
+    """Returns the use by our model's name and month; None where the trainer doesn't count."""
+    days = trainer.alias_usage(alias_for(dataset), since)
+    if days is None:
+        return None
+    names = {
+        model.provider_model: model.name
+        for model in context.store.models()
+        if model.provider == trainer.provider.name
+    }
+    uses: defaultdict[tuple[str, str], Use] = defaultdict(Use)
+    for day in days:
+        if day.model in names:
+            place = names[day.model], day.day[:7]
+            uses[place] = uses[place].with_more(day.calls, day.prompt_tokens, day.completion_tokens)
+    return uses
+
+
+def _month(context: AppContext, dataset: str, name: str, month: str, use: Use) -> ActualMonth:
+    now = context.clock()
+    counted = ActualMonth(
+        dataset=dataset,
+        model=name,
+        month=month,
+        calls=use.calls,
+        prompt_tokens=use.prompt_tokens,
+        completion_tokens=use.completion_tokens,
+        micros=None,
+        alternative=None,
+        alternative_micros=None,
+        at=now,
+    )
+    result = _estimated(context, name)
+    if isinstance(result, Refusal):
+        return counted
+    spans = [(each.at, each.ended_at or now) for each in context.store.promotions.of(dataset, name)]
+    share, inputs = rules.share_of_month(month, spans), result.inputs
+    tuned: Rates | object = inputs.tuned if inputs else rates_of(result.prices[0])
+    if isinstance(tuned, Rates):
+        usd = rules.own_usd(use, tuned, inputs.asking if inputs else Traffic(), share)
+        counted = replace(counted, micros=to_micros(usd))
+    if inputs and result.alternative:
+        usd = rules.alternative_usd(use, inputs, share)
+        other = alternative_name(result.alternative)
+        counted = replace(counted, alternative=other, alternative_micros=to_micros(usd))
+    return counted
+
+
+def _estimated(context: AppContext, name: str) -> EstimateResult | Refusal:
+    """Estimates the model's plan again, with the dataset's evidence and the prices as they are now."""
+    model = context.store.model(name)
+    run = context.store.runs.get(model.run_id) if model else None
+    version = context.store.datasets.get(run.dataset_id) if run else None
+    report = datasets.report_of(version) if version else None
+    if run is None or version is None or report is None:
+        return Refusal("Its dataset was deleted.")
+    question = estimate_requests.question_of(plan_from_json(run.plan))
+    measured = evidence.evidence_of(context, version, report, None)
+    estimate = partial(
+        estimates.make_estimate,
+        context.settings,
+        version.name,
+        report,
+        today=context.today(),
+        is_trained=True,
+    )
+    question = replace(question, volume=question.volume or ANY_VOLUME)
+    result, best = estimate(question, evidence=measured), measured_alternatives(measured).cheapest
+    if isinstance(result, Ended) and best and best.arm.model:
+        # today's model of then is no more: held against the best that lives
+        return estimate(replace(question, current=best.arm.model), evidence=measured)
+    return result

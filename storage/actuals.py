@@ -1,0 +1,108 @@
+"""What models in use were asked, month by month: calls, tokens, what they cost, and what the alternative would have."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+from storage.audit import open_read_only
+from storage.database import Database, StorageError
+from storage.driver import sqlite3
+
+
+@dataclass(frozen=True)
+class ActualMonth:
+    """What a model answered under its dataset's alias in a month ('2026-11'). `micros` of it; None: a price is not
+    known. `alternative`: what the saving is held against, and what it would have cost. `at`: when this was counted."""
+
+    dataset: str
+    model: str
+    month: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    micros: int | None
+    alternative: str | None
+    alternative_micros: int | None
+    at: float
+
+    @property
+    def tokens(self) -> int:
+        return self.prompt_tokens + self.completion_tokens
+
+    @property
+    def saving_micros(self) -> int | None:
+        """Below 0 where it cost more than the alternative would have."""
+        if self.micros is None or self.alternative_micros is None:
+            return None
+        return self.alternative_micros - self.micros
+
+
+class Actuals:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def keep(self, month: ActualMonth) -> None:
+        """Stores a month, in the place of what was counted of it before."""
+        columns = ", ".join(vars(month))
+        marks = ", ".join("?" * len(vars(month)))
+        self._db.change(
+            f"INSERT OR REPLACE INTO actual_months ({columns}) VALUES ({marks})",  # noqa: S608 - our names
+            tuple(vars(month).values()),
+        )
+
+    def get(self, dataset: str, model: str, month: str) -> ActualMonth | None:
+        sql = "SELECT * FROM actual_months WHERE dataset = ? AND model = ? AND month = ?"
+        return self._db.first(ActualMonth, sql, (dataset, model, month))
+
+    def of(self, dataset: str) -> list[ActualMonth]:
+        """Returns the newest month first; a month has one for each model that was in use."""
+        sql = "SELECT * FROM actual_months WHERE dataset = ? ORDER BY month DESC, model"
+        return self._db.all(ActualMonth, sql, (dataset,))
+
+
+@dataclass(frozen=True)
+class ModelInUse:
+    """A dataset's model, by our name and by its provider's, since `at`. `expected_micros`: what its plan expected to be
+    saved a month. `months` are the dataset's, the newest first."""
+
+    dataset: str
+    model: str
+    provider: str
+    provider_model: str
+    at: float
+    expected_micros: int | None
+    months: tuple[ActualMonth, ...]
+
+
+MODELS_SQL = """
+SELECT promotions.dataset, promotions.model, models.provider, models.provider_model, promotions.at,
+    json_extract(runs.plan, '$.predicted.saving_micros'),
+    (SELECT json_group_array(json_array(dataset, model, month, calls, prompt_tokens, completion_tokens, micros,
+        alternative, alternative_micros, at)) FROM (SELECT * FROM actual_months AS month
+        WHERE month.dataset = promotions.dataset ORDER BY month DESC, model))
+FROM promotions JOIN models ON models.name = promotions.model JOIN runs ON runs.id = models.run_id
+WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
+"""
+
+
+def models_in_use(database: Path) -> list[ModelInUse]:
+    """Reads beside a running bot. Raises StorageError."""
+    with closing(open_read_only(database)) as connection:
+        try:
+            rows = connection.execute(MODELS_SQL).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"Looking in {database} for the models in use: {error}. A database of an older version gets what it "
+                "lacks when the bot is started once."
+            ) from error
+    return [_model_in_use(*row) for row in map(tuple, rows)]
+
+
+def _model_in_use(
+    dataset: str, model: str, provider: str, provider_model: str, at: float, expected: int | None, months: str
+) -> ModelInUse:
+    each = tuple(ActualMonth(*month) for month in json.loads(months))
+    return ModelInUse(dataset, model, provider, provider_model, at, expected, each)

@@ -1,0 +1,127 @@
+"""How much each alias is called: calls and tokens by day (UTC) and by the model that answered.
+
+FOLDER/2026-11-27.json: {"team/tickets": {"ft:…": [calls, prompt tokens, completion tokens]}}. A day's file is small, so
+it is replaced with every answer: a killed trainer loses no count. It is not synced to the disk, which would hold up the
+answers: a power cut may cost the last seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from trainers.local.job_directory import read_json
+from trainers.local.serving.values import (
+    AnswerEnd,
+    Embeddings,
+    GenerationEngine,
+    Outcome,
+    PendingRequest,
+    Ticket,
+)
+
+USAGE_FOLDER = "alias_usage"
+Counts = dict[str, dict[str, list[int]]]  # by alias, by model
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DayUsage:
+    """What one model answered under an alias on one day ('2026-11-27')."""
+
+    day: str
+    model: str
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class AliasUsage:
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._day, self._counts = "", Counts()
+
+    def count(self, alias: str, model: str, calls: int, prompt_tokens: int, completion_tokens: int) -> None:
+        """Adds to today's counts. A full disk is logged and holds up no answer."""
+        with self._lock:
+            day = datetime.now(UTC).date().isoformat()
+            if day != self._day:
+                self._day, self._counts = day, self._read(day)
+            row = self._counts.setdefault(alias, {}).setdefault(model, [0, 0, 0])
+            for place, more in enumerate((calls, prompt_tokens, completion_tokens)):
+                row[place] += more
+            try:
+                self._write(day, self._counts)
+            except OSError as error:
+                log.warning("counting the calls of %s: %s", alias, error)
+
+    def since(self, alias: str, day: str) -> list[DayUsage]:
+        """Returns what was counted from this day on, the oldest first."""
+        return [
+            DayUsage(name, model, *row)
+            for name in self._days()
+            if name >= day
+            for model, row in self._read(name).get(alias, {}).items()
+        ]
+
+    def forget(self, alias: str) -> None:
+        with self._lock:
+            for day in self._days():
+                counts = self._read(day)
+                if counts.pop(alias, None) is not None:
+                    self._write(day, counts)
+            self._day = ""
+
+    def _days(self) -> Iterator[str]:
+        return iter(sorted(path.stem for path in self._folder.glob("*.json")))
+
+    def _read(self, day: str) -> Counts:
+        path = self._folder / f"{day}.json"
+        try:
+            return read_json(path) or {}
+        except ValueError:  # cut off by a power cut
+            log.warning("%s can't be read: its counts are lost", path)
+            return {}
+
+    def _write(self, day: str, counts: Counts) -> None:
+        self._folder.mkdir(parents=True, exist_ok=True)
+        partial = self._folder / f"{day}.json.tmp"
+        partial.write_text(json.dumps(counts), encoding="utf-8")
+        partial.replace(self._folder / f"{day}.json")
+
+
+@dataclass(frozen=True)
+class CountingEngine:
+    """Hands requests on to `engine`, and counts what it answers as the alias's. What was cut off before its end is not
+    counted."""
+
+    engine: GenerationEngine
+    usage: AliasUsage
+    alias: str
+    model: str
+
+    def submit(self, request: PendingRequest) -> Ticket:
+        def emit(outcome: Outcome) -> object:
+            self._count(outcome)
+            return request.emit(outcome)
+
+        return self.engine.submit(replace(request, emit=emit))
+
+    def stop(self) -> None:
+        self.engine.stop()
+
+    def _count(self, outcome: Outcome) -> None:
+        """Of several answers to one prompt the first counts as the call, with the prompt's tokens."""
+        match outcome:
+            case AnswerEnd(index=index, prompt_tokens=prompt, completion_tokens=completion):
+                is_first = index == 0
+                self.usage.count(self.alias, self.model, int(is_first), prompt * is_first, completion)
+            case Embeddings(tokens=tokens):
+                self.usage.count(self.alias, self.model, 1, tokens, 0)
