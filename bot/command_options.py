@@ -421,6 +421,24 @@ def dataset_name(text: str) -> str | Misread:
     return name
 
 
+USUAL_SEALED, FEWEST_SEALED, MOST_SEALED = 200, 50, 10_000
+
+
+def parse_sealed(text: str) -> int | Misread:
+    """Reads how many rows to seal: '200', 'yes' for the usual number, 'no' for none."""
+    word = text.strip().lower().replace(",", "")
+    if word in ("", "0", "no"):
+        return 0
+    if word == "yes":
+        return USUAL_SEALED
+    if word.isdecimal() and len(word) <= 9 and FEWEST_SEALED <= int(word) <= MOST_SEALED:
+        return int(word)
+    return Misread(
+        f"“{text.strip()[:40]}” is no number of rows to seal: type {FEWEST_SEALED} to {MOST_SEALED:,}, or leave it "
+        f"empty. Fewer than {FEWEST_SEALED} would not tell two models apart."
+    )
+
+
 def is_dataset_name(text: str) -> bool:
     """Whether this is a name as it stands. Case doesn't count, nor how accents are encoded (macOS takes file names
     apart)."""

@@ -22,7 +22,8 @@ from storage.records import (
 
 @dataclass(frozen=True)
 class NewDataset:
-    """`may_add`: where the channel has a dataset of this name, this is its next version. `origin` as of a Dataset."""
+    """`may_add`: where the channel has a dataset of this name, this is its next version. `origin` and `sealed` as of a
+    Dataset."""
 
     name: str
     channel: str
@@ -33,6 +34,7 @@ class NewDataset:
     label_column: str | None = None
     may_add: bool = True
     origin: DatasetOrigin | None = None
+    sealed: int = 0
 
 
 class Datasets:
@@ -65,6 +67,7 @@ class Datasets:
                     "text_column": new.text_column,
                     "label_column": new.label_column,
                     "origin": new.origin,
+                    "sealed": new.sealed,
                     "created_at": now,
                     "updated_at": now,
                 },

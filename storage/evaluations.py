@@ -80,6 +80,14 @@ class Measurements:
             (kind, *dataset_ids),
         )
 
+    def for_promotion(self, model: str) -> Measurement | None:
+        """Returns the newest measurement with a result that opened sealed rows for this tuned model."""
+        sql = (
+            "SELECT * FROM measurements WHERE state = 'done' AND kind = 'ladder'"
+            " AND json_extract(plan, '$.promotes') = ? ORDER BY id DESC LIMIT 1"
+        )
+        return self._db.first(Measurement, sql, (model,))
+
     def move(
         self, measurement: Measurement, to: MeasurementState, *, now: float, **changes: Any
     ) -> Measurement | None:

@@ -72,7 +72,8 @@ class Dataset:
 
     It belongs to the channel `owner`, where its first version came from. `sources`: every channel that its rows came
     from, held-out rows of earlier versions included, separated by spaces. `origin`: whose labels the bot
-    added to the version before; None: it is somebody's file.
+    added to the version before; None: it is somebody's file. `sealed`: how many rows its uploader wants set aside for a
+    promotion.
     """
 
     id: int

@@ -63,6 +63,7 @@ STANDS: dict[Standing, str] = {
 UPLOAD, DELETION_FORM = "upload", "delete_dataset"
 MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
+SEALED = "Set aside beside the test, measured on once: at a promotion. Empty: none."
 CHOOSE_COLUMNS = "choose_columns"
 SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
 TABLES = ("csv", "objects", "xlsx", "parquet")
@@ -262,6 +263,7 @@ def upload_modal(
         forms.text_input("name", "Dataset name", "tickets", hint="Empty: the file's name.", initial=name),
         forms.text_input("text", "Column with the text", "text", hint=COLUMN),
         forms.text_input("label", "Column with the label", "label", hint=COLUMN),
+        forms.text_input("sealed", "Rows to seal", "200", hint=SEALED),
         *([_belongs_to(channel)] if is_asked else []),
         Note(
             "The machine that runs this bot checks it. A fifth to a third of the rows become a test that no model "
@@ -314,6 +316,8 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
     if report.n_train:
         pairs.append(("To train on", pluralize(report.n_train, "row")))
         pairs.append(("Held out as the test", pluralize(report.n_holdout, "row")))
+        if report.n_sealed:
+            pairs.append(("Sealed for a promotion", pluralize(report.n_sealed, "row")))
     elif report.rows:
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:

@@ -43,7 +43,7 @@ from bot.rules.facts import Looks
 from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
-from storage.records import Ask, Model
+from storage.records import Ask, Measurement, Model
 from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Rung
 from trainers.money import usd
@@ -56,10 +56,22 @@ DETAILS = "promotion_details"
 
 
 @dataclass(frozen=True)
+class SealedProof:
+    """What a model got right on sealed rows, by measurement `number`. `opened_before`: how many tests had opened them
+    earlier."""
+
+    number: int
+    rung: Rung
+    best: ModelComparison | None
+    opened_before: int
+
+
+@dataclass(frozen=True)
 class PromotionSummary:
     """A promotion from all sides. `before`: the model that it took the place of; `earlier`: the one that a rollback
     puts back. `provider` is its title. `has_alias`: programs call a name there that moves. `left`: another provider's
-    title, whose alias goes on standing for the model beside it. `looks` at the rows that it was measured on."""
+    title, whose alias goes on standing for the model beside it. `looks` at the rows that it was measured on.
+    `sealed`: what the sealed rows said."""
 
     promotion: Promotion
     model: Model
@@ -70,6 +82,7 @@ class PromotionSummary:
     has_alias: bool
     left: tuple[str, str] | None = None
     looks: Looks | None = None
+    sealed: SealedProof | None = None
 
     @property
     def dataset(self) -> str:
@@ -100,6 +113,23 @@ def card_location(summary: PromotionSummary) -> str:
     """For the person who typed the command in another channel than that of the card."""
     text = f"{code(summary.model.name)} is in use for {code(summary.dataset)}."
     return f"{text} The card is in <#{summary.promotion.channel}>."
+
+
+def sealed_test_begun(measurement: Measurement) -> Message:
+    """For who promoted: what decides now."""
+    text = (
+        f"The sealed rows decide: m{measurement.id} asks the model and what it would replace. Its card is in "
+        f"<#{measurement.channel}>; the model is deployed once it is shown to be better there."
+    )
+    return text_message(text)
+
+
+def opened_before(times: int) -> str:
+    """What a sealed part is worth that was opened before."""
+    return (
+        f"These rows were opened {pluralize(times, 'time')} before, so they prove less: upload a version with new rows "
+        "to seal."
+    )
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
@@ -227,7 +257,19 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         pairs.append((name, f"{_gain(used)}{_price_win(used, proof.limits.margin)}{on}"))
     notes = [Note(f"Right less often: {worse_labels_text(proof.worse)}.")] if proof.worse else []
     notes += [Note(FRESH_ROWS)] if looks and looks.are_spent else []
+    if summary.sealed:
+        pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
+        before = summary.sealed.opened_before
+        notes += [Note(opened_before(before))] if before else []
     return [Facts(pairs), *notes]
+
+
+def sealed_text(sealed: SealedProof) -> str:
+    """As plain text."""
+    score = f"{quality(sealed.rung)} on {pluralize(sealed.rung.n, 'row')} (m{sealed.number})"
+    if sealed.best is None:
+        return score
+    return f"{score}; against {shorten(sealed.best.other, 40)} {_gain(sealed.best)}"
 
 
 def _gain(comparison: ModelComparison) -> str:

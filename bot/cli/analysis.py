@@ -29,7 +29,9 @@ from bot.cli.output import Ticker, Tone, show, show_json, show_text
 from bot.command_options import (
     BAR,
     ESTIMATE_KEYS,
+    FEWEST_SEALED,
     LABEL_USD,
+    MOST_SEALED,
     OPTIMISE,
     RUNGS,
     TASK,
@@ -67,6 +69,13 @@ if TYPE_CHECKING:
 )
 @click.option("--quick", is_flag=True, help="Don't look for near copies and for labels that look wrong.")
 @click.option("--presidio", is_flag=True, help="Let presidio look for personal data, too (the extra 'pii').")
+@click.option(
+    "--sealed",
+    type=click.IntRange(FEWEST_SEALED, MOST_SEALED),
+    default=0,
+    show_default=False,
+    help="Set about so many rows aside beside the test, for a promotion.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
 @within_memory()
 def check(
@@ -79,6 +88,7 @@ def check(
     target: str | None,
     quick: bool,
     presidio: bool,
+    sealed: int,
     as_json: bool,
 ) -> None:
     """Check a file of labelled examples. Exits with 1 when it has a problem to fix.
@@ -94,13 +104,17 @@ def check(
         refuse(
             "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
         )
+    if holdout and sealed:
+        refuse("--sealed sets rows of the file aside, and with --holdout all are for training: choose one.")
     if presidio:
         _check_presidio(is_quick=quick)
     rows = datasets.rows_of_target(target, load_beside_a_file)
     if isinstance(rows, Refusal):
         refuse(rows.text)
     with Ticker() as ticker:
-        how = datasets.CheckOptions(deep=not quick, presidio=presidio, rows=rows, tell=ticker)
+        how = datasets.CheckOptions(
+            deep=not quick, presidio=presidio, rows=rows, tell=ticker, n_sealed=sealed
+        )
         if against:
             report = datasets.check_against(against, file, text, label, how)
         elif holdout:

@@ -64,12 +64,14 @@ from trainers.sizing.architecture import Unsized
 @dataclass(frozen=True)
 class CheckOptions:
     """How a file is checked. `deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
-    `rows`: what the model takes that is to be trained. `tell` hears how far it is."""
+    `rows`: what the model takes that is to be trained. `tell` hears how far it is. `n_sealed` rows are set aside beside
+    the test."""
 
     deep: bool = False
     presidio: bool = False
     rows: RowLimit = USUAL_ROW_LIMIT
     tell: Callable[[str], None] = ignore_message
+    n_sealed: int = 0
 
     @property
     def limits(self) -> Limits:
@@ -88,6 +90,7 @@ class CheckOptions:
             deep=self.deep,
             presidio=self.presidio,
             tell=self.tell,
+            n_sealed=self.n_sealed,
             **beside,
         )
 

@@ -143,7 +143,7 @@ def _rewritten(
     folder = _folder(context, before.name)
     folder.mkdir(parents=True, exist_ok=True)
     parts = []
-    for sha256 in (str(report.train_sha256), str(report.holdout_sha256)):
+    for sha256 in filter(None, (report.train_sha256, report.holdout_sha256, report.sealed_sha256)):
         shutil.copyfile(context.settings.files / f"{sha256}.jsonl", folder / f"{sha256}.jsonl")
         parts.append(folder / f"{store_without(folder, sha256, keys)}.jsonl")
     joined = folder / "joined"
@@ -157,9 +157,10 @@ def _rewritten(
         else:
             for part in parts:
                 file.write(part.read_bytes())
-    inspected = _inspected(
-        context, joined, f"{before.name}.jsonl", Previous(parts[0], parts[1]), report.system
-    )
+    opened_before = datasets.is_opened(context, before.name, report)
+    sealed = parts[2] if report.sealed_sha256 else None
+    previous = Previous(parts[0], parts[1], sealed=sealed, is_opened=opened_before)
+    inspected = _inspected(context, joined, f"{before.name}.jsonl", previous, report.system)
     new = inspected.report
     if new.blocked:
         worst = next(finding for finding in new.findings if finding.blocks)
@@ -172,7 +173,7 @@ def _rewritten(
             f"Without these rows {code(before.name)} has no row left to test with. Upload more first."
         )
     joined.rename(joined.with_name(new.source_sha256))
-    held = report.n_holdout - new.n_holdout
+    held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
     return RewrittenDataset(before, inspected, report.n_train - new.n_train + held, held)
 
 

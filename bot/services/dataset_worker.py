@@ -36,6 +36,7 @@ def inspect(
     lengths_by: Encoding | None,
     presidio: bool,
     local_models: Mapping[str, Path],
+    n_sealed: int = 0,
 ) -> Inspection:
     """Checks a file in both stages, writes its parts into `files`, scans them if it can be used, and draws lengths.png
     and labels.png into `drawings`.
@@ -56,6 +57,7 @@ def inspect(
         local_models=local_models,
         lengths_by=lengths_by,
         presidio=presidio,
+        n_sealed=n_sealed,
     )
     if report.blocked:
         return Inspection(report, ())

@@ -20,7 +20,7 @@ from bot.cards.blocks import Message, code, escape
 from bot.cards.candidates import bar_share
 from bot.cards.general import files_body
 from bot.cards.terminal import terminal_text
-from bot.command_options import dataset_name, is_dataset_name
+from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
 from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
@@ -93,7 +93,7 @@ def scan_file(context: AppContext, sha256: str, by: str) -> None:
 
 @dataclass(frozen=True)
 class Upload:
-    """What a person entered in the form. Columns without a name are detected.
+    """What a person entered in the form. Columns without a name are detected. `sealed`: how many rows, as typed.
 
     The dataset belongs to `channel` and is reported there. `here`: where the person acted, '' for no channel.
     """
@@ -106,6 +106,7 @@ class Upload:
     filename: str
     text_column: str | None = None
     label_column: str | None = None
+    sealed: str | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,9 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     name = dataset_name(text)
     if isinstance(name, Misread):
         return Refusal(name.sentence)
+    sealed = parse_sealed(upload.sealed or "0")
+    if isinstance(sealed, Misread):
+        return Refusal(sealed.sentence, "sealed")
     refused = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
         context, upload
     )
@@ -138,6 +142,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
                 source=upload.file_id,
                 text_column=upload.text_column,
                 label_column=upload.label_column,
+                sealed=sealed,
                 may_add=is_dataset_name(text),
             ),
             now=now,
@@ -401,6 +406,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
             lengths_by=limit.own if limit else None,
             presidio=context.settings.presidio,
             local_models=context.settings.trainer.folders,
+            n_sealed=dataset.sealed,
         )
     except WorkerStopped as stopped:
         _again_or_refuse(context, dataset, f"checking it {stopped}", CHECK_TRIES)
@@ -424,14 +430,24 @@ def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
 
 
 def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
-    """Returns the two files of the newest usable version before this one."""
+    """Returns the files of the newest usable version before this one."""
     report = next((report for dataset in _earlier(context, dataset) if (report := report_of(dataset))), None)
     if report is None:
         return None
-    files, draws_more = context.settings.files, dataset.origin is None
+    files = context.settings.files
     return Previous(
-        files / f"{report.train_sha256}.jsonl", files / f"{report.holdout_sha256}.jsonl", draws_more
+        files / f"{report.train_sha256}.jsonl",
+        files / f"{report.holdout_sha256}.jsonl",
+        draws_more=dataset.origin is None,
+        sealed=files / f"{report.sealed_sha256}.jsonl" if report.sealed_sha256 else None,
+        is_opened=is_opened(context, dataset.name, report),
     )
+
+
+def is_opened(context: CoreContext, name: str, report: Report) -> bool:
+    """Returns whether the sealed part was measured on, with an outcome that people saw."""
+    versions = [version.id for version in context.store.datasets.all() if version.name == name]
+    return bool(context.store.looks(versions).get(str(report.sealed_sha256)))
 
 
 def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> None:

@@ -225,7 +225,9 @@ def _prompts(
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]
         case "retrieval" if nearest:
             return _with_nearest(plan, holdout, nearest)
-        case "classical" | "retrieval" | "tuned":
+        case "tuned":
+            return [prompts.as_trained(row) for row in holdout]
+        case "classical" | "retrieval":
             raise ValueError(f"the rung {arm.rung} asks no model by a prompt")
 
 

@@ -32,6 +32,7 @@ from bot.services import (
     judge_worker,
     judgements,
     measurements,
+    promotions,
     prompt_search,
     prompt_search_worker,
 )
@@ -285,15 +286,27 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
         context.clock(),
     )
     if concluded is not None:
-        _finish(context, measurement, progress, concluded)
+        _finish(context, measurement, plan, progress, concluded)
 
 
 def _finish(
-    context: AppContext, measurement: Measurement, progress: LadderProgress, concluded: Conclusion
+    context: AppContext,
+    measurement: Measurement,
+    plan: LadderPlan,
+    progress: LadderProgress,
+    concluded: Conclusion,
 ) -> None:
+    """Ends it with its result; one on sealed rows decides a promotion in the same transaction."""
     result, judged = concluded.ladder.to_json(), _with_judge(progress, concluded).to_json()
+    decided = None
+    if plan.promotes:
+        decided = promotions.decide_by_sealed(context, measurement, plan, concluded.ladder)
     with context.store.transaction():
-        measurements.finish(context, measurement, result, spent_micros=progress.spent_micros, progress=judged)
+        moved = measurements.finish(
+            context, measurement, result, spent_micros=progress.spent_micros, progress=judged
+        )
+        if moved and decided:
+            promotions.record_sealed(context, moved, decided)
 
 
 def _with_judge(progress: LadderProgress, concluded: Conclusion) -> LadderProgress:

@@ -175,10 +175,10 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     base: Sequence[AnswerRow] = context.store.runs.answers(run.id, "base")
     if len(base) != tuned.n:
         base = at((place for place in _judged_rows(context, plan).places if place < len(base)), base)
-    usd = _request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
+    usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
     if tuned.scoring in RIGHT_OR_WRONG and len(base) == tuned.n:
         scores = [float(answer.correct) for answer in base]
-        base_usd = _request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
+        base_usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
         yield compare_models(f"the untuned base, {plan.base_model}", tuned.scores, scores, usd, base_usd)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
@@ -187,7 +187,7 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     for rung in alternatives_of(evidence_of(context, dataset, report, None), plan.judge):
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
             provider, _, name = (rung.arm.model or "").partition("/")
-            other_usd = _request_usd(context, provider, name, rung.usd_per_1000)
+            other_usd = request_usd(context, provider, name, rung.usd_per_1000)
             yield compare_models(arm_name(rung.arm), tuned.scores, rung.scores, usd, other_usd)
 
 
@@ -201,7 +201,7 @@ def _base_usd(plan: Plan, answers: Sequence[AnswerRow]) -> Decimal | None:
     return usd_per_1000(arm, replies, {str(arm.model): PriceList.from_json(plan.prices).rows[1]})
 
 
-def _request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
+def request_usd(context: AppContext, provider: str, model: str, usd: Decimal | None) -> Decimal | None:
     """Returns what 1,000 requests cost in use. A machine that is paid by the hour answers for a part of its time only,
     while it was measured without a pause."""
     row = context.settings.provider(provider)
@@ -229,8 +229,8 @@ def _against(context: AppContext, plan: Plan, rung: Rung, used: Model) -> ModelC
     if rung.scoring == "judge" and other_plan.judge != plan.judge:
         return None
     prices = (
-        _request_usd(context, plan.provider, plan.base_model, rung.usd_per_1000),
-        _request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
+        request_usd(context, plan.provider, plan.base_model, rung.usd_per_1000),
+        request_usd(context, other_plan.provider, other_plan.base_model, other.usd_per_1000),
     )
     if other_plan.holdout_sha256 == plan.holdout_sha256:
         return compare_models(used.name, rung.scores, other.scores, *prices) if rung.n == other.n else None

@@ -14,20 +14,22 @@ from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
 from bot.cards.blocks import CardBlock
 from bot.cards.blocks import Message as Card
-from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary
+from bot.cards.candidates import arm_name
+from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
 from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
-from bot.rules.promotion import Proof, objections
+from bot.rules.promotion import Proof, compare_models, objections
 from bot.services import authorization, budgets, data_policy, datasets, evidence, freeze_scope
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
 from storage.records import Ask, Draft, Model, Run
 from trainers.chat_parameters import thinking_tokens
+from trainers.evaluation.results import Candidate, Ladder
 from trainers.money import usd_micros
 from trainers.pricing import PriceList, PriceRow, tuned_price
 from trainers.types import Answer, Message
@@ -55,7 +57,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     model = find_for_question(context, name, authorization.visible_datasets(context, person, channel))
     if isinstance(model, Refusal):
         return model
-    price = _price(context, model)
+    price = price_of(context, model)
     if isinstance(price, Refusal):
         return price
     run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
@@ -136,7 +138,7 @@ def step(context: AppContext, ask: Ask) -> None:
     if model is None:
         _fail(context, ask, "there is no model of that name any more.", may_be_owed)
         return
-    price = _price(context, model)
+    price = price_of(context, model)
     if isinstance(price, Refusal):
         _fail(context, ask, price.text, may_be_owed)
         return
@@ -223,7 +225,7 @@ def _most(context: AppContext, model: Model, price: PriceRow, text: str) -> int:
     return question_micros(price, sent, _cap(context, model))
 
 
-def _price(context: AppContext, model: Model) -> PriceRow | Refusal:
+def price_of(context: AppContext, model: Model) -> PriceRow | Refusal:
     """Returns the price in the provider's row now; if that is gone, the one in the plan."""
     plan, row = _plan(context, model), context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None
@@ -301,7 +303,25 @@ def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> Prom
         has_alias=has_alias(context, model),
         left=_left(context, promotion, model),
         looks=_looks(context, model),
+        sealed=_sealed(context, model),
     )
+
+
+def _sealed(context: AppContext, model: Model) -> SealedProof | None:
+    """Returns what the newest test on sealed rows said of a model."""
+    measurement = context.store.measurements.for_promotion(model.name)
+    if measurement is None or measurement.result is None:
+        return None
+    ladder = Ladder.from_json(measurement.result)
+    own = Candidate("tuned", f"{model.provider}/{model.provider_model}")
+    rung = next((rung for rung in ladder.rungs if rung.arm == own), None)
+    if rung is None:
+        return None
+    others = [rung for rung in ladder.rungs if rung.arm != own]
+    held = [compare_models(arm_name(other.arm), rung.scores, other.scores) for other in others]
+    best = max(held, key=lambda comparison: comparison.score, default=None)
+    opened = context.store.looks([measurement.dataset_id]).get(ladder.holdout_sha256, 1)
+    return SealedProof(measurement.id, rung, best, opened - 1)
 
 
 def promotion_details(

@@ -1,10 +1,17 @@
-"""Puts a tuned model to use for its dataset, and the one before it back. alias_sync.py sets the trainer's alias."""
+"""Puts a tuned model to use for its dataset, and the one before it back. alias_sync.py sets the trainer's alias.
+
+Where its rows have a sealed part, a promotion without a reason waits for that: it is opened first, and decides
+(sealed_tests.py).
+"""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
 from bot.cards.blocks import code, escape
+from bot.cards.general import text_message
 from bot.cards.models import PromotionSummary
 from bot.cards.permissions import too_few_words
 from bot.context import AppContext
@@ -12,18 +19,33 @@ from bot.rules import promotion as rules
 from bot.rules.permissions import has_words
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import Proof
-from bot.services import authorization, evidence, freeze_scope, models, runs
+from bot.services import authorization, evidence, freeze_scope, models, runs, sealed_tests
+from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
 from storage.promotions import NewPromotion, Promotion
-from storage.records import Model
+from storage.records import Measurement, Model, Run
+from trainers.evaluation.results import Ladder
 
 MOVED = "Another model was deployed just now; `/finetune models` shows which. Try again if you still want this one."
 
 
+@dataclass(frozen=True)
+class Deployment:
+    """A promotion that may be recorded. `ended`: the proof of the promotion `instead_of`, which it replaces."""
+
+    model: Model
+    run: Run
+    person: str
+    because: str | None
+    proof: Proof
+    instead_of: Promotion | None
+    ended: Proof | None
+
+
 def promote(
     context: AppContext, name: str, because: str | None, person: str, channel: str
-) -> PromotionSummary | Refusal:
-    """`because`: why a model is used that is not shown to be better."""
+) -> PromotionSummary | Measurement | Refusal:
+    """`because`: why a model is used that is not shown to be better. Returns the sealed test where that decides."""
     refused = authorization.refusal(context, person, "promote", channel)
     if refused:
         return refused
@@ -31,7 +53,7 @@ def promote(
     return model if isinstance(model, Refusal) else _promote(context, model, person, because)
 
 
-def promote_run(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
+def promote_run(context: AppContext, number: int, person: str) -> PromotionSummary | Measurement | Refusal:
     """Handles the button on a result."""
     run = context.store.runs.get(number)
     model = context.store.model(run.model or "") if run else None
@@ -70,9 +92,40 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
     return _roll_back(context, promotion, person, None)
 
 
+def decide_by_sealed(
+    context: AppContext, measurement: Measurement, plan: LadderPlan, ladder: Ladder
+) -> Deployment | Refusal:
+    """Decides a promotion whose sealed rows are answered. It looks up rights and reads files, so call it before the
+    transaction of `record_sealed`."""
+    person, model = measurement.requested_by, context.store.model(plan.promotes or "")
+    run = context.store.runs.get(model.run_id) if model else None
+    refused = authorization.refusal(context, person, "promote", measurement.channel)
+    if refused or model is None or run is None:
+        return refused or Refusal(f"{plan.promotes} is gone.")
+    standing = context.store.promotions.standing(plan.dataset)
+    used = _model(context, standing)
+    if used and used.name == model.name:
+        return Refusal(f"{code(model.name)} is in use already.")
+    on_holdout = evidence.promotion_proof(context, model, used)
+    proof = sealed_tests.proof_of(context, model, used, ladder, on_holdout)
+    refused = _not_to_be_used(context, model, proof, None)
+    ended = models.proof_of(context, standing) if standing else None
+    return refused or Deployment(model, run, person, None, on_holdout, standing, ended)
+
+
+def record_sealed(context: AppContext, measurement: Measurement, decided: Deployment | Refusal) -> None:
+    """Deploys the model, or says why not. Call it in the transaction that ends the measurement."""
+    result = decided if isinstance(decided, Refusal) else _record(context, decided)
+    if isinstance(result, Refusal):
+        link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
+        text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {result.text}"
+        once = f"sealed {measurement.id}"
+        context.say(measurement.channel, text_message(text).letter(), dedupe=once)
+
+
 def _promote(
     context: AppContext, model: Model, person: str, because: str | None
-) -> PromotionSummary | Refusal:
+) -> PromotionSummary | Measurement | Refusal:
     run = context.store.runs.get(model.run_id)
     if run is None:
         raise KeyError(model.run_id)
@@ -80,27 +133,37 @@ def _promote(
     standing = context.store.promotions.standing(dataset)
     if standing and standing.model == model.name:
         return Refusal(f"{code(model.name)} is in use for {code(dataset)} already, by <@{standing.person}>.")
-    proof = evidence.promotion_proof(context, model, _model(context, standing))
+    used = _model(context, standing)
+    proof = evidence.promotion_proof(context, model, used)
     refusal = _not_to_be_used(context, model, proof, because)
     if refusal:
         return refusal
+    if not because and sealed_tests.has_sealed_rows(context, run):
+        return sealed_tests.ask(context, model, run, used, person)
+    ended = models.proof_of(context, standing) if standing else None
+    return _record(context, Deployment(model, run, person, because, proof, standing, ended))
+
+
+def _record(context: AppContext, decided: Deployment) -> PromotionSummary | Refusal:
+    standing, because = decided.instead_of, decided.because
     new = NewPromotion(
-        dataset=dataset,
-        model=model.name,
-        person=person,
-        channel=run.channel,
+        dataset=plan_from_json(decided.run.plan).dataset,
+        model=decided.model.name,
+        person=decided.person,
+        channel=decided.run.channel,
         instead_of=standing,
         returns_to=standing.id if standing else None,
         reason=" ".join(because.split()) if because else None,
-        is_synced=not models.has_alias(context, model),
+        is_synced=not models.has_alias(context, decided.model),
     )
-    ended = models.proof_of(context, standing) if standing else None
     with context.store.transaction():
         freeze = freeze_scope.on_promotion(context)
         if freeze:
             return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
         promotion = context.store.promotions.add(new, now=context.clock())
-        return Refusal(MOVED) if promotion is None else _told(context, promotion, proof, ended)
+        if promotion is None:
+            return Refusal(MOVED)
+        return _told(context, promotion, decided.proof, decided.ended)
 
 
 def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: str | None) -> Refusal | None:
@@ -170,9 +233,9 @@ def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None
     promotion, now = seen.promotion, context.clock()
     reason = f". Because: {promotion.reason}" if promotion.reason else ""
     instead = f" instead of {before.model}" if before else ""
-    detail = (
-        f"{promotion.model} for {promotion.dataset}{instead}: {views.proof_in_numbers(seen.proof)}{reason}"
-    )
+    numbers = views.proof_in_numbers(seen.proof)
+    sealed = f"; sealed rows: {views.sealed_text(seen.sealed)}" if seen.sealed else ""
+    detail = f"{promotion.model} for {promotion.dataset}{instead}: {numbers}{sealed}{reason}"
     action = "rolled back to" if promotion.is_rollback else "promote"
     context.store.audit.add(
         at=now, who=promotion.person, action=action, subject=f"run {seen.model.run_id}", detail=detail

@@ -459,6 +459,8 @@ def make_pairs(call: Call, dataset: str) -> Reply:
 @click.option("--because", type=REASON, help="Why a model is used that is not shown to be better.")
 def promote(call: Call, model: str, because: str | None) -> Reply:
     promoted = promotions.promote(call.context, model, because, call.person, call.channel)
+    if not isinstance(promoted, model_cards.PromotionSummary | Refusal):
+        return model_cards.sealed_test_begun(promoted)
     return _card(promoted, lambda summary: _location(call, summary))
 
 

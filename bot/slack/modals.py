@@ -241,6 +241,7 @@ def _upload(body: dict[str, Any]) -> Upload:
         filename=known_name or str(files[0].get("name") or "upload"),
         text_column=values.get("text"),
         label_column=values.get("label"),
+        sealed=values.get("sealed"),
     )
 
 

@@ -34,7 +34,8 @@ class LadderPlan(JsonValue):
     `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
     room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
     place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
-    measurement, or, once the `search` is over, what it brought."""
+    measurement, or, once the `search` is over, what it brought. `promotes`: the tuned model that is deployed if it is
+    the better one; then the rows are the sealed ones."""
 
     dataset: str
     version: int
@@ -54,6 +55,7 @@ class LadderPlan(JsonValue):
     teaches: int | None = None
     search: SearchPlan | None = None
     optimised: str | None = None
+    promotes: str | None = None
 
     def room(self, model: str) -> int:
         """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""

@@ -94,6 +94,10 @@ def cards() -> dict[str, Message]:
             replace(SEEN, promotion=first, before=None, earlier=None, proof=Proof(RUNG, PROVEN.best))
         ),
         "promoted-looked-at": models.promotion_card(replace(SEEN, promotion=carried, looks=Looks(27, 200))),
+        "promoted-by-sealed": models.promotion_card(
+            replace(SEEN, promotion=carried, sealed=models.SealedProof(9, RUNG, PROVEN.best, 1))
+        ),
+        "sealed-begun": models.sealed_test_begun(measured.measurement()),
         "promotion-details": _details(ACTUALS, Looks(3, 200)),
         "promotion-details-hosted": _details(NOT_COUNTED, Looks(26, 200)),
         "promoted-unmeasured": models.promotion_card(replace(SEEN, promotion=because, proof=Proof(None))),

@@ -29,7 +29,15 @@ from trainers.dataset.conversion import Opened, opened
 from trainers.dataset.file_checks import CheckedFile, run_checks
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import Progress, accepted, conclude
-from trainers.dataset.row_facts import Facts, StoredRows, histogram, read_facts, store_pairs, store_split
+from trainers.dataset.row_facts import (
+    Facts,
+    StoredRows,
+    histogram,
+    read_facts,
+    store_pairs,
+    store_sealed,
+    store_split,
+)
 from trainers.dataset.rows import (
     DEFAULT_LIMITS,
     Choices,
@@ -106,11 +114,14 @@ class Report:
     label_errors: LabelErrors | None = None
     pairs: PairsReport | None = None
     pairs_sha256: str | None = None
+    sealed_sha256: str | None = None
+    n_sealed: int = 0
 
     @property
     def stored(self) -> tuple[str, ...]:
-        """The sha256 of each of its files: its two parts, and its pairs."""
-        return tuple(filter(None, (self.train_sha256, self.holdout_sha256, self.pairs_sha256)))
+        """The sha256 of each of its files: its parts, and its pairs."""
+        parts = (self.train_sha256, self.holdout_sha256, self.pairs_sha256, self.sealed_sha256)
+        return tuple(filter(None, parts))
 
     @property
     def blocked(self) -> bool:
@@ -141,17 +152,18 @@ def check_file(
     local_models: Mapping[str, Path] = NO_MODELS,
     lengths_by: Encoding | None = None,
     tell: Callable[[str], None] = ignore_message,
+    n_sealed: int = 0,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task. Without an
     `out_dir` nothing is written, and nothing counted for `local_models`.
 
     `holdout` is one that was frozen earlier (chat JSONL, or its rows): it stays the holdout, every row is for
     training, and rows that ask what it asks block. `previous` is the version before: its holdout stays, and a share
-    of the new questions joins it. `deep` also looks for near copies and for labels that are probably wrong; it
-    takes longer, and with `presidio`, which must be installed, looks for more kinds of personal data. `lengths_by`
-    counts how long rows are, where that is another encoding than the one that counts what vendors are paid for. `tell`
-    hears how far it is. Nothing in the file raises; OSError where the disk does, ValueError where `holdout` or
-    `previous` is not what we wrote.
+    of the new questions joins it. About `n_sealed` rows are sealed: set aside beside it, for a promotion. `deep` also
+    looks for near copies and for labels that are probably wrong; it takes longer, and with `presidio`, which must be
+    installed, looks for more kinds of personal data. `lengths_by` counts how long rows are, where that is another
+    encoding than the one that counts what vendors are paid for. `tell` hears how far it is. Nothing in the file raises;
+    OSError where the disk does, ValueError where `holdout` or `previous` is not what we wrote.
     """
     clock = _Clock()
     frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
@@ -167,7 +179,16 @@ def check_file(
         clock.stage("near copies and doubted labels")
         existing_findings = Findings(limits.listed)
         with _collector_paused():
-            parts = _parts(taken, seed, frozen, previous, slow.groups, existing_findings, presidio=presidio)
+            parts = _parts(
+                taken,
+                seed,
+                frozen,
+                previous,
+                slow.groups,
+                existing_findings,
+                presidio=presidio,
+                n_sealed=n_sealed,
+            )
         checked = _checked(taken, lengths, counted_by, parts, slow, existing_findings)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
@@ -248,6 +269,7 @@ class _Written:
     train: str
     holdout: str
     pairs: str | None
+    sealed: str | None
 
 
 @dataclass(frozen=True)
@@ -266,12 +288,13 @@ class _Checked:
         return any(finding.blocks for finding in self.findings)
 
     def write(self, folder: Path) -> _Written | None:
-        """Writes both parts, and pairs as such, unless something blocks."""
+        """Writes the parts, and pairs as such, unless something blocks."""
         if self.is_blocked:
             return None
         rows, parts = self.taken.rows, self.parts
-        both = store_split(folder, rows, parts.held, parts.earlier, parts.copies)
-        return _Written(*both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None)
+        both = store_split(folder, rows, parts.held, parts.earlier, parts.copies | parts.sealed)
+        sealed = store_sealed(folder, rows, parts.sealed, parts.earlier_sealed)
+        return _Written(*both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None, sealed)
 
     def tokens_to_train(self, counted_by: Encoding | None) -> dict[Path, int]:
         """Returns the tokens that are trained on, by the model's folder, where its own tokenizer counted the
@@ -318,6 +341,8 @@ class _Checked:
             label_errors=self.label_errors,
             pairs=self.pairs,
             pairs_sha256=files.pairs if files else None,
+            sealed_sha256=files.sealed if files else None,
+            n_sealed=0 if self.is_blocked else parts.n_sealed,
             seconds=clock.seconds,
         )
 
@@ -394,10 +419,20 @@ def _parts(
     findings: Findings,
     *,
     presidio: bool,
+    n_sealed: int,
 ) -> Parts:
     facts = taken.rows.facts
     if holdout is not None:
         return split_against(holdout, facts, findings)
     if previous is not None:
-        return continue_holdout(previous, taken.rows, facts.keys, taken.task, seed, groups, presidio=presidio)
-    return draw_holdout(facts, taken.labels, seed, groups, findings)
+        return continue_holdout(
+            previous,
+            taken.rows,
+            facts.keys,
+            taken.task,
+            seed,
+            groups,
+            presidio=presidio,
+            n_sealed=n_sealed,
+        )
+    return draw_holdout(facts, taken.labels, seed, groups, findings, n_sealed)

@@ -398,6 +398,21 @@ def store_split(
         return train.close(), holdout.close()
 
 
+def store_sealed(
+    folder: Path, rows: StoredRows, places: Collection[int], earlier: Sequence[Example]
+) -> str | None:
+    """Writes FOLDER/SHA256.jsonl for the rows at these places and then those of an `earlier` version. Returns the
+    sha256, None without rows."""
+    if not places and not earlier:
+        return None
+    with ChatFile(folder) as file:
+        for row in sorted(places):
+            file.write(rows.written(row))
+        for example in earlier:
+            file.write(chat_row(example))
+        return file.close()
+
+
 def store_pairs(folder: Path, rows: StoredRows, left_out: Collection[int]) -> str:
     """Writes FOLDER/SHA256.jsonl: the rows of a file of preference pairs that are trained on, as pairs. Returns the
     sha256."""

@@ -1,15 +1,17 @@
 """Holdouts: drawn for a first version, kept for later ones, or frozen by a person.
 
-The holdout of the version before stays the holdout, so that results compare. Only questions that are new are drawn, by
-the rule of splits.py. A held-out question that the new file no longer has stays held out, unless it holds a secret or
-personal data: it was taken out for that. One with another answer is held out with its new answer.
+The holdout of the version before stays the holdout, so that results compare. So does its sealed part, further rows set
+aside that nothing is measured on before a promotion; once it was opened its rows join the holdout of the next version.
+Only questions that are new are drawn, by the rule of splits.py. A held-out question that the new file no longer has
+stays held out, unless it holds a secret or personal data: it was taken out for that. One with another answer is held
+out with its new answer.
 """
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,12 +28,15 @@ _NO_LIMITS = Limits(max_bytes=1 << 40, max_rows=1 << 40)  # the file was within 
 
 @dataclass(frozen=True)
 class Previous:
-    """The two files of the version before, as `store_chat` wrote them. `draws_more` False: none of the new questions
-    joins the holdout. They were chosen because they are hard, or answered by a model: neither is a fair test."""
+    """The files of the version before, as `store_chat` wrote them. `draws_more` False: none of the new questions joins
+    the holdout. They were chosen because they are hard, or answered by a model: neither is a fair test. `is_opened`:
+    its `sealed` part was measured on."""
 
     train: Path
     holdout: Path
     draws_more: bool = True
+    sealed: Path | None = None
+    is_opened: bool = False
 
 
 @dataclass(frozen=True)
@@ -209,16 +214,23 @@ NO_HOLDOUT = Rule(
 class Parts:
     """`held` are places of rows, no two of them copies. `earlier` are rows of an earlier holdout that the file doesn't
     have, to be held out after them. `copies` are places of rows that ask what a held-out row asks: as further held-out
-    rows they would be evidence counted twice, and for training they would give the answer away."""
+    rows they would be evidence counted twice, and for training they would give the answer away. `sealed` and
+    `earlier_sealed`: the same of the sealed part."""
 
     held: frozenset[int]
     earlier: tuple[Example, ...] = ()
     diff: Diff | None = None
     copies: frozenset[int] = frozenset()
+    sealed: frozenset[int] = frozenset()
+    earlier_sealed: tuple[Example, ...] = ()
 
     @property
     def not_trained(self) -> frozenset[int]:
-        return self.held | self.copies
+        return self.held | self.copies | self.sealed
+
+    @property
+    def n_sealed(self) -> int:
+        return len(self.sealed) + len(self.earlier_sealed)
 
 
 def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
@@ -231,13 +243,44 @@ def labels_of(facts: Facts, rows: StoredRows, task: Task) -> list[str]:
 
 
 def draw_holdout(
-    facts: Facts, labels: Sequence[str], seed: int, groups: Sequence[int] | None, findings: Findings
+    facts: Facts,
+    labels: Sequence[str],
+    seed: int,
+    groups: Sequence[int] | None,
+    findings: Findings,
+    n_sealed: int = 0,
 ) -> Parts:
-    """Draws the holdout of a first version."""
+    """Draws the holdout of a first version, and beside it `n_sealed` rows to be sealed."""
     held = choose(facts.keys, labels, seed, groups=groups)
     if len(facts.keys) >= MINIMUM and not held:
         findings.about_file(NO_HOLDOUT, "No row can be set aside as the test.")
-    return Parts(held, copies=_copies(held, facts.keys))
+    held_keys = {facts.keys[place] for place in held}
+    rest = [place for place, key in enumerate(facts.keys) if key not in held_keys]
+    sealed = _draw_sealed(n_sealed, rest, facts.keys, labels, seed, groups)
+    return Parts(held, copies=_copies(held | sealed, facts.keys), sealed=sealed)
+
+
+def _draw_sealed(
+    wanted: int,
+    places: Sequence[int],
+    keys: Sequence[bytes],
+    labels: Sequence[str],
+    seed: int,
+    groups: Sequence[int] | None,
+) -> frozenset[int]:
+    """Draws about so many of the rows at these places, by the holdout's rule: at most a third of them."""
+    if wanted <= 0:
+        return frozenset()
+    drawn = choose(
+        at(places, keys),
+        at(places, labels),
+        seed,
+        groups=at(places, groups) if groups is not None else None,
+        share=0.0,
+        at_least=wanted,
+        at_most=wanted,
+    )
+    return frozenset(places[place] for place in drawn)
 
 
 def _copies(held: frozenset[int], keys: Sequence[bytes]) -> frozenset[int]:
@@ -263,14 +306,19 @@ def continue_holdout(
     groups: Sequence[int] | None = None,
     *,
     presidio: bool = False,
+    n_sealed: int = 0,
 ) -> Parts:
-    """Keeps the holdout of the version before and adds a share of the new questions. `keys` are the rows'
-    question_keys. A held-out row that the file no longer has is dropped where it holds a secret or personal data.
+    """Keeps the holdout and the sealed part of the version before and adds a share of the new questions; to the sealed
+    part as many as it lacks to `n_sealed`. `keys` are the rows' question_keys. A row set aside that the file no longer
+    has is dropped where it holds a secret or personal data.
 
     Raises ValueError where a file of the version before is not what was written.
     """
     doing = "reading the version before"
     train, holdout = rows_of(read_stored(previous.train, doing), task), read_stored(previous.holdout, doing)
+    sealed_before = read_stored(previous.sealed, doing) if previous.sealed else ()
+    sealed_keys = frozenset(question_keys(() if previous.is_opened else sealed_before))
+    holdout = (*holdout, *sealed_before)
     before = PreviousRows(train, rows_of(holdout, task))
     current_keys = set(keys)
     missing = [place for place, row in enumerate(before.holdout) if row.key not in current_keys]
@@ -284,8 +332,47 @@ def continue_holdout(
     stay = [place for place in missing if place not in dropped]
     stay_rows = at(stay, before.holdout)
     distinct = distinct_places([row.key for row in stay_rows], [row.answer for row in stay_rows])
-    earlier = at(at(distinct, stay), holdout)
-    return Parts(held, earlier, diff(current, before, held, task, len(dropped)), _copies(held, keys))
+    sides: dict[bool, list[Example]] = {True: [], False: []}
+    for place in at(distinct, stay):
+        sides[before.holdout[place].key in sealed_keys].append(holdout[place])
+
+    # A new question that nearly asks a sealed one was set aside with it.
+    near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys} if groups else set()
+    sealed = {
+        place
+        for place in held
+        if keys[place] in sealed_keys or (groups and groups[place] in near and keys[place] not in before.held)
+    }
+    fresh = _fresh_places(current, before, groups, held)
+    lacking = n_sealed - len(sealed) - len(sides[True])
+    sealed |= _draw_sealed(lacking, fresh, keys, [row.label for row in current], seed, groups)
+    aside = held | sealed
+    changes = diff(current, before, aside, task, len(dropped))
+    asked_before = before.held | before.trained
+    added = sum(keys[place] not in asked_before for place in held - sealed)
+    return Parts(
+        held=held - sealed,
+        earlier=tuple(sides[False]),
+        diff=replace(changes, held_out_added=added),
+        copies=_copies(aside, keys),
+        sealed=frozenset(sealed),
+        earlier_sealed=tuple(sides[True]),
+    )
+
+
+def _fresh_places(
+    rows: Sequence[VersionRow], before: PreviousRows, groups: Sequence[int] | None, held: Collection[int]
+) -> list[int]:
+    """Returns the places of new questions that are for training: neither they nor their near copies stood on any side
+    before."""
+    is_old = [row.key in before.held or row.key in before.trained for row in rows]
+    old_groups = {group for group, old in zip(groups, is_old, strict=True) if old} if groups else set()
+    held_keys = {rows[place].key for place in held}
+    return [
+        place
+        for place, old in enumerate(is_old)
+        if not old and rows[place].key not in held_keys and not (groups and groups[place] in old_groups)
+    ]
 
 
 def store_without(folder: Path, sha256: str, keys: Collection[bytes]) -> str:
