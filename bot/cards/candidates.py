@@ -144,6 +144,13 @@ def looks_text(looks: Looks) -> str:
     return times.get(looks.count, f"looked at {looks.count:,} times")
 
 
+def looks_in_list(looks: Looks | None) -> str:
+    """What follows on a dataset's line in a list; nothing where nobody has looked."""
+    if looks is None or not looks.count:
+        return ""
+    return f". Held-out rows {looks_text(looks)}{': upload fresh rows' if looks.are_spent else ''}"
+
+
 def looks_sentence(looks: Looks) -> str:
     """With what to do once they are spent."""
     text = f"The {pluralize(looks.rows, 'held-out row')} were {looks_text(looks)}."

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
     plain,
 )
-from bot.cards.candidates import arm_name, bar_share, looks_text, quality
+from bot.cards.candidates import arm_name, bar_share, looks_in_list, quality
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -316,8 +316,7 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
     if report.n_train:
         pairs.append(("To train on", pluralize(report.n_train, "row")))
         pairs.append(("Held out as the test", pluralize(report.n_holdout, "row")))
-        if report.n_sealed:
-            pairs.append(("Sealed for a promotion", pluralize(report.n_sealed, "row")))
+        pairs += [("Sealed for a promotion", pluralize(report.n_sealed, "row"))] if report.n_sealed else []
     elif report.rows:
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:
@@ -389,10 +388,8 @@ def _line(listed: Listed) -> str:
     dataset, report = listed.dataset, listed.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
-        looks = f". Held-out rows {looks_text(listed.looks)}" if listed.looks and listed.looks.count else ""
-        spent = ": upload fresh rows" if listed.looks and listed.looks.are_spent else ""
         rows = f"{pluralize(report.rows, 'row')}{_of_labels(report)}"
-        return f"{name}: {rows}, ready{_measured(listed.best)}{looks}{spent}"
+        return f"{name}: {rows}, ready{_measured(listed.best)}{looks_in_list(listed.looks)}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"

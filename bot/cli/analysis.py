@@ -72,8 +72,6 @@ if TYPE_CHECKING:
 @click.option(
     "--sealed",
     type=click.IntRange(FEWEST_SEALED, MOST_SEALED),
-    default=0,
-    show_default=False,
     help="Set about so many rows aside beside the test, for a promotion.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
@@ -88,7 +86,7 @@ def check(
     target: str | None,
     quick: bool,
     presidio: bool,
-    sealed: int,
+    sealed: int | None,
     as_json: bool,
 ) -> None:
     """Check a file of labelled examples. Exits with 1 when it has a problem to fix.
@@ -113,7 +111,7 @@ def check(
         refuse(rows.text)
     with Ticker() as ticker:
         how = datasets.CheckOptions(
-            deep=not quick, presidio=presidio, rows=rows, tell=ticker, n_sealed=sealed
+            deep=not quick, presidio=presidio, rows=rows, tell=ticker, n_sealed=sealed or 0
         )
         if against:
             report = datasets.check_against(against, file, text, label, how)
