@@ -116,6 +116,13 @@ def test_a_provider_whose_terms_nobody_knows_is_not_asked(teacher: World) -> Non
     assert "outputs_terms" in teacher.type(DISTIL)
 
 
+def test_a_model_that_has_ended_is_refused_with_its_successor(teacher: World) -> None:
+    teacher.rules.more = f'{PRICES}ends = 2020-01-01\nsuccessor = "acme-large"\n'
+    teacher.restart()
+    answer = teacher.type(DISTIL)
+    assert "ended on 2020-01-01" in answer and "`acme-large` instead" in answer
+
+
 def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: World) -> None:
     known = tickets_csv(90).splitlines()[1:]
     path = teacher.service.settings.files / f"{_report(teacher.dataset()).train_sha256}.jsonl"
