@@ -19,11 +19,13 @@ from typing import Annotated, Any, Literal, TypeVar
 from bot.policy_settings import PeopleTable, PolicyTable, policy_of
 from bot.rules.permissions import CHANNEL, USER, Policy
 from bot.toml_file import TomlFile, lines_of
+from trainers.encoders import DEFAULT_ENCODER
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
 from trainers.typed_tables import OWN, Fault, Key, Limits, read_table
 from trainers.types import Price
 
+PACKAGED_TARGET = "minilm-encoder"
 RAY_ADDRESS = "http://127.0.0.1:8265"  # as trainers.local takes it where nobody says
 
 T = TypeVar("T")
@@ -159,7 +161,7 @@ class TrainerSettings:
     """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one. None: as many
     as follow from the rest. `tokens_per_second`: of a training, where a person says it. `ray_is_ours`: somebody said
     that data may go to all of the cluster's nodes. `ray_shared` and `relay_url` are of 0.1.0: the trainer's log says
-    what replaces them. `engine` is that of [serving].
+    what replaces them. `engine` is that of [serving], `encoder` the model of [encoder].
     """
 
     models: Annotated[Mapping[str, str], Key(wants='a table of texts, like { name = "folder" }')] = field(
@@ -179,6 +181,12 @@ class TrainerSettings:
     relay_url: str = ""
     storage: str = ""
     engine: Annotated[str, OWN] = "builtin"
+    encoder: Annotated[str, OWN] = DEFAULT_ENCODER
+
+    @property
+    def encoder_name(self) -> str:
+        """What it is called as a target."""
+        return PACKAGED_TARGET if self.encoder == DEFAULT_ENCODER else Path(self.encoder).name.lower()
 
     @property
     def slots(self) -> int:
@@ -197,10 +205,11 @@ class TrainerSettings:
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        """What its command line says of GPUs, of the engine that serves, and of a cluster."""
+        """What its command line says of GPUs, of the engine that serves, of the encoder, and of a cluster."""
         several = ("--nodes-per-job", str(self.nodes_per_job)) if self.nodes_per_job > 1 else ()
         serving = () if self.engine == "builtin" else ("--serving-engine", self.engine)
-        arguments = ["--gpus-per-job", str(self.gpus), *several, *serving]
+        encoder = () if self.executor == "ray" else ("--encoder", f"{self.encoder_name}={self.encoder}")
+        arguments = ["--gpus-per-job", str(self.gpus), *several, *serving, *encoder]
         if self.executor == "ray":
             arguments += ["--executor", "ray"]
             for name in ("ray_address", "ray_python", "storage", "relay_url"):
@@ -412,9 +421,12 @@ def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) ->
 def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:
     unpriced = Price(training=None, input=None, cached_input=None, output=None)
     own = [row.model(name) or ModelRow(name=name, price=unpriced) for name in trainer.models]
-    row = replace(
-        row, models=tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in own or row.models)
-    )
+    models = own or [model for model in row.models if not model.is_encoder]
+    if trainer.cluster is None:  # where no encoder is trained
+        name = trainer.encoder_name
+        named = ModelRow(name=name, price=unpriced, base_name=trainer.encoder, kind="encoder")
+        models.append(row.model(name) or named)
+    row = replace(row, models=tuple(_paid_by_the_hour(model, trainer.usd_per_hour) for model in models))
     if trainer.cluster is None:
         return row
     title = f"the Ray cluster at {trainer.cluster}"

@@ -65,8 +65,16 @@ FORMATS: Mapping[str, ExportFormat] = {
             relation="adapter",
             options=("repo", "public"),
         ),
+        ExportFormat(
+            name="onnx",
+            writes="of an encoder: ONNX, tokenizer, head and labels, `classify.py`",
+            start="`python classify.py TEXT`",
+            library="onnxruntime",
+            relation="finetune",
+        ),
     )
 }
+ENCODER_FORMS = ("onnx", "hub")
 
 
 def formats_with(option: str) -> str:

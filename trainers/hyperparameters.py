@@ -38,6 +38,7 @@ RATE_POWERS = {"qwen": 0.0775}
 RATE_POWER = 0.781
 PAIRS_SHARE = 40
 BETA = 0.1
+ENCODER_RATE, ENCODER_BATCH, ENCODER_ROWS_SEEN, ENCODER_PASSES = 5e-5, 16, 6_000, (3, 20)
 FEWEST_ARMS, MOST_ARMS = 2, 16
 
 Value = int | float | str
@@ -55,6 +56,12 @@ def hosted_epochs_for(rows: int) -> int:
     """Returns the passes of a service that bills every token and chooses its batch and rate itself, and of our own
     methods other than chats."""
     return min(MOST_PASSES, _passes(ROWS_SEEN, rows))
+
+
+def encoder_epochs_for(rows: int) -> int:
+    """Returns the passes of an encoder that is trained as a whole."""
+    least, most = ENCODER_PASSES
+    return max(least, min(most, _passes(ENCODER_ROWS_SEEN, rows)))
 
 
 def batch_for(rows: int) -> int:

@@ -17,9 +17,11 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from trainers.hyperparameters import (
     BETA,
+    ENCODER_BATCH,
     PAIRS_SHARE,
     Sweep,
     batch_for,
+    encoder_epochs_for,
     epochs_for,
     hosted_epochs_for,
     sweep_size_problem,
@@ -29,7 +31,7 @@ from trainers.tokens import OUR_ROW_TOKENS
 from trainers.typed_tables import WRONG, Key, Limits, Reader, reader_of
 from trainers.types import Hyperparameter
 
-MethodName = Literal["supervised", "dpo", "grpo"]
+MethodName = Literal["supervised", "dpo", "grpo", "head", "full"]
 EngineName = Literal["builtin", "unsloth", "axolotl", "llamafactory"]
 Quantization = Literal["none", "nf4", "int8"]
 Sharding = Literal["auto", "none", "fsdp"]
@@ -104,7 +106,7 @@ def _epochs(values: Mapping[str, Any], basis: Basis) -> int:
 
 
 def _batch(values: Mapping[str, Any], basis: Basis) -> int:
-    return batch_for(basis.rows)
+    return METHODS[basis.method].batch(basis.rows)
 
 
 def _alpha(values: Mapping[str, Any], basis: Basis) -> int:
@@ -135,7 +137,8 @@ class Parameters:
             option="epochs",
             sweeps=True,
             auto=_epochs,
-            default_text="2,000 rows seen, 3 passes at most; under 200 rows 600 seen, 10 passes at most",
+            default_text="2,000 rows seen, 3 passes at most; under 200 rows 600 seen, 10 passes at most; of an encoder "
+            "6,000 seen, 3 to 20 passes",
         ),
     ] = 1
     batch_size: Annotated[
@@ -147,7 +150,7 @@ class Parameters:
             option="batch_size",
             sweeps=True,
             auto=_batch,
-            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32",
+            default_text="4 under 200 rows, 8 up to 8,000, 16 up to 16,000, then 32; of an encoder 16",
         ),
     ] = 8
     learning_rate: Annotated[
@@ -160,7 +163,7 @@ class Parameters:
             other_names=("lr", "rate"),
             sweeps=True,
             auto=_rate,
-            default_text="by the base's hidden size",
+            default_text="by the base's hidden size; of an encoder 5e-5",
         ),
     ] = 1e-3
     learning_rate_multiplier: Annotated[
@@ -323,7 +326,10 @@ class Method:
     """`module` of trainers/local/training/methods; `examples` completes "it learns from", of `reads_pairs` they are
     preference pairs. `epochs`: passes over so many rows where nothing else is asked; the learning rate is that of chats
     divided by `rate_divisor`. `is_plain`: its hyperparameters can be swept, its base divided among GPUs, and other
-    `engines` train by it; the others need TRL, which holds one whole model."""
+    `engines` train by it; the others need TRL, which holds one whole model, or train an encoder.
+
+    `is_for_encoders`: its base gives vectors of texts and writes none; what is learnt is the answer out of a closed
+    list. `takes`: the names of its hyperparameters, where they are not all that `parameters` has."""
 
     name: MethodName
     module: str
@@ -333,6 +339,9 @@ class Method:
     epochs: Callable[[int], int] = hosted_epochs_for
     rate_divisor: int = PAIRS_SHARE
     is_plain: bool = False
+    is_for_encoders: bool = False
+    takes: frozenset[str] | None = None
+    batch: Callable[[int], int] = batch_for
 
     @property
     def engines(self) -> tuple[str, ...]:
@@ -350,6 +359,24 @@ METHODS: Mapping[str, Method] = {
     ),
     "dpo": Method("dpo", "dpo", DpoParameters, "preference pairs", reads_pairs=True),
     "grpo": Method("grpo", "grpo", GrpoParameters, "chats, by rewards for sampled answers"),
+    "head": Method(
+        "head",
+        "head",
+        Parameters,
+        "labels, on an encoder that stays as it is",
+        is_for_encoders=True,
+        takes=frozenset(),
+    ),
+    "full": Method(
+        "full",
+        "full",
+        Parameters,
+        "labels, with all of an encoder",
+        epochs=encoder_epochs_for,
+        is_for_encoders=True,
+        takes=frozenset({"n_epochs", "batch_size", "learning_rate"}),
+        batch=lambda rows: ENCODER_BATCH,
+    ),
 }
 
 
@@ -414,7 +441,8 @@ def specs(method: str = "supervised") -> Mapping[str, Spec]:
             if isinstance(declared, Declared):
                 name = field.name.removesuffix("_micros")
                 specs_by_name[name] = Spec(name, field.name, reader, field.default, declared)
-    return specs_by_name
+    takes = METHODS[method].takes
+    return specs_by_name if takes is None else {name: specs_by_name[name] for name in sorted(takes)}
 
 
 def every_spec() -> Mapping[str, Spec]:

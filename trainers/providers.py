@@ -53,7 +53,7 @@ class ModelRow:
     `ends`: the first day on which neither the model nor its fine-tunes answer. `context`: tokens of the
     longest training example. `base_name`: the base model as price lists call it. `usd_per_hour`: of a machine
     of our own; `is_hour_said`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
-    hidden tokens before it answers; None: as its name says.
+    hidden tokens before it answers; None: as its name says. `kind`: an encoder learns labels and writes no text.
     """
 
     name: Annotated[str, OWN]
@@ -66,7 +66,12 @@ class ModelRow:
     context: Annotated[int, Limits(gt=0)] | None = None
     usd_per_hour: Decimal | None = None
     reasoning: bool | None = None
+    kind: Literal["chat", "encoder"] = "chat"
     is_hour_said: Annotated[bool, OWN] = False
+
+    @property
+    def is_encoder(self) -> bool:
+        return self.kind == "encoder"
 
     @property
     def names(self) -> tuple[str, ...]:

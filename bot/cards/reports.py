@@ -107,7 +107,7 @@ def _labels(result: RunResult) -> list[CardBlock]:
         (shorten(each.label, 60), f"{each.rows:,}", f"{each.base:,}", f"{each.tuned:,}", _gain(each))
         for each in ordered[:SHOWN_LABELS]
     ]
-    heading = ("Label", "Test rows", "Base right", "Tuned right", "Change")
+    heading = ("Label", "Test rows", f"{result.before.capitalize()} right", "Tuned right", "Change")
     hidden = len(ordered) - len(rows)
     more = [Note(f"And {pluralize(hidden, 'more label')}, none of which lost more.")] if hidden else []
     return [

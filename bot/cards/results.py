@@ -123,10 +123,12 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
             bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
             bills.append(("Each month, as planned", bill))
         bills += alternative_bill(plan)
-    name = escape(shorten(plan.base_model))
+    name = (
+        f"{escape(shorten(plan.base_model))}, prompted" if result.before == "base" else "Free classical model"
+    )
     scores = [
         (f"Tuned model, {_counted(result)}", with_interval(result.tuned)),
-        (f"{name}, prompted", with_interval(result.base)),
+        (name, with_interval(result.base)),
         ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
         (
             "Rows that changed",
@@ -147,11 +149,11 @@ def in_short(result: RunResult) -> str:
     return f"{percent(result.base.share)} → {percent(result.tuned.share)} right on {result.tuned.n:,} held-out rows"
 
 
-def changed_rows_card(rows: Sequence[ChangedRow]) -> Message:
-    """Customers' words: for private channels only."""
+def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
+    """Customers' words: for private channels only. `before`: what answered without the training."""
     worse = [row for row in rows if not row.is_better]
     better = [row for row in rows if row.is_better]
-    parts = [_changes("Got worse", worse), _changes("Got better", better)]
+    parts = [_changes("Got worse", worse, before), _changes("Got better", better, before)]
     return Message(
         f"{pluralize(len(better), 'row')} got better, {len(worse):,} worse",
         tuple(block for part in parts for block in part),
@@ -241,7 +243,12 @@ def _is_base_best(result: RunResult, other: Rung | None) -> bool:
 
 
 def _above_base(result: RunResult) -> str:
-    return _apart(result.gain, "its base, prompted", result.base.share, is_told=result.p_value < SIGNIFICANT)
+    return _apart(result.gain, before_name(result), result.base.share, is_told=result.p_value < SIGNIFICANT)
+
+
+def before_name(result: RunResult) -> str:
+    """What answered the same rows without the training."""
+    return "its base, prompted" if result.before == "base" else "the free classical model"
 
 
 def _apart(gain: float, name: str, score: float, *, is_told: bool) -> str:
@@ -307,7 +314,7 @@ def _beside(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]
     if ladder is None or other is None or not ladder.pairs or (not is_full and _is_base_best(result, other)):
         is_told = result.p_value < SIGNIFICANT
         apart = _gain(result.gain, result.gain_low, result.gain_high, is_told=is_told)
-        return [] if is_full else [(f"Against its base, prompted, {percent(result.base.share)}", apart)]
+        return [] if is_full else [(f"Against {before_name(result)}, {percent(result.base.share)}", apart)]
     (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
@@ -349,13 +356,18 @@ def _for(result: RunResult) -> str:
         return ""
     if ladder is None or not ladder.pairs or _is_base_best(result, _other(ladder)):
         are = "row is" if result.better == 1 else "rows are"
-        return f"{result.better:,} {are} right now that its base got wrong."
-    base = f"its base, prompted, has {percent(result.base.share)}"
+        return f"{result.better:,} {are} right now that {_who_before(result)} got wrong."
+    comma = "," if result.before == "base" else ""
+    base = f"{before_name(result)}{comma} has {percent(result.base.share)}"
     if ladder.scoring not in SAME_MEASURE:
         shares = f"{percent(result.tuned.share)} {_counted(result)} against {percent(result.base.share)}"
         base = f"{shares} for its base"
     unread = f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
     return f"training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
+
+
+def _who_before(result: RunResult) -> str:
+    return "its base" if result.before == "base" else "the free classical model"
 
 
 def _against(result: RunResult) -> str:
@@ -365,7 +377,7 @@ def _against(result: RunResult) -> str:
         return f"right less often than before: {worse_labels_text(result.worse_labels)}."
     if result.worse:
         are = "row is" if result.worse == 1 else "rows are"
-        return f"{result.worse:,} {are} wrong now that its base got right."
+        return f"{result.worse:,} {are} wrong now that {_who_before(result)} got right."
     return ""
 
 
@@ -445,6 +457,7 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     # Many questions at once share the trainer, so an answer waits for the others.
     crowd = f"{result.at_once} under way at once" if result.at_once and result.at_once > 1 else ""
     tuned, base = (arm.prompt_tokens / arm.n for arm in (result.tuned, result.base))
+    prompts = f", {tuned:,.0f} prompt tokens instead of {base:,.0f}" if result.before == "base" else ""
     median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
     curve = result.loss_curve
     steps = f" in {result.steps:,} steps"
@@ -452,7 +465,7 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     return [
         ("Training took", f"{duration(result.train_seconds)}{planned}"),
         *loss,
-        ("An answer takes", f"{median}, {tuned:,.0f} prompt tokens instead of {base:,.0f}"),
+        ("An answer takes", f"{median}{prompts}"),
     ]
 
 
@@ -490,27 +503,29 @@ def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
 
 
 def _method(result: RunResult) -> str:
-    text = "with the labels listed in its prompt" if result.labelled else "with the same prompt"
+    text = f"the base model with {'the labels listed in its' if result.labelled else 'the same'} prompt"
+    if result.before == "classical":
+        text = "the classical model learnt from the same training rows"
     return (
         f"*How this was measured*: Right means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
-        f"which were set aside before training; the base model {text}. Ranges are 95% intervals (Wilson; Newcombe for "
+        f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
         "the difference), p is McNemar's exact test."
     )
 
 
-def _changes(title: str, rows: Sequence[ChangedRow]) -> list[CardBlock]:
+def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBlock]:
     if not rows:
         return []
-    shown = [_change(row) for row in rows[:SHOWN_CHANGES]]
+    shown = [_change(row, before) for row in rows[:SHOWN_CHANGES]]
     more = f" The first {SHOWN_CHANGES} of them:" if len(rows) > SHOWN_CHANGES else ""
     return [Text(f"*{title}: {pluralize(len(rows), 'row')}.*{more}"), Lines(shown)]
 
 
-def _change(row: ChangedRow) -> str:
+def _change(row: ChangedRow, before: str) -> str:
     one_line = " ".join(row.text.split())
     return (
         f"• {escape(cut(one_line, 140))}\n"
-        f"      expected {_answer(row.expected)}, base said {_answer(row.base)}, tuned {_answer(row.tuned)}"
+        f"      expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
     )
 
 

@@ -69,9 +69,8 @@ def _facts(model: Model, run: Run) -> Facts:
 def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
     """The measure's name, the model's score by it, and the others'. By the ladder's measure where there is one; the
     untuned base was counted by right answers, so it stands beside them only where the ladder counts those too."""
-    base = _score(
-        f"the untuned base, {plan.base_model}", result.base.share, result.base.low, result.base.high
-    )
+    what = f"the untuned base, {plan.base_model}" if result.before == "base" else "the classical model"
+    base = _score(what, result.base.share, result.base.low, result.base.high)
     ladder = result.ladder
     if ladder is None:
         tuned = _score("this model", result.tuned.share, result.tuned.low, result.tuned.high)
@@ -80,7 +79,7 @@ def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
     tuned = _score("this model", rung.score, rung.low, rung.high)
     against = [base] if rung.scoring == "label" else []
     for other in ladder.rungs:
-        if other is not rung:
+        if other is not rung and other.arm.rung != result.before:
             against.append(_score(arm_name(other.arm), other.score, other.low, other.high))
     return f"the share {MEANS[rung.scoring]}", tuned, against
 

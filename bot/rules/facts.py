@@ -94,7 +94,8 @@ FASTER = 2
 @dataclass(frozen=True)
 class Evidence:
     """What was measured on the frozen holdout; None: not yet. `bar` is the share right that is good enough, `margin` by
-    how much a cheaper model may be worse. `judge`: the model whose verdicts the ladder's scores are."""
+    how much a cheaper model may be worse. `judge`: the model whose verdicts the ladder's scores are. `own`: the rung
+    that is the very model to be trained, and so no alternative to it."""
 
     bar: float = DEFAULT_QUALITY_THRESHOLD
     task_kind: TaskKind | None = None
@@ -103,6 +104,7 @@ class Evidence:
     curve: Curve | None = None
     margin: float = USUAL_LIMITS.margin
     judge: str | None = None
+    own: str | None = None
 
     @property
     def rungs(self) -> tuple[Rung, ...]:

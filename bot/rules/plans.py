@@ -199,7 +199,7 @@ class Plan:
         chosen = dict(self.hyperparameters)
         if list(self.hyperparameters) != sorted(chosen.items()):
             raise ValueError(f"a plan's hyperparameters are sorted, each once: {self.hyperparameters}")
-        if type(chosen.get("n_epochs")) is not int:
+        if self.method != "head" and type(chosen.get("n_epochs")) is not int:
             raise ValueError(f"a plan's n_epochs is a whole number, not {chosen.get('n_epochs')!r}")
 
 
@@ -259,9 +259,10 @@ def hyperparameters_for(
         return tuple(sorted({"n_epochs": hosted_epochs_for(n_train), **values}.items()))
     fixed = {name: value for name, value in values.items() if value != "auto" and name in specs(method)}
     resolved = asdict(resolve(method, fixed, Basis(n_train, rate, method)))
-    planned = {name: resolved[name] for name in (*PLANNED, *(specs(method).keys() - specs().keys()))}
+    own = (*PLANNED, *(specs(method).keys() - specs().keys()))
+    planned = {name: resolved[name] for name in own if name in specs(method)}
     if rate is None:
-        del planned["learning_rate"]
+        planned.pop("learning_rate", None)
     return tuple(sorted({**planned, **values}.items()))
 
 

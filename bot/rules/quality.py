@@ -135,7 +135,7 @@ def _met(rung: Rung, facts: Facts) -> Reason:
 
 def _missing(facts: Facts) -> tuple[Reason, ...]:
     """The ways that nobody tried: a fine-tune is never advised over one of them."""
-    measured = {rung.arm.rung for rung in facts.evidence.alternatives}
+    measured = {facts.evidence.own, *(rung.arm.rung for rung in facts.evidence.alternatives)}
     wanted = CLIMBED if facts.smallest_label is not None else CLIMBED[1:]
     missing = tuple(rung for rung in wanted if rung not in measured)
     if not missing:

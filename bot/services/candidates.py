@@ -179,7 +179,9 @@ def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
 
 def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...]:
     row = settings.provider(OWN)
-    return tuple(f"{OWN}/{model.name}" for model in row.models) if row and OWN in reachable else ()
+    if row is None or OWN not in reachable:
+        return ()
+    return tuple(f"{OWN}/{model.name}" for model in row.models if not model.is_encoder)
 
 
 def keyless(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
@@ -319,6 +321,10 @@ def _candidate(
             f"set {row.provider.key_env} where the bot runs."
         )
     price, model = price_of(settings, row, name, today), row.model(name)
+    if model and model.is_encoder:
+        return Refusal(
+            f"{code(wanted[:80])} is an encoder, which answers no prompt: leave it out. The rung `encoder` measures it."
+        )
     if model and model.has_ended(today) and isinstance(price, UnknownPrice):
         price = tuned_price(row, model)
     if isinstance(price, PriceRow) and price.has_ended(today):
@@ -351,7 +357,7 @@ def _placed(settings: Settings, reachable: Collection[str], wanted: str) -> tupl
 
 
 def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
-    names = [f"{row.name}/{model.name}" for row in rows for model in row.models]
+    names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.is_encoder]
     near = difflib.get_close_matches(wanted, names, n=2, cutoff=0.5)
     either = " or ".join(code(name) for name in near)
     there = ", ".join(code(f"{row.name}/…") for row in rows)

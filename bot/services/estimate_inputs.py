@@ -19,12 +19,20 @@ from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage,
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import Candidate
 from bot.services.evaluation_worker import MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, max_tokens
-from bot.services.hardware import MemoryHeadroom, Target, base_of, known_base, memory_headroom, training_time
+from bot.services.hardware import (
+    MemoryHeadroom,
+    Target,
+    base_of,
+    encoder_needs,
+    known_base,
+    memory_headroom,
+    training_time,
+)
 from bot.settings import Settings
 from trainers import chat_parameters
 from trainers.dataset import Report
-from trainers.evaluation.results import Rung
-from trainers.hyperparameters import Sweep, full_trainings_of, rate_for
+from trainers.evaluation.results import Ladder, Rung
+from trainers.hyperparameters import ENCODER_RATE, Sweep, full_trainings_of, rate_for
 from trainers.methods import METHODS, MethodName
 from trainers.payloads import sent_hyperparameters
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
@@ -35,6 +43,7 @@ OTHER_TOKENIZER = 1.25  # times as many tokens: what a model counts that has ano
 HOSTED_MINUTES = Range(Decimal(10), Decimal(30), Decimal(120))
 START_UP_S = 20
 JUDGE_INSTRUCTIONS = 150  # tokens around the texts that a judge reads
+ENCODER_RUNG: str = "encoder"  # of the ladder: what the method head trains
 
 
 @dataclass(frozen=True)
@@ -234,6 +243,8 @@ def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> D
 
 def _rate(settings: Settings, target: Target, method: MethodName) -> float | None:
     """Returns None if the base isn't known here, or a hosted service has a learning rate of its own."""
+    if METHODS[method].is_for_encoders:
+        return ENCODER_RATE
     is_ours = target.row.provider.can("sweep")
     base = known_base(settings, target.row, target.model) if is_ours else None
     if base is None:
@@ -249,11 +260,11 @@ def _hyperparameters(
         report.n_train,
         question.chosen,
         takes_lora=provider.can("extra_hyperparameters"),
-        defaults=target.row.defaults,
+        defaults={} if target.model.is_encoder else target.row.defaults,
         rate=_rate(settings, target, question.method),
         method=question.method,
     )
-    fixed = {**target.row.defaults, **question.chosen}
+    fixed = {**({} if target.model.is_encoder else target.row.defaults), **question.chosen}
     single = plans.without_swept(dict(chosen), question.sweep, fixed)
     return tuple(sorted(sent_hyperparameters(provider, single).items()))
 
@@ -268,6 +279,10 @@ def _on_the_machine(
 ) -> tuple[MemoryHeadroom | None, Time]:
     """Returns memory and time; `tokens` are one epoch's. A speed that a person states wins over a measured one."""
     chosen = dict(hyperparameters)
+    if target.model.is_encoder:
+        is_here = target.row.cluster is None and target.row.keeps_models_here
+        room, minutes = encoder_needs(report, tokens, chosen, is_here=is_here)
+        return room, Time(minutes)
     base = base_of(settings, target.row, target.model)
     room = memory_headroom(base, report, chosen, sweep) if base else None
     if target.model.usd_per_hour is None:
@@ -284,7 +299,8 @@ def _on_the_machine(
 
 
 def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
-    return int(dict(hyperparameters)["n_epochs"])
+    """Returns the passes over the rows; an encoder that stays as it is has read them once."""
+    return int(dict(hyperparameters).get("n_epochs", 1))
 
 
 def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date) -> PriceRow:
@@ -353,17 +369,35 @@ def without_ended_models(settings: Settings, evidence: Evidence, today: date) ->
     if ladder is None:
         return evidence
     prices = [(rung, rung_price(settings, rung, today)) for rung in ladder.rungs]
-    rungs = tuple(
-        rung
-        for rung, price in prices
-        if rung.arm.rung == "tuned" or price is None or not price.has_ended(today)
+    return _with_rungs(
+        evidence,
+        ladder,
+        [
+            rung
+            for rung, price in prices
+            if rung.arm.rung == "tuned" or price is None or not price.has_ended(today)
+        ],
     )
+
+
+def without_itself(evidence: Evidence, method: MethodName) -> Evidence:
+    """Removes the ladder's encoder, frozen and with a head, where it is what is to be trained: it is no alternative to
+    itself."""
+    if method != "head":
+        return evidence
+    evidence, ladder = replace(evidence, own=ENCODER_RUNG), evidence.ladder
+    if ladder is None:
+        return evidence
+    return _with_rungs(evidence, ladder, [rung for rung in ladder.rungs if rung.arm.rung != ENCODER_RUNG])
+
+
+def _with_rungs(evidence: Evidence, ladder: Ladder, rungs: Sequence[Rung]) -> Evidence:
     if len(rungs) == len(ladder.rungs):
         return evidence
     arms = {rung.arm for rung in rungs}
     best = cheapest([rung for rung in rungs if rung.standing == "meets"])
     pairs = tuple(pair for pair in ladder.pairs if {pair.better, pair.worse} <= arms)
-    left = replace(ladder, rungs=rungs, pairs=pairs, cheapest=best.arm if best else None)
+    left = replace(ladder, rungs=tuple(rungs), pairs=pairs, cheapest=best.arm if best else None)
     return replace(evidence, ladder=left)
 
 

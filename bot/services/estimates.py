@@ -9,6 +9,7 @@ from datetime import date
 from functools import cached_property
 from importlib.util import find_spec
 
+from bot.cards.blocks import code
 from bot.cards.plans import unswept_text
 from bot.rules import plans
 from bot.rules.advice import Verdict, advise
@@ -42,12 +43,14 @@ from bot.services.estimate_inputs import (
     training_needs,
     with_successors,
     without_ended_models,
+    without_itself,
 )
 from bot.services.hardware import MemoryHeadroom, Target, capacity_of, find_target
 from bot.settings import Settings
 from bot.values.runs import Refusal
 from trainers.dataset import Report
-from trainers.methods import BUILTIN, METHODS, option_of
+from trainers.dataset.checks import MAX_LABELS
+from trainers.methods import BUILTIN, METHODS, option_of, specs
 from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
 from trainers.providers import model_verdict
@@ -160,13 +163,20 @@ def make_estimate(
             '"non_preferred_output": […]}`, or leave `method=` out.',
             "method",
         )
+    question = for_target(question, target)
+    if target.model.is_encoder and report.task != "labels":
+        return Refusal(
+            f"An encoder learns labels, and the answers of {code(name)} are free text, or more than {MAX_LABELS} "
+            "different ones. Choose a chat model as the target.",
+            "target",
+        )
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
     judge = judge_of_runs(settings, reachable, question, evidence.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
-    evidence = without_ended_models(settings, evidence, today)
+    evidence = without_itself(without_ended_models(settings, evidence, today), question.method)
     effort = training_needs(settings, target, report, question, today, judge)
     sums = _sums(settings, target, report, question, effort, now, evidence, today, is_trained=is_trained)
     facts = replace(
@@ -239,10 +249,45 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     target = find_target(settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
+    question = for_target(question, target)
+    refused = _not_for_its_kind(question, target)
+    if refused:
+        return refused
     unswept = plans.find_unswept(question, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept_text(unswept, target.row.title), "sweep")
     return _not_trained_so(question, target) or target
+
+
+def for_target(question: Question, target: Target) -> Question:
+    """An encoder stays as it is and gets a head, where nobody says otherwise."""
+    is_usual = target.model.is_encoder and question.method == "supervised"
+    return replace(question, method="head") if is_usual else question
+
+
+def _not_for_its_kind(question: Question, target: Target) -> Refusal | None:
+    """Where an encoder is to be trained as a chat model, or the other way round."""
+    method, name = METHODS[question.method], code(target.name)
+    if method.is_for_encoders != target.model.is_encoder:
+        wants = "is an encoder, which learns labels" if target.model.is_encoder else "is no encoder"
+        cure = (
+            "Leave `method=` out"
+            if target.model.is_encoder
+            else "Leave it out, or choose an encoder as the target"
+        )
+        return Refusal(f"{name} {wants}: `method={method.name}` can't train it. {cure}.", "method")
+    if not method.is_for_encoders:
+        return None
+    others = [option_of(option) for option in question.chosen if option not in specs(method.name)]
+    others += [name for name in ("patience", "sweep") if getattr(question, name)]
+    if not others:
+        return None
+    takes = "`, `".join(f"{option_of(option)}=" for option in specs("full"))
+    return Refusal(
+        f"`{others[0]}=` means nothing for {name} by `method={method.name}`: leave it out. `method=full` trains all of "
+        f"it, with `{takes}`.",
+        others[0],
+    )
 
 
 def _not_trained_so(question: Question, target: Target) -> Refusal | None:

@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from bot.llm_client import Question, key_of
+from bot.rules.plans import Plan
 from bot.services import retrieval_worker
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
@@ -128,7 +129,7 @@ def max_tokens(labels: Sequence[str]) -> int:
     return MAX_TOKENS_LABEL if labels else MAX_TOKENS_TEXT
 
 
-def classical_answers(plan: LadderPlan, files: Path, seed: int) -> tuple[Reply, ...]:
+def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:
     """Returns rung 0's answers to the holdout."""
     from trainers.evaluation.tfidf import classify_holdout
 
@@ -251,7 +252,8 @@ def _keys(
     """`tools`: those that each held-out row offers."""
     if messages is None or arm.model is None:
         rows = len(tools)
-        return ArmKeys(tuple(_classical_key(plan, row, seed) for row in range(rows)), (0,) * rows, work=0.0)
+        keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed)
+        return ArmKeys(keys, (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])
     more = 1 + ASSUMED_SHARE * encoding.assumed
     counts = zip(count_prompts(messages, encoding), _count_beside(messages, tools, encoding), strict=True)
@@ -283,9 +285,11 @@ def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[
     return sum(tokens) * own / max(sum(map(len, texts)), 1) / len(texts) + 2 * cap
 
 
-def _classical_key(plan: LadderPlan, row: int, seed: int) -> str:
-    text = json.dumps(["classical", plan.train_sha256, plan.holdout_sha256, row, seed])
-    return hashlib.sha256(text.encode()).hexdigest()
+@lru_cache(maxsize=16)
+def classical_keys(train_sha256: str, holdout_sha256: str, rows: int, seed: int) -> tuple[str, ...]:
+    """Returns the keys of the classical candidate's answers, which need no model."""
+    texts = [json.dumps(["classical", train_sha256, holdout_sha256, row, seed]) for row in range(rows)]
+    return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 
 def _with_keys(

@@ -48,10 +48,8 @@ from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
 from storage.records import CachedAnswer, Measurement
-from trainers.evaluation.results import Candidate as MeasuredCandidate
+from trainers.evaluation.results import CLASSICAL
 from trainers.money import usd_micros
-
-CLASSICAL = MeasuredCandidate("classical")
 
 
 def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
@@ -93,7 +91,12 @@ def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
     """Returns what the form offers: models whose key is set."""
     today = context.today()
     rows = [row for row in context.settings.providers if row.name in context.trainers]
-    names = [f"{row.name}/{model.name}" for row in rows for model in row.models if not model.has_ended(today)]
+    names = [
+        f"{row.name}/{model.name}"
+        for row in rows
+        for model in row.models
+        if not (model.is_encoder or model.has_ended(today))
+    ]
     untuned = (
         cheap.model
         for row in rows

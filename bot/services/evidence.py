@@ -24,6 +24,7 @@ from bot.rules.promotion import (
     compare_models,
 )
 from bot.services import datasets, measurements
+from bot.services.estimate_inputs import ENCODER_RUNG
 from bot.services.hardware import Target
 from bot.values.runs import RunResult
 from storage.records import AnswerRow, Dataset, Model, Run
@@ -31,7 +32,8 @@ from trainers.dataset import Report, read
 from trainers.dataset.rows import at, without_copies
 from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs, rejudge_ladder
-from trainers.evaluation.results import Candidate, Curve, Ladder, Reply, Rung
+from trainers.evaluation.results import CLASSICAL, Candidate, Curve, Ladder, Reply, Rung
+from trainers.methods import METHODS
 from trainers.pricing import PriceList
 
 RIGHT_OR_WRONG = ("label", "judge", "calls")  # scores of 1 and 0, as the answers of a run are kept
@@ -178,13 +180,19 @@ def _others(context: AppContext, run: Run, plan: Plan, tuned: Rung) -> Iterator[
     usd = request_usd(context, plan.provider, plan.base_model, tuned.usd_per_1000)
     if tuned.scoring in RIGHT_OR_WRONG and len(base) == tuned.n:
         scores = [float(answer.correct) for answer in base]
-        base_usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
-        yield compare_models(f"the untuned base, {plan.base_model}", tuned.scores, scores, usd, base_usd)
+        is_encoder = METHODS[plan.method].is_for_encoders
+        base_usd: Decimal | None = Decimal(0)
+        if not is_encoder:
+            base_usd = request_usd(context, plan.provider, plan.base_model, _base_usd(plan, base))
+        name = arm_name(CLASSICAL) if is_encoder else f"the untuned base, {plan.base_model}"
+        yield compare_models(name, tuned.scores, scores, usd, base_usd)
     dataset = context.store.datasets.get(run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None or report.holdout_sha256 != plan.holdout_sha256:
         return
     for rung in alternatives_of(evidence_of(context, dataset, report, None), plan.judge):
+        if plan.method == "head" and rung.arm.rung == ENCODER_RUNG:
+            continue  # the same model, measured before it was trained
         if (rung.scoring, rung.n) == (tuned.scoring, tuned.n):
             provider, _, name = (rung.arm.model or "").partition("/")
             other_usd = request_usd(context, provider, name, rung.usd_per_1000)

@@ -36,6 +36,7 @@ from trainers.hyperparameters import (
 )
 from trainers.providers import ModelRow, ProviderRow
 from trainers.sizing.architecture import Unsized
+from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
 from trainers.sizing.hardware import Fit, as_computed, fit, this_machine
 from trainers.sizing.memory import Method, Work, as_trained, loaded_parameters, trainable_parameters
 from trainers.sizing.training_time import (
@@ -85,7 +86,9 @@ def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | Non
 
 
 def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
-    """Returns the base by its folder or as a preset, wherever it trains."""
+    """Returns the base by its folder or as a preset, wherever it trains. An encoder has its own sizes."""
+    if model.is_encoder:
+        return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     base = find_base(place or model.base_name or model.name, ask_the_hub=False)
     return None if isinstance(base, Unsized) else base
@@ -105,12 +108,33 @@ def memory_headroom(
     return MemoryHeadroom(f"{_memory(memory_fit, by_itself)}; {sizes}", shortage)
 
 
+def encoder_needs(
+    report: Report, tokens: int, chosen: Mapping[str, Hyperparameter], *, is_here: bool
+) -> tuple[MemoryHeadroom | None, Range]:
+    """Returns whether an encoder fits, if it trains on this machine, and its minutes. `tokens` are one epoch's. A
+    training is so short that a bound of three times what was measured elsewhere costs nobody much."""
+    mean = tokens / max(report.n_train, 1)
+    work = EncoderWork(report.n_train, mean, len(report.labels), _whole(chosen, "n_epochs", 0))
+    expected = Decimal(round(work.seconds, 1)) / 60
+    minutes = Range(expected / GUESS, expected, expected * GUESS)
+    if not is_here:
+        return None, minutes
+    machine = this_machine()
+    fits = work.bytes < machine.memory
+    about = f"about {work.bytes / 1e9:.1f} of {machine.memory / 1e9:.0f} GB"
+    sizes = f"{_count(PARAMETERS)} parameters, {work.trained:,} trained"
+    shortage = None if fits else MemoryShortage(machine.name, work.bytes, True, None)
+    return MemoryHeadroom(f"{'fits' if fits else 'does not fit'}, {about}; {sizes}", shortage), minutes
+
+
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:
     """Returns this machine's capacity with the model 'provider/model', None if its speed was not measured or the model
     runs elsewhere."""
     provider, _, model = name.partition("/")
     row = settings.provider(provider)
     model_row = row.model(model) if row else None
+    if model_row and model_row.is_encoder:
+        return Capacity(READS_A_SECOND, WRITES_A_SECOND, busy)
     base = base_of(settings, row, model_row) if row and model_row else None
     machine = _calibration(settings) if base else None
     speed = serving_speed(base.architecture, machine) if base and machine else None

@@ -185,7 +185,7 @@ def post_result(
         table = result_views.sweep_table(plan, result.arms)
         _post(context, run, table, thread=card, once=f"arms of {card}")
     if changed:
-        body = result_views.changed_rows_card(changed).letter()
+        body = result_views.changed_rows_card(changed, result.before).letter()
         once = f"changed {run.id}"
         context.store.outbox.put(
             Draft(

@@ -20,6 +20,7 @@ from bot.cards.permissions import who_may
 from bot.cards.plans import superseded_by
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import shortage_text
+from bot.cards.words import shorten
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
@@ -74,6 +75,7 @@ ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
 LEAST_MAXIMUM_USD = Decimal("0.10")
 LOOK_FOR_CARDS_S = 3600.0
+HARDLY_LEARNT = 2  # rows of a label
 
 
 def carve_for_sweep(context: AppContext, plan: Plan, estimated: EstimateResult) -> SweepPlan | Refusal | None:
@@ -143,7 +145,9 @@ def destination_of(
     """Returns where the plan is carried out. The trainer that we start gets another port each time, so the machine or
     cluster counts instead."""
     trainer = context.trainers.get(row.name)
-    place = context.settings.trainer.models.get(base_model) if row.is_started_by_us else None
+    own = context.settings.trainer
+    places = {**own.models, own.encoder_name: own.encoder} if row.is_started_by_us else {}
+    place = places.get(base_model)
     return Destination(
         base_url=(row.cluster or "") if row.is_started_by_us else row.provider.base_url,
         account=trainer.account if trainer else None,
@@ -210,7 +214,7 @@ def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
 def untrainable(settings: Settings, target: Target) -> str | None:
     """Returns why our trainer can't train a base on this machine, None if it can."""
     row, model = target.row, target.model
-    if row.cluster or not row.keeps_models_here:
+    if model.is_encoder or row.cluster or not row.keeps_models_here:
         return None
     place = settings.trainer.models.get(model.name) if row.is_started_by_us else None
     return base_models.why_untrainable(place or model.base_name or model.name)
@@ -444,7 +448,21 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     half = ["Its rows are preference pairs: this trains on the preferred answers alone, method=dpo on both."]
     judge = estimated.judge
     judged = [f"{judge.name} judges its free text, and reads the held-out rows for that."] if judge else []
-    return (*ends, *([shortage_text(shortage)] if shortage else []), *(half if is_half else []), *judged)
+    short = [shortage_text(shortage)] if shortage else []
+    return (*ends, *short, *(half if is_half else []), *judged, *_rare_labels(estimated))
+
+
+def _rare_labels(estimated: EstimateResult) -> list[str]:
+    """A sentence about labels that an encoder will hardly learn."""
+    if not estimated.target.model.is_encoder:
+        return []
+    rare = [count.label for count in estimated.report.labels if count.rows <= HARDLY_LEARNT]
+    if not rare:
+        return []
+    named = ", ".join(shorten(label) for label in rare[:3])
+    more = f" and {len(rare) - 3:,} more" if len(rare) > 3 else ""
+    have = "has" if len(rare) == 1 else "have"
+    return [f"{named}{more} {have} {HARDLY_LEARNT} rows or fewer, and will hardly be learnt."]
 
 
 def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:

@@ -274,10 +274,11 @@ def _pause(attempt: Attempt, trouble: TrainerError) -> float:
 
 
 def _unwatched(trainer: Trainer, job: Job, progress: Progress, now: float) -> float | None:
-    """Returns the seconds that a job trained since it was last seen, if that is long ago as the bot was away."""
+    """Returns the seconds that a job trained since it was last seen, if that is long ago as the bot was away, or if it
+    began and ended between two looks."""
     looked = progress.ran_until
     if looked is None or progress.running_since is None:
-        if now - (looked or job.created_at) < UNSEEN_START_S:
+        if not job.is_final and now - (looked or job.created_at) < UNSEEN_START_S:
             return None
         events, are_all = trainer.events_since(job.id, job.created_at, EVENT_PAGES)
         return budgets.seconds_since_creation(job, events, are_all=are_all)

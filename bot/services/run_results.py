@@ -1,5 +1,6 @@
 """Measures the base against the tuned model on the holdout: an evaluation of two candidates, judged once all answers
-are there, with the advice that follows.
+are there, with the advice that follows. An encoder answers nothing before it is trained, so that it is held against
+the classical model, which costs nothing.
 
 The questions, their cache, the reading of labels and the judge of free text are the ladder's, so a base model that a
 ladder has asked is not asked again. Without a judge free text counts as right only if it matches exactly, which the
@@ -43,18 +44,21 @@ from bot.services import (
 )
 from bot.services import evidence as evidence_services
 from bot.services.data_policy import Forbidden, Unsure
+from bot.services.dataset_worker import SEED
+from bot.services.estimate_inputs import without_itself
 from bot.services.estimates import EstimateResult
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import max_tokens
 from bot.services.run_worker import Judged, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress, JudgeProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
-from storage.records import Run
+from storage.records import CachedAnswer, Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
 from trainers.evaluation import prompts
-from trainers.evaluation.results import Candidate, Ladder
+from trainers.evaluation.results import CLASSICAL, Candidate, Ladder
+from trainers.methods import METHODS
 from trainers.money import usd_micros
 from trainers.pricing import PriceList
 from trainers.types import Message, Metric, SweepArm
@@ -141,6 +145,8 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
         return
     evaluation, before = _evaluation(context, run, plan), Progress.from_json(run.progress)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, before))
+    if answers.missing.get(CLASSICAL):
+        _answer_classical(context, run, plan, evaluation.keys[CLASSICAL])
     if answers.failed:
         context.llm.drop(evaluation.owner)
         _end(context, run, plan, "failed", f"Measuring failed: {escape(answers.failed)}")
@@ -149,6 +155,19 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
             _end(context, run, plan, "failed", too_dear)
     else:
         _go_on(context, run, plan, evaluation, answers, before)
+
+
+def _answer_classical(context: AppContext, run: Run, plan: Plan, keys: Sequence[str]) -> None:
+    """Stores the classical model's answers, for which a worker trains it."""
+    name, files = f"classical run {run.id}", context.settings.files
+    replies = context.workers.poll(name, evaluation_worker.classical_answers, plan, files, SEED)
+    if replies is not None:
+        now = context.clock()
+        rows = [
+            CachedAnswer(key, "classical", reply.text, 0, 0, reply.seconds, now)
+            for key, reply in zip(keys, replies, strict=True)
+        ]
+        context.store.answers.keep(rows, _owner(run))
 
 
 def _go_on(
@@ -195,7 +214,7 @@ def _save(
 ) -> Run | None:
     """Stores and shows how far it is, and why it waits. Returns None if the run was moved meanwhile."""
     missing, judge = sum(len(keys) for keys in answers.missing.values()), before.judge or JudgeProgress()
-    models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys]
+    models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys and candidate.model]
     waits = before.note if before.judge and not missing else evaluation_engine.note(context, models)
     progress = replace(
         before,
@@ -229,9 +248,17 @@ def _overrun(run: Run, plan: Plan, answers: Answers) -> str | None:
 
 
 def _evaluation(context: AppContext, run: Run, plan: Plan) -> Evaluation:
-    """Returns the evaluation of the base model and the tuned one, in this order."""
-    base = Candidate("zero", f"{run.provider}/{plan.base_model}")
+    """Returns the evaluation of the base model, or what stands in its place, and the tuned one, in this order."""
     tuned = tuned_candidate(run.provider, _tuned_model(context, run))
+    if METHODS[plan.method].is_for_encoders:
+        keys, questions = questions_of(
+            context, [tuned], labels=plan.labels, holdout_sha256=plan.holdout_sha256
+        )
+        classical = evaluation_worker.classical_keys(
+            plan.train_sha256, plan.holdout_sha256, len(keys[tuned]), SEED
+        )
+        return Evaluation(_owner(run), {CLASSICAL: classical, **keys}, questions, since=run.state_since)
+    base = Candidate("zero", f"{run.provider}/{plan.base_model}")
     keys, questions = questions_of(
         context, [base, tuned], labels=plan.labels, holdout_sha256=plan.holdout_sha256
     )
@@ -290,7 +317,10 @@ def _judge(context: AppContext, run: Run, plan: Plan) -> None:
 
 
 def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[Metric]) -> Judged | None:
-    evaluation, evidence = _evaluation(context, run, plan), _evidence(context, run)
+    evaluation, evidence = (
+        _evaluation(context, run, plan),
+        without_itself(_evidence(context, run), plan.method),
+    )
     progress = Progress.from_json(run.progress)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
@@ -353,6 +383,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         worse_labels=judged.worse_labels,
         judge=judged.judge,
         agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
+        before="classical" if METHODS[plan.method].is_for_encoders else "base",
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken

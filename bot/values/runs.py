@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import VerdictKind
@@ -161,7 +162,9 @@ class RunResult(JsonValue):
     an answer that is asked for alone comes sooner. None: a result of before that was written down. `labels` are empty
     for free text, and for such an older result. `worse_labels` are told to be right less often than with the best
     alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse. `judge`: what
-    became of the model that judges free text, and how far people agreed with it by then; None without one.
+    became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
+    what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
+    that needs no encoder answers instead.
     """
 
     base: ArmScore
@@ -188,6 +191,7 @@ class RunResult(JsonValue):
     margin: float = 0.0
     judge: JudgeProgress | None = None
     agreement: HumanAgreement | None = None
+    before: Literal["base", "classical"] = "base"
 
     @property
     def ladder(self) -> Ladder | None:

@@ -95,12 +95,15 @@ def test_settings_cannot_be_changed_afterwards(tmp_path: Path) -> None:
         read(tmp_path).data = tmp_path  # type: ignore[misc]
 
 
+ENCODER = "--encoder minilm-encoder=all-minilm-l6-v2"
+
+
 @pytest.mark.parametrize(
     ("lines", "wanted"),
     [
-        ("", "--gpus-per-job 1"),
-        ("gpus_per_job = 4", "--gpus-per-job 4"),
-        ('[serving]\nengine = "vllm"', "--gpus-per-job 1 --serving-engine vllm"),
+        ("", f"--gpus-per-job 1 {ENCODER}"),
+        ("gpus_per_job = 4", f"--gpus-per-job 4 {ENCODER}"),
+        ('[serving]\nengine = "vllm"', f"--gpus-per-job 1 --serving-engine vllm {ENCODER}"),
         ('executor = "ray"\nray_shared = true', "--gpus-per-job 1 --executor ray --ray-shared"),
         (
             'executor = "ray"\nnodes_per_job = 2\ngpus_per_job = 8',
@@ -145,7 +148,7 @@ def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_pat
     )
     local = settings.provider("local")
     assert local is not None
-    assert [model.name for model in local.models] == ["smollm2-135m", "mine"]
+    assert [model.name for model in local.models] == ["smollm2-135m", "mine", "minilm-encoder"]
     assert {model.usd_per_hour for model in local.models} == {Decimal("0.10")}
     assert local.models[0].context == 8192, "what is known of a model stays known"
     assert settings.provider("nobody") is None
@@ -373,7 +376,8 @@ def test_an_hour_is_free_by_a_person_s_word_or_for_want_of_one(
 ) -> None:
     row = read(tmp_path, text).provider("local")
     assert row is not None
-    assert [(one.usd_per_hour, one.is_hour_said) for one in row.models] == [(Decimal(usd), is_said)]
+    first = row.models[0]
+    assert (first.usd_per_hour, first.is_hour_said) == (Decimal(usd), is_said)
 
 
 @pytest.mark.parametrize("there", [True, False])

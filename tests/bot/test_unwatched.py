@@ -24,3 +24,12 @@ def test_a_job_that_nobody_watched_had_the_time_that_its_own_events_tell(data: P
         ended, progress = poll(trainer, job.id, Progress(), now, None)
     assert ended.status == "succeeded"
     assert progress.train_seconds == pytest.approx(hours * 3600, abs=10)
+
+
+def test_a_job_that_began_and_ended_between_two_looks_is_paid(data: Path) -> None:  # noqa: F811
+    with Hosted() as server, Trainer(provider(server), server.key) as trainer:
+        job = trainer.create(spec(trainer, data))
+        server.service.jobs[job.id].created -= 5
+        server.service.jobs[job.id].polls = 4
+        _, progress = poll(trainer, job.id, Progress(), time.time(), None)
+    assert progress.train_seconds == pytest.approx(5, abs=3)

@@ -183,7 +183,8 @@ def check_answer(response: Any, checked: Checked) -> None:
 
 def _without_departures(body: Any) -> Any:
     """Where we leave OpenAI's description knowingly: a status 'paused', which their own example has and their list
-    of statuses lacks, and MLflow beside W&B. It knows embeddings as numbers only; the SDK asks for base64."""
+    of statuses lacks, MLflow beside W&B, and the methods of encoders. It knows embeddings as numbers only; the SDK
+    asks for base64."""
     if body.get("object") == "list":
         return {**body, "data": [_without_departures(each) for each in body["data"]]}
     if isinstance(body.get("embedding"), str):
@@ -192,7 +193,9 @@ def _without_departures(body: Any) -> Any:
         return body
     integrations = [each for each in body["integrations"] if each["type"] != "mlflow"]
     status = "running" if body["status"] == "paused" else body["status"]
-    return {**body, "status": status, "integrations": integrations}
+    kind = body["method"]["type"]
+    method = {"type": "supervised"} if kind in ("head", "full") else body["method"]
+    return {**body, "status": status, "integrations": integrations, "method": method}
 
 
 def check_chunk(chunk: Any) -> None:

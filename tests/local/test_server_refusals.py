@@ -194,12 +194,12 @@ CASES = [
     ),
     Case(
         *("unknown method", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised, dpo, grpo, not 'reinforcement'.",
+        "This trainer knows the methods supervised, dpo, grpo, head, full, not 'reinforcement'.",
         body=job(method={"type": "reinforcement"}),
     ),
     Case(
         *("method without type", "POST", JOBS, 400, "invalid_value", "method.type"),
-        "This trainer knows the methods supervised, dpo, grpo, not None.",
+        "This trainer knows the methods supervised, dpo, grpo, head, full, not None.",
         body=job(method={"dpo": {"hyperparameters": {"beta": 0.1}}}),
     ),
     Case(

@@ -96,6 +96,10 @@ class TextEncoder:
             vectors[place] = self._vector(text)
         return vectors[[by_text[text] for text in texts]]
 
+    def count_tokens(self, texts: Sequence[str]) -> int:
+        """Returns how many tokens are read of these texts, all together."""
+        return sum(len(self._tokenizer.encode(text).ids) for text in texts)
+
     def _vector(self, text: str) -> Any:
         import numpy as np
 

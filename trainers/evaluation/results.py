@@ -35,6 +35,9 @@ class Candidate:
         return self.rung if self.model is None else f"{self.rung} {self.model}"
 
 
+CLASSICAL = Candidate("classical")
+
+
 @dataclass(frozen=True)
 class Reply:
     """An arm's answer to one held-out row and what it took. `seconds` of wall time, `came_at` in unix seconds."""

@@ -16,13 +16,14 @@ import socket
 import sys
 import threading
 from asyncio import CancelledError
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Literal, NoReturn
 
 import click
 import uvicorn
 
+from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
 from trainers.local.api.guard import OnceAMinute, allow_more_files, server_config
 from trainers.local.api.server import Config, build_app
@@ -48,6 +49,13 @@ TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on t
 )
 @click.option(
     "--model", "models", multiple=True, metavar="NAME=FOLDER_OR_HUB_ID", help="A base model. Repeatable."
+)
+@click.option(
+    "--encoder",
+    "encoders",
+    multiple=True,
+    metavar="NAME=FOLDER_OR_HUB_ID",
+    help=f"An encoder, to be trained on labels; {DEFAULT_ENCODER} is in the package. Repeatable.",
 )
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option(
@@ -96,6 +104,7 @@ def main(
     port: int,
     data: Path,
     models: tuple[str, ...],
+    encoders: tuple[str, ...],
     host: str,
     allow_host: tuple[str, ...],
     slots: int | None,
@@ -115,6 +124,7 @@ def main(
     os.environ.setdefault(GPU_ORDER, BY_PCI_BUS)
     allow_more_files()
     bases = parse_models(models)
+    vector_bases = parse_encoders(encoders, bases)
     _hold = lock_data(data)
     listener = listen(host, port)
     key, whence = read_key(data)
@@ -133,6 +143,7 @@ def main(
         data=data,
         key=key,
         models=bases,
+        encoders=vector_bases,
         slots=slots or (most if ray else max(1, len(gpus) // max(1, each))),
         hosts=frozenset(name.lower() for name in (host, *allow_host)),
         gpus=gpus,
@@ -141,7 +152,8 @@ def main(
         ray=ray,
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
-    ready = f"trainer ready on {address} · models: {', '.join(bases) or 'none'} · key in {whence}"
+    names = ", ".join([*bases, *config.encoders]) or "none"
+    ready = f"trainer ready on {address} · models: {names} · key in {whence}"
     serve(config, listener, ready, exit_with_parent=exit_with_parent)
 
 
@@ -199,6 +211,19 @@ def parse_models(names: Iterable[str]) -> dict[str, str]:
             )
         models[name] = _model_source(name, source)
     return models
+
+
+def parse_encoders(names: Iterable[str], bases: Mapping[str, str]) -> dict[str, str]:
+    """Encoders by name. What they are is looked at when they are first used, since some have to be fetched."""
+    encoders: dict[str, str] = {}
+    for each in names:
+        name, _, source = each.partition("=")
+        if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
+            refuse(f"--encoder {each}: write it as NAME=FOLDER_OR_HUB_ID, or NAME={DEFAULT_ENCODER}")
+        if name in bases:
+            refuse(f"--encoder {each}: --model has this name already. Choose another.")
+        encoders[name] = source
+    return encoders
 
 
 def _model_source(name: str, source: str) -> str:

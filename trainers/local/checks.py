@@ -7,6 +7,7 @@ duplicates, labels and overlaps are checked by who prepares the data.
 
 from __future__ import annotations
 
+import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import orjson
 from trainers.methods import METHODS
 
 MIN_TRAINING_EXAMPLES = 10
+MOST_LABELS = 500  # as many as trainers/dataset takes for labels
 MAX_LINE_BYTES = 4 * 1024 * 1024
 ROLES = ("system", "developer", "user", "assistant", "tool")
 CHAT = '{"messages": [...]}'
@@ -49,6 +51,25 @@ def refusal(path: Path, least: int, *, pairs: bool = False) -> str | None:
     return None
 
 
+def labels_refusal(path: Path) -> str | None:
+    """Why an encoder can't learn the last answers of these chats as labels, in a sentence."""
+    labels: set[bytes] = set()
+    with path.open("rb") as file:
+        for line in filter(bytes.strip, file):
+            answer = orjson.loads(line.removeprefix(UTF8_MARK))["messages"][-1]
+            if answer["role"] != "assistant" or not isinstance(answer["content"], str):
+                return "An encoder learns labels, and some rows end with no answer of plain text. Choose a chat model."
+            labels.add(hashlib.blake2b(answer["content"].strip().encode(), digest_size=16).digest())
+    if len(labels) < 2:
+        return "All its answers are the same, so there is nothing to tell apart. Add rows with another label."
+    if len(labels) > MOST_LABELS:
+        return (
+            f"It has {len(labels):,} different answers, and an encoder tells {MOST_LABELS} apart at most. Choose a "
+            "chat model."
+        )
+    return None
+
+
 def quantization_refusal(kind: str) -> str | None:
     if kind == "none" or find_spec("bitsandbytes") is not None:
         return None
@@ -59,7 +80,7 @@ def quantization_refusal(kind: str) -> str | None:
 
 
 def method_refusal(method: str) -> str | None:
-    if METHODS[method].is_plain or find_spec("trl") is not None:
+    if METHODS[method].is_plain or METHODS[method].is_for_encoders or find_spec("trl") is not None:
         return None
     return (
         f"The method {method} needs the package trl, which is not installed beside this trainer. "

@@ -11,7 +11,7 @@ jobs/ID/
   events.jsonl      appended: {"created_at", "level", "type": "message"|"metrics", "message", "data"}
   progress.json     {"step", "total_steps", "trained_tokens", "estimated_finish", "seconds", "step_s"}, by rename
   checkpoints/step-000123/   adapter, optimizer and generator states; complete once renamed into place
-  adapter/          the result, by rename
+  adapter/          the result, by rename; of an encoder a classifier's folder (trainers/encoders/classifier.py)
   results.csv       step,train_loss,train_accuracy,valid_loss,valid_mean_token_accuracy; then what the method measures
   DONE              last of all: {"trained_tokens", "seconds", "trainable_parameters", "step", "result_step",
                     "stopped"}, and the number of a sweep's "winner", whose step the result_step is
@@ -29,6 +29,7 @@ import errno
 import fcntl
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from trainers.methods import METHODS, MethodName, Parameters
 from trainers.types import JobState
 
 KEPT_ROWS = "rows"
+RESULTS_HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,31 @@ def replace_json(path: Path, value: object) -> None:
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(path)
+
+
+@contextmanager
+def renamed_when_complete(target: Path) -> Iterator[Path]:
+    """Yields a folder beside `target` that gets its name at the end, so that it is complete where it is."""
+    temporary = target.with_name(f".{target.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.iterdir():
+            _sync(path)
+        _sync(temporary)
+        temporary.rename(target)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

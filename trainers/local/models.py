@@ -20,6 +20,7 @@ from trainers.local.job_directory import read_json, replace_json
 from trainers.local.jobs.records import JobRecord, Jobs, mark
 from trainers.local.jobs.starting_weights import Start, Tuned
 from trainers.local.serving.values import Target
+from trainers.methods import METHODS
 
 ALIAS_NAME = re.compile(r"team/[a-z0-9][a-z0-9_-]{0,39}", re.ASCII)
 ALIASES_FILE = "aliases.json"
@@ -34,10 +35,14 @@ class Model:
 
 
 class Models:
-    """`bases`: local folder or hub id by name. No other base model is ever loaded."""
+    """`bases`: local folder or hub id by name; `encoders`: the same, of models that give vectors and write nothing. No
+    other base model is ever loaded."""
 
-    def __init__(self, bases: Mapping[str, str], jobs: Jobs) -> None:
-        self._bases = bases
+    def __init__(
+        self, bases: Mapping[str, str], jobs: Jobs, encoders: Mapping[str, str] | None = None
+    ) -> None:
+        self._encoders = encoders or {}
+        self._bases = {**bases, **self._encoders}
         self._jobs = jobs
         self._started = int(time.time())
 
@@ -64,11 +69,14 @@ class Models:
     def start(self, name: str) -> Start:
         """Where a training starts that names this model. Raises ApiError (404)."""
         if name in self._bases:
-            return Start(self._bases[name], name)
+            return Start(self._bases[name], name, is_encoder=name in self._encoders)
         record = self._jobs.of_model(name)
         adapter = _adapter(record, name) if record else None
         if record and adapter:
             job = record.job
+            if METHODS[job.method].is_for_encoders:
+                text = f"An encoder is trained from its base each time: name {job.base_name} and all rows."
+                raise invalid(text, "model")
             return Start(job.base, job.base_name, Tuned(name, adapter, record.folder, job.settings))
         existing = ", ".join(self._bases) or "none; start it with --model NAME=FOLDER"
         text = (
@@ -80,9 +88,11 @@ class Models:
     def target(self, name: str) -> Target:
         """What has to be loaded for `name`. Raises ApiError (404)."""
         if name in self._bases:
-            return Target(self._bases[name], None)
+            return Target(self._bases[name], None, is_encoder=name in self._encoders)
         record, adapter = self._find_tuned(name)
-        return Target(record.job.base, adapter, record.job.settings.quantization)
+        job = record.job
+        is_encoder = METHODS[job.method].is_for_encoders
+        return Target(job.base, adapter, job.settings.quantization, is_encoder)
 
     def _find_tuned(self, name: str) -> tuple[JobRecord, Path]:
         """The job of a tuned model or checkpoint, and its adapter. Raises ApiError (404)."""

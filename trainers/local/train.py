@@ -84,11 +84,14 @@ def train_job(folder: Path, job: TrainingJob, checkpoint_s: float | None) -> Non
         from trainers.local.engines.runner import train_by
 
         return train_by(ENGINES[job.settings.engine], folder, job)
+    method = METHODS[job.method]
+    if method.is_for_encoders:  # `head` needs no torch
+        return import_module(f"trainers.local.training.methods.{method.module}").train(folder, job)  # type: ignore[no-any-return]
     with quick_imports():
         from trainers.local.training.checkpoints import CHECKPOINT_S
         from trainers.local.training.sweep import train_sweep
 
-        module = import_module(f"trainers.local.training.methods.{METHODS[job.method].module}")
+        module = import_module(f"trainers.local.training.methods.{method.module}")
     how = train_sweep if job.arms else module.train
     how(folder, job, CHECKPOINT_S if checkpoint_s is None else checkpoint_s)
 

@@ -19,6 +19,7 @@ from trainers.local.jobs.files import StoredFile
 from trainers.local.jobs.records import JobRecord, ResultFile
 from trainers.local.jobs.requests import integration_body
 from trainers.local.training.base_files import rate_of_base
+from trainers.methods import METHODS, specs
 from trainers.money import from_micros
 
 MIN_EXPIRY_S = 3600
@@ -127,6 +128,8 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
 def _hyperparameters(job: TrainingJob, winner: int | None) -> Body:
     """As resolved, money in dollars as text, without what has no value. Of a sweep: what all arms share, and those of
     the `winner`, an arm's number, once it is known."""
+    if METHODS[job.method].is_for_encoders:
+        return {name: getattr(job.settings, spec.field) for name, spec in specs(job.method).items()}
     settings = job.settings if winner is None else job.arms[winner - 1]
     values = asdict(settings)
     for name in ("max_usd", "usd_per_hour"):

@@ -61,7 +61,16 @@ def _choice(answer: Answer, order: ChatOrder) -> Body:
         "message": message,
         "logprobs": _logprobs(answer.tokens, order),
         "finish_reason": answer.end.reason,
+        **_classification(answer.end),
     }
+
+
+def _classification(end: AnswerEnd) -> Body:
+    """An extension: how sure an encoder is. A model that writes has none."""
+    if end.classification is None:
+        return {}
+    others = [{"label": label, "probability": share} for label, share in end.classification.others]
+    return {"classification": {"probability": end.classification.probability, "others": others}}
 
 
 def _call(call: ToolCall) -> Body:
@@ -103,7 +112,7 @@ def _chunk_choice(outcome: Outcome, order: ChatOrder) -> Body:
         calls = [{"index": place, **_call(call)} for place, call in enumerate(outcome.calls)]
         return _delta(outcome.index, {"tool_calls": calls})
     assert isinstance(outcome, AnswerEnd)  # noqa: S101  an ApiError was raised, and a chat gets no vectors
-    return {**_delta(outcome.index, {}), "finish_reason": outcome.reason}
+    return {**_delta(outcome.index, {}), "finish_reason": outcome.reason, **_classification(outcome)}
 
 
 def event(body: Mapping[str, Any]) -> bytes:

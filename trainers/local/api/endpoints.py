@@ -36,6 +36,7 @@ from trainers.local.jobs.records import JobRecord, Jobs, Sources
 from trainers.local.jobs.requests import (
     check_idempotency_key,
     check_installed,
+    for_base,
     parse_job_request,
     request_fingerprint,
 )
@@ -148,7 +149,11 @@ class JobEndpoints:
         if complaint := method_refusal(order.method):
             raise invalid(complaint, "method.type", "method_unavailable")
         start = self.models.start(order.model)
-        if complaint := why_untrainable(start.base):
+        order = for_base(order, start.base_name, is_encoder=start.is_encoder)
+        if start.is_encoder and not self.queue.backend.is_here:
+            text = "This trainer's jobs run on a cluster, where no encoder is trained. Ask one that trains by itself."
+            raise invalid(text, "model", "base_not_trainable")
+        if not start.is_encoder and (complaint := why_untrainable(start.base)):
             raise invalid(complaint, "model", "base_not_trainable")
         training = self._known_file(order.training_file, "training_file")
         validation = (

@@ -34,6 +34,7 @@ from trainers.local.jobs.records import Jobs
 from trainers.local.models import ALIASES_FILE, Aliases, Models
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
+from trainers.local.serving.encoder_engine import EncoderEngine
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import GenerationEngine
 from trainers.local.serving.vllm_engine import VllmEngine
@@ -44,7 +45,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Config:
-    """`models`: base models by name, each a local folder or a hub id. `hosts`, `key` as in Guard.
+    """`models`: base models by name, each a local folder or a hub id; `encoders`: likewise, as trainers/encoders names
+    them. `hosts`, `key` as in Guard.
 
     `gpus` as CUDA_VISIBLE_DEVICES takes them; each job gets `gpus_per_job`. () leaves the processes what the
     machine has. `train_command` replaces the real one. `ray`: jobs run on that cluster instead of this machine."""
@@ -59,12 +61,13 @@ class Config:
     gpus_per_job: int = 1
     serving_engine: Literal["builtin", "vllm"] = "builtin"
     ray: RayOptions | None = None
+    encoders: Mapping[str, str] = field(default_factory=dict)
 
 
 def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the queue of jobs, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
-    models = Models(config.models, jobs)
+    models = Models(config.models, jobs, config.encoders)
     aliases, usage = Aliases(config.data / ALIASES_FILE, models), AliasUsage(config.data / USAGE_FOLDER)
     engines = config.data / ENGINES_FOLDER
     backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
@@ -75,6 +78,7 @@ def build_app(config: Config) -> Starlette:
     if config.serving_engine == "vllm":
         gpu = config.gpus[0] if config.gpus else None
         engine = VllmEngine(engines, engine, lambda: queue.is_busy, gpu)
+    engine = EncoderEngine(engine)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:

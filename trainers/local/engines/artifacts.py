@@ -13,14 +13,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import load, save
 
-from trainers.local.job_directory import TrainingJob, replace_json
+from trainers.local.job_directory import TrainingJob, renamed_when_complete, replace_json
 from trainers.local.training.checkpoints import (
     KEPT,
     WEIGHTS,
     checkpoint_folder,
     list_checkpoints,
     read_position,
-    renamed_when_complete,
     save_checkpoint_as_result,
 )
 from trainers.local.training.errors import TrainingFailed

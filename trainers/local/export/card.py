@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import ClassVar
 
 from huggingface_hub import ModelCard, ModelCardData
 
@@ -71,6 +72,9 @@ class Card:
     checks: Sequence[str]
     usage: str
     date: str
+    pipeline_tag: ClassVar[str] = "text-generation"
+    tags: ClassVar[Sequence[str]] = ("lora", "fine-tuned")
+    held_against: ClassVar[str] = "the untuned base"
 
     def render(self) -> ModelCard:
         form = FORMATS[self.to]
@@ -79,8 +83,8 @@ class Card:
             base_model=self.base.hub_id,
             base_model_relation=form.relation if self.base.hub_id else None,
             library_name=form.library,
-            pipeline_tag="text-generation",
-            tags=["lora", "fine-tuned"],
+            pipeline_tag=self.pipeline_tag,
+            tags=list(self.tags),
         )
         checks = "\n".join(f"- {check}" for check in self.checks)
         parts = [f"---\n{front.to_yaml()}\n---", f"# {self.name}", self._opening()]
@@ -131,7 +135,7 @@ class Card:
             f"Run {measured.run} of {measured.dataset} measured it on {measured.holdout_rows:,} rows that were set "
             f"aside before training: {measured.measure}, with 95% intervals.\n\n"
             f"| | score | interval |\n|---|---|---|\n{rows}\n\n"
-            f"Against the untuned base on the same rows: p = {measured.p_value:.2g} (McNemar, exact). "
+            f"Against {self.held_against} on the same rows: p = {measured.p_value:.2g} (McNemar, exact). "
             f"Plan `{measured.plan_hash}`."
         )
 

@@ -32,7 +32,11 @@ def choose_dtype(base: Base) -> str:
 
 
 def check(order: Order, source: Source, base: Base, dtype: str) -> None:
-    upload = order.upload
+    check_upload(order.upload, base)
+
+
+def check_upload(upload: Upload, base: Base) -> None:
+    """Raises ExportRefused where who gets it could not use it, or it could not be uploaded."""
     if base.hub_id is None:
         raise ExportRefused(
             "The base model is a folder of this machine; others need its id on the hub to use the adapter. "

@@ -64,9 +64,13 @@ class Work:
 
     @property
     def name(self) -> str:
-        """The model's name in letters that file names and commands take."""
-        name = self.order.measured.name if self.order.measured else self.source.name.removeprefix("ft:")
-        return re.sub(r"[^\w.-]+", "-", name).strip("-.")
+        return name_of(self.order, self.source)
+
+
+def name_of(order: Order, source: Source) -> str:
+    """Returns the model's name in letters that file names and commands take."""
+    name = order.measured.name if order.measured else source.name.removeprefix("ft:")
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from trainers.export_formats import FORMATS, formats_with
-from trainers.local.export import hub
+from trainers.local.export import hub, onnx
 from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.card import Card
 from trainers.local.export.merged_weights import Base, free_memory, open_base
@@ -23,7 +23,10 @@ from trainers.local.training.base_model import load_tokenizer
 
 def export(order: Order, say: Say) -> Path:
     """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
-    source, base, questions, dtype = _check_order(order)
+    source = find_source(order.model, order.data)
+    if source.is_encoder:
+        return onnx.export(order, source, say)
+    base, questions, dtype = _check_order(order, source)
     say(f"{source.name}: asking our server {len(questions.questions)} questions of {questions.file.name}")
     tokenizer = load_tokenizer(str(base.folder))
     prompts = [encode(tokenizer, question) for question in questions.questions]
@@ -53,9 +56,13 @@ def export(order: Order, say: Say) -> Path:
     return order.out
 
 
-def _check_order(order: Order) -> tuple[Source, Base, Questions, str]:
-    """Returns the model, its base, the questions to compare with, and the number format of the weights."""
-    source = find_source(order.model, order.data)
+def _check_order(order: Order, source: Source) -> tuple[Base, Questions, str]:
+    """Returns the model's base, the questions to compare with, and the number format of the weights."""
+    if order.to == "onnx":
+        raise ExportRefused(
+            f"{source.name} writes texts, and --to onnx is for encoders. For other programs export it --to merged or "
+            "gguf."
+        )
     check_out(order.out)
     base = open_base(source.job.base, source.job.base_name, order.base_id, order.licence)
     if base_of_adapter(source.adapter) not in (None, base_fingerprint(base.folder)):
@@ -74,4 +81,4 @@ def _check_order(order: Order) -> tuple[Source, Base, Questions, str]:
     dtype = order.dtype or form.choose_dtype(base)
     form.check(order, source, base, dtype)
     check_space(order.out, form.bytes_needed(source, base, dtype))
-    return source, base, questions, dtype
+    return base, questions, dtype

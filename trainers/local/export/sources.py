@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from trainers.encoders.classifier import DESCRIPTION, HEAD
 from trainers.local.api_errors import ApiError
 from trainers.local.export.output import ExportRefused
 from trainers.local.job_directory import TrainingJob, as_trained, read_job
@@ -17,6 +18,7 @@ from trainers.local.jobs.records import Jobs
 from trainers.local.models import Models
 from trainers.local.serving.values import ChatMessage
 from trainers.local.tool_calls import tools_for_template
+from trainers.methods import METHODS
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 QUESTIONS = 10
@@ -32,6 +34,10 @@ class Source:
     folder: Path
     adapter: Path
     step: int | None = None
+
+    @property
+    def is_encoder(self) -> bool:
+        return METHODS[self.job.method].is_for_encoders
 
 
 def find_source(model: str, data: Sequence[Path]) -> Source:
@@ -103,7 +109,7 @@ def _check_kept(folder: Path, subject: str) -> None:
 
 def _with_files(source: Source) -> Source:
     """Raises ExportRefused where a file of the adapter is missing."""
-    for name in (WEIGHTS, CONFIG):
+    for name in (DESCRIPTION, HEAD) if source.is_encoder else (WEIGHTS, CONFIG):
         if not (source.adapter / name).is_file():
             raise ExportRefused(f"The adapter in {source.adapter} has no {name}, so it can't be exported.")
     return source

@@ -145,6 +145,7 @@ class LocalBackend:
     ) -> None:
         self.processes = gpus_per_job
         self._command = command or train_command(gpus_per_job)
+        self._single_command = command or train_command(1)  # an encoder is small
         self._gpus = gpus
         self._children: list[Child] = []
 
@@ -152,9 +153,11 @@ class LocalBackend:
         self._children = [child for child in self._children if child.exit is None]
         taken = [gpu for child in self._children for gpu in child.gpus]
         gpus = pick_gpus(self._gpus, taken, self.processes)
+        is_small = METHODS[record.job.method].is_for_encoders
+        command = self._single_command if is_small else self._command
         with (record.folder / "train.log").open("ab") as log:
             process = subprocess.Popen(
-                [*self._command, str(record.folder)],
+                [*command, str(record.folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.local.checks import MIN_TRAINING_EXAMPLES, refusal
+from trainers.local.checks import MIN_TRAINING_EXAMPLES, labels_refusal, refusal
 from trainers.local.job_directory import KEPT_ROWS, append_event
 from trainers.local.jobs.backends import Attempt, Backend, exits_within
 from trainers.local.jobs.records import Failure, JobRecord, Jobs, fail, has_ended, mark
@@ -232,6 +232,9 @@ def _file_failure(record: JobRecord) -> Failure | None:
     pairs = METHODS[job.method].reads_pairs
     complaint = refusal(Path(job.training_file), MIN_TRAINING_EXAMPLES, pairs=pairs)
     if complaint is not None:
+        text = f"The training file cannot be used. {complaint}"
+        return Failure("invalid_training_file", text, "training_file")
+    if METHODS[job.method].is_for_encoders and (complaint := labels_refusal(Path(job.training_file))):
         text = f"The training file cannot be used. {complaint}"
         return Failure("invalid_training_file", text, "training_file")
     if job.validation_file is not None:

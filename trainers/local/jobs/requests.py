@@ -258,6 +258,28 @@ def parse_job_request(body: Mapping[str, Any]) -> JobRequest:
     )
 
 
+def for_base(order: JobRequest, name: str, *, is_encoder: bool) -> JobRequest:
+    """Returns the request by a method that the base `name` can be trained by: an encoder's is `head` where nobody says
+    another. Raises ApiError (400)."""
+    if not is_encoder:
+        if METHODS[order.method].is_for_encoders:
+            text = (
+                f"'{name}' writes texts, and the method {order.method} trains encoders. Leave 'method' out."
+            )
+            raise invalid(text, "method.type")
+        return order
+    if order.method == "supervised":
+        _check_method(order.hyperparameters.values, order.hyperparameters.sweep or None, METHODS["head"])
+        order = replace(order, method="head", hyperparameters=replace(order.hyperparameters, method="head"))
+    if not METHODS[order.method].is_for_encoders:
+        text = f"'{name}' is an encoder, which learns labels: set 'method.type' to head or full, not {order.method}."
+        raise invalid(text, "method.type")
+    for param, value in (("validation_file", order.validation_file), ("integrations", order.integrations)):
+        if value:
+            raise invalid(f"An encoder's training has no use for '{param}'. Leave it out.", param)
+    return order
+
+
 def request_fingerprint(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
 
@@ -327,6 +349,10 @@ def _check_together(values: Mapping[str, Any], has_validation: bool) -> None:
 def _check_method(values: Mapping[str, Any], sweep: Sweep | None, method: Method) -> None:
     for name in values:
         if name not in methods.specs(method.name):
+            if method.is_for_encoders:
+                takes = ", ".join(methods.specs(method.name)) or "no hyperparameters"
+                text = f"The method {method.name} trains an encoder and takes {takes}. Leave '{name}' out."
+                raise invalid(text, f"hyperparameters.{name}")
             owner = next(other for other in METHODS.values() if name in methods.specs(other.name))
             text = (
                 f"'{name}' belongs to the method {owner.name}. Set method.type to {owner.name} for {owner.examples}, "

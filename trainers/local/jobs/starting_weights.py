@@ -16,11 +16,13 @@ FILES = ("adapter_model.safetensors", "adapter_config.json")
 
 @dataclass(frozen=True)
 class Start:
-    """`base`: a local folder or a hub id. `tuned`: the model over it that is trained further, where there is one."""
+    """`base`: a local folder or a hub id, of an encoder as trainers/encoders names it. `tuned`: the model over it that
+    is trained further, where there is one."""
 
     base: str
     base_name: str
     tuned: Tuned | None = None
+    is_encoder: bool = False
 
     @property
     def continues(self) -> str | None:

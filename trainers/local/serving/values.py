@@ -63,11 +63,12 @@ class Sampling:
 @dataclass(frozen=True)
 class Target:
     """A base model (local folder or hub id), the folder of an adapter over it, and the format of the base's weights
-    that the adapter was trained on."""
+    that the adapter was trained on. An encoder's adapter is what encoder_folder.py describes."""
 
     base: str
     adapter: Path | None
     quantization: Quantization = "none"
+    is_encoder: bool = False
 
     @property
     def weights(self) -> Weights:
@@ -106,6 +107,14 @@ EndReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True)
+class Classification:
+    """An encoder's answer: the probability of the label that it gave, and the likeliest others with theirs."""
+
+    probability: float
+    others: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
 class AnswerEnd:
     """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn."""
 
@@ -113,6 +122,7 @@ class AnswerEnd:
     reason: EndReason
     prompt_tokens: int
     completion_tokens: int
+    classification: Classification | None = None
 
 
 @dataclass(frozen=True)

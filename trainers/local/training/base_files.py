@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from trainers.hyperparameters import rate_for
+from trainers.hyperparameters import ENCODER_RATE, rate_for
 from trainers.local.job_directory import read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import METHODS, MethodName
@@ -206,6 +206,8 @@ def base_of_adapter(adapter: Path) -> str | None:
 def rate_of_base(source: str, method: MethodName = "supervised") -> float:
     """Returns the learning rate by trainers/hyperparameters.py for a folder or a hub id. The hidden size of a base that
     isn't downloaded yet is unknown."""
+    if METHODS[method].is_for_encoders:
+        return ENCODER_RATE
     config = read_config(source)
     text = config.get("text_config", config)
     hidden = text.get("hidden_size") if isinstance(text, dict) else None

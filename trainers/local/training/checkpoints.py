@@ -8,7 +8,6 @@ checkpoint.json (Position). The order of the rows and the learning rate follow f
 from __future__ import annotations
 
 import io
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +20,7 @@ from safetensors.torch import load, save
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from trainers.local.job_directory import TrainingJob, read_json, replace_json
+from trainers.local.job_directory import TrainingJob, read_json, renamed_when_complete, replace_json
 from trainers.local.kernels.fused_layers import compute_fused
 from trainers.local.peft import (
     LoraConfig,
@@ -152,30 +151,6 @@ def write_adapter(folder: Path, model: PeftModel) -> None:
     }
     (folder / WEIGHTS).write_bytes(save(tensors, metadata={"format": "pt"}))
     model.peft_config["default"].save_pretrained(str(folder))
-
-
-@contextmanager
-def renamed_when_complete(target: Path) -> Iterator[Path]:
-    temporary = target.with_name(f".{target.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.iterdir():
-            _sync(path)
-        _sync(temporary)
-        temporary.rename(target)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def random_states() -> dict[str, Any]:

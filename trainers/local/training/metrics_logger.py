@@ -10,11 +10,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from trainers.local.job_directory import Integration, TrainingJob, append_event, read_json, replace_json
+from trainers.local.job_directory import (
+    RESULTS_HEADER,
+    Integration,
+    TrainingJob,
+    append_event,
+    read_json,
+    replace_json,
+)
 from trainers.local.training import distributed
 from trainers.local.training.trackers import Curves
 
-HEADER = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
 INTERVAL_S = 1.0
 RECENT = 0.1
 
@@ -118,7 +124,7 @@ class MetricsLogger:
         """Records the validation of the last step that was recorded."""
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
-        trained = last[len(HEADER) : len(HEADER) + len(self._more)]
+        trained = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
         names = [_short(valid.loss), _short(valid.accuracy), *trained, *self._more_of(valid)]
         self._write_results([*before, [*last[:3], *names]])
         self._curves.log(step.number, _curves("valid", valid))
@@ -151,7 +157,7 @@ class MetricsLogger:
         temporary = path.with_suffix(".tmp")
         with temporary.open("w", encoding="utf-8", newline="") as file:
             more = [f"{when}_{name}" for when in ("train", "valid") for name in self._more]
-            csv.writer(file).writerows([[*HEADER, *more], *rows])
+            csv.writer(file).writerows([[*RESULTS_HEADER, *more], *rows])
         temporary.replace(path)
 
     def _tell(self, step: Step, valid: Scores | None) -> None:

@@ -21,14 +21,19 @@ from safetensors.torch import load
 from torch import OutOfMemoryError
 
 from trainers.hyperparameters import halving_steps
-from trainers.local.job_directory import TrainingJob, read_events, read_json, replace_json
+from trainers.local.job_directory import (
+    TrainingJob,
+    read_events,
+    read_json,
+    renamed_when_complete,
+    replace_json,
+)
 from trainers.local.training import distributed
 from trainers.local.training.base_model import take_lora_off
 from trainers.local.training.checkpoints import (
     CHECKPOINT_S,
     WEIGHTS,
     list_checkpoints,
-    renamed_when_complete,
     save_checkpoint_as_result,
 )
 from trainers.local.training.data import Row

@@ -1,0 +1,151 @@
+"""An encoder as what a team trains, on our real trainer: planned, approved, trained through a kill, measured beside the
+classical model, deployed, asked by its alias; and what is refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import openai
+import pytest
+
+from bot.cards import results
+from bot.values.runs import RunResult
+from demo.people import ANA, BEN
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.world import Rules, World
+from tests.local.labelled import ENCODER
+from tests.local.served import KEY, Served, close, free_port, ready_url, start_process
+
+START = "/finetune start tickets target=local/minilm-encoder"
+
+
+class Trainer:
+    """At the same address after each start."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._port = folder, free_port()
+        self.start()
+
+    def start(self) -> None:
+        self._process = start_process(self._folder, more=("--port", str(self._port), "--encoder", ENCODER))
+        self.served = Served(ready_url(self._process), self._process)
+
+    @property
+    def training(self) -> str:
+        """The number of the process that trains, '' before it is there."""
+        pids = (path.read_text() for path in self._folder.glob("jobs/*/pid"))
+        return next(pids, "")
+
+    def kill(self) -> None:
+        """The server, and the process that trains."""
+        self._process.kill()
+        self._process.wait(20)
+        close(self._process)
+        with suppress(ProcessLookupError):  # it is done already
+            os.kill(int(self.training), signal.SIGKILL)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(20)
+        close(self._process)
+
+
+@pytest.fixture
+def trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trainer]:
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    trainer = Trainer(tmp_path / "trainer")
+    yield trainer
+    trainer.stop()
+
+
+@pytest.fixture
+def own(make_world: MakeWorld, trainer: Trainer) -> World:
+    """Our trainer's hour has a price, so low that a world's quick clock doesn't stop the run."""
+    rows = f'[providers.local]\nbase_url = "{trainer.served.url}"\n'
+    world = make_world(
+        Rules(more=f'{rows}[providers.local.models."minilm-encoder"]\nusd_per_hour = "0.02"\n')
+    )
+    world.seed_dataset(rows=60)
+    return world
+
+
+@pytest.mark.usefixtures("real_processes")  # one of them is killed
+def test_an_encoder_is_approved_trained_measured_and_deployed(own: World, trainer: Trainer) -> None:
+    world = own
+    world.start(START)
+    card = world.said("Run 1", "train minilm-encoder on tickets")
+    assert "at most $0.10" in card
+    world.approve()
+    world.until(lambda: trainer.training, "its training")
+    trainer.kill()
+    trainer.start()
+    world.until(lambda: world.run().state == "done", "the run to be done", seconds=120)
+    world.send()
+    result = RunResult.from_json(world.run().result or "")
+    assert (result.before, result.tuned.share, result.base.share) == ("classical", 1, 1)
+    assert result.actual_micros < 100_000 and result.labels
+    told = world.said("Result of run 1.")
+    assert "the free classical model" in told and "its base" not in told
+    world.click(ANA, results.DETAILS)
+    assert "the classical model learnt from the same training rows" in world.form(ANA)
+    assert world.type("/finetune promote tickets-1 because=it says how sure it is", user=BEN) == ""
+    world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+    _ask(world, trainer.served)
+
+
+def _ask(world: World, served: Served) -> None:
+    with openai.OpenAI(base_url=served.url, api_key=KEY, max_retries=0, timeout=60) as client:
+        question = "Order 37: a question about shipping"
+        answer = client.chat.completions.create(
+            model="team/tickets", messages=[{"role": "user", "content": question}]
+        )
+        (choice,) = answer.choices
+        assert (
+            choice.message.content == "shipping"
+            and answer.model == world.store.model("tickets-1").provider_model
+        )
+        assert choice.model_extra and 0 < choice.model_extra["classification"]["probability"] <= 1
+    assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
+    assert "shipping" in world.until_told()
+
+
+def test_the_estimate_sizes_an_encoder_and_not_a_chat_model(own: World) -> None:
+    told = own.type("/finetune estimate tickets current=gpt-4o volume=10M target=local/minilm-encoder")
+    assert "minilm-encoder" in told
+
+
+@pytest.mark.parametrize(
+    ("more", "sentence"),
+    [
+        ("method=dpo", "is an encoder, which learns labels: `method=dpo` can't train it"),
+        ("epochs=3", "`epochs=` means nothing for"),
+        ("method=head lora_r=8", "it belongs to method=supervised"),
+        ("patience=2", "`patience=` means nothing for"),
+        ("sweep=lora_r:8,16", "`sweep=` means nothing for"),
+    ],
+)
+def test_what_is_for_chat_models_is_refused(own: World, more: str, sentence: str) -> None:
+    assert sentence in own.type(f"{START} {more}")
+
+
+def test_an_encoder_s_method_is_refused_for_a_chat_model(own: World) -> None:
+    told = own.type("/finetune start tickets target=local/smollm2-135m method=full")
+    assert "is no encoder: `method=full` can't train it" in told
+
+
+def test_free_text_is_no_work_for_an_encoder(own: World) -> None:
+    rows = "".join(f"question {n} about things,an answer that nobody else has {n}\n" for n in range(60))
+    own.upload("poems.csv", f"text,answer\n{rows}", called="poems")
+    own.until(lambda: own.store.datasets.newest("poems").state != "checking", "the check")
+    own.until(lambda: own.store.datasets.newest("poems").state in ("ready", "refused"), "the check")
+    told = own.type("/finetune start poems target=local/minilm-encoder")
+    assert "An encoder learns labels, and the answers of `poems` are free text" in told
+
+
+def test_a_ladder_asks_no_encoder_by_a_prompt(own: World) -> None:
+    told = own.type("/finetune baseline tickets models=local/minilm-encoder")
+    assert "is an encoder, which answers no prompt" in told

@@ -1,0 +1,92 @@
+"""A trained encoder as a folder for others: what is in it, that it runs by itself, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.local import exporting
+from tests.local.exporting import JOB, order
+from tests.local.labelled import encoder_job
+from trainers.local.export.output import AnswersDiffer, ExportRefused
+from trainers.local.export.pipeline import export
+from trainers.local.job_directory import read_job, replace_json, write_job
+from trainers.local.train import work
+
+MODEL = "ft:minilm-encoder:local:tickets:feedbeef"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    data = tmp_path_factory.mktemp("trainer")
+    folder = encoder_job(data / "jobs" / JOB)
+    job = read_job(folder)
+    write_job(folder, replace(job, id=JOB, base_name="minilm-encoder", suffix="tickets"))
+    request = {"training_file": "file-1", "validation_file": None, "fingerprint": ""}
+    replace_json(folder / "request.json", request)
+    assert work(folder) == 0
+    return data
+
+
+def ordered(data: Path, out: Path, to: str = "onnx", **changes: object) -> exporting.Order:
+    return order(data, out, to, model=MODEL, **changes)
+
+
+def test_the_folder_runs_by_itself_and_says_what_it_is(data: Path, tmp_path: Path) -> None:
+    said: list[str] = []
+    out = export(ordered(data, tmp_path / "out"), said.append)
+    files = {path.name for path in out.iterdir()}
+    assert files == {
+        "model.onnx",
+        "tokenizer.json",
+        "head.npz",
+        "classifier.json",
+        "classify.py",
+        "README.md",
+    }
+    command = [sys.executable, "-I", str(out / "classify.py"), "my password is not accepted"]
+    answer = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert answer["label"] == "login" and answer["probability"] > 0.5
+    card = (out / "README.md").read_text()
+    for part in (
+        "pipeline_tag: text-classification",
+        "base_model: sentence-transformers/all-MiniLM-L6-v2",
+        "license: apache-2.0",
+        "Sorts texts into 3 labels",
+        "gave the same label and probability as our server for all 10 questions",
+    ):
+        assert part in card
+    assert "same label and probability" in said[-1]
+
+
+def test_a_hub_form_needs_a_licence_only_where_none_is_known(data: Path, tmp_path: Path) -> None:
+    out = export(ordered(data, tmp_path / "out", "hub"), lambda _: None)
+    assert (out / "model.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    ("to", "changes", "sentence"),
+    [
+        ("merged", {}, "is an encoder, and --to merged is for models that write"),
+        ("onnx", {"dtype": "float16"}, "--dtype has no use here"),
+    ],
+)
+def test_forms_of_chat_models_are_refused(
+    data: Path, tmp_path: Path, to: str, changes: dict[str, object], sentence: str
+) -> None:
+    with pytest.raises(ExportRefused, match=sentence):
+        export(ordered(data, tmp_path / "out", to, **changes), lambda _: None)
+
+
+def test_other_answers_than_our_server_s_leave_nothing_behind(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("trainers.local.export.onnx.LONGEST_TOKENS", 3)
+    with pytest.raises(AnswersDiffer, match="and our server"):
+        export(ordered(data, tmp_path / "out"), lambda _: None)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,193 @@
+"""Exports a trained encoder: ONNX, tokenizer, head and labels, a script that needs nothing of this project, and a card.
+The forms are `onnx`, a folder, and `hub`, which may be uploaded too."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
+from trainers.encoders.embedding import LONGEST_TOKENS, EncoderError, EncoderFiles, find_encoder
+from trainers.export_formats import ENCODER_FORMS
+from trainers.local.export import hub
+from trainers.local.export.card import Card
+from trainers.local.export.merged_weights import Base
+from trainers.local.export.order import Order, Say, name_of
+from trainers.local.export.output import (
+    AnswersDiffer,
+    ExportRefused,
+    check_out,
+    check_space,
+    folder_when_complete,
+)
+from trainers.local.export.sources import Source, describe_file, read_questions
+from trainers.local.serving.encoder_engine import text_to_read
+from trainers.local.training.base_files import HUB_ID
+from trainers.methods import specs
+
+SCRIPT = "classify.py"
+DEFAULT_ID = "sentence-transformers/all-MiniLM-L6-v2"
+SAME = 1e-4  # the most that a probability may differ
+USAGE = f"""```
+pip install onnxruntime tokenizers numpy
+python {SCRIPT} "where is my parcel?"
+```
+
+`{SCRIPT}` has a class `Classifier` whose `classify(text)` returns a label and its probability. It needs a CPU and no
+PyTorch. `{DESCRIPTION}` has the labels, `{HEAD}` the head: a vector of `model.onnx`, of length 1, times `weights`, plus
+`biases`, of which softmax makes probabilities."""
+
+
+@dataclass(frozen=True)
+class EncoderCard(Card):
+    pipeline_tag: ClassVar[str] = "text-classification"
+    tags: ClassVar[Sequence[str]] = ("text-classification", "onnx")
+    held_against: ClassVar[str] = "a classical model (TF-IDF and a linear SVM)"
+
+    def _opening(self) -> str:
+        how = "trained as a whole" if self.source.job.method == "full" else "which stays as it is"
+        licence = (
+            f"Its licence is {self.base.licence}" if self.base.licence else "Its files do not say its licence"
+        )
+        labels = json.loads((self.source.adapter / DESCRIPTION).read_text(encoding="utf-8"))["labels"]
+        encoder = self.base.hub_id or self.base.name
+        return (
+            f"Sorts texts into {len(labels):,} labels: a linear head on the encoder {encoder}, {how}, by job "
+            f"{self.source.job.id}. {licence}. Exported on {self.date}."
+        )
+
+    def _settings(self) -> str:
+        job = self.source.job
+        chosen = {name: getattr(job.settings, spec.field) for name, spec in specs(job.method).items()}
+        rows = "\n".join(f"| {name} | {value} |" for name, value in {**chosen, "seed": job.seed}.items())
+        return f"Method `{job.method}`.\n\n| hyperparameter | value |\n|---|---|\n{rows}"
+
+    def _limits(self) -> str:
+        limits = (
+            "It answers one of its labels to any text, also where none of them fits: look at the probability.",
+            f"Of a text the first {LONGEST_TOKENS} tokens are read.",
+            "It learnt the kind of question that its rows have; of other questions nothing was measured.",
+            "The encoder's own limits and licence hold for it too.",
+        )
+        return "\n".join(f"- {limit}" for limit in limits)
+
+
+def export(order: Order, source: Source, say: Say) -> Path:
+    """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
+    check_form(order, source)
+    check_out(order.out)
+    files = _files_of(source)
+    base = _base(order, source, files)
+    if order.to == "hub":
+        hub.check_upload(order.upload, base)
+    check_space(order.out, 2 * files.model.stat().st_size)
+    questions = read_questions(source, order.rows)
+    texts = [text_to_read(question.messages) for question in questions.questions]
+    say(f"{source.name}: asking our server's classifier {len(texts)} questions of {questions.file.name}")
+    served = _load(source)
+    with folder_when_complete(order.out) as folder:
+        _copy(source, files, served, folder)
+        check = compare_with_script(folder, served, texts)
+        card = EncoderCard(
+            to=order.to,
+            name=name_of(order, source),
+            source=source,
+            base=base,
+            dtype=base.dtype,
+            training=describe_file(source, source.job.training_file),
+            validation=None,
+            measured=order.measured,
+            checks=[check],
+            usage=USAGE,
+            date=datetime.now(UTC).date().isoformat(),
+        )
+        card.render().save(folder / "README.md")
+    say(f"{order.out} is ready: {check}")
+    if order.upload.repo:
+        say(f"Uploading to {order.upload.repo}")
+        say(f"Uploaded: {hub.upload_folder(order.out, order.upload)}")
+    return order.out
+
+
+def check_form(order: Order, source: Source) -> None:
+    """Raises ExportRefused for a form or an option that is for models which write."""
+    if order.to not in ENCODER_FORMS:
+        raise ExportRefused(
+            f"{source.name} is an encoder, and --to {order.to} is for models that write. Export it "
+            f"{' or '.join(f'--to {name}' for name in ENCODER_FORMS)}."
+        )
+    options: Mapping[str, object] = {"dtype": order.dtype, "repo": order.to == "onnx" and order.upload.repo}
+    for option, value in options.items():
+        if value:
+            raise ExportRefused(f"--{option} has no use here. Leave it out, or name it with another --to.")
+
+
+def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) -> str:
+    """Asks the script that was written, in a process of its own, what our server was asked. Raises AnswersDiffer."""
+    command = [sys.executable, "-I", str(folder / SCRIPT), *texts]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    if process.returncode:
+        raise AnswersDiffer(f"{SCRIPT} ended with an error: {process.stderr.strip()[-300:]}")
+    answers = [json.loads(line) for line in process.stdout.splitlines()]
+    for text, ours, theirs in zip(texts, served.classify(texts), answers, strict=True):
+        if ours.label != theirs["label"] or abs(ours.probability - theirs["probability"]) > SAME:
+            raise AnswersDiffer(
+                f"What was written says {theirs['label']!r} ({theirs['probability']:.4f}) to {text[:80]!r}, and our "
+                f"server {ours.label!r} ({ours.probability:.4f})."
+            )
+    same = "gave the same label and probability as our server"
+    return f"{SCRIPT}, in a process of its own, {same} for all {len(texts)} questions"
+
+
+def _files_of(source: Source) -> EncoderFiles:
+    """Returns where the encoder lies: with the job, where it was trained as a whole."""
+    own = (source.adapter / "model.onnx").is_file()
+    try:
+        return find_encoder(str(source.adapter) if own else source.job.base)
+    except EncoderError as error:
+        raise ExportRefused(str(error)) from error
+
+
+def _load(source: Source) -> Classifier:
+    try:
+        return load_classifier(source.adapter)
+    except EncoderError as error:
+        raise ExportRefused(str(error)) from error
+
+
+def _base(order: Order, source: Source, files: EncoderFiles) -> Base:
+    job = source.job
+    hub_id = DEFAULT_ID if job.base == DEFAULT_ENCODER else job.base if HUB_ID.fullmatch(job.base) else None
+    try:
+        licence = find_encoder(job.base).licence
+    except EncoderError:  # a tuned encoder is complete without its base
+        licence = None
+    dtype = "float32" if files.model.parent == source.adapter else "that of the encoder's file"
+    return Base(
+        files.model.parent, job.base_name, order.base_id or hub_id, order.licence or licence, 0, dtype, {}
+    )
+
+
+def _copy(source: Source, files: EncoderFiles, served: Classifier, folder: Path) -> None:
+    shutil.copyfile(files.model, folder / "model.onnx")
+    beside = files.model.with_name(f"{files.model.name}_data")  # where the weights of large models lie
+    if beside.is_file():
+        shutil.copyfile(beside, folder / beside.name)
+    shutil.copyfile(files.tokenizer, folder / "tokenizer.json")
+    shutil.copyfile(source.adapter / HEAD, folder / HEAD)
+    shutil.copyfile(Path(__file__).with_name("standalone_classifier.py"), folder / SCRIPT)
+    described = {
+        "labels": served.head.labels,
+        "pooling": "mean" if files.is_mean else "first",
+        "longest_tokens": LONGEST_TOKENS,
+    }
+    text = json.dumps(described, ensure_ascii=False, indent=1)
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,61 @@
+"""Labels texts with the classifier in this folder: `python classify.py "where is my parcel?"`
+
+Needs onnxruntime, tokenizers and numpy. Prints a line of JSON for each text: its label with the probability.
+"""
+
+# It is copied into exports of encoders as classify.py, so it imports nothing of this project.
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from tokenizers import Tokenizer
+
+FOLDER = Path(__file__).resolve().parent
+
+
+class Classifier:
+    def __init__(self, folder: Path = FOLDER) -> None:
+        description = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
+        self.labels: list[str] = description["labels"]
+        self._is_mean = description["pooling"] == "mean"
+        self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(description["longest_tokens"])
+        self._session = onnxruntime.InferenceSession(
+            str(folder / "model.onnx"), providers=["CPUExecutionProvider"]
+        )
+        self._wanted = {each.name for each in self._session.get_inputs()}
+        with np.load(folder / "head.npz") as head:
+            self._weights, self._biases = head["weights"], head["biases"]
+
+    def probabilities(self, text: str) -> Any:
+        """Returns one for each of `labels`."""
+        tokens = self._tokenizer.encode(text)
+        values = {
+            "input_ids": tokens.ids,
+            "attention_mask": tokens.attention_mask,
+            "token_type_ids": tokens.type_ids,
+        }
+        feed = {name: np.array([ids], np.int64) for name, ids in values.items() if name in self._wanted}
+        output = self._session.run(None, feed)[0]
+        if output.ndim == 3:
+            output = output.mean(axis=1) if self._is_mean else output[:, 0]
+        vector = output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
+        scores = (vector @ self._weights + self._biases).astype(np.float64)
+        shares = np.exp(scores - scores.max())
+        return shares / shares.sum()
+
+    def classify(self, text: str) -> tuple[str, float]:
+        shares = self.probabilities(text)
+        best = int(shares.argmax())
+        return self.labels[best], float(shares[best])
+
+
+if __name__ == "__main__":
+    classifier = Classifier()
+    for each in sys.argv[1:]:
+        label, probability = classifier.classify(each)
+        print(json.dumps({"label": label, "probability": round(probability, 6)}, ensure_ascii=False))

