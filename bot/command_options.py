@@ -37,7 +37,7 @@ OTHER_NAMES: Mapping[str, RungName] = {
     "svm": "classical",
 }
 OTHER_METHODS = {"sft": "supervised"}
-MOST_PREDICTED, MOST_NAMES = 10, 20
+MOST_PREDICTED, MOST_NAMES, MOST_SHOTS = 10, 20, 50
 LONGEST_NAME, LONGEST_REASON = 40, 500
 _Handler = TypeVar("_Handler", bound=Callable[..., Any])
 _Read = Callable[[str], object]
@@ -154,6 +154,15 @@ def read_rungs(text: str) -> tuple[RungName, ...] | Misread:
     return tuple(rung for rung in NAMED_RUNGS if rung in chosen)
 
 
+def read_shots(text: str) -> int | Misread:
+    """'20', or 'auto', which is 0."""
+    if text.lower() == "auto":
+        return 0
+    if re.fullmatch(r"[0-9]{1,2}", text) and 1 <= int(text) <= MOST_SHOTS:
+        return int(text)
+    return Misread(f"“{shown(text)}” should be a number of examples from 1 to {MOST_SHOTS}, or auto.")
+
+
 def read_task(text: str) -> TaskKind | Misread:
     from bot.rules.facts import TASK_KINDS, task_kind
 
@@ -227,6 +236,7 @@ VOLUME = TextType("volume", _by_rule(parse_volume))
 SWEEP = TextType("sweep", _by_rule(parse_sweep))
 BAR = TextType("share", read_bar)
 RUNGS = TextType("rungs", read_rungs)
+SHOTS = TextType("number", read_shots)
 TASK = TextType("task", read_task)
 PREDICT = TextType("numbers", read_predict)
 DAY = TextType("day", read_day)

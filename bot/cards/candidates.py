@@ -68,16 +68,26 @@ MEANS: Mapping[Scoring, str] = {
 }
 
 
+def short_name(arm: Candidate) -> str:
+    """Without the model, in a table or a plot."""
+    return SHORT_NAMES[arm.rung] if arm.shots is None else f"{arm.shots} examples"
+
+
+def long_name(arm: Candidate) -> str:
+    """Without the model, in a sentence."""
+    return LONG_NAMES[arm.rung] if arm.shots is None else f"the prompt with {pluralize(arm.shots, 'example')}"
+
+
 def arm_name(arm: Candidate, longest: int = 60) -> str:
     """'classical', 'prompt alone, local/smollm2-135m'."""
-    return f"{SHORT_NAMES[arm.rung]}, {shorten(arm.model, longest)}" if arm.model else SHORT_NAMES[arm.rung]
+    return f"{short_name(arm)}, {shorten(arm.model, longest)}" if arm.model else short_name(arm)
 
 
 def row_name(arm: Candidate) -> str:
     """For a narrow column: without who sells the model, whose end tells it apart."""
     if arm.model is None:
-        return SHORT_NAMES[arm.rung]
-    return f"{SHORT_NAMES[arm.rung]}, {shorten(arm.model.partition('/')[2] or arm.model, NARROW)}"
+        return short_name(arm)
+    return f"{short_name(arm)}, {shorten(arm.model.partition('/')[2] or arm.model, NARROW)}"
 
 
 def quality(rung: Rung) -> str:
@@ -128,7 +138,7 @@ def _seconds(count: float) -> str:
 
 def candidate_name(arm: Candidate) -> str:
     """'the prompt with ten examples on openai/gpt-4o-mini'."""
-    return LONG_NAMES[arm.rung] if arm.model is None else f"{LONG_NAMES[arm.rung]} on {arm.model}"
+    return long_name(arm) if arm.model is None else f"{long_name(arm)} on {arm.model}"
 
 
 def score_text(rung: Rung) -> str:

@@ -23,12 +23,12 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.candidates import (
-    LONG_NAMES,
     MEASURED,
     STANDINGS,
     arm_name,
     bar_share,
     interval,
+    long_name,
     price,
     price_in_sentence,
     quality,
@@ -181,7 +181,7 @@ def _briefly(rung: Rung) -> str:
 
 
 def _short_name(arm: Candidate, longest: int = 40) -> str:
-    name = LONG_NAMES[arm.rung]
+    name = long_name(arm)
     return name if arm.model is None else f"{name} on {shorten(arm.model, longest)}"
 
 

@@ -24,14 +24,14 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.candidates import EXPLAINED, SHORT_NAMES, arm_name, bar_share
+from bot.cards.candidates import EXPLAINED, arm_name, bar_share, short_name
 from bot.cards.forms import modal
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.plans import budget_left
-from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten, time_left
+from bot.cards.words import at_most, charge, percent, pluralize, progress_bar, shorten, time_left
 from bot.rules.budgets import Budget
 from bot.rules.facts import TASK_KINDS
-from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Stage
+from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
@@ -40,6 +40,7 @@ STAGES: dict[Stage, str] = {
     "preparing": "is getting its questions ready",
     "pricing": "is getting its questions ready",
     "asking": "waits for a yes",
+    "choosing": "is choosing examples",
     "searching": "is optimising the prompt",
     "measuring": "is under way",
     "consulting": "is being judged by a model",
@@ -145,6 +146,16 @@ def left_out(arms: Sequence[ArmProgress]) -> list[str]:
     ]
 
 
+def shots_tried(tried: Sequence[ShotsTried]) -> list[str]:
+    """How good each number of examples was; unescaped."""
+    return [
+        f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: "
+        + ", ".join(f"{each.arm.shots}: {percent(each.share)}" for each in mine)
+        for model in dict.fromkeys(each.arm.model for each in tried)
+        if (mine := [each for each in tried if each.arm.model == model])
+    ]
+
+
 def declined(arms: Sequence[ArmProgress]) -> list[str]:
     """Whose questions were declined, which its score has in it; unescaped."""
     return [
@@ -243,6 +254,8 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
     ]
     if plan.documents:
         pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
+    if plan.chooses_shots:
+        pairs.append(("Examples", "5, 10 or 20, by training rows"))
     if plan.search is not None:
         pairs.append(prompt_search.budget(plan.search))
     if plan.judge is not None:
@@ -256,7 +269,7 @@ def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
     lines = []
     for model in dict.fromkeys(arm.arm.model for arm in arms):
         mine = [arm for arm in arms if arm.arm.model == model]
-        ways = ", ".join(SHORT_NAMES[arm.arm.rung] for arm in mine if not arm.failed)
+        ways = ", ".join(short_name(arm.arm) for arm in mine if not arm.failed)
         if model is None:
             lines.append(f"• {ways}: learnt from your rows on this machine, asks nobody")
         elif ways:
@@ -334,6 +347,9 @@ def _time_left(progress: LadderProgress, now: float) -> str:
     judge = progress.judge
     if progress.stage == "consulting":
         return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
+    if progress.stage == "choosing":
+        done = sum(arm.answered + len(arm.declined) for arm in progress.shot_arms)
+        return f"{done:,} of {sum(arm.of for arm in progress.shot_arms):,} answers about training rows"
     if progress.stage == "searching":
         return prompt_search.how_far(progress.search)
     if progress.stage != "measuring":

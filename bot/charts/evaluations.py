@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.cards.candidates import SHORT_NAMES
+from bot.cards.candidates import short_name
 from bot.charts.label_layout import Box, Label, place
 from bot.charts.style import (
     BLUE,
@@ -221,9 +221,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
 
 def _name(point: _Point, longest: int) -> str:
     arm = point.rung.arm
-    return (
-        f"{SHORT_NAMES[arm.rung]}, {shorten_name(arm.model, longest)}" if arm.model else SHORT_NAMES[arm.rung]
-    )
+    return f"{short_name(arm)}, {shorten_name(arm.model, longest)}" if arm.model else short_name(arm)
 
 
 def _text(axes: Axes, point: _Point, text: str) -> Text:

@@ -34,6 +34,7 @@ from bot.command_options import (
     MOST_SEALED,
     OPTIMISE,
     RUNGS,
+    SHOTS,
     TASK,
     build_question,
     question_options,
@@ -185,6 +186,9 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.option(
     "--optimise", type=OPTIMISE, help="Dollars to look for a better prompt with, for the first model, like 2."
 )
+@click.option(
+    "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto: as many as do best on training rows."
+)
 @click.option("--writer", help="The model that writes better prompts; the first model where not said.")
 @click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
@@ -201,6 +205,7 @@ def baseline(
     prompt: str | None,
     optimise: Decimal | None,
     writer: str | None,
+    shots: int | None,
     bar: float | None,
     text: str | None,
     label: str | None,
@@ -228,6 +233,7 @@ def baseline(
         60 * patience,
         optimise,
         writer,
+        shots,
     )
     folders = settings.trainer.folders
     with (

@@ -68,6 +68,7 @@ class EvaluationRequest:
     patience_s: float = PATIENCE_S
     optimise: Decimal | None = None
     writer: str | None = None
+    shots: int | None = None
 
     @property
     def columns(self) -> Columns:
@@ -110,6 +111,9 @@ def _measure(
         refusal = _check_cost(session, plan, keys, rows, say)
         if refusal:
             return refusal
+        plan = prompt_search.choose_shots(session, plan, rows.files, questions, say)
+        if plan.chooses_shots:
+            keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
         searched = prompt_search.search(session, plan, rows.files, questions, say)
         if searched.plan is not plan:
             plan = searched.plan
@@ -177,6 +181,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
         judge=wanted.judge,
         optimise=wanted.optimise,
         writer=wanted.writer,
+        shots=wanted.shots,
     )
     spelling = TerminalSpelling(str(wanted.file))
     line_up = candidates.line_up(session.settings, session.trainers, command, report, today, spelling)
@@ -196,6 +201,7 @@ def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) 
         prompt=wanted.prompt,
         bar=wanted.bar,
         optimise=wanted.optimise,
+        chooses_shots=wanted.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
     )
 
 
@@ -244,7 +250,12 @@ def _check_cost(
     search = prompt_search.max_micros(plan, rows.files, rows.files / "questions")
     if isinstance(search, Refusal):
         return search
-    most += search + _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
+    tried = prompt_search.shots_max_micros(session, plan, rows.files, rows.files / "questions")
+    most += (
+        search
+        + tried
+        + _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
+    )
     limit = to_micros(session.settings.measurement_usd)
     if most > limit:
         return Refusal(
@@ -285,7 +296,11 @@ def _max_judge_micros(
     """The most that the judge can cost in micro-dollars: what was judged before is free."""
     if plan.judge is None:
         return 0
-    if plan.search is None and all(key in answered for keys in keys.values() for key in keys.keys):
+    if (
+        plan.search is None
+        and not plan.chooses_shots
+        and all(key in answered for keys in keys.values() for key in keys.keys)
+    ):
         arms = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
         replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
         texts = _texts(replies)

@@ -1,5 +1,5 @@
-"""What `finetune baseline FILE --optimise 2` does before it measures: the search for a better prompt, whose answers are
-kept in the terminal's database, so that the same command goes on where one was stopped."""
+"""What `finetune baseline FILE --optimise 2` does before it measures: the search for a better prompt, and the choice of
+examples. Answers are kept in the terminal's database, so that the same command goes on where one was stopped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from pathlib import Path
 
 from bot.cards.prompt_search import how_far
 from bot.cli.llm_session import OWNER, LlmSession, ProgressListener, until_answered
-from bot.services import evaluation_engine, prompt_search
+from bot.services import (
+    evaluation_engine,
+    evaluation_worker,
+    few_shot,
+    few_shot_worker,
+    prompt_search,
+)
 from bot.services import prompt_search_worker as worker
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import Evaluation
@@ -50,6 +56,26 @@ def search(
         declined |= dict.fromkeys(arm.declined, "")
         texts = {key: answer.text for key, answer in session.store.answers.read(replay.all_keys).items()}
         replay = worker.replay(plan, declined | texts, files, folder, SEED)
+
+
+def choose_shots(
+    session: LlmSession, plan: LadderPlan, files: Path, folder: Path, say: ProgressListener
+) -> LadderPlan:
+    """Returns the plan with as many examples as do best on training rows, if that is wanted. Raises AnswerTimeout."""
+    if not plan.chooses_shots:
+        return plan
+    names = evaluation_worker.only_keys(few_shot_worker.prepare(plan, files, folder, SEED))
+    questions = partial(evaluation_worker.read_questions, folder / few_shot_worker.FOLDER, plan)
+    arms = until_answered(session, Evaluation(OWNER, names, questions), say, "answered to choose examples")
+    replies = evaluation_engine.replies(session, names, arms)
+    return few_shot_worker.with_shots(plan, few_shot_worker.choose(plan, replies, files, SEED))
+
+
+def shots_max_micros(session: LlmSession, plan: LadderPlan, files: Path, folder: Path) -> int:
+    if not plan.chooses_shots:
+        return 0
+    keys = few_shot_worker.prepare(plan, files, folder, SEED)
+    return few_shot.most_micros(session, plan, keys)
 
 
 def max_micros(plan: LadderPlan, files: Path, folder: Path) -> int | Refusal:

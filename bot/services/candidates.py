@@ -75,6 +75,7 @@ class LineUp:
         withheld_from: tuple[str, ...] = (),
         optimise: Decimal | None = None,
         optimised: str | None = None,
+        chooses_shots: bool = False,
     ) -> LadderPlan:
         """`optimise`: dollars for a search for a better prompt for the first model, which writes it where no other
         does."""
@@ -98,6 +99,7 @@ class LineUp:
             thinking=tuple(model.name for model in self.everybody if model.thinks),
             search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
             optimised=optimised,
+            chooses_shots=chooses_shots,
         )
 
 
@@ -121,7 +123,7 @@ def line_up(
     rungs = _rungs_of(command, spelling, has_prompt=has_prompt)
     if isinstance(rungs, Refusal):
         return rungs
-    arms = _arms_of(rungs, report, models, spelling)
+    arms = _arms_of(rungs, report, models, spelling, command.shots or None)
     if isinstance(arms, Refusal):
         return arms
     writer = _candidate(settings, reachable, command.writer, today) if command.writer else None
@@ -287,13 +289,21 @@ def _rungs_of(command: Baseline, spelling: Spelling, *, has_prompt: bool) -> tup
 
 
 def _arms_of(
-    rungs: Sequence[RungName], report: Report, models: Sequence[Candidate], spelling: Spelling
+    rungs: Sequence[RungName],
+    report: Report,
+    models: Sequence[Candidate],
+    spelling: Spelling,
+    shots: int | None,
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
     """Returns the candidates rung by rung. Rung 0 needs labels; the others need a model."""
     has_labels = report.task == "labels"
     if tuple(rungs) == ("classical",) and not has_labels:
         return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
-    arms = [arm for rung in rungs for arm in _arms(rung, has_labels, models)]
+    arms = [
+        replace(arm, shots=shots) if rung == "kshot" else arm
+        for rung in rungs
+        for arm in _arms(rung, has_labels, models)
+    ]
     if not arms:
         return Refusal(
             f"There is no model to ask: name some, like `{spelling.option('models', 'openai/gpt-4o-mini')}`, or put "

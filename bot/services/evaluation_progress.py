@@ -11,6 +11,7 @@ from bot.rules.budgets import max_evaluation_micros
 from bot.services import (
     evaluation_engine,
     evaluation_worker,
+    few_shot_worker,
     judge_worker,
     measurements,
     prompt_search_worker,
@@ -74,6 +75,13 @@ def spent(
         micros += replay.most_micros(under_way - answered)
     elif progress.search:
         micros += progress.search.spent_micros
+    tried = evaluation_worker.read_keys(folder / few_shot_worker.FOLDER) if progress.shot_arms else None
+    if tried:
+        names = evaluation_worker.only_keys(tried)
+        micros += evaluation_engine.spent(context, plan.price_of, names, since)
+        settled = frozenset(key for each in names.values() for key in each) - (under_way - answered)
+        most = evaluation_worker.max_tokens(plan.labels)
+        micros += max_evaluation_micros(plan.price_of, tried, settled, most, plan.thinking)
     for questions in _judge_questions(context, measurement, plan):
         judge = judge_worker.candidate_of(plan)
         micros += evaluation_engine.spent(context, plan.price_of, {judge: questions.priced.keys}, since)
@@ -84,6 +92,16 @@ def spent(
 def stop(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> int:
     """Asks nothing more. Returns the cost, including the questions under way, which will be answered and paid."""
     return spent(context, measurement, plan, progress, context.llm.drop(owner(measurement)))
+
+
+def prepare_again(
+    context: AppContext, measurement: Measurement, plan: LadderPlan
+) -> Mapping[Candidate, ArmKeys] | None:
+    """Writes the questions of a plan that was added to, None while a worker is at it."""
+    files, folder = context.settings.files, measurements.folder_of(context, measurement)
+    return context.workers.poll(
+        f"prepare m{measurement.id} again", evaluation_worker.prepare, plan, files, folder, SEED
+    )
 
 
 def save_progress(

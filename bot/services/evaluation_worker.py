@@ -75,10 +75,32 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
         if arm.model and arm not in keys
     }
     tools = [prompts.tools_of(row) for row in holdout]
+    keys |= keys_of_arms(plan, [arm for arm in plan.arms if arm not in keys], messages, tools, seed)
+    keys |= {arm: replace(keys[arm], retrieval=its.retrieval) for arm, its in nearest.items()}
+    return write_arms(plan, keys, messages, tools, folder)
+
+
+def keys_of_arms(
+    plan: LadderPlan,
+    arms: Sequence[Candidate],
+    messages: Mapping[Candidate, Sequence[tuple[Message, ...]]],
+    tools: Sequence[str],
+    seed: int,
+) -> dict[Candidate, ArmKeys]:
+    """Returns the keys of these candidates' answers. `tools`: those of each row."""
+    return {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in arms}
+
+
+def write_arms(
+    plan: LadderPlan,
+    keys: Mapping[Candidate, ArmKeys],
+    messages: Mapping[Candidate, Sequence[tuple[Message, ...]]],
+    tools: Sequence[str],
+    folder: Path,
+) -> Mapping[Candidate, ArmKeys]:
+    """Writes the prompts of candidates and the keys of their answers, as they are read again."""
     folder.mkdir(parents=True, exist_ok=True)
     write_prompts(folder / PROMPTS, _with_keys(plan, messages, tools))
-    keys |= {arm: _keys(arm, plan, messages.get(arm), tools, seed) for arm in plan.arms if arm not in keys}
-    keys |= {arm: replace(keys[arm], retrieval=its.retrieval) for arm, its in nearest.items()}
     lines = [{"arm": asdict(arm), **asdict(keys)} for arm, keys in keys.items()]
     replace_lines(folder / KEYS, [json.dumps(line) for line in lines])  # last: where it is, the rest is too
     return keys
@@ -222,7 +244,7 @@ def _prompts(
         case "optimised":
             return [prompts.zero_shot(row, plan.labels, plan.optimised) for row in holdout]
         case "kshot":
-            shots = prompts.balanced_shots(train, SHOTS, seed)
+            shots = prompts.balanced_shots(train, SHOTS if arm.shots is None else arm.shots, seed)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]
         case "retrieval" if nearest:
             return _with_nearest(plan, holdout, nearest)

@@ -6,6 +6,7 @@ ticks run it.
 | asked, preparing | a worker writes the prompts; from then on it is known what they cost |
 | asked, pricing | free text: what the judge would cost beside them (judgements.py) |
 | asked, asking | a card waits for a person's yes to the cost |
+| running, choosing | how many examples a prompt gets, if that was asked for (few_shot.py) |
 | running, searching | a better prompt is looked for, if that was asked for (prompt_search.py) |
 | running, measuring | the engine asks what has no answer in the store |
 | running, consulting | the judge is asked in the same way |
@@ -28,6 +29,7 @@ from bot.services import (
     evaluation_engine,
     evaluation_progress,
     evaluation_worker,
+    few_shot,
     freeze_scope,
     judge_worker,
     judgements,
@@ -131,6 +133,8 @@ def step(context: AppContext, measurement: Measurement) -> None:
                 measurements.settle_cost(context, measurement, priced)
         case "asking":
             measurements.expire_or_wait(context, measurement)
+        case "choosing":
+            few_shot.take_step(context, measurement, plan, progress)
         case "searching":
             prompt_search.take_step(context, measurement, plan, progress)
         case "measuring":
@@ -176,6 +180,13 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
             return
         most += prompt_search_worker.max_micros(plan)
         progress = replace(progress, most_micros=most, search=SearchProgress())
+    if plan.chooses_shots:
+        tried = few_shot.keys_of(context, measurement, plan)
+        if tried is None:
+            return
+        most += few_shot.most_micros(context, plan, tried)
+        shot_arms = tuple(ArmProgress(arm, len(each.keys), work=each.work) for arm, each in tried.items())
+        progress = replace(progress, most_micros=most, shot_arms=shot_arms)
     if plan.judge:
         evaluation_progress.save_progress(context, measurement, replace(progress, stage="pricing"), None)
     else:
@@ -196,7 +207,7 @@ def _measure(
         progress,
         arms=answers.arms,
         spent_micros=evaluation_engine.spent(context, plan.price_of, evaluation.keys, since)
-        + (progress.search.spent_micros if progress.search else 0),
+        + progress.before_measuring_micros,
         note=evaluation_engine.note(
             context,
             [str(candidate.model) for candidate, keys in answers.missing.items() if candidate.model and keys],
@@ -359,6 +370,7 @@ def _plan(
         bar=command.bar or (wanted.bar if wanted else None) or context.settings.policy.promotion.bar,
         documents=documents,
         optimise=command.optimise,
+        chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
         optimised=optimised,
         withheld_from=() if may_leave else _withheld_from(line_up.models, line_up.judge),
     )

@@ -34,7 +34,8 @@ def judge_maximum(
 ) -> int | None:
     """Returns the judge's maximum cost in micro-dollars, None while that is computed. Until all answers are there, each
     counts as long as an answer can be; what was judged before is free. A search brings one candidate more."""
-    if plan.search is None and all(arm.answered == arm.of for arm in progress.arms):
+    is_final = plan.search is None and not plan.chooses_shots
+    if is_final and all(arm.answered == arm.of for arm in progress.arms):
         consultation = _consultation(context, measurement, plan, progress, JudgeProgress())
         questions = _asked(context, consultation) if consultation else None
         if questions is None:

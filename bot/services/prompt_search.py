@@ -14,7 +14,7 @@ from pathlib import Path
 
 from bot.cards.blocks import code
 from bot.context import AppContext
-from bot.services import evaluation_engine, evaluation_progress, evaluation_worker, measurements
+from bot.services import evaluation_engine, evaluation_progress, measurements
 from bot.services import prompt_search_worker as worker
 from bot.services.data_policy import Forbidden
 from bot.services.dataset_worker import SEED
@@ -71,7 +71,13 @@ def first_replay(context: AppContext, measurement: Measurement, plan: LadderPlan
 
 
 def too_little(budget: SearchPlan, replay: Replay) -> str | None:
-    """Returns why this budget can't even compare the prompt that is there with one other, None if it can."""
+    """Returns why this budget can't even compare the prompt that is there with one other, or why there is nothing to
+    compare them on; None if it can."""
+    if not replay.open:
+        return (
+            f"Optimising a prompt takes at least {LEAST_ROWS} training rows that ask different questions and call no "
+            "functions. There are fewer."
+        )
     least = 2 * sum(replay.micros) + replay.holdout_micros
     if least <= budget.most_micros:
         return None
@@ -164,16 +170,12 @@ def _measure(
     context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
 ) -> None:
     """Adds the prompt to the ladder, if it is better, and measures it like the others."""
-    owner, folder = evaluation_progress.owner(measurement), measurements.folder_of(context, measurement)
-    if context.llm.drop(owner):
+    if context.llm.drop(evaluation_progress.owner(measurement)):
         return  # what is under way is paid: it is waited for
     search, arms, candidate = progress.search, progress.arms, worker.candidate_of(plan)
     if search and search.is_better:
         plan = worker.with_prompt(plan, search.prompt)
-        files = context.settings.files
-        keys = context.workers.poll(
-            f"prepare {owner} again", evaluation_worker.prepare, plan, files, folder, SEED
-        )
+        keys = evaluation_progress.prepare_again(context, measurement, plan)
         if keys is None:
             return
         arms = (*arms, ArmProgress(candidate, len(keys[candidate].keys), work=keys[candidate].work))
@@ -207,5 +209,6 @@ def _provider(replay: Replay) -> str:
 def _save(step: _Step, search: SearchProgress) -> None:
     models = [] if search.is_over else [step.budget.model, step.budget.writer]
     note = evaluation_engine.note(step.context, models)
-    progress = replace(step.progress, search=search, spent_micros=search.spent_micros, note=note)
+    progress = replace(step.progress, search=search, note=note)
+    progress = replace(progress, spent_micros=progress.before_measuring_micros)
     evaluation_progress.save_progress(step.context, step.measurement, progress, step.progress)

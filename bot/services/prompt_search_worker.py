@@ -126,8 +126,9 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
     task = _task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
     search = PromptSearch(task, model.ask, writer.ask)
-    with suppress(Unanswered):  # both know what is missing
-        search.run(seed)
+    if task.is_enough:
+        with suppress(Unanswered):  # both know what is missing
+            search.run(seed)
     waits = writer if writer.open else model
     result = Replay(
         keys=tuple(model.keys),

@@ -47,6 +47,7 @@ from bot.command_options import (
     RUN,
     RUN_OR_MEASUREMENT,
     RUNGS,
+    SHOTS,
     TASK,
     Subject,
     build_question,
@@ -192,6 +193,9 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 @click.argument("dataset", type=DATASET)
 @click.option("--models", type=NAMES, default=(), help="The models to ask, like openai/gpt-4o-mini.")
 @click.option("--rungs", type=RUNGS, default=(), help="Some of classical, zero, optimised, kshot, retrieval.")
+@click.option(
+    "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto: as many as do best on training rows."
+)
 @click.option("--optimise", type=OPTIMISE, help="Dollars to look for a better prompt with, like $2.")
 @click.option("--writer", type=NAME, help="The model that writes better prompts; the first of the models.")
 @click.option("--judge", type=NAME, help="A model that judges free text, like openai/gpt-4o-mini.")

@@ -13,7 +13,9 @@ from trainers.evaluation.scores import Choice
 from trainers.json_values import JsonValue
 from trainers.pricing import PriceList, PriceRow
 
-Stage = Literal["preparing", "pricing", "asking", "searching", "measuring", "consulting", "judging"]
+Stage = Literal[
+    "preparing", "pricing", "asking", "choosing", "searching", "measuring", "consulting", "judging"
+]
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,8 @@ class LadderPlan(JsonValue):
     `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
     room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
     place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
-    measurement, or, once the `search` is over, what it brought. `promotes`: the tuned model that is deployed if it is
-    the better one; then the rows are the sealed ones."""
+    measurement, or, once the `search` is over, what it brought. `chooses_shots`: on training rows first. `promotes`: the
+    tuned model that is deployed if it is the better one; then the rows are the sealed ones."""
 
     dataset: str
     version: int
@@ -56,6 +58,7 @@ class LadderPlan(JsonValue):
     search: SearchPlan | None = None
     optimised: str | None = None
     promotes: str | None = None
+    chooses_shots: bool = False
 
     def room(self, model: str) -> int:
         """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""
@@ -138,6 +141,15 @@ class JudgeProgress:
 
 
 @dataclass(frozen=True)
+class ShotsTried:
+    """How good a prompt with so many examples is on `rows` training rows, from 0 to 1."""
+
+    arm: Candidate
+    share: float
+    rows: int
+
+
+@dataclass(frozen=True)
 class SearchProgress:
     """How far the search for a better prompt is: `answered` questions, `tried` prompts. `start_share` and `share`: how
     good `start` and `prompt`, the best so far, are on `rows` training rows, from 0 to 1.
@@ -183,6 +195,9 @@ class LadderProgress(JsonValue):
     paced_at: float | None = None
     paced_work: float = 0.0
     search: SearchProgress | None = None
+    shot_arms: tuple[ArmProgress, ...] = ()
+    shots: tuple[ShotsTried, ...] = ()
+    shots_micros: int = 0
 
     @property
     def answered(self) -> int:
@@ -208,8 +223,17 @@ class LadderProgress(JsonValue):
 
     def begun(self, now: float, _by: str | None = None) -> LadderProgress:
         """As it starts, once its cost is agreed to or there is none."""
-        stage: Stage = "searching" if self.search else "measuring"
-        return replace(self, stage=stage, started_at=now)
+        begun = replace(self, started_at=now)
+        return replace(begun, stage="choosing") if self.shot_arms else begun.after_shots()
+
+    def after_shots(self) -> LadderProgress:
+        """As it goes on once the number of examples is chosen."""
+        return replace(self, stage="searching" if self.search else "measuring")
+
+    @property
+    def before_measuring_micros(self) -> int:
+        """What choosing examples and looking for a prompt have cost."""
+        return self.shots_micros + (self.search.spent_micros if self.search else 0)
 
     def paced(self, now: float) -> LadderProgress:
         """With the pace's beginning, once there are answers."""

@@ -33,7 +33,8 @@ class Start:
 @dataclass(frozen=True)
 class Baseline:
     """Empty `models`: the bot's own trainer's. Empty `rungs`: all that fit. `bar` and `task` None: as they are set for
-    the dataset. `judge` None: no model judges. `optimise`: dollars for a search for a better prompt,
+    the dataset. `judge` None: no model judges. `shots`: examples in a prompt; 0: as many
+    as do best on training rows, None: ten. `optimise`: dollars for a search for a better prompt,
     by the model `writer`; None: by the first of the models."""
 
     dataset: str
@@ -43,6 +44,7 @@ class Baseline:
     bar: float | None = None
     task: TaskKind | None = None
     judge: str | None = None
+    shots: int | None = None
     optimise: Decimal | None = None
     writer: str | None = None
     because: str | None = None

@@ -54,6 +54,10 @@ class SearchTask:
     labels: tuple[str, ...]
     scoring: Scoring
 
+    @property
+    def is_enough(self) -> bool:
+        return len(self.learn) + len(self.judge) >= LEAST_ROWS
+
 
 @dataclass
 class PromptSearch:

@@ -23,16 +23,18 @@ NEGLIGIBLE_GAIN = 1.0  # point: what is less is no reason to label
 class Candidate:
     """One alternative that is measured: how it is asked, and which model ('provider/model') is.
 
-    `model` is None for the classical rung, which asks nobody.
+    `model` is None for the classical rung, which asks nobody. `shots`: how many examples the prompt has; None: ten.
     """
 
     rung: RungName
     model: str | None = None
+    shots: int | None = None
 
     @property
     def key(self) -> str:
         """The name that results are stored by: 'classical', 'zero local/smollm2-135m'."""
-        return self.rung if self.model is None else f"{self.rung} {self.model}"
+        name = self.rung if self.shots is None else f"{self.rung}-{self.shots}"
+        return name if self.model is None else f"{name} {self.model}"
 
 
 CLASSICAL = Candidate("classical")

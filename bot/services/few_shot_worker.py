@@ -1,0 +1,77 @@
+"""How many examples a prompt gets, chosen on training rows: the questions with each number, and which number did
+best. Runs in a worker process, and in the terminal; asks no model."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bot.services import evaluation_worker
+from bot.services.evaluation_worker import ArmKeys, examples
+from bot.values.evaluations import LadderPlan, ShotsTried
+from trainers.dataset import Example
+from trainers.dataset.rows import question_key
+from trainers.evaluation import prompts
+from trainers.evaluation.results import Candidate, Reply
+from trainers.evaluation.scores import score, scoring_of
+
+FOLDER = "shots"
+TRIED = (5, 10, 20)  # none at all is the prompt alone, which is measured beside them
+MOST_ROWS = 40
+
+
+def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
+    """Writes questions about some training rows into a folder of their own, with examples out of the others."""
+    rows, others = _parts(examples(files, plan.train_sha256), seed)
+    shots_of = {count: prompts.balanced_shots(others, count, seed) for count in TRIED}
+    messages = {
+        replace(arm, shots=count): [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in rows]
+        for arm in plan.arms
+        if arm.rung == "kshot"
+        for count, shots in shots_of.items()
+    }
+    tools = [prompts.tools_of(row) for row in rows]
+    keys = evaluation_worker.keys_of_arms(plan, tuple(messages), messages, tools, seed)
+    return evaluation_worker.write_arms(plan, keys, messages, tools, folder / FOLDER)
+
+
+def choose(
+    plan: LadderPlan, replies: Mapping[Candidate, Sequence[Reply]], files: Path, seed: int
+) -> tuple[ShotsTried, ...]:
+    """Returns how good each number of examples is, by the ladder's own scoring; free text counts shared words."""
+    rows, _ = _parts(examples(files, plan.train_sha256), seed)
+    scoring = scoring_of(rows, plan.task)
+    return tuple(
+        ShotsTried(
+            arm,
+            sum(
+                score(scoring, row.answer, reply.text, plan.labels)
+                for row, reply in zip(rows, theirs, strict=True)
+            )
+            / len(rows),
+            len(rows),
+        )
+        for arm, theirs in replies.items()
+    )
+
+
+def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
+    """Returns the plan with the best number of examples for each model, the smallest of equal ones. A model that could
+    not be asked gets the usual ten."""
+    best: dict[str | None, ShotsTried] = {}
+    for each in tried:
+        before = best.get(each.arm.model)
+        if before is None or each.share > before.share:
+            best[each.arm.model] = each
+    arms = (best[arm.model].arm if arm.rung == "kshot" and arm.model in best else arm for arm in plan.arms)
+    return replace(plan, arms=tuple(arms))
+
+
+def _parts(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
+    """Returns the rows that are asked, and those that examples are drawn from: no question is in both."""
+    drawn = list({question_key(row): row for row in train}.values())
+    random.Random(seed).shuffle(drawn)  # noqa: S311
+    asked = min(MOST_ROWS, len(drawn) // 2)
+    return tuple(drawn[:asked]), tuple(drawn[asked:])

@@ -1,0 +1,97 @@
+"""How many examples a prompt gets, said by a person or chosen on training rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from bot.cards import evaluation_results, evaluations
+from bot.services import evaluation_worker
+from bot.values.evaluations import LadderProgress
+from demo.people import ANA, BEN
+from tests.bot.props import LABELS
+from tests.bot.world import Rules, World
+from trainers.dataset import Report
+from trainers.evaluation.results import Ladder
+
+CHAT = "POST /chat/completions"
+ASK = "/finetune baseline tickets models=acme/acme-small rungs=zero,kshot"
+PRICES = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
+
+
+def with_many_examples(model: str, messages: list[dict[str, Any]]) -> str:
+    """Learns from twenty examples, and says 'billing' with fewer."""
+    shots = sum(message["role"] == "assistant" for message in messages)
+    right = next(label for label in LABELS if label in messages[-1]["content"])
+    return right if shots == 20 else "billing"
+
+
+@pytest.fixture
+def priced(make_world: Callable[[Rules], World]) -> World:
+    world = make_world(Rules(more=PRICES, company="callers = 4"))
+    world.seed_dataset()
+    world.company.service.answer = with_many_examples
+    return world
+
+
+def until_asked(world: World) -> None:
+    world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=90)
+    world.send()
+
+
+def progress(world: World) -> LadderProgress:
+    return LadderProgress.from_json(world.store.measurements.get(1).progress)
+
+
+def ladder_of(world: World) -> Ladder:
+    world.until(lambda: world.store.measurements.get(1).state == "done", "the result", seconds=90)
+    world.send()
+    return Ladder.from_json(world.store.measurements.get(1).result)
+
+
+def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> None:
+    world = priced
+    assert world.type(f"{ASK} shots=auto") == ""
+    until_asked(world)
+    assert world.said("Examples", "5, 10 or 20, by training rows")
+    world.click(BEN, evaluations.MEASURE)
+    world.company.slow_s = 0.05
+    world.until(lambda: any(arm.answered for arm in progress(world).shot_arms), "answers")
+    world.restart()
+    world.company.slow_s = 0.0
+    world.until(lambda: progress(world).stage != "choosing", "the choice", seconds=90)
+    asked = [seen.body["messages"] for seen in world.company.requests if seen.route == CHAT]
+    report = Report.from_json(str(world.dataset().report))
+    rows = evaluation_worker.examples(world.service.settings.files, str(report.holdout_sha256))
+    words = " ".join(message["content"] for messages in asked for message in messages)
+    assert not [row for row in rows if row.prompt[-1].content in words], "a held-out row was seen"
+
+    ladder = ladder_of(world)
+    assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", None), ("kshot", 20)]
+    assert ladder.rungs[1].score == 1.0
+    done = world.store.measurements.get(1)
+    assert 0 < done.actual_micros <= done.reserved_micros
+    assert world.said("Measurement m1", "20 examples")
+    world.click(ANA, evaluation_results.DETAILS)
+    assert "Examples for acme/acme-small, on 21 training rows" in world.form(ANA)
+
+
+def test_a_number_that_a_person_says_is_taken(priced: World) -> None:
+    world = priced
+    assert world.type(f"{ASK} shots=3") == ""
+    until_asked(world)
+    world.click(BEN, evaluations.MEASURE)
+    assert ladder_of(world).rungs[1].arm.key == "kshot-3 acme/acme-small"
+    assert world.said("3 examples")
+    shots = {
+        sum(message["role"] == "assistant" for message in seen.body["messages"])
+        for seen in world.company.requests
+        if seen.route == CHAT
+    }
+    assert shots == {0, 3}
+
+
+def test_what_is_no_number_of_examples_is_refused(priced: World) -> None:
+    assert "from 1 to 50, or auto" in priced.type(f"{ASK} shots=many")
