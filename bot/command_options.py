@@ -242,7 +242,7 @@ PREDICT = TextType("numbers", read_predict)
 DAY = TextType("day", read_day)
 COUNT = TextType("number", read_count)
 LABEL_USD = _figure(estimate_inputs.LABEL_USD)
-OPTIMISE = _figure(estimate_inputs.OPTIMISE)
+OPTIMISE = _figure(Figure("dollars for optimising a prompt", "2", Decimal("0.01"), Decimal(10_000)))
 
 
 @dataclass(frozen=True)

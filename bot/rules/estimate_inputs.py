@@ -106,7 +106,6 @@ MONITORING_USD = Figure("dollars a month for monitoring", "50", _NONE, Decimal(1
 SERVING_SPEED = Figure("tokens a second", "5000", _CENT, Decimal(100_000_000))
 UTILISATION = Figure("a share of its time that the machine is busy", "20%", _CENT, Decimal(1))
 RUNS = Figure("a number of runs", "2", Decimal(1), Decimal(100), is_whole=True)
-OPTIMISE = Figure("dollars for optimising a prompt", "2", _CENT, Decimal(10_000))
 USUAL_BUSY = Decimal("0.2")
 
 

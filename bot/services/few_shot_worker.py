@@ -73,5 +73,5 @@ def _parts(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tu
     """Returns the rows that are asked, and those that examples are drawn from: no question is in both."""
     drawn = list({question_key(row): row for row in train}.values())
     random.Random(seed).shuffle(drawn)  # noqa: S311
-    asked = min(MOST_ROWS, len(drawn) // 2)
-    return tuple(drawn[:asked]), tuple(drawn[asked:])
+    count = min(MOST_ROWS, len(drawn) // 2)
+    return tuple(drawn[:count]), tuple(drawn[count:])
