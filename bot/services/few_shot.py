@@ -87,6 +87,9 @@ def _choose(
     keys = evaluation_progress.prepare_again(context, measurement, chosen)
     if keys is None:
         return
-    arms = tuple(ArmProgress(arm, len(each.keys), work=each.work) for arm, each in keys.items())
+    before = {arm.arm: arm for arm in progress.arms}
+    arms = tuple(
+        before.get(arm) or ArmProgress(arm, len(each.keys), work=each.work) for arm, each in keys.items()
+    )
     measured = replace(progress, arms=arms, shots=shots, note=None).after_shots()
     evaluation_progress.save_progress(context, measurement, measured, None, chosen)
