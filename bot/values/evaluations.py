@@ -36,8 +36,8 @@ class LadderPlan(JsonValue):
     `judge` is the model, by such a name, that judges free text. Those that are `thinking` before they answer get
     room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
     place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
-    measurement, or, once the `search` is over, what it brought. `chooses_shots`: on training rows first. `promotes`: the
-    tuned model that is deployed if it is the better one; then the rows are the sealed ones."""
+    measurement, or, once the `search` is over, what it brought. `chooses_shots`: on training rows first. `promotes`:
+    the tuned model that is deployed if it is the better one; then the rows are the sealed ones."""
 
     dataset: str
     version: int
