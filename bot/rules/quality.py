@@ -36,7 +36,7 @@ from bot.rules.reasons import (
 )
 from trainers.evaluation.results import Ladder, Rung, RungName
 
-SHOTS = 10  # examples in a k-shot prompt, and rows that retrieval puts in
+SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and rows that retrieval puts in at most
 SHOWN = 3  # silent models
 MOST_NAMED = 3  # models in a command
 CLIMBED: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
@@ -146,8 +146,9 @@ def _missing(facts: Facts) -> tuple[Reason, ...]:
         models, usd = (), Decimal(0)
     elif prompted is not None:
         # Ten examples make a prompt at most eleven times as long.
+        more = MOST_NEAREST if first == "retrieval" else SHOTS
         is_longer = prompted.arm.rung == "zero" and first != "zero"
-        usd = asking_usd(prompted, SHOTS + 1 if is_longer else 1)
+        usd = asking_usd(prompted, more + 1 if is_longer else 1)
         models = (prompted.arm.model,) if prompted.arm.model else models
     measure = Measure("rung", facts.dataset, first, models, usd)
     return (Reason("measure", "unknown", NotMeasured(missing), step=facts.measuring(measure, usd)),)
