@@ -362,7 +362,7 @@ def test_a_measurement_asks_the_same_rules(make_world: MakeWorld) -> None:
 
 def test_each_person_sees_what_they_may_do_here_and_who_may_do_the_rest(world: World) -> None:
     rights = world.type("/finetune rights")
-    assert "measure* (`baseline`, `curve`): yes" in rights
+    assert "measure* (`baseline`, `curve`, `distill`): yes" in rights
     assert (
         "promote* (`promote`, `rollback`): no. Only an approver may do that:" in rights and BEN.id in rights
     )
