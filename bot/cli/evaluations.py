@@ -111,8 +111,8 @@ def _measure(
         refusal = _check_cost(session, plan, keys, rows, say)
         if refusal:
             return refusal
-        plan = prompt_search.choose_shots(session, plan, rows.files, questions, say)
         if plan.chooses_shots:
+            plan = prompt_search.choose_shots(session, plan, rows.files, questions, say)
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
         searched = prompt_search.search(session, plan, rows.files, questions, say)
         if searched.plan is not plan:

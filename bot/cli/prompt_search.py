@@ -61,9 +61,7 @@ def search(
 def choose_shots(
     session: LlmSession, plan: LadderPlan, files: Path, folder: Path, say: ProgressListener
 ) -> LadderPlan:
-    """Returns the plan with as many examples as do best on training rows, if that is wanted. Raises AnswerTimeout."""
-    if not plan.chooses_shots:
-        return plan
+    """Returns the plan with as many examples as do best on training rows. Raises AnswerTimeout."""
     names = evaluation_worker.only_keys(few_shot_worker.prepare(plan, files, folder, SEED))
     questions = partial(evaluation_worker.read_questions, folder / few_shot_worker.FOLDER, plan)
     arms = until_answered(session, Evaluation(OWNER, names, questions), say, "answered to choose examples")

@@ -200,7 +200,6 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
         thinking=now.thinking,
         judge=None,
         search=None,
-        chooses_shots=False,
     )
     return Teacher(model.row, rung, plan, _open_terms(context, model.row), leave)
 

@@ -66,7 +66,7 @@ def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
         if before is None or each.share > before.share:
             best[each.arm.model] = each
     arms = (best[arm.model].arm if arm.rung == "kshot" and arm.model in best else arm for arm in plan.arms)
-    return replace(plan, arms=tuple(arms))
+    return replace(plan, arms=tuple(arms), chooses_shots=False)
 
 
 def _parts(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:
