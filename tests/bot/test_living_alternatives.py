@@ -142,3 +142,18 @@ def test_an_estimate_says_what_today_s_requests_would_cost_with_it(world: World)
     world.seed_dataset(rows=240)
     card = world.type(f"/finetune estimate tickets current=gpt-4o volume=100M target={TARGET}")
     assert "Without training" in card and "gpt-6-luna, about $" in card
+
+
+def test_the_terminal_lists_the_ends_of_all_that_is_named(tmp_path: Path) -> None:
+    text = '[prices."old-model"]\ninput = "1"\noutput = "2"\nends = 2025-01-01\n'
+    (tmp_path / "finetune.toml").write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        patch.delenv("FINETUNE_CONFIG", raising=False)
+        uses = {use["model"]: use for use in json.loads(finetune("sunsets", "--json").stdout)}
+        printed = finetune("sunsets").stdout
+    assert uses["old-model"]["has_ended"] and "your own price" in uses["old-model"]["said_by"]
+    mini = uses["openai/gpt-4o-mini-2024-07-18"]
+    assert (mini["use"], mini["ends"], mini["successor"]) == ("target", "2027-01-14", "gpt-6-luna")
+    assert uses["local/smollm2-135m"]["said_by"] == "the weights are on your own machine"
+    assert all(model in printed for model in ("old-model", "local/smollm2-135m"))
