@@ -256,6 +256,13 @@ class CheckTable:
 
 
 @dataclass(frozen=True)
+class EncoderTable:
+    """`model`: a folder, or an id of the hub."""
+
+    model: str = DEFAULT_ENCODER
+
+
+@dataclass(frozen=True)
 class ServingTable:
     engine: Literal["builtin", "vllm"] = "builtin"
 
@@ -270,6 +277,7 @@ class SettingsTable:
     policy: PolicyTable
     budget: BudgetSettings
     check: CheckTable
+    encoder: EncoderTable
     trainer: TrainerSettings
     providers: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Any] = field(default_factory=dict)
@@ -341,7 +349,7 @@ def load_settings(
     file = _read_toml(path, must_exist=bool(config or "FINETUNE_CONFIG" in environment))
     faults: list[Fault] = []
     table = read_table(SettingsTable, file.table, faults)
-    trainer = replace(table.trainer, engine=table.serving.engine)
+    trainer = replace(table.trainer, engine=table.serving.engine, encoder=table.encoder.model)
     _check_gpus(trainer, file)
     data = path.parent / table.data
     providers = with_announced_ends(

@@ -154,6 +154,14 @@ def test_our_own_trainer_offers_the_models_that_are_named_at_their_price(tmp_pat
     assert settings.provider("nobody") is None
 
 
+def test_another_encoder_takes_the_place_of_the_packaged_one(tmp_path: Path) -> None:
+    settings = read(tmp_path, '[encoder]\nmodel = "intfloat/multilingual-E5-small"\n')
+    row = settings.provider("local")
+    assert row and [model.name for model in row.models if model.is_encoder] == ["multilingual-e5-small"]
+    asked = "--encoder multilingual-e5-small=intfloat/multilingual-E5-small"
+    assert asked in " ".join(settings.trainer.arguments)
+
+
 def test_every_problem_is_said_at_once(tmp_path: Path) -> None:
     found = problems(
         tmp_path,
