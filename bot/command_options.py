@@ -27,14 +27,15 @@ if TYPE_CHECKING:  # the terminal declares its options with these types, and sho
     from bot.rules.facts import TaskKind
     from trainers.evaluation.results import RungName
 
-ASKED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
-NAMED_RUNGS: tuple[RungName, ...] = ("classical", "zero", "optimised", "kshot", "retrieval")
+ASKED_RUNGS: tuple[RungName, ...] = ("classical", "encoder", "zero", "kshot", "retrieval")
+NAMED_RUNGS: tuple[RungName, ...] = ("classical", "encoder", "zero", "optimised", "kshot", "retrieval")
 OTHER_NAMES: Mapping[str, RungName] = {
     "zeroshot": "zero",
     "optimized": "optimised",
     "fewshot": "kshot",
     "few": "kshot",
     "svm": "classical",
+    "embeddings": "encoder",
 }
 OTHER_METHODS = {"sft": "supervised"}
 MOST_PREDICTED, MOST_NAMES, MOST_SHOTS = 10, 20, 50

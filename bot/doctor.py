@@ -31,6 +31,7 @@ from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
 from trainers.client import Trainer, find_key
+from trainers.encoders.embedding import EncoderError, find_encoder, is_of_hub
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
 from trainers.pricing import tuned_price
@@ -69,7 +70,7 @@ def examine() -> list[Finding]:
     findings.append(_database(settings))
     if settings:
         findings += [*_slack(settings), *_people(settings), *_trainers(settings)]
-        findings += [*_prices(settings, datetime.now(UTC).date()), _disk(settings)]
+        findings += [*_prices(settings, datetime.now(UTC).date()), _encoder(settings), _disk(settings)]
         findings += [*_private(settings), _bot(settings)]
     return findings
 
@@ -282,6 +283,16 @@ def _provider(row: ProviderRow, key: str) -> Finding:
         return Finding(False, row.title, str(refused))
     closing = f"; takes new jobs until {row.closes}" if row.closes else ""
     return Finding(True, row.title, f"answers, nothing speaks against training there so far{closing}")
+
+
+def _encoder(settings: Settings) -> Finding:
+    if is_of_hub(settings.encoder):
+        return Finding(True, "encoder", f"{settings.encoder} of the hub, fetched when it is first measured")
+    try:
+        files = find_encoder(settings.encoder)
+    except EncoderError as error:
+        return Finding(False, "encoder", str(error))
+    return Finding(True, "encoder", f"{files.name}, licence: {files.licence or 'not stated'}")
 
 
 def _disk(settings: Settings) -> Finding:

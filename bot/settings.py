@@ -288,7 +288,7 @@ class SettingsTable:
 
 @dataclass(frozen=True)
 class Settings:
-    """`presidio`: checks ask it, too."""
+    """`presidio`: checks ask it, too. `encoder`: the one of the ladder's rung of that name."""
 
     data: Path
     slack: SlackSettings
@@ -298,6 +298,7 @@ class Settings:
     prices: tuple[PriceRow, ...]
     budget: BudgetSettings
     presidio: bool = False
+    encoder: str = DEFAULT_ENCODER
     service: ServiceSettings = ServiceSettings()
     retention: RetentionSettings = RetentionSettings()
 
@@ -364,6 +365,7 @@ def load_settings(
         prices=_rows(own_prices, table.prices, faults),
         budget=table.budget,
         presidio=table.check.presidio,
+        encoder=table.encoder.model,
         service=table.service,
         retention=table.retention,
     )

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bot.cards.candidates import MEASURED, STANDINGS, arm_name, bar_share, quality
+from bot.cards.candidates import MEASURED, STANDINGS, arm_name, bar_share, candidate_name, quality
 from bot.cards.words import duration, p_value, points, with_interval
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
@@ -56,7 +56,24 @@ class Summary:
             f"{measured} on the same {self.ladder.n} held-out rows:",
             *lines,
             f"{'verdict:':{WIDTH}} {self.verdict}",
+            *self._against_untrained(),
         ]
+
+    def _against_untrained(self) -> list[str]:
+        """The tuned model against the best that was measured without training."""
+        beside = self.result.ladder
+        if beside is None or not beside.pairs:
+            return []
+        (pair,) = beside.pairs
+        other = next(rung for rung in beside.rungs if rung.arm.rung != "tuned")
+        name = candidate_name(other.arm)
+        if not pair.is_told_apart:
+            instead = f", which is free: use {name}" if other.arm.is_free else ""
+            text = f"not told apart from {name}{instead}"
+        else:
+            order = "worse" if pair.better == other.arm else "better"
+            text = f"surely {order} than {name}, by {points(pair.difference).lstrip('+')}"
+        return [f"{'the tuned model:':{WIDTH}} {text}"]
 
 
 def _clock(seconds: float) -> str:

@@ -195,20 +195,21 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
 
 
 def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
-    rungs = [measure.rung] if measure.rung else []
-    command = spelling.command("baseline", measure.dataset, {"rungs": rungs, "models": measure.models})
+    command = spelling.command(
+        "baseline", measure.dataset, {"rungs": measure.rungs, "models": measure.models}
+    )
     models = spelling.option("models")
     match measure.what:
         case "successor":
             return f"Measure it ({command})."
         case "prompts":
             return f"Measure prompts and retrieval ({command}): it says its price first."
-        case "classical":
-            return f"Measure the classical model ({command}): free, and done in seconds."
+        case "free":
+            return f"Measure the free models ({command}): done in seconds."
         case "again":
             return f"Measure again ({command}): the answers are kept, so it costs nothing."
         case "rung":
-            way = LONG_NAMES[measure.rung] if measure.rung else "all ways"
+            way = " and ".join(LONG_NAMES[rung] for rung in measure.rungs) or "all ways"
             return f"Measure {way} ({command}): {cost_text(measure.usd)}."
         case "today":
             beside = " and a cheap model beside it" if len(measure.models) != 1 else ""

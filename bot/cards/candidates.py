@@ -15,6 +15,7 @@ from trainers.money import usd
 # In a sentence.
 LONG_NAMES: Mapping[RungName, str] = {
     "classical": "the classical model",
+    "encoder": "the encoder",
     "zero": "the prompt alone",
     "optimised": "the optimised prompt",
     "kshot": "the prompt with ten examples",
@@ -24,6 +25,7 @@ LONG_NAMES: Mapping[RungName, str] = {
 # In a table or a plot.
 SHORT_NAMES: Mapping[RungName, str] = {
     "classical": "classical",
+    "encoder": "encoder",
     "zero": "prompt alone",
     "optimised": "optimised",
     "kshot": "ten examples",
@@ -33,6 +35,7 @@ SHORT_NAMES: Mapping[RungName, str] = {
 # For the form, where a person chooses.
 EXPLAINED: Mapping[RungName, str] = {
     "classical": "Classical: word counts and a linear rule, free",
+    "encoder": "Encoder: a small model's vectors and a linear rule, free",
     "zero": "Prompt alone: the instructions and the labels",
     "optimised": "Optimised prompt: looked for on your rows",
     "kshot": "Ten examples: of your rows, in the prompt",

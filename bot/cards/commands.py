@@ -44,7 +44,7 @@ class SlackSpelling:
 
 # What the terminal does with a file, and options that it names otherwise.
 WITH_A_FILE = ("baseline", "curve")
-TERMINAL_NAMES = {"models": "model"}
+TERMINAL_NAMES = {"models": "model"}  # said once for each; other options take a list
 TERMINAL_AGAIN = "run this again"
 
 
@@ -66,7 +66,10 @@ class TerminalSpelling:
         """'finetune baseline t.csv --model openai/gpt-4o'. What only Slack has stays a command of Slack's."""
         if name not in WITH_A_FILE:
             return f"{SLACK.command(name, dataset, options).strip('`')} in Slack"
-        typed = [self.option(option, value) for option, values in options.items() for value in values]
+        typed = []
+        for option, values in options.items():
+            each = values if option in TERMINAL_NAMES else [",".join(values)] if values else []
+            typed += [self.option(option, value) for value in each]
         return " ".join(["finetune", name, self.file, *typed])
 
 

@@ -198,8 +198,10 @@ def _measured(measure: Measure) -> str:
     """'gpt-4o and gpt-4o-mini', 'the classical model'."""
     if measure.what == "again":
         return "again"
-    if measure.rung:
-        return LONG_NAMES[measure.rung]
+    if measure.what == "free":
+        return "the free models"
+    if measure.rungs:
+        return " and ".join(LONG_NAMES[rung] for rung in measure.rungs)
     models = dict.fromkeys(map(without_effort, measure.models))
     names = [shorten(model.rpartition("/")[2], 24) for model in models]
     return " and ".join(names) or "prompts"

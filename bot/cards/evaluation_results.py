@@ -54,7 +54,7 @@ from bot.cards.words import (
     shorten,
 )
 from bot.rules.advice import Verdict
-from bot.rules.alternatives import is_cheaper
+from bot.rules.alternatives import dominated, is_cheaper
 from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung, Standing
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
@@ -141,6 +141,7 @@ def details(
         *_list(
             [
                 *_never_answered(ladder),
+                *_dominated(ladder),
                 *(escape(text) for text in (*_searched(ladder), *notes)),
             ]
         ),
@@ -211,12 +212,16 @@ def _row(rung: Rung, *, is_full: bool = False) -> Row:
 
 
 def _shown(ladder: Ladder) -> list[Rung]:
-    """The rungs that decide, in climbing order: the cheapest that meets the bar, the best, the classical one, the one
+    """The rungs that decide, in climbing order: the cheapest that meets the bar, the best, the free ones, the one
     that is nearest to being told, and the best of the others."""
     nearest = _nearest_to_tell(ladder)
     first = [
         ladder.cheapest,
-        *(rung.arm for rung in (ladder.best, *ladder.rung("classical"), nearest) if rung),
+        *(
+            rung.arm
+            for rung in (ladder.best, *ladder.rung("classical"), *ladder.rung("encoder"), nearest)
+            if rung
+        ),
     ]
     ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm not in first, -rung.score))
     candidates = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
@@ -358,6 +363,17 @@ def _never_answered(ladder: Ladder) -> list[str]:
     return [f"Expected, and never answered by any of them: {named}{more}."]
 
 
+def _dominated(ladder: Ladder) -> list[str]:
+    worse = [_short_name(rung.arm, 30) for rung in dominated(ladder)]
+    if not worse:
+        return []
+    more = f" and {len(worse) - SHOWN_LABELS:,} more" if len(worse) > SHOWN_LABELS else ""
+    return [
+        f"Left out of the plot: {escape('; '.join(worse[:SHOWN_LABELS]))}{more}. Another is surely better, costs no "
+        "more and is no slower."
+    ]
+
+
 def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
     rung = _rung_of(ladder, ladder.cheapest)
     if rung and rung.arm.rung == "tuned":
@@ -397,6 +413,11 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         if ladder.pairs
         else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
+        "The encoder reads the first 128 tokens of a text; a linear rule on its vectors is learnt from the training "
+        "rows, and each test row is answered by itself."
+        if ladder.rung("encoder")
+        else "",
+        f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
     )
     return " ".join(filter(None, sentences))
 

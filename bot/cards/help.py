@@ -26,7 +26,7 @@ UPLOAD, ESTIMATE, ALL_COMMANDS = "begin_upload", "begin_estimate", "all_commands
 TITLE = "Find out in five steps whether fine-tuning pays"
 STEPS = (
     ("upload", "labelled examples, checked on the machine that runs this bot"),
-    ("baseline DATASET", "what prompts and a free classical model get right already"),
+    ("baseline DATASET", "what prompts and free models get right already"),
     ("estimate DATASET", "what training would cost and save"),
     ("start DATASET", "the plan, which an approver has to agree to"),
     ("status", "what waits, what runs and what came out"),

@@ -63,7 +63,7 @@ def _welcome() -> list[CardBlock]:
     return [
         Headline("Find out whether fine-tuning pays, before you pay for it"),
         Text(
-            "Give me labelled examples. I measure what prompts and a free classical model get right already, estimate "
+            "Give me labelled examples. I measure what prompts and free models get right already, estimate "
             "what a tuned model would cost and save, train it once your team has approved the cost, and show whether "
             "it is better. Nothing costs money before somebody has agreed to it."
         ),

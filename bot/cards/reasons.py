@@ -217,10 +217,10 @@ def _of_task(because: reasons.OfTask) -> str:
                 "These are your own categories: a prompt can only describe them "
                 f"({share_text(because.share)} at best), rows teach them, a good reason."
             )
-        case reasons.Speeds(prompted, classical, tuned):
+        case reasons.Speeds(prompted, free, tuned):
             text = f"The fastest prompted way answers within {seconds_text(prompted)} (p95)"
-            if classical is not None:
-                text += f", the classical model within {seconds_text(classical)}"
+            if free is not None:
+                text += f", {LONG_NAMES[free.arm.rung]} within {seconds_text(free.p95_s)}"
             if tuned is None:
                 return f"{text}; the tuned model's speed is not measured."
             slower = "" if tuned * FASTER <= prompted else f" That is not {FASTER} times as fast."

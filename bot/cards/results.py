@@ -228,8 +228,8 @@ def _above_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
 
 
 def _name(rung: Rung) -> str:
-    is_free = rung.arm.rung == "classical" and rung.usd_per_1000 == 0
-    return "the free classical model" if is_free else rung_name(rung.arm)
+    name = rung_name(rung.arm)
+    return f"the free {name.removeprefix('the ')}" if rung.arm.is_free else name
 
 
 def _is_base_best(result: RunResult, other: Rung | None) -> bool:

@@ -27,6 +27,7 @@ from bot.charts.style import (
     save_figure,
     shorten_name,
 )
+from bot.rules.alternatives import dominated
 from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
 
@@ -121,8 +122,11 @@ class _Scale:
 
 
 def _shown(ladder: Ladder) -> Sequence[Rung]:
-    """Returns all rungs, or the cheapest that meets the bar and the best of the others."""
-    ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
+    """Returns the rungs that somebody might choose: all, or the cheapest that meets the bar and the best of the
+    others."""
+    left_out = dominated(ladder)
+    worthy = [rung for rung in ladder.rungs if rung not in left_out]
+    ranked = sorted(worthy, key=lambda rung: (rung.arm != ladder.cheapest, -rung.score))
     rungs = ranked[:MOST_POINTS]
     return [rung for rung in ladder.rungs if rung in rungs]
 
@@ -146,8 +150,10 @@ def _step(x: float, count: int) -> float:
 
 
 def _note(ladder: Ladder) -> str:
-    left_out = len(ladder.rungs) - MOST_POINTS
-    more = f", the best {MOST_POINTS} of {len(ladder.rungs)}" if left_out > 0 else ""
+    worse = len(dominated(ladder))
+    count = len(ladder.rungs) - worse
+    more = f", the best {MOST_POINTS} of {count}" if count > MOST_POINTS else ""
+    more += f"; {worse} worse at no lower price not shown" if worse else ""
     return f"{ladder.n:,} test rows{more}; lines: 95% intervals"
 
 

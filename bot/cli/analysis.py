@@ -165,7 +165,9 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.command()
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
-@click.option("--rungs", type=RUNGS, default=(), help="classical,zero,kshot,retrieval; all where not said.")
+@click.option(
+    "--rungs", type=RUNGS, default=(), help="classical,encoder,zero,kshot,retrieval; all where not said."
+)
 @click.option(
     "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
 )
@@ -211,7 +213,7 @@ def baseline(
     label: str | None,
     as_json: bool,
 ) -> None:
-    """Measure the alternatives to fine-tuning on held-out rows: classical, prompt alone, ten examples, retrieval."""
+    """Measure the alternatives to fine-tuning on held-out rows: free models, prompts, examples, retrieval."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
     from bot.values.runs import Refusal

@@ -12,8 +12,10 @@ from functools import partial
 from getpass import getuser
 from pathlib import Path
 
+from bot.cards.candidates import LONG_NAMES
 from bot.cards.commands import TerminalSpelling
 from bot.cards.data_policy import too_short_a_reason
+from bot.cards.words import capitalize
 from bot.cli import prompt_search
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
@@ -45,7 +47,7 @@ from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from trainers.dataset import Columns
 from trainers.dataset.sensitive_data import scan_file
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Reply, RungName
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, FREE_RUNGS, Curve, Ladder, Reply, RungName
 from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import to_micros, usd_micros
 
@@ -77,7 +79,7 @@ class EvaluationRequest:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """`arms`: how far each one came that asks a model. `judge` is None where there was none. `skipped`: the rungs that
+    """`arms`: how far each one came. `judge` is None where there was none. `skipped`: the rungs that
     were wanted, and that no model is configured for. `search`: how a better prompt was looked for."""
 
     plan: LadderPlan
@@ -118,15 +120,15 @@ def _measure(
         if searched.plan is not plan:
             plan = searched.plan
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
+        free = [_answer_free(session, plan, arm, keys[arm], rows, say) for arm in plan.arms if arm.is_free]
         unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
         evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
-        arms = (*unread, *until_answered(session, evaluation, say))
+        arms = (*free, *unread, *until_answered(session, evaluation, say))
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
-        say("The classical model learns from the rows.")
-        replies = _replies(session, plan, evaluation, arms, rows)
+        replies = _replies(session, plan, keys, arms)
         verdicts = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
     evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
@@ -136,7 +138,7 @@ def _measure(
     if isinstance(estimated, Refusal):
         return estimated
     measured = {arm.rung for arm in plan.arms}
-    skipped = tuple(rung for rung in wanted.rungs or ASKED_RUNGS if rung not in (*measured, "classical"))
+    skipped = tuple(rung for rung in wanted.rungs or ASKED_RUNGS if rung not in (*measured, *FREE_RUNGS))
     return EvaluationResult(
         plan, conclusion.ladder, estimated, arms, conclusion.judge, skipped, searched.progress
     )
@@ -167,7 +169,7 @@ def _asks_own(wanted: EvaluationRequest) -> bool:
     """Whether our own trainer is asked, so that it has to run."""
     if any((name or "").startswith("local/") for name in (wanted.judge, wanted.writer)):
         return True
-    if wanted.rungs == ("classical",) and not wanted.optimise:
+    if candidates.is_free(wanted.rungs) and not wanted.optimise:
         return False
     return not wanted.models or any(name.startswith("local/") or "/" not in name for name in wanted.models)
 
@@ -267,22 +269,34 @@ def _check_cost(
     return None
 
 
+def _answer_free(
+    session: LlmSession,
+    plan: LadderPlan,
+    candidate: MeasuredCandidate,
+    keys: ArmKeys,
+    rows: EvaluationRows,
+    say: ProgressListener,
+) -> ArmProgress:
+    """Computes and stores a free candidate's answers, where they are not there yet."""
+    of = len(keys.keys)
+    if not set(keys.keys) <= session.store.answers.answered(keys.keys):
+        say(f"{capitalize(LONG_NAMES[candidate.rung])} learns from the rows.")
+        replies = evaluation_worker.free_answers(candidate, plan, rows.files, SEED)
+        if isinstance(replies, Refusal):
+            return ArmProgress(candidate, of, failed=replies.text)
+        evaluation_engine.keep_free(session, candidate, keys.keys, replies, time.time())
+    return ArmProgress(candidate, of, answered=of)
+
+
 def _replies(
     session: LlmSession,
     plan: LadderPlan,
-    evaluation: Evaluation,
+    keys: Mapping[MeasuredCandidate, ArmKeys],
     arms: Sequence[ArmProgress],
-    rows: EvaluationRows,
 ) -> dict[MeasuredCandidate, Sequence[Reply]]:
-    """Everybody's replies in the plan's order, the classical candidate's among them."""
-    replies = evaluation_engine.replies(session, evaluation.keys, arms)
-    every: dict[MeasuredCandidate, Sequence[Reply]] = {}
-    for candidate in plan.arms:
-        if candidate.model is None:
-            every[candidate] = evaluation_worker.classical_answers(plan, rows.files, SEED)
-        elif candidate in replies:
-            every[candidate] = replies[candidate]
-    return every
+    """Everybody's replies in the plan's order."""
+    replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
+    return {candidate: replies[candidate] for candidate in plan.arms if candidate in replies}
 
 
 def _max_judge_micros(

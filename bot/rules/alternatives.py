@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Literal
 
 from bot.rules.bills import MonthlyCost, Rates, Tokens, Traffic, bill
-from trainers.evaluation.results import Rung
+from trainers.evaluation.results import Ladder, Rung
 
 
 def cheapest(rungs: Sequence[Rung]) -> Rung | None:
@@ -45,6 +45,24 @@ def as_evidence(rungs: Iterable[Rung], bar: float) -> list[Rung]:
     """Those whose score says how good they are: an answer that could not be read shows a bad prompt or model, and not
     that rows are needed."""
     return [rung for rung in rungs if not might_meet(rung, bar)]
+
+
+def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
+    """By the paired test where it was made, else by intervals that don't overlap."""
+    for pair in ladder.pairs if ladder else ():
+        if {pair.better, pair.worse} == {rung.arm, other.arm}:
+            return pair.is_told_apart and pair.better == rung.arm
+    return rung.low > other.high
+
+
+def dominated(ladder: Ladder) -> tuple[Rung, ...]:
+    """Those beside which another is shown to be better, costs no more and is no slower: nobody would choose them."""
+
+    def beats(other: Rung, rung: Rung) -> bool:
+        is_as_fast = other.p95_s <= rung.p95_s
+        return is_as_fast and is_no_dearer(other, rung) and is_shown_better(other, rung, ladder)
+
+    return tuple(rung for rung in ladder.rungs if any(beats(other, rung) for other in ladder.rungs))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from bot.rules.reasons import SET_UP_MINUTES, Measure, MemoryShortage, SetUp, St
 from bot.rules.roi import Estimate
 from trainers.dataset import Report
 from trainers.dataset.checks import CONTRADICTION, DUPLICATE
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Curve, Ladder, Rung
+from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, FREE_RUNGS, Curve, Ladder, Rung
 from trainers.providers import ModelVerdict
 
 TaskKind = Literal[
@@ -203,7 +203,7 @@ class Facts:
 
     def measuring(self, measure: Measure, usd: Decimal | None = None) -> Step:
         """The step; where it can't be done here, what has to be set up before it."""
-        if measure.rung == "classical":
+        if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
             return Step(measure, usd)
         sellers = {model.partition("/")[0] for model in measure.models}
         keys = tuple(key for seller, key in self.keyless if seller in sellers)

@@ -79,7 +79,7 @@ def _about_knowledge(facts: Facts) -> Reason:
         return Reason("knowledge", "unknown", RetrievalMissed(best), weighs=False)
     if facts.evidence.is_good:
         return Reason("knowledge", "unknown", "retrieval may serve better", weighs=False)
-    look_up = Measure("knowledge", facts.dataset, "retrieval", has_knowledge=best is not None)
+    look_up = Measure("knowledge", facts.dataset, ("retrieval",), has_knowledge=best is not None)
     return Reason("knowledge", "no_go", "facts are looked up", step=Step(look_up, usd=None))
 
 
@@ -87,10 +87,12 @@ def _about_speed(evidence: Evidence) -> tuple[Reason, ...]:
     fastest = min(_prompted(evidence), key=lambda rung: rung.p95_s, default=None)
     if fastest is None:
         return ()
-    classical = next((rung.p95_s for rung in evidence.alternatives if rung.arm.rung == "classical"), None)
+    free = max(
+        (rung for rung in evidence.alternatives if rung.arm.is_free), key=lambda r: r.score, default=None
+    )
     tuned = evidence.trained.p95_s if evidence.trained else None
     is_faster = tuned is not None and tuned * FASTER <= fastest.p95_s
-    speeds = Speeds(fastest.p95_s, classical, tuned)
+    speeds = Speeds(fastest.p95_s, free, tuned)
     return (Reason("latency", "go" if is_faster else "unknown", speeds, weighs=is_faster),)
 
 
@@ -99,7 +101,7 @@ def _best(rungs: list[Rung]) -> Rung | None:
 
 
 def _prompted(evidence: Evidence) -> list[Rung]:
-    return [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
+    return [rung for rung in evidence.alternatives if not rung.arm.is_free]
 
 
 Z2 = Decimal("2.7055")  # the square of the normal's 95% point: Wilson's one-sided bound

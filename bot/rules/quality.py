@@ -7,7 +7,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from bot.rules.alternatives import as_evidence, asking_usd, cheapest, is_cheaper, is_no_dearer, might_meet
+from bot.rules.alternatives import (
+    as_evidence,
+    asking_usd,
+    cheapest,
+    is_cheaper,
+    is_no_dearer,
+    is_shown_better,
+    might_meet,
+)
 from bot.rules.facts import FASTER, Evidence, Facts, is_silent
 from bot.rules.promotion import compare_models
 from bot.rules.reasons import (
@@ -34,12 +42,12 @@ from bot.rules.reasons import (
     answer_step,
     labelling_step,
 )
-from trainers.evaluation.results import Ladder, Rung, RungName
+from trainers.evaluation.results import FREE_RUNGS, Ladder, Rung, RungName
 
 SHOTS, MOST_NEAREST = 10, 20  # examples in a k-shot prompt, and rows that retrieval puts in at most
 SHOWN = 3  # silent models
 MOST_NAMED = 3  # models in a command
-CLIMBED: tuple[RungName, ...] = ("classical", "zero", "kshot", "retrieval")
+PROMPTED: tuple[RungName, ...] = ("zero", "kshot", "retrieval")
 
 
 def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
@@ -48,11 +56,11 @@ def about_alternatives(facts: Facts) -> tuple[Reason, ...]:
     if evidence.ladder is None:
         step = facts.measuring(Measure("prompts", facts.dataset, models=facts.to_measure))
         if facts.smallest_label is not None:
-            step = Step(Measure("classical", facts.dataset, "classical"))
+            step = Step(Measure("free", facts.dataset, FREE_RUNGS))
         return (Reason("measure", "unknown", "nothing measured", step=step),)
     if evidence.is_stale:
         models = tuple(dict.fromkeys(rung.arm.model for rung in evidence.ladder.rungs if rung.arm.model))
-        again = Measure("again", facts.dataset, None if models else "classical", models[:MOST_NAMED])
+        again = Measure("again", facts.dataset, () if models else FREE_RUNGS, models[:MOST_NAMED])
         other_bar = OtherBar(evidence.ladder.bar, evidence.bar)
         return (Reason("bar", "unknown", other_bar, step=facts.measuring(again, Decimal(0))),)
     notes = _notes(evidence, evidence.ladder)
@@ -83,8 +91,8 @@ def about_tuned(facts: Facts) -> tuple[Reason, ...]:
 
 def replaces(rung: Rung, facts: Facts) -> bool | None:
     """Would a tuned model be worth having where `rung` is good enough: cheaper, or faster where speed counts? None: not
-    known. What costs nothing cannot be undercut, and the classical model cannot be outrun."""
-    if rung.arm.rung == "classical":
+    known. What costs nothing cannot be undercut, and what runs on any machine at once cannot be outrun."""
+    if rung.arm.is_free:
         return False
     tuned, kind, estimate = facts.evidence.trained, facts.task_kind, facts.estimate
     if kind == "latency":
@@ -102,7 +110,7 @@ def is_worth_being_better(rung: Rung, facts: Facts) -> bool:
     """Is the tuned model shown to be right more often than `rung`, which is good enough, and does that count: as the
     aim, or as what wrong answers cost?"""
     tuned, estimate = facts.evidence.trained, facts.estimate
-    if tuned is None or not facts.evidence.is_good or not _is_better(tuned, rung, facts.evidence.ladder):
+    if tuned is None or not facts.evidence.is_good or not is_shown_better(tuned, rung, facts.evidence.ladder):
         return False
     return facts.task_kind == "quality" or bool(
         estimate and estimate.errors_avoided_usd > 0 and estimate.saving_month > 0
@@ -136,18 +144,21 @@ def _met(rung: Rung, facts: Facts) -> Reason:
 def _missing(facts: Facts) -> tuple[Reason, ...]:
     """The ways that nobody tried: a fine-tune is never advised over one of them."""
     measured = {facts.evidence.own, *(rung.arm.rung for rung in facts.evidence.alternatives)}
-    wanted = CLIMBED if facts.smallest_label is not None else CLIMBED[1:]
-    missing = tuple(rung for rung in wanted if rung not in measured)
+    free = FREE_RUNGS if facts.smallest_label is not None else ()
+    missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in measured)
     if not missing:
         return ()
-    first, models, usd = missing[0], facts.to_measure, None
-    prompted = cheapest([rung for rung in facts.evidence.alternatives if rung.arm.rung != "classical"])
-    if first == "classical":
+    first, models, usd = missing[:1], facts.to_measure, None
+    prompted = cheapest([rung for rung in facts.evidence.alternatives if not rung.arm.is_free])
+    if missing[:2] == FREE_RUNGS:
+        free_ones = Measure("free", facts.dataset, FREE_RUNGS)
+        return (Reason("measure", "unknown", NotMeasured(missing), step=Step(free_ones, Decimal(0))),)
+    if first[0] in FREE_RUNGS:
         models, usd = (), Decimal(0)
     elif prompted is not None:
         # Ten examples make a prompt at most eleven times as long.
-        more = MOST_NEAREST if first == "retrieval" else SHOTS
-        is_longer = prompted.arm.rung == "zero" and first != "zero"
+        more = MOST_NEAREST if first == ("retrieval",) else SHOTS
+        is_longer = prompted.arm.rung == "zero" and first != ("zero",)
         usd = asking_usd(prompted, more + 1 if is_longer else 1)
         models = (prompted.arm.model,) if prompted.arm.model else models
     measure = Measure("rung", facts.dataset, first, models, usd)
@@ -218,7 +229,7 @@ def _price_win(evidence: Evidence) -> Reason | None:
     best, tuned = max(evidence.alternatives, key=lambda rung: rung.score, default=None), evidence.trained
     if best is None or tuned is None or best.standing != "meets" or tuned.standing == "misses":
         return None
-    if (tuned.scoring, tuned.n) != (best.scoring, best.n) or _is_better(tuned, best, evidence.ladder):
+    if (tuned.scoring, tuned.n) != (best.scoring, best.n) or is_shown_better(tuned, best, evidence.ladder):
         return None
     prices = tuned.usd_per_1000, best.usd_per_1000
     comparison = compare_models("", tuned.scores, best.scores, *prices)
@@ -231,9 +242,9 @@ def _price_win(evidence: Evidence) -> Reason | None:
 def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     """The tuned model against the best alternative. A no where the better one costs no more and is not much slower."""
     best = max(evidence.alternatives, key=lambda rung: rung.score, default=None)
-    if best is None or best.n != tuned.n or _is_better(tuned, best, evidence.ladder):
+    if best is None or best.n != tuned.n or is_shown_better(tuned, best, evidence.ladder):
         return ()
-    if not _is_better(best, tuned, evidence.ladder):
+    if not is_shown_better(best, tuned, evidence.ladder):
         gap = evidence.ladder.detectable_gap if evidence.ladder else None
         unclear = BesideBest(tuned, best, "not shown to be better", gap)
         return (Reason("not better", "unknown", unclear, weighs=False),)
@@ -243,15 +254,6 @@ def _beside_best(tuned: Rung, evidence: Evidence) -> tuple[Reason, ...]:
     return (Reason("not better", "unknown", BesideBest(tuned, best, "worse"), weighs=False),)
 
 
-def _is_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
-    """Whether `rung` is shown to be better: by the paired test where it was made, else by intervals that don't
-    overlap."""
-    for pair in ladder.pairs if ladder else ():
-        if {pair.better, pair.worse} == {rung.arm, other.arm}:
-            return pair.is_told_apart and pair.better == rung.arm
-    return rung.low > other.high
-
-
 def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
     """Rungs without answers, with answers that could not be read, and labels that nobody ever answered."""
     silent = [rung for rung in evidence.rungs if is_silent(rung) and rung.arm.rung != "tuned"]
@@ -259,7 +261,7 @@ def _notes(evidence: Evidence, ladder: Ladder) -> tuple[Reason, ...]:
 
     # Rungs that would reach the bar if what could not be read were right.
     hopeful = tuple(rung for rung in evidence.alternatives if might_meet(rung, evidence.bar))
-    prompted = [rung for rung in evidence.alternatives if rung.arm.rung != "classical"]
+    prompted = [rung for rung in evidence.alternatives if not rung.arm.is_free]
     if hopeful and len(hopeful) == len(prompted) and not evidence.is_good:
         clearer = Step("clearer prompt", usd=None)
         notes.append(Reason("unread", "unknown", Unread(hopeful, is_settled=False), step=clearer))

@@ -176,10 +176,10 @@ class OwnClasses:
 
 @dataclass(frozen=True)
 class Speeds:
-    """Seconds within which 95 of 100 answers come."""
+    """Seconds within which 95 of 100 answers come. `free`: the better of the free ways that were measured."""
 
     prompted: float
-    classical: float | None
+    free: Rung | None
     tuned: float | None
 
 
@@ -324,12 +324,12 @@ PlainTodo = Literal[
 
 @dataclass(frozen=True)
 class Measure:
-    """A measurement by one command. `usd` None: the command says its price first."""
+    """A measurement by one command. Without `rungs` all of them. `usd` None: the command says its price first."""
 
     what: Literal[
         "successor",
         "prompts",
-        "classical",
+        "free",
         "again",
         "rung",
         "today",
@@ -338,7 +338,7 @@ class Measure:
         "stronger base",
     ]
     dataset: str
-    rung: RungName | None = None
+    rungs: tuple[RungName, ...] = ()
     models: tuple[str, ...] = ()
     usd: Decimal | None = None
     today: str | None = None

@@ -19,8 +19,8 @@ from bot.values.requests import Baseline
 from bot.values.runs import Ended, Refusal
 from trainers.chat_parameters import split_effort
 from trainers.dataset import Report
+from trainers.evaluation.results import FREE_RUNGS, RungName
 from trainers.evaluation.results import Candidate as MeasuredCandidate
-from trainers.evaluation.results import RungName
 from trainers.model_list import AT_LOW_EFFORT, find_listed, living_successors, without_effort
 from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow, UnknownPrice, prompted_price, tuned_price
@@ -48,11 +48,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class LineUp:
-    """What a ladder compares: the models, each way of asking them, the model that judges free text, and the one that
-    writes better prompts."""
+    """What a ladder compares: the models, each way of asking them, the model that judges free text, the one that writes
+    better prompts, and the encoder."""
 
     models: tuple[Candidate, ...]
     arms: tuple[MeasuredCandidate, ...]
+    encoder: str
     judge: Candidate | None = None
     writer: Candidate | None = None
 
@@ -100,6 +101,7 @@ class LineUp:
             search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
             optimised=optimised,
             chooses_shots=chooses_shots,
+            encoder=self.encoder if any(arm.rung == "encoder" for arm in self.arms) else "",
         )
 
 
@@ -116,7 +118,7 @@ def line_up(
     """Returns what the command asks to compare. `reachable`: the names of providers with a key. `has_prompt`: the
     dataset has an optimised prompt."""
     models: tuple[Candidate, ...] | Refusal = ()
-    if command.rungs != ("classical",) or command.optimise:
+    if not is_free(command.rungs) or command.optimise:
         models = _find(settings, reachable, command.models, today)
     if isinstance(models, Refusal):
         return models
@@ -130,7 +132,7 @@ def line_up(
     if isinstance(writer, Refusal):
         return replace(writer, about="writer")
     judge = find_judge(settings, reachable, command.judge, report, today, spelling)
-    return judge if isinstance(judge, Refusal) else LineUp(models, arms, judge, writer)
+    return judge if isinstance(judge, Refusal) else LineUp(models, arms, settings.encoder, judge, writer)
 
 
 def find_judge(
@@ -171,6 +173,11 @@ def judge_of_runs(
         return find_judge(settings, names, question.judge, report, today)
     judge = find_judge(settings, names, usual, report, today)
     return None if isinstance(judge, Refusal) else judge
+
+
+def is_free(rungs: Collection[RungName]) -> bool:
+    """Whether these rungs ask no model. Without any, all are meant."""
+    return bool(rungs) and set(rungs) <= set(FREE_RUNGS)
 
 
 def ended(price: PriceRow, wanted: str, about: str | None = None) -> Ended:
@@ -295,10 +302,13 @@ def _arms_of(
     spelling: Spelling,
     shots: int | None,
 ) -> tuple[MeasuredCandidate, ...] | Refusal:
-    """Returns the candidates rung by rung. Rung 0 needs labels; the others need a model."""
+    """Returns the candidates rung by rung. The free rungs need labels; the others need a model."""
     has_labels = report.task == "labels"
-    if tuple(rungs) == ("classical",) and not has_labels:
-        return Refusal("The classical rung sorts into labels, and this dataset's answers are free text.")
+    if is_free(rungs) and not has_labels:
+        names = " and ".join(rungs)
+        return Refusal(
+            f"What needs no model to ask ({names}) sorts into labels, and this dataset's answers are free text."
+        )
     arms = [
         replace(arm, shots=shots) if rung == "kshot" else arm
         for rung in rungs
@@ -313,8 +323,8 @@ def _arms_of(
 
 
 def _arms(rung: RungName, has_labels: bool, models: Sequence[Candidate]) -> list[MeasuredCandidate]:
-    if rung == "classical":
-        return [MeasuredCandidate("classical")] if has_labels else []
+    if rung in FREE_RUNGS:
+        return [MeasuredCandidate(rung)] if has_labels else []
     return [MeasuredCandidate(rung, model.name) for model in models]
 
 

@@ -409,6 +409,8 @@ def rung_rates(rung: Rung | None, listed: PriceRow | None) -> Rates | None:
     if isinstance(rates, Rates):
         return rates
     if rung.arm.model is None:
-        return Rates("classical", ZERO, ZERO, "no vendor: it runs on any machine, whose time is not counted")
+        return Rates(
+            rung.arm.rung, ZERO, ZERO, "no vendor: it runs on any machine, whose time is not counted"
+        )
     a_request = (rung.usd_per_1000 or ZERO) / 1000
     return Rates(rung.arm.model, ZERO, ZERO, "the measurement", usd_per_request=a_request)

@@ -36,8 +36,7 @@ def measure(context: AppContext, number: int, person: str) -> Measurement | Refu
     todo = step.todo if step else None
     if not isinstance(todo, Measure) or not todo.is_command:
         return _changed(estimate.dataset)
-    rungs = (todo.rung,) if todo.rung else ()
-    return evaluations.ask(context, Baseline(todo.dataset, todo.models, rungs), person, estimate.channel)
+    return evaluations.ask(context, Baseline(todo.dataset, todo.models, todo.rungs), person, estimate.channel)
 
 
 def _changed(dataset: str) -> Refusal:

@@ -111,6 +111,22 @@ def count(
     return replace(arm, answered=there, declined=silent, failed=failed, why_declined=why)
 
 
+def keep_free(
+    context: Asking,
+    candidate: Candidate,
+    keys: Sequence[str],
+    replies: Sequence[Reply],
+    now: float,
+    owner: str | None = None,
+) -> None:
+    """Stores the answers of a candidate that asks no model beside the models'."""
+    rows = [
+        CachedAnswer(key, candidate.rung, reply.text, 0, 0, reply.seconds, now)
+        for key, reply in zip(keys, replies, strict=True)
+    ]
+    context.store.answers.keep(rows, owner)
+
+
 def ask(context: Asking, evaluation: Evaluation, keys: frozenset[str]) -> None:
     """Asks these questions, the `unasked` ones of the answers."""
     questions = evaluation.questions(keys) if keys else ()

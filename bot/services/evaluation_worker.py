@@ -1,4 +1,4 @@
-"""What evaluations, runs and learning curves compute in a worker process: prompts, the classical baseline, scores,
+"""What evaluations, runs and learning curves compute in a worker process: prompts, the free rungs' answers, scores,
 plots. Heavy libraries are imported at use; no model is asked."""
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from bot.rules.plans import Plan
 from bot.services import retrieval_worker
 from bot.values.evaluations import CurvePlan, LadderPlan
 from bot.values.learning_curves import TunedCurvePlan
+from bot.values.runs import Refusal
 from trainers import payloads
+from trainers.base_models import find_preset
 from trainers.dataset import Example, read, store_chat
-from trainers.encoders.embedding import EncoderError
+from trainers.encoders.embedding import EncoderError, find_encoder, load_encoder
 from trainers.evaluation import (
     exact_match,
     prompts,
@@ -158,6 +160,19 @@ def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[
     return classify_holdout(examples(files, plan.train_sha256), examples(files, plan.holdout_sha256), seed)
 
 
+def free_answers(arm: Candidate, plan: LadderPlan, files: Path, seed: int) -> tuple[Reply, ...] | Refusal:
+    """Returns a free rung's answers to the holdout, or why its encoder can't be used."""
+    from trainers.encoders import head
+
+    if arm.rung == "classical":
+        return classical_answers(plan, files, seed)
+    train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
+    try:
+        return head.classify_holdout(load_encoder(plan.encoder), train, holdout, seed)
+    except EncoderError as error:
+        return Refusal(str(error))
+
+
 def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
     """Whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where only
     shared words are counted."""
@@ -197,8 +212,20 @@ def judge_ladder(
     judged = replace(
         judged, rungs=tuple(replace(rung, retrieval=looked_up.get(rung.arm)) for rung in judged.rungs)
     )
+    judged = replace(judged, weights=_weights(plan, [rung.arm for rung in judged.rungs]))
     drawing.draw_ladder(judged, folder / "ladder.png")
     return judged
+
+
+def _weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:
+    """Returns whose weights lie here, each with its licence; hosted models have terms in place of one."""
+    licences: dict[str, str | None] = {}
+    if any(arm.rung == "encoder" for arm in arms):
+        licences[plan.encoder] = find_encoder(plan.encoder).licence
+    for name in {arm.model.partition("/")[2] for arm in arms if arm.model and arm.model.startswith("local/")}:
+        preset = find_preset(name)
+        licences[name] = preset.licence if preset else None
+    return tuple(f"{name}: {licence or 'not stated'}" for name, licence in sorted(licences.items()))
 
 
 def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> JudgedCurve:
@@ -250,7 +277,7 @@ def _prompts(
             return _with_nearest(plan, holdout, nearest)
         case "tuned":
             return [prompts.as_trained(row) for row in holdout]
-        case "classical" | "retrieval":
+        case "classical" | "encoder" | "retrieval":
             raise ValueError(f"the rung {arm.rung} asks no model by a prompt")
 
 
@@ -274,6 +301,8 @@ def _keys(
     """`tools`: those that each held-out row offers."""
     if messages is None or arm.model is None:
         rows = len(tools)
+        if arm.rung == "encoder":
+            return ArmKeys(_encoder_keys(plan, rows, seed), (0,) * rows, work=0.0)
         keys = classical_keys(plan.train_sha256, plan.holdout_sha256, rows, seed)
         return ArmKeys(keys, (0,) * rows, work=0.0)
     encoding = encoding_of(arm.model.split("/", 1)[1])
@@ -311,6 +340,17 @@ def _work(model: str, messages: Sequence[tuple[Message, ...]], tokens: Sequence[
 def classical_keys(train_sha256: str, holdout_sha256: str, rows: int, seed: int) -> tuple[str, ...]:
     """Returns the keys of the classical candidate's answers, which need no model."""
     texts = [json.dumps(["classical", train_sha256, holdout_sha256, row, seed]) for row in range(rows)]
+    return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
+
+
+def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
+    """An encoder that can't be found has its name in them: why is said when it is to answer."""
+    try:
+        name = find_encoder(plan.encoder).sha256
+    except EncoderError:
+        name = plan.encoder
+    parts = (plan.train_sha256, plan.holdout_sha256)
+    texts = [json.dumps(["encoder", name, *parts, row, seed]) for row in range(rows)]
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 

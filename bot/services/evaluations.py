@@ -49,9 +49,12 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Sear
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal, RunResult
 from storage.evaluations import NewMeasurement
-from storage.records import CachedAnswer, Measurement
-from trainers.evaluation.results import CLASSICAL
+from storage.records import Measurement
+from trainers.evaluation.results import FREE_RUNGS
+from trainers.evaluation.results import Candidate as MeasuredCandidate
 from trainers.money import usd_micros
+
+FREE = tuple(MeasuredCandidate(rung) for rung in FREE_RUNGS)
 
 
 def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Measurement | Refusal:
@@ -220,8 +223,8 @@ def _measure(
     elif not answers.all_missing:
         _measured(context, measurement, plan, now_known)
     else:
+        now_known = _with_free_answers(context, measurement, plan, evaluation, answers, now_known)
         evaluation_progress.save_progress(context, measurement, now_known, progress)
-        _answer_classical(context, measurement, plan, evaluation, answers)
         _ask_if_it_may_leave(context, measurement, plan, evaluation, answers, now_known)
 
 
@@ -242,28 +245,29 @@ def _ask_if_it_may_leave(
             measurements.end(context, measurement, "failed", reason, actual_micros=spent)
 
 
-def _answer_classical(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, evaluation: Evaluation, answers: Answers
-) -> None:
-    """Stores the classical candidate's answers, which need no model, beside the models'."""
-    if not answers.missing.get(CLASSICAL):
-        return
-    replies = context.workers.poll(
-        f"classical m{measurement.id}",
-        evaluation_worker.classical_answers,
-        plan,
-        context.settings.files,
-        SEED,
-    )
-    if replies is not None:
-        now = context.clock()
-        rows = [
-            CachedAnswer(
-                key, "classical", reply.text, reply.prompt_tokens, reply.completion_tokens, reply.seconds, now
-            )
-            for key, reply in zip(evaluation.keys[CLASSICAL], replies, strict=True)
-        ]
-        context.store.answers.keep(rows, evaluation.owner)
+def _with_free_answers(
+    context: AppContext,
+    measurement: Measurement,
+    plan: LadderPlan,
+    evaluation: Evaluation,
+    answers: Answers,
+    progress: LadderProgress,
+) -> LadderProgress:
+    """Stores the answers of the free candidates beside the models'. One that can't answer is left out, with the
+    reason."""
+    failed: dict[MeasuredCandidate, str] = {}
+    for candidate in (candidate for candidate in FREE if answers.missing.get(candidate)):
+        work = f"{candidate.rung} m{measurement.id}"
+        replies = context.workers.poll(
+            work, evaluation_worker.free_answers, candidate, plan, context.settings.files, SEED
+        )
+        if isinstance(replies, Refusal):
+            failed[candidate] = replies.text
+        elif replies is not None:
+            keys = evaluation.keys[candidate]
+            evaluation_engine.keep_free(context, candidate, keys, replies, context.clock(), evaluation.owner)
+    arms = (replace(arm, failed=failed.get(arm.arm, arm.failed)) for arm in progress.arms)
+    return replace(progress, arms=tuple(arms))
 
 
 def _measured(

@@ -32,7 +32,7 @@ from trainers.dataset import Report, read
 from trainers.dataset.rows import at, without_copies
 from trainers.evaluation.ladder import usd_per_1000
 from trainers.evaluation.quality_threshold import judge_rungs, rejudge_ladder
-from trainers.evaluation.results import CLASSICAL, Candidate, Curve, Ladder, Reply, Rung
+from trainers.evaluation.results import CLASSICAL, RUNG_NAMES, Candidate, Curve, Ladder, Reply, Rung
 from trainers.methods import METHODS
 from trainers.pricing import PriceList
 
@@ -93,14 +93,27 @@ def best_rung(evidence: Evidence) -> Rung | None:
 
 
 def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> tuple[Ladder, str | None] | None:
-    """Returns the newest ladder on which models were asked, and its judge; a quick one of the classical rung alone
-    doesn't hide it."""
+    """Returns the newest ladder on which models were asked, and its judge, with the free rungs that it lacks from
+    other ones: these are measured by themselves, in seconds."""
     done = context.store.measurements.done(versions, "ladder")
     ladders = [(Ladder.from_json(each.result), measurements.judge_of(each)) for each in done if each.result]
     fitting = [(ladder, judge) for ladder, judge in ladders if ladder.holdout_sha256 == holdout]
     with_models = (each for each in fitting if any(rung.arm.model for rung in each[0].rungs))
     newest = next(with_models, fitting[0] if fitting else None)
-    return (rejudge_ladder(newest[0], newest[0].bar), newest[1]) if newest else None
+    if newest is None:
+        return None
+    ladder, judge = newest
+    completed = _with_free_rungs(ladder, [other for other, _ in fitting])
+    return rejudge_ladder(completed, ladder.bar), judge
+
+
+def _with_free_rungs(ladder: Ladder, newest_first: Sequence[Ladder]) -> Ladder:
+    rungs = {rung.arm: rung for other in reversed(newest_first) for rung in other.rungs if rung.arm.is_free}
+    rungs |= {rung.arm: rung for rung in ladder.rungs}
+    scorings = {rung.scoring for rung in ladder.rungs}
+    alike = [rung for rung in rungs.values() if rung.scoring in scorings and rung.n == ladder.n]
+    alike.sort(key=lambda rung: RUNG_NAMES.index(rung.arm.rung))
+    return replace(ladder, rungs=tuple(alike))
 
 
 def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:

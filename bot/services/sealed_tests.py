@@ -108,7 +108,7 @@ def _plan(
     before, best = _best_alternative(context, measured, version, report)
     trained = plan_from_json(run.plan)
     rest = best or Candidate("zero", f"{run.provider}/{trained.base_model}")
-    like = before or LineUp((), (), None).plan(
+    like = before or LineUp((), (), "").plan(
         version.name,
         version.version,
         report,

@@ -185,14 +185,16 @@ def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
 
 @finetune.command(
     "baseline",
-    help="measure what prompts, examples, retrieval and a free classical model get right without training",
+    help="measure what prompts, examples, retrieval and free models get right without training",
     needs=("measure",),
     usage="DATASET [models=local/smollm2-135m bar=90% judge=openai/gpt-4o-mini]",
     alone=baseline_form,
 )
 @click.argument("dataset", type=DATASET)
 @click.option("--models", type=NAMES, default=(), help="The models to ask, like openai/gpt-4o-mini.")
-@click.option("--rungs", type=RUNGS, default=(), help="Some of classical, zero, optimised, kshot, retrieval.")
+@click.option(
+    "--rungs", type=RUNGS, default=(), help="Some of classical, encoder, zero, optimised, kshot, retrieval."
+)
 @click.option(
     "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto: as many as do best on training rows."
 )

@@ -37,7 +37,8 @@ class LadderPlan(JsonValue):
     room for it. `teaches`: the number of the labelling whose rows the one candidate labels: they stand in the holdout's
     place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
     measurement, or, once the `search` is over, what it brought. `chooses_shots`: on training rows first. `promotes`:
-    the tuned model that is deployed if it is the better one; then the rows are the sealed ones."""
+    the tuned model that is deployed if it is the better one; then the rows are the sealed ones. `encoder`: which one,
+    where that rung is measured."""
 
     dataset: str
     version: int
@@ -59,6 +60,7 @@ class LadderPlan(JsonValue):
     optimised: str | None = None
     promotes: str | None = None
     chooses_shots: bool = False
+    encoder: str = ""
 
     def room(self, model: str) -> int:
         """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""

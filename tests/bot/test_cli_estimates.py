@@ -223,7 +223,9 @@ def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) ->
 def test_the_next_step_is_a_command_of_the_terminal() -> None:
     asked = ("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M")
     said, answer = finetune(*asked, "--why").stdout, estimated("--volume", "10M")
-    step = f"Measure the classical model (finetune baseline {TICKETS} --rungs classical): free, and done in seconds."
+    step = (
+        f"Measure the free models (finetune baseline {TICKETS} --rungs classical,encoder): done in seconds."
+    )
     assert step in said and answer["verdict"]["next_step"] == step
     assert "how many hours of work will this take? say --hours." in said.lower()
     assert "/finetune" not in said and "/finetune" not in str(answer)

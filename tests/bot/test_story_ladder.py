@@ -92,22 +92,62 @@ def test_the_classical_rung_alone_is_free_and_starts_at_once(world: World) -> No
     assert actions == ["measure", "measured"]
 
 
+def test_the_encoder_alone_is_free_and_is_not_computed_twice(world: World) -> None:
+    world.seed_dataset()
+    world.type("/finetune baseline tickets rungs=encoder")
+    until(world, "done")
+    (rung,) = ladder_of(world).rungs
+    assert (rung.arm.key, rung.n, rung.score, rung.usd_per_1000) == ("encoder", HELD, 1.0, 0)
+    assert 0 < rung.p50_s <= rung.p95_s and world.company.count(CHAT) == 0
+    assert "Licences of the weights: all-minilm-l6-v2: apache-2.0" in details(world)
+    world.type("/finetune baseline tickets rungs=encoder,classical")
+    until(world, "done", 2)
+    _, again = ladder_of(world, 2).rungs
+    assert (again.p50_s, again.p95_s) == (rung.p50_s, rung.p95_s), "the times are those of the first"
+
+
+def test_an_encoder_that_is_not_there_is_left_out_and_the_others_go_on(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more='[encoder]\nmodel = "/nowhere/encoder"\n'))
+    world.seed_dataset()
+    world.type("/finetune baseline tickets rungs=classical,encoder")
+    until(world, "done")
+    assert [rung.arm.key for rung in ladder_of(world).rungs] == ["classical"]
+    card = world.said("Left out: encoder", "/nowhere/encoder", "under [encoder] in finetune.toml")
+    assert "Classical" in card or "classical" in card
+    world.type("/finetune baseline tickets rungs=encoder")
+    until(world, "failed", 2)
+    assert "There is no encoder /nowhere/encoder" in world.said("There is no encoder")
+
+
+def test_a_free_rung_that_is_measured_later_joins_the_paid_ones(priced: World) -> None:
+    world = priced
+    _climbed(world, f"/finetune baseline tickets {ACME} rungs=zero")
+    world.type("/finetune baseline tickets rungs=classical,encoder")
+    until(world, "done", 2)
+    dataset = world.store.datasets.get(1)
+    report = datasets.report_of(dataset)
+    assert report is not None
+    ladder = evidence_of(world.service.context, dataset, report, None).ladder
+    assert ladder is not None and ladder.cheapest == ladder.rungs[0].arm
+    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder", "zero"]
+
+
 def test_a_paid_ladder_asks_first_and_is_climbed_after_a_yes(priced: World) -> None:
     world = priced
     assert world.type(f"/finetune baseline tickets {ACME}") == ""
     asked = until_asked(world)
     assert asked.state == "asked" and world.company.count(CHAT) == 0
     assert world.store.committed(asked.month) == asked.reserved_micros > 0
-    assert "Measure 4 alternatives on tickets for" in world.said("Measure 4 alternatives")
+    assert "Measure 5 alternatives on tickets for" in world.said("Measure 5 alternatives")
     world.click(BEN, evaluations.MEASURE)
     done = until(world, "done")
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
     ladder = ladder_of(world)
-    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "zero", "kshot", "retrieval"]
-    assert ladder.rungs[1].score == pytest.approx(1 / 3)  # the base model says 'billing' to everything
+    assert [rung.arm.rung for rung in ladder.rungs] == ["classical", "encoder", "zero", "kshot", "retrieval"]
+    assert ladder.rungs[2].score == pytest.approx(1 / 3)  # the base model says 'billing' to everything
     assert world.company.count(CHAT) == 3 * HELD
-    assert all(rung.usd_per_1000 for rung in ladder.rungs[1:]) and ladder.rungs[0].usd_per_1000 == 0
+    assert all(rung.usd_per_1000 for rung in ladder.rungs[2:]) and ladder.rungs[0].usd_per_1000 == 0
     assert world.said("prompt alone", "ten examples", "retrieval")
 
 
@@ -471,7 +511,7 @@ def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -
     done = until(world, "done")
     asked = world.company.count(CHAT)
     assert 3 * HELD <= asked <= 3 * HELD + 8 * ticks, "what was under way at a stop, at most, is asked again"
-    assert len(ladder_of(world).rungs) == 4 and done.actual_micros
+    assert len(ladder_of(world).rungs) == 5 and done.actual_micros
     world.until_file("ladder.png")
     assert len([text for text in world.texts() if "ladder.png" in text]) == 1
     assert len([text for text in world.texts() if "Measurement m1:" in text and "95%" in text]) == 1
@@ -487,7 +527,7 @@ def test_a_key_that_is_taken_away_is_waited_for(priced: World, monkeypatch: pyte
         assert "There is no key for acme" in world.said("goes on by itself")
     world.restart()
     until(world, "done")
-    assert len(ladder_of(world).rungs) == 4
+    assert len(ladder_of(world).rungs) == 5
 
 
 def test_a_base_model_that_the_ladder_asked_is_not_asked_again_for_a_run(priced: World) -> None:

@@ -92,7 +92,7 @@ TODAY = {
     "full_current": "openai/gpt-4o",
     "to_measure": ("openai/gpt-4o", "openai/gpt-4o-mini"),
 }
-PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[1:]), tuned=measured.rung("tuned", TARGET, 190))
+PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[2:]), tuned=measured.rung("tuned", TARGET, 190))
 
 
 def _listed(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> Listed:
@@ -114,7 +114,7 @@ class Tried:
 def _datasets() -> dict[str, Message]:
     listed = [
         _listed(rung=measured.RUNGS[0], version=2),
-        _listed(rung=measured.RUNGS[3], name="mails", looks=3),
+        _listed(rung=measured.RUNGS[4], name="mails", looks=3),
         _listed(rung=measured.rung("kshot", measured.BIG, 175), name="replies", looks=27),
         _listed(name="orders"),
         _listed("checking", name="faq"),
@@ -247,8 +247,8 @@ def _judged() -> dict[str, Message]:
     plan, judge = measured.judged_plan(), measured.JUDGED
     asked, running = measured.measurement("asked"), measured.measurement()
     progress = measured.half_way(stage="consulting", judge=replace(judge, of=960, answered=312))
-    scored = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[1:4]])
-    by_words = measured.ladder([replace(one, scoring="f1", unread=0) for one in measured.RUNGS[1:4]])
+    scored = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[2:5]])
+    by_words = measured.ladder([replace(one, scoring="f1", unread=0) for one in measured.RUNGS[2:5]])
     failed = replace(judge, failed="There is no such model.")
     arms = judge.pair.first, judge.pair.second  # type: ignore[union-attr]  # it has one
 
@@ -502,7 +502,7 @@ def _details() -> dict[str, Json]:
         running=measured.MANY_ERRORS,
     )
     people, judge = measured.DISTRUSTING, measured.JUDGED
-    judged = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[1:4]])
+    judged = measured.ladder([replace(one, scoring="judge", unread=0) for one in measured.RUNGS[2:5]])
     plan = measured.judged_plan()
     notes = judge_agreement.judge_notes(
         plan.judge, judge_agreement.judged_models(plan), judge, judged.scoring, people

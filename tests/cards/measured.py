@@ -25,6 +25,7 @@ from tests.cards.made import ANA, HASH, NOW
 from trainers.dataset.versions import Diff
 from trainers.evaluation.judge_agreement import Agreement
 from trainers.evaluation.results import (
+    FREE_RUNGS,
     Candidate,
     Curve,
     CurvePoint,
@@ -67,12 +68,12 @@ def rung(
         standing=standing or ("meets" if low >= 0.85 else "misses" if high < 0.85 else "undecided"),
         rows_to_decide=None,
         macro_f1=share - 0.02,
-        unread=0 if name in ("classical", "tuned") else 14,
-        empty=0 if name in ("classical", "tuned") else 2,
-        prompt_tokens=0 if name == "classical" else 132 * n,
-        completion_tokens=0 if name == "classical" else 4 * n,
-        p50_s=0.0004 if name == "classical" else 0.41,
-        p95_s=0.0007 if name == "classical" else 0.92,
+        unread=0 if name in (*FREE_RUNGS, "tuned") else 14,
+        empty=0 if name in (*FREE_RUNGS, "tuned") else 2,
+        prompt_tokens=0 if name in FREE_RUNGS else 132 * n,
+        completion_tokens=0 if name in FREE_RUNGS else 4 * n,
+        p50_s=0.0004 if name == "classical" else 0.015 if name == "encoder" else 0.41,
+        p95_s=0.0007 if name == "classical" else 0.021 if name == "encoder" else 0.92,
         usd_per_1000=None if usd is None else Decimal(usd),
     )
     return replace(made, **other)
@@ -82,6 +83,7 @@ NEAREST_ROWS = Retrieval("examples", 10, 745, 745, hits=166, asked=200)
 NEAREST_PASSAGES = Retrieval("passages", 4, 37_000, 20_000, hits=81, asked=120, documents=3)
 RUNGS = (
     rung("classical", None, 184),
+    rung("encoder", None, 187),
     rung("zero", MODEL, 21),
     rung("kshot", MODEL, 88),
     rung("retrieval", MODEL, 141, retrieval=NEAREST_ROWS),
@@ -115,7 +117,7 @@ def ladder(rungs: Sequence[Rung] = RUNGS, **other: Any) -> Ladder:
 
 def with_documents() -> Ladder:
     return ladder(
-        [replace(each, retrieval=NEAREST_PASSAGES if each.retrieval else None) for each in RUNGS[1:]]
+        [replace(each, retrieval=NEAREST_PASSAGES if each.retrieval else None) for each in RUNGS[2:]]
     )
 
 
@@ -175,13 +177,13 @@ def measurement(state: MeasurementState = "running", **other: Any) -> Measuremen
 
 def judged_plan() -> LadderPlan:
     """One of whose models is the judge's relative."""
-    return plan(ARMS[1:], task="free_text", labels=(), judge="openai/gpt-4o")
+    return plan(ARMS[2:], task="free_text", labels=(), judge="openai/gpt-4o")
 
 
 JUDGED = JudgeProgress(
     judged=600,
     unread=3,
-    pair=JudgedPair(ARMS[3], ARMS[2], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19),
+    pair=JudgedPair(ARMS[4], ARMS[3], ("first",) * 70 + ("second",) * 31 + ("tie",) * 80 + (None,) * 19),
 )
 NOBODY = HumanAgreement(4, 1, 2, 1, 1, None, None)
 TRUSTING = HumanAgreement(
@@ -196,10 +198,10 @@ def asking(most_micros: int = 640_000) -> LadderProgress:
 
 
 def half_way(**other: Any) -> LadderProgress:
-    answered = (200, 200, 200, 120, 80, 0, 0)
+    answered = (200, 200, 200, 200, 120, 80, 0, 0)
     arms = [ArmProgress(one.arm, one.n, done) for one, done in zip(RUNGS, answered, strict=True)]
-    arms[4] = replace(arms[4], declined=("a", "b", "c"))
-    arms[6] = replace(arms[6], failed="openai says that there is no such model.")
+    arms[5] = replace(arms[5], declined=("a", "b", "c"))
+    arms[7] = replace(arms[7], failed="openai says that there is no such model.")
     made = LadderProgress("measuring", tuple(arms), 640_000, 210_000, NOW - 300, paced_at=NOW - 300)
     return replace(made, **other)
 
@@ -232,7 +234,8 @@ def optimised() -> Ladder:
 
 
 def none_meets() -> Ladder:
-    rungs = [rung("classical", None, 120), *(replace(one, standing="misses") for one in RUNGS[1:5])]
+    free = (rung("classical", None, 120), rung("encoder", None, 140))
+    rungs = [*free, *(replace(one, standing="misses") for one in RUNGS[2:6])]
     return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
 
 
@@ -248,7 +251,7 @@ def silent() -> Ladder:
 
 def cheaper_undecided() -> Ladder:
     near = rung("classical", None, 172, rows_to_decide=120)
-    return ladder((near, *RUNGS[4:]))
+    return ladder((near, *RUNGS[5:]))
 
 
 def many(count: int = 12, name: str = "provider/a-rather-long-model-name-2025-04-14") -> Ladder:

@@ -15,11 +15,11 @@ TERMINAL = TerminalSpelling("t.csv")
     ("todo", "slack", "terminal"),
     [
         (
-            Measure("prompts", "tickets", "zero", models=("a/b", "c/d")),
-            "Measure prompts and retrieval (`/finetune baseline tickets rungs=zero models=a/b,c/d`): it says its price "
-            "first.",
-            "Measure prompts and retrieval (finetune baseline t.csv --rungs zero --model a/b --model c/d): it says its "
+            Measure("prompts", "tickets", ("zero", "kshot"), models=("a/b", "c/d")),
+            "Measure prompts and retrieval (`/finetune baseline tickets rungs=zero,kshot models=a/b,c/d`): it says its "
             "price first.",
+            "Measure prompts and retrieval (finetune baseline t.csv --rungs zero,kshot --model a/b --model c/d): it "
+            "says its price first.",
         ),
         (
             Measure("stronger base", "tickets"),

@@ -9,7 +9,7 @@ from bot.rules.bills import Rates
 from bot.rules.facts import Facts
 from bot.rules.forecast import Month, Outlook, Quantiles, Swing
 from bot.rules.roi import Inputs, Training, Usage, estimate
-from trainers.evaluation.results import Candidate, Ladder, Rung, RungName, Standing
+from trainers.evaluation.results import FREE_RUNGS, Candidate, Ladder, Rung, RungName, Standing
 from trainers.providers import ModelVerdict
 
 MINI = "openai/gpt-4o-mini"
@@ -51,7 +51,7 @@ def rung(
     """`right` of `n`, with an interval of five points on either side."""
     score = right / n if n else 0.0
     return Rung(
-        arm=Candidate(name, None if name == "classical" else MINI),
+        arm=Candidate(name, None if name in FREE_RUNGS else MINI),
         scoring="label",
         scores=(1.0,) * right + (0.0,) * (n - right),
         score=score,
@@ -65,8 +65,8 @@ def rung(
         prompt_tokens=100 * n,
         completion_tokens=3 * n,
         p50_s=p95_s / 2,
-        p95_s=0.001 if name == "classical" else p95_s,
-        usd_per_1000=Decimal(0) if name == "classical" else usd,
+        p95_s=0.001 if name in FREE_RUNGS else p95_s,
+        usd_per_1000=Decimal(0) if name in FREE_RUNGS else usd,
     )
 
 
@@ -88,6 +88,7 @@ def ladder(*rungs: Rung, bar: float = 0.85, never_answered: tuple[str, ...] = ()
 
 ALL_MISS = (
     rung("classical", "misses", 140),
+    rung("encoder", "misses", 145),
     rung("zero", "misses", 120),
     rung("kshot", "misses", 150),
     rung("retrieval", "misses", 156),

@@ -94,24 +94,24 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
     ),
     "a prompt is good enough and a tuned model saves nothing": (
         replace(
-            seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3]),
+            seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4]),
             estimate=estimate(replace(ARTICLE, now=ARTICLE.tuned)),
         ),
         "no_go",
         "cheaper rung",
     ),
     "a prompt is good enough, and nobody said a volume": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, estimate=None, outlook=None),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, estimate=None, outlook=None),
         "no_go",
         "cheaper rung",
     ),
     "a dear prompt is good enough, and cost is why they ask": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], estimate=None, outlook=None, task_kind="cost"),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4], estimate=None, outlook=None, task_kind="cost"),
         "unknown",
         "cheaper rung",
     ),
     "a dear prompt is good enough, and a tuned model undercuts it": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3]),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4]),
         "go",
         "distil",
     ),
@@ -120,15 +120,15 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "unknown",
         "measure",
     ),
-    "rungs are missing": (seen(*ALL_MISS[:2]), "unknown", "measure"),
+    "rungs are missing": (seen(*ALL_MISS[:3]), "unknown", "measure"),
     "a rung is too close to the bar": (
-        seen(*ALL_MISS[:3], rung("retrieval", "undecided", 172, rows_to_decide=140)),
+        seen(*ALL_MISS[:4], rung("retrieval", "undecided", 172, rows_to_decide=140)),
         "unknown",
         "undecided",
     ),
     "the bar was moved after measuring": (seen(*ALL_MISS, bar=0.75), "unknown", "bar"),
     "a provider that answered nothing": (
-        seen(*ALL_MISS[:3], rung("retrieval", "misses", 0, empty=200)),
+        seen(*ALL_MISS[:4], rung("retrieval", "misses", 0, empty=200)),
         "unknown",
         "measure",
     ),
@@ -139,12 +139,12 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "today's model",
     ),
     "today's model was measured by its full name": (
-        seen(*ALL_MISS, current="mini", full_current=ALL_MISS[1].arm.model),
+        seen(*ALL_MISS, current="mini", full_current=ALL_MISS[2].arm.model),
         "go",
         "alternatives",
     ),
     "today's model was measured and misses too": (
-        seen(*ALL_MISS, current=str(ALL_MISS[1].arm.model).partition("/")[2]),
+        seen(*ALL_MISS, current=str(ALL_MISS[2].arm.model).partition("/")[2]),
         "go",
         "alternatives",
     ),
@@ -161,7 +161,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "rows",
     ),
     "500 rows for a style that prompting nearly reaches": (
-        seen(*ALL_MISS[:3], rung("retrieval", "misses", 162), rows=500, task_kind="style"),
+        seen(*ALL_MISS[:4], rung("retrieval", "misses", 162), rows=500, task_kind="style"),
         "go",
         "style",
     ),
@@ -222,9 +222,9 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "bar",
     ),
     # what it is for
-    "facts": (seen(*ALL_MISS[:3], task_kind="knowledge"), "no_go", "knowledge"),
+    "facts": (seen(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
     "facts, and retrieval is too close to say": (
-        seen(*ALL_MISS[:3], rung("retrieval", "undecided", 172, rows_to_decide=140), task_kind="knowledge"),
+        seen(*ALL_MISS[:4], rung("retrieval", "undecided", 172, rows_to_decide=140), task_kind="knowledge"),
         "no_go",
         "knowledge",
     ),
@@ -246,15 +246,15 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "tuned",
     ),
     "speed, and a slow prompt is good enough": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], task_kind="latency"),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4], task_kind="latency"),
         "unknown",
         "latency",
     ),
     "speed, and the tuned model is twice as fast": (
         seen(
-            *ALL_MISS[:2],
+            *ALL_MISS[:3],
             KSHOT_MEETS,
-            ALL_MISS[3],
+            ALL_MISS[4],
             task_kind="latency",
             tuned=rung("tuned", "meets", 186, p95_s=0.4),
         ),
@@ -262,7 +262,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "latency",
     ),
     "speed, and the tuned model is hardly faster": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, task_kind="latency", tuned=rung("tuned", "meets", 186, p95_s=1.2)),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, task_kind="latency", tuned=rung("tuned", "meets", 186, p95_s=1.2)),
         "no_go",
         "cheaper rung",
     ),
@@ -323,7 +323,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
     ),
     "tuned and good, cheaper than a rung that is too close to say": (
         seen(
-            *ALL_MISS[:3],
+            *ALL_MISS[:4],
             rung("retrieval", "undecided", 172, rows_to_decide=140),
             tuned=TUNED_MEETS,
         ),
@@ -331,18 +331,18 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "tuned",
     ),
     "tuned and good, and undercuts a prompt that is good enough": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], tuned=TUNED_MEETS),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4], tuned=TUNED_MEETS),
         "go",
         "not worse",
     ),
     "tuned and good, and a prompt that is good enough costs less": (
-        seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3], tuned=replace(TUNED_MEETS, usd_per_1000=Decimal(2))),
+        seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4], tuned=replace(TUNED_MEETS, usd_per_1000=Decimal(2))),
         "no_go",
         "cheaper rung",
     ),
     "tuned and good, dearer than a rung that is too close to say": (
         seen(
-            *ALL_MISS[:3],
+            *ALL_MISS[:4],
             rung("retrieval", "undecided", 172, rows_to_decide=140),
             tuned=replace(TUNED_MEETS, usd_per_1000=Decimal(2)),
         ),
@@ -389,19 +389,19 @@ def test_where_a_cheaper_rung_is_enough_nothing_else_has_to_be_measured() -> Non
 
 
 def test_what_is_too_close_to_say_is_not_said_to_miss() -> None:
-    verdict = advise(seen(*ALL_MISS[:3], rung("retrieval", "undecided", 172, rows_to_decide=140)))
+    verdict = advise(seen(*ALL_MISS[:4], rung("retrieval", "undecided", 172, rows_to_decide=140)))
     assert not any(one.rule == "alternatives" for one in verdict.reasons)
 
 
 def test_what_costs_nothing_is_not_undercut_and_the_classical_model_not_outrun() -> None:
     free = rung("zero", "meets", 182, usd=Decimal(0))
-    assert advise(seen(ALL_MISS[0], free, *ALL_MISS[2:])).kind == "no_go"
+    assert advise(seen(*ALL_MISS[:2], free, *ALL_MISS[3:])).kind == "no_go"
     fast = replace(TUNED_MEETS, p95_s=0.0001)
     assert advise(seen(CLASSICAL_MEETS, tuned=fast, task_kind="latency")).kind == "no_go"
 
 
 def test_retrieval_that_was_tried_is_not_just_asked_for_again() -> None:
-    untried = advise(seen(*ALL_MISS[:3], task_kind="knowledge"))
+    untried = advise(seen(*ALL_MISS[:4], task_kind="knowledge"))
     assert untried.next_step.startswith("Upload the documents as knowledge")
     tried = advise(seen(*ALL_MISS, rows=600, task_kind="knowledge"))
     assert tried.next_step.startswith("Upload better or more documents as knowledge")
@@ -426,13 +426,13 @@ def test_a_go_after_training_is_to_put_it_to_work() -> None:
 def test_the_best_of_what_misses_is_named() -> None:
     text = reason(advise(seen(*ALL_MISS)), "alternatives").text
     assert text == (
-        "All 4 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78% right "
+        "All 5 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78% right "
         "(73% to 83%) on 200 held-out rows, at $0.12 per 1,000 requests."
     )
 
 
 def test_free_text_needs_no_classical_rung() -> None:
-    assert advise(seen(*ALL_MISS[1:], smallest_label=None)).kind == "go"
+    assert advise(seen(*ALL_MISS[2:], smallest_label=None)).kind == "go"
     assert advise(seen(*ALL_MISS[1:])).kind == "unknown"
 
 
@@ -440,18 +440,19 @@ def test_the_first_missing_rung_comes_next_with_its_price() -> None:
     classical = "Measure the classical model (`/finetune baseline tickets rungs=classical`): free."
     assert advise(seen(*ALL_MISS[1:])).next_step == classical
     # ten examples: 11 times $0.12 per 1,000, on 200 rows
-    asked = advise(seen(*ALL_MISS[:2])).next_step
+    asked = advise(seen(*ALL_MISS[:3])).next_step
     command = "`/finetune baseline tickets rungs=kshot models=openai/gpt-4o-mini`"
     assert asked == f"Measure the prompt with ten examples ({command}): about $0.26."
-    assert advise(seen(*ALL_MISS[1:3])).next_step == classical
+    both = "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`): done in seconds."
+    assert advise(seen(*ALL_MISS[2:4])).next_step == both
     free = rung("zero", "misses", 120, usd=Decimal(0))
-    assert advise(seen(ALL_MISS[0], free)).next_step.endswith("free.")
-    assert advise(seen(ALL_MISS[0])).next_step.endswith("it says its price first.")
+    assert advise(seen(*ALL_MISS[:2], free)).next_step.endswith("free.")
+    assert advise(seen(*ALL_MISS[:2])).next_step.endswith("it says its price first.")
 
 
 def test_the_first_prompt_is_measured_on_todays_model_and_a_cheap_one() -> None:
     both = ("openai/gpt-4o", "openai/gpt-4o-mini")
-    assert advise(seen(ALL_MISS[0], current="gpt-4o", to_measure=both)).next_step == (
+    assert advise(seen(*ALL_MISS[:2], current="gpt-4o", to_measure=both)).next_step == (
         "Measure the prompt alone (`/finetune baseline tickets rungs=zero models=openai/gpt-4o,openai/gpt-4o-mini`): "
         "it says its price first."
     )
@@ -503,18 +504,18 @@ def test_the_strongest_reason_of_each_kind_is_the_one_that_decides() -> None:
 
 def test_the_rows_that_would_decide_are_said() -> None:
     close = rung("retrieval", "undecided", 172, rows_to_decide=140)
-    verdict = advise(seen(*ALL_MISS[:3], close))
+    verdict = advise(seen(*ALL_MISS[:4], close))
     assert verdict.next_step == (
         "Hold out 140 more labelled rows: that would probably decide on retrieval on openai/gpt-4o-mini."
     )
     assert verdict.headline.startswith("Undecided. Too close to the bar of 85% to say: retrieval on")
-    unsaid = advise(seen(*ALL_MISS[:3], replace(close, rows_to_decide=None)))
+    unsaid = advise(seen(*ALL_MISS[:4], replace(close, rows_to_decide=None)))
     assert "may still not decide it" in unsaid.next_step
 
 
 def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> None:
     close = rung("kshot", "undecided", 172, rows_to_decide=400)
-    verdict = advise(seen(ALL_MISS[0], ALL_MISS[1], close, outlook=OPEN))
+    verdict = advise(seen(*ALL_MISS[:2], ALL_MISS[2], close, outlook=OPEN))
     assert verdict.next_step.startswith("Measure retrieval")  # cents, against 400 labels and a minute
     assert "Measure retrieval" not in reason(verdict, "measure").text
     assert "Hold out 400 more labelled rows" in reason(verdict, "undecided").text
@@ -524,7 +525,7 @@ def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> No
 def test_measuring_for_nothing_comes_before_asking_people() -> None:
     verdict = advise(replace(FACTS, estimate=None))
     assert verdict.next_step == (
-        "Measure the classical model (`/finetune baseline tickets rungs=classical`): free, and done in seconds."
+        "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`): done in seconds."
     )
     assert "say current= (today's model) and volume=" in reason(verdict, "cost").text
 
@@ -767,8 +768,8 @@ def test_labels_that_nothing_ever_answers_are_named() -> None:
 def test_answers_that_could_not_be_read_are_said_where_they_decide() -> None:
     unread = rung("zero", "misses", 120, unread=60)
     said = "the prompt alone on openai/gpt-4o-mini, 60 of 200. A clearer prompt"
-    assert said in reason(advise(seen(ALL_MISS[0], unread, *ALL_MISS[2:])), "unread").text
-    both = advise(seen(ALL_MISS[0], unread, replace(unread, arm=Candidate("kshot", MINI)), ALL_MISS[3]))
+    assert said in reason(advise(seen(*ALL_MISS[:2], unread, *ALL_MISS[3:])), "unread").text
+    both = advise(seen(*ALL_MISS[:2], unread, replace(unread, arm=Candidate("kshot", MINI)), ALL_MISS[4]))
     (line,) = [one.text for one in both.reasons if one.rule == "unread"]
     assert (
         line.startswith("Answers that could not be read: the prompt alone on") and "; the prompt with" in line
@@ -779,11 +780,11 @@ def test_answers_that_could_not_be_read_are_said_where_they_decide() -> None:
 
 def test_answers_that_could_not_be_read_are_no_evidence_for_training() -> None:
     babble = [rung(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval")]
-    verdict = advise(seen(ALL_MISS[0], *babble))
+    verdict = advise(seen(*ALL_MISS[:2], *babble))
     assert (verdict.kind, rules(verdict, "unknown")) == ("unknown", ["unread"])
     assert "own classes" not in [one.rule for one in verdict.reasons]
     assert reason(verdict, "alternatives").text.startswith(
-        "1 of 4 measured ways surely misses the bar of 85%. The best of those is the classical model"
+        "2 of 5 measured ways surely miss the bar of 85%. The best of those is the encoder"
     )
     alone = advise(seen(*babble, smallest_label=None))
     assert alone.kind == "unknown" and "alternatives" not in rules(alone, "go")
@@ -791,15 +792,15 @@ def test_answers_that_could_not_be_read_are_no_evidence_for_training() -> None:
 
 
 def test_a_prompt_that_was_read_and_misses_is_evidence_beside_one_that_was_not() -> None:
-    verdict = advise(seen(*ALL_MISS[:2], rung("kshot", "misses", 2, unread=190), ALL_MISS[3]))
+    verdict = advise(seen(*ALL_MISS[:3], rung("kshot", "misses", 2, unread=190), ALL_MISS[4]))
     assert verdict.kind == "go"
-    assert reason(verdict, "alternatives").text.startswith("3 of 4 measured ways surely miss the bar")
+    assert reason(verdict, "alternatives").text.startswith("4 of 5 measured ways surely miss the bar")
     assert "(78% at best)" in reason(verdict, "own classes").text
 
 
 def test_retrieval_that_could_not_be_read_was_not_tried() -> None:
     unread = rung("retrieval", "misses", 2, unread=190)
-    assert reason(advise(seen(*ALL_MISS[:3], unread, task_kind="knowledge")), "knowledge").kind == "no_go"
+    assert reason(advise(seen(*ALL_MISS[:4], unread, task_kind="knowledge")), "knowledge").kind == "no_go"
 
 
 def test_a_tuned_model_that_is_no_better_is_said_to_be() -> None:
@@ -815,7 +816,7 @@ def test_a_tuned_model_that_is_no_better_is_said_to_be() -> None:
 
 def test_the_paired_test_says_more_than_intervals_do() -> None:
     tuned = rung("tuned", "undecided", 172, rows_to_decide=50)
-    told = Pair(tuned.arm, ALL_MISS[3].arm, 0.08, 0.03, 0.13, 0.004)
+    told = Pair(tuned.arm, ALL_MISS[4].arm, 0.08, 0.03, 0.13, 0.004)
     evidence = Evidence(ladder=replace(ladder(*ALL_MISS, tuned), pairs=(told,)))
     verdict = advise(replace(seen(), evidence=evidence))
     assert not any(one.rule == "not better" for one in verdict.reasons)
@@ -918,7 +919,7 @@ tuned_rates = st.builds(
 )
 
 
-dear = seen(*ALL_MISS[:2], KSHOT_MEETS, ALL_MISS[3])
+dear = seen(*ALL_MISS[:3], KSHOT_MEETS, ALL_MISS[4])
 bases = [seen(*ALL_MISS), seen(*ALL_MISS, tuned=TUNED_MEETS), dear]
 
 

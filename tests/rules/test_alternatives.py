@@ -7,9 +7,10 @@ from decimal import Decimal
 from fractions import Fraction
 
 from bot.cards.candidates import alternative_name, alternative_text
-from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose, tokens_of
+from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, choose, dominated, tokens_of
 from bot.rules.bills import Rates, Tokens, Traffic
-from trainers.evaluation.results import Candidate, Rung, RungName, Standing
+from tests.rules.evidence import ladder
+from trainers.evaluation.results import Candidate, Pair, Rung, RungName, Standing
 
 TODAY = CurrentModel(Tokens(1, 1000, 10), Rates("gpt-4o", Decimal("2.50"), Decimal(10), "a list"))
 USE = MonthlyUse(Fraction(1000), Fraction(50), Traffic())  # $2.60 a month today
@@ -42,6 +43,19 @@ def rung(
         p95_s=0.2,
         usd_per_1000=None if usd_per_1000 is None else Decimal(usd_per_1000),
     )
+
+
+def test_what_is_worse_dearer_and_no_faster_is_dominated_by_what_it_is_told_apart_from() -> None:
+    free = rung("encoder", "meets")
+    worse = replace(rung("zero", "misses", "0.20", "openai/m"), low=0.5, high=0.6, p95_s=0.9)
+    assert dominated(ladder(free, worse)) == (worse,)
+    close = replace(worse, low=0.8, high=0.9)
+    faster, unpriced = replace(worse, p95_s=0.1), replace(worse, usd_per_1000=None)
+    for other in (close, faster, unpriced):
+        assert dominated(ladder(free, other)) == ()
+    # the paired test, where it was made, sees what intervals don't
+    pair = Pair(free.arm, close.arm, 0.1, 0.02, 0.18, 0.01)
+    assert dominated(replace(ladder(free, close), pairs=(pair,))) == (close,)
 
 
 def test_nothing_measured_is_held_against_today_s_model_and_says_so() -> None:

@@ -49,6 +49,7 @@ NEXT_TO_NOTHING = replace(
 )
 
 CLASSICAL, KSHOT = rung("classical", "meets", 182), rung("kshot", "meets", 182)
+ENCODER = rung("encoder", "meets", 182)
 SLOW = replace(KSHOT, p95_s=4.0)
 UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
@@ -136,6 +137,18 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "no_go",
         "cheaper rung",
     ),
+    "the encoder meets the bar": (team(*instead(ENCODER)), "no_go", "cheaper rung"),
+    "the encoder meets it, the tuned one is better, errors have a price": (
+        team(
+            *instead(ENCODER),
+            tuned=GOOD,
+            pairs=told(GOOD, ENCODER, 0.01),
+            sums=replace(FREE, quality=worth(10, 2)),
+        ),
+        "go",
+        "fewer errors",
+    ),
+    "the encoder is not measured": (team(ALL_MISS[0], *ALL_MISS[2:]), "unknown", "measure"),
     "a cheap prompted model meets it, a tuned one saves nothing": (
         team(*instead(KSHOT), sums=replace(HIGH, now=HIGH.tuned)),
         "no_go",
@@ -197,7 +210,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cheaper rung",
     ),
     "nothing is measured": (team(), "unknown", "measure"),
-    "a way is not measured": (team(*ALL_MISS[:3]), "unknown", "measure"),
+    "a way is not measured": (team(*ALL_MISS[:4]), "unknown", "measure"),
     "today's model is not measured": (
         team(*ALL_MISS, sums=replace(HIGH, people_hours=Decimal(0)), current="gpt-4o"),
         "unknown",
@@ -205,7 +218,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     ),
     "the bar was moved after measuring": (team(*ALL_MISS, bar=0.75), "unknown", "bar"),
     "the holdout is too small to tell": (team(*HELD_OUT_FEW, n_holdout=30), "unknown", "undecided"),
-    "facts are wanted": (team(*ALL_MISS[:3], task_kind="knowledge"), "no_go", "knowledge"),
+    "facts are wanted": (team(*ALL_MISS[:4], task_kind="knowledge"), "no_go", "knowledge"),
     "reasoning is wanted": (team(*ALL_MISS, task_kind="reasoning"), "no_go", "reasoning"),
     "fewer than 200 rows": (team(*ALL_MISS, rows=150), "no_go", "rows"),
     "many rows, fewer than 200 questions": (
@@ -214,13 +227,13 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "rows",
     ),
     "500 rows of free text, nobody said what for": (
-        team(*ALL_MISS[1:], rows=500, smallest_label=None),
+        team(*ALL_MISS[2:], rows=500, smallest_label=None),
         "unknown",
         "rows",
     ),
     "500 rows for a style that prompts nearly reach": (
         team(
-            *ALL_MISS[1:3], rung("retrieval", "misses", 164), rows=500, smallest_label=None, task_kind="style"
+            *ALL_MISS[2:4], rung("retrieval", "misses", 164), rows=500, smallest_label=None, task_kind="style"
         ),
         "go",
         "alternatives",

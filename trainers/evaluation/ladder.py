@@ -91,8 +91,7 @@ def usd_per_1000(arm: Candidate, replies: Sequence[Reply], prices: Prices) -> De
     """Returns the price of a thousand requests such as these, to a millionth of a dollar; None where a price isn't
     known or nothing was asked.
 
-    An hour of an own machine is divided among the requests that it answered side by side. The classical rung costs
-    nothing.
+    An hour of an own machine is divided among the requests that it answered side by side. The free rungs cost nothing.
     """
     if arm.model is None:
         return Decimal(0)

@@ -10,11 +10,21 @@ from typing import Literal
 
 from trainers.json_values import JsonValue
 
-RungName = Literal["classical", "zero", "optimised", "kshot", "retrieval", "tuned"]
+RungName = Literal["classical", "encoder", "zero", "optimised", "kshot", "retrieval", "tuned"]
 Scoring = Literal["label", "json", "calls", "f1", "judge"]
 Standing = Literal["meets", "misses", "undecided"]
 
-RUNG_NAMES: tuple[RungName, ...] = ("classical", "zero", "optimised", "kshot", "retrieval", "tuned")
+RUNG_NAMES: tuple[RungName, ...] = (
+    "classical",
+    "encoder",
+    "zero",
+    "optimised",
+    "kshot",
+    "retrieval",
+    "tuned",
+)
+# These learn from the rows on this machine and ask nobody: free, and done in seconds.
+FREE_RUNGS: tuple[RungName, ...] = ("classical", "encoder")
 DEFAULT_QUALITY_THRESHOLD = 0.85
 NEGLIGIBLE_GAIN = 1.0  # point: what is less is no reason to label
 
@@ -23,7 +33,7 @@ NEGLIGIBLE_GAIN = 1.0  # point: what is less is no reason to label
 class Candidate:
     """One alternative that is measured: how it is asked, and which model ('provider/model') is.
 
-    `model` is None for the classical rung, which asks nobody. `shots`: how many examples the prompt has; None: ten.
+    `model` is None for the free rungs, which ask nobody. `shots`: how many examples the prompt has; None: ten.
     """
 
     rung: RungName
@@ -35,6 +45,10 @@ class Candidate:
         """The name that results are stored by: 'classical', 'zero local/smollm2-135m'."""
         name = self.rung if self.shots is None else f"{self.rung}-{self.shots}"
         return name if self.model is None else f"{name} {self.model}"
+
+    @property
+    def is_free(self) -> bool:
+        return self.rung in FREE_RUNGS
 
 
 CLASSICAL = Candidate("classical")
@@ -128,6 +142,7 @@ class Ladder(JsonValue):
     `cheapest` is the cheapest rung that meets `bar`, None where none does. `pairs` compare the best rung with
     each other one. `detectable_gap` is the smallest true difference that this holdout would show 4 times in 5.
     `never_answered` are labels that are expected and that no rung ever answered. `measured_at` is unix seconds.
+    `weights`: whose weights were used, each with its licence.
     """
 
     dataset: str
@@ -141,6 +156,7 @@ class Ladder(JsonValue):
     never_answered: tuple[str, ...]
     prices_said_by: tuple[str, ...]
     measured_at: float
+    weights: tuple[str, ...] = ()
 
     @property
     def n(self) -> int:
