@@ -101,7 +101,7 @@ class LineUp:
             search=SearchPlan(first, writer, to_micros(optimise)) if optimise else None,
             optimised=optimised,
             chooses_shots=chooses_shots,
-            encoder=self.encoder if any(arm.rung == "encoder" for arm in self.arms) else "",
+            encoder=self.encoder if any(arm.rung in ("encoder", "retrieval") for arm in self.arms) else "",
         )
 
 

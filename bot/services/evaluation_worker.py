@@ -220,7 +220,7 @@ def judge_ladder(
 def _weights(plan: LadderPlan, arms: Sequence[Candidate]) -> tuple[str, ...]:
     """Returns whose weights lie here, each with its licence; hosted models have terms in place of one."""
     licences: dict[str, str | None] = {}
-    if any(arm.rung == "encoder" for arm in arms):
+    if plan.encoder and any(arm.rung in ("encoder", "retrieval") for arm in arms):
         licences[plan.encoder] = find_encoder(plan.encoder).licence
     for name in {arm.model.partition("/")[2] for arm in arms if arm.model and arm.model.startswith("local/")}:
         preset = find_preset(name)

@@ -43,7 +43,7 @@ def look_up(
         return {}
     passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
     visible = {arm: _visible(arm, plan, passages) for arm in arms}
-    encoder, has_labels = load_encoder(DEFAULT_ENCODER), bool(plan.labels)
+    encoder, has_labels = load_encoder(plan.encoder or DEFAULT_ENCODER), bool(plan.labels)
     nearest: dict[tuple[str, ...], Nearest] = {}
     for texts in set(visible.values()):
         if texts:

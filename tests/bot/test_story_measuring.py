@@ -137,6 +137,17 @@ def test_the_right_label_s_share_among_the_nearest_rows_is_beside_the_accuracy(m
     assert "the right label was among the 5 nearest rows for 100%" in world.form(ANA)
 
 
+def test_an_encoder_that_is_not_there_leaves_retrieval_out_with_the_reason(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more=f'{PRICES}\n[encoder]\nmodel = "./nowhere"'))
+    world.seed_dataset()
+    world.type("/finetune baseline tickets models=acme/acme-small rungs=zero,retrieval")
+    until_asked(world)
+    world.click(ANA, evaluations.MEASURE)
+    until(world, "done")
+    assert [rung.arm.rung for rung in ladder_of(world).rungs] == ["zero"]
+    assert "There is no encoder ./nowhere" in world.said("Left out: retrieval")
+
+
 @pytest.mark.parametrize("was_waived_before", [False, True])
 def test_personal_data_in_a_document_stays_on_this_machine(
     make_world: MakeWorld, was_waived_before: bool
