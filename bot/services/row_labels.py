@@ -33,7 +33,6 @@ from storage.datasets import NewDataset
 from storage.records import Dataset, Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.dataset import DEFAULT_LIMITS, Columns, Report
-from trainers.encoders import DEFAULT_ENCODER
 
 TRIES = 8
 
@@ -266,7 +265,7 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
             parts_of(context, report),
             file,
             labelling.count,
-            DEFAULT_ENCODER,
+            context.settings.encoder,
         )
     except WorkerStopped as stopped:
         again_or_fail(context, labelling, f"Choosing them {stopped}.")
