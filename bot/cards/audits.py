@@ -38,6 +38,7 @@ WORDS = {
     "expired": "let the request expire",
     "override": "set a rule about data aside",
     "promote": "deployed its model",
+    "open": "opened the sealed rows for its model",
     "replaced": "put another model in its place",
     "roll back": "took its model out of use",
     "rolled back to": "deployed its model again",

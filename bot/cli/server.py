@@ -6,9 +6,9 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
+import queue
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,8 @@ from trainers.host import HUB_KEYS, child_environment, restrict_environment, tra
 
 if TYPE_CHECKING:
     from bot.doctor import Finding
+
+LOOK_FOR_SIGNALS_S = 1.0
 
 
 @click.command()
@@ -54,15 +56,27 @@ def run() -> None:
     restrict_environment(
         child_environment(*HUB_KEYS)
     )  # tokens are read: the workers, which parse uploads, get none
-    stop = threading.Event()
+    stops: queue.SimpleQueue[int] = (
+        queue.SimpleQueue()
+    )  # its `put` may interrupt a `get`, Event's `set` no `wait`
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
+        signal.signal(number, lambda number, _: stops.put(number))
     service.start()
     click.echo(
         f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
     )
-    stop.wait()
+    _wait(stops)
     service.stop()
+
+
+def _wait(stops: queue.SimpleQueue[int]) -> None:
+    """Returns at the first signal. A wait without an end sleeps through one that comes as it begins."""
+    while True:
+        try:
+            stops.get(timeout=LOOK_FOR_SIGNALS_S)
+        except queue.Empty:
+            continue
+        return
 
 
 def _set_up_log(settings: Settings) -> None:

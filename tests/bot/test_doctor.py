@@ -89,7 +89,7 @@ def test_an_installation_in_order(here: Installation) -> None:
     findings = {finding.subject: finding for finding in examine()}
     assert list(findings) == [
         *("settings", "SQLite", "Slack", "clock", "scopes", "blocks", "policy"),
-        *("approvers", "budget", "own trainer", "disk", "bot"),
+        *("approvers", "budget", "own trainer", "encoder", "disk", "bot"),
     ]
     assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
     assert findings["Slack"].text == "signed in to Stand-in as finetune"
@@ -303,7 +303,7 @@ def test_a_bot_that_runs_is_seen_by_its_heartbeat(here: Installation) -> None:
     os.utime(beat, (time.time() - 90, time.time() - 90))
     finding = here["bot"]
     assert not finding.is_well
-    assert re.match(r"runs, but took no step for (89|90|91) s: start it again", finding.text)
+    assert re.match(r"runs, but took no step for (89|9\d) s: start it again", finding.text)
 
 
 @pytest.mark.skipif(not wal_is_safe(sqlite_version()), reason="the journal is never WAL here")

@@ -87,7 +87,7 @@ def test_a_download_that_ends_early_is_no_file(tmp_path: Path) -> None:
 def test_a_file_larger_than_it_was_said_to_be_is_refused(tmp_path: Path) -> None:
     with slack_that(Answer(body=b"x" * 5_000)) as files:
         refusal = files.fetch("F1", tmp_path, MOST)
-    assert isinstance(refusal, Refusal) and "Send fewer rows" in refusal.text
+    assert isinstance(refusal, Refusal) and "Send less: of rows a sample" in refusal.text
     assert list(tmp_path.iterdir()) == []
 
 

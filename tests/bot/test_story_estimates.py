@@ -27,7 +27,7 @@ from storage.money import ESTIMATE_KEPT_S
 from storage.records import Run
 from tests.bot.world import GUS, PATIENCE_S, PRIVATE, START, TARGET, Rules, World, words_of
 from tests.cards.test_page import Reader
-from trainers.evaluation.results import Candidate, Ladder, Rung, RungName
+from trainers.evaluation.results import FREE_RUNGS, Candidate, Ladder, Rung, RungName
 
 MakeWorld = Callable[[Rules], World]
 PRICED = '[prices."acme/acme-small"]\ninput = "0.80"\noutput = "3.20"\n'
@@ -57,11 +57,11 @@ def measured(world: World, line: str = "/finetune baseline tickets rungs=classic
 
 
 def misses_everywhere(world: World, **rows: int) -> None:
-    """As a ladder of four rungs that all miss the bar leaves it."""
+    """As a ladder of five rungs that all miss the bar leaves it."""
     world.seed_dataset(**rows)
     found = measured(world)
     model = "acme/acme-small"
-    rungs = [_missing(found.rungs[0], Candidate("classical"), 8)]
+    rungs = [_missing(found.rungs[0], Candidate(free), 8) for free in FREE_RUNGS]
     rungs += [_missing(found.rungs[0], Candidate(name, model), right) for name, right in MISSED]
     ladder = replace(found, rungs=tuple(rungs), cheapest=None)
     world.store.database.change("UPDATE measurements SET result = ?", (ladder.to_json(),))
@@ -480,8 +480,8 @@ def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: Ma
     assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
     card = world.said("Try it")
     assert "+67 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
-    assert result.advice and result.advice.kind == "unknown", "rung 0 was not measured"
-    assert "the classical model" in result.advice.next_step
+    assert result.advice and result.advice.kind == "unknown", "no free rung was measured"
+    assert "Measure the free models" in result.advice.next_step
 
 
 def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(world: World) -> None:

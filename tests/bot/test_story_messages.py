@@ -31,7 +31,7 @@ def played(make_world: Callable[[Rules], World], is_shared: bool) -> World:
     """From the upload to the result, with the cheaper ways measured and the estimate shared or not."""
     world = make_world(Rules(more=PRICES))
     world.upload_and_check(tickets_csv(240))
-    world.type("/finetune baseline tickets rungs=classical")
+    world.type("/finetune baseline tickets rungs=classical,encoder")
     until(world, "done")
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
     until_asked(world, 2)

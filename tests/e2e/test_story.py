@@ -82,7 +82,7 @@ def measure_by_the_form(scene: Scene) -> None:
     page = scene.page
     page.type("/finetune baseline")
     page.wait_for_modal("Measure alternatives")
-    assert page.ticked("Alternatives to measure") == 4
+    assert page.ticked("Alternatives to measure") == 5
     page.fill({"Models to ask": "local/smollm2-135m", "Good enough from": "good"})
     scene.shot("baseline-form")
     page.submit()

@@ -209,7 +209,8 @@ def test_jobs_leave_the_gpu_that_answers_alone_while_there_is_another(tmp_path: 
     assert pick_gpus(("0",), [], 1) == ("0",)
     command = (sys.executable, "-c", WHERE_ITS_GPU_IS)
     place = LocalBackend(command, ("0", "3"))
-    jobs = [SimpleNamespace(folder=tmp_path / name) for name in ("first", "second")]
+    job_of_chats = SimpleNamespace(method="supervised")
+    jobs = [SimpleNamespace(folder=tmp_path / name, job=job_of_chats) for name in ("first", "second")]
     for job in jobs:
         job.folder.mkdir()
     attempts = [place.start(cast(JobRecord, job)) for job in jobs]
