@@ -67,6 +67,14 @@ def misses_everywhere(world: World, **rows: int) -> None:
     world.store.database.change("UPDATE measurements SET result = ?", (ladder.to_json(),))
 
 
+def free_models_miss(world: World) -> None:
+    """As if the free models of measurement 1 missed the bar, so that a training is not pointless."""
+    ladder = Ladder.from_json(str(world.store.measurements.get(1).result))
+    rungs = tuple(_missing(rung, rung.arm, 8) for rung in ladder.rungs)
+    missed = replace(ladder, rungs=rungs, cheapest=None).to_json()
+    world.store.database.change("UPDATE measurements SET result = ? WHERE id = 1", (missed,))
+
+
 def _missing(rung: Rung, arm: Candidate, right: int) -> Rung:
     scores = (1.0,) * right + (0.0,) * (rung.n - right)
     share = right / rung.n

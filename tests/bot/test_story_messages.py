@@ -11,7 +11,7 @@ from bot.cards import evaluations
 from demo.people import ANA, BEN
 from demo.workspace import PostedMessage
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_estimates import share
+from tests.bot.test_story_estimates import free_models_miss, share
 from tests.bot.test_story_ladder import ACME, PRICES, until, until_asked
 from tests.bot.world import DORA, PRIVATE, TARGET, Rules, World, words_of
 from tests.cards.test_page import Reader
@@ -33,6 +33,7 @@ def played(make_world: Callable[[Rules], World], is_shared: bool) -> World:
     world.upload_and_check(tickets_csv(240))
     world.type("/finetune baseline tickets rungs=classical,encoder")
     until(world, "done")
+    free_models_miss(world)
     world.type(f"/finetune baseline tickets {ACME} rungs=zero")
     until_asked(world, 2)
     world.click(BEN, evaluations.MEASURE)
