@@ -170,7 +170,7 @@ def _next(sunset: Sunset) -> str:
         )
     cheaper = ""
     if _is_successor_cheaper(sunset):
-        name = escape(shorten(sunset.use.successor or "", 30))
+        name = escape(shorten(str(sunset.use.successor), 30))
         cheaper = f" {name} would cost less: measure first whether it is good enough."
     verdict = verdict_in_short(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
     return (
@@ -182,7 +182,9 @@ def _next(sunset: Sunset) -> str:
 
 def _is_successor_cheaper(sunset: Sunset) -> bool:
     estimate, usd = sunset.retuned.estimate if sunset.retuned else None, sunset.successor_usd
-    return estimate is not None and usd is not None and usd < estimate.monthly_after.total
+    if sunset.use.successor is None or estimate is None or usd is None:
+        return False
+    return usd < estimate.monthly_after.total
 
 
 def _buttons(sunset: Sunset) -> list[Block]:
