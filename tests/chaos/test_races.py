@@ -69,6 +69,7 @@ def test_an_approval_and_a_new_plan_at_once_start_one_of_the_two(world: World) -
         asked = threads.submit(world.slack.command, "U0ANA", PRIVATE.id, f"{START} epochs=2")
         sent.result()
         asked.result()
+    world.until(lambda: world.store.runs.get(2), "the new plan, which is made after the ack")
     world.tick(5)
     assert world.jobs() <= 1
     states = [world.run(number).state for number in (1, 2)]
