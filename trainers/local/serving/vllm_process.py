@@ -31,6 +31,7 @@ from trainers.local.serving.values import adapter_is_gone
 
 START_S = 1200.0  # two busy cores took 4 minutes, and a large base may lie on a slow disk
 LOOK_S = 0.5
+ENDING_S = 2.0
 GRACE_S = 5.0
 RETRY_S = 30
 REQUEST_S = 3600.0
@@ -181,21 +182,24 @@ class VllmServer:
                         for choice in part["choices"]:
                             yield choice
         except httpx2.TransportError as error:
-            raise _ended_while_answering() from error
+            raise await self._ended_while_answering() from error
 
     async def _post(self, path: str, body: Mapping[str, Any]) -> str:
         try:
             response = await self._http.post(path, json=body)
         except httpx2.TransportError as error:
-            raise _ended_while_answering() from error
+            raise await self._ended_while_answering() from error
         if response.status_code != 200:
             raise _refused(response.status_code, response.text)
         return response.text
 
-
-def _ended_while_answering() -> ApiError:
-    text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
-    return busy(text, "engine_ended", RETRY_S)
+    async def _ended_while_answering(self) -> ApiError:
+        """Its connections break a moment before it ends: until then the next request would be sent to it."""
+        deadline = time.monotonic() + ENDING_S
+        while self.is_alive and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        text = "vLLM ended while it answered; the next request starts it again. Try again in a minute."
+        return busy(text, "engine_ended", RETRY_S)
 
 
 def _refused(status: int, text: str) -> ApiError:
