@@ -156,20 +156,9 @@ def make_estimate(
     target = _target(settings, question)
     if isinstance(target, Refusal):
         return target
-    if METHODS[question.method].reads_pairs and report.pairs is None:
-        return Refusal(
-            f"`method={question.method}` learns from preference pairs, and the rows of `{name}` have one answer each. "
-            'Upload JSONL with two answers a line, `{"input": {"messages": […]}, "preferred_output": […], '
-            '"non_preferred_output": […]}`, or leave `method=` out.',
-            "method",
-        )
-    question = for_target(question, target)
-    if target.model.is_encoder and report.task != "labels":
-        return Refusal(
-            f"An encoder learns labels, and the answers of {code(name)} are free text, or more than {MAX_LABELS} "
-            "different ones. Choose a chat model as the target.",
-            "target",
-        )
+    question, unfit = for_target(question, target), _unfit(name, report, question, target)
+    if unfit:
+        return unfit
     now = _price_today(settings, question, today)
     if isinstance(now, Refusal):
         return now
@@ -212,6 +201,24 @@ def make_estimate(
         judge=judge,
         offered=_offered(settings, facts, sums.known, today),
     )
+
+
+def _unfit(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
+    """Refuses a method or a kind of model that the rows don't suit."""
+    if METHODS[question.method].reads_pairs and report.pairs is None:
+        return Refusal(
+            f"`method={question.method}` learns from preference pairs, and the rows of `{name}` have one answer each. "
+            'Upload JSONL with two answers a line, `{"input": {"messages": […]}, "preferred_output": […], '
+            '"non_preferred_output": […]}`, or leave `method=` out.',
+            "method",
+        )
+    if target.model.is_encoder and report.task != "labels":
+        return Refusal(
+            f"An encoder learns labels, and the answers of {code(name)} are free text, or more than {MAX_LABELS} "
+            "different ones. Choose a chat model as the target.",
+            "target",
+        )
+    return None
 
 
 def monthly_cost(settings: Settings, inputs: Inputs, model: str, today: date) -> MonthlyCost | None:
