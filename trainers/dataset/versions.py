@@ -336,13 +336,7 @@ def continue_holdout(
     for place in at(distinct, stay):
         sides[before.holdout[place].key in sealed_keys].append(holdout[place])
 
-    # A new question that nearly asks a sealed one was set aside with it.
-    near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys} if groups else set()
-    sealed = {
-        place
-        for place in held
-        if keys[place] in sealed_keys or (groups and groups[place] in near and keys[place] not in before.held)
-    }
+    sealed = _still_sealed(held, keys, sealed_keys, groups, before)
     fresh = _fresh_places(current, before, groups, held)
     lacking = n_sealed - len(sealed) - len(sides[True])
     sealed |= _draw_sealed(lacking, fresh, keys, [row.label for row in current], seed, groups)
@@ -358,6 +352,23 @@ def continue_holdout(
         sealed=frozenset(sealed),
         earlier_sealed=tuple(sides[True]),
     )
+
+
+def _still_sealed(
+    held: Collection[int],
+    keys: Sequence[bytes],
+    sealed_keys: Collection[bytes],
+    groups: Sequence[int] | None,
+    before: PreviousRows,
+) -> set[int]:
+    """Returns the places of the questions that were sealed, and of new ones that nearly ask them and were set aside
+    with them."""
+    near = {groups[place] for place, key in enumerate(keys) if key in sealed_keys} if groups else set()
+    return {
+        place
+        for place in held
+        if keys[place] in sealed_keys or (groups and groups[place] in near and keys[place] not in before.held)
+    }
 
 
 def _fresh_places(
