@@ -14,6 +14,7 @@ from tests.local.conftest import tiny_model_dir
 __all__ = ["tiny_model_dir"]
 ROOT = Path(__file__).resolve().parents[1]
 MODEL = "MODEL"  # a toy's folder stands there
+STUCK_S = 300  # the longest takes 40; one that hangs would hold up all tests
 DATA = "DATA"  # and there a file of few and short tickets
 SHORT = {
     "acks": ("20", "50", "--model", MODEL),
@@ -43,7 +44,11 @@ def test_the_short_form_of_a_benchmark_ends_well(name: str, tiny_model_dir: Path
     data = tickets(tmp_path)
     arguments = [each.replace(MODEL, str(tiny_model_dir)).replace(DATA, str(data)) for each in SHORT[name]]
     done = subprocess.run(
-        [sys.executable, f"benchmarks/{name}.py", *arguments], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, f"benchmarks/{name}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=STUCK_S,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     if done.stdout.startswith("Skipped: "):
