@@ -353,9 +353,8 @@ def load_settings(
     trainer = replace(table.trainer, engine=table.serving.engine, encoder=table.encoder.model)
     _check_gpus(trainer, file)
     data = path.parent / table.data
-    providers = with_announced_ends(
-        _with_own_models(_rows(load_providers, table.providers, faults), trainer), data
-    )
+    rows = _rows(lambda tables: load_providers(tables, environment), table.providers, faults)
+    providers = with_announced_ends(_with_own_models(rows, trainer), data)
     settings = Settings(
         data=data,
         slack=_with_tokens(table.slack, environment, file.problems, need_slack=need_slack),

@@ -80,7 +80,10 @@ NO_KEY = "none"  # what the SDK sends where a provider asks for none
 
 
 def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
-    """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing."""
+    """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing, or the account
+    is."""
+    if provider.account_env and not provider.account:
+        return None
     return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
 
 

@@ -7,7 +7,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from importlib import resources
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from trainers.chat_parameters import thinks
 from trainers.model_list import find_listed, without_effort
 from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
-from trainers.types import Ability, Hyperparameter, Price, Provider
+from trainers.types import SUFFIX_LENGTH, Ability, Dialect, Hyperparameter, Price, Provider
 
 Table = Mapping[str, Any]
 
@@ -35,6 +35,7 @@ def is_loopback(url: str) -> bool:
 NEAR_THE_END = timedelta(days=60)
 CALLERS, OWN_CALLERS = 8, 32
 REQUESTS_PER_MINUTE = 500
+LEAST_SUFFIX = 24  # a mark of 16 characters, a dash, and something to read before it
 
 
 class ProviderProblems(Exception):
@@ -54,6 +55,7 @@ class ModelRow:
     longest training example. `base_name`: the base model as price lists call it. `usd_per_hour`: of a machine
     of our own; `is_hour_said`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
     hidden tokens before it answers; None: as its name says. `kind`: an encoder learns labels and writes no text.
+    `billions`: of parameters, by which some price a training; None: as its name says.
     """
 
     name: Annotated[str, OWN]
@@ -67,6 +69,7 @@ class ModelRow:
     usd_per_hour: Decimal | None = None
     reasoning: bool | None = None
     kind: Literal["chat", "encoder"] = "chat"
+    billions: Annotated[float, Limits(gt=0)] | None = None
     is_hour_said: Annotated[bool, OWN] = False
 
     @property
@@ -78,8 +81,26 @@ class ModelRow:
         """In small letters."""
         return tuple(name.lower() for name in (self.name, *self.aliases))
 
+    @property
+    def size(self) -> float | None:
+        """In billions of parameters."""
+        in_name = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)b(?![a-z])", self.name.lower())
+        return self.billions or (float(in_name[1]) if in_name else None)
+
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
+
+
+@dataclass(frozen=True)
+class SizePrice:
+    """What a million training tokens cost of models of at most so many billion parameters; None: of any."""
+
+    training: Annotated[Decimal, Key(required='US dollars a million tokens, in quotes, like "0.50"')]
+    up_to: Annotated[float, Limits(gt=0)] | None = None
+
+
+Serving = Literal["included", "adapter", "dedicated", "download", "on_request"]
+CancelPays = Literal["steps done", "nothing", "unknown"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +117,10 @@ class ProviderRow:
     while models are measured. `shutdowns`: the first day without an answer of each model of which it said one.
     `outputs_terms`: the address of its terms about training on what its models answer.
     `usd_per_hour`: it serves what it is asked for on a machine of our own, whose hours cost that.
+    `training_by_size`: the smallest first; `validation_billed`: the tokens of validations cost as much. `cancel_pays`:
+    for what a cancelled job is billed. `serving`: how a tuned model answers: at once, as an adapter beside others, on a
+    machine that costs `serving_usd_per_hour` until it is stopped (by itself after `idle_stop_s` without a question),
+    elsewhere once it is downloaded, or if the provider agrees.
     """
 
     provider: Provider
@@ -112,6 +137,12 @@ class ProviderRow:
     shutdowns: Mapping[str, date] = field(default_factory=dict)
     outputs_terms: str | None = None
     usd_per_hour: Decimal | None = None
+    training_by_size: tuple[SizePrice, ...] = ()
+    validation_billed: bool = False
+    cancel_pays: CancelPays = "steps done"
+    serving: Serving = "included"
+    serving_usd_per_hour: Decimal | None = None
+    idle_stop_s: int | None = None
 
     @property
     def name(self) -> str:
@@ -178,8 +209,11 @@ class ModelVerdict:
         return self.level != "refuse"
 
 
-def load_providers(own: Mapping[str, object] | None = None) -> tuple[ProviderRow, ...]:
-    """The shipped rows with the user's on top. `own` is the [providers] table of their TOML, as parsed.
+def load_providers(
+    own: Mapping[str, object] | None = None, environment: Mapping[str, str] | None = None
+) -> tuple[ProviderRow, ...]:
+    """The shipped rows with the user's on top. `own` is the [providers] table of their TOML, as parsed; `environment`
+    names accounts.
 
     Raises ProviderProblems with everything that is wrong, not only the first thing.
     """
@@ -187,7 +221,8 @@ def load_providers(own: Mapping[str, object] | None = None) -> tuple[ProviderRow
     tables = _merged(_shipped(), own or {}, faults)
     own_tables = _merged({}, own or {}, [])
     rows = tuple(
-        _provider_row(name, table, own_tables.get(name, {}), faults) for name, table in tables.items()
+        _provider_row(name, table, own_tables.get(name, {}), environment or {}, faults)
+        for name, table in tables.items()
     )
     if faults:
         raise ProviderProblems(faults)
@@ -289,28 +324,44 @@ def _hyperparameter(value: object) -> Hyperparameter:
 
 Positive = Annotated[int, Limits(gt=0)]
 Hyperparameters = Mapping[str, Annotated[Any, Key(by=_hyperparameter, wants="a number, true, false or text")]]
+Address = Annotated[
+    str,
+    re.compile("|https?://.*"),
+    Key(
+        required='the address of the API, like "https://gpu-box.example/v1"',
+        wants="an address that starts with https:// (or http://)",
+    ),
+]
+Variable = Annotated[str, re.compile(r"[A-Z_][A-Z0-9_]*")]
+NumberLists = Mapping[
+    str,
+    Annotated[
+        tuple[float, ...],
+        Key(wants="numbers: [least, most], or all values where there are more than two, or [] for none"),
+    ],
+]
 
 
 @dataclass(frozen=True)
 class ProviderTable:
     """A provider's row as people write it. None: as it follows from the rest."""
 
-    base_url: Annotated[
-        str,
-        re.compile("|https?://.*"),
-        Key(
-            required='the address of the API, like "https://gpu-box.example/v1"',
-            wants="an address that starts with https:// (or http://)",
-        ),
-    ] = ""
+    base_url: Address = ""
+    chat_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
+    dialect: Dialect = "openai"
     title: str | None = None
     key_env: Annotated[
-        str | None,
-        re.compile(r"[A-Z_][A-Z0-9_]*"),
+        Variable | None,
         Key(
             # What is none may be the key itself.
             wants="the name of the environment variable that holds the key, like OPENAI_API_KEY",
             is_secret=True,
+        ),
+    ] = None
+    account_env: Annotated[
+        Variable | None,
+        Key(
+            wants="the name of the environment variable that holds the account or project, like ACME_ACCOUNT"
         ),
     ] = None
     abilities: Annotated[frozenset[Ability], Key(wants='abilities, like ["metadata", "chat"]')] = frozenset()
@@ -325,14 +376,33 @@ class ProviderTable:
         str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
     ] = None
     usd_per_hour: Decimal | None = None
+    model_lookup: Literal["catalogue"] | None = None
+    hyperparameter_names: Mapping[str, str] = field(default_factory=dict)
+    hyperparameter_limits: NumberLists = field(default_factory=dict)
+    suffix_length: Annotated[int, Limits(ge=LEAST_SUFFIX, le=256)] = SUFFIX_LENGTH
+    suffix_characters: str | None = None
+    create_extra: Mapping[str, Any] = field(default_factory=dict)
+    chat_extra: Mapping[str, Any] = field(default_factory=dict)
+    min_examples: Positive | None = None
+    max_file_bytes: Positive | None = None
+    bom: bool = False
+    training_by_size: tuple[SizePrice, ...] = ()
+    validation_billed: bool = False
+    cancel_pays: CancelPays = "steps done"
+    serving: Serving = "included"
+    serving_usd_per_hour: Decimal | None = None
+    idle_stop_s: Positive | None = None
     models: Mapping[str, Any] = field(default_factory=dict)
 
 
-def _provider_row(name: str, table: Table, own: Table, faults: list[Fault]) -> ProviderRow:
+def _provider_row(
+    name: str, table: Table, own: Table, environment: Mapping[str, str], faults: list[Fault]
+) -> ProviderRow:
     """`own`: what of `table` the user said."""
     path = ("providers", name)
     row = read_table(ProviderTable, table, faults, path)
-    url = row.base_url.rstrip("/")
+    provider = _provider(name, row, environment)
+    url = provider.base_url
     if row.stays_here and url and not is_loopback(url):
         faults.append(
             Fault(
@@ -340,19 +410,22 @@ def _provider_row(name: str, table: Table, own: Table, faults: list[Fault]) -> P
             )
         )
     models = (
-        read_table(
-            ModelRow,
-            values,
-            faults,
-            (*path, "models", model),
-            name=model,
-            is_hour_said="usd_per_hour" in own.get("models", {}).get(model, {}),
+        _priced_by_size(
+            read_table(
+                ModelRow,
+                values,
+                faults,
+                (*path, "models", model),
+                name=model,
+                is_hour_said="usd_per_hour" in own.get("models", {}).get(model, {}),
+            ),
+            row.training_by_size,
         )
         for model, values in row.models.items()
     )
     is_ours = name == "local" or not url
     return ProviderRow(
-        Provider(name, url, row.key_env, row.abilities, row.timeout_s),
+        provider,
         row.title or name,
         row.closes,
         tuple(models),
@@ -363,4 +436,28 @@ def _provider_row(name: str, table: Table, own: Table, faults: list[Fault]) -> P
         closed_to_new=row.closed_to_new,
         outputs_terms=row.outputs_terms,
         usd_per_hour=row.usd_per_hour,
+        training_by_size=row.training_by_size,
+        validation_billed=row.validation_billed,
+        cancel_pays=row.cancel_pays,
+        serving=row.serving,
+        serving_usd_per_hour=row.serving_usd_per_hour,
+        idle_stop_s=row.idle_stop_s,
     )
+
+
+def _provider(name: str, row: ProviderTable, environment: Mapping[str, str]) -> Provider:
+    """Its fields are the row's of the same name; an account that isn't named leaves {account} in the addresses."""
+    alike = {at.name: getattr(row, at.name) for at in fields(Provider) if hasattr(row, at.name)}
+    account = environment.get(row.account_env or "", "").strip()
+    addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url")}
+    if account:
+        addresses = {key: url.replace("{account}", account) for key, url in addresses.items()}
+    return Provider(**{**alike, **addresses, "name": name, "account": account})
+
+
+def _priced_by_size(model: ModelRow, prices: tuple[SizePrice, ...]) -> ModelRow:
+    size = model.size
+    if model.price.training is not None or size is None:
+        return model
+    fitting = (price.training for price in prices if price.up_to is None or size <= price.up_to)
+    return replace(model, price=replace(model.price, training=next(fitting, None)))

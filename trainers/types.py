@@ -27,7 +27,12 @@ Ability = Literal[
     "aliases",  # a name that we choose can stand for a model, and for another one later: /aliases
     "job_deletion",  # a job that has ended can be deleted with its rows and its model
     "expires_after",  # takes a date of expiry with an upload
+    "estimate",  # says beforehand what a job will cost
+    "own_id",  # the job's id is ours, so that a create that is sent twice makes one job
+    "deploy",  # a tuned model answers once it is deployed, and costs by the hour until that is stopped
+    "limits",  # says of a model what its hyperparameters may be
 ]
+Dialect = Literal["openai", "together", "fireworks"]
 
 Hyperparameter = int | float | str
 Role = Literal["system", "developer", "user", "assistant", "tool"]
@@ -37,18 +42,47 @@ FINAL_STATUSES = frozenset({"succeeded", "failed", "cancelled"})
 KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 
+SUFFIX_LENGTH = 64  # OpenAI's most
+
 JobState = Literal["queued", "paused", "resumed"]
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A trainer as a row of configuration. `base_url` ends in /v1; `key_env` names the key's variable."""
+    """A trainer as a row of configuration: how to talk to it. `base_url` ends in /v1; `key_env` names the key's
+    variable, `account_env` that of `account`, which stands for {account} in both addresses.
+
+    `model_lookup`: "catalogue" where a job wants the id that the list of models gives beside the name.
+    `hyperparameter_names`: theirs by ours. `hyperparameter_limits`: two numbers are a range, more are the only values,
+    none means that it isn't taken. `suffix_characters`: those that a suffix may have beside letters and digits; None:
+    any. `create_extra` goes into each request for a job, `chat_extra` into each question. `bom`: an upload begins with
+    a byte order mark.
+    """
 
     name: str
     base_url: str
     key_env: str | None
     abilities: frozenset[Ability]
     timeout_s: float = 30.0
+    dialect: Dialect = "openai"
+    chat_base_url: str = ""
+    account_env: str | None = None
+    account: str = ""
+    model_lookup: Literal["catalogue"] | None = None
+    hyperparameter_names: Mapping[str, str] = field(default_factory=dict)
+    hyperparameter_limits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    suffix_length: int = SUFFIX_LENGTH
+    suffix_characters: str | None = None
+    create_extra: Mapping[str, object] = field(default_factory=dict)
+    chat_extra: Mapping[str, object] = field(default_factory=dict)
+    min_examples: int | None = None
+    max_file_bytes: int | None = None
+    bom: bool = False
+
+    @property
+    def variables(self) -> str:
+        """The environment variables that have to be set before it can be asked, for a sentence."""
+        return " and ".join(filter(None, (self.key_env, self.account_env)))
 
     def can(self, ability: Ability) -> bool:
         return ability in self.abilities

@@ -31,6 +31,7 @@ from bot.rules.roi import Estimate
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.settings import Settings
 from bot.values.runs import Refusal
+from trainers.client import find_key
 from trainers.dataset import Report
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Ladder
@@ -41,8 +42,7 @@ from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 def estimate(
     settings: Settings, name: str, report: Report, question: Question, evidence: Evidence = NOTHING_MEASURED
 ) -> EstimateResult | Refusal:
-    keys = {row.name: row.provider.key_env for row in settings.providers}
-    reachable = {name for name, key in keys.items() if key is None or os.environ.get(key)}
+    reachable = {row.name for row in settings.providers if find_key(os.environ, row.provider)}
     return make_estimate(settings, name, report, question, _today(), evidence, reachable=reachable)
 
 

@@ -32,7 +32,8 @@ def load_dot_env(path: Path) -> None:
     if not others:
         return
     try:
-        keys = {row.provider.key_env for row in load_settings(need_slack=False).providers}
+        rows = load_settings(need_slack=False).providers
+        keys = {key for row in rows for key in (row.provider.key_env, row.provider.account_env) if key}
     except SettingsProblems:
         return  # said by the command itself, where it needs them
     os.environ.update({name: values[name] for name in others if name in keys})

@@ -196,7 +196,7 @@ def own_models(settings: Settings, reachable: Collection[str]) -> tuple[str, ...
 def keyless(settings: Settings, reachable: Collection[str]) -> tuple[tuple[str, str], ...]:
     """Returns the providers that can't be asked here, each with the variable that its key goes into."""
     rows = (row for row in settings.providers if row.name not in reachable)
-    return tuple((row.name, row.provider.key_env) for row in rows if row.provider.key_env)
+    return tuple((row.name, row.provider.variables) for row in rows if row.provider.variables)
 
 
 def full_name(settings: Settings, current: str | None) -> str | None:
@@ -338,7 +338,7 @@ def _candidate(
     if row.name not in reachable:
         return Refusal(
             f"There is no key for {row.title}, so {code(wanted[:80])} can't be asked: "
-            f"set {row.provider.key_env} where the bot runs."
+            f"set {row.provider.variables} where the bot runs."
         )
     price, model = price_of(settings, row, name, today), row.model(name)
     if model and model.is_encoder:

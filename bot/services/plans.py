@@ -186,7 +186,7 @@ def _engine(context: AppContext, name: str) -> str | None:
 
 
 def no_key(row: ProviderRow) -> Refusal:
-    return Refusal(f"There is no key for {row.title}: set {row.provider.key_env} where the bot runs.")
+    return Refusal(f"There is no key for {row.title}: set {row.provider.variables} where the bot runs.")
 
 
 def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:

@@ -18,7 +18,7 @@ def wait_for_key(context: AppContext, run: Run) -> None:
 def lost_key_text(context: AppContext, provider: str) -> str:
     """Says that a provider's key is gone, and where to put it."""
     row = context.settings.provider(provider)
-    where = f"Set {row.provider.key_env} where the bot runs" if row else "Put it back into finetune.toml"
+    where = f"Set {row.provider.variables} where the bot runs" if row else "Put it back into finetune.toml"
     return f"There is no key for {provider} any more. {where}."
 
 

@@ -8,6 +8,7 @@ from decimal import Decimal
 
 import pytest
 
+from trainers.client import find_key
 from trainers.providers import ProviderProblems, ProviderRow, load_providers, model_verdict
 
 TODAY = date(2026, 11, 24)
@@ -239,3 +240,83 @@ def test_how_hard_a_provider_is_asked_can_be_said() -> None:
 def test_callers_are_a_whole_number_above_zero(value: str) -> None:
     (problem,) = problems(f"[providers.openai]\ncallers = {value}")
     assert "providers.openai.callers: should be a whole number above 0" in problem
+
+
+VENDOR = """
+    [providers.acme]
+    base_url = "https://train.acme.example/v1/accounts/{account}"
+    chat_base_url = "https://chat.acme.example/v1/"
+    key_env = "ACME_KEY"
+    account_env = "ACME_ACCOUNT"
+    dialect = "fireworks"
+    model_lookup = "catalogue"
+    hyperparameter_names = { lora_r = "lora_rank" }
+    hyperparameter_limits = { n_epochs = [1, 20], batch_size = [16, 32, 64], learning_rate_multiplier = [] }
+    suffix_length = 40
+    create_extra = { trainingType = "GlobalStandard" }
+    chat_extra = { chat_template_kwargs = { enable_thinking = false } }
+    training_by_size = [{ up_to = 16, training = "0.50" }, { up_to = 80, training = "3.00" }, { training = "10.00" }]
+    serving = "dedicated"
+    serving_usd_per_hour = "5.50"
+    idle_stop_s = 1800
+    [providers.acme.models."Qwen3.5-9B-Instruct"]
+    [providers.acme.models."qwen3-235b-a22b"]
+    [providers.acme.models."big"]
+    billions = 70
+    [providers.acme.models."gpt-4o"]
+    [providers.acme.models."fixed-8b"]
+    training = "0.40"
+"""
+
+
+def test_a_row_says_how_to_talk_to_a_vendor() -> None:
+    rows = load_providers(tomllib.loads(VENDOR)["providers"], {"ACME_ACCOUNT": "team-1"})
+    acme = rows[-1].provider
+    assert (acme.base_url, acme.chat_base_url) == (
+        "https://train.acme.example/v1/accounts/team-1",
+        "https://chat.acme.example/v1",
+    )
+    assert acme.hyperparameter_limits["batch_size"] == (16, 32, 64)
+    assert acme.hyperparameter_limits["learning_rate_multiplier"] == ()
+    assert acme.chat_extra == {"chat_template_kwargs": {"enable_thinking": False}}
+    assert (acme.dialect, acme.suffix_length, acme.variables) == (
+        "fireworks",
+        40,
+        "ACME_KEY and ACME_ACCOUNT",
+    )
+    assert find_key({"ACME_KEY": "k"}, acme) == "k"
+    assert find_key({"ACME_KEY": "k"}, row("acme", VENDOR).provider) is None
+
+
+def test_a_training_is_priced_by_the_models_size_where_its_row_has_no_price() -> None:
+    prices = {model.name: model.price.training for model in row("acme", VENDOR).models}
+    assert prices == {
+        "Qwen3.5-9B-Instruct": Decimal("0.50"),
+        "qwen3-235b-a22b": Decimal("10.00"),
+        "big": Decimal("3.00"),
+        "gpt-4o": None,
+        "fixed-8b": Decimal("0.40"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "sentence"),
+    [
+        ('dialect = "googlish"', "dialect: should be one of openai, together, fireworks"),
+        ("suffix_length = 12", "suffix_length: should be a whole number from 24 to 256"),
+        ('hyperparameter_limits = { lora_r = "8" }', "lora_r: should be numbers: [least, most]"),
+        (
+            "training_by_size = [{ up_to = 16 }]",
+            "training: is missing: US dollars a million tokens, in quotes",
+        ),
+        ('account_env = "my account"', "account_env: should be the name of the environment variable"),
+        (
+            'serving = "somehow"',
+            "serving: should be one of included, adapter, dedicated, download, on_request",
+        ),
+        ("idle_stop_s = 0", "idle_stop_s: should be a whole number above 0"),
+    ],
+)
+def test_a_wrong_key_of_a_vendors_row_is_a_sentence(line: str, sentence: str) -> None:
+    (problem,) = problems(f'[providers.acme]\nbase_url = "https://acme.example/v1"\n{line}')
+    assert sentence in problem
