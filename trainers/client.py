@@ -7,6 +7,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
@@ -14,13 +15,13 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from trainers import chat_parameters, payloads
 from trainers.calls import Calls
 from trainers.chat_parameters import ChatParameters
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
-from trainers.payloads import METADATA_KEY, Json, has_key, job_body, key_reader
+from trainers.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_reader, upload_name
 from trainers.providers import is_loopback
 from trainers.types import (
     AliasUsage,
@@ -28,6 +29,7 @@ from trainers.types import (
     Checkpoint,
     Event,
     Job,
+    JobEstimate,
     JobSpec,
     Message,
     Metric,
@@ -115,6 +117,7 @@ if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
 UPLOAD_LIFE_S = 30 * 24 * 3600
 
 _PAGE = 100
+_MODELS_NAMED = 12
 _MAX_ROWS = 20_000
 
 _T = TypeVar("_T")
@@ -163,6 +166,11 @@ class Trainer(AliasCalls):
             http_client=self._http_client or http_client_for(self.provider.base_url),
         )
 
+    @cached_property
+    def _chat_client(self) -> openai.OpenAI:
+        url = self.provider.chat_base_url
+        return self._client.with_options(base_url=url) if url else self._client
+
     def probe(self) -> Refused | None:
         """The no that can be had for free, or None: nothing speaks against training here *so far*.
 
@@ -196,6 +204,26 @@ class Trainer(AliasCalls):
         )
         return tuple(payloads.model_info(row, doing) for row in rows)
 
+    def catalogue_id(self, name: str) -> str | None:
+        """What a job calls the model of this name, where that is another; None: the same. Raises Refused where no model
+        of this name can be trained."""
+        if self.provider.model_lookup is None:
+            return None
+        models = [model for model in self.models() if model.is_trainable]
+        fitting = (
+            model.id for model in models if name.lower() in (model.id.lower(), (model.name or "").lower())
+        )
+        result = next(fitting, None)
+        if result is None:
+            names = ", ".join(sorted(model.name or model.id for model in models)[:_MODELS_NAMED]) or "none"
+            raise Refused(
+                f"{self._doing(f'looking for the model {name!r}')}: it trains none of that name. It trains {names}: "
+                f'give one a row under [providers.{self.provider.name}.models."NAME"] in finetune.toml.',
+                code="model_not_found",
+                status=404,
+            )
+        return result
+
     def has_model(self, name: str) -> bool:
         """By its own name: a list may leave some out."""
         doing = self._doing(f"looking for the model {name!r}")
@@ -207,13 +235,14 @@ class Trainer(AliasCalls):
             return False
         return True
 
-    def upload(self, path: Path, sha256: str) -> str:
-        """The id of the file of this content, which is looked for before it is sent. Raises Changed where the file
-        at `path` isn't of this content."""
+    def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
+        """The id of the file of this content, which is looked for before it is sent; with a `key` perhaps of a copy for
+        this job alone. Raises Changed where the file at `path` isn't of this content."""
         doing = self._doing(f"uploading {path.name!r}")
         size = payloads.file_size(path, doing)
-        result = self._find_file(sha256, size)
-        return result or self._send_file(path, sha256, doing)
+        name = upload_name(sha256, key if self.provider.sends_copies else None)
+        result = self._find_file(name, sha256, size + (len(BOM_UTF8) if self.provider.bom else 0))
+        return result or self._send_file(path, name, sha256, doing)
 
     def delete_file(self, file_id: str) -> None:
         """Gone afterwards; one that is gone already is no error."""
@@ -227,8 +256,8 @@ class Trainer(AliasCalls):
 
     def forget(self, hashes: Collection[str]) -> int:
         """Delete every file of these contents that we sent; how many there were. One list of files."""
-        names, doing = {f"{sha256}.jsonl" for sha256 in hashes}, self._doing("looking for files to delete")
-        ours = [row for row in self._files(doing) if row.get("filename") in names]
+        doing = self._doing("looking for files to delete")
+        ours = [row for row in self._files(doing) if is_upload_of(row.get("filename"), hashes)]
         for row in ours:
             self.delete_file(payloads.required(row, "id", doing))
         return len(ours)
@@ -250,7 +279,9 @@ class Trainer(AliasCalls):
     def has_content(self, file_id: str, sha256: str) -> bool:
         """False also where the provider hands no content out."""
         try:
-            return hashlib.sha256(self.file_bytes(file_id)).hexdigest() == sha256
+            content = self.file_bytes(file_id)
+            sent = content.removeprefix(BOM_UTF8) if self.provider.bom else content
+            return hashlib.sha256(sent).hexdigest() == sha256
         except (Refused, Nonsense):
             return False
 
@@ -259,13 +290,14 @@ class Trainer(AliasCalls):
         doing = self._doing(f"looking for the job with key {key!r}")
         use_filter = self.provider.can("metadata") and self.provider.can("metadata_filter")
         rows = self._jobs(doing, {METADATA_KEY: key} if use_filter else None)
-        return _oldest_first([payloads.job(row, doing) for row in rows if has_key(row, key)])
+        read_key = key_reader([key], self._file_marks(doing))
+        return _oldest_first([payloads.job(row, doing) for row in rows if read_key(row) == key])
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
         """Every job with one of our keys, oldest first; where metadata is not kept, those of `keys`. Looks back until
         `since` (unix seconds), in a list with the newest first."""
         doing, jobs_by_name = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
-        read_key = key_reader(keys)
+        read_key = key_reader(keys, self._file_marks(doing))
         for row in self._jobs(doing, None):
             job = payloads.job(row, doing)
             if job.created_at < since:
@@ -285,6 +317,15 @@ class Trainer(AliasCalls):
             if len(jobs_by_name) == len(wanted) or job.created_at < since:
                 break
         return jobs_by_name
+
+    def estimate(self, spec: JobSpec) -> JobEstimate:
+        """What the trainer itself expects the job to cost, where it has the ability `estimate`. Creates nothing."""
+        doing = self._doing("asking what the job would cost")
+        request = {"model": spec.model, "training_file": spec.training_file}
+        body = {**request, **job_body(self.provider, spec)}
+        path = "/fine_tuning/jobs/estimate_price"
+        content = self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes))
+        return payloads.job_estimate(payloads.read_object(content, doing), doing)
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
@@ -317,26 +358,30 @@ class Trainer(AliasCalls):
         return self._told(f"resuming job {job_id!r}", lambda: self._raw_jobs.resume(job_id).content)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
-        """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls."""
+        """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls, and their order: so a
+        whole page is read."""
         doing = self._doing(f"asking for the events of job {job_id!r}")
-        content = self._get(doing, lambda: self._raw_jobs.list_events(job_id, limit=limit).content)
+        content = self._get(doing, lambda: self._raw_jobs.list_events(job_id, limit=_PAGE).content)
         rows, _ = payloads.read_list(content, doing)
-        return tuple(payloads.event(row, doing) for row in rows[:limit])
+        return payloads.newest_first(payloads.event(row, doing) for row in rows)[:limit]
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
         """Those from `since` on (unix seconds), newest first, and whether these are all: at most so many pages are
         read, and of a vendor whose ids change between calls only the first."""
         doing, most = self._doing(f"asking for the events of job {job_id!r}"), pages * _PAGE
         events: list[Event] = []
+        are_all = True
         try:
             for row in islice(self._event_rows(job_id, doing), most):
-                event = payloads.event(row, doing)
-                if event.created_at < since:
-                    return tuple(events), True
-                events.append(event)
+                events.append(payloads.event(row, doing))
+                if events[-1].created_at < min(since, events[0].created_at):  # the newest came first
+                    break
+            else:
+                are_all = len(events) < most
         except (Refused, Nonsense):
-            return tuple(events), False
-        return tuple(events), len(events) < most
+            are_all = False
+        recent = (event for event in events if event.created_at >= since)
+        return payloads.newest_first(recent), are_all
 
     def _event_rows(self, job_id: str, doing: str) -> Iterator[Json]:
         return self._rows(
@@ -353,14 +398,27 @@ class Trainer(AliasCalls):
         return tuple(payloads.checkpoint(row, doing) for row in rows)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
-        """All lines of the job's result files; empty where it has none."""
+        """All lines of the job's result files; where it has none, what an address of their own tells, if there is
+        one."""
         doing, files = self._results(job)
+        if not files:
+            return self._told_metrics(job.id, doing)
         return tuple(
             line
             for file in files
             if not payloads.is_sweep_table(file)
             for line in payloads.metrics(file, doing)
         )
+
+    def _told_metrics(self, job_id: str, doing: str) -> tuple[Metric, ...]:
+        path = f"/fine_tuning/jobs/{job_id}/metrics"
+        try:
+            content = self._get(doing, lambda: self._client.get(path, cast_to=bytes))
+        except Refused as refusal:
+            if refusal.is_missing:
+                return ()
+            raise
+        return payloads.metric_series(payloads.read_object(content, doing), doing)
 
     def arms(self, job: Job) -> tuple[SweepArm, ...]:
         """Of a sweep; empty where it was none."""
@@ -406,7 +464,7 @@ class Trainer(AliasCalls):
         timeout_s: float,
     ) -> Answer:
         doing = self._doing(f"asking the model {model!r}")
-        completions = self._client.chat.completions.with_raw_response
+        completions = self._chat_client.chat.completions.with_raw_response
         entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
         content = self._once(
@@ -420,6 +478,7 @@ class Trainer(AliasCalls):
                     max_completion_tokens=_or_omit(parameters.max_completion_tokens),
                     temperature=_or_omit(parameters.temperature),
                     reasoning_effort=_or_omit(parameters.reasoning_effort),
+                    extra_body=dict(self.provider.chat_extra) or None,
                     timeout=timeout_s,
                 ).content
             ),
@@ -431,10 +490,9 @@ class Trainer(AliasCalls):
         doing = self._doing(f"reading the results of job {job.id!r}")
         return doing, [self.file_bytes(file) for file in job.result_files]
 
-    def _find_file(self, sha256: str, size: int) -> str | None:
+    def _find_file(self, name: str, sha256: str, size: int) -> str | None:
         """A name and a size prove nothing: anyone who has the account's key may have put another file there. So it
         counts where this client sent it, or where its content is the same."""
-        name = f"{sha256}.jsonl"
         doing = self._doing(f"looking for the file {name!r}")
         for row in self._files(doing):
             if payloads.is_upload_usable(row, name, size):
@@ -444,6 +502,10 @@ class Trainer(AliasCalls):
                     return file_id
         return None
 
+    def _file_marks(self, doing: str) -> dict[str, str]:
+        """Whose job each file was sent for, where every job has a copy of its own."""
+        return payloads.file_marks(self._files(doing)) if self.provider.sends_copies else {}
+
     def _files(self, doing: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
         return self._rows(
@@ -451,26 +513,25 @@ class Trainer(AliasCalls):
             lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=_or_omit(after)).content,
         )
 
-    def _send_file(self, path: Path, sha256: str, doing: str) -> str:
+    def _send_file(self, path: Path, name: str, sha256: str, doing: str) -> str:
         """Looked at before, so that no other bytes leave, and while it is sent, for it may change meanwhile."""
-        expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
-        extra = expiry if self.provider.can("expires_after") else None
-        files, name = self._client.files.with_raw_response, f"{sha256}.jsonl"
         try:
-            payloads.check_sha256(path, sha256)
-            with payloads.HashingFile(path) as file:
-                content = self._once(
-                    doing,
-                    lambda: files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content,
-                )
+            with payloads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
+                content = self._once(doing, lambda: self._post_file(name, file))
         except OSError as error:
             raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
         file_id = payloads.required(payloads.read_object(content, doing), "id", doing)
-        if file.sha256 != sha256:
+        if file.sha256 != wanted:
             self.delete_file(file_id)
             raise Changed(path.name)
         self._sent[file_id] = sha256
         return file_id
+
+    def _post_file(self, name: str, file: BinaryIO) -> bytes:
+        expiry = {"expires_after": {"anchor": "created_at", "seconds": UPLOAD_LIFE_S}}
+        extra = expiry if self.provider.can("expires_after") else None
+        files = self._client.files.with_raw_response
+        return files.create(file=(name, file), purpose="fine-tune", extra_body=extra).content
 
     @property
     def _raw_jobs(self) -> JobsWithRawResponse:

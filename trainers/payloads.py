@@ -6,18 +6,24 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import csv
 import hashlib
 import io
 import json
 import math
+import re
+import tempfile
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from pathlib import Path
 
 from trainers.errors import Changed, Nonsense, TrainerError
 from trainers.hyperparameters import sweep_to_lists
+from trainers.money import is_payable
 from trainers.types import (
     AliasUsage,
     Answer,
@@ -25,6 +31,7 @@ from trainers.types import (
     Event,
     Hyperparameter,
     Job,
+    JobEstimate,
     JobSpec,
     Message,
     Metric,
@@ -38,6 +45,7 @@ Json = Mapping[str, object]
 METADATA_KEY = "finetune_key"
 PLAIN_HYPERPARAMETERS = frozenset({"n_epochs", "batch_size", "learning_rate_multiplier", "beta"})
 EXPIRY_MARGIN_S = 2 * 24 * 3600
+MARK_LENGTH = 16
 _CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
 
 
@@ -89,7 +97,7 @@ def job(raw: Json, doing: str) -> Job:
         error_code=_text(details, "code"),
         error_message=_text(details, "message"),
         metadata=metadata_of(raw),
-        suffix=_text(raw, "suffix"),
+        suffix=suffix_of(raw),
         training_file=_text(raw, "training_file"),
         hyperparameters=hyperparameters if isinstance(hyperparameters, dict) else {},
     )
@@ -98,6 +106,13 @@ def job(raw: Json, doing: str) -> Job:
 def metadata_of(raw: Json) -> Mapping[str, str]:
     values = raw.get("metadata")
     return {key: str(value) for key, value in values.items()} if isinstance(values, dict) else {}
+
+
+def suffix_of(raw: Json) -> str | None:
+    """OpenAI's jobs have it under another name than the request for one, or only in the middle of the model's."""
+    tuned = (_text(raw, "fine_tuned_model") or "").split(":")
+    in_name = tuned[3] if tuned[0] == "ft" and len(tuned) == 5 else None
+    return _text(raw, "user_provided_suffix") or _text(raw, "suffix") or in_name or None
 
 
 def event(raw: Json, doing: str) -> Event:
@@ -111,6 +126,17 @@ def event(raw: Json, doing: str) -> Event:
     )
 
 
+def newest_first(events: Iterable[Event]) -> tuple[Event, ...]:
+    """Some vendors list them now in this order and now in the other; the number at an id's end tells those of the same
+    second apart."""
+
+    def order(event: Event) -> tuple[int, int]:
+        number = re.search(r"-(\d+)$", event.id)
+        return event.created_at, int(number[1]) if number else 0
+
+    return tuple(sorted(events, key=order, reverse=True))
+
+
 def checkpoint(raw: Json, doing: str) -> Checkpoint:
     metrics = raw.get("metrics")
     figures = metrics if isinstance(metrics, dict) else {}
@@ -121,7 +147,8 @@ def checkpoint(raw: Json, doing: str) -> Checkpoint:
     return Checkpoint(
         id=required(raw, "id", doing),
         step=step,
-        fine_tuned_model=_text(raw, "fine_tuned_model_checkpoint"),
+        # Crusoe's has an id to deploy it by beside the name to show.
+        fine_tuned_model=_text(raw, "fine_tuned_model_id") or _text(raw, "fine_tuned_model_checkpoint"),
         created_at=_whole(raw, "created_at") or 0,
         train_loss=_number(figures, "train_loss"),
         valid_loss=_number(figures, "valid_loss" if full is None else "full_valid_loss"),
@@ -141,7 +168,42 @@ def model_info(raw: Json, doing: str) -> ModelInfo:
             end = datetime.fromtimestamp(seconds, UTC).date()
     except (ValueError, OverflowError, OSError) as error:
         raise Nonsense(f"{doing}: {raw[key]!r} is not a date. {_CURE}") from error
-    return ModelInfo(required(raw, "id", doing), end)
+    trains = raw.get("fine_tuning_available")
+    is_trainable = trains if isinstance(trains, bool) else None
+    return ModelInfo(required(raw, "id", doing), end, _text(raw, "model_name"), is_trainable)
+
+
+def job_estimate(raw: Json, doing: str) -> JobEstimate:
+    """Reads an amount in dollars. Its field's name is not documented: the first that speaks of price or cost."""
+    amounts = (value for key, value in raw.items() if "price" in key or "cost" in key)
+    amount = next((value for value in amounts if isinstance(value, int | float | str)), None)
+    try:
+        usd = Decimal(str(amount))
+    except ArithmeticError:
+        usd = Decimal(-1)
+    if isinstance(amount, bool) or not is_payable(usd):
+        raise Nonsense(f"{doing}: the answer has no price. {_CURE}")
+    return JobEstimate(usd)
+
+
+def metric_series(raw: Json, doing: str) -> tuple[Metric, ...]:
+    """Reads losses that come as one series each; a point that names no step has its place in the series."""
+    losses = {"ev_loss": dict[int, float](), "ev_eval_loss": dict[int, float]()}
+    rows = raw.get("metrics")
+    for row in rows if isinstance(rows, list) else ():
+        points = losses.get(str(row.get("metric_name"))) if isinstance(row, dict) else None
+        if points is None:
+            continue
+        for number, point in enumerate(row.get("data") or (), start=1):
+            value = _number(point, "value") if isinstance(point, dict) else None
+            step = _whole(point, "step") if isinstance(point, dict) else None
+            if value is not None and (step or row["metric_name"] == "ev_loss"):
+                points[step or number] = value
+    steps = sorted({step for points in losses.values() for step in points})
+    return tuple(
+        Metric(step, losses["ev_loss"].get(step), valid_loss=losses["ev_eval_loss"].get(step))
+        for step in steps
+    )
 
 
 def chat_message(message: Message) -> dict[str, object]:
@@ -313,15 +375,23 @@ def sent_hyperparameters(
 ) -> dict[str, Hyperparameter]:
     """Returns what of `wanted` this provider gets; a plan freezes this, so that people approve what is trained."""
     takes_all = provider.can("extra_hyperparameters")
-    return {key: value for key, value in wanted.items() if takes_all or key in PLAIN_HYPERPARAMETERS}
+    return {
+        key: value
+        for key, value in wanted.items()
+        if (takes_all or key in PLAIN_HYPERPARAMETERS) and provider.hyperparameter_limits.get(key) != ()
+    }
 
 
 def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
     """Returns all of the request but model and training_file, in the shape that this provider takes."""
-    hyperparameters: dict[str, object] = {**sent_hyperparameters(provider, spec.hyperparameters)}
+    names = provider.hyperparameter_names
+    sent = sent_hyperparameters(provider, spec.hyperparameters)
+    hyperparameters: dict[str, object] = {names.get(key, key): value for key, value in sent.items()}
     if spec.sweep:
         hyperparameters["sweep"] = sweep_to_lists(spec.sweep)
-    body: dict[str, object] = {"seed": spec.seed}
+    body: dict[str, object] = {**provider.create_extra}
+    if provider.hyperparameter_limits.get("seed") != ():
+        body["seed"] = spec.seed
     if provider.can("method"):
         body["method"] = {"type": spec.method, spec.method: {"hyperparameters": hyperparameters}}
     else:
@@ -329,44 +399,64 @@ def job_body(provider: Provider, spec: JobSpec) -> dict[str, object]:
     if provider.can("metadata"):
         body["metadata"] = {**spec.metadata, METADATA_KEY: spec.key}
     if provider.can("suffix"):
-        # For a trainer that keeps no metadata the suffix, of at most 64 characters, says whose job it is.
-        marked = f"{spec.suffix[:47]}-{_mark(spec.key)}"
-        body["suffix"] = spec.suffix if provider.can("metadata") else marked
+        body["suffix"] = sent_suffix(provider, spec.suffix, spec.key)
     if spec.validation_file:
         body["validation_file"] = spec.validation_file
     return body
 
 
-def _mark(key: str) -> str:
-    return hashlib.sha256(key.encode()).hexdigest()[:16]
+def sent_suffix(provider: Provider, suffix: str, key: str) -> str:
+    """Returns what the provider takes of a suffix. Where no metadata is kept, it ends in the mark of our key."""
+    length, more = provider.suffix_length, provider.suffix_characters
+    if more is not None:
+        suffix = re.sub(f"[^A-Za-z0-9{re.escape(more)}]", "-", suffix)
+    if provider.can("metadata"):
+        return suffix[:length]
+    return f"{suffix[: length - MARK_LENGTH - 1]}-{mark_of(key)}"
 
 
-def key_reader(keys: Collection[str]) -> Callable[[Json], str | None]:
-    """Returns a reader of a listed job's key: the one in its metadata, else the one of `keys` that its suffix is marked
-    with."""
-    marks = {_mark(key): key for key in keys}
+def mark_of(key: str) -> str:
+    """Returns what stands for a job's key where there is little room: in its suffix, and in its file's name."""
+    return hashlib.sha256(key.encode()).hexdigest()[:MARK_LENGTH]
+
+
+def upload_name(sha256: str, key: str | None = None) -> str:
+    """Returns the name of a file of ours; with a `key`, of the copy that is sent for this job alone."""
+    return f"{sha256}-{mark_of(key)}.jsonl" if key else f"{sha256}.jsonl"
+
+
+def is_upload_of(name: object, hashes: Collection[str]) -> bool:
+    """Says whether a file of this name is one of ours with one of these contents, for whichever job it was sent."""
+    return isinstance(name, str) and name.endswith(".jsonl") and name[:64] in hashes and name[64] in "-."
+
+
+def file_marks(rows: Iterable[Json]) -> dict[str, str]:
+    """Returns the marks of listed files that were sent for one job alone, by the files' ids."""
+    pattern = re.compile(rf"[0-9a-f]{{64}}-([0-9a-f]{{{MARK_LENGTH}}})\.jsonl")
+    names = ((str(row.get("id")), pattern.fullmatch(str(row.get("filename")))) for row in rows)
+    return {file_id: name[1] for file_id, name in names if name}
+
+
+def key_reader(
+    keys: Collection[str], marks_of_files: Mapping[str, str] | None = None
+) -> Callable[[Json], str | None]:
+    """Returns a reader of a listed job's key: the one in its metadata, else the one of `keys` that its suffix or its
+    training file is marked with."""
+    keys_by_mark = {mark_of(key): key for key in keys}
+    by_file = marks_of_files or {}
 
     def read(row: Json) -> str | None:
         key = metadata_of(row).get(METADATA_KEY)
-        suffix = row.get("suffix")
-        mark = suffix.rpartition("-")[2] if isinstance(suffix, str) else ""
-        return key if key is not None else marks.get(mark)
+        in_suffix = (suffix_of(row) or "").rpartition("-")[2]
+        marks = in_suffix, by_file.get(str(row.get("training_file")), "")
+        return key or next((keys_by_mark[mark] for mark in marks if mark in keys_by_mark), None)
 
     return read
 
 
-def has_key(row: Json, key: str) -> bool:
-    suffix = row.get("suffix")
-    return _has_key(metadata_of(row), suffix if isinstance(suffix, str) else None, key)
-
-
 def job_has_key(job: Job, key: str) -> bool:
-    return _has_key(job.metadata, job.suffix, key)
-
-
-def _has_key(metadata: Mapping[str, str], suffix: str | None, key: str) -> bool:
-    is_marked = suffix is not None and suffix.endswith("-" + _mark(key))
-    return is_marked or metadata.get(METADATA_KEY) == key
+    is_marked = job.suffix is not None and job.suffix.endswith("-" + mark_of(key))
+    return is_marked or job.metadata.get(METADATA_KEY) == key
 
 
 def is_upload_usable(row: Json, name: str, size: int) -> bool:
@@ -392,11 +482,31 @@ def check_sha256(path: Path, sha256: str) -> None:
             raise Changed(path.name)
 
 
+@contextmanager
+def file_to_send(path: Path, sha256: str, *, bom: bool) -> Iterator[tuple[HashingFile, str]]:
+    """Gives the file of these bytes, or a copy that begins with a byte order mark, and the sha256 of what is sent.
+    Raises Changed where it has other bytes, and OSError as open() does."""
+    if not bom:
+        check_sha256(path, sha256)
+        with HashingFile(path) as file:
+            yield file, sha256
+        return
+    content = path.read_bytes()
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise Changed(path.name)
+    marked = codecs.BOM_UTF8 + content
+    with tempfile.TemporaryFile() as copy:  # without a name, so that no row stays behind
+        copy.write(marked)
+        copy.seek(0)
+        with HashingFile(copy.fileno()) as file:
+            yield file, hashlib.sha256(marked).hexdigest()
+
+
 class HashingFile(io.FileIO):
     """A file opened for reading that hashes what is read, and so what was sent."""
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path, "rb")
+    def __init__(self, file: Path | int) -> None:
+        super().__init__(file, "rb", closefd=not isinstance(file, int))
         self._digest = hashlib.sha256()
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -88,6 +88,12 @@ class Provider:
         return ability in self.abilities
 
     @property
+    def sends_copies(self) -> bool:
+        """Each job gets a copy of its file, by which it is found: neither metadata nor an id of ours is sure to say
+        whose it is, as a suffix may not come back."""
+        return not self.can("metadata") and not self.can("own_id")
+
+    @property
     def only_chats(self) -> bool:
         """It answers questions and trains nothing: its row has the ability `chat` alone."""
         return self.abilities == {"chat"}
@@ -201,11 +207,25 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
+class JobEstimate:
+    """What a trainer expects a job to cost. `usd` None: it can't tell now, and `why` has its words. `is_affordable`:
+    the account has the credit for it."""
+
+    usd: Decimal | None
+    training_tokens: int | None = None
+    is_affordable: bool = True
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class ModelInfo:
-    """A model that a trainer lists. `shutdown_date` where its end is announced."""
+    """A model that a trainer lists. `shutdown_date` where its end is announced. `name`: what people call it where its
+    id is another; `is_trainable` None: it isn't told."""
 
     id: str
     shutdown_date: date | None = None
+    name: str | None = None
+    is_trainable: bool | None = None
 
 
 @dataclass(frozen=True)

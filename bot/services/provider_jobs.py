@@ -133,11 +133,9 @@ def create(owner: JobOwner) -> None:
         job = _find(trainer, attempt.key)
         if job is None and may_create and attempt.tries < MAX_CREATES:
             folder, files = owner.context.settings.files, owner.files
-            training, validation = (
-                sha256 and owner.trainer.upload(folder / f"{sha256}.jsonl", sha256)
-                for sha256 in (files.training, files.validation)
-            )
-            ready = Ready(str(training), validation)
+            training, held = files.training, files.validation
+            sent = trainer.upload(folder / f"{training}.jsonl", training, attempt.key)
+            ready = Ready(sent, trainer.upload(folder / f"{held}.jsonl", held) if held else None)
     except (Refused, Changed) as refused:
         if attempt.is_sent:  # a no to the look is none to the create before it
             owner.stuck(f"{refused} A job may have been created: look there.")

@@ -130,7 +130,7 @@ GUARDS = (
     Guard(
         "metadata compared on our side",
         CLIENT,
-        "for row in rows if has_key(row, key)]",
+        "for row in rows if read_key(row) == key]",
         "for row in rows]",
         f"{REQUESTS}::test_jobs_are_compared_on_our_side_too",
     ),
