@@ -135,10 +135,17 @@ GUARDS = (
         f"{REQUESTS}::test_jobs_are_compared_on_our_side_too",
     ),
     Guard(
+        "a job is known by the file that was sent for it alone",
+        CLIENT,
+        "read_key = key_reader([key], self._file_marks(doing))",
+        "read_key = key_reader([key])",
+        f"{REQUESTS}::test_a_job_whose_suffix_does_not_come_back_is_known_by_its_file",
+    ),
+    Guard(
         "a file is looked for before it is sent",
         CLIENT,
-        "        return result or self._send_file(path, sha256, doing)",
-        "        return self._send_file(path, sha256, doing)",
+        "        return result or self._send_file(path, name, sha256, doing)",
+        "        return self._send_file(path, name, sha256, doing)",
         f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
     ),
     Guard(
@@ -413,8 +420,8 @@ GUARDS = (
     ),
     Guard(
         "only the approved bytes are sent",
-        CLIENT,
-        "            payloads.check_sha256(path, sha256)\n",
+        "trainers/payloads.py",
+        "        check_sha256(path, sha256)\n",
         "",
         f"{BOUND}::test_a_training_file_that_changed_after_the_approval_is_not_sent",
     ),

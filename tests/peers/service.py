@@ -79,6 +79,7 @@ class Service:
     failure: dict[str, Any] | None = None
     """The `error` of every job, whatever its status: {} is OpenAI's own example of success."""
     ignores_metadata_filter: bool = False
+    echoes_suffix: bool = True
     list_lag_s: float = 0.0
     base64_results: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
@@ -266,7 +267,8 @@ class Service:
 
     def _nebius_part(self, job: StoredJob) -> dict[str, Any]:
         done = {"succeeded": STEPS, "running": STEPS // 2}.get(self._status(job), 0)
-        return {"suffix": job.request.get("suffix"), "trained_steps": done, "total_steps": STEPS}
+        suffix = job.request.get("suffix") if self.echoes_suffix else None
+        return {"suffix": suffix, "trained_steps": done, "total_steps": STEPS}
 
     def _result_file(self, job: StoredJob) -> str:
         csv = self.results_csv or results_csv()

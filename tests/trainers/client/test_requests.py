@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from codecs import BOM_UTF8
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,8 +17,9 @@ from tests.trainers.client.conftest import MODEL, digest, provider, spec
 from trainers import payloads
 from trainers.client import Trainer
 from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
-from trainers.payloads import sent_hyperparameters
+from trainers.payloads import job_body, mark_of, sent_hyperparameters, suffix_of
 from trainers.providers import load_providers
+from trainers.types import JobSpec
 
 CREATE = "POST /fine_tuning/jobs"
 LIST = "GET /fine_tuning/jobs"
@@ -237,6 +240,58 @@ def test_jobs_without_metadata_are_known_by_the_mark_in_their_suffix(data: Path)
             trainer.create(spec(trainer, data, "run-2"))
             found = trainer.jobs_by_key(["run-1", "run-3"], 0)
     assert {key: [job.id for job in jobs] for key, jobs in found.items()} == {"run-1": [ours.id]}
+
+
+def test_a_job_whose_suffix_does_not_come_back_is_known_by_its_file(data: Path) -> None:
+    with Hosted(Service("nebius", models=[MODEL], echoes_suffix=False)) as nebius:
+        row = next(row for row in load_providers() if row.name == "nebius").at(nebius.url)
+        with Trainer(row.provider, nebius.key) as trainer:
+            files = [trainer.upload(data, digest(data), key) for key in ("run-1", "run-2", "run-1")]
+            jobs = [
+                trainer.create(replace(spec(trainer, data, key), training_file=file))
+                for key, file in zip(("run-1", "run-2"), files, strict=False)
+            ]
+            found = [trainer.find_jobs(key) for key in ("run-1", "run-2", "run-3")]
+            swept = trainer.jobs_by_key(["run-1", "run-2"], 0)
+            assert trainer.forget([digest(data)]) == 3  # both copies, and the one for no job in particular
+    assert files[0] == files[2] != files[1]
+    assert [[job.id for job in each] for each in found] == [[jobs[0].id], [jobs[1].id], []]
+    assert [[job.id for job in each] for each in swept.values()] == [[jobs[1].id], [jobs[0].id]]
+
+
+def test_a_suffix_fits_what_the_trainer_takes(server: Hosted) -> None:
+    short = replace(
+        provider(server), abilities=frozenset({"suffix"}), suffix_length=40, suffix_characters="-"
+    )
+    sent = str(
+        job_body(short, JobSpec("run-1", MODEL, "file-1", {}, seed=7, suffix="tickets.v2 " * 9))["suffix"]
+    )
+    assert len(sent) == 40
+    assert re.fullmatch(r"tickets-v2-tickets-v2-t-[0-9a-f]{16}", sent)
+    assert sent.endswith(mark_of("run-1"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"user_provided_suffix": "tickets", "suffix": None},
+        {"suffix": "tickets"},
+        {"fine_tuned_model": "ft:gpt-4o-mini-2024-07-18:org:tickets:a1"},
+    ],
+)
+def test_a_suffix_is_read_wherever_it_stands(row: dict[str, str]) -> None:
+    assert suffix_of(row) == "tickets"
+
+
+def test_a_byte_order_mark_is_sent_and_is_no_change(server: Hosted, data: Path) -> None:
+    with Trainer(replace(provider(server), bom=True), server.key) as trainer:
+        file_id = trainer.upload(data, digest(data))
+        assert server.service.files[file_id].content == BOM_UTF8 + data.read_bytes()
+    with Trainer(replace(provider(server), bom=True), server.key) as another:
+        assert another.upload(data, digest(data)) == file_id
+        data.write_text("{}", encoding="utf-8")
+        with pytest.raises(Changed):
+            another.upload(data, "0" * 64)
 
 
 def test_a_sweep_looks_no_further_back_than_it_is_asked_to(
