@@ -421,12 +421,12 @@ def mark_of(key: str) -> str:
 
 
 def upload_name(sha256: str, key: str | None = None) -> str:
-    """Returns the name of a file of ours; with a `key`, of the copy that is sent for this job alone."""
+    """Returns the name under which a file is sent; with a `key`, of the copy that is sent for this job alone."""
     return f"{sha256}-{mark_of(key)}.jsonl" if key else f"{sha256}.jsonl"
 
 
 def is_upload_of(name: object, hashes: Collection[str]) -> bool:
-    """Says whether a file of this name is one of ours with one of these contents, for whichever job it was sent."""
+    """Says whether a file of this name was sent by us with one of these contents, for whichever job."""
     return isinstance(name, str) and name.endswith(".jsonl") and name[:64] in hashes and name[64] in "-."
 
 

@@ -89,7 +89,7 @@ class Provider:
 
     @property
     def sends_copies(self) -> bool:
-        """Each job gets a copy of its file, by which it is found: neither metadata nor an id of ours is sure to say
+        """Each job gets a copy of its file, by which it is found: neither metadata nor the id is sure to say
         whose it is, as a suffix may not come back."""
         return not self.can("metadata") and not self.can("own_id")
 
