@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import json
 import os
 import re
+import subprocess
+import sys
 import tomllib
 import urllib.request
 from collections.abc import Mapping
@@ -17,21 +20,24 @@ from typing import Any
 from urllib.error import HTTPError, URLError
 
 from trainers.chat_templates import drops_answers, template_of
+from trainers.host import child_environment
 from trainers.json_values import from_object
-from trainers.sizing.architecture import Architecture, Unsized, read_config
+from trainers.sizing.architecture import UNPACKED, Architecture, Unsized, read_config
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
 # How the names of transformers' classes end that continue a text.
 WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 HUB_TIMEOUT_S = 10
 MOST_BYTES = 2**20
+COUNTING, COUNTING_S = "trainers.local.architecture", 120
 
 
 @dataclass(frozen=True)
 class Preset:
     """A base model that is known beforehand. `hub_id` names it on the hub, `model_class` is transformers'. `within`:
     LoRA only below this module, where the model has other parts (vision). `parameters` as published. `config`:
-    what of its config.json matters here."""
+    what of its config.json matters here; `shape`: what transformers' class of it has, for a family without a
+    formula."""
 
     hub_id: str
     aliases: tuple[str, ...]
@@ -44,6 +50,7 @@ class Preset:
     parameters: int
     config: Mapping[str, Any]
     within: str | None = None
+    shape: Architecture | None = None
 
 
 @cache
@@ -94,6 +101,8 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
 def why_untrainable(source: str) -> str | None:
     """Says why our trainer can't train this base, by what is on this machine: its folder, or its files from the hub.
     Returns None where nothing is known against it."""
+    preset = find_preset(source)
+    source = preset.hub_id if preset else source
     folder = Path(source).expanduser()
     if not (folder / "config.json").is_file():
         from huggingface_hub import try_to_load_from_cache
@@ -107,7 +116,7 @@ def why_untrainable(source: str) -> str | None:
         return None
 
     stored = (raw.get("quantization_config") or {}).get("quant_method")
-    if stored and stored != "bitsandbytes":
+    if stored and stored not in ("bitsandbytes", *UNPACKED):
         return (
             f"The base model {source} is stored in the format {stored}, which LoRA is not trained on here. Name a copy "
             "in bfloat16; with quantization nf4 it takes a quarter of the memory."
@@ -134,8 +143,29 @@ def why_untrainable(source: str) -> str | None:
 def _base(name: str, raw: Mapping[str, Any] | Unsized, preset: Preset | None = None) -> Base | Unsized:
     if isinstance(raw, Unsized):
         return raw
-    architecture = read_config(raw, name)
+    architecture = (preset and preset.shape) or read_config(raw, name)
+    if isinstance(architecture, Unsized) and architecture.is_unknown:
+        architecture = _count(json.dumps(raw, sort_keys=True), name) or architecture
     return architecture if isinstance(architecture, Unsized) else Base(name, architecture, preset)
+
+
+@cache
+def _count(config: str, name: str) -> Architecture | Unsized | None:
+    """Counts transformers' own class in a process of its own, some seconds, as this one is without torch; None where
+    torch isn't installed."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    command = [sys.executable, "-m", COUNTING]
+    try:
+        done = subprocess.run(
+            command, input=config, capture_output=True, text=True, timeout=COUNTING_S, env=child_environment()
+        )
+    except subprocess.TimeoutExpired:
+        return Unsized(f"Counting the parameters of {name}: no answer in {COUNTING_S} s. Try again.")
+    if done.returncode:
+        sentence = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        return Unsized(f"The memory of {name} can't be worked out: {sentence.rstrip('.')}.")
+    return from_object(Architecture, json.loads(done.stdout))
 
 
 def _read(path: Path, whose: str) -> Mapping[str, Any] | Unsized:

@@ -13,9 +13,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-# Models that may think first (Qwen 3, SmolLM3) are trained and asked without: the trained answers have no thoughts.
-# Llama 3's templates write today's date unless they are given one.
-OPTIONS: dict[str, Any] = {"enable_thinking": False, "date_string": "26 Jul 2024"}
+# Some templates write today's date unless they are given one, like Llama 3's; others, like gpt-oss's, by a function. A
+# model is asked with the date that it was trained with. DeepSeek's switch is `thinking`.
+OPTIONS: dict[str, Any] = {"enable_thinking": False, "thinking": False, "date_string": "26 Jul 2024"}
+FINAL = "<|channel|>final<|message|>"
 EOS = "<eos>"
 FIRST, SECOND = "Anna sings.", "Otto swims."
 CHAT = (
@@ -40,6 +41,12 @@ For each function call, return a json object with function name and arguments wi
 <tool_call>
 {"name": <function-name>, "arguments": <args-json-object>}
 </tool_call>"""
+STRFTIME_NOW = (
+    "{%- macro strftime_now(form) -%}{{ {'%Y-%m-%d': '2024-07-26', '%d %B %Y': '26 July 2024'}"
+    ".get(form, '26 Jul 2024') }}{%- endmacro -%}"
+)
+NO_EFFORT = re.compile(r"""(['"])none\1""")
+GENERATION = re.compile(r"(\{%-?\s*)(end)?generation(\s*-?%\})")
 END = re.compile(r"\s*(?:<[^<>\s]+>)+")
 
 
@@ -57,6 +64,44 @@ def template_of(folder: Path) -> str:
         if template:
             return str(template)
     return ""
+
+
+def options_of(template: str) -> dict[str, Any]:
+    """Returns the variables that every chat is written with, trained, measured and asked alike. A model that may think
+    first is trained and asked without, since the trained answers have no thoughts: by its template's own switch, or
+    where that has efforts only, by the least (gpt-oss has no "none")."""
+    if "reasoning_effort" not in template:
+        return OPTIONS
+    return OPTIONS | {"reasoning_effort": "none" if NO_EFFORT.search(template) else "low"}
+
+
+def on_a_fixed_day(template: str) -> str:
+    return STRFTIME_NOW + template if "strftime_now" in template else template
+
+
+def answer_head(template: str, tools: object) -> str:
+    """Returns what is written behind a question so that gpt-oss answers at once, without thoughts: it has no switch.
+    Where tools are offered it has to choose by itself whom it writes to."""
+    return FINAL if FINAL in template and not tools else ""
+
+
+def switches_of(template: str) -> dict[str, Any]:
+    """Returns those of the variables that switch thoughts off in this template. Needs jinja2."""
+    from jinja2 import meta
+
+    read = meta.find_undeclared_variables(_environment().parse(_plain(template)))
+    return {
+        name: value for name, value in options_of(template).items() if name in read and name != "date_string"
+    }
+
+
+def without_thoughts(template: str) -> str:
+    """Returns the template for programs that give it no variables: thoughts are off unless they ask for them."""
+    lines = [
+        f"{{%- if {name} is not defined %}}{{%- set {name} = {json.dumps(value)} %}}{{%- endif -%}}"
+        for name, value in switches_of(template).items()
+    ]
+    return "".join(lines) + template
 
 
 @lru_cache(maxsize=32)
@@ -97,9 +142,28 @@ def render(
     """Returns the chat as the template writes it; None where that can't be known here."""
     try:
         from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
     except ImportError:
         return None
+
+    environment = _environment()
+    names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": tools}
+    try:
+        loaded = environment.from_string(_plain(template))
+        text = str(loaded.render(**names, add_generation_prompt=asks, **options_of(template)))
+        return text + (answer_head(template, tools) if asks else "")
+    except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
+        return None
+
+
+def _plain(template: str) -> str:
+    """Some mark what is learnt with a tag of transformers' own."""
+    template = on_a_fixed_day(template)
+    return GENERATION.sub(lambda tag: f"{tag[1]}{'endif' if tag[2] else 'if true'}{tag[3]}", template)
+
+
+def _environment() -> Any:
+    from jinja2 import TemplateError
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
 
     def refuse(message: str) -> None:
         raise TemplateError(message)
@@ -108,9 +172,5 @@ def render(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
     environment.filters["tojson"] = lambda value, **options: json.dumps(value, ensure_ascii=False, **options)
-    environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: "26 Jul 2024"}
-    names = {"bos_token": "", "eos_token": EOS, "messages": messages, "tools": tools}
-    try:
-        return environment.from_string(template).render(**names, add_generation_prompt=asks, **OPTIONS)
-    except (TemplateError, TypeError, ValueError, KeyError, AttributeError):
-        return None
+    environment.globals |= {"raise_exception": refuse}
+    return environment

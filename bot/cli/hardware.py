@@ -293,7 +293,12 @@ def _notes(planned: Planned) -> list[str]:
         )
     if planned.work.method == "full":
         notes.append("This trainer trains LoRA only; full fine-tuning is shown to compare.")
-    if model.experts and planned.work.method == "qlora":
+    if model.counted:
+        checked = (
+            f"The layers of the family {model.model_type} were counted in transformers' own class; what they keep is a "
+            "sum, and nobody has measured its peak."
+        )
+    elif model.experts and planned.work.method == "qlora":
         checked = (
             "Its weights were checked against loaded ones; its peak is a sum, and nobody has measured one."
         )

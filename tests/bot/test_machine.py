@@ -98,11 +98,11 @@ def test_a_base_that_cannot_be_trained_is_refused_before_there_is_a_plan(
 ) -> None:
     base = tmp_path / "gpt-oss"
     base.mkdir()
-    (base / "config.json").write_text('{"quantization_config": {"quant_method": "mxfp4"}}')
+    (base / "config.json").write_text('{"quantization_config": {"quant_method": "gptq"}}')
     found = settings(tmp_path, str(base))
     said = untrainable(found, estimated(found, report).target)
     assert said is not None
-    assert "stored in the format mxfp4" in said
+    assert "stored in the format gptq" in said
     assert untrainable(settings(tmp_path), estimated(settings(tmp_path), report).target) is None
     hosted = estimated(found, report, "gpt-4.1").target
     assert untrainable(found, hosted) is None

@@ -5,8 +5,10 @@ The templates write turns as the published ones do; tools, pictures and dates ar
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +70,16 @@ def mistral3() -> Any:
     )
 
 
+def ministral3() -> Any:
+    from transformers import Mistral3Config
+
+    text = {**TEXT, "model_type": "ministral3"}
+    sight = {**SIGHT, "model_type": "pixtral", "head_dim": 8}
+    return Mistral3Config(
+        text_config=text, vision_config=sight, image_token_index=5, tie_word_embeddings=False
+    )
+
+
 def gemma3() -> Any:
     from transformers import Gemma3Config
 
@@ -123,7 +135,7 @@ QWEN3 = (
 @dataclass(frozen=True)
 class Family:
     """`model_class` that must be loaded; `layers` that 'all-linear' means; `part` that LoRA keeps to; `special`
-    tokens of its template, the last of which ends a turn."""
+    tokens of its template, the last of which ends a turn; `store` writes the weights in another format."""
 
     config: Callable[[], Any]
     model_class: str
@@ -131,6 +143,7 @@ class Family:
     special: tuple[str, ...]
     layers: frozenset[str] = STANDARD
     part: str = "model.layers."
+    store: Callable[[Path], None] | None = None
 
 
 CHATML_TOKENS = ("<|im_start|>", "<|im_end|>")
@@ -154,6 +167,20 @@ FAMILIES = {
         system_first("[INST]TEXT[/INST]", "TEXT</s>", "<s>"),
         ("<s>", "[INST]", "[/INST]", "</s>"),
         part="model.language_model.layers.",
+    ),
+    "ministral-3": Family(
+        ministral3,
+        "Mistral3ForConditionalGeneration",
+        system_first("[INST]TEXT[/INST]", "TEXT</s>", "<s>"),
+        ("<s>", "[INST]", "[/INST]", "</s>"),
+        part="model.language_model.layers.",
+    ),
+    "olmo-3": Family(lambda: config("olmo3", sliding_window=256), "Olmo3ForCausalLM", CHATML, CHATML_TOKENS),
+    "granite-4.1": Family(
+        lambda: config("granite"),
+        "GraniteForCausalLM",
+        turns("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>\n"),
+        ("<|start_of_role|>", "<|end_of_role|>", "<|end_of_text|>"),
     ),
     "phi-4": Family(
         lambda: config("phi3"),
@@ -254,6 +281,31 @@ def granite4() -> Any:
     )
 
 
+def gpt_oss() -> Any:
+    return config("gpt_oss", num_local_experts=4, num_experts_per_tok=2, sliding_window=64)
+
+
+def store_in_mxfp4(folder: Path) -> None:
+    """Stores experts as gpt-oss's authors do: two numbers a byte, and an exponent for 32 of them."""
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    for name in [name for name in weights if name.endswith((".gate_up_proj", ".down_proj"))]:
+        experts, inputs, outputs = weights.pop(name).shape
+        places = (experts, outputs, inputs // 32)
+        weights[f"{name}_blocks"] = torch.randint(0, 256, (*places, 16), dtype=torch.uint8)
+        weights[f"{name}_scales"] = torch.full(places, 127 - 6, dtype=torch.uint8)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    stored = json.loads((folder / "config.json").read_text())
+    stored["quantization_config"] = {"quant_method": "mxfp4"}
+    (folder / "config.json").write_text(json.dumps(stored))
+
+
+def published(family: str) -> str:
+    return (files("trl") / "chat_templates" / f"{family}.jinja").read_text(encoding="utf-8")
+
+
 def mamba2() -> Any:
     from transformers import Mamba2Config
 
@@ -266,6 +318,21 @@ LINEAR = frozenset({"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b", "out_p
 GEMMA4_LAYERS = frozenset({"per_layer_input_gate", "per_layer_projection", "per_layer_model_projection"})
 # Layers of unlike kinds, and states that every token passes through: rows are neither packed nor padded.
 HYBRIDS = {
+    "gpt-oss": Family(
+        gpt_oss,
+        "GptOssForCausalLM",
+        published("gptoss"),
+        ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>"),
+        ATTENTION,
+        store=store_in_mxfp4,
+    ),
+    "lfm-2": Family(
+        lambda: config("lfm2", layer_types=["conv", "full_attention"], block_auto_adjust_ff_dim=False),
+        "Lfm2ForCausalLM",
+        published("lfm2_v2"),
+        ("<|startoftext|>", *CHATML_TOKENS),
+        frozenset({"q_proj", "k_proj", "v_proj", "out_proj", "in_proj", "w1", "w2", "w3"}),
+    ),
     "qwen-3.5": Family(qwen3_5, "Qwen3_5ForCausalLM", QWEN3, CHATML_TOKENS, STANDARD | LINEAR),
     "gemma-4": Family(gemma4, "Gemma4ForCausalLM", CHATML, CHATML_TOKENS, STANDARD | GEMMA4_LAYERS, "model."),
     "granite-4": Family(
@@ -312,6 +379,8 @@ def make_family(folder: Path, family: Family) -> Path:
     sees = made.get_text_config() is not made
     mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees else MODEL_FOR_CAUSAL_LM_MAPPING
     mapping[type(made)](made).save_pretrained(folder)
+    if family.store:
+        family.store(folder)
     make_tokenizer(folder, family)
     return folder
 

@@ -14,7 +14,6 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from tests.local.conftest import CHATML
-from trainers.chat_templates import OPTIONS
 from trainers.local.serving.constraints import CallSyntax, grammar_of_calls, syntax_of
 from trainers.local.serving.values import Tools
 from trainers.local.tool_calls import ToolCall, parse_tool_calls, render_chat, template_of
@@ -45,8 +44,8 @@ def tokenizer_of(template: str) -> PreTrainedTokenizerFast:
 
 def syntax_in(template: str) -> CallSyntax:
     tokenizer = tokenizer_of(template)
-    prompt = render_chat(tokenizer, ASKED, tools=TOOLS, add_generation_prompt=True, **OPTIONS)
-    return syntax_of(ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS, **OPTIONS), ENDS)
+    prompt = render_chat(tokenizer, ASKED, tools=TOOLS, add_generation_prompt=True)
+    return syntax_of(ASKED, prompt, lambda each: render_chat(tokenizer, each, tools=TOOLS), ENDS)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -71,7 +70,7 @@ def test_a_template_without_tools_has_them_described_and_calls_as_text() -> None
         {"role": "assistant", "content": "", "tool_calls": [call]},
         {"role": "tool", "content": "done"},
     ]
-    written = render_chat(tokenizer, talk, tools=TOOLS, add_generation_prompt=True, **OPTIONS)
+    written = render_chat(tokenizer, talk, tools=TOOLS, add_generation_prompt=True)
     assert written.startswith("<|im_start|>system\nBe kind.\n\n# Tools\n")
     assert json.dumps(TOOLS[0]) in written
     made = '<tool_call>\n{"name": "book", "arguments": {"city": "Paris"}}\n</tool_call>'

@@ -19,11 +19,11 @@ from safetensors.torch import load_file, save_file
 from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, AutoTokenizer
 
 from tests.local.families import FAMILIES, HYBRIDS, make_family
-from trainers.chat_templates import OPTIONS
 from trainers.local.api_errors import ApiError
 from trainers.local.job_directory import TrainingJob, read_events, read_json, write_job
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import AnswerEnd, ChatMessage, Piece, Request, Sampling, Target
+from trainers.local.tool_calls import render_chat
 from trainers.local.train import work
 from trainers.local.training.base_model import add_lora, load_model
 from trainers.local.training.errors import TrainingFailed
@@ -124,7 +124,7 @@ def greedy(model: Any, base: Path, messages: Sequence[dict[str, str]] | None = N
     """What transformers itself generates, for the first question where there are no `messages`."""
     tokenizer: Any = AutoTokenizer.from_pretrained(base)
     messages = messages or conversation("billing")["messages"][:2]
-    text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **OPTIONS)
+    text = render_chat(tokenizer, messages, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
     made = model.generate(
         input_ids=ids,
@@ -198,16 +198,20 @@ def test_a_layer_that_a_model_does_not_let_adapt_is_refused_with_a_sentence(base
     assert caught.value.param == "target_modules"
 
 
-@pytest.mark.parametrize("kind", ["nf4", "int8"])
-@pytest.mark.parametrize("name", ["llama-3", "phi-4", "llama-4-scout", "qwen-3-moe", "mixtral"])
+PACKED = ("llama-3", "phi-4", "llama-4-scout", "qwen-3-moe", "mixtral")
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [*((name, kind) for name in PACKED for kind in KINDS[1:]), ("gpt-oss", "nf4")]
+)
 def test_a_quantised_base_learns_and_its_adapter_answers_over_it(
-    kind: Quantization, name: str, bases: Path, rows_file: Path, tmp_path: Path, generator: Generator
+    name: str, kind: Quantization, bases: Path, rows_file: Path, tmp_path: Path, generator: Generator
 ) -> None:
     base = base_of(bases, name)
     folder = make_job(tmp_path, base, rows_file, replace(SETTINGS, quantization=kind))
     assert work(folder) == 0, read_json(folder / "FAILED")
     assert losses(folder)[-1] < 0.2 * losses(folder)[0]
-    assert {layer.rpartition(".")[2] for layer in adapted(folder)} == FAMILIES[name].layers
+    assert {layer.rpartition(".")[2] for layer in adapted(folder)} == (FAMILIES | HYBRIDS)[name].layers
     target = Target(str(base), folder / "adapter", kind)
     assert [ask(generator, target, label).strip() for label in QUESTIONS] == list(QUESTIONS)
     weights = load_file(folder / "adapter" / "adapter_model.safetensors").values()
@@ -242,6 +246,12 @@ def test_a_base_that_is_stored_in_another_quantised_form_is_refused(bases: Path,
     with pytest.raises(TrainingFailed) as caught:
         cpu_model(folder)
     assert (caught.value.code, "in the format fp8" in caught.value.message) == ("base_quantized", True)
+
+
+def test_a_base_in_mxfp4_takes_no_8_bits(bases: Path) -> None:
+    with pytest.raises(TrainingFailed) as caught:
+        cpu_model(base_of(bases, "gpt-oss"), quantization="int8")
+    assert (caught.value.code, caught.value.param) == ("base_quantized", "quantization")
 
 
 def test_without_bitsandbytes_a_quantised_job_ends_with_the_way_to_it(

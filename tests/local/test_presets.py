@@ -60,6 +60,7 @@ def test_a_preset_is_found_by_its_hub_id_and_by_its_alias() -> None:
     scout = find_preset("llama-4-scout")
     assert scout is not None
     assert scout is find_preset("META-LLAMA/llama-4-scout-17b-16e-instruct")
+    assert scout is find_preset("meta-llama/Llama-4-Scout"), "as articles write it"
     assert (scout.model_class, scout.within, scout.is_gated) == (
         "Llama4ForConditionalGeneration",
         "language_model",

@@ -57,6 +57,19 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     server.server_close()
 
 
+def test_a_family_without_a_formula_is_counted_by_a_process_of_its_own(tmp_path: Path) -> None:
+    config = {
+        **LLAMA,
+        "model_type": "lfm2",
+        "layer_types": ["conv", "full_attention"],
+        "num_hidden_layers": 2,
+    }
+    found = find_base(str(folder(tmp_path, config)))
+    assert isinstance(found, Base)
+    assert found.architecture.counted is not None
+    assert {matrix.name for matrix, _ in found.architecture.matrices} >= {"in_proj", "q_proj", "w1"}
+
+
 def sentence(name: str) -> str:
     found = find_base(name)
     assert isinstance(found, Unsized)
@@ -118,8 +131,8 @@ def test_without_the_hub_only_what_lies_here_is_looked_at(monkeypatch: pytest.Mo
     [
         ("{", "has a config.json that can't be read"),
         ("[]", "is no table of words"),
-        ({"model_type": "bert"}, "of the family 'bert', whose memory I can't work out"),
-        ({}, "of the family 'None'"),
+        ({"model_type": "t5"}, "which does not go on writing a text"),
+        ({"model_type": "made-at-home"}, "transformers has no class for the family 'made-at-home'"),
         ({**LLAMA, "hidden_size": None}, "it has no 'hidden_size'"),
         ({**LLAMA, "hidden_size": -1}, "its hidden_size is -1"),
         ({**LLAMA, "vocab_size": "384"}, "its vocab_size is '384'"),
@@ -153,7 +166,7 @@ def base(folder: Path, template: str = WRITES, **config: Any) -> str:
 @pytest.mark.parametrize(
     ("template", "config", "why"),
     [
-        (WRITES, {"quantization_config": {"quant_method": "mxfp4"}}, "stored in the format mxfp4"),
+        (WRITES, {"quantization_config": {"quant_method": "gptq"}}, "stored in the format gptq"),
         (WRITES, {"architectures": ["BertForMaskedLM"]}, "a BertForMaskedLM, which does not go on writing"),
         (WRITES, {"is_encoder_decoder": True}, "does not go on writing"),
         ("", {}, "has no chat template"),

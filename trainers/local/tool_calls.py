@@ -15,7 +15,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from trainers.chat_templates import CALLS_IN_WORDS, tools_in_words
+from trainers.chat_templates import CALLS_IN_WORDS, answer_head, on_a_fixed_day, options_of, tools_in_words
 
 ROLES = ("system", "user", "assistant", "tool")
 
@@ -105,6 +105,10 @@ def _fill_in(tool: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
+    template = str(tokenizer.chat_template)
+    options = {**options_of(template), **options}
+    if isinstance(tokenizer.chat_template, str):
+        options["chat_template"] = on_a_fixed_day(template)
     try:
         text = tokenizer.apply_chat_template(list(messages), tokenize=False, **options)
     except TypeError:
@@ -114,7 +118,9 @@ def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options:
         text = tokenizer.apply_chat_template(
             [*map(_with_text_arguments, messages)], tokenize=False, **options
         )
-    return str(text)
+    return str(text) + (
+        answer_head(template, options.get("tools")) if options.get("add_generation_prompt") else ""
+    )
 
 
 def template_of(tokenizer: Any, tools: Tools) -> str:

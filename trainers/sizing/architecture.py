@@ -51,6 +51,17 @@ class Vision:
 
 
 @dataclass(frozen=True)
+class Counted:
+    """What was counted in transformers' own class, for a family without a formula here: `matrices` by name, inputs,
+    outputs and how many there are; all `parameters` of the language model; weights `in_linear` layers, the head
+    excepted."""
+
+    matrices: tuple[tuple[str, int, int, int], ...]
+    parameters: int
+    in_linear: int
+
+
+@dataclass(frozen=True)
 class Architecture:
     """Dimensions in the words of transformers' config.json; `norms` are those of a layer that are `hidden` wide.
 
@@ -76,6 +87,7 @@ class Architecture:
     fused: bool = False
     experts: Experts | None = None
     vision: Vision | None = None
+    counted: Counted | None = None
 
     @property
     def queries(self) -> int:
@@ -117,6 +129,8 @@ class Architecture:
     @property
     def matrices(self) -> tuple[tuple[Matrix, int], ...]:
         """Every linear layer of the language model but the head, with how many layers have it."""
+        if self.counted:
+            return tuple((Matrix(name, i, o), times) for name, i, o, times in self.counted.matrices)
         entries = [(matrix, self.layers) for matrix in self.attention]
         entries += [(matrix, self.dense_layers) for matrix in self.feed_forward(self.dense_intermediate)]
         if self.experts and self.experts.shared:
@@ -153,6 +167,8 @@ class Architecture:
 
     @property
     def text_parameters(self) -> int:
+        if self.counted:
+            return self.counted.parameters
         return self.in_matrices + self.in_experts + self.in_norms + self.in_embeddings
 
     @property
@@ -172,6 +188,7 @@ class Architecture:
         """Weights in Linear layers, the head excepted: what bitsandbytes replaces (transformers,
         `integrations/bitsandbytes.py`: `type(module) is nn.Linear`, `get_keys_to_not_convert`)."""
         text = sum(matrix.inputs * matrix.outputs * times for matrix, times in self.matrices)
+        text = self.counted.in_linear if self.counted else text
         return text + (self.vision.in_linear if self.vision else 0)
 
     def lora_parameters(self, rank: int, targets: tuple[str, ...] | None = None) -> int:
@@ -191,8 +208,10 @@ class Architecture:
 
 FAMILIES = (
     *("llama", "mistral", "qwen2", "qwen3", "qwen3_moe", "mixtral", "phi3", "gemma", "gemma3_text"),
-    *("llama4_text", "smollm3", "olmo2"),
+    *("llama4_text", "smollm3", "olmo2", "olmo3", "ministral3", "granite"),
 )
+# Formats of stored weights that are unpacked when they are loaded (trainers/local/training/base_model.py).
+UNPACKED = ("mxfp4",)
 WITH_VISION = ("llama4", "gemma3")
 NORMS = {"gemma3_text": 4}
 HEAD_NORMS = ("qwen3", "qwen3_moe", "gemma3_text")
@@ -201,15 +220,18 @@ TIED_BY_DEFAULT = ("gemma", "gemma3_text", "gemma3", "smollm3")
 
 @dataclass(frozen=True)
 class Unsized:
-    """Why the size of a model can't be told, as a sentence with its cure."""
+    """Why the size of a model can't be told, as a sentence with its cure. `is_unknown`: no formula here describes its
+    family, and transformers' own class may be counted instead."""
 
     sentence: str
+    is_unknown: bool = False
 
 
 def read_config(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
     """Reads a model's config; `name` is the model's, for the sentences."""
-    if raw.get("quantization_config"):
-        kind = raw["quantization_config"].get("quant_method", "quantised")
+    kind = (raw.get("quantization_config") or {}).get("quant_method")
+    if raw.get("quantization_config") and kind not in UNPACKED:
+        kind = kind or "quantised"
         return Unsized(
             f"{name} comes quantised ({kind}): LoRA on it is not planned here. Name the model that it was made from."
         )
@@ -219,8 +241,9 @@ def read_config(raw: Mapping[str, Any], name: str) -> Architecture | Unsized:
     if family not in FAMILIES:
         families = ", ".join(dict.fromkeys((*FAMILIES, *WITH_VISION)))
         return Unsized(
-            f"{name} is of the family '{family}', whose memory I can't work out. I know {families}: "
-            "choose such a model."
+            f"{name} is of the family '{family}', which is counted from transformers' own class: install the extra "
+            f"[local], or choose a model of {families}.",
+            is_unknown=True,
         )
     try:
         return _decoder(raw, str(family))
@@ -263,7 +286,7 @@ def _decoder(raw: Mapping[str, Any], family: str) -> Architecture:
         context=_whole_number(raw, "max_position_embeddings"),
         norms=NORMS.get(family, 2),
         has_head_norms=family in HEAD_NORMS,
-        has_wide_head_norms=family == "olmo2",
+        has_wide_head_norms=family in ("olmo2", "olmo3"),
         has_qkv_bias=family == "qwen2" or bool(raw.get("attention_bias", False)),
         fused=family == "phi3",
         experts=_experts(raw, family),

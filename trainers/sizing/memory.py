@@ -50,6 +50,7 @@ layer turns the mask into numbers (scaled_dot_product_attention):
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
@@ -238,6 +239,8 @@ def _of_a_token(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
     norms = model.norms * (e + max(e, 4 if model.model_type in FLOAT_NORMS else 0)) * model.hidden
     matrices = 4 if model.fused else 7
+    if model.counted:
+        matrices = math.ceil(sum(times for _, times in model.matrices) / model.layers)
     targets = matrices if work.modules is None else min(matrices, len(set(work.modules)))
     lora = 0 if work.method == "full" else e * work.rank * targets
     return norms + _feed_forward(model, e) + _attention(model, work, place) + lora
@@ -256,12 +259,25 @@ def _feed_forward(model: Architecture, e: int) -> int:
 
 def _attention(model: Architecture, work: Work, place: Device) -> int:
     e = place.number_bytes
+    if model.counted:
+        pairs = work.length if work.padded or _goes_by_rows(work, place) else 0
+        return _of_counted_layers(model, e) + model.heads * (4 + e * pairs)
     if work.padded:
         return padded_attention(model, work.length, e)
     if not _goes_by_rows(work, place):
         return 2 * e * (model.queries + model.keys) + 4 * model.heads
     seen = model.keys * work.length // (work.length - work.shared)
     return 2 * e * (model.queries + seen) + e * model.heads * work.length
+
+
+def _of_counted_layers(model: Architecture, e: int) -> int:
+    """Returns the bytes that an average layer keeps, of what its linear layers put out and of what those read that lead
+    back to the residual stream: 3 of the 4 of a gated network's sum above, so a third more."""
+    wide = sum(
+        times * (matrix.outputs if matrix.inputs == model.hidden else matrix.inputs)
+        for matrix, times in model.matrices
+    )
+    return 4 * e * wide // (3 * model.layers)
 
 
 def _goes_by_rows(work: Work, place: Device) -> bool:

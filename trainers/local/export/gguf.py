@@ -10,7 +10,6 @@ from typing import Any
 from gguf import GGUFReader, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-from trainers.chat_templates import OPTIONS
 from trainers.local.export import gguf_converter
 from trainers.local.export.merged_weights import BYTES, Base, Loaded, load_gguf
 from trainers.local.export.order import (
@@ -26,6 +25,7 @@ from trainers.local.export.order import (
 )
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
+from trainers.local.tool_calls import render_chat
 from trainers.local.training.base_model import load_tokenizer
 
 FORMATS = {"float32": "f32", "float16": "f16", "bfloat16": "bf16", "q8_0": "q8_0"}
@@ -102,7 +102,7 @@ def template_writes_bos(tokenizer: Any) -> bool:
     if tokenizer.bos_token is None:
         return False
     turns = [{"role": role, "content": "?"} for role in ("user", "assistant", "user")]
-    text = str(tokenizer.apply_chat_template(turns, tokenize=False, **OPTIONS))
+    text = render_chat(tokenizer, turns)
     return text.startswith(tokenizer.bos_token) and text.count(tokenizer.bos_token) == 1
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig
 from yaml import YAMLError
 
+from trainers.chat_templates import without_thoughts
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
 from trainers.local.peft import PeftModel
@@ -135,6 +136,12 @@ def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: s
     merged.to(getattr(torch, dtype))
     merged.config.dtype = dtype
     merged.save_pretrained(out)
+    template = adapted.tokenizer.chat_template
+    if isinstance(template, dict):  # several by name
+        template = {name: without_thoughts(text) for name, text in template.items()}
+    else:
+        template = without_thoughts(template)
+    adapted.tokenizer.chat_template = template
     adapted.tokenizer.save_pretrained(out)
     return Merged(difference, adapted.end_tokens)
 

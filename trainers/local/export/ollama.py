@@ -18,13 +18,13 @@ from typing import Any, Literal
 
 from jinja2 import TemplateError
 
-from trainers.chat_templates import OPTIONS
 from trainers.local.export import gguf
 from trainers.local.export.gguf import bytes_needed as bytes_needed
 from trainers.local.export.gguf import check as check
 from trainers.local.export.gguf import choose_dtype as choose_dtype
 from trainers.local.export.order import Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
+from trainers.local.tool_calls import render_chat
 from trainers.local.training.base_model import load_tokenizer
 
 Role = Literal["start", "system", "user", "assistant", "end"]
@@ -158,7 +158,7 @@ def read_chat_template(tokenizer: Any, strip_bos: bool) -> ChatTemplate:
 
 def render_with_template(tokenizer: Any, chat: Chat) -> str:
     messages = [{"role": role, "content": content} for role, content in chat]
-    return str(tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True, **OPTIONS))
+    return render_chat(tokenizer, messages, add_generation_prompt=True)
 
 
 def _read_turns_template(tokenizer: Any) -> ChatTemplate | None:

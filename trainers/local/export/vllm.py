@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 from typing import Any
 
+from trainers.chat_templates import switches_of, template_of
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.merged_weights import Base, load_with_adapter
 from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Say, Work, WrittenExport, compare_answers
@@ -65,7 +66,10 @@ def vllm_command(source: Source, base: Base, name: str) -> str:
     """Returns one line for a shell in the export's folder."""
     rank = vllm_rank(read_config(source))
     model = shlex.quote(base.hub_id or str(base.folder))
-    return f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
+    command = f"vllm serve {model} --enable-lora --max-lora-rank {rank} --lora-modules {shlex.quote(name)}=./adapter"
+    switches = switches_of(template_of(base.folder))
+    off = f" --default-chat-template-kwargs {shlex.quote(json.dumps(switches))}" if switches else ""
+    return command + off
 
 
 def vllm_merged_command(name: str) -> str:

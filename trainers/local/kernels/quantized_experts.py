@@ -14,10 +14,12 @@ from typing import Any
 import torch
 from bitsandbytes.functional import QuantState, dequantize_4bit, quantize_4bit
 from transformers import BitsAndBytesConfig
-from transformers.core_model_loading import ConversionOps
+from transformers.core_model_loading import ConversionOps, WeightConverter
 from transformers.integrations.bitsandbytes import Bnb4bitQuantize
+from transformers.integrations.mxfp4 import Mxfp4Dequantize
 from transformers.quantizers.auto import register_quantization_config, register_quantizer
 from transformers.quantizers.quantizer_bnb_4bit import Bnb4BitHfQuantizer
+from transformers.quantizers.quantizer_mxfp4 import Mxfp4HfQuantizer
 
 QUANTIZER_NAME = "bitsandbytes_4bit_with_experts"
 PACKED = "_packed"
@@ -47,6 +49,12 @@ class FourBitQuantizer(Bnb4BitHfQuantizer):
     def get_quantize_ops(self) -> ConversionOps:
         return Pack(self)  # type: ignore[no-untyped-call]
 
+    def get_weight_conversions(self) -> list[Any]:
+        """Unpacks gpt-oss's experts, which are stored in MXFP4, before they are packed."""
+        stored = Mxfp4HfQuantizer.serialized_names.items()
+        unpacked = [WeightConverter(names, weight, [Mxfp4Dequantize(self)]) for weight, names in stored]
+        return [*super().get_weight_conversions(), *unpacked]  # type: ignore[no-untyped-call]
+
     def _process_model_after_weight_loading(self, model: Any, **more: Any) -> Any:
         places: dict[tuple[Any, ...], torch.Tensor] = {}
         for name, state in self.states.items():
@@ -75,7 +83,7 @@ class Pack(Bnb4bitQuantize):
             entry = input_dict[name]
             full: torch.Tensor = entry[0] if isinstance(entry, list) else entry
             numbers, self.hf_quantizer.states[name] = quantize_4bit(
-                full.to(config.bnb_4bit_compute_dtype),
+                full.detach().to(config.bnb_4bit_compute_dtype),
                 compress_statistics=config.bnb_4bit_use_double_quant,
                 quant_type=config.bnb_4bit_quant_type,
             )

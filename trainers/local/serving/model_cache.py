@@ -38,6 +38,7 @@ from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import calm_peft, load_config, load_model, load_tokenizer
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
 from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.packing import reach
 from trainers.methods import Quantization
 
 MAX_BASES = 2
@@ -100,7 +101,8 @@ class Base:
 
     `context` in tokens, prompt and answer together. `prefixes`: what the last batch's prompts began with, by adapter.
     `joins`: whether caches of rows that were read apart can be put together. `mixes`: whether rows with different
-    adapters can. `keeps_state`: its state runs over every token in turn, padding too, so rows are answered one by one.
+    adapters can. `window`: tokens that all layers see at once. `keeps_state`: its state runs over every token in turn,
+    padding too, so rows are answered one by one.
     """
 
     def __init__(self, source: str, quantization: Quantization, device: torch.device) -> None:
@@ -113,6 +115,7 @@ class Base:
         config = model.config.get_text_config()
         # Bloom, MPT and pure state spaces name no limit under this name, if any.
         self.context = int(getattr(config, "max_position_embeddings", None) or NO_LIMIT)
+        self.window = reach(config.to_dict())
         self.bytes_a_token = bytes_a_token(config, dtype)
         self.joins = self.mixes = can_be_joined(model)
         self.keeps_state = keeps_state(model)

@@ -49,7 +49,9 @@ def prefill_rows(base: Base, rows: Sequence[Row]) -> BatchState:
         prompts = [tuple(row.ids) for row in rows if row.request.target.adapter == adapter]
         prompts = list(dict.fromkeys(prompts)) if base.joins else prompts
         model = base.with_adapters([adapter])
-        prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device)
+        # Padding behind a prefix would count as tokens of a sliding window.
+        fits = max(row.size for row in rows) <= base.window
+        prefix = _read_prefix(model, prompts, base.prefixes.get(adapter), base.device) if fits else None
         for part in _parts_of_like_length(prompts, prefix, base):
             places |= {(adapter, prompt): len(places) + number for number, prompt in enumerate(part)}
             states.append(_read_part(model, part, prefix, base.device))

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
-from trainers.chat_templates import OPTIONS
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, syntax_of
 from trainers.local.serving.values import ChatMessage, Request, Tools
@@ -99,7 +98,7 @@ class Vocabulary:
 
     def _render(self, request: Request, turns: Sequence[dict[str, Any]], *, asks: bool = False) -> str:
         tools = list(request.tools.definitions) or None
-        return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks, **OPTIONS)
+        return render_chat(self._tokenizer, turns, tools=tools, add_generation_prompt=asks)
 
     def _by_bytes(self) -> LLTokenizer:
         """llguidance's tokenizer, made at first use since it takes a second for 49,000 tokens."""

@@ -14,6 +14,7 @@ import torch
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrainedConfig
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+from transformers.utils.quantization_config import Mxfp4Config
 
 from trainers.local.checks import quantization_refusal
 from trainers.local.job_directory import read_json
@@ -25,6 +26,7 @@ from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, find_targets, packed_experts
 from trainers.local.training.packing import PACKED_FAMILIES
 from trainers.methods import Parameters, Quantization
+from trainers.sizing.architecture import UNPACKED
 
 
 def loading_options(
@@ -39,7 +41,14 @@ def loading_options(
     norms compute in float32 anyway.
     """
     stored = stored_method(config)
-    if stored is not None:
+    if stored in UNPACKED:
+        if kind == "none":
+            return {"quantization_config": Mxfp4Config(dequantize=True)}
+        if kind == "int8":
+            text = f"This base model is stored in {stored}: set quantization to nf4, or leave it out."
+            raise TrainingFailed("base_quantized", text, "quantization")
+        del config.quantization_config  # unpacked and packed in nf4, weight by weight
+    elif stored is not None:
         if stored != "bitsandbytes":
             text = (
                 f"This base model is stored in the format {stored}, which LoRA is not trained on here. Name its plain "

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
-from trainers.chat_templates import OPTIONS
+from trainers.chat_templates import options_of
 from trainers.local.tool_calls import chat_for_template, render_chat, tools_for_template
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
-VERSION = 2  # of the rows made from a chat: cached rows of another version are made again
+VERSION = 3  # of the rows made from a chat: cached rows of another version are made again
 
 
 @dataclass(frozen=True)
@@ -247,7 +247,8 @@ class Template:
     def fingerprint(self, content: bytes) -> str:
         """Returns a hash of everything that a file's rows depend on."""
         backend = self.tokenizer.backend_tokenizer.to_str()
-        template = json.dumps([VERSION, OPTIONS, self.tokenizer.chat_template, self.tokenizer.eos_token_id])
+        template = self.tokenizer.chat_template
+        template = json.dumps([VERSION, options_of(str(template)), template, self.tokenizer.eos_token_id])
         parts = (content, backend.encode(), template.encode(), self.ends.pattern.encode())
         return sha256(b"".join(sha256(part).digest() for part in parts)).hexdigest()
 
@@ -284,7 +285,7 @@ class Chat:
     def text(self, turns: int, *, asks: bool = False) -> str:
         """Renders the first `turns` messages. `asks` adds the text after which the model would begin to answer."""
         messages, tokenizer = self.messages[:turns], self.template.tokenizer
-        return render_chat(tokenizer, messages, tools=self.tools, add_generation_prompt=asks, **OPTIONS)
+        return render_chat(tokenizer, messages, tools=self.tools, add_generation_prompt=asks)
 
     def answer(self, turn: int) -> Answer:
         """Returns the assistant's message `turn` as the last of its conversation. Raises AnswerLost."""

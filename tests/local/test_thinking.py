@@ -1,0 +1,77 @@
+"""Models that may think first are trained, measured and asked without, by whatever their templates call the switch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from tests.local.families import CHATML_TOKENS, Family, config, make_tokenizer, published, turns
+from trainers.chat_templates import FINAL, render, switches_of, without_thoughts
+from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
+from trainers.local.serving.vocabulary import Vocabulary
+from trainers.local.training.data import read_rows
+
+CHATML = turns("<|im_start|>", "\n", "<|im_end|>\n")
+# As DeepSeek 3.1 and Mistral Small 4 name it; the rest of their templates is left out.
+DEEPSEEK = (
+    CHATML
+    + "{% if add_generation_prompt %}{% if not thinking | default(true) %}</think>{% endif %}{% endif %}"
+)
+MISTRAL = (
+    "{% if reasoning_effort is not defined %}{% set reasoning_effort = 'high' %}{% endif %}"
+    "{% if reasoning_effort not in ['none', 'high'] %}{{ raise_exception('no such effort') }}{% endif %}"
+    "[MODEL_SETTINGS]{{ reasoning_effort }}[/MODEL_SETTINGS]" + CHATML
+)
+HARMONY = ("<|start|>", "<|channel|>", "<|message|>", "<|end|>", "<|return|>")
+TEMPLATES = {
+    "qwen3_5_think": (published("qwen3_5_think"), CHATML_TOKENS, "<think>\n\n</think>\n\n"),
+    "qwen3_8": (published("qwen3_8"), CHATML_TOKENS, "<think>\n\n</think>\n\n"),
+    "nemotron_3_nano": (published("nemotron_3_nano"), CHATML_TOKENS, "<think></think>"),
+    "glm4moe": (published("glm4moe"), ("<|user|>", "<|assistant|>"), "<think></think>"),
+    "gemma4_v5": (published("gemma4_v5"), ("<|turn>", "<turn|>"), "<|turn>model\n"),
+    "gptoss": (published("gptoss"), HARMONY, FINAL),
+    "deepseek": (DEEPSEEK, CHATML_TOKENS, "</think>"),
+    "mistral": (MISTRAL, CHATML_TOKENS, "<|im_start|>assistant\n"),
+}
+MESSAGES = [{"role": "user", "content": "my card"}, {"role": "assistant", "content": "billing"}]
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_training_serving_and_counting_write_the_same_question_without_thoughts(
+    name: str, tmp_path: Path
+) -> None:
+    template, special, end = TEMPLATES[name]
+    make_tokenizer(tmp_path, Family(lambda: config("llama"), "LlamaForCausalLM", template, special))
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path)
+    asked = Request(
+        Target(str(tmp_path), None),
+        [ChatMessage("user", "my card")],
+        Sampling(temperature=0, top_p=1, max_tokens=6, stop=(), seed=None),
+        streams=False,
+        emit=lambda piece: None,
+    )
+    prompt = Vocabulary(tokenizer, frozenset(), len(tokenizer)).encode(asked)
+    text = tokenizer.decode(prompt)
+    assert text.endswith(end)
+    assert "none" in text if name == "mistral" else "Reasoning: medium" not in text
+
+    chats = tmp_path / "train.jsonl"
+    chats.write_text(json.dumps({"messages": MESSAGES}), encoding="utf-8")
+    (row,) = read_rows(chats, tokenizer, 1024, "training_file").rows
+    first = row.supervised.index(True)
+    assert list(row.ids[:first]) == prompt
+    assert tokenizer.decode(row.ids[first:]).strip().startswith("billing")
+    assert render(template, MESSAGES[:1], asks=True) == text
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_that_is_handed_on_is_without_thoughts_by_itself(name: str) -> None:
+    template, *_ = TEMPLATES[name]
+    written = render(without_thoughts(template), MESSAGES[:1], asks=True)
+    assert written == render(template, MESSAGES[:1], asks=True)
+    assert switches_of(template), "it has a switch"
+    assert switches_of(CHATML) == {}
+    assert without_thoughts(CHATML) == CHATML

@@ -1,0 +1,116 @@
+"""`python -m trainers.local.architecture < config.json`: builds transformers' own class of a config without weights (on
+PyTorch's meta device) and prints its dimensions as JSON, an Architecture's fields. Exits with 1 and a sentence on
+stderr where it can't be built.
+
+For the families that trainers/sizing/architecture.py has no formula for; `find_base` starts it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from transformers import CONFIG_MAPPING
+
+from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.model_structure import choose_class, fused_experts, linear_layers, text_part
+from trainers.sizing.architecture import Architecture, Counted, Experts, Vision
+
+UNBOUNDED = 2**20  # tokens; a state space has no positions
+
+
+def main() -> None:
+    raw = json.load(sys.stdin)
+    try:
+        print(json.dumps(asdict(architecture_of(raw))))
+    except TrainingFailed as error:
+        sys.exit(error.message)
+    except Exception as error:
+        sys.exit(f"transformers can't build it: {' '.join(str(error).split())[:300]}")
+
+
+def architecture_of(raw: Mapping[str, Any]) -> Architecture:
+    """Raises TrainingFailed for what is no model that writes text, and what transformers raises."""
+    family = str(raw.get("model_type"))
+    if family not in CONFIG_MAPPING:
+        raise TrainingFailed(
+            "base_needs_code", f"transformers has no class for the family '{family}'", "model"
+        )
+    choice = choose_class(
+        str(raw.get("_name_or_path") or family), CONFIG_MAPPING[family].from_dict(dict(raw))
+    )
+    with torch.device("meta"):
+        model = choice.model_class(choice.config)
+    text, head = choice.config.get_text_config(), model.get_output_embeddings()
+    hidden = int(head.weight.shape[1])
+    heads = _number(text, "num_attention_heads", "num_heads") or 1
+    inside = _parameters(model.get_submodule(text_part(model))) | _parameters(head)
+    vision = {id(weight): weight.numel() for weight in model.parameters() if id(weight) not in inside}
+    linear = {
+        id(module.weight): module.weight.numel()
+        for module in model.modules()
+        if type(module) is torch.nn.Linear and module is not head
+    }
+    return Architecture(
+        model_type=choice.family,
+        layers=_number(text, "num_hidden_layers"),
+        hidden=hidden,
+        heads=heads,
+        kv_heads=_number(text, "num_key_value_heads") or heads,
+        head_dim=hidden // heads,  # this and the next are in the matrices, and may differ by layer
+        dense_intermediate=0,
+        vocab=int(head.weight.shape[0]),
+        is_tied=head.weight is model.get_input_embeddings().weight,
+        context=_number(text, "max_position_embeddings") or UNBOUNDED,
+        experts=_experts(model, text, hidden),
+        vision=Vision(sum(vision.values()), sum(linear[each] for each in linear if each in vision))
+        if vision
+        else None,
+        counted=Counted(
+            matrices=_matrices(model),
+            parameters=sum(inside.values()),
+            in_linear=sum(linear[each] for each in linear if each in inside),
+        ),
+    )
+
+
+def _parameters(module: torch.nn.Module) -> dict[int, int]:
+    """Counts a tied matrix once."""
+    return {id(weight): weight.numel() for weight in module.parameters()}
+
+
+def _matrices(model: Any) -> tuple[tuple[str, int, int, int], ...]:
+    """Returns the layers that LoRA may stand beside, by the last part of their names."""
+    shapes = Counter(
+        (name.rpartition(".")[2], *reversed(model.get_submodule(name).weight.shape))
+        for name in linear_layers(model)
+    )
+    return tuple((name, inputs, outputs, times) for (name, inputs, outputs), times in shapes.items())
+
+
+def _experts(model: Any, text: Any, hidden: int) -> Experts | None:
+    fused = fused_experts(model)
+    if not fused:
+        return None
+    shapes = [tuple(model.get_parameter(name).shape) for name in fused]
+    layers, count = len({name.rpartition(".")[0] for name in fused}), shapes[0][0]
+    active = _number(text, "num_experts_per_tok", "top_k_experts", "moe_topk") or count
+    weights = sum(math.prod(shape) for shape in shapes)
+    return Experts(layers, count, min(active, count), round(weights / (3 * layers * count * hidden)))
+
+
+def _number(config: Any, *names: str) -> int:
+    """Returns the first of these that the config has; the largest of those that differ by layer; 0 for none."""
+    values = (getattr(config, name, None) for name in names)
+    value = next((value for value in values if value), 0)
+    return max(value) if isinstance(value, list | tuple) else int(value)
+
+
+if __name__ == "__main__":
+    main()
