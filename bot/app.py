@@ -34,6 +34,7 @@ from bot.slack.users import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.worker_pool import WorkerPool
 from storage.store import Store
 from trainers.client import Trainer, find_key
+from trainers.dialects import open_trainer
 
 GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # of a worker's task, which is ended after half of that
@@ -180,7 +181,7 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
         if embedded and row.provider.base_url == embedded.base_url:
             key = embedded.key
         if key and row.provider.base_url:
-            trainers[row.name] = Trainer(row.provider, key)
+            trainers[row.name] = open_trainer(row.provider, key)
     return trainers
 
 

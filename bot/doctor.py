@@ -30,7 +30,8 @@ from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Blocks, Settings, Settin
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
-from trainers.client import Trainer, find_key
+from trainers.client import find_key
+from trainers.dialects import open_trainer
 from trainers.encoders.embedding import EncoderError, find_encoder, is_of_hub
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
@@ -264,7 +265,7 @@ def _own_trainer(settings: Settings) -> Finding:
 def _chat_provider(row: ProviderRow, key: str) -> Finding | None:
     """Checks one that only answers. Nobody has to run one on this machine, and some list no models for a key."""
     try:
-        with Trainer(row.provider, key) as trainer:
+        with open_trainer(row.provider, key) as trainer:
             refused = trainer.probe()
     except TrainerError as error:
         return None if row.provider.key_env is None else Finding(False, row.title, str(error))
@@ -275,7 +276,7 @@ def _chat_provider(row: ProviderRow, key: str) -> Finding | None:
 
 def _provider(row: ProviderRow, key: str) -> Finding:
     try:
-        with Trainer(row.provider, key) as trainer:
+        with open_trainer(row.provider, key) as trainer:
             refused = trainer.probe()
     except TrainerError as error:
         return Finding(False, row.title, str(error))

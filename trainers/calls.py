@@ -66,6 +66,8 @@ def _cure(error: openai.APIStatusError, provider: Provider) -> str:
         )
     if error.status_code in (401, 403):
         return f" Check the key{f' in {provider.key_env}' if provider.key_env else ''} and its rights."
+    if error.status_code == 402:
+        return " The account there has no credit left for it: add some, then start again."
     if error.status_code == 413:
         return " The file is too large for this trainer: use fewer or shorter examples."
     return ""

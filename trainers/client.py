@@ -179,12 +179,9 @@ class Trainer(AliasCalls):
         403 training_not_available at `create` only. So `create` is the proof, and its Refused with
         `is_closed_to_us` obliges the caller to delete what was uploaded.
         """
-        doing = self._doing("asking whether we may train")
         try:
-            if self.provider.only_chats:
-                self.models()
-                return None
-            payloads.read_list(self._get(doing, lambda: self._raw_jobs.list(limit=1).content), doing)
+            if not self.provider.only_chats:
+                self.has_jobs(self.provider.timeout_s)
             self.models()
         except Refused as refusal:
             return refusal
@@ -192,7 +189,7 @@ class Trainer(AliasCalls):
 
     def has_jobs(self, timeout_s: float) -> bool:
         """Whether this account ever trained here, whatever came of it: one short look."""
-        doing = self._doing("asking whether we ever trained here")
+        doing = self._doing("asking whether we may train")
         content = self._get(doing, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
         rows, _ = payloads.read_list(content, doing)
         return bool(rows)

@@ -62,10 +62,14 @@ def read_object(content: bytes, doing: str) -> Json:
 def read_list(content: bytes, doing: str) -> tuple[tuple[Json, ...], bool]:
     """Returns the rows of one page, and whether more follow."""
     page = read_object(content, doing)
-    rows = page.get("data")
+    return rows_under(page, "data", doing), page.get("has_more") is True
+
+
+def rows_under(page: Json, key: str, doing: str) -> tuple[Json, ...]:
+    rows = page.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Nonsense(f"{doing}: the answer has no list of objects under 'data'. {_CURE}")
-    return tuple(rows), page.get("has_more") is True
+        raise Nonsense(f"{doing}: the answer has no list of objects under {key!r}. {_CURE}")
+    return tuple(rows)
 
 
 def read_job(content: bytes, doing: str) -> Job:
@@ -82,6 +86,7 @@ def job(raw: Json, doing: str) -> Job:
     own = method.get(str(method.get("type", "supervised"))) if isinstance(method, dict) else None
     hyperparameters = own.get("hyperparameters") if isinstance(own, dict) else None
     hyperparameters = hyperparameters or raw.get("hyperparameters")
+    billed = raw.get("billed_usd")  # as a dialect has read it: JSON has no such value
     return Job(
         id=required(raw, "id", doing),
         status=status,
@@ -100,6 +105,8 @@ def job(raw: Json, doing: str) -> Job:
         suffix=suffix_of(raw),
         training_file=_text(raw, "training_file"),
         hyperparameters=hyperparameters if isinstance(hyperparameters, dict) else {},
+        percent=_whole(raw, "percent"),
+        billed_usd=billed if isinstance(billed, Decimal) else None,
     )
 
 

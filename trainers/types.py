@@ -117,7 +117,8 @@ class JobSpec:
 
 @dataclass(frozen=True)
 class Job:
-    """A trainer's job, as it last answered. Times are unix seconds."""
+    """A trainer's job, as it last answered. Times are unix seconds. `percent` of the training, where no steps are
+    counted; `billed_usd`: what the trainer itself says that the job cost, once it is over."""
 
     id: str
     status: str
@@ -136,6 +137,8 @@ class Job:
     suffix: str | None = None
     training_file: str | None = None
     hyperparameters: Mapping[str, object] = field(default_factory=dict)
+    percent: int | None = None
+    billed_usd: Decimal | None = None
 
     @property
     def is_final(self) -> bool:

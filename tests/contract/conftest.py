@@ -16,9 +16,13 @@ from pathlib import Path
 import pytest
 
 from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
+from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service
+from tests.peers.together import Together
+from tests.peers.vendors import Vendor
 from trainers.client import Trainer
+from trainers.dialects import open_trainer
 from trainers.payloads import sent_hyperparameters
 from trainers.providers import load_providers
 from trainers.types import Hyperparameter, Provider
@@ -43,19 +47,37 @@ class Site:
         return self.trainer.provider
 
 
-@pytest.fixture(scope="module", params=["openai", "nebius", "local"])
+MODELS = {
+    "openai": "gpt-4.1-mini-2025-04-14",
+    "nebius": "meta-llama/Meta-Llama-3.1-8B-Instruct",
+    "fireworks": "accounts/fireworks/models/llama-v3p1-8b-instruct",
+    "together": "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference",
+}
+
+
+@pytest.fixture(scope="module", params=[*MODELS, "local"])
 def site(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if request.param == "local":
         model: Path = request.getfixturevalue("tiny_model_dir")
         with _local_site(tmp_path_factory.mktemp("trainer"), model) as local:
             yield local
         return
-    shape = request.param
-    model_name = {"openai": "gpt-4.1-mini-2025-04-14", "nebius": "meta-llama/Meta-Llama-3.1-8B-Instruct"}[
-        shape
-    ]
-    with Hosted(Service(shape, models=(model_name,))) as server:
-        yield from _site(shape, server.url, server.key, model_name, finish_s=5)
+    name, model_name = request.param, MODELS[request.param]
+    with stand_in(name, model_name) as server:
+        url = server.url + (server.service.path if isinstance(server.service, Vendor) else "")
+        yield from _site(name, url, server.key, model_name, finish_s=5)
+
+
+def stand_in(name: str, model: str) -> Hosted:
+    """A server that behaves as this vendor does."""
+    match name:
+        case "fireworks":
+            return FireworksHosted(Fireworks(models=(model,)))
+        case "together":
+            return Hosted(Together(models=(model,)))
+        case "openai" | "nebius" as shape:
+            return Hosted(Service(shape, models=(model,)))
+    raise ValueError(name)
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +94,7 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def _site(name: str, url: str, key: str, model: str, finish_s: float) -> Iterator[Site]:
     row = next(row for row in load_providers() if row.name == name).at(url)
     wanted = {**row.defaults, "n_epochs": 1, "batch_size": 4, "lora_r": 4}
-    with Trainer(replace(row.provider, timeout_s=20), key) as trainer:
+    with open_trainer(replace(row.provider, timeout_s=20, chat_base_url=""), key) as trainer:
         yield Site(trainer, key, model, sent_hyperparameters(row.provider, wanted), finish_s)
 
 

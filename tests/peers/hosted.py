@@ -107,6 +107,9 @@ class Hosted:
     def next_fault(self, route: str) -> Fault | None:
         return self._faults[route].popleft() if self._faults[route] else None
 
+    def lets_in(self, seen: Seen) -> bool:
+        return seen.headers.get("authorization") == f"Bearer {self.key}"
+
     def let_go(self) -> None:
         """Anyone who hangs, and would, hangs no longer: their connections are closed without an answer."""
         self._closing.set()
@@ -163,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _reply(self, seen: Seen) -> Reply:
         hosted = self.server.hosted
-        if seen.headers.get("authorization") != f"Bearer {hosted.key}":
+        if not hosted.lets_in(seen):
             return refusal(401, "invalid_api_key", "Incorrect API key provided.")
         method, path = seen.route.split(" ", 1)
         return hosted.service.answer_to(method, path, seen.query, seen.headers, seen.body)

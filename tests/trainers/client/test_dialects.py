@@ -1,0 +1,306 @@
+"""Vendors with an API of their own, over real HTTP: what is sent, how their words are read, and what they refuse."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.peers.fireworks import Fireworks, FireworksHosted
+from tests.peers.hosted import BUSY, COMMIT_THEN_RESET, Fault, Hosted
+from tests.peers.together import Together
+from tests.peers.vendors import Vendor
+from trainers.client import Trainer
+from trainers.dialects import open_trainer
+from trainers.errors import Refused, Uncertain
+from trainers.providers import load_providers
+from trainers.types import Job, JobSpec, Message
+
+KEY = "ft-0123456789abcdef01234567"
+BASES = {"together": "some/base-8b", "fireworks": "accounts/fireworks/models/base-8b"}
+
+
+class Site:
+    """A vendor's stand-in with a client, and a file of rows."""
+
+    def __init__(self, name: str, server: Hosted, trainer: Trainer, file: Path) -> None:
+        assert isinstance(server.service, Vendor)
+        self.name, self.server, self.trainer, self.file = name, server, trainer, file
+        self.service: Vendor = server.service
+
+    def upload(self, key: str = KEY) -> str:
+        return self.trainer.upload(self.file, hashlib.sha256(self.file.read_bytes()).hexdigest(), key)
+
+    def spec(self, file_id: str, **changes: object) -> JobSpec:
+        chosen = {"n_epochs": 2, "lora_r": 8, "lora_alpha": 16, "learning_rate": 0.0002, "batch_size": 8}
+        spec = JobSpec(
+            KEY, BASES[self.name], file_id, chosen, seed=7, suffix="tickets-of-a-very-long-name-indeed"
+        )
+        return replace(spec, **changes)  # type: ignore[arg-type]
+
+    def ended(self, job: Job) -> Job:
+        for _ in range(20):
+            if job.is_final:
+                return job
+            job = self.trainer.job(job.id)
+        raise AssertionError(f"it never ended: {job}")
+
+
+def site_of(name: str, folder: Path) -> Iterator[Site]:
+    file = folder / "rows.jsonl"
+    turns = [{"role": "user", "content": "where is it"}, {"role": "assistant", "content": "shipping"}]
+    file.write_text("\n".join(json.dumps({"n": n, "messages": turns}) for n in range(12)) + "\n")
+    server = (
+        FireworksHosted(Fireworks(models=(BASES[name],)))
+        if name == "fireworks"
+        else Hosted(Together(models=(BASES[name],)))
+    )
+    with server:
+        row = next(row for row in load_providers() if row.name == name).at(server.url + server.service.path)  # type: ignore[attr-defined]
+        chat = f"{server.url.removesuffix('/v1')}/v1/inference/v1" if name == "fireworks" else ""
+        provider = replace(row.provider, timeout_s=3, chat_base_url=chat)
+        with open_trainer(provider, server.key) as trainer:
+            yield Site(name, server, trainer, file)
+
+
+@pytest.fixture
+def together(tmp_path: Path) -> Iterator[Site]:
+    yield from site_of("together", tmp_path)
+
+
+@pytest.fixture
+def fireworks(tmp_path: Path) -> Iterator[Site]:
+    yield from site_of("fireworks", tmp_path)
+
+
+@pytest.fixture(params=["together", "fireworks"])
+def site(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Site]:
+    yield from site_of(request.param, tmp_path)
+
+
+def test_the_bill_is_the_vendors_own(site: Site) -> None:
+    site.service.usd_per_million = Decimal("1234.50")
+    job = site.ended(site.trainer.create(site.spec(site.upload())))
+    assert job.status == "succeeded" and job.trained_tokens == 2 * len(site.file.read_bytes().split())
+    assert job.billed_usd is not None
+    assert round(job.billed_usd, 2) == site.service.ledger.usd > 0
+
+
+def test_a_create_whose_answer_got_lost_is_found_and_not_sent_again(site: Site) -> None:
+    site.server.fail(site.service.create_route, COMMIT_THEN_RESET)
+    spec = site.spec(site.upload())
+    with pytest.raises(Uncertain):
+        site.trainer.create(spec)
+    (job,) = site.trainer.find_jobs(KEY)
+    assert site.trainer.jobs_by_key([KEY, "another"], since=0) == {KEY: (job,)}
+    assert site.trainer.find_jobs("another") == ()
+    assert site.service.ledger.jobs == site.server.count(site.service.create_route) == 1
+
+
+def test_a_list_that_lags_hides_a_job_of_together_and_none_of_fireworks(site: Site) -> None:
+    site.service.list_lag_s = 60
+    site.trainer.create(site.spec(site.upload()))
+    assert len(site.trainer.find_jobs(KEY)) == (site.name == "fireworks")
+
+
+def test_a_second_create_of_the_same_id_gives_the_job_that_is_there(fireworks: Site) -> None:
+    spec = fireworks.spec(fireworks.upload())
+    first = fireworks.trainer.create(spec)
+    assert fireworks.trainer.create(spec).id == first.id
+    assert fireworks.service.ledger.jobs == 1 and fireworks.server.count(fireworks.service.create_route) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("JOB_STATE_CREATING_INPUT_DATASET", "validating_files"),
+        ("JOB_STATE_RE_QUEUEING", "queued"),
+        ("JOB_STATE_IDLE", "running"),
+        ("JOB_STATE_PAUSED", "paused"),
+        ("JOB_STATE_EARLY_STOPPED", "succeeded"),
+        ("JOB_STATE_EXPIRED", "failed"),
+        ("JOB_STATE_DELETING_CLEANING_UP", "cancelled"),
+        ("JOB_STATE_HIBERNATING", "HIBERNATING"),
+    ],
+)
+def test_fireworks_words_for_a_job(fireworks: Site, word: str, status: str) -> None:
+    fireworks.service.stages = (word,)
+    job = fireworks.trainer.create(fireworks.spec(fireworks.upload()))
+    assert job.status == status and job.has_known_status == (status != "HIBERNATING")
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("pending", "queued"),
+        ("compressing", "running"),
+        ("uploading", "running"),
+        ("error", "failed"),
+        ("user_error_pending", "user_error_pending"),
+    ],
+)
+def test_togethers_words_for_a_job(together: Site, word: str, status: str) -> None:
+    together.service.stages = (word,)
+    assert together.trainer.create(together.spec(together.upload())).status == status
+
+
+def test_a_job_that_failed_says_why(site: Site) -> None:
+    site.service.stages, site.service.failure = ("failed",), {"message": "row 3 is too long"}
+    job = site.trainer.create(site.spec(site.upload()))
+    assert site.trainer.job(job.id).error_message == "row 3 is too long"
+
+
+def test_a_cancel_takes_a_while_and_one_of_a_job_that_is_over_is_refused(site: Site) -> None:
+    site.service.stages = ("running",)
+    job = site.trainer.create(site.spec(site.upload()))
+    assert site.trainer.cancel(job.id).status == "running"
+    assert site.ended(job).status == "cancelled"
+    with pytest.raises(Refused) as caught:
+        site.trainer.cancel(job.id)
+    assert caught.value.status == 400 and site.service.ledger.live == 0
+
+
+def test_what_cannot_be_paid_is_refused_and_creates_nothing(site: Site) -> None:
+    site.service.credit = False
+    with pytest.raises(Refused) as caught:
+        site.trainer.create(site.spec(site.upload()))
+    assert caught.value.status == 402 and "credit" in str(caught.value)
+    assert site.service.ledger.jobs == 0
+
+
+def test_a_key_without_the_right_to_write_is_refused_at_the_create_alone(site: Site) -> None:
+    file_id = site.upload()
+    site.server.fail(site.service.create_route, Fault(commit=False, status=403, code="forbidden"))
+    assert site.trainer.probe() is None
+    with pytest.raises(Refused, match="Check the key"):
+        site.trainer.create(site.spec(file_id))
+
+
+def test_a_rate_limit_names_its_time_and_nothing_is_sent_twice(site: Site) -> None:
+    file_id = site.upload()
+    site.server.fail(site.service.create_route, BUSY)
+    with pytest.raises(Uncertain) as caught:
+        site.trainer.create(site.spec(file_id))
+    assert caught.value.retry_after == 7 and site.server.count(site.service.create_route) == 1
+
+
+def test_the_losses_of_each_step_are_read(site: Site) -> None:
+    job = site.ended(site.trainer.create(site.spec(site.upload())))
+    lines = site.trainer.metrics(job)
+    assert [line.step for line in lines] == list(range(1, 13))
+    assert lines[0].train_loss == 2.0 and lines[-1].valid_loss == pytest.approx(2.5 / 12)
+
+
+def test_the_tuned_model_is_there_and_goes_with_its_job_or_by_its_name(site: Site) -> None:
+    job = site.ended(site.trainer.create(site.spec(site.upload())))
+    name = str(job.fine_tuned_model)
+    assert (
+        site.trainer.has_model(name)
+        and site.trainer.has_model(BASES[site.name])
+        and not site.trainer.has_model("none")
+    )
+    assert site.trainer.chat(name, [Message("user", "hi")], max_tokens=9).text
+    if site.trainer.provider.can("job_deletion"):
+        site.trainer.delete_job(job.id)
+    else:
+        site.trainer.delete_model(name)
+    assert not site.trainer.has_model(name)
+
+
+def test_files_are_forgotten_by_their_content(site: Site) -> None:
+    file_id = site.upload()
+    sha256 = hashlib.sha256(site.file.read_bytes()).hexdigest()
+    assert site.trainer.has_content(file_id, sha256)
+    assert site.trainer.forget([sha256, "0" * 64]) == 1
+    assert site.trainer.forget([sha256]) == 0 == site.service.ledger.files
+
+
+def test_a_dataset_is_used_only_once_it_is_checked(fireworks: Site) -> None:
+    fireworks.service.check_looks = 1
+    with pytest.raises(Uncertain, match="being checked there") as caught:
+        fireworks.upload()
+    assert caught.value.retry_after == 5
+    fireworks.upload()
+    uploads = [seen.route for seen in fireworks.server.requests if seen.route.endswith(":upload")]
+    assert len(uploads) == 1
+
+
+def test_an_upload_that_was_cut_off_is_sent_again_by_the_next_client(fireworks: Site) -> None:
+    """The record of the dataset is there, its bytes are not."""
+    dataset = f"ft-{hashlib.sha256(fireworks.file.read_bytes()).hexdigest()[:40]}"
+    fireworks.server.fail(f"POST /accounts/acme/datasets/{dataset}:upload", Fault(commit=False))
+    with pytest.raises(Uncertain):
+        fireworks.upload()
+    assert fireworks.upload() == dataset and fireworks.service.ledger.files == 1
+
+
+def test_a_dataset_of_our_name_with_other_bytes_is_replaced(fireworks: Site) -> None:
+    dataset = fireworks.upload()
+    fireworks.service.files[dataset].content = b'{"n": "theirs"}\n' * 12
+    with open_trainer(fireworks.trainer.provider, fireworks.server.key) as another:
+        sha256 = hashlib.sha256(fireworks.file.read_bytes()).hexdigest()
+        assert another.upload(fireworks.file, sha256) == dataset
+    assert fireworks.service.files[dataset].content == fireworks.file.read_bytes()
+
+
+def test_a_signed_link_that_has_expired_is_a_refusal(fireworks: Site) -> None:
+    job = fireworks.ended(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
+    fireworks.service.links_live = False  # type: ignore[attr-defined]
+    with pytest.raises(Refused):
+        fireworks.trainer.metrics(job)
+
+
+def test_a_job_without_a_price_is_billed_by_nobody(fireworks: Site) -> None:
+    fireworks.service.says_cost = False  # type: ignore[attr-defined]
+    job = fireworks.ended(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
+    assert job.billed_usd is None and job.percent == 100
+
+
+def test_what_fireworks_has_no_name_for_is_not_sent(fireworks: Site) -> None:
+    fireworks.trainer.create(fireworks.spec(fireworks.upload()))
+    body = fireworks.server.requests[-1].body
+    assert {name: body[name] for name in ("epochs", "loraRank", "learningRate", "batchSizeSamples")} == {
+        "epochs": 2, "loraRank": 8, "learningRate": 0.0002, "batchSizeSamples": 8,
+    }  # fmt: skip
+    assert "lora_alpha" not in body and "loraAlpha" not in body
+
+
+def test_togethers_suffix_holds_our_mark_in_40_characters(together: Site) -> None:
+    job = together.trainer.create(together.spec(together.upload()))
+    assert job.suffix is not None and len(job.suffix) == 40
+    body = together.server.requests[-1].body
+    assert body["training_type"] == {"type": "Lora", "lora_r": 8, "lora_alpha": 16}
+    assert "batch_size" not in body and body["random_seed"] == 7
+    assert job.hyperparameters["lora_r"] == 8
+
+
+def test_validations_are_billed_and_in_the_estimate(together: Site) -> None:
+    together.service.usd_per_million, together.service.check_looks = Decimal(1000), 1
+    file_id = together.upload()
+    spec = together.spec(file_id, validation_file=file_id)
+    unready = together.trainer.estimate(spec)
+    assert unready.usd is None and unready.why == "the file of training rows is still being checked"
+    estimated, job = together.trainer.estimate(spec), together.ended(together.trainer.create(spec))
+    words = len(together.file.read_bytes().split())
+    assert estimated.training_tokens == job.trained_tokens == 4 * words
+    assert estimated.usd == job.billed_usd
+    assert together.service.ledger.usd == round(Decimal(4 * words) / 1000, 2)
+    together.service.credit = False
+    assert not together.trainer.estimate(spec).is_affordable
+
+
+def test_events_are_read_with_their_levels(together: Site) -> None:
+    together.service.stages, together.service.failure = ("running",), {"message": "out of memory"}
+    job = together.trainer.create(together.spec(together.upload()))
+    events = together.trainer.events(job.id)
+    assert [(event.level, event.message) for event in events] == [
+        ("error", "out of memory"),
+        ("info", "Job is running"),
+        ("info", "Fine tune request created"),
+    ]
+    assert together.trainer.events_since(job.id, job.created_at + 1, pages=2)[1]

@@ -1,0 +1,98 @@
+"""What vendors with an API of their own have in common: plain HTTP, each answer turned into a row of OpenAI's shape.
+
+A subclass says where jobs are and how one is read; looking for jobs by our key, uploads and questions are then the
+Trainer's. The SDK sends the requests, so that errors, time-outs, redirects and retries are the same for all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import ClassVar
+from urllib.parse import quote
+
+from trainers import payloads
+from trainers.client import Trainer
+from trainers.methods import specs
+from trainers.payloads import Json
+from trainers.types import Hyperparameter, Job, JobSpec, Metric
+
+
+class Dialect(Trainer):
+    jobs_path: ClassVar[str]
+
+    def _row(self, raw: Json, doing: str) -> Json:
+        """A job of the vendor's in OpenAI's shape. A status that nobody knows stays as it is."""
+        raise NotImplementedError
+
+    def _listed(self, doing: str) -> Iterator[Json]:
+        """The vendor's jobs, the newest first."""
+        raise NotImplementedError
+
+    def has_jobs(self, timeout_s: float) -> bool:
+        return next(self._listed(self._doing("asking whether we may train")), None) is not None
+
+    def job(self, job_id: str) -> Job:
+        doing = self._doing(f"asking for job {job_id!r}")
+        return self._job(self._read(doing, self._job_path(job_id)), doing)
+
+    def _job(self, raw: Json, doing: str) -> Job:
+        return payloads.job(self._row(raw, doing), doing)
+
+    def _jobs(self, doing: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
+        return (self._row(raw, doing) for raw in self._listed(doing))
+
+    def _job_path(self, job_id: str) -> str:
+        return f"{self.jobs_path}/{quote(job_id, safe='')}"
+
+    def _read(self, doing: str, path: str) -> Json:
+        return payloads.read_object(self._get(doing, lambda: self._client.get(path, cast_to=bytes)), doing)
+
+    def _post(self, doing: str, path: str, body: Json) -> Json:
+        """Sent once."""
+        content = self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes))
+        return payloads.read_object(content, doing)
+
+    def _rows_under(self, key: str, path: str, doing: str) -> tuple[Json, ...]:
+        return payloads.rows_under(self._read(doing, path), key, doing)
+
+    def _named(self, spec: JobSpec) -> dict[str, Hyperparameter]:
+        """The hyperparameters by the vendor's names; "auto" is left to the vendor."""
+        names = self.provider.hyperparameter_names
+        chosen = payloads.sent_hyperparameters(self.provider, spec.hyperparameters)
+        return {names.get(name, name): value for name, value in chosen.items() if value != "auto"}
+
+    def _ours(self, raw: Json) -> Json:
+        """A job's hyperparameters by our names."""
+        names = self.provider.hyperparameter_names
+        return {name: raw[names.get(name, name)] for name in specs() if names.get(name, name) in raw}
+
+
+def object_under(raw: Json, key: str) -> Json:
+    value = raw.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def seconds(raw: Json, key: str) -> int | None:
+    """Reads an ISO time as unix seconds; one without a zone is UTC."""
+    try:
+        time = datetime.fromisoformat(str(raw.get(key)))
+    except ValueError:
+        return None
+    return int((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp())
+
+
+def metrics_of(rows: Iterable[tuple[object, Json]]) -> tuple[Metric, ...]:
+    """Reads steps with what was measured at them; a training and a validation at one step may be rows of their own."""
+    losses: dict[int, dict[str, float]] = defaultdict(dict)
+    for step, row in rows:
+        for name in ("train", "eval"):
+            value = row.get(f"{name}/loss")
+            if isinstance(step, int | float) and isinstance(value, int | float) and math.isfinite(value):
+                losses[int(step)][name] = float(value)
+    return tuple(
+        Metric(step, losses[step].get("train"), valid_loss=losses[step].get("eval"))
+        for step in sorted(losses)
+    )

@@ -1,0 +1,247 @@
+"""Fireworks' supervised fine-tuning: datasets, jobs and models are resources under an account.
+
+We choose the job's id, from our key alone: a second create of the same id makes no second job, and one look by the id
+says whether a create arrived. A dataset's id is of its content. There are no events and no checkpoints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import BinaryIO
+from urllib.parse import quote, urlencode
+
+from trainers import payloads
+from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
+from trainers.errors import Refused, Uncertain
+from trainers.payloads import Json
+from trainers.types import Checkpoint, Event, Job, JobSpec, Metric, ModelInfo
+
+STATUSES = {
+    "CREATING": "validating_files",
+    "VALIDATING": "validating_files",
+    "CREATING_INPUT_DATASET": "validating_files",
+    "PENDING": "queued",
+    "RE_QUEUEING": "queued",
+    "RUNNING": "running",
+    "WRITING_RESULTS": "running",
+    "CANCELLING": "running",
+    "IDLE": "running",
+    "PAUSED": "paused",
+    "COMPLETED": "succeeded",
+    "EARLY_STOPPED": "succeeded",
+    "FAILED": "failed",
+    "EXPIRED": "failed",
+    "CANCELLED": "cancelled",
+    "DELETING": "cancelled",
+    "DELETING_CLEANING_UP": "cancelled",
+    "DELETED": "cancelled",
+}
+CHECKED_AFTER_S = 5.0
+PAGE = 200
+
+
+class Fireworks(Dialect):
+    jobs_path = "/supervisedFineTuningJobs"
+
+    @property
+    def _account_name(self) -> str:
+        """accounts/ID, as it begins the names of what is ours."""
+        return "accounts/" + self.provider.base_url.rpartition("/accounts/")[2]
+
+    def _address(self, name: str) -> str:
+        """Of any resource, ours or not."""
+        return f"{self.provider.base_url.rpartition('/accounts/')[0]}/{quote(name, safe='/')}"
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        """Without ends: a model's deprecation is that of asking it by the token."""
+        doing = self._doing("listing the models")
+        places = (self._address("accounts/fireworks/models"), "/models")
+        names = [
+            payloads.required(raw, "name", doing) for at in places for raw in self._pages("models", at, doing)
+        ]
+        return tuple(map(ModelInfo, names))
+
+    def has_model(self, name: str) -> bool:
+        doing = self._doing(f"looking for the model {name!r}")
+        return self._find(doing, self._address(name)) is not None
+
+    def delete_model(self, name: str) -> None:
+        doing = self._doing(f"deleting the model {name!r}")
+        self._gone(doing, lambda: self._client.delete(self._address(name), cast_to=bytes))
+
+    def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
+        """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
+        doing, dataset = self._doing(f"uploading {path.name!r}"), _dataset_id(sha256)
+        payloads.file_size(path, doing)
+        existing = self._find(doing, f"/datasets/{dataset}")
+        is_ready = existing is not None and existing.get("state") == "READY"
+        if is_ready and (self._sent.get(dataset) == sha256 or self.has_content(dataset, sha256)):
+            self._sent[dataset] = sha256
+            return dataset
+        if is_ready:  # somebody put other bytes there
+            self.delete_file(dataset)
+        if is_ready or existing is None:
+            with path.open("rb") as file:
+                rows = sum(1 for _ in file)
+            record = {"userUploaded": {}, "exampleCount": str(rows), "format": "CHAT"}
+            self._post(doing, "/datasets", {"datasetId": dataset, "dataset": record})
+        if self._sent.get(dataset) != sha256:
+            self._send_file(path, f"{sha256}.jsonl", sha256, doing)
+            self._post(doing, f"/datasets/{dataset}:validateUpload", {})
+        if (self._find(doing, f"/datasets/{dataset}") or {}).get("state") != "READY":
+            raise Uncertain(f"{doing}: it is being checked there.", retry_after=CHECKED_AFTER_S)
+        return dataset
+
+    def delete_file(self, file_id: str) -> None:
+        self._delete_dataset(file_id)
+
+    def forget(self, hashes: Collection[str]) -> int:
+        return sum(self._delete_dataset(_dataset_id(sha256)) for sha256 in hashes)
+
+    def file_bytes(self, file_id: str) -> bytes:
+        doing = self._doing(f"downloading the file {file_id!r}")
+        links = object_under(
+            self._read(doing, f"/datasets/{quote(file_id)}:getDownloadEndpoint"), "filenameToSignedUrls"
+        )
+        return b"".join(self._download(doing, str(link)) for link in links.values())
+
+    def find_jobs(self, key: str) -> tuple[Job, ...]:
+        """By its id, which is sure at once: no list lags."""
+        doing = self._doing(f"looking for the job with key {key!r}")
+        raw = self._find(doing, self._job_path(_job_id(key)))
+        return () if raw is None else (self._job(raw, doing),)
+
+    def create(self, spec: JobSpec) -> Job:
+        doing, job_id = self._doing(f"creating the job for {spec.suffix!r}"), _job_id(spec.key)
+        path = f"{self.jobs_path}?{urlencode({'supervisedFineTuningJobId': job_id})}"
+        try:
+            return self._job(self._post(doing, path, self._body(spec, job_id)), doing)
+        except Uncertain as doubt:
+            if doubt.status != 409:
+                raise
+        return self.job(job_id)  # an earlier one arrived
+
+    def cancel(self, job_id: str) -> Job:
+        self._post(self._doing(f"cancelling job {job_id!r}"), f"{self._job_path(job_id)}:cancel", {})
+        return self.job(job_id)
+
+    def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
+        return ()
+
+    def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
+        return (), False
+
+    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
+        return ()
+
+    def metrics(self, job: Job) -> tuple[Metric, ...]:
+        """The link to them lasts a while only, so the job is asked for a new one."""
+        doing = self._doing(f"reading the results of job {job.id!r}")
+        link = self._read(doing, self._job_path(job.id)).get("metricsFileSignedUrl")
+        if not isinstance(link, str) or not link:
+            return ()
+        lines = self._download(doing, link).splitlines()
+        rows = [payloads.read_object(line, doing) for line in lines if line.strip()]
+        return metrics_of((row.get("step"), {**row, **object_under(row, "data")}) for row in rows)
+
+    def _listed(self, doing: str) -> Iterator[Json]:
+        return self._pages("supervisedFineTuningJobs", self.jobs_path, doing, orderBy="createTime desc")
+
+    def _row(self, raw: Json, doing: str) -> Json:
+        state = payloads.required(raw, "state", doing).removeprefix("JOB_STATE_")
+        status, progress = STATUSES.get(state, state), object_under(raw, "jobProgress")
+        job_id = payloads.required(raw, "name", doing).rpartition("/")[2]
+        return {
+            "id": job_id,
+            "suffix": job_id,  # it ends in our mark
+            "status": status,
+            "model": raw.get("baseModel"),
+            "created_at": seconds(raw, "createTime"),
+            "finished_at": seconds(raw, "completedTime"),
+            "fine_tuned_model": raw.get("outputModel") if status == "succeeded" else None,
+            "trained_tokens": progress.get("inputTokens"),
+            "percent": progress.get("percent"),
+            "billed_usd": _usd(object_under(raw, "estimatedCost")) if status == "succeeded" else None,
+            "training_file": str(raw.get("dataset", "")).rpartition("/")[2],
+            "hyperparameters": self._ours(raw),
+            "error": object_under(raw, "status"),
+        }
+
+    def _body(self, spec: JobSpec, job_id: str) -> Json:
+        body = {
+            **self.provider.create_extra,
+            **self._named(spec),
+            "displayName": spec.suffix,
+            "baseModel": spec.model,
+            "dataset": f"{self._account_name}/datasets/{spec.training_file}",
+            "outputModel": f"{self._account_name}/models/{job_id}",
+        }
+        if spec.validation_file:
+            body["evaluationDataset"] = f"{self._account_name}/datasets/{spec.validation_file}"
+        return body
+
+    def _post_file(self, name: str, file: BinaryIO) -> bytes:
+        return self._client.post(
+            f"/datasets/{_dataset_id(name.removesuffix('.jsonl'))}:upload",
+            files={"file": (name, file)},
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+            cast_to=bytes,
+        )
+
+    def _delete_dataset(self, dataset: str) -> bool:
+        """Whether it was there."""
+        doing = self._doing(f"deleting the file {dataset!r}")
+        self._sent.pop(dataset, None)
+        try:
+            self._once(doing, lambda: self._client.delete(f"/datasets/{quote(dataset)}", cast_to=bytes))
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
+            return False
+        return True
+
+    def _find(self, doing: str, path: str) -> Json | None:
+        try:
+            return self._read(doing, path)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
+            return None
+
+    def _pages(self, key: str, path: str, doing: str, **query: str) -> Iterator[Json]:
+        """Every row of every page. An empty list is left out of an answer."""
+        token = ""
+        while True:
+            parameters = urlencode({"pageSize": PAGE, **query, **({"pageToken": token} if token else {})})
+            page = self._read(doing, f"{path}?{parameters}")
+            yield from payloads.rows_under({key: [], **page}, key, doing)
+            before, token = token, str(page.get("nextPageToken") or "")
+            if token in ("", before):
+                return
+
+    def _download(self, doing: str, link: str) -> bytes:
+        """A signed link is for anybody who has it: our key doesn't go there."""
+        from openai import omit
+
+        return self._get(
+            doing,
+            lambda: self._client.get(link, cast_to=bytes, options={"headers": {"Authorization": omit}}),
+        )
+
+
+def _job_id(key: str) -> str:
+    return f"ft-{payloads.mark_of(key)}"
+
+
+def _dataset_id(sha256: str) -> str:
+    """An id has 63 characters at most."""
+    return f"ft-{sha256[:40]}"
+
+
+def _usd(money: Json) -> Decimal | None:
+    """1 unit and 750000000 nanos are 1.75."""
+    if not money or money.get("currencyCode", "USD") != "USD":
+        return None
+    return Decimal(str(money.get("units") or 0)) + Decimal(str(money.get("nanos") or 0)).scaleb(-9)

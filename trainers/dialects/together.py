@@ -1,0 +1,189 @@
+"""Together's fine-tuning (/fine-tunes): OpenAI's files and chats, jobs of its own.
+
+A job's price is in nano-dollars and final once the job is over; the tokens of validations are in it. Our mark is at the
+end of the suffix, the list has no filter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from itertools import islice
+from typing import Any, BinaryIO
+
+from trainers import payloads
+from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
+from trainers.payloads import Json
+from trainers.types import FINAL_STATUSES, Checkpoint, Event, Job, JobEstimate, JobSpec, Metric, ModelInfo
+
+STATUSES = {
+    "pending": "queued",
+    "queued": "queued",
+    "running": "running",
+    "compressing": "running",
+    "uploading": "running",
+    "cancel_requested": "running",
+    "completed": "succeeded",
+    "error": "failed",
+    "cancelled": "cancelled",
+}
+UNREADY = {
+    "train_file_not_validated": "the file of training rows is still being checked",
+    "eval_file_not_validated": "the file of validation rows is still being checked",
+    "train_file_invalid": "the file of training rows was found invalid",
+    "eval_file_invalid": "the file of validation rows was found invalid",
+    "multimodal_dataset": "rows with pictures are not priced beforehand",
+}
+PRICED_BY = {
+    "model",
+    "training_file",
+    "validation_file",
+    "n_epochs",
+    "n_evals",
+    "training_type",
+    "training_method",
+}
+LORA = ("lora_r", "lora_alpha", "lora_dropout")
+NANO = Decimal(10) ** -9
+
+
+class Together(Dialect):
+    jobs_path = "/fine-tunes"
+
+    def models(self) -> tuple[ModelInfo, ...]:
+        doing = self._doing("listing the models")
+        content = self._get(doing, lambda: self._client.get("/models", cast_to=bytes))
+        if content.lstrip().startswith(b"["):  # a bare list, without OpenAI's object around it
+            content = b'{"data":' + content + b"}"
+        return tuple(payloads.model_info(row, doing) for row in payloads.read_list(content, doing)[0])
+
+    def has_model(self, name: str) -> bool:
+        """Among the models, or as the result of a job: those stand in no list until they are deployed."""
+        doing = self._doing(f"looking for the model {name!r}")
+        results = {row.get("fine_tuned_model") for row in self._jobs(doing, None)}
+        return name in results or name in {model.id for model in self.models()}
+
+    def estimate(self, spec: JobSpec) -> JobEstimate:
+        """Until it has checked the file it names no price."""
+        doing = self._doing("asking what the job would cost")
+        body = {name: value for name, value in self._body(spec).items() if name in PRICED_BY}
+        raw = self._post(doing, f"{self.jobs_path}/estimate-price", body)
+        if raw.get("estimation_available") is False:
+            reason = str(raw.get("unavailable_reason"))
+            return JobEstimate(None, why=UNREADY.get(reason, f"its reason is {reason!r}"))
+        tokens = (raw.get(f"estimated_{part}_token_count") for part in ("train", "eval"))
+        return replace(
+            payloads.job_estimate(raw, doing),
+            training_tokens=sum(int(count) for count in tokens if isinstance(count, int | float)),
+            is_affordable=raw.get("allowed_to_proceed") is not False,
+        )
+
+    def create(self, spec: JobSpec) -> Job:
+        doing = self._doing(f"creating the job for {spec.suffix!r}")
+        return self._job(self._post(doing, self.jobs_path, self._body(spec)), doing)
+
+    def job(self, job_id: str) -> Job:
+        """One that failed says why in its events alone."""
+        job = super().job(job_id)
+        if job.status != "failed":
+            return job
+        errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
+        return replace(job, error_message=errors[0]) if errors else job
+
+    def cancel(self, job_id: str) -> Job:
+        doing = self._doing(f"cancelling job {job_id!r}")
+        return self._job(self._post(doing, f"{self._job_path(job_id)}/cancel", {}), doing)
+
+    def delete_job(self, job_id: str) -> None:
+        doing = self._doing(f"deleting job {job_id!r}")
+        self._gone(doing, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
+
+    def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
+        doing = self._doing(f"asking for the events of job {job_id!r}")
+        return tuple(payloads.event(row, doing) for row in islice(self._event_rows(job_id, doing), limit))
+
+    def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
+        doing = self._doing(f"asking for the checkpoints of job {job_id!r}")
+        rows = self._rows_under("data", f"{self._job_path(job_id)}/checkpoints", doing)
+        return tuple(payloads.checkpoint(_checkpoint_row(raw), doing) for raw in rows)
+
+    def metrics(self, job: Job) -> tuple[Metric, ...]:
+        doing = self._doing(f"reading the results of job {job.id!r}")
+        rows = self._rows_under("metrics", f"{self._job_path(job.id)}/metrics", doing)
+        return metrics_of((row.get("train/global_step"), row) for row in rows)
+
+    def _listed(self, doing: str) -> Iterator[Json]:
+        """The list has no pages and no order that could be asked for."""
+        rows = self._rows_under("data", self.jobs_path, doing)
+        yield from sorted(rows, key=lambda raw: seconds(raw, "created_at") or 0, reverse=True)
+
+    def _row(self, raw: Json, doing: str) -> Json:
+        word = payloads.required(raw, "status", doing)
+        status = STATUSES.get(word, word)
+        is_final, price = status in FINAL_STATUSES, raw.get("total_price")
+        return {
+            **{name: raw.get(name) for name in ("id", "model", "suffix", "training_file", "total_steps")},
+            "status": status,
+            "created_at": seconds(raw, "created_at"),
+            "finished_at": seconds(raw, "updated_at") if is_final else None,
+            "fine_tuned_model": raw.get("model_output_name") if status == "succeeded" else None,
+            # From the beginning on these say what the whole training will take.
+            "trained_tokens": raw.get("token_count") if is_final else None,
+            "billed_usd": price * NANO if is_final and isinstance(price, int) else None,
+            "trained_steps": raw.get("steps_completed"),
+            "hyperparameters": self._ours({**raw, **object_under(raw, "training_type")}),
+        }
+
+    def _body(self, spec: JobSpec) -> Json:
+        chosen = self._named(spec)
+        lora = {name: chosen.pop(name) for name in LORA if name in chosen}
+        body = {
+            **self.provider.create_extra,
+            **chosen,
+            "model": spec.model,
+            "training_file": spec.training_file,
+            "suffix": payloads.sent_suffix(self.provider, spec.suffix, spec.key),
+            "random_seed": spec.seed,
+            "training_method": {"method": "sft", "train_on_inputs": "auto"},
+        }
+        if "lora_r" in lora:
+            body["training_type"] = {"type": "Lora", "lora_alpha": 2 * int(lora["lora_r"]), **lora}
+        if spec.validation_file:  # after each epoch; these tokens are billed, too
+            body |= {"validation_file": spec.validation_file, "n_evals": chosen.get("n_epochs", 1)}
+        return body
+
+    def _event_rows(self, job_id: str, doing: str) -> Iterator[Json]:
+        rows = self._rows_under("data", f"{self._job_path(job_id)}/events", doing)
+        yield from sorted(map(_event_row, rows), key=lambda row: row["created_at"], reverse=True)
+
+    def _post_file(self, name: str, file: BinaryIO) -> bytes:
+        """In one request; their own client sends files of any size in parts, by addresses that it asks for first."""
+        return self._client.post(
+            "/files/upload",
+            body={"file_name": name, "purpose": "fine-tune"},
+            files={"file": (name, file)},
+            options={"headers": {"Content-Type": "multipart/form-data"}},
+            cast_to=bytes,
+        )
+
+
+def _event_row(raw: Json) -> dict[str, Any]:
+    """Its level may be 'legacy_info', 'legacy_ierror'."""
+    level = str(raw.get("level") or "info").removeprefix("legacy_").removeprefix("i")
+    return {
+        **raw,
+        "created_at": seconds(raw, "created_at") or 0,
+        "level": "info" if level == "nfo" else level,
+        "data": {name: raw[name] for name in ("step", "total_steps") if raw.get(name)},
+    }
+
+
+def _checkpoint_row(raw: Json) -> Json:
+    return {
+        "id": raw.get("object_id") or raw.get("path"),
+        "step_number": raw.get("step"),
+        "created_at": seconds(raw, "created_at"),
+        "fine_tuned_model_checkpoint": raw.get("object_name"),
+        "result_files": [raw.get("path")],
+    }
