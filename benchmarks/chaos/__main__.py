@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from benchmarks.chaos import syncs
-from tests.bot.world import KeptWorkers, Rules, world
+from tests.bot.world import VENDORS, KeptWorkers, Rules, world
 from tests.chaos import mutants
 from tests.chaos.nursery import Nursery
 from tests.chaos.own import REAL, STUB, OwnStorm
@@ -60,6 +60,11 @@ def sweep(every: bool = False) -> bool:
     with Nursery() as nursery:
         for step in STEPS:
             is_clean &= _swept(step, nursery, workers, every or step.name in EVERY_LINE)
+        for vendor in VENDORS:
+            print(f"  at a vendor that speaks as {vendor} does", flush=True)
+            for step in STEPS:
+                if step.is_of_dialects:
+                    is_clean &= _swept(step, nursery, workers, every, Rules(vendor=vendor))
     workers.really_close()
     return is_clean
 
@@ -97,10 +102,12 @@ def _blow(name: str, storm_in: Callable[[Path], Storm]) -> bool:
     return verdict.is_clean and verdict.due > 0
 
 
-def _swept(step: Step, nursery: Nursery, workers: KeptWorkers, every: bool) -> bool:
+def _swept(
+    step: Step, nursery: Nursery, workers: KeptWorkers, every: bool, rules: Rules | None = None
+) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
-        world(Path(folder), workers, Rules()) as made,
+        world(Path(folder), workers, rules or Rules()) as made,
     ):
         one = Sweep(made, nursery, step)
         found = one.every() if every else one.halving()

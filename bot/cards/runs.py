@@ -205,7 +205,7 @@ def status_line(summary: RunSummary) -> str:
     words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
     if summary.result:
         return results.in_short(summary.result)
-    if summary.run.state == "training" and summary.progress.total_steps:
+    if summary.run.state == "training" and _how_far(summary.progress):
         done = f"{words}, {100 * share_done(summary.run, summary.progress):.0f}% done"
         return f"{done}, {time_left(left)}" if (left := _seconds_left(summary)) is not None else done
     return words
@@ -218,7 +218,7 @@ def _seconds_left(summary: RunSummary) -> float | None:
 
 def share_done(run: Run, progress: Progress) -> float:
     """How much of the run is done, 0 to 1: training is four fifths, measuring the rest."""
-    trained = progress.step / progress.total_steps if progress.total_steps else 0.0
+    trained = progress.step / progress.total_steps if progress.total_steps else (progress.percent or 0) / 100
     if run.state == "evaluating":
         measured = progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
         return TRAINING_SHARE + (1 - TRAINING_SHARE) * measured
@@ -252,7 +252,7 @@ def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
     titles = (
         f"{approve}: {at_most(plan.maximum_micros)}",
         f"Send {pluralize(plan.n_train, 'row')} to the trainer",
-        "Train" + (f": step {progress.step:,} of {progress.total_steps:,}" if progress.total_steps else ""),
+        "Train" + (f": {how_far}" if (how_far := _how_far(progress)) else ""),
         f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
     )
     if run.state in UNDER_WAY:
@@ -263,6 +263,12 @@ def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
         at = 3 if progress.to_evaluate else 2 if progress.running_since is not None else 1
     shown = [Task(f"step {n}", title, _status(run, n, at)) for n, title in enumerate(titles)]
     return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=(Text(_stages(run)),))
+
+
+def _how_far(progress: Progress) -> str:
+    if progress.total_steps:
+        return f"step {progress.step:,} of {progress.total_steps:,}"
+    return "" if progress.percent is None else f"{progress.percent}%"
 
 
 def _status(run: Run, number: int, at: int) -> TaskStatus:

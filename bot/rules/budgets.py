@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 
 from trainers.chat_parameters import thinking_tokens
 from trainers.evaluation.results import Candidate
-from trainers.money import to_micros
+from trainers.money import from_micros, to_micros
 from trainers.pricing import PriceList, PriceRow
 from trainers.providers import ProviderRow, model_verdict
 from trainers.types import Event, Job
@@ -76,13 +76,17 @@ def actual_micros(
     trained_tokens: int,
     base: AnswerTokens | None = None,
     tuned: AnswerTokens | None = None,
+    billed_micros: int | None = None,
 ) -> int:
     """What a run has cost. `prices` begin with the tuned model's row and the base model's. A machine of our own is paid
-    by the hour that it trained; a vendor by trained tokens and by both models' answers to the holdout."""
+    by the hour that it trained; a vendor by trained tokens, unless it said itself what it billed for the training, and
+    by both models' answers to the holdout."""
     tuned_row, base_row = prices.rows[0], prices.rows[1]
     if tuned_row.usd_per_hour is not None:
         return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
     trained = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION
+    if billed_micros is not None:
+        trained = from_micros(billed_micros)
     answered = ((base_row, base), (tuned_row, tuned))
     amounts = (
         _usd(row, tokens.prompt_tokens, tokens.completion_tokens) for row, tokens in answered if tokens

@@ -204,7 +204,9 @@ def post_result(
 def training_cost(plan: Plan, progress: Progress) -> int:
     """Returns the micro-dollars of a run that ended before its model was measured."""
     prices = PriceList.from_json(plan.prices)
-    return actual_micros(prices, progress.train_seconds, progress.trained_tokens)
+    return actual_micros(
+        prices, progress.train_seconds, progress.trained_tokens, billed_micros=progress.billed_micros
+    )
 
 
 def _show(context: AppContext, run: Run, card: str, message: Message, *, progress: bool = False) -> None:

@@ -478,7 +478,9 @@ def _spent(context: AppContext, run: Run, plan: Plan) -> int:
 def _cost(run: Run, plan: Plan, base: AnswerTokens, tuned: AnswerTokens) -> int:
     progress = Progress.from_json(run.progress)
     prices = PriceList.from_json(plan.prices)
-    return actual_micros(prices, progress.train_seconds, progress.trained_tokens, base, tuned)
+    return actual_micros(
+        prices, progress.train_seconds, progress.trained_tokens, base, tuned, progress.billed_micros
+    )
 
 
 def _owner(run: Run) -> str:

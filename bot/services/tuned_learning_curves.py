@@ -169,7 +169,8 @@ class CurveStep:
         prices = PriceList.from_json(self.plan.prices)
         (tuned,) = prices.rows
         both = replace(prices, rows=(tuned, tuned))
-        return actual_micros(both, training.train_seconds, training.trained_tokens, tuned=tokens)
+        trained = (both, training.train_seconds, training.trained_tokens)
+        return actual_micros(*trained, tuned=tokens, billed_micros=training.billed_micros)
 
 
 def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:

@@ -12,6 +12,7 @@ from bot.values.evaluations import JudgeProgress
 from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Ladder
 from trainers.json_values import JsonValue
+from trainers.money import to_micros
 from trainers.types import Event, Job, SweepArm
 
 
@@ -34,7 +35,8 @@ class Progress(JsonValue):
 
     `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
     trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
-    questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet.
+    questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
+    training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost.
     """
 
     step: int = 0
@@ -53,6 +55,8 @@ class Progress(JsonValue):
     shown_at: float = 0.0
     declined: tuple[str, ...] = ()
     judge: JudgeProgress | None = None
+    percent: int | None = None
+    billed_micros: int | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -87,6 +91,8 @@ class Progress(JsonValue):
             note=note,
             is_paused=job.status == "paused",
             status=job.status,
+            percent=self.percent if job.percent is None else job.percent,
+            billed_micros=self.billed_micros if job.billed_usd is None else to_micros(job.billed_usd),
         )
 
     def unseen(self, note: str | None) -> Progress:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,9 +28,13 @@ from demo.workspace import Channel, Person, PostedMessage, Submission, Workspace
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
 from tests.bot.props import answer, checked_tickets
+from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
+from tests.peers.together import Together
+from tests.peers.vendors import Vendor
 from trainers.dataset.sensitive_data import scan_file
+from trainers.types import Dialect
 
 CLEO = Person("U0CLEO", "cleo", "Cleo Marin", "cleo@example.com")
 DORA = Person("U0DORA", "dora", "Dora Lind", "dora@example.com")
@@ -51,6 +56,27 @@ JOBS = "/fine_tuning/jobs"
 WHY = "quality counts here, not cost"
 SECONDS_A_TICK = 3.0
 PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))  # less where in vain is what is expected
+
+VENDORS: tuple[Dialect, ...] = ("together", "fireworks")
+ABILITIES: dict[Dialect, str] = {
+    "openai": '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"',
+    "together": '"extra_hyperparameters", "suffix", "checkpoints", "progress", "job_deletion", "chat"',
+    "fireworks": '"own_id", "idempotency", "extra_hyperparameters", "chat"',
+}
+DIALECTS: dict[Dialect, str] = {
+    "openai": "",
+    "together": """
+dialect = "together"
+suffix_length = 40
+hyperparameter_limits = {{ batch_size = [], learning_rate_multiplier = [] }}
+""",
+    "fireworks": """
+dialect = "fireworks"
+chat_base_url = "{chat}/inference/v1"
+hyperparameter_names = {{ n_epochs = "epochs", lora_r = "loraRank", batch_size = "batchSizeSamples" }}
+hyperparameter_limits = {{ lora_alpha = [], lora_dropout = [] }}
+""",
+}
 
 Found = TypeVar("Found")
 
@@ -84,7 +110,8 @@ class Rules:
 
     `company_is_far`: the provider's address is no loopback one, though it answers from here.
     `measurement`: the most that one may cost; `more`: other lines of the file; `company`: of the provider's row;
-    `training`: USD a million tokens. `current_ends`: what is said of the end of gpt-4o; '' leaves it to the lists.
+    `training`: USD a million tokens. `vendor`: whose API the provider speaks. `current_ends`: what is said of the end
+    of gpt-4o; '' leaves it to the lists.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -99,6 +126,7 @@ class Rules:
     training: str = "8.00"
     company: str = ""
     current_ends: str = "ends = 2999-12-31"
+    vendor: Dialect = "openai"
 
 
 @dataclass
@@ -111,13 +139,22 @@ class World:
     workers: KeptWorkers
     rules: Rules
     clock: float = field(default_factory=time.time)
-    abilities: str = '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"'
+    abilities: str = ""
     threads: type[ProviderThreads] = NoThreads
     put_by: float = 0.0
     """Seconds by which somebody put the machine's clock forward, while none passed."""
     killed_at: int = 0
     """Deliveries that their bot was killed over: they were never acked."""
     _service: Service | None = None
+
+    def __post_init__(self) -> None:
+        self.abilities = self.abilities or ABILITIES[self.rules.vendor]
+
+    @property
+    def create_route(self) -> str:
+        """Of the request that makes a job."""
+        service = self.company.service
+        return service.create_route if isinstance(service, Vendor) else f"POST {JOBS}"
 
     @property
     def service(self) -> Service:
@@ -402,7 +439,8 @@ class World:
 
     def _company_url(self) -> str:
         far = self.company.url.replace("127.0.0.1", "0.0.0.0")  # noqa: S104 - an address to connect to
-        return far if self.rules.company_is_far else self.company.url
+        path = self.company.service.path if isinstance(self.company.service, Vendor) else ""
+        return (far if self.rules.company_is_far else self.company.url) + path
 
     def _toml(self) -> str:
         rules = self.rules
@@ -432,6 +470,7 @@ stays_here = {str(not self.rules.company_is_far).lower()}
 key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]
+{DIALECTS[rules.vendor].format(chat=self.company.url.removesuffix("/v1"))}
 {rules.company}
 [providers.acme.models."{MODEL}"]
 training = "{rules.training}"
@@ -442,10 +481,19 @@ output = "3.20"
 """
 
 
+def _company(rules: Rules) -> Hosted:
+    if rules.vendor == "openai":
+        return Hosted(Company(models=(MODEL,), answer=answer))
+    prices = {"usd_per_million": Decimal(rules.training)}
+    if rules.vendor == "together":
+        return Hosted(Together(models=(MODEL,), answer=answer, **prices))
+    return FireworksHosted(Fireworks(models=(MODEL,), answer=answer, **prices))
+
+
 @contextmanager
 def world(folder: Path, workers: KeptWorkers, rules: Rules) -> Iterator[World]:
     """Running, and closed with a look back: nothing that we sent was malformed, every request was acked."""
-    company = Hosted(Company(models=(MODEL,), answer=answer))
+    company = _company(rules)
     groups = {APPROVERS_GROUP: (CLEO.id,)}
     with (
         SlackEmulator(

@@ -20,11 +20,10 @@ from typing import Any, Literal
 from bot.services.provider_jobs import SETTLE_S
 from storage.audit import IntactLog, verify_log
 from storage.driver import sqlite3
-from tests.bot.world import JOBS, PRIVATE, World, words_of
+from tests.bot.world import PRIVATE, World, words_of
 from tests.chaos.nursery import Nursery
 from tests.peers.hosted import COMMIT_THEN_500, KEY, NOT_AVAILABLE, NOTHING_BUT_500
 
-CREATE = f"POST {JOBS}"
 FOR_EVER, AT_ONCE = ("running",), ("running", "succeeded")
 REMEMBERED = {
     "runs": "id, state, tries, job_id, file_id, model, cancel_asked_by, wish, reserved_micros, actual_micros",
@@ -56,7 +55,7 @@ class Step:
     """`prepare` brings a world to where the step begins. Afterwards the provider has `jobs` that are not cancelled,
     and `created` in all; `results` says whether the result must stand in the channel, `promoted` whether the model is
     in use, with its card, and the provider's alias stands for it. Those that are `is_quick` are among the default
-    tests."""
+    tests, and those `is_of_dialects` at vendors with an API of their own."""
 
     name: str
     prepare: Callable[[World], object]
@@ -66,6 +65,7 @@ class Step:
     results: bool = False
     promoted: bool = False
     is_quick: bool = False
+    is_of_dialects: bool = False
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _approved(world: World) -> None:
 
 
 def _in_doubt(world: World, fault: Any) -> None:
-    world.company.fail(CREATE, fault)
+    world.company.fail(world.create_route, fault)
     _approved(world)
     world.tick()
     assert world.run().state == "creating"
@@ -104,7 +104,7 @@ def _again(world: World) -> None:
 
 
 def _refused(world: World) -> None:
-    world.company.fail(CREATE, NOT_AVAILABLE, times=9)
+    world.company.fail(world.create_route, NOT_AVAILABLE, times=9)
     _approved(world)
 
 
@@ -140,15 +140,19 @@ def _done(world: World) -> None:
 
 STEPS = (
     Step("approve", _asked, act="approve"),
-    Step("create", _approved, is_quick=True),
-    Step("adopt a job whose answer got lost", lambda world: _in_doubt(world, COMMIT_THEN_500)),
+    Step("create", _approved, is_quick=True, is_of_dialects=True),
+    Step(
+        "adopt a job whose answer got lost",
+        lambda world: _in_doubt(world, COMMIT_THEN_500),
+        is_of_dialects=True,
+    ),
     Step("create again after SETTLE", _again),
     Step("create, and be refused", _refused, jobs=0, created=0),
     Step("follow a job that trains", _training),
     Step("take a model that is trained", _trained, results=True),
     Step("ask both models", _evaluating, results=True),
     Step("judge and post the result", _answered, results=True),
-    Step("cancel a job that trains", _training, act="cancel", jobs=0),
+    Step("cancel a job that trains", _training, act="cancel", jobs=0, is_of_dialects=True),
     Step("cancel before the create", _approved, act="cancel", jobs=0, created=0),
     Step("put a model to work", _done, act="promote", results=True, promoted=True, is_quick=True),
 )

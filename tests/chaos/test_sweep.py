@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.bot.world import Rules, World
+from tests.bot.world import VENDORS, Rules, World
 from tests.chaos.nursery import Nursery
 from tests.chaos.sweep import STEPS, Step, Sweep
+from tests.peers.vendors import Vendor
+from trainers.types import Dialect
 
 
 @pytest.fixture(scope="module")
@@ -26,3 +28,28 @@ def test_a_death_at_any_line_loses_and_doubles_nothing(
     found = Sweep(make_world(Rules()), nursery, step).halving()
     assert found.lines > 50 and found.states > 1
     assert not found.wrong, "\n".join(found.wrong)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+@pytest.mark.parametrize(
+    "step",
+    [
+        pytest.param(
+            one, marks=[pytest.mark.slow] if one.is_quick or one.act == "cancel" else [], id=one.name
+        )
+        for one in STEPS
+        if one.is_of_dialects
+    ],
+)
+def test_a_death_loses_and_doubles_nothing_at_a_vendor_with_an_api_of_its_own(
+    step: Step,
+    vendor: Dialect,
+    nursery: Nursery,
+    make_world: Callable[[Rules], World],
+) -> None:
+    world = make_world(Rules(vendor=vendor))
+    found = Sweep(world, nursery, step).halving()
+    assert found.lines > 20 and found.deaths > 1
+    assert not found.wrong, "\n".join(found.wrong)
+    assert isinstance(world.company.service, Vendor)
+    assert world.company.service.ledger.jobs <= step.created
