@@ -148,12 +148,3 @@ class Audit:
         return self._db.all(
             AuditEntry, "SELECT * FROM audit WHERE ? IS NULL OR subject = ? ORDER BY id", (subject, subject)
         )
-
-    def first_broken(self) -> AuditEntry | None:
-        """Returns the first entry that does not fit its content and its predecessor."""
-        previous = GENESIS
-        for number, entry in enumerate(self.entries(), start=1):
-            if misfit(entry, number, previous):
-                return entry
-            previous = entry.hash
-        return None

@@ -201,13 +201,6 @@ class Runs:
         sql = f"{unreported_sql('runs', 'run')} ORDER BY runs.id LIMIT 1"
         return self._db.first(Run, sql, (since,))
 
-    def _in_states(self, states: tuple[RunState, ...], until: float) -> list[Run]:
-        return self._db.all(
-            Run,
-            f"SELECT * FROM runs WHERE state IN ({_marks(states)}) AND {due_sql('next_at')} ORDER BY id",  # noqa: S608
-            (*states, until, until),
-        )
-
 
 def _marks(values: Collection[object]) -> str:
     return ", ".join("?" * len(values))

@@ -111,16 +111,6 @@ class PriceRow:
     def has_ended(self, today: date) -> bool:
         return self.ends is not None and today >= self.ends
 
-    def end_sentence(self, today: date) -> str | None:
-        """Says when the model ends or ended; None where no end is known."""
-        if self.ends is None:
-            return None
-        if self.has_ended(today):
-            instead = f" Its maker names {self.successor} instead." if self.successor else ""
-            return f"{self.model} ended on {self.ends}: it does not answer any more.{instead}"
-        then = f"; its maker names {self.successor} as successor" if self.successor else ""
-        return f"{self.model} ends on {self.ends}{then}."
-
 
 @dataclass(frozen=True)
 class UnknownPrice:

@@ -113,11 +113,6 @@ def rights_card(rights: Sequence[Right]) -> Message:
     )
 
 
-def name_text(text: str) -> str:
-    """A name out of data, shown as code."""
-    return code(text)
-
-
 def answer(result: str | Refusal) -> Message:
     return refusal(result) if isinstance(result, Refusal) else text_message(result)
 

@@ -40,7 +40,6 @@ Action = Literal[Rule, "reject", "resolve", "pause", "unfreeze", "rollback"]
 Level = Literal["advisory", "soft", "hard"]
 
 RULES: tuple[Rule, ...] = Rule.__args__  # type: ignore[attr-defined]  # get_args, which mypy can't follow
-LEVELS: tuple[Level, ...] = Level.__args__  # type: ignore[attr-defined]
 # Anyone who may do the one may do the other, which undoes it.
 GOVERNED_BY: Mapping[Action, Rule] = {
     "reject": "approve",

@@ -249,6 +249,3 @@ class LadderProgress(JsonValue):
         if self.paced_at is None or since <= 0:
             return None
         return (now - self.paced_at) * (self._work - self._done) / since
-
-    def with_note(self, note: str | None) -> LadderProgress:
-        return replace(self, note=note)
