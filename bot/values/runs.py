@@ -37,6 +37,7 @@ class Progress(JsonValue):
     trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
     questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
     training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost.
+    `is_base_unasked`: the base model answers nowhere by the token.
     """
 
     step: int = 0
@@ -57,6 +58,7 @@ class Progress(JsonValue):
     judge: JudgeProgress | None = None
     percent: int | None = None
     billed_micros: int | None = None
+    is_base_unasked: bool = False
 
     @property
     def train_seconds(self) -> float:
@@ -170,7 +172,8 @@ class RunResult(JsonValue):
     alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse. `judge`: what
     became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
     what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
-    that needs no encoder answers instead.
+    that needs no encoder answers instead. `hosting_micros`: of the actual, what the tuned model's machine had cost by
+    then.
     """
 
     base: ArmScore
@@ -198,6 +201,7 @@ class RunResult(JsonValue):
     judge: JudgeProgress | None = None
     agreement: HumanAgreement | None = None
     before: Literal["base", "classical"] = "base"
+    hosting_micros: int = 0
 
     @property
     def ladder(self) -> Ladder | None:
