@@ -28,6 +28,7 @@ from trainers.types import (
     Answer,
     Checkpoint,
     Event,
+    Hyperparameter,
     Job,
     JobEstimate,
     JobSpec,
@@ -323,6 +324,10 @@ class Trainer(AliasCalls):
         path = "/fine_tuning/jobs/estimate_price"
         content = self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes))
         return payloads.job_estimate(payloads.read_object(content, doing), doing)
+
+    def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
+        """Why it would refuse to train the model so, as a sentence, where it has the ability `limits`."""
+        return None
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""

@@ -18,15 +18,22 @@ from pathlib import Path
 from benchmarks.chaos import syncs
 from tests.bot.world import VENDORS, KeptWorkers, Rules, world
 from tests.chaos import mutants
+from tests.chaos.dialects import DialectStorm
 from tests.chaos.nursery import Nursery
 from tests.chaos.own import REAL, STUB, OwnStorm
 from tests.chaos.storm import Orders, Storm
 from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.local.conftest import make_model, make_tokenizer
 from tests.peers.hosted import KEY
+from trainers.types import Dialect
 
 HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}{'twice':>7}"
-LANES = (("hosted", "syncs"), ("sweep",), ("mutants", "own", "real"))  # two would leave a core idle at times
+LANES = (
+    ("hosted", "syncs"),
+    ("sweep",),
+    ("mutants", "own", "real"),
+    ("dialects",),
+)  # two would leave a core idle at times
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
 
@@ -34,6 +41,28 @@ LOG = 5_000  # characters of a part's log
 def hosted() -> bool:
     orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
     return _blow("a hosted provider, bad weather, lasting faults", lambda folder: Storm(folder, orders))
+
+
+def dialects() -> bool:
+    return all(list(map(_dialect, VENDORS)))
+
+
+def _dialect(dialect: Dialect) -> bool:
+    """By the vendor's own ledger nothing may be left running, either."""
+    storms: list[DialectStorm] = []
+
+    def storm_in(folder: Path) -> Storm:
+        orders = Orders(kills=200, runs=40, seed=8, may_read=True)
+        storms.append(DialectStorm(folder, orders, dialect=dialect))
+        return storms[-1]
+
+    is_clean = _blow(f"a vendor that speaks as {dialect} does", storm_in)
+    ledger = storms[-1].company.service.ledger
+    print(
+        f"    its ledger: {ledger.jobs} jobs, {ledger.live} live, {ledger.files} files, ${ledger.usd}",
+        flush=True,
+    )
+    return is_clean and ledger.live == 0
 
 
 def own() -> bool:
@@ -79,6 +108,7 @@ def all_syncs(asked: bool = True) -> bool:
 
 PARTS: dict[str, Callable[[], bool]] = {
     "hosted": hosted,
+    "dialects": dialects,
     "own": own,
     "real": real,
     "sweep": sweep,

@@ -219,8 +219,11 @@ def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
     row, trainer = context.settings.provider(run.provider), context.trainers.get(run.provider)
     if trainer is None:  # its key has gone since: said once the plan is approved
         return None
+    plan = plan_from_json(run.plan)
     try:
-        refused = trainer.probe()
+        refused: object = trainer.probe()
+        if refused is None and trainer.provider.can("limits"):
+            refused = trainer.limit_exceeded(plan.base_model, dict(plan.hyperparameters))
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None

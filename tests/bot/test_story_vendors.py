@@ -65,6 +65,15 @@ def test_an_account_without_credit_ends_the_run_and_leaves_nothing_there(vendor_
     assert company(world).ledger.jobs == company(world).ledger.files == 0
 
 
+def test_what_the_vendor_would_not_train_is_withdrawn_before_anybody_approves(make_world: MakeWorld) -> None:
+    world = make_world(Rules(vendor="together"))
+    company(world).max_rank = 16  # type: ignore[attr-defined]
+    world.start(f"{START} lora_r=32")
+    world.tick(2)
+    assert world.run().state == "cancelled"
+    assert "with lora_r of at most 16, and the plan has 32" in world.said("Withdrawn before anybody")
+
+
 def test_a_state_that_nobody_knows_counts_as_running_and_is_told(vendor_world: World) -> None:
     world = vendor_world
     company(world).stages = ("running", "hibernating")

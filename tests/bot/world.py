@@ -60,8 +60,8 @@ PATIENCE_S = float(os.environ.get("FINETUNE_TEST_PATIENCE_S", "20"))  # less whe
 VENDORS: tuple[Dialect, ...] = ("together", "fireworks")
 ABILITIES: dict[Dialect, str] = {
     "openai": '"metadata", "metadata_filter", "method", "suffix", "checkpoints", "chat"',
-    "together": '"extra_hyperparameters", "suffix", "checkpoints", "progress", "job_deletion", "chat"',
-    "fireworks": '"own_id", "idempotency", "extra_hyperparameters", "chat"',
+    "together": '"extra_hyperparameters", "suffix", "checkpoints", "progress", "job_deletion", "limits", "chat"',
+    "fireworks": '"own_id", "idempotency", "extra_hyperparameters", "limits", "chat"',
 }
 DIALECTS: dict[Dialect, str] = {
     "openai": "",
@@ -152,9 +152,7 @@ class World:
 
     @property
     def create_route(self) -> str:
-        """Of the request that makes a job."""
-        service = self.company.service
-        return service.create_route if isinstance(service, Vendor) else f"POST {JOBS}"
+        return self.company.service.create_route
 
     @property
     def service(self) -> Service:

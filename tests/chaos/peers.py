@@ -90,7 +90,7 @@ class RecordedService(Service):
     def answer_to(self, method: str, path: str, query: Query, headers: Any, body: dict[str, Any]) -> Reply:
         route = f"{method} {path}"
         self.passing(f"{route} arrived")
-        if route == "POST /fine_tuning/jobs" and self.weather and self.weather.late_s:
+        if route == self.create_route and self.weather and self.weather.late_s:
             time.sleep(self.weather.chance.choice((0.0, 0.0, self.weather.late_s)))
         reply = super().answer_to(method, path, query, headers, body)
         self.passing(f"{route} done")
@@ -99,12 +99,23 @@ class RecordedService(Service):
     def _create(self, headers: Any, body: dict[str, Any]) -> Reply:
         reply = super()._create(headers, body)
         if reply[0] == 200 and isinstance(reply[1], dict):
-            told = body.get("metadata") or {}
-            self._write(
-                "created", job=reply[1]["id"], key=told.get(METADATA_KEY), plan=told.get("plan"), run=told.get("run"),
-                model=f"{body.get('suffix')}-{told.get('run')}",
-            )  # fmt: skip
+            self._write("created", **self._facts(reply[1], body))
         return reply
+
+    def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        """Of a job: whose it is, as its metadata tells."""
+        told = body.get("metadata") or {}
+        model, key = f"{body.get('suffix')}-{told.get('run')}", told.get(METADATA_KEY)
+        return {
+            "job": created["id"],
+            "key": key,
+            "plan": told.get("plan"),
+            "run": told.get("run"),
+            "model": model,
+        }
+
+    def _tokens_of(self, job: StoredJob) -> int:
+        return self.trained_tokens
 
     def _upload(self, form: dict[str, Any]) -> Reply:
         reply = super()._upload(form)
@@ -120,7 +131,7 @@ class RecordedService(Service):
         status = super()._status(job)
         if status == "succeeded" and job.id not in self._told:
             self._told.add(job.id)
-            self._write("succeeded", job=job.id, tokens=self.trained_tokens)
+            self._write("succeeded", job=job.id, tokens=self._tokens_of(job))
         return status
 
     def _chat(self, body: dict[str, Any]) -> Reply:

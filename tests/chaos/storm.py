@@ -53,7 +53,6 @@ CLOSED, IN_CLOSED = Channel("C0CLOSED", "closed-later", EVERYBODY), 0
 LOSS = "Loss by training step"
 Seen = TypeVar("Seen")
 POINTS = (
-    *4 * ("POST /fine_tuning/jobs arrived", "POST /fine_tuning/jobs done"),  # rare, and where money is
     "GET /fine_tuning/jobs done",
     "POST /files arrived",
     "POST /files done",
@@ -137,12 +136,18 @@ class Storm:
         self._begin_life()
         while sum(self.kills.values()) < self.orders.kills:
             is_hunted = self._chance.random() < HUNTED
-            self._deadly = self._chance.choice(POINTS) if is_hunted else None
+            self._deadly = self._chance.choice(self._points) if is_hunted else None
             lives_s = HUNT_S if is_hunted else self._chance.uniform(0.1, LONGEST_LIFE_S)
             if not self._killed.wait(lives_s):
                 self._kill("by the clock")
             self._begin_life()
         self._deadly = None
+
+    @property
+    def _points(self) -> tuple[str, ...]:
+        """A create is rare, and where money is."""
+        create = self.company.service.create_route
+        return (*4 * (f"{create} arrived", f"{create} done"), *POINTS)
 
     def _passing(self, point: str) -> None:
         """Called by the peers."""

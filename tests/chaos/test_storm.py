@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
+from tests.bot.world import VENDORS
+from tests.chaos.dialects import DialectStorm
 from tests.chaos.own import OwnStorm
 from tests.chaos.storm import Orders, Storm
+from trainers.types import Dialect
 
 
 def test_ten_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Path) -> None:
@@ -14,6 +19,18 @@ def test_ten_kills_in_bad_weather_double_lose_and_overspend_nothing(tmp_path: Pa
     assert sum(storm.kills.values()) == 10
     assert verdict.due >= 6, "the budget has room for ten, and some clicks count that were not acked"
     assert verdict.is_clean, verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dialect", VENDORS)
+def test_kills_double_and_lose_nothing_at_a_vendor_with_an_api_of_its_own(
+    tmp_path: Path, dialect: Dialect
+) -> None:
+    storm = DialectStorm(tmp_path, Orders(kills=10, runs=6), dialect=dialect)
+    verdict = storm.blow()
+    assert sum(storm.kills.values()) == 10 and verdict.due >= 4  # some clicks count that were not acked
+    assert verdict.is_clean, verdict
+    assert storm.company.service.ledger.live == storm.company.service.ledger.files == 0
 
 
 def test_kills_of_bot_trainer_and_training_double_and_lose_nothing(

@@ -14,7 +14,7 @@ from tests.peers.service import STEPS, Query, Reply, StoredFile, StoredJob
 from tests.peers.vendors import FINAL, Vendor, VendorJob, iso
 
 ACCOUNT = "accounts/acme"
-CATALOGUE = "accounts/fireworks/models"
+JOB_ID = "supervisedFineTuningJobId"
 STAGES = ("JOB_STATE_VALIDATING", "JOB_STATE_PENDING", "JOB_STATE_RUNNING", "JOB_STATE_WRITING_RESULTS")
 PLAIN = {
     "JOB_STATE_CREATING": "validating_files",
@@ -71,14 +71,14 @@ class Fireworks(Vendor):
             match (method, *path.strip("/").split("/")):
                 case ("GET", "accounts", account, "models"):
                     return 200, self._models_of(f"accounts/{account}")
-                case (_, "accounts", _, "models", _):
+                case (_, "accounts", _, "models", _) | ("GET", _):
                     return self._model_call(method, path.strip("/"))
                 case ("GET", "signed", kind, name):
                     return self._signed(kind, name)
                 case (_, "accounts", "acme", "datasets", *rest):
                     return self._dataset_call(method, *"/".join(rest).partition(":")[::2], body)
                 case ("POST", "accounts", "acme", "supervisedFineTuningJobs"):
-                    return self._create_as(query.get("supervisedFineTuningJobId", ""), headers, body)
+                    return self._create(headers, {**body, JOB_ID: query.get("supervisedFineTuningJobId", "")})
                 case ("GET", "accounts", "acme", "supervisedFineTuningJobs"):
                     return self._list(query)
                 case (_, "accounts", "acme", "supervisedFineTuningJobs", name):
@@ -102,7 +102,7 @@ class Fireworks(Vendor):
             return 404, _status("NOT_FOUND", f"No model {name}.")
         if method == "DELETE":
             self.deleted_models.add(name)
-        return 200, {"name": name, "state": "READY"}
+        return 200, {"name": name, "state": "READY", "supervisedLoraTunable": name in self.models}
 
     def _dataset_call(self, method: str, name: str, verb: str, body: dict[str, Any]) -> Reply:
         if method == "POST" and not name:
@@ -151,7 +151,8 @@ class Fireworks(Vendor):
         name = f"{ACCOUNT}/datasets/{dataset.id}"
         return {"name": name, "state": "READY" if is_ready else "UPLOADING", "format": "CHAT"}
 
-    def _create_as(self, job_id: str, headers: Mapping[str, str], body: dict[str, Any]) -> Reply:
+    def _create(self, headers: Mapping[str, str], body: dict[str, Any]) -> Reply:
+        job_id = body.pop(JOB_ID)
         if job_id in self.jobs:
             return 409, _status("ALREADY_EXISTS", f"The job {job_id} exists.")
         problem = self._problem(body)

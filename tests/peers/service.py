@@ -90,6 +90,11 @@ class Service:
     jobs: dict[str, StoredJob] = field(default_factory=dict)
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
+    @property
+    def create_route(self) -> str:
+        """Of the request that makes a job."""
+        return "POST /fine_tuning/jobs"
+
     def answer_to(
         self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
     ) -> Reply:

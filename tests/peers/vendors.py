@@ -57,10 +57,6 @@ class Vendor(Service):
     """What follows the address in a row's base_url."""
 
     @property
-    def create_route(self) -> str:
-        raise NotImplementedError
-
-    @property
     def ledger(self) -> Ledger:
         live = sum(self._status(job) not in FINAL for job in self.jobs.values())
         trained = sum((self.bill_of(job) for job in self.jobs.values()), Decimal(0))

@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 from trainers import payloads
 from trainers.client import Trainer
+from trainers.errors import Refused
 from trainers.methods import specs
 from trainers.payloads import Json
 from trainers.types import Hyperparameter, Job, JobSpec, Metric
@@ -49,6 +50,14 @@ class Dialect(Trainer):
 
     def _read(self, doing: str, path: str) -> Json:
         return payloads.read_object(self._get(doing, lambda: self._client.get(path, cast_to=bytes)), doing)
+
+    def _find(self, doing: str, path: str) -> Json | None:
+        try:
+            return self._read(doing, path)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
+            return None
 
     def _post(self, doing: str, path: str, body: Json) -> Json:
         """Sent once."""

@@ -6,7 +6,7 @@ says whether a create arrived. A dataset's id is of its content. There are no ev
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import BinaryIO
@@ -16,7 +16,7 @@ from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
 from trainers.errors import Refused, Uncertain
 from trainers.payloads import Json
-from trainers.types import Checkpoint, Event, Job, JobSpec, Metric, ModelInfo
+from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
 STATUSES = {
     "CREATING": "validating_files",
@@ -113,6 +113,12 @@ class Fireworks(Dialect):
         raw = self._find(doing, self._job_path(_job_id(key)))
         return () if raw is None else (self._job(raw, doing),)
 
+    def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
+        base = self._find(self._doing(f"asking for the model {model!r}"), self._address(model))
+        if base is None or base.get("supervisedLoraTunable") is False:
+            return f"{self.provider.name} trains no model of the name {model}."
+        return None
+
     def create(self, spec: JobSpec) -> Job:
         doing, job_id = self._doing(f"creating the job for {spec.suffix!r}"), _job_id(spec.key)
         path = f"{self.jobs_path}?{urlencode({'supervisedFineTuningJobId': job_id})}"
@@ -201,14 +207,6 @@ class Fireworks(Dialect):
                 raise
             return False
         return True
-
-    def _find(self, doing: str, path: str) -> Json | None:
-        try:
-            return self._read(doing, path)
-        except Refused as refusal:
-            if not refusal.is_missing:
-                raise
-            return None
 
     def _pages(self, key: str, path: str, doing: str, **query: str) -> Iterator[Json]:
         """Every row of every page. An empty list is left out of an answer."""

@@ -6,16 +6,27 @@ end of the suffix, the list has no filter.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from itertools import islice
 from typing import Any, BinaryIO
+from urllib.parse import urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
 from trainers.payloads import Json
-from trainers.types import FINAL_STATUSES, Checkpoint, Event, Job, JobEstimate, JobSpec, Metric, ModelInfo
+from trainers.types import (
+    FINAL_STATUSES,
+    Checkpoint,
+    Event,
+    Hyperparameter,
+    Job,
+    JobEstimate,
+    JobSpec,
+    Metric,
+    ModelInfo,
+)
 
 STATUSES = {
     "pending": "queued",
@@ -78,6 +89,25 @@ class Together(Dialect):
             training_tokens=sum(int(count) for count in tokens if isinstance(count, int | float)),
             is_affordable=raw.get("allowed_to_proceed") is not False,
         )
+
+    def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
+        doing = self._doing(f"asking for the limits of {model!r}")
+        limits = self._find(doing, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
+        if limits is None:
+            return f"{self.provider.name} trains no model of the name {model}."
+        most = {
+            "n_epochs": limits.get("max_num_epochs"),
+            "lora_r": object_under(limits, "lora_training").get("max_rank"),
+            "learning_rate": limits.get("max_learning_rate"),
+        }
+        for name, high in most.items():
+            value = hyperparameters.get(name)
+            if isinstance(value, int | float) and isinstance(high, int | float) and value > high:
+                return (
+                    f"{self.provider.name} trains {model} with {name} of at most {high:g}, and the plan has {value:g}. "
+                    "Start it again with a smaller one."
+                )
+        return None
 
     def create(self, spec: JobSpec) -> Job:
         doing = self._doing(f"creating the job for {spec.suffix!r}")

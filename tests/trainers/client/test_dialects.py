@@ -294,6 +294,12 @@ def test_validations_are_billed_and_in_the_estimate(together: Site) -> None:
     assert not together.trainer.estimate(spec).is_affordable
 
 
+def test_a_base_that_nobody_trains_there_is_told_before_a_job_is_asked_for(site: Site) -> None:
+    fine = {"n_epochs": 2, "lora_r": 8}
+    assert site.trainer.limit_exceeded(BASES[site.name], fine) is None
+    assert "trains no model of the name none" in str(site.trainer.limit_exceeded("none", fine))
+
+
 def test_events_are_read_with_their_levels(together: Site) -> None:
     together.service.stages, together.service.failure = ("running",), {"message": "out of memory"}
     job = together.trainer.create(together.spec(together.upload()))

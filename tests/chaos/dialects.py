@@ -1,0 +1,96 @@
+"""The storm over vendors with an API of their own. Their jobs tell no plan: whose one is, stands in the bot's database
+under the mark that the job bears, since before the job was asked for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from storage.driver import sqlite3
+from tests.bot.props import answer
+from tests.bot.world import ABILITIES, DIALECTS, MODEL
+from tests.chaos.peers import RecordedService, StormyHosted
+from tests.chaos.records import Record
+from tests.chaos.storm import ACME, STAGE_S, Storm
+from tests.peers.fireworks import Fireworks, FireworksHosted
+from tests.peers.service import StoredJob
+from tests.peers.together import Together
+from tests.peers.vendors import Vendor, VendorJob
+from trainers.payloads import mark_of
+from trainers.types import Dialect
+
+Owner = Callable[[str], dict[str, Any]]
+
+
+@dataclass
+class _Recorded(RecordedService, Vendor):
+    owner: Owner = lambda mark: {}
+
+    def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        job = str(created.get("id") or created["name"].rpartition("/")[2])
+        return {"job": job, **self.owner(str(body.get("suffix") or job)[-16:])}
+
+    def _tokens_of(self, job: StoredJob) -> int:
+        assert isinstance(job, VendorJob)
+        return job.tokens
+
+
+@dataclass
+class RecordedTogether(_Recorded, Together):
+    pass
+
+
+@dataclass
+class RecordedFireworks(_Recorded, Fireworks):
+    pass
+
+
+@dataclass
+class StormyFireworks(StormyHosted, FireworksHosted):
+    pass
+
+
+@dataclass
+class DialectStorm(Storm):
+    dialect: Dialect = "together"
+
+    def _hosted(self, record: Record) -> Any:
+        settings: dict[str, Any] = {
+            "models": (MODEL,),
+            "answer": answer,
+            "stage_s": STAGE_S,
+            "list_lag_s": self.orders.list_lag_s,
+            "record": record,
+            "weather": self._weather,
+            "passing": self._passing,
+            "owner": owner_in(self.folder / "data" / "finetune.db"),
+        }
+        if self.dialect == "together":
+            return StormyHosted(RecordedTogether(**settings), weather=self._weather)
+        return StormyFireworks(RecordedFireworks(**settings), weather=self._weather)
+
+    def _provider_row(self) -> str:
+        url = self.company.url
+        row = ACME.format(url=url + self.company.service.path, model=MODEL)
+        lines = DIALECTS[self.dialect].format(chat=url.removesuffix("/v1"))
+        head, _, models = row.partition("[providers.acme.models")
+        settings = [line for line in head.splitlines() if not line.startswith("abilities")]
+        abilities = f"abilities = [{ABILITIES[self.dialect]}]"
+        return "\n".join([*settings, abilities, lines, f"[providers.acme.models{models}"])
+
+
+def owner_in(database: Path) -> Owner:
+    def owner(mark: str) -> dict[str, Any]:
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            runs = connection.execute("SELECT id, key, plan_hash, plan FROM runs").fetchall()
+        for number, key, plan_hash, plan in runs:
+            if mark_of(key) == mark:
+                model = f"{json.loads(plan)['suffix']}-{number}"
+                return {"key": key, "plan": plan_hash[:12], "run": str(number), "model": model}
+        raise AssertionError(f"a job bears the mark {mark}, which is no run's")
+
+    return owner
