@@ -6,7 +6,6 @@ from storage.driver import Migrations, SqliteUtils
 from storage.schemas import (
     ACTUALS,
     CERTAINTY,
-    DEPLOYMENTS,
     EVIDENCE,
     FIRST_SCHEMA,
     FORGETTINGS,
@@ -117,11 +116,6 @@ def m019_labels(db: SqliteUtils) -> None:
 @migrations()
 def m020_actuals(db: SqliteUtils) -> None:
     _execute(db, ACTUALS)
-
-
-@migrations()
-def m021_deployments(db: SqliteUtils) -> None:
-    _execute(db, DEPLOYMENTS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

@@ -64,10 +64,16 @@ def _cure(error: openai.APIStatusError, provider: Provider) -> str:
             f" {provider.name} has closed fine-tuning to this organisation."
             " Train on your own machine instead: choose a target that starts with local/."
         )
-    if error.status_code in (401, 403):
-        return f" Check the key{f' in {provider.key_env}' if provider.key_env else ''} and its rights."
+    named = f" in {provider.key_env}" if provider.key_env else ""
     if error.status_code == 402:
         return " The account there has no credit left for it: add some, then start again."
+    if error.status_code == 403 and error.request.method != "GET":
+        return (
+            f" The key{named} may not write: it may be one of another project, which can read all the same. "
+            "Take one of the project that trains."
+        )
+    if error.status_code in (401, 403):
+        return f" Check the key{named} and its rights."
     if error.status_code == 413:
         return " The file is too large for this trainer: use fewer or shorter examples."
     return ""

@@ -202,21 +202,22 @@ class Trainer(AliasCalls):
         )
         return tuple(payloads.model_info(row, doing) for row in rows)
 
-    def catalogue_id(self, name: str) -> str | None:
-        """What a job calls the model of this name, where that is another; None: the same. Raises Refused where no model
-        of this name can be trained."""
+    def catalogue_id(self, names: Collection[str]) -> str | None:
+        """What a job calls the model of these names, where that is another; None: the same. Raises Refused where no
+        model of these names can be trained."""
         if self.provider.model_lookup is None:
             return None
+        wanted = {name.lower() for name in names}
         models = [model for model in self.models() if model.is_trainable]
-        fitting = (
-            model.id for model in models if name.lower() in (model.id.lower(), (model.name or "").lower())
-        )
+        fitting = (model.id for model in models if wanted & {model.id.lower(), (model.name or "").lower()})
         result = next(fitting, None)
         if result is None:
-            names = ", ".join(sorted(model.name or model.id for model in models)[:_MODELS_NAMED]) or "none"
+            doing = self._doing(f"looking for the model {next(iter(names), '')!r}")
+            theirs = ", ".join(sorted(model.name or model.id for model in models)[:_MODELS_NAMED]) or "none"
+            row = f'[providers.{self.provider.name}.models."NAME"]'
             raise Refused(
-                f"{self._doing(f'looking for the model {name!r}')}: it trains none of that name. It trains {names}: "
-                f'give one a row under [providers.{self.provider.name}.models."NAME"] in finetune.toml.',
+                f"{doing}: it trains none of that name. It trains {theirs}: give one a row under {row} in "
+                "finetune.toml.",
                 code="model_not_found",
                 status=404,
             )

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from trainers.chat_parameters import thinks
 from trainers.model_list import find_listed, without_effort
 from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
-from trainers.types import SUFFIX_LENGTH, Ability, DeployApi, Dialect, Hyperparameter, Price, Provider
+from trainers.types import SUFFIX_LENGTH, Ability, Dialect, Hyperparameter, Price, Provider
 
 Table = Mapping[str, Any]
 
@@ -56,7 +56,6 @@ class ModelRow:
     of our own; `is_hour_said`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
     hidden tokens before it answers; None: as its name says. `kind`: an encoder learns labels and writes no text.
     `billions`: of parameters, by which some price a training; None: as its name says.
-    `serving_usd_per_hour`: of a machine that answers for the tuned model; None: the provider's.
     """
 
     name: Annotated[str, OWN]
@@ -71,7 +70,6 @@ class ModelRow:
     reasoning: bool | None = None
     kind: Literal["chat", "encoder"] = "chat"
     billions: Annotated[float, Limits(gt=0)] | None = None
-    serving_usd_per_hour: Decimal | None = None
     is_hour_said: Annotated[bool, OWN] = False
 
     @property
@@ -149,29 +147,6 @@ class ProviderRow:
     @property
     def name(self) -> str:
         return self.provider.name
-
-    @property
-    def is_hosted(self) -> bool:
-        """A tuned model answers only on a machine that costs money by the hour."""
-        return self.serving == "dedicated"
-
-    @property
-    def scales_to_zero(self) -> bool:
-        """Such a machine costs nothing while nobody asks."""
-        return self.provider.deploy_api == "fireworks"
-
-    def hourly(self, base_model: str) -> Decimal | None:
-        """What a model tuned from this base costs an hour while it is deployed; None: nobody said."""
-        model = self.model(base_model)
-        own = model.serving_usd_per_hour if model else None
-        return self.serving_usd_per_hour if own is None else own
-
-    def with_hourly(self, base_model: str, price: Decimal) -> ProviderRow:
-        models = tuple(
-            replace(model, serving_usd_per_hour=price) if model.name == base_model else model
-            for model in self.models
-        )
-        return replace(self, models=models)
 
     @property
     def trains(self) -> bool:
@@ -265,6 +240,69 @@ def model_verdict(
     if warnings:
         return ModelVerdict("warn", warnings, _way_out(row))
     return ModelVerdict("ok")
+
+
+MANY = 3  # allowed values, from which on they are no range
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """A hyperparameter that isn't taken as it is. `allowed`: in words, what is; empty where no value is."""
+
+    name: str
+    allowed: str
+
+
+def find_misfit(provider: Provider, chosen: Mapping[str, Hyperparameter]) -> Misfit | None:
+    """The first that the vendor doesn't take as it is."""
+    for name, value in chosen.items():
+        allowed = provider.hyperparameter_limits.get(name)
+        if allowed == ():
+            return Misfit(name, "")
+        if allowed is not None and is_number(value) and _fitted(value, allowed) != value:
+            return Misfit(name, _describe(allowed))
+    return None
+
+
+def fit(provider: Provider, values: Mapping[str, Hyperparameter]) -> dict[str, Hyperparameter]:
+    """The nearest values that the vendor takes; what it doesn't take at all is left out."""
+    limits = provider.hyperparameter_limits
+    return {
+        name: _fitted(value, limits[name]) if name in limits and is_number(value) else value
+        for name, value in values.items()
+        if limits.get(name) != ()
+    }
+
+
+def file_problem(provider: Provider, rows: int, size: int | None = None) -> str | None:
+    """Why the vendor wouldn't take a training file of so many rows and bytes; completes a sentence that begins with its
+    name."""
+    least, most = provider.min_examples, provider.max_file_bytes
+    if least is not None and rows < least:
+        return f"trains on {least} rows or more, and there are {rows}"
+    if most is not None and size is not None and size > most:
+        return f"takes files of at most {most / 1e6:,.0f} MB, and this one has {size / 1e6:,.0f}"
+    return None
+
+
+def is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _fitted(value: Hyperparameter, allowed: tuple[float, ...]) -> Hyperparameter:
+    """Of two values that are as near the smaller one."""
+    number = float(value)
+    if len(allowed) >= MANY:
+        nearest = min(allowed, key=lambda each: (abs(each - number), each))
+    else:
+        nearest = min(max(number, allowed[0]), allowed[-1])
+    return value if nearest == number else type(value)(nearest)
+
+
+def _describe(allowed: tuple[float, ...]) -> str:
+    if len(allowed) >= MANY:
+        return ", ".join(f"{value:g}" for value in allowed)
+    return f"{allowed[0]:g} to {allowed[-1]:g}" if allowed[0] != allowed[-1] else f"{allowed[0]:g} alone"
 
 
 def _refusals(row: ProviderRow, model: ModelRow, today: date) -> tuple[str, ...]:
@@ -373,8 +411,6 @@ class ProviderTable:
 
     base_url: Address = ""
     chat_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
-    deploy_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
-    deploy_api: DeployApi | None = None
     dialect: Dialect = "openai"
     title: str | None = None
     key_env: Annotated[
@@ -476,7 +512,7 @@ def _provider(name: str, row: ProviderTable, environment: Mapping[str, str]) -> 
     """Its fields are the row's of the same name; an account that isn't named leaves {account} in the addresses."""
     alike = {at.name: getattr(row, at.name) for at in fields(Provider) if hasattr(row, at.name)}
     account = environment.get(row.account_env or "", "").strip()
-    addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url", "deploy_base_url")}
+    addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url")}
     if account:
         addresses = {key: url.replace("{account}", account) for key, url in addresses.items()}
     return Provider(**{**alike, **addresses, "name": name, "account": account})

@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from bot.rules.budgets import Hosting
 from bot.rules.estimate_inputs import Question
 from bot.rules.units import Misread
 from trainers import hyperparameters, methods
@@ -121,12 +120,14 @@ class SweepPlan:
 class Destination:
     """`base_url`: where its data goes, of a trainer that the bot starts the cluster, or ''. `account`: a fingerprint of
     the key. `weights`: of the base model's files, None where they lie elsewhere. `engine`: which one trains and its
-    version, as 'builtin 0.1.0', None where that is the trainer's business."""
+    version, as 'builtin 0.1.0', None where that is the trainer's business. `catalogue_id`: what the trainer calls the
+    base model, None where that is its name."""
 
     base_url: str
     account: str | None
     weights: str | None
     engine: str | None = None
+    catalogue_id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,7 @@ class Plan:
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
     not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
     hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`.
-    `destination` None: from a time when it was not written down. `judge`: the model that judges free text. `hosting`:
-    its model answers on a machine by the hour; None: it needs none."""
+    `destination` None: from a time when it was not written down. `judge`: the model that judges free text."""
 
     dataset: str
     dataset_version: int
@@ -176,12 +176,16 @@ class Plan:
     overridden: tuple[str, ...] = ()
     destination: Destination | None = None
     judge: str | None = None
-    hosting: Hosting | None = None
 
     @property
     def kept_back(self) -> EarlyStopping | SweepPlan | None:
         """Which training rows are not trained on but validated with."""
         return self.stopping or self.swept
+
+    @property
+    def model_id(self) -> str:
+        """What a job calls the base model."""
+        return (self.destination and self.destination.catalogue_id) or self.base_model
 
     @property
     def advised(self) -> PlanVerdict | None:
@@ -211,7 +215,7 @@ def canonical_json(plan: Plan) -> str:
 
     What an older plan lacks is left out, so that it keeps its hash."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping", "swept", "destination", "judge", "hosting"):
+    for name in ("predicted", "stopping", "swept", "destination", "judge"):
         if fields[name] is None:
             del fields[name]
     if not plan.overridden:
@@ -221,8 +225,9 @@ def canonical_json(plan: Plan) -> str:
             del fields["predicted"][name]
     if plan.predicted and not plan.predicted.is_speed_guessed:
         del fields["predicted"]["is_speed_guessed"]
-    if plan.destination and plan.destination.engine is None:
-        del fields["destination"]["engine"]
+    for name in ("engine", "catalogue_id"):
+        if plan.destination and fields["destination"][name] is None:
+            del fields["destination"][name]
     return json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
 
 

@@ -395,12 +395,12 @@ def _safe(name: str) -> str:
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:
     """Returns the prices of asking these models. Without names: our own prices, then each configured model untuned and
-    tuned."""
+    tuned, first of the providers that can be asked here."""
     if names:
         return [_price_named(context, name) for name in names]
     rows: list[PriceRow | UnknownPrice] = list(context.settings.prices)
     today = context.today()
-    for provider in context.settings.providers:
+    for provider in sorted(context.settings.providers, key=lambda row: row.name not in context.trainers):
         for model in provider.models:
             row, tuned = (
                 price_of(context.settings, provider, model.name, today),

@@ -53,7 +53,7 @@ from trainers.dataset.checks import MAX_LABELS
 from trainers.methods import BUILTIN, METHODS, option_of, specs
 from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
-from trainers.providers import model_verdict
+from trainers.providers import file_problem, find_misfit, model_verdict
 from trainers.types import Hyperparameter
 
 
@@ -212,6 +212,11 @@ def _unfit(name: str, report: Report, question: Question, target: Target) -> Ref
             '"non_preferred_output": […]}`, or leave `method=` out.',
             "method",
         )
+    if problem := file_problem(target.row.provider, report.n_train):
+        return Refusal(
+            f"{target.row.title} {problem} of {code(name)} once a part is held out. Add rows, or train elsewhere.",
+            "target",
+        )
     if target.model.is_encoder and report.task != "labels":
         return Refusal(
             f"An encoder learns labels, and the answers of {code(name)} are free text, or more than {MAX_LABELS} "
@@ -326,6 +331,12 @@ def _not_trained_so(question: Question, target: Target) -> Refusal | None:
             f"{row.title} trains by its own means: leave `{extra[0]}=` out, or choose a model of our trainer.",
             extra[0],
         )
+    misfit = find_misfit(row.provider, question.chosen)
+    if misfit:
+        name = option_of(misfit.name)
+        takes = f"takes {misfit.allowed} for `{name}=`" if misfit.allowed else f"doesn't take `{name}=`"
+        cure = "choose a value there, or leave it out" if misfit.allowed else "leave it out"
+        return Refusal(f"{row.title} {takes}: {cure}.", name)
     quantization = question.chosen.get("quantization", "none")
     if quantization != "none" and row.is_started_by_us and find_spec("bitsandbytes") is None:
         return Refusal(

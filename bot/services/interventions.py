@@ -143,7 +143,7 @@ def _not_its(context: AppContext, run: Run, plan: Plan, job: Job) -> str | None:
     other = context.store.runs.with_job(job.id)
     if other is not None and other.id != run.id:
         return f"{name} is that of run {other.id}."
-    if job.model != plan.base_model:
+    if job.model not in (plan.base_model, plan.model_id):
         return f"{name} trains {escape(job.model)}, and the plan says {escape(plan.base_model)}."
     if job.created_at < run.created_at - CLOCKS_DIFFER_S:
         return f"{name} was created before this run was asked for."
@@ -156,8 +156,10 @@ def _unlike(trainer: Trainer, run: Run, plan: Plan, job: Job) -> str | None:
     name = f"job {escape(job.id)} doesn't carry our key, and"
     planned = sent_hyperparameters(trainer.provider, dict(plan.hyperparameters) | limits_of(plan))
     for setting, value in planned.items():
-        if job.hyperparameters.get(setting) != value:
-            theirs = escape(str(job.hyperparameters.get(setting, "not said")))
+        name_there = trainer.provider.hyperparameter_names.get(setting, setting)
+        seen = job.hyperparameters.get(name_there, "not said")
+        if seen != value:
+            theirs = escape(str(seen))
             return f"{name} its {escape(setting)} is {theirs}, where the plan says {escape(str(value))}."
     sha256 = plan.kept_back.fitted_sha256 if plan.kept_back else plan.train_sha256
     file = job.training_file

@@ -43,7 +43,6 @@ from bot.services import (
     budgets,
     data_policy,
     datasets,
-    deployments,
     estimate_requests,
     notifications,
     run_states,
@@ -51,9 +50,9 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
-from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost, hosting_of
+from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost
 from bot.services.estimates import EstimateResult
-from bot.services.hardware import Target, find_target
+from bot.services.hardware import Target
 from bot.services.provider_jobs import LEAST_SWEEP_USD
 from bot.settings import Settings
 from bot.values.learning_curves import TunedCurvePlan
@@ -69,7 +68,7 @@ from trainers.hyperparameters import combinations, halving_steps
 from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow
-from trainers.providers import ProviderRow
+from trainers.providers import ProviderRow, file_problem
 from trainers.types import Hyperparameter
 
 ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
@@ -280,9 +279,6 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(allowed, Refusal):
         return allowed
     caller, checked = allowed
-    unhosted = _not_hosted(context, command)
-    if unhosted:
-        return unhosted
     estimated = _estimated(context, checked, command)
     if isinstance(estimated, Refusal):
         return estimated
@@ -296,7 +292,11 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
         return leave
     if isinstance(estimated.cost, MissingPrice):
         return Refusal(f"A run whose cost is unknown can't be approved. {missing_price_text(estimated.cost)}")
-    plan = _plan(context, checked, estimated, estimated.cost, person, channel)
+    plan = _with_catalogue_id(
+        context, _plan(context, checked, estimated, estimated.cost, person, channel), estimated.target
+    )
+    if isinstance(plan, Refusal):
+        return plan
     refusal = authorization.refusal_for(caller, "start", request_of(plan)) or _nobody_to_approve(
         context, plan
     )
@@ -324,15 +324,6 @@ def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> 
     if not isinstance(leave, Refusal):
         return estimated
     return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
-
-
-def _not_hosted(context: AppContext, command: Start) -> Refusal | None:
-    """Asks the vendor, before anybody approves, whether the tuned model can be asked there, and what an hour costs
-    now."""
-    target = find_target(context.settings.providers, command.question.target)
-    if isinstance(target, Refusal) or not target.row.is_hosted or target.row.name not in context.trainers:
-        return None  # what is wrong is said below
-    return deployments.refresh_price(context, target.row, target.model.name)
 
 
 def request_of(plan: Plan) -> Request:
@@ -430,8 +421,25 @@ def _plan(
             str(estimated.question.chosen.get("engine", BUILTIN)),
         ),
         judge=estimated.judge.name if estimated.judge else None,
-        hosting=hosting_of(context.settings, estimated.target),
     )
+
+
+def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan | Refusal:
+    """Asks the trainer once what it calls the base model, and whether it takes the file. The plan keeps the id."""
+    provider, file = target.row.provider, context.settings.files / f"{plan.train_sha256}.jsonl"
+    if problem := file_problem(provider, plan.n_train, file.stat().st_size if file.exists() else None):
+        return Refusal(
+            f"{target.row.title} {problem}. Train on a part of the rows, or choose another target."
+        )
+    try:
+        catalogue_id = context.trainers[plan.provider].catalogue_id(
+            (target.model.name, *target.model.aliases)
+        )
+    except TrainerError as trouble:
+        return Refusal(escape(str(trouble)))
+    if plan.destination is None or catalogue_id is None:
+        return plan
+    return replace(plan, destination=replace(plan.destination, catalogue_id=catalogue_id))
 
 
 def _prices(estimated: EstimateResult) -> tuple[PriceRow, ...]:

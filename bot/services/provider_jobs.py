@@ -38,6 +38,7 @@ MAX_CREATES = 5
 MAX_PAUSE_S = 120.0
 UNSEEN_START_S, UNSEEN_S = 30.0, 600.0  # from then on the trainer is asked what it did meanwhile
 EVENT_PAGES = 10
+REGISTERED_S = 15 * 60.0  # some vendors name the model only minutes after its job succeeded
 BEFORE_THE_JOB_ENDS = ("approved", "creating", "training", "needs_human")
 
 Wish = Literal["cancel", "pause", "resume"]
@@ -317,6 +318,8 @@ def _progress(
             (event.message for event in events if event.tells("paused")), "It was paused on the trainer."
         )
         note = f"{why} It goes on from there once somebody resumes it."
+    elif job.status == "succeeded" and job.fine_tuned_model is None:
+        note = "It is trained, and the trainer registers the model now, which may take some minutes."
     elif job.status in QUEUED_STATUSES:
         note = "Waiting for a free place on the trainer."
     return progress.with_job(job, events, note, now, busy)
@@ -325,7 +328,7 @@ def _progress(
 def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
     return JobSpec(
         key=run.key,
-        model=plan.base_model,
+        model=plan.model_id,
         training_file=ready.file_id,
         validation_file=ready.validation_id,
         hyperparameters=dict(plan.hyperparameters) | limits_of(plan),

@@ -239,18 +239,9 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
             reason = escape(job.error_message or "the trainer gave no reason")
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
             fail(context, run, f"Training failed: {reason}", actual_micros=spent)
-        case "succeeded" if not context.trainers[run.provider].provider.can("chat"):
-            # Some vendors hand out weights and give the model no name to ask it by.
-            why = (
-                f"It is trained, but {escape(run.provider)} gives it no name to ask it by, so it could not be "
-                "measured. Its weights lie there, as result files of its last checkpoint: deploy them from there."
-            )
-            fail(
-                context,
-                run,
-                why,
-                actual_micros=notifications.training_cost(plan_from_json(run.plan), progress),
-            )
+        case "succeeded" if why := _why_nameless(context, run, progress):
+            spent = notifications.training_cost(plan_from_json(run.plan), progress)
+            fail(context, run, why, actual_micros=spent)
         case "cancelled":
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
             # At least what was reported before: the trainer's clock may be behind ours.
@@ -258,6 +249,24 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
             end(context, run, "cancelled", _why_cancelled(run), actual_micros=spent)
         case _:
             _goes_on(context, run, progress, is_shown)
+
+
+def _why_nameless(context: AppContext, run: Run, progress: Progress) -> str | None:
+    """Returns why no name is to come for a model that is trained; None while it may be registered still."""
+    row, now = context.settings.provider(run.provider), context.clock()
+    name = escape(row.title if row else run.provider)
+    if row and row.serving in ("download", "on_request"):
+        on_request = " or ask them to serve it" if row.serving == "on_request" else ""
+        return (
+            f"It is trained, but {name} gives it no name to ask it by, so it could not be measured. Its weights lie "
+            f"there, as result files of its last checkpoint: download them and serve them yourselves{on_request}."
+        )
+    if now - (progress.succeeded_at or now) < provider_jobs.REGISTERED_S:
+        return None
+    return (
+        f"It is trained, but {name} gave it no name within {provider_jobs.REGISTERED_S / 60:.0f} minutes, so it could "
+        f"not be measured. What the training cost is booked. Ask {name} about job {escape(str(run.job_id))}."
+    )
 
 
 def _why_cancelled(run: Run) -> str:

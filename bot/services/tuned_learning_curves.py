@@ -28,7 +28,7 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.evaluation_engine import Evaluation
 from bot.services.freeze_scope import HOLD_S
 from bot.services.measurements import egress_refusal
-from bot.services.provider_jobs import MAX_PAUSE_S, Attempt, JobFiles, Ready
+from bot.services.provider_jobs import MAX_PAUSE_S, REGISTERED_S, Attempt, JobFiles, Ready
 from bot.services.run_states import lost_key_text
 from bot.values.evaluations import ArmProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
@@ -329,8 +329,9 @@ def _stop_elsewhere(step: CurveStep, why: str) -> None:
 
 def _take(step: CurveStep, job: Job) -> None:
     """Takes over the job's status. The model is only measured, so its file is deleted as soon as its job is over."""
-    if not job.is_final:
-        now = step.context.clock()
+    now = step.context.clock()
+    is_nameless = job.status == "succeeded" and job.fine_tuned_model is None
+    if not job.is_final or (is_nameless and now - (job.finished_at or step.size.since) < REGISTERED_S):
         save_step(step, seconds=provider_jobs.next_look(now, step.size.since) - now)
         return
     step.delete_uploads()

@@ -72,6 +72,8 @@ class TunedCurvePlan(JsonValue):
         fields = asdict(self)
         if self.destination is None:
             del fields["destination"]
+        elif self.destination.catalogue_id is None:
+            del fields["destination"]["catalogue_id"]
         return json.dumps(fields)
 
 

@@ -36,8 +36,8 @@ class Progress(JsonValue):
     `running_since` and `ran_until` bound the time on the machine, `note` is a sentence about a hiccup. `status` is the
     trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
     questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
-    training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost.
-    `is_base_unasked`: the base model answers nowhere by the token.
+    training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost;
+    `succeeded_at`: when the job was first seen to have succeeded.
     """
 
     step: int = 0
@@ -58,7 +58,7 @@ class Progress(JsonValue):
     judge: JudgeProgress | None = None
     percent: int | None = None
     billed_micros: int | None = None
-    is_base_unasked: bool = False
+    succeeded_at: float | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -95,6 +95,7 @@ class Progress(JsonValue):
             status=job.status,
             percent=self.percent if job.percent is None else job.percent,
             billed_micros=self.billed_micros if job.billed_usd is None else to_micros(job.billed_usd),
+            succeeded_at=self.succeeded_at or (now if job.status == "succeeded" else None),
         )
 
     def unseen(self, note: str | None) -> Progress:
@@ -172,8 +173,7 @@ class RunResult(JsonValue):
     alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse. `judge`: what
     became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
     what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
-    that needs no encoder answers instead. `hosting_micros`: of the actual, what the tuned model's machine had cost by
-    then.
+    that needs no encoder answers instead.
     """
 
     base: ArmScore
@@ -201,7 +201,6 @@ class RunResult(JsonValue):
     judge: JudgeProgress | None = None
     agreement: HumanAgreement | None = None
     before: Literal["base", "classical"] = "base"
-    hosting_micros: int = 0
 
     @property
     def ladder(self) -> Ladder | None:

@@ -205,7 +205,7 @@ def test_a_model_that_has_ended_is_no_go() -> None:
 
 
 def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
-    answer = estimated("--volume", "10M", "--target", "llama-3.1-8b")
+    answer = estimated("--volume", "10M", "--target", "nebius/llama-3.1-8b")
     assert answer["outlook"] is None
     assert any("[providers.nebius.models." in reason["text"] for reason in answer["verdict"]["reasons"]) or (
         "[providers.nebius.models." in answer["verdict"]["next_step"]

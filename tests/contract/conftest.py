@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.local.conftest import tiny_model_dir  # noqa: F401 (a fixture)
+from tests.peers.azure import Azure
+from tests.peers.crusoe import LLAMA, Crusoe
 from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service
@@ -24,7 +26,7 @@ from tests.peers.vendors import Vendor
 from trainers.client import Trainer
 from trainers.dialects import open_trainer
 from trainers.payloads import sent_hyperparameters
-from trainers.providers import load_providers
+from trainers.providers import fit, load_providers
 from trainers.types import Hyperparameter, Provider
 
 ROOT = Path(__file__).parents[2]
@@ -49,7 +51,9 @@ class Site:
 
 MODELS = {
     "openai": "gpt-4.1-mini-2025-04-14",
-    "nebius": "meta-llama/Meta-Llama-3.1-8B-Instruct",
+    "nebius": "meta-llama/Llama-3.1-8B-Instruct",
+    "crusoe": LLAMA,
+    "azure": "gpt-oss-20b",
     "fireworks": "accounts/fireworks/models/llama-v3p1-8b-instruct",
     "together": "meta-llama/Meta-Llama-3.1-8B-Instruct-Reference",
 }
@@ -75,6 +79,10 @@ def stand_in(name: str, model: str) -> Hosted:
             return FireworksHosted(Fireworks(models=(model,)))
         case "together":
             return Hosted(Together(models=(model,)))
+        case "crusoe":
+            return Hosted(Crusoe(models=(model,)))
+        case "azure":
+            return Hosted(Azure(models=(model,)))
         case "openai" | "nebius" as shape:
             return Hosted(Service(shape, models=(model,)))
     raise ValueError(name)
@@ -93,9 +101,12 @@ def training_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def _site(name: str, url: str, key: str, model: str, finish_s: float) -> Iterator[Site]:
     row = next(row for row in load_providers() if row.name == name).at(url)
+    chat = f"{url}/inference" if name == "crusoe" else ""
+    provider = replace(row.provider, timeout_s=20, chat_base_url=chat)
     wanted = {**row.defaults, "n_epochs": 1, "batch_size": 4, "lora_r": 4}
-    with open_trainer(replace(row.provider, timeout_s=20, chat_base_url=""), key) as trainer:
-        yield Site(trainer, key, model, sent_hyperparameters(row.provider, wanted), finish_s)
+    with open_trainer(provider, key) as trainer:
+        model = trainer.catalogue_id([model]) or model
+        yield Site(trainer, key, model, fit(provider, sent_hyperparameters(provider, wanted)), finish_s)
 
 
 @contextmanager

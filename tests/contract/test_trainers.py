@@ -7,6 +7,7 @@ import json
 import time
 import urllib.request
 import uuid
+from codecs import BOM_UTF8
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,14 @@ def upload(site: Site, path: Path) -> str:
 
 def spec(site: Site, file_id: str) -> JobSpec:
     key = f"contract-{uuid.uuid4()}"
-    return JobSpec(key, site.model, file_id, site.hyperparameters, seed=1, suffix="contract")
+    return JobSpec(key, site.model, file_id, site.hyperparameters, seed=1, suffix="contract.v1 " * 9)
+
+
+def sent(site: Site, path: Path) -> JobSpec:
+    """As the bot sends it: the file goes with the job's key."""
+    wanted = spec(site, "")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    return replace(wanted, training_file=site.trainer.upload(path, sha256, wanted.key))
 
 
 def finished(site: Site, job: Job) -> Job:
@@ -80,7 +88,8 @@ def test_the_same_bytes_are_uploaded_once(site: Site, training_file: Path, file_
 
 
 def test_a_file_comes_back_byte_for_byte(site: Site, training_file: Path, file_id: str) -> None:
-    assert site.trainer.file_bytes(file_id) == training_file.read_bytes()
+    content = site.trainer.file_bytes(file_id)
+    assert content.removeprefix(BOM_UTF8 if site.provider.bom else b"") == training_file.read_bytes()
 
 
 def test_a_deleted_file_is_missing_and_can_be_sent_again(
@@ -94,6 +103,23 @@ def test_a_deleted_file_is_missing_and_can_be_sent_again(
         site.trainer.file_bytes(first)
     assert caught.value.is_missing
     site.trainer.delete_file(upload(site, path))
+
+
+def test_all_copies_of_a_file_are_forgotten(site: Site, tmp_path: Path, training_file: Path) -> None:
+    path = tmp_path / "again.jsonl"
+    path.write_bytes(training_file.read_bytes().replace(b"order", b"letter"))
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    files = {site.trainer.upload(path, sha256, key) for key in (None, "run-1", "run-2")}
+    assert site.trainer.forget({sha256}) == len(files)
+    assert site.trainer.forget({sha256}) == 0
+
+
+def test_an_estimate_creates_nothing(site: Site, file_id: str) -> None:
+    needs(site, "estimate")
+    wanted = spec(site, file_id)
+    estimate = site.trainer.estimate(wanted)
+    assert estimate.usd is not None and estimate.usd >= 0
+    assert site.trainer.find_jobs(wanted.key) == ()
 
 
 def test_a_job_that_does_not_exist_is_missing(site: Site) -> None:
@@ -116,8 +142,9 @@ def test_an_unknown_file_is_refused_and_nothing_is_created(site: Site) -> None:
     assert site.trainer.find_jobs(wanted.key) == ()
 
 
-def test_a_job_is_found_by_its_key_and_by_no_other(site: Site, file_id: str) -> None:
-    wanted = spec(site, file_id)
+def test_a_job_is_found_by_its_key_and_by_no_other(site: Site, training_file: Path) -> None:
+    wanted, other = sent(site, training_file), sent(site, training_file)
+    site.trainer.cancel(site.trainer.create(other).id)
     created = site.trainer.create(wanted)
     assert [job.id for job in site.trainer.find_jobs(wanted.key)] == [created.id]
     assert site.trainer.find_jobs(wanted.key + "x") == ()
@@ -142,8 +169,8 @@ def test_a_repeated_create_gives_the_same_job(site: Site, file_id: str) -> None:
     site.trainer.cancel(first.id)
 
 
-def test_a_cancelled_job_stays_cancelled_and_is_still_found(site: Site, file_id: str) -> None:
-    wanted = spec(site, file_id)
+def test_a_cancelled_job_stays_cancelled_and_is_still_found(site: Site, training_file: Path) -> None:
+    wanted = sent(site, training_file)
     created = site.trainer.create(wanted)
     site.trainer.cancel(created.id)
     deadline = time.monotonic() + 20

@@ -18,6 +18,7 @@ Query = Mapping[str, str]
 
 STAGES = ("validating_files", "queued", "running", "running", "succeeded")
 PLAIN = {"n_epochs", "batch_size", "learning_rate_multiplier"}
+NEBIUS_RANGES = {"n_epochs": (1, 20), "batch_size": (1, 64), "lora_r": (8, 128), "lora_alpha": (8, 512)}
 EXTRAS = {"learning_rate", "warmup_ratio", "weight_decay", "lora", "lora_r", "lora_alpha", "lora_dropout"} | {
     "packing",
     "max_grad_norm",
@@ -80,6 +81,11 @@ class Service:
     """The `error` of every job, whatever its status: {} is OpenAI's own example of success."""
     ignores_metadata_filter: bool = False
     echoes_suffix: bool = True
+    suffix_length: int = 64
+    refuses_writes: bool = False
+    """The key is one of another project: it reads, and every write is refused."""
+    is_broke: bool = False
+    """The account has no credit."""
     list_lag_s: float = 0.0
     base64_results: bool = False
     aliases: dict[str, str] = field(default_factory=dict)
@@ -100,6 +106,8 @@ class Service:
     ) -> Reply:
         """One request, already authorised. `body` is parsed JSON, or a form with the upload under 'file'."""
         with self._lock:
+            if self.refuses_writes and method != "GET":
+                return refusal(403, "permission_denied", "The key is not of this project.")
             match (method, *path.strip("/").split("/")):
                 case ("GET", "models"):
                     return 200, {
@@ -156,7 +164,7 @@ class Service:
                 self.jobs[job_id].polls += not self.jobs[job_id].is_paused
                 return 200, self._job_body(self.jobs[job_id])
             case ("DELETE", job_id):
-                self.deleted_models.add(_tuned_name(self.jobs.pop(job_id)))
+                self.deleted_models.add(tuned_name(self.jobs.pop(job_id)))
                 return 200, {"id": job_id, "object": "fine_tuning.job", "deleted": True}
             case ("POST", job_id, "cancel"):
                 return self._cancel(self.jobs[job_id])
@@ -188,6 +196,8 @@ class Service:
         problem = self._problem(body)
         if problem:
             return problem
+        if self.is_broke:
+            return refusal(402, "insufficient_credit", "The account has no credit.")
         job_id = f"ftjob-{len(self.jobs) + 1}"
         self.jobs[job_id] = StoredJob(job_id, body, headers, time.time())
         return 200, self._job_body(self.jobs[job_id])
@@ -198,7 +208,7 @@ class Service:
         unknown = sorted(set(body) - known)
         is_dpo = (body.get("method") or {}).get("type") == "dpo"
         more = EXTRAS if self.shape == "nebius" else {"beta"} if is_dpo else set()
-        strange = sorted(set(_hyperparameters(body)) - PLAIN - more)
+        strange = sorted(set(hyperparameters_of(body)) - PLAIN - more)
         if unknown or strange:
             return refusal(400, "unknown_parameter", f"Unknown parameter: {(unknown + strange)[0]}.")
         if body.get("model") not in self.models:
@@ -208,8 +218,17 @@ class Service:
                 return refusal(400, "invalid_file", f"No such file: {body[key]}.")
             if key in body and is_dpo != (b'"preferred_output"' in self.files[body[key]].content):
                 return refusal(400, "invalid_training_file", "The file has other rows than the method takes.")
-        if len(body.get("suffix") or "") > 64 or not 1 <= _hyperparameters(body).get("n_epochs", 1) <= 50:
-            return refusal(400, "invalid_value", "suffix or n_epochs is out of its range.")
+        given = hyperparameters_of(body)
+        ranges = NEBIUS_RANGES if self.shape == "nebius" else {"n_epochs": (1, 50)}
+        outside = [
+            name for name, (least, most) in ranges.items() if not least <= given.get(name, least) <= most
+        ]
+        if self.shape == "nebius" and "learning_rate_multiplier" in given:
+            outside.append("learning_rate_multiplier")  # it is read as the rate itself: nobody may mean that
+        if outside or len(body.get("suffix") or "") > self.suffix_length:
+            return refusal(
+                400, "invalid_value", f"{outside[0] if outside else 'suffix'} is out of its range."
+            )
         return None
 
     def _listed(self, query: Query) -> list[StoredJob]:
@@ -254,7 +273,7 @@ class Service:
             "status": status,
             "training_file": request["training_file"],
             "validation_file": request.get("validation_file"),
-            "hyperparameters": _hyperparameters(request),
+            "hyperparameters": hyperparameters_of(request),
             "seed": request.get("seed", 1),
             "trained_tokens": self.trained_tokens if is_done else None,
             "result_files": [self._result_file(job)] if is_done else [],
@@ -265,7 +284,7 @@ class Service:
     def _openai_part(self, job: StoredJob) -> dict[str, Any]:
         is_done = self._status(job) == "succeeded"
         return {
-            "fine_tuned_model": _tuned_name(job) if is_done else None,
+            "fine_tuned_model": tuned_name(job) if is_done else None,
             "method": job.request.get("method"),
             "metadata": job.request.get("metadata") or {},
         }
@@ -315,12 +334,12 @@ class Service:
             "metrics": {"step": step, "train_loss": 2.0 / step, "full_valid_loss": 2.5 / step},
         }
         if self.shape == "openai":
-            return {**row, "fine_tuned_model_checkpoint": f"{_tuned_name(job)}:ckpt-step-{step}"}
+            return {**row, "fine_tuned_model_checkpoint": f"{tuned_name(job)}:ckpt-step-{step}"}
         return {**row, "result_files": [f"file-weights-{job.id}-{step}"]}
 
     def _served(self) -> list[str]:
         done = [job for job in self.jobs.values() if self._status(job) == "succeeded"]
-        tuned = (_tuned_name(job) for job in done if self.shape == "openai")
+        tuned = (tuned_name(job) for job in done if self.shape == "openai")
         return [*self.models, *(name for name in tuned if name not in self.deleted_models)]
 
     def _model_body(self, model: str) -> dict[str, Any]:
@@ -399,11 +418,11 @@ def results_csv() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _hyperparameters(request: dict[str, Any]) -> dict[str, Any]:
+def hyperparameters_of(request: dict[str, Any]) -> dict[str, Any]:
     method = request.get("method") or {}
     found: dict[str, Any] | None = method.get(method.get("type"), {}).get("hyperparameters")
     return found or request.get("hyperparameters") or {}
 
 
-def _tuned_name(job: StoredJob) -> str:
+def tuned_name(job: StoredJob) -> str:
     return f"ft:{job.request['model']}:org:{job.request.get('suffix') or ''}:{job.id[6:]}"

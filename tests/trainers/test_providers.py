@@ -27,7 +27,8 @@ def problems(own: str) -> tuple[str, ...]:
 
 def test_trainers_ship_and_rows_that_only_answer() -> None:
     rows = load_providers()
-    assert [row.name for row in rows if row.trains] == ["local", "openai", "nebius", "fireworks", "together"]
+    trains = [row.name for row in rows if row.trains]
+    assert trains == ["local", "openai", "nebius", "crusoe", "azure", "fireworks", "together"]
     chats = {row.name: row for row in rows if not row.trains}
     assert list(chats) == ["openrouter", "groq", "google", "anthropic", "vllm", "ollama"]
     assert [name for name, row in chats.items() if row.provider.key_env is None] == ["vllm", "ollama"]

@@ -1,0 +1,147 @@
+"""What hosted services do otherwise than OpenAI, each against its stand-in: names, order, waiting, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from tests.peers.crusoe import LLAMA, QWEN, Crusoe
+from tests.peers.hosted import Hosted
+from tests.trainers.client.conftest import digest
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+from trainers.payloads import job_estimate
+from trainers.providers import file_problem, find_misfit, fit, load_providers
+from trainers.types import Hyperparameter, JobSpec, Message, Provider
+
+
+def row(name: str) -> Provider:
+    return next(row for row in load_providers() if row.name == name).provider
+
+
+@pytest.fixture
+def crusoe() -> Crusoe:
+    return Crusoe()
+
+
+@pytest.fixture
+def client(crusoe: Crusoe) -> Iterator[Trainer]:
+    with Hosted(crusoe) as server:
+        there = {"base_url": server.url, "chat_base_url": f"{server.url}/inference", "timeout_s": 5.0}
+        with Trainer(replace(row("crusoe"), **there), server.key) as trainer:  # type: ignore[arg-type]
+            yield trainer
+
+
+def spec(client: Trainer, data: Path, name: str = LLAMA) -> JobSpec:
+    model = client.catalogue_id([name]) or ""
+    file_id = client.upload(data, digest(data), "run-1")
+    return JobSpec("run-1", model, file_id, {"n_epochs": 2, "lora_r": 16}, seed=7, suffix="tickets")
+
+
+def test_a_catalogue_tells_what_a_job_calls_a_model(client: Trainer) -> None:
+    assert client.catalogue_id(["llama-3.1-8b", LLAMA.upper()]) == "model-meta-llama-llama-3-1-8b-instruct"
+    with pytest.raises(
+        Refused, match=rf"trains none of that name. It trains {QWEN}, {LLAMA}: give one a row"
+    ):
+        client.catalogue_id(["mistral-7b"])
+
+
+def test_hyperparameters_go_by_the_vendors_names_and_no_seed_is_sent(
+    crusoe: Crusoe, client: Trainer, data: Path
+) -> None:
+    created = client.create(spec(client, data))
+    sent = crusoe.jobs[created.id].request
+    assert sent["method"]["supervised"]["hyperparameters"] == {"n_epochs": 2, "lora_rank": 16}
+    assert "seed" not in sent and "metadata" not in sent
+
+
+def test_a_model_is_named_some_looks_after_its_job_succeeded(client: Trainer, data: Path) -> None:
+    job = client.create(spec(client, data))
+    looks = [client.job(job.id) for _ in range(8)]
+    named = [(look.status, look.fine_tuned_model is not None) for look in looks]
+    assert named.count(("succeeded", False)) == 3 and named[-1] == ("succeeded", True)
+
+
+def test_events_are_newest_first_in_whichever_order_they_come(client: Trainer, data: Path) -> None:
+    job = client.create(spec(client, data))
+    for _ in range(5):
+        client.job(job.id)
+    first, second = (client.events(job.id, 3) for _ in range(2))
+    assert [event.id for event in first] == [event.id for event in second]
+    assert first[0].message == "Job is succeeded"
+    assert client.events_since(job.id, job.created_at, 2) == client.events_since(job.id, job.created_at, 2)
+
+
+def test_losses_come_from_an_address_of_their_own(client: Trainer, data: Path) -> None:
+    job = client.create(spec(client, data))
+    for _ in range(6):
+        job = client.job(job.id)
+    assert job.result_files == ()
+    assert [(line.step, line.train_loss) for line in client.metrics(job)][:2] == [(1, 2.0), (2, 1.0)]
+    assert client.checkpoints(job.id)[0].fine_tuned_model == f"ftmodel-{job.id}-12"
+
+
+def test_a_question_goes_to_the_address_for_chats_and_asks_for_no_thoughts(client: Trainer) -> None:
+    answer = client.chat(QWEN, [Message("user", "hello")], max_tokens=16)
+    assert answer.text == f"{QWEN} heard you" and answer.completion_tokens < 16
+
+
+def test_the_vendors_estimate_is_its_own_price_of_the_same_body(client: Trainer, data: Path) -> None:
+    assert client.estimate(spec(client, data)).usd == Decimal("0.0")
+    assert job_estimate({"currency": "USD", "total_cost": "0.12"}, "asking").usd == Decimal("0.12")
+    with pytest.raises(TrainerError, match="the answer has no price"):
+        job_estimate({"price": None}, "asking")
+
+
+def test_a_key_of_another_project_reads_and_may_not_write(
+    crusoe: Crusoe, client: Trainer, data: Path
+) -> None:
+    crusoe.refuses_writes = True
+    assert client.models()
+    with pytest.raises(Refused, match="in CRUSOE_API_KEY may not write: it may be one of another project"):
+        client.upload(data, digest(data))
+
+
+def test_without_credit_nothing_is_created(crusoe: Crusoe, client: Trainer, data: Path) -> None:
+    crusoe.is_broke = True
+    with pytest.raises(Refused, match="has no credit left for it: add some"):
+        client.create(spec(client, data))
+    assert not crusoe.jobs
+
+
+@pytest.mark.parametrize(
+    ("provider", "ours", "fitted"),
+    [
+        ("crusoe", {"n_epochs": 60, "batch_size": 4, "lora_r": 16}, {"n_epochs": 50, "batch_size": 16, "lora_r": 16}),
+        ("crusoe", {"batch_size": 24, "lora_r": 48}, {"batch_size": 16, "lora_r": 32}),
+        ("nebius", {"lora_r": 4, "learning_rate_multiplier": 2.0}, {"lora_r": 8}),
+        ("nebius", {"lora": True, "n_epochs": "auto"}, {"lora": True, "n_epochs": "auto"}),
+        ("openai", {"n_epochs": 3}, {"n_epochs": 3}),
+    ],
+)  # fmt: skip
+def test_values_that_we_choose_are_fitted_to_what_a_vendor_takes(
+    provider: str, ours: dict[str, Hyperparameter], fitted: dict[str, Hyperparameter]
+) -> None:
+    assert fit(row(provider), ours) == fitted
+    assert find_misfit(row(provider), fitted) is None
+
+
+def test_a_value_that_a_person_chose_is_refused_with_what_is_taken() -> None:
+    found = [
+        find_misfit(row("nebius"), chosen) for chosen in ({"lora_r": 4}, {"learning_rate_multiplier": 2})
+    ]
+    assert [(one.name, one.allowed) for one in found if one] == [
+        ("lora_r", "8 to 128"),
+        ("learning_rate_multiplier", ""),
+    ]
+
+
+def test_a_file_that_a_vendor_would_not_take_is_said() -> None:
+    azure = row("azure")
+    assert file_problem(azure, 9) == "trains on 10 rows or more, and there are 9"
+    assert file_problem(azure, 10, 600_000_000) == "takes files of at most 512 MB, and this one has 600"
+    assert file_problem(azure, 10, 500_000_000) is file_problem(row("openai"), 1) is None
