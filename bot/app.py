@@ -34,6 +34,8 @@ from bot.slack.users import LOOK_UP_TIMEOUT_S, SlackDirectory
 from bot.worker_pool import WorkerPool
 from storage.store import Store
 from trainers.client import Trainer, find_key
+from trainers.deployments import open_deployments
+from trainers.deployments.port import Deployments
 from trainers.dialects import open_trainer
 
 GRACE_S = 5.0
@@ -115,6 +117,7 @@ class Service:
             settings=self.settings,
             store=self.store,
             trainers=trainers,
+            deployments=build_deployments(self.settings),
             workers=self.workers,
             llm=LlmClient(self.store, trainers, self.settings.providers, clock, steady),
             threads=self.threads,
@@ -167,6 +170,8 @@ class Service:
         self.llm.close()
         for trainer in self.context.trainers.values():
             trainer.close()
+        for deployments in self.context.deployments.values():
+            deployments.close()
         self.workers.close()
         if self.embedded:
             self.embedded.stop()
@@ -183,6 +188,13 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
         if key and row.provider.base_url:
             trainers[row.name] = open_trainer(row.provider, key)
     return trainers
+
+
+def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
+    """Of every provider where models run by the hour and whose key is there."""
+    keys = ((row, find_key(os.environ, row.provider)) for row in settings.providers)
+    opened = {row.name: open_deployments(row.provider, key) for row, key in keys if key}
+    return {name: deployments for name, deployments in opened.items() if deployments}
 
 
 def _embedded(settings: Settings) -> EmbeddedTrainer | None:

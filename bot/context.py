@@ -19,6 +19,7 @@ from bot.worker_pool import WorkerPool
 from storage.records import Draft
 from storage.store import Store
 from trainers.client import Trainer
+from trainers.deployments.port import Deployments
 
 
 class WaitClock:
@@ -89,14 +90,16 @@ class CoreContext(Protocol):
 class AppContext:
     """Everything that services need.
 
-    `settings` are replaced when a provider reports that models end (reconciler.py), and by nothing else. `trainers` by
-    provider name, only those with a key. `troubles`: what is wrong with the installation now, by subject, for /healthz.
-    `checked_at`: when that was last checked.
+    `settings` are replaced when a provider reports that models end (reconciler.py) or what an hour of a machine costs
+    (services/deployments.py), and by nothing else. `trainers` by provider name, only those with a key; `deployments`
+    those of them where models run by the hour. `troubles`: what is wrong with the installation now, by subject, for
+    /healthz. `checked_at`: when that was last checked.
     """
 
     settings: Settings
     store: Store
     trainers: Mapping[str, Trainer]
+    deployments: Mapping[str, Deployments]
     workers: WorkerPool
     llm: LlmClient
     threads: ProviderThreads

@@ -222,8 +222,13 @@ class ProviderQueue:
             if self._store.answers.read([question.key]):
                 self._forget(waiting)
                 return
+            where = (
+                self._store.deployments.use(question.model, now=self._clock())
+                if self._row.is_hosted
+                else None
+            )
             answer = self._trainer.chat(
-                question.at_provider,
+                where or question.at_provider,
                 question.messages,
                 max_tokens=question.max_tokens,
                 thinks=self._row.thinks(question.at_provider),

@@ -27,6 +27,7 @@ from bot.services import (
     clean_copies,
     dataset_deletion,
     datasets,
+    deployments,
     distillations,
     documents,
     estimate_requests,
@@ -49,6 +50,7 @@ from bot.values.learning_curves import TunedCurvePlan, plan_of
 from storage import backup
 from storage.audit import BrokenLog
 from storage.database import StorageError
+from storage.deployments import DeploymentRecord
 from storage.promotions import Promotion
 from storage.records import OPEN_RUN_STATES, Dataset, Document, Labelling, Measurement, Run, RunState
 from trainers.errors import TrainerError, Uncertain
@@ -295,6 +297,9 @@ def _due_at(context: AppContext, provider: str, now: float) -> Iterator[Callable
             yield partial(
                 _guarded, partial(interventions.step, context, number), f"the doubt of run {number}"
             )
+    for record in context.store.deployments.due(now):
+        if record.provider == provider:
+            yield partial(_host, context, record)
     for promotion in context.store.promotions.to_sync(now):
         if alias_sync.provider_of(context, promotion) == provider:
             yield partial(_carry, context, promotion)
@@ -306,6 +311,7 @@ def _with_something_due(context: AppContext, now: float) -> list[str]:
     names = store.runs.providers_due(now, AT_A_PROVIDER)
     names |= {run.provider for run in store.runs.due(now, WITHOUT_A_PROVIDER) if _is_at_its_provider(run)}
     names |= {_provider_of_run(context, number) for number in store.interventions.runs_with_words()}
+    names |= {record.provider for record in store.deployments.due(now)}
     names |= {alias_sync.provider_of(context, promotion) for promotion in store.promotions.to_sync(now)}
     curves_due = (_provider_of(measurement) for measurement in store.measurements.due(now))
     return sorted(names | {name for name in curves_due if name is not None})
@@ -352,6 +358,11 @@ def _carry(context: AppContext, promotion: Promotion) -> None:
     _guarded(partial(alias_sync.step, context, promotion), f"promotion {promotion.id}", after_trouble)
 
 
+def _host(context: AppContext, record: DeploymentRecord) -> None:
+    after_trouble = partial(deployments.after_trouble, context, record)
+    _guarded(partial(deployments.step, context, record), f"deployment {record.id}", after_trouble)
+
+
 def maintain(context: AppContext) -> None:
     """Does what may take long and can wait, every few minutes."""
     _guarded(partial(check_database, context), "the check of the database")
@@ -361,6 +372,7 @@ def maintain(context: AppContext) -> None:
     _guarded(partial(tell_ends, context), "models that end")
     _guarded(partial(apply_retention, context), "what is kept no longer")
     _guarded(partial(orphan_jobs.sweep, context), "stray jobs")
+    _guarded(partial(deployments.sweep, context), "models that run by the hour")
     _guarded(partial(provider_jobs.delete_unneeded_uploads, context), "uploaded files")
     _guarded(partial(alias_sync.sweep, context), "models in use")
 

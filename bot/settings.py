@@ -128,10 +128,12 @@ class SlackSettings:
 @dataclass(frozen=True)
 class BudgetSettings:
     """US dollars a calendar month. Channels and people that are named have limits of their own, the others `per_…`;
-    None: no limit but the team's. `measurement_usd`: the most that one measurement of models may cost."""
+    None: no limit but the team's. `measurement_usd`: the most that one measurement of models may cost;
+    `hosting_usd_per_day`: the most that models which run by the hour may, all together, on a day in UTC."""
 
     monthly_usd: Decimal = Decimal(0)
     measurement_usd: Decimal = Decimal(5)
+    hosting_usd_per_day: Decimal = Decimal(20)
     per_channel_usd: Decimal | None = None
     per_person_usd: Decimal | None = None
     channels: Mapping[Annotated[str, CHANNEL, Key(wants="an id, like C0123456789")], Decimal] = field(

@@ -6,6 +6,7 @@ from storage.driver import Migrations, SqliteUtils
 from storage.schemas import (
     ACTUALS,
     CERTAINTY,
+    DEPLOYMENTS,
     EVIDENCE,
     FIRST_SCHEMA,
     FORGETTINGS,
@@ -116,6 +117,11 @@ def m019_labels(db: SqliteUtils) -> None:
 @migrations()
 def m020_actuals(db: SqliteUtils) -> None:
     _execute(db, ACTUALS)
+
+
+@migrations()
+def m021_deployments(db: SqliteUtils) -> None:
+    _execute(db, DEPLOYMENTS)
 
 
 def _execute(db: SqliteUtils, script: str) -> None:

@@ -26,15 +26,25 @@ UNION ALL
 SELECT 'questions', count(*), q.dataset, q.person, q.channel, max(q.at),
        sum(CASE WHEN q.actual_micros IS NULL THEN q.reserved_micros ELSE 0 END), sum(coalesce(q.actual_micros, 0))
 FROM questions q WHERE q.month = ? AND q.reserved_micros > 0 GROUP BY q.dataset, q.person, q.channel
+UNION ALL
+SELECT 'deployment', deployments.run_id, datasets.name, deployments.person, deployments.channel, deployments.updated_at,
+0,
+       sum((days.ms * deployments.micros_per_hour + 1800000) / 3600000)
+FROM deployments JOIN deployment_days days ON days.deployment_id = deployments.id
+JOIN runs ON runs.id = deployments.run_id JOIN datasets ON datasets.id = runs.dataset_id
+WHERE substr(days.day, 1, 7) = ? AND EXISTS
+    (SELECT 1 FROM ledger WHERE ledger.run_id = deployments.run_id AND ledger.kind <> 'reserve')
+GROUP BY deployments.id
 """
 
 
 @dataclass(frozen=True)
 class Commitment:
     """One run or measurement in a month, or a person's questions to the models of a dataset: then `number` is how many.
-    Money in micro-dollars: reserved while it is open, spent once it is not."""
+    Money in micro-dollars: reserved while it is open, spent once it is not. A deployment has its run's number; while
+    that is open, what it costs is part of what the run reserves."""
 
-    kind: Literal["run", "measurement", "questions"]
+    kind: Literal["run", "measurement", "questions", "deployment"]
     number: int
     dataset: str
     person: str
@@ -55,14 +65,14 @@ class Ledger:
     def commitments(self, month: str) -> list[Commitment]:
         """Returns the commitments of a month ('YYYY-MM') that reserve or have spent anything, newest first."""
         sql = f"{COMMITMENTS_SQL} ORDER BY at DESC, number DESC"
-        commitments = self._db.all(Commitment, sql, (month, month, month))
+        commitments = self._db.all(Commitment, sql, (month,) * 4)
         return [commitment for commitment in commitments if commitment.micros]
 
     def committed(self, month: str, kind: Literal["channel", "person"], name: str) -> int:
         """Returns the micro-dollars of the month that a channel or a person reserves and has spent."""
         total = self._db.value(
             f"SELECT coalesce(sum(reserved_micros + spent_micros), 0) FROM ({COMMITMENTS_SQL}) WHERE {kind} = ?",  # noqa: S608
-            (month, month, month, name),
+            (*(month,) * 4, name),
         )
         return int(total)
 

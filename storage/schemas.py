@@ -514,3 +514,44 @@ CREATE TABLE actual_months (
 );
 ALTER TABLE datasets ADD COLUMN sealed INTEGER NOT NULL DEFAULT 0;
 """
+
+# `ms`: for how long a deployment was paid on a day, in UTC.
+DEPLOYMENTS = """
+CREATE TABLE deployments (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    run_id INTEGER REFERENCES runs (id),
+    provider TEXT NOT NULL,
+    model TEXT NOT NULL,
+    name TEXT NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('starting', 'ready', 'stopping', 'stopped')),
+    channel TEXT NOT NULL,
+    person TEXT NOT NULL,
+    micros_per_hour INTEGER NOT NULL,
+    idle_stop_s INTEGER NOT NULL,
+    day_micros INTEGER NOT NULL,
+    chat_model TEXT,
+    sent_at REAL,
+    ready_at REAL,
+    used_at REAL NOT NULL,
+    billed_until REAL,
+    is_billed INTEGER NOT NULL DEFAULT 1,
+    ended_at REAL,
+    kept_by TEXT,
+    reason TEXT,
+    detail TEXT,
+    tries INTEGER NOT NULL DEFAULT 0,
+    next_at REAL NOT NULL DEFAULT 0,
+    created_at REAL NOT NULL,
+    updated_at REAL NOT NULL,
+    UNIQUE (provider, name)
+);
+CREATE UNIQUE INDEX one_live_deployment ON deployments (run_id) WHERE state <> 'stopped';
+CREATE TABLE deployment_days (
+    deployment_id INTEGER NOT NULL REFERENCES deployments (id),
+    day TEXT NOT NULL,
+    ms INTEGER NOT NULL,
+    PRIMARY KEY (deployment_id, day)
+);
+CREATE TRIGGER deployments_are_kept BEFORE DELETE ON deployments
+    BEGIN SELECT RAISE(ABORT, 'deployments are kept'); END;
+"""

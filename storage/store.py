@@ -15,6 +15,7 @@ from storage.audit import Audit
 from storage.database import Database
 from storage.dataset_deletion import DatasetDeletions
 from storage.datasets import AllDatasetSettings, Cleanings, Datasets, Documents, Scans, Waivers
+from storage.deployments import Deployments
 from storage.evaluations import AnswerCache, Measurements, Preferences
 from storage.jobs import Interventions, Uploads
 from storage.messages import PATIENT_TRIES, Inbox, Outbox
@@ -65,6 +66,7 @@ class Store:
         self.promotions = Promotions(self.database)
         self.actuals = Actuals(self.database)
         self.uploads = Uploads(self.database)
+        self.deployments = Deployments(self.database)
         self.scans = Scans(self.database)
         self.deletions = DatasetDeletions(self.database)
         self.labellings = Labellings(self.database)
@@ -82,12 +84,14 @@ class Store:
                 self.inbox.done_here()
 
     def committed(self, month: str) -> int:
-        """Returns the micro-dollars of a month ('YYYY-MM') that runs, measurements and questions reserve or spent."""
+        """Returns the micro-dollars of a month ('YYYY-MM') that runs, measurements and questions reserve or spent, and
+        those of deployments."""
         return sum(
             (
                 self.runs.committed(month),
                 self.measurements.committed(month),
                 self.questions.committed(month),
+                self.deployments.committed(month),
             )
         )
 

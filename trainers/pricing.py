@@ -86,10 +86,12 @@ class PriceTable:
 class PriceRow:
     """What `model` costs. `as_of` is None where the source's version is its date.
 
-    `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not.
-    `note` is something that a buyer should know, as a sentence. `batch_discount` 0.5 halves what can wait for a
-    batch, None where the list has no such price. `ends`: the first day without an answer, None where nobody said
-    one; `successor`: what its maker names instead; `ends_said_by`: who says both.
+    `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not. So it is
+    with a vendor's machine that is rented for the model alone: `is_hosted`, at `hosted_usd_per_hour`; a window of
+    `idle_window_s` without a question later it costs nothing until the next one, None: it costs the same. `note` is
+    something that a buyer should know, as a sentence. `batch_discount` 0.5 halves what can wait for a batch, None where
+    the list has no such price. `ends`: the first day without an answer, None where nobody said one; `successor`: what
+    its maker names instead; `ends_said_by`: who says both.
     """
 
     model: str
@@ -103,6 +105,9 @@ class PriceRow:
     ends: date | None = None
     successor: str | None = None
     ends_said_by: str | None = None
+    is_hosted: bool = False
+    hosted_usd_per_hour: Decimal | None = None
+    idle_window_s: int | None = None
 
     @property
     def said_by(self) -> str:
@@ -176,6 +181,8 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     price = model.price
     if model.usd_per_hour is not None:
         price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
+    elif provider.is_hosted:
+        price = replace(price, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
     return PriceRow(
         model=f"{provider.name}/{model.name}",
         kind="tuned",
@@ -185,6 +192,9 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         usd_per_hour=model.usd_per_hour,
         ends=model.ends,
         ends_said_by=said_by(model.source or "your settings", model.as_of) if model.ends else None,
+        is_hosted=provider.is_hosted,
+        hosted_usd_per_hour=provider.hourly(model.name) if provider.is_hosted else None,
+        idle_window_s=provider.idle_stop_s if provider.scales_to_zero else None,
     )
 
 
@@ -353,6 +363,9 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
     Decimal('1E+2') and Decimal('100') give the same bytes."""
     values = {**asdict(row), **asdict(row.price)}
     del values["price"]
+    if not row.is_hosted:  # the bytes of before there were any
+        for name in ("is_hosted", "hosted_usd_per_hour", "idle_window_s"):
+            del values[name]
     for name, value in values.items():
         if isinstance(value, Decimal):
             values[name] = f"{value:f}"

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from trainers.chat_parameters import thinks
 from trainers.model_list import find_listed, without_effort
 from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
-from trainers.types import SUFFIX_LENGTH, Ability, Dialect, Hyperparameter, Price, Provider
+from trainers.types import SUFFIX_LENGTH, Ability, DeployApi, Dialect, Hyperparameter, Price, Provider
 
 Table = Mapping[str, Any]
 
@@ -56,6 +56,7 @@ class ModelRow:
     of our own; `is_hour_said`: by a person, be it nothing, and not by our own rows. `reasoning`: it thinks in
     hidden tokens before it answers; None: as its name says. `kind`: an encoder learns labels and writes no text.
     `billions`: of parameters, by which some price a training; None: as its name says.
+    `serving_usd_per_hour`: of a machine that answers for the tuned model; None: the provider's.
     """
 
     name: Annotated[str, OWN]
@@ -70,6 +71,7 @@ class ModelRow:
     reasoning: bool | None = None
     kind: Literal["chat", "encoder"] = "chat"
     billions: Annotated[float, Limits(gt=0)] | None = None
+    serving_usd_per_hour: Decimal | None = None
     is_hour_said: Annotated[bool, OWN] = False
 
     @property
@@ -147,6 +149,29 @@ class ProviderRow:
     @property
     def name(self) -> str:
         return self.provider.name
+
+    @property
+    def is_hosted(self) -> bool:
+        """A tuned model answers only on a machine that costs money by the hour."""
+        return self.serving == "dedicated"
+
+    @property
+    def scales_to_zero(self) -> bool:
+        """Such a machine costs nothing while nobody asks."""
+        return self.provider.deploy_api == "fireworks"
+
+    def hourly(self, base_model: str) -> Decimal | None:
+        """What a model tuned from this base costs an hour while it is deployed; None: nobody said."""
+        model = self.model(base_model)
+        own = model.serving_usd_per_hour if model else None
+        return self.serving_usd_per_hour if own is None else own
+
+    def with_hourly(self, base_model: str, price: Decimal) -> ProviderRow:
+        models = tuple(
+            replace(model, serving_usd_per_hour=price) if model.name == base_model else model
+            for model in self.models
+        )
+        return replace(self, models=models)
 
     @property
     def trains(self) -> bool:
@@ -411,6 +436,8 @@ class ProviderTable:
 
     base_url: Address = ""
     chat_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
+    deploy_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
+    deploy_api: DeployApi | None = None
     dialect: Dialect = "openai"
     title: str | None = None
     key_env: Annotated[
@@ -512,7 +539,7 @@ def _provider(name: str, row: ProviderTable, environment: Mapping[str, str]) -> 
     """Its fields are the row's of the same name; an account that isn't named leaves {account} in the addresses."""
     alike = {at.name: getattr(row, at.name) for at in fields(Provider) if hasattr(row, at.name)}
     account = environment.get(row.account_env or "", "").strip()
-    addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url")}
+    addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url", "deploy_base_url")}
     if account:
         addresses = {key: url.replace("{account}", account) for key, url in addresses.items()}
     return Provider(**{**alike, **addresses, "name": name, "account": account})

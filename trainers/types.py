@@ -43,6 +43,7 @@ KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 
 SUFFIX_LENGTH = 64  # OpenAI's most
+DeployApi = Literal["crusoe", "fireworks", "together"]
 
 JobState = Literal["queued", "paused", "resumed"]
 
@@ -50,7 +51,8 @@ JobState = Literal["queued", "paused", "resumed"]
 @dataclass(frozen=True)
 class Provider:
     """A trainer as a row of configuration: how to talk to it. `base_url` ends in /v1; `key_env` names the key's
-    variable, `account_env` that of `account`, which stands for {account} in both addresses.
+    variable, `account_env` that of `account`, which stands for {account} in the addresses. `deploy_api`: by which API a
+    tuned model is put on a machine that answers for it, at `deploy_base_url` or else `base_url`.
 
     `model_lookup`: "catalogue" where a job wants the id that the list of models gives beside the name.
     `hyperparameter_names`: theirs by ours. `hyperparameter_limits`: two numbers are a range, more are the only values,
@@ -66,6 +68,8 @@ class Provider:
     timeout_s: float = 30.0
     dialect: Dialect = "openai"
     chat_base_url: str = ""
+    deploy_base_url: str = ""
+    deploy_api: DeployApi | None = None
     account_env: str | None = None
     account: str = ""
     model_lookup: Literal["catalogue"] | None = None

@@ -210,6 +210,12 @@ def _retries(inputs: Inputs) -> Assumption:
     )
 
 
+def _is_hosted(inputs: Inputs) -> bool:
+    """A vendor's machine answers, and is paid by the hour."""
+    is_ours = inputs.tuned.on_own_machine or inputs.training.usd_per_hour is not None
+    return bool(inputs.tuned.usd_per_hour) and not is_ours
+
+
 def _hosting(inputs: Inputs) -> Assumption | None:
     hourly, asking = inputs.tuned.usd_per_hour, inputs.asking
     if hourly and asking.speed:
@@ -218,6 +224,20 @@ def _hosting(inputs: Inputs) -> Assumption | None:
             f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use",
             f"{usd(hourly)} an hour at {asking.speed.tokens_per_second:,f} tokens a second while busy, "
             f"{asking.speed.busy:.0%} of its time, as you said (--serving-speed, --utilisation).",
+        )
+    if hourly and inputs.tuned.idle_window_s is not None:
+        return Assumption(
+            "hosting",
+            f"{usd(hourly)} an hour while it is asked",
+            f"The vendor's machine costs nothing {inputs.tuned.idle_window_s // 60} minutes after a question until the "
+            "next one; counted as if each question kept it up for so long.",
+        )
+    if _is_hosted(inputs):
+        return Assumption(
+            "hosting",
+            f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month",
+            "The vendor's machine costs the same whether it is asked or not. One is counted, at any volume. Change "
+            "serving_usd_per_hour of the model in finetune.toml, and the hours with --hosting-hours.",
         )
     if hourly:
         return Assumption(
@@ -319,7 +339,8 @@ def _evaluation(inputs: Inputs) -> Assumption:
     return Assumption(
         "evaluation",
         usd(evaluations_usd(inputs)),
-        "Asking the model before and after training every held-out example, once a run.",
+        "Asking the model before and after training every held-out example, once a run."
+        f"{' Half an hour of its machine is in it.' if _is_hosted(inputs) else ''}",
     )
 
 

@@ -46,6 +46,9 @@ WORDS = {
     "strayed": "saw that the trainer's alias stood for something else",
     "gone": "saw that its provider has its model no more",
     "back": "saw that its provider has its model again",
+    "hosting started": "started a machine for its model",
+    "hosting kept": "let its model run until somebody stops it",
+    "hosting stopped": "stopped the machine of its model",
     "void": "voided its approval, since it counts no longer",
 }
 # Actions whose detail is our own mrkdwn, as on the card.

@@ -112,6 +112,8 @@ def _line(commitment: Commitment) -> str:
             name = f"Run {commitment.number}"
         case "measurement":
             name = f"Measurement m{commitment.number}"
+        case "deployment":
+            name = f"Running model of run {commitment.number}"
         case "questions":
             name = pluralize(commitment.number, "question to a model", "questions to models")
     amount = (

@@ -15,8 +15,9 @@ def frozen_card(freeze: Freeze, held_runs: int) -> Message:
     """Posted in the channel at once."""
     waits = {0: "", 1: " One run waits."}.get(held_runs, f" {held_runs} runs wait.")
     return text_message(
-        f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts from now on; what already trains "
-        f"goes on, and nothing is lost.{waits} {UNFREEZERS} approvers lift it with `/finetune unfreeze`."
+        f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts from now on, and models that run by the "
+        f"hour are stopped; what already trains goes on, and nothing is lost.{waits} {UNFREEZERS} approvers lift it "
+        "with `/finetune unfreeze`."
     )
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from bot.cards import evaluations, help, models, plans
+from bot.cards import deployments, evaluations, help, models, plans
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -19,6 +19,7 @@ from bot.cards.blocks import (
     escape,
     slack_blocks,
 )
+from bot.cards.deployments import DeploymentSummary
 from bot.cards.models import ModelEntry
 from bot.cards.plans import budget_left
 from bot.cards.runs import RunSummary
@@ -44,6 +45,7 @@ class HomeOverview:
     in_use: Sequence[ModelEntry] = ()
     links: Mapping[str, str] = field(default_factory=dict)
     is_new: bool = False
+    deployments: Sequence[DeploymentSummary] = ()
 
 
 def page(overview: HomeOverview | Refusal) -> Block:
@@ -81,6 +83,9 @@ def _desk(overview: HomeOverview) -> list[CardBlock]:
     blocks: list[CardBlock] = [Headline("Waiting for you"), *_waiting(overview)]
     under_way = [_linked(overview, summary) for summary in overview.open]
     blocks += [Headline("Under way"), Lines(under_way) if under_way else Text("Nothing is running.")]
+    if overview.deployments:
+        lines = [*map(deployments.line, overview.deployments)]
+        blocks += [Headline("Running by the hour"), Lines(lines)]
     if overview.in_use:
         blocks += [Headline("Models in use"), Lines([*map(models.in_use_line, overview.in_use)])]
     if overview.recent:

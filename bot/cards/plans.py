@@ -26,6 +26,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.budgets import owner_text
 from bot.cards.calibration import alternative_bill
+from bot.cards.deployments import hosting_line
 from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import details_modal, text_message
@@ -203,6 +204,7 @@ def _asking(
             Headline(headline),
             Text(_verdict_in_short(plan)),
             Facts(_facts_in_short(run, plan, budget)),
+            *([Note(f"Its model: {hosting_line(plan.hosting)}.")] if plan.hosting else []),
             *so_far,
             *warnings,
             actions(*_decisions(run, plan), _details_button(run)),
@@ -219,10 +221,11 @@ def plan_in_short(plan: Plan) -> str:
 def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
     """Exact figures, the rows, the method and the fingerprint."""
     warnings = [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
+    hosting = [Text(f"*Its model*: {hosting_line(plan.hosting)}.")] if plan.hosting else []
     exactly = f"Plan {code(run.plan_hash)}: what is approved is exactly this plan."
     facts = Facts(_facts(run, plan, budget))
     return details_modal(
-        f"Run {run.id}, in detail", [Text(verdict_text(plan)), facts, *warnings, Text(exactly)]
+        f"Run {run.id}, in detail", [Text(verdict_text(plan)), facts, *hosting, *warnings, Text(exactly)]
     )
 
 

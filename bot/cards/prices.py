@@ -114,5 +114,7 @@ def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str
             "calibrate` measures this machine (without quantization); for any other put `tokens_per_second` into "
             "finetune.toml under [trainer]."
         )
+    if missing.of == "hosting":
+        return f"What an hour of a machine costs that answers for {row.model} is unknown: {where_to_add(row)}"
     what = f"training on {row.model}" if missing.of == "training" else f"a token of {row.model}"
     return f"The price of {what} is unknown: {where_to_add(row)}"

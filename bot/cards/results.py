@@ -335,6 +335,8 @@ def _gain(gain: float, low: float, high: float, *, is_told: bool) -> str:
 
 def _cost(plan: Plan, result: RunResult) -> str:
     actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
+    if result.hosting_micros:
+        actual += f", {charge(result.hosting_micros)} of it for its machine so far"
     if actual == estimated:
         return f"{actual}, as estimated"
     is_over = result.actual_micros > plan.maximum_micros

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import date
 
 from bot.cards import (
+    deployments,
     evaluation_results,
     evaluations,
     freeze,
@@ -17,6 +18,7 @@ from bot.cards import (
     tuned_learning_curves,
 )
 from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, escape
+from bot.cards.deployments import DeploymentSummary
 from bot.cards.general import text_message
 from bot.cards.models import ModelEntry
 from bot.cards.runs import RunSummary
@@ -65,7 +67,8 @@ EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary
 @dataclass(frozen=True)
 class Status:
     """What is open and what came out lately. `latest`: those that have a result, newest first. `freeze`: the one that
-    stands, and who spoke against it. `in_use`: models, by dataset. `ending`: those that end soon, seen from `today`."""
+    stands, and who spoke against it. `in_use`: models, by dataset. `ending`: those that end soon, seen from `today`.
+    `deployments`: models that run and cost money by the hour."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
@@ -75,12 +78,14 @@ class Status:
     in_use: Sequence[ModelEntry] = ()
     ending: Sequence[ModelUse] = ()
     today: date = date.min
+    deployments: Sequence[DeploymentSummary] = ()
 
 
 def card(status: Status) -> Message:
     lines = [*map(runs.list_entry, status.runs), *map(evaluation_entry, status.measurements)]
     frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
-    if not lines and not status.latest and not (frozen or status.in_use or status.ending):
+    others = frozen or status.in_use or status.ending or status.deployments
+    if not lines and not status.latest and not others:
         text = (
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
@@ -90,10 +95,13 @@ def card(status: Status) -> Message:
         *([pluralize(len(status.runs), "run")] if status.runs else []),
         *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),
     ]
-    title = f"{' and '.join(counts)} open" if counts else "Nothing is running"
+    idle = "No run is open" if status.deployments else "Nothing is running"
+    title = f"{' and '.join(counts)} open" if counts else idle
     blocks: list[CardBlock] = [Headline(title), *frozen]
     if lines:
         blocks.append(Lines(lines))
+    if status.deployments:
+        blocks += [Text("*Running by the hour*"), Lines([*map(deployments.line, status.deployments)])]
     if status.in_use:
         blocks += [Text("*Models in use*"), Lines([*map(models.in_use_line, status.in_use)])]
     if status.ending:

@@ -56,7 +56,8 @@ class Rates:
 
     `cached_input` is None where the list has no such price; `batch_discount` 0.5 halves what can wait a day. `ends` is
     the first day without an answer; from then on `then` is asked, None where its `successor` or its price is unknown.
-    `on_own_machine`: no vendor charges for it; `capacity` of that machine, where it was measured.
+    `on_own_machine`: no vendor charges for it; `capacity` of that machine, where it was measured. `idle_window_s`: so
+    long after a request the machine costs nothing until the next one; None: it costs the same.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Rates:
     then: Rates | None = None
     on_own_machine: bool = False
     capacity: Capacity | None = None
+    idle_window_s: int | None = None
 
     def __post_init__(self) -> None:
         amounts = (
@@ -174,7 +176,10 @@ def _hosting(tokens: Tokens, rates: Rates, requests: Fraction, asking: Traffic) 
     up."""
     if asking.speed is None or not rates.usd_per_hour:
         count = machines_needed(tokens, rates, requests, asking) or 1
-        return rates.usd_per_hour * asking.hosting_hours * count
+        hours = asking.hosting_hours
+        if rates.idle_window_s is not None:  # at most a window for each request
+            hours = min(hours, _usd(requests * rates.idle_window_s / 3600))
+        return rates.usd_per_hour * hours * count
     n_tokens = requests * (1 + Fraction(asking.retries)) / tokens.requests * (tokens.prompt + tokens.output)
     return _usd(n_tokens * Fraction(asking.speed.usd_per_million(rates.usd_per_hour)) / 1_000_000)
 

@@ -1,4 +1,5 @@
-"""The month's limits, and what runs and measurements cost at most and cost in the end. Micro-dollars."""
+"""The month's limits; what runs and measurements cost at most and cost in the end; what a tuned model costs while it is
+deployed, and when a deployment is stopped. Micro-dollars and seconds."""
 
 from __future__ import annotations
 
@@ -237,3 +238,97 @@ def duplicate_cost(tokens: int, rows: Sequence[ProviderRow], today: date) -> Dup
         return DuplicateCost(tokens)
     price, target = min(prices)
     return DuplicateCost(tokens, target, price * tokens / MILLION)
+
+
+# Deployments of adapters were ready in under 6 minutes; then the held-out rows are asked, and somebody decides.
+EXPECTED_S = 30 * 60
+# While a run is measured: what it takes at most until it is ready, and in all.
+READY_WITHIN_S = 30 * 60
+MEASURED_WITHIN_S = 2 * 3600
+USUAL_IDLE_S = 30 * 60  # where the vendor has no idle stop of its own
+MOST_STARTS = 2  # for one measurement: a machine that dies under it is started once more by itself
+
+StopReason = Literal[
+    "asked",
+    "idle",
+    "frozen",
+    "day",
+    "budget",
+    "not ready",
+    "run over",
+    "measured too long",
+    "deleted",
+    "dearer",
+    "refused",
+    "failed",
+    "gone",
+    "unknown",
+]
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """How a plan's model answers: on a machine that costs `micros_per_hour` until it is stopped, `idle_stop_s` after
+    the last question, and `day_micros` a day at most. `scales_to_zero`: it costs nothing while nobody asks."""
+
+    micros_per_hour: int
+    idle_stop_s: int
+    day_micros: int
+    scales_to_zero: bool = False
+
+    @property
+    def expected_micros(self) -> int:
+        """Of measuring the run, and of the time until somebody decides."""
+        return self._of(EXPECTED_S)
+
+    @property
+    def most_micros(self) -> int:
+        """Until the run is measured."""
+        return self._of(MEASURED_WITHIN_S)
+
+    def _of(self, seconds: int) -> int:
+        return min(micros_of(self.micros_per_hour, seconds), self.day_micros)
+
+
+def micros_of(micros_per_hour: int, seconds: float) -> int:
+    return to_micros(Decimal(micros_per_hour) * round(seconds * 1000) / 3_600_000_000_000)
+
+
+@dataclass(frozen=True)
+class DeploymentFacts:
+    """A deployment now. `idle_s` since its last question, `age_s` since it was started. `is_wanted`: a run is measured
+    through it, which has reserved its money. `day_micros`: what it has cost today, and all deployments together."""
+
+    is_ready: bool
+    is_kept: bool
+    is_wanted: bool
+    is_over: bool
+    is_deleted: bool
+    is_frozen: bool
+    age_s: float
+    idle_s: float
+    idle_stop_s: int
+    day_micros: int
+    day_limit: int
+    all_day_micros: int
+    all_day_limit: int
+    budget_left: int
+
+
+def stop_reason(facts: DeploymentFacts) -> StopReason | None:
+    """Why it is stopped now, None if it may run on. A freeze and the month's budget leave a measurement its end."""
+    if facts.is_deleted:
+        return "deleted"
+    if facts.day_micros >= facts.day_limit or facts.all_day_micros >= facts.all_day_limit:
+        return "day"
+    if not facts.is_ready and facts.age_s >= READY_WITHIN_S:
+        return "not ready"
+    if facts.is_wanted:
+        return "measured too long" if facts.age_s >= MEASURED_WITHIN_S else None
+    if facts.is_over:
+        return "run over"
+    if facts.is_frozen:
+        return "frozen"
+    if facts.budget_left < 0:
+        return "budget"
+    return None if facts.is_kept or facts.idle_s < facts.idle_stop_s else "idle"

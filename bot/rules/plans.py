@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from bot.rules.budgets import Hosting
 from bot.rules.estimate_inputs import Question
 from bot.rules.units import Misread
 from trainers import hyperparameters, methods
@@ -138,7 +139,8 @@ class Plan:
     sentences that an approver reads, as about an end date. `predicted` None: the plan is from a time when it was
     not written down. `stopping` None: trained on all training rows, to the last epoch. `swept` None: by one set of
     hyperparameters. `overridden`: names of soft rules about data that were set aside, why stands in `warnings`.
-    `destination` None: from a time when it was not written down. `judge`: the model that judges free text."""
+    `destination` None: from a time when it was not written down. `judge`: the model that judges free text. `hosting`:
+    its model answers on a machine by the hour; None: it needs none."""
 
     dataset: str
     dataset_version: int
@@ -176,6 +178,7 @@ class Plan:
     overridden: tuple[str, ...] = ()
     destination: Destination | None = None
     judge: str | None = None
+    hosting: Hosting | None = None
 
     @property
     def kept_back(self) -> EarlyStopping | SweepPlan | None:
@@ -215,7 +218,7 @@ def canonical_json(plan: Plan) -> str:
 
     What an older plan lacks is left out, so that it keeps its hash."""
     fields = asdict(plan)
-    for name in ("predicted", "stopping", "swept", "destination", "judge"):
+    for name in ("predicted", "stopping", "swept", "destination", "judge", "hosting"):
         if fields[name] is None:
             del fields[name]
     if not plan.overridden:

@@ -13,10 +13,10 @@ from trainers.pricing import PriceRow
 
 @dataclass(frozen=True)
 class MissingPrice:
-    """What a sum needs and nobody has said: of `row`, the price of a token, of training, or how long training by the
-    hour takes; or which model is asked today, and how much."""
+    """What a sum needs and nobody has said: of `row`, the price of a token, of training, of an hour of its machine, or
+    how long training by the hour takes; or which model is asked today, and how much."""
 
-    of: Literal["token", "training", "hours", "today"]
+    of: Literal["token", "training", "hours", "today", "hosting"]
     row: PriceRow | None = None
 
 
@@ -24,12 +24,15 @@ def rates_of(row: PriceRow) -> Rates | MissingPrice:
     price = row.price
     if price.input is None or price.output is None:
         return MissingPrice("token", row)
+    if row.is_hosted and row.hosted_usd_per_hour is None:
+        return MissingPrice("hosting", row)
     return Rates(
         model=row.model,
         input=price.input,
         output=price.output,
         said_by=row.said_by,
-        usd_per_hour=row.usd_per_hour or ZERO,
+        usd_per_hour=row.usd_per_hour or row.hosted_usd_per_hour or ZERO,
+        idle_window_s=row.idle_window_s,
         note=row.note,
         cached_input=price.cached_input,
         batch_discount=row.batch_discount or ZERO,
@@ -63,4 +66,6 @@ def missing_keys(row: PriceRow) -> tuple[str, ...]:
     needed = [("input", price.input), ("output", price.output)]
     if row.kind == "tuned" and row.usd_per_hour is None:
         needed.append(("training", price.training))
+    if row.is_hosted:
+        needed.append(("serving_usd_per_hour", row.hosted_usd_per_hour))
     return tuple(key for key, amount in needed if amount is None)

@@ -11,6 +11,7 @@ from decimal import Decimal
 from bot.rules import plans
 from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
 from bot.rules.bills import MILLION, ZERO, Rates, Speed, Tokens, Traffic
+from bot.rules.budgets import USUAL_IDLE_S, Hosting
 from bot.rules.estimate_inputs import USUAL_BUSY, Question
 from bot.rules.facts import Evidence
 from bot.rules.plans import hyperparameters_for
@@ -34,6 +35,7 @@ from trainers.dataset import Report
 from trainers.evaluation.results import Ladder, Rung
 from trainers.hyperparameters import ENCODER_RATE, Sweep, full_trainings_of, rate_for
 from trainers.methods import METHODS, MethodName
+from trainers.money import from_micros, to_micros
 from trainers.payloads import sent_hyperparameters
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 from trainers.providers import fit
@@ -159,7 +161,8 @@ def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | 
 
 @dataclass(frozen=True)
 class RunCost:
-    """What one run costs: the training, and both models' answers to the held-out rows, expected and at most."""
+    """What one run costs: the training, and both models' answers to the held-out rows, expected and at most. They
+    include the hours of a machine that answers for the tuned model."""
 
     training: Training
     evaluation_usd: Decimal
@@ -216,7 +219,28 @@ def training_needs(
         is_estimated = pairs is not None or _is_estimated(report, target)
         cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
         cost = _with_judge(cost, report, judge) if judge else cost
+        cost = _with_hosting(cost, hosting_of(settings, target))
     return TrainingNeeds(chosen, tuned, base, room, time, cost)
+
+
+def hosting_of(settings: Settings, target: Target) -> Hosting | None:
+    """Returns None if the tuned model needs no machine of its own, or nobody knows what an hour of it costs."""
+    row = target.row
+    price = row.hourly(target.model.name) if row.is_hosted else None
+    if price is None:
+        return None
+    day = to_micros(settings.budget.hosting_usd_per_day)
+    return Hosting(to_micros(price), row.idle_stop_s or USUAL_IDLE_S, day, row.scales_to_zero)
+
+
+def _with_hosting(cost: RunCost, hosting: Hosting | None) -> RunCost:
+    if hosting is None:
+        return cost
+    return replace(
+        cost,
+        evaluation_usd=cost.evaluation_usd + from_micros(hosting.expected_micros),
+        evaluation_most_usd=cost.evaluation_most_usd + from_micros(hosting.most_micros),
+    )
 
 
 def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:

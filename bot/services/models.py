@@ -15,6 +15,7 @@ from bot.cards import models as views
 from bot.cards.blocks import CardBlock
 from bot.cards.blocks import Message as Card
 from bot.cards.candidates import arm_name
+from bot.cards.deployments import stopped_refusal
 from bot.cards.models import ModelActuals, ModelEntry, PromotionSummary, SealedProof
 from bot.context import AppContext, CoreContext
 from bot.llm_client import Question, key_of
@@ -23,7 +24,7 @@ from bot.rules.budgets import question_micros
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import Proof, compare_models, objections
-from bot.services import authorization, budgets, data_policy, datasets, evidence, freeze_scope
+from bot.services import authorization, budgets, data_policy, datasets, deployments, evidence, freeze_scope
 from bot.values.runs import Refusal
 from storage.promotions import Promotion
 from storage.questions import NewAsk, TriedAnswer
@@ -61,6 +62,8 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     if isinstance(price, Refusal):
         return price
     run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
+    if _plan(context, model).hosting and not deployments.is_running(context, model.run_id):
+        return Refusal(stopped_refusal(model.name, title(context, model)))
     refused = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
     if refused:
         return refused

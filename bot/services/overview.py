@@ -16,7 +16,7 @@ from bot.cards.status import (
     TunedCurveSummary,
 )
 from bot.context import AppContext
-from bot.services import authorization, budgets, datasets, models, runs, sunsets
+from bot.services import authorization, budgets, datasets, deployments, models, runs, sunsets
 from bot.services import evidence as evidence_services
 from bot.services.datasets import CheckedDataset
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
@@ -52,6 +52,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
         used,
         ending(uses, today),
         today,
+        deployments.summaries(context, names),
     )
 
 
@@ -76,6 +77,7 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
         in_use=models.all_in_use(context, names),
         links=_links(context, [*mine, *to_confirm, *rest][:LINKED]),
         is_new=not names,
+        deployments=deployments.summaries(context, names),
     )
 
 

@@ -43,6 +43,7 @@ from bot.services import (
     budgets,
     data_policy,
     datasets,
+    deployments,
     estimate_requests,
     notifications,
     run_states,
@@ -50,9 +51,9 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
-from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost
+from bot.services.estimate_inputs import OTHER_TOKENIZER, RunCost, hosting_of
 from bot.services.estimates import EstimateResult
-from bot.services.hardware import Target
+from bot.services.hardware import Target, find_target
 from bot.services.provider_jobs import LEAST_SWEEP_USD
 from bot.settings import Settings
 from bot.values.learning_curves import TunedCurvePlan
@@ -279,6 +280,9 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if isinstance(allowed, Refusal):
         return allowed
     caller, checked = allowed
+    unhosted = _not_hosted(context, command)
+    if unhosted:
+        return unhosted
     estimated = _estimated(context, checked, command)
     if isinstance(estimated, Refusal):
         return estimated
@@ -324,6 +328,15 @@ def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> 
     if not isinstance(leave, Refusal):
         return estimated
     return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
+
+
+def _not_hosted(context: AppContext, command: Start) -> Refusal | None:
+    """Asks the vendor, before anybody approves, whether the tuned model can be asked there, and what an hour costs
+    now."""
+    target = find_target(context.settings.providers, command.question.target)
+    if isinstance(target, Refusal) or not target.row.is_hosted or target.row.name not in context.trainers:
+        return None  # what is wrong is said below
+    return deployments.refresh_price(context, target.row, target.model.name)
 
 
 def request_of(plan: Plan) -> Request:
@@ -421,6 +434,7 @@ def _plan(
             str(estimated.question.chosen.get("engine", BUILTIN)),
         ),
         judge=estimated.judge.name if estimated.judge else None,
+        hosting=hosting_of(context.settings, estimated.target),
     )
 
 

@@ -12,8 +12,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
+from typing import Literal
 
 from bot.cards import advice
 from bot.cards.blocks import code, escape
@@ -32,6 +33,7 @@ from bot.services import (
     authorization,
     data_policy,
     datasets,
+    deployments,
     estimate_requests,
     estimates,
     evaluation_engine,
@@ -45,6 +47,7 @@ from bot.services import (
 from bot.services import evidence as evidence_services
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
+from bot.services.deployments import Serving
 from bot.services.estimate_inputs import without_itself
 from bot.services.estimates import EstimateResult
 from bot.services.evaluation_engine import Answers, Evaluation
@@ -137,24 +140,51 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
     if trainer is None:
         run_states.wait_for_key(context, run)
         return
-    if not trainer.provider.can("chat"):
+    if not (trainer.provider.can("chat") or plan.hosting):
         _end(context, run, plan, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
         return
     if context.workers.has(_judging(run)):
         _judge(context, run, plan)
+        return
+    serving = deployments.serving_of(context, run, plan, plan.hosting) if plan.hosting else None
+    if serving and not serving.is_ready:
+        _wait_for_model(context, run, plan, serving)
         return
     evaluation, before = _evaluation(context, run, plan), Progress.from_json(run.progress)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, before))
     if answers.missing.get(CLASSICAL):
         _answer_classical(context, run, plan, evaluation.keys[CLASSICAL])
     if answers.failed:
-        context.llm.drop(evaluation.owner)
-        _end(context, run, plan, "failed", f"Measuring failed: {escape(answers.failed)}")
-    elif answers.all_missing and (too_dear := _overrun(run, plan, answers)):
+        _failed(context, run, plan, evaluation, answers)
+    elif answers.all_missing and (too_dear := _overrun(context, run, plan, answers)):
         if not context.llm.drop(evaluation.owner):
             _end(context, run, plan, "failed", too_dear)
     else:
         _go_on(context, run, plan, evaluation, answers, before)
+
+
+def _wait_for_model(context: AppContext, run: Run, plan: Plan, serving: Serving) -> None:
+    """Its machine starts, or has ended: what waits would be asked in vain."""
+    context.llm.drop(_owner(run))
+    if serving.is_given_up:
+        _end(context, run, plan, "failed", "Nobody started it again, so it could not be measured.")
+        return
+    run_states.wait(context, run, LOOK_AGAIN_S, note=serving.note)
+
+
+def _failed(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, answers: Answers) -> None:
+    """Ends the run, unless the tuned model's machine may be at fault, or its base answers nowhere by the token: then
+    the classical model stands in its place."""
+    context.llm.drop(evaluation.owner)
+    (failed,) = [arm for arm in answers.arms if arm.failed is not None][:1]
+    before = Progress.from_json(run.progress)
+    if plan.hosting and failed.arm.rung == "tuned" and deployments.doubt(context, run):
+        run_states.wait(context, run, LOOK_AGAIN_S, note=answers.failed)
+    elif plan.hosting and failed.arm.rung == "zero" and plan.labels:
+        progress = replace(before, is_base_unasked=True).to_json()
+        context.store.runs.move(run, "evaluating", now=context.clock(), progress=progress)
+    else:
+        _end(context, run, plan, "failed", f"Measuring failed: {escape(str(answers.failed))}")
 
 
 def _answer_classical(context: AppContext, run: Run, plan: Plan, keys: Sequence[str]) -> None:
@@ -236,9 +266,9 @@ def _save(
     return moved
 
 
-def _overrun(run: Run, plan: Plan, answers: Answers) -> str | None:
+def _overrun(context: AppContext, run: Run, plan: Plan, answers: Answers) -> str | None:
     """Returns a sentence if training and answers so far have cost more than was approved."""
-    spent = _cost(run, plan, *answers.paid.values())
+    spent = _cost(run, plan, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
     if spent <= plan.maximum_micros:
         return None
     most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
@@ -247,21 +277,23 @@ def _overrun(run: Run, plan: Plan, answers: Answers) -> str | None:
     )
 
 
+def _before(run: Run, plan: Plan) -> Literal["base", "classical"]:
+    is_unasked = METHODS[plan.method].is_for_encoders or Progress.from_json(run.progress).is_base_unasked
+    return "classical" if is_unasked else "base"
+
+
 def _evaluation(context: AppContext, run: Run, plan: Plan) -> Evaluation:
     """Returns the evaluation of the base model, or what stands in its place, and the tuned one, in this order."""
     tuned = tuned_candidate(run.provider, _tuned_model(context, run))
-    if METHODS[plan.method].is_for_encoders:
-        keys, questions = questions_of(
-            context, [tuned], labels=plan.labels, holdout_sha256=plan.holdout_sha256
-        )
+    ask = partial(questions_of, context, labels=plan.labels, holdout_sha256=plan.holdout_sha256)
+    if _before(run, plan) == "classical":
+        keys, questions = ask([tuned])
         classical = evaluation_worker.classical_keys(
             plan.train_sha256, plan.holdout_sha256, len(keys[tuned]), SEED
         )
         return Evaluation(_owner(run), {CLASSICAL: classical, **keys}, questions, since=run.state_since)
     base = Candidate("zero", f"{run.provider}/{plan.base_model}")
-    keys, questions = questions_of(
-        context, [base, tuned], labels=plan.labels, holdout_sha256=plan.holdout_sha256
-    )
+    keys, questions = ask([base, tuned])
     return Evaluation(_owner(run), keys, questions, since=run.state_since)
 
 
@@ -358,7 +390,8 @@ def _judging(run: Run) -> str:
 def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepArm, ...]) -> None:
     now = context.clock()
     progress = Progress.from_json(run.progress)
-    actual = _spent(context, run, plan)
+    settled, hosting = _spent(context, run, plan), context.store.deployments.of_runs(run.id)
+    actual = settled + hosting
     row = context.settings.provider(plan.provider)
     result = RunResult(
         base=judged.base,
@@ -373,6 +406,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         steps=progress.step,
         estimated_micros=plan.expected_micros,
         actual_micros=actual,
+        hosting_micros=hosting,
         labelled=bool(plan.labels),
         loss_curve=judged.loss_curve,
         beside=judged.beside.to_json(),
@@ -383,7 +417,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         worse_labels=judged.worse_labels,
         judge=judged.judge,
         agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
-        before="classical" if METHODS[plan.method].is_for_encoders else "base",
+        before=_before(run, plan),
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
@@ -395,7 +429,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
         if moved is None:
             return
-        context.store.runs.book(moved, "settle", actual, month=units.month_of(now), now=now)
+        context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
         context.store.audit.add(at=now, who="finetune", action="done", subject=f"run {run.id}")
         notifications.show_progress(context, moved)
         notifications.post_result(

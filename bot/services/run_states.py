@@ -29,10 +29,12 @@ def fail(context: AppContext, run: Run, why: str, *, actual_micros: int = 0) -> 
 def end(
     context: AppContext, run: Run, state: notifications.EndState, why: str, *, actual_micros: int = 0
 ) -> None:
-    """Ends a run without a result: the reservation is settled with what was spent."""
-    now = context.clock()
+    """Ends a run without a result: the reservation is settled with what was spent, what its model
+    has cost by the hour apart: that has rows of its own."""
+    now, hosting = context.clock(), context.store.deployments.of_runs(run.id)
     with context.store.transaction():
-        moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=actual_micros)
+        in_all = actual_micros + hosting
+        moved = context.store.runs.move(run, state, now=now, error=why, actual_micros=in_all)
         if moved is None:
             return
         context.store.runs.book(moved, "settle", actual_micros, month=units.month_of(now), now=now)

@@ -14,6 +14,7 @@ from slack_sdk.errors import SlackApiError
 from bot.cards import (
     data_policy,
     datasets,
+    deployments,
     distillations,
     estimates,
     evaluations,
@@ -48,6 +49,7 @@ from bot.services import (
 )
 from bot.services import data_policy as data_policy_services
 from bot.services import datasets as dataset_services
+from bot.services import deployments as deployment_services
 from bot.services import distillations as distillation_services
 from bot.services import evaluations as evaluation_services
 from bot.services import models as model_services
@@ -96,6 +98,10 @@ SHOWN: Mapping[str, _ByValue] = {
     evaluations.MEASURE: _numbered(measurements.agree),
     tuned_curve_cards.TRAIN: _numbered(measurements.agree),
     models.PROMOTE: _numbered(promotions.promote_run),
+    deployments.KEEP: _numbered(deployment_services.keep),
+    deployments.STOP: _numbered(deployment_services.stop),
+    deployments.START: _numbered(deployment_services.start_again),
+    deployments.STOP_STRAY: deployment_services.stop_stray,
     results.MEASURE: _numbered(evaluation_services.ask_after_run),
     models.ROLLBACK: _numbered(promotions.roll_back_from),
     row_labels.MAKE_VERSION: _numbered(row_label_services.close),

@@ -37,7 +37,8 @@ class Progress(JsonValue):
     trainer's word when it was last seen; `shown_at`: when the card last got these numbers. `declined` are keys of
     questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
     training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost;
-    `succeeded_at`: when the job was first seen to have succeeded.
+    `succeeded_at`: when the job was first seen to have succeeded. `is_base_unasked`: the base model answers nowhere by
+    the token.
     """
 
     step: int = 0
@@ -59,6 +60,7 @@ class Progress(JsonValue):
     percent: int | None = None
     billed_micros: int | None = None
     succeeded_at: float | None = None
+    is_base_unasked: bool = False
 
     @property
     def train_seconds(self) -> float:
@@ -173,7 +175,8 @@ class RunResult(JsonValue):
     alternative. `not_worse`: than which model it is shown to be cheaper and, within `margin`, not worse. `judge`: what
     became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
     what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
-    that needs no encoder answers instead.
+    that needs no encoder answers instead. `hosting_micros`: of the actual, what the tuned model's machine had cost by
+    then.
     """
 
     base: ArmScore
@@ -201,6 +204,7 @@ class RunResult(JsonValue):
     judge: JudgeProgress | None = None
     agreement: HumanAgreement | None = None
     before: Literal["base", "classical"] = "base"
+    hosting_micros: int = 0
 
     @property
     def ladder(self) -> Ladder | None:

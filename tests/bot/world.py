@@ -109,9 +109,9 @@ class Rules:
     """What finetune.toml says about people and money.
 
     `company_is_far`: the provider's address is no loopback one, though it answers from here.
-    `measurement`: the most that one may cost; `more`: other lines of the file; `company`: of the provider's row;
-    `training`: USD a million tokens. `vendor`: whose API the provider speaks. `current_ends`: what is said of the end
-    of gpt-4o; '' leaves it to the lists.
+    `measurement`: the most that one may cost; `more`: other lines of the file; `company`: of the provider's row,
+    COMPANY its address; `training`: USD a million tokens. `vendor`: whose API the provider speaks. `current_ends`: what
+    is said of the end of gpt-4o; '' leaves it to the lists.
     """
 
     approvers: Sequence[str] = (BEN.id, CLEO.id, DORA.id, GUS.id, EVE.id, ROBO.id)
@@ -469,7 +469,7 @@ key_env = "ACME_KEY"
 timeout_s = {rules.trainer_timeout_s}
 abilities = [{self.abilities}]
 {DIALECTS[rules.vendor].format(chat=self.company.url.removesuffix("/v1"))}
-{rules.company}
+{rules.company.replace("COMPANY", self._company_url())}
 [providers.acme.models."{MODEL}"]
 training = "{rules.training}"
 input = "0.80"

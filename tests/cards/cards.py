@@ -57,6 +57,7 @@ from storage.records import Measurement, Waiver
 from tests.cards import (
     curve_cards,
     doubt_cards,
+    hosting_cards,
     label_cards,
     made,
     measured,
@@ -647,6 +648,7 @@ def messages() -> dict[str, Message]:
         **_learning(),
         **curve_cards.cards(),
         **sunset_cards.cards(),
+        **hosting_cards.cards(),
         **sweep_cards.cards(),
         **doubt_cards.cards(),
         **label_cards.cards(),

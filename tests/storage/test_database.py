@@ -273,6 +273,7 @@ def test_a_fresh_database_has_the_schema(store: Store) -> None:
         "approvals_are_append_only_update",
         "audit_is_append_only_delete",
         "audit_is_append_only_update",
+        "deployments_are_kept",
         "freezes_are_never_forgotten",
         "promotions_are_kept",
         "unfreezes_are_append_only_delete",

@@ -1,0 +1,529 @@
+"""Tuned models that run at a vendor by the hour, each owned from its start to its end: the intent is committed before a
+machine is asked for, it is looked for before a second one is, and a row stays open until the vendor shows no more of
+it.
+
+A step is one look at the vendor. Every look counts the time since the one before, so that what is shown and what is in
+the budget is what the vendor bills, to the second of a stop.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from decimal import Decimal
+
+from bot.cards import deployments as views
+from bot.cards import freeze as freeze_cards
+from bot.cards.deployments import DeploymentSummary
+from bot.context import AppContext
+from bot.rules import budgets as rules
+from bot.rules import units
+from bot.rules.budgets import DeploymentFacts, Hosting, StopReason
+from bot.rules.permissions import Request
+from bot.rules.plans import Plan, plan_from_json
+from bot.services import authorization, budgets, notifications
+from bot.services.provider_jobs import SETTLE_S
+from bot.services.run_states import lost_key_text
+from bot.values.runs import Refusal
+from storage.deployments import DeploymentRecord, NewDeployment
+from storage.records import Run
+from trainers.deployments.port import Deployment, Deployments
+from trainers.errors import Refused, TrainerError, Uncertain
+from trainers.money import to_micros
+from trainers.providers import ProviderRow
+
+PREFIX = "ft-run"  # of our names, by which the sweep knows them
+LOOK_S, READY_LOOK_S, TROUBLE_S = 5.0, 20.0, 10.0
+SHOWN_EVERY_S = 300.0
+MOST_TRIES = 3
+DOUBTS = 3  # refused questions to a model that the vendor shows as running
+LOST_S = 24 * 3600.0
+JUST_STOPPED_S = 600.0
+END_STATES = ("failed", "cancelled")
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Serving:
+    """Whether a run's model answers; else `note` says why not yet, or not before a person starts it again.
+    `is_given_up`: that has been so for a day."""
+
+    is_ready: bool = False
+    note: str | None = None
+    is_given_up: bool = False
+
+
+def refresh_price(context: AppContext, row: ProviderRow, base_model: str) -> Refusal | None:
+    """Asks the vendor what an hour costs now, before anybody approves it. Returns why a model tuned from this base
+    could not be asked there."""
+    vendor = context.deployments.get(row.name)
+    if vendor is None:
+        return Refusal(
+            f"A model that is tuned at {row.title} answers only on a machine by the hour, and its row names no "
+            "`deploy_api` by which one is started. Choose another target.",
+            "target",
+        )
+    try:
+        price = vendor.usd_per_hour(base_model)
+    except Refused as refused:
+        return Refusal(f"{refused} Choose another target: `/finetune estimate` prices one.", "target")
+    except TrainerError as trouble:
+        log.warning("the hourly price of %s: %s", row.name, trouble)
+        return None
+    _note_price(context, row.name, base_model, price)
+    return None
+
+
+def _note_price(context: AppContext, provider: str, base_model: str, price: Decimal | None) -> None:
+    """What the vendor says holds for every estimate until the bot's next start."""
+    if price is not None:
+        rows = tuple(
+            row.with_hourly(base_model, price) if row.name == provider else row
+            for row in context.settings.providers
+        )
+        context.settings = replace(context.settings, providers=rows)
+
+
+def serving_of(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> Serving:
+    """Returns how the model of a run that is measured answers now. Its first machine is started by this, and a second
+    one if that ends under it."""
+    records = context.store.deployments.of_run(run.id)
+    newest, title = (records[0] if records else None), _title(context, plan.provider)
+    waits = Serving(note=views.waits_text(title, planned.micros_per_hour))
+    if newest and newest.state == "ready":
+        return Serving(is_ready=True)
+    if newest and newest.state != "stopped":
+        return waits
+    ended_under_it = (
+        newest is not None and newest.ready_at is not None and newest.reason in ("gone", "failed")
+    )
+    if newest is None or (ended_under_it and len(records) < rules.MOST_STARTS):
+        freeze = context.store.freezes.current()
+        if freeze:
+            return Serving(note=freeze_cards.refusal(freeze, "Its model is not started"))
+        _intend(context, run, plan, planned, run.requester)
+        return waits
+    lost = views.lost_text(_summary(context, newest))
+    notifications.to_requester(
+        context, run, f"Your {notifications.link_to(context, run)} waits. {lost}", once=f"lost {newest.name}"
+    )
+    return Serving(note=lost, is_given_up=context.clock() - (newest.ended_at or 0.0) > LOST_S)
+
+
+def doubt(context: AppContext, run: Run) -> bool:
+    """Looks at once, since the vendor refuses questions to the run's model. Returns False if it has been looked at so
+    often that the model itself must be at fault."""
+    records = context.store.deployments.of_run(run.id)
+    record = records[0] if records else None
+    if record is None or record.state != "ready" or record.tries >= DOUBTS:
+        return False
+    now = context.clock()
+    return context.store.deployments.move(record, "ready", now=now, tries=record.tries + 1) is not None
+
+
+def is_running(context: AppContext, run_id: int) -> bool:
+    """Returns whether the run's model answers now."""
+    records = context.store.deployments.of_run(run_id)
+    return bool(records) and records[0].state == "ready"
+
+
+def step(context: AppContext, record: DeploymentRecord) -> None:
+    """Takes one step of one deployment, in its vendor's thread."""
+    vendor, latest = context.deployments.get(record.provider), context.store.deployments.get(record.id)
+    if latest is None or latest.state == "stopped":
+        return
+    if vendor is None:
+        _wait(context, latest, TROUBLE_S, lost_key_text(context, record.provider))
+        return
+    try:
+        _step(context, vendor, latest)
+    except TrainerError as trouble:
+        seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
+        _wait(context, latest, max(seconds or 0.0, TROUBLE_S), f"{trouble} It is tried again.")
+
+
+def after_trouble(context: AppContext, record: DeploymentRecord) -> None:
+    _wait(context, record, TROUBLE_S, None)
+
+
+def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
+    running = vendor.find(record.name)
+    for extra in running[1:]:
+        log.error("%s runs twice at %s: %s is stopped", record.name, record.provider, extra.id)
+        vendor.stop(extra)
+    first, reason = (running[0] if running else None), _reason(context, record)
+    match record.state:
+        case "stopping":
+            _stop(context, vendor, record, first)
+        case _ if first is None and record.billed_until is not None:
+            _end(context, record, "gone")
+        case _ if first is None:
+            _start(context, vendor, record, reason)
+        case _ if reason or first.state == "failed":
+            stopping = _begin_to_stop(context, record, reason or "failed")
+            if stopping:
+                _stop(context, vendor, stopping, first)
+        case _:
+            _take(context, record, first)
+
+
+def _start(
+    context: AppContext, vendor: Deployments, record: DeploymentRecord, reason: StopReason | None
+) -> None:
+    """Nothing is to be seen of it: starts it, unless one that was started may appear yet."""
+    is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
+    if not is_settled:
+        _wait(context, record, LOOK_S, record.detail)
+    elif reason or record.tries >= MOST_TRIES:
+        _end(context, record, reason or "unknown")
+    else:
+        _send(context, vendor, record)
+
+
+def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
+    """Sends the one start, after the intent is committed."""
+    run = context.store.runs.get(record.run_id or 0)
+    model = context.store.model(record.model)
+    if run is None or model is None:
+        _end(context, record, "deleted")
+        return
+    base = plan_from_json(run.plan).base_model
+    try:
+        price = vendor.usd_per_hour(base)
+        _note_price(context, record.provider, base, price)
+        if price is not None and to_micros(price) > record.micros_per_hour:
+            _end(context, record, "dearer", f"It asks {views.an_hour(to_micros(price))} now.")
+            return
+        now = context.clock()
+        with context.store.transaction():  # a freeze comes before the intent or after it
+            if context.store.freezes.current():
+                return
+            context.waits.since(now)
+            changes = {"sent_at": now, "tries": record.tries + 1, "next_at": now + LOOK_S}
+            sent = context.store.deployments.move(record, "starting", now=now, **changes)
+        if sent is None:
+            return
+        deployment = vendor.start(record.name, model.provider_model, base, record.idle_stop_s)
+    except Refused as refused:
+        _end(context, record, "refused", str(refused))
+    else:
+        _take(context, sent, deployment)
+
+
+def _take(context: AppContext, record: DeploymentRecord, deployment: Deployment) -> None:
+    """Counts what it costs, and shows it once it answers."""
+    now, is_ready = context.clock(), record.state == "ready" or deployment.state == "ready"
+    changes = {
+        "is_billed": deployment.is_billed,
+        "chat_model": deployment.chat_model,
+        "detail": None,
+        "next_at": now + (READY_LOOK_S if is_ready else LOOK_S),
+    }
+    if is_ready and record.state != "ready":
+        changes |= {"ready_at": now, "used_at": now, "tries": 0}
+    with context.store.transaction():
+        billed = _bill(context, record, deployment, now)
+        moved = context.store.deployments.move(
+            billed, "ready" if is_ready else "starting", now=now, **changes
+        )
+        is_news = moved and (moved.state != record.state or record.billed_until is None)
+        if moved and (is_news or now // SHOWN_EVERY_S != record.updated_at // SHOWN_EVERY_S):
+            _show(context, moved, is_progress=not is_news)
+
+
+def _bill(
+    context: AppContext, record: DeploymentRecord, deployment: Deployment | None, until: float
+) -> DeploymentRecord:
+    """Counts its time, from when the vendor says that it began."""
+    if record.billed_until is None:
+        began = deployment.started_at if deployment else None
+        since = record.sent_at or until
+        record = replace(record, billed_until=min(since if began is None else began, until))
+    context.store.deployments.bill(record, until)
+    return record
+
+
+def _begin_to_stop(
+    context: AppContext, record: DeploymentRecord, reason: StopReason, person: str = "finetune"
+) -> DeploymentRecord | None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.deployments.move(record, "stopping", now=now, reason=reason, ended_at=None)
+        if moved:
+            _audit(context, moved, person, "hosting stopped", reason)
+            _show(context, moved)
+    return moved
+
+
+def _stop(
+    context: AppContext, vendor: Deployments, record: DeploymentRecord, deployment: Deployment | None
+) -> None:
+    """Tells the vendor, and looks again until nothing is to be seen. What was started a moment ago may appear yet."""
+    if deployment is None:
+        was_seen = record.billed_until is not None
+        if was_seen or record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S:
+            _end(context, record, record.reason)
+        else:
+            _wait(context, record, LOOK_S, record.detail)
+        return
+    vendor.stop(deployment)
+    now = context.clock()
+    with context.store.transaction():
+        billed = _bill(context, record, deployment, now)
+        context.store.deployments.move(
+            billed, "stopping", now=now, ended_at=now, next_at=now + LOOK_S, detail=None
+        )
+
+
+def _end(
+    context: AppContext, record: DeploymentRecord, reason: StopReason | str | None, detail: str | None = None
+) -> None:
+    """Nothing of it is left at the vendor. One that ended there is counted until now, as nobody saw when."""
+    now = context.clock()
+    with context.store.transaction():
+        ended_at = record.ended_at or now
+        if record.billed_until is not None:
+            context.store.deployments.bill(record, ended_at)
+        changes = {"reason": reason, "detail": detail, "ended_at": ended_at}
+        moved = context.store.deployments.move(record, "stopped", now=now, **changes)
+        if moved:
+            if record.state != "stopping":
+                _audit(context, moved, "finetune", "hosting stopped", str(reason))
+            _show(context, moved)
+
+
+def _reason(context: AppContext, record: DeploymentRecord) -> StopReason | None:
+    """Returns why it is stopped now."""
+    now, run = context.clock(), context.store.runs.get(record.run_id or 0)
+    if run is None:
+        return "deleted"
+    store, day = context.store, units.day_of(now).isoformat()
+    dataset = store.datasets.get(run.dataset_id)
+    facts = DeploymentFacts(
+        is_ready=record.state == "ready",
+        is_kept=record.kept_by is not None,
+        is_wanted=run.state == "evaluating",
+        is_over=run.state in END_STATES and run.updated_at > record.created_at,
+        is_deleted=dataset is None or dataset.forgotten_at is not None,
+        is_frozen=store.freezes.current() is not None,
+        age_s=context.waits.since(record.created_at),
+        idle_s=now - record.used_at,
+        idle_stop_s=record.idle_stop_s,
+        day_micros=store.deployments.of_day(day, record.id),
+        day_limit=record.day_micros,
+        all_day_micros=store.deployments.of_day(day),
+        all_day_limit=_day_limit(context),
+        budget_left=budgets.team_budget(context).left_micros,
+    )
+    return rules.stop_reason(facts)
+
+
+def _intend(
+    context: AppContext, run: Run, plan: Plan, planned: Hosting, person: str
+) -> DeploymentRecord | None:
+    """Records that a machine may run from here on."""
+    now, count = context.clock(), len(context.store.deployments.of_run(run.id))
+    new = NewDeployment(
+        run_id=run.id,
+        provider=plan.provider,
+        model=str(run.model),
+        name=f"{PREFIX}{run.id}-{run.plan_hash[:8]}-{count + 1}",
+        channel=run.channel,
+        person=person,
+        micros_per_hour=planned.micros_per_hour,
+        idle_stop_s=planned.idle_stop_s,
+        day_micros=planned.day_micros,
+    )
+    with context.store.transaction():
+        record = context.store.deployments.intend(new, now=now)
+        if record:
+            _audit(context, record, person, "hosting started", record.name)
+            _show(context, record)
+    return record
+
+
+def keep(context: AppContext, number: int, person: str) -> Refusal | None:
+    """Lets it run on without questions, until somebody stops it or a limit does."""
+    record = context.store.deployments.get(number)
+    refused = _may(context, record, person, "promote")
+    if record is None or refused:
+        return refused
+    now = context.clock()
+    with context.store.transaction():
+        if not context.store.deployments.keep(record, person, now=now):
+            return Refusal("It is kept already, or being stopped.")
+        _audit(context, record, person, "hosting kept")
+        _show(context, context.store.deployments.get(number) or record)
+    return None
+
+
+def stop(context: AppContext, number: int, person: str) -> Refusal | None:
+    record = context.store.deployments.get(number)
+    refused = _may(context, record, person, "cancel")
+    if record is None or refused:
+        return refused
+    if record.state not in ("starting", "ready") or not _begin_to_stop(context, record, "asked", person):
+        return Refusal("It is being stopped, or is stopped already.")
+    return None
+
+
+def start_again(context: AppContext, number: int, person: str) -> Refusal | None:
+    """Starts the model of a run whose deployment has ended, at the price of now."""
+    record = context.store.deployments.get(number)
+    refused = _may(context, record, person, "promote")
+    run = context.store.runs.get(record.run_id or 0) if record else None
+    if record is None or run is None or refused:
+        return refused
+    freeze, plan = context.store.freezes.current(), plan_from_json(run.plan)
+    if freeze:
+        return Refusal(freeze_cards.refusal(freeze, "It is not started"))
+    if plan.hosting is None or record.reason == "deleted":
+        return Refusal("Its dataset was deleted, and the model with it.")
+    planned = replace(plan.hosting, micros_per_hour=_hour_micros(context, plan) or record.micros_per_hour)
+    day = units.day_of(context.clock()).isoformat()
+    if context.store.deployments.of_day(day) >= _day_limit(context):
+        return Refusal(
+            "What running models may cost today is used up: `hosting_usd_per_day` under [budget] in finetune.toml."
+        )
+    too_dear = budgets.refusal(context, run.channel, person, planned.expected_micros, "model that runs")
+    if too_dear:
+        return Refusal(too_dear)
+    return None if _intend(context, run, plan, planned, person) else Refusal("It runs already.")
+
+
+def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
+    """Takes over what nobody here started, so that it is stopped."""
+    provider, _, name = value.partition(" ")
+    refused = authorization.refusal(context, person, "freeze")
+    if refused:
+        return refused
+    now = context.clock()
+    newest = next(iter(context.store.runs.newest(1)), None)
+    channel = context.settings.slack.fallback_channel or (newest.channel if newest else "")
+    new = NewDeployment(None, provider, name, name, channel, person, 0, 0, 0)
+    with context.store.transaction():
+        record = context.store.deployments.take_over(new, reason="asked", now=now)
+        if record:
+            _audit(context, record, person, "hosting stopped", name)
+    return None if record else Refusal("It is being stopped, or is stopped already.")
+
+
+def _may(context: AppContext, record: DeploymentRecord | None, person: str, action: str) -> Refusal | None:
+    run = context.store.runs.get(record.run_id or 0) if record else None
+    if record is None or run is None:
+        return Refusal("There is no such model any more.")
+    request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
+    if action == "cancel":
+        return authorization.refusal(context, person, "cancel", request=request)
+    return authorization.refusal(context, person, "promote", request=request)
+
+
+def sweep(context: AppContext) -> None:
+    """Compares what each vendor shows with what is open here: what should be gone is stopped, and what nobody here
+    knows is told once."""
+    for provider, vendor in context.deployments.items():
+        try:
+            _sweep(context, provider, vendor)
+        except TrainerError as trouble:
+            log.info("looking for models that run at %s: %s", provider, trouble)
+
+
+def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
+    now, strays = context.clock(), list[Deployment]()
+    for deployment in vendor.running():
+        record = context.store.deployments.named(provider, deployment.name)
+        if record is None:
+            strays.append(deployment)
+        elif record.state == "stopped" and now - (record.ended_at or 0.0) > JUST_STOPPED_S:
+            vendor.stop(deployment)
+            with context.store.transaction():
+                context.store.deployments.bill(record, now)
+                _audit(context, record, "finetune", "hosting stopped", "again")
+                text = views.still_running(record.name, _title(context, provider))
+                context.say(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
+    _tell_strays(context, provider, strays)
+
+
+def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment]) -> None:
+    """In the fallback channel if one is set, else where the newest request was."""
+    now = context.clock()
+    newest = (run.channel for run in context.store.runs.newest(1))
+    where = context.settings.slack.fallback_channel or next(newest, None)
+    with context.store.transaction():
+        new = [
+            stray
+            for stray in strays
+            if where and context.store.interventions.first_seen(provider, stray.id, stray.name, now=now)
+        ]
+        if new and where:
+            names = [(stray.name, stray.name.startswith(PREFIX)) for stray in new]
+            log.error("running at %s, and started by nobody here: %s", provider, names)
+            message = views.strays_card(_title(context, provider), provider, names)
+            context.say(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
+
+
+def summaries(context: AppContext, datasets: Collection[str]) -> list[DeploymentSummary]:
+    """Returns what runs now for these datasets."""
+    live = []
+    for record in context.store.deployments.live():
+        run = context.store.runs.get(record.run_id or 0)
+        if run and plan_from_json(run.plan).dataset in datasets:
+            live.append(_summary(context, record))
+    return live
+
+
+def _summary(context: AppContext, record: DeploymentRecord) -> DeploymentSummary:
+    run = context.store.runs.get(record.run_id or 0)
+    is_over = run is not None and run.actual_micros is not None
+    return DeploymentSummary(
+        record,
+        _title(context, record.provider),
+        run.actual_micros if run and is_over else None,
+        _hour_micros(context, plan_from_json(run.plan)) if run else None,
+    )
+
+
+def _show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = False) -> None:
+    if not record.channel:
+        return
+    body, now = views.card(_summary(context, record)).letter(), context.clock()
+    context.store.outbox.show(
+        f"deployment {record.id}",
+        record.channel,
+        body,
+        now=now,
+        concerns=record.person,
+        progress=is_progress,
+    )
+
+
+def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail: str | None) -> None:
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.deployments.move(
+            record, record.state, now=now, next_at=now + seconds, detail=detail
+        )
+        if moved and detail != record.detail:
+            _show(context, moved)
+
+
+def _audit(context: AppContext, record: DeploymentRecord, person: str, action: str, detail: str = "") -> None:
+    subject = f"run {record.run_id}" if record.run_id else f"deployment {record.id}"
+    context.store.audit.add(at=context.clock(), who=person, action=action, subject=subject, detail=detail)
+
+
+def _day_limit(context: AppContext) -> int:
+    return to_micros(context.settings.budget.hosting_usd_per_day)
+
+
+def _hour_micros(context: AppContext, plan: Plan) -> int | None:
+    row = context.settings.provider(plan.provider)
+    price = row.hourly(plan.base_model) if row else None
+    return None if price is None else to_micros(price)
+
+
+def _title(context: AppContext, provider: str) -> str:
+    row = context.settings.provider(provider)
+    return row.title if row else provider

@@ -1,0 +1,180 @@
+"""What runs at vendors and costs money by the hour: the intent before a machine is started, until it is certainly gone,
+and how long it ran on each day."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+from storage.database import Database
+from storage.records import due_sql
+
+DeploymentState = Literal["starting", "ready", "stopping", "stopped"]
+
+# Whole milliseconds times whole micro-dollars an hour: no float comes in.
+SUM_SQL = "SELECT coalesce(sum((days.ms * deployments.micros_per_hour + 1800000) / 3600000), 0)"
+TOTAL_SQL = f"{SUM_SQL} FROM deployment_days days JOIN deployments ON deployments.id = days.deployment_id"
+OWN_SQL = f"{SUM_SQL} FROM deployment_days days WHERE days.deployment_id = deployments.id"
+RECORDS_SQL = f"SELECT deployments.*, ({OWN_SQL}) AS micros FROM deployments"  # noqa: S608 - our names
+
+
+@dataclass(frozen=True)
+class DeploymentRecord:
+    """A tuned model that is deployed for a run, or was. `name` is what the vendor calls it too.
+
+    `sent_at`: when the start was sent last; None: it wasn't. `billed_until`: up to when its hours are counted in
+    `micros`; `is_billed`: those since then cost money as well. `used_at`: when it was asked last. `kept_by`: who wants
+    it to run on without questions. `reason`: why it is stopped, as a code of rules/budgets.py; `detail`: a sentence
+    about that, or about what keeps it from being stopped. `run_id` None: of a run that nobody here knows.
+    """
+
+    id: int
+    run_id: int | None
+    provider: str
+    model: str
+    name: str
+    state: DeploymentState
+    channel: str
+    person: str
+    micros_per_hour: int
+    idle_stop_s: int
+    day_micros: int
+    chat_model: str | None
+    sent_at: float | None
+    ready_at: float | None
+    used_at: float
+    billed_until: float | None
+    is_billed: bool
+    ended_at: float | None
+    kept_by: str | None
+    reason: str | None
+    detail: str | None
+    tries: int
+    next_at: float
+    created_at: float
+    updated_at: float
+    micros: int = 0
+
+
+@dataclass(frozen=True)
+class NewDeployment:
+    run_id: int | None
+    provider: str
+    model: str
+    name: str
+    channel: str
+    person: str
+    micros_per_hour: int
+    idle_stop_s: int
+    day_micros: int
+
+
+class Deployments:
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def intend(self, new: NewDeployment, *, now: float) -> DeploymentRecord | None:
+        """Returns None if the run has one that is not stopped."""
+        return self._add(new, "starting", now, {})
+
+    def take_over(self, new: NewDeployment, *, reason: str, now: float) -> DeploymentRecord | None:
+        """Adds one that nobody here started, so that it is stopped. Returns None if that is under way."""
+        return self._add(new, "stopping", now, {"sent_at": now, "reason": reason})
+
+    def _add(
+        self, new: NewDeployment, state: DeploymentState, now: float, more: dict[str, Any]
+    ) -> DeploymentRecord | None:
+        times = {"used_at": now, "created_at": now, "updated_at": now}
+        row = self._db.insert_once("deployments", {**vars(new), "state": state, **times, **more})
+        return DeploymentRecord(**row) if row else None
+
+    def get(self, number: int) -> DeploymentRecord | None:
+        return self._db.first(DeploymentRecord, f"{RECORDS_SQL} WHERE id = ?", (number,))
+
+    def of_run(self, run_id: int) -> list[DeploymentRecord]:
+        """Returns the newest first."""
+        return self._db.all(DeploymentRecord, f"{RECORDS_SQL} WHERE run_id = ? ORDER BY id DESC", (run_id,))
+
+    def live(self) -> list[DeploymentRecord]:
+        """Returns those that are not certainly gone, oldest first."""
+        return self._db.all(DeploymentRecord, f"{RECORDS_SQL} WHERE state <> 'stopped' ORDER BY id")
+
+    def due(self, now: float) -> list[DeploymentRecord]:
+        sql = f"{RECORDS_SQL} WHERE state <> 'stopped' AND {due_sql('next_at')} ORDER BY id"
+        return self._db.all(DeploymentRecord, sql, (now, now))
+
+    def named(self, provider: str, name: str) -> DeploymentRecord | None:
+        return self._db.first(
+            DeploymentRecord, f"{RECORDS_SQL} WHERE provider = ? AND name = ?", (provider, name)
+        )
+
+    def move(
+        self, record: DeploymentRecord, to: DeploymentState, *, now: float, **changes: Any
+    ) -> DeploymentRecord | None:
+        """Returns None if it was moved meanwhile."""
+        changes = {"next_at": now, **changes, "state": to, "updated_at": now}
+        moved = self._db.move("deployments", record.id, record.state, changes)
+        return self.get(record.id) if moved else None
+
+    def use(self, full_name: str, *, now: float) -> str | None:
+        """Records that a model ('provider/model', by its name there) is asked. Returns what it is called where it
+        runs."""
+        row = self._db.row(
+            "UPDATE deployments SET used_at = ? WHERE state = 'ready' AND model IN"
+            " (SELECT name FROM models WHERE provider || '/' || provider_model = ?) RETURNING chat_model",
+            (now, full_name),
+        )
+        return row["chat_model"] if row else None
+
+    def keep(self, record: DeploymentRecord, person: str, *, now: float) -> bool:
+        """Returns False if somebody keeps it already, or it is being stopped."""
+        sql = (
+            "UPDATE deployments SET kept_by = ?, used_at = ?, next_at = 0 WHERE id = ? AND kept_by IS NULL"
+            " AND state IN ('starting', 'ready')"
+        )
+        return self._db.change(sql, (person, now, record.id)) == 1
+
+    def bill(self, record: DeploymentRecord, until: float) -> None:
+        """Counts the time since `billed_until`, day by day in UTC. Call it in the transaction that moves the record."""
+        if record.billed_until is None or until <= record.billed_until:
+            return
+        for day, ms in _days(record.billed_until, until) if record.is_billed else ():
+            self._db.change(
+                "INSERT INTO deployment_days (deployment_id, day, ms) VALUES (?, ?, ?)"
+                " ON CONFLICT (deployment_id, day) DO UPDATE SET ms = ms + excluded.ms",
+                (record.id, day, ms),
+            )
+        self._db.change("UPDATE deployments SET billed_until = ? WHERE id = ?", (until, record.id))
+        # the run may be over, and settled without what its deployment costs from then on
+        self._db.change(
+            "UPDATE runs SET actual_micros = ? + (SELECT micros FROM ledger WHERE run_id = runs.id AND kind = 'settle')"
+            " WHERE id = ? AND EXISTS (SELECT 1 FROM ledger WHERE run_id = runs.id AND kind = 'settle')",
+            (self.of_runs(record.run_id), record.run_id),
+        )
+
+    def of_day(self, day: str, number: int | None = None) -> int:
+        """Returns the micro-dollars of a day ('YYYY-MM-DD') of one deployment; None: of all."""
+        mine = "" if number is None else " AND deployments.id = ?"
+        sql = f"{TOTAL_SQL} WHERE days.day = ?{mine}"
+        return int(self._db.value(sql, (day,) if number is None else (day, number)))
+
+    def of_runs(self, run_id: int | None) -> int:
+        """Returns the micro-dollars of all deployments of a run so far."""
+        return int(self._db.value(f"{TOTAL_SQL} WHERE deployments.run_id = ?", (run_id,)))
+
+    def committed(self, month: str) -> int:
+        """Returns the micro-dollars of a month. While a run is open they are part of what it reserves."""
+        is_over = "EXISTS (SELECT 1 FROM ledger WHERE ledger.run_id = deployments.run_id AND ledger.kind <> 'reserve')"
+        sql = f"{TOTAL_SQL} WHERE substr(days.day, 1, 7) = ? AND {is_over}"
+        return int(self._db.value(sql, (month,)))
+
+
+def _days(start: float, end: float) -> Iterator[tuple[str, int]]:
+    """Returns the milliseconds of each day between the two; what is cut off at a day's end goes to the next one."""
+    while start < end:
+        day = datetime.fromtimestamp(start, UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        until = min(end, (day + timedelta(days=1)).timestamp())
+        yield f"{day:%Y-%m-%d}", round(until * 1000) - round(start * 1000)
+        start = until

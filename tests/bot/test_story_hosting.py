@@ -1,0 +1,276 @@
+"""A model that answers only on a machine by the hour: started after the training, measured through it, kept or stopped,
+and never left running. The vendor's own ledger is the judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+
+import pytest
+
+from bot.reconciler import maintain
+from bot.rules.budgets import READY_WITHIN_S
+from bot.services.deployments import LOST_S
+from bot.services.provider_jobs import SETTLE_S
+from demo.people import ANA, BEN
+from tests.bot.props import answer
+from tests.bot.world import CLEO, MODEL, PRIVATE, START, Rules, World
+from tests.peers.deployments import HostingService
+from tests.peers.hosted import (
+    COMMIT_THEN_500,
+    COMMIT_THEN_HTML,
+    COMMIT_THEN_RESET,
+    NOTHING_BUT_500,
+    WAIT_503,
+    Fault,
+)
+from trainers.money import usd_micros
+
+MakeWorld = Callable[[Rules], World]
+ROW = """serving = "dedicated"
+serving_usd_per_hour = "{price}"
+deploy_api = "{api}"
+deploy_base_url = "COMPANY{path}"
+"""
+PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
+IDLE_S = 30 * 60.0
+START_CRUSOE = "POST /selfserve/deployments"
+
+
+def hosted(make_world: MakeWorld, api: str = "crusoe", *, price: str = "", **rules: str) -> World:
+    path = "/projects/p1" if api == "together" else ""
+    row = ROW.format(price=price or PRICES[api], api=api, path=path)
+    world = make_world(Rules(company=row, budget="100", **rules))  # type: ignore[arg-type]
+    world.abilities += ', "deploy"'
+    world.company.service = HostingService(
+        models=(MODEL,), answer=answer, api=api, usd_per_hour=Decimal(PRICES[api]), clock=lambda: world.clock
+    )
+    world.restart()
+    return world
+
+
+def company(world: World) -> HostingService:
+    assert isinstance(world.company.service, HostingService)
+    return world.company.service
+
+
+def measured(world: World) -> None:
+    world.start_approved()
+    world.until_state("done")
+
+
+def until_stopped(world: World) -> None:
+    world.until(lambda: not world.store.deployments.live(), "nothing to run")
+    world.send()
+
+
+@pytest.mark.parametrize("api", ["crusoe", "fireworks", "together"])
+def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
+    world = hosted(make_world, api)
+    world.start()
+    hour = "$8.00" if api == "fireworks" else f"${PRICES[api]}"
+    asked = world.said("Run 1", "Its model")
+    assert f"{hour} an hour while it runs" in asked and "at most $20.00 a day" in asked, asked
+    assert company(world).machines == []
+    world.approve()
+    world.until_state("evaluating")
+    world.until(lambda: company(world).running, "a machine")
+    assert f"is being started at Acme Tuning, {hour} an hour" in world.said("Run 1", "Its model is being")
+    world.until_state("done")
+    assert len(company(world).machines) == 1
+    assert "Running by the hour" in world.type("/finetune status")
+
+    world.click(ANA, "try_model")
+    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
+    assert "It answers" in world.until_told()
+    assert world.type("/finetune promote tickets-1 because it was measured and is fine", user=BEN) is not None
+    world.pass_time(600)
+    world.click(ANA, "stop_deployment")
+    until_stopped(world)
+    assert company(world).running == []
+    card = world.said("tickets-1 is stopped at Acme Tuning")
+    bill = f"${company(world).bill}"
+    assert f"{bill} at {hour} an hour" in card, (bill, card)
+    trained = world.ledger()["settle"]
+    in_all = trained + world.store.deployments.of_runs(1)
+    assert world.run().actual_micros == in_all and usd_micros(in_all) in card
+    assert "answers only while it runs" in world.type("/finetune try tickets-1 where is my refund?")
+
+
+def test_nobody_asks_it_and_it_is_stopped(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    measured(world)
+    assert company(world).running
+    world.pass_time(IDLE_S)
+    until_stopped(world)
+    assert company(world).running == []
+    assert "Nobody asked it for 30 minutes" in world.said("tickets-1 is stopped")
+    assert "Running model of run 1" in world.type("/finetune budget")
+
+
+def test_what_is_kept_runs_until_a_limit_of_the_day(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    world.pass_time(24 * 3600 - world.clock % (24 * 3600))  # to midnight, so that no day ends under it
+    measured(world)
+    assert "approver" in world.answer_to_click(ANA, "keep_deployment")
+    world.click(BEN, "keep_deployment")
+    world.pass_time(IDLE_S * 2)
+    world.tick(10)
+    assert company(world).running and f"kept by <@{BEN.id}>" in world.said("tickets-1 is running")
+    for _ in range(4):
+        world.pass_time(3600)
+        world.tick(3)
+    until_stopped(world)
+    assert company(world).running == []
+    card = world.said("tickets-1 is stopped", "a day is used up")
+    assert f"${company(world).bill}" in card
+
+
+@pytest.mark.parametrize("fault", [COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_HTML], ids=str)
+def test_a_start_whose_answer_got_lost_is_found_again(make_world: MakeWorld, fault: Fault) -> None:
+    world = hosted(make_world)
+    world.company.fail(START_CRUSOE, fault)
+    measured(world)
+    assert len(company(world).machines) == 1 and world.company.count(START_CRUSOE) == 1
+    world.pass_time(IDLE_S)
+    until_stopped(world)
+    assert f"${company(world).bill}" in world.said("tickets-1 is stopped")
+
+
+@pytest.mark.parametrize("fault", [NOTHING_BUT_500, WAIT_503], ids=str)
+def test_a_start_that_never_arrived_is_sent_again_later(make_world: MakeWorld, fault: Fault) -> None:
+    world = hosted(make_world)
+    world.company.fail(START_CRUSOE, fault)
+    world.start_approved()
+    world.until(lambda: world.company.count(START_CRUSOE) == 1, "the start")
+    world.tick(20)
+    assert world.company.count(START_CRUSOE) == 1
+    world.pass_time(SETTLE_S)
+    world.until_state("done")
+    assert len(company(world).machines) == 1
+
+
+def test_a_base_that_cannot_be_hosted_is_refused_before_approval(make_world: MakeWorld) -> None:
+    for api in ("crusoe", "fireworks", "together"):
+        world = hosted(make_world, api)
+        company(world).hosts = ("another-base",)
+        world.seed_dataset()
+        assert "Choose another target" in world.type(START)
+        assert not world.store.runs.newest(1)
+        world.stop()
+        break
+
+
+def test_the_price_of_now_is_what_people_approve_and_a_higher_one_starts_nothing(
+    make_world: MakeWorld,
+) -> None:
+    world = hosted(make_world, price="3.00")
+    world.start()
+    assert "$5.50 an hour" in world.said("Run 1", "Its model")
+    company(world).usd_per_hour = Decimal("7.25")
+    world.approve()
+    lost = world.until(lambda: [text for text in world.dms() if "waits" in text], "word of it")
+    assert "asks more for an hour than was approved" in lost[0] and company(world).machines == []
+    assert "It asks $7.25 an hour now" in world.said("tickets-1 is stopped")
+    world.click(BEN, "start_deployment")
+    world.until_state("done")
+    assert "$7.25 an hour" in world.said("tickets-1 is running")
+
+
+def test_one_that_never_gets_ready_is_stopped_said_and_booked(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    company(world).ready_after = None
+    world.start_approved()
+    world.until(lambda: company(world).running, "a machine")
+    world.pass_time(READY_WITHIN_S)
+    until_stopped(world)
+    card = world.said("tickets-1 is stopped", "not ready within half an hour")
+    assert f"${company(world).bill}" in card and company(world).running == []
+    world.until(lambda: "measuring goes on from where it was" in world.dms()[-1], "word of it")
+    assert world.run().state == "evaluating" and company(world).bill > Decimal("2.7")
+    world.pass_time(LOST_S)
+    world.until_state("failed")
+    assert "Nobody started it again" in world.said("Run 1 failed")
+    assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.of_runs(1)
+
+
+def test_one_that_dies_under_the_measurement_is_started_once_more(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    world.company.fail("POST /chat/completions", WAIT_503, times=60)
+    world.start_approved()
+    world.until(lambda: world.store.deployments.live() and world.store.deployments.live()[0].ready_at, "it")
+    company(world).die()
+    world.tick(10)
+    world.until(lambda: len(company(world).machines) == 2, "a second one")
+    world.company.forgive("POST /chat/completions")
+    world.until_state("done")
+    assert "the vendor has it no more" in world.said("tickets-1 is stopped").lower()
+    world.pass_time(IDLE_S)
+    until_stopped(world)
+    assert company(world).running == []
+
+
+def test_a_base_that_answers_nowhere_leaves_its_place_to_the_classical_model(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    company(world).asks_base = False
+    measured(world)
+    assert "the free classical model" in world.said("Result of run 1")
+
+
+def test_a_freeze_stops_what_runs_and_starts_nothing(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    measured(world)
+    assert world.type("/finetune freeze the bill looks odd", user=BEN) is not None
+    world.tick(8)
+    until_stopped(world)
+    assert "Spending is frozen" in world.said("tickets-1 is stopped")
+    assert "frozen by" in world.answer_to_click(BEN, "start_deployment")
+    assert company(world).running == []
+
+
+def test_a_cancelled_run_leaves_nothing_behind(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    company(world).ready_after = None
+    world.start_approved()
+    world.until(lambda: company(world).running, "a machine")
+    world.type("/finetune cancel 1")
+    world.until_state("cancelled")
+    until_stopped(world)
+    assert company(world).running == [] and "Its run ended" in world.said("tickets-1 is stopped")
+
+
+def test_a_deleted_dataset_takes_its_machine_along(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    measured(world)
+    world.slack.command(BEN.id, PRIVATE.id, "/finetune delete tickets")
+    assert world.slack.submit_modal(BEN.id, {"name": "tickets"}).accepted
+    until_stopped(world)
+    assert company(world).running == []
+
+
+def test_what_nobody_started_is_told_once_and_stopped_by_a_click(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    world.start()
+    company(world)._begin("ft-run7-0ddba11-1", "ftmodel-7", {})
+    company(world)._begin("somebody-elses", "ftmodel-8", {})
+    for _ in range(2):
+        maintain(world.service.context)
+        world.send()
+    assert sum("that nobody here started" in text for text in world.cards()) == 1
+    told = world.said("2 models at Acme Tuning that nobody here started")
+    assert "Stop ft-run7" in told and "Stop somebody" not in told
+    world.click(CLEO, "stop_stray_deployment")
+    until_stopped(world)
+    assert [machine.name for machine in company(world).running] == ["somebody-elses"]
+
+
+def test_what_was_stopped_and_still_runs_is_stopped_again(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    measured(world)
+    world.click(ANA, "stop_deployment")
+    until_stopped(world)
+    company(world).machines[0].ended = None
+    world.pass_time(1000)
+    maintain(world.service.context)
+    world.send()
+    assert company(world).running == [] and "still ran at Acme Tuning" in "\n".join(world.texts(PRIVATE))

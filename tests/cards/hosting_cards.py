@@ -1,0 +1,72 @@
+"""Cards of models that run by the hour: from the start to the bill, kept, and what nobody here started."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from bot.cards import deployments, plans, status
+from bot.cards.blocks import Message
+from bot.cards.deployments import DeploymentSummary
+from bot.cards.status import Status
+from bot.rules.budgets import Hosting
+from storage.deployments import DeploymentRecord
+from tests.cards import made
+from tests.cards.made import ANA, BEN, NOW
+
+HOSTING = Hosting(5_500_000, 1800, 20_000_000)
+
+
+def summary(state: Any = "ready", micros: int = 1_375_000, **other: Any) -> DeploymentSummary:
+    record = DeploymentRecord(
+        id=4,
+        run_id=7,
+        provider="acme",
+        model="tickets-7",
+        name="ft-run7-3f9a61c2-1",
+        state=state,
+        channel="C1",
+        person=ANA,
+        micros_per_hour=5_500_000,
+        idle_stop_s=1800,
+        day_micros=20_000_000,
+        chat_model="ft-run7-3f9a61c2-1",
+        sent_at=NOW - 900,
+        ready_at=NOW - 600,
+        used_at=NOW - 60,
+        billed_until=NOW,
+        is_billed=True,
+        ended_at=None,
+        kept_by=None,
+        reason=None,
+        detail=None,
+        tries=0,
+        next_at=NOW,
+        created_at=NOW - 900,
+        updated_at=NOW,
+        micros=micros,
+    )
+    return DeploymentSummary(replace(record, **other), "Acme & Sons", 1_795_000)
+
+
+def cards() -> dict[str, Message]:
+    waiting, plan = made.run("awaiting_approval"), replace(made.plan(), hosting=HOSTING)
+    to_zero = replace(plan, hosting=Hosting(8_000_000, 1800, 20_000_000, scales_to_zero=True))
+    dearer = {"reason": "dearer", "detail": "It asks $7.25 an hour now."}
+    strays = [("ft-run7-0ddba11c-1", True), ("somebody's *own*", False)]
+    return {
+        "plan-asked-hosted": plans.approval_card(waiting, plan, made.BUDGET, 1),
+        "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, made.BUDGET, 1),
+        "deployment-starting": deployments.card(replace(summary("starting", 36_000), run_micros=None)),
+        "deployment-ready": deployments.card(summary()),
+        "deployment-kept": deployments.card(summary(kept_by=BEN)),
+        "deployment-stopping": deployments.card(
+            summary("stopping", reason="asked", detail="stopping it on acme: HTTP 503. It is tried again.")
+        ),
+        "deployment-stopped": deployments.card(summary("stopped", reason="idle")),
+        "deployment-dearer": deployments.card(
+            replace(summary("stopped", 0, **dearer), run_micros=None, hour_micros=7_250_000)
+        ),
+        "deployments-strays": deployments.strays_card("Acme & Sons", "acme", strays),
+        "status-running": status.card(Status([], [], [], deployments=[summary(), summary(kept_by=BEN)])),
+    }

@@ -1,0 +1,230 @@
+"""A company where tuned models answer only on machines by the hour, in the shape of Crusoe, Fireworks or Together, with
+its own ledger: what runs, since when, and what it will bill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any, Literal
+
+from tests.peers.service import Query, Reply, Service, refusal
+
+
+@dataclass
+class Machine:
+    """`ended` None: it runs. `polls` looks at it made it ready."""
+
+    id: str
+    name: str
+    model: str
+    usd_per_hour: Decimal
+    started: float
+    sent: dict[str, Any]
+    ended: float | None = None
+    polls: int = 0
+    is_failed: bool = False
+    is_deleted: bool = False
+
+    def usd(self, now: float) -> Decimal:
+        ms = round(((now if self.ended is None else self.ended) - self.started) * 1000)
+        return self.usd_per_hour * ms / 3_600_000
+
+
+@dataclass
+class HostingService(Service):
+    """`ready_after` looks; None: never. `hosts`: the bases of which it has machines. `lag` looks pass before a machine
+    is listed."""
+
+    api: Literal["crusoe", "fireworks", "together"] = "crusoe"
+    clock: Callable[[], float] = time.time
+    usd_per_hour: Decimal = Decimal("5.50")
+    ready_after: int | None = 2
+    hosts: tuple[str, ...] | None = None
+    asks_base: bool = True
+    replicas: int = 1
+    machines: list[Machine] = field(default_factory=list)
+    endpoints: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def running(self) -> list[Machine]:
+        return [machine for machine in self.machines if machine.ended is None]
+
+    @property
+    def bill(self) -> Decimal:
+        """To the cent, of all machines."""
+        now = self.clock()
+        usd = sum((machine.usd(now) for machine in self.machines), Decimal(0))
+        return usd.quantize(Decimal("0.01"))
+
+    def die(self) -> None:
+        """What runs is gone."""
+        for machine in self.running:
+            machine.ended, machine.is_deleted = self.clock(), True
+
+    def answer_to(
+        self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> Reply:
+        with self._lock:
+            match (self.api, method, *path.strip("/").split("/")):
+                case ("crusoe", _, "selfserve", *rest):
+                    return self._crusoe(method, rest, body)
+                case ("fireworks", _, "deployments", *rest):
+                    return self._fireworks(method, rest, query, body)
+                case ("together", "GET", "public", "inference-instance-types"):
+                    cents = int(self.usd_per_hour * 100)
+                    return 200, {"data": [{"gpuType": "H100", "gpuCount": 1, "priceCentsPerHour": cents}]}
+                case ("together", "GET", "supported-models"):
+                    profile = {"gpuType": "H100", "gpuCount": 1, "config": "projects/x/configs/c1"}
+                    rows = [{"name": base, "deploymentProfiles": [profile]} for base in self._hosted()]
+                    return 200, {"data": rows}
+                case ("together", _, "projects", "p1", "endpoints", *rest):
+                    return self._together(method, rest, body)
+        return super().answer_to(method, path, query, headers, body)
+
+    def _hosted(self) -> tuple[str, ...]:
+        return tuple(self.models) if self.hosts is None else self.hosts
+
+    def _begin(self, name: str, model: str, sent: dict[str, Any]) -> Machine:
+        number = f"dep-{len(self.machines) + 1}"
+        machine = Machine(number, name, model, self.usd_per_hour, self.clock(), sent)
+        self.machines.append(machine)
+        return machine
+
+    def _state(self, machine: Machine, *, looks: bool = False) -> str:
+        machine.polls += looks
+        if machine.is_failed:
+            return "failed"
+        is_ready = self.ready_after is not None and machine.polls >= self.ready_after
+        return "ready" if is_ready else "creating"
+
+    def _find(self, number: str) -> Machine | None:
+        return next((each for each in self.running if number in (each.id, each.name)), None)
+
+    def _crusoe(self, method: str, rest: list[str], body: dict[str, Any]) -> Reply:
+        match (method, *rest):
+            case ("GET", "flavors"):
+                rows = [
+                    {"id": f"h100-{base}", "model_name": base, "lora_suitable": True, "price_per_hour": price}
+                    for base in self._hosted()
+                    for price in (str(self.usd_per_hour), str(self.usd_per_hour + 1))
+                ]
+                return 200, {"flavors": rows}
+            case ("POST", "deployments"):
+                machine = self._begin(body["deployment_name"], body["fine_tuned_model"], body)
+                return 202, {"id": machine.id, "status": "creating"}
+            case ("GET", "deployments"):
+                return 200, {"deployments": [self._crusoe_row(machine) for machine in self.running]}
+            case ("DELETE", "deployments", number):
+                machine = self._find(number)
+                if machine is None:
+                    return refusal(404, "not_found", f"No deployment {number}.")
+                machine.ended = self.clock()
+                return 202, {"id": number}
+        return refusal(404, "not_found", "There is no such call.")
+
+    def _crusoe_row(self, machine: Machine) -> dict[str, Any]:
+        return {
+            "id": machine.id,
+            "deployment_name": machine.name,
+            "fine_tuned_model": machine.model,
+            "status": self._state(machine, looks=True),
+            "hourly_cost": str(machine.usd_per_hour),
+            "created_at": _iso(machine.started),
+        }
+
+    def _fireworks(self, method: str, rest: list[str], query: Query, body: dict[str, Any]) -> Reply:
+        match (method, *rest):
+            case ("POST",):
+                return self._fireworks_create(query, body)
+            case ("GET",):
+                return 200, {"deployments": [self._fireworks_row(machine) for machine in self.running]}
+            case ("GET", name) if machine := self._find(name):
+                return 200, self._fireworks_row(machine)
+            case ("DELETE", name) if machine := self._find(name):
+                machine.ended = self.clock()
+                return 200, {}
+        return refusal(404, "not_found", "No such deployment.")
+
+    def _fireworks_create(self, query: Query, body: dict[str, Any]) -> Reply:
+        name, is_check = query["deploymentId"], query.get("validateOnly") == "true"
+        base = body["baseModel"]
+        if self.hosts is not None and base not in self.hosts and not base.startswith("ft:"):
+            return refusal(400, "invalid_argument", f"{base} has no deployment shape.")
+        if body.get("deploymentShape") != "default" or "autoscalingPolicy" not in body:
+            return refusal(400, "invalid_argument", "No shape.")
+        if self._find(name) and not is_check:
+            return refusal(409, "already_exists", f"{name} is there already.")
+        if is_check:
+            return 200, {"name": name, **self._gpus()}
+        return 200, self._fireworks_row(self._begin(name, base, body))
+
+    def _gpus(self) -> dict[str, Any]:
+        return {"acceleratorType": "NVIDIA_H100_80GB", "acceleratorCount": int(self.usd_per_hour / 8)}
+
+    def _fireworks_row(self, machine: Machine) -> dict[str, Any]:
+        state = self._state(machine, looks=True).upper()
+        return {
+            "name": f"accounts/a1/deployments/{machine.name}",
+            "baseModel": machine.model,
+            "state": state,
+            "createTime": _iso(machine.started),
+            "replicaCount": self.replicas,
+            **self._gpus(),
+        }
+
+    def _together(self, method: str, rest: list[str], body: dict[str, Any]) -> Reply:
+        match (method, *rest):
+            case ("GET",):
+                return 200, {"data": [self._endpoint(number) for number in self.endpoints]}
+            case ("POST",):
+                number = f"ep-{len(self.endpoints) + 1}"
+                self.endpoints[number] = body["name"]
+                return 200, self._endpoint(number)
+            case ("POST", number, "deployments"):
+                if not 30 <= body.get("inactiveTimeout", 0) <= 1440 or "config" not in body:
+                    return refusal(400, "invalid_argument", "inactiveTimeout is out of its range.")
+                machine = self._begin(self.endpoints[number], body["model"], body)
+                return 200, self._together_row(machine)
+            case ("DELETE", _, "deployments", number) if machine := self._find(number):
+                machine.ended = self.clock()
+                return 200, {}
+            case ("DELETE", number) if number in self.endpoints:
+                del self.endpoints[number]
+                return 200, {}
+        return refusal(404, "not_found", "There is no such endpoint.")
+
+    def _endpoint(self, number: str) -> dict[str, Any]:
+        name = self.endpoints[number]
+        rows = [self._together_row(machine) for machine in self.running if machine.name == name]
+        return {"id": number, "name": f"acme/{name}", "deployments": rows}
+
+    def _together_row(self, machine: Machine) -> dict[str, Any]:
+        state = {"ready": "READY", "failed": "FAILED", "creating": "PROVISIONING"}
+        return {
+            "id": machine.id,
+            "name": f"acme/{machine.name}/tuned",
+            "model": f"{machine.model}/revisions/1",
+            "state": f"DEPLOYMENT_STATE_{state[self._state(machine, looks=True)]}",
+            "createdAt": _iso(machine.started),
+        }
+
+    def _chat(self, body: dict[str, Any]) -> Reply:
+        """By the name of a machine that is ready; a tuned model's own name is nobody's."""
+        name = str(body["model"])
+        for machine in self.running:
+            names = (machine.name, f"acme/{machine.name}/tuned")
+            if name in names or name.endswith(f"/deployments/{machine.name}"):
+                if self._state(machine) != "ready":
+                    return refusal(503, "not_ready", "The deployment is not ready.")
+                model = machine.model.removeprefix("projects/p1/models/")
+                return super()._chat({**body, "model": model})
+        if name not in self.models or not self.asks_base:
+            return refusal(404, "model_not_found", f"The model {name} does not exist.")
+        return super()._chat(body)
+
+
+def _iso(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).isoformat()

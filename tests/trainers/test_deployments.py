@@ -1,0 +1,119 @@
+"""Each vendor's deployments against its stand-in: what is sent, what an hour costs, what is found again and what is
+left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from tests.peers.deployments import HostingService
+from tests.peers.hosted import COMMIT_THEN_RESET, HTML, Hosted
+from trainers.deployments import open_deployments
+from trainers.deployments.port import Deployments
+from trainers.errors import Nonsense, Refused, Uncertain
+from trainers.types import Provider
+
+APIS = ("crusoe", "fireworks", "together")
+BASE, TUNED = "acme-small", "ft:acme-small:org:x:1"
+Open = Callable[[Any], tuple[HostingService, Deployments, Hosted]]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    with ExitStack() as stack:
+
+        def open_one(api: Any) -> tuple[HostingService, Deployments, Hosted]:
+            price = {"crusoe": "5.50", "fireworks": "16", "together": "4.25"}[api]
+            service = HostingService(models=(BASE,), api=api, usd_per_hour=Decimal(price))
+            hosted = stack.enter_context(Hosted(service))
+            url = hosted.url + ("/projects/p1" if api == "together" else "")
+            abilities = frozenset({"deploy"})
+            row = Provider("acme", hosted.url, None, abilities, deploy_base_url=url, deploy_api=api)  # type: ignore[arg-type]
+            deployments = open_deployments(row, hosted.key)
+            assert deployments is not None
+            stack.callback(deployments.close)
+            return service, deployments, hosted
+
+        yield open_one
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_one_is_started_found_again_by_its_name_and_stopped(opened: Open, api: str) -> None:
+    service, deployments, _ = opened(api)
+    assert deployments.usd_per_hour(BASE) == service.usd_per_hour and service.machines == []
+    begun = deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    assert begun.state == "starting"
+    found = [each for _ in range(2) for each in deployments.find("ft-run1-abc-1")][-1]
+    assert (found.id, found.state) == (begun.id, "ready") and TUNED in found.model
+    assert found.started_at == pytest.approx(service.machines[0].started, abs=0.001)
+    assert deployments.running() and not deployments.find("ft-run1-abc-2")
+    deployments.stop(found)
+    deployments.stop(found)
+    assert service.running == [] and list(deployments.running()) == [] and service.endpoints == {}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_base_that_cannot_be_hosted_is_refused(opened: Open, api: str) -> None:
+    service, deployments, _ = opened(api)
+    service.hosts = ("another",)
+    with pytest.raises(Refused):
+        deployments.usd_per_hour(BASE)
+
+
+@pytest.mark.parametrize(
+    ("api", "sent"),
+    [
+        ("fireworks", {"minReplicaCount": 0, "autoscalingPolicy": {"scaleToZeroWindow": "1800s"}}),
+        ("together", {"inactiveTimeout": 30, "autoscaling": {"minReplicas": 1, "maxReplicas": 1}}),
+        ("crusoe", {"flavor_id": f"h100-{BASE}", "replicas": 1}),
+    ],
+)
+def test_the_vendors_own_stop_is_always_sent(opened: Open, api: str, sent: dict[str, Any]) -> None:
+    service, deployments, _ = opened(api)
+    deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    assert sent.items() <= service.machines[0].sent.items()
+
+
+def test_a_window_that_a_vendor_does_not_take_is_its_nearest(opened: Open) -> None:
+    service, deployments, _ = opened("together")
+    deployments.start("ft-run1-abc-1", TUNED, BASE, 60)
+    deployments.start("ft-run1-abc-2", TUNED, BASE, 10**6)
+    assert [machine.sent["inactiveTimeout"] for machine in service.machines] == [30, 1440]
+
+
+def test_a_start_without_an_answer_is_uncertain_and_leaves_one_to_find(opened: Open) -> None:
+    service, deployments, hosted = opened("fireworks")
+    hosted.fail("POST /deployments", COMMIT_THEN_RESET)
+    with pytest.raises(Uncertain):
+        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    with pytest.raises(Uncertain):  # the id is ours: a second one of it can't be
+        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    assert len(service.machines) == 1 and len(deployments.find("ft-run1-abc-1")) == 1
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_status_that_nobody_knows_still_runs(opened: Open, api: str) -> None:
+    service, deployments, _ = opened(api)
+    deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    service._state = lambda machine, **_: "creating"  # type: ignore[method-assign]
+    (found,) = deployments.running()
+    assert found.state == "starting" and found.is_billed
+
+
+def test_what_is_scaled_to_zero_is_not_billed(opened: Open) -> None:
+    service, deployments, _ = opened("fireworks")
+    deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    service.replicas = 0
+    (found,) = deployments.running()
+    assert not found.is_billed and found.usd_per_hour == 16
+
+
+def test_a_web_page_is_nonsense(opened: Open) -> None:
+    _, deployments, hosted = opened("crusoe")
+    hosted.fail("GET /selfserve/deployments", HTML)
+    with pytest.raises(Nonsense):
+        deployments.running()

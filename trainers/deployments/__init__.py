@@ -1,0 +1,23 @@
+"""Machines at vendors that answer for a tuned model until somebody stops them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from trainers.deployments.crusoe import CrusoeDeployments
+from trainers.deployments.fireworks import FireworksDeployments
+from trainers.deployments.port import Deployments
+from trainers.deployments.together import TogetherDeployments
+from trainers.types import DeployApi, Provider
+
+VENDORS: Mapping[DeployApi, type[Deployments]] = {
+    "crusoe": CrusoeDeployments,
+    "fireworks": FireworksDeployments,
+    "together": TogetherDeployments,
+}
+
+
+def open_deployments(provider: Provider, key: str) -> Deployments | None:
+    """Returns None if nothing can be deployed there."""
+    api = provider.deploy_api
+    return VENDORS[api](provider, key) if api and provider.can("deploy") else None

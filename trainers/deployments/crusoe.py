@@ -1,0 +1,77 @@
+"""Crusoe's self-serve deployments: paid by the second from the create to the delete, without an idle stop of their own
+and without an idempotency key. Statuses are in small letters in the API and in large ones in its documentation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from trainers.deployments.port import (
+    Deployment,
+    Deployments,
+    DeploymentState,
+    dollars,
+    oldest_first,
+    unix_seconds,
+)
+from trainers.errors import Refused
+
+PATH = "/selfserve/deployments"
+STATES: Mapping[str, DeploymentState] = {"ready": "ready", "failed": "failed", "deleted": "stopped"}
+
+
+class CrusoeDeployments(Deployments):
+    def usd_per_hour(self, base_model: str) -> Decimal | None:
+        return dollars(self._flavor(base_model).get("price_per_hour"))
+
+    def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
+        """`idle_stop_s` is the caller's alone: this vendor lets a deployment run until it is deleted."""
+        body = {
+            "deployment_name": name,
+            "fine_tuned_model": model,
+            "flavor_id": self._text(self._flavor(base_model), "id"),
+            "replicas": 1,
+        }
+        answer = self._post(f"deploying {model!r} as {name!r}", PATH, body)
+        return self._deployment({"deployment_name": name, "fine_tuned_model": model, **answer})
+
+    def running(self) -> Sequence[Deployment]:
+        rows = self._rows("listing the deployments", PATH, "deployments")
+        each = [self._deployment(row) for row in rows]
+        return oldest_first([deployment for deployment in each if deployment.state != "stopped"])
+
+    def stop(self, deployment: Deployment) -> None:
+        self._delete(f"stopping the deployment {deployment.name!r}", f"{PATH}/{deployment.id}")
+
+    def _flavor(self, base_model: str) -> Mapping[str, Any]:
+        """Returns the cheapest machine that serves adapters of this base."""
+        doing = f"looking for a machine that serves {base_model!r}"
+        flavors = [
+            flavor
+            for flavor in self._rows(doing, "/selfserve/flavors", "flavors")
+            if flavor.get("lora_suitable") and _serves(flavor, base_model)
+        ]
+        priced = [flavor for flavor in flavors if dollars(flavor.get("price_per_hour"))]
+        if not priced:
+            text = f"{self._doing(doing)}: there is none, so a model tuned from it can't be asked there."
+            raise Refused(text, code="not_hosted", status=404)
+        return min(priced, key=lambda flavor: Decimal(str(flavor["price_per_hour"])))
+
+    def _deployment(self, row: Mapping[str, Any]) -> Deployment:
+        name = self._text(row, "deployment_name")
+        # A status that nobody knows still costs money.
+        state = STATES.get(str(row.get("status") or "").lower(), "starting")
+        return Deployment(
+            id=self._text(row, "id"),
+            name=name,
+            model=str(row.get("fine_tuned_model") or ""),
+            state=state,
+            chat_model=name,
+            usd_per_hour=dollars(row.get("hourly_cost")),
+            started_at=unix_seconds(row.get("created_at")),
+        )
+
+
+def _serves(flavor: Mapping[str, Any], base_model: str) -> bool:
+    return base_model.lower() in str(flavor.get("model_name") or "").lower()

@@ -1,0 +1,103 @@
+"""Fireworks' deployments: we choose the id, so that a second create of the same name makes no second one. They are paid
+by the second while a replica is up, and always sent with no least replica, so that one that nobody asks costs nothing
+even if nobody stops it. `expireTime` is not sent: the vendor's own SDK calls it deprecated, and says that it deletes
+nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from trainers.deployments.port import (
+    Deployment,
+    Deployments,
+    DeploymentState,
+    oldest_first,
+    unix_seconds,
+)
+from trainers.errors import Nonsense, Refused
+
+STATES: Mapping[str, DeploymentState] = {
+    "READY": "ready",
+    "UPDATING": "ready",
+    "FAILED": "failed",
+    "DELETED": "stopped",
+}
+LEAST_WINDOW_S = 300
+# US dollars a GPU and hour, from the vendor's page of 2026-10-07; placed in a region it costs half as much again.
+GPU_USD: Mapping[str, Decimal] = {
+    "NVIDIA_H100_80GB": Decimal(8),
+    "NVIDIA_H200_141GB": Decimal(8),
+    "NVIDIA_B200_180GB": Decimal(13),
+}
+MOST_PAGES = 50
+
+
+class FireworksDeployments(Deployments):
+    def usd_per_hour(self, base_model: str) -> Decimal | None:
+        """The vendor says what it would deploy, and deploys nothing."""
+        body = _body("finetune-check", base_model, LEAST_WINDOW_S)
+        path = "/deployments?deploymentId=finetune-check&validateOnly=true"
+        return _usd_per_hour(self._post(f"asking whether {base_model!r} can be deployed", path, body))
+
+    def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
+        body = _body(name, model, idle_stop_s)
+        path = f"/deployments?deploymentId={name}"
+        return self._deployment(self._post(f"deploying {model!r} as {name!r}", path, body))
+
+    def running(self) -> Sequence[Deployment]:
+        doing, deployments, token = "listing the deployments", list[Deployment](), ""
+        for _ in range(MOST_PAGES):
+            path = f"/deployments?pageSize=200{f'&pageToken={token}' if token else ''}"
+            page = self._read(doing, path)
+            deployments += [self._deployment(row) for row in page.get("deployments") or ()]
+            token = page.get("nextPageToken") or ""
+            if not token:
+                return oldest_first([each for each in deployments if each.state != "stopped"])
+        raise Nonsense(f"{self._doing(doing)}: the list does not end.")
+
+    def find(self, name: str) -> Sequence[Deployment]:
+        try:
+            deployment = self._deployment(
+                self._read(f"looking at the deployment {name!r}", f"/deployments/{name}")
+            )
+        except Refused as refused:
+            if refused.is_missing:
+                return []
+            raise
+        return [] if deployment.state == "stopped" else [deployment]
+
+    def stop(self, deployment: Deployment) -> None:
+        # Without it a deployment that was asked in the last hour is refused.
+        path = f"/deployments/{deployment.name}?ignoreChecks=true"
+        self._delete(f"stopping the deployment {deployment.name!r}", path)
+
+    def _deployment(self, row: Mapping[str, Any]) -> Deployment:
+        full_name, model = self._text(row, "name"), str(row.get("baseModel") or "")
+        return Deployment(
+            id=full_name,
+            name=full_name.rpartition("/")[2],
+            model=model,
+            state=STATES.get(str(row.get("state")), "starting"),
+            chat_model=f"{model}#{full_name}",
+            usd_per_hour=_usd_per_hour(row),
+            started_at=unix_seconds(row.get("createTime")),
+            is_billed=row.get("replicaCount") != 0,
+        )
+
+
+def _body(name: str, model: str, idle_stop_s: int) -> dict[str, object]:
+    return {
+        "baseModel": model,
+        "displayName": name,
+        "deploymentShape": "default",
+        "minReplicaCount": 0,
+        "maxReplicaCount": 1,
+        "autoscalingPolicy": {"scaleToZeroWindow": f"{max(idle_stop_s, LEAST_WINDOW_S)}s"},
+    }
+
+
+def _usd_per_hour(row: Mapping[str, Any]) -> Decimal | None:
+    price, count = GPU_USD.get(str(row.get("acceleratorType"))), row.get("acceleratorCount")
+    return price * count if price is not None and isinstance(count, int) and count > 0 else None

@@ -1,0 +1,143 @@
+"""A tuned model that answers on a machine of its own at a vendor, and what a vendor's API for such machines does. What
+runs, for how long and at whose cost is decided by its caller."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+from trainers.calls import Calls
+from trainers.client import check_key, http_client_for
+from trainers.errors import Nonsense
+from trainers.payloads import read_object, required
+from trainers.types import Provider
+
+if TYPE_CHECKING:  # as in client.py
+    import openai
+
+DeploymentState = Literal["starting", "ready", "failed", "stopped"]
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """`id` is the vendor's, `name` ours. `chat_model`: what questions call it. `usd_per_hour` None: the vendor doesn't
+    say. `is_billed`: its hours cost money now, which they don't while it is scaled to zero. Times are unix seconds."""
+
+    id: str
+    name: str
+    model: str
+    state: DeploymentState
+    chat_model: str
+    usd_per_hour: Decimal | None = None
+    started_at: float | None = None
+    is_billed: bool = True
+
+
+class Deployments(Calls):
+    """A vendor's deployments. Every method raises only TrainerError's family; no POST is repeated."""
+
+    def __init__(
+        self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
+    ) -> None:
+        self.provider = provider
+        self._key = check_key(provider, key)
+        self._http_client = http_client
+
+    def usd_per_hour(self, base_model: str) -> Decimal | None:
+        """Returns what a model tuned from this base costs while it is deployed, None where the vendor doesn't say.
+        Raises Refused where it can't be deployed."""
+        raise NotImplementedError
+
+    def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
+        """Without a clear answer it may be there: look before another one is started. The vendor stops it after
+        `idle_stop_s` without a question, if it can."""
+        raise NotImplementedError
+
+    def running(self) -> Sequence[Deployment]:
+        """Returns all that are not stopped, no matter who started them, oldest first."""
+        raise NotImplementedError
+
+    def find(self, name: str) -> Sequence[Deployment]:
+        """Returns those of this name that are not stopped, oldest first. None is no proof: a list may lag."""
+        return [each for each in self.running() if each.name == name]
+
+    def stop(self, deployment: Deployment) -> None:
+        """May be said again; one that is gone already is no error."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        if "_client" in vars(self):
+            self._client.close()
+
+    @property
+    def _url(self) -> str:
+        return self.provider.deploy_base_url or self.provider.base_url
+
+    @cached_property
+    def _client(self) -> openai.OpenAI:
+        import openai
+
+        seconds = self.provider.timeout_s
+        return openai.OpenAI(
+            api_key=self._key,
+            base_url=self._url,
+            timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
+            max_retries=0,
+            http_client=self._http_client or http_client_for(self._url),
+        )
+
+    def _read(self, what: str, path: str) -> Mapping[str, Any]:
+        doing = self._doing(what)
+        return read_object(self._get(doing, lambda: self._client.get(path, cast_to=bytes)), doing)
+
+    def _rows(self, what: str, path: str, key: str) -> list[Mapping[str, Any]]:
+        """Returns the objects under a key of an answer; none where it is left out, as some vendors do with an empty
+        list."""
+        rows = self._read(what, path).get(key) or []
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise Nonsense(f"{self._doing(what)}: {key!r} is no list of objects.")
+        return rows
+
+    def _post(self, what: str, path: str, body: Mapping[str, object]) -> Mapping[str, Any]:
+        doing = self._doing(what)
+        return read_object(
+            self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes)), doing
+        )
+
+    def _delete(self, what: str, path: str) -> None:
+        self._gone(self._doing(what), lambda: self._client.delete(path, cast_to=bytes))
+
+    def _text(self, row: Mapping[str, Any], key: str) -> str:
+        return required(row, key, self._doing("reading a deployment"))
+
+
+def unix_seconds(value: object) -> float | None:
+    """Reads an ISO time, or seconds since 1970; None where it is neither."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, str):
+        return None
+    try:
+        at = datetime.fromisoformat(value)
+    except ValueError:
+        return None
+    return (at if at.tzinfo else at.replace(tzinfo=UTC)).timestamp()
+
+
+def dollars(value: object) -> Decimal | None:
+    """Reads an amount that is a number or a text, as it is written; None where it is none, or not above 0."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return amount if amount.is_finite() and amount > 0 else None
+
+
+def oldest_first(deployments: Sequence[Deployment]) -> Sequence[Deployment]:
+    return sorted(deployments, key=lambda each: (each.started_at or 0.0, each.id))

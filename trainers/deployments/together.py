@@ -1,0 +1,118 @@
+"""Together's deployments: an endpoint of our name, which costs nothing, with one deployment in it, which is paid by the
+minute. The vendor's own stop after idle minutes is always sent, and a deployment that it stopped costs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any
+
+from trainers.deployments.port import (
+    Deployment,
+    Deployments,
+    DeploymentState,
+    oldest_first,
+    unix_seconds,
+)
+from trainers.errors import Nonsense, Refused
+
+STATES: Mapping[str, DeploymentState] = {
+    "READY": "ready",
+    "SCALING": "ready",
+    "DEGRADED": "ready",
+    "FAILED": "failed",
+    "STOPPED": "stopped",
+}
+LEAST_IDLE_MIN, MOST_IDLE_MIN = 30, 1440  # what the vendor takes
+MOST_PAGES = 50
+
+
+class TogetherDeployments(Deployments):
+    def usd_per_hour(self, base_model: str) -> Decimal | None:
+        profile = self._profile(base_model)
+        machine = profile.get("gpuType"), profile.get("gpuCount")
+        types = self._rows("reading hourly prices", f"{self._root}/public/inference-instance-types", "data")
+        cents = [
+            row["priceCentsPerHour"]
+            for row in types
+            if (row.get("gpuType"), row.get("gpuCount")) == machine
+            and isinstance(row.get("priceCentsPerHour"), int)
+        ]
+        return Decimal(min(cents)) / 100 if cents else None
+
+    def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
+        profile = self._profile(base_model)
+        what = f"deploying {model!r} as {name!r}"
+        endpoint = self._endpoint(name) or self._post(what, "/endpoints", {"name": name})
+        body = {
+            "name": "tuned",
+            "model": model if model.startswith("projects/") else f"{self._project}/models/{model}",
+            "autoscaling": {"minReplicas": 1, "maxReplicas": 1},
+            "inactiveTimeout": min(max(idle_stop_s // 60, LEAST_IDLE_MIN), MOST_IDLE_MIN),
+            **({"config": profile["config"]} if profile.get("config") else {}),
+        }
+        row = self._post(what, f"/endpoints/{self._text(endpoint, 'id')}/deployments", body)
+        return self._deployment(endpoint, row)
+
+    def running(self) -> Sequence[Deployment]:
+        each = [
+            self._deployment(endpoint, row)
+            for endpoint in self._endpoints()
+            for row in endpoint.get("deployments") or ()
+        ]
+        return oldest_first([deployment for deployment in each if deployment.state != "stopped"])
+
+    def stop(self, deployment: Deployment) -> None:
+        """And its endpoint, which is of no use without it."""
+        endpoint, _, number = deployment.id.partition("/")
+        what = f"stopping the deployment {deployment.name!r}"
+        self._delete(what, f"/endpoints/{endpoint}/deployments/{number}")
+        self._delete(what, f"/endpoints/{endpoint}")
+
+    @property
+    def _root(self) -> str:
+        return self._url.partition("/projects/")[0]
+
+    @property
+    def _project(self) -> str:
+        return "projects" + self._url.partition("/projects")[2]
+
+    def _profile(self, base_model: str) -> Mapping[str, Any]:
+        """Returns how the vendor serves models of this base. Some bases are trained there and not served."""
+        doing = f"looking for a machine that serves {base_model!r}"
+        for row in self._rows(doing, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
+            profiles = row.get("deploymentProfiles")
+            if str(row.get("name")).lower() == base_model.lower() and profiles:
+                profile: Mapping[str, Any] = profiles[0]
+                return profile
+        text = f"{self._doing(doing)}: there is none, so a model tuned from it can't be asked there."
+        raise Refused(text, code="not_hosted", status=404)
+
+    def _endpoints(self) -> list[Mapping[str, Any]]:
+        doing, endpoints, after = "listing the endpoints", list[Mapping[str, Any]](), ""
+        for _ in range(MOST_PAGES):
+            page = self._read(doing, f"/endpoints?limit=100{f'&after={after}' if after else ''}")
+            endpoints += page.get("data") or ()
+            after = page.get("next_cursor") or ""
+            if not after:
+                return endpoints
+        raise Nonsense(f"{self._doing(doing)}: the list does not end.")
+
+    def _endpoint(self, name: str) -> Mapping[str, Any] | None:
+        return next((row for row in self._endpoints() if _bare(self._text(row, "name")) == name), None)
+
+    def _deployment(self, endpoint: Mapping[str, Any], row: Mapping[str, Any]) -> Deployment:
+        status = row.get("status")
+        state = row.get("state") or (status.get("state") if isinstance(status, dict) else None)
+        return Deployment(
+            id=f"{self._text(endpoint, 'id')}/{self._text(row, 'id')}",
+            name=_bare(self._text(endpoint, "name")),
+            model=str(row.get("model") or ""),
+            state=STATES.get(str(state).removeprefix("DEPLOYMENT_STATE_"), "starting"),
+            chat_model=self._text(row, "name"),
+            started_at=unix_seconds(row.get("createdAt")),
+        )
+
+
+def _bare(name: str) -> str:
+    return name.rpartition("/")[2]
