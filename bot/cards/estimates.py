@@ -52,6 +52,7 @@ from bot.rules.reasons import (
     Measure,
     PinDown,
     Todo,
+    Use,
 )
 from bot.rules.roi import USD_PER_HOUR, Estimate, Training
 from bot.rules.units import tokens
@@ -62,6 +63,7 @@ from trainers.money import usd
 SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
 # The next steps that a button does; each has the estimate's number. Uploading is a dataset's button.
 START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
+USE_ENCODER = "use_encoder"  # its value: the dataset and the encoder that is trained
 # The form's fields as the command's options.
 TYPED = (
     "current",
@@ -130,14 +132,16 @@ def card(
     *,
     number: int | None = None,
     shared_by: str | None = None,
+    encoder: str | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """The decision, the numbers that carry it, the strongest reason on each side, and the next step as a button.
 
-    `number`: the estimate's, None where nothing can be clicked; `shared_by`: who has shared it."""
+    `number`: the estimate's, None where nothing can be clicked; `shared_by`: who has shared it; `encoder`: the target
+    that is trained where the encoder is to be used."""
     verdict, headline = estimated.verdict, _headline(estimated, target)
     next_step = sentence(advice.next_step(verdict, spelling))
-    step = _next_button(estimated, number) if number is not None else None
+    step = _next_button(estimated, number, encoder) if number is not None else None
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
@@ -158,7 +162,7 @@ def details_form(estimated: Estimated, target: str) -> Block:
     return details_modal("Details of the estimate", details(estimated, target))
 
 
-def _next_button(estimated: Estimated, number: int) -> Block | None:
+def _next_button(estimated: Estimated, number: int, encoder: str | None) -> Block | None:
     """Does the step that the verdict asks for. Where no button can, training is still possible unless the verdict is
     against it."""
     verdict = estimated.verdict
@@ -166,12 +170,18 @@ def _next_button(estimated: Estimated, number: int) -> Block | None:
     if verdict.kind == "go":
         return None if is_trained else button("Start", START, str(number), style="primary")
     step = verdict.deciding.step
+    if step and encoder and isinstance(step.todo, Use) and step.todo.arm.rung == "encoder":
+        return encoder_button(estimated.name, encoder)
     named = _named_step(step.todo) if step else None
     if named:
         words, action = named
         value = estimated.name if action == UPLOAD_AGAIN else str(number)
         return button(words, action, value, style="primary")
     return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
+
+
+def encoder_button(dataset: str, encoder: str) -> Block:
+    return button("Use the encoder", USE_ENCODER, f"{dataset} {encoder}", style="primary")
 
 
 def _named_step(todo: Todo) -> tuple[str, str] | None:

@@ -39,7 +39,7 @@ from bot.cards.candidates import (
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.documents import passages_text
-from bot.cards.estimates import verdict_blocks
+from bot.cards.estimates import encoder_button, verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import (
     at_most,
@@ -72,11 +72,12 @@ def card(
     notes: Sequence[str] = (),
     for_people: bool = False,
     is_searched: bool = False,
+    encoder: str | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
     """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well. `notes`
     are more sentences that the decision hangs on, unescaped. `for_people`: they may compare answers here.
-    `is_searched`: a better prompt was looked for."""
+    `is_searched`: a better prompt was looked for. `encoder`: the target that is trained where it is to be used."""
     result = headline(ladder)
     if not ladder.rungs:
         return Message(escape(result), (Headline(result), *_list(escape(note) for note in notes)))
@@ -104,7 +105,7 @@ def card(
                 else [Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")]
             ),
             *(
-                [_buttons(ladder, number, for_people=for_people, is_searched=is_searched)]
+                [_buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)]
                 if number is not None
                 else []
             ),
@@ -238,10 +239,14 @@ def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
     )
 
 
-def _buttons(ladder: Ladder, number: int, *, for_people: bool, is_searched: bool) -> Actions:
+def _buttons(
+    ladder: Ladder, number: int, encoder: str | None, *, for_people: bool, is_searched: bool
+) -> Actions:
     """The next step first."""
     steps = [button("Estimate", ESTIMATE, ladder.dataset)]
-    if ladder.cheapest is None and _nearest_to_tell(ladder):
+    if encoder and ladder.cheapest and ladder.cheapest.rung == "encoder":
+        steps = [encoder_button(ladder.dataset, encoder), *steps]
+    elif ladder.cheapest is None and _nearest_to_tell(ladder):
         steps = [button("Upload more rows", UPLOAD_AGAIN, ladder.dataset), *steps]
     elif not is_searched and _may_improve(ladder):
         steps = [button("Optimise the prompt", MEASURE, ladder.dataset), *steps]

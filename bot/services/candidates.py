@@ -322,6 +322,14 @@ def _arms_of(
     return tuple(arms)
 
 
+def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None:
+    """Returns what is trained where the rung encoder is to be used."""
+    rows = [row for row in settings.providers if row.name in reachable]
+    return next(
+        (f"{row.name}/{model.name}" for row in rows for model in row.models if model.is_encoder), None
+    )
+
+
 def _arms(rung: RungName, has_labels: bool, models: Sequence[Candidate]) -> list[MeasuredCandidate]:
     if rung in FREE_RUNGS:
         return [MeasuredCandidate(rung)] if has_labels else []

@@ -78,7 +78,12 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
             person=person,
             now=context.clock(),
         )
-        _post(context, views.card(result, result.target.name, number=estimate.id), channel, person)
+        _post(context, _card(context, result, estimate.id), channel, person)
+
+
+def _card(context: AppContext, result: EstimateResult, number: int, shared_by: str | None = None) -> Message:
+    encoder = candidates.encoder_target(context.settings, context.trainers)
+    return views.card(result, result.target.name, number=number, shared_by=shared_by, encoder=encoder)
 
 
 def _post(context: AppContext, message: Message, channel: str, person: str) -> None:
@@ -155,7 +160,7 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
     if plots is None:
         return
     card = f"estimate {estimate.id}"
-    message = views.card(result, result.target.name, number=estimate.id, shared_by=estimate.person)
+    message = _card(context, result, estimate.id, shared_by=estimate.person)
     with context.store.transaction():
         if not context.store.estimates.shared(estimate.id):
             return

@@ -25,7 +25,7 @@ from bot.rules import units
 from bot.rules.budgets import Budget
 from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.permissions import VALID_FOR_S, Request
-from bot.services import authorization, budgets, data_policy, datasets, freeze_scope, judge_worker
+from bot.services import authorization, budgets, candidates, data_policy, datasets, freeze_scope, judge_worker
 from bot.services.data_policy import EgressPermission, Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
 from bot.services.judge_worker import PairsForPeople
@@ -414,6 +414,7 @@ def result_card(
         ],
         for_people=bool(pairs and pairs.rows and for_people),
         is_searched=progress.search is not None,
+        encoder=candidates.encoder_target(context.settings, context.trainers),
     )
 
 

@@ -115,8 +115,8 @@ def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, liste
 
 
 def start(context: AppContext, value: str, person: str) -> Run | Refusal:
-    """Handles the card's button, whose value is the dataset and the target: freezes a plan as `start` does, from what
-    was last asked about the dataset."""
+    """Handles a button whose value is the dataset and the target: freezes a plan as `start` does, from what was last
+    asked about the dataset."""
     name, _, target = value.partition(" ")
     dataset = context.store.datasets.newest(name)
     if dataset is None:
@@ -192,7 +192,7 @@ def _question_now(context: AppContext, dataset: str) -> Question:
     """Returns what was last asked, without what only its target could do. The successor stands in for a model that has
     ended by now."""
     question = _last_question(context.store, dataset) or Question()
-    plain = replace(question, hyperparameters=(), sweep=(), patience=None)
+    plain = replace(question, method="supervised", hyperparameters=(), sweep=(), patience=None)
     return replace(plain, current=_living(context, question.current))
 
 

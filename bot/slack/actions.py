@@ -94,7 +94,7 @@ SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
     estimates.START: _numbered(estimate_steps.start),
     estimates.MEASURE: _numbered(estimate_steps.measure),
-    sunsets.RETUNE: sunset_services.start,
+    **dict.fromkeys((estimates.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
     evaluations.MEASURE: _numbered(measurements.agree),
     tuned_curve_cards.TRAIN: _numbered(measurements.agree),
     models.PROMOTE: _numbered(promotions.promote_run),

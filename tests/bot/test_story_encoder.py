@@ -12,11 +12,13 @@ from pathlib import Path
 import openai
 import pytest
 
-from bot.cards import results
+from bot.cards import datasets, estimates, evaluation_results, results
+from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
+from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
-from tests.bot.world import Rules, World
+from tests.bot.world import PRIVATE, TARGET, Rules, World, words_of
 from tests.local.labelled import ENCODER
 from tests.local.served import KEY, Served, close, free_port, ready_url, start_process
 
@@ -111,6 +113,33 @@ def _ask(world: World, served: Served) -> None:
         assert choice.model_extra and 0 < choice.model_extra["classification"]["probability"] <= 1
     assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
     assert "shipping" in world.until_told()
+
+
+@pytest.mark.usefixtures("real_processes")
+def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) -> None:
+    world = own
+    world.upload_and_check(tickets_csv(240))
+    world.click(ANA, datasets.MEASURE)
+    assert world.slack.submit_modal(ANA.id, {"dataset": "tickets", "models": [], "rungs": ["encoder"]}).closed
+    world.until(lambda: world.has_button(estimates.USE_ENCODER), "the measurement's result")
+    result = world.said("Measurement m1", "The encoder meets your 85% bar")
+    assert "Use the encoder" in result
+    world.click(ANA, evaluation_results.ESTIMATE)
+    answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M", "target": TARGET}
+    assert world.slack.submit_modal(ANA.id, answers).closed
+    world.hears(ANA, 0)
+    (card,) = world.slack.ephemerals(ANA.id)
+    assert "Not now: something cheaper is good enough" in words_of(card)
+    for place in (card.ts, world.with_button(estimates.USE_ENCODER).ts):
+        world.slack.click(ANA.id, PRIVATE.id, place, estimates.USE_ENCODER)
+        world.send()
+    assert len(world.store.runs.newest()) == 1, "the same plan waits already"
+    plan = plan_from_json(world.newest_run().plan)
+    assert (plan.provider, plan.base_model, plan.method) == ("local", "minilm-encoder", "head")
+    world.approve()
+    world.until(lambda: world.run().state == "done", "the run to be done", seconds=120)
+    world.send()
+    assert RunResult.from_json(world.run().result or "").tuned.share == 1
 
 
 def test_the_estimate_sizes_an_encoder_and_not_a_chat_model(own: World) -> None:

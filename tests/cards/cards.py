@@ -186,6 +186,12 @@ def _estimates() -> dict[str, Message]:
     return {
         **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},
         "estimate-beside-a-rung": estimates.card(_beside_a_rung(), TARGET, number=4),
+        "estimate-use-encoder": estimates.card(
+            made.estimated(evidence=Evidence(ladder=measured.encoder_meets())),
+            TARGET,
+            number=4,
+            encoder="local/minilm-encoder",
+        ),
         "estimate-shared": estimates.card(made.estimated(), TARGET, number=4, shared_by=made.ANA),
         "estimate-without-buttons": estimates.card(made.estimated(), TARGET),
     }
@@ -210,6 +216,9 @@ def _measuring() -> dict[str, Message]:
         ),
         "ladder-met": evaluation_results.card(measured.ladder(), number=3),
         "ladder-none-meets": evaluation_results.card(measured.none_meets(), number=4),
+        "ladder-encoder-meets": evaluation_results.card(
+            measured.encoder_meets(), number=4, encoder="local/minilm-encoder"
+        ),
         "ladder-left-out": evaluation_results.card(
             measured.none_meets(), number=4, notes=evaluations.left_out(measured.half_way().arms)
         ),

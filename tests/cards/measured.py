@@ -239,6 +239,10 @@ def none_meets() -> Ladder:
     return ladder(rungs, never_answered=("opening hours", "lost_parcel"))
 
 
+def encoder_meets() -> Ladder:
+    return ladder((rung("classical", None, 120), rung("encoder", None, 187), *RUNGS[2:5]))
+
+
 def undecided() -> Ladder:
     return ladder([rung("classical", None, 34, n=40, rows_to_decide=160), rung("zero", MODEL, 9, n=40)])
 
