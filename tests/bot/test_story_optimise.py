@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from decimal import Decimal
 from typing import Any
 
@@ -14,9 +18,11 @@ from bot.services.datasets import CheckedDataset
 from bot.services.evidence import evidence_of
 from bot.values.evaluations import LadderPlan, LadderProgress, SearchProgress
 from demo.people import ANA, BEN
+from demo.workspace import wait_until
 from storage.records import Measurement, MeasurementState
 from tests.bot.props import LABELS
 from tests.bot.world import Rules, World
+from tests.chaos.nursery import Nursery
 from trainers.dataset import Report
 from trainers.evaluation.results import Ladder, Rung
 
@@ -114,17 +120,44 @@ def held_out(world: World) -> set[str]:
     return {row.prompt[-1].content for row in rows}
 
 
+def live_and_die(world: World, answers: Sequence[int]) -> None:
+    """The bot as processes of its own, each ended by SIGKILL while questions are under way: after so many answers."""
+    world.stop()
+    world.company.slow_s = 0.05
+    door = world.slack.door
+    environment = {"SLACK_BOT_TOKEN": door.bot_token, "SLACK_SIGNING_SECRET": door.signing_secret}
+    database = f"file:{world.folder}/data/finetune.db?mode=ro"
+    with closing(sqlite3.connect(database, uri=True)) as file, Nursery() as nursery:
+
+        def answered() -> int:
+            (progress,) = file.execute("SELECT progress FROM measurements").fetchone()
+            search = LadderProgress.from_json(progress).search
+            return search.answered if search else 0
+
+        for least in answers:
+            began = time.time()
+            life = nursery.bear(
+                "tests.chaos.life:live",
+                config=str(world.folder / "finetune.toml"),
+                environment=environment,
+                born=began,
+                speed=1.0,
+                late_s=began - world.clock,
+            )
+            wait_until(lambda least=least: answered() > least, f"{least} answers", seconds=90)
+            assert nursery.kill(life) == -signal.SIGKILL
+            world.pass_time(time.time() - began)
+    world.company.slow_s = 0.0
+    world.boot()
+
+
 def test_a_bad_prompt_is_improved_though_the_bot_is_killed_twice(priced: World) -> None:
     world, ledger = priced, Ledger(priced, improving)
     ask(world)
     card = world.said("Optimised prompt", "up to $2.00 of it")
     assert "Measure 1 alternative" in card
     world.click(BEN, evaluations.MEASURE)
-    for answers in (10, 60):
-        world.company.slow_s = 0.05
-        world.until(lambda least=answers: search_of(world).answered > least, "answers")
-        world.restart()
-    world.company.slow_s = 0.0
+    live_and_die(world, (10, 60))
     world.until(lambda: search_of(world).is_over, "the end of the search", seconds=90)
     searched = [seen.body["messages"] for seen in world.company.requests if seen.route == CHAT]
     done = until(world, "done")
@@ -140,6 +173,8 @@ def test_a_bad_prompt_is_improved_though_the_bot_is_killed_twice(priced: World) 
 
     said = world.said("Measurement m1", "A better prompt was enough")
     assert "meets your 75% bar" in said and len(world.cards()) == 1
+    ends = [entry.action for entry in world.store.audit.entries("measurement 1")]
+    assert ends == ["measure", "agree", "measured"]
     world.click(ANA, evaluation_results.DETAILS)
     details = world.form(ANA)
     assert "What the search changed in the prompt" in details and f"-{BAD}" in details
@@ -175,6 +210,16 @@ def test_a_search_stops_before_its_budget_is_passed(priced: World) -> None:
     until(world, "done")
     assert "optimised" not in str(measurement(world).result)
     assert world.said("No better prompt was found", "Its budget was used up")
+
+
+def test_what_two_kills_have_paid_twice_is_in_the_budget(priced: World) -> None:
+    world, ledger = priced, Ledger(priced, useless)
+    ask(world, "$1")
+    world.click(BEN, evaluations.MEASURE)
+    live_and_die(world, (10, 60))
+    until(world, "done")
+    assert search_of(world).ended == prompt_search.BUDGET_USED and search_of(world).lost_micros
+    assert Decimal("0.5") < ledger.usd <= 1
 
 
 def test_a_budget_that_compares_nothing_is_refused_before_anything_is_asked(priced: World) -> None:
