@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from bot.cards import datasets, help
 from bot.reconciler import maintain
 from bot.rules.plans import plan_from_json
 from demo.people import ANA, BEN
-from tests.bot.props import answer
+from tests.bot.props import answer, tickets_csv
 from tests.bot.world import GUS, PRIVATE, TARGET, Rules, World, words_of
 
 MakeWorld = Callable[[Rules], World]
@@ -58,6 +59,19 @@ def knows_by_its_prompt(model: str, messages: list[dict[str, Any]]) -> str:
     return answer("ft:" if model.startswith("gpt-4o") else model, messages)
 
 
+def upload_and_estimate_by_buttons(world: World) -> None:
+    world.slack.open_home(ANA.id)
+    world.until(lambda: world.slack.home(ANA.id), "the App Home")
+    world.slack.press(ANA.id, help.UPLOAD, home=True)
+    file = world.put_file("tickets.csv", tickets_csv(240), ANA)
+    assert world.slack.submit_modal(ANA.id, {"file": file, "name": "tickets", "channel": PRIVATE.id}).closed
+    world.until(lambda: world.has_button(datasets.ESTIMATE), "the check")
+    world.click(ANA, datasets.ESTIMATE)
+    answers = {"dataset": "tickets", "current": "gpt-4o", "volume": "100M", "target": TARGET}
+    assert world.slack.submit_modal(ANA.id, answers).closed
+    world.hears(ANA, 0)
+
+
 def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_world: MakeWorld) -> None:
     openai = '[providers.openai]\nbase_url = "{url}"\nkey_env = "ACME_KEY"\nabilities = ["chat"]\n'
     world = make_world(Rules(current_ends="", more=ELSEWHERE + MARGIN))
@@ -66,8 +80,7 @@ def test_the_team_re_tunes_elsewhere_before_gpt_4o_ends_by_buttons_alone(make_wo
     service = world.company.service
     service.models, service.answer = (*service.models, GPT_4O), knows_by_its_prompt
     world.clock = noon(2026, 12, 20)
-    world.seed_dataset(rows=240)
-    world.type(ESTIMATE)
+    upload_and_estimate_by_buttons(world)
 
     (card,) = look(world)
     assert "gpt-4o ends in 25 days, on 2027-01-14" in card and "OpenAI" in card
