@@ -47,6 +47,7 @@ from bot.cards.words import pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.rules.facts import Looks
 from bot.values.requests import Delete
+from bot.values.row_labels import USUAL_ROWS
 from storage.records import Dataset
 from trainers.dataset import LabelCount, Report
 from trainers.dataset.rows import shown
@@ -119,8 +120,9 @@ def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
     """Two at most. An estimate wants a measurement first, so it gives way to what would mend the rows."""
     estimate = button("Estimate", ESTIMATE, dataset.name)
     clean = [button("Post a cleaned file", CLEAN, str(dataset.id))] if can_be_cleaned(report) else []
-    is_doubted = any(finding.code == DOUBTED.code for finding in report.findings)
-    label = [button("Label doubted rows", LABEL_DOUBTED, str(dataset.id))] if is_doubted else []
+    doubted = sum(finding.count for finding in report.findings if finding.code == DOUBTED.code)
+    words = f"Label {pluralize(min(doubted, USUAL_ROWS), 'doubted row')}"
+    label = [button(words, LABEL_DOUBTED, str(dataset.id))] if doubted else []
     return [*label, *clean] if label and clean else [estimate, *label, *clean]
 
 

@@ -214,6 +214,12 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             hint="What stands before each text. Empty: a plain instruction with the labels.",
         ),
         forms.text_input(
+            "shots",
+            "Examples in a prompt",
+            "auto",
+            hint="A number from 1 to 50, or auto: as many as do best on training rows. Empty: ten.",
+        ),
+        forms.text_input(
             "optimise",
             "Look for a better prompt, for up to",
             "$2",

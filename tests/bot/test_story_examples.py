@@ -53,7 +53,11 @@ def ladder_of(world: World) -> Ladder:
 
 def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> None:
     world = priced
-    assert world.type(f"{ASK} shots=auto") == ""
+    world.type("/finetune baseline")
+    answers = {"dataset": "tickets", "models": ["acme/acme-small"], "rungs": ["zero", "kshot"]}
+    refused = world.slack.submit_modal(ANA.id, {**answers, "shots": "51"})
+    assert "a number of examples from 1 to 50, or auto" in refused.errors["shots"]
+    assert world.slack.submit_modal(ANA.id, {**answers, "shots": "auto"}).closed
     until_asked(world)
     assert world.said("Examples", "5, 10 or 20, by training rows")
     world.click(BEN, evaluations.MEASURE)

@@ -142,7 +142,7 @@ def test_what_mends_the_rows_comes_before_an_estimate() -> None:
     (buttons,) = [block["elements"] for block in card.blocks if block["type"] == "actions"]
     assert [button["text"]["text"] for button in buttons] == [
         "Measure",
-        "Label doubted rows",
+        "Label 2 doubted rows",
         "Post a cleaned file",
     ]
 
