@@ -18,7 +18,7 @@ import click
 from bot.rules import estimate_inputs
 from bot.rules.estimate_inputs import Figure, Question
 from bot.rules.plans import parse_sweep
-from bot.rules.units import Misread, parse_volume
+from bot.rules.units import FEWEST_SEALED, MOST_SEALED, Misread, parse_volume
 from trainers import methods
 from trainers.methods import MethodName, Spec
 from trainers.types import Hyperparameter
@@ -432,7 +432,7 @@ def dataset_name(text: str) -> str | Misread:
     return name
 
 
-USUAL_SEALED, FEWEST_SEALED, MOST_SEALED = 200, 50, 10_000
+USUAL_SEALED = 200
 
 
 def parse_sealed(text: str) -> int | Misread:

@@ -29,9 +29,7 @@ from bot.cli.output import Ticker, Tone, show, show_json, show_text
 from bot.command_options import (
     BAR,
     ESTIMATE_KEYS,
-    FEWEST_SEALED,
     LABEL_USD,
-    MOST_SEALED,
     OPTIMISE,
     RUNGS,
     SHOTS,
@@ -39,6 +37,7 @@ from bot.command_options import (
     build_question,
     question_options,
 )
+from bot.rules.units import FEWEST_SEALED, MOST_SEALED
 from trainers.export_formats import DTYPES, FORMATS
 from trainers.host import HUB_KEYS, child_environment
 

@@ -281,6 +281,7 @@ def policy_table(policy: Policy) -> str:
     promotion = [
         f"promotion {limits_text(limits)}{_place(limits.where)}",
         f"a quality bar that nobody set is {100 * limits.bar:g}%",
+        f"an upload seals {limits.sealed or 'no'} rows for a promotion where nobody types a number",
     ]
     return "\n".join([*who, "", *_approvals(policy), "", *promotion, "", *_data(policy)])
 
@@ -305,6 +306,7 @@ def policy_json(policy: Policy) -> dict[str, Any]:
             "floor": policy.promotion.floor,
             "floor_rows": policy.promotion.floor_rows,
             "bar": policy.promotion.bar,
+            "sealed_rows": policy.promotion.sealed,
             "rule": policy.promotion.where,
         },
         "data": [

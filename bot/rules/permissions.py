@@ -14,6 +14,7 @@ from decimal import Decimal
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from bot.rules.units import FEWEST_SEALED, MOST_SEALED
 from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 from trainers.money import to_micros
 from trainers.typed_tables import OWN, Key, Limits
@@ -159,12 +160,14 @@ def _share(percent: float) -> float:
 class PromotionLimits:
     """When a tuned model may take another's place, as shares from 0 to 1. One that costs less may be worse by less than
     `margin`, which its paired interval has to show. No label with `floor_rows` held-out rows or more may be shown to be
-    right less often than `floor`; None: no floor. `bar`: of datasets for which nobody set one."""
+    right less often than `floor`; None: no floor. `bar`: of datasets for which nobody set one. `sealed`: how many
+    rows of an upload are sealed where nobody typed a number; None: none."""
 
     margin: Annotated[float, Limits(ge=0, le=20), Key("margin_points", by=_share)] = 0.03
     floor: Annotated[float | None, Limits(gt=0, le=100), Key("floor_percent", by=_share)] = None
     floor_rows: Annotated[int, Limits(ge=1, le=1000)] = 10
     bar: Annotated[float, Limits(ge=1, le=100), Key("bar_percent", by=_share)] = DEFAULT_QUALITY_THRESHOLD
+    sealed: Annotated[int | None, Limits(ge=FEWEST_SEALED, le=MOST_SEALED), Key("sealed_rows")] = None
     where: Annotated[str, OWN] = BUILT_IN
 
 

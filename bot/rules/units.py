@@ -1,4 +1,5 @@
-"""Token volumes and lengths of time, parsed from text and formatted. Knows nothing of prices."""
+"""Token volumes and lengths of time, parsed from text and formatted, and what a number of rows may be. Knows nothing of
+prices."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from datetime import UTC, date, datetime
 from decimal import Decimal
 
 LARGEST_VOLUME = 10**15
+FEWEST_SEALED, MOST_SEALED = 50, 10_000  # rows; fewer would not tell two models apart
 HOURS_PER_MONTH = Decimal(730)  # 365 days in twelve equal months
 
 _SCALES = {

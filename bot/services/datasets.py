@@ -123,7 +123,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     name = dataset_name(text)
     if isinstance(name, Misread):
         return Refusal(name.sentence)
-    sealed = parse_sealed(upload.sealed or "0")
+    sealed = parse_sealed(upload.sealed or f"{context.settings.policy.promotion.sealed or 0}")
     if isinstance(sealed, Misread):
         return Refusal(sealed.sentence, "sealed")
     refused = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(

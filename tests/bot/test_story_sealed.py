@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from bot.cards import evaluations, models
+import pytest
+
+from bot.cards import evaluations, findings, models
 from bot.services import dataset_deletion
 from bot.services.dataset_deletion import RewrittenDataset
 from bot.values.runs import Refusal
@@ -12,11 +14,13 @@ from demo.people import ANA, BEN
 from demo.workspace import Submission
 from storage.records import Dataset
 from tests.bot.props import LABELS, answer, tickets_csv
+from tests.bot.test_story_fair import knows_examples
 from tests.bot.test_story_ladder import PRICES, MakeWorld, details, until_asked
 from tests.bot.test_story_promote import in_use
 from tests.bot.test_story_versions import _questions, _report
-from tests.bot.world import DORA, PRIVATE, Rules, World
+from tests.bot.world import DORA, PRIVATE, TARGET, Rules, World
 
+MARGIN = "[policy.promotion]\nmargin_points = 10\n"
 WHY = "because=half the price at the same quality"
 
 
@@ -124,6 +128,71 @@ def test_a_model_that_is_no_better_on_sealed_rows_is_not_deployed(make_world: Ma
     world.send()
     assert in_use(world) == "tickets-1"
     assert "opened 1 time before" in world.said("tickets-1 is in use for tickets", "On sealed rows")
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_cheaper_model_is_held_against_the_margin_on_the_sealed_rows(
+    make_world: MakeWorld, wrong: bool
+) -> None:
+    """By the held-out rows it is not worse; on the sealed ones it may be `wrong` each fifth time."""
+    world = make_world(Rules(more=PRICES + MARGIN))
+    report = _report(sealed_dataset(world, 480, "90"))
+    sealed = _questions(world, report.sealed_sha256)
+
+    def speak(model: str, messages: list[dict[str, Any]]) -> str:
+        text = str(messages[-1]["content"])
+        is_wrong = wrong and model.startswith("ft:") and text in sealed and sum(map(ord, text)) % 5 == 0
+        return "I can't tell" if is_wrong else knows_examples(model, messages)
+
+    world.company.service.answer = speak
+    assert world.type(f"/finetune baseline tickets models={TARGET} rungs=kshot") == ""
+    until_asked(world)
+    world.click(BEN, evaluations.MEASURE)
+    world.until(lambda: world.store.measurements.get(1).state == "done", "m1", seconds=60)
+    trained(world)
+    assert "cheaper and not worse" in world.said("Result of run 1")
+    world.click(BEN, models.PROMOTE)
+    open_sealed(world, 2)
+    if wrong:
+        assert in_use(world) is None
+        said = world.said("the sealed rows were opened", "`tickets-1` was not deployed")
+        assert "may be worse by more than the 10 points that are allowed" in said
+    else:
+        assert in_use(world) == "tickets-1"
+        card = world.said("tickets-1 is in use for tickets", f"on {len(sealed)} rows (m2)")
+        assert "cheaper and not worse" in card
+
+
+def test_the_policy_seals_rows_where_nobody_types_a_number(make_world: MakeWorld) -> None:
+    world = make_world(Rules(more="[policy.promotion]\nsealed_rows = 50\n"))
+    assert _report(sealed_dataset(world, 240, "")).n_sealed > 40
+    assert upload(world, 240, "0").accepted
+    world.until(lambda: world.store.datasets.newest("tickets").state == "ready", "the check")
+    assert _report(world.store.datasets.newest("tickets")).n_sealed > 40, "what is sealed stays so"
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune upload")
+    file = world.put_file("other.csv", tickets_csv(240))
+    assert world.fill_upload(DORA, {"file": file, "name": "other", "sealed": "no"}).accepted
+    world.until(lambda: world.store.datasets.newest("other").state == "ready", "the check")
+    assert _report(world.store.datasets.newest("other")).n_sealed == 0
+
+
+def test_a_cleaned_file_has_the_sealed_rows_and_keeps_them_sealed(world: World) -> None:
+    rows = tickets_csv(240).splitlines()
+    flawed = "\n".join([*rows, rows[5], rows[6]]) + "\n"
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune upload")
+    file = world.put_file("tickets.csv", flawed)
+    assert world.fill_upload(DORA, {"file": file, "name": "tickets", "sealed": "50"}).accepted
+    world.until(lambda: world.has_button(findings.CLEAN), "the check")
+    sealed = _questions(world, _report(world.dataset()).sealed_sha256)
+    world.click(DORA, findings.CLEAN)
+    world.until_file("tickets-cleaned.csv")
+    cleaned = world.posted("tickets-cleaned.csv")
+    assert sealed and cleaned.splitlines() == rows
+    world.upload_and_check(cleaned)
+    world.until(lambda: world.store.datasets.newest("tickets").state == "ready", "the second check")
+    second = _report(world.store.datasets.newest("tickets"))
+    assert _questions(world, second.sealed_sha256) == sealed
+    assert not sealed & (_questions(world, second.train_sha256) | _questions(world, second.holdout_sha256))
 
 
 def test_sealed_rows_are_deleted_with_their_dataset_and_row_by_row(world: World) -> None:
