@@ -171,13 +171,14 @@ def _meets_bar(meets: reasons.MeetsBar) -> str:
 
 
 def _ways_miss(ways: reasons.WaysMiss) -> str:
-    is_all = ways.missing == ways.measured
-    if not is_all:
-        miss = f"{ways.missing} of {ways.measured} measured ways surely {'misses' if ways.missing == 1 else 'miss'}"
-    else:
-        miss = f"All {ways.missing} measured ways miss" if ways.missing > 1 else "The one measured way misses"
+    ways_miss = (
+        f"All {ways.measured} measured ways miss" if ways.measured > 1 else "The one measured way misses"
+    )
+    miss, hopeful = f"{ways_miss} the bar of {share_text(ways.bar)}.", ways.measured - ways.missing
     best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price_text(ways.best)}"
-    return f"{miss} the bar of {share_text(ways.bar)}. The best{'' if is_all else ' of those'} is {best}."
+    if not hopeful:
+        return f"{miss} The best is {best}."
+    return f"{miss} If unread answers were right, {hopeful} might meet it. The best of the others is {best}."
 
 
 def _beside_best(beside: reasons.BesideBest) -> str:

@@ -118,6 +118,9 @@ class TooClose:
 
 @dataclass(frozen=True)
 class WaysMiss:
+    """All `measured` miss the bar; so many of them, `missing`, would also if the answers that could not be read were
+    right. `best` of those."""
+
     missing: int
     measured: int
     best: Rung
