@@ -49,7 +49,7 @@ NEXT_TO_NOTHING = replace(
 )
 
 CLASSICAL, KSHOT = rung("classical", "meets", 182), rung("kshot", "meets", 182)
-ENCODER = rung("encoder", "meets", 182)
+ENCODER, OPTIMISED = rung("encoder", "meets", 182), rung("optimised", "meets", 182)
 SLOW = replace(KSHOT, p95_s=4.0)
 UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
@@ -148,6 +148,21 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "go",
         "fewer errors",
     ),
+    "the encoder meets it, the tuned one ties, errors have a price": (
+        team(
+            *instead(ENCODER),
+            tuned=TIE,
+            pairs=told(TIE, ENCODER, 0.6),
+            sums=replace(FREE, quality=worth(12, 10)),
+        ),
+        "no_go",
+        "cheaper rung",
+    ),
+    "a dear prompted model meets it, the encoder is too close to the bar": (
+        team(ALL_MISS[0], rung("encoder", "undecided", 174, rows_to_decide=90), *instead(KSHOT)[2:]),
+        "unknown",
+        "undecided",
+    ),
     "the encoder is not measured": (team(ALL_MISS[0], *ALL_MISS[2:]), "unknown", "measure"),
     "a cheap prompted model meets it, a tuned one saves nothing": (
         team(*instead(KSHOT), sums=replace(HIGH, now=HIGH.tuned)),
@@ -155,9 +170,19 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cheaper rung",
     ),
     "an optimised prompt alone meets it, a tuned one saves nothing": (
-        team(*ALL_MISS, rung("optimised", "meets", 182), sums=replace(HIGH, now=HIGH.tuned)),
+        team(*ALL_MISS, OPTIMISED, sums=replace(HIGH, now=HIGH.tuned)),
         "no_go",
         "cheaper rung",
+    ),
+    "an optimised prompt alone meets it, it is dear, the tuned one costs less and is not worse": (
+        team(*ALL_MISS, OPTIMISED, tuned=replace(GOOD, scores=OPTIMISED.scores)),
+        "go",
+        "not worse",
+    ),
+    "an optimised prompt was looked for, and misses it too, high volume": (
+        team(*ALL_MISS, rung("optimised", "misses", 160)),
+        "go",
+        "alternatives",
     ),
     "a dear prompted model meets it, a tuned one costs less, high volume": (
         team(*instead(KSHOT)),
@@ -182,6 +207,16 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
     "a dear prompted model meets it, the tuned one is too close to the bar and may be worse": (
         team(*instead(KSHOT), tuned=CLOSE),
         "unknown",
+        "tuned",
+    ),
+    "a dear prompted model meets it, the tuned one is not worse and costs more": (
+        team(*instead(KSHOT), tuned=replace(TIE, usd_per_1000=Decimal("0.50"))),
+        "no_go",
+        "cheaper rung",
+    ),
+    "a dear prompted model meets it, the tuned one costs less and misses it": (
+        team(*instead(KSHOT), tuned=replace(GOOD, standing="misses")),
+        "no_go",
         "tuned",
     ),
     "a prompted model meets it, nobody knows its price": (
@@ -237,6 +272,13 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         ),
         "go",
         "alternatives",
+    ),
+    "the free ones miss it, no prompt's answers could be read": (
+        team(
+            *ALL_MISS[:2], *(rung(name, "misses", 2, unread=190) for name in ("zero", "kshot", "retrieval"))
+        ),
+        "unknown",
+        "unread",
     ),
     "all others miss it, high volume": (team(*ALL_MISS), "go", "alternatives"),
     "all others miss it, low volume": (team(*ALL_MISS, sums=LOW), "no_go", "payback"),
