@@ -216,10 +216,9 @@ def baseline(
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
     from bot.values.runs import Refusal
-    from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD
 
     settings = load_beside_a_file()
-    bar_share = bar or DEFAULT_QUALITY_THRESHOLD
+    bar_share = bar or settings.policy.promotion.bar
     wanted = evaluations.EvaluationRequest(
         file,
         holdout,
@@ -341,10 +340,10 @@ def estimate(
     rows = file or dataset
     if rows is None:
         raise click.UsageError("Missing argument 'FILE'.")
-    evidence = estimates.read_evidence(baseline, bar, task)
+    settings = load_beside_a_file()
+    evidence = estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar)
     if isinstance(evidence, Refusal):
         refuse(evidence.text)
-    settings = load_beside_a_file()
     with Ticker() as ticker:
         # Deep: wrong labels weigh, and near copies move the split.
         how = datasets.CheckOptions(deep=True, tell=ticker)

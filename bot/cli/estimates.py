@@ -34,7 +34,7 @@ from bot.values.runs import Refusal
 from trainers.client import find_key
 from trainers.dataset import Report
 from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Ladder
+from trainers.evaluation.results import Ladder
 from trainers.hyperparameters import sweep_to_lists
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price, tuned_price
 
@@ -46,15 +46,17 @@ def estimate(
     return make_estimate(settings, name, report, question, _today(), evidence, reachable=reachable)
 
 
-def read_evidence(baseline: Path | None, bar: float | None, task: TaskKind | None) -> Evidence | Refusal:
-    """What was measured. Without a `bar`, the one that the baseline was judged by counts; another one judges it
-    again."""
+def read_evidence(
+    baseline: Path | None, bar: float | None, task: TaskKind | None, usual_bar: float
+) -> Evidence | Refusal:
+    """What was measured. Without a `bar`, the one that the baseline was judged by counts, else the policy's usual one;
+    another one judges it again."""
     ladder = _read_baseline(baseline) if baseline else None
     if isinstance(ladder, Refusal):
         return ladder
     if ladder and bar and bar != ladder.bar:
         ladder = rejudge_ladder(ladder, bar)
-    return Evidence(bar or (ladder.bar if ladder else DEFAULT_QUALITY_THRESHOLD), task, ladder)
+    return Evidence(bar or (ladder.bar if ladder else usual_bar), task, ladder)
 
 
 def _read_baseline(file: Path) -> Ladder | Refusal:

@@ -284,7 +284,7 @@ def bar_refusal(
     context: AppContext, name: str, bar: float | None, person: str, channel: str
 ) -> Refusal | None:
     """Returns why a person may not change a dataset's quality bar, None if they may or it stays as it is."""
-    if bar is None or bar == _bar(context, name):
+    if bar is None or bar == bar_of(context, name):
         return None
     refused = authorization.refusal(context, person, "bar", channel)
     return replace(refused, about="bar") if refused else None
@@ -302,7 +302,7 @@ def change_settings(
     """Stores what is not None; another bar is written into the audit log. Call it in a transaction."""
     if (bar, task, prompt) == (None, None, None):
         return
-    now, before = context.clock(), _bar(context, dataset.name)
+    now, before = context.clock(), bar_of(context, dataset.name)
     context.store.dataset_settings.set(
         dataset.name, by=person, now=now, bar=bar, task_kind=task, prompt=prompt
     )
@@ -313,7 +313,8 @@ def change_settings(
         )
 
 
-def _bar(context: AppContext, name: str) -> float:
+def bar_of(context: AppContext, name: str) -> float:
+    """Returns the bar that is set for a dataset, else the policy's usual one."""
     wanted = context.store.dataset_settings.get(name)
     return (wanted.bar if wanted else None) or context.settings.policy.promotion.bar
 

@@ -43,7 +43,7 @@ from storage.evaluations import NewMeasurement
 from storage.records import Labelling, LabellingRow, Measurement, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.evaluation.quality_threshold import rejudge_ladder
-from trainers.evaluation.results import DEFAULT_QUALITY_THRESHOLD, Ladder, Rung
+from trainers.evaluation.results import Ladder, Rung
 from trainers.providers import ProviderRow
 
 ACCEPT = "accept terms"
@@ -177,8 +177,7 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
     if isinstance(line_up, Refusal):
         return line_up
     model = line_up.models[0]
-    wanted = context.store.dataset_settings.get(dataset.name)
-    bar = (wanted.bar if wanted else None) or DEFAULT_QUALITY_THRESHOLD
+    bar = datasets.bar_of(context, dataset.name)
     measured = _measured(context, dataset.name, str(report.holdout_sha256), model.name, bar)
     if measured is None:
         return Refusal(views.not_measured(model.name, dataset.name))

@@ -371,7 +371,7 @@ def _plan(
         report,
         today,
         prompt=prompt,
-        bar=command.bar or (wanted.bar if wanted else None) or context.settings.policy.promotion.bar,
+        bar=command.bar or datasets.bar_of(context, dataset.name),
         documents=documents,
         optimise=command.optimise,
         chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),

@@ -87,6 +87,12 @@ def test_rung_0_alone_asks_nobody_and_says_what_it_found() -> None:
     assert found["verdict"]["next_step"]
 
 
+def test_the_bar_is_the_policy_s_where_nobody_says_one() -> None:
+    Path("finetune.toml").write_text("[policy.promotion]\nbar_percent = 40\n", encoding="utf-8")
+    result = finetune("baseline", TICKETS, "--rungs", "classical")
+    assert result.stdout.splitlines()[0].startswith("The classical model meets your 40% bar")
+
+
 def test_the_text_gives_the_verdict_first_and_how_labels_were_read() -> None:
     result = finetune("baseline", TICKETS, "--rungs", "classical", "--bar", "40%")
     assert result.stdout.splitlines()[0].startswith("The classical model meets your 40% bar")
