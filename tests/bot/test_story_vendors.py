@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
 
 import pytest
 
-from tests.bot.props import tickets_csv
-from tests.bot.world import START, VENDORS, Rules, World
+from demo.people import ANA, BEN
+from tests.bot.props import answer, tickets_csv
+from tests.bot.world import MODEL, START, VENDORS, Rules, World
+from tests.peers.deployments import HostingService
+from tests.peers.fireworks import Fireworks
 from tests.peers.hosted import COMMIT_THEN_RESET
+from tests.peers.service import Query, Reply
+from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.money import from_micros
 from trainers.types import Dialect
@@ -41,6 +49,58 @@ def test_from_a_file_to_a_result_whose_cost_is_the_vendors_bill(vendor_world: Wo
     actual = from_micros(int(world.run().actual_micros or 0))
     assert round(actual, 2) == ledger.usd > 1
     assert f"${ledger.usd}" in world.said("Result of run 1")
+
+
+@dataclass
+class TogetherRoad(HostingService, Together):
+    """Trains, and rents machines for what it trained; what is asked there costs nothing more."""
+
+
+@dataclass
+class FireworksRoad(HostingService, Fireworks):
+    def answer_to(
+        self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
+    ) -> Reply:
+        is_machine = path.startswith(f"{self.path}/deployments")
+        place = path.removeprefix(self.path) if is_machine else path
+        return super().answer_to(method, place, query, headers, body)
+
+
+@pytest.mark.parametrize("vendor", VENDORS)
+def test_the_whole_road_by_the_hour_ends_with_nothing_running(make_world: MakeWorld, vendor: Dialect) -> None:
+    place = "COMPANY/projects/p1" if vendor == "together" else "COMPANY"
+    row = f'serving = "dedicated"\nserving_usd_per_hour = "8.00"\ndeploy_api = "{vendor}"\ndeploy_base_url = "{place}"'
+    world = make_world(Rules(vendor=vendor, training="5000.00", budget="500", company=row))
+    world.abilities = world.abilities.replace('"chat"', '"deploy"')
+    road = FireworksRoad if vendor == "fireworks" else TogetherRoad
+    free = {"usd_in": Decimal(0), "usd_out": Decimal(0)}
+    trains = {"models": (MODEL,), "answer": answer, "usd_per_million": Decimal(5000), **free}
+    service = road(**trains, api=vendor, usd_per_hour=Decimal(8), clock=lambda: world.clock)  # type: ignore[arg-type]
+    world.company.service = service
+    if isinstance(service, Fireworks):
+        service.address = world.company.url
+    world.restart()
+
+    assert world.upload_and_check(tickets_csv()).state == "ready"
+    world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small")
+    print(world.estimate_details())
+    world.start()
+    assert "$8.00 an hour while it runs" in world.said("Run 1", "Its model")
+    world.approve()
+    world.until_state("done")
+    world.type("/finetune promote tickets-1 because it was measured and is fine", user=BEN)
+    world.click(ANA, "try_model")
+    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
+    assert "It answers" in world.until_told()
+    world.click(ANA, "stop_deployment")
+    world.until(lambda: not world.store.deployments.live(), "nothing to run")
+    world.send()
+
+    assert (service.ledger.jobs, service.ledger.live, service.ledger.files, service.running) == (1, 0, 0, [])
+    trained = sum((service.bill_of(job) for job in service.jobs.values()), Decimal(0))
+    hours = sum((machine.usd(world.clock) for machine in service.machines), Decimal(0))
+    assert round(from_micros(int(world.run().actual_micros or 0)), 2) == round(trained + hours, 2)
+    assert f"${round(trained + hours, 2)}" in world.said("tickets-1 is stopped")
 
 
 def test_a_cancelled_job_costs_what_was_done(vendor_world: World) -> None:

@@ -40,7 +40,7 @@ class Ledger:
 class Vendor(Service):
     """`usd_per_million` training tokens; questions are billed by `usd_in` and `usd_out`. Without `credit` no job is
     created. `check_looks`: an upload is looked at so often before it is checked. `cancel_looks`: so long a cancel
-    takes. `hosts`: a tuned model answers; else somebody has to deploy it first."""
+    takes. `answers`: a tuned model does; else somebody has to deploy it first."""
 
     usd_per_million: Decimal = Decimal("0.50")
     usd_in: Decimal = Decimal("0.80")
@@ -48,7 +48,7 @@ class Vendor(Service):
     credit: bool = True
     check_looks: int = 0
     cancel_looks: int = 2
-    hosts: bool = True
+    answers: bool = True
     looks: dict[str, int] = field(default_factory=dict)
     read_tokens: int = 0
     written_tokens: int = 0
@@ -108,7 +108,7 @@ class Vendor(Service):
         return self.looks[name] > self.check_looks
 
     def _served(self) -> list[str]:
-        done = [job for job in self.jobs.values() if self._status(job) == "succeeded" and self.hosts]
+        done = [job for job in self.jobs.values() if self._status(job) == "succeeded" and self.answers]
         return [*self.models, *(n for n in map(self.tuned_name, done) if n not in self.deleted_models)]
 
     def tuned_name(self, job: StoredJob) -> str:
