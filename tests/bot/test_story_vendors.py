@@ -145,7 +145,7 @@ def test_a_state_that_nobody_knows_counts_as_running_and_is_told(vendor_world: W
 
 def test_a_file_that_is_still_checked_is_waited_for(make_world: MakeWorld) -> None:
     world = make_world(Rules(vendor="fireworks"))
-    company(world).check_looks = 2
+    company(world).check_looks = 3
     world.start_approved()
     world.until_state("done")
     uploads = [seen for seen in world.company.requests if seen.route.endswith(":upload")]

@@ -51,11 +51,13 @@ class Dataset(StoredFile):
 
 @dataclass
 class Fireworks(Vendor):
-    """`says_cost`: a job carries its cost. `links_live`: signed links answer."""
+    """`says_cost`: a job carries its cost. `links_live`: signed links answer. `checks_itself`: an upload in one request
+    needs no word that it is complete."""
 
     stages: Sequence[str] = (*STAGES, "JOB_STATE_COMPLETED")
     says_cost: bool = True
     links_live: bool = True
+    checks_itself: bool = True
     address: str = ""
 
     path = f"/{ACCOUNT}"
@@ -118,6 +120,8 @@ class Fireworks(Vendor):
                 return 200, {}
             case ("POST", "upload"):
                 dataset.name, dataset.content = body["file"]
+                if self.checks_itself and self._validate(dataset)[0] != 200:
+                    return self._validate(dataset)
                 return 200, {
                     "id": name,
                     "object": "file",

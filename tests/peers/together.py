@@ -59,7 +59,8 @@ class Together(Vendor):
         return super().answer_to(method, path, query, headers, body)
 
     def tuned_name(self, job: StoredJob) -> str:
-        return f"team/{job.request['model']}-{job.request.get('suffix')}-{job.id[3:]}"
+        """Its id in the registry."""
+        return f"ml_{job.id[3:]}"
 
     def _job_call(
         self, method: str, rest: list[str], query: Query, headers: Mapping[str, str], body: dict[str, Any]
@@ -184,7 +185,8 @@ class Together(Vendor):
             "user_id": "user-1",
             "created_at": iso(job.created),
             "updated_at": iso(ended),
-            "model_output_name": self.tuned_name(job),
+            "model_output_name": f"team/{request['model']}-{request.get('suffix')}-{job.id[3:]}",
+            "model_object_id": self.tuned_name(job) if status == "succeeded" else None,
             "token_count": self.billed_tokens(job) if status in FINAL else self.tokens_of_job(job),
             "total_price": int(self.bill_of(job) * 10**9) if status in FINAL else 0,
             "total_steps": STEPS,

@@ -85,14 +85,18 @@ class Fireworks(Dialect):
         if is_ready or existing is None:
             with path.open("rb") as file:
                 rows = sum(1 for _ in file)
-            record = {"userUploaded": {}, "exampleCount": str(rows), "format": "CHAT"}
+            record = {"userUploaded": {}, "exampleCount": str(rows)}
             self._post(doing, "/datasets", {"datasetId": dataset, "dataset": record})
         if self._sent.get(dataset) != sha256:
             self._send_file(path, f"{sha256}.jsonl", sha256, doing)
-            self._post(doing, f"/datasets/{dataset}:validateUpload", {})
-        if (self._find(doing, f"/datasets/{dataset}") or {}).get("state") != "READY":
+            if not self._is_ready(doing, dataset):  # an upload in one request may be checked by itself
+                self._post(doing, f"/datasets/{dataset}:validateUpload", {})
+        if not self._is_ready(doing, dataset):
             raise Uncertain(f"{doing}: it is being checked there.", retry_after=CHECKED_AFTER_S)
         return dataset
+
+    def _is_ready(self, doing: str, dataset: str) -> bool:
+        return (self._find(doing, f"/datasets/{dataset}") or {}).get("state") == "READY"
 
     def delete_file(self, file_id: str) -> None:
         self._delete_dataset(file_id)
@@ -153,7 +157,8 @@ class Fireworks(Dialect):
         return metrics_of((row.get("step"), {**row, **object_under(row, "data")}) for row in rows)
 
     def _listed(self, doing: str) -> Iterator[Json]:
-        return self._pages("supervisedFineTuningJobs", self.jobs_path, doing, orderBy="createTime desc")
+        jobs = self._pages("supervisedFineTuningJobs", self.jobs_path, doing)
+        yield from sorted(jobs, key=lambda raw: seconds(raw, "createTime") or 0, reverse=True)
 
     def _row(self, raw: Json, doing: str) -> Json:
         state = payloads.required(raw, "state", doing).removeprefix("JOB_STATE_")
@@ -208,11 +213,11 @@ class Fireworks(Dialect):
             return False
         return True
 
-    def _pages(self, key: str, path: str, doing: str, **query: str) -> Iterator[Json]:
+    def _pages(self, key: str, path: str, doing: str) -> Iterator[Json]:
         """Every row of every page. An empty list is left out of an answer."""
         token = ""
         while True:
-            parameters = urlencode({"pageSize": PAGE, **query, **({"pageToken": token} if token else {})})
+            parameters = urlencode({"pageSize": PAGE, **({"pageToken": token} if token else {})})
             page = self._read(doing, f"{path}?{parameters}")
             yield from payloads.rows_under({key: [], **page}, key, doing)
             before, token = token, str(page.get("nextPageToken") or "")

@@ -157,7 +157,10 @@ class Together(Dialect):
             "status": status,
             "created_at": seconds(raw, "created_at"),
             "finished_at": seconds(raw, "updated_at") if is_final else None,
-            "fine_tuned_model": raw.get("model_output_name") if status == "succeeded" else None,
+            # By its id in their registry it is deployed; the name is an older kind's.
+            "fine_tuned_model": (raw.get("model_object_id") or raw.get("model_output_name"))
+            if status == "succeeded"
+            else None,
             # From the beginning on these say what the whole training will take.
             "trained_tokens": raw.get("token_count") if is_final else None,
             "billed_usd": price * NANO if is_final and isinstance(price, int) else None,

@@ -221,13 +221,21 @@ def test_files_are_forgotten_by_their_content(site: Site) -> None:
 
 
 def test_a_dataset_is_used_only_once_it_is_checked(fireworks: Site) -> None:
-    fireworks.service.check_looks = 1
+    fireworks.service.check_looks = 2
     with pytest.raises(Uncertain, match="being checked there") as caught:
         fireworks.upload()
     assert caught.value.retry_after == 5
     fireworks.upload()
     uploads = [seen.route for seen in fireworks.server.requests if seen.route.endswith(":upload")]
     assert len(uploads) == 1
+
+
+@pytest.mark.parametrize("checks_itself", [True, False])
+def test_an_upload_is_said_to_be_complete_where_it_has_to_be(fireworks: Site, checks_itself: bool) -> None:
+    fireworks.service.checks_itself = checks_itself  # type: ignore[attr-defined]
+    fireworks.upload()
+    said = [seen for seen in fireworks.server.requests if seen.route.endswith(":validateUpload")]
+    assert len(said) == (not checks_itself)
 
 
 def test_an_upload_that_was_cut_off_is_sent_again_by_the_next_client(fireworks: Site) -> None:
