@@ -419,7 +419,8 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
         "The encoder reads the first 128 tokens of a text; a linear rule on its vectors is learnt from the training "
-        "rows, and each test row is answered by itself."
+        "rows, and each test row is answered by itself. The usual one is made for English: `model` under [encoder] in "
+        "finetune.toml names one for other languages."
         if ladder.rung("encoder")
         else "",
         f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
