@@ -360,6 +360,32 @@ def test_few_rows_get_figures_with_wide_intervals(
     assert found["verdict"]["kind"] != "go"
 
 
+def test_two_rows_a_class_can_t_be_measured_and_it_says_why(tmp_path: Path) -> None:
+    few = rows(tmp_path / "two.csv", 40, tuple(f"label{i}" for i in range(20)))
+    result = finetune("baseline", few, "--rungs", "classical,encoder")
+    assert result.exit_code == 2
+    assert "Add rows, three different questions for a label at least" in result.output
+
+
+def test_rows_in_three_languages_are_measured_and_the_encoder_s_is_said(tmp_path: Path) -> None:
+    """The words of each language tell labels apart."""
+    words = {
+        "billing": ("the invoice is wrong", "die Rechnung stimmt nicht", "账单有误"),
+        "shipping": ("the parcel is late", "das Paket kommt zu spät", "包裹还没有到"),
+    }
+    path = tmp_path / "three.csv"
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["text", "label"])
+        for number in range(120):
+            label = list(words)[number % 2]
+            case = hashlib.md5(str(number).encode(), usedforsecurity=False).hexdigest()
+            writer.writerow([f"{words[label][number % 3]} {case}", label])
+    found, text = measured(path, "--rungs", "classical"), finetune("baseline", path, "--rungs", "encoder")
+    assert found["rungs"][0]["score"] > 0.9
+    assert "made for English" in text.stdout and "[encoder] in finetune.toml" in text.stdout
+
+
 def test_one_class_is_refused(tmp_path: Path) -> None:
     result = finetune("baseline", rows(tmp_path / "one.csv", 60, ("refund",)), "--rungs", "classical")
     assert result.exit_code == 2

@@ -15,6 +15,7 @@ from tests.bot.test_story_ladder import ACME, CHAT, PRICES, MakeWorld, until, un
 from tests.bot.test_story_row_labels import unlabelled_csv
 from tests.bot.test_story_versions import _report
 from tests.bot.world import DORA, PRIVATE, Rules, World
+from tests.peers.hosted import Fault
 from trainers.dataset import read
 
 TERMS = "https://acme.example/terms"
@@ -154,6 +155,27 @@ def test_what_it_declines_is_left_out_and_counted(teacher: World) -> None:
     diff = _report(teacher.dataset()).diff
     assert diff is not None and diff.added == 27
     assert "*Left out*\n3 rows" in teacher.said("27 rows labelled by")
+
+
+@pytest.mark.parametrize(
+    ("is_error", "parts"),
+    [
+        (False, ("0 rows labelled by", "*Left out*\n30 rows", "No version was made")),
+        (True, ("Measurement m2 failed", "refused (HTTP 400)")),
+    ],
+    ids=["by words", "by an error"],
+)
+def test_a_teacher_that_refuses_everything_makes_no_version(
+    teacher: World, is_error: bool, parts: tuple[str, ...]
+) -> None:
+    teacher.company.service.answer = lambda model, messages: "I cannot help with that."
+    if is_error:
+        declines = Fault(commit=False, status=400, code="content_filter")
+        teacher.company.fail(CHAT, declines, times=999)
+    assert give_rows(teacher, unlabelled_csv(30)) == {}
+    agree(teacher)
+    until_over(teacher)
+    assert len(teacher.store.datasets.all()) == 1 and teacher.said(*parts)
 
 
 def test_rows_with_personal_data_are_not_sent(teacher: World) -> None:
