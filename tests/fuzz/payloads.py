@@ -34,6 +34,7 @@ ACTIONS = (
         "begin_upload",
         "all_commands",
         "estimate_after_ladder",
+        "use_encoder",
         "train_curve",
         "record_waiver",
     ),
