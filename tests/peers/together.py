@@ -78,7 +78,7 @@ class Together(Vendor):
                 job.polls += 1
                 return 200, self._body_of(job)
             case ("DELETE",):
-                self.deleted_models.add(self.tuned_name(self.jobs.pop(job.id)))
+                del self.jobs[job.id]
                 return 200, {"message": "deleted"}
             case ("POST", "cancel"):
                 return self._cancel(job)

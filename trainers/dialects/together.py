@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
+from functools import partial
 from itertools import islice
 from typing import Any, BinaryIO
 from urllib.parse import urlencode
@@ -126,7 +127,12 @@ class Together(Dialect):
         return self._job(self._post(doing, f"{self._job_path(job_id)}/cancel", {}), doing)
 
     def delete_job(self, job_id: str) -> None:
+        """Its weights lie in the project's registry, and stay there when the job goes."""
         doing = self._doing(f"deleting job {job_id!r}")
+        raw = self._find(doing, self._job_path(job_id)) or {}
+        registry = self.provider.deploy_base_url or self.provider.base_url
+        for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
+            self._gone(doing, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes))
         self._gone(doing, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:

@@ -63,7 +63,7 @@ def site_of(name: str, folder: Path) -> Iterator[Site]:
     with server:
         row = next(row for row in load_providers() if row.name == name).at(server.url + server.service.path)  # type: ignore[attr-defined]
         chat = f"{server.url.removesuffix('/v1')}/v1/inference/v1" if name == "fireworks" else ""
-        provider = replace(row.provider, timeout_s=3, chat_base_url=chat)
+        provider = replace(row.provider, timeout_s=3, chat_base_url=chat, deploy_base_url="")
         with open_trainer(provider, server.key) as trainer:
             yield Site(name, server, trainer, file)
 
@@ -209,7 +209,7 @@ def test_the_tuned_model_is_there_and_goes_with_its_job_or_by_its_name(site: Sit
         site.trainer.delete_job(job.id)
     else:
         site.trainer.delete_model(name)
-    assert not site.trainer.has_model(name)
+    assert not site.trainer.has_model(name) and name in site.service.deleted_models
 
 
 def test_files_are_forgotten_by_their_content(site: Site) -> None:
