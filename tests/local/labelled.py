@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.local.runs import make_job
@@ -20,21 +21,43 @@ PROBLEMS = {
     "login": ("I can't sign in", "my password is not accepted", "the reset link does not work"),
 }
 
+# Names that mean nothing to an encoder.
+HALLS = {
+    "north": ("zorvex", "quilban", "fermit", "jaxolo", "brindel", "tovask", "ulmira", "peskon"),
+    "south": ("kelvar", "wumbit", "drasno", "hixeta", "lorpan", "gevrik", "olsuna", "mitrab"),
+}
+
+
+def machines(count: int) -> tuple[tuple[str, str], ...]:
+    """Questions with the hall in which the machine stands that they name."""
+    halls = [(list(HALLS)[number % 2], number // 2 % 8) for number in range(count)]
+    return tuple(
+        (f"Please look at machine {HALLS[hall][place]}, it is report {number}.", hall)
+        for number, (hall, place) in enumerate(halls)
+    )
+
 
 def tickets(count: int) -> bytes:
-    rows = []
-    for number in range(count):
-        label = list(PROBLEMS)[number % 3]
-        question = f"Order {number}: {PROBLEMS[label][number // 3 % 3]}"
-        rows.append(
-            {
-                "messages": [
-                    {"role": "system", "content": "Sort this support ticket."},
-                    {"role": "user", "content": question},
-                    {"role": "assistant", "content": label},
-                ]
-            }
-        )
+    labels = [list(PROBLEMS)[number % 3] for number in range(count)]
+    return chats(
+        [
+            (f"Order {number}: {PROBLEMS[label][number // 3 % 3]}", label)
+            for number, label in enumerate(labels)
+        ]
+    )
+
+
+def chats(pairs: Sequence[tuple[str, str]]) -> bytes:
+    rows = [
+        {
+            "messages": [
+                {"role": "system", "content": "Sort this support ticket."},
+                {"role": "user", "content": question},
+                {"role": "assistant", "content": label},
+            ]
+        }
+        for question, label in pairs
+    ]
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 

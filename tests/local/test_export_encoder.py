@@ -12,7 +12,8 @@ import pytest
 
 from tests.local import exporting
 from tests.local.exporting import JOB, order
-from tests.local.labelled import encoder_job
+from tests.local.labelled import chats, encoder_job, machines, tickets
+from trainers.encoders.classifier import load_classifier
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import read_job, replace_json, write_job
@@ -23,8 +24,11 @@ MODEL = "ft:minilm-encoder:local:tickets:feedbeef"
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    data = tmp_path_factory.mktemp("trainer")
-    folder = encoder_job(data / "jobs" / JOB)
+    return trained(tmp_path_factory.mktemp("trainer"), tickets(60))
+
+
+def trained(data: Path, rows: bytes) -> Path:
+    folder = encoder_job(data / "jobs" / JOB, rows=rows)
     job = read_job(folder)
     write_job(folder, replace(job, id=JOB, base_name="minilm-encoder", suffix="tickets"))
     request = {"training_file": "file-1", "validation_file": None, "fingerprint": ""}
@@ -62,6 +66,14 @@ def test_the_folder_runs_by_itself_and_says_what_it_is(data: Path, tmp_path: Pat
     ):
         assert part in card
     assert "same label and probability" in said[-1]
+
+
+def test_a_head_that_sees_words_answers_alike_outside(tmp_path: Path) -> None:
+    data = trained(tmp_path / "trainer", chats(machines(64)))
+    assert len(load_classifier(data / "jobs" / JOB / "adapter").head.weights) == 384 + 4_096
+    said: list[str] = []
+    export(ordered(data, tmp_path / "out"), said.append)
+    assert "same label and probability as our server for all 10 questions" in said[-1]
 
 
 def test_a_hub_form_needs_a_licence_only_where_none_is_known(data: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 classifier.json   {"encoder", "sha256", "labels"}: the encoder by the name that load_encoder takes, None where it was
                   trained too and lies here, and the sha256 of all that its vectors depend on
-head.npz          weights (dimensions x labels) and biases
+head.npz          weights (dimensions x labels) and biases; of a head that sees words, those of WORD_COLUMNS behind
 model.onnx        the trained encoder, and
 tokenizer.json    what goes with it: where it was trained as a whole
 """
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
-from trainers.encoders.head import LinearHead
+from trainers.encoders.head import LinearHead, columns_of
 
 DESCRIPTION, HEAD = "classifier.json", "head.npz"
 OTHERS = 3
@@ -36,7 +36,8 @@ class Classifier:
     head: LinearHead
 
     def classify(self, texts: Sequence[str]) -> tuple[Classified, ...]:
-        shares = self.head.probabilities(self.encoder.embed(texts))
+        columns = columns_of(self.encoder, self.head, texts, self.encoder.embed(texts))
+        shares = self.head.probabilities(columns)
         return tuple(_classified(self.head.labels, row.tolist()) for row in shares)
 
 

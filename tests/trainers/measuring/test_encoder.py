@@ -9,10 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.local.labelled import machines
 from tests.trainers.measuring.made import example, rows
+from trainers.dataset import Example
 from trainers.encoders import DEFAULT_ENCODER, embedding
 from trainers.encoders.embedding import EncoderError, TextEncoder, find_encoder, load_encoder
-from trainers.encoders.head import classify_holdout, fit_head
+from trainers.encoders.head import classify_holdout, columns_of, fit_head, learn
+from trainers.evaluation.tfidf import text_of
 
 ASKED = (("where is my parcel", "parcel"), ("I want my money back", "refund"))
 THREE_LANGUAGES = (
@@ -83,6 +86,28 @@ def test_probabilities_add_up_and_follow_the_labels(encoder: TextEncoder) -> Non
     assert fit_head(vectors, ["one"] * 8, seed=7).answers(vectors) == ("one",) * 8
     with pytest.raises(ValueError, match="no rows to train on"):
         fit_head(vectors[:0], [], seed=7)
+
+
+def test_words_are_seen_beside_meaning_where_folds_of_the_rows_say_so(encoder: TextEncoder) -> None:
+    for pairs, sees_words in ((machines(64), True), (tuple(map(_pair, rows(60))), False)):
+        texts, labels = zip(*pairs, strict=True)
+        vectors = encoder.embed(texts)
+        head = learn(encoder, texts, labels, vectors, seed=7)
+        assert head.sees_words(encoder.dims) is sees_words
+        assert head.answers(columns_of(encoder, head, texts, vectors)) == labels
+    held = [example(text, label) for text, label in machines(80)[64:]]
+    train = [example(text, label) for text, label in machines(64)]
+    assert [reply.text for reply in classify_holdout(encoder, train, held, seed=7)] == [
+        r.answer for r in held
+    ]
+
+
+def test_a_text_without_a_piece_has_no_words(encoder: TextEncoder) -> None:
+    assert not encoder.words([""]).any()
+
+
+def _pair(row: Example) -> tuple[str, str]:
+    return text_of(row), row.answer
 
 
 def test_a_folder_of_ones_own_is_an_encoder(folder: Path, encoder: TextEncoder) -> None:

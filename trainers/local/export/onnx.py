@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
-from trainers.encoders.embedding import LONGEST_TOKENS, EncoderError, EncoderFiles, find_encoder
+from trainers.encoders.embedding import LONGEST_TOKENS, WORDS_WEIGH, EncoderError, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
 from trainers.local.export.card import Card
@@ -188,6 +188,7 @@ def _copy(source: Source, files: EncoderFiles, served: Classifier, folder: Path)
         "labels": served.head.labels,
         "pooling": "mean" if files.is_mean else "first",
         "longest_tokens": LONGEST_TOKENS,
+        "words_weigh": WORDS_WEIGH,
     }
     text = json.dumps(described, ensure_ascii=False, indent=1)
     (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")

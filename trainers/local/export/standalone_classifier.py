@@ -21,6 +21,7 @@ class Classifier:
         description = json.loads((folder / "classifier.json").read_text(encoding="utf-8"))
         self.labels: list[str] = description["labels"]
         self._is_mean = description["pooling"] == "mean"
+        self._words_weigh: float = description["words_weigh"]
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(description["longest_tokens"])
@@ -44,6 +45,12 @@ class Classifier:
         if output.ndim == 3:
             output = output.mean(axis=1) if self._is_mean else output[:, 0]
         vector = output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
+        columns = len(self._weights) - len(vector)
+        if columns:  # the pieces of words that the text has
+            pieces = np.array(tokens.ids, np.int64)[np.array(tokens.special_tokens_mask) == 0] % columns
+            words = np.log1p(np.bincount(pieces, minlength=columns))
+            words *= self._words_weigh / max(float(np.linalg.norm(words)), 1e-12)
+            vector = np.concatenate([vector, words])
         scores = (vector @ self._weights + self._biases).astype(np.float64)
         shares = np.exp(scores - scores.max())
         return shares / shares.sum()

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from trainers.dataset import read
 from trainers.encoders.classifier import save_head
 from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
-from trainers.encoders.head import LinearHead, fit_head
+from trainers.encoders.head import LinearHead, columns_of, learn
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.local.job_directory import (
     KEPT_ROWS,
@@ -49,8 +49,9 @@ def train(folder: Path, job: TrainingJob) -> None:
         counts = f"{len(rows.names):,} labels on {len(rows.texts):,} rows"
         append_event(folder, f"Fitting {counts} by {job.base_name}, which stays as it is")
         vectors = embed_rows(folder, encoder, rows, log.place)
-        head = fit_head(vectors, rows.labels, seed=job.seed)
-        log.write_results([(log.total, *fit_of(head, vectors, rows))])
+        head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
+        columns = columns_of(encoder, head, rows.texts, vectors)
+        log.write_results([(log.total, *fit_of(head, columns, rows))])
         shutil.rmtree(
             folder / "adapter", ignore_errors=True
         )  # from a run that was killed before it wrote DONE
