@@ -10,6 +10,7 @@ import sys
 import time
 from datetime import datetime
 from pathlib import Path
+from typing import Literal
 
 import click
 
@@ -207,11 +208,14 @@ def current(dataset: str, database: Path | None) -> None:
     click.echo(model)
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @DATABASE
 @JSON
-def models(database: Path | None, as_json: bool) -> None:
+@click.pass_context
+def models(context: click.Context, database: Path | None, as_json: bool) -> None:
     """Which model is in use for each dataset, and what it was asked, cost and saved by month."""
+    if context.invoked_subcommand:
+        return
     from bot.cli.render import models_json, models_text
     from storage.actuals import models_in_use
     from storage.database import StorageError
@@ -221,6 +225,22 @@ def models(database: Path | None, as_json: bool) -> None:
     except StorageError as error:
         refuse(str(error))
     show_json(models_json(in_use)) if as_json else show_text(models_text(in_use))
+
+
+@models.command()
+@click.option("--task", type=click.Choice(("labels", "texts")), default="labels", show_default=True)
+@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100; this machine where not said.")
+@click.option("--free", is_flag=True, help="Only Apache 2.0 and MIT.")
+@JSON
+def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_json: bool) -> None:
+    """Which base model to train for a task: sizes, licences and memory of those known beforehand."""
+    from bot.cli import base_advice
+    from bot.values.runs import Refusal
+
+    advice = base_advice.advise(task, gpu, free=free)
+    if isinstance(advice, Refusal):
+        refuse(advice.text)
+    show_json(base_advice.advice_json(advice)) if as_json else show_text(base_advice.advice_text(advice))
 
 
 @click.command()

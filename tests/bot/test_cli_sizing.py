@@ -13,8 +13,12 @@ from bot.cli import hardware, main
 ROOT = Path(__file__).parents[2]
 
 
+def finetune(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
 def plan(*arguments: str) -> Result:
-    return CliRunner().invoke(main, ["plan-memory", *arguments])
+    return finetune("plan-memory", *arguments)
 
 
 def test_scout_in_4_bits_names_its_parts_and_why_they_are_large() -> None:
@@ -130,3 +134,24 @@ def test_a_measuring_process_that_fails_keeps_nothing(
     assert done.exit_code == 2
     assert "FINETUNE_DTYPE is 'fp3'" in done.output
     assert not (tmp_path / "finetune").exists()
+
+
+def test_a_base_is_advised_by_task_licence_and_what_fits() -> None:
+    done = finetune("models", "advise", "--gpu", "24")
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith(
+        "For labels on a GPU of 24 GB, begin with smollm2-360m (0.36B, Apache 2.0)."
+    )
+    (gpt,) = (line for line in done.stdout.splitlines() if line.startswith("openai/gpt-oss-20b"))
+    assert gpt.endswith("fits in 4 bits")
+
+    found = json.loads(
+        finetune("models", "advise", "--task", "texts", "--gpu", "h100", "--free", "--json").stdout
+    )
+    assert {row["licence"] for row in found["models"]} == {"Apache 2.0", "MIT"}
+    (first,) = (row for row in found["models"] if row["model"] == found["first"])
+    assert (first["fits"], first["source"]) == ("lora", f"https://huggingface.co/{found['first']}")
+    assert 10e9 < first["parameters"] <= 15e9
+
+    assert "none of these fits" in finetune("models", "advise", "--gpu", "1").stdout
+    assert finetune("models", "advise", "--gpu", "no-such").exit_code == 2

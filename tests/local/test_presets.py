@@ -8,8 +8,9 @@ import transformers
 from torch import nn
 from transformers import AutoConfig
 
-from trainers.base_models import Preset, find_preset, presets
-from trainers.sizing.architecture import Architecture, read_config
+from trainers.base_models import Base, Preset, find_base, find_preset, presets
+from trainers.local.architecture import architecture_of
+from trainers.sizing.architecture import Architecture
 
 
 def built(preset: Preset) -> nn.Module:
@@ -21,9 +22,9 @@ def built(preset: Preset) -> nn.Module:
 
 
 def architecture(preset: Preset) -> Architecture:
-    found = read_config(preset.config, preset.hub_id)
-    assert isinstance(found, Architecture)
-    return found
+    found = find_base(preset.hub_id, ask_the_hub=False)
+    assert isinstance(found, Base)
+    return found.architecture
 
 
 @pytest.mark.parametrize("preset", presets(), ids=lambda one: one.hub_id)
@@ -54,6 +55,11 @@ def test_what_bitsandbytes_would_replace_is_counted(preset: Preset) -> None:
     head = model.get_output_embeddings()  # type: ignore[operator]
     weights = sum(m.weight.numel() for m in model.modules() if type(m) is nn.Linear and m is not head)
     assert architecture(preset).quantisable == weights
+
+
+@pytest.mark.parametrize("preset", [each for each in presets() if each.shape], ids=lambda one: one.hub_id)
+def test_a_shape_is_what_its_class_has(preset: Preset) -> None:
+    assert preset.shape == architecture_of(preset.config)
 
 
 def test_a_preset_is_found_by_its_hub_id_and_by_its_alias() -> None:

@@ -62,8 +62,8 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         layers=_number(text, "num_hidden_layers"),
         hidden=hidden,
         heads=heads,
-        kv_heads=_number(text, "num_key_value_heads") or heads,
-        head_dim=hidden // heads,  # this and the next are in the matrices, and may differ by layer
+        kv_heads=heads,  # what differs by layer is in the matrices
+        head_dim=hidden // heads,
         dense_intermediate=0,
         vocab=int(head.weight.shape[0]),
         is_tied=head.weight is model.get_input_embeddings().weight,

@@ -1,0 +1,138 @@
+"""What `finetune models advise` prints: which of the presets to train for a task, by size, licence and the memory that
+it takes on a machine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from bot.values.runs import Refusal
+from trainers.base_models import Base, Preset, find_base, presets
+from trainers.sizing.hardware import GPUS, Fit, Machine, as_computed, fit, read_gpu, this_machine
+from trainers.sizing.memory import Method, Work
+
+Task = Literal["labels", "texts"]
+FREE = ("Apache 2.0", "MIT")
+# Rows of a label, and of a reply to a letter. Activations are computed again, so that both ways can be compared.
+WORK: Mapping[Task, Work] = {
+    "labels": Work("lora", length=256, batch=8, answer=8, checkpoints=True),
+    "texts": Work("lora", length=2048, batch=8, answer=512, checkpoints=True),
+}
+# Parameters, a rule of thumb: no card tells how a model does on a team's own rows.
+FEWEST: Mapping[Task, float] = {"labels": 0.3e9, "texts": 3e9}
+MOST: Mapping[Task, float] = {"labels": 5e9, "texts": 15e9}
+REASONS = {
+    "labels": "A rule of thumb: labels need no large model. Begin small, and take a larger one if it scores too low.",
+    "texts": "A rule of thumb: texts need a larger model than labels do. Take the largest up to 15B that fits.",
+}
+
+
+@dataclass(frozen=True)
+class Offer:
+    """`fits` by "lora" and "qlora". Size and licence are those of the model's card, `source`."""
+
+    preset: Preset
+    fits: Mapping[Method, Fit]
+
+    @property
+    def method(self) -> Method | None:
+        """The way to train it that fits, in full precision where that does."""
+        return next((method for method, each in self.fits.items() if each.standing == "fits"), None)
+
+    @property
+    def source(self) -> str:
+        return f"https://huggingface.co/{self.preset.hub_id}"
+
+
+@dataclass(frozen=True)
+class Advice:
+    """`offers` from the smallest to the largest; `first` is the one to begin with, None where none fits."""
+
+    task: Task
+    machine: Machine
+    offers: Sequence[Offer]
+    first: Offer | None
+
+
+def advise(task: Task, gpu: str | None, *, free: bool) -> Advice | Refusal:
+    """Advises for a GPU by its name or memory; None: for this machine."""
+    machine = read_gpu(gpu) if gpu else this_machine()
+    if machine is None:
+        return Refusal(f"I know no GPU '{gpu}'. Say its memory, like --gpu 24, or one of {', '.join(GPUS)}.")
+    listed = [preset for preset in presets() if not free or preset.licence in FREE]
+    offers = [
+        _offer(preset, WORK[task], machine) for preset in sorted(listed, key=lambda each: each.parameters)
+    ]
+    able = [each for each in offers if each.method and FEWEST[task] <= each.preset.parameters <= MOST[task]]
+    open_first = sorted(
+        able, key=lambda each: each.preset.licence not in FREE
+    )  # stable: by size among equals
+    best = [each for each in open_first if each.preset.licence == open_first[0].preset.licence]
+    first = best[0 if task == "labels" else -1] if best else None
+    return Advice(task, machine, offers, first)
+
+
+def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
+    base = find_base(preset.hub_id, ask_the_hub=False)
+    assert isinstance(base, Base)  # noqa: S101 - tests build every preset
+    wanted: dict[Method, Work] = {"lora": work, "qlora": replace(work, method="qlora")}
+    computed = {method: as_computed(base.architecture, each, machine) for method, each in wanted.items()}
+    return Offer(preset, {method: fit(base.architecture, each, machine) for method, each in computed.items()})
+
+
+def advice_text(advice: Advice) -> str:
+    first = advice.first
+    begin = (
+        f"For {advice.task} on {advice.machine.name}, begin with {first.preset.aliases[0]} ({_size(first.preset)}, "
+        f"{first.preset.licence}){' in 4 bits (quantization=nf4)' if first.method == 'qlora' else ''}."
+        if first
+        else f"For {advice.task} none of these fits on {advice.machine.name}: name a larger GPU with --gpu."
+    )
+    rows: list[tuple[str, ...]] = [("model", "size", "licence", "reads", "LoRA", "QLoRA", "")]
+    rows += [_row(offer) for offer in advice.offers]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]
+    notes = [
+        "• LoRA and QLoRA: GB at the peak, with checkpointing; `finetune plan-memory MODEL` shows its parts.",
+        "• Sizes and licences: each model's card, https://huggingface.co/MODEL. Gated: accept its terms there first.",
+        "• How good each is on your rows, only a measurement tells: one run each, on the same held-out rows.",
+    ]
+    return "\n".join([begin, REASONS[advice.task], "", *lines, "", *notes])
+
+
+def _row(offer: Offer) -> tuple[str, ...]:
+    preset = offer.preset
+    licence = f"{preset.licence}{', gated' if preset.is_gated else ''}"
+    needs = (f"{each.needed / 1e9:,.1f}" for each in offer.fits.values())
+    fits = {"lora": "fits", "qlora": "fits in 4 bits", None: ""}[offer.method]
+    return (preset.hub_id, _size(preset), licence, f"{preset.context:,}", *needs, fits)
+
+
+def _size(preset: Preset) -> str:
+    return f"{preset.parameters / 1e9:.2f}B"
+
+
+def advice_json(advice: Advice) -> dict[str, Any]:
+    return {
+        "task": advice.task,
+        "machine": advice.machine.name,
+        "first": advice.first.preset.hub_id if advice.first else None,
+        "reason": REASONS[advice.task],
+        "models": [
+            {
+                "model": offer.preset.hub_id,
+                "aliases": offer.preset.aliases,
+                "parameters": offer.preset.parameters,
+                "licence": offer.preset.licence,
+                "gated": offer.preset.is_gated,
+                "context": offer.preset.context,
+                "bytes": {method: each.needed for method, each in offer.fits.items()},
+                "fits": offer.method,
+                "source": offer.source,
+            }
+            for offer in advice.offers
+        ],
+    }
