@@ -249,11 +249,11 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
 
 
 def upload_modal(
-    channel: str, *, file_id: str | None = None, filename: str | None = None, name: str = ""
+    channel: str, *, file_id: str | None = None, filename: str | None = None, name: str = "", sealed: str = ""
 ) -> Block:
-    """`name`: of the dataset that gets a new version. `file_id`: the file is known already, from a message of
-    `channel`; else the form asks for it. The dataset belongs to the channel of that message; the form asks for one
-    where there is none, or nobody but the bot in it."""
+    """`name`: of the dataset that gets a new version; `sealed`: how many rows to seal, to begin with. `file_id`: the
+    file is known already, from a message of `channel`; else the form asks for it. The dataset belongs to the channel of
+    that message; the form asks for one where there is none, or nobody but the bot in it."""
     is_asked = not file_id or channel.startswith("D")
     entries = (
         [] if file_id else [forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
@@ -265,7 +265,7 @@ def upload_modal(
         forms.text_input("name", "Dataset name", "tickets", hint="Empty: the file's name.", initial=name),
         forms.text_input("text", "Column with the text", "text", hint=COLUMN),
         forms.text_input("label", "Column with the label", "label", hint=COLUMN),
-        forms.text_input("sealed", "Rows to seal", "200", hint=SEALED),
+        forms.text_input("sealed", "Rows to seal", "200", hint=SEALED, initial=sealed),
         *([_belongs_to(channel)] if is_asked else []),
         Note(
             "The machine that runs this bot checks it. A fifth to a third of the rows become a test that no model "

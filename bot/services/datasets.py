@@ -313,6 +313,12 @@ def change_settings(
         )
 
 
+def sealed_in_vain(context: AppContext, name: str) -> str:
+    """Returns how many rows of the newest version were to be sealed, as typed, where its file was refused."""
+    newest = context.store.datasets.newest(name)
+    return f"{newest.sealed}" if newest and newest.sealed and newest.state == "refused" else ""
+
+
 def bar_of(context: AppContext, name: str) -> float:
     """Returns the bar that is set for a dataset, else the policy's usual one."""
     wanted = context.store.dataset_settings.get(name)

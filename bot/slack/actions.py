@@ -192,7 +192,10 @@ def _upload(context: AppContext, body: Click) -> dict[str, Any]:
 
 
 def _upload_again(context: AppContext, body: Click) -> dict[str, Any]:
-    return datasets.upload_modal(_channel(body), name=_value(body))
+    name = _value(body)
+    return datasets.upload_modal(
+        _channel(body), name=name, sealed=dataset_services.sealed_in_vain(context, name)
+    )
 
 
 def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:

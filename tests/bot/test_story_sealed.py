@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from bot.cards import evaluations, findings, models
+from bot.cards.datasets import UPLOAD_AGAIN
 from bot.services import dataset_deletion
 from bot.services.dataset_deletion import RewrittenDataset
 from bot.values.runs import Refusal
@@ -174,6 +175,18 @@ def test_the_policy_seals_rows_where_nobody_types_a_number(make_world: MakeWorld
     assert world.fill_upload(DORA, {"file": file, "name": "other", "sealed": "no"}).accepted
     world.until(lambda: world.store.datasets.newest("other").state == "ready", "the check")
     assert _report(world.store.datasets.newest("other")).n_sealed == 0
+
+
+def test_the_number_of_a_refused_upload_is_offered_again(world: World) -> None:
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune upload")
+    file = world.put_file("tickets.csv", tickets_csv(240) + "A question that nobody answered,\n")
+    assert world.fill_upload(DORA, {"file": file, "name": "tickets", "sealed": "60"}).accepted
+    world.until(lambda: world.dataset().state == "refused", "the check")
+    world.send()
+    world.click(DORA, UPLOAD_AGAIN)
+    assert world.fill_upload(DORA, {"file": world.put_file("tickets.csv", tickets_csv(240))}).accepted
+    world.until(lambda: world.store.datasets.newest("tickets").state == "ready", "the second check")
+    assert _report(world.store.datasets.newest("tickets")).n_sealed > 50
 
 
 def test_a_cleaned_file_has_the_sealed_rows_and_keeps_them_sealed(world: World) -> None:
