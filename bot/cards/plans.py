@@ -35,6 +35,7 @@ from bot.cards.words import about_usd, at_most, charge, money, planned_time, plu
 from bot.rules.budgets import Budget
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Unswept, describe_sweep, unusual_hyperparameters
 from bot.rules.units import duration
+from bot.values.runs import Progress
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_of
 from trainers.money import from_micros
@@ -245,7 +246,7 @@ def _facts_in_short(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str
     """What an approver decides by, rounded as people say it; the most that is spent is exact."""
     uploaded = f", the data from <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
     return [
-        ("Cost now", _cost_in_short(plan)),
+        ("Cost now", f"{_cost_in_short(plan)}{_by_vendor(run)}"),
         _saving_in_short(plan),
         ("Budget left", budget_left(budget)),
         ("Asked for by", f"<@{run.requester}>{uploaded}"),
@@ -257,6 +258,18 @@ def _cost_in_short(plan: Plan) -> str:
     run = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(most)}" if most else "no charge"
     work = advised.people_micros + advised.labels_micros if advised else 0
     return f"{run}; {about_usd(from_micros(work))} of work on top" if work else run
+
+
+def _by_vendor(run: Run) -> str:
+    """What the vendor itself says of the training's cost."""
+    estimate = Progress.from_json(run.progress).vendor
+    if estimate is None:
+        return ""
+    name = escape(cut(run.provider, 40))
+    if estimate.micros is None:
+        return f"; {name} names no price: {escape(cut(estimate.why, 160))}"
+    short = "" if estimate.is_affordable else ", more than its account has: add credit there"
+    return f"; {name} itself expects {about_usd(from_micros(estimate.micros))} for the training{short}"
 
 
 def _saving_in_short(plan: Plan) -> tuple[str, str]:
@@ -282,7 +295,7 @@ def _saving_in_short(plan: Plan) -> tuple[str, str]:
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
     version = f" version {plan.dataset_version}" if plan.dataset_version > 1 else ""
     return [
-        ("Cost now", _cost_now(plan)),
+        ("Cost now", f"{_cost_now(plan)}{_by_vendor(run)}"),
         ("Each month", _monthly(plan)),
         ("Budget left", budget_left(budget)),
         ("Asked for by", f"<@{run.requester}>"),

@@ -337,11 +337,12 @@ def _cost(plan: Plan, result: RunResult) -> str:
     actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
     if result.hosting_micros:
         actual += f", {charge(result.hosting_micros)} of it for its machine so far"
-    if actual == estimated:
-        return f"{actual}, as estimated"
+    theirs = result.vendor_micros
+    by_vendor = f" ({escape(plan.provider)} itself: {charge(theirs)} to train)" if theirs is not None else ""
     is_over = result.actual_micros > plan.maximum_micros
     over = f"; more than the {charge(plan.maximum_micros)} approved" if is_over else ""
-    return f"{actual}, estimated {estimated}{over}"
+    as_expected = "as estimated" if actual == estimated else f"estimated {estimated}"
+    return f"{actual}, {as_expected}{by_vendor}{over}"
 
 
 def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:

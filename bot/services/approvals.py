@@ -33,6 +33,7 @@ from bot.services import (
     estimate_requests,
     notifications,
     plans,
+    vendor_estimates,
 )
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
@@ -151,7 +152,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     elif run.tries == 0 and (refused := _refused_by_trainer(context, run)):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refused)}")
     elif run.tries == 0:
-        context.store.runs.move(run, run.state, now=now, tries=1)
+        _ask_vendor(context, run, plan)
     elif _is_enough_by_now(context, run, plan):
         # As with the last approver's click. If money or the rules about data say no, it waits until it expires.
         with context.store.transaction():
@@ -164,6 +165,23 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
         _remind(context, run, plan)
         if run.tries > 1 or _has_plots(context, run, plan):
             context.store.runs.move(run, run.state, now=now, tries=2, next_at=now + LOOK_FOR_EXPIRY_S)
+
+
+def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
+    """Puts the vendor's own estimate onto the card. A vendor that would not train for us says so by its refusal."""
+    now, answer = context.clock(), vendor_estimates.ask(context, run, plan)
+    if isinstance(answer, str):
+        _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(answer)}")
+    elif answer is None:
+        context.store.runs.move(run, run.state, now=now, next_at=now + vendor_estimates.AGAIN_S)
+    elif answer.micros is None and not answer.why:
+        context.store.runs.move(run, run.state, now=now, tries=1)
+    else:
+        progress = vendor_estimates.with_estimate(run, answer)
+        with context.store.transaction():
+            moved = context.store.runs.move(run, run.state, now=now, tries=1, progress=progress)
+            if moved:
+                notifications.show_plan(context, moved, card_so_far(context, moved, plan))
 
 
 def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:

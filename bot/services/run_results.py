@@ -418,6 +418,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         judge=judged.judge,
         agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
         before=_before(run, plan),
+        vendor_micros=progress.vendor.micros if progress.vendor else None,
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken

@@ -107,7 +107,11 @@ class RunJob:
         context, now = self.context, self.context.clock()
         with context.store.transaction():
             moved = context.store.runs.move(
-                self.run, "training", now=now, job_id=job.id, progress=Progress().to_json()
+                self.run,
+                "training",
+                now=now,
+                job_id=job.id,
+                progress=Progress(vendor=Progress.from_json(self.run.progress).vendor).to_json(),
             )
             if moved:
                 subject, detail = f"run {moved.id}", f"job {job.id}"

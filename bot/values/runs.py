@@ -30,6 +30,16 @@ class Ended(Refusal):
 
 
 @dataclass(frozen=True)
+class VendorEstimate(JsonValue):
+    """What the vendor itself expects the training to cost. `micros` None: it was not told, and `why` says why, empty
+    where such a vendor tells nothing beforehand. `is_affordable`: the account there has the credit for it."""
+
+    micros: int | None = None
+    is_affordable: bool = True
+    why: str = ""
+
+
+@dataclass(frozen=True)
 class Progress(JsonValue):
     """How far a run is. Losses in nats per supervised token; times in unix seconds.
 
@@ -38,7 +48,7 @@ class Progress(JsonValue):
     questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
     training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost;
     `succeeded_at`: when the job was first seen to have succeeded. `is_base_unasked`: the base model answers nowhere by
-    the token.
+    the token. `vendor`: its own estimate, which was asked before the approval.
     """
 
     step: int = 0
@@ -61,6 +71,7 @@ class Progress(JsonValue):
     billed_micros: int | None = None
     succeeded_at: float | None = None
     is_base_unasked: bool = False
+    vendor: VendorEstimate | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -176,7 +187,7 @@ class RunResult(JsonValue):
     became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
     what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
     that needs no encoder answers instead. `hosting_micros`: of the actual, what the tuned model's machine had cost by
-    then.
+    then. `vendor_micros`: what the vendor itself expected the training to cost.
     """
 
     base: ArmScore
@@ -204,6 +215,7 @@ class RunResult(JsonValue):
     judge: JudgeProgress | None = None
     agreement: HumanAgreement | None = None
     before: Literal["base", "classical"] = "base"
+    vendor_micros: int | None = None
     hosting_micros: int = 0
 
     @property

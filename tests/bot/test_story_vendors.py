@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -14,7 +15,7 @@ from tests.bot.props import answer, tickets_csv
 from tests.bot.world import MODEL, START, VENDORS, Rules, World
 from tests.peers.deployments import HostingService
 from tests.peers.fireworks import Fireworks
-from tests.peers.hosted import COMMIT_THEN_RESET
+from tests.peers.hosted import COMMIT_THEN_RESET, NOTHING_BUT_500, Fault
 from tests.peers.service import Query, Reply
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor
@@ -150,3 +151,49 @@ def test_a_file_that_is_still_checked_is_waited_for(make_world: MakeWorld) -> No
     world.until_state("done")
     uploads = [seen for seen in world.company.requests if seen.route.endswith(":upload")]
     assert len(uploads) == 1 and company(world).ledger.jobs == 1
+
+
+def estimating(make_world: MakeWorld, **rules: str) -> World:
+    world = make_world(Rules(vendor="together", training="5000.00", budget="500", **rules))  # type: ignore[arg-type]
+    world.abilities += ', "estimate"'
+    world.restart()
+    return world
+
+
+def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(make_world: MakeWorld) -> None:
+    world = estimating(make_world)
+    assert world.upload_and_check(tickets_csv()).state == "ready"
+    world.start(START)
+    world.until(lambda: "itself expects" in "".join(world.texts()), "the vendor's estimate")
+    (sent,) = (seen.body["file"] for seen in world.company.requests if "file" in seen.body)
+    rows = [json.loads(line) for line in sent[1].splitlines()]
+    words = {word for row in rows for word in row["messages"][0]["content"].split()}
+    assert words == {"the"}, "no row leaves before the approval"
+    assert company(world).ledger.jobs == company(world).ledger.files == 0
+    asked = world.said("Run 1", "itself expects")
+    world.approve()
+    world.until_state("done")
+    ledger = company(world).ledger
+    assert (ledger.jobs, ledger.live, ledger.files) == (1, 0, 0)
+    result = world.said("Result of run 1")
+    assert f"${ledger.usd}" in result and "acme itself: $" in result and "estimated $" in result, (
+        asked,
+        result,
+    )
+
+
+def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: MakeWorld) -> None:
+    world = estimating(make_world)
+    world.company.fail("POST /fine-tunes/estimate-price", NOTHING_BUT_500, 50)
+    world.start_approved()
+    world.until_state("done")
+    assert "itself" not in world.said("Result of run 1")
+
+
+def test_a_key_that_may_not_write_is_told_before_anybody_approves(make_world: MakeWorld) -> None:
+    world = estimating(make_world)
+    world.company.fail("POST /files/upload", Fault(commit=False, status=403, code="forbidden"), 9)
+    world.start(START)
+    world.tick(2)
+    assert world.run().state == "cancelled"
+    assert "may not write: it may be one of another project" in world.said("Withdrawn before anybody")

@@ -1,0 +1,93 @@
+"""Asks a vendor what a job would cost there, once its plan is posted, so that approvers see its figure beside ours.
+
+Before an approval no row may leave. A vendor prices tokens, not words: what it is sent for this is a file of as many
+rows and tokens, made of one word, which is deleted again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from bot.context import AppContext
+from bot.rules.plans import Plan
+from bot.services.provider_jobs import Ready, delete_uploads, record_uploads, spec_of
+from bot.values.runs import Progress, VendorEstimate
+from storage.records import Run
+from trainers.client import Trainer
+from trainers.errors import Refused, TrainerError
+from trainers.money import to_micros
+from trainers.tokens import count_chat
+from trainers.types import JobEstimate, Message
+
+AGAIN_S, PATIENCE_S = 5.0, 90.0
+MOST_TOKENS = 50_000_000  # a file of 200 MB
+NO_CREDIT = (402, 403)
+SHORTEST = (Message("user", "the"), Message("assistant", "the"))
+
+log = logging.getLogger(__name__)
+
+
+def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | None:
+    """Returns the vendor's figure, None if it is to be asked again in a moment, or why it would not train for us."""
+    trainer = context.trainers.get(run.provider)
+    tokens = plan.training_tokens // int(dict(plan.hyperparameters).get("n_epochs", 1))
+    if trainer is None or not trainer.provider.can("estimate"):
+        return VendorEstimate()
+    if plan.method != "supervised" or tokens > MOST_TOKENS:
+        return VendorEstimate(why="the file for it would be too large" if tokens > MOST_TOKENS else "")
+    try:
+        answer = _asked(context, trainer, run, plan, tokens)
+    except Refused as refused:
+        if refused.status in NO_CREDIT:
+            return str(refused)
+        return VendorEstimate(why=str(refused))
+    except TrainerError as trouble:
+        answer = JobEstimate(None, why=str(trouble))
+    if answer.usd is not None:
+        return VendorEstimate(to_micros(answer.usd), is_affordable=answer.is_affordable)
+    is_late = context.clock() - run.state_since > PATIENCE_S
+    return VendorEstimate(why=answer.why or "it is not ready") if is_late else None
+
+
+def with_estimate(run: Run, estimate: VendorEstimate) -> str:
+    """The run's progress as it is stored, with the estimate."""
+    return replace(Progress.from_json(run.progress), vendor=estimate).to_json()
+
+
+def _asked(context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: int) -> JobEstimate:
+    """A file that the vendor still checks stays for the next time; what is left is tidied up with other uploads."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokens.jsonl"
+        with path.open("w", encoding="utf-8") as file:
+            file.writelines(stand_in_rows(plan.n_train, tokens))
+        with path.open("rb") as written:
+            sha256 = hashlib.file_digest(written, "sha256").hexdigest()
+        record_uploads(context, plan.provider, {sha256})
+        file_id = trainer.upload(path, sha256)
+    try:
+        answer = trainer.estimate(spec_of(run, plan, Ready(file_id)))
+    except Refused:
+        delete_uploads(context, trainer, {sha256}, f"run {run.id}")
+        raise
+    if answer.usd is not None:
+        delete_uploads(context, trainer, {sha256}, f"run {run.id}")
+    return answer
+
+
+def stand_in_rows(rows: int, tokens: int) -> Iterator[str]:
+    """Lines of as many chats with as many tokens in all, as far as a chat of two words has no more than each."""
+    least = count_chat([SHORTEST]).total[0]
+    mean, more = divmod(tokens, rows)
+    for number in range(rows):
+        extra = max(0, mean + (number < more) - least)
+        chat = [
+            {"role": "user", "content": "the" + " the" * extra},
+            {"role": "assistant", "content": "the"},
+        ]
+        yield json.dumps({"messages": chat}) + "\n"
