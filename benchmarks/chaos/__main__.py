@@ -137,7 +137,7 @@ def _swept(
 ) -> bool:
     with (
         tempfile.TemporaryDirectory(prefix="sweep-") as folder,
-        world(Path(folder), workers, rules or Rules()) as made,
+        world(Path(folder), workers, rules or step.rules) as made,
     ):
         one = Sweep(made, nursery, step)
         found = one.every() if every else one.halving()

@@ -3,7 +3,6 @@ and never left running. The vendor's own ledger is the judge."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -13,9 +12,8 @@ from bot.rules.budgets import READY_WITHIN_S
 from bot.services.deployments import LOST_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
-from tests.bot.props import answer
-from tests.bot.world import CLEO, MODEL, PRIVATE, START, Rules, World
-from tests.peers.deployments import HostingService
+from tests.bot.hosting import IDLE_S, PRICES, MakeWorld, company, hosted
+from tests.bot.world import CLEO, PRIVATE, START, World
 from tests.peers.hosted import (
     COMMIT_THEN_500,
     COMMIT_THEN_HTML,
@@ -26,32 +24,7 @@ from tests.peers.hosted import (
 )
 from trainers.money import usd_micros
 
-MakeWorld = Callable[[Rules], World]
-ROW = """serving = "dedicated"
-serving_usd_per_hour = "{price}"
-deploy_api = "{api}"
-deploy_base_url = "COMPANY{path}"
-"""
-PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
-IDLE_S = 30 * 60.0
 START_CRUSOE = "POST /selfserve/deployments"
-
-
-def hosted(make_world: MakeWorld, api: str = "crusoe", *, price: str = "", **rules: str) -> World:
-    path = "/projects/p1" if api == "together" else ""
-    row = ROW.format(price=price or PRICES[api], api=api, path=path)
-    world = make_world(Rules(company=row, budget="100", **rules))  # type: ignore[arg-type]
-    world.abilities += ', "deploy"'
-    world.company.service = HostingService(
-        models=(MODEL,), answer=answer, api=api, usd_per_hour=Decimal(PRICES[api]), clock=lambda: world.clock
-    )
-    world.restart()
-    return world
-
-
-def company(world: World) -> HostingService:
-    assert isinstance(world.company.service, HostingService)
-    return world.company.service
 
 
 def measured(world: World) -> None:
@@ -150,15 +123,13 @@ def test_a_start_that_never_arrived_is_sent_again_later(make_world: MakeWorld, f
     assert len(company(world).machines) == 1
 
 
-def test_a_base_that_cannot_be_hosted_is_refused_before_approval(make_world: MakeWorld) -> None:
-    for api in ("crusoe", "fireworks", "together"):
-        world = hosted(make_world, api)
-        company(world).hosts = ("another-base",)
-        world.seed_dataset()
-        assert "Choose another target" in world.type(START)
-        assert not world.store.runs.newest(1)
-        world.stop()
-        break
+@pytest.mark.parametrize("api", ["crusoe", "fireworks", "together"])
+def test_a_base_that_cannot_be_hosted_is_refused_before_approval(make_world: MakeWorld, api: str) -> None:
+    world = hosted(make_world, api)
+    company(world).hosts = ("another-base",)
+    world.seed_dataset()
+    assert "Choose another target" in world.type(START)
+    assert not world.store.runs.newest(1)
 
 
 def test_the_price_of_now_is_what_people_approve_and_a_higher_one_starts_nothing(

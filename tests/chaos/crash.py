@@ -17,7 +17,7 @@ from typing import Any
 
 from bot.app import Service
 from bot.reconciler import reconcile
-from bot.services import approvals, promotions, runs
+from bot.services import approvals, deployments, promotions, runs
 from bot.settings import load_settings
 from demo.people import ANA, BEN
 from tests.bot.world import WHY, NoThreads
@@ -62,13 +62,13 @@ def die(
     Path(told).write_text(str(trace.lines), encoding="ascii")
 
 
-def recover(config: str, environment: dict[str, str], now: float, act: str) -> None:
-    """The next life: the people do again what they saw no effect of, and a quarter of an hour passes."""
+def recover(config: str, environment: dict[str, str], now: float, act: str, ticks: int = TICKS) -> None:
+    """The next life: the people do again what they saw no effect of, and a quarter of an hour passes, or longer."""
     clock = [now]
     service = _service(config, environment, clock)
     if act != "tick":
         ACTS[act](service)
-    for _ in range(TICKS):
+    for _ in range(ticks):
         tick(service)
         clock[0] += A_TICK_S
         _wait_for_answers(service)
@@ -94,7 +94,18 @@ def _promote(service: Service) -> None:
     tick(service)
 
 
-ACTS: dict[str, Act] = {"tick": tick, "approve": _approve, "cancel": _cancel, "promote": _promote}
+def _stop(service: Service) -> None:
+    deployments.stop(service.context, 1, ANA.id)
+    tick(service)
+
+
+ACTS: dict[str, Act] = {
+    "tick": tick,
+    "approve": _approve,
+    "cancel": _cancel,
+    "promote": _promote,
+    "stop": _stop,
+}
 
 
 def _service(config: str, environment: dict[str, str], now: float | list[float]) -> Service:

@@ -20,7 +20,8 @@ from typing import Any, Literal
 from bot.services.provider_jobs import SETTLE_S
 from storage.audit import IntactLog, verify_log
 from storage.driver import sqlite3
-from tests.bot.world import PRIVATE, World, words_of
+from tests.bot.hosting import company, host, hosting_rules
+from tests.bot.world import PRIVATE, Rules, World, words_of
 from tests.chaos.nursery import Nursery
 from tests.peers.hosted import COMMIT_THEN_500, KEY, NOT_AVAILABLE, NOTHING_BUT_500
 
@@ -36,6 +37,7 @@ REMEMBERED = {
     "models": "name, state",
     "promotions": "id, model, ended_at IS NULL, carried_at IS NOT NULL, tries",
     "answers": "run_id, arm, row",
+    "deployments": "name, state, sent_at > 0, billed_until > 0, chat_model, reason",
 }
 OF_SLACK = (
     "messages",
@@ -55,17 +57,24 @@ class Step:
     """`prepare` brings a world to where the step begins. Afterwards the provider has `jobs` that are not cancelled,
     and `created` in all; `results` says whether the result must stand in the channel, `promoted` whether the model is
     in use, with its card, and the provider's alias stands for it. Those that are `is_quick` are among the default
-    tests, and those `is_of_dialects` at vendors with an API of their own."""
+    tests, and those `is_of_dialects` at vendors with an API of their own. Where it `is_hosted`, one machine is started
+    in all, and none is left running after `ticks`."""
 
     name: str
     prepare: Callable[[World], object]
-    act: Literal["tick", "approve", "cancel", "promote"] = "tick"
+    act: Literal["tick", "approve", "cancel", "promote", "stop"] = "tick"
     jobs: int = 1
     created: int = 1
     results: bool = False
     promoted: bool = False
     is_quick: bool = False
     is_of_dialects: bool = False
+    is_hosted: bool = False
+    ticks: int = 30
+
+    @property
+    def rules(self) -> Rules:
+        return hosting_rules(idle_s=300) if self.is_hosted else Rules()
 
 
 @dataclass
@@ -138,6 +147,33 @@ def _done(world: World) -> None:
     world.until_state("done")
 
 
+def _on_a_machine(world: World) -> None:
+    host(world)
+    _evaluating(world)
+
+
+def _starting(world: World) -> None:
+    _on_a_machine(world)
+    world.until(lambda: company(world).running, "a machine")
+    world.pass_time(10)
+
+
+def _start_lost(world: World) -> None:
+    world.company.fail("POST /selfserve/deployments", COMMIT_THEN_500)
+    _starting(world)
+
+
+def _answered_there(world: World) -> None:
+    host(world)
+    world.start_approved()
+    world.until_state("done")
+
+
+def _idle(world: World) -> None:
+    _answered_there(world)
+    world.pass_time(300)
+
+
 STEPS = (
     Step("approve", _asked, act="approve"),
     Step("create", _approved, is_quick=True, is_of_dialects=True),
@@ -155,6 +191,13 @@ STEPS = (
     Step("cancel a job that trains", _training, act="cancel", jobs=0, is_of_dialects=True),
     Step("cancel before the create", _approved, act="cancel", jobs=0, created=0),
     Step("put a model to work", _done, act="promote", results=True, promoted=True, is_quick=True),
+    Step("start a machine", _on_a_machine, results=True, is_hosted=True, ticks=70, is_quick=True),
+    Step("find a machine whose answer got lost", _start_lost, results=True, is_hosted=True, ticks=50),
+    Step("see a machine ready", _starting, results=True, is_hosted=True, ticks=50),
+    Step("stop a machine that nobody asks", _idle, results=True, is_hosted=True),
+    Step(
+        "stop a machine by a click", _answered_there, act="stop", results=True, is_hosted=True, is_quick=True
+    ),
 )
 
 
@@ -174,6 +217,7 @@ class Sweep:
         self._config.write_text(config.replace('data = "data"', 'data = "swept"'), encoding="utf-8")
         service = world.company.service
         self._provider = copy.deepcopy((service.files, service.jobs, service.aliases))
+        self._machines = copy.deepcopy(getattr(service, "machines", []))
         self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in OF_SLACK}
         self._faults = copy.deepcopy(world.company._faults)
         self._judged: dict[str, str | None] = {}
@@ -221,7 +265,7 @@ class Sweep:
         return self._run("die", line=line, told=str(self._world.folder / "lines"))
 
     def _what_is_wrong(self) -> str | None:
-        code = self._run("recover")
+        code = self._run("recover", ticks=self._step.ticks)
         service = self._world.company.service
         living = [job for job in service.jobs.values() if not job.is_cancelled]
         posted = sum("Result of run" in words_of(one) for one in self._world.slack.messages(PRIVATE.id))
@@ -232,6 +276,7 @@ class Sweep:
             f"{len(service.jobs)} jobs were created" if len(service.jobs) > self._step.created else "",
             "the result was not posted" if self._step.results and not posted else "",
             self._wrong_in_use() if self._step.promoted else "",
+            self._wrong_machines() if self._step.is_hosted else "",
             "" if isinstance(chain, IntactLog) else f"the audit log is broken: {chain.why}",
         ]
         return "; ".join(one for one in wrong if one) or None
@@ -248,6 +293,14 @@ class Sweep:
             ""
             if is_right
             else f"in use are {standing}, with {cards} cards, and the alias stands for {alias!r}"
+        )
+
+    def _wrong_machines(self) -> str:
+        """By the vendor's own ledger."""
+        machines, running = company(self._world).machines, company(self._world).running
+        is_right = len(machines) == 1 and not running
+        return (
+            "" if is_right else f"{len(machines)} machines were started, and {len(running)} are left running"
         )
 
     def _run(self, what: str, **more: Any) -> int:
@@ -276,6 +329,8 @@ class Sweep:
         shutil.copy(self._kept, self._data / "finetune.db")
         service, state = self._world.company.service, self._world.slack._state
         service.files, service.jobs, service.aliases = copy.deepcopy(self._provider)
+        if self._step.is_hosted:
+            company(self._world).machines = copy.deepcopy(self._machines)
         self._world.company._faults = copy.deepcopy(self._faults)
         with state.lock:
             for name, value in self._slack.items():
@@ -298,6 +353,7 @@ class Sweep:
             "files": list(service.files),
             "aliases": service.aliases,
             "jobs": jobs,
+            "machines": [(each.name, each.ended is None) for each in getattr(service, "machines", ())],
             "said": said,
         }
         return hashlib.sha256(json.dumps(whole, default=str).encode()).hexdigest()

@@ -25,7 +25,7 @@ def test_a_death_at_any_line_loses_and_doubles_nothing(
     nursery: Nursery,
     make_world: Callable[[Rules], World],
 ) -> None:
-    found = Sweep(make_world(Rules()), nursery, step).halving()
+    found = Sweep(make_world(step.rules), nursery, step).halving()
     assert found.lines > 50 and found.states > 1
     assert not found.wrong, "\n".join(found.wrong)
 
