@@ -12,7 +12,7 @@ import pytest
 
 from demo.people import ANA, BEN
 from tests.bot.props import answer, tickets_csv
-from tests.bot.world import MODEL, START, VENDORS, Rules, World
+from tests.bot.world import MODEL, PRIVATE, START, VENDORS, Rules, World
 from tests.peers.deployments import HostingService
 from tests.peers.fireworks import Fireworks
 from tests.peers.hosted import COMMIT_THEN_RESET, NOTHING_BUT_500, Fault
@@ -142,6 +142,19 @@ def test_a_state_that_nobody_knows_counts_as_running_and_is_told(vendor_world: W
     world.until_state("training")
     world.until(lambda: any("hibernating" in text for text in world.texts()), "the new state on the card")
     assert "counts as running" in world.said("hibernating") and company(world).ledger.live == 1
+
+
+def test_how_far_a_training_is_stands_on_its_card(vendor_world: World) -> None:
+    world = vendor_world
+    company(world).stages = ("running",)
+    world.start_approved()
+    world.until_state("training")
+    how_far = "step 6 of 12" if world.rules.vendor == "together" else "50%"
+    world.until(
+        lambda: any(f"Train: {how_far}" in str(one.blocks) for one in world.slack.messages(PRIVATE.id)),
+        "how far it is",
+    )
+    assert "40% done" in world.type("/finetune runs")
 
 
 def test_a_file_that_is_still_checked_is_waited_for(make_world: MakeWorld) -> None:

@@ -53,6 +53,7 @@ ERASURE = "tests/bot/test_story_leaks_erasure.py"
 SHARING, SLOW = "bot/rules/data_policy.py", "tests/bot/test_story_slow_provider.py"
 TRYING = "tests/bot/test_story_try_budget.py"
 BOUND = "tests/bot/test_story_bound.py"
+DIALECTS = "tests/trainers/client/test_dialects.py"
 REQUESTS, HERE = "tests/trainers/client/test_requests.py", "tests/chaos/test_guards.py"
 
 GUARDS = (
@@ -91,6 +92,27 @@ GUARDS = (
         "            max_retries=0,",
         "            max_retries=2,",
         f"{REQUESTS}::test_a_fault_of_create_has_its_error_and_only_one_post",
+    ),
+    Guard(
+        "a job at Fireworks has an id of our key",
+        "trainers/dialects/fireworks.py",
+        '    return f"ft-{payloads.mark_of(key)}"',
+        '    return "ft-" + __import__("secrets").token_hex(8)',
+        f"{DIALECTS}::test_a_second_create_of_the_same_id_gives_the_job_that_is_there",
+    ),
+    Guard(
+        "a job at Together has our mark in its suffix",
+        "trainers/dialects/together.py",
+        '            "suffix": payloads.sent_suffix(self.provider, spec.suffix, spec.key),',
+        '            "suffix": spec.suffix,',
+        f"{DIALECTS}::test_togethers_suffix_holds_our_mark_in_40_characters",
+    ),
+    Guard(
+        "a signed link gets no key",
+        "trainers/dialects/fireworks.py",
+        'options={"headers": {"Authorization": omit}}',
+        "options={}",
+        f"{DIALECTS}::test_the_losses_of_each_step_are_read",
     ),
     Guard(
         "the rest of several jobs is cancelled",
