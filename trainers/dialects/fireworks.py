@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
-from trainers.errors import Refused, Uncertain
+from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.payloads import Json
 from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
@@ -74,7 +74,7 @@ class Fireworks(Dialect):
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
         doing, dataset = self._doing(f"uploading {path.name!r}"), _dataset_id(sha256)
-        payloads.file_size(path, doing)
+        rows = _count_rows(path, doing)
         existing = self._find(doing, f"/datasets/{dataset}")
         is_ready = existing is not None and existing.get("state") == "READY"
         if is_ready and (self._sent.get(dataset) == sha256 or self.has_content(dataset, sha256)):
@@ -83,8 +83,6 @@ class Fireworks(Dialect):
         if is_ready:  # somebody put other bytes there
             self.delete_file(dataset)
         if is_ready or existing is None:
-            with path.open("rb") as file:
-                rows = sum(1 for _ in file)
             record = {"userUploaded": {}, "exampleCount": str(rows)}
             self._post(doing, "/datasets", {"datasetId": dataset, "dataset": record})
         if self._sent.get(dataset) != sha256:
@@ -232,6 +230,14 @@ class Fireworks(Dialect):
             doing,
             lambda: self._client.get(link, cast_to=bytes, options={"headers": {"Authorization": omit}}),
         )
+
+
+def _count_rows(path: Path, doing: str) -> int:
+    try:
+        with path.open("rb") as file:
+            return sum(1 for _ in file)
+    except OSError as error:
+        raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
 
 
 def _job_id(key: str) -> str:

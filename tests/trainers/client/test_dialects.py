@@ -17,7 +17,7 @@ from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.client import Trainer
 from trainers.dialects import open_trainer
-from trainers.errors import Refused, Uncertain
+from trainers.errors import Changed, Refused, TrainerError, Uncertain
 from trainers.providers import load_providers
 from trainers.types import Job, JobSpec, Message
 
@@ -210,6 +210,17 @@ def test_the_tuned_model_is_there_and_goes_with_its_job_or_by_its_name(site: Sit
     else:
         site.trainer.delete_model(name)
     assert not site.trainer.has_model(name) and name in site.service.deleted_models
+
+
+def test_a_file_that_is_gone_or_was_changed_is_a_sentence_and_leaves_no_bytes_there(site: Site) -> None:
+    sha256 = hashlib.sha256(site.file.read_bytes()).hexdigest()
+    site.file.write_bytes(site.file.read_bytes() + b"{}\n")
+    with pytest.raises(Changed):
+        site.trainer.upload(site.file, sha256, KEY)
+    site.file.unlink()
+    with pytest.raises(TrainerError, match="cannot be read: No such file"):
+        site.trainer.upload(site.file, sha256, KEY)
+    assert not any(file.content for file in site.service.files.values())
 
 
 def test_files_are_forgotten_by_their_content(site: Site) -> None:
