@@ -135,6 +135,18 @@ def test_what_the_vendor_would_not_train_is_withdrawn_before_anybody_approves(ma
     assert "with lora_r of at most 16, and the plan has 32" in world.said("Withdrawn before anybody")
 
 
+def test_the_vendors_own_estimate_is_waited_for_and_names_its_price(make_world: MakeWorld) -> None:
+    world = make_world(Rules(vendor="together", training="5000.00", budget="500"))
+    world.abilities += ', "estimate"'
+    world.restart()
+    company(world).check_looks = 2
+    world.start()
+    world.until(lambda: world.run().tries, "the estimate")
+    world.send()
+    assert "acme itself expects about $81 for the training" in world.said("Run 1", "Cost now")
+    assert company(world).ledger.files == company(world).ledger.jobs == 0
+
+
 def test_a_state_that_nobody_knows_counts_as_running_and_is_told(vendor_world: World) -> None:
     world = vendor_world
     company(world).stages = ("running", "hibernating")
