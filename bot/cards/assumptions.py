@@ -311,7 +311,10 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
         return None
-    where = "From tokens_per_second in finetune.toml; it may take half or twice as long."
+    where = (
+        "By tokens_per_second in finetune.toml, of an encoder by measurements on two cores of an AMD EPYC; it may take "
+        "half or twice as long."
+    )
     if inputs.training.speed_measured:
         where = (
             f"From this machine's own speed, measured on {inputs.training.speed_measured} (finetune calibrate); "

@@ -281,7 +281,7 @@ def _answer_free(
     of = len(keys.keys)
     if not set(keys.keys) <= session.store.answers.answered(keys.keys):
         say(f"{capitalize(LONG_NAMES[candidate.rung])} learns from the rows.")
-        replies = evaluation_worker.free_answers(candidate, plan, rows.files, SEED)
+        replies = evaluation_worker.free_answers(candidate, plan, rows.files, rows.files / "questions", SEED)
         if isinstance(replies, Refusal):
             return ArmProgress(candidate, of, failed=replies.text)
         evaluation_engine.keep_free(session, candidate, keys.keys, replies, time.time())

@@ -20,7 +20,7 @@ from bot.values.runs import Refusal
 from trainers import payloads
 from trainers.base_models import find_preset
 from trainers.dataset import Example, read, store_chat
-from trainers.encoders.embedding import EncoderError, find_encoder, load_encoder
+from trainers.encoders.embedding import EncoderError, StoredVectors, find_encoder, load_encoder
 from trainers.evaluation import (
     exact_match,
     prompts,
@@ -37,7 +37,7 @@ MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
 VENDORS_WORK = 100.0  # as a short prompt to our own model
 CURVE_POINTS = 20  # of a loss curve
-KEYS, PROMPTS = "keys.json", "prompts.jsonl"
+KEYS, PROMPTS, VECTORS = "keys.json", "prompts.jsonl", "vectors.npz"
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,8 @@ def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[C
     nearest: Mapping[Candidate, Nearest] = {}
     keys: dict[Candidate, ArmKeys] = {}
     try:
-        nearest = retrieval_worker.look_up(plan, train, holdout, files)
+        folder.mkdir(parents=True, exist_ok=True)
+        nearest = retrieval_worker.look_up(plan, train, holdout, files, folder / VECTORS)
     except EncoderError as error:
         keys = {arm: ArmKeys((), (), failed=str(error)) for arm in plan.arms if arm.rung == "retrieval"}
     messages = {
@@ -160,15 +161,22 @@ def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[
     return classify_holdout(examples(files, plan.train_sha256), examples(files, plan.holdout_sha256), seed)
 
 
-def free_answers(arm: Candidate, plan: LadderPlan, files: Path, seed: int) -> tuple[Reply, ...] | Refusal:
-    """Returns a free rung's answers to the holdout, or why its encoder can't be used."""
+def free_answers(
+    arm: Candidate, plan: LadderPlan, files: Path, folder: Path, seed: int
+) -> tuple[Reply, ...] | Refusal:
+    """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder`: that of `prepare`."""
     from trainers.encoders import head
 
     if arm.rung == "classical":
         return classical_answers(plan, files, seed)
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     try:
-        return head.classify_holdout(load_encoder(plan.encoder), train, holdout, seed)
+        encoder = load_encoder(plan.encoder)
+        vectors = folder / VECTORS
+        stored = StoredVectors(encoder, vectors) if vectors.exists() else None
+        replies = head.classify_holdout(encoder, train, holdout, seed, stored)
+        vectors.unlink(missing_ok=True)
+        return replies
     except EncoderError as error:
         return Refusal(str(error))
 

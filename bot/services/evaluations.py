@@ -256,10 +256,11 @@ def _with_free_answers(
     """Stores the answers of the free candidates beside the models'. One that can't answer is left out, with the
     reason."""
     failed: dict[MeasuredCandidate, str] = {}
+    folder = measurements.folder_of(context, measurement)
     for candidate in (candidate for candidate in FREE if answers.missing.get(candidate)):
         work = f"{candidate.rung} m{measurement.id}"
         replies = context.workers.poll(
-            work, evaluation_worker.free_answers, candidate, plan, context.settings.files, SEED
+            work, evaluation_worker.free_answers, candidate, plan, context.settings.files, folder, SEED
         )
         if isinstance(replies, Refusal):
             failed[candidate] = replies.text

@@ -14,7 +14,7 @@ from trainers.dataset import Example
 from trainers.dataset.sensitive_data import SECRET, faults_in
 from trainers.documents import Unreadable, passages_of, read_document, store_text
 from trainers.encoders import DEFAULT_ENCODER
-from trainers.encoders.embedding import load_encoder
+from trainers.encoders.embedding import StoredVectors, load_encoder
 from trainers.evaluation.results import Candidate
 from trainers.evaluation.retrieval import Nearest, nearest_examples, nearest_passages
 
@@ -34,16 +34,19 @@ def read_passages(path: Path) -> int | Refusal:
 
 
 def look_up(
-    plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path
+    plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
 ) -> Mapping[Candidate, Nearest]:
-    """Returns what each retrieval candidate is shown; it is looked up once for all that may see the same. Raises
-    EncoderError if the encoder can't be used."""
+    """Returns what each retrieval candidate is shown; it is looked up once for all that may see the same. Texts that
+    the encoder's rung needs too are read once: their vectors are written to the file `vectors`. Raises EncoderError if
+    the encoder can't be used."""
     arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
     if not arms:
         return {}
     passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
     visible = {arm: _visible(arm, plan, passages) for arm in arms}
-    encoder, has_labels = load_encoder(plan.encoder or DEFAULT_ENCODER), bool(plan.labels)
+    loaded, has_labels = load_encoder(plan.encoder or DEFAULT_ENCODER), bool(plan.labels)
+    is_read_again = any(arm.rung == "encoder" for arm in plan.arms)
+    encoder = StoredVectors(loaded, vectors) if is_read_again else loaded
     nearest: dict[tuple[str, ...], Nearest] = {}
     for texts in set(visible.values()):
         if texts:

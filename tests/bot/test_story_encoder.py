@@ -3,6 +3,7 @@ classical model, deployed, asked by its alias; and what is refused."""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -17,10 +18,12 @@ from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
 from tests.bot.props import tickets_csv
-from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.test_story_ladder import MakeWorld, until
 from tests.bot.world import PRIVATE, TARGET, Rules, World, words_of
+from tests.local.encoders import multilingual_encoder_dir as multilingual_encoder_dir
 from tests.local.labelled import ENCODER
 from tests.local.served import KEY, Served, close, free_port, ready_url, start_process
+from trainers.evaluation.results import Ladder
 
 START = "/finetune start tickets target=local/minilm-encoder"
 
@@ -28,12 +31,14 @@ START = "/finetune start tickets target=local/minilm-encoder"
 class Trainer:
     """At the same address after each start."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._port = folder, free_port()
+    def __init__(self, folder: Path, encoder: str = ENCODER) -> None:
+        self._folder, self._port, self._encoder = folder, free_port(), encoder
         self.start()
 
     def start(self) -> None:
-        self._process = start_process(self._folder, more=("--port", str(self._port), "--encoder", ENCODER))
+        self._process = start_process(
+            self._folder, more=("--port", str(self._port), "--encoder", self._encoder)
+        )
         self.served = Served(ready_url(self._process), self._process)
 
     @property
@@ -140,6 +145,46 @@ def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) ->
     world.until(lambda: world.run().state == "done", "the run to be done", seconds=120)
     world.send()
     assert RunResult.from_json(world.run().result or "").tuned.share == 1
+
+
+@pytest.fixture
+def multilingual(
+    make_world: MakeWorld, tmp_path: Path, multilingual_encoder_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    """[encoder] names a folder, and the trainer has it by the same name."""
+    monkeypatch.setenv("FINETUNE_TRAINER_KEY", KEY)
+    trainer = Trainer(tmp_path / "trainer", f"multilingual={multilingual_encoder_dir}")
+    row = '[providers.local.models.multilingual]\nkind = "encoder"\nusd_per_hour = "0.02"\n'
+    more = f'[providers.local]\nbase_url = "{trainer.served.url}"\n{row}'
+    world = make_world(Rules(more=f'{more}[encoder]\nmodel = "{multilingual_encoder_dir}"\n'))
+    world.seed_dataset(rows=60)
+    yield world
+    trainer.stop()
+
+
+@pytest.mark.usefixtures("real_processes")
+def test_an_encoder_named_by_setting_is_measured_trained_as_a_whole_and_rolled_back(
+    multilingual: World, multilingual_encoder_dir: Path
+) -> None:
+    world = multilingual
+    world.type("/finetune baseline tickets rungs=encoder")
+    ladder = Ladder.from_json(until(world, "done").result or "")
+    assert [rung.arm.rung for rung in ladder.rungs] == ["encoder"]
+    assert ladder.weights == (f"{multilingual_encoder_dir}: apache-2.0",)
+    for number, more in ((1, "method=full epochs=6 learning_rate=2e-3"), (2, "")):
+        world.start(f"/finetune start tickets target=local/multilingual {more}")
+        world.approve()
+        world.until(lambda: world.run(number).state == "done", "the run to be done", seconds=120)  # noqa: B023
+        world.send()
+        assert world.type(f"/finetune promote tickets-{number} because=it answers in French", user=BEN) == ""
+    assert [json.loads(world.run(number).plan)["method"] for number in (1, 2)] == ["full", "head"]
+    assert RunResult.from_json(world.run(1).result or "").tuned.share == 1
+    assert world.type("/finetune rollback tickets because=it was better", user=BEN) == ""
+    world.send()
+    assert world.said("tickets-1 is in use again for tickets")
+    world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
+    assert "Asking `tickets-1`" in world.type("/finetune try tickets Order 38: a question about shipping")
+    assert "shipping" in world.until_told()
 
 
 def test_the_estimate_sizes_an_encoder_and_not_a_chat_model(own: World) -> None:

@@ -149,6 +149,7 @@ def test_a_paid_ladder_asks_first_and_is_climbed_after_a_yes(priced: World) -> N
     assert world.company.count(CHAT) == 3 * HELD
     assert all(rung.usd_per_1000 for rung in ladder.rungs[2:]) and ladder.rungs[0].usd_per_1000 == 0
     assert world.said("prompt alone", "ten examples", "retrieval")
+    assert not list(world.folder.rglob("vectors.npz")), "retrieval's vectors served the encoder, and are gone"
 
 
 def test_a_repeat_asks_nobody_and_costs_nothing(priced: World) -> None:

@@ -41,3 +41,51 @@ def tiny_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     export_onnx(model, folder / "model.onnx")
     return folder
+
+
+LANGUAGES = (
+    "Meine Karte wurde zweimal belastet",
+    "Das Paket ist nicht angekommen",
+    "No puedo iniciar sesión",
+    "El paquete no ha llegado",
+    "注文した荷物が届きません",
+    "パスワードが受け付けられません",
+)
+
+
+@pytest.fixture(scope="session")
+def multilingual_encoder_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Laid out as sentence-transformers publishes them: an XLM-RoBERTa of 2 layers with its kind of tokenizer, which
+    knows pieces of three languages, its pooling, and an ONNX export in a folder of its own."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+    from transformers import XLMRobertaConfig, XLMRobertaModel
+
+    from trainers.local.training.methods.full import export_onnx
+
+    folder = tmp_path_factory.mktemp("encoder") / "Multilingual"
+    (folder / "onnx").mkdir(parents=True)
+    (folder / "1_Pooling").mkdir()
+    texts = [*LANGUAGES, *(problem for problems in PROBLEMS.values() for problem in problems)]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    specials = ["<s>", "<pad>", "</s>", "<unk>"]
+    trainer = trainers.UnigramTrainer(vocab_size=300, special_tokens=specials, unk_token="<unk>")
+    tokenizer.train_from_iterator(texts * 20, trainer)
+    tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    torch.manual_seed(20261127)
+    config = XLMRobertaConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=64,
+        max_position_embeddings=130,
+    )
+    model = XLMRobertaModel(config, add_pooling_layer=False)
+    model.save_pretrained(folder)
+    export_onnx(model, folder / "onnx" / "model.onnx")
+    (folder / "1_Pooling" / "config.json").write_text('{"pooling_mode_mean_tokens": true}')
+    (folder / "README.md").write_text("---\nlicense: apache-2.0\n---\n# Multilingual\n", encoding="utf-8")
+    return folder

@@ -8,12 +8,15 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub.constants
 import pytest
 
 from tests.local import exporting
 from tests.local.exporting import JOB, order
 from tests.local.labelled import chats, encoder_job, machines, tickets
+from tests.peers.model_hub import TOKEN, model_hub
 from trainers.encoders.classifier import load_classifier
+from trainers.local.export.order import Upload
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.pipeline import export
 from trainers.local.job_directory import read_job, replace_json, write_job
@@ -79,6 +82,18 @@ def test_a_head_that_sees_words_answers_alike_outside(tmp_path: Path) -> None:
 def test_a_hub_form_needs_a_licence_only_where_none_is_known(data: Path, tmp_path: Path) -> None:
     out = export(ordered(data, tmp_path / "out", "hub"), lambda _: None)
     assert (out / "model.onnx").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content:DeprecationWarning")  # huggingface_hub's, to httpx2
+def test_it_is_uploaded_as_it_runs(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    with model_hub() as hub:
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+        upload = Upload("team/tickets-7", is_public=False)
+        out = export(ordered(data, tmp_path / "out", "hub", upload=upload), lambda _: None)
+    assert hub.repos == {"team/tickets-7": True}
+    assert hub.files == {path.name: path.read_bytes() for path in out.iterdir()}
 
 
 @pytest.mark.parametrize(

@@ -131,6 +131,38 @@ class TextEncoder:
         return output[0] / max(float(np.linalg.norm(output[0])), 1e-12)
 
 
+@dataclass(frozen=True)
+class StoredVectors:
+    """An encoder whose vectors stay in a file, so that who needs them later doesn't read the texts again."""
+
+    encoder: TextEncoder
+    path: Path
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        import numpy as np
+
+        keys, stored = [self._key(text) for text in texts], self._stored()
+        missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
+        if missing:
+            stored |= zip(missing, self.encoder.embed(list(missing.values())), strict=True)
+            partial = self.path.with_suffix(f".{os.getpid()}")
+            with partial.open("wb") as file:
+                np.savez(file, keys=np.array(list(stored)), vectors=np.array(list(stored.values())))
+            partial.replace(self.path)
+        return np.array([stored[key] for key in keys], np.float32).reshape(-1, self.encoder.dims)
+
+    def _key(self, text: str) -> bytes:
+        return hashlib.sha256(f"{self.encoder.sha256}{text}".encode()).hexdigest().encode()
+
+    def _stored(self) -> dict[bytes, Any]:
+        import numpy as np
+
+        if not self.path.exists():
+            return {}
+        with np.load(self.path) as arrays:
+            return dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))
+
+
 def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:
     """Loads an encoder: the default one, a folder's, or the hub's. Raises EncoderError."""
     import onnxruntime

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from trainers.dataset.rows import Example
-from trainers.encoders.embedding import TextEncoder
+from trainers.encoders.embedding import StoredVectors, TextEncoder
 from trainers.evaluation.results import Reply
 from trainers.evaluation.tfidf import label_of, text_of, without_pandas
 
@@ -148,14 +148,19 @@ def _fitted(vectors: Vectors, labels: Sequence[str], closeness: float, seed: int
 
 
 def classify_holdout(
-    encoder: TextEncoder, train: Sequence[Example], examples: Sequence[Example], seed: int
+    encoder: TextEncoder,
+    train: Sequence[Example],
+    examples: Sequence[Example],
+    seed: int,
+    stored: StoredVectors | None = None,
 ) -> tuple[Reply, ...]:
     """Returns a label for each of `examples`, asked one after the other as a program would: `seconds` is what each
-    took. Tokens are 0. Raises ValueError without rows to train on."""
+    took. Tokens are 0. `stored` may have the training rows' vectors. Raises ValueError without rows to train on."""
     if len(train) > MOST_ROWS:
         train = random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
     texts = [text_of(example) for example in train]
-    head = learn(encoder, texts, [label_of(example) for example in train], encoder.embed(texts), seed=seed)
+    vectors = (stored or encoder).embed(texts)
+    head = learn(encoder, texts, [label_of(example) for example in train], vectors, seed=seed)
     encoder.embed(["warm up"])
     replies = []
     for example in examples:

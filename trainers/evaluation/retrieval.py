@@ -20,7 +20,9 @@ from trainers.evaluation.results import Retrieval
 from trainers.evaluation.tfidf import label_of, text_of
 
 if TYPE_CHECKING:
-    from trainers.encoders.embedding import TextEncoder, Vectors
+    from trainers.encoders.embedding import StoredVectors, TextEncoder, Vectors
+
+    Encoder = TextEncoder | StoredVectors
 
 Order = tuple[int, ...]
 
@@ -55,7 +57,7 @@ class Library:
     texts at `read`: all of them, or as many, drawn at random, as an encoder can read in some minutes."""
 
     size: int
-    encoder: TextEncoder
+    encoder: Encoder
     words: Any
     read: Order
     vectors: Vectors
@@ -98,7 +100,7 @@ class Library:
         return orders
 
 
-def open_library(texts: Sequence[str], encoder: TextEncoder) -> Library:
+def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
     """Indexes texts. The same texts and encoder give the same library. Raises ValueError without texts."""
     if not texts:
         raise ValueError("searching: there are no texts")
@@ -108,7 +110,7 @@ def open_library(texts: Sequence[str], encoder: TextEncoder) -> Library:
 
 
 def nearest_examples(
-    train: Sequence[Example], holdout: Sequence[Example], encoder: TextEncoder, *, has_labels: bool
+    train: Sequence[Example], holdout: Sequence[Example], encoder: Encoder, *, has_labels: bool
 ) -> Nearest:
     """Finds the rows most like each held-out one. Rows with tools are left out: not every model can be shown them."""
     rows = [example for example in train if example.row is None]
@@ -131,7 +133,7 @@ def nearest_passages(
     passages: Sequence[str],
     train: Sequence[Example],
     holdout: Sequence[Example],
-    encoder: TextEncoder,
+    encoder: Encoder,
     *,
     has_labels: bool,
 ) -> Nearest:

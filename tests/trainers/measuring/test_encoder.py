@@ -13,8 +13,9 @@ from tests.local.labelled import machines
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.encoders import DEFAULT_ENCODER, embedding
-from trainers.encoders.embedding import EncoderError, TextEncoder, find_encoder, load_encoder
+from trainers.encoders.embedding import EncoderError, StoredVectors, TextEncoder, find_encoder, load_encoder
 from trainers.encoders.head import classify_holdout, columns_of, fit_head, learn
+from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
 
 ASKED = (("where is my parcel", "parcel"), ("I want my money back", "refund"))
@@ -108,6 +109,19 @@ def test_a_text_without_a_piece_has_no_words(encoder: TextEncoder) -> None:
 
 def _pair(row: Example) -> tuple[str, str]:
     return text_of(row), row.answer
+
+
+def test_stored_vectors_are_read_once_and_answer_alike(encoder: TextEncoder, tmp_path: Path) -> None:
+    train, held, path = rows(60), rows(9, seed=1), tmp_path / "vectors.npz"
+    stored = StoredVectors(encoder, path)
+    assert nearest_examples(train, held, stored, has_labels=True) == nearest_examples(
+        train, held, encoder, has_labels=True
+    )
+    written = path.stat().st_mtime_ns
+    again = classify_holdout(encoder, train, held, seed=7, stored=StoredVectors(encoder, path))
+    assert path.stat().st_mtime_ns == written, "all of its texts were there"
+    assert [r.text for r in again] == [r.text for r in classify_holdout(encoder, train, held, seed=7)]
+    assert stored.embed([]).shape == (0, encoder.dims)
 
 
 def test_a_folder_of_ones_own_is_an_encoder(folder: Path, encoder: TextEncoder) -> None:

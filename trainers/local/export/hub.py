@@ -77,7 +77,7 @@ def upload_folder(folder: Path, upload: Upload) -> str:
     try:
         api.create_repo(upload.repo, private=not upload.is_public, exist_ok=True)
         commit = api.upload_folder(
-            repo_id=upload.repo, folder_path=folder, commit_message="A fine-tuned adapter and its card"
+            repo_id=upload.repo, folder_path=folder, commit_message="A fine-tuned model and its card"
         )
     except (OSError, ValueError, RuntimeError) as error:  # the last: a large file that did not get through
         reason = " ".join(str(error).split())[:300]
