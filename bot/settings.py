@@ -22,6 +22,7 @@ from bot.toml_file import TomlFile, lines_of
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.pricing import PriceRow, own_prices
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow, load_providers
+from trainers.rentals import prices as rentals
 from trainers.typed_tables import OWN, Fault, Key, Limits, read_table
 from trainers.types import Price
 
@@ -159,11 +160,30 @@ class BudgetSettings:
 
 
 @dataclass(frozen=True)
+class RentingSettings:
+    """Machines of Hugging Face Jobs, one a training, for targets that start with hf/. `image` has the extra [local].
+    `minutes`: each is ended after so many; `wait_minutes`: it is waited for as long. `namespace` pays, '' is the
+    token's account. `keep_files`: the private repositories of data and results stay."""
+
+    hardware: str = ""
+    image: Annotated[
+        str,
+        re.compile(r"|[\w./:-]+@sha256:[0-9a-f]{64}"),
+        Key(wants="an image by its content, like NAME@sha256:DIGEST"),
+    ] = ""
+    minutes: Annotated[int, Limits(ge=10, le=2880)] = 120
+    wait_minutes: Annotated[int, Limits(ge=1, le=2880)] = 60
+    namespace: Annotated[str, re.compile(r"[\w.-]*"), Key(wants="an account's name at Hugging Face")] = ""
+    keep_files: bool = False
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """Our own trainer, started as a child. `models`: name → folder or hub id. `port` 0 takes a free one. None: as many
     as follow from the rest. `tokens_per_second`: of a training, where a person says it. `ray_is_ours`: somebody said
     that data may go to all of the cluster's nodes. `ray_shared` and `relay_url` are of 0.1.0: the trainer's log says
-    what replaces them. `engine` is that of [serving], `encoder` the model of [encoder].
+    what replaces them. `engine` is that of [serving], `encoder` the model of [encoder],
+    `renting` what [hf] says.
     """
 
     models: Annotated[Mapping[str, str], Key(wants='a table of texts, like { name = "folder" }')] = field(
@@ -184,6 +204,7 @@ class TrainerSettings:
     storage: str = ""
     engine: Annotated[str, OWN] = "builtin"
     encoder: Annotated[str, OWN] = DEFAULT_ENCODER
+    renting: Annotated[RentingSettings | None, OWN] = None
 
     @property
     def encoder_name(self) -> str:
@@ -218,6 +239,11 @@ class TrainerSettings:
                 value = getattr(self, name)
                 arguments += [f"--{name.replace('_', '-')}", value] if value else []
             arguments += ["--ray-shared"] if self.ray_shared else []
+        if self.renting:
+            wait = str(self.renting.wait_minutes)
+            arguments += ["--hf-image", self.renting.image, "--hf-wait-minutes", wait]
+            arguments += ["--hf-namespace", self.renting.namespace] if self.renting.namespace else []
+            arguments += ["--hf-keep-files"] if self.renting.keep_files else []
         return tuple(arguments)
 
     @property
@@ -281,6 +307,7 @@ class SettingsTable:
     check: CheckTable
     encoder: EncoderTable
     trainer: TrainerSettings
+    hf: RentingSettings
     providers: Mapping[str, Any] = field(default_factory=dict)
     prices: Mapping[str, Any] = field(default_factory=dict)
     service: ServiceSettings
@@ -352,7 +379,12 @@ def load_settings(
     file = _read_toml(path, must_exist=bool(config or "FINETUNE_CONFIG" in environment))
     faults: list[Fault] = []
     table = read_table(SettingsTable, file.table, faults)
-    trainer = replace(table.trainer, engine=table.serving.engine, encoder=table.encoder.model)
+    trainer = replace(
+        table.trainer,
+        engine=table.serving.engine,
+        encoder=table.encoder.model,
+        renting=_renting(table.hf, file),
+    )
     _check_gpus(trainer, file)
     data = path.parent / table.data
     rows = _rows(lambda tables: load_providers(tables, environment), table.providers, faults)
@@ -425,8 +457,30 @@ def _check_gpus(trainer: TrainerSettings, file: TomlFile) -> None:
 
 
 def _with_own_models(rows: tuple[ProviderRow, ...], trainer: TrainerSettings) -> tuple[ProviderRow, ...]:
-    """The trainer that we start offers what [trainer] models names, and each hour costs what it says there."""
-    return tuple(_our_own(row, trainer) if row.is_started_by_us else row for row in rows)
+    """The trainer that we start offers what [trainer] models names, and each hour costs what it says there. Where [hf]
+    is set, what our trainer tunes can be tuned on a rented machine as well."""
+    rows = tuple(_our_own(row, trainer) if row.is_started_by_us else row for row in rows)
+    ours = next((row for row in rows if row.name == "local"), None)
+    return (*rows, _on_rented_machines(ours)) if trainer.renting and ours else rows
+
+
+def _renting(table: RentingSettings, file: TomlFile) -> RentingSettings | None:
+    if not table.hardware and not table.image:
+        return None
+    for name in ("hardware", "image"):
+        if not getattr(table, name):
+            file.note("is missing: a rented machine needs both hardware and image.", "hf", name)
+    return table
+
+
+def _on_rented_machines(ours: ProviderRow) -> ProviderRow:
+    """The same trainer, which rents a machine for each job of this row and answers with its model itself."""
+    provider = replace(ours.provider, name=rentals.PROVIDER, abilities=ours.provider.abilities - {"pause"})
+    models = tuple(model for model in ours.models if not model.is_encoder)
+    title, address = f"{rentals.WHO} Jobs", "https://huggingface.co"
+    return replace(
+        ours, provider=provider, title=title, models=models, cluster=address, stays_here=False, rents=True
+    )
 
 
 def _our_own(row: ProviderRow, trainer: TrainerSettings) -> ProviderRow:

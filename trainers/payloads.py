@@ -107,6 +107,7 @@ def job(raw: Json, doing: str) -> Job:
         hyperparameters=hyperparameters if isinstance(hyperparameters, dict) else {},
         percent=_whole(raw, "percent"),
         billed_usd=billed if isinstance(billed, Decimal) else None,
+        billed_seconds=_whole(raw, "billed_seconds"),
     )
 
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from trainers.json_values import from_object
 from trainers.model_list import RELEASE_SUFFIX, find_listed, without_effort
 from trainers.providers import ModelRow, ProviderProblems, ProviderRow
+from trainers.rentals.prices import Rental
 from trainers.typed_tables import Fault, Key, read_table
 from trainers.types import Price
 
@@ -88,10 +89,11 @@ class PriceRow:
 
     `usd_per_hour` is set for a model on a machine of our own; its tokens are then free, its hours are not. So it is
     with a vendor's machine that is rented for the model alone: `is_hosted`, at `hosted_usd_per_hour`; a window of
-    `idle_window_s` without a question later it costs nothing until the next one, None: it costs the same. `note` is
-    something that a buyer should know, as a sentence. `batch_discount` 0.5 halves what can wait for a batch, None where
-    the list has no such price. `ends`: the first day without an answer, None where nobody said one; `successor`: what
-    its maker names instead; `ends_said_by`: who says both.
+    `idle_window_s` without a question later it costs nothing until the next one, None: it costs the same. `rental`:
+    what trains it is rented by the minute, wherever it answers afterwards. `note` is something that a buyer should
+    know, as a sentence. `batch_discount` 0.5 halves what can wait for a batch, None where the list has no such price.
+    `ends`: the first day without an answer, None where nobody said one; `successor`: what its maker names instead;
+    `ends_said_by`: who says both.
     """
 
     model: str
@@ -108,6 +110,7 @@ class PriceRow:
     is_hosted: bool = False
     hosted_usd_per_hour: Decimal | None = None
     idle_window_s: int | None = None
+    rental: Rental | None = None
 
     @property
     def said_by(self) -> str:
@@ -137,7 +140,10 @@ class PriceList:
         """Writes money as text and sorts keys: equal lists give equal bytes."""
         rows = [_row_to_json(row) for row in self.rows]
         return json.dumps(
-            {"read_on": self.read_on.isoformat(), "rows": rows}, sort_keys=True, separators=(",", ":")
+            {"read_on": self.read_on.isoformat(), "rows": rows},
+            sort_keys=True,
+            separators=(",", ":"),
+            default=str,  # a rental's price
         )
 
     @staticmethod
@@ -190,6 +196,7 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
         source=model.source or "your settings",
         as_of=model.as_of,
         usd_per_hour=model.usd_per_hour,
+        rental=provider.rental,
         ends=model.ends,
         ends_said_by=said_by(model.source or "your settings", model.as_of) if model.ends else None,
         is_hosted=provider.is_hosted,
@@ -366,6 +373,8 @@ def _row_to_json(row: PriceRow) -> dict[str, object]:
     if not row.is_hosted:  # the bytes of before there were any
         for name in ("is_hosted", "hosted_usd_per_hour", "idle_window_s"):
             del values[name]
+    if row.rental is None:  # as in older plans
+        del values["rental"]
     for name, value in values.items():
         if isinstance(value, Decimal):
             values[name] = f"{value:f}"

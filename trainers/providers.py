@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from trainers.chat_parameters import thinks
 from trainers.model_list import find_listed, without_effort
+from trainers.rentals.prices import Rental
 from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
 from trainers.types import SUFFIX_LENGTH, Ability, DeployApi, Dialect, Hyperparameter, Price, Provider
 
@@ -122,7 +123,8 @@ class ProviderRow:
     `training_by_size`: the smallest first; `validation_billed`: the tokens of validations cost as much. `cancel_pays`:
     for what a cancelled job is billed. `serving`: how a tuned model answers: at once, as an adapter beside others, on a
     machine that costs `serving_usd_per_hour` until it is stopped (by itself after `idle_stop_s` without a question),
-    elsewhere once it is downloaded, or if the provider agrees.
+    elsewhere once it is downloaded, or if the provider agrees. `rents`: each of its trainings has a machine of its own,
+    which is paid by the minute; `rental` is what it costs, once that was asked.
     """
 
     provider: Provider
@@ -145,6 +147,8 @@ class ProviderRow:
     serving: Serving = "included"
     serving_usd_per_hour: Decimal | None = None
     idle_stop_s: int | None = None
+    rents: bool = False
+    rental: Rental | None = None
 
     @property
     def name(self) -> str:

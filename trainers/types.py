@@ -122,7 +122,8 @@ class JobSpec:
 @dataclass(frozen=True)
 class Job:
     """A trainer's job, as it last answered. Times are unix seconds. `percent` of the training, where no steps are
-    counted; `billed_usd`: what the trainer itself says that the job cost, once it is over."""
+    counted; `billed_usd`: what the trainer itself says that the job cost, once it is over. `billed_seconds`: of a
+    machine that is rented for it."""
 
     id: str
     status: str
@@ -143,6 +144,7 @@ class Job:
     hyperparameters: Mapping[str, object] = field(default_factory=dict)
     percent: int | None = None
     billed_usd: Decimal | None = None
+    billed_seconds: int | None = None
 
     @property
     def is_final(self) -> bool:

@@ -38,12 +38,14 @@ from bot.rules.units import duration
 from bot.values.runs import Progress
 from storage.records import Approval, Run, RunState
 from trainers.methods import option_of
-from trainers.money import from_micros
+from trainers.money import from_micros, usd
+from trainers.rentals.prices import WHO, Rental
 
 APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
 DETAILS = "plan_details"
 SHOWN_REASONS = 3
+STOPS_AT = Decimal("0.85")  # of the rented time; the rest is for loading and uploading (rentals/attempt.py)
 DECIDED: dict[RunState, str] = {
     "rejected": "rejected",
     "expired": "expired",
@@ -454,6 +456,25 @@ def add_superseded(card: Message, former: Sequence[int]) -> Message:
     whose = " and ".join(f"run {value}" for value in former)
     note = Text(f"It replaces {whose} on the same target. Earlier approvals no longer count.")
     return replace(card, parts=(*card.parts[:-2], note, *card.parts[-2:]))
+
+
+def rent_text(rental: Rental, expected_minutes: Decimal | None) -> str:
+    """For approvers: what is rented, for how much and how long."""
+    minutes = pluralize(rental.minutes, "minute")
+    text = (
+        f"It rents {rental.hardware} at {WHO} for {usd(rental.usd_per_hour)} an hour, and {minutes} at most. Whether "
+        "waiting for the machine is billed is not known."
+    )
+    if expected_minutes is not None and expected_minutes > STOPS_AT * rental.minutes:
+        text += f" The training may need more than {minutes} and stops early then: raise [hf] minutes."
+    return text
+
+
+def price_rise_text(approved: Rental, now: Rental) -> str:
+    return (
+        f"{WHO} asks {usd(now.usd_per_hour)} an hour for {now.hardware} by now, and {usd(approved.usd_per_hour)} were "
+        "approved."
+    )
 
 
 def unswept_text(unswept: Unswept, title: str) -> str:

@@ -13,6 +13,7 @@ from bot.cards.words import pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import usd
 from trainers.pricing import PriceRow, UnknownPrice
+from trainers.rentals import prices as rentals
 
 SHOWN_ROWS, TABLE_ROWS, SHOWN_SOURCES, SHOWN_NOTES = 25, 60, 8, 8
 HEADING = ("USD per 1M tokens", "input", "cached", "output", "training", "ends")
@@ -47,6 +48,8 @@ def _row(row: PriceRow, longest: int, today: date) -> Row:
     training = _amount(price.training)
     if price.training is None and row.usd_per_hour is not None:
         training = f"{usd(row.usd_per_hour)} an hour" if row.usd_per_hour else "free"
+    if row.kind == "tuned" and row.model.startswith(f"{rentals.PROVIDER}/"):
+        training = f"{usd(row.rental.usd_per_hour)} an hour" if row.rental else "by the minute"
     end = "–" if row.ends is None else f"ended {row.ends}" if row.has_ended(today) else f"{row.ends}"
     return (
         f"{shorten(row.model, longest)}{kind}",

@@ -80,9 +80,11 @@ def actual_micros(
     billed_micros: int | None = None,
 ) -> int:
     """What a run has cost. `prices` begin with the tuned model's row and the base model's. A machine of our own is paid
-    by the hour that it trained; a vendor by trained tokens, unless it said itself what it billed for the training, and
-    by both models' answers to the holdout."""
+    by the hour that it trained; a rented one by the `seconds` that it ran; a vendor by trained tokens, unless it said
+    itself what it billed for the training, and by both models' answers to the holdout."""
     tuned_row, base_row = prices.rows[0], prices.rows[1]
+    if tuned_row.rental is not None:
+        return to_micros(tuned_row.rental.usd(round(seconds)))
     if tuned_row.usd_per_hour is not None:
         return to_micros(tuned_row.usd_per_hour * Decimal(round(seconds)) / 3600)
     trained = (tuned_row.price.training or Decimal(0)) * trained_tokens / MILLION

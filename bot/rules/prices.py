@@ -43,7 +43,10 @@ def rates_of(row: PriceRow) -> Rates | MissingPrice:
 
 
 def training_of(row: PriceRow, tokens: int, epochs: int, minutes: Range | None) -> Training | MissingPrice:
-    """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money."""
+    """`tokens` of one epoch; `minutes` where the speed is known, and not only guessed where an hour costs money: but of
+    a rented machine, which is ended in time, a guess will do."""
+    if row.rental is not None:
+        return Training(tokens, epochs, usd_per_hour=row.rental.usd_per_hour, minutes=minutes)
     if row.usd_per_hour is not None:
         if row.usd_per_hour and minutes is None:
             return MissingPrice("hours", row)

@@ -58,7 +58,7 @@ def decide_egress(
         if refusal or ruled.refused:
             return refusal or Refusal(sentence(views.egress_refusal(ruled, data, row.name)))
         rules_aside = views.egress_notes(ruled, row.name, reason)
-        notes += [*rules_aside, *([f"It trains on the Ray cluster at {row.cluster}."] if row.cluster else [])]
+        notes += [*rules_aside, *([f"It trains on {row.title}."] if row.cluster and not row.rents else [])]
         overridden += ruled.overridden
     return EgressPermission(
         tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(overridden)), " ".join((reason or "").split())

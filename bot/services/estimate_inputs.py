@@ -27,6 +27,7 @@ from bot.services.hardware import (
     encoder_needs,
     known_base,
     memory_headroom,
+    rented_training,
     training_time,
 )
 from bot.settings import Settings
@@ -308,6 +309,9 @@ def _on_the_machine(
         is_here = target.row.cluster is None and target.row.keeps_models_here
         room, minutes = encoder_needs(report, tokens, chosen, is_here=is_here)
         return room, Time(minutes)
+    if target.row.rental is not None:
+        room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)
+        return room, Time(minutes, is_guess=True)
     base = base_of(settings, target.row, target.model)
     room = memory_headroom(base, report, chosen, sweep) if base else None
     if target.model.usd_per_hour is None:
@@ -353,7 +357,7 @@ def _cost(
 
     Our own machine's hours are in the training already; a vendor bills both models' answers.
     """
-    is_open = time.is_guess and tuned.usd_per_hour
+    is_open = time.is_guess and tuned.usd_per_hour and tuned.rental is None
     training = training_of(tuned, tokens, epochs, None if is_open else time.minutes)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
     if isinstance(training, MissingPrice):

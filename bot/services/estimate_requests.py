@@ -32,7 +32,7 @@ from bot.services import authorization, candidates, datasets, estimates
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import evidence_of
-from bot.services.hardware import find_target
+from bot.services.hardware import find_target, with_rent
 from bot.values.requests import Estimate
 from bot.values.runs import Refusal
 from storage.records import Draft, KeptEstimate
@@ -261,10 +261,13 @@ def _estimated(
     target = find_target(context.settings.providers, question.target)
     if isinstance(target, Refusal):
         return target
+    settings = with_rent(context.settings, target)
+    if isinstance(settings, Refusal):
+        return settings
     evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
     day = units.day_of(context.clock())
     return estimates.make_estimate(
-        context.settings,
+        settings,
         checked.dataset.name,
         checked.report,
         question,

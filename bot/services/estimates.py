@@ -156,6 +156,8 @@ def make_estimate(
     target = _target(settings, question)
     if isinstance(target, Refusal):
         return target
+    if target.row.rents and target.row.rental is None and not is_trained:
+        return Refusal(f"What a machine for {code(target.name)} costs was not asked.", "target")
     question, unfit = for_target(question, target), _unfit(name, report, question, target)
     if unfit:
         return unfit

@@ -26,6 +26,7 @@ from trainers.dataset import DEFAULT_LIMITS, Report
 from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.splits import validation_rows
 from trainers.dataset.token_counts import tokens_of_system
+from trainers.errors import TrainerError
 from trainers.hyperparameters import (
     Sweep,
     batch_for,
@@ -35,9 +36,10 @@ from trainers.hyperparameters import (
     hosted_epochs_for,
 )
 from trainers.providers import ModelRow, ProviderRow
+from trainers.rentals.prices import Rental, current_rental
 from trainers.sizing.architecture import Unsized
 from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
-from trainers.sizing.hardware import Fit, as_computed, fit, this_machine
+from trainers.sizing.hardware import Fit, Machine, as_computed, fit, read_gpu, this_machine
 from trainers.sizing.memory import Method, Work, as_trained, loaded_parameters, trainable_parameters
 from trainers.sizing.training_time import (
     CALIBRATION_FILE,
@@ -59,6 +61,7 @@ METHODS: Mapping[Hyperparameter, Method] = {"none": "lora", "nf4": "qlora", "int
 IN_TURN = 7  # tokens that a chat template puts around the instructions
 # A measured time is right within 20%; beside another program a training takes twice as long.
 LEAST, MOST = Decimal("0.8"), Decimal(2)
+LOADING_MINUTES = 5  # of a rented machine, and its steps on a few rows; a rule of thumb
 GUESS = 3  # a guess is within this factor, either way
 
 log = logging.getLogger(__name__)
@@ -95,16 +98,20 @@ def known_base(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | 
 
 
 def memory_headroom(
-    base: Base, report: Report, chosen: Mapping[str, Hyperparameter], sweep: Sweep = ()
+    base: Base,
+    report: Report,
+    chosen: Mapping[str, Hyperparameter],
+    sweep: Sweep = (),
+    machine: Machine | None = None,
 ) -> MemoryHeadroom:
     """Sizes rows as long as the longest and, for a sweep, its largest values, as one trial trains at a time."""
-    work = _work(base, report, chosen, sweep)
-    done = as_computed(base.architecture, work, this_machine())
-    memory_fit = fit(base.architecture, done, this_machine())
+    work, machine = _work(base, report, chosen, sweep), machine or this_machine()
+    done = as_computed(base.architecture, work, machine)
+    memory_fit = fit(base.architecture, done, machine)
     trained = trainable_parameters(base.architecture, work)
     sizes = f"{_count(loaded_parameters(base.architecture))} parameters, {_count(trained)} trained"
     by_itself = " with checkpointing" if done.checkpoints and not work.checkpoints else ""
-    shortage = _shortage(memory_fit, _in_4_bits(base, work))
+    shortage = _shortage(memory_fit, _in_4_bits(base, work, machine))
     return MemoryHeadroom(f"{_memory(memory_fit, by_itself)}; {sizes}", shortage)
 
 
@@ -170,10 +177,10 @@ def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
     return METHODS.get(chosen.get("quantization", "none"), "lora")
 
 
-def _in_4_bits(base: Base, work: Work) -> int | None:
+def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
     """Returns the bytes that it would take so, where that is a cure and isn't taken yet."""
-    in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), this_machine())
-    packed = fit(base.architecture, in_4_bits, this_machine())
+    in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), machine)
+    packed = fit(base.architecture, in_4_bits, machine)
     if work.method == "qlora" or packed.standing != "fits":
         return None
     return packed.needed
@@ -221,6 +228,7 @@ def training_time(
     tokens: int,
     chosen: Mapping[str, Hyperparameter],
     sweep: Sweep = (),
+    rented: Machine | None = None,
 ) -> TrainingTime | None:
     """Returns the time to train on `tokens` an epoch by the model's own tokenizer; None if nothing is known of the
     speed.
@@ -228,8 +236,8 @@ def training_time(
     It is a guess if this machine's speed was not measured, or the base is loaded in 4 or 8 bits. A sweep counts all
     trials together, in the rungs of trainers/hyperparameters.py, with each rung's validations.
     """
-    measured = _calibration(settings)
-    machine = measured or guess_calibration(this_machine())
+    measured, place = None if rented else _calibration(settings), rented or this_machine()
+    machine = measured or guess_calibration(place)
     if machine is None or not report.n_train:
         return None
     is_guess = measured is None or _method(chosen) != "lora"
@@ -245,7 +253,7 @@ def training_time(
         taken_s = pair_seconds(base.architecture, lengths, timed)
         assert taken_s is not None  # noqa: S101 - both are there
         return _guess(taken_s) if is_guess or machine.word_s is None else _timed(taken_s, machine)
-    done = as_computed(base.architecture, _work(base, report, chosen, sweep), this_machine())
+    done = as_computed(base.architecture, _work(base, report, chosen, sweep), place)
     recomputes = as_trained(base.architecture, done).checkpoints
     arms = [{**chosen, **arm} for arm in combinations(sweep)] if sweep else [chosen]
     rows = [replace(_rows(report, tokens / report.n_train, arm), recomputes=recomputes) for arm in arms]
@@ -369,6 +377,44 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
 
 def _targets_hint(targets: Sequence[Target]) -> str:
     return "There are " + ", ".join(f"`{target.name}`" for target in targets) + "."
+
+
+def with_rent(settings: Settings, target: Target) -> Settings | Refusal:
+    """Returns the settings with the price, as it is now, of a machine that the target rents."""
+    renting = settings.trainer.renting
+    if not target.row.rents or renting is None:
+        return settings
+    try:
+        rental = current_rental(renting.hardware, renting.minutes)
+    except TrainerError as trouble:
+        return Refusal(f"{trouble} Without its price nothing is planned.", "target")
+    rows = (replace(row, rental=rental) if row.rents else row for row in settings.providers)
+    return replace(settings, providers=tuple(rows))
+
+
+def rented_training(
+    settings: Settings,
+    target: Target,
+    report: Report,
+    tokens: int,
+    chosen: Mapping[str, Hyperparameter],
+    sweep: Sweep,
+    rental: Rental,
+) -> tuple[MemoryHeadroom | None, Range]:
+    """Returns whether it fits into the rented machine's GPU, and its minutes, which are a guess up to the last one
+    that is paid."""
+    limit, base = Decimal(rental.minutes), known_base(settings, target.row, target.model)
+    machine = read_gpu(rental.gpu) or read_gpu(rental.memory)
+    if base is None or machine is None:
+        return None, Range(Decimal(0), limit / 2, limit)
+    room = memory_headroom(base, report, chosen, sweep, machine)
+    timed = training_time(settings, base, report, tokens, chosen, sweep, machine)
+    if timed is None:
+        return room, Range(Decimal(0), limit / 2, limit)
+    low, expected = (
+        min(limit, minutes + LOADING_MINUTES) for minutes in (timed.minutes.low, timed.minutes.expected)
+    )
+    return room, Range(low, expected, limit)
 
 
 @dataclass(frozen=True)

@@ -221,6 +221,12 @@ def _cannot_train(
             f"{row.title} trains a model but gives it no name to ask it by, so its curve can't be measured. "
             "Choose a target that starts with `local/`, or another trainer."
         )
+    if row.rents:
+        return Refusal(
+            f"A curve trains several times, and {row.title} rents a machine for each. Choose a target that starts with "
+            "`local/`.",
+            "target",
+        )
     if row.name not in context.trainers:
         return plans.no_key(row)
     verdict = model_verdict(row, target.model, context.today())

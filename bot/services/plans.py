@@ -70,6 +70,7 @@ from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
 from trainers.pricing import PriceList, PriceRow
 from trainers.providers import ProviderRow, file_problem
+from trainers.rentals.prices import current_rental
 from trainers.types import Hyperparameter
 
 ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
@@ -417,7 +418,7 @@ def _plan(
         prices=PriceList(_prices(estimated), context.today()).to_json(),
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
-        maximum_micros=_maximum(cost),
+        maximum_micros=_maximum(cost, is_rented=estimated.target.row.rents),
         seconds_low=round(estimated.minutes.low * 60) if estimated.minutes else None,
         seconds_high=round(estimated.minutes.high * 60) if estimated.minutes else None,
         warnings=_warnings(estimated),
@@ -461,18 +462,28 @@ def _prices(estimated: EstimateResult) -> tuple[PriceRow, ...]:
     return (*estimated.prices, judge.price) if judge else estimated.prices
 
 
-def _maximum(cost: RunCost) -> int:
+def _maximum(cost: RunCost, *, is_rented: bool) -> int:
     """Returns the cost at which a run is stopped, while it trains or is measured, in micro-dollars.
 
     Nobody wants it stopped for a few cents. By the hour it is at least ten cents, as the time is known only roughly; by
-    the token as many as another tokenizer may count. Answers count as long as they may be.
+    the token as many as another tokenizer may count. Answers count as long as they may be. A rented machine is ended
+    by who rents it out.
     """
     most = cost.training.usd.high
-    if cost.training.usd_per_hour:
+    if cost.training.usd_per_hour and not is_rented:
         most = max(most, LEAST_MAXIMUM_USD)
     elif cost.training.usd_per_million:
         most *= Decimal(str(OTHER_TOKENIZER))
     return to_micros(most + cost.evaluation_most_usd)
+
+
+def price_rise(plan: Plan) -> str | None:
+    """Returns a sentence if the rented machine of the plan costs more by now. Raises TrainerError."""
+    approved = PriceList.from_json(plan.prices).rows[0].rental
+    if approved is None:
+        return None
+    now = current_rental(approved.hardware, approved.minutes)
+    return plan_views.price_rise_text(approved, now) if now.usd_per_minute > approved.usd_per_minute else None
 
 
 def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
@@ -485,7 +496,10 @@ def _warnings(estimated: EstimateResult) -> tuple[str, ...]:
     judge = estimated.judge
     judged = [f"{judge.name} judges its free text, and reads the held-out rows for that."] if judge else []
     short = [shortage_text(shortage)] if shortage else []
-    return (*ends, *short, *(half if is_half else []), *judged, *_rare_labels(estimated))
+    rental = estimated.target.row.rental
+    minutes = estimated.minutes.expected if estimated.minutes else None
+    rented = [plan_views.rent_text(rental, minutes)] if rental else []
+    return (*rented, *ends, *short, *(half if is_half else []), *judged, *_rare_labels(estimated))
 
 
 def _rare_labels(estimated: EstimateResult) -> list[str]:

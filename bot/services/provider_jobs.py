@@ -26,6 +26,7 @@ from storage.records import Measurement, Run
 from trainers.client import Trainer
 from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
 from trainers.money import from_micros
+from trainers.pricing import PriceList
 from trainers.types import QUEUED_STATUSES, Event, Hyperparameter, Job, JobSpec
 
 LEAST_SWEEP_USD = Decimal("0.0001")  # that our trainer takes for a ceiling or a price
@@ -326,6 +327,7 @@ def _progress(
 
 
 def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
+    rental = PriceList.from_json(plan.prices).rows[0].rental
     return JobSpec(
         key=run.key,
         model=plan.model_id,
@@ -335,7 +337,7 @@ def spec_of(run: Run, plan: Plan, ready: Ready) -> JobSpec:
         sweep=plan.swept.sweep if plan.swept else (),
         seed=plan.seed,
         suffix=plan.suffix,
-        metadata={"run": str(run.id), "plan": run.plan_hash[:12]},
+        metadata={"run": str(run.id), "plan": run.plan_hash[:12], **(rental.metadata if rental else {})},
         method=plan.method,
     )
 

@@ -166,10 +166,24 @@ def create(context: AppContext, run: Run) -> None:
         return
     if not job.is_agreed():
         return
+    if run.state == "approved" and _is_dearer(context, run, plan, job):
+        return
     if too_dear := budgets.refusal_in_a_new_month(context, run):
         provider_jobs.hold(job, NO_ROOM_S, f"{too_dear} It starts by itself once there is room.")
         return
     provider_jobs.create(job)
+
+
+def _is_dearer(context: AppContext, run: Run, plan: Plan, job: RunJob) -> bool:
+    """Returns True if nothing is started now: a rented machine costs more than was approved, or nobody says what."""
+    try:
+        dearer = plans.price_rise(plan)
+    except TrainerError as trouble:
+        provider_jobs.hold(job, HOLD_S, str(trouble))
+        return True
+    if dearer:
+        _stop_elsewhere(context, run, dearer)
+    return dearer is not None
 
 
 def follow(context: AppContext, run: Run) -> None:

@@ -48,7 +48,8 @@ class Progress(JsonValue):
     questions about held-out rows that get no answer. `judge` None: no model was asked to judge yet. `percent` of the
     training is done, where the trainer counts no steps; `billed_micros`: what it says that the training cost;
     `succeeded_at`: when the job was first seen to have succeeded. `is_base_unasked`: the base model answers nowhere by
-    the token. `vendor`: its own estimate, which was asked before the approval.
+    the token. `vendor`: its own estimate, which was asked before the approval. `billed_seconds`: of a machine
+    that is rented, by who rents it out.
     """
 
     step: int = 0
@@ -72,9 +73,12 @@ class Progress(JsonValue):
     succeeded_at: float | None = None
     is_base_unasked: bool = False
     vendor: VendorEstimate | None = None
+    billed_seconds: int | None = None
 
     @property
     def train_seconds(self) -> float:
+        if self.billed_seconds is not None:
+            return float(self.billed_seconds)
         if self.running_since is None or self.ran_until is None:
             return 0.0
         return max(self.ran_until - self.running_since, 0.0)
@@ -109,6 +113,7 @@ class Progress(JsonValue):
             percent=self.percent if job.percent is None else job.percent,
             billed_micros=self.billed_micros if job.billed_usd is None else to_micros(job.billed_usd),
             succeeded_at=self.succeeded_at or (now if job.status == "succeeded" else None),
+            billed_seconds=job.billed_seconds,
         )
 
     def unseen(self, note: str | None) -> Progress:

@@ -32,6 +32,7 @@ from trainers.local.engines.vllm import missing_reason
 from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions
 from trainers.local.ray.options import RayArguments, Unusable, ray_options
+from trainers.local.rentals.machines import RentingOptions
 from trainers.log_lines import JsonLines, Redactor, TextLines
 
 KEY_VARIABLE = "FINETUNE_TRAINER_KEY"
@@ -100,6 +101,20 @@ TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on t
 @click.option("--ray-shared", is_flag=True, hidden=True, help="Of 0.1.0: --storage with the data folder.")
 @click.option("--ray-python", default="python", show_default=True, help="The nodes' Python with [local].")
 @click.option("--relay-url", hidden=True, help="Of 0.1.0: has no meaning any more.")
+@click.option(
+    "--hf-image",
+    metavar="IMAGE@sha256:…",
+    help="Train jobs that name hardware on machines of Hugging Face Jobs, by this image with [local].",
+)
+@click.option("--hf-namespace", default="", help="Who pays for them.  [default: the token's account]")
+@click.option(
+    "--hf-wait-minutes",
+    type=click.IntRange(1, 2880),
+    default=60,
+    show_default=True,
+    help="How long a machine is waited for.",
+)
+@click.option("--hf-keep-files", is_flag=True, help="Keep the private repositories of ended jobs.")
 @click.option("--exit-with-parent", is_flag=True, help="End when standard input is closed.")
 def main(
     port: int,
@@ -118,6 +133,10 @@ def main(
     ray_shared: bool,
     ray_python: str,
     relay_url: str | None,
+    hf_image: str | None,
+    hf_namespace: str,
+    hf_wait_minutes: int,
+    hf_keep_files: bool,
     exit_with_parent: bool,
 ) -> None:
     """Serve OpenAI's fine-tuning API: training and chat with the models of this machine."""
@@ -151,6 +170,7 @@ def main(
         gpus_per_job=max(1, each),
         serving_engine=serving_engine,
         ray=ray,
+        rented=RentingOptions(hf_image, hf_namespace, hf_wait_minutes, hf_keep_files) if hf_image else None,
     )
     address = f"http://{host if ':' not in host else f'[{host}]'}:{listener.getsockname()[1]}/v1"
     names = ", ".join([*bases, *config.encoders]) or "none"

@@ -122,6 +122,7 @@ def job_body(record: JobRecord, is_running: bool) -> Body:
         "result_step": progress.result_step if progress else None,
         "result_files": [file.id for file in record.result_files],
         "error": asdict(failure) if failure else None,
+        **({"billed_seconds": record.billed_seconds} if record.billed_seconds is not None else {}),
     }
 
 

@@ -8,6 +8,7 @@ they stand for. PUT /v1/aliases/team/tickets {"model": "ft:…"} may be sent aga
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from trainers.local.api import (
 from trainers.local.api_errors import ApiError, invalid, missing
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.engines.compatibility import find_refusal
-from trainers.local.jobs.backends import backend_refusal
+from trainers.local.jobs.backends import Backend, backend_refusal
 from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
 from trainers.local.jobs.records import JobRecord, Jobs, Sources
@@ -43,6 +44,7 @@ from trainers.local.jobs.requests import (
 from trainers.local.models import Alias, Aliases, Model, Models
 from trainers.local.serving.values import GenerationEngine
 from trainers.local.training.base_files import rate_of_base
+from trainers.rentals.prices import terms_of
 
 FILES_A_PAGE = 10_000
 JOBS_A_PAGE = 20
@@ -150,7 +152,8 @@ class JobEndpoints:
             raise invalid(complaint, "method.type", "method_unavailable")
         start = self.models.start(order.model)
         order = for_base(order, start.base_name, is_encoder=start.is_encoder)
-        if start.is_encoder and not self.queue.backend.is_here:
+        backend = self._backend_for(order.metadata)
+        if start.is_encoder and not backend.is_here:
             text = "This trainer's jobs run on a cluster, where no encoder is trained. Ask one that trains by itself."
             raise invalid(text, "model", "base_not_trainable")
         if not start.is_encoder and (complaint := why_untrainable(start.base)):
@@ -164,13 +167,24 @@ class JobEndpoints:
         examples = self.files.get(order.training_file).lines
         rate = rate_of_base(start.base, order.method)
         settings = start.settings(order.hyperparameters, order.hyperparameters.resolved(examples, rate))
-        refused = backend_refusal(self.queue.backend, settings) or find_refusal(self.engines, settings)
+        refused = backend_refusal(backend, settings) or find_refusal(self.engines, settings)
         if refused:
             raise invalid(refused.message, f"hyperparameters.{refused.param}", refused.code)
-        if shortage := self.queue.backend.shortage():
+        if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
         arms = order.hyperparameters.arms(examples, rate)
         return self.jobs.create(order, start, Sources(training, validation), settings, key, arms)
+
+    def _backend_for(self, metadata: Mapping[str, str]) -> Backend:
+        """Where a job is to train. Raises ApiError (400) where it asks for a machine that can't be rented."""
+        backend = self.queue.backend_of(metadata)
+        try:
+            if terms_of(metadata) is None or backend.rents:
+                return backend
+        except ValueError as error:
+            raise invalid(f"The metadata of a rented machine are wrong: {error}.", "metadata") from error
+        text = "This trainer rents no machines: start it with --hf-image, or leave hf_hardware out of the metadata."
+        raise invalid(text, "metadata", "renting_unavailable")
 
     def index(self, request: Request) -> Response:
         query = request.query_params
@@ -192,7 +206,7 @@ class JobEndpoints:
         if not record.is_final or self.queue.is_running(record.job.id):
             text = f"{record.job.id} is under way, so it can't be deleted. Cancel it, or wait until it has ended."
             raise ApiError(400, text, "job_not_final")
-        complaint = self.queue.backend.discard(record)
+        complaint = self.queue.backend_of(record.job.metadata).discard(record)
         if complaint is not None:
             raise ApiError(503, complaint, "storage_away", kind="server_error")
         self.aliases.delete_job(self.jobs, record)
@@ -216,6 +230,9 @@ class JobEndpoints:
             raise ApiError(
                 400, f"{record.job.id} has {record.status}, so it can't be paused.", "job_already_final"
             )
+        if self.queue.backend_of(record.job.metadata).rents:
+            text = f"{record.job.id} trains on a rented machine, which is paid while it waits. Cancel it instead."
+            raise ApiError(400, text, "rented_machine")
         if not self.queue.pause(record):
             text = f"The training process of {record.job.id} could not be ended. Try again in a minute."
             raise ApiError(503, text, "pause_failed", kind="server_error")

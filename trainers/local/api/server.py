@@ -34,6 +34,8 @@ from trainers.local.jobs.records import Jobs
 from trainers.local.models import ALIASES_FILE, Aliases, Models
 from trainers.local.ray.backend import RayBackend, RayOptions
 from trainers.local.ray.head import RayHead
+from trainers.local.rentals.backend import RentedBackend
+from trainers.local.rentals.machines import RentingOptions
 from trainers.local.serving.encoder_engine import EncoderEngine
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import GenerationEngine
@@ -61,6 +63,7 @@ class Config:
     gpus_per_job: int = 1
     serving_engine: Literal["builtin", "vllm"] = "builtin"
     ray: RayOptions | None = None
+    rented: RentingOptions | None = None
     encoders: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -73,7 +76,8 @@ def build_app(config: Config) -> Starlette:
     backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
     if config.ray is not None:
         backend = RayBackend(RayHead(config.ray.address), config.ray, config.data / "jobs")
-    queue = JobQueue(jobs, config.slots, backend)
+    rented = RentedBackend(config.rented, config.data) if config.rented else None
+    queue = JobQueue(jobs, config.slots, backend, rented)
     engine: GenerationEngine = Generator(lambda: queue.is_busy)
     if config.serving_engine == "vllm":
         gpu = config.gpus[0] if config.gpus else None

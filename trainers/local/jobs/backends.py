@@ -66,11 +66,12 @@ class Attempt(Protocol):
 
 class Backend(Protocol):
     """`lag_s`: how much later than on this machine an exit may be seen. `is_here`: jobs use this machine's memory.
-    `processes` train one job, on `nodes` machines.
+    `rents`: each job has a machine that is paid for it. `processes` train one job, on `nodes` machines.
     """
 
     lag_s: float
     is_here: bool
+    rents: bool
     processes: int
     nodes: int
 
@@ -138,6 +139,7 @@ class Child:
 class LocalBackend:
     lag_s = 0.0
     is_here = True
+    rents = False
     nodes = 1
 
     def __init__(

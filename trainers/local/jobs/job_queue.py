@@ -12,7 +12,7 @@ import re
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from trainers.local.jobs.records import Failure, JobRecord, Jobs, fail, has_ende
 from trainers.local.launch import SHORT
 from trainers.local.train import BUSY, PAUSED
 from trainers.methods import METHODS
+from trainers.rentals.prices import HARDWARE
 
 STATE_FILE = "state.pt"
 CHECKPOINTS = ("checkpoints/step-*", "arms/*/checkpoints/step-*")
@@ -32,6 +33,7 @@ LOG_TAIL_BYTES = 4096
 TICK_S = 0.2
 IDLE_TICK_S = 2.0
 PAUSE_S = 10.0
+RENTED_SLOTS = 8
 
 log = logging.getLogger(__name__)
 
@@ -45,10 +47,11 @@ class Crashes:
 
 
 class JobQueue:
-    def __init__(self, jobs: Jobs, slots: int, backend: Backend) -> None:
+    def __init__(self, jobs: Jobs, slots: int, backend: Backend, rented: Backend | None = None) -> None:
         self._jobs = jobs
         self._slots = slots
-        self.backend = backend
+        self._backend = backend
+        self._rented = rented
         self._attempts: dict[str, Attempt] = {}
         self._crashes: dict[str, Crashes] = {}
         self._lock = threading.RLock()  # over the two above and over every start and every end mark
@@ -59,6 +62,10 @@ class JobQueue:
             threading.Thread(target=self._run, name="runner", daemon=True),
             threading.Thread(target=self._check, name="checker", daemon=True),
         ]
+
+    def backend_of(self, metadata: Mapping[str, str]) -> Backend:
+        """Where a job with this metadata trains."""
+        return self._rented if self._rented and HARDWARE in metadata else self._backend
 
     def start(self) -> None:
         for record in self._jobs.unfinished():
@@ -81,7 +88,8 @@ class JobQueue:
             thread.start()
         for thread in ending:
             thread.join()
-        self.backend.close()
+        for backend in filter(None, (self._backend, self._rented)):
+            backend.close()
 
     def is_running(self, job_id: str) -> bool:
         """False while the job waits for a machine of a cluster."""
@@ -127,7 +135,9 @@ class JobQueue:
             mark(folder, "PAUSED")
             attempt = self._attempts.get(record.job.id)
         if attempt is not None:
-            is_gone = attempt.has_begun and exits_within(attempt, PAUSE_S + self.backend.lag_s)
+            is_gone = attempt.has_begun and exits_within(
+                attempt, PAUSE_S + self.backend_of(record.job.metadata).lag_s
+            )
             if not is_gone and not attempt.end():
                 (folder / "PAUSED").unlink(missing_ok=True)
                 return False
@@ -149,7 +159,7 @@ class JobQueue:
         self._wake_checker.set()
 
     def _adopt(self, record: JobRecord) -> bool:
-        attempt = self.backend.adopt(record)
+        attempt = self.backend_of(record.job.metadata).adopt(record)
         if attempt is not None:
             self._attempts[record.job.id] = attempt
         return attempt is not None
@@ -194,13 +204,22 @@ class JobQueue:
         drop_training_state(folder)
 
     def _fill_slots(self) -> None:
-        if len(self._attempts) >= self._slots:
+        if not self._has_room(self._backend) and not (self._rented and self._has_room(self._rented)):
             return  # before any job is read: reading 200 that wait took 90% of a core, five times a second
         for record in self._jobs.unfinished():
-            if len(self._attempts) >= self._slots:
-                return
-            if record.status == "queued" and record.job.id not in self._attempts and not self._adopt(record):
-                self._attempts[record.job.id] = self.backend.start(record)
+            backend = self.backend_of(record.job.metadata)
+            if record.status != "queued" or record.job.id in self._attempts or not self._has_room(backend):
+                continue
+            if HARDWARE in record.job.metadata and self._rented is None:
+                continue  # started without --hf-image: it waits, and is not trained elsewhere than was asked
+            if not self._adopt(record):
+                self._attempts[record.job.id] = backend.start(record)
+
+    def _has_room(self, backend: Backend) -> bool:
+        taken = sum(
+            self.backend_of(attempt.record.job.metadata) is backend for attempt in self._attempts.values()
+        )
+        return taken < (RENTED_SLOTS if backend is self._rented else self._slots)
 
     def _check(self) -> None:
         while not self._stopping.is_set():

@@ -4,6 +4,7 @@ Beside what job_directory.py names, the server writes into a job's folder:
     request.json             Request, before job.json; a folder without job.json is no job yet
     train.jsonl valid.jsonl  links to the uploaded bytes, so that the upload may be deleted
     CHECKED                  the files can be trained on
+    rented.json              RentedMachine (rentals/backend.py), where a machine is rented for the job
     ray.json                 on a cluster: the newest attempt
     IN_STORAGE               on a cluster: the job has files in the storage, which are deleted when it has ended
     MODEL_DELETED            the tuned model was deleted by a client
@@ -85,7 +86,7 @@ class ResultFile:
 @dataclass(frozen=True)
 class JobRecord:
     """`status` is never 'running': whether a queued job has a process is known to the queue of jobs. `order` sorts jobs
-    by the time of their creation."""
+    by the time of their creation. `billed_seconds` of a rented machine, None on others."""
 
     folder: Path
     job: TrainingJob
@@ -95,6 +96,7 @@ class JobRecord:
     finished_at: int | None
     failure: Failure | None
     progress: Progress | None
+    billed_seconds: int | None = None
 
     @property
     def model_name(self) -> str:
@@ -253,6 +255,7 @@ class Jobs:
             finished_at=finished_at,
             failure=Failure(str(raw["code"]), str(raw["message"]), raw.get("param")) if raw else None,
             progress=_progress(folder),
+            billed_seconds=(read_json(folder / "rented.json") or {}).get("running_seconds"),
         )
 
 

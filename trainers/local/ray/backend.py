@@ -81,7 +81,7 @@ class RayOptions:
 
 class RayBackend:
     lag_s = 20.0
-    is_here = False
+    is_here = rents = False
 
     def __init__(self, head: RayHead, options: RayOptions, jobs: Path) -> None:
         self._head = head

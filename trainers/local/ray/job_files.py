@@ -53,7 +53,7 @@ INPUT_FILES = frozenset({"job.json", "train.jsonl", "valid.jsonl"})  # the serve
 # The server's own files, which no attempt writes.
 SERVER_FILES = INPUT_FILES | {
     *("lock", "pid", "gpu", ATTEMPT_FILE, STORED_MARK, "request.json", "events.jsonl", "train.log"),
-    *("CHECKED", "CANCELLED", "MODEL_DELETED"),
+    *("CHECKED", "CANCELLED", "MODEL_DELETED", "rented.json"),
 }
 FILE_NAME = r"[A-Za-z0-9_][\w.-]{0,200}"
 # A folder that is complete once it has its name.

@@ -1,0 +1,81 @@
+"""A run on a machine that is rented by the minute: the price is asked, approved, asked again, and billed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.bot.test_story_ladder import MakeWorld
+from tests.bot.world import Rules, World
+from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
+from tests.local.served import KEY, Served, served_process
+from tests.local.test_rented import IMAGE, MORE
+from tests.peers.hf_jobs import TOKEN, HfPeer, hf_jobs
+from trainers.money import to_micros, usd
+
+START = "/finetune start tickets current=gpt-4o volume=100M target=hf/tiny epochs=1"
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
+    with hf_jobs() as made:
+        environment = {"HF_ENDPOINT": made.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+        for name, value in {**environment, "FINETUNE_TRAINER_KEY": KEY}.items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+@pytest.fixture
+def served(peer: HfPeer, tmp_path: Path, tiny_model_dir: Path) -> Iterator[Served]:  # noqa: F811
+    with served_process(tmp_path / "trainer", f"tiny={tiny_model_dir}", more=MORE) as process:
+        yield process
+
+
+@pytest.fixture
+def world(make_world: MakeWorld, served: Served) -> World:
+    own = (
+        f'[providers.local]\nbase_url = "{served.url}"\n[providers.local.models.tiny]\nusd_per_hour = "0"\n'
+        f'[hf]\nhardware = "t4-small"\nimage = "{IMAGE}"\nminutes = 30\n'
+    )
+    return make_world(Rules(more=own))
+
+
+def test_a_rented_machine_is_planned_approved_and_billed_to_the_cent(world: World, peer: HfPeer) -> None:
+    peer.micro_usd["t4-small"] = 500_000
+    assert "by the minute" in world.type("/finetune prices hf/tiny")
+    world.start(START)
+    card = world.said("train tiny on tickets for up to $15.00")  # 30 minutes of $0.50
+    assert "It rents t4-small at Hugging Face for $30.00 an hour, and 30 minutes at most." in card
+    assert not peer.jobs, "nothing starts before an approval"
+    world.approve()
+    world.until(lambda: world.run().state == "done", "the run to be done", seconds=300)
+    (machine,) = peer.jobs.values()
+    assert machine.stage == "COMPLETED" and machine.spec["timeoutSeconds"] == 30 * 60
+    assert world.ledger()["settle"] == to_micros(peer.usd)
+    bill = usd(peer.usd)
+    world.until(lambda: any(bill in card for card in world.cards()), f"the card to say {bill}")
+    world.until(lambda: not peer.repositories, "the repository to be deleted")
+    assert not peer.running
+
+
+def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, peer: HfPeer) -> None:
+    world.start(START)
+    peer.micro_usd["t4-small"] = 10_000
+    world.approve()
+    run = world.until_state("cancelled")
+    assert "asks $0.60 an hour for t4-small by now, and $0.40 were approved" in str(run.error)
+    assert not peer.jobs and not peer.ever
+    assert world.ledger().get("settle", 0) == 0
+
+
+def test_a_token_that_is_refused_plans_nothing(
+    world: World, peer: HfPeer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.seed_dataset()
+    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
+    answer = world.type("/finetune estimate tickets current=gpt-4o volume=100M target=hf/tiny")
+    told = answer if "HF_TOKEN" in answer else world.until_told()
+    assert "does not accept the token in HF_TOKEN" in told
+    assert not peer.jobs

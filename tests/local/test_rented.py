@@ -1,0 +1,203 @@
+"""Jobs on rented machines: our trainer against the stand-in for Hugging Face, whose machines are processes here."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import openai
+import pytest
+
+from tests.local.served import (
+    Served,
+    close,
+    examples,
+    ready_url,
+    served_here,
+    served_process,
+    start_process,
+    wait_for,
+    wait_for_status,
+)
+from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
+from trainers.local.job_directory import read_job
+from trainers.local.rentals.machines import RentingOptions
+
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
+IMAGE = f"docker.io/acme/finetune@sha256:{'0' * 64}"
+TERMS = {"hf_hardware": "t4-small", "hf_usd_per_minute": "0.006667", "hf_minutes": "30"}
+MORE = ("--hf-image", IMAGE)
+
+
+@pytest.fixture
+def peer(monkeypatch: pytest.MonkeyPatch) -> Iterator[HfPeer]:
+    with hf_jobs() as made:
+        monkeypatch.setenv("HF_ENDPOINT", made.url)
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", made.url)
+        template = f"{made.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield made
+
+
+@contextmanager
+def trainer(folder: Path, base: Path, *more: str) -> Iterator[tuple[Served, openai.OpenAI]]:
+    with (
+        served_process(folder, f"tiny={base}", more=(*MORE, *more)) as served,
+        served.client() as client,
+    ):
+        yield served, client
+
+
+def create(client: openai.OpenAI, metadata: dict[str, str] = TERMS, **more: Any) -> Any:
+    file = client.files.create(file=("rows.jsonl", examples(12)), purpose="fine-tune")
+    return client.fine_tuning.jobs.create(
+        model="tiny",
+        training_file=file.id,
+        metadata=metadata,
+        extra_body={"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}}},
+        **more,
+    )
+
+
+def test_a_job_trains_on_a_rented_machine_and_answers_here(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    with trainer(tmp_path, tiny_model_dir) as (_, client):
+        job = create(client)
+        ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=75)
+        assert ended.status == "succeeded", ended.error
+        (machine,) = peer.jobs.values()
+        assert machine.stage == "COMPLETED" and machine.seconds == ended.billed_seconds
+        assert machine.spec["timeoutSeconds"] == 1800 and machine.spec["dockerImage"] == IMAGE
+        said = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+        assert any("8 rows went well" in text for text in said), said
+        answer = client.chat.completions.create(
+            model=ended.fine_tuned_model, messages=[{"role": "user", "content": "hello"}], max_tokens=4
+        )
+        assert answer.choices[0].message.content is not None
+        wait_for(lambda: list(peer.repositories), lambda left: not left, seconds=60)
+    assert peer.ever == {f"{ACCOUNT}/finetune-{job.id}"} and not peer.running
+
+
+DONE = {
+    "result/DONE": b'{"step": 3, "trained_tokens": 12, "seconds": 1}',
+    "result/progress.json": b'{"step": 3, "total_steps": 3, "trained_tokens": 12, "estimated_finish": null}',
+    "result/adapter/adapter_config.json": b'{"base_model_name_or_path": "/tmp/base"}',
+    "result/job.json": b"{}",  # the server's own file, which no machine writes
+}
+
+
+@contextmanager
+def here(folder: Path, base: Path, **more: Any) -> Iterator[openai.OpenAI]:
+    with (
+        served_here(folder, {"tiny": str(base)}, rented=RentingOptions(IMAGE, **more)) as served,
+        served.client() as client,
+    ):
+        yield client
+
+
+def refused(status: int, text: str) -> Callable[[HfPeer], None]:
+    return lambda peer: setattr(peer, "refusal", (status, text))
+
+
+@pytest.mark.parametrize(
+    ("fault", "code", "words"),
+    [
+        (refused(402, "Payment required"), "hf_402", "add some at huggingface.co/settings/billing"),
+        (refused(403, "Forbidden"), "hf_403", "rights to start Jobs"),
+        (lambda peer: peer.micro_usd.update({"t4-small": 6_700}), "price_rose", "ask for a new plan"),
+        (lambda peer: peer.micro_usd.pop("t4-small"), "unknown_hardware", "one of cpu-basic"),
+        (lambda peer: setattr(peer, "pull_error", "Failed to pull image"), "machine_failed", "can be pulled"),
+        (lambda peer: setattr(peer, "files", {}), "machine_failed", "without a result"),
+    ],
+    ids=["no-credit", "no-right", "dearer", "no-such-hardware", "no-image", "no-result"],
+)
+def test_a_machine_that_can_not_be_had_fails_its_job_with_the_cure(
+    fault: Callable[[HfPeer], None], code: str, words: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    fault(peer)
+    with here(tmp_path, tiny_model_dir) as client:
+        ended = wait_for_status(client, create(client).id, "failed", seconds=30)
+        assert ended.error.code == code and words in ended.error.message
+        wait_for(lambda: list(peer.repositories), lambda left: not left)
+    assert not peer.running and len(peer.jobs) == (code == "machine_failed")
+
+
+def test_a_start_without_an_answer_is_found_by_its_label(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.lost_answers, peer.list_lag_s, peer.files = 1, 2.0, DONE
+    with here(tmp_path, tiny_model_dir) as client:
+        job = create(client)
+        ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=30)
+        assert ended.status == "succeeded" and ended.trained_tokens == 12
+    assert len(peer.jobs) == 1
+    folder = tmp_path / "jobs" / job.id
+    assert read_job(folder).base == str(tiny_model_dir)
+    adapter = json.loads((folder / "adapter" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == str(tiny_model_dir)
+
+
+def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files, peer.stub_s = DONE, 60.0
+    with here(tmp_path, tiny_model_dir) as client:
+        job = create(client)
+        look = lambda: client.fine_tuning.jobs.retrieve(job.id).model_extra["billed_seconds"]  # noqa: E731
+        wait_for_status(client, job.id, "running")
+        wait_for(look, lambda seconds: seconds >= 1)
+        with pytest.raises(openai.BadRequestError, match="Cancel it instead"):
+            client.fine_tuning.jobs.pause(job.id)
+        ended = client.fine_tuning.jobs.cancel(job.id)
+        (machine,) = peer.jobs.values()
+        assert ended.status == "cancelled" and machine.stage == "CANCELED"
+        assert ended.billed_seconds == machine.seconds >= 1
+        wait_for(lambda: list(peer.repositories), lambda left: not left)
+
+
+def test_hardware_that_is_sold_out_is_waited_for_and_then_given_up(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peer.schedule_s = 3600.0
+    with here(tmp_path, tiny_model_dir, wait_minutes=0) as client:
+        ended = wait_for_status(client, create(client).id, "failed", seconds=30)
+        assert ended.error.code == "hardware_sold_out" and "no t4-small free" in ended.error.message
+        assert ended.billed_seconds == 0
+    assert not peer.running
+
+
+def test_kills_of_the_trainer_leave_one_machine_a_job_and_nothing_running(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files, peer.stub_s, peer.schedule_s, peer.list_lag_s = DONE, 2.0, 1.0, 0.5
+    ids: list[str] = []
+    for kill in range(8):
+        process = start_process(tmp_path, f"tiny={tiny_model_dir}", more=MORE)
+        try:
+            with Served(ready_url(process), process).client() as client:
+                ids.append(create(client).id)
+                time.sleep(0.3 * kill)
+        finally:
+            process.kill()
+            process.wait()
+            close(process)
+    stray = PeerJob(
+        "stray", next(iter(peer.jobs.values())).spec, time.time() - 9, 6_667, "RUNNING", started=1.0
+    )
+    stray.spec = {**stray.spec, "labels": {**stray.spec["labels"], "finetune-job": "ftjob-unknown"}}
+    peer.jobs[stray.id] = stray
+    with here(tmp_path, tiny_model_dir) as client:
+        for job_id in ids:
+            assert wait_for_status(client, job_id, "succeeded", "failed", seconds=60).status == "succeeded"
+        wait_for(lambda: (peer.running, list(peer.repositories)), lambda left: left == ([], []))
+    started = [job.spec["labels"]["finetune-job"] for job in peer.jobs.values() if job is not stray]
+    assert sorted(started) == sorted(ids) and stray.stage == "CANCELED"

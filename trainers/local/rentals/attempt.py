@@ -1,0 +1,158 @@
+"""`python -m trainers.local.rentals.attempt`: a job on a rented machine, in the folder of its repository's files.
+
+First a few steps on 8 rows, so that what can't work ends after minutes and not hours; then the training, which stops by
+itself before the machine is taken away. What it writes is uploaded now and then, and all of it with the end mark in one
+commit at last.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from trainers.errors import TrainerError
+from trainers.local.job_directory import TrainingJob, append_event, read_job, read_json, write_job
+from trainers.local.jobs.records import Failure, fail, has_ended
+from trainers.local.launch import SHORT, train_command
+from trainers.local.rentals.machines import RESULT
+from trainers.rentals.prices import explained, hub_api
+
+SMOKE_ROWS, SMOKE_S = 8, 1800.0
+UPLOAD_S = 120.0
+LAST_UPLOAD_S = 600.0
+RESERVED = 0.15  # of the time, for loading before the training and uploading after it
+LEAST_TRAINING_S = 60
+MAX_STARTS = 3
+SMALL = ("progress.json", "events.jsonl")
+# What the server has already, what only this machine needs, and what is too large to be worth its time.
+LEFT_OUT = (
+    *("job.json", "train.jsonl", "valid.jsonl", "tuned/*", "base.json"),
+    *("lock", "train.log", "rows/*", "checkpoints/*", "arms/*", ".*"),
+)
+
+
+def main() -> int:
+    began, folder = time.monotonic(), Path("job").resolve()
+    job = _write_here(folder)
+    if failure := _smoke_failure(folder, job):
+        fail(folder, failure)
+    else:
+        append_event(folder, f"A few steps on {SMOKE_ROWS} rows went well; the training begins.")
+        _train(folder, job, float(os.environ["FINETUNE_SECONDS"]), began)
+    _upload_all(folder)
+    return 0 if (folder / "DONE").exists() else 1
+
+
+def _write_here(folder: Path) -> TrainingJob:
+    """Names this machine's paths in the job."""
+    job, base = read_job(folder), folder.with_name("base")
+    job = replace(
+        job,
+        base=str(base) if base.is_dir() else job.base,
+        training_file=str(folder / "train.jsonl"),
+        validation_file=str(folder / "valid.jsonl") if job.validation_file else None,
+    )
+    write_job(folder, job)
+    return job
+
+
+def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
+    smoke = folder.with_name("smoke")
+    smoke.mkdir()
+    for name in ("train.jsonl", "valid.jsonl"):
+        if (folder / name).exists():
+            with (folder / name).open("rb") as rows:
+                (smoke / name).write_bytes(
+                    b"".join(row for row, _ in zip(rows, range(SMOKE_ROWS), strict=False))
+                )
+    if (folder / "tuned").exists():
+        shutil.copytree(folder / "tuned", smoke / "tuned")
+    few = replace(job.settings, n_epochs=1, sweep=())
+    trial = replace(job, settings=few, arms=(), integrations=(), training_file=str(smoke / "train.jsonl"))
+    if job.validation_file:
+        trial = replace(trial, validation_file=str(smoke / "valid.jsonl"))
+    write_job(smoke, trial)
+    code = _run(smoke, SMOKE_S)
+    if (smoke / "DONE").exists():
+        return None
+    text = _reason(smoke, code)
+    return Failure("smoke_failed", f"The first steps, on {SMOKE_ROWS} rows, failed: {text}", None)
+
+
+def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None:
+    left_s = max(LEAST_TRAINING_S, int(limit_s * (1 - RESERVED) - (time.monotonic() - began)))
+    ceiling = min(left_s, job.settings.max_seconds or left_s)
+    arms = tuple(replace(arm, max_seconds=ceiling) for arm in job.arms)
+    write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), arms=arms))
+    code = SHORT
+    for _ in range(MAX_STARTS):
+        if code == SHORT:  # with less at a time than before
+            code = _run(folder, None)
+    if not has_ended(folder):
+        fail(folder, Failure("training_crashed", _reason(folder, code), None))
+
+
+def _run(folder: Path, limit_s: float | None) -> int:
+    """Returns the exit code. Without a limit it is the job itself, whose progress is uploaded meanwhile."""
+    started = time.monotonic()
+    with (folder / "train.log").open("ab") as log:
+        process = subprocess.Popen([*train_command(1), str(folder)], stdout=log, stderr=log)
+        while True:
+            try:
+                return process.wait(UPLOAD_S if limit_s is None else limit_s)
+            except subprocess.TimeoutExpired:
+                if limit_s is not None and time.monotonic() - started >= limit_s:
+                    process.kill()
+                    return process.wait()
+                _upload_progress(folder)
+
+
+def _reason(folder: Path, code: int) -> str:
+    failed = read_json(folder / "FAILED")
+    if failed is not None:
+        return str(failed["message"])
+    lines = (folder / "train.log").read_text(encoding="utf-8", errors="replace").splitlines()
+    words = [line[:200] for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
+    return f"the process ended with exit code {code}. It last said: {' / '.join(words[-3:]) or 'nothing'}"
+
+
+def _upload_progress(folder: Path) -> None:
+    try:
+        _upload(folder, SMALL)
+    except TrainerError as error:
+        print(error, file=sys.stderr, flush=True)
+
+
+def _upload_all(folder: Path) -> None:
+    """Tries for ten minutes: what is not uploaded is lost with the machine."""
+    deadline, pause_s = time.monotonic() + LAST_UPLOAD_S, 1.0
+    while True:
+        try:
+            return _upload(folder, None)
+        except TrainerError as error:
+            print(error, file=sys.stderr, flush=True)
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(pause_s)
+            pause_s = min(30.0, 2 * pause_s)
+
+
+def _upload(folder: Path, names: Sequence[str] | None) -> None:
+    with explained("uploading a job's result"):
+        hub_api().upload_folder(
+            repo_id=os.environ["FINETUNE_REPO"],
+            folder_path=folder,
+            path_in_repo=RESULT,
+            allow_patterns=list(names) if names else None,
+            ignore_patterns=None if names else list(LEFT_OUT),
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

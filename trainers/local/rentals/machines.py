@@ -1,0 +1,178 @@
+"""What Hugging Face's API is asked for: machines by the labels of their jobs, and the private repository that takes a
+job's files there and back. All methods raise TrainerError.
+
+A machine's start has no key that would make a second call harmless, so it is looked for by its labels.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from trainers.local.job_directory import read_job
+from trainers.local.ray.backend import pack_source
+from trainers.local.ray.job_files import needed_files
+from trainers.local.ray.takeover import BASE_FILE_ENDINGS
+from trainers.rentals.prices import Rental, explained, hub_api
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+    from huggingface_hub._jobs_api import JobInfo
+
+OWNER, JOB = "finetune-trainer", "finetune-job"  # labels
+RESULT = "result"
+ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
+# Its packages are those of the extra [local]; our own source comes with the job, so that both sides are of one version.
+COMMAND = (
+    'cd "$(mktemp -d)" && hf download "$FINETUNE_REPO" --revision "$FINETUNE_REVISION" --local-dir . >/dev/null'
+    " && python -m zipfile -e source.zip source"
+    " && PYTHONPATH=$PWD/source exec python -m trainers.local.rentals.attempt"
+)
+
+
+@dataclass(frozen=True)
+class RentingOptions:
+    """`namespace`: who pays and owns the repositories, '' is the token's account. A machine that does not start within
+    `wait_minutes` is given up. `keeps_files`: a job's repository stays."""
+
+    image: str
+    namespace: str = ""
+    wait_minutes: int = 60
+    keeps_files: bool = False
+
+
+@dataclass(frozen=True)
+class Machine:
+    """One start of a machine, as it was last seen."""
+
+    id: str
+    job: str
+    stage: str
+    message: str
+    running_seconds: int
+    created_at: float
+
+    @property
+    def has_ended(self) -> bool:
+        return self.stage in ENDED
+
+    @property
+    def is_waiting(self) -> bool:
+        return self.stage == "SCHEDULING"
+
+
+class Machines:
+    """`owner` tells our machines from those of another trainer with the same account."""
+
+    def __init__(self, options: RentingOptions, owner: str) -> None:
+        self._options = options
+        self._owner = owner
+
+    def find(self, job_id: str) -> list[Machine]:
+        """Oldest first."""
+        return self._listed({OWNER: self._owner, JOB: job_id})
+
+    def live(self) -> list[Machine]:
+        return [machine for machine in self._listed({OWNER: self._owner}) if not machine.has_ended]
+
+    def look(self, machine_id: str) -> Machine:
+        with explained("asking for a machine"):
+            return _machine(self._api.inspect_job(job_id=machine_id, namespace=self._namespace))
+
+    def start(self, job_id: str, revision: str, terms: Rental) -> Machine:
+        """One POST. Refused: nothing was started. Anything else: perhaps it was, so look first."""
+        environment = {"FINETUNE_REPO": self.repository(job_id), "FINETUNE_REVISION": revision}
+        environment["FINETUNE_SECONDS"] = str(terms.minutes * 60)
+        environment |= {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
+        with explained("starting a machine"):
+            job = self._api.run_job(
+                image=self._options.image,
+                command=["sh", "-c", COMMAND],
+                env=environment,
+                secrets={"HF_TOKEN": str(self._api.token)},
+                flavor=terms.hardware,
+                timeout=terms.minutes * 60,  # without one the provider's default holds
+                attempts=1,  # each further one would cost as much again
+                labels={OWNER: self._owner, JOB: job_id, "name": job_id},
+                namespace=self._namespace,
+            )
+            return _machine(job)
+
+    def cancel(self, machine_id: str) -> None:
+        with explained("ending a machine"):
+            self._api.cancel_job(job_id=machine_id, namespace=self._namespace)
+
+    def upload(self, folder: Path) -> str:
+        """Puts the job, its rows, our source and a base of this disk into the job's repository. Returns the commit."""
+        from huggingface_hub import CommitOperationAdd
+
+        base = Path(read_job(folder).base)
+        paths = {f"job/{name}": folder / name for name in needed_files(folder)}
+        if base.is_dir():
+            files = (path for path in base.iterdir() if path.name.endswith(BASE_FILE_ENDINGS))
+            paths |= {f"base/{path.name}": path for path in files}
+        contents: dict[str, Path | bytes] = {**paths, "source.zip": pack_source().content}
+        repository = self.repository(folder.name)
+        with explained("uploading a job's files"):
+            self._api.create_repo(repository, private=True, exist_ok=True)
+            added = [CommitOperationAdd(path, content) for path, content in contents.items()]
+            commit = self._api.create_commit(repository, added, commit_message="A job's files")
+            return str(commit.oid)
+
+    def download(self, job_id: str, target: Path, names: Iterable[str]) -> Path:
+        """Returns the folder of what the attempt has uploaded by now."""
+        with explained("fetching a job's result"):
+            patterns = [f"{RESULT}/{name}" for name in names]
+            self._api.snapshot_download(self.repository(job_id), local_dir=target, allow_patterns=patterns)
+        return target / RESULT
+
+    def clean(self, job_id: str) -> None:
+        """Deletes the job's repository, unless it is to stay."""
+        if not self._options.keeps_files:
+            with explained("deleting a job's repository"):
+                self._api.delete_repo(self.repository(job_id), missing_ok=True)
+
+    def logs(self, machine_id: str) -> str:
+        with explained("reading a machine's log"):
+            lines = self._api.fetch_job_logs(job_id=machine_id, namespace=self._namespace, tail=50)
+            return "\n".join(lines)
+
+    def repository(self, job_id: str) -> str:
+        return f"{self._namespace}/finetune-{job_id}"
+
+    def _listed(self, labels: dict[str, str]) -> list[Machine]:
+        with explained("looking for machines"):
+            jobs = self._api.list_jobs(labels=labels, namespace=self._namespace)
+            # Compared again: a filter that is not understood would show everybody's.
+            ours = [_machine(job) for job in jobs if labels.items() <= (job.labels or {}).items()]
+        return sorted(ours, key=lambda machine: (machine.created_at, machine.id))
+
+    @cached_property
+    def _api(self) -> HfApi:
+        return hub_api()
+
+    @cached_property
+    def _namespace(self) -> str:
+        return self._options.namespace or str(self._api.whoami()["name"])
+
+
+def _machine(job: JobInfo) -> Machine:
+    return Machine(
+        id=job.id,
+        job=(job.labels or {}).get(JOB, ""),
+        stage=str(getattr(job.status.stage, "value", job.status.stage)),
+        message=job.status.message or "",
+        running_seconds=(job.durations.running_secs or 0) if job.durations else 0,
+        created_at=job.created_at.timestamp() if job.created_at else 0.0,
+    )
+
+
+def with_base(path: Path, base: str) -> None:
+    """Names the trainer's base in an adapter's config, which names the container's folder."""
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "base_model_name_or_path": base}, indent=2), encoding="utf-8")
