@@ -4,6 +4,7 @@
 #   make check                                                             style, types, walls, dependencies
 #   make clients                                                           other people's clients, for tests/clients
 #   make bench                                                             the benchmarks
+#   make gpu [ENGINES=DATA/engines]                                        what is proven of this machine's GPU, in ten minutes
 #   make chaos                                                             what is proven of money, at full length
 #   make fuzz                                                              10,000 things that nobody would send
 #   make audit                                                             known vulnerabilities in the versions that we run
@@ -19,7 +20,7 @@ UV := .cache/uv/bin/uv
 MODEL := .cache/smollm2-135m
 LOCAL_SLACK := .cache/node_modules/local-slack-linux-x64/bin/local-slack
 
-.PHONY: setup demo test clients check chaos fuzz audit bench bench-serving bench-training e2e screenshots lock clean
+.PHONY: setup demo test clients check chaos fuzz audit bench bench-serving bench-training gpu e2e screenshots lock clean
 
 # What the demo runs on is in .ready; the tools of tests and checks come on top.
 setup: $(VENV)/.tools $(MODEL)/config.json
@@ -134,6 +135,11 @@ bench-training: setup
 
 bench-serving: setup
 	@$(BIN)/python benchmarks/serving.py
+
+# One table and .cache/gpu.json. Without a CUDA GPU what needs none runs on the CPU.
+gpu: setup
+	@! command -v nvidia-smi >/dev/null || $(PIP) --quiet -e '.[local,dev,quantized,liger]'
+	@$(BIN)/python benchmarks/gpu.py $(if $(ENGINES),--engines "$(ENGINES)")
 
 clean:
 	rm -rf $(VENV) .cache .demo build *.egg-info

@@ -21,6 +21,10 @@ SHORT = {
     "checking": ("100", "1"),
     "evidence": ("--short",),
     "fuzz": ("10",),
+    "gpu": (
+        *("--data", DATA, "--model", MODEL, "--steps", "3", "--json", f"{MODEL}-gpu.json"),
+        *("--check", "LoRA", "--check", "kernels", "--check", "packed attention", "--check", "Liger"),
+    ),
     "measured": ("2", "8", "--evaluated", "1", "--settle", "0.5"),
     "scale": ("20",),
     "serving": (

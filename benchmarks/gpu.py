@@ -1,0 +1,350 @@
+"""What is proven of training and serving on this machine's GPU? `make gpu`
+
+`python benchmarks/gpu.py [--data FILE] [--model FOLDER] [--steps N] [--engines FOLDER] [--json FILE]`
+
+Each row of the table is a check in a process of its own, so that one that fails or hangs ends none of the others; all
+together end within ten minutes. Prints one table, writes one JSON (.cache/gpu.json), and ends with 1 where a check
+failed. Without a CUDA GPU what doesn't need one runs on the CPU in its place, and the rest is a row that says so.
+--engines is a trainer's folder of engines (DATA/engines), for vLLM and unsloth; --check NAME runs that one alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from benchmarks.training import SHORT, as_chats, started
+from bot.cli.hardware import plan_memory
+from bot.values.runs import Refusal
+from tests.local.exporting import MODEL as TUNED
+from tests.local.exporting import tune
+from tests.local.runs import make_job
+from tests.local.served import served_process
+from tests.local.vllm import BY_VLLM, answer_of
+from trainers.local.engines.catalog import INSTALLABLE
+from trainers.local.job_directory import read_json
+from trainers.local.kernels.block_attention import choose_attention
+from trainers.local.kernels.liger import choose_kernels
+from trainers.local.launch import train_command
+from trainers.local.peft import LoraConfig, get_peft_model
+from trainers.local.train import work
+from trainers.local.training.base_model import add_lora, load_model, load_tokenizer
+from trainers.local.training.data import Row, read_rows
+from trainers.local.training.devices import best_device
+from trainers.local.training.model_structure import linear_layers
+from trainers.local.training.packing import abilities, measure, pack_rows
+from trainers.methods import Parameters, Quantization
+from trainers.sizing.hardware import this_machine
+from trainers.sizing.memory import Work
+from trainers.sizing.training_time import RowLengths, guess_calibration, seconds
+
+ROOT = Path(__file__).resolve().parent.parent
+DEVICE = best_device()
+BUDGET_S, MOST_S = 570.0, 240.0  # all checks together, and one of them
+BATCH, SEED = 8, 20261127
+IN_FLOAT32 = 1e-3  # relative, of losses and gradients that should be equal
+IN_4_BITS = 0.12  # of normally distributed weights (QLoRA, table 2, has the format's error)
+
+
+@dataclass(frozen=True)
+class Result:
+    """`said`: a phrase for the table."""
+
+    state: Literal["ok", "failed", "not here"]
+    said: str
+    numbers: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Asked:
+    model: Path
+    chats: Path
+    steps: int
+    engines: Path | None
+
+    def rows(self) -> list[Row]:
+        limit = Parameters().max_length
+        return list(read_rows(self.chats, load_tokenizer(str(self.model)), limit, "training_file").rows)
+
+    def some_chats(self, folder: Path, steps: int) -> Path:
+        path = folder / "train.jsonl"
+        lines = self.chats.read_text(encoding="utf-8").splitlines(keepends=True)
+        path.write_text("".join(lines[: steps * BATCH]), encoding="utf-8")
+        return path
+
+
+def result_of(is_right: bool, said: str, **numbers: float) -> Result:
+    return Result("ok" if is_right else "failed", said, {name: float(each) for name, each in numbers.items()})
+
+
+def lora(asked: Asked, quantization: Quantization = "none") -> Result:
+    """A job as the trainer runs it, with its peak and its seconds beside what plan-memory and the estimate say."""
+    rows = asked.rows()[: asked.steps * BATCH]
+    settings = Parameters(n_epochs=1, batch_size=BATCH, quantization=quantization)
+    with tempfile.TemporaryDirectory() as folder:
+        chats = asked.some_chats(Path(folder), asked.steps)
+        job = make_job(Path(folder) / "job", asked.model, chats, settings)
+        began = time.monotonic()
+        if work(job):
+            return Result("failed", why_failed(job))
+        took = time.monotonic() - began
+        losses = [float(line.split(",")[1]) for line in (job / "results.csv").read_text().splitlines()[1:]]
+    longest, mean = max(len(row.ids) for row in rows), sum(len(row.ids) for row in rows) / len(rows)
+    answer = round(sum(map(sum, (row.supervised for row in rows))) / len(rows))
+    method = "lora" if quantization == "none" else "qlora"
+    planned = plan_memory(str(asked.model), Work(method, longest, BATCH, settings.lora_r, answer), None)
+    if isinstance(planned, Refusal):
+        return Result("failed", planned.text)
+    lengths = RowLengths(len(rows), mean, BATCH, 1, answer=answer, rank=settings.lora_r)
+    guess = guess_calibration(this_machine())
+    expected = seconds(planned.base.architecture, lengths, guess) if guess else 0.0
+    half, peak = max(1, len(losses) // 2), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    if DEVICE.type == "cuda":
+        peak = torch.cuda.max_memory_reserved()
+    first, last = (sum(part) / len(part) for part in (losses[:half], losses[-half:]))
+    said = f"loss {first:.3f} to {last:.3f}; {peak / 1e9:.2f} GB, planned {planned.fit.needed / 1e9:.2f}"
+    said += f"; {took:.1f} s with its start, guessed {expected:.1f}"
+    needed = planned.fit.needed
+    return result_of(last < first, said, peak=peak, planned=needed, seconds=took, guessed=expected)
+
+
+def why_failed(job: Path) -> str:
+    return str((read_json(job / "FAILED") or {}).get("message", "it left no reason"))
+
+
+def kernels(asked: Asked) -> Result:
+    """Our fused layers and norms beside transformers' and peft's own, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    ids = torch.tensor([asked.rows()[0].ids], device=DEVICE)
+    plain: Any = AutoModelForCausalLM.from_pretrained(asked.model, dtype=torch.float32).to(DEVICE)
+    config = LoraConfig(r=16, lora_alpha=16, target_modules=linear_layers(plain))
+    ours = add_lora(load_model(str(asked.model), DEVICE, torch.float32), Parameters(lora_r=16, lora_alpha=16))
+    (expected, slopes), (result, gradients) = (
+        learnt(model, ids) for model in (get_peft_model(plain, config), ours)
+    )
+    apart = distance(result, expected)
+    steep = max(distance(gradients[name], slope) for name, slope in slopes.items())
+    said = f"logits {apart:.1e} apart, gradients of {len(slopes)} matrices {steep:.1e} at most"
+    return result_of(max(apart, steep) < IN_FLOAT32, said, logits=apart, gradients=steep)
+
+
+def learnt(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Logits, and gradients of LoRA's matrices, of which none is 0."""
+    matrices = {name: each for name, each in model.named_parameters() if each.requires_grad}
+    generator = torch.Generator().manual_seed(SEED)
+    for name in sorted(matrices):
+        matrices[name].data.copy_(torch.randn(matrices[name].shape, generator=generator) * 0.02)
+    logits: torch.Tensor = model(input_ids=ids).logits
+    logits.float().square().mean().backward()
+    return logits.detach(), {name: each.grad for name, each in matrices.items() if each.grad is not None}
+
+
+def distance(one: torch.Tensor, other: torch.Tensor) -> float:
+    return float((one.float() - other.float()).norm() / other.float().norm().clamp_min(1e-12))
+
+
+def packed_attention(asked: Asked) -> Result:
+    """The loss of rows in one pack, by blocks on a GPU, beside that of each row alone."""
+    model, rows = load_model(str(asked.model), DEVICE, torch.float32), asked.rows()[:64]
+    why = choose_attention(model, DEVICE) if DEVICE.type == "cuda" else None
+    able = abilities(model, max(len(row.ids) for row in rows))
+    way = "by blocks" if able.by_blocks else "by rows" if able.by_rows else f"by a mask: {why}"
+    with torch.no_grad():
+        options = {"by_rows": able.by_rows, "by_blocks": able.by_blocks}
+        together = measure(model, pack_rows(rows, DEVICE, torch.float32, **options), able).total.item()
+        each = [measure(model, pack_rows([row], DEVICE, torch.float32), able).total.item() for row in rows]
+    apart = abs(together - sum(each)) / sum(each)
+    is_right = able.packs and why is None and apart < IN_FLOAT32
+    return result_of(is_right, f"{len(rows)} rows {way}: losses {apart:.1e} apart", apart=apart)
+
+
+def bits(asked: Asked) -> Result:
+    """bitsandbytes: 4 bits there and back, and a product beside that of the unpacked weights."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+    from bitsandbytes.nn import Linear4bit
+
+    torch.manual_seed(SEED)
+    weights = torch.randn(512, 1024, device=DEVICE)
+    unpacked = dequantize_4bit(*quantize_4bit(weights, quant_type="nf4", compress_statistics=True))
+    layer = Linear4bit(1024, 512, bias=False, compute_dtype=torch.float32, quant_type="nf4")
+    layer.load_state_dict({"weight": weights.cpu()})
+    layer, inputs = layer.to(DEVICE), torch.randn(16, 1024, device=DEVICE)
+    lost, apart = distance(unpacked, weights), distance(layer(inputs), inputs @ unpacked.T)
+    said = f"nf4 loses {lost:.1%} of a weight, its product is {apart:.1e} apart"
+    return result_of(lost < IN_4_BITS and apart < 0.01, said, lost=lost, apart=apart)
+
+
+def liger(asked: Asked) -> Result:
+    chosen = choose_kernels(load_model(str(asked.model), DEVICE, torch.bfloat16), DEVICE)
+    return result_of(chosen is not None and chosen.why is None, str(chosen))
+
+
+def two_processes(asked: Asked) -> Result:
+    """Two steps by two processes and by one: the same adapter."""
+    from safetensors.torch import load_file
+
+    settings = Parameters(n_epochs=1, batch_size=BATCH)
+    environment = {**os.environ, "FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryDirectory() as folder:
+        chats, adapters = asked.some_chats(Path(folder), 2), []
+        for processes in (1, 2):
+            job = make_job(Path(folder) / str(processes), asked.model, chats, settings)
+            command = [*train_command(processes), str(job)]
+            if subprocess.run(command, cwd=ROOT, env=environment).returncode:
+                return Result("failed", f"{processes} processes: {why_failed(job)}")
+            adapters.append(load_file(job / "adapter" / "adapter_model.safetensors"))
+    one, two = adapters
+    apart = max(float((one[name] - two[name]).abs().max()) for name in one)
+    return result_of(apart < IN_FLOAT32, f"adapters {apart:.1e} apart on {DEVICE.type}", apart=apart)
+
+
+def vllm(asked: Asked) -> Result:
+    """A tuned model's answer by the builtin engine and by vLLM, which loads the adapter while it serves."""
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        (data / "engines").symlink_to(str(asked.engines))
+        tune(data, asked.model)
+        answers = []
+        for more in ((), BY_VLLM):
+            with served_process(data, f"local/tiny={asked.model}", more=more) as served:
+                served.timeout_s = MOST_S
+                with served.client() as client:
+                    answers.append([answer_of(client, name) for name in ("local/tiny", TUNED)])
+    builtin, other = answers
+    said = "alike" if builtin == other else f"unlike: {builtin} {other}"
+    return result_of(builtin == other, f"base and hot-loaded adapter answer {said}")
+
+
+def speed(asked: Asked) -> Result:
+    """Tokens a second of our own step and of TRL's SFTTrainer, on the same batches in turns, and of unsloth's job."""
+    loops = [started(name, asked.model, asked.chats, asked.steps) for name in ("ours", "trl")]
+    for batch in loops[1].ask("batches")["batches"][: asked.steps]:
+        for loop in loops:
+            loop.steps.append(loop.ask("step " + " ".join(map(str, batch))))
+    for loop in loops:
+        loop.process.kill()
+        loop.process.wait()
+    ours, trl = (loop.each("tokens") for loop in loops)
+    loss, other = (sum(step["loss"] for step in loop.steps) for loop in loops)
+    apart = abs(loss / other - 1)
+    said = f"ours {ours:,.0f} tokens/s, TRL {trl:,.0f} ({ours / trl:.1f} times), losses {apart:.1%} apart"
+    return result_of(apart < 0.08, said, ours=ours, trl=trl, apart=apart)
+
+
+def unsloth(asked: Asked) -> Result:
+    with tempfile.TemporaryDirectory() as folder:
+        data = Path(folder)
+        (data / "engines").symlink_to(str(asked.engines))
+        settings = Parameters(n_epochs=1, batch_size=BATCH, engine="unsloth")
+        job = make_job(data / "jobs" / "job", asked.model, asked.some_chats(data, asked.steps), settings)
+        began = time.monotonic()
+        code, took = work(job), time.monotonic() - began
+        failed = why_failed(job) if code else ""
+    tokens = sum(len(row.ids) for row in asked.rows()[: asked.steps * BATCH])
+    said = f"{tokens:,} tokens in {took:.0f} s, its start included {failed}"
+    return result_of(code == 0, said, tokens=tokens, seconds=took)
+
+
+CHECKS: dict[str, Callable[[Asked], Result]] = {
+    "LoRA": lora,
+    "QLoRA": partial(lora, quantization="nf4"),
+    "kernels": kernels,
+    "packed attention": packed_attention,
+    "bitsandbytes": bits,
+    "Liger": liger,
+    "two processes": two_processes,
+    "vLLM": vllm,
+    "speed": speed,
+    "unsloth": unsloth,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Proves training and serving on this machine's GPU.")
+    parser.add_argument("--data", type=Path, default=ROOT / "examples" / "support_tickets.csv")
+    parser.add_argument("--model", type=Path, default=ROOT / ".cache" / "smollm2-135m")
+    parser.add_argument("--steps", type=int, help="of 8 rows; 60 on a GPU, 6 on a CPU")
+    parser.add_argument("--engines", type=Path, help="a trainer's folder of engines: DATA/engines")
+    parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "gpu.json")
+    parser.add_argument("--check", choices=CHECKS, action="append", help="only this; may be said again")
+    parser.add_argument("--child", choices=CHECKS, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    steps = options.steps or (60 if torch.cuda.is_available() else 6)
+    engines = options.engines.absolute() if options.engines else None
+    with tempfile.TemporaryDirectory() as folder:
+        asked = Asked(options.model, as_chats(options.data, SHORT, Path(folder)), steps, engines)
+        if options.child:
+            print(json.dumps(asdict(CHECKS[options.child](asked))), flush=True)
+            return 0
+        results = all_checks(asked, options.check or tuple(CHECKS))
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU: on the CPU"
+    print(f"{machine}, PyTorch {torch.__version__}, {options.model.name}, {steps} steps of {BATCH} rows\n")
+    for name, (result, took) in results.items():
+        print(f"{name:<17} {result.state:<9} {took:5.0f} s  {result.said}")
+    checks = {name: {**asdict(result), "took_s": round(took, 1)} for name, (result, took) in results.items()}
+    table = {"machine": machine, "torch": torch.__version__, "model": options.model.name, "checks": checks}
+    options.json.parent.mkdir(exist_ok=True)
+    options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    return 1 if any(result.state == "failed" for result, _ in results.values()) else 0
+
+
+def all_checks(asked: Asked, names: Sequence[str]) -> dict[str, tuple[Result, float]]:
+    deadline, results = time.monotonic() + BUDGET_S, {}
+    for name in names:
+        began = time.monotonic()
+        why = why_not(name, asked)
+        result = Result("not here", why) if why else checked(name, asked, min(MOST_S, deadline - began))
+        results[name] = (result, time.monotonic() - began)
+    return results
+
+
+def why_not(name: str, asked: Asked) -> str | None:
+    """Returns what this machine lacks for a check."""
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "Liger" and not gpus:
+        return "needs a CUDA GPU"
+    if name == "Liger" and find_spec("liger_kernel") is None:
+        return "not installed: the extra [liger]"
+    if name == "two processes" and gpus == 1:
+        return "needs two CUDA GPUs"
+    engine = name.lower()
+    if engine in INSTALLABLE and not (asked.engines and (asked.engines / engine / "engine.json").is_file()):
+        return f"not installed: finetune engines install {engine}, then --engines DATA/engines"
+    return None
+
+
+def checked(name: str, asked: Asked, most_s: float) -> Result:
+    if most_s < 10:
+        return Result("failed", "the ten minutes were over")
+    arguments = ["--model", asked.model, "--data", asked.chats, "--steps", asked.steps, "--child", name]
+    arguments += ["--engines", asked.engines] if asked.engines else []
+    command = [sys.executable, __file__, *map(str, arguments)]
+    try:
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=most_s)
+    except subprocess.TimeoutExpired:
+        return Result("failed", f"no result within {most_s:.0f} s")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or not lines:
+        return Result("failed", (done.stderr.strip().splitlines() or ["ended without a word"])[-1][:200])
+    return Result(**json.loads(lines[-1]))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
