@@ -244,7 +244,7 @@ def test_a_persons_word_on_the_speed_wins_over_what_was_measured(tmp_path: Path,
         estimated(settings(tmp_path, more=f"tokens_per_second = {speed}"), report) for speed in (10, 1000)
     )
     assert expected_minutes(slow) > 20 * expected_minutes(fast)
-    assert why(fast).startswith("From tokens_per_second in finetune.toml")
+    assert why(fast).startswith("By tokens_per_second in finetune.toml")
 
 
 def test_a_persons_word_on_the_speed_leaves_no_training_time_unknown(tmp_path: Path, report: Report) -> None:
