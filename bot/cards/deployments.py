@@ -29,6 +29,7 @@ from trainers.money import usd_micros
 KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 5
+FROZEN = "Its model is not started while spending is frozen; it is by itself once the freeze is lifted."
 REASONS: Mapping[StopReason, str] = {
     "idle": "nobody asked it for {idle}",
     "frozen": "spending is frozen",

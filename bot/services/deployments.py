@@ -23,6 +23,7 @@ from bot.rules.budgets import DeploymentFacts, Hosting, StopReason
 from bot.rules.permissions import Request
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, budgets, notifications
+from bot.services.freeze_scope import HOLD_S
 from bot.services.provider_jobs import SETTLE_S
 from bot.services.run_states import lost_key_text
 from bot.values.runs import Refusal
@@ -100,9 +101,8 @@ def serving_of(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> S
         newest is not None and newest.ready_at is not None and newest.reason in ("gone", "failed")
     )
     if newest is None or (ended_under_it and len(records) < rules.MOST_STARTS):
-        freeze = context.store.freezes.current()
-        if freeze:
-            return Serving(note=freeze_cards.refusal(freeze, "Its model is not started"))
+        if context.store.freezes.current():
+            return Serving(note=views.FROZEN)
         _intend(context, run, plan, planned, run.requester)
         return waits
     lost = views.lost_text(_summary(context, newest))
@@ -190,6 +190,9 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
         _end(context, record, "deleted")
         return
     base = plan_from_json(run.plan).base_model
+    if context.store.freezes.current():
+        _wait(context, record, HOLD_S, views.FROZEN)
+        return
     try:
         price = vendor.usd_per_hour(base)
         _note_price(context, record.provider, base, price)

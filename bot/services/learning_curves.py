@@ -216,9 +216,10 @@ def _cannot_train(
             f"`{checked.dataset.name}` has {report.n_train} rows to train on; a curve of a tuned model needs "
             f"{FEWEST_TUNED_ROWS} at least, since trainers ask for 10 and it trains on a quarter too."
         )
-    if not row.provider.can("chat"):
+    if not row.provider.can("chat") or row.is_hosted:
         return Refusal(
-            f"{row.title} trains a model but gives it no name to ask it by, so its curve can't be measured. "
+            f"{row.title} gives a tuned model no name to ask it by, or a machine by the hour for each, so its curve "
+            "can't be measured. "
             "Choose a target that starts with `local/`, or another trainer."
         )
     if row.rents:

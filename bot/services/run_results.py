@@ -146,12 +146,13 @@ def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
     if context.workers.has(_judging(run)):
         _judge(context, run, plan)
         return
-    serving = deployments.serving_of(context, run, plan, plan.hosting) if plan.hosting else None
-    if serving and not serving.is_ready:
-        _wait_for_model(context, run, plan, serving)
-        return
     evaluation, before = _evaluation(context, run, plan), Progress.from_json(run.progress)
     answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, before))
+    if plan.hosting and (answers.all_missing or answers.failed):
+        serving = deployments.serving_of(context, run, plan, plan.hosting)
+        if not serving.is_ready:
+            _wait_for_model(context, run, plan, serving)
+            return
     if answers.missing.get(CLASSICAL):
         _answer_classical(context, run, plan, evaluation.keys[CLASSICAL])
     if answers.failed:

@@ -12,13 +12,14 @@ from decimal import Decimal
 
 from bot.cards import freeze as freeze_cards
 from bot.cards.candidates import arm_name
+from bot.cards.deployments import stopped_refusal
 from bot.cards.models import opened_before
 from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, plan_from_json
 from bot.rules.promotion import ModelComparison, Proof, best_comparison, compare_models
-from bot.services import data_policy, datasets, evidence, freeze_scope, measurements, models
+from bot.services import data_policy, datasets, deployments, evidence, freeze_scope, measurements, models
 from bot.services.candidates import LineUp
 from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
@@ -46,6 +47,8 @@ def ask(
     freeze = freeze_scope.on_promotion(context)
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
+    if plan_from_json(run.plan).hosting and not deployments.is_running(context, run.id):
+        return Refusal(stopped_refusal(model.name, model.provider))
     plan = _plan(context, model, run, used, version, report)
     if isinstance(plan, Refusal):
         return plan

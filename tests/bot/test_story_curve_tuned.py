@@ -464,7 +464,7 @@ def test_a_trainer_that_serves_no_model_is_refused(make_world: MakeWorld) -> Non
     mute += '[providers.mute.models.m]\ntraining = "1"\ninput = "1"\noutput = "1"\n'
     world = make_world(Rules(more=mute))
     world.seed_dataset()
-    assert "gives it no name to ask it by" in world.type("/finetune curve tickets target=mute/m")
+    assert "no name to ask it by" in world.type("/finetune curve tickets target=mute/m")
     assert "I know no model to train" in world.type("/finetune curve tickets target=mute/nothing")
     assert world.store.measurements.newest() == []
 

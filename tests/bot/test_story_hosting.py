@@ -199,6 +199,35 @@ def test_a_freeze_stops_what_runs_and_starts_nothing(make_world: MakeWorld) -> N
     assert company(world).running == []
 
 
+def test_a_model_is_not_started_while_spending_is_frozen_and_is_afterwards(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    company(world).stages = ("running",)
+    world.start_approved()
+    world.until_state("training")
+    world.type("/finetune freeze the bill looks odd", user=BEN)
+    company(world).stages = ("running", "succeeded")
+    world.until_state("evaluating")
+    world.tick(8)
+    assert company(world).machines == [] and "not started while spending is frozen" in world.said("Run 1")
+    world.type("/finetune unfreeze", user=BEN)
+    world.type("/finetune unfreeze", user=CLEO)
+    world.until_state("done")
+    assert len(company(world).machines) == 1
+
+
+def test_an_adapter_that_expired_under_its_machine_ends_the_run_and_the_machine(
+    make_world: MakeWorld,
+) -> None:
+    world = hosted(make_world)
+    gone = Fault(commit=False, status=404, code="model_not_found")
+    world.company.fail("POST /chat/completions", gone, times=999)
+    world.start_approved()
+    world.until_state("failed")
+    assert "Measuring failed" in world.said("Run 1 failed")
+    until_stopped(world)
+    assert company(world).running == [] and len(company(world).machines) == 1
+
+
 def test_a_cancelled_run_leaves_nothing_behind(make_world: MakeWorld) -> None:
     world = hosted(make_world)
     company(world).ready_after = None
