@@ -24,11 +24,12 @@ from bot.cards.blocks import (
 from bot.cards.words import capitalize, charge, duration, money, pluralize, shorten
 from bot.rules.budgets import Hosting, StopReason
 from storage.deployments import DeploymentRecord
-from trainers.money import usd_micros
+from trainers.deployments.port import Deployment
+from trainers.money import usd, usd_micros
 
 KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
-MOST_BUTTONS = 5
+MOST_BUTTONS = 3
 FROZEN = "Its model is not started while spending is frozen; it is by itself once the freeze is lifted."
 REASONS: Mapping[StopReason, str] = {
     "idle": "nobody asked it for {idle}",
@@ -109,12 +110,18 @@ def stopped_refusal(model: str, title: str) -> str:
     )
 
 
-def strays_card(title: str, provider: str, strays: Sequence[tuple[str, bool]]) -> Message:
-    """`strays`: names of what runs, each with whether it is named as ours are."""
+def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix: str) -> Message:
+    """Names of ours begin with `prefix`; what else runs there is stopped where it was started."""
     headline = f"{pluralize(len(strays), 'model')} at {title} that nobody here started"
-    lines = [f"• {code(name)}{'' if is_ours else ': not by a bot like this one'}" for name, is_ours in strays]
-    ours = [name for name, is_ours in strays if is_ours][:MOST_BUTTONS]
-    buttons = [button(f"Stop {shorten(name, 30)}", STOP_STRAY, f"{provider} {name}") for name in ours]
+    ours = [stray.name for stray in strays if stray.name.startswith(prefix)]
+    lines = []
+    for stray in strays:
+        price = f", {usd(stray.usd_per_hour)} an hour" if stray.usd_per_hour else ""
+        whose = "" if stray.name in ours else ": not by a bot like this one"
+        lines.append(f"• {code(stray.name)}{price}{whose}")
+    buttons = [
+        button(f"Stop {shorten(name, 30)}", STOP_STRAY, f"{provider} {name}") for name in ours[:MOST_BUTTONS]
+    ]
     return Message(
         f"{escape(headline)}: they cost money by the hour",
         (

@@ -196,8 +196,9 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
     try:
         price = vendor.usd_per_hour(base)
         _note_price(context, record.provider, base, price)
-        if price is not None and to_micros(price) > record.micros_per_hour:
-            _end(context, record, "dearer", f"It asks {views.an_hour(to_micros(price))} now.")
+        hour = record.micros_per_hour if price is None else to_micros(price)
+        if hour > record.micros_per_hour:
+            _end(context, record, "dearer", f"It asks {views.an_hour(hour)} now.")
             return
         now = context.clock()
         with context.store.transaction():  # a freeze comes before the intent or after it
@@ -205,6 +206,7 @@ def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
                 return
             context.waits.since(now)
             changes = {"sent_at": now, "tries": record.tries + 1, "next_at": now + LOOK_S}
+            changes["micros_per_hour"] = hour
             sent = context.store.deployments.move(record, "starting", now=now, **changes)
         if sent is None:
             return
@@ -461,9 +463,8 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
             if where and context.store.interventions.first_seen(provider, stray.id, stray.name, now=now)
         ]
         if new and where:
-            names = [(stray.name, stray.name.startswith(PREFIX)) for stray in new]
-            log.error("running at %s, and started by nobody here: %s", provider, names)
-            message = views.strays_card(_title(context, provider), provider, names)
+            log.error("running at %s, and started by nobody here: %s", provider, new)
+            message = views.strays_card(_title(context, provider), provider, new, PREFIX)
             context.say(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from decimal import Decimal
 from typing import Any
 
 from bot.cards import deployments, plans, status
@@ -13,6 +14,7 @@ from bot.rules.budgets import Hosting
 from storage.deployments import DeploymentRecord
 from tests.cards import made
 from tests.cards.made import ANA, BEN, NOW
+from trainers.deployments.port import Deployment
 
 HOSTING = Hosting(5_500_000, 1800, 20_000_000)
 
@@ -53,7 +55,8 @@ def cards() -> dict[str, Message]:
     waiting, plan = made.run("awaiting_approval"), replace(made.plan(), hosting=HOSTING)
     to_zero = replace(plan, hosting=Hosting(8_000_000, 1800, 20_000_000, scales_to_zero=True))
     dearer = {"reason": "dearer", "detail": "It asks $7.25 an hour now."}
-    strays = [("ft-run7-0ddba11c-1", True), ("somebody's *own*", False)]
+    stray = Deployment("1", "ft-run7-0ddba11c-1", "m", "ready", "m", Decimal("5.50"))
+    strays = [stray, replace(stray, name="somebody's *own*", usd_per_hour=None)]
     return {
         "plan-asked-hosted": plans.approval_card(waiting, plan, made.BUDGET, 1),
         "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, made.BUDGET, 1),
@@ -67,6 +70,6 @@ def cards() -> dict[str, Message]:
         "deployment-dearer": deployments.card(
             replace(summary("stopped", 0, **dearer), run_micros=None, hour_micros=7_250_000)
         ),
-        "deployments-strays": deployments.strays_card("Acme & Sons", "acme", strays),
+        "deployments-strays": deployments.strays_card("Acme & Sons", "acme", strays, "ft-run"),
         "status-running": status.card(Status([], [], [], deployments=[summary(), summary(kept_by=BEN)])),
     }
