@@ -111,7 +111,7 @@ def stopped_refusal(model: str, title: str) -> str:
 
 
 def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix: str) -> Message:
-    """Names of ours begin with `prefix`; what else runs there is stopped where it was started."""
+    """Our names begin with `prefix`; what else runs there is stopped where it was started."""
     headline = f"{pluralize(len(strays), 'model')} at {title} that nobody here started"
     ours = [stray.name for stray in strays if stray.name.startswith(prefix)]
     lines = []
