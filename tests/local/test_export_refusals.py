@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.local.exporting import JOB, MODEL, made, order, write
+from tests.local.families import published
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS
 from trainers.local.export import output
@@ -172,6 +173,16 @@ def test_vllm_is_told_the_next_rank_that_it_takes(
     assert command == (
         f"vllm serve org/tiny --enable-lora --max-lora-rank {taken} --lora-modules tickets-7=./adapter"
     )
+
+
+def test_vllm_is_told_to_leave_thoughts_out_where_a_base_may_think(
+    job: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "thinker")
+    (folder / "chat_template.jinja").write_text(published("qwen3_5_think"))
+    base = open_base(str(folder), "tiny", "org/tiny", None)
+    command = vllm_command(find_source(MODEL, [job.parents[1]]), base, "tickets-7")
+    assert command.endswith(""" --default-chat-template-kwargs '{"enable_thinking": false}'""")
 
 
 @pytest.mark.parametrize(
