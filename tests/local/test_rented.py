@@ -164,6 +164,23 @@ def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
         wait_for(lambda: list(peer.repositories), lambda left: not left)
 
 
+def test_a_machine_or_a_repository_that_is_gone_ends_its_job(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files, peer.stub_s = DONE, 2.0
+    with here(tmp_path, tiny_model_dir) as client:
+        job = create(client)
+        wait_for_status(client, job.id, "running")
+        peer.repositories.clear()
+        ended = wait_for_status(client, job.id, "failed", seconds=30)
+        assert ended.error.code == "hf_404" and "fetching a job's result" in ended.error.message
+        job = create(client)
+        wait_for_status(client, job.id, "running")
+        peer.jobs.clear()
+        ended = wait_for_status(client, job.id, "failed", seconds=30)
+        assert ended.error.code == "hf_404" and "asking for a machine" in ended.error.message
+
+
 def test_hardware_that_is_sold_out_is_waited_for_and_then_given_up(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -31,6 +31,7 @@ POLL_S, HURRIED_S, SWEEP_S, PARTIAL_S = 5.0, 0.5, 180.0, 60.0
 SETTLE_S = 60.0  # until a list must show a machine whose start got no answer
 END_S, RELEASE_S = 20.0, 5.0
 OVERTIME_S = 600.0  # beyond its time-out, in which the provider itself ends a machine
+NOT_THERE = "hf_404"
 OVER = Exit(None, None)  # the job's folder says how
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,7 @@ class RentedAttempt:
                 self._give_up(Failure(refused.code or "refused", str(refused), None))
             except TrainerError as error:
                 self._outage.record(str(error).rstrip("."))
-            except OSError as error:  # a full disk, say
+            except (OSError, ValueError) as error:  # a full disk, or a result that is no JSON
                 log.error("following %s: %s. Trying again.", self.record.job.id, error)
             is_hurried = self._is_unwanted.is_set() or not self.has_begun
             self._released.wait(HURRIED_S if is_hurried else max(POLL_S, self._outage.pause_s))
@@ -300,13 +301,15 @@ class RentedAttempt:
         return [line[:200] for line in text.splitlines() if line.strip()][-3:]
 
     def _give_up(self, failure: Failure) -> None:
-        """After a certain no."""
-        if (
-            self._rented.id is not None
-        ):  # a machine that can't be asked for any more may still run: asked again
+        """After a certain no. A machine that runs, and that we may not ask for, is asked for again."""
+        rented, is_gone = self._rented, failure.code == NOT_THERE
+        if rented.id is not None and not rented.has_ended and not is_gone:
             self._outage.record(failure.message.rstrip("."))
             return
-        fail(self.record.folder, failure)
+        if self._is_unwanted.is_set():
+            self._mark_cancelled()
+        elif not has_ended(self.record.folder):
+            fail(self.record.folder, failure)
         self.exit = OVER
 
     def _take(self, names: tuple[str, ...]) -> None:
