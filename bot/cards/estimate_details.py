@@ -25,6 +25,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import alternative_name, alternative_text
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
+from bot.cards.prices import vendor_prices
 from bot.cards.reasons import unknown_successor
 from bot.cards.words import planned_time, shorten
 from bot.rules.advice import Verdict
@@ -159,7 +160,9 @@ def _dollars(amount: Decimal) -> Figure:
 
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
     """The facts that do not come back every month."""
-    pairs = [("Training, once", _training(estimated)), ("Training takes", training_time(estimated))]
+    prices = vendor_prices(estimated.prices[0]) if estimated.prices else None
+    pairs = [("Training, once", _training(estimated)), *([("Prices", prices)] if prices else [])]
+    pairs.append(("Training takes", training_time(estimated)))
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
     estimate = estimated.estimate

@@ -37,6 +37,7 @@ from bot.cards.estimate_details import (
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, payback_condition
+from bot.cards.prices import vendor_prices
 from bot.cards.words import about_usd, shorten
 from bot.rules.advice import Verdict
 from bot.rules.facts import TASK_KINDS
@@ -239,7 +240,12 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
     once = ("Costs once", _once_in_short(training, estimate))
     if estimate is None:
-        return [once, ("Training takes", training_time(estimated))]
+        prices = vendor_prices(estimated.prices[0]) if training is None and estimated.prices else None
+        return [
+            once,
+            *([("Prices", prices)] if prices else []),
+            ("Training takes", training_time(estimated)),
+        ]
     offered = _offered(estimated)
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
     unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""

@@ -11,7 +11,7 @@ from bot.cards.commands import SLACK, Spelling
 from bot.cards.general import text_message
 from bot.cards.words import pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
-from trainers.money import usd
+from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice
 from trainers.rentals import prices as rentals
 
@@ -94,6 +94,25 @@ def _sources(rows: Sequence[PriceRow], most: int | None) -> str:
     more = f" and {hidden:,} more" if hidden else ""
     text = f"From {named}{more}. " if named else ""
     return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
+
+
+def vendor_prices(row: PriceRow) -> str | None:
+    """What a vendor's tuned model costs, each figure or that it is unknown, and who says so; None of a machine of our
+    own."""
+    if row.usd_per_hour is not None and not row.is_hosted:
+        return None
+    price = row.price
+    figures = [f"training {_rate(price.training)}"]
+    if row.is_hosted:
+        hourly = row.hosted_usd_per_hour
+        figures.append(f"its machine {'unknown' if hourly is None else f'{usd(hourly)} an hour'}")
+    else:
+        figures += [f"input {_rate(price.input)}", f"output {_rate(price.output)}"]
+    return f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})"
+
+
+def _rate(amount: Decimal | None) -> str:
+    return "unknown" if amount is None else rate(amount)
 
 
 def where_to_add(row: PriceRow) -> str:
