@@ -62,7 +62,7 @@ def _cure(error: openai.APIStatusError, provider: Provider) -> str:
     if error.code == "training_not_available":
         return (
             f" {provider.name} has closed fine-tuning to this organisation."
-            " Train on your own machine instead: choose a target that starts with local/."
+            " Choose a target that starts with local/, or open weights like crusoe/llama-3.1-8b."
         )
     named = f" in {provider.key_env}" if provider.key_env else ""
     if error.status_code == 402:

@@ -368,7 +368,10 @@ def _closing_warnings(row: ProviderRow, today: date) -> tuple[str, ...]:
 def _way_out(row: ProviderRow) -> str | None:
     if row.name == "local":
         return None
-    return "A model trained on your own machine has no end date: choose a target that starts with local/."
+    return (
+        "A model trained on your own machine has no end date, and some services train open weights for anybody: choose "
+        "a target that starts with local/, or one like crusoe/llama-3.1-8b."
+    )
 
 
 def _days(count: int) -> str:

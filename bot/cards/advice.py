@@ -171,7 +171,8 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "train something smaller": "Choose a smaller model, 4 bits "
         f"(`{option('quantization', 'nf4')}`), shorter rows or a larger machine.",
         "say the machine's price": "Say what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
-        "choose another target": "Choose another target: a model on your own machine has no end date.",
+        "choose another target": "Choose another target: one that starts with `local/` has no end date, and open "
+        "weights train at services like `crusoe/llama-3.1-8b`.",
         "add rows of other labels": f"Add rows of the other labels and {spelling.again}.",
         "see why it does not answer": "See why the tuned model does not answer, then measure it again.",
         "measure speed by a run": "Start a run: it measures how fast the tuned model answers.",

@@ -99,7 +99,7 @@ def _sources(rows: Sequence[PriceRow], most: int | None) -> str:
 def vendor_prices(row: PriceRow) -> str | None:
     """What a vendor's tuned model costs, each figure or that it is unknown, and who says so; None of a machine of our
     own."""
-    if row.usd_per_hour is not None and not row.is_hosted:
+    if row.kind == "prompted" or (row.usd_per_hour is not None and not row.is_hosted):
         return None
     price = row.price
     figures = [f"training {_rate(price.training)}"]

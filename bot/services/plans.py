@@ -208,8 +208,8 @@ def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
         return None
     return (
         f"Since {since} {row.title} trains only for organisations that had trained there before, and the account of "
-        f"{row.provider.key_env} has no job there. Your own machine can train instead: choose a target that starts "
-        "with `local/`."
+        f"{row.provider.key_env} has no job there. Choose a target that starts with `local/`, or open weights like "
+        "`crusoe/llama-3.1-8b`."
     )
 
 

@@ -131,7 +131,7 @@ class RunJob:
             closed = (
                 f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
             )
-            way_out = "Your own machine can train instead: choose a target that starts with `local/`."
+            way_out = "Choose a target that starts with `local/`, or open weights like `crusoe/llama-3.1-8b`."
             fail(context, run, f"{closed}{file} {way_out}")
             return
         fail(context, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")

@@ -212,6 +212,23 @@ def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "prices"),
+    [
+        (
+            "crusoe/llama-3.1-8b",
+            "training $0.40 per 1M tokens, its machine $5.50 an hour (Crusoe's price page, 2026-09-20)",
+        ),
+        ("crusoe/qwen3.5-9b", "training unknown, its machine $5.50 an hour (Crusoe's catalogue, 2026-09-27)"),
+    ],
+)  # fmt: skip
+def test_a_vendors_prices_are_shown_with_who_says_so_also_where_one_is_missing(
+    target: str, prices: str
+) -> None:
+    asked = ("--current", "gpt-4o", "--volume", "10M", "--target", target, "--why")
+    assert prices in " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
+
+
 @pytest.mark.parametrize("price", ["-1", "1e30", "1e-30", "NaN", "€2.50", "2,50"])
 def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) -> None:
     (tmp_path / "finetune.toml").write_text(f'[prices."x"]\ninput = "{price}"\noutput = "2"\n')

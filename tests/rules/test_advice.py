@@ -698,7 +698,10 @@ def test_a_free_machine_pays_back_at_once() -> None:
 def test_an_ended_model_comes_first_with_its_way_out() -> None:
     verdict = advise(seen(CLASSICAL_MEETS, target=REFUSED))
     assert verdict.headline == "Not now. gpt-4.1-nano ended on 2026-10-23."
-    assert verdict.next_step == "Choose another target: a model on your own machine has no end date."
+    assert verdict.next_step == (
+        "Choose another target: one that starts with `local/` has no end date, and open weights train at services like "
+        "`crusoe/llama-3.1-8b`."
+    )
     near = advise(seen(*ALL_MISS, target=ModelVerdict("warn", ("It ends soon.",))))
     assert (near.kind, reason(near, "end date").text) == ("go", "It ends soon.")
 
