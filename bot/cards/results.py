@@ -84,10 +84,16 @@ WON = "won"  # the outcome of a sweep's best arm
 
 
 def card(
-    run: Run, plan: Plan, result: RunResult, *, may_be_used: bool = False, name: str | None = None
+    run: Run,
+    plan: Plan,
+    result: RunResult,
+    *,
+    may_be_used: bool = False,
+    name: str | None = None,
+    machine: str | None = None,
 ) -> Message:
     """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use. `name` links to
-    the run's card."""
+    the run's card, `machine` to that of the machine on which its model runs by the hour."""
     headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
     rows = pluralize(result.tuned.n, "test row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
@@ -108,6 +114,11 @@ def card(
             Facts([*facts, ("Cost", _cost(plan, result))]),
             *_reasons(plan, result),
             *_next(result, may_be_used=may_be_used),
+            *(
+                [Note(f"Its machine costs money by the hour: {machine} keeps or stops it.")]
+                if machine
+                else []
+            ),
             actions(*_buttons(run, plan, result, may_be_used=may_be_used)),
         ),
     )

@@ -225,9 +225,9 @@ def training_needs(
 
 
 def hosting_of(settings: Settings, target: Target) -> Hosting | None:
-    """Returns None if the tuned model needs no machine of its own, or nobody knows what an hour of it costs."""
+    """Returns None if the bot starts no machine for the tuned model, or nobody knows what an hour of it costs."""
     row = target.row
-    price = row.hourly(target.model.name) if row.is_hosted else None
+    price = row.hourly(target.model.name) if row.is_hosted and row.provider.can("deploy") else None
     if price is None:
         return None
     day = to_micros(settings.budget.hosting_usd_per_day)

@@ -180,7 +180,10 @@ def post_result(
 ) -> None:
     """Posts the result card; in its thread the trials of a sweep, and the rows that changed for members."""
     card, name = result_card_of(run), context.link(card_of(context, run), f"Run {run.id}")
-    _show(context, run, card, result_views.card(run, plan, result, may_be_used=may_be_used, name=name))
+    live = context.store.deployments.of_run(run.id)[:1] if plan.hosting else []
+    machine = next((context.link(f"deployment {each.id}", "its card") for each in live), None)
+    shown = result_views.card(run, plan, result, may_be_used=may_be_used, name=name, machine=machine)
+    _show(context, run, card, shown)
     if result.arms:
         table = result_views.sweep_table(plan, result.arms)
         _post(context, run, table, thread=card, once=f"arms of {card}")

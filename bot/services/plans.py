@@ -335,8 +335,10 @@ def _not_hosted(context: AppContext, command: Start) -> Refusal | None:
     """Asks the vendor, before anybody approves, whether the tuned model can be asked there, and what an hour costs
     now."""
     target = find_target(context.settings.providers, command.question.target)
-    if isinstance(target, Refusal) or not target.row.is_hosted or target.row.name not in context.trainers:
+    if isinstance(target, Refusal) or target.row.name not in context.trainers:
         return None  # what is wrong is said below
+    if not target.row.is_hosted or not target.row.provider.can("deploy"):
+        return None  # people deploy it by their own means
     return deployments.refresh_price(context, target.row, target.model.name)
 
 

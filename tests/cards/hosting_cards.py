@@ -6,7 +6,7 @@ from dataclasses import replace
 from decimal import Decimal
 from typing import Any
 
-from bot.cards import deployments, plans, status
+from bot.cards import deployments, plans, results, status
 from bot.cards.blocks import Message
 from bot.cards.deployments import DeploymentSummary
 from bot.cards.status import Status
@@ -17,6 +17,7 @@ from tests.cards.made import ANA, BEN, NOW
 from trainers.deployments.port import Deployment
 
 HOSTING = Hosting(5_500_000, 1800, 20_000_000)
+RESULT = replace(made.result(), hosting_micros=1_375_000, actual_micros=1_415_000, estimated_micros=2_790_000)
 
 
 def summary(state: Any = "ready", micros: int = 1_375_000, **other: Any) -> DeploymentSummary:
@@ -60,6 +61,7 @@ def cards() -> dict[str, Message]:
     return {
         "plan-asked-hosted": plans.approval_card(waiting, plan, made.BUDGET, 1),
         "plan-asked-hosted-to-zero": plans.approval_card(waiting, to_zero, made.BUDGET, 1),
+        "result-hosted": results.card(made.run("done"), plan, RESULT, machine="its card"),
         "deployment-starting": deployments.card(replace(summary("starting", 36_000), run_micros=None)),
         "deployment-ready": deployments.card(summary()),
         "deployment-kept": deployments.card(summary(kept_by=BEN)),
