@@ -169,7 +169,7 @@ class RentingSettings:
     image: Annotated[
         str,
         re.compile(r"|[\w./:-]+@sha256:[0-9a-f]{64}"),
-        Key(wants="an image by its content, like NAME@sha256:DIGEST"),
+        Key(wants="NAME@sha256:DIGEST, which names an image by its content"),
     ] = ""
     minutes: Annotated[int, Limits(ge=10, le=2880)] = 120
     wait_minutes: Annotated[int, Limits(ge=1, le=2880)] = 60

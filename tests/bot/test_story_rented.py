@@ -6,7 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bot.cli import main
+from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
 from tests.local.conftest import tiny_model_dir  # noqa: F401 - a fixture
@@ -79,3 +82,15 @@ def test_a_token_that_is_refused_plans_nothing(
     told = answer if "HF_TOKEN" in answer else world.until_told()
     assert "does not accept the token in HF_TOKEN" in told
     assert not peer.jobs
+
+
+def test_the_terminal_asks_for_the_price_too(world: World, peer: HfPeer, tmp_path: Path) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text(tickets_csv(300))
+    peer.micro_usd["t4-small"] = 100_000
+    words = ["estimate", str(rows), "--target", "hf/tiny", "--current", "gpt-4o", "--volume", "10M"]
+    config = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    told = CliRunner().invoke(main, words, env=config).output
+    assert "to $3.00)" in told, told  # 30 minutes of $0.10
+    del peer.micro_usd["t4-small"]
+    assert "rents no machine named 't4-small'" in CliRunner().invoke(main, words, env=config).output
