@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks.chaos import syncs
 from tests.bot.world import VENDORS, KeptWorkers, Rules, world
 from tests.chaos import mutants
-from tests.chaos.dialects import DialectStorm
+from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.nursery import Nursery
 from tests.chaos.own import REAL, STUB, OwnStorm
 from tests.chaos.storm import Orders, Storm
@@ -44,7 +44,11 @@ def hosted() -> bool:
 
 
 def dialects() -> bool:
-    return all(list(map(_dialect, VENDORS)))
+    orders = Orders(kills=200, runs=40, seed=9, may_read=True)
+    is_clean = _blow(
+        "a vendor whose jobs only their file tells apart", lambda folder: MuteStorm(folder, orders)
+    )
+    return all([is_clean, *map(_dialect, VENDORS)])
 
 
 def _dialect(dialect: Dialect) -> bool:

@@ -83,6 +83,40 @@ class DialectStorm(Storm):
         return "\n".join([*settings, abilities, lines, f"[providers.acme.models{models}"])
 
 
+@dataclass
+class RecordedMute(RecordedService):
+    """Whose a job is, its file's name alone tells: neither metadata nor the suffix comes back."""
+
+    owner: Owner = lambda mark: {}
+
+    def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
+        mark = self.files[body["training_file"]].name.removesuffix(".jsonl").rpartition("-")[2]
+        return {"job": created["id"], **self.owner(mark)}
+
+
+@dataclass
+class MuteStorm(Storm):
+    """At a vendor that speaks OpenAI's API and keeps nothing of what a job was told."""
+
+    def _hosted(self, record: Record) -> Any:
+        service = RecordedMute(
+            models=(MODEL,),
+            answer=answer,
+            stage_s=STAGE_S,
+            list_lag_s=self.orders.list_lag_s,
+            record=record,
+            weather=self._weather,
+            passing=self._passing,
+            owner=owner_in(self.folder / "data" / "finetune.db"),
+        )
+        return StormyHosted(service, weather=self._weather)
+
+    def _provider_row(self) -> str:
+        return (
+            super()._provider_row().replace('"metadata", "metadata_filter", "method", "suffix"', '"method"')
+        )
+
+
 def owner_in(database: Path) -> Owner:
     def owner(mark: str) -> dict[str, Any]:
         with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:

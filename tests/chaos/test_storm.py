@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.bot.world import VENDORS
-from tests.chaos.dialects import DialectStorm
+from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.own import OwnStorm
 from tests.chaos.storm import Orders, Storm
 from trainers.types import Dialect
@@ -31,6 +31,16 @@ def test_kills_double_and_lose_nothing_at_a_vendor_with_an_api_of_its_own(
     assert sum(storm.kills.values()) == 10 and verdict.due >= 4  # some clicks count that were not acked
     assert verdict.is_clean, verdict
     assert storm.company.service.ledger.live == storm.company.service.ledger.files == 0
+
+
+@pytest.mark.slow
+def test_kills_double_and_lose_nothing_where_a_jobs_file_alone_tells_whose_it_is(tmp_path: Path) -> None:
+    storm = MuteStorm(tmp_path, Orders(kills=10, runs=6))
+    verdict = storm.blow()
+    assert sum(storm.kills.values()) == 10 and verdict.due >= 4
+    assert verdict.is_clean, verdict
+    service = storm.company.service
+    assert not [file for file in service.files.values() if file.purpose == "fine-tune"]
 
 
 def test_kills_of_bot_trainer_and_training_double_and_lose_nothing(
