@@ -37,6 +37,7 @@ from tests.local.exporting import tune
 from tests.local.runs import make_job
 from tests.local.served import served_process
 from tests.local.vllm import BY_VLLM, answer_of
+from trainers.local.demo_model import make_demo_model
 from trainers.local.engines.catalog import INSTALLABLE
 from trainers.local.job_directory import read_json
 from trainers.local.kernels.block_attention import choose_attention
@@ -120,8 +121,7 @@ def lora(asked: Asked, quantization: Quantization = "none") -> Result:
     first, last = (sum(part) / len(part) for part in (losses[:half], losses[-half:]))
     said = f"loss {first:.3f} to {last:.3f}; {peak / 1e9:.2f} GB, planned {planned.fit.needed / 1e9:.2f}"
     said += f"; {took:.1f} s with its start, guessed {expected:.1f}"
-    needed = planned.fit.needed
-    return result_of(last < first, said, peak=peak, planned=needed, seconds=took, guessed=expected)
+    return result_of(last < first, said, peak=peak, planned=planned.fit.needed, seconds=took)
 
 
 def why_failed(job: Path) -> str:
@@ -227,9 +227,8 @@ def vllm(asked: Asked) -> Result:
                 served.timeout_s = MOST_S
                 with served.client() as client:
                     answers.append([answer_of(client, name) for name in ("local/tiny", TUNED)])
-    builtin, other = answers
-    said = "alike" if builtin == other else f"unlike: {builtin} {other}"
-    return result_of(builtin == other, f"base and hot-loaded adapter answer {said}")
+    said = "alike" if answers[0] == answers[1] else f"unlike: {answers}"
+    return result_of(answers[0] == answers[1], f"base and hot-loaded adapter answer {said}")
 
 
 def speed(asked: Asked) -> Result:
@@ -286,6 +285,7 @@ def main() -> int:
     parser.add_argument("--check", choices=CHECKS, action="append", help="only this; may be said again")
     parser.add_argument("--child", choices=CHECKS, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    make_demo_model(options.model)
     steps = options.steps or (60 if torch.cuda.is_available() else 6)
     engines = options.engines.absolute() if options.engines else None
     with tempfile.TemporaryDirectory() as folder:
