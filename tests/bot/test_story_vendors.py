@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
+from bot.services.provider_jobs import REGISTERED_S
 from demo.people import ANA, BEN
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import MODEL, PRIVATE, START, VENDORS, Rules, World
+from tests.peers.crusoe import Crusoe
 from tests.peers.deployments import HostingService
 from tests.peers.fireworks import Fireworks
 from tests.peers.hosted import COMMIT_THEN_RESET, NOTHING_BUT_500, Fault
@@ -222,3 +224,47 @@ def test_a_key_that_may_not_write_is_told_before_anybody_approves(make_world: Ma
     world.tick(2)
     assert world.run().state == "cancelled"
     assert "may not write: it may be one of another project" in world.said("Withdrawn before anybody")
+
+
+CATALOGUE = """model_lookup = "catalogue"
+chat_base_url = "COMPANY/inference"
+hyperparameter_names = { lora_r = "lora_rank" }
+hyperparameter_limits = { batch_size = [16, 32, 64], lora_alpha = [16, 32, 64], seed = [] }
+"""
+
+
+def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]:
+    world = make_world(Rules(company=CATALOGUE, training="5000.00", budget="500"))
+    world.abilities = '"extra_hyperparameters", "method", "suffix", "checkpoints", "estimate", "chat"'
+    rates = {MODEL: Decimal(5000)}
+    service = Crusoe(models=(MODEL,), usd_per_million=rates, answer=answer, serves_adapters=True, **switches)
+    world.company.service = service
+    world.restart()
+    return world, service
+
+
+def test_a_catalogue_a_lost_create_and_a_model_that_is_registered_late(make_world: MakeWorld) -> None:
+    world, service = by_catalogue(make_world)
+    world.start(START)
+    world.until(lambda: "itself expects" in "".join(world.texts()), "the vendor's estimate")
+    world.company.fail(world.create_route, COMMIT_THEN_RESET)  # the job is there, its answer is not
+    world.approve()
+    world.until(lambda: any("registers the model" in text for text in world.texts()), "the registering")
+    world.until_state("done")
+    (job,) = service.jobs.values()
+    sent = job.request["method"]["supervised"]["hyperparameters"]
+    assert job.request["model"] == f"model-{MODEL}" and sent["batch_size"] == 16 and "lora_rank" in sent
+    assert not service.files
+    result = world.said("Result of run 1")
+    assert "acme itself: $" in result and service.billed_usd == 21
+    assert from_micros(int(world.run().actual_micros or 0)) >= service.billed_usd
+
+
+def test_a_model_that_is_never_named_ends_the_run_with_its_cost(make_world: MakeWorld) -> None:
+    world, service = by_catalogue(make_world, registering=10**6)
+    world.start_approved()
+    world.until(lambda: any("registers the model" in text for text in world.texts()), "the registering")
+    world.pass_time(REGISTERED_S)
+    world.until_state("failed")
+    assert "gave it no name within 15 minutes" in world.said("failed")
+    assert from_micros(world.ledger()["settle"]) == service.billed_usd == 21

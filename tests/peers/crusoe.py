@@ -53,6 +53,8 @@ class Crusoe(Service):
     estimates_ready: bool = True
     thinks: dict[str, int] = field(default_factory=lambda: {QWEN: 512})
     deployed: dict[str, str] = field(default_factory=dict)
+    serves_adapters: bool = False
+    """Tuned models answer by the token, which it does and does not document."""
     _event_looks: int = 0
     _succeeded_looks: dict[str, int] = field(default_factory=dict)
 
@@ -134,6 +136,9 @@ class Crusoe(Service):
             "metadata": None,
         }
 
+    def _result_file(self, job: StoredJob) -> str:
+        return ""  # there is none
+
     def _events(self, job: StoredJob) -> list[dict[str, Any]]:
         """Those of a second have the same time; the order changes from call to call."""
         rows = super()._events(job)
@@ -161,7 +166,8 @@ class Crusoe(Service):
         """A thinking model spends its tokens on thoughts unless it is told not to."""
         name = body["model"]
         base = self.deployed.get(name, name)
-        if name not in self.models and name not in self.deployed:
+        is_adapter = self.serves_adapters and name in map(model_id, self.jobs.values())
+        if name not in self.models and name not in self.deployed and not is_adapter:
             return refusal(404, "model_not_found", f"No deployment is called {name}.")
         template = body.get("chat_template_kwargs") or {}
         thoughts = 0 if template.get("enable_thinking") is False else self.thinks.get(base, 0)
