@@ -240,7 +240,7 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
     once = ("Costs once", _once_in_short(training, estimate))
     if estimate is None:
-        prices = vendor_prices(estimated.prices[0]) if training is None and estimated.prices else None
+        prices = vendor_prices(estimated.prices[0]) if estimated.prices else None
         return [
             once,
             *([("Prices", prices)] if prices else []),

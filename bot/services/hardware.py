@@ -36,6 +36,7 @@ from trainers.hyperparameters import (
     hosted_epochs_for,
 )
 from trainers.providers import ModelRow, ProviderRow
+from trainers.rentals.prices import PROVIDER as RENTED
 from trainers.rentals.prices import Rental, current_rental
 from trainers.sizing.architecture import Unsized
 from trainers.sizing.encoders import PARAMETERS, READS_A_SECOND, WRITES_A_SECOND, EncoderWork
@@ -368,6 +369,12 @@ def find_target(providers: Sequence[ProviderRow], wanted: str | None) -> Target 
     if chats:
         return Refusal(
             f"{chats.title} answers questions and trains nothing. {_targets_hint(targets)}", "target"
+        )
+    if slash and provider == RENTED and all(row.name != RENTED for row in providers):
+        return Refusal(
+            "Renting a GPU by the minute is not set up here: it takes `hardware` and `image` under `[hf]` in "
+            "finetune.toml, and `HF_TOKEN` (docs/rented-gpu.md).",
+            "target",
         )
     names = [target.name for target in targets]
     near = difflib.get_close_matches(wanted, [*names, *(t.model.name for t in targets)], n=1, cutoff=0.5)

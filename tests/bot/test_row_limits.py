@@ -78,6 +78,8 @@ def test_a_folder_without_a_tokenizer_and_a_name_that_nobody_knows_are_refused(t
     unknown = row_limit_of(settings(tmp_path), "gpt-9")
     assert isinstance(empty, Refusal) and "has no tokenizer.json" in empty.text
     assert isinstance(unknown, Refusal) and "I know no model to train named" in unknown.text
+    rented = row_limit_of(settings(tmp_path), "hf/smollm2-135m")
+    assert isinstance(rented, Refusal) and "under `[hf]` in finetune.toml" in rented.text
 
 
 def test_check_counts_by_the_target_that_is_named(
