@@ -252,9 +252,9 @@ def _alternative(asked: Inputs, now: Rates, evidence: Evidence) -> Alternative:
 
 
 def priced(rates: Rates, kind: Literal["prompted", "tuned"]) -> PriceRow:
-    return PriceRow(
-        rates.model, kind, Price(None, rates.input, rates.cached_input, rates.output), rates.said_by
-    )
+    price = Price(None, rates.input, rates.cached_input, rates.output)
+    hour = None if rates.input else Decimal(0)  # one that takes nothing for tokens is a machine of our own
+    return PriceRow(rates.model, kind, price, rates.said_by, usd_per_hour=hour)
 
 
 def plan(**other: Any) -> Plan:
