@@ -19,7 +19,7 @@ from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import Candidate
-from bot.services.evaluation_worker import MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, max_tokens
+from bot.services.evaluation_worker import MAX_TOKENS_VERDICT, MAX_TOKENS_TEXT, max_tokens
 from bot.services.hardware import (
     MemoryHeadroom,
     Target,
@@ -261,7 +261,7 @@ def _judge_usd(judge: Candidate, rows: int, question: float, answer: float) -> D
     """USD for verdicts on both models' answers of `answer` tokens: each alone, then the two in both orders. `question`:
     its tokens, with the right answer."""
     read = 4 * (JUDGE_INSTRUCTIONS + question) + 6 * answer
-    written = 4 * (MAX_TOKENS_LABEL + chat_parameters.thinking_tokens(judge.thinks))
+    written = 4 * (MAX_TOKENS_VERDICT + chat_parameters.thinking_tokens(judge.thinks))
     price = judge.price.price
     a_row = (price.input or ZERO) * Decimal(str(read)) + (price.output or ZERO) * written
     return rows * a_row / MILLION

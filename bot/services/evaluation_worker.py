@@ -33,7 +33,8 @@ from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
 
 SHOTS = 10
-MAX_TOKENS_LABEL, MAX_TOKENS_TEXT = 24, 256
+MAX_TOKENS_VERDICT, MAX_TOKENS_TEXT = 24, 256
+LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
 VENDORS_WORK = 100.0  # as a short prompt to our own model
 CURVE_POINTS = 20  # of a loss curve
@@ -150,8 +151,12 @@ def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: 
 
 
 def max_tokens(labels: Sequence[str]) -> int:
-    """Returns the cap on an answer's tokens, without thinking."""
-    return MAX_TOKENS_LABEL if labels else MAX_TOKENS_TEXT
+    """Returns the cap on an answer's tokens, without thinking: of a label the longest, at two bytes a token, and some
+    words around it, for who never stops is paid and waited for up to here."""
+    if not labels:
+        return MAX_TOKENS_TEXT
+    longest = max(len(label.encode()) for label in labels)
+    return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest // 2)
 
 
 def classical_answers(plan: LadderPlan | Plan, files: Path, seed: int) -> tuple[Reply, ...]:

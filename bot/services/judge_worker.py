@@ -18,7 +18,7 @@ from bot.llm_client import key_of
 from bot.rules import judge_agreement
 from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
-from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_LABEL, MAX_TOKENS_TEXT, ArmKeys, examples
+from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_VERDICT, MAX_TOKENS_TEXT, ArmKeys, examples
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.dataset import Example
 from trainers.evaluation import prompts
@@ -29,7 +29,7 @@ from trainers.json_values import JsonValue
 from trainers.tokens import count_prompts, encoding_of
 from trainers.types import Message
 
-MAX_TOKENS = MAX_TOKENS_LABEL  # of a verdict: one word, and some politeness
+MAX_TOKENS = MAX_TOKENS_VERDICT  # of a verdict: one word, and some politeness
 ACCEPTABLE, BETTER = "acceptable", "better"
 FOR_PEOPLE = "pairs.json"
 MOST_PAIRS = 30

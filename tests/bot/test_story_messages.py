@@ -21,15 +21,8 @@ MOST_IN_ALL = 18
 REPORT, PLOTS = "report-run-1.html", "cumulative-cost.png"
 
 
-@pytest.fixture(scope="module", params=["shared", "not shared"])
-def is_shared(request: pytest.FixtureRequest) -> bool:
-    return bool(request.param == "shared")
-
-
-@pytest.fixture
-def played(make_world: Callable[[Rules], World], is_shared: bool) -> World:
+def play(world: World, *, is_shared: bool) -> None:
     """From the upload to the result, with the cheaper ways measured and the estimate shared or not."""
-    world = make_world(Rules(more=PRICES))
     world.upload_and_check(tickets_csv(240))
     world.type("/finetune baseline tickets rungs=classical,encoder")
     until(world, "done")
@@ -48,7 +41,6 @@ def played(make_world: Callable[[Rules], World], is_shared: bool) -> World:
     world.approve()
     world.until_state("done")
     world.until(lambda: of_kind(world, REPORT), "the report of the run")
-    return world
 
 
 def of_kind(world: World, kind: str) -> list[PostedMessage]:
@@ -75,8 +67,18 @@ def kind_of(world: World, message: PostedMessage) -> str:
     return cards.get(message.ts) or ("told directly" if message.channel != PRIVATE.id else "other")
 
 
-def test_from_upload_to_result_takes_few_messages(played: World, is_shared: bool) -> None:
-    world = played
+@pytest.mark.parametrize("is_shared", [True, False])
+def test_from_upload_to_result_takes_few_messages(
+    make_world: Callable[[Rules], World], is_shared: bool
+) -> None:
+    world = make_world(Rules(more=PRICES))
+    play(world, is_shared=is_shared)
+    check_number(world, is_shared=is_shared)
+    check_links(world)
+    check_report(world)
+
+
+def check_number(world: World, *, is_shared: bool) -> None:
     everything = messages(world)
     listing = "\n".join(
         f"{'' if is_at_the_top(message) else '    '}{kind_of(world, message)}: {words_of(message)[:90]!r}"
@@ -93,20 +95,22 @@ def test_from_upload_to_result_takes_few_messages(played: World, is_shared: bool
     ), listing
 
 
-def test_run_and_result_link_to_each_other(played: World) -> None:
-    (run,), (result,) = of_kind(played, "plan 1"), of_kind(played, "result 1")
+def check_links(world: World) -> None:
+    """The run and its result."""
+    (run,), (result,) = of_kind(world, "plan 1"), of_kind(world, "result 1")
     assert f"/p{result.ts.replace('.', '')}|a message below>" in words_of(run)
     assert f"/p{run.ts.replace('.', '')}|Run 1>" in words_of(result)
-    (told,) = of_kind(played, "told directly")
+    (told,) = of_kind(world, "told directly")
     assert f"/p{run.ts.replace('.', '')}|run 1>" in told.text
 
 
-def test_the_report_in_the_thread_opens_as_one_page_of_its_own(played: World) -> None:
-    (message,) = of_kind(played, REPORT)
-    (result,) = of_kind(played, "result 1")
+def check_report(world: World) -> None:
+    """It stands in the result's thread and opens as one page of its own."""
+    (message,) = of_kind(world, REPORT)
+    (result,) = of_kind(world, "result 1")
     assert message.thread_ts == result.ts and f"<@{ANA.id}>" in message.text
     assert [file.name for file in message.files] == ["loss.png", "quality.png", "report-run-1.html"]
-    page = played.posted("report-run-1.html")
+    page = world.posted("report-run-1.html")
     reader = Reader(page)
     assert not reader.open and "Right" in reader.text
     assert BEN.real_name in reader.text and ANA.id not in reader.text

@@ -60,11 +60,11 @@ def caps(world: World) -> list[set[tuple[str, int]]]:
 def test_a_model_whose_row_says_so_gets_room_and_its_thinking_is_paid(make_world: MakeWorld) -> None:
     world = thinking(make_world, PRICE + ROW)
     done = climbed(world)
-    assert caps(world) == [{("max_completion_tokens", 24 + THINKING_TOKENS)}] * HELD
+    assert caps(world) == [{("max_completion_tokens", 16 + THINKING_TOKENS)}] * HELD
     rung = Ladder.from_json(str(done.result)).rungs[0]
     assert rung.score == pytest.approx(1 / 3) and rung.empty == 0
     assert rung.completion_tokens == HELD * (THOUGHT + 1)
-    most = HELD * (24 + THINKING_TOKENS) * 3.2  # of the answers alone
+    most = HELD * (16 + THINKING_TOKENS) * 3.2  # of the answers alone
     assert most < done.reserved_micros < 1.2 * most
     assert HELD * THOUGHT * 3.2 < (done.actual_micros or 0) < done.reserved_micros
 
@@ -73,8 +73,8 @@ def test_one_that_nobody_knows_thinks_its_cap_away_and_the_card_counts_it(make_w
     world = thinking(make_world, PRICE)
     done = climbed(world)
     asked = caps(world)
-    assert asked.count({("max_completion_tokens", 24)}) == HELD
+    assert asked.count({("max_completion_tokens", 16)}) == HELD
     assert len(asked) <= HELD + 2 * 8, "what it refuses is learnt once, by those under way together"
     rung = Ladder.from_json(str(done.result)).rungs[0]
-    assert (rung.score, rung.empty, rung.completion_tokens) == (0.0, HELD, HELD * 24)
+    assert (rung.score, rung.empty, rung.completion_tokens) == (0.0, HELD, HELD * 16)
     assert world.said(f"{HELD} of {HELD} answers", "were empty and count as wrong", "`reasoning = true`")
