@@ -31,6 +31,11 @@ def is_styled(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def hyperlink(address: str, text: str) -> str:
+    """A link in a terminal, by the control sequence that most of them know (OSC 8)."""
+    return f"\033]8;;{address}\033\\{text}\033]8;;\033\\"
+
+
 def show(parts: Sequence[CardBlock], tone: Tone = "plain", *, err: bool = False) -> None:
     """Prints a card, its headline in the colour of the `tone`."""
     stream = sys.stderr if err else sys.stdout

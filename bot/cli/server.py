@@ -17,7 +17,7 @@ import click
 
 from bot import logs
 from bot.cli.options import EXIT_BLOCKED, JSON, load, refuse
-from bot.cli.output import Ticker, show, show_json, text_block
+from bot.cli.output import Ticker, hyperlink, is_styled, show, show_json, text_block
 from bot.embedded_trainer import KEY_VARIABLE
 from bot.settings import SLACK_API, Settings, SettingsProblems, secrets_of
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
@@ -121,8 +121,14 @@ def init(folder: Path, slack_api: str) -> None:
             f"{folder / existing[0]} is there already: change it by hand, or move it away. Check: finetune doctor"
         )
     write_manifest(folder)
-    click.echo("1. Create the Slack app from manifest.yml (written here), and install it to your workspace:")
-    click.echo(f"   {manifest_link(read_resource('manifest.yml'))}")
+    click.echo(
+        "1. Create the Slack app and install it to your workspace: at https://api.slack.com/apps, Create New"
+    )
+    click.echo("   App, From a manifest, paste manifest.yml (written here).")
+    if is_styled(sys.stdout):  # its address holds the whole manifest
+        click.echo(
+            f"   Or {hyperlink(manifest_link(read_resource('manifest.yml')), 'click here')}: it is filled in."
+        )
     click.echo("2. Its tokens. They go into .env, which only you can read.")
     slack = SlackCheck(slack_api)
     bot_token = _ask("Bot User OAuth Token (OAuth & Permissions)", slack.bot_token, is_secret=True)

@@ -41,6 +41,7 @@ def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmu
     assert result.exit_code == 0, result.output
     assert f"{ANA.real_name} ({ANA.id})" in result.output
     assert slack.door.bot_token not in result.output
+    assert "From a manifest" in result.output and "manifest_yaml" not in result.output, "a pipe has no links"
     assert stat.S_IMODE((folder / ".env").stat().st_mode) == 0o600
     assert (folder / "manifest.yml").read_text() == (ROOT / "manifest.yml").read_text()
     settings = load_settings(
