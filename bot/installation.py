@@ -129,7 +129,9 @@ CURES = {
 
 def _problem(error: Exception, what: str) -> Problem:
     if not isinstance(error, SlackApiError):
-        return f"Slack could not be reached: {getattr(error, 'reason', error)}. Check the network and try again."
+        return (
+            f"Slack could not be reached: {getattr(error, 'reason', error)}. Check the network and try again."
+        )
     if error.response.status_code != 200:
         return f"Slack answers with HTTP {error.response.status_code}. Try again later."
     code = str(error.response.get("error"))

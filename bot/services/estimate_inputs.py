@@ -19,7 +19,7 @@ from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import Candidate
-from bot.services.evaluation_worker import MAX_TOKENS_VERDICT, MAX_TOKENS_TEXT, max_tokens
+from bot.services.evaluation_worker import MAX_TOKENS_TEXT, MAX_TOKENS_VERDICT, max_tokens
 from bot.services.hardware import (
     MemoryHeadroom,
     Target,

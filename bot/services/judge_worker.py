@@ -18,7 +18,13 @@ from bot.llm_client import key_of
 from bot.rules import judge_agreement
 from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
-from bot.services.evaluation_worker import ASSUMED_SHARE, MAX_TOKENS_VERDICT, MAX_TOKENS_TEXT, ArmKeys, examples
+from bot.services.evaluation_worker import (
+    ASSUMED_SHARE,
+    MAX_TOKENS_TEXT,
+    MAX_TOKENS_VERDICT,
+    ArmKeys,
+    examples,
+)
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.dataset import Example
 from trainers.evaluation import prompts
