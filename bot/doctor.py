@@ -9,9 +9,11 @@ import shutil
 import stat
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from email.utils import parsedate_to_datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
@@ -224,12 +226,18 @@ def _people(settings: Settings) -> Iterator[Finding]:
 
 
 def _trainers(settings: Settings) -> Iterator[Finding]:
-    for row in settings.providers:
-        if row.is_started_by_us:
-            yield _own_trainer(settings)
-        elif key := find_key(os.environ, row.provider):
-            finding = _provider(row, key) if row.trains else _chat_provider(row, key)
-            yield from [finding] if finding else []
+    """All at once: one that is not there keeps its asker waiting for some seconds."""
+    with ThreadPoolExecutor() as asking:
+        yield from filter(None, asking.map(partial(_trainer, settings), settings.providers))
+
+
+def _trainer(settings: Settings, row: ProviderRow) -> Finding | None:
+    if row.is_started_by_us:
+        return _own_trainer(settings)
+    key = find_key(os.environ, row.provider)
+    if not key:
+        return None
+    return _provider(row, key) if row.trains else _chat_provider(row, key)
 
 
 def _prices(settings: Settings, today: date) -> Iterator[Finding]:

