@@ -94,7 +94,7 @@ $(CLIENTS)/node_modules/.ready: Makefile
 # Fails, not skips, without Chromium and local-slack.
 e2e: setup
 	@test -x $(LOCAL_SLACK) || $(MAKE) --no-print-directory $(LOCAL_SLACK)
-	@$(BIN)/python -m pytest -n 3 --dist loadfile -m "e2e and not slow" tests/e2e
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m e2e tests/e2e
 
 check: setup
 	@$(BIN)/ruff check .

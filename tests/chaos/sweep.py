@@ -191,7 +191,7 @@ STEPS = (
     Step("cancel a job that trains", _training, act="cancel", jobs=0, is_of_dialects=True),
     Step("cancel before the create", _approved, act="cancel", jobs=0, created=0),
     Step("put a model to work", _done, act="promote", results=True, promoted=True),
-    Step("start a machine", _on_a_machine, results=True, is_hosted=True, ticks=70, is_quick=True),
+    Step("start a machine", _on_a_machine, results=True, is_hosted=True, ticks=70),
     Step("find a machine whose answer got lost", _start_lost, results=True, is_hosted=True, ticks=50),
     Step("see a machine ready", _starting, results=True, is_hosted=True, ticks=50),
     Step("stop a machine that nobody asks", _idle, results=True, is_hosted=True),

@@ -15,7 +15,6 @@ pytestmark = pytest.mark.e2e
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.slow  # a minute and a half, and `.ci/run` plays the demo in the terminal
 def test_the_demo_comes_to_its_end_in_the_browser_workspace(
     tiny_model_dir: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -170,6 +170,7 @@ def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
         wait_for(lambda: list(peer.repositories), lambda left: not left)
 
 
+@pytest.mark.slow  # it trains twice
 def test_a_machine_or_a_repository_that_is_gone_ends_its_job(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
