@@ -195,7 +195,6 @@ def read_result(scene: Scene) -> None:
     page.wait_for_modal("Run 1")
     scene.shot("result-details")
     assert "Rows that changed" in page.close_modal()
-    page.wait_for("replies", seconds=30)
     wait_until(lambda: plots(scene) >= {"loss.png", "quality.png"}, "the two plots", seconds=30)
     page.open_thread("Try it")
     scene.shot("result-thread")
