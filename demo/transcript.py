@@ -22,6 +22,8 @@ from demo.workspace import Answers, Modal, PostedMessage, Workspace, WorkspaceEr
 _BAR = re.compile(r"[█░]{4,}\s*(\d{1,3})\s?%")
 _RESTS = re.compile(r"^✓ |: 0 of [\d,]+$")  # a line of a list that is through, or has not begun
 _LOOK_EVERY = 0.2
+_SOON = 10.0
+_LOOK_LATER = 1.0
 
 Seen = TypeVar("Seen")
 
@@ -75,15 +77,17 @@ class Transcript:
 
     def until(self, look: Callable[[], Seen | None], what: str, *, seconds: float) -> Seen:
         """Keep writing until there is something to see, and give it."""
-        end = time.monotonic() + seconds
+        start = time.monotonic()
         while True:
             self.refresh()
             seen = look()
             if seen:
                 return seen
-            if time.monotonic() > end:
+            waited = time.monotonic() - start
+            if waited > seconds:
                 raise WorkspaceError(f"waited {seconds:g} s for {what}, in vain")
-            time.sleep(_LOOK_EVERY)
+            # a look takes 10 ms of both cores, which the training needs
+            time.sleep(_LOOK_EVERY if waited < _SOON else _LOOK_LATER)
 
     def _everything(self) -> list[PostedMessage]:
         posted = [message for channel in self._channels for message in self._workspace.messages(channel)]

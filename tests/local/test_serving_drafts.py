@@ -22,28 +22,38 @@ from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
 LIMIT = 12
 
 
-def test_what_followed_more_often_than_not_is_guessed_to_the_end() -> None:
+def test_what_followed_nearly_always_is_guessed_to_the_end() -> None:
     known = Drafts()
-    for answer in ((5, 6, 7), (5, 6, 7), (5, 8), (9,)):
+    for answer in (*[(5, 6, 7)] * 12, (5, 8), (9,)):
         known.remember(answer)
     assert known.guess((5,)) == (6, 7)
     assert known.guess((5, 6)) == (7,)
     assert known.guess((5, 6, 7)) == known.guess((9,)) == known.guess((4,)) == ()
 
 
-def test_an_even_chance_is_no_guess_and_a_long_answer_is_not_remembered() -> None:
+def test_what_came_once_or_often_otherwise_is_no_guess_and_a_long_answer_is_not_remembered() -> None:
     known = Drafts()
-    known.remember((5, 6))
-    known.remember((5, 7))
-    known.remember(tuple(range(100, 101 + sequences.LONGEST)))
-    assert known.guess((5,)) == known.guess((100,)) == ()
+    long = tuple(range(100, 101 + sequences.LONGEST))
+    for answer in (*[(5, 6)] * 7, *[(5, 7)] * 3, (8, 9), *[long] * 9):
+        known.remember(answer)
+    assert known.guess((5,)) == known.guess((8,)) == known.guess((100,)) == ()
+
+
+def test_a_guess_ends_where_all_of_it_together_is_too_unsure() -> None:
+    known = Drafts()
+    for answer in (*[(1, 2, 3, 4)] * 8, (1, 2, 5), (1, 6)):
+        known.remember(answer)
+    assert known.guess((1,)) == (2,)
+    assert known.guess((1, 2)) == (3,)
+    assert known.guess((1, 2, 3)) == (4,)
 
 
 def test_the_memory_is_bounded_and_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequences, "MOST_BEGINNINGS", 4)
     known = Drafts()
     known.remember((1, 2, 3))
-    known.remember((7, 8))
+    for _ in range(4):
+        known.remember((7, 8))
     assert (known.guess((1,)), known.guess((7,))) == ((), (8,))
 
 
@@ -103,6 +113,8 @@ def test_answers_that_come_again_take_fewer_passes_and_are_the_same(
     passes.clear()
     assert said(base, TICKETS) == expected
     first = len(passes)
+    for _ in range(5):
+        said(base, TICKETS)
     passes.clear()
     assert said(base, TICKETS) == expected
     assert len(passes) < first
@@ -120,7 +132,8 @@ def test_a_wrong_guess_costs_time_alone(
     wrong = sequences.Drafts()
     for row in rows[::2]:
         begun = row.tokens[: 1 + right]
-        wrong.remember([*begun, *(token + 1 for token in row.tokens[1 + right :])])
+        for _ in range(12):
+            wrong.remember([*begun, *(token + 1 for token in row.tokens[1 + right :])])
     base._drafts[None] = wrong
     passes.clear()
     assert said(base, TICKETS) == [alone.answer(ticket, LIMIT) for ticket in TICKETS]
