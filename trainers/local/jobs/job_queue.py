@@ -108,19 +108,24 @@ class JobQueue:
         """
         with self._lock:
             attempt = self._attempts.get(record.job.id)
-            if attempt is not None:
-                attempt.is_being_cancelled = True
-        if attempt is not None and not attempt.end():
+            if attempt is None:  # marked under the same lock, or it could be started in between
+                self._mark_cancelled(record)
+                return True
+            attempt.is_being_cancelled = True
+        if not attempt.end():
             attempt.is_being_cancelled = False
             return False
         with self._lock:
-            if not has_ended(record.folder):
-                append_event(record.folder, "The job was cancelled.", level="warn")
-                mark(record.folder, "CANCELLED")
-                drop_training_state(record.folder)
+            self._mark_cancelled(record)
             self._attempts.pop(record.job.id, None)
         self._wake_runner.set()
         return True
+
+    def _mark_cancelled(self, record: JobRecord) -> None:
+        if not has_ended(record.folder):
+            append_event(record.folder, "The job was cancelled.", level="warn")
+            mark(record.folder, "CANCELLED")
+            drop_training_state(record.folder)
 
     def pause(self, record: JobRecord) -> bool:
         """Returns when the process has saved a checkpoint and is gone; its slot is free then.
