@@ -274,7 +274,7 @@ class QuestionOption:
 
 
 def _hyperparameter(key: str, spec: Spec) -> QuestionOption:
-    text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; by rule where not said."
+    text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; chosen by rule unless you name one."
     return QuestionOption(key, spec.name, HyperparameterType(spec), text)
 
 
@@ -306,7 +306,7 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             "rate",
             "people_rate",
             _figure(estimate_inputs.PEOPLE_RATE),
-            "Dollars for an hour of theirs (75 where not said).",
+            "Dollars for an hour of theirs (75 by default).",
         ),
         QuestionOption(
             "labels", "label_count", _figure(estimate_inputs.LABEL_COUNT), "Rows that must still be labelled."
@@ -382,7 +382,7 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
             "judge",
             "judge",
             NAME,
-            "A model that judges free text; that of the newest measurement where not said, none for none.",
+            "A model that judges free text (by default that of the newest measurement; none for none).",
         ),
     )
 }

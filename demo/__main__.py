@@ -15,7 +15,7 @@ from demo.story import Story, play
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @click.option(
-    "--epochs", type=click.IntRange(1, 50), help="Passes over the rows; by rule where it isn't said."
+    "--epochs", type=click.IntRange(1, 50), help="Passes over the rows (by default chosen by rule)."
 )
 @click.option("--stay", is_flag=True, help="Stay up afterwards, to try it by hand.")
 @click.option("--terminal", "in_terminal", is_flag=True, help="In the terminal only, without the browser.")

@@ -170,27 +170,27 @@ def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
         "calibrate": "Run `finetune calibrate` on it: half a minute, best while nothing else runs.",
         "train something smaller": "Choose a smaller model, 4 bits "
         f"(`{option('quantization', 'nf4')}`), shorter rows or a larger machine.",
-        "say the machine's price": "Say what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
+        "say the machine's price": "Set what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
         "choose another target": "Choose another target: one that starts with `local/` has no end date, and open "
         "weights train at services like `crusoe/llama-3.1-8b`.",
         "add rows of other labels": f"Add rows of the other labels and {spelling.again}.",
         "see why it does not answer": "See why the tuned model does not answer, then measure it again.",
         "measure speed by a run": "Start a run: it measures how fast the tuned model answers.",
-        "say model and volume": f"Say {option('current')} (today's model) and {option('volume')}: then the two can be "
+        "say model and volume": f"Give {option('current')} (today's model) and {option('volume')}: then the two can be "
         "compared.",
         "look at wrong rows": "Look at the rows that it got wrong before you train again; stay with today's model.",
         "clearer prompt": f"Measure a clearer prompt ({option('prompt')}) or another model ({option('models')}).",
         "collect rows": f"Collect labelled rows and {spelling.again}; until then put ten good examples into "
         "the prompt.",
-        "say the task": f"Say what kind of task it is ({option('task')}): for a style, a format or own categories "
+        "say the task": f"Give the kind of task ({option('task')}): for a style, a format or own categories "
         "fewer rows do.",
-        "lower the bar": f"Say a lower bar ({option('bar')}).",
+        "lower the bar": f"Set a lower bar ({option('bar')}).",
         "correct rows": f"Correct the rows that the check of the file lists, and {spelling.again}.",
         "stay": f"Stay with today's model. {quality}",
         "use what is cheaper": f"Use what is cheaper. {quality}",
-        "say the volume": f"Say how many input tokens a month it will be ({option('volume')}).",
-        "say what a wrong answer costs": f"Say what a wrong answer costs ({option('wrong_usd')}). {quality}",
-        "say the hours": f"How many hours of work will this take? Say {option('hours')}.",
+        "say the volume": f"Give the input tokens a month ({option('volume')}).",
+        "say what a wrong answer costs": f"Give what a wrong answer costs ({option('wrong_usd')}). {quality}",
+        "say the hours": f"How many hours of work will this take? Give {option('hours')}.",
     }
     return sentences[todo]
 

@@ -57,7 +57,7 @@ def _volume(inputs: Inputs) -> Assumption:
     return Assumption(
         "volume",
         f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
-        f"You said the figure; the ±{spread} is our own assumption, not a measurement. Change it with --volume.",
+        f"You gave the figure; the ±{spread} is our own assumption, not a measurement. Change it with --volume.",
     )
 
 
@@ -90,8 +90,8 @@ def _prompt(inputs: Inputs) -> Assumption:
     return Assumption(
         "prompt",
         f"{before:.0f} tokens a request today, {after:.0f} once tuned ({after / before * 100:.0f}%)",
-        "Measured on your examples, or as you said: a tuned model needs no list of labels or examples in its "
-        "prompt. The input after training is counted in this proportion. Say today's with --prompt-tokens.",
+        "Measured on your examples, or as you gave it: a tuned model needs no list of labels or examples in its "
+        "prompt. The input after training is counted in this proportion. Set today's with --prompt-tokens.",
     )
 
 
@@ -108,13 +108,13 @@ def _price(name: str, rates: Rates) -> Assumption:
 def _alternative(inputs: Inputs) -> Assumption:
     if inputs.alternative is None:
         return Assumption(
-            "held against",
+            "compared with",
             f"today's model, {inputs.now.model}",
             "Nothing else has been measured. A cheaper model or a better prompt may do as well: a baseline "
             "measures that.",
         )
     why = capitalize(f"{why_alternative(inputs.alternative)}.")
-    return Assumption("held against", alternative_name(inputs.alternative), why)
+    return Assumption("compared with", alternative_name(inputs.alternative), why)
 
 
 def _successor(inputs: Inputs) -> Assumption | None:
@@ -189,7 +189,7 @@ def _shared(counted: Tokens) -> str:
 def _batch(inputs: Inputs) -> Assumption:
     share = inputs.asking.batch_share
     why = (
-        "What can wait a day is cheaper in a batch, where the price list says so. Say the share with --batch."
+        "What can wait a day is cheaper in a batch, where the price list says so. Set the share with --batch."
     )
     if not share:
         return Assumption("batches", "none", why)
@@ -223,7 +223,7 @@ def _hosting(inputs: Inputs) -> Assumption | None:
             "hosting",
             f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use",
             f"{usd(hourly)} an hour at {asking.speed.tokens_per_second:,f} tokens a second while busy, "
-            f"{asking.speed.busy:.0%} of its time, as you said (--serving-speed, --utilisation).",
+            f"{asking.speed.busy:.0%} of its time, as you gave it (--serving-speed, --utilisation).",
         )
     if hourly and inputs.tuned.idle_window_s is not None:
         return Assumption(
@@ -352,22 +352,22 @@ def _retraining(inputs: Inputs) -> Assumption:
         return Assumption(
             "retraining",
             "none",
-            "What people ask changes, and a model that is not trained again gets worse. Say --retrain-months.",
+            "What people ask changes, and a model that is not trained again gets worse. Set --retrain-months.",
         )
     return Assumption(
-        "retraining", f"every {inputs.retrain_months} months", "As you said; training and evaluation again."
+        "retraining", f"every {inputs.retrain_months} months", "As you gave it; training and evaluation again."
     )
 
 
 def _monitoring(inputs: Inputs) -> Assumption:
-    text = "As you said." if inputs.monitoring_usd else "Nobody told us. Say it with --monitoring-usd."
+    text = "As you gave it." if inputs.monitoring_usd else "Not given. Set it with --monitoring-usd."
     return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", text)
 
 
 def _people(inputs: Inputs) -> Assumption:
     hours = inputs.people_hours
     if not hours:
-        who = "As you said." if hours is not None else "Nobody told us. Say them with --hours."
+        who = "As you gave them." if hours is not None else "Not given. Set them with --hours."
         return Assumption(
             "people's time",
             "0 hours",
@@ -376,16 +376,16 @@ def _people(inputs: Inputs) -> Assumption:
     return Assumption(
         "people's time",
         f"{hours:f} hours at {usd(inputs.people_usd_per_hour)}",
-        "As you said (--hours, --rate). The chances reckon with three quarters to twice as long.",
+        "As you gave them (--hours, --rate). The chances reckon with three quarters to twice as long.",
     )
 
 
 def _labels(inputs: Inputs) -> Assumption:
     if not inputs.labels:
         return Assumption(
-            "labels", "none to buy", "The labels that you have are paid for. Say --labels and --label-usd."
+            "labels", "none to buy", "The labels that you have are paid for. Set --labels and --label-usd."
         )
-    return Assumption("labels", f"{inputs.labels:,} at {usd(inputs.usd_per_label)}", "As you said.")
+    return Assumption("labels", f"{inputs.labels:,} at {usd(inputs.usd_per_label)}", "As you gave them.")
 
 
 def _quality(inputs: Inputs) -> Assumption:

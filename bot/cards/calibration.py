@@ -39,7 +39,7 @@ def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
         return []
     return [
         (
-            "Held against",
+            "Compared with",
             f"{escape(shorten(foreseen.alternative, 60))}: {money(foreseen.alternative_micros)} a month",
         )
     ]

@@ -202,7 +202,7 @@ def alternative_name(alternative: Alternative) -> str:
 
 
 def alternative_text(alternative: Alternative) -> str:
-    return f"Held against {alternative_name(alternative)}: {why_alternative(alternative)}."
+    return f"Compared with {alternative_name(alternative)}: {why_alternative(alternative)}."
 
 
 def why_alternative(alternative: Alternative) -> str:

@@ -336,7 +336,7 @@ def _subject(estimated: Estimated, target: str) -> str:
     estimate = estimated.estimate
     volume = f", {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
     other = estimated.alternative if other_bill(estimated) and not hides_savings(estimated) else None
-    against = f", held against {escape(shorten(alternative_name(other), 60))}" if other else ""
+    against = f", compared with {escape(shorten(alternative_name(other), 60))}" if other else ""
     return f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}{volume}{against}"
 
 

@@ -83,7 +83,7 @@ def pays_text(pays: Pays) -> str:
             return f"Too little is at stake: {least} would cost more than it saves in {target}."
         case "hours are not said":
             return (
-                "Nobody has said how much of people's time it takes. With more than "
+                "How much of people's time it takes is not given. With more than "
                 f"{hours_text(pays.amount)} of it, it would no longer be likely to pay back within {target}. {text}"
             )
         case "model ends before":

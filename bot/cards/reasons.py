@@ -82,7 +82,7 @@ def _of_model(because: reasons.OfModel) -> str:
             return f"The speed of your own machine is not measured: {', and '.join(unknown)}."
         case reasons.MachinesUnpriced():
             count = f"{because.machines:,}"
-            return f"This volume takes about {count} machines like yours, and nobody has said what one costs."
+            return f"This volume takes about {count} machines like yours, and what one costs is not given."
         case reasons.Ends():
             succession = because.succession
             ends, saving = f"{succession.model} ends on {succession.ends}", succession.saving_month

@@ -5,7 +5,7 @@ A command is imported when it is called, and imports the code that it runs then,
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
@@ -68,6 +68,23 @@ class CommandsByTask(click.Group):
             formatter.write_dl(list(FIRST.items()))
         with formatter.section("Then"):
             formatter.write_dl([(task, ", ".join(names)) for task, names in OTHERS.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name, command, words = super().resolve_command(ctx, args)
+        return name, command, list(_with_flags(command, words)) if command else words
+
+
+def _with_flags(command: click.Command, words: Sequence[str]) -> Iterator[str]:
+    """Yields the words of a command line, with `current=gpt-4o`, as it is typed in Slack, as `--current=gpt-4o`."""
+    options = {flag: option for option in command.params for flag in option.opts if flag.startswith("-")}
+    is_value = False
+    for word in words:
+        key, equals, value = word.partition("=")
+        flag = f"--{key.replace('_', '-')}"
+        yield f"{flag}={value}" if equals and flag in options and not is_value else word
+        is_value = word in options and not getattr(options[word], "is_flag", False)
 
 
 @click.group(

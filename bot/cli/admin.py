@@ -229,7 +229,7 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
 
 @models.command()
 @click.option("--task", type=click.Choice(("labels", "texts")), default="labels", show_default=True)
-@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100; this machine where not said.")
+@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100 (by default this machine).")
 @click.option("--free", is_flag=True, help="Only Apache 2.0 and MIT.")
 @JSON
 def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_json: bool) -> None:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("file", type=FILE)
-@click.option("--text", help="Column with the text, for a table; found by its name where not said.")
+@click.option("--text", help="Column with the text, for a table (by default found by its name).")
 @click.option("--label", help="Column with the label, for a table.")
 @click.option("--against", metavar="PREVIOUS", type=FILE, help="An earlier version of FILE: what changed?")
 @click.option(
@@ -165,7 +165,7 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.argument("file", type=FILE)
 @click.option("--holdout", type=FILE, help="Rows to measure on; without it a part of FILE is set aside.")
 @click.option(
-    "--rungs", type=RUNGS, default=(), help="classical,encoder,zero,kshot,retrieval; all where not said."
+    "--rungs", type=RUNGS, default=(), help="Of classical,encoder,zero,kshot,retrieval (by default all)."
 )
 @click.option(
     "--model", "models", multiple=True, help="A model to ask, like openai/gpt-4o-mini; may be said again."
@@ -190,7 +190,7 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.option(
     "--shots", type=SHOTS, help="Examples in a prompt, like 20; auto: as many as do best on training rows."
 )
-@click.option("--writer", help="The model that writes better prompts; the first model where not said.")
+@click.option("--writer", help="The model that writes better prompts (by default the first model).")
 @click.option("--bar", type=BAR, help="The share right that is good enough, like 90%.")
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
@@ -314,7 +314,7 @@ def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> Evalu
     "--baseline", type=FILE, help="What `finetune baseline FILE --json` printed: the measured alternatives."
 )
 @click.option(
-    "--bar", type=BAR, help="The share right that is good enough, like 90%; the baseline's where not said."
+    "--bar", type=BAR, help="The share right that is good enough, like 90% (by default the baseline's)."
 )
 @click.option("--task", type=TASK, help="The kind of task: classification, extraction, style, knowledge, …")
 @click.option("--text", help="Column with the text, for CSV.")
@@ -422,7 +422,7 @@ def sunsets(as_json: bool) -> None:
     help="Layers with LoRA's matrices, like q_proj,v_proj.",
 )
 @click.option(
-    "--answer", type=click.IntRange(1, 131_072), help="Tokens learnt a row; a quarter of it where not said."
+    "--answer", type=click.IntRange(1, 131_072), help="Tokens learnt a row (by default a quarter of it)."
 )
 @click.option(
     "--pairs", is_flag=True, help="Preference pairs (DPO): --length is a prompt with the longer answer."
@@ -433,7 +433,7 @@ def sunsets(as_json: bool) -> None:
     help="Answers sampled to each question (GRPO): --length is a question with the longest.",
 )
 @click.option("--checkpointing", is_flag=True, help="Compute activations again instead of keeping them.")
-@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100; this machine where not said.")
+@click.option("--gpu", metavar="GB|NAME", help="Like 24 or h100 (by default this machine).")
 @click.option("--json", "as_json", is_flag=True, help="Print the plan as JSON, in bytes.")
 def plan_memory(
     model: str,

@@ -92,7 +92,7 @@ def _volume(inputs: Inputs) -> Swing:
 def _people(inputs: Inputs) -> Swing:
     hours = inputs.people_hours
     if hours is None:
-        low_hours, high_hours, unsaid = Decimal(0), UNSAID_HOURS, " (nobody has said)"
+        low_hours, high_hours, unsaid = Decimal(0), UNSAID_HOURS, " (not given)"
     else:
         low_hours, high_hours, unsaid = (*(hours * quantile(LABOUR, p) for p in (LOW, HIGH)), "")
     an_hour = usd(inputs.people_usd_per_hour)

@@ -146,7 +146,7 @@ def test_the_verdict_comes_first_for_people() -> None:
         "Worth measuring: it would save about $27 a month until 2027-01-14 if it is good enough"
     )
     assert lines[2].startswith("support_tickets on local/smollm2-135m, 10M input tokens")
-    for part in ("Held against", "Pays back", "Net over 12 months", "What moves the net value"):
+    for part in ("Compared with", "Pays back", "Net over 12 months", "What moves the net value"):
         assert part in result.stdout
 
 
@@ -374,3 +374,11 @@ def test_tokens_that_another_tokenizer_counted_are_called_an_estimate(
     assert ("An estimate" in training["why"]) is is_estimated and (
         "about" in training["value"]
     ) is is_estimated
+
+
+def test_options_can_be_typed_as_in_slack_and_a_value_with_an_equals_sign_stays_one() -> None:
+    in_slack = finetune("estimate", TICKETS, "current=gpt-4o", "volume=10M", "lora_r=8", "--json")
+    assert in_slack.exit_code == 0, in_slack.output
+    assert json.loads(in_slack.stdout) == estimated("--volume", "10M", "--lora-r", "8")
+    assert "unexpected extra argument (volum=10M)" in finetune("estimate", TICKETS, "volum=10M").output
+    assert "no column 'label=text'" in finetune("check", TICKETS, "--text", "label=text").output

@@ -128,7 +128,7 @@ def test_what_a_person_says_changes_the_sums(seeded: World) -> None:
 
 def test_an_estimate_rests_on_the_ladder_and_its_sums_add_up(seeded: World) -> None:
     before = f"{seeded.type(ASKED)}\n{seeded.estimate_details()}"
-    assert "Held against today's model" in before and "Each month, the classical model" not in before
+    assert "Compared with today's model" in before and "Each month, the classical model" not in before
     measured(seeded)
     after = f"{seeded.type(ASKED)}\n{seeded.estimate_details()}"
     assert "The classical model meets the bar of 85%" in after

@@ -24,7 +24,7 @@ def test_each_thing_taken_for_granted_is_named() -> None:
         "prompt",
         "price today",
         "price once tuned",
-        "held against",
+        "compared with",
         "price of the alternative",
         "horizon",
         "prompt caching",

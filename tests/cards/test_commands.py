@@ -28,9 +28,9 @@ TERMINAL = TerminalSpelling("t.csv")
         ),
         (
             "say what a wrong answer costs",
-            "Say what a wrong answer costs (wrong_usd=). If better answers, not savings, are the aim, say so "
+            "Give what a wrong answer costs (wrong_usd=). If better answers, not savings, are the aim, say so "
             "(task=quality).",
-            "Say what a wrong answer costs (--wrong-usd). If better answers, not savings, are the aim, say so "
+            "Give what a wrong answer costs (--wrong-usd). If better answers, not savings, are the aim, say so "
             "(--task quality).",
         ),
     ],

@@ -609,7 +609,7 @@ def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -
     """$23 a month for three months and $25 of training leave $44: 35 minutes at $75 an hour."""
     verdict = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))))
     assert verdict.headline.startswith(
-        "Undecided. Nobody has said how much of people's time it takes. With more than 35 minutes of it, it "
+        "Undecided. How much of people's time it takes is not given. With more than 35 minutes of it, it "
         "would no longer be likely to pay back within 3 months."
     )
     assert verdict.next_step == "How many hours of work will this take? Say hours=."
@@ -716,7 +716,7 @@ def test_too_few_rows_are_answered_with_what_to_do_instead() -> None:
 
 def test_a_kind_of_task_that_was_not_said_is_asked_for_where_it_matters() -> None:
     assert (
-        "Say what kind of task it is (task=)"
+        "Give the kind of task (task=)"
         in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
     )
     said = advise(seen(*ALL_MISS, rows=500, task_kind="extraction"))
