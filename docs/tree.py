@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 START, END = "<!-- tree: written by docs/tree.py -->\n", "<!-- end of tree -->\n"
 OTHERS = (
-    ("tests/", "one folder a room, and the peers that stand where a company's server would"),
+    ("tests/", "one folder for each part, and stand-ins for the servers of companies"),
     ("benchmarks/", "what was measured, to be measured again: `make bench`"),
     (
         "examples/",
