@@ -33,16 +33,16 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
     """Deletes a dataset and returns what became of it. Raises StorageError, for instance where the bot runs."""
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
-    with _room(settings) as room:
-        doomed = dataset_deletion.would_go(room, command)
+    with _open_context(settings) as context:
+        doomed = dataset_deletion.would_go(context, command)
         if isinstance(doomed, Refusal):
             return doomed
         if not confirm(f"Delete {doomed.title} for good: {doomed.with_it}, with all that was made of it?"):
             return Refusal("Nothing was deleted.")
-        deletion = dataset_deletion.record(room, command, PERSON, None)
+        deletion = dataset_deletion.record(context, command, PERSON, None)
         if isinstance(deletion, Refusal):
             return deletion
-        return _carry_out(room, deletion.id, doomed.title)
+        return _carry_out(context, deletion.id, doomed.title)
 
 
 def delete_rows(
@@ -52,45 +52,45 @@ def delete_rows(
     StorageError."""
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
-    with _room(settings) as room:
-        doomed = dataset_deletion.would_go(room, Delete(dataset))
+    with _open_context(settings) as context:
+        doomed = dataset_deletion.would_go(context, Delete(dataset))
         if isinstance(doomed, Refusal):
             return doomed
-        if room.store.deletions.of(dataset):  # its line numbers are those of a version that goes
+        if context.store.deletions.of(dataset):  # its line numbers are those of a version that goes
             return Refusal(
                 f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
             )
         try:
-            new = dataset_deletion.without_rows(room, dataset, lines)
+            new = dataset_deletion.without_rows(context, dataset, lines)
             if isinstance(new, Refusal):
                 return new
             if not confirm(views.row_deletion_question(doomed, new.before.version, new.rows, new.held)):
                 return Refusal("Nothing was deleted.")
-            deletion = dataset_deletion.take_out(room, new, PERSON)
+            deletion = dataset_deletion.take_out(context, new, PERSON)
             if isinstance(deletion, Refusal):
                 return deletion
-            return _carry_out(room, deletion.id, f"Each earlier version of {dataset}")
+            return _carry_out(context, deletion.id, f"Each earlier version of {dataset}")
         finally:
-            if not room.store.deletions.of(dataset):
-                dataset_deletion.discard_rewrite(room, dataset)
+            if not context.store.deletions.of(dataset):
+                dataset_deletion.discard_rewrite(context, dataset)
 
 
-def _carry_out(room: DeletionContext, number: int, title: str) -> str:
+def _carry_out(context: DeletionContext, number: int, title: str) -> str:
     """Carries out deletion `number` and returns how it ended."""
     until = time.monotonic() + PATIENCE_S
-    while waiting := [deletion for deletion in room.store.deletions.open() if deletion.id == number]:
+    while waiting := [deletion for deletion in context.store.deletions.open() if deletion.id == number]:
         if time.monotonic() > until:
             return (
                 f"{title} is gone from the data folder. A trainer does not answer: the bot asks it again once it "
                 "runs, and says in the channel what is left there."
             )
-        dataset_deletion.step(room, waiting[0])
+        dataset_deletion.step(context, waiting[0])
         time.sleep(0.2)
     return f"{title} is gone. Once the bot runs it says so in its channel, with what is left elsewhere."
 
 
 @contextmanager
-def _room(settings: Settings) -> Iterator[DeletionContext]:
+def _open_context(settings: Settings) -> Iterator[DeletionContext]:
     store = Store(settings.database)
     trainer = settings.trainer
     has_jobs = any(row.is_started_by_us and store.runs.at(row.name) for row in settings.providers)
