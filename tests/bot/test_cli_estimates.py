@@ -244,7 +244,7 @@ def test_the_next_step_is_a_command_of_the_terminal() -> None:
         f"Measure the free models (finetune baseline {TICKETS} --rungs classical,encoder): done in seconds."
     )
     assert step in said and answer["verdict"]["next_step"] == step
-    assert "how many hours of work will this take? say --hours." in said.lower()
+    assert "how many hours of work will this take? give --hours." in said.lower()
     assert "/finetune" not in said and "/finetune" not in str(answer)
     assert {one["weighs"] for one in answer["verdict"]["reasons"]} == {True, False}
 

@@ -211,7 +211,7 @@ class World:
                 self.workers.wait()
             return found
 
-        return wait_until(ticked, what, seconds=seconds)
+        return wait_until(ticked, what, seconds=max(seconds, PATIENCE_S))
 
     def until_state(self, state: RunState, number: int = 1) -> Run:
         self.until(lambda: self.run(number).state == state, f"run {number} to be {state}")

@@ -612,7 +612,7 @@ def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -
         "Undecided. How much of people's time it takes is not given. With more than 35 minutes of it, it "
         "would no longer be likely to pay back within 3 months."
     )
-    assert verdict.next_step == "How many hours of work will this take? Say hours=."
+    assert verdict.next_step == "How many hours of work will this take? Give hours=."
     by_draws = replace(LIKELY, is_time_said=False, bearable_hours=Decimal("0.4"))
     drawn = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None)), outlook=by_draws))
     assert "With more than 24 minutes of it" in reason(drawn, "people's time").text
