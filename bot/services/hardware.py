@@ -130,7 +130,8 @@ def encoder_needs(
     machine = this_machine()
     fits = work.bytes < machine.memory
     about = f"about {work.bytes / 1e9:.1f} of {machine.memory / 1e9:.0f} GB"
-    sizes = f"{_count(PARAMETERS)} parameters, {work.trained:,} trained"
+    most = "up to " if work.may_see_words else ""
+    sizes = f"{_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
     shortage = None if fits else MemoryShortage(machine.name, work.bytes, True, None)
     return MemoryHeadroom(f"{'fits' if fits else 'does not fit'}, {about}; {sizes}", shortage), minutes
 

@@ -72,7 +72,7 @@ def learn(
     """Fits a head to texts with these vectors; it sees their words, too, where that is better on folds of them."""
     import numpy as np
 
-    if not _can_choose(labels) or len(labels) > MOST_WITH_WORDS:
+    if not may_see_words(len(labels), len(set(labels))):
         return fit_head(vectors, labels, seed=seed)
     both = np.hstack([vectors, encoder.words(texts)])
     # n rows span n dimensions at most: a head in these is the same, and is fitted many times as fast.
@@ -89,12 +89,18 @@ def fit_head(vectors: Vectors, labels: Sequence[str], *, seed: int) -> LinearHea
     Raises ValueError without rows."""
     if not labels:
         raise ValueError("training a linear head: there are no rows to train on")
-    closeness = _best_closeness(vectors, labels, seed).closeness if _can_choose(labels) else USUAL
+    can_choose = _can_choose(len(labels), len(set(labels)))
+    closeness = _best_closeness(vectors, labels, seed).closeness if can_choose else USUAL
     return _fitted(vectors, labels, closeness, seed)
 
 
-def _can_choose(labels: Sequence[str]) -> bool:
-    return len(labels) >= FEWEST_TO_CHOOSE and len(labels) * len(set(labels)) <= MOST_TO_CHOOSE
+def may_see_words(rows: int, labels: int) -> bool:
+    """Whether folds of the rows say if it does; with few or very many rows it doesn't."""
+    return _can_choose(rows, labels) and rows <= MOST_WITH_WORDS
+
+
+def _can_choose(rows: int, labels: int) -> bool:
+    return rows >= FEWEST_TO_CHOOSE and rows * labels <= MOST_TO_CHOOSE
 
 
 @dataclass(frozen=True)
@@ -155,7 +161,8 @@ def classify_holdout(
     stored: StoredVectors | None = None,
 ) -> tuple[Reply, ...]:
     """Returns a label for each of `examples`, asked one after the other as a program would: `seconds` is what each
-    took. Tokens are 0. `stored` may have the training rows' vectors. Raises ValueError without rows to train on."""
+    took, so only the training rows' vectors are taken from `stored`. Tokens are 0. Raises ValueError without rows to
+    train on."""
     if len(train) > MOST_ROWS:
         train = random.Random(seed).sample(train, MOST_ROWS)  # noqa: S311
     texts = [text_of(example) for example in train]

@@ -20,6 +20,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from trainers.encoders.embedding import WORD_COLUMNS
+from trainers.encoders.head import may_see_words
+
 START_S = {"head": 8.0, "full": 25.0}
 READ_ROW_S, READ_TOKEN_S = 0.003, 0.0003
 LEARN_ROW_S, LEARN_TOKEN_S = 0.030, 0.003
@@ -56,7 +59,11 @@ class EncoderWork:
         return BYTES[self._kind] + BYTES_A_ROW * self.rows
 
     @property
+    def may_see_words(self) -> bool:
+        return not self.epochs and may_see_words(self.rows, self.labels)
+
+    @property
     def trained(self) -> int:
-        """Parameters that are trained."""
-        head = (DIMS + 1) * self.labels
-        return head + PARAMETERS if self.epochs else head
+        """Parameters that are trained: with those for words, where it may see them."""
+        columns = DIMS + WORD_COLUMNS if self.may_see_words else DIMS
+        return (columns + 1) * self.labels + (PARAMETERS if self.epochs else 0)

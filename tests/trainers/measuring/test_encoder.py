@@ -17,6 +17,7 @@ from trainers.encoders.embedding import EncoderError, StoredVectors, TextEncoder
 from trainers.encoders.head import classify_holdout, columns_of, fit_head, learn
 from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
+from trainers.sizing.encoders import EncoderWork
 
 ASKED = (("where is my parcel", "parcel"), ("I want my money back", "refund"))
 THREE_LANGUAGES = (
@@ -95,6 +96,9 @@ def test_words_are_seen_beside_meaning_where_folds_of_the_rows_say_so(encoder: T
         vectors = encoder.embed(texts)
         head = learn(encoder, texts, labels, vectors, seed=7)
         assert head.sees_words(encoder.dims) is sees_words
+        work = EncoderWork(len(labels), 9, len(head.labels))
+        assert work.may_see_words and head.weights.size + head.biases.size <= work.trained
+        assert (head.weights.size + head.biases.size == work.trained) is sees_words
         assert head.answers(columns_of(encoder, head, texts, vectors)) == labels
     held = [example(text, label) for text, label in machines(80)[64:]]
     train = [example(text, label) for text, label in machines(64)]
