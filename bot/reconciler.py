@@ -170,13 +170,14 @@ def apply_retention(context: AppContext) -> None:
 
 
 def _tidy_measurements(context: AppContext) -> None:
-    """Deletes prompts, which hold whole rows, when a measurement is over; what people still look at, later."""
+    """Deletes prompts, which hold whole rows, and vectors, which tell of them, when a measurement is over; what people
+    still look at, later."""
     for folder in (context.settings.data / "measurements").glob("m*"):
         measurement = context.store.measurements.get(int(folder.name[1:]))
         if measurement is None or measurement.state in measurements.OPEN:
             continue
-        for prompts in folder.glob("*.jsonl*"):
-            prompts.unlink(missing_ok=True)
+        for rows in (*folder.rglob("*.jsonl*"), *folder.rglob("vectors.*")):
+            rows.unlink(missing_ok=True)
         days = context.settings.retention.scratch
         if days and measurement.updated_at < context.clock() - days * DAY_S:
             shutil.rmtree(folder)

@@ -36,17 +36,18 @@ def read_passages(path: Path) -> int | Refusal:
 def look_up(
     plan: LadderPlan, train: Sequence[Example], holdout: Sequence[Example], files: Path, vectors: Path
 ) -> Mapping[Candidate, Nearest]:
-    """Returns what each retrieval candidate is shown; it is looked up once for all that may see the same. Texts that
-    the encoder's rung needs too are read once: their vectors are written to the file `vectors`. Raises EncoderError if
-    the encoder can't be used."""
+    """Returns what each retrieval candidate is shown; it is looked up once for all that may see the same. A text is
+    read once: its vector is written to the file `vectors`, for the encoder's rung and for when this is called again, as
+    the prompts of a plan that was added to are. Raises EncoderError if the encoder can't be used."""
     arms = [arm for arm in plan.arms if arm.rung == "retrieval"]
     if not arms:
         return {}
     passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
     visible = {arm: _visible(arm, plan, passages) for arm in arms}
-    loaded, has_labels = load_encoder(plan.encoder or DEFAULT_ENCODER), bool(plan.labels)
-    is_read_again = any(arm.rung == "encoder" for arm in plan.arms)
-    encoder = StoredVectors(loaded, vectors) if is_read_again else loaded
+    encoder, has_labels = (
+        StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors),
+        bool(plan.labels),
+    )
     nearest: dict[tuple[str, ...], Nearest] = {}
     for texts in set(visible.values()):
         if texts:
