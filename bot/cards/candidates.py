@@ -73,12 +73,12 @@ MEANS: Mapping[Scoring, str] = {
 
 def short_name(arm: Candidate) -> str:
     """Without the model, in a table or a plot."""
-    return SHORT_NAMES[arm.rung] if arm.shots is None else f"{arm.shots} examples"
+    return pluralize(arm.shots, "example") if arm.shots else SHORT_NAMES[arm.rung]
 
 
 def long_name(arm: Candidate) -> str:
     """Without the model, in a sentence."""
-    return LONG_NAMES[arm.rung] if arm.shots is None else f"the prompt with {pluralize(arm.shots, 'example')}"
+    return f"the prompt with {pluralize(arm.shots, 'example')}" if arm.shots else LONG_NAMES[arm.rung]
 
 
 def arm_name(arm: Candidate, longest: int = 60) -> str:
@@ -170,7 +170,7 @@ def looks_sentence(looks: Looks) -> str:
     return f"{text} {FRESH_ROWS}" if looks.are_spent else text
 
 
-FRESH_ROWS = "After so many looks the best score is too high by chance: upload a version with fresh rows."
+FRESH_ROWS = "After so many looks the best score is probably too high: upload a version with fresh rows."
 
 
 def price_text(rung: Rung) -> str:

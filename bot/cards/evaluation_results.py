@@ -233,6 +233,7 @@ def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
     return _list(
         [
             *(_cheaper_undecided(ladder) or _not_told_apart(ladder)),
+            *_without_examples(ladder),
             *_unread(ladder),
             *(escape(note) for note in notes),
         ]
@@ -306,6 +307,15 @@ def _not_told_apart(ladder: Ladder) -> list[str]:
     names = "; ".join(_short_name(arm, 30) for arm in close[:SHOWN_ARMS])
     more = f" and {len(close) - SHOWN_ARMS:,} more" if len(close) > SHOWN_ARMS else ""
     return [f"Not told apart from the best ({escape(_short_name(best.arm, 30))}): {escape(names)}{more}."]
+
+
+def _without_examples(ladder: Ladder) -> list[str]:
+    models = [shorten(rung.arm.model, 40) for rung in ladder.rungs if rung.arm.shots == 0 and rung.arm.model]
+    if not models:
+        return []
+    return [
+        f"Examples did not help {escape(', '.join(models))}: on training rows the prompt alone did at least as well."
+    ]
 
 
 def _unread(ladder: Ladder) -> list[str]:

@@ -56,7 +56,7 @@ ENDED: dict[MeasurementState, str] = {
 # More arms are only counted: a card has no room for more tasks and lines.
 SHOWN_ARMS, SHOWN_OPEN = 30, 4
 LEAST_SECONDS = 20
-NO_YES = "Nobody's yes within 24 hours means no."
+NO_YES = "Without a yes within 24 hours it lapses."
 LONGEST_REASON = 300
 
 
@@ -261,7 +261,7 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
     if plan.documents:
         pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
     if plan.chooses_shots:
-        pairs.append(("Examples", "5, 10 or 20, by training rows"))
+        pairs.append(("Examples", "0, 5, 10 or 20, by training rows"))
     if plan.search is not None:
         pairs.append(prompt_search.budget(plan.search))
     if plan.judge is not None:

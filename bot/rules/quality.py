@@ -143,7 +143,8 @@ def _met(rung: Rung, facts: Facts) -> Reason:
 
 def _missing(facts: Facts) -> tuple[Reason, ...]:
     """The ways that nobody tried: a fine-tune is never advised over one of them."""
-    measured = {facts.evidence.own, *(rung.arm.rung for rung in facts.evidence.alternatives)}
+    arms = [rung.arm for rung in facts.evidence.alternatives]
+    measured = {facts.evidence.own, *(arm.rung for arm in arms), *("kshot" for arm in arms if arm.shots == 0)}
     free = FREE_RUNGS if facts.smallest_label is not None else ()
     missing = tuple(rung for rung in (*free, *PROMPTED) if rung not in measured)
     if not missing:

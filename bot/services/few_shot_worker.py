@@ -18,7 +18,7 @@ from trainers.evaluation.results import Candidate, Reply
 from trainers.evaluation.scores import score, scoring_of
 
 FOLDER = "shots"
-TRIED = (5, 10, 20)  # none at all is the prompt alone, which is measured beside them
+TRIED = (0, 5, 10, 20)
 MOST_ROWS = 40
 
 
@@ -58,15 +58,21 @@ def choose(
 
 
 def with_shots(plan: LadderPlan, tried: Sequence[ShotsTried]) -> LadderPlan:
-    """Returns the plan with the best number of examples for each model, the smallest of equal ones. A model that could
-    not be asked gets the usual ten."""
+    """Returns the plan with the best number of examples for each model, the smallest of equal ones. Where that is none,
+    the prompt alone stands for both. A model that could not be asked gets the usual ten."""
     best: dict[str | None, ShotsTried] = {}
     for each in tried:
         before = best.get(each.arm.model)
         if before is None or each.share > before.share:
             best[each.arm.model] = each
-    arms = (best[arm.model].arm if arm.rung == "kshot" and arm.model in best else arm for arm in plan.arms)
-    return replace(plan, arms=tuple(arms), chooses_shots=False)
+
+    def chosen(arm: Candidate) -> Candidate:
+        tried = best.get(arm.model)
+        if tried and tried.arm.shots == 0 and arm.rung in ("zero", "kshot"):
+            return replace(tried.arm, rung="zero")
+        return tried.arm if tried and arm.rung == "kshot" else arm
+
+    return replace(plan, arms=tuple(dict.fromkeys(map(chosen, plan.arms))), chooses_shots=False)
 
 
 def _parts(train: Sequence[Example], seed: int) -> tuple[tuple[Example, ...], tuple[Example, ...]]:

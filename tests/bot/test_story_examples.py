@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bot.cards import evaluation_results, evaluations
+from bot.reconciler import apply_retention
 from bot.services import evaluation_worker
 from bot.values.evaluations import LadderProgress
 from demo.people import ANA, BEN
@@ -59,7 +60,7 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     assert "a number of examples from 1 to 50, or auto" in refused.errors["shots"]
     assert world.slack.submit_modal(ANA.id, {**answers, "shots": "auto"}).closed
     until_asked(world)
-    assert world.said("Examples", "5, 10 or 20, by training rows")
+    assert world.said("Examples", "0, 5, 10 or 20, by training rows")
     world.click(BEN, evaluations.MEASURE)
     world.company.slow_s = 0.05
     world.until(lambda: any(arm.answered for arm in progress(world).shot_arms), "answers")
@@ -80,6 +81,24 @@ def test_the_number_of_examples_is_chosen_on_training_rows(priced: World) -> Non
     assert world.said("Measurement m1", "20 examples")
     world.click(ANA, evaluation_results.DETAILS)
     assert "Examples for acme/acme-small, on 21 training rows" in world.form(ANA)
+    assert list(world.folder.rglob("shots/*.jsonl"))
+    apply_retention(world.service.context)
+    assert not list(world.folder.rglob("shots/*.jsonl")), "prompts hold whole rows"
+
+
+def test_where_examples_do_not_help_the_card_says_so_and_the_prompt_alone_is_measured(priced: World) -> None:
+    world = priced
+    world.company.service.answer = lambda model, messages: next(
+        label for label in LABELS if label in messages[-1]["content"]
+    )
+    assert world.type(f"{ASK} shots=auto") == ""
+    until_asked(world)
+    world.click(BEN, evaluations.MEASURE)
+    ladder = ladder_of(world)
+    assert [(rung.arm.rung, rung.arm.shots) for rung in ladder.rungs] == [("zero", 0)]
+    assert world.said("prompt alone", "Examples did not help acme/acme-small: on training rows")
+    world.click(ANA, evaluation_results.DETAILS)
+    assert "on 21 training rows: 0: 100.0%, 5: 100.0%" in world.form(ANA)
 
 
 def test_a_number_that_a_person_says_is_taken(priced: World) -> None:

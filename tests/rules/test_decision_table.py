@@ -51,6 +51,7 @@ NEXT_TO_NOTHING = replace(
 CLASSICAL, KSHOT = rung("classical", "meets", 182), rung("kshot", "meets", 182)
 ENCODER, OPTIMISED = rung("encoder", "meets", 182), rung("optimised", "meets", 182)
 SLOW = replace(KSHOT, p95_s=4.0)
+NO_EXAMPLES = replace(ALL_MISS[2], arm=replace(ALL_MISS[2].arm, shots=0))
 UNPRICED = replace(KSHOT, usd_per_1000=None)
 GOOD = rung("tuned", "meets", 190, usd=Decimal("0.03"))
 TIE = rung("tuned", "meets", 184, usd=Decimal("0.03"))
@@ -178,6 +179,11 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         team(*ALL_MISS, OPTIMISED, tuned=replace(GOOD, scores=OPTIMISED.scores)),
         "go",
         "not worse",
+    ),
+    "examples were tried on training rows and are no help, all others miss it, high volume": (
+        team(ALL_MISS[0], ALL_MISS[1], NO_EXAMPLES, ALL_MISS[4]),
+        "go",
+        "alternatives",
     ),
     "an optimised prompt was looked for, and misses it too, high volume": (
         team(*ALL_MISS, rung("optimised", "misses", 160)),

@@ -33,7 +33,8 @@ NEGLIGIBLE_GAIN = 1.0  # point: what is less is no reason to label
 class Candidate:
     """One alternative that is measured: how it is asked, and which model ('provider/model') is.
 
-    `model` is None for the free rungs, which ask nobody. `shots`: how many examples the prompt has; None: ten.
+    `model` is None for the free rungs, which ask nobody. `shots`: how many examples the prompt has; None: ten. 0
+    of the prompt alone: examples were tried on training rows, and were no help.
     """
 
     rung: RungName
