@@ -21,10 +21,10 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.candidates import arm_name, bar_share, quality
+from bot.cards.candidates import bar_share, long_name, quality
 from bot.cards.general import details_modal
 from bot.cards.row_labels import KINDS
-from bot.cards.words import pluralize, shorten
+from bot.cards.words import capitalize, pluralize, shorten
 from storage.records import Dataset, Labelling, LabellingRow
 from trainers.evaluation.results import Rung
 
@@ -43,19 +43,13 @@ class Contradictions:
 
 def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, str] | None) -> Block:
     """`terms`: of the provider, its title and the address, where nobody has accepted them yet."""
-    score = f"{escape(arm_name(rung.arm))}: {quality(rung)} right on the test, which meets {bar_share(bar)}."
     accept: list[CardBlock | Block] = []
     if terms:
         title, address = terms
-        link = f"<{address}|its terms>"
-        accept = [
-            Text(
-                f"{escape(title)} limits what may be trained on its models' answers: {link}. Read them first."
-            ),
-            _consent(title),
-        ]
+        may = f"Whether you may train on the answers of {escape(title)}'s models stands in <{address}|its terms>."
+        accept = [Text(f"{may} Read them first."), _consent(title)]
     blocks: list[CardBlock | Block] = [
-        Text(f"For {code(shorten(dataset))}: {score}"),
+        Text(f"{_score(rung)} of {code(shorten(dataset))}; the bar is {bar_share(bar)}."),
         forms.file_input("file", "Rows without labels", KINDS),
         *accept,
         Note("The cost is shown before anything is sent. The rows are trained on, and never tested with."),
@@ -79,17 +73,20 @@ def done_card(
     teacher = shorten(str(labelling.teacher))
     headline = f"{labelling.dataset}: {pluralize(added, 'row')} labelled by {teacher}"
     text = (
-        f"They are in {code(version.title)}: its card says what changed."
+        f"They are in {code(version.title)}, to train on: its card says what changed."
         if version
-        else "No version was made."
+        else "No version was made: there is no new label."
     )
-    pairs = [("Added, to train on", pluralize(added, "row"))]
+    pairs = []
     if labelling.left_out:
         pairs.append(("Left out", pluralize(labelling.left_out, "row")))
     compared, differ = contradictions.compared, len(contradictions.rows)
     if compared:
         pairs.append(
-            ("Agrees with people", f"on {compared - differ:,} of {pluralize(compared, 'question')} of both")
+            (
+                "Agrees with people",
+                f"on {compared - differ:,} of {pluralize(compared, 'question')} that both labelled",
+            )
         )
     show = [actions(button("Show contradictions", CONTRADICTIONS, str(labelling.id)))] if differ else []
     stays = [Text("Where people labelled the same question, their label stays.")] if differ else []
@@ -97,7 +94,8 @@ def done_card(
         "Left out: rows without a text or with personal data, known questions, and answers that are no label."
     )
     note = [Note(left_out)] if labelling.left_out else []
-    return Message(escape(headline), (Headline(headline), Facts(pairs), Text(text), *stays, *show, *note))
+    facts = [Facts(pairs)] if pairs else []
+    return Message(escape(headline), (Headline(headline), *facts, Text(text), *stays, *show, *note))
 
 
 def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
@@ -119,17 +117,22 @@ def not_measured(teacher: str, dataset: str) -> str:
 
 
 def below_the_bar(rung: Rung, bar: float) -> str:
-    score = f"{escape(arm_name(rung.arm))}: {quality(rung)} right on the test"
     return (
-        f"{score}, which is not shown to meet {bar_share(bar)}. "
+        f"{_score(rung)}, which is not shown to meet the bar of {bar_share(bar)}. "
         "What it labels would teach its mistakes: measure a better model first."
     )
 
 
+def _score(rung: Rung) -> str:
+    name = f"{long_name(rung.arm)} on {shorten(str(rung.arm.model))}"
+    return f"{escape(capitalize(name))} has {quality(rung)} right on the test"
+
+
 def unknown_terms(provider: str) -> str:
     return (
-        f"What {code(provider)} allows to be trained on its models' answers is not known here. The bot's operator sets "
-        f'`outputs_terms = "https://…"` under [providers.{provider}] in finetune.toml.'
+        f"The terms of {code(provider)} about training on its models' answers are not known to this bot, so your team "
+        'has to read them. Then the bot\'s operator puts their address here: `outputs_terms = "https://…"` under '
+        f"[providers.{provider}] in finetune.toml."
     )
 
 

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.general import details_modal, text_message
 from bot.cards.judge_agreement import kappa_text
-from bot.cards.words import pluralize, shorten
+from bot.cards.words import capitalize, pluralize, shorten
 from bot.rules.data_policy import NoDelivery
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.values.row_labels import USUAL_ROWS, BatchOutcome
@@ -109,7 +109,7 @@ def discarded_card(labelling: Labelling) -> Message:
 
 
 def failed_notice(labelling: Labelling, why: str) -> Message:
-    return text_message(f"No rows of {code(labelling.dataset)} can be labelled now: {why}")
+    return text_message(f"No rows of {code(labelling.dataset)} can be labelled now. {capitalize(why)}")
 
 
 def under_way(dataset: Dataset) -> str:
@@ -130,13 +130,17 @@ def not_shown(dataset: Dataset, why: NoDelivery) -> str:
 
 def nothing_doubted(dataset: str) -> str:
     return (
-        f"none of its training rows has a label that is doubted. {code(f'/finetune label {dataset}')} takes a file of "
+        f"None of its training rows has a label that is doubted. {code(f'/finetune label {dataset}')} takes a file of "
         "rows without labels."
     )
 
 
-def all_known(filename: str) -> str:
-    return f"the dataset asks all that {escape(shorten(filename))} asks already, or its test does nearly."
+def all_known(filename: str, sensitive: int = 0) -> str:
+    """`sensitive`: rows that are left out because they may not leave this machine."""
+    text = f"No row of {escape(shorten(filename))} is new: the dataset has its question already, or nearly in its test."
+    if sensitive:
+        text += f" {pluralize(sensitive, 'row')} with personal data or a secret may not be sent to a vendor."
+    return text
 
 
 def row_form(shown: RowToLabel) -> Block:
@@ -224,7 +228,7 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
 def _agreement(between: Agreement) -> str:
     text = f"on {between.agreed:,} of {pluralize(between.n, 'pair')} of answers"
     is_known = between.kappa is not None and between.n >= MIN_LABELS
-    return f"{text}: {escape(kappa_text(between))}" if is_known else text
+    return f"{text}, {escape(kappa_text(between))}" if is_known else text
 
 
 def _outcome(outcome: BatchOutcome) -> list[CardBlock]:

@@ -234,7 +234,7 @@ def _prepare(context: AppContext, labelling: Labelling) -> None:
     dataset = context.store.datasets.get(labelling.dataset_id)
     report = datasets.report_of(dataset)
     if report is None:
-        row_labels.fail(context, labelling, "that version was deleted.")
+        row_labels.fail(context, labelling, "That version was deleted.")
         return
     teacher = _teacher(context, CheckedDataset(dataset, report), str(labelling.teacher))
     if isinstance(teacher, Refusal):

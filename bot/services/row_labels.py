@@ -251,7 +251,7 @@ def _fetch(context: AppContext, labelling: Labelling) -> None:
 def _choose(context: AppContext, labelling: Labelling) -> None:
     report = datasets.report_of(context.store.datasets.get(labelling.dataset_id))
     if report is None:
-        fail(context, labelling, "that version was deleted.")
+        fail(context, labelling, "That version was deleted.")
         return
     file = None
     if labelling.sha256:
@@ -297,7 +297,7 @@ def _close(context: AppContext, labelling: Labelling) -> None:
     before = context.store.datasets.newest(labelling.dataset)
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
-        fail(context, labelling, "no version of the dataset can be used.")
+        fail(context, labelling, "No version of the dataset can be used.")
         return
     if any(version.state in ("received", "checking") for version in versions):
         return

@@ -156,7 +156,7 @@ def write_questions(
     sensitive = sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
     rows = [row for place, row in enumerate(rows) if place not in sensitive]
     if not any(question_key(row) not in labels for row in rows):
-        return Refusal(views.all_known(file.name))
+        return Refusal(views.all_known(file.name, len(sensitive)))
     system = Counter(row.system for row in train).most_common(1)[0][0]
     chats = [
         _as_chat(LabelledText(_question(row), labels.get(question_key(row), UNKNOWN)), system) for row in rows

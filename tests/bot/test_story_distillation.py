@@ -138,7 +138,7 @@ def test_contradictions_with_people_are_shown_and_people_stay_right(teacher: Wor
     after = _report(teacher.dataset())
     assert after.diff is not None and (after.diff.added, after.diff.relabelled) == (12, 0)
     wrong = sum(not line.endswith("refund") for line in known if line.rpartition(",")[0] in both)
-    assert f"on {5 - wrong} of 5 questions of both" in teacher.said("labelled by acme/acme-small")
+    assert f"on {5 - wrong} of 5 questions that both labelled" in teacher.said("labelled by acme/acme-small")
     teacher.click(DORA, "contradictions")
     assert "People: *billing*; acme/acme-small: *refund*" in teacher.form(DORA)
 
