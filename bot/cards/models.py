@@ -118,8 +118,8 @@ def card_location(summary: PromotionSummary) -> str:
 def sealed_test_begun(measurement: Measurement) -> Message:
     """For who promoted: what decides now."""
     text = (
-        f"The sealed rows decide: m{measurement.id} asks the model and what it would replace. Its card is in "
-        f"<#{measurement.channel}>; the model is deployed once it is shown to be better there."
+        f"The sealed rows decide: measurement m{measurement.id} asks the model and what it would replace. Its card is "
+        f"in <#{measurement.channel}>. If the model passes, it is deployed."
     )
     return text_message(text)
 
@@ -133,16 +133,12 @@ def opened_before(times: int) -> str:
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
-    """What speaks against it, and how to use it all the same."""
+    """What speaks against it, a line for each, and how to use it all the same."""
+    against = "\n".join(f"• {_doubt(proof, doubt)}" for doubt in doubts)
     return (
-        f"{code(model.name)} was not deployed. {objections_text(proof, doubts)} To deploy it anyway, say "
-        f"why: `/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
+        f"{code(model.name)} was not deployed:\n{against}\nTo deploy it anyway, say why: "
+        f"`/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
     )
-
-
-def objections_text(proof: Proof, doubts: Sequence[Objection]) -> str:
-    """A sentence for each."""
-    return " ".join(_doubt(proof, doubt) for doubt in doubts)
 
 
 def proof_in_numbers(proof: Proof) -> str:
@@ -214,7 +210,7 @@ def try_form(model: str, channel: str) -> Block:
 def model_lost(model: Model, dataset: str, provider: str) -> Message:
     """`provider` is its title."""
     text = (
-        f"{code(model.name)}, in use for {code(dataset)}, is gone: {escape(shorten(provider))} has it no more, so "
+        f"{code(model.name)}, in use for {code(dataset)}, is gone from {escape(shorten(provider))}, so "
         f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
         "`/finetune models` lists all."
     )
@@ -255,13 +251,13 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
         on = "" if used.rows == proof.rung.n else f" on the {pluralize(used.rows, 'row')} that both answered"
         name = f"Against {escape(shorten(used.other, 60))}, {percent(used.score)}"
         pairs.append((name, f"{_gain(used)}{_price_win(used, proof.limits.margin)}{on}"))
-    notes = [Note(f"Right less often: {worse_labels_text(proof.worse)}.")] if proof.worse else []
-    notes += [Note(FRESH_ROWS)] if looks and looks.are_spent else []
+    lost = [Text(f"*Right less often*: {worse_labels_text(proof.worse)}.")] if proof.worse else []
+    notes = [Note(FRESH_ROWS)] if looks and looks.are_spent else []
     if summary.sealed:
         pairs.append(("On sealed rows", escape(sealed_text(summary.sealed))))
         before = summary.sealed.opened_before
         notes += [Note(opened_before(before))] if before else []
-    return [Facts(pairs), *notes]
+    return [Facts(pairs), *lost, *notes]
 
 
 def sealed_text(sealed: SealedProof) -> str:
@@ -333,7 +329,7 @@ def _way_back(summary: PromotionSummary) -> list[CardBlock]:
 def _doubt(proof: Proof, doubt: Objection) -> str:
     match doubt:
         case "gone":
-            return "Its provider has it no more."
+            return "Its provider no longer has it."
         case "unmeasured":
             return "It was never measured on held-out rows."
         case "no_go":

@@ -151,32 +151,35 @@ def _facts(sunset: Sunset) -> list[tuple[str, str]]:
         with_it = about_usd(usd, per="a month") if usd is not None else "its cost a month is not known"
         pairs.append((f"Its successor, {shorten(use.successor, 30)}", with_it))
     if sunset.target and sunset.retuned:
-        name = f"Re-tuned, {shorten(sunset.target, 40)}"
-        monthly = f"{about_usd(estimate.monthly_after.total, per='a month')}; " if estimate else ""
-        pairs.append((name, f"{monthly}{_once(sunset.retuned)}"))
+        pairs.append((f"Re-tuned, {shorten(sunset.target, 40)}", _cost(sunset.retuned)))
     return pairs
 
 
-def _once(retuned: Estimated) -> str:
-    training = retuned.training
-    return f"{at_most(to_micros(training.usd.high))} once" if training else "its training has no price"
+def _cost(retuned: Estimated) -> str:
+    training, estimate = retuned.training, retuned.estimate
+    once = f"{at_most(to_micros(training.usd.high))} once" if training else "its training has no price"
+    if estimate is None:
+        return once
+    monthly = estimate.monthly_after.total
+    is_free = not monthly and training is not None and not training.usd.high
+    return "no charge" if is_free else f"{about_usd(monthly, per='a month')}; {once}"
 
 
 def _next(sunset: Sunset) -> str:
     if sunset.retuned is None or sunset.target is None:
         return (
-            "*No model that stays can be trained here.* A base model under `[trainer.models]` in finetune.toml lets "
-            "your own machine train it; its weights don't end."
+            "*No model that stays can be trained here.* Name a base model under `[trainer.models]` in finetune.toml: "
+            "your own machine trains it, and its weights don't end."
         )
     cheaper = ""
     if _is_successor_cheaper(sunset):
         name = escape(shorten(str(sunset.use.successor), 30))
-        cheaper = f" {name} would cost less: measure first whether it is good enough."
+        cheaper = f"*Next*: measure whether {name} is good enough; it would cost less.\n"
     verdict = verdict_in_short(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
     return (
-        f"*Re-tune elsewhere*: {escape(shorten(sunset.use.dataset))}, version {sunset.version}, on "
-        f"{escape(shorten(sunset.target, 60))}, measured on the same {pluralize(sunset.n_holdout, 'held-out row')}. "
-        f"The plan goes to the approvers; nothing is spent before. The estimate: {escape(verdict)}.{cheaper}"
+        f"{cheaper}*{_retune(sunset.retuned)}* plans {escape(shorten(sunset.use.dataset))}, version {sunset.version}, "
+        f"on {escape(shorten(sunset.target, 60))}, measured on the same {pluralize(sunset.n_holdout, 'held-out row')}; "
+        f"nothing is spent before it is approved. The estimate says “{escape(verdict)}”."
     )
 
 
@@ -194,8 +197,10 @@ def _buttons(sunset: Sunset) -> list[Block]:
     if sunset.retuned is None or sunset.target is None:
         return [measure, estimate]
     value = f"{sunset.use.dataset} {sunset.target}"
-    is_against = sunset.retuned.verdict.kind == "no_go"
-    if is_against or _is_successor_cheaper(sunset):
-        name = "Re-tune anyway" if is_against else "Re-tune elsewhere"
-        return [{**measure, "style": "primary"}, button(name, RETUNE, value), estimate]
-    return [button("Re-tune elsewhere", RETUNE, value, style="primary"), measure, estimate]
+    if sunset.retuned.verdict.kind == "no_go" or _is_successor_cheaper(sunset):
+        return [{**measure, "style": "primary"}, button(_retune(sunset.retuned), RETUNE, value), estimate]
+    return [button(_retune(sunset.retuned), RETUNE, value, style="primary"), measure, estimate]
+
+
+def _retune(retuned: Estimated) -> str:
+    return "Re-tune anyway" if retuned.verdict.kind == "no_go" else "Re-tune elsewhere"

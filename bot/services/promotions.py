@@ -171,7 +171,7 @@ def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: st
     reason."""
     if proof.is_gone and models.has_alias(context, model):
         return Refusal(
-            f"{code(model.name)} is gone: {escape(models.title(context, model))} has it no more. Train it again, or "
+            f"{code(model.name)} is gone from {escape(models.title(context, model))}. Train it again, or "
             "choose another: `/finetune models` lists all."
         )
     if because is not None and not has_words(because):
@@ -193,8 +193,8 @@ def _roll_back(
         )
     if model.gone_at is not None:
         return Refusal(
-            f"{code(model.name)}, which was in use before, is gone: {escape(models.title(context, model))} has it no "
-            "more. `/finetune promote MODEL` deploys another one; `/finetune models` lists all."
+            f"{code(model.name)}, which was in use before, is gone from {escape(models.title(context, model))}. "
+            "`/finetune promote MODEL` deploys another one; `/finetune models` lists all."
         )
     new = NewPromotion(
         dataset=standing.dataset,

@@ -332,7 +332,7 @@ def lose(world: World, name: str) -> None:
 def test_a_hosted_model_that_is_gone_takes_a_reason(world: World) -> None:
     trained(world)
     lose(world, "tickets-1")
-    assert "Its provider has it no more" in world.type("/finetune promote tickets-1", user=BEN)
+    assert "Its provider no longer has it" in world.type("/finetune promote tickets-1", user=BEN)
     promote(world, why="because=their list is wrong today")
     assert in_use(world) == "tickets-1"
     assert "gone from its provider" in world.type("/finetune models")
@@ -342,7 +342,7 @@ def test_a_model_that_our_trainer_has_no_more_is_refused_whatever_the_reason(wor
     with_aliases(world)
     lose(world, "tickets-1")
     said = world.type(f"/finetune promote tickets-1 {WHY}", user=BEN)
-    assert "`tickets-1` is gone: Acme Tuning has it no more" in said and in_use(world) is None
+    assert "`tickets-1` is gone from Acme Tuning" in said and in_use(world) is None
 
 
 def test_a_model_in_use_that_is_gone_is_said_once_and_one_that_is_gone_is_not_rolled_back_to(
