@@ -124,9 +124,9 @@ class Drafts:
     """Guesses how an answer goes on from what the same model has answered before: counts which token followed each
     beginning of an answer.
 
-    A pass over one token and a pass over two or three take about as long, since both move all weights. So the guessed tokens
-    are read in the pass that the newest token needs anyway, and those that the model would have chosen are kept. This
-    is speculative decoding (Leviathan et al. 2023) with a memory in place of the smaller model. A label takes two
+    A pass over one token and a pass over two or three take about as long, since both move all weights. So the guessed
+    tokens are read in the pass that the newest token needs anyway, and those that the model would have chosen are kept.
+    This is speculative decoding (Leviathan et al. 2023) with a memory in place of the smaller model. A label takes two
     passes, however many tokens it has. Answers are the same with and without, but for rounding below float32.
     """
 
