@@ -32,7 +32,8 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
         case "unknown":
             return _undecided(verdict, spelling)
         case "go" if verdict.facts.evidence.trained is not None:
-            return "Go: the tuned model is good enough, and it pays."
+            pays = verdict.facts.estimate is not None and verdict.facts.estimate.saving_month > 0
+            return f"Go: the tuned model is good enough{', and it pays' if pays else ''}."
         case "go":
             rows = pluralize(verdict.facts.n_holdout, "held-out row")
             return (

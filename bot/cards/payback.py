@@ -60,9 +60,8 @@ def swing_text(swing: Swing) -> str:
 
 def pays_text(pays: Pays) -> str:
     estimate, outlook = pays.estimate, pays.outlook
-    text = _expected(estimate, outlook)
-    if outlook is not None:
-        text = f"{text} {_chance(pays, outlook)}"
+    chance = "" if outlook is None else f" {_chance(pays, outlook)}"
+    text = f"{_expected(estimate, outlook)}{chance}"
     target = duration(estimate.payback_target_months)
     match pays.but:
         case "":
@@ -74,7 +73,8 @@ def pays_text(pays: Pays) -> str:
             if estimate.payback_months is None:
                 return text
             late = f"It pays back in {duration(estimate.payback_months)}, and {target} is the aim."
-            return f"{late} {text} {_needed(estimate, outlook)}" if is_more else f"{late} {text}"
+            late = f"{late} It saves {monthly_saving_text(estimate)}.{chance}"
+            return f"{late} {_needed(estimate, outlook)}" if is_more else late
         case "loses later":
             over = duration(estimate.horizon_months)
             return f"Over {over} it loses {usd(pays.amount)} at the median, as the alternative gets cheaper. {text}"
@@ -130,10 +130,12 @@ def _chance(pays: Pays, outlook: Outlook) -> str:
     """How likely it pays back. What costs nothing has nothing to pay back: there the draws say whether it saves at
     all."""
     rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
-    drawn = f"In {share_of_draws(outlook.p_payback, outlook.draws)} over what is uncertain it"
+    never = outlook.p_payback == 0
+    drawn = f"In {share_of_draws(outlook.p_payback, outlook.draws)} over what is uncertain"
     if not pays.estimate.one_off_usd:
-        return f"{drawn} saves money{rests_on}."
-    return f"{drawn} pays back within {duration(outlook.target_months)}{rests_on}{_spread(outlook)}."
+        return f"{drawn} {'does it save' if never else 'it saves'} money{rests_on}."
+    back = "does it pay back" if never else "it pays back"
+    return f"{drawn} {back} within {duration(outlook.target_months)}{rests_on}{_spread(outlook)}."
 
 
 def _spread(outlook: Outlook) -> str:

@@ -221,7 +221,7 @@ TABLE: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cheaper rung",
     ),
     "a dear prompted model meets it, the tuned one costs less and misses it": (
-        team(*instead(KSHOT), tuned=replace(GOOD, standing="misses")),
+        team(*instead(KSHOT), tuned=rung("tuned", "misses", 150, usd=Decimal("0.03"))),
         "no_go",
         "tuned",
     ),
@@ -391,6 +391,11 @@ def test_a_better_prompt_was_enough() -> None:
     assert deciding.text.startswith(
         "A better prompt was enough: the optimised prompt on openai/gpt-4o-mini meets"
     )
+
+
+def test_a_dearer_model_is_not_said_to_pay() -> None:
+    faster = "speed is the aim, a slow prompt meets it, the tuned one is twice as fast and dearer"
+    assert advise(TABLE[faster][0]).headline == "Go: the tuned model is good enough."
 
 
 def contradicting(verdict: Worded) -> list[str]:
