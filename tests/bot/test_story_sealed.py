@@ -82,7 +82,7 @@ def test_sealed_rows_are_in_no_prompt_until_a_promotion_opens_them(make_world: M
     assert f"The {held} held-out rows were looked at twice." in details(world)
 
     said = world.type("/finetune promote tickets-1", user=BEN)
-    assert "The sealed rows decide: m2" in said and in_use(world) is None
+    assert "The sealed rows decide: measurement m2" in said and in_use(world) is None
     assert "m2 decides" in world.type("/finetune promote tickets-1", user=BEN)
     open_sealed(world, 2)
     assert in_use(world) == "tickets-1"
