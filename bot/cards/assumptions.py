@@ -355,7 +355,9 @@ def _retraining(inputs: Inputs) -> Assumption:
             "What people ask changes, and a model that is not trained again gets worse. Set --retrain-months.",
         )
     return Assumption(
-        "retraining", f"every {inputs.retrain_months} months", "As you gave it; training and evaluation again."
+        "retraining",
+        f"every {inputs.retrain_months} months",
+        "As you gave it; training and evaluation again.",
     )
 
 

@@ -715,10 +715,7 @@ def test_too_few_rows_are_answered_with_what_to_do_instead() -> None:
 
 
 def test_a_kind_of_task_that_was_not_said_is_asked_for_where_it_matters() -> None:
-    assert (
-        "Give the kind of task (task=)"
-        in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
-    )
+    assert "Give the kind of task (task=)" in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
     said = advise(seen(*ALL_MISS, rows=500, task_kind="extraction"))
     assert said.next_step.startswith("Label 500 more rows")
 
