@@ -39,8 +39,10 @@ from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from trainers.dataset import Report
 from trainers.money import usd
 from trainers.pricing import PriceRow
+from trainers.types import Price
 
 ZERO = Decimal(0)
+UNKNOWN = Price(None, None, None, None)
 A_SECTION = 6  # assumptions in a section, which takes 3,000 letters
 _OPTION = re.compile(r"--([a-z][a-z-]+)")
 SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
@@ -74,6 +76,12 @@ class Estimated(Protocol):
     @property
     def prices(self) -> Sequence[PriceRow]: ...
     @property
+    def machine_usd(self) -> Decimal: ...
+    @property
+    def asks_vendor(self) -> bool: ...
+    @property
+    def today(self) -> MonthlyCost | None: ...
+    @property
     def evidence(self) -> Evidence: ...
     @property
     def inputs(self) -> Inputs | None: ...
@@ -88,10 +96,12 @@ def details(estimated: Estimated, target: str, spelling: Spelling = SLACK) -> li
     if alternative and not hides_savings(estimated):
         parts.append(Text(escape(cut(alternative_text(alternative), 900))))
     parts += [*advice.reason_blocks(estimated.verdict, spelling), *_basis(estimated, spelling)]
-    sources = (
-        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}" for row in estimated.prices
-    )
-    if estimated.prices:
+    sources = [
+        f"{escape(shorten(row.model))} from {escape(cut(row.said_by, 120))}"
+        for row in estimated.prices
+        if row.price != UNKNOWN or row.usd_per_hour is not None or row.hosted_usd_per_hour is not None
+    ]
+    if sources:
         parts.append(Note(f"Prices: {'; '.join(dict.fromkeys(sources))}."))
     return parts
 
@@ -100,7 +110,8 @@ def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
     """The figures; those that carry the verdict come first."""
     estimate = estimated.estimate
     if estimate is None:
-        return [escaped_facts(_once(estimated))]
+        bill = [("Each month today", monthly(estimated.today))] if estimated.today else []
+        return [escaped_facts([*bill, *_once(estimated), *_offered(estimated)])]
     today = [("Each month today", monthly(estimate.monthly_before)), *other_bill(estimated)]
     if hides_savings(estimated):
         return [escaped_facts([*today, *_once(estimated)])]
@@ -160,9 +171,10 @@ def _dollars(amount: Decimal) -> Figure:
 
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
     """The facts that do not come back every month."""
-    prices = vendor_prices(estimated.prices[0]) if estimated.prices else None
-    pairs = [("Training, once", _training(estimated)), *([("Prices", prices)] if prices else [])]
-    pairs.append(("Training takes", training_time(estimated)))
+    pairs = [("Training, once", _training(estimated))]
+    if estimated.machine_usd:
+        pairs.append(("Measuring it, once", f"about {usd(estimated.machine_usd)} for its machine"))
+    pairs += [*price_facts(estimated), ("Training takes", training_time(estimated))]
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
     estimate = estimated.estimate
@@ -176,6 +188,12 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
         likely = f" (in {LIKELY:.0%} of draws)" if estimated.outlook else ""
         pairs.append(("Pays from", f"{tokens(enough)} input tokens a month{likely}"))
     return pairs
+
+
+def price_facts(estimated: Estimated, *, is_short: bool = False) -> list[tuple[str, str]]:
+    row = estimated.prices[0] if estimated.prices else None
+    text = vendor_prices(row, asks_vendor=estimated.asks_vendor and not is_short) if row else None
+    return [("Prices", text)] if text else []
 
 
 def training_time(estimated: Estimated) -> str:

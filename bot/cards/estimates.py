@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from bot.cards import advice, forms
 from bot.cards.blocks import (
@@ -30,6 +31,7 @@ from bot.cards.estimate_details import (
     other_bill,
     paid_between,
     payback_text,
+    price_facts,
     rests_on_one_machine,
     saving_range,
     training_time,
@@ -37,7 +39,6 @@ from bot.cards.estimate_details import (
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, payback_condition
-from bot.cards.prices import vendor_prices
 from bot.cards.words import about_usd, shorten
 from bot.rules.advice import Verdict
 from bot.rules.facts import TASK_KINDS
@@ -238,15 +239,18 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     estimate, outlook, training = estimated.estimate, estimated.outlook, estimated.training
     if estimate is not None and hides_savings(estimated):
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
-    once = ("Costs once", _once_in_short(training, estimate))
-    if estimate is None:
-        prices = vendor_prices(estimated.prices[0]) if estimated.prices else None
-        return [
-            once,
-            *([("Prices", prices)] if prices else []),
-            ("Training takes", training_time(estimated)),
-        ]
+    once = ("Costs once", _once_in_short(training, estimate, estimated.machine_usd))
     offered = _offered(estimated)
+    if estimate is None:
+        bill = [("Today", about_usd(estimated.today.total, per="a month"))] if estimated.today else []
+        return [
+            *bill,
+            once,
+            *price_facts(estimated),
+            ("Training takes", training_time(estimated)),
+            *offered,
+        ]
+    by_the_hour = price_facts(estimated, is_short=True) if estimated.prices[0].is_hosted else []
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
     unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""
     saves = (
@@ -257,11 +261,11 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
     if estimate.payback_months is None:
-        return [saves, ("Pays back", back), *offered]
+        return [saves, ("Pays back", back), *offered, *by_the_hour]
     back += paid_between(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
-    return [saves, once, ("Pays back", back), *offered]
+    return [saves, once, ("Pays back", back), *offered, *by_the_hour]
 
 
 def _offered(estimated: Estimated) -> list[tuple[str, str]]:
@@ -286,12 +290,15 @@ def _until(estimate: Estimate) -> str:
     return f"{until}, then {then} {about_usd(abs(saving))}{more}"
 
 
-def _once_in_short(training: Training | None, estimate: Estimate | None) -> str:
+def _once_in_short(training: Training | None, estimate: Estimate | None, machine: Decimal) -> str:
     if training is None:
         return "unknown"
     run = training.usd
     if estimate is not None and estimate.people_usd + estimate.labels_usd:
         return f"{about_usd(estimate.one_off_usd)}, people and labels included"
+    if machine:
+        cost = about_usd(run.expected + machine, run.low + machine, run.high + machine)
+        return f"{cost}, {usd(machine)} of it for its machine while it is measured"
     return about_usd(run.expected, run.low, run.high) if run.high else "nothing but your machine's time"
 
 

@@ -96,23 +96,24 @@ def _sources(rows: Sequence[PriceRow], most: int | None) -> str:
     return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
 
 
-def vendor_prices(row: PriceRow) -> str | None:
-    """What a vendor's tuned model costs, each figure or that it is unknown, and who says so; None of a machine of our
-    own."""
-    if row.kind == "prompted" or (row.usd_per_hour is not None and not row.is_hosted):
+def vendor_prices(row: PriceRow, *, asks_vendor: bool) -> str | None:
+    """What a vendor's tuned model costs and who says so, then what nobody said and where it goes; None of a machine of
+    our own. `asks_vendor`: its own figure for a job is asked once there is a plan."""
+    if row.kind == "prompted" or row.usd_per_hour is not None:
         return None
-    price = row.price
-    figures = [f"training {_rate(price.training)}"]
-    if row.is_hosted:
-        hourly = row.hosted_usd_per_hour
-        figures.append(f"its machine {'unknown' if hourly is None else f'{usd(hourly)} an hour'}")
-    else:
-        figures += [f"input {_rate(price.input)}", f"output {_rate(price.output)}"]
-    return f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})"
-
-
-def _rate(amount: Decimal | None) -> str:
-    return "unknown" if amount is None else rate(amount)
+    price, hourly = row.price, row.hosted_usd_per_hour
+    tokens = {"input": price.input, "output": price.output}
+    is_by_the_hour = row.is_hosted and price.input == price.output == 0
+    rates = {"training": price.training, **({} if is_by_the_hour else tokens)}
+    figures = [f"{name} {rate(amount)}" for name, amount in rates.items() if amount is not None]
+    figures += [] if hourly is None else [f"its machine {usd(hourly)} an hour"]
+    figures += ["tokens free"] if is_by_the_hour else []
+    parts = [f"{', '.join(figures)} ({escape(cut(row.said_by, 120))})"] if figures else []
+    if missing_keys(row):
+        parts.append(f"unknown: {escape(where_to_add(row).removesuffix('.'))}")
+    elif asks_vendor:
+        parts.append("the vendor's own figure is asked before approval")
+    return "; ".join(parts)
 
 
 def where_to_add(row: PriceRow) -> str:

@@ -107,6 +107,7 @@ def estimate_json(estimated: EstimateResult, file: Path) -> dict[str, Any]:
         "training_tokens": training.billed_tokens if training else None,
         "training_tokens_estimated": training.is_estimated if training else None,
         "training_usd": _number(training.usd.expected) if training else None,
+        "measuring_machine_usd": _number(estimated.machine_usd) if training else None,
         "training_minutes": [
             float(round(amount, 1)) for amount in (minutes.low, minutes.expected, minutes.high)
         ]
@@ -307,7 +308,9 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "cached_input": _or_none(price.cached_input),
         "output": _or_none(price.output),
         "training": _or_none(price.training),
-        "usd_per_hour": _or_none(row.usd_per_hour),
+        "usd_per_hour": _or_none(
+            row.usd_per_hour if row.hosted_usd_per_hour is None else row.hosted_usd_per_hour
+        ),
         "batch_discount": _or_none(row.batch_discount),
         "source": row.source,
         "as_of": row.as_of.isoformat() if row.as_of else None,

@@ -163,11 +163,12 @@ def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | 
 @dataclass(frozen=True)
 class RunCost:
     """What one run costs: the training, and both models' answers to the held-out rows, expected and at most. They
-    include the hours of a machine that answers for the tuned model."""
+    include `machine_usd`, the expected hours of a machine that answers for the tuned model."""
 
     training: Training
     evaluation_usd: Decimal
     evaluation_most_usd: Decimal
+    machine_usd: Decimal = ZERO
 
 
 @dataclass(frozen=True)
@@ -237,9 +238,11 @@ def hosting_of(settings: Settings, target: Target) -> Hosting | None:
 def _with_hosting(cost: RunCost, hosting: Hosting | None) -> RunCost:
     if hosting is None:
         return cost
+    machine_usd = from_micros(hosting.expected_micros)
     return replace(
         cost,
-        evaluation_usd=cost.evaluation_usd + from_micros(hosting.expected_micros),
+        machine_usd=machine_usd,
+        evaluation_usd=cost.evaluation_usd + machine_usd,
         evaluation_most_usd=cost.evaluation_most_usd + from_micros(hosting.most_micros),
     )
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date
+from decimal import Decimal
 from functools import cached_property
 from importlib.util import find_spec
 
@@ -14,7 +15,7 @@ from bot.cards.plans import unswept_text
 from bot.rules import plans
 from bot.rules.advice import Verdict, advise
 from bot.rules.alternatives import Alternative, OfferedModel
-from bot.rules.bills import MonthlyCost, Rates, bill
+from bot.rules.bills import ZERO, MonthlyCost, Rates, bill
 from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
 from bot.rules.forecast import Outlook, simulate
@@ -64,7 +65,7 @@ class EstimateResult:
 
     `cost` says which price is missing where nobody told us it; `estimate`, `outlook`, `alternative` and `inputs` are
     None there, and where today's bill is not known. `outlook` is None as well where the verdict withholds what would
-    be saved.
+    be saved. `today`: the bill of today's model, which may be known all the same.
     `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's free text. `offered`:
     the cheapest capable model, where it costs less than today's and nobody has measured it.
     """
@@ -87,6 +88,18 @@ class EstimateResult:
     verdict: Verdict
     judge: Candidate | None = None
     offered: OfferedModel | None = None
+    today: MonthlyCost | None = None
+
+    @property
+    def asks_vendor(self) -> bool:
+        return self.target.row.provider.can("estimate")
+
+    @property
+    def machine_usd(self) -> Decimal:
+        """Of all runs that are expected: the machine by the hour on which they are measured."""
+        if isinstance(self.cost, MissingPrice):
+            return ZERO
+        return self.cost.machine_usd * (self.question.runs or 1)
 
     @property
     def memory(self) -> str | None:
@@ -183,6 +196,7 @@ def make_estimate(
             has_models=bool(own_models(settings, reachable)),
         )
     verdict = advise(facts)
+    inputs = sums.known or _as_today(question, report, evidence, now, today)
     return EstimateResult(
         name=name,
         report=report,
@@ -201,8 +215,21 @@ def make_estimate(
         inputs=sums.known,
         verdict=verdict,
         judge=judge,
-        offered=_offered(settings, facts, sums.known, today),
+        offered=_offered(settings, facts, inputs, today),
+        today=estimate(inputs).monthly_before if inputs else None,
     )
+
+
+def _as_today(
+    question: Question, report: Report, evidence: Evidence, now: PriceRow | None, today: date
+) -> Inputs | None:
+    """The inputs of a model that costs as much as today's, for what can be said where the tuned one's price can't."""
+    rates = rates_of(now) if now and question.volume else None
+    if not isinstance(rates, Rates):
+        return None
+    free = Training(0, 1, usd_per_million=ZERO)
+    priced = Priced(question.volume or 0, rates, rates, free, ZERO, None)
+    return inputs_of(question, report, evidence, priced, None, today)
 
 
 def _unfit(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
@@ -421,7 +448,9 @@ def _facts(
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,
         target=model_verdict(target.row, target.model, today, days),
-        training_usd=None if isinstance(cost, MissingPrice) else cost.training.usd.expected,
+        training_usd=None
+        if isinstance(cost, MissingPrice)
+        else cost.training.usd.expected + cost.machine_usd,
         estimate=sums.estimate,
         missing=sums.inputs if isinstance(sums.inputs, MissingPrice) else None,
         evidence=evidence,

@@ -217,16 +217,32 @@ def test_a_hole_in_the_price_list_is_said_with_the_place_to_fill_it() -> None:
     [
         (
             "crusoe/llama-3.1-8b",
-            "training $0.40 per 1M tokens, its machine $5.50 an hour (Crusoe's price page, 2026-09-20)",
+            "training $0.40 per 1M tokens, its machine $5.50 an hour, tokens free (Crusoe's price page, "
+            "2026-09-20); the vendor's own figure is asked before approval",
         ),
-        ("crusoe/qwen3.5-9b", "training unknown, its machine $5.50 an hour (Crusoe's catalogue, 2026-09-27)"),
+        (
+            "crusoe/qwen3.5-9b",
+            "its machine $5.50 an hour, tokens free (Crusoe's catalogue, 2026-09-27); unknown: add training to "
+            'finetune.toml under [providers.crusoe.models."Qwen/Qwen3.5-9B"]',
+        ),
     ],
 )  # fmt: skip
 def test_a_vendors_prices_are_shown_with_who_says_so_also_where_one_is_missing(
     target: str, prices: str
 ) -> None:
-    asked = ("--current", "gpt-4o", "--volume", "10M", "--target", target, "--why")
+    asked = ("current=gpt-4o", "volume=10M", f"target={target}", "--why")  # as in Slack
     assert prices in " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
+
+
+def test_todays_bill_is_shown_where_the_price_of_a_training_is_missing() -> None:
+    told = finetune("estimate", TICKETS, "current=gpt-4o", "volume=10M", "target=nebius/llama-3.1-8b").stdout
+    assert "about $27 a month" in told and "gpt-6-luna, about $1.10 a month" in told
+    assert "unknown: add input, output and training to finetune.toml" in told
+
+
+def test_measuring_on_a_machine_by_the_hour_is_in_what_a_run_costs() -> None:
+    told = finetune("estimate", TICKETS, "--target", "crusoe/llama-3.1-8b").stdout
+    assert "about $2.80, $2.75 of it for its machine while it is measured" in told
 
 
 @pytest.mark.parametrize("price", ["-1", "1e30", "1e-30", "NaN", "€2.50", "2,50"])

@@ -70,6 +70,8 @@ from trainers.dataset import LabelCount
 from trainers.documents import Unreadable
 from trainers.evaluation.results import Candidate, Ladder, Rung
 from trainers.evaluation.scores import HOW_READ
+from trainers.pricing import PriceRow
+from trainers.types import Price
 
 Json = Mapping[str, Any]
 TARGET = "local/smollm2-135m"
@@ -183,6 +185,7 @@ def _estimates() -> dict[str, Message]:
     cases["estimate-today-unmeasured"] = made.estimated(**missed, people_hours=Decimal(4), about=TODAY)
     keyless = {**TODAY, "keyless": (("openai", "OPENAI_API_KEY"),)}
     cases["estimate-without-key"] = made.estimated(**missed, people_hours=Decimal(4), about=keyless)
+    cases |= _at_a_vendor()
     return {
         **{name: estimates.card(case, TARGET, number=4) for name, case in cases.items()},
         "estimate-beside-a-rung": estimates.card(_beside_a_rung(), TARGET, number=4),
@@ -194,6 +197,22 @@ def _estimates() -> dict[str, Message]:
         ),
         "estimate-shared": estimates.card(made.estimated(), TARGET, number=4, shared_by=made.ANA),
         "estimate-without-buttons": estimates.card(made.estimated(), TARGET),
+    }
+
+
+def _at_a_vendor() -> dict[str, made.Estimated]:
+    """On a machine by the hour, and where a price is missing."""
+    unsaid = Price(None, None, None, None)
+    row = PriceRow("acme/llama-8b", "tuned", unsaid, "Acme's page", date(2026, 9, 20), is_hosted=True)
+    nothing_said = replace(made.estimated(volume=None), training=None, prices=(row,))
+    by_the_hour = replace(
+        row, price=Price(Decimal("0.40"), *(Decimal(0),) * 3), hosted_usd_per_hour=Decimal("5.50")
+    )
+    known = {"prices": (by_the_hour,), "machine_usd": Decimal("2.75"), "asks_vendor": True}
+    return {
+        "estimate-by-the-hour": replace(made.estimated(training=made.HOSTED), **known),
+        "estimate-by-the-hour-first": replace(made.estimated(training=made.HOSTED, volume=None), **known),
+        "estimate-price-missing": replace(nothing_said, today=made.estimated().estimate.monthly_before),
     }
 
 

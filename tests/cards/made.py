@@ -20,7 +20,7 @@ from bot.rules.alternatives import (
     OfferedModel,
     choose,
 )
-from bot.rules.bills import Rates
+from bot.rules.bills import MonthlyCost, Rates
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
@@ -186,6 +186,9 @@ class Estimated:
     of_arms: str = ""
     is_guess: bool = False
     offered: OfferedModel | None = None
+    machine_usd: Decimal = Decimal(0)
+    asks_vendor: bool = False
+    today: MonthlyCost | None = None
 
 
 # A model that ends within the horizon, and its far cheaper successor.
