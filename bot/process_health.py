@@ -198,6 +198,7 @@ class Health:
             values["database"] = "answers"
             values["messages"] = f"{counts.stuck} fail again and again" if counts.stuck else "get through"
             values["given_up"] = counts.given_up
+            values["deployments"] = counts.deployments
         except sqlite3.Error as error:
             values["database"] = str(error)
         values["disk"] = _disk(self._settings.data)
@@ -223,6 +224,7 @@ class Health:
                     "runs", "Runs by state.", [({"state": name}, str(n)) for name, n in metrics.runs.items()]
                 ),
                 _gauge("measurements_open", "Measurements under way.", [({}, str(metrics.measurements))]),
+                _gauge("deployments", "Models that run by the hour.", [({}, str(metrics.deployments))]),
                 _gauge("outbox_waiting", "Messages to Slack that wait.", [({}, str(metrics.waiting))]),
                 _gauge(
                     "outbox_oldest_seconds", "How long the oldest waits.", [({}, f"{metrics.oldest_s:.1f}")]

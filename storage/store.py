@@ -148,10 +148,12 @@ STUCK_S = 600.0
 @dataclass(frozen=True)
 class Metrics:
     """`runs` has every state. `oldest_s`: for how long the oldest message waits, 0 where none does. `given_up`:
-    messages that never got through. `stuck`: messages that failed again and again, and wait for longer than STUCK_S."""
+    messages that never got through. `stuck`: messages that failed again and again, and wait for longer than STUCK_S.
+    `deployments`: tuned models that run by the hour."""
 
     runs: dict[str, int]
     measurements: int
+    deployments: int
     waiting: int
     oldest_s: float
     given_up: int
@@ -165,6 +167,7 @@ def read_metrics(database: Database, now: float) -> Metrics:
     return Metrics(
         runs={state: counts.get(state, 0) for state in get_args(RunState)},
         measurements=database.value("SELECT count(*) FROM measurements WHERE state IN ('asked', 'running')"),
+        deployments=database.value("SELECT count(*) FROM deployments WHERE state <> 'stopped'"),
         waiting=database.value("SELECT count(*) FROM outbox WHERE state = 'due'"),
         oldest_s=max(now - oldest, 0.0) if oldest is not None else 0.0,
         given_up=database.value("SELECT count(*) FROM outbox WHERE state = 'dead'"),

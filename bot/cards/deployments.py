@@ -3,8 +3,9 @@ bill, a line for status and Home, and what runs there that nobody here started."
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from bot.cards.blocks import (
     Block,
@@ -21,6 +22,7 @@ from bot.cards.blocks import (
     confirm,
     escape,
 )
+from bot.cards.general import text_message
 from bot.cards.words import capitalize, charge, duration, money, pluralize, shorten
 from bot.rules.budgets import Hosting, StopReason
 from storage.deployments import DeploymentRecord
@@ -30,6 +32,7 @@ from trainers.money import usd, usd_micros
 KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 3
+UNSEEN_S = 600.0  # a bot that runs looks every few seconds
 FROZEN = "Its model is not started while spending is frozen; it is by itself once the freeze is lifted."
 REASONS: Mapping[StopReason, str] = {
     "idle": "nobody asked it for {idle}",
@@ -51,12 +54,13 @@ REASONS: Mapping[StopReason, str] = {
 @dataclass(frozen=True)
 class DeploymentSummary:
     """`title` is the vendor's; `run_micros`: what its run has cost in all, None while that is open. `hour_micros`: what
-    an hour would cost now."""
+    an hour would cost now; `today_micros`: what it has cost since midnight, UTC."""
 
     record: DeploymentRecord
     title: str
     run_micros: int | None = None
     hour_micros: int | None = None
+    today_micros: int = 0
 
 
 def hosting_line(hosting: Hosting) -> str:
@@ -88,6 +92,39 @@ def line(summary: DeploymentSummary) -> str:
         f"• *{escape(shorten(record.model))}* {_state(summary)} at {escape(summary.title)}: "
         f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far{keeper}"
     )
+
+
+def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str], now: float) -> Message:
+    """All that costs money by the hour, for a terminal."""
+    if not running:
+        return text_message("Nothing runs by the hour.")
+    hour, today = (
+        sum(each.record.micros_per_hour for each in running),
+        sum(each.today_micros for each in running),
+    )
+    headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
+    lines = [_running_line(each, name_of) for each in running]
+    seen = min(each.record.updated_at for each in running)
+    unseen = (
+        f"Counted until {_at(seen)}: no bot has looked since, and none stops them. Start it: `finetune run`."
+    )
+    notes = [Note(unseen)] if now - seen > UNSEEN_S else []
+    return Message(escape(headline), (Headline(headline), Lines(lines), *notes))
+
+
+def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> str:
+    record = summary.record
+    idle = f", idle since {_at(record.used_at)}" if record.state == "ready" else ""
+    keeper = f", kept by {escape(name_of(record.kept_by))}" if record.kept_by else ""
+    return (
+        f"• *{escape(record.model)}* {_state(summary)} at {escape(summary.title)}, for "
+        f"{escape(name_of(record.person))}: "
+        f"{an_hour(record.micros_per_hour)}, {charge(summary.today_micros)} today{idle}{keeper}"
+    )
+
+
+def _at(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def waits_text(title: str, micros_per_hour: int) -> str:

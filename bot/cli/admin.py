@@ -1,5 +1,5 @@
-"""Commands that look after an installation: audit, report, backup, restore, engines, log, current, models,
-forget."""
+"""Commands that look after an installation: audit, report, backup, restore, engines, log, current,
+deployments, models, forget."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 
 from bot import logs
 from bot.cli.options import EXIT_BLOCKED, FILE, JSON, NEW_FILE, load, refuse
-from bot.cli.output import Ticker, show_json, show_text
+from bot.cli.output import Ticker, show, show_json, show_text
 
 DATABASE = click.option(
     "--database", type=FILE, help="Another database, such as a backup. Default: the bot's."
@@ -206,6 +206,34 @@ def current(dataset: str, database: Path | None) -> None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
         sys.exit(EXIT_BLOCKED)
     click.echo(model)
+
+
+@click.command()
+@DATABASE
+@JSON
+def deployments(database: Path | None, as_json: bool) -> None:
+    """Which tuned models run at vendors by the hour: for whom, dollars an hour and today, and since when idle."""
+    from bot.cards.deployments import listing
+    from bot.cli.render import deployments_json
+    from bot.services.deployments import running
+    from bot.slack.users import display_names
+    from storage.backup import opened_copy
+    from storage.database import StorageError
+
+    settings, now = load(), time.time()
+    path = database or settings.database
+    live = []
+    try:
+        if database or path.exists():
+            with opened_copy(path) as store:
+                live = running(store, settings, now)
+    except StorageError as error:
+        refuse(str(error))
+    if as_json:
+        show_json(deployments_json(live))
+    else:
+        name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
+        show(listing(live, name_of, now).parts, "warning" if live else "plain")
 
 
 @click.group(invoke_without_command=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards.blocks import UNSEEN
+from bot.cards.deployments import DeploymentSummary
 from bot.cards.permissions import limits_text, verdict_text
 from bot.cards.runs import STATE_WORDS
 from bot.cards.words import capitalize, money, pluralize
@@ -205,6 +206,27 @@ def models_json(in_use: Sequence[ModelInUse]) -> list[dict[str, Any]]:
     return [
         {**asdict(model), "months": [{**asdict(m), "saving_micros": m.saving_micros} for m in model.months]}
         for model in in_use
+    ]
+
+
+def deployments_json(running: Sequence[DeploymentSummary]) -> list[dict[str, Any]]:
+    """Money in micro-dollars, times in seconds since 1970."""
+    return [
+        {
+            "model": each.record.model,
+            "name": each.record.name,
+            "vendor": each.record.provider,
+            "run": each.record.run_id,
+            "person": each.record.person,
+            "state": each.record.state,
+            "micros_per_hour": each.record.micros_per_hour,
+            "today_micros": each.today_micros,
+            "micros": each.record.micros,
+            "idle_since": each.record.used_at if each.record.state == "ready" else None,
+            "kept_by": each.record.kept_by,
+            "seen_at": each.record.updated_at,
+        }
+        for each in running
     ]
 
 

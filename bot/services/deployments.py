@@ -26,9 +26,11 @@ from bot.services import authorization, budgets, notifications
 from bot.services.freeze_scope import HOLD_S
 from bot.services.provider_jobs import SETTLE_S
 from bot.services.run_states import lost_key_text
+from bot.settings import Settings
 from bot.values.runs import Refusal
 from storage.deployments import DeploymentRecord, NewDeployment
 from storage.records import Run
+from storage.store import Store
 from trainers.deployments.port import Deployment, Deployments
 from trainers.errors import Refused, TrainerError, Uncertain
 from trainers.money import to_micros
@@ -468,6 +470,19 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
             context.say(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
 
 
+def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:
+    """Returns all that is not certainly gone, with what it has cost today."""
+    day = units.day_of(now).isoformat()
+    return [
+        DeploymentSummary(
+            record,
+            _title_of(settings, record.provider),
+            today_micros=store.deployments.of_day(day, record.id),
+        )
+        for record in store.deployments.live()
+    ]
+
+
 def summaries(context: AppContext, datasets: Collection[str]) -> list[DeploymentSummary]:
     """Returns what runs now for these datasets."""
     live = []
@@ -529,5 +544,9 @@ def _hour_micros(context: AppContext, plan: Plan) -> int | None:
 
 
 def _title(context: AppContext, provider: str) -> str:
-    row = context.settings.provider(provider)
+    return _title_of(context.settings, provider)
+
+
+def _title_of(settings: Settings, provider: str) -> str:
+    row = settings.provider(provider)
     return row.title if row else provider

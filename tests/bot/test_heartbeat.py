@@ -215,7 +215,7 @@ def test_health_is_503_while_messages_fail_and_tells_what_was_given_up(make_worl
         world.pass_time(301)
         world.send()
         status, told = get(port, "/healthz")
-        assert (status, json.loads(told)["given_up"]) == (200, 1)
+        assert (status, json.loads(told)["given_up"], json.loads(told)["deployments"]) == (200, 1, 0)
 
 
 def test_health_names_a_missing_scope_from_the_start_until_it_is_given(make_world: MakeWorld) -> None:

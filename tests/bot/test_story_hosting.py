@@ -3,15 +3,19 @@ and never left running. The vendor's own ledger is the judge."""
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 
 import pytest
+from click.testing import CliRunner
 
+from bot.cli import main
 from bot.reconciler import maintain
 from bot.rules.budgets import READY_WITHIN_S
 from bot.services.deployments import LOST_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
+from storage.store import read_metrics
 from tests.bot.hosting import IDLE_S, PRICES, MakeWorld, company, hosted
 from tests.bot.world import CLEO, PRIVATE, START, World
 from tests.peers.hosted import (
@@ -68,6 +72,29 @@ def test_from_the_plan_to_the_bill(make_world: MakeWorld, api: str) -> None:
     in_all = trained + world.store.deployments.of_runs(1)
     assert world.run().actual_micros == in_all and usd_micros(in_all) in card
     assert "answers only while it runs" in world.type("/finetune try tickets-1 where is my refund?")
+
+
+def test_the_terminal_lists_what_runs_and_for_whom(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    assert "Nothing runs by the hour" in terminal(world)
+    measured(world)
+    world.pass_time(600)
+    world.tick()
+    (only,) = json.loads(terminal(world, "--json"))
+    (record,) = world.store.deployments.live()
+    assert (only["model"], only["person"], only["idle_since"]) == ("tickets-1", ANA.id, record.used_at)
+    assert only["today_micros"] == only["micros"] == record.micros > 0
+    told = terminal(world)
+    assert f"tickets-1 is running at Acme Tuning, for {ANA.id}: $5.50 an hour, $" in told
+    assert f"{usd_micros(record.micros)} today, idle since 20" in told
+    assert read_metrics(world.store.database, world.clock).deployments == 1
+
+
+def terminal(world: World, *arguments: str) -> str:
+    environment = {"FINETUNE_CONFIG": str(world.folder / "finetune.toml")}
+    result = CliRunner().invoke(main, ["deployments", *arguments], env=environment)
+    assert result.exit_code == 0, result.output
+    return result.stdout
 
 
 def test_nobody_asks_it_and_it_is_stopped(make_world: MakeWorld) -> None:
