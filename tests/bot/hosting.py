@@ -9,10 +9,19 @@ from typing import Any
 from tests.bot.props import answer
 from tests.bot.world import MODEL, Rules, World
 from tests.peers.deployments import HostingService
+from tests.peers.fireworks import Fireworks
+from tests.peers.roads import CLASSES, Road, RoadVendor, road_settings
+from trainers.types import Dialect
 
 MakeWorld = Callable[[Rules], World]
 PRICES = {"crusoe": "5.50", "fireworks": "8", "together": "4.25"}
 IDLE_S = 30 * 60
+CATALOGUE_ABILITIES = '"extra_hyperparameters", "method", "suffix", "checkpoints", "estimate", "chat"'
+CATALOGUE = """model_lookup = "catalogue"
+chat_base_url = "COMPANY/inference"
+hyperparameter_names = { lora_r = "lora_rank" }
+hyperparameter_limits = { batch_size = [16, 32, 64], lora_alpha = [16, 32, 64], seed = [] }
+"""
 
 
 def hosting_rules(api: str = "crusoe", *, price: str = "", idle_s: int = IDLE_S) -> Rules:
@@ -24,6 +33,33 @@ deploy_api = "{api}"
 deploy_base_url = "COMPANY{path}"
 """
     return Rules(company=row, budget="100")
+
+
+def road_row(vendor: RoadVendor, idle_s: int = IDLE_S) -> str:
+    """The lines of a row for a whole road, COMPANY its address."""
+    place = "COMPANY/projects/p1" if vendor == "together" else "COMPANY"
+    return f"""{CATALOGUE if vendor == "crusoe" else ""}
+serving = "dedicated"
+serving_usd_per_hour = "8.00"
+idle_stop_s = {idle_s}
+deploy_api = "{vendor}"
+deploy_base_url = "{place}"
+"""
+
+
+def road_world(make_world: MakeWorld, vendor: RoadVendor) -> tuple[World, Road]:
+    """Trains and is hosted at one vendor, whose clock is the world's."""
+    dialect: Dialect = "openai" if vendor == "crusoe" else vendor
+    world = make_world(Rules(vendor=dialect, training="5000.00", budget="500", company=road_row(vendor)))
+    of_vendor = CATALOGUE_ABILITIES if vendor == "crusoe" else world.abilities
+    world.abilities = of_vendor.replace('"chat"', '"deploy"')
+    settings = road_settings(vendor, MODEL, Decimal(5000))
+    service = CLASSES[vendor](**settings, answer=answer, clock=lambda: world.clock)
+    world.company.service = service
+    if isinstance(service, Fireworks):
+        service.address = world.company.url
+    world.restart()
+    return world, service
 
 
 def host(world: World, api: Any = "crusoe") -> HostingService:

@@ -12,11 +12,12 @@ from bot.services.dataset_worker import SEED
 from trainers.dataset import Columns, Report, check_file
 
 LABELS = ("billing", "shipping", "refund")
+TUNED = ("ft:", "ftmodel-", "ml_", "accounts/acme/models/")  # as vendors begin the names of tuned models
 
 
 def answer(model: str, messages: list[dict[str, Any]]) -> str:
     """A base model that always says 'billing'; a tuned one that has learnt what the text says."""
-    if not model.startswith("ft:"):
+    if not model.startswith(TUNED):
         return "billing"
     return next(label for label in LABELS if label in messages[-1]["content"])
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
@@ -12,14 +11,12 @@ import pytest
 
 from bot.services.provider_jobs import REGISTERED_S
 from demo.people import ANA, BEN
+from tests.bot.hosting import CATALOGUE, CATALOGUE_ABILITIES, road_world
 from tests.bot.props import answer, tickets_csv
 from tests.bot.world import MODEL, PRIVATE, START, VENDORS, Rules, World
 from tests.peers.crusoe import Crusoe
-from tests.peers.deployments import HostingService
-from tests.peers.fireworks import Fireworks
 from tests.peers.hosted import COMMIT_THEN_RESET, NOTHING_BUT_500, Fault
-from tests.peers.service import Query, Reply
-from tests.peers.together import Together
+from tests.peers.roads import ROADS, RoadVendor
 from tests.peers.vendors import Vendor
 from trainers.money import from_micros
 from trainers.types import Dialect
@@ -54,54 +51,33 @@ def test_from_a_file_to_a_result_whose_cost_is_the_vendors_bill(vendor_world: Wo
     assert f"${ledger.usd}" in world.said("Result of run 1")
 
 
-@dataclass
-class TogetherRoad(HostingService, Together):
-    """Trains, and rents machines for what it trained; what is asked there costs nothing more."""
-
-
-@dataclass
-class FireworksRoad(HostingService, Fireworks):
-    def answer_to(
-        self, method: str, path: str, query: Query, headers: Mapping[str, str], body: dict[str, Any]
-    ) -> Reply:
-        is_machine = path.startswith(f"{self.path}/deployments")
-        place = path.removeprefix(self.path) if is_machine else path
-        return super().answer_to(method, place, query, headers, body)
-
-
-@pytest.mark.parametrize("vendor", VENDORS)
-def test_the_whole_road_by_the_hour_ends_with_nothing_running(make_world: MakeWorld, vendor: Dialect) -> None:
-    place = "COMPANY/projects/p1" if vendor == "together" else "COMPANY"
-    row = f'serving = "dedicated"\nserving_usd_per_hour = "8.00"\ndeploy_api = "{vendor}"\ndeploy_base_url = "{place}"'
-    world = make_world(Rules(vendor=vendor, training="5000.00", budget="500", company=row))
-    world.abilities = world.abilities.replace('"chat"', '"deploy"')
-    road = FireworksRoad if vendor == "fireworks" else TogetherRoad
-    free = {"usd_in": Decimal(0), "usd_out": Decimal(0)}
-    trains = {"models": (MODEL,), "answer": answer, "usd_per_million": Decimal(5000), **free}
-    service = road(**trains, api=vendor, usd_per_hour=Decimal(8), clock=lambda: world.clock)  # type: ignore[arg-type]
-    world.company.service = service
-    if isinstance(service, Fireworks):
-        service.address = world.company.url
-    world.restart()
-
+@pytest.mark.parametrize("vendor", ROADS)
+def test_the_whole_road_by_clicks_ends_with_the_vendors_bill_and_nothing_running(
+    make_world: MakeWorld, vendor: RoadVendor
+) -> None:
+    world, service = road_world(make_world, vendor)
     assert world.upload_and_check(tickets_csv()).state == "ready"
-    world.type("/finetune estimate tickets current=gpt-4o volume=100M target=acme/acme-small")
-    print(world.estimate_details())
-    world.start()
+    world.type("/finetune estimate tickets current=gpt-4o volume=10B target=acme/acme-small")
+    assert "training $5,000.00 per 1M tokens, its machine $8.00 an hour" in world.estimate_details()
+    world.start(START.replace("100M", "10B"))
     assert "$8.00 an hour while it runs" in world.said("Run 1", "Its model")
     world.approve()
     world.until_state("done")
-    world.type("/finetune promote tickets-1 because it was measured and is fine", user=BEN)
+    world.click(BEN, "put_to_work")
     world.click(ANA, "try_model")
     assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
     assert "It answers" in world.until_told()
+    assert world.store.promotions.standing("tickets").model == "tickets-1"
+    assert len(service.running) == 1
     world.click(ANA, "stop_deployment")
     world.until(lambda: not world.store.deployments.live(), "nothing to run")
     world.send()
 
-    assert (service.ledger.jobs, service.ledger.live, service.ledger.files, service.running) == (1, 0, 0, [])
-    trained = sum((service.bill_of(job) for job in service.jobs.values()), Decimal(0))
+    ledger = service.ledger
+    assert (ledger.jobs, ledger.live, ledger.files, service.running) == (1, 0, 0, [])
+    assert len(service.machines) == 1 and ledger.usd > 1
     hours = sum((machine.usd(world.clock) for machine in service.machines), Decimal(0))
+    trained = service.billed_usd if isinstance(service, Crusoe) else service.bill_of(*service.jobs.values())
     assert round(from_micros(int(world.run().actual_micros or 0)), 2) == round(trained + hours, 2)
     assert f"${round(trained + hours, 2)}" in world.said("tickets-1 is stopped")
 
@@ -226,16 +202,9 @@ def test_a_key_that_may_not_write_is_told_before_anybody_approves(make_world: Ma
     assert "may not write: it may be one of another project" in world.said("Withdrawn before anybody")
 
 
-CATALOGUE = """model_lookup = "catalogue"
-chat_base_url = "COMPANY/inference"
-hyperparameter_names = { lora_r = "lora_rank" }
-hyperparameter_limits = { batch_size = [16, 32, 64], lora_alpha = [16, 32, 64], seed = [] }
-"""
-
-
 def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]:
     world = make_world(Rules(company=CATALOGUE, training="5000.00", budget="500"))
-    world.abilities = '"extra_hyperparameters", "method", "suffix", "checkpoints", "estimate", "chat"'
+    world.abilities = CATALOGUE_ABILITIES
     rates = {MODEL: Decimal(5000)}
     service = Crusoe(models=(MODEL,), usd_per_million=rates, answer=answer, serves_adapters=True, **switches)
     world.company.service = service

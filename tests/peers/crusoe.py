@@ -22,6 +22,7 @@ from tests.peers.service import (
     hyperparameters_of,
     refusal,
 )
+from tests.peers.vendors import FINAL, Ledger
 
 BATCHES = (16, 32, 64, 128, 256, 512, 1024)
 RANKS = (2, 4, 8, 16, 32, 64, 128, 256)
@@ -63,7 +64,7 @@ class Crusoe(Service):
     ) -> Reply:
         match (method, *path.strip("/").split("/")):
             case ("POST", "inference", "chat", "completions"):
-                return self._inference(body)
+                return self._chat(body)
             case ("POST", "chat", "completions"):
                 return refusal(404, "not_found", "Models don't answer at this address.")
             case ("POST", "fine_tuning", "jobs", "estimate_price"):
@@ -71,6 +72,11 @@ class Crusoe(Service):
             case ("GET", "fine_tuning", "jobs", job_id, "metrics") if job_id in self.jobs:
                 return 200, {"metrics": self._metrics(self.jobs[job_id])}
         return super().answer_to(method, path, query, headers, body)
+
+    @property
+    def ledger(self) -> Ledger:
+        live = sum(self._status(job) not in FINAL for job in self.jobs.values())
+        return Ledger(len(self.jobs), live, len(self.files), self.billed_usd)
 
     @property
     def billed_usd(self) -> Decimal:
@@ -162,7 +168,7 @@ class Crusoe(Service):
         losses = [{"value": 2.0 / step} for step in range(1, STEPS + 1)]
         return [{"metric_name": "ev_loss", "data": losses}, {"metric_name": "ev_total_steps", "data": []}]
 
-    def _inference(self, body: dict[str, Any]) -> Reply:
+    def _chat(self, body: dict[str, Any]) -> Reply:
         """A thinking model spends its tokens on thoughts unless it is told not to."""
         name = body["model"]
         base = self.deployed.get(name, name)
