@@ -74,20 +74,6 @@ class Commands(Mapping[str, click.Command]):
 class CommandsByTask(click.Group):
     """Its help names commands by task, and imports none of them."""
 
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        """Takes options as they are typed in Slack, too: target=NAME is --target=NAME."""
-        name, command, rest = super().resolve_command(ctx, args)
-        options = {option for each in (command.params if command else ()) for option in each.opts}
-
-        def in_full(word: str) -> str:
-            key, is_typed_so, value = word.partition("=")
-            option = f"--{key.replace('_', '-')}"
-            return f"{option}={value}" if is_typed_so and option in options else word
-
-        return name, command, [*map(in_full, rest)]
-
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Start with"):
             formatter.write_dl(list(FIRST.items()))
