@@ -18,11 +18,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, BinaryIO, TypeVar, cast
 
 from trainers import chat_parameters, payloads
-from trainers.calls import Calls
+from trainers.calls import NO_KEY, Calls
 from trainers.chat_parameters import ChatParameters
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
 from trainers.payloads import METADATA_KEY, Json, is_upload_of, job_body, key_reader, upload_name
-from trainers.providers import is_loopback
 from trainers.types import (
     AliasUsage,
     Answer,
@@ -79,35 +78,12 @@ if TYPE_CHECKING:  # as in client.py
     import openai
 
 
-NO_KEY = "none"  # what the SDK sends where a provider asks for none
-
-
 def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
     """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing, or the account
     is."""
     if provider.account_env and not provider.account:
         return None
     return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
-
-
-def check_key(provider: Provider, key: str) -> str:
-    """A stray line break would end up, with the key, in an error of the HTTP library."""
-    stripped = key.strip()
-    if provider.key_env is None and not stripped:
-        return NO_KEY
-    if not stripped.isascii() or not stripped.isprintable() or " " in stripped or not stripped:
-        where = f" in {provider.key_env}" if provider.key_env else ""
-        raise TrainerError(
-            f"the key{where} for {provider.name} is empty or holds characters that no key has."
-        )
-    return stripped
-
-
-def http_client_for(base_url: str) -> openai.DefaultHttpxClient:
-    """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
-    import openai
-
-    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))
 
 
 if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
@@ -130,9 +106,7 @@ class Trainer(AliasCalls):
     def __init__(
         self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
     ) -> None:
-        self.provider = provider
-        self._key = check_key(provider, key)
-        self._http_client = http_client
+        super().__init__(provider, key, http_client=http_client)
         self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
         self._sent: dict[str, str] = {}  # the sha256 of files whose content is known, by their id
 
@@ -149,23 +123,6 @@ class Trainer(AliasCalls):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def close(self) -> None:
-        if "_client" in vars(self):
-            self._client.close()
-
-    @cached_property
-    def _client(self) -> openai.OpenAI:
-        import openai
-
-        seconds = self.provider.timeout_s
-        return openai.OpenAI(
-            api_key=self._key,
-            base_url=self.provider.base_url,
-            timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
-            max_retries=0,
-            http_client=self._http_client or http_client_for(self.provider.base_url),
-        )
 
     @cached_property
     def _chat_client(self) -> openai.OpenAI:

@@ -15,7 +15,7 @@ from typing import Literal
 import click
 
 from bot import logs
-from bot.cli.options import EXIT_BLOCKED, FILE, JSON, NEW_FILE, load, refuse
+from bot.cli.options import EXIT_BLOCKED, FILE, JSON, NEW_FILE, load, refuse, unless_refused
 from bot.cli.output import Ticker, show, show_json, show_text
 
 DATABASE = click.option(
@@ -263,11 +263,8 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
 def advise(task: Literal["labels", "texts"], gpu: str | None, free: bool, as_json: bool) -> None:
     """Which base model to train for a task: sizes, licences and memory of those known beforehand."""
     from bot.cli import base_advice
-    from bot.values.runs import Refusal
 
-    advice = base_advice.advise(task, gpu, free=free)
-    if isinstance(advice, Refusal):
-        refuse(advice.text)
+    advice = unless_refused(base_advice.advise(task, gpu, free=free))
     show_json(base_advice.advice_json(advice)) if as_json else show_text(base_advice.advice_text(advice))
 
 
@@ -293,7 +290,6 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     """
     from bot.cli.deletion import delete_dataset, delete_rows
     from bot.values.requests import Delete
-    from bot.values.runs import Refusal
     from storage.database import StorageError
 
     def confirm(question: str) -> bool:
@@ -310,6 +306,5 @@ def forget(dataset: str, before: datetime | None, rows: tuple[int, ...], yes: bo
     except StorageError as error:
         cure = "" if rows else " While the bot runs, /finetune delete in Slack does the same."
         refuse(f"{error}{cure}")
-    if isinstance(outcome, Refusal):
-        refuse(outcome.text)
+    outcome = unless_refused(outcome)
     click.echo(outcome)

@@ -23,6 +23,7 @@ from bot.cli.options import (
     load_if_valid,
     refuse,
     resumable,
+    unless_refused,
     within_memory,
 )
 from bot.cli.output import Ticker, Tone, show, show_json, show_text
@@ -44,10 +45,11 @@ from trainers.host import HUB_KEYS, child_environment
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from bot.cli.datasets import EvaluationRows
+    from bot.cli.datasets import CheckOptions, EvaluationRows
     from bot.rules.facts import TaskKind
     from bot.values.runs import Refusal
     from trainers.dataset import Report
+    from trainers.dataset.preference_pairs import PairsReport
     from trainers.evaluation.results import RungName
 
 
@@ -94,9 +96,7 @@ def check(
     The file itself is never changed.
     """
     from bot.cli import datasets
-    from bot.values.runs import Refusal
 
-    report: Report | Refusal
     _check_new_file(fix)
     if against and holdout:
         refuse(
@@ -106,43 +106,58 @@ def check(
         refuse("--sealed sets rows of the file aside, and with --holdout all are for training: choose one.")
     if presidio:
         _check_presidio(is_quick=quick)
-    rows = datasets.rows_of_target(target, load_beside_a_file)
-    if isinstance(rows, Refusal):
-        refuse(rows.text)
+    rows = unless_refused(datasets.rows_of_target(target, load_beside_a_file))
     with Ticker() as ticker:
         how = datasets.CheckOptions(
             deep=not quick, presidio=presidio, rows=rows, tell=ticker, n_sealed=sealed or 0
         )
-        if against:
-            report = datasets.check_against(against, file, text, label, how)
-        elif holdout:
-            report = datasets.check_beside(holdout, file, text, label, how)
-        else:
-            report = datasets.check(file, text, label, how=how)
-    if isinstance(report, Refusal):
-        refuse(report.text)
+        checked = _checked(file, text, label, against, holdout, how)
+    report = unless_refused(checked)
     if report.pairs is not None:
-        takes = datasets.training_needs(
-            target, report.pairs, lambda: load_if_valid("memory and time are not said")
-        )
-        if as_json:
-            show_json(datasets.pairs_json(report, report.pairs, takes))
-        else:
-            show(datasets.pairs_parts(report, report.pairs, takes))
-        if report.blocked:
-            sys.exit(EXIT_BLOCKED)
-        return
+        _show_pairs(report, report.pairs, target, as_json=as_json)
+    else:
+        _show_report(report, as_json=as_json)
+        if fix:
+            copy = unless_refused(datasets.fix(file, text, label, fix, holdout))
+            click.echo(copy if as_json else f"\n{copy}", err=as_json)
+    if report.blocked:
+        sys.exit(EXIT_BLOCKED)
+
+
+def _checked(
+    file: Path,
+    text: str | None,
+    label: str | None,
+    against: Path | None,
+    holdout: Path | None,
+    how: CheckOptions,
+) -> Report | Refusal:
+    from bot.cli import datasets
+
+    if against:
+        return datasets.check_against(against, file, text, label, how)
+    if holdout:
+        return datasets.check_beside(holdout, file, text, label, how)
+    return datasets.check(file, text, label, how=how)
+
+
+def _show_pairs(report: Report, pairs: PairsReport, target: str | None, *, as_json: bool) -> None:
+    from bot.cli import datasets
+
+    takes = datasets.training_needs(target, pairs, lambda: load_if_valid("memory and time are not said"))
+    if as_json:
+        show_json(datasets.pairs_json(report, pairs, takes))
+    else:
+        show(datasets.pairs_parts(report, pairs, takes))
+
+
+def _show_report(report: Report, *, as_json: bool) -> None:
+    from bot.cli import datasets
+
     if as_json:
         click.echo(report.to_json())
     else:
         show(datasets.report_parts(report, load_if_valid()), datasets.tone_of(report))
-    if fix:
-        fixed = datasets.fix(file, text, label, fix, holdout)
-        if isinstance(fixed, Refusal):
-            refuse(fixed.text)
-        click.echo(fixed if as_json else f"\n{fixed}", err=as_json)
-    if report.blocked:
-        sys.exit(EXIT_BLOCKED)
 
 
 def _check_new_file(path: Path | None) -> None:
@@ -215,7 +230,6 @@ def baseline(
     """Measure the alternatives to fine-tuning on held-out rows: free models, prompts, examples, retrieval."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
-    from bot.values.runs import Refusal
 
     settings = load_beside_a_file()
     bar_share = bar or settings.policy.promotion.bar
@@ -244,8 +258,7 @@ def baseline(
         rows = _usable(file, evaluation_rows, ticker)
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
         ticker.done()
-        if isinstance(measured, Refusal):
-            refuse(measured.text)
+        measured = unless_refused(measured)
         if as_json:
             show_json(printed.baseline_json(measured, rows, file))
         else:
@@ -277,15 +290,13 @@ def curve(
     """Is more data worth it? The classical rung's learning curve, and what more rows would bring."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
-    from bot.values.runs import Refusal
     from trainers.dataset import Columns
 
     columns = Columns(text, label)
     with Ticker() as ticker, datasets.checked_rows(file, holdout, columns, {}, ticker) as rows:
         curve = evaluations.learning_curve(_usable(file, rows, ticker), file.stem, predict, ticker)
         ticker.done()
-        if isinstance(curve, Refusal):
-            refuse(curve.text)
+        curve = unless_refused(curve)
         if as_json:
             show_json(printed.curve_json(curve, label_usd))
         else:
@@ -294,12 +305,10 @@ def curve(
 
 def _usable(file: Path, rows: EvaluationRows | Refusal, ticker: Ticker) -> EvaluationRows:
     from bot.cli import datasets
-    from bot.values.runs import Refusal
 
     ticker.done()
 
-    if isinstance(rows, Refusal):
-        refuse(rows.text)
+    rows = unless_refused(rows)
     if rows.report.blocked:
         show(datasets.report_parts(rows.report), "bad", err=True)
         refuse(f"{file} has to be fixed before anything can be measured on it.")
@@ -335,15 +344,13 @@ def estimate(
 ) -> None:
     """What training on FILE would cost and save, how likely it pays back, and what is still unknown."""
     from bot.cli import datasets, estimates
-    from bot.values.runs import Ended, Refusal
+    from bot.values.runs import Ended
 
     rows = file or dataset
     if rows is None:
         raise click.UsageError("Missing argument 'FILE'.")
     settings = load_beside_a_file()
-    evidence = estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar)
-    if isinstance(evidence, Refusal):
-        refuse(evidence.text)
+    evidence = unless_refused(estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar))
     with Ticker() as ticker:
         # Deep: wrong labels weigh, and near copies move the split.
         how = datasets.CheckOptions(deep=True, tell=ticker)
@@ -354,8 +361,7 @@ def estimate(
     estimated = estimates.estimate(settings, rows.stem, report, build_question(question), evidence)
     if isinstance(estimated, Ended):
         refuse(estimated.text, EXIT_BLOCKED)
-    if isinstance(estimated, Refusal):
-        refuse(estimated.text)
+    estimated = unless_refused(estimated)
     if as_json:
         show_json(estimates.estimate_json(estimated, rows))
     else:
@@ -451,7 +457,6 @@ def plan_memory(
 ) -> None:
     """What training MODEL (a hub id, a short name, a folder) takes in memory, part by part, and whether it fits."""
     from bot.cli import hardware
-    from bot.values.runs import Refusal
     from trainers.sizing.memory import METHODS, Work
 
     if samples and (pairs or method == "full"):
@@ -469,9 +474,7 @@ def plan_memory(
         samples=samples or 0,
         targets=target_modules,
     )
-    planned = hardware.plan_memory(model, work, gpu)
-    if isinstance(planned, Refusal):
-        refuse(planned.text)
+    planned = unless_refused(hardware.plan_memory(model, work, gpu))
     if as_json:
         show_json(hardware.memory_json(planned))
     else:
@@ -486,13 +489,11 @@ def plan_memory(
 def calibrate(seconds: float, as_json: bool) -> None:
     """Measure how fast this machine trains, so that estimates of time rest on it. Best while nothing else runs."""
     from bot.cli import hardware
-    from bot.values.runs import Refusal
 
     settings = load_beside_a_file()
     with Ticker() as ticker:
         calibration = hardware.calibrate(settings.data, seconds, ticker)
-    if isinstance(calibration, Refusal):
-        refuse(calibration.text)
+    calibration = unless_refused(calibration)
     if as_json:
         click.echo(calibration.to_json())
     else:
@@ -536,14 +537,11 @@ def export(
 ) -> None:
     """Write a tuned model for other programs: MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
     from bot.cli.exports import find_model
-    from bot.values.runs import Refusal
 
     if importlib.util.find_spec("torch") is None:
         refuse("Exporting needs the extra [local]: pip install '.[local]' in a checkout")
     settings = load_beside_a_file()
-    source = find_model(settings, model)
-    if isinstance(source, Refusal):
-        refuse(source.text)
+    source = unless_refused(find_model(settings, model))
     roots = [*data, settings.data / "trainer", settings.data / "terminal-trainer"]
     name = source.name or model
     if "/" in name and not name.startswith("ft:"):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 import click
 from dotenv import dotenv_values
@@ -16,6 +16,10 @@ from dotenv import dotenv_values
 from bot.settings import CONFIG_FILE, Settings, SettingsProblems, load_settings
 from trainers.host import TRAINER_KEYS, TRAINER_SETTINGS
 
+if TYPE_CHECKING:
+    from bot.values.runs import Refusal
+
+T = TypeVar("T")
 EXIT_BLOCKED, EXIT_UNUSABLE, EXIT_INTERRUPTED = 1, 2, 130
 FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 NEW_FILE = click.Path(path_type=Path, dir_okay=False)
@@ -81,6 +85,15 @@ def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
     """Prints the sentence, without the backticks that are for Slack, and exits."""
     click.echo(sentence.replace("`", ""), err=True)
     sys.exit(code)
+
+
+def unless_refused(value: T | Refusal) -> T:
+    """Returns the value; exits with the sentence of a refusal."""
+    from bot.values.runs import Refusal
+
+    if isinstance(value, Refusal):
+        refuse(value.text)
+    return value
 
 
 @contextmanager

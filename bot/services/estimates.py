@@ -166,35 +166,17 @@ def make_estimate(
     `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
     `reachable`: the names of providers with a key, which a next step may ask; None: all.
     """
-    target = _target(settings, question)
-    if isinstance(target, Refusal):
-        return target
-    if target.row.rents and target.row.rental is None and not is_trained:
-        return Refusal(f"What a machine for {code(target.name)} costs was not asked.", "target")
-    question, unfit = for_target(question, target), _unfit(name, report, question, target)
-    if unfit:
-        return unfit
-    now = _price_today(settings, question, today)
-    if isinstance(now, Refusal):
-        return now
+    request = _request(settings, name, report, question, today, is_trained=is_trained)
+    if isinstance(request, Refusal):
+        return request
+    target, question, now = request
     judge = judge_of_runs(settings, reachable, question, evidence.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
     evidence = without_itself(without_ended_models(settings, evidence, today), question.method)
     effort = training_needs(settings, target, report, question, today, judge)
     sums = _sums(settings, target, report, question, effort, now, evidence, today, is_trained=is_trained)
-    facts = replace(
-        _facts(name, question, report, target, effort.cost, sums, evidence, today),
-        full_current=full_name(settings, question.current),
-        to_measure=with_a_cheap_one(settings, question.current, today, reachable or ()),
-        machine=_own_machine(settings, target, question, effort, sums),
-    )
-    if reachable is not None:
-        facts = replace(
-            facts,
-            keyless=keyless(settings, reachable),
-            has_models=bool(own_models(settings, reachable)),
-        )
+    facts = _facts(settings, name, question, report, target, effort, sums, evidence, today, reachable)
     verdict = advise(facts)
     inputs = sums.known or _as_today(question, report, evidence, now, today)
     return EstimateResult(
@@ -230,6 +212,20 @@ def _as_today(
     free = Training(0, 1, usd_per_million=ZERO)
     priced = Priced(question.volume or 0, rates, rates, free, ZERO, None)
     return inputs_of(question, report, evidence, priced, None, today)
+
+
+def _request(
+    settings: Settings, name: str, report: Report, question: Question, today: date, *, is_trained: bool
+) -> tuple[Target, Question, PriceRow | None] | Refusal:
+    """Returns the target, the question as it is meant for that, and the price of today's model."""
+    target = _target(settings, question)
+    if isinstance(target, Refusal):
+        return target
+    if target.row.rents and target.row.rental is None and not is_trained:
+        return Refusal(f"What a machine for {code(target.name)} costs was not asked.", "target")
+    question = for_target(question, target)
+    price = _unfit(name, report, question, target) or _price_today(settings, question, today)
+    return price if isinstance(price, Refusal) else (target, question, price)
 
 
 def _unfit(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
@@ -430,16 +426,18 @@ def _own_machine(
 
 
 def _facts(
+    settings: Settings,
     name: str,
     question: Question,
     report: Report,
     target: Target,
-    cost: RunCost | MissingPrice,
+    effort: TrainingNeeds,
     sums: _Sums,
     evidence: Evidence,
     today: date,
+    reachable: Collection[str] | None,
 ) -> Facts:
-    estimate = sums.estimate
+    estimate, cost = sums.estimate, effort.cost
     months = estimate.payback_months if estimate else None
     days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
     return Facts(
@@ -459,6 +457,11 @@ def _facts(
         n_labels=len(report.labels) or None,
         current=question.current,
         faults=row_faults(report),
+        full_current=full_name(settings, question.current),
+        to_measure=with_a_cheap_one(settings, question.current, today, reachable or ()),
+        machine=_own_machine(settings, target, question, effort, sums),
+        keyless=() if reachable is None else keyless(settings, reachable),
+        has_models=reachable is None or bool(own_models(settings, reachable)),
     )
 
 

@@ -170,33 +170,23 @@ def check_file(
     with opened(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
             taken = _taken(source, name, spool, columns, system, encoding, limits, tell, sketched=deep)
-        counted_by = lengths_by or encoding
-        lengths = row_lengths(taken.rows, lengths_by) if lengths_by else taken.rows.facts.total
         clock.stage("rows")
         slow = (
             _slow_findings(taken, frozen or (), seed, tell, presidio=presidio) if deep else NO_SLOW_FINDINGS
         )
         clock.stage("near copies and doubted labels")
-        existing_findings = Findings(limits.listed)
+        of_split = Findings(limits.listed)
         with _collector_paused():
             parts = _parts(
-                taken,
-                seed,
-                frozen,
-                previous,
-                slow.groups,
-                existing_findings,
-                presidio=presidio,
-                n_sealed=n_sealed,
+                taken, seed, frozen, previous, slow.groups, of_split, presidio=presidio, n_sealed=n_sealed
             )
-        checked = _checked(taken, lengths, counted_by, parts, slow, existing_findings)
+        checked = _checked(taken, lengths_by or encoding, parts, slow, of_split)
         files = checked.write(out_dir) if out_dir else None
         clock.stage("split")
-        trained_tokens: tuple[tuple[str, int], ...] = ()
-        if out_dir and files:
-            values_by_path = checked.tokens_to_train(lengths_by)
-            trained_tokens = local_counts(out_dir / f"{files.train}.jsonl", local_models, values_by_path)
-        return checked.report(shown(name), seed, encoding, sha256_of(path), files, trained_tokens, clock)
+        tokens = (
+            checked.count_for(local_models, out_dir / f"{files.train}.jsonl") if out_dir and files else ()
+        )
+        return checked.report(shown(name), seed, encoding, sha256_of(path), files, tokens, clock)
 
 
 def _slow_findings(
@@ -208,22 +198,19 @@ def _slow_findings(
 
 
 def _checked(
-    taken: _Taken,
-    lengths: Sequence[int],
-    counted_by: Encoding,
-    parts: Parts,
-    slow: SlowFindings,
-    of_split: Findings,
+    taken: _Taken, counted_by: Encoding, parts: Parts, slow: SlowFindings, of_split: Findings
 ) -> _Checked:
-    """Brings the findings of all checks into one order. `lengths`: tokens of each row as `counted_by` counts them;
-    `of_split`: what dealing the rows into parts met."""
+    """Brings the findings of all checks into one order. `counted_by`: what counts how long rows are; `of_split`: what
+    dealing the rows into parts met."""
+    facts = taken.rows.facts
+    lengths = facts.total if counted_by == facts.encoding else row_lengths(taken.rows, counted_by)
     of_pairs = Findings(taken.limits.listed)
     pairs = check_pairs(taken.raw_rows(), of_pairs, counted_by) if taken.is_pairs else None
     every = (*taken.findings(lengths, counted_by), of_split, *slow.findings, of_pairs)
     findings = [finding for part in every for finding in part.sorted()]
     if pairs:
         findings = [finding for finding in findings if finding.code not in _OF_CHATS]
-    return _Checked(taken, lengths, parts, in_order(findings), slow.label_errors, pairs)
+    return _Checked(taken, counted_by, lengths, parts, in_order(findings), slow.label_errors, pairs)
 
 
 # Two rows with one question and answer may be two pairs, and two preferred answers no contradiction.
@@ -274,9 +261,10 @@ class _Written:
 
 @dataclass(frozen=True)
 class _Checked:
-    """A file after all checks. `lengths`: tokens of each row."""
+    """A file after all checks. `lengths`: tokens of each row as `counted_by` counts them."""
 
     taken: _Taken
+    counted_by: Encoding
     lengths: Sequence[int]
     parts: Parts
     findings: tuple[Finding, ...]
@@ -296,13 +284,14 @@ class _Checked:
         sealed = store_sealed(folder, rows, parts.sealed, parts.earlier_sealed)
         return _Written(*both, store_pairs(folder, rows, parts.not_trained) if self.pairs else None, sealed)
 
-    def tokens_to_train(self, counted_by: Encoding | None) -> dict[Path, int]:
-        """Returns the tokens that are trained on, by the model's folder, where its own tokenizer counted the
-        lengths."""
-        if counted_by is None or not counted_by.folder:
-            return {}
-        trained = sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)
-        return {counted_by.folder: trained}
+    def count_for(self, local_models: Mapping[str, Path], train: Path) -> tuple[tuple[str, int], ...]:
+        """Returns the tokens that each of these models trains on, by its own tokenizer. `train`: the file with the
+        rows; one whose tokenizer counted the lengths needs no second count."""
+        counted = {}
+        if self.counted_by.folder:
+            trained = sum(self.lengths) - sum(self.lengths[row] for row in self.parts.not_trained)
+            counted = {self.counted_by.folder: trained}
+        return local_counts(train, local_models, counted)
 
     def report(
         self,

@@ -54,6 +54,7 @@ class Facts:
     """
 
     def __init__(self, encoding: Encoding, limits: Limits, *, sketched: bool = False) -> None:
+        self.encoding = encoding
         self.lines, self.sizes = array("I"), array("I")
         self.starts = array("Q")
         self.plain = bytearray()

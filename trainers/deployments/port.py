@@ -7,17 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from trainers.calls import Calls
-from trainers.client import check_key, http_client_for
 from trainers.errors import Nonsense
 from trainers.payloads import read_object, required
-from trainers.types import Provider
-
-if TYPE_CHECKING:  # as in client.py
-    import openai
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
 
@@ -39,13 +33,6 @@ class Deployment:
 
 class Deployments(Calls):
     """A vendor's deployments. Every method raises only TrainerError's family; no POST is repeated."""
-
-    def __init__(
-        self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
-    ) -> None:
-        self.provider = provider
-        self._key = check_key(provider, key)
-        self._http_client = http_client
 
     def usd_per_hour(self, base_model: str) -> Decimal | None:
         """Returns what a model tuned from this base costs while it is deployed, None where the vendor doesn't say.
@@ -69,26 +56,9 @@ class Deployments(Calls):
         """May be said again; one that is gone already is no error."""
         raise NotImplementedError
 
-    def close(self) -> None:
-        if "_client" in vars(self):
-            self._client.close()
-
     @property
     def _url(self) -> str:
         return self.provider.deploy_base_url or self.provider.base_url
-
-    @cached_property
-    def _client(self) -> openai.OpenAI:
-        import openai
-
-        seconds = self.provider.timeout_s
-        return openai.OpenAI(
-            api_key=self._key,
-            base_url=self._url,
-            timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
-            max_retries=0,
-            http_client=self._http_client or http_client_for(self._url),
-        )
 
     def _read(self, what: str, path: str) -> Mapping[str, Any]:
         doing = self._doing(what)
