@@ -85,6 +85,8 @@ class CoreContext(Protocol):
     @property
     def clock(self) -> Callable[[], float]: ...
 
+    def audit(self, who: str, action: str, subject: str, detail: str = "") -> None: ...
+
 
 @dataclass(eq=False)
 class AppContext:
@@ -109,6 +111,10 @@ class AppContext:
     waits: WaitClock
     troubles: dict[str, str] = field(default_factory=dict)
     checked_at: dict[str, float] = field(default_factory=dict)
+
+    def audit(self, who: str, action: str, subject: str, detail: str = "") -> None:
+        """Records in the audit log what a person, or "finetune" itself, did. Call it in the transaction of that."""
+        self.store.audit.add(at=self.clock(), who=who, action=action, subject=subject, detail=detail)
 
     def say(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
         """Puts a plain message into the outbox."""

@@ -355,6 +355,17 @@ class Settings:
     def provider(self, name: str) -> ProviderRow | None:
         return next((row for row in self.providers if row.name == name), None)
 
+    def title_of(self, provider: str) -> str:
+        """Returns how people call a provider; one that is configured no more has only its name."""
+        row = self.provider(provider)
+        return row.title if row else provider
+
+    def thinks(self, model: str) -> bool:
+        """Whether the model 'provider/model' generates thinking tokens, which are paid, before its answer."""
+        provider, _, name = model.partition("/")
+        row = self.provider(provider)
+        return row is not None and row.thinks(name)
+
     def beside(self, name: str) -> tuple[str, ...]:
         """The providers at this one's address, itself among them: they may share an account, its files and jobs."""
         row = self.provider(name)

@@ -98,6 +98,11 @@ class Datasets:
         """Returns every version that was not deleted, newest first."""
         return self._db.all(Dataset, "SELECT * FROM datasets WHERE forgotten_at IS NULL ORDER BY id DESC")
 
+    def versions(self, name: str) -> list[Dataset]:
+        """Returns every version of this name that was not deleted, newest first."""
+        sql = "SELECT * FROM datasets WHERE name = ? AND forgotten_at IS NULL ORDER BY id DESC"
+        return self._db.all(Dataset, sql, (name,))
+
     def due(self, now: float) -> list[Dataset]:
         """Returns those that still have to be fetched or checked, where the time has come."""
         return self._db.all(

@@ -28,6 +28,9 @@ class DeletionContext:
     trainers: Mapping[str, Trainer]
     clock: Callable[[], float] = time.time
 
+    def audit(self, who: str, action: str, subject: str, detail: str = "") -> None:
+        self.store.audit.add(at=self.clock(), who=who, action=action, subject=subject, detail=detail)
+
 
 def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str], bool]) -> str | Refusal:
     """Deletes a dataset and returns what became of it. Raises StorageError, for instance where the bot runs."""

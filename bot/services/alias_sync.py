@@ -46,9 +46,7 @@ def step(context: AppContext, promotion: Promotion) -> None:
             if noted:
                 alias, subject = alias_for(promotion.dataset), f"run {model.run_id}"
                 detail = f"{alias} stands for {model.provider_model} at {model.provider}"
-                context.store.audit.add(
-                    at=now, who="finetune", action="alias", subject=subject, detail=detail
-                )
+                context.audit("finetune", "alias", subject, detail)
                 models.show_card(context, noted, proof)
 
 
@@ -103,12 +101,12 @@ def _note(context: AppContext, model: Model, gone_at: float | None) -> None:
         if not context.store.model_gone(model, gone_at):
             return
         action = "back" if gone_at is None else "gone"
-        context.store.audit.add(
-            at=context.clock(), who="finetune", action=action, subject=f"run {model.run_id}"
-        )
+        context.audit("finetune", action, f"run {model.run_id}")
         for promotion in context.store.promotions.all_standing():
             if promotion.model == model.name and gone_at is not None:
-                message = views.model_lost(model, promotion.dataset, models.title(context, model))
+                message = views.model_lost(
+                    model, promotion.dataset, context.settings.title_of(model.provider)
+                )
                 _say(context, promotion, message, f"gone {model.name} {gone_at:.0f}")
 
 
@@ -132,12 +130,11 @@ def _set_again(context: AppContext, promotion: Promotion, model: Model, result: 
         noted = context.store.promotions.sync_again(promotion)
         if noted is None:
             return
-        subject = f"run {model.run_id}"
         detail = f"{alias_for(promotion.dataset)} stood for {result or 'nothing'}"
-        context.store.audit.add(
-            at=context.clock(), who="finetune", action="strayed", subject=subject, detail=detail
+        context.audit("finetune", "strayed", f"run {model.run_id}", detail)
+        message = views.alias_mismatch(
+            promotion.dataset, model, result, context.settings.title_of(model.provider)
         )
-        message = views.alias_mismatch(promotion.dataset, model, result, models.title(context, model))
         _say(context, promotion, message, f"strayed {promotion.id} {context.clock():.0f}")
         models.show_card(context, noted, proof)
 

@@ -67,8 +67,7 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         now, decided = context.clock(), [approval.person for approval in context.store.runs.standing(run.id)]
         is_last = has_quorum([*decided, person], caller.rules, plan.maximum_micros)
         context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
-        detail = f"{run.plan_hash} {why}".strip()
-        context.store.audit.add(at=now, who=person, action="approve", subject=f"run {run.id}", detail=detail)
+        context.audit(person, "approve", f"run {run.id}", f"{run.plan_hash} {why}".strip())
         if not is_last:
             notifications.show_plan(context, run, card_so_far(context, run, plan))
             return run
@@ -135,7 +134,7 @@ def reject(context: AppContext, hash_in_button: str, person: str, reason: str) -
         if moved is None:
             return Refusal(_too_late(context, context.store.runs.get(run.id)))
         context.store.runs.decide(moved, person, "reject", reason=reason, now=now)
-        context.store.audit.add(at=now, who=person, action="reject", subject=f"run {run.id}", detail=reason)
+        context.audit(person, "reject", f"run {run.id}", reason)
         _show_decision(context, moved, replacing_views.rejected_by(person, reason))
     return moved
 
@@ -322,7 +321,7 @@ def _close(context: AppContext, run: Run, state: notifications.ClosedState, text
     with context.store.transaction():
         moved = context.store.runs.move(run, state, now=now, error=text)
         if moved:
-            context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}")
+            context.audit("finetune", state, f"run {run.id}")
             _show_decision(context, moved, text)
 
 
@@ -391,9 +390,7 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         for person in lapsed.people:
             context.store.runs.void(moved, person, lapsed.reason, now=now)
         context.store.runs.unreserve(moved)
-        context.store.audit.add(
-            at=now, who="finetune", action="void", subject=f"run {run.id}", detail=lapsed.reason
-        )
+        context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
         notifications.show_plan(context, moved, card_so_far(context, moved, plan))  # its card asks again
         message = replacing_views.voided_card(
             moved, plan, lapsed.reason, notifications.link_to(context, moved)

@@ -106,9 +106,7 @@ def warn(context: AppContext) -> None:
 def _warn(context: AppContext, budget: Budget, percent: int, now: float) -> None:
     figures, subject = _month(context), f"budget {units.month_of(now)}"
     whose = "" if budget.kind == "team" else f" of {budget.whose}"
-    context.store.audit.add(
-        at=now, who="finetune", action="budget warning", subject=subject, detail=f"{percent}%{whose}"
-    )
+    context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
     message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
     draft = _draft(context, figures, budget, message, once)
     if draft:

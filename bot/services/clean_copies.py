@@ -39,7 +39,7 @@ def request(context: AppContext, dataset_id: int, person: str) -> str | Refusal:
     with context.store.transaction():
         if context.store.cleanings.ask(dataset.id, person, now=now) is None:
             return Refusal(views.cleaning_waits(dataset))
-        context.store.audit.add(at=now, who=person, action="ask cleaned", subject=f"dataset {dataset.id}")
+        context.audit(person, "ask cleaned", f"dataset {dataset.id}")
     return views.cleaning_started(dataset, place)
 
 

@@ -105,6 +105,17 @@ def judge_refusal(context: AppContext, plan: Plan) -> str | None:
     return dataset_refusal(context, plan.dataset_id, [provider], plan.overridden)
 
 
+def egress_now(
+    context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
+) -> Unsure | Forbidden | None:
+    """Returns None if a dataset may go to these providers, by a scan of its bytes and by the rules as they are now."""
+    waits = unscanned(context, dataset_id, providers)
+    if waits:
+        return Unsure(waits)
+    forbidden = dataset_refusal(context, dataset_id, providers, overridden)
+    return Forbidden(forbidden) if forbidden else None
+
+
 def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
     """Returns why it has to wait for a scan of the bytes that would leave, None once there was one."""
     dataset = context.store.datasets.get(dataset_id)
@@ -154,10 +165,7 @@ def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
 def record_egress(context: AppContext, leave: EgressPermission, person: str, subject: str) -> None:
     """Writes the overridden rules into the audit log. Call it in the transaction of what it lets go."""
     for name in leave.overridden:
-        detail = f"{name}: {leave.reason}"
-        context.store.audit.add(
-            at=context.clock(), who=person, action="override", subject=subject, detail=detail
-        )
+        context.audit(person, "override", subject, f"{name}: {leave.reason}")
 
 
 def _ruling(
@@ -193,9 +201,7 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)
         if waiver is None:
             return Refusal(_stands(dataset, context.store.waivers.of(dataset.id)))
-        context.store.audit.add(
-            at=now, who=person, action="waive", subject=f"dataset {dataset.id}", detail=why
-        )
+        context.audit(person, "waive", f"dataset {dataset.id}", why)
         body = views.given_card(dataset, waiver).body()
         card = views.card_name(dataset)
         context.store.outbox.show(card, dataset.channel, body, now=now)

@@ -81,8 +81,7 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     datasets.store_scans(context, new.inspected.scans)
     rows = f"{pluralize(new.rows, 'row')}, {new.held} held out"
     detail = f"{rows}, of version {before.version}: version {added.version} has the others"
-    subject = f"dataset {added.id}"
-    context.store.audit.add(at=now, who=person, action="take out rows", subject=subject, detail=detail)
+    context.audit(person, "take out rows", f"dataset {added.id}", detail)
     datasets.show(context, added, dataset_views.checked_card(added, report))
     datasets.put_findings(context, added, report)
     datasets.put_beside(context, added, dataset_views.rows_deleted(before.version, new.rows, new.held))
@@ -239,7 +238,7 @@ def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> Datase
     on one of them ends too, since no newer one can be trained before the rows are gone."""
     name = new.before.name
     with context.store.transaction():
-        versions = [dataset for dataset in context.store.datasets.all() if dataset.name == name]
+        versions = context.store.datasets.versions(name)
         doomed = look(context, name, versions)
         if isinstance(doomed, Refusal):
             return doomed
@@ -266,7 +265,7 @@ def would_go(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
 
 def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
     """Returns the versions that the command names, newest first."""
-    versions = [dataset for dataset in context.store.datasets.all() if dataset.name == command.dataset]
+    versions = context.store.datasets.versions(command.dataset)
     if not versions:
         return Refusal(no_such_dataset(command.dataset, []))
     if command.before is None:
@@ -282,11 +281,7 @@ def look(
     """Returns what is deleted with these versions, or why they can't be now, with the cure. `takes_used`: a model in
     use goes too, though newer versions stay."""
     ids, standing = {version.id for version in versions}, _standing(context, versions)
-    is_whole = not [
-        version
-        for version in context.store.datasets.all()
-        if version.name == dataset and version.id not in ids
-    ]
+    is_whole = {version.id for version in context.store.datasets.versions(dataset)} <= ids
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     why = _in_the_way(versions, runs, measurements, context.store.labellings.on(ids))
     if standing and not is_whole and not takes_used:
@@ -316,10 +311,7 @@ def _recorded(
     now, ids = context.clock(), [version.id for version in versions]
     deletion = context.store.deletions.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
     if deletion:
-        detail = f"{doomed.title}: {doomed.with_it}"
-        context.store.audit.add(
-            at=now, who=person, action="delete", subject=f"dataset {max(ids)}", detail=detail
-        )
+        context.audit(person, "delete", f"dataset {max(ids)}", f"{doomed.title}: {doomed.with_it}")
     return deletion
 
 
@@ -435,7 +427,7 @@ def _tell(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) 
     ids = set(deletion.datasets)
     versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
     numbers = tuple(sorted(version.version for version in versions))
-    rest = [dataset for dataset in context.store.datasets.all() if dataset.name == deletion.dataset]
+    rest = context.store.datasets.versions(deletion.dataset)
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     doomed = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
     by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
@@ -443,11 +435,7 @@ def _tell(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) 
     with context.store.transaction():
         if not context.store.deletions.end(deletion):
             return
-        detail = f"{doomed.title}: {doomed.with_it}"
-        subject = f"dataset {max(ids)}"
-        context.store.audit.add(
-            at=context.clock(), who="finetune", action="deleted", subject=subject, detail=detail
-        )
+        context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{doomed.title}: {doomed.with_it}")
         _say(context, deletion, versions, message)
 
 

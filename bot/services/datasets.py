@@ -149,7 +149,7 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
         )
         if dataset is None:
             return Refusal(_taken(context, name, upload.channel))
-        context.store.audit.add(at=now, who=upload.person, action="upload", subject=f"dataset {dataset.id}")
+        context.audit(upload.person, "upload", f"dataset {dataset.id}")
         show(context, dataset, views.received_card(dataset))
     return dataset
 
@@ -163,8 +163,7 @@ def add_written(
     received = context.store.datasets.receive(new, now=now)
     added = received and context.store.datasets.move(received, "checking", now=now, sha256=sha256)
     if added:
-        subject = f"dataset {added.id}"
-        context.store.audit.add(at=now, who=new.uploaded_by, action=action, subject=subject, detail=detail)
+        context.audit(new.uploaded_by, action, f"dataset {added.id}", detail)
         show(context, added, views.received_card(added))
     return added
 
@@ -221,7 +220,7 @@ def choose_columns(
         moved = context.store.datasets.move(dataset, "checking", now=now, **columns, **again)
         if moved is None:
             return Refusal(f"The columns of {code(dataset.title)} were chosen already.")
-        context.store.audit.add(at=now, who=person, action="choose columns", subject=f"dataset {moved.id}")
+        context.audit(person, "choose columns", f"dataset {moved.id}")
         show(context, moved, views.received_card(moved))
     return moved
 
@@ -307,10 +306,7 @@ def change_settings(
         dataset.name, by=person, now=now, bar=bar, task_kind=task, prompt=prompt
     )
     if bar is not None and bar != before:
-        detail = f"{bar_share(before)} to {bar_share(bar)}"
-        context.store.audit.add(
-            at=now, who=person, action="bar", subject=f"dataset {dataset.id}", detail=detail
-        )
+        context.audit(person, "bar", f"dataset {dataset.id}", f"{bar_share(before)} to {bar_share(bar)}")
 
 
 def sealed_in_vain(context: AppContext, name: str) -> str:
@@ -359,7 +355,7 @@ def report_of(dataset: Dataset) -> Report | None:
 
 def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
     """Returns how often somebody saw scores on the rows that are held out in a version with this report."""
-    versions = [version for version in context.store.datasets.all() if version.name == dataset]
+    versions = context.store.datasets.versions(dataset)
     reports = filter(None, map(report_of, versions))
     sizes = {str(each.holdout_sha256): each.n_holdout for each in reports}
     counts = context.store.looks([version.id for version in versions])
@@ -429,11 +425,8 @@ def _check(context: AppContext, dataset: Dataset) -> None:
 
 def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:
     """Returns the versions before this one, newest first."""
-    return [
-        earlier
-        for earlier in context.store.datasets.all()
-        if earlier.name == dataset.name and earlier.version < dataset.version
-    ]
+    versions = context.store.datasets.versions(dataset.name)
+    return [earlier for earlier in versions if earlier.version < dataset.version]
 
 
 def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
@@ -453,7 +446,7 @@ def _previous(context: AppContext, dataset: Dataset) -> Previous | None:
 
 def is_opened(context: CoreContext, name: str, report: Report) -> bool:
     """Returns whether the sealed part was measured on, with an outcome that people saw."""
-    versions = [version.id for version in context.store.datasets.all() if version.name == name]
+    versions = [version.id for version in context.store.datasets.versions(name)]
     return bool(context.store.looks(versions).get(str(report.sealed_sha256)))
 
 
@@ -468,7 +461,7 @@ def _finish(context: AppContext, dataset: Dataset, inspected: Inspection) -> Non
         if moved is None:
             return
         store_scans(context, inspected.scans)
-        context.store.audit.add(at=now, who="finetune", action=moved.state, subject=f"dataset {moved.id}")
+        context.audit("finetune", moved.state, f"dataset {moved.id}")
         show(context, moved, views.checked_card(moved, report, days=context.settings.retention.refused))
         if report.diff and not report.blocked:
             put_beside(context, moved, views.version_changes(moved, report.diff, report.n_holdout))
@@ -544,9 +537,7 @@ def _refuse(context: AppContext, dataset: Dataset, why: str) -> None:
     with context.store.transaction():
         moved = context.store.datasets.move(dataset, "refused", now=now, refusal=why)
         if moved:
-            context.store.audit.add(
-                at=now, who="finetune", action="refused", subject=f"dataset {moved.id}", detail=why
-            )
+            context.audit("finetune", "refused", f"dataset {moved.id}", why)
             show(context, moved, views.refused_card(moved, why))
 
 

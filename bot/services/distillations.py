@@ -109,12 +109,9 @@ def receive(context: AppContext, wanted: RowsToTeach) -> Labelling | Refusal:
         labelling = context.store.labellings.add(new, now=now)
         if labelling is None:
             return Refusal(row_label_views.under_way(dataset))
-        row_labels.audit(context, labelling, wanted.person, "distil", str(labelling.teacher))
+        context.audit(wanted.person, "distil", f"dataset {dataset.id}", str(labelling.teacher))
         if teacher.terms:
-            subject = _subject(teacher.row)
-            context.store.audit.add(
-                at=now, who=wanted.person, action=ACCEPT, subject=subject, detail=teacher.terms
-            )
+            context.audit(wanted.person, ACCEPT, _subject(teacher.row), teacher.terms)
     return labelling
 
 
@@ -207,7 +204,7 @@ def _measured(
     context: AppContext, dataset: str, holdout: str, model: str, bar: float
 ) -> tuple[LadderPlan, Rung] | None:
     """Returns the model's best rung in the newest measurement of it on this test, with what it was asked by."""
-    versions = tuple(version.id for version in context.store.datasets.all() if version.name == dataset)
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset))
     for measurement in context.store.measurements.done(versions, "ladder"):
         ladder = Ladder.from_json(measurement.result) if measurement.result else None
         if ladder is None or ladder.holdout_sha256 != holdout:
@@ -314,5 +311,5 @@ def _finish(
         context.store.labellings.move(
             labelling, "closing", now=now, closed_by=labelling.person, left_out=left_out, tries=0, next_at=0
         )
-        context.store.audit.add(at=now, who="finetune", action="labelled", subject=f"measurement {moved.id}")
+        context.audit("finetune", "labelled", f"measurement {moved.id}")
         measurements.show(context, moved)

@@ -66,8 +66,7 @@ def receive(context: AppContext, handed: DocumentUpload) -> Document | Refusal:
             NewDocument(handed.dataset, handed.filename, handed.file_id, handed.channel, handed.person),
             now=now,
         )
-        subject = f"document {document.id}"
-        context.store.audit.add(at=now, who=handed.person, action="knowledge", subject=subject)
+        context.audit(handed.person, "knowledge", f"document {document.id}")
         _show(context, document, views.document_received(document))
     return document
 

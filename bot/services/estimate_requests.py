@@ -120,7 +120,7 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
             return Refusal(
                 "This estimate is shared already, or over a month old: `/finetune estimate` makes a new one."
             )
-        context.store.audit.add(at=context.clock(), who=person, action="share", subject=f"estimate {number}")
+        context.audit(person, "share", f"estimate {number}")
     return "It comes into the channel in a moment, with its plots in the thread."
 
 

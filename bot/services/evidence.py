@@ -54,7 +54,7 @@ def evidence_of(
     wanted = context.store.dataset_settings.get(dataset.name)
     limits = context.settings.policy.promotion
     bar = bar or (wanted.bar if wanted else None) or limits.bar
-    versions = tuple(version.id for version in context.store.datasets.all() if version.name == dataset.name)
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset.name))
     holdout = str(report.holdout_sha256)
     done = context.store.measurements.done(versions, "curve")
     curves = (Curve.from_json(measurement.result) for measurement in done if measurement.result)
@@ -119,7 +119,7 @@ def _with_free_rungs(ladder: Ladder, newest_first: Sequence[Ladder]) -> Ladder:
 def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:
     """Returns how far people agreed with the plan's judge, by the newest measurement that it judged; None without
     any."""
-    versions = tuple(version.id for version in context.store.datasets.all() if version.name == plan.dataset)
+    versions = tuple(version.id for version in context.store.datasets.versions(plan.dataset))
     done = context.store.measurements.done(versions, "ladder")
     judged = next((each for each in done if measurements.judge_of(each) == plan.judge), None)
     return measurements.preferences_of(context, judged) if judged else None

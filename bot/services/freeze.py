@@ -26,7 +26,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
             return Refusal(
                 f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip()
             )
-        context.store.audit.add(at=now, who=person, action="freeze", subject=_subject(freeze), detail=reason)
+        context.audit(person, "freeze", _subject(freeze), reason)
         runs, measured = _held(context)
         _show(context, runs, measured)
         _say(context, channel, views.frozen_card(freeze, len(runs)), f"freeze {freeze.id}")
@@ -52,7 +52,7 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             return Refusal(
                 f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
             )
-        context.store.audit.add(at=now, who=person, action="unfreeze", subject=_subject(standing))
+        context.audit(person, "unfreeze", _subject(standing))
         if may_unfreeze(against, rules):
             _lift(context, standing, rules.entitled("unfreeze", against), channel)
         else:
@@ -65,9 +65,7 @@ def _lift(context: AppContext, standing: Freeze, by: list[str], channel: str) ->
     now = context.clock()
     runs, measured = _held(context)
     context.store.freezes.lift(standing, now=now)
-    context.store.audit.add(
-        at=now, who="finetune", action="unfrozen", subject=_subject(standing), detail=" ".join(by)
-    )
+    context.audit("finetune", "unfrozen", _subject(standing), " ".join(by))
     _show(context, runs, measured)
     message = views.unfrozen_card(standing, by[-UNFREEZERS:])
     for channel_id in dict.fromkeys((channel, standing.channel)):

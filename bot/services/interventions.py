@@ -59,7 +59,7 @@ def decide(
                 "You have decided already; it waits for another approver, or is being carried out."
             )
         detail = f"{job_id}: {reason}" if job_id else reason
-        _audit(context, run, person, choice.replace("_", " "), detail)
+        context.audit(person, choice.replace("_", " "), f"run {run.id}", detail)
         context.store.runs.move(run, "needs_human", now=now, next_at=now)
         notifications.show_intervention(context, run, context.store.interventions.of(run))
     return run
@@ -245,7 +245,7 @@ def _over(
 def _conclude(
     context: AppContext, before: Run, after: Run, action: str, text: str, who: str = "finetune"
 ) -> None:
-    _audit(context, after, who, action, text)
+    context.audit(who, action, f"run {after.id}", text)
     notifications.close_intervention(context, before, context.store.interventions.of(before), text)
     context.store.interventions.conclude(before, "carried out")
     notifications.show_progress(context, after)
@@ -254,16 +254,10 @@ def _conclude(
 def _void(context: AppContext, run: Run, why: str) -> None:
     """Voids the decisions, which can't be carried out; everybody may decide again."""
     with context.store.transaction():
-        _audit(context, run, "finetune", "not carried out", why)
+        context.audit("finetune", "not carried out", f"run {run.id}", why)
         context.store.interventions.conclude(run, why)
         notifications.show_intervention(context, run, context.store.interventions.of(run))
 
 
 def _people(words: list[InterventionDecision]) -> str:
     return " and ".join(f"<@{person}>" for person in dict.fromkeys(word.person for word in words))
-
-
-def _audit(context: AppContext, run: Run, who: str, action: str, detail: str) -> None:
-    context.store.audit.add(
-        at=context.clock(), who=who, action=action, subject=f"run {run.id}", detail=detail
-    )

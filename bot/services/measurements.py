@@ -88,7 +88,7 @@ def add(
     with context.store.transaction():
         measurement = context.store.measurements.add(new, now=now)
         subject = f"measurement {measurement.id}"
-        context.store.audit.add(at=now, who=new.requested_by, action=action, subject=subject)
+        context.audit(new.requested_by, action, subject)
         show(context, measurement)
         data_policy.record_egress(context, leave, new.requested_by, subject)
         if leave.notes:
@@ -207,8 +207,7 @@ def agree(context: AppContext, number: int, person: str) -> Measurement | Refusa
         moved = _begin(context, measurement, progress.begun(now, person), now)
         if moved is None:
             return too_late(number, context.store.measurements.get(number))
-        detail = f"up to {usd_micros(progress.most_micros)}"
-        context.store.audit.add(at=now, who=person, action="agree", subject=subject, detail=detail)
+        context.audit(person, "agree", subject, f"up to {usd_micros(progress.most_micros)}")
     return moved
 
 
@@ -272,7 +271,7 @@ def finish(
         measurement, "done", now=now, result=result, actual_micros=spent_micros, **changes
     )
     if moved:
-        context.store.audit.add(at=now, who="finetune", action="measured", subject=f"measurement {moved.id}")
+        context.audit("finetune", "measured", f"measurement {moved.id}")
         message = result_card(context, moved, result)
         context.store.outbox.show(
             card_of(moved), moved.channel, message.letter(), now=now, concerns=moved.requested_by
@@ -297,7 +296,7 @@ def end(
         if moved is None:
             return
         subject = f"measurement {moved.id}"
-        context.store.audit.add(at=now, who="finetune", action=state, subject=subject, detail=why)
+        context.audit("finetune", state, subject, why)
         show(context, moved, why)
         if state == "failed":  # an edit notifies nobody
             name = context.link(card_of(moved), f"measurement m{moved.id}")
@@ -468,7 +467,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
             measurement, measurement.state, now=now, cancel_asked_by=person, next_at=now
         )
         if moved:
-            context.store.audit.add(at=now, who=person, action="cancel", subject=f"measurement {number}")
+            context.audit(person, "cancel", f"measurement {number}")
     return f"Cancelling m{number} …" if moved else Refusal(f"m{number} moved on just now; try again.")
 
 
@@ -501,10 +500,5 @@ def too_late(number: int, measurement: Measurement | None) -> Refusal:
 
 def egress_refusal(context: AppContext, measurement: Measurement) -> Unsure | Forbidden | None:
     """Returns None if its rows may go to its providers, by what was found in them and by the rules as they are now."""
-    to = providers(measurement)
-    waits = data_policy.unscanned(context, measurement.dataset_id, to)
-    if waits:
-        return Unsure(waits)
     aside = data_policy.overridden_rules(context, f"measurement {measurement.id}")
-    forbidden = data_policy.dataset_refusal(context, measurement.dataset_id, to, aside)
-    return Forbidden(forbidden) if forbidden else None
+    return data_policy.egress_now(context, measurement.dataset_id, providers(measurement), aside)

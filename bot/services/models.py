@@ -63,7 +63,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
         return price
     run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
     if _plan(context, model).hosting and not deployments.is_running(context, model.run_id):
-        return Refusal(stopped_refusal(model.name, title(context, model)))
+        return Refusal(stopped_refusal(model.name, context.settings.title_of(model.provider)))
     refused = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
     if refused:
         return refused
@@ -86,10 +86,7 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
             most,
         )
         ask = context.store.questions.add(new, now=now)
-        detail = f"up to {usd_micros(most)}" if most else ""
-        context.store.audit.add(
-            at=now, who=person, action="try", subject=f"model {model.name}", detail=detail
-        )
+        context.audit(person, "try", f"model {model.name}", f"up to {usd_micros(most)}" if most else "")
     return ask
 
 
@@ -202,8 +199,7 @@ def _question(context: AppContext, model: Model, ask: Ask) -> Question:
 
 
 def _cap(context: AppContext, model: Model) -> int:
-    row = context.settings.provider(model.provider)
-    return MAX_TOKENS + thinking_tokens(row is not None and row.thinks(model.provider_model))
+    return MAX_TOKENS + thinking_tokens(context.settings.thinks(f"{model.provider}/{model.provider_model}"))
 
 
 def messages_for(context: AppContext, model: Model, text: str) -> tuple[Message, ...]:
@@ -302,7 +298,7 @@ def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> Prom
         proof=proof,
         before=before,
         earlier=earlier,
-        provider=title(context, model),
+        provider=context.settings.title_of(model.provider),
         has_alias=has_alias(context, model),
         left=_left(context, promotion, model),
         looks=_looks(context, model),
@@ -376,11 +372,6 @@ def has_alias(context: CoreContext, model: Model) -> bool:
     return row is not None and row.provider.can("aliases")
 
 
-def title(context: AppContext, model: Model) -> str:
-    row = context.settings.provider(model.provider)
-    return row.title if row else model.provider
-
-
 def _shelved(context: AppContext, model: Model, promotion: Promotion | None, is_shown: bool) -> ModelEntry:
     plan, rung = evidence.measured_score(context, model)
     row = context.settings.provider(model.provider)
@@ -401,7 +392,7 @@ def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     """Returns what the model in use for a dataset was asked, beside what its plan expected."""
     expected = plan.predicted.saving_micros if plan.predicted and not plan.withholds_saving else None
     months = context.store.actuals.of(plan.dataset) if has_alias(context, model) else []
-    provider = title(context, model)
+    provider = context.settings.title_of(model.provider)
     return ModelActuals(tuple(months), expected, provider, is_counted=has_alias(context, model))
 
 
@@ -421,7 +412,7 @@ def _left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str,
             return None
         other = _model(context, earlier)
         if other.provider != model.provider and earlier.carried_at is not None and has_alias(context, other):
-            return title(context, other), other.name
+            return context.settings.title_of(other.provider), other.name
         number = earlier.instead_of
     return None
 

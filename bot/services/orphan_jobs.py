@@ -103,8 +103,7 @@ def _take_over(context: AppContext, run: Run, job: Job) -> None:
         if moved is None:
             return
         context.store.runs.book(moved, "reserve", plan.maximum_micros, month=units.month_of(now), now=now)
-        subject = f"run {run.id}"
-        context.store.audit.add(at=now, who="finetune", action="adopted", subject=subject, detail=text)
+        context.audit("finetune", "adopted", f"run {run.id}", text)
         notifications.show_progress(context, moved)
         approvals.tell_decision(context, moved, text)
 
@@ -150,10 +149,7 @@ def _alert(
         if not context.store.interventions.first_seen(provider, job.id, about, now=now):
             return
         log.error("job %s at %s: %s", job.id, provider, message.text)
-        subject = f"job {job.id}"
-        context.store.audit.add(
-            at=now, who="finetune", action="stray job", subject=subject, detail=message.text
-        )
+        context.audit("finetune", "stray job", f"job {job.id}", message.text)
         if where:
             context.say(where, message.letter(), dedupe=f"stray {provider} {job.id}")
 

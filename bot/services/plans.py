@@ -239,9 +239,7 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
         text = f"Your {notifications.link_to(context, former)} ({what}) was cancelled. {sentence}"
         notifications.to_requester(context, former, text, once=f"decision {former.id}")
     context.store.replacements.add(former.id, new.id)
-    context.store.audit.add(
-        at=now, who=new.requester, action="replace", subject=f"run {former.id}", detail=f"run {new.id}"
-    )
+    context.audit(new.requester, "replace", f"run {former.id}", f"run {new.id}")
     show_superseded(context, former.id, sentence, money)
 
 
@@ -540,9 +538,7 @@ def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refu
         )
         if run is None:
             return Refusal("This very plan was posted before; `/finetune runs` shows what became of it.")
-        context.store.audit.add(
-            at=now, who=plan.requester, action="ask", subject=f"run {run.id}", detail=hash_of_plan
-        )
+        context.audit(plan.requester, "ask", f"run {run.id}", hash_of_plan)
         data_policy.record_egress(context, leave, plan.requester, f"run {run.id}")
         for waiting in former:
             supersede(context, waiting, run, budgets.team_budget(context))

@@ -170,8 +170,9 @@ def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: st
     """Returns why the model may not be used. One that our own trainer doesn't have any more can't be, whatever the
     reason."""
     if proof.is_gone and models.has_alias(context, model):
+        provider = escape(context.settings.title_of(model.provider))
         return Refusal(
-            f"{code(model.name)} is gone from {escape(models.title(context, model))}. Train it again, or "
+            f"{code(model.name)} is gone from {provider}. Train it again, or "
             "choose another: `/finetune models` lists all."
         )
     if because is not None and not has_words(because):
@@ -192,8 +193,9 @@ def _roll_back(
             "back to. `/finetune promote MODEL` deploys another one."
         )
     if model.gone_at is not None:
+        provider = escape(context.settings.title_of(model.provider))
         return Refusal(
-            f"{code(model.name)}, which was in use before, is gone from {escape(models.title(context, model))}. "
+            f"{code(model.name)}, which was in use before, is gone from {provider}. "
             "`/finetune promote MODEL` deploys another one; `/finetune models` lists all."
         )
     new = NewPromotion(
@@ -230,23 +232,19 @@ def _told(context: AppContext, promotion: Promotion, proof: Proof, ended: Proof 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
     """On the run of the model that comes, and on that of the one that goes."""
-    promotion, now = seen.promotion, context.clock()
+    promotion = seen.promotion
     reason = f". Because: {promotion.reason}" if promotion.reason else ""
     instead = f" instead of {before.model}" if before else ""
     numbers = views.proof_in_numbers(seen.proof)
     sealed = f"; sealed rows: {views.sealed_text(seen.sealed)}" if seen.sealed else ""
     detail = f"{promotion.model} for {promotion.dataset}{instead}: {numbers}{sealed}{reason}"
     action = "rolled back to" if promotion.is_rollback else "promote"
-    context.store.audit.add(
-        at=now, who=promotion.person, action=action, subject=f"run {seen.model.run_id}", detail=detail
-    )
+    context.audit(promotion.person, action, f"run {seen.model.run_id}", detail)
     went = _model(context, before)
     if went:
         action = "roll back" if promotion.is_rollback else "replaced"
         detail = f"{went.name} for {promotion.dataset}: {promotion.model} is in use{reason}"
-        context.store.audit.add(
-            at=now, who=promotion.person, action=action, subject=f"run {went.run_id}", detail=detail
-        )
+        context.audit(promotion.person, action, f"run {went.run_id}", detail)
 
 
 def _model(context: AppContext, promotion: Promotion | None) -> Model | None:

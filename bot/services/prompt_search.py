@@ -89,7 +89,7 @@ def too_little(budget: SearchPlan, replay: Replay) -> str | None:
 
 def latest_prompt(context: AppContext, dataset: str) -> str | None:
     """Returns the optimised prompt of the newest measurement that has one."""
-    versions = tuple(version.id for version in context.store.datasets.all() if version.name == dataset)
+    versions = tuple(version.id for version in context.store.datasets.versions(dataset))
     done = context.store.measurements.done(versions, "ladder")
     plans = (LadderPlan.from_json(measurement.plan) for measurement in done)
     return next((plan.optimised for plan in plans if plan.optimised), None)

@@ -88,7 +88,7 @@ def begin(context: AppContext, wanted: RowsToLabel) -> str | Refusal:
         if labelling is None:
             return Refusal(views.under_way(dataset))
         detail = f"up to {wanted.count} rows{' of a file without labels' if wanted.file_id else ''}"
-        audit(context, labelling, wanted.person, "label", detail)
+        context.audit(wanted.person, "label", f"dataset {labelling.dataset_id}", detail)
     return views.started(dataset.name, wanted.count)
 
 
@@ -228,7 +228,8 @@ def _end(
         )
         if moved is None:
             return _not_open(context.store.labellings.get(number))
-        audit(context, moved, person, "end labels" if state == "closing" else "discard labels", "")
+        action = "end labels" if state == "closing" else "discard labels"
+        context.audit(person, action, f"dataset {moved.dataset_id}")
         _show(context, moved, card(moved))
     return moved
 
@@ -293,7 +294,7 @@ def _open(context: AppContext, labelling: Labelling, choice: RowChoice) -> None:
 def _close(context: AppContext, labelling: Labelling) -> None:
     """Writes the answers into the newest version, once no version is being checked: none may lose what the other
     brings."""
-    versions = [version for version in context.store.datasets.all() if version.name == labelling.dataset]
+    versions = context.store.datasets.versions(labelling.dataset)
     before = context.store.datasets.newest(labelling.dataset)
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
@@ -417,11 +418,6 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
         person = labelling.closed_by or labelling.person
         once = f"labelling {moved.id} {moved.state} {now}"
         notifications.tell_person(context, once, person, moved.channel, views.failed_notice(moved, why))
-
-
-def audit(context: AppContext, labelling: Labelling, who: str, action: str, detail: str) -> None:
-    subject = f"dataset {labelling.dataset_id}"
-    context.store.audit.add(at=context.clock(), who=who, action=action, subject=subject, detail=detail)
 
 
 def _show(context: AppContext, labelling: Labelling, message: Message) -> None:

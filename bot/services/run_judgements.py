@@ -83,8 +83,6 @@ def folder_of(context: AppContext, run: Run) -> Path:
 def _ladder_plan(context: AppContext, plan: Plan, arms: tuple[Candidate, ...]) -> LadderPlan:
     """Returns what a judge's questions rest on, as for a measurement of these two."""
     judge = str(plan.judge)
-    provider, name = judge.split("/", 1)
-    row = context.settings.provider(provider)
     listed = PriceList.from_json(plan.prices)
     price = next(price for price in reversed(listed.rows) if price.model == judge)
     return LadderPlan(
@@ -101,7 +99,7 @@ def _ladder_plan(context: AppContext, plan: Plan, arms: tuple[Candidate, ...]) -
         documents=(),
         prices=PriceList((price,), listed.read_on).to_json(),
         judge=judge,
-        thinking=(judge,) if row is not None and row.thinks(name) else (),
+        thinking=(judge,) if context.settings.thinks(judge) else (),
     )
 
 

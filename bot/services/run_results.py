@@ -205,7 +205,9 @@ def _go_on(
     context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, answers: Answers, before: Progress
 ) -> None:
     """Asks what has no answer and is not under way, if the rows may go there."""
-    against = _egress_refusal(context, run, plan) if answers.unasked else None
+    against = None
+    if answers.unasked:
+        against = data_policy.egress_now(context, run.dataset_id, [run.provider], plan.overridden)
     if isinstance(against, Forbidden):
         if not context.llm.drop(evaluation.owner):
             _end(context, run, plan, "failed", against.reason)
@@ -223,16 +225,6 @@ def _go_on(
     )
     if run_judgements.step(context, counted, plan, evaluation, arms, spent):
         _judge(context, counted, plan)
-
-
-def _egress_refusal(context: AppContext, run: Run, plan: Plan) -> Unsure | Forbidden | None:
-    """Decides by what was found in the held-out rows and by the rules as they are now. A run from before an update
-    waits for the scan."""
-    waits = data_policy.unscanned(context, run.dataset_id, [run.provider])
-    if waits:
-        return Unsure(waits)
-    forbidden = data_policy.plan_refusal(context, plan)
-    return Forbidden(forbidden) if forbidden else None
 
 
 def _save(
@@ -310,9 +302,7 @@ def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
 
 def _max_tokens(context: AppContext, candidate: Candidate, labels: Sequence[str]) -> int:
     """Returns the maximum tokens of an answer, thinking included."""
-    provider, model = str(candidate.model).split("/", 1)
-    row = context.settings.provider(provider)
-    return max_tokens(labels) + thinking_tokens(row is not None and row.thinks(model))
+    return max_tokens(labels) + thinking_tokens(context.settings.thinks(str(candidate.model)))
 
 
 @lru_cache(maxsize=64)
@@ -432,7 +422,7 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         if moved is None:
             return
         context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
-        context.store.audit.add(at=now, who="finetune", action="done", subject=f"run {run.id}")
+        context.audit("finetune", "done", f"run {run.id}")
         notifications.show_progress(context, moved)
         notifications.post_result(
             context,

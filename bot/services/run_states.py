@@ -39,8 +39,7 @@ def end(
             return
         context.store.runs.book(moved, "settle", actual_micros, month=units.month_of(now), now=now)
         # a trainer's own words about a failure may quote a row: the log can't be deleted, `runs.error` can
-        detail = "" if state == "failed" else why
-        context.store.audit.add(at=now, who="finetune", action=state, subject=f"run {run.id}", detail=detail)
+        context.audit("finetune", state, f"run {run.id}", "" if state == "failed" else why)
         notifications.show_end(context, moved, why)
 
 
@@ -50,7 +49,7 @@ def needs_human(context: AppContext, run: Run, why: str) -> None:
     with context.store.transaction():
         moved = context.store.runs.move(run, "needs_human", now=now, error=why)
         if moved:
-            context.store.audit.add(at=now, who="finetune", action="needs human", subject=f"run {run.id}")
+            context.audit("finetune", "needs human", f"run {run.id}")
             notifications.post_intervention(context, moved, why)
 
 

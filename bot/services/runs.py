@@ -73,7 +73,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     with context.store.transaction():
         moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)
         if moved:
-            context.store.audit.add(at=now, who=person, action="cancel", subject=f"run {run.id}")
+            context.audit(person, "cancel", f"run {run.id}")
     return f"Cancelling run {number} …" if moved else Refusal(f"Run {number} moved on just now; try again.")
 
 
@@ -111,8 +111,7 @@ def _may_not_pause(context: AppContext, run: Run, person: str) -> Refusal | None
     if run.state not in ("approved", "creating", "training"):
         return Refusal(f"Only training can be paused, and run {run.id} {SAID[run.state]}.")
     if not notifications.can_pause(context, run):
-        row = context.settings.provider(run.provider)
-        title = escape(row.title if row else run.provider)
+        title = escape(context.settings.title_of(run.provider))
         return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
     request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
     return authorization.refusal(context, person, "pause", request=request)
@@ -123,7 +122,7 @@ def _wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> 
     with context.store.transaction():
         moved = context.store.runs.move(run, run.state, now=now, wish=wish, wished_by=person, next_at=now)
         if moved:
-            context.store.audit.add(at=now, who=person, action=wish, subject=f"run {run.id}")
+            context.audit(person, wish, f"run {run.id}")
     return text if moved else Refusal(f"Run {run.id} moved on just now; try again.")
 
 

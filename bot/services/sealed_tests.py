@@ -66,9 +66,7 @@ def ask(
         measurement = measurements.add(context, new, leave, action="measure")
         detail = f"{plan.n_holdout} sealed rows of {plan.title} for {model.name} by m{measurement.id}"
         opened = f", opened {pluralize(before, 'time')} before" if before else ""
-        context.store.audit.add(
-            at=context.clock(), who=person, action="open", subject=f"run {run.id}", detail=f"{detail}{opened}"
-        )
+        context.audit(person, "open", f"run {run.id}", f"{detail}{opened}")
     return measurement
 
 
@@ -135,7 +133,7 @@ def _plan(
         n_holdout=report.n_sealed,
         arms=(rest, *map(_arm, tuned)),
         prices=PriceList(tuple(prices), context.today()).to_json(),
-        thinking=tuple(row.model for row in prices if _thinks(context, row.model)),
+        thinking=tuple(row.model for row in prices if context.settings.thinks(row.model)),
         search=None,
         promotes=model.name,
     )
@@ -146,7 +144,7 @@ def _best_alternative(
 ) -> tuple[LadderPlan | None, Candidate | None]:
     """Returns the plan that measured the best alternative on this version's holdout, and that alternative."""
     best = max(measured.alternatives, key=lambda rung: rung.score, default=None)
-    versions = tuple(each.id for each in context.store.datasets.all() if each.name == version.name)
+    versions = tuple(each.id for each in context.store.datasets.versions(version.name))
     for measurement in context.store.measurements.done(versions, "ladder"):
         plan = LadderPlan.from_json(measurement.plan)
         if best and plan.holdout_sha256 == report.holdout_sha256 and best.arm in plan.arms:
@@ -157,9 +155,3 @@ def _best_alternative(
 def _base_price(trained: Plan, name: str) -> PriceRow:
     """A plan's prices begin with the tuned model's row and the base model's."""
     return replace(PriceList.from_json(trained.prices).rows[1], model=name)
-
-
-def _thinks(context: AppContext, name: str) -> bool:
-    provider, _, model = name.partition("/")
-    row = context.settings.provider(provider)
-    return row is not None and row.thinks(model)

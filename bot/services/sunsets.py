@@ -177,7 +177,7 @@ def _plan_of(store: Store, name: str | None) -> Plan | None:
 def _last_question(store: Store, dataset: str) -> Question | None:
     """Returns what was last asked about a dataset, by an estimate or a plan; one that names today's model goes before
     those that don't."""
-    versions = [version.id for version in store.datasets.all() if version.name == dataset]
+    versions = [version.id for version in store.datasets.versions(dataset)]
     plans_made = [plan_from_json(run.plan) for run in store.runs.on(versions)[:LOOKED_BACK]]
     answers = [(plan.asked_at, estimate_requests.question_of(plan)) for plan in plans_made]
     for estimate in store.estimates.newest(dataset)[:LOOKED_BACK]:

@@ -115,9 +115,7 @@ class RunJob:
             )
             if moved:
                 subject, detail = f"run {moved.id}", f"job {job.id}"
-                context.store.audit.add(
-                    at=now, who="finetune", action="started", subject=subject, detail=detail
-                )
+                context.audit("finetune", "started", subject, detail)
                 notifications.show_progress(context, moved)
 
     def wait(self, seconds: float, note: str | None = None) -> None:
@@ -127,10 +125,8 @@ class RunJob:
         """Fails the run, and deletes a file that was sent in vain."""
         context, run, file = self.context, self.run, self.delete_uploads()
         if isinstance(refused, Refused) and refused.is_closed_to_us:
-            row = context.settings.provider(run.provider)
-            closed = (
-                f"{escape(row.title if row else run.provider)} has closed fine-tuning to your organisation."
-            )
+            title = escape(context.settings.title_of(run.provider))
+            closed = f"{title} has closed fine-tuning to your organisation."
             way_out = "Choose a target that starts with `local/`, or open weights like `crusoe/llama-3.1-8b`."
             fail(context, run, f"{closed}{file} {way_out}")
             return
@@ -272,7 +268,7 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
 def _why_nameless(context: AppContext, run: Run, progress: Progress) -> str | None:
     """Returns why no name is to come for a model that is trained; None while it may be registered still."""
     row, now = context.settings.provider(run.provider), context.clock()
-    name = escape(row.title if row else run.provider)
+    name = escape(context.settings.title_of(run.provider))
     if row and row.serving in ("download", "on_request"):
         on_request = " or ask them to serve it" if row.serving == "on_request" else ""
         return (
@@ -313,9 +309,7 @@ def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) 
             run, "training", now=now, progress=progress.to_json(), next_at=next_at
         )
         if moved and too_dear and not overrun(run):  # the next look cancels its job
-            context.store.audit.add(
-                at=now, who="finetune", action="over maximum", subject=f"run {run.id}", detail=too_dear
-            )
+            context.audit("finetune", "over maximum", f"run {run.id}", too_dear)
         if moved:
             notifications.show_progress(context, moved)
 
@@ -337,7 +331,7 @@ def _trained(context: AppContext, run: Run, job: Job, progress: Progress) -> Non
         )
         if moved:
             context.store.add_model(model)
-            context.store.audit.add(at=now, who="finetune", action="trained", subject=f"run {run.id}")
+            context.audit("finetune", "trained", f"run {run.id}")
             notifications.show_progress(context, moved)
 
 

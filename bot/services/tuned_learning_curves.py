@@ -121,7 +121,7 @@ class CurveStep:
         subject, detail = f"measurement {self.measurement.id}", f"job {job.id} on {self.size.rows} rows"
         with store.transaction():
             if save_step(self.with_size(self.size.to("training", now, job_id=job.id)).noted(None)):
-                store.audit.add(at=now, who="finetune", action="started", subject=subject, detail=detail)
+                self.context.audit("finetune", "started", subject, detail)
 
     def wait(self, seconds: float, note: str | None = None) -> None:
         """Takes the next step in so many seconds. A stopped curve doesn't wait forever for a provider that can't be
