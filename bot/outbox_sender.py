@@ -86,7 +86,7 @@ class Traces:
         self._slack = slack
         self._unreadable: set[str] = set()
 
-    def look(self, channel: str, thread: str | None, item: OutboxItem) -> FoundMessage:
+    def find(self, channel: str, thread: str | None, item: OutboxItem) -> FoundMessage:
         """Looks for the message. Raises SlackApiError if Slack should be asked again later; any other refusal is no
         reason to hold the message back."""
         kind = channel[:1]  # C, G or D: each has a right of its own
@@ -320,7 +320,7 @@ class OutboxSender:
         since = self._uncertain_at.get(item.id, before)
         if since is None:
             return None
-        look = self._traces.look(channel, thread, item)
+        look = self._traces.find(channel, thread, item)
         if look.was_allowed and look.ts is None and self.clock() < since + self.settle_s:
             raise MaybePosted(since + self.settle_s - self.clock())
         return look.ts

@@ -487,29 +487,27 @@ class DeletionScope:
         )
 
 
-def deletion_form(doomed: DeletionScope, private: str) -> Block:
+def deletion_form(scope: DeletionScope, private: str) -> Block:
     text = (
-        f"This deletes {code(doomed.title)} for good: {doomed.with_it}, with all files, answers and tuned models, "
+        f"This deletes {code(scope.title)} for good: {scope.with_it}, with all files, answers and tuned models, "
         "here and at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
     )
-    if doomed.in_use:
-        text += f"\n*{escape(doomed.in_use)} is in use*: programs that ask for it get an error from then on."
+    if scope.in_use:
+        text += f"\n*{escape(scope.in_use)} is in use*: programs that ask for it get an error from then on."
     name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
     return modal("Delete data", DELETION_FORM, [Text(text), name], submit="Delete for good", private=private)
 
 
-def row_deletion_question(doomed: DeletionScope, newest: int, rows: int, held: int) -> str:
+def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: int) -> str:
     """For the terminal. The next version is made of the `newest`, without the rows."""
     text = (
-        f"Take {pluralize(rows, 'row')} out of {doomed.dataset} for good (those that ask the same are "
+        f"Take {pluralize(rows, 'row')} out of {scope.dataset} for good (those that ask the same are "
         "counted)? Version "
-        f"{newest} without them becomes the next version. All from before goes: {doomed.with_it}, with files, answers "
+        f"{newest} without them becomes the next version. All from before goes: {scope.with_it}, with files, answers "
         "and tuned models."
     )
-    if doomed.in_use:
-        text += (
-            f" {doomed.in_use} is in use and goes too: programs that ask for it get an error from then on."
-        )
+    if scope.in_use:
+        text += f" {scope.in_use} is in use and goes too: programs that ask for it get an error from then on."
     if held:
         text += f" {_held_text(held)}"
     return text
@@ -536,11 +534,11 @@ def deletion_metadata(command: Delete, channel: str) -> str:
     return f"{channel} {command.dataset} {command.before or ''}".strip()
 
 
-def deleted_card(doomed: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
+def deleted_card(scope: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
     backups = f" Older nightly backups hold it for up to {pluralize(nights, 'night')} more." if nights else ""
     rest = "\nWhat is left:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
     return text_message(
-        f"{code(doomed.title)} was deleted, as {by} asked: {doomed.with_it}. What was posted in Slack stays "
+        f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. What was posted in Slack stays "
         f"until somebody deletes it there, and so do copies that were made of backups.{backups}{rest}"
     )
 

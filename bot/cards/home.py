@@ -1,4 +1,4 @@
-"""The App Home, a person's desk: what waits for them, with its buttons; what is under way; models in use; the budget.
+"""The App Home: what waits for them, with its buttons; what is under way; models in use; the budget.
 On the first visit, what this is and the ways to begin."""
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class HomeOverview:
 def page(overview: HomeOverview | Refusal) -> Block:
     if isinstance(overview, Refusal):
         return {"type": "home", "blocks": slack_blocks([Text(overview.text)])}
-    return {"type": "home", "blocks": slack_blocks(_welcome() if overview.is_new else _desk(overview))}
+    return {"type": "home", "blocks": slack_blocks(_welcome() if overview.is_new else _sections(overview))}
 
 
 def card_name(summary: RunSummary | EvaluationSummary) -> str:
@@ -79,7 +79,7 @@ def _welcome() -> list[CardBlock]:
     ]
 
 
-def _desk(overview: HomeOverview) -> list[CardBlock]:
+def _sections(overview: HomeOverview) -> list[CardBlock]:
     blocks: list[CardBlock] = [Headline("Waiting for you"), *_waiting(overview)]
     under_way = [_linked(overview, summary) for summary in overview.open]
     blocks += [Headline("Under way"), Lines(under_way) if under_way else Text("Nothing is running.")]

@@ -58,7 +58,7 @@ STATE_WORDS: dict[RunState, str] = {
     "needs_human": "needs a person",
 }
 # The same as the end of a sentence that begins with the run.
-SAID: dict[RunState, str] = {
+STATE_TEXTS: dict[RunState, str] = {
     "awaiting_approval": "waits for approval",
     "approved": "is approved and about to start",
     "creating": "is on its way to the trainer",
@@ -146,7 +146,7 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
 
 def ended_short(run: Run, name: str, why: str) -> str:
     """`name` links to the run's card."""
-    return f"Your {name} {SAID[run.state]}. {why}"
+    return f"Your {name} {STATE_TEXTS[run.state]}. {why}"
 
 
 def listing(summaries: Sequence[RunSummary]) -> Message:
@@ -226,7 +226,7 @@ def share_done(run: Run, progress: Progress) -> float:
 
 
 def _headline(run: Run, plan: Plan) -> str:
-    return f"Run {run.id} {SAID[run.state]}: {plan_title(plan)}"
+    return f"Run {run.id} {STATE_TEXTS[run.state]}: {plan_title(plan)}"
 
 
 def _at(run: Run) -> int:

@@ -109,7 +109,7 @@ def check(
     rows = unless_refused(datasets.rows_of_target(target, load_beside_a_file))
     with Ticker() as ticker:
         how = datasets.CheckOptions(
-            deep=not quick, presidio=presidio, rows=rows, tell=ticker, n_sealed=sealed or 0
+            deep=not quick, presidio=presidio, rows=rows, on_progress=ticker, n_sealed=sealed or 0
         )
         checked = _checked(file, text, label, against, holdout, how)
     report = unless_refused(checked)
@@ -353,7 +353,7 @@ def estimate(
     evidence = unless_refused(estimates.read_evidence(baseline, bar, task, settings.policy.promotion.bar))
     with Ticker() as ticker:
         # Deep: wrong labels weigh, and near copies move the split.
-        how = datasets.CheckOptions(deep=True, tell=ticker)
+        how = datasets.CheckOptions(deep=True, on_progress=ticker)
         report = datasets.check(rows, text, label, settings.trainer.folders, how)
     if report.blocked:
         show(datasets.report_parts(report), "bad", err=True)

@@ -64,13 +64,13 @@ from trainers.sizing.architecture import Unsized
 @dataclass(frozen=True)
 class CheckOptions:
     """How a file is checked. `deep`: near copies and labels that look wrong, too. `presidio`: what it finds, too.
-    `rows`: what the model takes that is to be trained. `tell` hears how far it is. `n_sealed` rows are set aside beside
-    the test."""
+    `rows`: what the model takes that is to be trained. `on_progress` is told how far it is. `n_sealed` rows are set
+    aside beside the test."""
 
     deep: bool = False
     presidio: bool = False
     rows: RowLimit = USUAL_ROW_LIMIT
-    tell: Callable[[str], None] = ignore_message
+    on_progress: Callable[[str], None] = ignore_message
     n_sealed: int = 0
 
     @property
@@ -89,7 +89,7 @@ class CheckOptions:
             encoding=self.rows.encoding,
             deep=self.deep,
             presidio=self.presidio,
-            tell=self.tell,
+            on_progress=self.on_progress,
             n_sealed=self.n_sealed,
             **beside,
         )
@@ -288,14 +288,21 @@ def checked_rows(
     holdout: Path | None,
     columns: Columns,
     local_models: Mapping[str, Path],
-    tell: Callable[[str], None] = ignore_message,
+    on_progress: Callable[[str], None] = ignore_message,
 ) -> Iterator[EvaluationRows | Refusal]:
     """What is written for it is thrown away afterwards. A refusal is about the given holdout."""
     with tempfile.TemporaryDirectory() as folder:
         files = Path(folder)
         # Deep, as in Slack: near copies stay on one side.
         report = check_file(
-            file, file.name, columns, files, SEED, local_models=local_models, deep=True, tell=tell
+            file,
+            file.name,
+            columns,
+            files,
+            SEED,
+            local_models=local_models,
+            deep=True,
+            on_progress=on_progress,
         )
         if holdout is None or report.blocked:
             yield EvaluationRows(report, files)

@@ -37,15 +37,15 @@ def delete_dataset(settings: Settings, command: Delete, confirm: Callable[[str],
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _open_context(settings) as context:
-        doomed = dataset_deletion.would_go(context, command)
-        if isinstance(doomed, Refusal):
-            return doomed
-        if not confirm(f"Delete {doomed.title} for good: {doomed.with_it}, with all that was made of it?"):
+        scope = dataset_deletion.find_scope(context, command)
+        if isinstance(scope, Refusal):
+            return scope
+        if not confirm(f"Delete {scope.title} for good: {scope.with_it}, with all that was made of it?"):
             return Refusal("Nothing was deleted.")
         deletion = dataset_deletion.record(context, command, PERSON, None)
         if isinstance(deletion, Refusal):
             return deletion
-        return _carry_out(context, deletion.id, doomed.title)
+        return _carry_out(context, deletion.id, scope.title)
 
 
 def delete_rows(
@@ -56,9 +56,9 @@ def delete_rows(
     if not settings.database.exists():
         return Refusal(f"There is no database at {settings.database}, so there is nothing to delete.")
     with _open_context(settings) as context:
-        doomed = dataset_deletion.would_go(context, Delete(dataset))
-        if isinstance(doomed, Refusal):
-            return doomed
+        scope = dataset_deletion.find_scope(context, Delete(dataset))
+        if isinstance(scope, Refusal):
+            return scope
         if context.store.deletions.of(dataset):  # its line numbers are those of a version that goes
             return Refusal(
                 f"{dataset} is being deleted already. Start the bot, which ends that, and look again."
@@ -67,7 +67,7 @@ def delete_rows(
             new = dataset_deletion.without_rows(context, dataset, lines)
             if isinstance(new, Refusal):
                 return new
-            if not confirm(views.row_deletion_question(doomed, new.before.version, new.rows, new.held)):
+            if not confirm(views.row_deletion_question(scope, new.before.version, new.rows, new.held)):
                 return Refusal("Nothing was deleted.")
             deletion = dataset_deletion.take_out(context, new, PERSON)
             if isinstance(deletion, Refusal):

@@ -320,7 +320,7 @@ def _max_judge_micros(
         texts = _texts(replies)
         first = judge_worker.ask_acceptable(plan, texts, files, folder)
         if first.wanted <= session.store.answers.answered(first.priced.keys):
-            verdicts = judgements.heard(session, plan, first, None, JudgeProgress())
+            verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress())
             second = judge_worker.ask_better(plan, texts, verdicts, files, folder)
             return _missing_micros(session, plan, second)
     return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
@@ -336,13 +336,13 @@ def _run_judge(
     first = judge_worker.ask_acceptable(plan, texts, files, folder)
     cost = _missing_micros(session, plan, first)
     failed = _ask_judge(session, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
-    verdicts = judgements.heard(session, plan, first, None, JudgeProgress(failed=failed))
+    verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress(failed=failed))
     if failed:
         return verdicts
     second = judge_worker.ask_better(plan, texts, verdicts, files, folder)
     cost += _missing_micros(session, plan, second)
     unpaired = _ask_judge(session, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
-    return judgements.heard(session, plan, first, second, JudgeProgress(unpaired=unpaired))
+    return judgements.judge_answers(session, plan, first, second, JudgeProgress(unpaired=unpaired))
 
 
 def _ask_judge(

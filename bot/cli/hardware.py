@@ -320,8 +320,8 @@ def _billions(count: int) -> str:
     return f"{count / 1e9:.2f} billion" if count >= 1e9 else f"{count / 1e6:.1f} million"
 
 
-def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calibration | Refusal:
-    """Measures for about `budget_s` seconds, and stores the result in `data`. `tell` hears how far it is."""
+def calibrate(data: Path, budget_s: float, on_progress: Callable[[str], None]) -> Calibration | Refusal:
+    """Measures for about `budget_s` seconds, and stores the result in `data`. `on_progress` is told how far it is."""
     if importlib.util.find_spec("torch") is None:
         return Refusal(
             "Measuring needs what training needs, the extra [local]: pip install '.[local]' in a checkout"
@@ -335,7 +335,7 @@ def calibrate(data: Path, budget_s: float, tell: Callable[[str], None]) -> Calib
             text=True,
             env=child_environment(),
         )
-        sentence = _follow(child, tell)
+        sentence = _follow(child, on_progress)
         answer.seek(0)
         text = answer.read()
     if child.returncode:
@@ -379,7 +379,7 @@ def calibration_text(calibration: Calibration) -> str:
     return "\n".join(parts)
 
 
-def _follow(child: subprocess.Popen[str], tell: Callable[[str], None]) -> str:
+def _follow(child: subprocess.Popen[str], on_progress: Callable[[str], None]) -> str:
     """Tells the child's progress until it ends, and returns its last line that is no progress."""
     last = "it said nothing"
     assert child.stderr is not None  # noqa: S101 - a pipe
@@ -387,7 +387,7 @@ def _follow(child: subprocess.Popen[str], tell: Callable[[str], None]) -> str:
         for line in child.stderr:
             word, _, share = line.strip().partition(" ")
             if word == "progress":
-                tell(f"measuring, {float(share):.0%}")
+                on_progress(f"measuring, {float(share):.0%}")
             elif line.strip():
                 last = line.strip()
     child.wait()

@@ -88,7 +88,7 @@ def explain(
     settings = load()
     request = Request(requester, uploader, 0.0, _micros(cost))
     asking, assumed = _asking(settings, user, action, channel, groups, offline)
-    leave = None
+    permission = None
     if provider:
         row = settings.provider(provider)
         if row is None:
@@ -98,8 +98,8 @@ def explain(
             )
         data = Data(dataset, frozenset({channel}), personal)
         ruled = decide_egress(settings.policy, data, provider, stays_here=row.stays_here, reason=because)
-        leave = (ruled, egress_text(ruled, data, provider, because))
-    answer = explain_policy(asking, action, request, leave)
+        permission = (ruled, egress_text(ruled, data, provider, because))
+    answer = explain_policy(asking, action, request, permission)
     if as_json:
         show_json({**policy_answer_json(answer), "asked": assumed})
     else:

@@ -260,13 +260,13 @@ class PolicyAnswer:
 
 
 def explain_policy(
-    asking: Caller, action: Action, request: Request, leave: tuple[EgressDecision, str] | None
+    asking: Caller, action: Action, request: Request, permission: tuple[EgressDecision, str] | None
 ) -> PolicyAnswer:
-    """`leave`: what is decided on the data that would go to a provider, and its words."""
+    """`permission`: what is decided on the data that would go to a provider, and its words."""
     verdicts = rule_verdicts(asking, action, request)
     rules = [(verdict.is_allowed, verdict.rule, verdict_text(verdict.because)) for verdict in verdicts]
-    if leave:
-        ruled, text = leave
+    if permission:
+        ruled, text = permission
         place = ruled.where or f"{BUILT_IN}: without [[policy.data]] any provider"
         rules.append((not ruled.refused, place, text))
     written = [rule for rule in rules if not rule[1].startswith(BUILT_IN)]

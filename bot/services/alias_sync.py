@@ -140,4 +140,4 @@ def _set_again(context: AppContext, promotion: Promotion, model: Model, result: 
 
 
 def _say(context: AppContext, promotion: Promotion, message: Message, once: str) -> None:
-    context.say(promotion.channel, message.letter(), dedupe=once)
+    context.post(promotion.channel, message.letter(), dedupe=once)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from bot.cards import plans as replacing_views
 from bot.cards.blocks import Message, escape
 from bot.cards.permissions import too_few_words, who_may
-from bot.cards.runs import SAID
+from bot.cards.runs import STATE_TEXTS
 from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules import units
@@ -212,7 +212,7 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
     message = replacing_views.reminder(
         name, plan, plans.approvals_needed(context, plan) - len(approvals), left, whom
     )
-    context.say(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
+    context.post(run.channel, message.letter(), dedupe=f"reminder {run.id} {due:.0f}")
 
 
 def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
@@ -312,7 +312,7 @@ def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
 def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
     """Tells the requester, whom the edit of the card does not notify."""
     title = escape(replacing_views.plan_title(plan_from_json(run.plan)))
-    text = f"Your {notifications.link_to(context, run)} ({title}) {SAID[run.state]}. {sentence}"
+    text = f"Your {notifications.link_to(context, run)} ({title}) {STATE_TEXTS[run.state]}. {sentence}"
     notifications.to_requester(context, run, text, once=f"decision {run.id}")
 
 
@@ -331,7 +331,7 @@ def _too_late(context: AppContext, run: Run | None) -> str:
     by = context.store.replacements.by(run.id)
     if by is not None:
         return replacing_views.already_superseded(run.id, by)
-    return f"Run {run.id} has moved on: it {SAID[run.state]}."
+    return f"Run {run.id} has moved on: it {STATE_TEXTS[run.state]}."
 
 
 @dataclass(frozen=True)
@@ -395,5 +395,5 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
         message = replacing_views.voided_card(
             moved, plan, lapsed.reason, notifications.link_to(context, moved)
         )
-        context.say(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
+        context.post(run.channel, message.letter(), dedupe=f"void {run.id} {now}")
         notifications.to_requester(context, moved, message.text, once=f"void dm {run.id} {now}")

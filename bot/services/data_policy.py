@@ -162,10 +162,10 @@ def overridden_rules(context: AppContext, subject: str) -> tuple[str, ...]:
     return tuple(name for name in names if any(detail.startswith(f"{name}: ") for detail in details))
 
 
-def record_egress(context: AppContext, leave: EgressPermission, person: str, subject: str) -> None:
+def record_egress(context: AppContext, permission: EgressPermission, person: str, subject: str) -> None:
     """Writes the overridden rules into the audit log. Call it in the transaction of what it lets go."""
-    for name in leave.overridden:
-        context.audit(person, "override", subject, f"{name}: {leave.reason}")
+    for name in permission.overridden:
+        context.audit(person, "override", subject, f"{name}: {permission.reason}")
 
 
 def _ruling(

@@ -18,7 +18,7 @@ from pathlib import Path
 from bot.cards import datasets as dataset_views
 from bot.cards.blocks import Message, code
 from bot.cards.datasets import DeletionScope, no_such_dataset
-from bot.cards.runs import SAID
+from bot.cards.runs import STATE_TEXTS
 from bot.cards.words import pluralize
 from bot.context import AppContext, CoreContext
 from bot.rules.permissions import Request
@@ -209,7 +209,7 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
     refused = authorization.refusal(context, person, "delete", channel, request)
     if not refused and _standing(context, versions):
         refused = authorization.refusal(context, person, "promote", channel)
-    return refused or look(context, command.dataset, versions)
+    return refused or scope_of(context, command.dataset, versions)
 
 
 def ask(context: AppContext, command: Delete, person: str, channel: str) -> DatasetDeletion | Refusal:
@@ -225,10 +225,10 @@ def record(
     if isinstance(versions, Refusal):
         return versions
     with context.store.transaction():
-        doomed = look(context, command.dataset, versions)
-        if isinstance(doomed, Refusal):
-            return doomed
-        return _recorded(context, doomed, versions, person, channel) or Refusal(
+        scope = scope_of(context, command.dataset, versions)
+        if isinstance(scope, Refusal):
+            return scope
+        return _recorded(context, scope, versions, person, channel) or Refusal(
             f"{code(command.dataset)} is being deleted already."
         )
 
@@ -239,10 +239,10 @@ def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> Datase
     name = new.before.name
     with context.store.transaction():
         versions = context.store.datasets.versions(name)
-        doomed = look(context, name, versions)
-        if isinstance(doomed, Refusal):
-            return doomed
-        deletion = _recorded(context, replace(doomed, is_whole=False), versions, person, None)
+        scope = scope_of(context, name, versions)
+        if isinstance(scope, Refusal):
+            return scope
+        deletion = _recorded(context, replace(scope, is_whole=False), versions, person, None)
         if deletion is None:
             return Refusal(f"{code(name)} is being deleted already.")
         add_version(context, new, person)
@@ -253,14 +253,14 @@ def take_out(context: CoreContext, new: RewrittenDataset, person: str) -> Datase
 def expire(context: CoreContext, version: Dataset) -> None:
     """Deletes a refused file after its retention."""
     with context.store.transaction():
-        doomed = look(context, version.name, [version])
-        if isinstance(doomed, DeletionScope):
-            _recorded(context, doomed, [version], RETENTION, None)
+        scope = scope_of(context, version.name, [version])
+        if isinstance(scope, DeletionScope):
+            _recorded(context, scope, [version], RETENTION, None)
 
 
-def would_go(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
+def find_scope(context: CoreContext, command: Delete) -> DeletionScope | Refusal:
     versions = chosen_versions(context, command)
-    return versions if isinstance(versions, Refusal) else look(context, command.dataset, versions)
+    return versions if isinstance(versions, Refusal) else scope_of(context, command.dataset, versions)
 
 
 def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] | Refusal:
@@ -275,7 +275,7 @@ def chosen_versions(context: CoreContext, command: Delete) -> Sequence[Dataset] 
     return old or Refusal(f"No version of {code(command.dataset)} was uploaded before {command.before}.")
 
 
-def look(
+def scope_of(
     context: CoreContext, dataset: str, versions: Sequence[Dataset], *, takes_used: bool = False
 ) -> DeletionScope | Refusal:
     """Returns what is deleted with these versions, or why they can't be now, with the cure. `takes_used`: a model in
@@ -306,12 +306,12 @@ def after_trouble(context: CoreContext, deletion: DatasetDeletion) -> None:
 
 
 def _recorded(
-    context: CoreContext, doomed: DeletionScope, versions: Sequence[Dataset], person: str, channel: str | None
+    context: CoreContext, scope: DeletionScope, versions: Sequence[Dataset], person: str, channel: str | None
 ) -> DatasetDeletion | None:
     now, ids = context.clock(), [version.id for version in versions]
-    deletion = context.store.deletions.ask(doomed.dataset, ids, person=person, channel=channel, now=now)
+    deletion = context.store.deletions.ask(scope.dataset, ids, person=person, channel=channel, now=now)
     if deletion:
-        context.audit(person, "delete", f"dataset {max(ids)}", f"{doomed.title}: {doomed.with_it}")
+        context.audit(person, "delete", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
     return deletion
 
 
@@ -325,7 +325,7 @@ def _in_the_way(
     if run and run.state == "needs_human":
         return f"run {run.id} needs a person: decide on its card what becomes of it."
     if run:
-        return f"run {run.id} {SAID[run.state]}. `/finetune cancel {run.id}` ends it."
+        return f"run {run.id} {STATE_TEXTS[run.state]}. `/finetune cancel {run.id}` ends it."
     measurement = next(
         (measurement for measurement in measurements if measurement.state in ("asked", "running")), None
     )
@@ -343,14 +343,14 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
     store, ids = context.store, set(deletion.datasets)
     with store.transaction():
         versions = [store.datasets.get(dataset) for dataset in deletion.datasets]
-        doomed = look(context, deletion.dataset, versions, takes_used=takes_used)
-        if isinstance(doomed, Refusal):  # something began since it was asked for
+        scope = scope_of(context, deletion.dataset, versions, takes_used=takes_used)
+        if isinstance(scope, Refusal):  # something began since it was asked for
             store.deletions.end(deletion)
-            _say(context, deletion, versions, dataset_views.not_deleted_card(deletion.dataset, doomed.text))
+            _say(context, deletion, versions, dataset_views.not_deleted_card(deletion.dataset, scope.text))
             return
         runs, measurements = store.runs.on(ids), store.measurements.on(ids)
         standing = _standing(context, versions)
-        is_whole = doomed.is_whole and deletion.person != RETENTION
+        is_whole = scope.is_whole and deletion.person != RETENTION
         estimates = store.estimates.newest(deletion.dataset) if is_whole else []
 
         files = store.deletions.files_of(ids, documents_of=deletion.dataset if is_whole else None)
@@ -429,13 +429,13 @@ def _tell(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) 
     numbers = tuple(sorted(version.version for version in versions))
     rest = context.store.datasets.versions(deletion.dataset)
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
-    doomed = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
+    scope = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
     by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
-    message = dataset_views.deleted_card(doomed, by, left, context.settings.service.backups_kept)
+    message = dataset_views.deleted_card(scope, by, left, context.settings.service.backups_kept)
     with context.store.transaction():
         if not context.store.deletions.end(deletion):
             return
-        context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{doomed.title}: {doomed.with_it}")
+        context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
         _say(context, deletion, versions, message)
 
 

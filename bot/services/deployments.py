@@ -449,7 +449,7 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
                 context.store.deployments.bill(record, now)
                 _audit(context, record, "finetune", "hosting stopped", "again")
                 text = views.still_running(record.name, _title(context, provider))
-                context.say(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
+                context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
     _tell_strays(context, provider, strays)
 
 
@@ -467,7 +467,7 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
         if new and where:
             log.error("running at %s, and started by nobody here: %s", provider, new)
             message = views.strays_card(_title(context, provider), provider, new, PREFIX)
-            context.say(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
+            context.post(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
 
 
 def running(store: Store, settings: Settings, now: float) -> list[DeploymentSummary]:

@@ -71,7 +71,7 @@ class Teacher:
     rung: Rung
     plan: LadderPlan
     terms: str | None
-    leave: EgressPermission
+    permission: EgressPermission
 
 
 def ask(context: AppContext, dataset: str, teacher: str, person: str, channel: str) -> Block | Refusal:
@@ -181,9 +181,9 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
     before, rung = measured
     if rung.standing != "meets":
         return Refusal(views.below_the_bar(rung, bar))
-    leave = data_policy.decide_egress(context, dataset, report, [model.row], None)
-    if isinstance(leave, Refusal):
-        return leave
+    permission = data_policy.decide_egress(context, dataset, report, [model.row], None)
+    if isinstance(permission, Refusal):
+        return permission
     if not model.row.stays_here and not model.row.outputs_terms:
         return Refusal(views.unknown_terms(model.row.name))
     now = line_up.plan(dataset.name, dataset.version, report, context.today(), prompt=before.prompt, bar=bar)
@@ -197,7 +197,7 @@ def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher
         judge=None,
         search=None,
     )
-    return Teacher(model.row, rung, plan, _open_terms(context, model.row), leave)
+    return Teacher(model.row, rung, plan, _open_terms(context, model.row), permission)
 
 
 def _measured(
@@ -264,7 +264,7 @@ def _begin(context: AppContext, labelling: Labelling, teacher: Teacher, question
     )
     new = NewMeasurement("ladder", labelling.dataset_id, labelling.channel, labelling.person, plan.to_json())
     with context.store.transaction():
-        measurement = measurements.add(context, new, teacher.leave, action="measure")
+        measurement = measurements.add(context, new, teacher.permission, action="measure")
         context.store.labellings.move(
             labelling,
             "open",

@@ -53,20 +53,20 @@ def usable(context: AppContext, dataset: str) -> list[Document]:
     return context.store.documents.ready(dataset)
 
 
-def receive(context: AppContext, handed: DocumentUpload) -> Document | Refusal:
-    refused = authorization.refusal(context, handed.person, "upload", handed.channel)
-    refused = refused or may_upload(context, handed.dataset, handed.person, handed.channel)
+def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
+    refused = authorization.refusal(context, upload.person, "upload", upload.channel)
+    refused = refused or may_upload(context, upload.dataset, upload.person, upload.channel)
     if refused:
         return refused
-    if Path(handed.filename.lower()).suffix[1:] not in views.KINDS:
+    if Path(upload.filename.lower()).suffix[1:] not in views.KINDS:
         return Refusal(views.OTHER_KIND)
     now = context.clock()
     with context.store.transaction():
         document = context.store.documents.receive(
-            NewDocument(handed.dataset, handed.filename, handed.file_id, handed.channel, handed.person),
+            NewDocument(upload.dataset, upload.filename, upload.file_id, upload.channel, upload.person),
             now=now,
         )
-        context.audit(handed.person, "knowledge", f"document {document.id}")
+        context.audit(upload.person, "knowledge", f"document {document.id}")
         _show(context, document, views.document_received(document))
     return document
 

@@ -124,7 +124,7 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
     return "It comes into the channel in a moment, with its plots in the thread."
 
 
-def look(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
+def remake(context: AppContext, number: int, person: str) -> EstimateResult | Refusal:
     """Makes a stored estimate again for the person who clicked on its card."""
     estimate = kept_for(context, number, person)
     return estimate if isinstance(estimate, Refusal) else _again(context, replace(estimate, person=person))

@@ -29,7 +29,7 @@ def measure(context: AppContext, number: int, person: str) -> Measurement | Refu
     estimate = estimate_requests.kept_for(context, number, person)
     if isinstance(estimate, Refusal):
         return estimate
-    result = estimate_requests.look(context, number, person)
+    result = estimate_requests.remake(context, number, person)
     if isinstance(result, Refusal):
         return result
     step = result.verdict.deciding.step

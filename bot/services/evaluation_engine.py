@@ -166,10 +166,10 @@ def spent(
 ) -> int:
     """Returns the micro-dollars of the answers that came `since` then. A question that two candidates share is paid
     once."""
-    heard = context.store.answers.totals
+    totals = context.store.answers.totals
     by_model = paid_questions(prices, keys)
     return spent_micros(
-        prices, {model: heard(sorted(theirs), since=since) for model, theirs in by_model.items()}
+        prices, {model: totals(sorted(theirs), since=since) for model, theirs in by_model.items()}
     )
 
 

@@ -68,7 +68,7 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     planned = _plan(context, checked, command)
     if isinstance(planned, Refusal):
         return planned
-    plan, leave = planned
+    plan, permission = planned
     if same := measurements.under_way(context, plan.to_json()):
         return Refusal(f"This very measurement is under way already: it is m{same.id}.")
     with context.store.transaction():
@@ -76,7 +76,7 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
             context, checked.dataset, person, bar=command.bar, task=command.task, prompt=command.prompt
         )
         new = NewMeasurement("ladder", checked.dataset.id, channel, person, plan.to_json())
-        return measurements.add(context, new, leave, action="measure")
+        return measurements.add(context, new, permission, action="measure")
 
 
 def ask_after_run(context: AppContext, number: int, person: str) -> Measurement | Refusal:
@@ -290,8 +290,10 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
     if keys is None:
         return
     folder = measurements.folder_of(context, measurement)
-    heard = judgements.heard_of(context, plan, folder, progress.judge) if progress.judge else None
-    if heard and heard.acceptable is None and heard.failed is None:  # its folder was lost
+    from_judge = (
+        judgements.read_judge_answers(context, plan, folder, progress.judge) if progress.judge else None
+    )
+    if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # its folder was lost
         evaluation_progress.save_progress(context, measurement, replace(progress, stage="consulting"), None)
         return
     concluded = context.workers.poll(
@@ -299,7 +301,7 @@ def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, prog
         judge_worker.conclude,
         plan,
         evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms),
-        heard,
+        from_judge,
         context.settings.files,
         folder,
         context.clock(),
@@ -352,11 +354,11 @@ def _plan(
     few = prompt_search.too_few(report.n_train) if command.optimise else None
     if few:
         return few
-    leave = data_policy.decide_egress(
+    permission = data_policy.decide_egress(
         context, dataset, report, [model.row for model in line_up.everybody], command.because
     )
-    if isinstance(leave, Refusal):
-        return leave
+    if isinstance(permission, Refusal):
+        return permission
     wanted = context.store.dataset_settings.get(dataset.name)
     prompt = command.prompt or (wanted.prompt if wanted else None)
     refused = data_policy.secret_refusal(prompt or "", "The prompt")
@@ -379,7 +381,7 @@ def _plan(
         optimised=optimised,
         withheld_from=() if may_leave else _withheld_from(line_up.models, line_up.judge),
     )
-    return plan, leave
+    return plan, permission
 
 
 def _withheld_from(models: tuple[Candidate, ...], judge: Candidate | None) -> tuple[str, ...]:

@@ -90,7 +90,7 @@ def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> 
 
 
 def _say(context: AppContext, channel: str, message: Message, once: str) -> None:
-    context.say(channel, message.letter(), dedupe=once)
+    context.post(channel, message.letter(), dedupe=once)
 
 
 def _subject(freeze: Freeze) -> str:

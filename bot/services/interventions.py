@@ -4,7 +4,7 @@ provider."""
 from __future__ import annotations
 
 from bot.cards.blocks import escape
-from bot.cards.runs import SAID
+from bot.cards.runs import STATE_TEXTS
 from bot.context import AppContext
 from bot.rules.permissions import decisive_words
 from bot.rules.plans import Plan, plan_from_json
@@ -28,7 +28,7 @@ def may_decide(context: AppContext, number: int, person: str) -> Run | Refusal:
     if run is None:
         return runs.no_such_run(number)
     if run.state != "needs_human":
-        return Refusal(f"Run {number} needs nobody's decision any more: it {SAID[run.state]}.")
+        return Refusal(f"Run {number} needs nobody's decision any more: it {STATE_TEXTS[run.state]}.")
     request = plans.request_of(plan_from_json(run.plan))
     return authorization.refusal(context, person, "resolve", request=request) or run
 

@@ -147,11 +147,13 @@ def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) ->
     return _written(folder, ACCEPTABLE, plan, prompts_of)
 
 
-def ask_better(plan: LadderPlan, texts: Texts, heard: JudgeAnswers, files: Path, folder: Path) -> Questions:
+def ask_better(
+    plan: LadderPlan, texts: Texts, from_judge: JudgeAnswers, files: Path, folder: Path
+) -> Questions:
     """Writes the comparisons of the two candidates with most acceptable answers, row by row and in both orders; none if
     the verdicts so far can't count."""
     held = examples(files, plan.holdout_sha256)
-    values, judged = _values(texts, heard, held)
+    values, judged = _values(texts, from_judge, held)
     best = sorted(values, key=lambda arm: -sum(values[arm]))[:2]
     if judged.failed or len(best) < 2:
         return _written(folder, BETTER, plan, {}, judged.failed)
@@ -183,7 +185,7 @@ def read_questions(folder: Path, name: str) -> Questions | None:
 def conclude(
     plan: LadderPlan,
     replies: Mapping[Candidate, Sequence[Reply]],
-    heard: JudgeAnswers | None,
+    from_judge: JudgeAnswers | None,
     files: Path,
     folder: Path,
     now: float,
@@ -192,7 +194,7 @@ def conclude(
     answers are free text. `now` in unix seconds."""
     texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
     rows = examples(files, plan.holdout_sha256)
-    verdicts, judged = verdicts_of(texts, heard, rows) if heard else (None, None)
+    verdicts, judged = verdicts_of(texts, from_judge, rows) if from_judge else (None, None)
     ladder = evaluation_worker.judge_ladder(plan, replies, files, folder, now, verdicts)
     best = judged.pair if judged else None
     write_for_people(folder, plan, ladder, texts, best, files)
@@ -200,13 +202,13 @@ def conclude(
 
 
 def verdicts_of(
-    texts: Texts, heard: JudgeAnswers, rows: Sequence[Example]
+    texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[Mapping[Candidate, Sequence[float]] | None, JudgeProgress]:
     """Returns a verdict on each answer, None where they can't count, and what became of the judge."""
-    values, judged = _values(texts, heard, rows)
+    values, judged = _values(texts, from_judge, rows)
     if judged.failed:
         return None, judged
-    return values, replace(judged, pair=_pair(texts, heard, rows), unpaired=heard.unpaired)
+    return values, replace(judged, pair=_pair(texts, from_judge, rows), unpaired=from_judge.unpaired)
 
 
 def write_for_people(
@@ -240,41 +242,41 @@ def read_for_people(folder: Path) -> PairsForPeople | None:
 
 
 def _values(
-    texts: Texts, heard: JudgeAnswers, rows: Sequence[Example]
+    texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]
 ) -> tuple[dict[Candidate, list[float]], JudgeProgress]:
     """Returns 1 for acceptable, 0 for not and for no verdict; and why the verdicts can't count if too many are
     missing."""
-    if heard.failed or heard.acceptable is None:
-        return {}, JudgeProgress(failed=heard.failed or "It was never asked.")
+    if from_judge.failed or from_judge.acceptable is None:
+        return {}, JudgeProgress(failed=from_judge.failed or "It was never asked.")
     values: dict[Candidate, list[float]] = {}
     judged, unread, doubt = 0, 0, None
     for arm in texts:
-        keys = heard.acceptable.keys[arm]
-        verdicts = [read_yes(heard.texts.get(key, "")) for key in keys if key]
+        keys = from_judge.acceptable.keys[arm]
+        verdicts = [read_yes(from_judge.texts.get(key, "")) for key in keys if key]
         missing = verdicts.count(None)
         values[arm] = [
             float(
                 is_right_call(row.answer, text)
-                or (key is not None and bool(read_yes(heard.texts.get(key, ""))))
+                or (key is not None and bool(read_yes(from_judge.texts.get(key, ""))))
             )
             for row, text, key in zip(rows, texts[arm], keys, strict=True)
         ]
         judged, unread = judged + len(verdicts), unread + missing
         if doubt is None and judge_agreement.is_unreadable(missing, len(verdicts)):
-            doubt = unreadable_text(heard.model, missing, len(verdicts))
+            doubt = unreadable_text(from_judge.model, missing, len(verdicts))
     return values, JudgeProgress(failed=doubt, judged=judged, unread=unread)
 
 
-def _pair(texts: Texts, heard: JudgeAnswers, rows: Sequence[Example]) -> JudgedPair | None:
-    questions = heard.better
-    if questions is None or questions.pair is None or heard.unpaired:
+def _pair(texts: Texts, from_judge: JudgeAnswers, rows: Sequence[Example]) -> JudgedPair | None:
+    questions = from_judge.better
+    if questions is None or questions.pair is None or from_judge.unpaired:
         return None
     first, second = questions.pair
     choices: list[Choice | None] = []
     answers = zip(rows, texts[first], texts[second], strict=True)
     for at, (row, first_text, second_text) in enumerate(answers):
         keys = questions.keys[first][at], questions.keys[second][at]
-        choice, swapped = (read_choice(heard.texts.get(key, "")) if key else None for key in keys)
+        choice, swapped = (read_choice(from_judge.texts.get(key, "")) if key else None for key in keys)
         choices.append(_without_asking(row, first_text, second_text) or consolidate(choice, swapped))
     return JudgedPair(first, second, tuple(choices))
 

@@ -167,7 +167,7 @@ def with_arm(judge: JudgeProgress, arm: ArmProgress) -> JudgeProgress:
     return replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
 
 
-def heard(
+def judge_answers(
     context: Asking,
     plan: LadderPlan,
     acceptable: Questions | None,
@@ -180,10 +180,10 @@ def heard(
     return JudgeAnswers(str(plan.judge), texts, acceptable, better, judge.failed, judge.unpaired)
 
 
-def heard_of(context: Asking, plan: LadderPlan, folder: Path, judge: JudgeProgress) -> JudgeAnswers:
-    """As `heard`, with the questions in `folder`."""
+def read_judge_answers(context: Asking, plan: LadderPlan, folder: Path, judge: JudgeProgress) -> JudgeAnswers:
+    """As `judge_answers`, with the questions in `folder`."""
     acceptable, better = (judge_worker.read_questions(folder, name) for name in (ACCEPTABLE, BETTER))
-    return heard(context, plan, acceptable, better, judge)
+    return judge_answers(context, plan, acceptable, better, judge)
 
 
 def _consultation(
@@ -222,7 +222,7 @@ def _asked(context: AppContext, consultation: Consultation) -> Sequence[Question
         return [first]
 
     def ask_second() -> Questions | None:
-        work, so_far = f"{BETTER} {consultation.owner}", heard_of(context, plan, folder, judge)
+        work, so_far = f"{BETTER} {consultation.owner}", read_judge_answers(context, plan, folder, judge)
         return context.workers.poll(work, judge_worker.ask_better, plan, texts(), so_far, files, folder)
 
     second = _written(context, consultation, BETTER, ask_second)

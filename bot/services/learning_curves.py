@@ -67,16 +67,18 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
     if isinstance(plan, Refusal):
         return plan
     row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
-    leave: EgressPermission | Refusal = EgressPermission()
+    permission: EgressPermission | Refusal = EgressPermission()
     if row is not None and checked.report is not None:
-        leave = data_policy.decide_egress(context, checked.dataset, checked.report, [row], command.because)
-    if isinstance(leave, Refusal):
-        return leave
+        permission = data_policy.decide_egress(
+            context, checked.dataset, checked.report, [row], command.because
+        )
+    if isinstance(permission, Refusal):
+        return permission
     if same := measurements.under_way(context, plan.to_json()):
         return Refusal(f"This very curve is being measured already: it is m{same.id}.")
     state: MeasurementState = "running" if isinstance(plan, CurvePlan) else "asked"
     new = NewMeasurement("curve", checked.dataset.id, channel, person, plan.to_json(), state)
-    return measurements.add(context, new, leave, action="curve")
+    return measurements.add(context, new, permission, action="curve")
 
 
 def step(context: AppContext, measurement: Measurement) -> None:

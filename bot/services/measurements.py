@@ -80,7 +80,11 @@ def under_way(context: AppContext, plan: str) -> Measurement | None:
 
 
 def add(
-    context: AppContext, new: NewMeasurement, leave: EgressPermission, *, action: Literal["measure", "curve"]
+    context: AppContext,
+    new: NewMeasurement,
+    permission: EgressPermission,
+    *,
+    action: Literal["measure", "curve"],
 ) -> Measurement:
     """Records a measurement and posts its card, with the rules about data that were overridden or advise against it;
     the ticks do the rest."""
@@ -90,10 +94,10 @@ def add(
         subject = f"measurement {measurement.id}"
         context.audit(new.requested_by, action, subject)
         show(context, measurement)
-        data_policy.record_egress(context, leave, new.requested_by, subject)
-        if leave.notes:
-            notes = text_message(f"m{measurement.id}: {escape(' '.join(leave.notes))}")
-            context.say(new.channel, notes.letter(), dedupe=f"rules of {subject}")
+        data_policy.record_egress(context, permission, new.requested_by, subject)
+        if permission.notes:
+            notes = text_message(f"m{measurement.id}: {escape(' '.join(permission.notes))}")
+            context.post(new.channel, notes.letter(), dedupe=f"rules of {subject}")
     return measurement
 
 
@@ -318,7 +322,7 @@ def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: C
     )
 
 
-def look(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
+def current_card(context: AppContext, number: int, person: str, channel: str) -> Message | Refusal:
     """Returns its result, or how far it is."""
     measurement = _known(context, number, person, channel)
     if measurement is None:

@@ -261,12 +261,12 @@ def _owner(ask: Ask) -> str:
     return f"ask {ask.id}"
 
 
-def shelf(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
+def listing(context: AppContext, person: str, channel: str) -> Sequence[ModelEntry]:
     """Returns the tuned models that a person may know of: those in use first, then newest first."""
     standing = {promotion.model: promotion for promotion in context.store.promotions.all_standing()}
     entries = context.store.models_of(authorization.visible_datasets(context, person, channel))
     models = sorted(entries, key=lambda model: model.name not in standing)
-    return [_shelved(context, model, standing.get(model.name), at < SHOWN) for at, model in enumerate(models)]
+    return [_entry(context, model, standing.get(model.name), at < SHOWN) for at, model in enumerate(models)]
 
 
 def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEntry]:
@@ -275,7 +275,7 @@ def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEnt
         promotion for promotion in context.store.promotions.all_standing() if promotion.dataset in names
     ]
     return [
-        _shelved(context, _model(context, promotion), promotion, at < SHOWN)
+        _entry(context, _model(context, promotion), promotion, at < SHOWN)
         for at, promotion in enumerate(promotions)
     ]
 
@@ -372,7 +372,7 @@ def has_alias(context: CoreContext, model: Model) -> bool:
     return row is not None and row.provider.can("aliases")
 
 
-def _shelved(context: AppContext, model: Model, promotion: Promotion | None, is_shown: bool) -> ModelEntry:
+def _entry(context: AppContext, model: Model, promotion: Promotion | None, is_shown: bool) -> ModelEntry:
     plan, rung = evidence.measured_score(context, model)
     row = context.settings.provider(model.provider)
     base = row.model(plan.base_model) if row else None

@@ -151,7 +151,7 @@ def _alert(
         log.error("job %s at %s: %s", job.id, provider, message.text)
         context.audit("finetune", "stray job", f"job {job.id}", message.text)
         if where:
-            context.say(where, message.letter(), dedupe=f"stray {provider} {job.id}")
+            context.post(where, message.letter(), dedupe=f"stray {provider} {job.id}")
 
 
 def _live(jobs: Sequence[Job]) -> list[Job]:

@@ -62,12 +62,14 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     if refused:
         return refused
     names = authorization.visible_datasets(context, person, None)
-    looks, measurements = runs.open_runs(context, names), _open(context, names)
-    mine = _waiting_for(context, looks, person)
+    summaries, measurements = runs.open_runs(context, names), _open(context, names)
+    mine = _waiting_for(context, summaries, person)
     to_confirm = [
-        look for look in measurements if _waits_for_a_yes(look) and look.measurement.requested_by == person
+        summary
+        for summary in measurements
+        if _waits_for_a_yes(summary) and summary.measurement.requested_by == person
     ]
-    rest = [look for look in (*looks, *measurements) if look not in (*mine, *to_confirm)]
+    rest = [summary for summary in (*summaries, *measurements) if summary not in (*mine, *to_confirm)]
     return HomeOverview(
         mine=mine,
         to_confirm=to_confirm,
@@ -81,24 +83,25 @@ def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     )
 
 
-def _waiting_for(context: AppContext, looks: Sequence[RunSummary], person: str) -> list[RunSummary]:
+def _waiting_for(context: AppContext, summaries: Sequence[RunSummary], person: str) -> list[RunSummary]:
     """Returns the runs that this person may approve."""
     waiting = [
-        look
-        for look in looks
-        if look.run.state == "awaiting_approval" and person not in (look.run.requester, look.plan.uploaded_by)
+        summary
+        for summary in summaries
+        if summary.run.state == "awaiting_approval"
+        and person not in (summary.run.requester, summary.plan.uploaded_by)
     ]
     is_named = waiting and authorization.current_rules(context, "approve").entitled("approve", [person])
     return waiting if is_named else []
 
 
-def _waits_for_a_yes(look: EvaluationSummary) -> bool:
-    return not isinstance(look, CurveSummary) and look.progress.stage == "asking"
+def _waits_for_a_yes(summary: EvaluationSummary) -> bool:
+    return not isinstance(summary, CurveSummary) and summary.progress.stage == "asking"
 
 
-def _links(context: AppContext, looks: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
+def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSummary]) -> dict[str, str]:
     """Returns links to the cards, as far as Slack gives them."""
-    cards = {name: context.store.outbox.card(name) for name in map(card_name, looks)}
+    cards = {name: context.store.outbox.card(name) for name in map(card_name, summaries)}
     links = {name: context.directory.permalink(card.channel, card.ts) for name, card in cards.items() if card}
     return {name: link for name, link in links.items() if link}
 
@@ -129,7 +132,7 @@ def _best(context: AppContext, checked: CheckedDataset) -> Best | None:
 
 def _open(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:
     return [
-        _look(context, measurement)
+        _summarize(context, measurement)
         for measurement in authorization.filter_known(context, context.store.measurements.open(), names)
     ]
 
@@ -140,20 +143,20 @@ def _latest(context: AppContext, names: Collection[str]) -> list[RunSummary | Ev
         measurement for measurement in context.store.measurements.newest(runs.SEARCHED) if measurement.result
     )
     seen = (
-        _look(context, measurement)
+        _summarize(context, measurement)
         for measurement in islice(authorization.filter_known(context, done, names), LATEST_MEASUREMENTS)
     )
-    looks: list[RunSummary | EvaluationSummary] = [
+    summaries: list[RunSummary | EvaluationSummary] = [
         summary for summary in runs.latest(context, names) if summary.result
     ]
-    return sorted([*looks, *seen], key=_changed_at, reverse=True)
+    return sorted([*summaries, *seen], key=_changed_at, reverse=True)
 
 
 def _changed_at(summary: RunSummary | EvaluationSummary) -> float:
     return summary.run.updated_at if isinstance(summary, RunSummary) else summary.measurement.updated_at
 
 
-def _look(context: AppContext, measurement: Measurement) -> EvaluationSummary:
+def _summarize(context: AppContext, measurement: Measurement) -> EvaluationSummary:
     result = measurement.result
     if measurement.kind == "ladder":
         plan = LadderPlan.from_json(measurement.plan)

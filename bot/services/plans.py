@@ -290,9 +290,11 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     if refusal:
         return refusal
     readers = [row] if judge is None or judge.row == row else [row, judge.row]
-    leave = data_policy.decide_egress(context, checked.dataset, estimated.report, readers, command.because)
-    if isinstance(leave, Refusal):
-        return leave
+    permission = data_policy.decide_egress(
+        context, checked.dataset, estimated.report, readers, command.because
+    )
+    if isinstance(permission, Refusal):
+        return permission
     if isinstance(estimated.cost, MissingPrice):
         return Refusal(f"A run whose cost is unknown can't be approved. {missing_price_text(estimated.cost)}")
     plan = _with_catalogue_id(
@@ -311,9 +313,11 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     swept = carve_for_sweep(context, plan, estimated)
     if isinstance(swept, Refusal):
         return swept
-    warnings = (*plan.warnings, *leave.notes)
-    full_plan = replace(plan, stopping=stopping, swept=swept, warnings=warnings, overridden=leave.overridden)
-    return _ask(context, full_plan, leave)
+    warnings = (*plan.warnings, *permission.notes)
+    full_plan = replace(
+        plan, stopping=stopping, swept=swept, warnings=warnings, overridden=permission.overridden
+    )
+    return _ask(context, full_plan, permission)
 
 
 def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
@@ -321,10 +325,10 @@ def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> 
     estimated = estimate_requests.estimate_for(context, checked, command.question)
     if isinstance(estimated, Refusal) or estimated.judge is None or command.question.judge:
         return estimated
-    leave = data_policy.decide_egress(
+    permission = data_policy.decide_egress(
         context, checked.dataset, estimated.report, [estimated.judge.row], command.because
     )
-    if not isinstance(leave, Refusal):
+    if not isinstance(permission, Refusal):
         return estimated
     return estimate_requests.estimate_for(context, checked, replace(command.question, judge=NO_JUDGE))
 
@@ -515,7 +519,7 @@ def _rare_labels(estimated: EstimateResult) -> list[str]:
     return [f"{named}{more} {have} {HARDLY_LEARNT} rows or fewer, and will hardly be learnt."]
 
 
-def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refusal:
+def _ask(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
     now, hash_of_plan = context.clock(), plan_hash(plan)
     with context.store.transaction():
         former = waiting_runs(context, plan)
@@ -539,7 +543,7 @@ def _ask(context: AppContext, plan: Plan, leave: EgressPermission) -> Run | Refu
         if run is None:
             return Refusal("This very plan was posted before; `/finetune runs` shows what became of it.")
         context.audit(plan.requester, "ask", f"run {run.id}", hash_of_plan)
-        data_policy.record_egress(context, leave, plan.requester, f"run {run.id}")
+        data_policy.record_egress(context, permission, plan.requester, f"run {run.id}")
         for waiting in former:
             supersede(context, waiting, run, budgets.team_budget(context))
         hours = context.settings.policy.expires_s / 3600

@@ -60,7 +60,7 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all.")
     refused = authorization.refusal(context, person, "promote", run.channel)
-    if not refused and not runs.may_look(context, run, person, run.channel):
+    if not refused and not runs.may_see(context, run, person, run.channel):
         refused = runs.no_such_run(number)
     return refused or _promote(context, model, person, None)
 
@@ -120,7 +120,7 @@ def record_sealed(context: AppContext, measurement: Measurement, decided: Deploy
         link = context.link(f"measurement {measurement.id}", f"m{measurement.id}")
         text = f"<@{measurement.requested_by}>: the sealed rows were opened ({link}). {result.text}"
         once = f"sealed {measurement.id}"
-        context.say(measurement.channel, text_message(text).letter(), dedupe=once)
+        context.post(measurement.channel, text_message(text).letter(), dedupe=once)
 
 
 def _promote(

@@ -67,12 +67,14 @@ def spent(context: AppContext, run: Run, plan: Plan) -> int:
     return judgements.spent_micros(context, of_judge, folder_of(context, run), run.state_since)
 
 
-def heard(context: AppContext, run: Run, plan: Plan) -> JudgeAnswers | None:
+def judge_answers(context: AppContext, run: Run, plan: Plan) -> JudgeAnswers | None:
     """Returns the judge's answers, None if there is no judge."""
     if plan.judge is None:
         return None
     judge = Progress.from_json(run.progress).judge or JudgeProgress()
-    return judgements.heard_of(context, _ladder_plan(context, plan, ()), folder_of(context, run), judge)
+    return judgements.read_judge_answers(
+        context, _ladder_plan(context, plan, ()), folder_of(context, run), judge
+    )
 
 
 def folder_of(context: AppContext, run: Run) -> Path:

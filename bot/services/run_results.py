@@ -347,11 +347,11 @@ def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[
     progress = Progress.from_json(run.progress)
     replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
-    heard, verdicts, judge = run_judgements.heard(context, run, plan), None, None
-    if heard:
+    from_judge, verdicts, judge = run_judgements.judge_answers(context, run, plan), None, None
+    if from_judge:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
         rows = evaluation_worker.examples(context.settings.files, plan.holdout_sha256)
-        verdicts, judge = judge_worker.verdicts_of(texts, heard, rows)
+        verdicts, judge = judge_worker.verdicts_of(texts, from_judge, rows)
     comparison = RunComparison(
         run_id=run.id,
         arm=Candidate("tuned", f"{plan.provider}/{run.model}"),

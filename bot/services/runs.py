@@ -9,7 +9,7 @@ from itertools import islice
 from bot.cards import freeze as freeze_cards
 from bot.cards.audits import History
 from bot.cards.blocks import escape
-from bot.cards.runs import SAID, RunSummary
+from bot.cards.runs import STATE_TEXTS, RunSummary
 from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
@@ -23,20 +23,21 @@ LATEST, SEARCHED = 15, 200
 def open_runs(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     """Returns the open runs on these datasets, which the person may know of."""
     return [
-        _look(context, run) for run in authorization.filter_known(context, context.store.runs.open(), names)
+        _summarize(context, run)
+        for run in authorization.filter_known(context, context.store.runs.open(), names)
     ]
 
 
 def latest(context: AppContext, names: Collection[str]) -> list[RunSummary]:
     runs = authorization.filter_known(context, context.store.runs.newest(SEARCHED), names)
-    return [_look(context, run) for run in islice(runs, LATEST)]
+    return [_summarize(context, run) for run in islice(runs, LATEST)]
 
 
 def listing(context: AppContext, person: str, channel: str) -> list[RunSummary]:
     return latest(context, authorization.visible_datasets(context, person, channel))
 
 
-def look(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
+def summarize(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
     summary = details(context, number, person, channel)
     if isinstance(summary, Refusal):
         return summary
@@ -44,12 +45,12 @@ def look(context: AppContext, number: int, person: str, channel: str | None) -> 
 
 
 def details(context: AppContext, number: int, person: str, channel: str | None) -> RunSummary | Refusal:
-    """As `look`, with how good the estimates were, and without reading the files that tell whether its model may be
-    used."""
+    """As `summarize`, with how good the estimates were, and without reading the files that tell whether its model may
+    be used."""
     run = context.store.runs.get(number)
-    if run is None or not may_look(context, run, person, channel):
+    if run is None or not may_see(context, run, person, channel):
         return no_such_run(number)
-    summary = _look(context, run)
+    summary = _summarize(context, run)
     if summary.result is None:
         return summary
     actuals = notifications.actuals_of(run, summary.plan, summary.result)
@@ -63,7 +64,7 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     if run is None:
         return no_such_run(number)
     if run.state not in OPEN_RUN_STATES:
-        return Refusal(f"Run {number} is over already: it {SAID[run.state]}.")
+        return Refusal(f"Run {number} is over already: it {STATE_TEXTS[run.state]}.")
     plan = plan_from_json(run.plan)
     request = Request(run.requester, plan.uploaded_by, run.created_at)
     refused = authorization.refusal(context, person, "cancel", request=request)
@@ -93,7 +94,7 @@ def ask_resume(context: AppContext, number: int, person: str, here: str | None =
     if run is None:
         return no_such_run(number)
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
-        return Refusal(f"Run {number} is not paused: it {SAID[run.state]}.")
+        return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
     denied = _may_not_pause(context, run, person)
     freeze = freeze_scope.on_resume(context)
     if freeze and not denied:
@@ -107,9 +108,9 @@ def is_paused(run: Run) -> bool:
 
 def _may_not_pause(context: AppContext, run: Run, person: str) -> Refusal | None:
     if run.state not in OPEN_RUN_STATES:
-        return Refusal(f"Run {run.id} is over already: it {SAID[run.state]}.")
+        return Refusal(f"Run {run.id} is over already: it {STATE_TEXTS[run.state]}.")
     if run.state not in ("approved", "creating", "training"):
-        return Refusal(f"Only training can be paused, and run {run.id} {SAID[run.state]}.")
+        return Refusal(f"Only training can be paused, and run {run.id} {STATE_TEXTS[run.state]}.")
     if not notifications.can_pause(context, run):
         title = escape(context.settings.title_of(run.provider))
         return Refusal(f"{title} can't pause a training. `/finetune cancel {run.id}` would end it.")
@@ -126,7 +127,7 @@ def _wish(context: AppContext, run: Run, wish: Wish, person: str, text: str) -> 
     return text if moved else Refusal(f"Run {run.id} moved on just now; try again.")
 
 
-def _look(context: AppContext, run: Run) -> RunSummary:
+def _summarize(context: AppContext, run: Run) -> RunSummary:
     return RunSummary(
         run=run,
         plan=plan_from_json(run.plan),
@@ -138,7 +139,7 @@ def _look(context: AppContext, run: Run) -> RunSummary:
     )
 
 
-def may_look(context: AppContext, run: Run, person: str, channel: str | None) -> bool:
+def may_see(context: AppContext, run: Run, person: str, channel: str | None) -> bool:
     return authorization.may_use_dataset(context, plan_from_json(run.plan).dataset, person, channel)
 
 
@@ -146,7 +147,7 @@ def _known(context: AppContext, number: int, person: str, here: str | None, acti
     """Returns the run if the person may know of it, or it is open and they may stop it. `here`: the channel where they
     typed its number; None: they pressed a button on its card."""
     run = context.store.runs.get(number)
-    if run is None or here in (None, run.channel) or may_look(context, run, person, here):
+    if run is None or here in (None, run.channel) or may_see(context, run, person, here):
         return run
     request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
     may_stop = (
@@ -162,6 +163,6 @@ def no_such_run(number: int) -> Refusal:
 
 def audit_history(context: AppContext, number: int, person: str, channel: str) -> History | Refusal:
     run = context.store.runs.get(number)
-    if run is None or not may_look(context, run, person, channel):
+    if run is None or not may_see(context, run, person, channel):
         return no_such_run(number)
     return History(number, context.store.audit.entries(f"run {number}"))

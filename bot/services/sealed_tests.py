@@ -55,15 +55,15 @@ def ask(
     if same := measurements.under_way(context, plan.to_json()):
         return Refusal(f"The sealed rows are being answered already: m{same.id} decides.")
     rows = [context.settings.provider(name.partition("/")[0]) for name in plan.price_of]
-    leave = data_policy.decide_egress(context, version, report, [row for row in rows if row], None)
-    if isinstance(leave, Refusal):
-        return leave
+    permission = data_policy.decide_egress(context, version, report, [row for row in rows if row], None)
+    if isinstance(permission, Refusal):
+        return permission
     new = NewMeasurement("ladder", version.id, run.channel, person, plan.to_json())
     before = context.store.looks([version.id]).get(plan.holdout_sha256, 0)
     if before:
-        leave = replace(leave, notes=(*leave.notes, opened_before(before)))
+        permission = replace(permission, notes=(*permission.notes, opened_before(before)))
     with context.store.transaction():
-        measurement = measurements.add(context, new, leave, action="measure")
+        measurement = measurements.add(context, new, permission, action="measure")
         detail = f"{plan.n_holdout} sealed rows of {plan.title} for {model.name} by m{measurement.id}"
         opened = f", opened {pluralize(before, 'time')} before" if before else ""
         context.audit(person, "open", f"run {run.id}", f"{detail}{opened}")

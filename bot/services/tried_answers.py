@@ -28,7 +28,7 @@ from trainers.dataset.checks import MINIMUM
 from trainers.dataset.rows import normalised
 
 
-def praise(context: AppContext, number: int, person: str) -> str | Refusal:
+def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
     """Records that an answer was good."""
     tried = may_judge(context, number, person)
     if isinstance(tried, Refusal):

@@ -83,7 +83,7 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
     judge_agreement.JUDGE_SOME: human_preferences.ask,
     estimates.SHARE: estimate_requests.share,
     findings.CLEAN: clean_copies.request,
-    models.GOOD: tried_answers.praise,
+    models.GOOD: tried_answers.mark_good,
     row_labels.LABEL_DOUBTED: row_label_services.begin_doubted,
     runs.CANCEL: run_services.ask_cancel,
     runs.PAUSE: run_services.ask_pause,
@@ -205,7 +205,7 @@ def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:
 def _plan_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     person, channel = _person(body), _channel(body)
     refused = overview.may_read(context, person, channel)
-    result = refused or run_services.look(context, int(_value(body)), person, channel)
+    result = refused or run_services.summarize(context, int(_value(body)), person, channel)
     if isinstance(result, Refusal):
         return result
     budget = budgets.tightest(context, result.run.channel, result.run.requester)
@@ -213,7 +213,7 @@ def _plan_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
 
 
 def _estimate_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    result = estimate_requests.look(context, int(_value(body)), _person(body))
+    result = estimate_requests.remake(context, int(_value(body)), _person(body))
     return result if isinstance(result, Refusal) else estimates.details_form(result, result.target.name)
 
 

@@ -343,7 +343,7 @@ def _start(call: Call, request: Start) -> None:
 def show_status(call: Call, subject: Subject | None) -> Reply:
     if subject is None:
         return status.card(overview.status(call.context, call.person, call.channel))
-    return _look(call, subject)
+    return _show_subject(call, subject)
 
 
 @finetune.command(
@@ -383,7 +383,7 @@ def cancel(call: Call, subject: Subject) -> Reply:
 )
 @click.argument("subject", type=RUN_OR_MEASUREMENT)
 def show_results(call: Call, subject: Subject) -> Reply:
-    return _look(call, subject)
+    return _show_subject(call, subject)
 
 
 @finetune.command(
@@ -430,7 +430,7 @@ def show_audit(call: Call, run: int) -> Reply:
     instead="`/finetune try MODEL TEXT` asks a single model.",
 )
 def list_models(call: Call) -> Reply:
-    return model_cards.listing(models.shelf(call.context, call.person, call.channel))
+    return model_cards.listing(models.listing(call.context, call.person, call.channel))
 
 
 @finetune.command(
@@ -493,10 +493,10 @@ def roll_back(call: Call, dataset: str, because: str | None) -> Reply:
 @click.option("--before", type=DAY, help="Only versions that were uploaded before this day.")
 def delete(call: Call, dataset: str, before: date | None) -> Reply:
     request = Delete(dataset, before)
-    doomed = dataset_deletion.may_ask(call.context, request, call.person, call.channel)
-    if isinstance(doomed, Refusal):
-        return doomed
-    return dataset_cards.deletion_form(doomed, dataset_cards.deletion_metadata(request, call.channel))
+    scope = dataset_deletion.may_ask(call.context, request, call.person, call.channel)
+    if isinstance(scope, Refusal):
+        return scope
+    return dataset_cards.deletion_form(scope, dataset_cards.deletion_metadata(request, call.channel))
 
 
 @finetune.command(
@@ -513,10 +513,12 @@ def show_rights(call: Call) -> Reply:
     )
 
 
-def _look(call: Call, subject: Subject) -> Reply:
+def _show_subject(call: Call, subject: Subject) -> Reply:
     if subject.is_measurement:
-        return measurements.look(call.context, subject.number, call.person, call.channel)
-    return _card(runs.look(call.context, subject.number, call.person, call.channel), run_cards.details_card)
+        return measurements.current_card(call.context, subject.number, call.person, call.channel)
+    return _card(
+        runs.summarize(call.context, subject.number, call.person, call.channel), run_cards.details_card
+    )
 
 
 def _location(call: Call, summary: model_cards.PromotionSummary) -> Message | None:

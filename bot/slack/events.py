@@ -62,7 +62,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         channel = str(event["channel"])
         message = _reply(Call(context, str(event["user"]), channel), str(event.get("text") or ""))
         if message:
-            context.say(channel, message.letter(), dedupe=f"message {event['ts']}")
+            context.post(channel, message.letter(), dedupe=f"message {event['ts']}")
         wake()
 
     @app.event("file_shared")
@@ -70,7 +70,7 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
         """A file in the conversation with the bot; files elsewhere are none of our business."""
         channel = str(event.get("channel_id") or "")
         if channel.startswith("D"):
-            context.say(channel, general.file_hint().body(), dedupe=f"file {event.get('file_id')}")
+            context.post(channel, general.file_hint().body(), dedupe=f"file {event.get('file_id')}")
             wake()
 
     @app.event("app_home_opened")

@@ -176,7 +176,7 @@ def test_wrong_labels_are_named_by_their_lines(tmp_path: Path) -> None:
 
 def test_a_check_says_how_far_it_is() -> None:
     said: list[str] = []
-    datasets.check(NOISY, None, None, how=datasets.CheckOptions(deep=True, tell=said.append))
+    datasets.check(NOISY, None, None, how=datasets.CheckOptions(deep=True, on_progress=said.append))
     assert said[-3].endswith(" rows read") and said[-2].startswith("Looking for near copies among")
     assert said[-1] == "Looking for labels that are probably wrong"
 

@@ -48,9 +48,9 @@ def test_a_result_beside_fifteen_earlier_runs_reads_no_held_out_rows(world: Worl
 
 def test_statements_for_a_result_do_not_grow_with_the_runs_before(world: World) -> None:
     finished_runs(done(world), 12)
-    few = statements(world, lambda: runs.look(world.service.context, 12, ANA, TICKETS))
+    few = statements(world, lambda: runs.summarize(world.service.context, 12, ANA, TICKETS))
     finished_runs(world, 40, after=13)
-    assert statements(world, lambda: runs.look(world.service.context, 12, ANA, TICKETS)) == few
+    assert statements(world, lambda: runs.summarize(world.service.context, 12, ANA, TICKETS)) == few
 
 
 def test_the_end_of_a_run_reads_no_file_while_it_holds_the_write_lock(

@@ -17,7 +17,7 @@ from trainers.local.training.data import Row
 from trainers.local.training.methods import sft
 from trainers.local.training.packing import Loss
 
-SAID = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
+STATE_TEXTS = "CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"
 measure_rows = sft.measure_rows
 
 
@@ -25,7 +25,7 @@ def measure_few(model: Any, rows: Sequence[Row], able: Any) -> Loss:
     layers = [one for one in model.modules() if hasattr(one, "gradient_checkpointing")]
     again = any(one.gradient_checkpointing for one in layers)
     if len(rows) > int(os.environ["ROWS"]) or not again:
-        raise RuntimeError(SAID)
+        raise RuntimeError(STATE_TEXTS)
     return measure_rows(model, rows, able)
 
 

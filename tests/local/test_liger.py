@@ -175,12 +175,12 @@ def test_what_computes_the_same_stays_with_its_version(
 
 
 def test_a_job_says_its_kernels_and_a_run_that_goes_on_with_others_says_that_too(tmp_path: Path) -> None:
-    journal = MetricsLogger(tmp_path, (), None)
-    report_kernels(tmp_path, None, journal)
+    logger = MetricsLogger(tmp_path, (), None)
+    report_kernels(tmp_path, None, logger)
     assert not (tmp_path / setup.KERNELS_FILE).exists()
-    report_kernels(tmp_path, Kernels("liger 0.8.0"), journal)
+    report_kernels(tmp_path, Kernels("liger 0.8.0"), logger)
     assert read_json(tmp_path / setup.KERNELS_FILE) == {"kernels": "liger 0.8.0", "why": None}
-    report_kernels(tmp_path, Kernels("PyTorch", "it is gone"), journal)
+    report_kernels(tmp_path, Kernels("PyTorch", "it is gone"), logger)
     assert [event["message"] for event in read_events(tmp_path)] == [
         "Kernels: liger 0.8.0",
         "Kernels: PyTorch, since it is gone",

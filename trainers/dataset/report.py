@@ -151,7 +151,7 @@ def check_file(
     presidio: bool = False,
     local_models: Mapping[str, Path] = NO_MODELS,
     lengths_by: Encoding | None = None,
-    tell: Callable[[str], None] = ignore_message,
+    on_progress: Callable[[str], None] = ignore_message,
     n_sealed: int = 0,
 ) -> Report:
     """Read, check, split, write. `system` goes before a table's rows; None: one that fits the task. Without an
@@ -162,17 +162,19 @@ def check_file(
     of the new questions joins it. About `n_sealed` rows are sealed: set aside beside it, for a promotion. `deep` also
     looks for near copies and for labels that are probably wrong; it takes longer, and with `presidio`, which must be
     installed, looks for more kinds of personal data. `lengths_by` counts how long rows are, where that is another
-    encoding than the one that counts what vendors are paid for. `tell` hears how far it is. Nothing in the file raises;
-    OSError where the disk does, ValueError where `holdout` or `previous` is not what we wrote.
+    encoding than the one that counts what vendors are paid for. `on_progress` is told how far it is. Nothing in the
+    file raises; OSError where the disk does, ValueError where `holdout` or `previous` is not what we wrote.
     """
     clock = _Clock()
     frozen = read_stored(holdout, "reading the frozen holdout") if isinstance(holdout, Path) else holdout
     with opened(path, limits) as source, tempfile.TemporaryFile() as spool:
         with _collector_paused():
-            taken = _taken(source, name, spool, columns, system, encoding, limits, tell, sketched=deep)
+            taken = _taken(source, name, spool, columns, system, encoding, limits, on_progress, sketched=deep)
         clock.stage("rows")
         slow = (
-            _slow_findings(taken, frozen or (), seed, tell, presidio=presidio) if deep else NO_SLOW_FINDINGS
+            _slow_findings(taken, frozen or (), seed, on_progress, presidio=presidio)
+            if deep
+            else NO_SLOW_FINDINGS
         )
         clock.stage("near copies and doubted labels")
         of_split = Findings(limits.listed)
@@ -190,11 +192,13 @@ def check_file(
 
 
 def _slow_findings(
-    taken: _Taken, frozen: Sequence[Example], seed: int, tell: Callable[[str], None], *, presidio: bool
+    taken: _Taken, frozen: Sequence[Example], seed: int, on_progress: Callable[[str], None], *, presidio: bool
 ) -> SlowFindings:
     """Looks for near copies and doubted labels. A preferred answer is no label that could be wrong."""
     labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
-    return run_slow_checks(taken.rows, labels, frozen, seed, taken.limits.listed, tell, presidio=presidio)
+    return run_slow_checks(
+        taken.rows, labels, frozen, seed, taken.limits.listed, on_progress, presidio=presidio
+    )
 
 
 def _checked(
@@ -375,7 +379,7 @@ def _taken(
     system: str | None,
     encoding: Encoding,
     limits: Limits,
-    tell: Callable[[str], None],
+    on_progress: Callable[[str], None],
     *,
     sketched: bool,
 ) -> _Taken:
@@ -386,7 +390,7 @@ def _taken(
     )
     sniffed = accepted(source, name, findings, limits)
     if sniffed:
-        read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, tell)
+        read_facts(facts, source.file, spool, sniffed, columns, findings, limits, progress, on_progress)
     facts.close()
     conclude(findings, progress)
     task = facts.task

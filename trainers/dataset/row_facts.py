@@ -297,7 +297,7 @@ def read_facts(
     findings: Findings,
     limits: Limits,
     progress: Progress,
-    tell: Callable[[str], None] = ignore_message,
+    on_progress: Callable[[str], None] = ignore_message,
 ) -> None:
     """Reads all rows into `facts`, which says where each stands: for JSONL in `file`, for other formats in `spool`."""
     if sniffed.kind == "jsonl":
@@ -313,7 +313,7 @@ def read_facts(
             facts.add(chunk)
             return
         facts.add(chunk)
-        tell(f"{len(facts):,} rows read")
+        on_progress(f"{len(facts):,} rows read")
 
 
 def _spooled(examples: Iterator[Example], spool: BinaryIO) -> Iterator[Chunk]:

@@ -241,7 +241,7 @@ def run_slow_checks(
     holdout: Sequence[Example],
     seed: int,
     listed: int,
-    tell: Callable[[str], None],
+    on_progress: Callable[[str], None],
     *,
     presidio: bool,
 ) -> SlowFindings:
@@ -253,7 +253,7 @@ def run_slow_checks(
 
     facts = rows.facts
     near_findings, label_findings, personal = Findings(listed), Findings(listed), Findings(listed)
-    tell(f"Looking for near copies among {len(rows):,} rows")
+    on_progress(f"Looking for near copies among {len(rows):,} rows")
     sketched = [sketches(map(question_text, holdout))] if holdout else []
     sketched.append(facts.take_sketches())
     near = find_near_copies(_Questions(holdout, rows), [*question_keys(holdout), *facts.keys], sketched)
@@ -262,7 +262,7 @@ def run_slow_checks(
     check_near(near, lines, answers, near_findings, held=len(holdout))
     groups = tuple(group - len(holdout) for group in near.groups[len(holdout) :])
 
-    tell("Looking for labels that are probably wrong")
+    on_progress("Looking for labels that are probably wrong")
     errors = None
     if len(set(labels)) > 1:
         sample = sample_rows(labels, facts.keys, seed)
@@ -275,7 +275,7 @@ def run_slow_checks(
             report_unjudged(sample, label_findings)
 
     if presidio:
-        tell("Presidio looks for personal data")
+        on_progress("Presidio looks for personal data")
         check_presidio(rows, facts.lines, seed, personal)
     return SlowFindings((near_findings, label_findings, personal), groups, errors)
 

@@ -115,7 +115,7 @@ def finish_job(
     position: Position,
     total: int,
     stop: Stop | None,
-    journal: MetricsLogger,
+    logger: MetricsLogger,
 ) -> None:
     """Ends a training of `total` steps at `position`, as a training by our own engine ends. The result is a checkpoint,
     since an engine that is ended early leaves nothing else.
@@ -124,7 +124,7 @@ def finish_job(
     """
     sentence = None
     if stop and position.step != total:
-        sentence = _explain_stop(folder, job, position, total, stop, journal)
+        sentence = _explain_stop(folder, job, position, total, stop, logger)
 
     # The result is the best validation's checkpoint; where that wasn't kept, the best of those that were.
     steps = _published_steps(folder)
@@ -134,13 +134,13 @@ def finish_job(
     lowest = best(position.validations)
     chosen = result_sentence(position, total)
     if chosen:
-        journal.say(chosen)
+        logger.log(chosen)
     result_step = lowest.step if lowest else max(steps, default=total)
     trainable = _publish_result(folder, output, result_step, job.settings.engine)
 
     tokens, seconds = position.trained_tokens, position.seconds
-    journal.say(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
-    journal.place(Progress(position.step, total, tokens, seconds, journal.step_s), is_over=True)
+    logger.log(f"Trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
+    logger.place(Progress(position.step, total, tokens, seconds, logger.step_s), is_over=True)
     done = {
         "trained_tokens": tokens,
         "seconds": round(seconds, 1),
@@ -153,7 +153,7 @@ def finish_job(
 
 
 def _explain_stop(
-    folder: Path, job: TrainingJob, position: Position, total: int, stop: Stop, journal: MetricsLogger
+    folder: Path, job: TrainingJob, position: Position, total: int, stop: Stop, logger: MetricsLogger
 ) -> str:
     """Raises TrainingFailed where no checkpoint was saved."""
     saved_step = last_position(folder).step
@@ -165,9 +165,9 @@ def _explain_stop(
         )
         raise TrainingFailed("ceiling_reached", text, "max_seconds")
     sentence = stop_sentence(stop, position, total, job.settings)
-    journal.warn(sentence)
+    logger.warn(sentence)
     if stop == "ceiling" and saved_step < position.step:
-        journal.warn(f"What was learnt after the checkpoint of step {saved_step} is lost")
+        logger.warn(f"What was learnt after the checkpoint of step {saved_step} is lost")
     return sentence
 
 

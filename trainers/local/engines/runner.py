@@ -82,10 +82,10 @@ def train_by(engine: Engine, folder: Path, job: TrainingJob) -> None:
         if not is_ours:
             text = f"The engine {engine.name} is being installed or removed. Start the job again afterwards."
             raise TrainingFailed("engine_busy", text, "engine")
-        journal = MetricsLogger(folder, job.integrations, job.settings.ceiling_s)
+        logger = MetricsLogger(folder, job.integrations, job.settings.ceiling_s)
         is_done = False
         try:
-            EngineRun(engine, installation, folder, job, journal).train()
+            EngineRun(engine, installation, folder, job, logger).train()
             is_done = True
         except OSError as error:
             if not is_disk_full(error):
@@ -93,7 +93,7 @@ def train_by(engine: Engine, folder: Path, job: TrainingJob) -> None:
             pause_for_disk(folder, error)
             raise TrainingPaused from error
         finally:
-            journal.end(is_done=is_done)
+            logger.end(is_done=is_done)
 
 
 @dataclass
@@ -105,7 +105,7 @@ class EngineRun:
     installation: Installation
     folder: Path
     job: TrainingJob
-    journal: MetricsLogger
+    logger: MetricsLogger
     reading: Reading = field(default_factory=lambda: Reading(0))
     position: Position = START
     stop: Stop | None = None
@@ -116,7 +116,7 @@ class EngineRun:
         self.home = engine_folder(self.folder)
         self.output = self.home / OUTPUT
         self.home.mkdir(exist_ok=True)
-        self.prepared = prepare(self.job, self.home, self.installation.has_cuda, self.journal)
+        self.prepared = prepare(self.job, self.home, self.installation.has_cuda, self.logger)
         plan = self.prepared.plan
         config = write_plan(self.engine, plan, self.installation.env)
         on_cpu = refuse_int8_on_cpu(self.job.settings) if plan.device == "cpu" else None
@@ -132,13 +132,13 @@ class EngineRun:
             try:
                 self._run(script)
             except TrainingPaused:
-                self.journal.place(self._progress(), is_paused=True)
+                self.logger.place(self._progress(), is_paused=True)
                 raise
 
         self._publish_checkpoints()
         self.position = self._position_at(self.position.step if self.stop else plan.total_steps)
         finish_job(
-            self.folder, self.job, self.output, self.position, plan.total_steps, self.stop, self.journal
+            self.folder, self.job, self.output, self.position, plan.total_steps, self.stop, self.logger
         )
 
     @property
@@ -151,7 +151,7 @@ class EngineRun:
         trained, and the position is that of its last step."""
         plan = self.prepared.plan
         logged = read_results(self.folder, plan.is_validated)
-        self.started = started - max(last_position(self.folder).seconds, self.journal.seconds_known)
+        self.started = started - max(last_position(self.folder).seconds, self.logger.seconds_known)
         self.times = Times(self.prepared.validation_steps)
         self.noted_at = time.monotonic()
 
@@ -167,7 +167,7 @@ class EngineRun:
         validations = tuple(validation for validation in logged.validations if validation.step <= step)
         self.position = replace(self._position_at(step), validations=validations)
         self.reading = Reading(step, validated=step)
-        self.journal.begin(after=step)
+        self.logger.begin(after=step)
         if self.stop:
             return
 
@@ -175,9 +175,9 @@ class EngineRun:
         kind = plan.settings.quantization
         base = "" if kind == "none" else f", the base in {kind}"
         trainer = f"Training {self.job.base_name} by {self.engine.name} {self.installation.version}"
-        self.journal.say(f"{trainer} on {plan.device} in {number}{base}")
+        self.logger.log(f"{trainer} on {plan.device} in {number}{base}")
         if step:
-            self.journal.say(f"Going on from the checkpoint of step {step}/{plan.total_steps}")
+            self.logger.log(f"Going on from the checkpoint of step {step}/{plan.total_steps}")
 
     def _run(self, script: Path) -> None:
         log = self.home / LOG
@@ -188,12 +188,12 @@ class EngineRun:
         with run_engine(self.home, script, engine_environment()) as process:
             for line in follow_log(log, start, process):
                 if line is None:
-                    pauses.look()
+                    pauses.check_pause()
                     self._publish_checkpoints()
                     # An engine loads for minutes, and they count towards a ceiling also where a kill comes meanwhile.
                     if time.monotonic() - self.noted_at >= NOTE_INTERVAL_S:
                         self.noted_at = time.monotonic()
-                        self.journal.place(self._progress())
+                        self.logger.place(self._progress())
                 else:
                     if line.strip():
                         last_lines = [*last_lines, line][-LAST_LINES:]
@@ -256,12 +256,12 @@ class EngineRun:
             trained_tokens=self.position.trained_tokens,
             seconds=self.position.seconds,
         )
-        self.journal.record(self.last_step, is_validated_next=is_validated)
+        self.logger.record(self.last_step, is_validated_next=is_validated)
         if not is_validated:
             self._check_ceiling()
         if step % plan.steps_an_epoch == 0:
             epochs = f"{step // plan.steps_an_epoch}/{plan.settings.n_epochs}"
-            self.journal.say(f"Epoch {epochs} finished after step {step}/{plan.total_steps}")
+            self.logger.log(f"Epoch {epochs} finished after step {step}/{plan.total_steps}")
 
     def _record_validation(self, line: Validated) -> None:
         step = self.reading.step
@@ -269,7 +269,7 @@ class EngineRun:
             text = f"After step {step} the validation loss is {line.loss}. Set learning_rate lower."
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
         if self.reading.is_news(line):
-            self.journal.record_validation(self.last_step, Scores(line.loss, line.accuracy))
+            self.logger.record_validation(self.last_step, Scores(line.loss, line.accuracy))
             validations = (*self.position.validations, Validation(step, line.loss, line.accuracy))
             self.position = replace(self.position, validations=validations)
             self.times.record_validation(time.monotonic())
@@ -290,7 +290,7 @@ class EngineRun:
     def _decide(self, why: Stop) -> None:
         replace_json(self.home / STOP_FILE, {"why": why})
         self.stop, self.stop_step = why, self.position.step
-        self.journal.place(self._progress())
+        self.logger.place(self._progress())
 
     @property
     def _ceiling_s(self) -> float | None:
@@ -304,7 +304,7 @@ class EngineRun:
 
     def _publish_checkpoints(self) -> None:
         for step in publish_checkpoints(self.folder, self.output, self.position):
-            self.journal.say(f"Checkpoint of step {step}/{self.prepared.plan.total_steps} saved")
+            self.logger.log(f"Checkpoint of step {step}/{self.prepared.plan.total_steps} saved")
 
     def _position_at(self, step: int) -> Position:
         tokens = self.prepared.tokens_after(step)
@@ -312,7 +312,7 @@ class EngineRun:
 
     def _progress(self) -> Progress:
         at, total = self.position, self.prepared.plan.total_steps
-        return Progress(at.step, total, at.trained_tokens, self.seconds, self.journal.step_s)
+        return Progress(at.step, total, at.trained_tokens, self.seconds, self.logger.step_s)
 
 
 @dataclass

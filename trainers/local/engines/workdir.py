@@ -45,16 +45,16 @@ class PreparedJob:
         return self.validation_tokens * self.plan.steps_an_epoch / self.tokens / 3
 
 
-def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: MetricsLogger) -> PreparedJob:
+def prepare(job: TrainingJob, home: Path, has_cuda: bool, logger: MetricsLogger) -> PreparedJob:
     """Writes rows/ in the engine's folder `home`. Raises TrainingFailed."""
-    base = fetch_base(job.base, journal.say)
+    base = fetch_base(job.base, logger.log)
     remember_base(home.parent, base, job.base_name)
     targets = target_names(base, job.settings)
     tokenizer = load_tokenizer(str(base))
-    training = _prepare_rows(job.training_file, tokenizer, job, home, "train", journal)
+    training = _prepare_rows(job.training_file, tokenizer, job, home, "train", logger)
     validation_tokens = 0
     if job.validation_file:
-        validation_tokens = _prepare_rows(job.validation_file, tokenizer, job, home, "valid", journal).tokens
+        validation_tokens = _prepare_rows(job.validation_file, tokenizer, job, home, "valid", logger).tokens
 
     is_on_gpu = has_cuda and torch.cuda.is_available()
     device = torch.device("cuda" if is_on_gpu else "cpu")
@@ -71,7 +71,7 @@ def prepare(job: TrainingJob, home: Path, has_cuda: bool, journal: MetricsLogger
         is_fp16=dtype == torch.float16,
     )
     if torch.cuda.is_available() and not has_cuda:
-        journal.say("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
+        logger.log("There is a GPU, but the engine's PyTorch has no CUDA: it trains on the CPU", "warn")
     return PreparedJob(plan, training.tokens, validation_tokens)
 
 
@@ -111,7 +111,7 @@ def _prepare_rows(
     job: TrainingJob,
     home: Path,
     name: Literal["train", "valid"],
-    journal: MetricsLogger,
+    logger: MetricsLogger,
 ) -> Rows:
     """Writes rows/NAME.jsonl, and an event for everything about the rows that a person should know."""
     param, settings = ("training_file" if name == "train" else "validation_file"), job.settings
@@ -120,19 +120,17 @@ def _prepare_rows(
     write_rows(home / ROWS / f"{name}.jsonl", rows)
 
     kind = "Training" if name == "train" else "Validation"
-    journal.say(f"{kind} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    logger.log(f"{kind} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.chats < len(rows.rows):
-        journal.say(
+        logger.log(
             f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
         )
     if rows.too_long:
-        journal.say(f"{kind} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+        logger.log(f"{kind} rows left out, longer than max_length: {rows.too_long:,}", "warn")
     if rows.cut:
-        journal.say(
-            f"{kind} rows cut to max_length, so that they may end in mid-answer: {rows.cut:,}", "warn"
-        )
+        logger.log(f"{kind} rows cut to max_length, so that they may end in mid-answer: {rows.cut:,}", "warn")
     if rows.nothing_to_learn:
-        journal.say(f"{kind} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+        logger.log(f"{kind} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
     return rows
 
 

@@ -232,7 +232,7 @@ class RayAttempt:
         self._storage_outage.end()
 
     def _look(self) -> Exit | None:
-        job = self._head.look(self._entry.submission)
+        job = self._head.find_job(self._entry.submission)
         self._outage.end()
         if job is None:
             return self._submit()

@@ -76,7 +76,7 @@ class RayHead:
             raise RayRefused(f"{text}, with version {API_VERSION}. Update the cluster.")
         return version
 
-    def look(self, submission: str) -> RayJob | None:
+    def find_job(self, submission: str) -> RayJob | None:
         """Returns None where the head does not know the submission. Raises RayAway."""
         answer = self._ask("GET", f"/api/jobs/{submission}", unknown_is_an_answer=True)
         if answer.status_code == 404:

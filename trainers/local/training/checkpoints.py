@@ -174,7 +174,7 @@ def finish_job(
     position: Position,
     total: int,
     stop: Stop | None,
-    journal: MetricsLogger,
+    logger: MetricsLogger,
 ) -> None:
     """Writes the result, which is the checkpoint of the lowest validation loss where there is one, and DONE. Of a team,
     the first process writes."""
@@ -186,10 +186,10 @@ def finish_job(
         raise TrainingFailed("ceiling_reached", text, "max_seconds")
     stopped = stop_sentence(stop, position, total, job.settings) if stop else None
     if stopped:
-        journal.warn(stopped)
+        logger.warn(stopped)
     chosen = result_sentence(position, total)
     if chosen:
-        journal.say(chosen)
+        logger.log(chosen)
     if not distributed.is_first():
         return
     lowest = best(position.validations)
@@ -198,9 +198,9 @@ def finish_job(
         save_checkpoint_as_result(folder, result_step)
     else:
         save_result(folder, model)
-    journal.say(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
-    progress = Progress(position.step, total, position.trained_tokens, position.seconds, journal.step_s)
-    journal.place(progress, is_over=True)
+    logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
+    progress = Progress(position.step, total, position.trained_tokens, position.seconds, logger.step_s)
+    logger.place(progress, is_over=True)
     done = {
         "trained_tokens": position.trained_tokens,
         "seconds": round(position.seconds, 1),

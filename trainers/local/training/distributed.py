@@ -84,16 +84,16 @@ def ask_first(question: Callable[[], T]) -> T:
     return decide(question() if is_first() else None)  # type: ignore[return-value]
 
 
-def look(pauses: Pauses) -> None:
+def check_pause(pauses: Pauses) -> None:
     """Raises TrainingPaused in all processes at the same step, once the first sees the mark."""
     if ask_first(lambda: pauses.is_wanted):
         raise TrainingPaused
 
 
-def look_in_step(pauses: Pauses) -> Callable[[], None]:
+def pause_check(pauses: Pauses) -> Callable[[], None]:
     """Returns what to call at every part of a step. A team looks only between steps, where all are at the same
     place."""
-    return pauses.look if is_alone() else lambda: None
+    return pauses.check_pause if is_alone() else lambda: None
 
 
 def any_of(flag: bool) -> bool:

@@ -34,7 +34,7 @@ class TrainingPaused(Exception):
 class Pauses:
     folder: Path
 
-    def look(self) -> None:
+    def check_pause(self) -> None:
         """Raises TrainingPaused where the mark is there. Called at every part of a step; it takes 2 microseconds."""
         if self.is_wanted:
             raise TrainingPaused

@@ -134,25 +134,25 @@ def train(
 ) -> None:
     """Ends with adapter/ and DONE. Raises TrainingFailed where it cannot, TrainingPaused where it must wait."""
     distributed.join(job.seed)
-    journal = logger_for(folder, job, metrics)
+    logger = logger_for(folder, job, metrics)
     is_done = False
     try:
         with map_machine_errors(folder):
             started, pauses = time.monotonic(), Pauses(folder)
-            loop = begin(folder, job, prepare(folder, job, journal, pauses), journal, pauses)
-            started -= max(loop.position.seconds, journal.seconds_known)
-            journal.say(str(count_parameters(loop.state.model)))
+            loop = begin(folder, job, prepare(folder, job, logger, pauses), logger, pauses)
+            started -= max(loop.position.seconds, logger.seconds_known)
+            logger.log(str(count_parameters(loop.state.model)))
             stop = loop.train_until(started, checkpoint_s, loop.total)
             loop.position = replace(loop.position, seconds=time.monotonic() - started)
-            finish_job(folder, job, loop.state.model, loop.position, loop.total, stop, journal)
+            finish_job(folder, job, loop.state.model, loop.position, loop.total, stop, logger)
         is_done = True
     finally:
-        journal.end(is_done=is_done)
+        logger.end(is_done=is_done)
         distributed.leave()
 
 
 def begin(
-    folder: Path, job: TrainingJob, method: TrainingMethod[R, P], journal: MetricsLogger, pauses: Pauses
+    folder: Path, job: TrainingJob, method: TrainingMethod[R, P], logger: MetricsLogger, pauses: Pauses
 ) -> TrainingLoop[R, P]:
     """Returns a loop at the start, or at the position of the newest checkpoint in `folder`."""
     model, settings = method.model, job.settings
@@ -173,20 +173,20 @@ def begin(
         packs=method.packs,
         fill=method.fill,
         width=method.width,
-        tell=journal.warn,
+        tell=logger.warn,
         recompute=lambda: recompute_activations(model),
         recomputes=is_packed or (position.recomputes and recompute_activations(model)),
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
-    state = TrainState(method, optimizer, room, distributed.look_in_step(pauses), scaler=scaler)
-    loop = TrainingLoop(folder, settings, job.seed, state, journal, position, pauses)
-    journal.begin(after=position.step)
+    state = TrainState(method, optimizer, room, distributed.pause_check(pauses), scaler=scaler)
+    loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses)
+    logger.begin(after=position.step)
     if is_packed:
-        journal.say(
+        logger.log(
             "The experts are in 4 bits, so activations are computed again on the way back instead of kept"
         )
     if position.step:
-        journal.say(f"Going on from the checkpoint of step {position.step}/{loop.total}")
+        logger.log(f"Going on from the checkpoint of step {position.step}/{loop.total}")
     return loop
 
 
@@ -203,7 +203,7 @@ class TrainingLoop(Generic[R, P]):
     settings: Parameters
     seed: int
     state: TrainState[R, P]
-    journal: MetricsLogger
+    logger: MetricsLogger
     position: Position
     pauses: Pauses
     pace: Pace = field(default=Pace(0.0, None, 0.0))
@@ -238,7 +238,7 @@ class TrainingLoop(Generic[R, P]):
             for step, batch in steps_after(rows, self.settings, self.seed, self.position.step):
                 if step > until:
                     break
-                distributed.look(self.pauses)
+                distributed.check_pause(self.pauses)
                 # The first process decides for its team, since clocks differ.
                 here = replace(self.position, seconds=self.seconds)
                 stop = distributed.decide(why_stop(here, self.pace, self.settings))
@@ -256,9 +256,9 @@ class TrainingLoop(Generic[R, P]):
             position = self.position = replace(self.position, seconds=self.seconds)
             if position.step:
                 self.save()
-            step_s, tokens = self.journal.step_s, position.trained_tokens
+            step_s, tokens = self.logger.step_s, position.trained_tokens
             progress = Progress(position.step, self.total, tokens, position.seconds, step_s)
-            self.journal.place(progress, is_paused=True)
+            self.logger.place(progress, is_paused=True)
             raise
         return stop
 
@@ -291,7 +291,7 @@ class TrainingLoop(Generic[R, P]):
         step_metrics = Step(
             step, self.total, scores, self._rate(step), position.trained_tokens, position.seconds
         )
-        self.journal.record(step_metrics, is_validated_next=is_validated_next)
+        self.logger.record(step_metrics, is_validated_next=is_validated_next)
 
     def _validate(self) -> None:
         """Validates after the last step and records it. Raises TrainingFailed."""
@@ -302,8 +302,8 @@ class TrainingLoop(Generic[R, P]):
                 f"After step {position.step} the validation loss is {scores.loss}. Set learning_rate lower."
             )
             raise TrainingFailed("loss_not_finite", text, "learning_rate")
-        rate, trained = self._rate(position.step), self.journal.last_scores()
-        self.journal.record_validation(
+        rate, trained = self._rate(position.step), self.logger.last_scores()
+        self.logger.record_validation(
             Step(position.step, self.total, trained, rate, position.trained_tokens), scores
         )
         validation = Validation(position.step, scores.loss, scores.accuracy)
@@ -321,11 +321,11 @@ class TrainingLoop(Generic[R, P]):
         ends_epoch = step % self.steps_an_epoch == 0
         if ends_epoch:
             epoch = f"Epoch {step // self.steps_an_epoch}/{self.settings.n_epochs}"
-            self.journal.say(f"{epoch} finished after step {step}/{self.total}")
+            self.logger.log(f"{epoch} finished after step {step}/{self.total}")
         is_best = lowest is not None and lowest.step == step
         if ends_epoch or is_best or time.monotonic() - self.saved_at >= checkpoint_s:
             self.save()
-            self.journal.say(f"Checkpoint of step {step}/{self.total} saved")
+            self.logger.log(f"Checkpoint of step {step}/{self.total} saved")
             self.saved_at = time.monotonic()
 
 

@@ -88,7 +88,7 @@ class MetricsLogger:
         self._curves.begin(after)
         self._stepped_at = time.monotonic()
 
-    def say(self, message: str, level: Literal["info", "warn"] = "info") -> None:
+    def log(self, message: str, level: Literal["info", "warn"] = "info") -> None:
         self.append(message, level)
 
     def append(
@@ -97,7 +97,7 @@ class MetricsLogger:
         append_event(self._folder, message, level=level, data=data)
 
     def warn(self, message: str) -> None:
-        self.say(message, "warn")
+        self.log(message, "warn")
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
         """Records one step. Where its validation follows, one event reports both."""
@@ -209,7 +209,7 @@ class NullLogger(MetricsLogger):
 
     def begin(self, after: int) -> None: ...
 
-    def say(self, message: str, level: Literal["info", "warn"] = "info") -> None: ...
+    def log(self, message: str, level: Literal["info", "warn"] = "info") -> None: ...
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None: ...
 

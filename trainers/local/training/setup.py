@@ -43,16 +43,16 @@ class TrainingSetup:
     is_sharded: bool = False
 
 
-def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses) -> TrainingSetup:
+def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> TrainingSetup:
     """Raises TrainingFailed, TrainingPaused."""
     device = best_device()
     with distributed.rank_zero_first():
-        source = fetch_base(job.base, journal.say)
+        source = fetch_base(job.base, logger.log)
         remember_base(folder, source, job.base_name)
     family = load_config(job.base).model_type
     dtype = distributed.decide(best_dtype(device, family))  # machines of a cluster may differ
     tokenizer = load_tokenizer(job.base)
-    settings = within_context(job.settings, job.base, journal)
+    settings = within_context(job.settings, job.base, logger)
     length, too_long, path = settings.max_length, settings.too_long, folder / KEPT_ROWS
     validation = None
     with distributed.rank_zero_first():
@@ -61,7 +61,7 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
             validation = read_rows(
                 Path(job.validation_file), tokenizer, length, "validation_file", too_long, path
             )
-    distributed.look(pauses)
+    distributed.check_pause(pauses)
     longest = max(training.longest, validation.longest if validation else 0)
 
     is_sharded = is_divided(settings, source, device)
@@ -78,17 +78,17 @@ def prepare_training(folder: Path, job: TrainingJob, journal: MetricsLogger, pau
         why = choose_attention(base, device)
         able = abilities(base, longest)
         how = f"by a mask, since flex_attention was not taken: {why}" if why else "by blocks (flex_attention)"
-        journal.say(f"Attention in packs: {how}")
+        logger.log(f"Attention in packs: {how}")
     if able.packs and able.selects:
         able = replace(able, kept_places=trim_last_mlp(base))
 
-    journal.say(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
-    report_kernels(folder, kernels, journal)
-    tell_rows(journal, "Training", training, settings)
+    logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
+    report_kernels(folder, kernels, logger)
+    tell_rows(logger, "Training", training, settings)
     if validation:
-        tell_rows(journal, "Validation", validation, settings)
-    tell_abilities(journal, able)
-    tell_team(journal, is_sharded)
+        tell_rows(logger, "Validation", validation, settings)
+    tell_abilities(logger, able)
+    tell_team(logger, is_sharded)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
 
 
@@ -114,53 +114,51 @@ def undivided(who: str) -> TrainingFailed:
     return TrainingFailed("sharding_unavailable", text, "sharding")
 
 
-def within_context(settings: Parameters, base: str, journal: MetricsLogger) -> Parameters:
+def within_context(settings: Parameters, base: str, logger: MetricsLogger) -> Parameters:
     """Lowers max_length to the model's context where it is higher."""
     context = context_of_base(base)
     if context is None or settings.max_length <= context:
         return settings
-    journal.warn(
+    logger.warn(
         f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
     )
     return replace(settings, max_length=context)
 
 
-def tell_rows(journal: MetricsLogger, what: str, rows: Rows, settings: Parameters) -> None:
-    journal.say(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+def tell_rows(logger: MetricsLogger, what: str, rows: Rows, settings: Parameters) -> None:
+    logger.log(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
     if rows.chats < len(rows.rows):
-        journal.say(
+        logger.log(
             f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
         )
     if rows.too_long:
-        journal.say(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
+        logger.log(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
     if rows.cut:
         text = f"{what} rows cut to max_length {settings.max_length} tokens, so that they may end in mid-answer: "
-        journal.say(f"{text}{rows.cut:,}", "warn")
+        logger.log(f"{text}{rows.cut:,}", "warn")
     if rows.nothing_to_learn:
-        journal.say(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+        logger.log(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
 
 
-def tell_abilities(journal: MetricsLogger, able: Abilities) -> None:
+def tell_abilities(logger: MetricsLogger, able: Abilities) -> None:
     if not able.packs:
-        journal.say(
-            "Rows are computed one by one: this model's family is not known to keep packed rows apart"
-        )
+        logger.log("Rows are computed one by one: this model's family is not known to keep packed rows apart")
     if not able.selects:
-        journal.say("Logits are computed at every token: this model cannot select places")
+        logger.log("Logits are computed at every token: this model cannot select places")
 
 
-def tell_team(journal: MetricsLogger, is_sharded: bool) -> None:
+def tell_team(logger: MetricsLogger, is_sharded: bool) -> None:
     if not distributed.is_alone():
         how = "which divide the base among them" if is_sharded else "each with the whole base"
-        journal.say(f"{distributed.size()} processes share each batch, {how}")
+        logger.log(f"{distributed.size()} processes share each batch, {how}")
 
 
-def report_kernels(folder: Path, kernels: Kernels | None, journal: MetricsLogger) -> None:
+def report_kernels(folder: Path, kernels: Kernels | None, logger: MetricsLogger) -> None:
     """Writes the kernels into an event and the job's folder; a resumed run that has other kernels warns of it."""
     if kernels is None or not distributed.is_first():
         return
     before = (read_json(folder / KERNELS_FILE) or {}).get("kernels", kernels.name)
-    journal.say(str(kernels))
+    logger.log(str(kernels))
     if before != kernels.name:
-        journal.warn(f"This job began with the kernels of {before}: sums may differ in their last digits")
+        logger.warn(f"This job began with the kernels of {before}: sums may differ in their last digits")
     replace_json(folder / KERNELS_FILE, {"kernels": kernels.name, "why": kernels.why})

@@ -77,7 +77,7 @@ class Sweep:
     job: TrainingJob
     arms: tuple[Trial, ...]
     ground: TrainingSetup
-    journal: MetricsLogger
+    logger: MetricsLogger
     pauses: Pauses
     started: float
     checkpoint_s: float
@@ -103,28 +103,28 @@ def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT
 
 
 def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
-    journal = logger_for(folder, job)
-    started = time.monotonic() - journal.seconds_known
+    logger = logger_for(folder, job)
+    started = time.monotonic() - logger.seconds_known
     arms = trials_of(folder, job)
     if not distributed.ask_first((folder / ARMS / WINNER).exists):
         pauses = Pauses(folder)
-        ground = prepare_training(folder, job, journal, pauses)
-        compete(Sweep(folder, job, arms, ground, journal, pauses, started, checkpoint_s))
+        ground = prepare_training(folder, job, logger, pauses)
+        compete(Sweep(folder, job, arms, ground, logger, pauses, started, checkpoint_s))
     if distributed.is_first():
-        publish(folder, arms, journal, time.monotonic() - started)
+        publish(folder, arms, logger, time.monotonic() - started)
 
 
 def compete(sweep: Sweep) -> None:
     """Trains the arms until the winner is written down."""
-    journal, stop = sweep.journal, None
+    logger, stop = sweep.logger, None
     courses = [sweep.course(arm) for arm in sweep.arms]
-    journal.say(
+    logger.log(
         f"Sweep of {len(sweep.arms)} arms by successive halving: {halving_steps(courses):,} steps at most, where all "
         f"courses together would be {sum(courses):,}"
     )
     tell_rounds(sweep)
     while stop is None and (move := distributed.ask_first(lambda: next_decision(sweep.standings))):
-        distributed.look(sweep.pauses)
+        distributed.check_pause(sweep.pauses)
         stop = train_arm(sweep, sweep.arms[move.number - 1], move)
         tell_rounds(sweep)
     if distributed.is_first():
@@ -133,14 +133,14 @@ def compete(sweep: Sweep) -> None:
 
 def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
     """Trains an arm to the end of its rung, or until it drops out. The base is as before when it returns."""
-    journal, is_done = journal_of_arm(sweep, arm), False
+    logger, is_done = logger_of_arm(sweep, arm), False
     try:
         method = sft.adapted(arm.folder, arm.job, sweep.ground)
-        course = begin(arm.folder, arm.job, method, journal, sweep.pauses)
-        begun = time.monotonic() - max(course.position.seconds, journal.seconds_known)
+        course = begin(arm.folder, arm.job, method, logger, sweep.pauses)
+        begun = time.monotonic() - max(course.position.seconds, logger.seconds_known)
         course.pace = sweep.pace
         course.settings = replace(course.settings, max_seconds=ceiling_of(sweep, begun))
-        journal.say(
+        logger.log(
             f"trains to step {move.until}/{course.total} in rung {move.round}: {str(arm).partition('(')[2][:-1]}"
         )
         stop = course.train_until(begun, sweep.checkpoint_s, move.until)
@@ -151,15 +151,15 @@ def train_arm(sweep: Sweep, arm: Trial, move: Decision) -> Stop | None:
     except (TrainingFailed, OutOfMemoryError) as error:
         if isinstance(error, OutOfMemoryError) and not distributed.is_alone():
             raise  # the other processes may have had enough memory, and wait for this one
-        if isinstance(journal, TrialLogger):
-            drop(arm, journal, error)
+        if isinstance(logger, TrialLogger):
+            drop(arm, logger, error)
         return None
     finally:
-        journal.end(is_done=is_done)
+        logger.end(is_done=is_done)
         take_lora_off(sweep.ground.base)
 
 
-def journal_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
+def logger_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
     if not distributed.is_first():
         return NullLogger(arm.folder)
     positions = [position_of(other) for other in sweep.arms]
@@ -168,7 +168,7 @@ def journal_of_arm(sweep: Sweep, arm: Trial) -> MetricsLogger:
     own = positions[arm.number - 1]
     total = steps + steps_left(sweep.standings)
     others = OtherTrials(steps - own.step, tokens - own.trained_tokens, total, sweep.started)
-    return TrialLogger(sweep.journal, sweep.folder, arm, others)
+    return TrialLogger(sweep.logger, sweep.folder, arm, others)
 
 
 def ceiling_of(sweep: Sweep, begun: float) -> int | None:
@@ -186,13 +186,13 @@ def rest(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_la
         delete_spent_checkpoints(arm)
 
 
-def drop(arm: Trial, journal: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
+def drop(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
     message = error.message if isinstance(error, TrainingFailed) else f"Memory is full: {error}"
-    last, reached = journal.last, position_of(arm)
+    last, reached = logger.last, position_of(arm)
     if last and last.number > reached.step:
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
     stop_trial(arm, message, reached)
-    journal.warn(f"is out, and the sweep goes on without it. {message}")
+    logger.warn(f"is out, and the sweep goes on without it. {message}")
 
 
 def tell_rounds(sweep: Sweep) -> None:
@@ -207,7 +207,7 @@ def tell_rounds(sweep: Sweep) -> None:
         if each.arms and each.waiting is None and not is_told:
             going_on = played[number].arms if number < len(played) else ()
             message, rows = round_event(each, sweep.arms, going_on)
-            sweep.journal.append(message, "info", {"rung": number, "arms": rows})
+            sweep.logger.append(message, "info", {"rung": number, "arms": rows})
     write_table(sweep.folder, sweep.arms, standings, played, None)
 
 
@@ -225,8 +225,8 @@ def choose(sweep: Sweep, stop: Stop | None) -> None:
     reached, total = Position(steps, tokens, seconds, validations), steps + steps_left(standings)
     stopped = stop_sentence(stop, reached, total, sweep.job.settings) if stop else None
     if stopped:
-        sweep.journal.warn(stopped)
-    sweep.journal.place(Progress(steps, total, tokens, seconds, sweep.journal.step_s), is_over=True)
+        sweep.logger.warn(stopped)
+    sweep.logger.place(Progress(steps, total, tokens, seconds, sweep.logger.step_s), is_over=True)
     write_table(sweep.folder, sweep.arms, standings, rounds(standings), score.number)
     loss, step = score.lowest
     choice = {"arm": score.number, "step": step, "loss": loss, "stopped": stopped}
@@ -245,7 +245,7 @@ def explain_no_winner(sweep: Sweep, standings: Sequence[TrialScore]) -> Training
     return TrainingFailed("ceiling_reached", text, "max_seconds")
 
 
-def publish(folder: Path, arms: Sequence[Trial], journal: MetricsLogger, seconds: float) -> None:
+def publish(folder: Path, arms: Sequence[Trial], logger: MetricsLogger, seconds: float) -> None:
     """Makes the winner's checkpoints, curve and adapter the job's, and writes DONE. May be called again after a
     kill."""
     values = read_json(folder / ARMS / WINNER) or {}
@@ -261,8 +261,8 @@ def publish(folder: Path, arms: Sequence[Trial], journal: MetricsLogger, seconds
     save_checkpoint_as_result(folder, step)
     for each in arms:
         shutil.rmtree(each.folder / "checkpoints", ignore_errors=True)
-    journal.say(f"{arm} has won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
-    journal.say(f"All arms trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
+    logger.log(f"{arm} has won: its validation loss of {values['loss']:.4f} at step {step} is the lowest")
+    logger.log(f"All arms trained on {tokens:,} tokens in {seconds:,.0f} s; adapter saved")
     weights = load((folder / "adapter" / WEIGHTS).read_bytes())
     done = {
         "trained_tokens": tokens,

@@ -51,12 +51,12 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
     trl_setup.train(folder, job, prepare, Dpo.metrics, checkpoint_s)
 
 
-def prepare(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses) -> Dpo:
+def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Dpo:
     """Raises TrainingFailed, TrainingPaused."""
-    setup = prepare_base(folder, job, journal, pauses, _read_file)
+    setup = prepare_base(folder, job, logger, pauses, _read_file)
     for what, pairs in (("Training", setup.training), ("Validation", setup.validation)):
         if pairs:
-            _tell_pairs(journal, what, pairs, setup.settings)
+            _tell_pairs(logger, what, pairs, setup.settings)
     assert isinstance(setup.settings, DpoParameters)  # noqa: S101 - read_job goes by the job's method
     config = DpoSettings(
         beta=setup.settings.beta,
@@ -70,19 +70,19 @@ def _read_file(file: Path, tokenizer: Any, settings: Parameters, param: str) -> 
     return read_pairs(file, tokenizer, settings.max_length, param, settings.too_long)
 
 
-def _tell_pairs(journal: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
-    journal.say(
+def _tell_pairs(logger: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
+    logger.log(
         f"{what} pairs: {len(pairs.rows):,} with {pairs.tokens:,} tokens, what was asked counted twice"
     )
     if pairs.same:
-        journal.warn(f"{what} pairs left out, both answers are the same to this model: {pairs.same:,}")
+        logger.warn(f"{what} pairs left out, both answers are the same to this model: {pairs.same:,}")
     if pairs.too_long:
-        journal.warn(f"{what} pairs left out, longer than max_length: {pairs.too_long:,}")
+        logger.warn(f"{what} pairs left out, longer than max_length: {pairs.too_long:,}")
     if pairs.cut:
         text = (
             f"{what} pairs cut to max_length {settings.max_length} tokens, so that an answer may end early: "
         )
-        journal.warn(f"{text}{pairs.cut:,}")
+        logger.warn(f"{text}{pairs.cut:,}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
     ) -> list[Part]:
         measured = []
         for pairs in parts:
-            state.look()
+            state.check_pause()
             with state.cores.shared():
                 loss, part = self._trainer.measure(pairs)
             state.scaler.scale(loss * (len(pairs) / len(batch))).backward()  # type: ignore[no-untyped-call]
@@ -150,7 +150,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
         def measure_all(parts: list[list[PairRow]]) -> list[Part]:
             measured = []
             for pairs in parts:
-                state.look()
+                state.check_pause()
                 with state.cores.shared(), torch.no_grad():
                     measured.append(self._trainer.measure(pairs)[1])
             return measured

@@ -51,7 +51,7 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
     trl_setup.train(folder, job, prepare, Grpo.metrics, checkpoint_s)
 
 
-def prepare(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses) -> Grpo:
+def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Grpo:
     """Raises TrainingFailed, TrainingPaused."""
 
     def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Rows:
@@ -60,11 +60,11 @@ def prepare(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Paus
                 file, tokenizer, settings.max_length, param, settings.too_long, folder / KEPT_ROWS
             )
 
-    setup = prepare_base(folder, job, journal, pauses, read)
-    tell_rows(journal, "Training", setup.training, setup.settings)
+    setup = prepare_base(folder, job, logger, pauses, read)
+    tell_rows(logger, "Training", setup.training, setup.settings)
     if setup.validation:
-        tell_rows(journal, "Validation", setup.validation, setup.settings)
-        journal.say("The validation loss is 1 less the mean reward of the likeliest answers")
+        tell_rows(logger, "Validation", setup.validation, setup.settings)
+        logger.log("The validation loss is 1 less the mean reward of the likeliest answers")
     settings = setup.settings
     assert isinstance(settings, GrpoParameters)  # noqa: S101 - read_job goes by the job's method
     config = GrpoSettings(
@@ -156,10 +156,10 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     ) -> list[Part]:
         measured = []
         for rows in parts:
-            state.look()
+            state.check_pause()
             with state.cores.shared():
                 answers = self._answers(rows, self._settings.samples)
-                state.look()
+                state.check_pause()
                 loss, part = self._trainer.measure(rows, answers, self._rewards(rows, answers))
             state.scaler.scale(loss * (len(rows) / len(batch))).backward()  # type: ignore[no-untyped-call]
             measured.append(part)
@@ -188,7 +188,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
             rewards: list[float] = []
             for first in range(0, len(parts), at_once):
                 rows = [row for part in parts[first : first + at_once] for row in part]
-                state.look()
+                state.check_pause()
                 with state.cores.shared():
                     rewards += self._rewards(rows, self._answers(rows, 1))
             return rewards

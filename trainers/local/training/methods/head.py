@@ -149,7 +149,7 @@ def embed_rows(
     stored.mkdir(exist_ok=True)
     parts = []
     for number in range(parts_of(rows)):
-        pauses.look()
+        pauses.check_pause()
         path = stored / f"{encoder.sha256[:16]}-{number:05d}.npy"
         if not path.exists():
             texts = rows.texts[number * ROWS_A_PART : (number + 1) * ROWS_A_PART]

@@ -34,8 +34,8 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
     loop.train(folder, job, prepare, Sft.metrics, checkpoint_s)
 
 
-def prepare(folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses) -> Sft:
-    return adapted(folder, job, prepare_training(folder, job, journal, pauses))
+def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Sft:
+    return adapted(folder, job, prepare_training(folder, job, logger, pauses))
 
 
 def adapted(folder: Path, job: TrainingJob, setup: TrainingSetup) -> Sft:
@@ -80,7 +80,7 @@ class Sft(TrainingMethod[Row, Scores]):
         targets = sum(sum(row.supervised) for row in batch)
         loss, right = 0.0, 0
         for rows, counts in in_step(self.model, parts, batch[0]):
-            state.look()
+            state.check_pause()
             with state.cores.shared():
                 part = measure_rows(self.model, rows, self.able)
                 state.scaler.scale(part.total * counts / targets).backward()  # type: ignore[no-untyped-call]
@@ -98,7 +98,7 @@ class Sft(TrainingMethod[Row, Scores]):
         def measure_all(parts: list[list[Row]]) -> list[Loss]:
             losses = []
             for rows, counts in in_step(self.model, parts, by_length[0]):
-                state.look()
+                state.check_pause()
                 with state.cores.shared(), torch.no_grad():
                     loss = measure_rows(self.model, rows, self.able)
                 losses += [loss] * counts

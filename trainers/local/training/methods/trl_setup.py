@@ -62,22 +62,22 @@ class TrlBase(Generic[D]):
 
 
 def prepare_base(
-    folder: Path, job: TrainingJob, journal: MetricsLogger, pauses: Pauses, read: Read[D]
+    folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses, read: Read[D]
 ) -> TrlBase[D]:
     """Raises TrainingFailed, TrainingPaused."""
     torch.manual_seed(job.seed)
     device = best_device()
     with distributed.rank_zero_first():
-        source = fetch_base(job.base, journal.say)
+        source = fetch_base(job.base, logger.log)
         remember_base(folder, source, job.base_name)
     dtype = distributed.decide(best_dtype(device, load_config(job.base).model_type))
     tokenizer = load_tokenizer(job.base)
-    settings = within_context(job.settings, job.base, journal)
+    settings = within_context(job.settings, job.base, logger)
     training = read(Path(job.training_file), tokenizer, settings, "training_file")
     validation = None
     if job.validation_file is not None:
         validation = read(Path(job.validation_file), tokenizer, settings, "validation_file")
-    distributed.look(pauses)
+    distributed.check_pause(pauses)
     if is_divided(settings, source, device):
         raise undivided(f"jobs of the method {job.method}")
     base = load_model(job.base, device, dtype, settings.quantization)
@@ -86,9 +86,9 @@ def prepare_base(
     model = resume_from_adapter(folder, base, settings) if job.continues else base
     lora = None if job.continues else lora_config(base, settings)
     where = f"on {device.type} in {str(dtype).removeprefix('torch.')}"
-    journal.say(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
-    report_kernels(folder, kernels, journal)
-    tell_team(journal, is_sharded=False)
+    logger.log(f"Training {job.base_name} on {METHODS[job.method].examples} {where}, with TRL's loss")
+    report_kernels(folder, kernels, logger)
+    tell_team(logger, is_sharded=False)
     return TrlBase(model, lora, tokenizer, settings, training, validation, device, dtype)
 
 
