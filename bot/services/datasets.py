@@ -18,7 +18,6 @@ from bot.cards import datasets as views
 from bot.cards import findings
 from bot.cards.blocks import Message, code, escape
 from bot.cards.candidates import bar_share
-from bot.cards.general import files_body
 from bot.cards.terminal import terminal_text
 from bot.command_options import dataset_name, is_dataset_name, parse_sealed
 from bot.context import AppContext, CoreContext, FetchLater
@@ -26,7 +25,7 @@ from bot.rules import data_policy
 from bot.rules.budgets import duplicate_cost
 from bot.rules.facts import Looks, TaskKind, looks_at
 from bot.rules.units import Misread
-from bot.services import authorization
+from bot.services import authorization, notifications
 from bot.services.dataset_worker import SEED, Inspection, inspect
 from bot.services.hardware import usual_row_limit
 from bot.values.runs import Refusal
@@ -508,17 +507,12 @@ def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None
 
 def _put_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -> None:
     """Puts the files into the card's thread, in one message."""
-    if not files:
-        return
-    draft = Draft(
-        kind="file",
-        channel=dataset.channel,
-        body=files_body((path, findings.file_title(path.stem, dataset.title)) for path in files),
-        thread=f"dataset {dataset.id}",
-        dedupe=f"files of dataset {dataset.id}",
-        concerns=dataset.uploaded_by,
+    card, titled = (
+        f"dataset {dataset.id}",
+        [(path, findings.file_title(path.stem, dataset.title)) for path in files],
     )
-    context.store.outbox.put(draft, now=context.clock())
+    once, who = f"files of {card}", dataset.uploaded_by
+    notifications.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
 
 
 def _again_or_refuse(context: AppContext, dataset: Dataset, trouble: str, most: int) -> None:

@@ -26,7 +26,6 @@ from bot.services import (
     data_policy,
     datasets,
     evaluation_engine,
-    evaluation_progress,
     evaluation_worker,
     measurements,
     row_labels,
@@ -34,13 +33,14 @@ from bot.services import (
 )
 from bot.services.data_policy import EgressPermission
 from bot.services.datasets import CheckedDataset
+from bot.services.evaluation_progress import LadderStep
 from bot.services.row_labels_worker import QuestionFile, TaughtRow, TeacherQuestions
-from bot.values.evaluations import LadderPlan, LadderProgress
+from bot.values.evaluations import LadderPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
 from storage.evaluations import NewMeasurement
-from storage.records import Labelling, LabellingRow, Measurement, RowLabel
+from storage.records import Labelling, LabellingRow, RowLabel
 from storage.row_labels import NewLabelling
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Ladder, Rung
@@ -125,16 +125,14 @@ def step(context: AppContext, labelling: Labelling) -> None:
             row_labels.step(context, labelling)
 
 
-def conclude(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
-) -> None:
+def conclude(step: LadderStep) -> None:
     """Ends the measurement once the teacher has answered; its labels are then written into the next version."""
-    keys = evaluation_progress.keys_of(context, measurement, plan)
+    context, plan, keys = step.context, step.plan, step.keys()
     if keys is None:
         return
-    answers = evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms)
+    answers = evaluation_engine.replies(context, evaluation_worker.only_keys(keys), step.progress.arms)
     rows = context.workers.poll(
-        f"taught m{measurement.id}",
+        f"taught {step.owner}",
         row_labels_worker.read_teacher,
         context.settings.files,
         plan.holdout_sha256,
@@ -142,7 +140,7 @@ def conclude(
         answers[plan.arms[0]],
     )
     if rows is not None:
-        _finish(context, measurement, plan, progress, rows)
+        _finish(step, rows)
 
 
 def contradictions(context: AppContext, number: int, person: str) -> Block | Refusal:
@@ -283,19 +281,13 @@ def _follow(context: AppContext, labelling: Labelling) -> None:
         context.store.labellings.move(labelling, "cancelled", now=context.clock())
 
 
-def _finish(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    progress: LadderProgress,
-    rows: Sequence[TaughtRow],
-) -> None:
-    now = context.clock()
+def _finish(step: LadderStep, rows: Sequence[TaughtRow]) -> None:
+    context, now = step.context, step.context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(
-            measurement, "done", now=now, actual_micros=progress.spent_micros
+            step.measurement, "done", now=now, actual_micros=step.progress.spent_micros
         )
-        labelling = context.store.labellings.get(plan.teaches or 0)
+        labelling = context.store.labellings.get(step.plan.teaches or 0)
         if moved is None or labelling is None or labelling.state != "open":
             return
         labelled = [row for row in rows if row.label is not None]

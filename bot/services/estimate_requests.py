@@ -28,7 +28,7 @@ from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
-from bot.services import authorization, candidates, datasets, estimates
+from bot.services import authorization, candidates, datasets, estimates, notifications
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
 from bot.services.evidence import evidence_of
@@ -63,11 +63,11 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
     """
     checked = datasets.ready(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # it has changed since it was asked
-        _post(context, general.refusal(checked), channel, person)
+        notifications.tell_person(context, None, person, channel, general.refusal(checked))
         return
     result = _estimated(context, checked, command.question, command.bar, command.task)
     if isinstance(result, Refusal):
-        _post(context, general.refusal(result), channel, person)
+        notifications.tell_person(context, None, person, channel, general.refusal(result))
         return
     with context.store.transaction():
         datasets.change_settings(context, checked.dataset, person, bar=command.bar, task=command.task)
@@ -78,17 +78,13 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
             person=person,
             now=context.clock(),
         )
-        _post(context, _card(context, result, estimate.id), channel, person)
+        card = _card(context, result, estimate.id)
+        notifications.tell_person(context, None, person, channel, card)
 
 
 def _card(context: AppContext, result: EstimateResult, number: int, shared_by: str | None = None) -> Message:
     encoder = candidates.encoder_target(context.settings, context.trainers)
     return views.card(result, result.target.name, number=number, shared_by=shared_by, encoder=encoder)
-
-
-def _post(context: AppContext, message: Message, channel: str, person: str) -> None:
-    draft = Draft(kind="ephemeral", channel=channel, person=person, body=message.letter())
-    context.store.outbox.put(draft, now=context.clock())
 
 
 def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
@@ -185,10 +181,8 @@ def draw_outlook(
 
 def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path], dataset: str) -> None:
     """Puts the plots into the card's thread, in one message."""
-    if plots:
-        body = general.files_body((path, views.alt_text(path.stem, dataset)) for path in plots)
-        draft = Draft(kind="file", channel=channel, body=body, thread=card, dedupe=f"plots of {card}")
-        context.store.outbox.put(draft, now=context.clock())
+    files = [(path, views.alt_text(path.stem, dataset)) for path in plots]
+    notifications.put_files(context, card, channel, files, once=f"plots of {card}")
 
 
 def estimate_for(

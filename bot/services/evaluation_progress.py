@@ -1,10 +1,12 @@
-"""The questions of a ladder, and of its judge: a worker writes them, the engine asks them, and their cost is counted
-here."""
+"""A step of a ladder: the questions of its candidates and of its judge, which a worker writes and the engine asks,
+their cost, and what is stored and shown of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from bot.context import AppContext
 from bot.rules.budgets import max_evaluation_micros
@@ -16,6 +18,7 @@ from bot.services import (
     measurements,
     prompt_search_worker,
 )
+from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
@@ -25,110 +28,120 @@ from storage.records import Measurement
 from trainers.evaluation.results import Candidate
 
 
-def owner(measurement: Measurement) -> str:
-    return f"m{measurement.id}"
+@dataclass(frozen=True)
+class LadderStep:
+    """An open ladder at a tick. `measurement` is as it was last stored; `plan` and `progress` are up to date."""
 
+    context: AppContext
+    measurement: Measurement
+    plan: LadderPlan
+    progress: LadderProgress
 
-def keys_of(
-    context: AppContext, measurement: Measurement, plan: LadderPlan
-) -> Mapping[Candidate, ArmKeys] | None:
-    """Returns None while the questions are being written, also again if the folder was lost: the same plan gives the
-    same questions."""
-    folder, work = measurements.folder_of(context, measurement), f"prepare m{measurement.id}"
-    keys = None if context.workers.has(work) else evaluation_worker.read_keys(folder)
-    return keys or context.workers.poll(
-        work, evaluation_worker.prepare, plan, context.settings.files, folder, SEED
-    )
+    @property
+    def owner(self) -> str:
+        return f"m{self.measurement.id}"
 
+    @property
+    def folder(self) -> Path:
+        return measurements.folder_of(self.context, self.measurement)
 
-def evaluation_of(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]
-) -> Evaluation:
-    folder = measurements.folder_of(context, measurement)
-    questions = partial(evaluation_worker.read_questions, folder, plan)
-    return Evaluation(owner(measurement), evaluation_worker.only_keys(keys), questions)
+    def with_progress(self, progress: LadderProgress) -> LadderStep:
+        return replace(self, progress=progress)
 
+    def keys(self) -> Mapping[Candidate, ArmKeys] | None:
+        """Returns None while the questions are being written, also again if the folder was lost: the same plan gives
+        the same questions."""
+        is_at_work = self.context.workers.has(f"prepare {self.owner}")
+        keys = None if is_at_work else evaluation_worker.read_keys(self.folder)
+        return keys or self._write_questions(f"prepare {self.owner}")
 
-def spent(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    progress: LadderProgress,
-    under_way: frozenset[str] = frozenset(),
-) -> int:
-    """Returns micro-dollars, the answers of the judge and of a search included. Questions that are `under_way` will be
-    answered and paid: they count with their maximum."""
-    folder = measurements.folder_of(context, measurement)
-    keys, since = evaluation_worker.read_keys(folder), progress.started_at
-    if keys is None or since is None:
-        return 0
-    micros = evaluation_engine.spent(context, plan.price_of, evaluation_worker.only_keys(keys), since)
-    answered = context.store.answers.answered(sorted(under_way))
-    settled = frozenset(key for arm in keys.values() for key in arm.keys) - (under_way - answered)
-    micros += max_evaluation_micros(
-        plan.price_of, keys, settled, evaluation_worker.max_tokens(plan.labels), plan.thinking
-    )
-    replay = prompt_search_worker.read_replay(folder)
-    if plan.search and replay:
-        searched = replay.keys_of(plan.search)
-        micros += evaluation_engine.spent(context, plan.price_of, searched, since)
-        micros += replay.most_micros(under_way - answered)
-    elif progress.search:
-        micros += progress.search.spent_micros
-    tried = evaluation_worker.read_keys(folder / few_shot_worker.FOLDER) if progress.shot_arms else None
-    if tried:
-        names = evaluation_worker.only_keys(tried)
-        micros += evaluation_engine.spent(context, plan.price_of, names, since)
-        settled = frozenset(key for each in names.values() for key in each) - (under_way - answered)
-        most = evaluation_worker.max_tokens(plan.labels)
-        micros += max_evaluation_micros(plan.price_of, tried, settled, most, plan.thinking)
-    for questions in _judge_questions(context, measurement, plan):
-        judge = judge_worker.candidate_of(plan)
-        micros += evaluation_engine.spent(context, plan.price_of, {judge: questions.priced.keys}, since)
-        micros += judge_worker.max_micros(plan, questions.priced, questions.wanted - (under_way - answered))
-    return micros
+    def rewritten_keys(self) -> Mapping[Candidate, ArmKeys] | None:
+        """Writes the questions of a plan that was added to, None while a worker is at it."""
+        return self._write_questions(f"prepare {self.owner} again")
 
+    def evaluation(self, keys: Mapping[Candidate, ArmKeys]) -> Evaluation:
+        questions = partial(evaluation_worker.read_questions, self.folder, self.plan)
+        return Evaluation(self.owner, evaluation_worker.only_keys(keys), questions)
 
-def stop(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> int:
-    """Asks nothing more. Returns the cost, including the questions under way, which will be answered and paid."""
-    return spent(context, measurement, plan, progress, context.llm.drop(owner(measurement)))
+    def ask(self, evaluation: Evaluation, keys: frozenset[str]) -> None:
+        """Asks these questions if the rows may leave. A ladder whose rows are not scanned yet waits for that."""
+        match measurements.egress_refusal(self.context, self.measurement):
+            case None:
+                evaluation_engine.ask(self.context, evaluation, keys)
+            case Forbidden(reason):
+                self.fail(reason)
+            case Unsure():
+                pass
 
+    def save(self) -> None:
+        """Stores the progress, and the plan with what was added to it, and shows them, if there is anything new."""
+        stored = step_of(self.context, self.measurement)
+        if (self.plan, self.progress) == (stored.plan, stored.progress):
+            return
+        changes = {"progress": self.progress.to_json()}
+        if self.plan != stored.plan:
+            changes["plan"] = self.plan.to_json()
+        now, state = self.context.clock(), self.measurement.state
+        with self.context.store.transaction():
+            moved = self.context.store.measurements.move(self.measurement, state, now=now, tries=0, **changes)
+            if moved:
+                measurements.show(self.context, moved)
 
-def prepare_again(
-    context: AppContext, measurement: Measurement, plan: LadderPlan
-) -> Mapping[Candidate, ArmKeys] | None:
-    """Writes the questions of a plan that was added to, None while a worker is at it."""
-    files, folder = context.settings.files, measurements.folder_of(context, measurement)
-    return context.workers.poll(
-        f"prepare m{measurement.id} again", evaluation_worker.prepare, plan, files, folder, SEED
-    )
+    def fail(self, why: str) -> None:
+        """Ends it without a result; what was asked is paid."""
+        measurements.end(self.context, self.measurement, "failed", why, actual_micros=self.stop())
 
+    def stop(self) -> int:
+        """Asks nothing more. Returns the cost, including the questions under way, which will be answered and paid."""
+        return self.spent(self.context.llm.drop(self.owner))
 
-def save_progress(
-    context: AppContext,
-    measurement: Measurement,
-    progress: LadderProgress,
-    before: LadderProgress | None,
-    plan: LadderPlan | None = None,
-) -> None:
-    """Stores the progress, and shows it, if there is anything new. `plan`: with what a search has added to it."""
-    if progress == before:
-        return
-    changes = {"progress": progress.to_json(), "plan": plan.to_json() if plan else measurement.plan}
-    with context.store.transaction():
-        moved = context.store.measurements.move(
-            measurement, measurement.state, now=context.clock(), tries=0, **changes
+    def spent(self, under_way: frozenset[str] = frozenset()) -> int:
+        """Returns micro-dollars, the answers of the judge and of a search included. Questions that are `under_way` will
+        be answered and paid: they count with their maximum."""
+        context, plan, progress = self.context, self.plan, self.progress
+        keys, since = evaluation_worker.read_keys(self.folder), progress.started_at
+        if keys is None or since is None:
+            return 0
+        unanswered = under_way - context.store.answers.answered(sorted(under_way))
+        micros = self._spent_on(keys, since, unanswered)
+        replay = prompt_search_worker.read_replay(self.folder)
+        if plan.search and replay:
+            searched = replay.keys_of(plan.search)
+            micros += evaluation_engine.spent(context, plan.price_of, searched, since)
+            micros += replay.most_micros(unanswered)
+        elif progress.search:
+            micros += progress.search.spent_micros
+        tried = (
+            evaluation_worker.read_keys(self.folder / few_shot_worker.FOLDER) if progress.shot_arms else None
         )
-        if moved:
-            measurements.show(context, moved)
+        if tried:
+            micros += self._spent_on(tried, since, unanswered)
+        for questions in self._judge_questions():
+            judge = judge_worker.candidate_of(plan)
+            micros += evaluation_engine.spent(context, plan.price_of, {judge: questions.priced.keys}, since)
+            micros += judge_worker.max_micros(plan, questions.priced, questions.wanted - unanswered)
+        return micros
+
+    def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
+        prices, names = self.plan.price_of, evaluation_worker.only_keys(keys)
+        settled = frozenset(key for arm in names.values() for key in arm) - unanswered
+        most = evaluation_worker.max_tokens(self.plan.labels)
+        micros = evaluation_engine.spent(self.context, prices, names, since)
+        return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
+
+    def _judge_questions(self) -> list[Questions]:
+        """Returns the judge's questions that are written; none without a judge."""
+        names = (judge_worker.ACCEPTABLE, judge_worker.BETTER) if self.plan.judge else ()
+        return [
+            read for name in names if (read := judge_worker.read_questions(self.folder, name)) is not None
+        ]
+
+    def _write_questions(self, work: str) -> Mapping[Candidate, ArmKeys] | None:
+        files = self.context.settings.files
+        return self.context.workers.poll(work, evaluation_worker.prepare, self.plan, files, self.folder, SEED)
 
 
-def _judge_questions(context: AppContext, measurement: Measurement, plan: LadderPlan) -> list[Questions]:
-    """Returns the judge's questions that are written; none without a judge."""
-    if plan.judge is None:
-        return []
-    folder = measurements.folder_of(context, measurement)
-    names = (judge_worker.ACCEPTABLE, judge_worker.BETTER)
-    return [
-        questions for name in names if (questions := judge_worker.read_questions(folder, name)) is not None
-    ]
+def step_of(context: AppContext, measurement: Measurement) -> LadderStep:
+    """Returns the step of a ladder as it was last stored."""
+    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    return LadderStep(context, measurement, plan, progress)

@@ -27,7 +27,6 @@ from bot.services import (
     datasets,
     distillations,
     evaluation_engine,
-    evaluation_progress,
     evaluation_worker,
     few_shot,
     freeze_scope,
@@ -39,10 +38,11 @@ from bot.services import (
     prompt_search_worker,
 )
 from bot.services.candidates import Candidate
-from bot.services.data_policy import EgressPermission, Forbidden
+from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_engine import Answers, Evaluation
+from bot.services.evaluation_progress import LadderStep, step_of
 from bot.services.freeze_scope import HOLD_S
 from bot.services.judge_worker import Conclusion
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, SearchProgress, Stage
@@ -115,55 +115,52 @@ def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
 
 def step(context: AppContext, measurement: Measurement) -> None:
     """Takes an open ladder one step further."""
-    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
+    step = step_of(context, measurement)
     if measurement.cancel_asked_by:
-        spent = evaluation_progress.stop(context, measurement, plan, progress)
-        measurements.cancel(context, measurement, spent_micros=spent)
+        measurements.cancel(context, measurement, spent_micros=step.stop())
         return
     if freeze_scope.on_measurement(context, measurement):
         # answers under way are kept when they come
-        context.llm.drop(evaluation_progress.owner(measurement))
+        context.llm.drop(step.owner)
         now = context.clock()
         context.store.measurements.move(measurement, measurement.state, now=now, next_at=now + HOLD_S)
         return
-    match progress.stage:
+    match step.progress.stage:
         case "preparing":
-            _prepare(context, measurement, plan)
+            _prepare(step)
         case "pricing":
-            most = judgements.judge_maximum(context, measurement, plan, progress)
+            most = judgements.judge_maximum(step)
             if most is not None:
+                progress = step.progress
                 priced = replace(progress, stage="asking", most_micros=progress.most_micros + most)
                 measurements.settle_cost(context, measurement, priced)
         case "asking":
             measurements.expire_or_wait(context, measurement)
         case "choosing":
-            few_shot.take_step(context, measurement, plan, progress)
+            few_shot.take_step(step)
         case "searching":
-            prompt_search.take_step(context, measurement, plan, progress)
+            prompt_search.take_step(step)
         case "measuring":
-            _measure(context, measurement, plan, progress)
+            _measure(step)
         case "consulting":
-            judgements.step(context, measurement, plan, progress)
-        case "judging" if plan.teaches:
-            distillations.conclude(context, measurement, plan, progress)
+            judgements.take_step(step)
+        case "judging" if step.plan.teaches:
+            distillations.conclude(step)
         case "judging":
-            _judge(context, measurement, plan, progress)
+            _judge(step)
 
 
 def after_trouble(context: AppContext, measurement: Measurement) -> None:
     """Tries a step again that stopped with a fault of the bot's own; after a few times people are told."""
-    plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
-    measurements.again_or_fail(
-        context, measurement, lambda: evaluation_progress.stop(context, measurement, plan, progress)
-    )
+    measurements.again_or_fail(context, measurement, step_of(context, measurement).stop)
 
 
-def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) -> None:
+def _prepare(step: LadderStep) -> None:
     """Writes the prompts: only then is it known what they cost, and which answers are there already."""
-    keys = evaluation_progress.keys_of(context, measurement, plan)
+    context, plan, keys = step.context, step.plan, step.keys()
     if keys is None:
         return
-    evaluation = evaluation_progress.evaluation_of(context, measurement, plan, keys)
+    evaluation = step.evaluation(keys)
     fresh = [
         ArmProgress(candidate, len(keys.keys), failed=keys.failed, work=keys.work)
         for candidate, keys in keys.items()
@@ -175,149 +172,113 @@ def _prepare(context: AppContext, measurement: Measurement, plan: LadderPlan) ->
     )
     progress = LadderProgress("asking", answers.arms, most)
     if plan.search:
-        replay = prompt_search.first_replay(context, measurement, plan)
+        replay = prompt_search.first_replay(step)
         if replay is None:
             return
         if too_little := prompt_search.too_little(plan.search, replay):
-            measurements.end(context, measurement, "failed", too_little)
+            measurements.end(context, step.measurement, "failed", too_little)
             return
         most += prompt_search_worker.max_micros(plan)
         progress = replace(progress, most_micros=most, search=SearchProgress())
     if plan.chooses_shots:
-        tried = few_shot.keys_of(context, measurement, plan)
+        tried = few_shot.keys_of(step)
         if tried is None:
             return
         most += few_shot.most_micros(context, plan, tried)
         shot_arms = tuple(ArmProgress(arm, len(each.keys), work=each.work) for arm, each in tried.items())
         progress = replace(progress, most_micros=most, shot_arms=shot_arms)
     if plan.judge:
-        evaluation_progress.save_progress(context, measurement, replace(progress, stage="pricing"), None)
+        step.with_progress(replace(progress, stage="pricing")).save()
     else:
-        measurements.settle_cost(context, measurement, progress)
+        measurements.settle_cost(context, step.measurement, progress)
 
 
-def _measure(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
-) -> None:
+def _measure(step: LadderStep) -> None:
     """Asks what is missing; once every candidate is through, or has failed, the ladder is judged."""
-    keys = evaluation_progress.keys_of(context, measurement, plan)
+    context, progress, keys = step.context, step.progress, step.keys()
     if keys is None:
         return
-    evaluation = evaluation_progress.evaluation_of(context, measurement, plan, keys)
+    evaluation = step.evaluation(keys)
     answers = evaluation_engine.collect(context, evaluation, progress.arms)
-    since = progress.started_at or 0.0
+    spent = evaluation_engine.spent(context, step.plan.price_of, evaluation.keys, progress.started_at or 0.0)
+    models = [str(arm.model) for arm, keys in answers.missing.items() if arm.model and keys]
     now_known = replace(
         progress,
         arms=answers.arms,
-        spent_micros=evaluation_engine.spent(context, plan.price_of, evaluation.keys, since)
-        + progress.before_measuring_micros,
-        note=evaluation_engine.note(
-            context,
-            [str(candidate.model) for candidate, keys in answers.missing.items() if candidate.model and keys],
-        ),
+        spent_micros=spent + progress.before_measuring_micros,
+        note=evaluation_engine.note(context, models),
     ).paced(context.clock())
+    step = step.with_progress(now_known)
     if now_known.spent_micros > now_known.most_micros:
-        why = f"The answers cost more than the {usd_micros(now_known.most_micros)} that were agreed, so it was stopped."
-        spent = evaluation_progress.stop(context, measurement, plan, now_known)
-        measurements.end(context, measurement, "failed", why, actual_micros=spent)
+        agreed = usd_micros(now_known.most_micros)
+        step.fail(f"The answers cost more than the {agreed} that were agreed, so it was stopped.")
     elif not answers.all_missing:
-        _measured(context, measurement, plan, now_known)
+        _measured(step)
     else:
-        now_known = _with_free_answers(context, measurement, plan, evaluation, answers, now_known)
-        evaluation_progress.save_progress(context, measurement, now_known, progress)
-        _ask_if_it_may_leave(context, measurement, plan, evaluation, answers, now_known)
+        step = _with_free_answers(step, evaluation, answers)
+        step.save()
+        step.ask(evaluation, answers.unasked)
 
 
-def _ask_if_it_may_leave(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    evaluation: Evaluation,
-    answers: Answers,
-    progress: LadderProgress,
-) -> None:
-    """Asks the unasked questions. A ladder whose rows are not scanned yet waits for that."""
-    match measurements.egress_refusal(context, measurement):
-        case None:
-            evaluation_engine.ask(context, evaluation, answers.unasked)
-        case Forbidden(reason):
-            spent = evaluation_progress.stop(context, measurement, plan, progress)
-            measurements.end(context, measurement, "failed", reason, actual_micros=spent)
-
-
-def _with_free_answers(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    evaluation: Evaluation,
-    answers: Answers,
-    progress: LadderProgress,
-) -> LadderProgress:
+def _with_free_answers(step: LadderStep, evaluation: Evaluation, answers: Answers) -> LadderStep:
     """Stores the answers of the free candidates beside the models'. One that can't answer is left out, with the
     reason."""
+    context, plan = step.context, step.plan
     failed: dict[MeasuredCandidate, str] = {}
-    folder = measurements.folder_of(context, measurement)
     for candidate in (candidate for candidate in FREE if answers.missing.get(candidate)):
-        work = f"{candidate.rung} m{measurement.id}"
+        work, files = f"{candidate.rung} {step.owner}", context.settings.files
         replies = context.workers.poll(
-            work, evaluation_worker.free_answers, candidate, plan, context.settings.files, folder, SEED
+            work, evaluation_worker.free_answers, candidate, plan, files, step.folder, SEED
         )
         if isinstance(replies, Refusal):
             failed[candidate] = replies.text
         elif replies is not None:
             keys = evaluation.keys[candidate]
             evaluation_engine.keep_free(context, candidate, keys, replies, context.clock(), evaluation.owner)
-    arms = (replace(arm, failed=failed.get(arm.arm, arm.failed)) for arm in progress.arms)
-    return replace(progress, arms=tuple(arms))
+    arms = (replace(arm, failed=failed.get(arm.arm, arm.failed)) for arm in step.progress.arms)
+    return step.with_progress(replace(step.progress, arms=tuple(arms)))
 
 
-def _measured(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
-) -> None:
+def _measured(step: LadderStep) -> None:
+    context, progress = step.context, step.progress
     if all(arm.failed is not None for arm in progress.arms):
-        if context.llm.drop(evaluation_progress.owner(measurement)):
-            evaluation_progress.save_progress(context, measurement, progress, None)
+        if context.llm.drop(step.owner):
+            step.save()
             return  # what is under way may be refused like the rest, or be paid: it is waited for
         why = " ".join(dict.fromkeys(escape(str(arm.failed)) for arm in progress.arms))
-        measurements.end(context, measurement, "failed", why, actual_micros=progress.spent_micros)
+        measurements.end(context, step.measurement, "failed", why, actual_micros=progress.spent_micros)
         return
-    stage: Stage = "consulting" if plan.judge else "judging"
-    evaluation_progress.save_progress(context, measurement, replace(progress, stage=stage, note=None), None)
+    stage: Stage = "consulting" if step.plan.judge else "judging"
+    step.with_progress(replace(progress, stage=stage, note=None)).save()
 
 
-def _judge(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
-    keys = evaluation_progress.keys_of(context, measurement, plan)
+def _judge(step: LadderStep) -> None:
+    context, plan, progress, keys = step.context, step.plan, step.progress, step.keys()
     if keys is None:
         return
-    folder = measurements.folder_of(context, measurement)
-    from_judge = (
-        judgements.read_judge_answers(context, plan, folder, progress.judge) if progress.judge else None
-    )
+    from_judge = None
+    if progress.judge:
+        from_judge = judgements.read_judge_answers(context, plan, step.folder, progress.judge)
     if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # its folder was lost
-        evaluation_progress.save_progress(context, measurement, replace(progress, stage="consulting"), None)
+        step.with_progress(replace(progress, stage="consulting")).save()
         return
     concluded = context.workers.poll(
-        f"judge m{measurement.id}",
+        f"judge {step.owner}",
         judge_worker.conclude,
         plan,
         evaluation_engine.replies(context, evaluation_worker.only_keys(keys), progress.arms),
         from_judge,
         context.settings.files,
-        folder,
+        step.folder,
         context.clock(),
     )
     if concluded is not None:
-        _finish(context, measurement, plan, progress, concluded)
+        _finish(step, concluded)
 
 
-def _finish(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    progress: LadderProgress,
-    concluded: Conclusion,
-) -> None:
+def _finish(step: LadderStep, concluded: Conclusion) -> None:
     """Ends it with its result; one on sealed rows decides a promotion in the same transaction."""
+    context, measurement, plan, progress = step.context, step.measurement, step.plan, step.progress
     result, judged = concluded.ladder.to_json(), _with_judge(progress, concluded).to_json()
     decided = None
     if plan.promotes:

@@ -12,31 +12,24 @@ from functools import partial
 from pathlib import Path
 
 from bot.context import AppContext
-from bot.services import (
-    evaluation_engine,
-    evaluation_progress,
-    evaluation_worker,
-    judge_worker,
-    measurements,
-)
+from bot.services import evaluation_engine, evaluation_worker, judge_worker, measurements
 from bot.services.data_policy import Forbidden
 from bot.services.evaluation_engine import Answers, Asking, Evaluation
+from bot.services.evaluation_progress import LadderStep
 from bot.services.evaluation_worker import ArmKeys
 from bot.services.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions, Texts
-from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan, LadderProgress
-from storage.records import Measurement
+from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan
 from trainers.evaluation.results import Candidate
 from trainers.money import usd_micros
 
 
-def judge_maximum(
-    context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress
-) -> int | None:
+def judge_maximum(step: LadderStep) -> int | None:
     """Returns the judge's maximum cost in micro-dollars, None while that is computed. Until all answers are there, each
     counts as long as an answer can be; what was judged before is free. A search brings one candidate more."""
+    context, plan = step.context, step.plan
     is_final = plan.search is None and not plan.chooses_shots
-    if is_final and all(arm.answered == arm.of for arm in progress.arms):
-        consultation = _consultation(context, measurement, plan, progress, JudgeProgress())
+    if is_final and all(arm.answered == arm.of for arm in step.progress.arms):
+        consultation = _consultation(step, JudgeProgress())
         questions = _asked(context, consultation) if consultation else None
         if questions is None:
             return None
@@ -44,21 +37,21 @@ def judge_maximum(
             priced = questions[1].priced
             return judge_worker.max_micros(plan, priced, context.store.answers.answered(priced.keys))
     worst: ArmKeys | None = context.workers.poll(
-        f"verdicts m{measurement.id}", judge_worker.longest_questions, plan, context.settings.files
+        f"verdicts {step.owner}", judge_worker.longest_questions, plan, context.settings.files
     )
     return None if worst is None else judge_worker.max_micros(plan, worst, ())
 
 
-def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progress: LadderProgress) -> None:
+def take_step(step: LadderStep) -> None:
     """Asks what is missing; once nothing is, the ladder can be judged."""
-    consultation = _consultation(context, measurement, plan, progress, progress.judge or JudgeProgress())
+    context, plan, progress = step.context, step.plan, step.progress
+    consultation = _consultation(step, progress.judge or JudgeProgress())
     consulted = consult(context, consultation) if consultation else None
     if consultation is None or consulted is None:
         return
-    missing = consulted.missing
-    spent = evaluation_progress.spent(context, measurement, plan, progress)
+    missing, spent = consulted.missing, step.spent()
     trouble = consulted.failed or too_dear(plan, consulted, spent, progress.most_micros)
-    against = measurements.egress_refusal(context, measurement) if missing else None
+    against = measurements.egress_refusal(context, step.measurement) if missing else None
     if isinstance(against, Forbidden):
         trouble = against.reason
     now_known = replace(
@@ -68,11 +61,11 @@ def step(context: AppContext, measurement: Measurement, plan: LadderPlan, progre
         note=evaluation_engine.note(context, [str(plan.judge)]) if missing else None,
     )
     if trouble:
-        _stop(context, measurement, plan, now_known, trouble, is_first=consulted.is_first)
+        _stop(step.with_progress(now_known), trouble, is_first=consulted.is_first)
     elif consulted.is_complete:
-        evaluation_progress.save_progress(context, measurement, replace(now_known, stage="judging"), progress)
+        step.with_progress(replace(now_known, stage="judging")).save()
     else:
-        evaluation_progress.save_progress(context, measurement, now_known, progress)
+        step.with_progress(now_known).save()
         if against is None:
             consulted.ask(context)
 
@@ -186,19 +179,13 @@ def read_judge_answers(context: Asking, plan: LadderPlan, folder: Path, judge: J
     return judge_answers(context, plan, acceptable, better, judge)
 
 
-def _consultation(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    progress: LadderProgress,
-    judge: JudgeProgress,
-) -> Consultation | None:
+def _consultation(step: LadderStep, judge: JudgeProgress) -> Consultation | None:
     """Returns None while a worker writes the candidates' questions."""
-    keys = evaluation_progress.keys_of(context, measurement, plan)
+    keys = step.keys()
     if keys is None:
         return None
-    owner, folder = evaluation_progress.owner(measurement), measurements.folder_of(context, measurement)
-    return Consultation(owner, plan, folder, evaluation_worker.only_keys(keys), progress.arms, judge)
+    names = evaluation_worker.only_keys(keys)
+    return Consultation(step.owner, step.plan, step.folder, names, step.progress.arms, judge)
 
 
 def _asked(context: AppContext, consultation: Consultation) -> Sequence[Questions] | None:
@@ -245,24 +232,15 @@ def how_far(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeP
     return replace(judge, of=first + len(consulted.questions[1].wanted), answered=first + judge.answered)
 
 
-def _stop(
-    context: AppContext,
-    measurement: Measurement,
-    plan: LadderPlan,
-    progress: LadderProgress,
-    why: str,
-    *,
-    is_first: bool,
-) -> None:
+def _stop(step: LadderStep, why: str, *, is_first: bool) -> None:
     """Goes on without the judge: without verdicts on single answers none counts; without the second ones only the
     comparison is missing."""
-    under_way = context.llm.drop(evaluation_progress.owner(measurement))
-    judge = progress.judge or JudgeProgress()
+    spent, judge = step.stop(), step.progress.judge or JudgeProgress()
     now_known = replace(
-        progress,
+        step.progress,
         stage="judging",
         judge=replace(judge, failed=why) if is_first else replace(judge, unpaired=why),
-        spent_micros=evaluation_progress.spent(context, measurement, plan, progress, under_way),
+        spent_micros=spent,
         note=None,
     )
-    evaluation_progress.save_progress(context, measurement, now_known, None)
+    step.with_progress(now_known).save()

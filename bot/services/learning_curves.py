@@ -8,7 +8,6 @@ from decimal import Decimal
 from pathlib import Path
 
 from bot.cards import learning_curves as views
-from bot.cards.general import files_body, text_message
 from bot.cards.prices import missing_price_text
 from bot.command_parser import parse_question
 from bot.context import AppContext
@@ -22,6 +21,7 @@ from bot.services import (
     estimates,
     evaluation_worker,
     measurements,
+    notifications,
     plans,
     tuned_learning_curves,
 )
@@ -46,7 +46,7 @@ from bot.values.learning_curves import (
 from bot.values.requests import Curve
 from bot.values.runs import Refusal
 from storage.evaluations import NewMeasurement
-from storage.records import Draft, Measurement, MeasurementState
+from storage.records import Measurement, MeasurementState
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Report
 from trainers.evaluation.results import Curve as MeasuredCurve
@@ -118,15 +118,15 @@ def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurv
     """Puts the plot into the card's thread, with the words that notify who asked for it."""
     comment = views.finished_notice(measurement, curve)
     plots = [(plot, views.alt_text(curve))] if plot else []
-    draft = Draft(
-        "file" if plots else "post",
+    notifications.put_files(
+        context,
+        measurements.card_of(measurement),
         measurement.channel,
-        files_body(plots, comment) if plots else text_message(comment).body(),
-        thread=measurements.card_of(measurement),
-        dedupe=f"curve of measurement {measurement.id}",
+        plots,
+        once=f"curve of measurement {measurement.id}",
+        comment=comment,
         concerns=measurement.requested_by,
     )
-    context.store.outbox.put(draft, now=context.clock())
 
 
 def _plan(

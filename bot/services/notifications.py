@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 from bot.cards import freeze as freeze_cards
@@ -16,6 +17,7 @@ from bot.cards import plans as plan_views
 from bot.cards import results as result_views
 from bot.cards import runs as views
 from bot.cards.blocks import Message
+from bot.cards.general import files_body, text_message
 from bot.context import AppContext, CoreContext
 from bot.rules.budgets import actual_micros
 from bot.rules.calibration import Actual, RunningError, run_actuals, running_error
@@ -46,6 +48,25 @@ def tell_person(
     body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
     kind: OutboxKind = "ephemeral" if channel else "direct"
     draft = Draft(kind=kind, channel=channel, person=person, body=body, dedupe=once)
+    context.store.outbox.put(draft, now=context.clock())
+
+
+def put_files(
+    context: CoreContext,
+    card: str,
+    channel: str,
+    files: Sequence[tuple[Path, str]],
+    *,
+    once: str,
+    comment: str = "",
+    concerns: str | None = None,
+) -> None:
+    """Puts files with their titles into a card's thread, in one message; the comment alone if there are none."""
+    if not files and not comment:
+        return
+    body = files_body(files, comment) if files else text_message(comment).body()
+    kind: OutboxKind = "file" if files else "post"
+    draft = Draft(kind, channel, body, dedupe=once, thread=card, concerns=concerns)
     context.store.outbox.put(draft, now=context.clock())
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from bot.cards import evaluation_results, general
+from bot.cards import evaluation_results
 from bot.cards import reports as cards
 from bot.cards import results as result_cards
 from bot.context import AppContext
@@ -17,7 +17,7 @@ from bot.rules.plans import Plan, plan_from_json
 from bot.services import measurements, notifications
 from bot.services.report_worker import MeasurementReport, RunReport, write
 from bot.values.runs import Refusal, RunResult
-from storage.records import Draft, Measurement, Run
+from storage.records import Measurement, Run
 from storage.store import Store
 from trainers.evaluation.quality_threshold import rejudge_ladder
 from trainers.evaluation.results import Ladder
@@ -111,7 +111,10 @@ def _put_run(context: AppContext, run: Run, page: Sequence[Path]) -> None:
     comment = cards.run_notice(run, has_page=bool(page))
     card = notifications.result_card_of(run)
     with context.store.transaction():
-        _put(context, f"run {run.id}", card, run.channel, run.requester, files, comment)
+        once = f"report of run {run.id}"
+        notifications.put_files(
+            context, card, run.channel, files, once=once, comment=comment, concerns=run.requester
+        )
         notifications.show_progress(context, run)  # its card links to the result, which is posted by now
 
 
@@ -121,30 +124,15 @@ def _put_measurement(context: AppContext, measurement: Measurement, page: Sequen
     files = [(plot, evaluation_results.alt_text(ladder.dataset))] if plot.exists() else []
     files += [(path, cards.measurement_title(measurement, ladder)) for path in page]
     comment = cards.measurement_notice(measurement, ladder, has_page=bool(page))
-    card, who = measurements.result_card_of(context, measurement), measurement.requested_by
-    _put(context, f"measurement {measurement.id}", card, measurement.channel, who, files, comment)
-
-
-def _put(
-    context: AppContext,
-    subject: str,
-    card: str,
-    channel: str,
-    person: str,
-    files: Sequence[tuple[Path, str]],
-    comment: str,
-) -> None:
-    """Puts the files into the card's thread, once; the comment alone if there are none."""
-    body = general.files_body(files, comment) if files else general.text_message(comment).body()
-    draft = Draft(
-        "file" if files else "post",
-        channel,
-        body,
-        dedupe=f"report of {subject}",
-        thread=card,
-        concerns=person,
+    notifications.put_files(
+        context,
+        measurements.result_card_of(context, measurement),
+        measurement.channel,
+        files,
+        once=f"report of measurement {measurement.id}",
+        comment=comment,
+        concerns=measurement.requested_by,
     )
-    context.store.outbox.put(draft, now=context.clock())
 
 
 def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) -> Ladder | None:

@@ -55,7 +55,7 @@ from bot.services.evaluation_worker import max_tokens
 from bot.services.run_worker import Judged, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress, JudgeProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
-from storage.records import CachedAnswer, Run
+from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
 from trainers.errors import Changed, Nonsense, Refused, TrainerError
@@ -193,12 +193,7 @@ def _answer_classical(context: AppContext, run: Run, plan: Plan, keys: Sequence[
     name, files = f"classical run {run.id}", context.settings.files
     replies = context.workers.poll(name, evaluation_worker.classical_answers, plan, files, SEED)
     if replies is not None:
-        now = context.clock()
-        rows = [
-            CachedAnswer(key, "classical", reply.text, 0, 0, reply.seconds, now)
-            for key, reply in zip(keys, replies, strict=True)
-        ]
-        context.store.answers.keep(rows, _owner(run))
+        evaluation_engine.keep_free(context, CLASSICAL, keys, replies, context.clock(), _owner(run))
 
 
 def _go_on(
