@@ -120,7 +120,7 @@ def ours(source: Path, rows: Batch) -> Way:
     model = add_lora(base, SETTINGS)
     room = MicroBatcher(pack_tokens(device), None, packs=able.packs, fill=fill_packs, width=width, tell=print)
     method = Sft(model, TrainingSetup(base, Rows(rows, 0, 0), None, able, device, dtype))
-    trainee = TrainState(method, new_optimizer(model), room, look=lambda: None)
+    trainee = TrainState(method, new_optimizer(model), room, check_pause=lambda: None)
 
     def step(batch: Batch) -> float:
         return train_step(trainee, batch, SETTINGS.learning_rate, 1).loss

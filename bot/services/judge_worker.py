@@ -42,7 +42,6 @@ MOST_PAIRS = 30
 FREE_TEXT = ("f1", "judge")
 
 Texts = Mapping[Candidate, Sequence[str]]
-Asked = tuple[tuple[Message, ...], ...]
 
 
 @dataclass(frozen=True)

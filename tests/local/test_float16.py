@@ -82,7 +82,7 @@ def trainee_of(base: Path, scaler: GradScaler) -> TrainState[Row, Scores]:
     room = MicroBatcher(768, None, packs=True, fill=fill_packs, width=width, tell=str)
     able = Abilities(packs=True, selects=True)
     method = Sft(model, TrainingSetup(model, Rows(ROWS, 0, 0), None, able, CPU, torch.float16))
-    return TrainState(method, new_optimizer(learnt, PLAIN), room, look=lambda: None, scaler=scaler)
+    return TrainState(method, new_optimizer(learnt, PLAIN), room, check_pause=lambda: None, scaler=scaler)
 
 
 def learnt_matrices(trainee: TrainState[Row, Scores]) -> list[torch.Tensor]:

@@ -107,13 +107,13 @@ class TrainingMethod(ABC, Generic[R, P]):
 
 @dataclass
 class TrainState(Generic[R, P]):
-    """The method and all else that a step takes. `look` raises TrainingPaused where a pause is wanted; a team looks
-    only between steps."""
+    """The method and all else that a step takes. `check_pause` raises TrainingPaused where a pause is wanted; a team
+    checks between steps only."""
 
     method: TrainingMethod[R, P]
     optimizer: Optimizer
     room: MicroBatcher[R]
-    look: Callable[[], None]
+    check_pause: Callable[[], None]
     cores: CpuThreads = field(default_factory=CpuThreads)
     scaler: GradScaler = field(default_factory=lambda: GradScaler(enabled=False))
 
