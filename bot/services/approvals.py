@@ -100,9 +100,9 @@ def _waiting(context: AppContext, hash_in_button: str, caller: Caller) -> tuple[
         return Refusal(_too_late(context, run))
     plan = plan_from_json(run.plan)
     request = _request(run, plan)
-    refused = authorization.refusal_for(caller, "approve", request)
-    if refused:
-        return refused
+    refusal = authorization.refusal_for(caller, "approve", request)
+    if refusal:
+        return refusal
     if is_expired(request, now, context.settings.policy):
         return Refusal("This plan has expired. `/finetune start` makes a new one.")
     if plan_hash(plan) != hash_in_button:
@@ -148,8 +148,8 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
     elif is_expired(_request(run, plan), now, context.settings.policy):
         hours = pluralize(round(context.settings.policy.expires_s / 3600), "hour")
         _close(context, run, "expired", f"Nobody decided within {hours}, so the plan has expired.")
-    elif run.tries == 0 and (refused := _refused_by_trainer(context, run)):
-        _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refused)}")
+    elif run.tries == 0 and (refusal := _refused_by_trainer(context, run)):
+        _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refusal)}")
     elif run.tries == 0:
         _ask_vendor(context, run, plan)
     elif _is_enough_by_now(context, run, plan):
@@ -238,14 +238,14 @@ def _refused_by_trainer(context: AppContext, run: Run) -> str | None:
         return None
     plan = plan_from_json(run.plan)
     try:
-        refused: object = trainer.probe()
-        if refused is None and trainer.provider.can("limits"):
-            refused = trainer.limit_exceeded(plan.base_model, dict(plan.hyperparameters))
+        refusal: object = trainer.probe()
+        if refusal is None and trainer.provider.can("limits"):
+            refusal = trainer.limit_exceeded(plan.base_model, dict(plan.hyperparameters))
     except TrainerError as trouble:
         log.warning("run %s: %s", run.id, trouble)
         return None
-    if refused or row is None:
-        return str(refused) if refused else None
+    if refusal or row is None:
+        return str(refusal) if refusal else None
     return plans.closed_to_us(context, row)
 
 

@@ -129,9 +129,9 @@ def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) 
 
 
 def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:
-    refused = authorization.refusal(context, person, "read", dataset.channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "read", dataset.channel)
+    if refusal:
+        return refusal
     place = authorization.row_delivery(context, dataset, person)
     if place == "thread" or place == "direct":
         return place

@@ -81,11 +81,11 @@ def question_refusal(
 ) -> Refusal | None:
     """Returns why a question that a person typed may not go to the provider of a model that was trained on that
     dataset."""
-    refused = secret_refusal(text, "Your question")
+    refusal = secret_refusal(text, "Your question")
     personal = next((fault.text for fault in faults_in(text) if fault.rule == PERSONAL), None)
     stays_here = row is not None and row.stays_here
-    if refused or personal is None or stays_here or context.store.waivers.of(dataset_id):
-        return refused
+    if refusal or personal is None or stays_here or context.store.waivers.of(dataset_id):
+        return refusal
     vendor = escape(row.title) if row else "this provider"
     return Refusal(
         f"Your question {personal}, and no approver has recorded why personal data of this dataset may leave for "
@@ -181,9 +181,9 @@ def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Data
     """Returns the dataset that the form is about, or why this person can't waive."""
     dataset = context.store.datasets.get(dataset_id)
     request = Request("", dataset.uploaded_by, dataset.created_at)
-    refused = authorization.refusal(context, person, "waive", dataset.channel, request)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
+    if refusal:
+        return refusal
     waiver = context.store.waivers.of(dataset.id)
     return Refusal(_stands(dataset, waiver)) if waiver else dataset
 

@@ -159,8 +159,8 @@ def _rewritten(
     opened_before = datasets.is_opened(context, before.name, report)
     sealed = parts[2] if report.sealed_sha256 else None
     previous = Previous(parts[0], parts[1], sealed=sealed, is_opened=opened_before)
-    inspected = _inspected(context, joined, f"{before.name}.jsonl", previous, report.system)
-    new = inspected.report
+    inspection = _inspected(context, joined, f"{before.name}.jsonl", previous, report.system)
+    new = inspection.report
     if new.blocked:
         worst = next(finding for finding in new.findings if finding.blocks)
         return Refusal(
@@ -173,7 +173,7 @@ def _rewritten(
         )
     joined.rename(joined.with_name(new.source_sha256))
     held = report.n_holdout + report.n_sealed - new.n_holdout - new.n_sealed
-    return RewrittenDataset(before, inspected, report.n_train - new.n_train + held, held)
+    return RewrittenDataset(before, inspection, report.n_train - new.n_train + held, held)
 
 
 def _inspected(
@@ -181,7 +181,7 @@ def _inspected(
 ) -> Inspection:
     """Checks the file as an upload is. The rows contain `system` already; models trained on them are asked with it."""
     limit, settings = usual_row_limit(context.settings), context.settings
-    inspected = inspect(
+    inspection = inspect(
         path,
         name,
         Columns(),
@@ -194,7 +194,7 @@ def _inspected(
         presidio=settings.presidio,
         local_models=settings.trainer.folders,
     )
-    return replace(inspected, report=replace(inspected.report, system=system))
+    return replace(inspection, report=replace(inspection.report, system=system))
 
 
 def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> DeletionScope | Refusal:
@@ -206,15 +206,15 @@ def may_ask(context: AppContext, command: Delete, person: str, channel: str) -> 
         return versions
     is_theirs = all(version.uploaded_by == person for version in versions)
     request = Request(person if is_theirs else "", person, versions[0].created_at)
-    refused = authorization.refusal(context, person, "delete", channel, request)
-    if not refused and _standing(context, versions):
-        refused = authorization.refusal(context, person, "promote", channel)
-    return refused or scope_of(context, command.dataset, versions)
+    refusal = authorization.refusal(context, person, "delete", channel, request)
+    if not refusal and _standing(context, versions):
+        refusal = authorization.refusal(context, person, "promote", channel)
+    return refusal or scope_of(context, command.dataset, versions)
 
 
 def ask(context: AppContext, command: Delete, person: str, channel: str) -> DatasetDeletion | Refusal:
-    refused = may_ask(context, command, person, channel)
-    return refused if isinstance(refused, Refusal) else record(context, command, person, channel)
+    refusal = may_ask(context, command, person, channel)
+    return refusal if isinstance(refusal, Refusal) else record(context, command, person, channel)
 
 
 def record(

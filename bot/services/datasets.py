@@ -125,11 +125,11 @@ def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
     sealed = parse_sealed(upload.sealed or f"{context.settings.policy.promotion.sealed or 0}")
     if isinstance(sealed, Misread):
         return Refusal(sealed.sentence, "sealed")
-    refused = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
+    refusal = authorization.refusal(context, upload.person, "upload", upload.channel) or _not_in_it(
         context, upload
     )
-    if refused:
-        return refused
+    if refusal:
+        return refusal
     now = context.clock()
     with context.store.transaction():
         dataset = context.store.datasets.receive(
@@ -193,9 +193,9 @@ def may_choose_columns(
 ) -> tuple[Dataset, Report, Sequence[Sequence[str]]] | Refusal:
     """Returns a version that waits for its columns, its report, and its first rows where the person uploaded them."""
     dataset = context.store.datasets.get(dataset_id)
-    refused = authorization.refusal(context, person, "upload", dataset.channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "upload", dataset.channel)
+    if refusal:
+        return refusal
     path = context.settings.files / str(dataset.sha256)
     report = Report.from_json(dataset.report) if dataset.report else None
     if dataset.state != "refused" or report is None or not views.has_choices(report):
@@ -259,10 +259,10 @@ def ready(
 ) -> CheckedDataset | Refusal:
     """Returns the newest usable version of a name for a person who asks in the channel `here`, or why there is none.
     `is_posted`: the outcome is posted in that channel."""
-    refused = authorization.dataset_refusal(context, name, person, here, is_posted=is_posted)
+    refusal = authorization.dataset_refusal(context, name, person, here, is_posted=is_posted)
     dataset = context.store.datasets.newest(name)
-    if refused or dataset is None:
-        return refused or Refusal(views.no_such_dataset(name, ()))
+    if refusal or dataset is None:
+        return refusal or Refusal(views.no_such_dataset(name, ()))
     if context.store.deletions.of(name):
         return Refusal(f"`{name}` is being deleted.")
     if dataset.state == "refused":
@@ -284,8 +284,8 @@ def bar_refusal(
     """Returns why a person may not change a dataset's quality bar, None if they may or it stays as it is."""
     if bar is None or bar == bar_of(context, name):
         return None
-    refused = authorization.refusal(context, person, "bar", channel)
-    return replace(refused, about="bar") if refused else None
+    refusal = authorization.refusal(context, person, "bar", channel)
+    return replace(refusal, about="bar") if refusal else None
 
 
 def change_settings(
@@ -370,19 +370,19 @@ def looks_at_run(context: CoreContext, run: Run) -> Looks | None:
 
 def _fetch(context: AppContext, dataset: Dataset) -> None:
     try:
-        fetched = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
+        file = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
     except FetchLater as trouble:
         _again_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
         return
-    if isinstance(fetched, Refusal):
-        _refuse(context, dataset, fetched.text)
+    if isinstance(file, Refusal):
+        _refuse(context, dataset, file.text)
         return
     context.store.datasets.move(
         dataset,
         "checking",
         now=context.clock(),
-        sha256=fetched.sha256,
-        filename=fetched.name,
+        sha256=file.sha256,
+        filename=file.name,
         tries=0,
         next_at=0,
     )
@@ -394,7 +394,7 @@ def _check(context: AppContext, dataset: Dataset) -> None:
         return
     limit = usual_row_limit(context.settings)
     try:
-        inspected = context.workers.poll(
+        inspection = context.workers.poll(
             f"check {dataset.id}",
             inspect,
             context.settings.files / str(dataset.sha256),
@@ -418,8 +418,8 @@ def _check(context: AppContext, dataset: Dataset) -> None:
         log.exception("checking dataset %s", dataset.id)
         _again_or_refuse(context, dataset, f"checking it stopped with {type(error).__name__}", CHECK_TRIES)
         return
-    if inspected is not None:
-        _finish(context, dataset, inspected)
+    if inspection is not None:
+        _finish(context, dataset, inspection)
 
 
 def _earlier(context: AppContext, dataset: Dataset) -> list[Dataset]:

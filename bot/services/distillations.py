@@ -148,8 +148,8 @@ def contradictions(context: AppContext, number: int, person: str) -> Block | Ref
     labelling = context.store.labellings.get(number)
     if labelling is None:
         return Refusal("These rows were deleted with their dataset.")
-    refused = row_labels.not_allowed(context, context.store.datasets.get(labelling.dataset_id), person)
-    return refused or views.contradictions_form(
+    refusal = row_labels.not_allowed(context, context.store.datasets.get(labelling.dataset_id), person)
+    return refusal or views.contradictions_form(
         str(labelling.teacher), row_labels.contradictions_of(context, labelling)
     )
 
@@ -158,8 +158,8 @@ def _may_distil(context: AppContext, dataset: str, person: str, channel: str) ->
     checked = measurements.dataset_to_measure(context, dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    refused = authorization.refusal(context, person, "upload", checked.dataset.owner)
-    return refused or row_labels.only_labels(checked) or checked
+    refusal = authorization.refusal(context, person, "upload", checked.dataset.owner)
+    return refusal or row_labels.only_labels(checked) or checked
 
 
 def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher | Refusal:

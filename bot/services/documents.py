@@ -54,10 +54,10 @@ def usable(context: AppContext, dataset: str) -> list[Document]:
 
 
 def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
-    refused = authorization.refusal(context, upload.person, "upload", upload.channel)
-    refused = refused or may_upload(context, upload.dataset, upload.person, upload.channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, upload.person, "upload", upload.channel)
+    refusal = refusal or may_upload(context, upload.dataset, upload.person, upload.channel)
+    if refusal:
+        return refusal
     if Path(upload.filename.lower()).suffix[1:] not in views.KINDS:
         return Refusal(views.OTHER_KIND)
     now = context.clock()
@@ -85,15 +85,15 @@ def after_trouble(context: AppContext, document: Document) -> None:
 
 def _fetch(context: AppContext, document: Document) -> None:
     try:
-        fetched = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
+        file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
     except FetchLater as trouble:
         _again_or_refuse(context, document, str(trouble))
         return
-    if isinstance(fetched, Refusal):
-        _refuse(context, document, fetched.text)
+    if isinstance(file, Refusal):
+        _refuse(context, document, file.text)
         return
     context.store.documents.move(
-        document, "received", now=context.clock(), sha256=fetched.sha256, tries=0, next_at=0
+        document, "received", now=context.clock(), sha256=file.sha256, tries=0, next_at=0
     )
 
 

@@ -45,14 +45,14 @@ GONE = Refusal("This estimate is over a month old: `/finetune estimate` makes a 
 
 def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -> Refusal | None:
     """Returns the refusals that can be found before Slack's three seconds are over."""
-    refused = authorization.refusal(context, person, "estimate", channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "estimate", channel)
+    if refusal:
+        return refusal
     checked = datasets.ready(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    refused = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
-    return refused or estimates.refusal(context.settings, command.question, units.day_of(context.clock()))
+    refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
+    return refusal or estimates.refusal(context.settings, command.question, units.day_of(context.clock()))
 
 
 def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
@@ -104,13 +104,13 @@ def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
 def share(context: AppContext, number: int, person: str) -> str | Refusal:
     """Records the wish to share. Returns the text for the person who clicked."""
     estimate = context.store.estimates.get(number)
-    refused = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
-    if estimate and not refused:
-        refused = authorization.dataset_refusal(
+    refusal = authorization.refusal(context, person, "estimate", estimate.channel if estimate else None)
+    if estimate and not refusal:
+        refusal = authorization.dataset_refusal(
             context, estimate.dataset, person, estimate.channel, is_posted=True
         )
-    if refused:
-        return refused
+    if refusal:
+        return refusal
     with context.store.transaction():
         if not context.store.estimates.share(number):
             return Refusal(
@@ -131,9 +131,9 @@ def kept_for(context: AppContext, number: int, person: str) -> KeptEstimate | Re
     estimate = context.store.estimates.get(number)
     if estimate is None:
         return GONE
-    refused = authorization.refusal(context, person, "estimate", estimate.channel)
-    refused = refused or authorization.dataset_refusal(context, estimate.dataset, person, estimate.channel)
-    return refused or estimate
+    refusal = authorization.refusal(context, person, "estimate", estimate.channel)
+    refusal = refusal or authorization.dataset_refusal(context, estimate.dataset, person, estimate.channel)
+    return refusal or estimate
 
 
 def asked_before(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:

@@ -287,9 +287,9 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     if isinstance(target, Refusal):
         return target
     question = for_target(question, target)
-    refused = _not_for_its_kind(question, target)
-    if refused:
-        return refused
+    refusal = _not_for_its_kind(question, target)
+    if refusal:
+        return refusal
     unswept = plans.find_unswept(question, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept_text(unswept, target.row.title), "sweep")

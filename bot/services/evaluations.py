@@ -62,9 +62,9 @@ def ask(context: AppContext, command: Baseline, person: str, channel: str) -> Me
     checked = measurements.dataset_to_measure(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):
         return checked
-    refused = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
-    if refused:
-        return refused
+    refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
+    if refusal:
+        return refusal
     planned = _plan(context, checked, command)
     if isinstance(planned, Refusal):
         return planned
@@ -262,7 +262,7 @@ def _judge(step: LadderStep) -> None:
     if from_judge and from_judge.acceptable is None and from_judge.failed is None:  # its folder was lost
         step.with_progress(replace(progress, stage="consulting")).save()
         return
-    concluded = context.workers.poll(
+    conclusion = context.workers.poll(
         f"judge {step.owner}",
         judge_worker.conclude,
         plan,
@@ -272,8 +272,8 @@ def _judge(step: LadderStep) -> None:
         step.folder,
         context.clock(),
     )
-    if concluded is not None:
-        _finish(step, concluded)
+    if conclusion is not None:
+        _finish(step, conclusion)
 
 
 def _finish(step: LadderStep, concluded: Conclusion) -> None:
@@ -322,9 +322,9 @@ def _plan(
         return permission
     wanted = context.store.dataset_settings.get(dataset.name)
     prompt = command.prompt or (wanted.prompt if wanted else None)
-    refused = data_policy.secret_refusal(prompt or "", "The prompt")
-    if refused:
-        return replace(refused, about="prompt")
+    refusal = data_policy.secret_refusal(prompt or "", "The prompt")
+    if refusal:
+        return replace(refusal, about="prompt")
     texts, waiver = context.store.documents.ready(dataset.name), context.store.waivers.of(dataset.id)
     documents = tuple(str(text.sha256) for text in texts)
     # who waived it could not know of documents that were given later

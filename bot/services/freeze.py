@@ -13,9 +13,9 @@ from storage.records import Measurement, Run
 
 
 def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freeze | Refusal:
-    refused = authorization.refusal(context, person, "freeze")
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "freeze")
+    if refusal:
+        return refusal
     now = context.clock()
     with context.store.transaction():
         freeze = context.store.freezes.add(person=person, reason=reason, channel=channel, now=now)
@@ -36,9 +36,9 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
 def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal:
     """Records that a person wants the freeze lifted; the second person's word lifts it."""
     caller = authorization.look_up(context, person, "unfreeze", channel)
-    refused, rules = authorization.refusal_for(caller, "unfreeze"), caller.rules
-    if refused:
-        return refused
+    refusal, rules = authorization.refusal_for(caller, "unfreeze"), caller.rules
+    if refusal:
+        return refusal
     now = context.clock()
     with context.store.transaction():
         standing = context.store.freezes.current()

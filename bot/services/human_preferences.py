@@ -68,9 +68,9 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
 
 def _opened(context: AppContext, number: int, person: str) -> tuple[Measurement, PairsForPeople] | Refusal:
     measurement = context.store.measurements.get(number)
-    refused = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "measure", measurement.channel if measurement else None)
+    if refusal:
+        return refusal
     if measurement is None or measurement.state != "done":
         return measurements.too_late(number, measurement)
     if not authorization.may_show_rows(

@@ -69,9 +69,9 @@ def dataset_to_measure(
     context: AppContext, dataset: str, person: str, channel: str
 ) -> CheckedDataset | Refusal:
     """Returns the dataset if this person may have it measured, with the outcome in this channel."""
-    refused = authorization.refusal(context, person, "measure", channel)
-    refused = refused or authorization.unreachable(context, channel)
-    return refused or datasets.ready(context, dataset, person, channel, is_posted=True)
+    refusal = authorization.refusal(context, person, "measure", channel)
+    refusal = refusal or authorization.unreachable(context, channel)
+    return refusal or datasets.ready(context, dataset, person, channel, is_posted=True)
 
 
 def under_way(context: AppContext, plan: str) -> Measurement | None:
@@ -193,9 +193,9 @@ def settle_cost(context: AppContext, measurement: Measurement, progress: Measure
 
 def agree(context: AppContext, number: int, person: str) -> Measurement | Refusal:
     """Begins a measurement after a person's agreement to its cost. The money was reserved when it was asked for."""
-    refused = _may_agree(context, number, person)
-    if refused:
-        return refused
+    refusal = _may_agree(context, number, person)
+    if refusal:
+        return refusal
     now, subject = context.clock(), f"measurement {number}"
     with context.store.transaction():
         measurement = context.store.measurements.get(number)
@@ -462,9 +462,9 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     if measurement.state not in OPEN:
         return too_late(number, measurement if is_known else None)
     request = Request(measurement.requested_by, dataset.uploaded_by, measurement.created_at)
-    refused = authorization.refusal(context, person, "cancel", request=request)
-    if refused:
-        return refused if is_known else too_late(number, None)
+    refusal = authorization.refusal(context, person, "cancel", request=request)
+    if refusal:
+        return refusal if is_known else too_late(number, None)
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(

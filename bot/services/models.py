@@ -52,9 +52,9 @@ class Trial:
 def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
     """Records a question with its maximum cost; later ticks answer it. `name`: a model's, or a dataset's for the one in
     use for it."""
-    refused = authorization.refusal(context, person, "try", channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "try", channel)
+    if refusal:
+        return refusal
     model = find_for_question(context, name, authorization.visible_datasets(context, person, channel))
     if isinstance(model, Refusal):
         return model
@@ -64,9 +64,9 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     run, row = context.store.runs.get(model.run_id), context.settings.provider(model.provider)
     if _plan(context, model).hosting and not deployments.is_running(context, model.run_id):
         return Refusal(stopped_refusal(model.name, context.settings.title_of(model.provider)))
-    refused = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
-    if refused:
-        return refused
+    refusal = data_policy.question_refusal(context, text, run.dataset_id, row) if run else None
+    if refusal:
+        return refusal
     most = _most(context, model, price, text)
     freeze = freeze_scope.on_question(context, most)
     if freeze:
@@ -92,10 +92,10 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
 
 def of_run(context: AppContext, number: int, person: str, channel: str) -> Model | Refusal:
     """Returns the model of a run, if this person may ask it here."""
-    refused = authorization.refusal(context, person, "try", channel)
+    refusal = authorization.refusal(context, person, "try", channel)
     run = context.store.runs.get(number)
     names = authorization.visible_datasets(context, person, channel)
-    return refused or find(context, (run and run.model) or f"run {number}", names)
+    return refusal or find(context, (run and run.model) or f"run {number}", names)
 
 
 def find_for_question(context: AppContext, name: str, names: Collection[str]) -> Model | Refusal:

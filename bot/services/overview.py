@@ -58,9 +58,9 @@ def status(context: AppContext, person: str, channel: str) -> Status:
 
 def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     """Returns the person's App Home."""
-    refused = may_read(context, person)
-    if refused:
-        return refused
+    refusal = may_read(context, person)
+    if refusal:
+        return refusal
     names = authorization.visible_datasets(context, person, None)
     summaries, measurements = runs.open_runs(context, names), _open(context, names)
     mine = _waiting_for(context, summaries, person)

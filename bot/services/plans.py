@@ -264,11 +264,11 @@ def may_start(
 ) -> tuple[Caller, CheckedDataset] | Refusal:
     """Returns who asks and the dataset, or the refusals that can be found before Slack's three seconds are over."""
     caller = authorization.look_up(context, person, "start", channel)
-    refused = authorization.refusal_for(caller, "start") or authorization.unreachable(
+    refusal = authorization.refusal_for(caller, "start") or authorization.unreachable(
         context, channel, by_others=True
     )
-    if refused:
-        return refused
+    if refusal:
+        return refusal
     checked = datasets.ready(context, command.dataset, person, channel, is_posted=True)
     return checked if isinstance(checked, Refusal) else (caller, checked)
 

@@ -46,9 +46,9 @@ def promote(
     context: AppContext, name: str, because: str | None, person: str, channel: str
 ) -> PromotionSummary | Measurement | Refusal:
     """`because`: why a model is used that is not shown to be better. Returns the sealed test where that decides."""
-    refused = authorization.refusal(context, person, "promote", channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "promote", channel)
+    if refusal:
+        return refusal
     model = models.find(context, name, authorization.visible_datasets(context, person, channel))
     return model if isinstance(model, Refusal) else _promote(context, model, person, because)
 
@@ -59,19 +59,19 @@ def promote_run(context: AppContext, number: int, person: str) -> PromotionSumma
     model = context.store.model(run.model or "") if run else None
     if run is None or model is None:
         return Refusal(f"Run {number} has no model. `/finetune models` lists all.")
-    refused = authorization.refusal(context, person, "promote", run.channel)
-    if not refused and not runs.may_see(context, run, person, run.channel):
-        refused = runs.no_such_run(number)
-    return refused or _promote(context, model, person, None)
+    refusal = authorization.refusal(context, person, "promote", run.channel)
+    if not refusal and not runs.may_see(context, run, person, run.channel):
+        refusal = runs.no_such_run(number)
+    return refusal or _promote(context, model, person, None)
 
 
 def roll_back(
     context: AppContext, dataset: str, because: str | None, person: str, channel: str
 ) -> PromotionSummary | Refusal:
-    refused = authorization.refusal(context, person, "rollback")
-    refused = refused or authorization.dataset_refusal(context, dataset, person, channel)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "rollback")
+    refusal = refusal or authorization.dataset_refusal(context, dataset, person, channel)
+    if refusal:
+        return refusal
     standing = context.store.promotions.standing(dataset)
     if standing is None:
         return Refusal(
@@ -83,9 +83,9 @@ def roll_back(
 
 def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSummary | Refusal:
     """Handles the button on the card of the promotion with that number."""
-    refused = authorization.refusal(context, person, "rollback")
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "rollback")
+    if refusal:
+        return refusal
     promotion = context.store.promotions.get(number)
     if promotion is None or promotion.ended_at is not None:
         return Refusal("This model is not in use any more, so there is nothing to roll back.")
@@ -99,18 +99,18 @@ def decide_by_sealed(
     transaction of `record_sealed`."""
     person, model = measurement.requested_by, context.store.model(plan.promotes or "")
     run = context.store.runs.get(model.run_id) if model else None
-    refused = authorization.refusal(context, person, "promote", measurement.channel)
-    if refused or model is None or run is None:
-        return refused or Refusal(f"{plan.promotes} is gone.")
+    refusal = authorization.refusal(context, person, "promote", measurement.channel)
+    if refusal or model is None or run is None:
+        return refusal or Refusal(f"{plan.promotes} is gone.")
     standing = context.store.promotions.standing(plan.dataset)
     used = _model(context, standing)
     if used and used.name == model.name:
         return Refusal(f"{code(model.name)} is in use already.")
     on_holdout = evidence.promotion_proof(context, model, used)
     proof = sealed_tests.proof_of(context, model, used, ladder, on_holdout)
-    refused = _not_to_be_used(context, model, proof, None)
+    refusal = _not_to_be_used(context, model, proof, None)
     ended = models.proof_of(context, standing) if standing else None
-    return refused or Deployment(model, run, person, None, on_holdout, standing, ended)
+    return refusal or Deployment(model, run, person, None, on_holdout, standing, ended)
 
 
 def record_sealed(context: AppContext, measurement: Measurement, decided: Deployment | Refusal) -> None:

@@ -171,9 +171,9 @@ def only_labels(checked: CheckedDataset) -> Refusal | None:
 
 def not_allowed(context: AppContext, dataset: Dataset, person: str) -> Refusal | None:
     """Returns why this person may not label the dataset's rows, None if they may."""
-    refused = authorization.refusal(context, person, "upload", dataset.owner)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "upload", dataset.owner)
+    if refusal:
+        return refusal
     place = authorization.row_delivery(context, dataset, person)
     if place == "thread" or place == "direct":
         return None
@@ -236,16 +236,16 @@ def _end(
 
 def _fetch(context: AppContext, labelling: Labelling) -> None:
     try:
-        fetched = context.files.fetch(str(labelling.source), context.settings.files, DEFAULT_LIMITS.max_bytes)
+        file = context.files.fetch(str(labelling.source), context.settings.files, DEFAULT_LIMITS.max_bytes)
     except FetchLater as trouble:
         again_or_fail(context, labelling, f"{trouble}.")
         return
-    if isinstance(fetched, Refusal):
-        fail(context, labelling, fetched.text)
+    if isinstance(file, Refusal):
+        fail(context, labelling, file.text)
         return
     now = context.clock()
     context.store.labellings.move(
-        labelling, "choosing", now=now, sha256=fetched.sha256, filename=fetched.name, tries=0, next_at=0
+        labelling, "choosing", now=now, sha256=file.sha256, filename=file.name, tries=0, next_at=0
     )
 
 

@@ -67,9 +67,9 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
         return Refusal(f"Run {number} is over already: it {STATE_TEXTS[run.state]}.")
     plan = plan_from_json(run.plan)
     request = Request(run.requester, plan.uploaded_by, run.created_at)
-    refused = authorization.refusal(context, person, "cancel", request=request)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "cancel", request=request)
+    if refusal:
+        return refusal
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)

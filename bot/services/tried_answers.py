@@ -46,9 +46,9 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
     text = better.strip()
     if normalised(text) in ("", normalised(tried.answer)):
         return Refusal("Write an answer that differs from the model's.")
-    refused = data_policy.secret_refusal(text, "Your answer")
-    if refused:
-        return refused
+    refusal = data_policy.secret_refusal(text, "Your answer")
+    if refusal:
+        return refusal
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=False, better=text)
         noted = views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)))
@@ -57,10 +57,10 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
 
 
 def may_judge(context: AppContext, number: int, person: str) -> TriedAnswer | Refusal:
-    refused = authorization.refusal(context, person, "try")
+    refusal = authorization.refusal(context, person, "try")
     tried = context.store.tried_answers.get(number)
-    if refused:
-        return refused
+    if refusal:
+        return refusal
     if tried is None or tried.person != person:
         return Refusal(
             "This answer is no longer stored. Ask the model again, and judge what it answers then."
@@ -74,9 +74,9 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     if isinstance(checked, Refusal):
         return checked
     owner = checked.dataset.owner
-    refused = authorization.refusal(context, person, "upload", owner)
-    if refused:
-        return refused
+    refusal = authorization.refusal(context, person, "upload", owner)
+    if refusal:
+        return refusal
     pairs = _pairs(context, name)
     if len(pairs) < MINIMUM:
         return Refusal(views.too_few_pairs(name, len(pairs), MINIMUM))

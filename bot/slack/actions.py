@@ -204,8 +204,8 @@ def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:
 
 def _plan_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     person, channel = _person(body), _channel(body)
-    refused = overview.may_read(context, person, channel)
-    result = refused or run_services.summarize(context, int(_value(body)), person, channel)
+    refusal = overview.may_read(context, person, channel)
+    result = refusal or run_services.summarize(context, int(_value(body)), person, channel)
     if isinstance(result, Refusal):
         return result
     budget = budgets.tightest(context, result.run.channel, result.run.requester)
@@ -227,15 +227,15 @@ def _answer_estimate(context: AppContext, body: Click) -> dict[str, Any] | Refus
 
 def _run_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     channel = _channel(body) or None
-    refused = overview.may_read(context, _person(body), channel)
-    result = refused or run_services.details(context, int(_value(body)), _person(body), channel)
+    refusal = overview.may_read(context, _person(body), channel)
+    result = refusal or run_services.details(context, int(_value(body)), _person(body), channel)
     return result if isinstance(result, Refusal) else runs.details_form(result)
 
 
 def _measurement_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     channel = _channel(body)
-    refused = overview.may_read(context, _person(body), channel or None)
-    parts = refused or measurements.details(context, int(_value(body)), _person(body), channel)
+    refusal = overview.may_read(context, _person(body), channel or None)
+    parts = refusal or measurements.details(context, int(_value(body)), _person(body), channel)
     return (
         parts if isinstance(parts, Refusal) else general.details_modal(f"Measurement m{_value(body)}", parts)
     )
@@ -243,8 +243,8 @@ def _measurement_details(context: AppContext, body: Click) -> dict[str, Any] | R
 
 def _promotion_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
     person, channel = _person(body), _channel(body)
-    refused = overview.may_read(context, person, channel or None)
-    parts = refused or model_services.promotion_details(context, int(_value(body)), person, channel)
+    refusal = overview.may_read(context, person, channel or None)
+    parts = refusal or model_services.promotion_details(context, int(_value(body)), person, channel)
     return parts if isinstance(parts, Refusal) else general.details_modal("Model in use", parts)
 
 

@@ -128,10 +128,10 @@ def reply_to(call: Call, text: str) -> Reply:
     parsed = parse(finetune, text)
     if isinstance(parsed, Refusal):
         return parsed
-    refused = None
+    refusal = None
     if "read" in parsed.command.needs:
-        refused = overview.may_read(call.context, call.person, call.channel)
-    reply: Reply = refused or parsed.handler(call, **parsed.values)
+        refusal = overview.may_read(call.context, call.person, call.channel)
+    reply: Reply = refusal or parsed.handler(call, **parsed.values)
     return reply
 
 
@@ -174,9 +174,9 @@ def list_datasets(call: Call) -> Reply:
 
 def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
     """Returns the form, or a sentence if it has nothing to choose from. `dataset` is preselected, if it exists."""
-    refused = overview.may_read(call.context, call.person, call.channel)
-    if refused:
-        return refused
+    refusal = overview.may_read(call.context, call.person, call.channel)
+    if refusal:
+        return refusal
     choices = evaluations.choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to measure on yet: `/finetune upload` makes the first one.")
@@ -228,9 +228,9 @@ def draw_curve(call: Call, **values: Any) -> Reply:
 )
 @click.argument("dataset", type=DATASET)
 def add_document(call: Call, dataset: str) -> Reply:
-    refused = documents.may_upload(call.context, dataset, call.person, call.channel)
-    if refused:
-        return refused
+    refusal = documents.may_upload(call.context, dataset, call.person, call.channel)
+    if refusal:
+        return refusal
     return document_cards.document_form(call.channel, dataset, documents.usable(call.context, dataset))
 
 
@@ -272,9 +272,9 @@ def estimate_form(
     call: Call, dataset: str | None = None, before: AskedEstimate | None = None
 ) -> Form | Refusal:
     """Returns the form; `dataset` is preselected, if it exists. It is filled in as `before` was asked."""
-    refused = overview.may_read(call.context, call.person, call.channel)
-    if refused:
-        return refused
+    refusal = overview.may_read(call.context, call.person, call.channel)
+    if refusal:
+        return refusal
     choices = estimate_requests.choices(call.context, call.person, call.channel)
     if not choices.datasets:
         return Refusal("There is no dataset to estimate yet: `/finetune upload` makes the first one.")
@@ -297,8 +297,8 @@ def estimate_form(
 @click.option("--task", type=TASK, help="The kind of task, like classification or style; kept, too.")
 def estimate(call: Call, **values: Any) -> Reply:
     request = estimate_request(values)
-    refused = estimate_requests.may_ask(call.context, request, call.person, call.channel)
-    return refused or AfterAck(
+    refusal = estimate_requests.may_ask(call.context, request, call.person, call.channel)
+    return refusal or AfterAck(
         partial(estimate_requests.answer, call.context, request, call.person, call.channel)
     )
 

@@ -91,8 +91,8 @@ def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
     request = _estimate_request(context, body)
     if isinstance(request, Refusal):
         return {estimates.refused_field(request): request.text}
-    refused = estimate_requests.may_ask(context, request, _person(body), _metadata(body)[0])
-    return {estimates.refused_field(refused): refused.text} if refused else {}
+    refusal = estimate_requests.may_ask(context, request, _person(body), _metadata(body)[0])
+    return {estimates.refused_field(refusal): refusal.text} if refusal else {}
 
 
 def _answer_estimate(context: AppContext, body: dict[str, Any]) -> None:

@@ -583,8 +583,8 @@ GUARDS = (
     Guard(
         "rights are asked for a promotion",
         "bot/services/promotions.py",
-        '    refused = authorization.refusal(context, person, "promote", channel)\n'
-        "    if refused:\n        return refused\n",
+        '    refusal = authorization.refusal(context, person, "promote", channel)\n'
+        "    if refusal:\n        return refusal\n",
         "",
         f"{PROMOTE}::test_only_who_is_named_promotes_and_rolls_back",
     ),
