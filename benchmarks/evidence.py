@@ -3,7 +3,7 @@
 Each finding of a check: its precision and recall by line, in copies of real rows with faults planted. Wrong labels
 against a plain logistic regression, from 2 to 150 labels. With ../shared/data beside the repository also on banking77
 and the bitext set, the error and coverage of curves, rung 0 and the encoder on banking77, and what the gate finds in
-it. Takes twenty minutes of one core, the short form half a minute.
+it. Takes some ten minutes of one core, the short form half a minute.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from PIL import Image
 from demo.local_slack import LocalSlack, find_local_slack
 from demo.people import ANA, BEN, TICKETS
 from demo.service import RunningBot
-from demo.story import ASKED, EXAMPLE, PLAN, REASON
+from demo.story import ASKED, EXAMPLE, PASSES, PLAN, REASON
 from demo.workspace import WorkspaceError, wait_until
 from tests.peers.browser import Visitor, open_page
 
@@ -74,9 +74,10 @@ def play(studio: Studio) -> None:
     upload(page, EXAMPLE)
     studio.shot("dataset")
     measure(studio)
-    page.ask(f"/finetune estimate tickets {PLAN}")
+    plan = f"{PLAN} epochs={PASSES}"
+    page.ask(f"/finetune estimate tickets {plan}")
     studio.shot("estimate")
-    page.ask(f"/finetune start tickets {PLAN}")
+    page.ask(f"/finetune start tickets {plan}")
     page.act_as(BEN.real_name)
     page.wait_for("approver is needed")
     studio.shot("approval")
@@ -96,11 +97,12 @@ def upload(page: Visitor, file: Path) -> None:
 
 
 def measure(studio: Studio) -> None:
-    """The ladder, asked for in its form; its card beside its thread."""
+    """The ladder as in the demo, asked for in its form; its card beside its thread."""
     page = studio.page
     page.click("Measure", inside="tickets is ready")
     page.wait_for_modal("Measure alternatives")
     studio.shot("baseline-form")
+    page.untick("Alternatives to measure", "Retrieval: the nearest rows, or your documents")
     page.submit()
     page.wait_for_no_modal()
     page.wait_for("only differences above about", seconds=PATIENCE_S)
