@@ -1,12 +1,12 @@
 """Child processes that skip their imports: forked from one that has imported torch, transformers, peft and TRL.
 
 Those imports take seconds of CPU, and tests start a trainer or a training some hundred times. After `fork_children`,
-`subprocess.Popen` has the modules of FORKED and the benchmarks started by a fork server, and so do the processes that
-it started. What a process gets from its parent stays as it is: it is the parent's own child (pid, exit status, signals,
-group or session) with the environment, folder, umask, limits and streams that were asked for. What differs:
-/proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are there before anybody asks for them.
-Tests of those, and of the start itself, take the fixture `real_processes`. A child whose environment would change what
-is imported is started for real.
+`subprocess.Popen` has the modules of FORKED, the benchmarks and pytest-xdist's workers started by a fork server, and so
+do the processes that it started. What a process gets from its parent stays as it is: it is the parent's own child (pid,
+exit status, signals, group or session) with the environment, folder, umask, limits and streams that were asked for.
+What differs: /proc/PID/cmdline and /proc/PID/environ are the fork server's, and heavy modules are there before anybody
+asks for them. Tests of those, and of the start itself, take the fixture `real_processes`. A child whose environment
+would change what is imported is started for real.
 """
 
 from __future__ import annotations
@@ -34,16 +34,19 @@ FORKED = (
     "tests.local.peaks",
     "tests.local.runs",
     "trainers.local",
+    "trainers.local.architecture",
     "trainers.local.calibrate",
     "trainers.local.export",
     "trainers.local.train",
 )
+XDIST_WORKER = ["-u", "-c", "import sys;exec(eval(sys.stdin.readline()))"]  # as execnet starts it
 READ_AT_IMPORT = ("HF_", "HUGGINGFACE_", "LD_", "MKL_", "OMP_", "OPENBLAS_", "PYTHON", "TRANSFORMERS_")
 LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_FSIZE, resource.RLIMIT_NOFILE)
 PR_SET_CHILD_SUBREAPER = 36  # prctl(2)
 MESSAGE_BYTES = 1 << 17
 MOST_FILES = 1 << 16
-UNCHANGED = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+CURRENT = subprocess.Popen._execute_child  # type: ignore[attr-defined]
+UNCHANGED = getattr(CURRENT, "unchanged", CURRENT)
 SIGNATURE = inspect.signature(UNCHANGED)
 PIPE_ENDS = ("p2cread", "p2cwrite", "c2pread", "c2pwrite", "errread", "errwrite")
 
@@ -77,7 +80,10 @@ class ForkServer:
 
 
 def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServer]) -> None:
-    """From now on. `environment`: that in which the server imports."""
+    """From now on. `environment`: that in which the server imports. A forked worker of pytest-xdist has a server of its
+    own already."""
+    if CURRENT is not UNCHANGED:
+        return
 
     def execute(self: Any, *arguments: Any) -> None:
         call = SIGNATURE.bind(self, *arguments).arguments
@@ -88,6 +94,7 @@ def fork_children(environment: Mapping[str, str], server: Callable[[], ForkServe
         self._child_created = True
         self._close_pipe_fds(*(call[name] for name in PIPE_ENDS))
 
+    execute.unchanged = UNCHANGED  # type: ignore[attr-defined]
     subprocess.Popen._execute_child = execute  # type: ignore[attr-defined]
 
 
@@ -123,6 +130,7 @@ def _import() -> None:
 
     with quick_imports():
         import trainers.local.api.server
+        import trainers.local.architecture
         import trainers.local.training.methods.dpo
         import trainers.local.training.methods.grpo
         import trainers.local.training.sweep  # noqa: F401
@@ -173,7 +181,10 @@ def _run(args: Sequence[str]) -> None:
     """As the interpreter does, but for the half second in which it would take its modules apart."""
     code: Any = 0
     try:
-        if args[0] == "-m":
+        if args == XDIST_WORKER:
+            sys.argv = ["-c"]
+            exec(eval(sys.stdin.readline()), {"__name__": "__main__"})  # noqa: S102, S307 - execnet's own line
+        elif args[0] == "-m":
             sys.argv = list(args[1:])
             sys.modules.pop(args[1], None)
             runpy.run_module(args[1], run_name="__main__", alter_sys=True)
@@ -204,7 +215,11 @@ def _can_be_forked(call: Mapping[str, Any], environment: Mapping[str, str]) -> b
         return False
     if call["preexec_fn"] or call["pass_fds"] or call["executable"] or call["shell"]:
         return False
-    is_named = str(args[1]).startswith("benchmarks/") or (args[1] == "-m" and args[2] in FORKED)
+    is_named = (
+        str(args[1]).startswith("benchmarks/")
+        or (args[1] == "-m" and args[2] in FORKED)
+        or list(args[1:]) == XDIST_WORKER
+    )
     return is_named and imports_by(os.environ if call["env"] is None else call["env"]) == imports_by(
         environment
     )

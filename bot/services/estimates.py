@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
 from bot.cards.blocks import code
@@ -56,6 +56,9 @@ from trainers.payloads import PLAIN_HYPERPARAMETERS
 from trainers.pricing import PriceRow, UnknownPrice, prompted_price
 from trainers.providers import file_problem, find_misfit, model_verdict
 from trainers.types import Hyperparameter
+
+# An estimate, its details and the plan after it ask the same: ten thousand draws each time.
+_simulate = lru_cache(maxsize=32)(simulate)
 
 
 @dataclass(frozen=True)
@@ -147,7 +150,7 @@ class _Sums:
 
     @cached_property
     def outlook(self) -> Outlook | None:
-        return simulate(self.known) if self.known else None
+        return _simulate(self.known) if self.known else None
 
 
 def make_estimate(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from bot.cards import (
@@ -668,6 +669,7 @@ def _views() -> dict[str, Json]:
     }
 
 
+@cache
 def messages() -> dict[str, Message]:
     about_data = {
         **_datasets(),
@@ -686,10 +688,12 @@ def messages() -> dict[str, Message]:
     return {**about_data, **_plans(), **_runs(), **_results(), **_models()}
 
 
+@cache
 def views() -> dict[str, Json]:
     return {**_views(), **_details()}
 
 
+@cache
 def payloads() -> dict[str, Json]:
     """As they go to Slack; a message with its newest form beside it."""
     return {**{name: message.letter() for name, message in messages().items()}, **views()}

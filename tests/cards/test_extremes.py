@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 import pytest
@@ -71,6 +72,7 @@ class Tried:
         self.answer = Answer(text, 10**9, 10**9, 86_400.0)
 
 
+@cache
 def cards(text: str) -> dict[str, Json]:
     """Every card with `text` wherever something from outside can stand."""
     return {
