@@ -4,6 +4,7 @@ are never on it."""
 from __future__ import annotations
 
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +63,7 @@ class RunReport:
     def html(self, plots: Path, name_of: Callable[[str], str]) -> str:
         """`plots` is the folder of the bot's charts; `name_of` a person's id in Slack."""
         with tempfile.TemporaryDirectory() as folder:
-            drawn = draw_ladder(self.ladder, Path(folder) / "ladder.png") if self.ladder else None
+            drawn = self._draw_ladder(plots, Path(folder) / "ladder.png")
             folders = (plots / f"run-{self.run.id}", plots / f"plan-{self.run.id}")
             drawn_before = [path for place in folders for path in sorted(place.glob("*.png"))]
             return cards.run_report(
@@ -76,6 +77,15 @@ class RunReport:
                 plots=[*drawn_before, *([drawn] if drawn else [])],
                 name_of=name_of,
             )
+
+    def _draw_ladder(self, plots: Path, path: Path) -> Path | None:
+        """As it was drawn for the result, where nothing else was measured."""
+        before = plots / f"run-{self.run.id}" / "quality.png"
+        if self.ladder is None:
+            return None
+        if self.ladder == self.result.ladder and before.exists():
+            return Path(shutil.copy(before, path))
+        return draw_ladder(self.ladder, path)
 
 
 def write(report: RunReport | MeasurementReport, plots: Path, names: Mapping[str, str], out: Path) -> Path:

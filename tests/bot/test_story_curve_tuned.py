@@ -163,7 +163,9 @@ def test_a_stop_at_every_tick_trains_each_size_once(world: World) -> None:
     assert len([text for text in world.texts() if "Learning curve m1: tickets" in text]) == 1
 
 
-@pytest.mark.parametrize("fault", [COMMIT_THEN_500, NOTHING_BUT_500, RESET])
+@pytest.mark.parametrize(
+    "fault", [COMMIT_THEN_500, NOTHING_BUT_500, pytest.param(RESET, marks=pytest.mark.slow)]
+)
 def test_a_lost_answer_to_a_create_makes_no_second_job(world: World, fault: Fault) -> None:
     world.seed_dataset()
     world.company.fail(f"POST {JOBS}", fault)

@@ -188,7 +188,9 @@ def test_rows_with_personal_data_are_not_sent(teacher: World) -> None:
     assert diff is not None and diff.added == 29
 
 
-@pytest.mark.parametrize("ticks", [1, 4, 8])
+@pytest.mark.parametrize(
+    "ticks", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)]
+)
 def test_a_kill_pays_nothing_twice(teacher: World, ticks: int) -> None:
     before = teacher.company.count(CHAT)
     assert give_rows(teacher, unlabelled_csv(30)) == {}

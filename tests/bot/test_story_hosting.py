@@ -126,7 +126,14 @@ def test_what_is_kept_runs_until_a_limit_of_the_day(make_world: MakeWorld) -> No
     assert f"${company(world).bill}" in card
 
 
-@pytest.mark.parametrize("fault", [COMMIT_THEN_500, COMMIT_THEN_RESET, COMMIT_THEN_HTML], ids=str)
+@pytest.mark.parametrize(
+    "fault",
+    [
+        COMMIT_THEN_500,
+        *(pytest.param(each, marks=pytest.mark.slow) for each in (COMMIT_THEN_RESET, COMMIT_THEN_HTML)),
+    ],
+    ids=str,
+)
 def test_a_start_whose_answer_got_lost_is_found_again(make_world: MakeWorld, fault: Fault) -> None:
     world = hosted(make_world)
     world.company.fail(START_CRUSOE, fault)

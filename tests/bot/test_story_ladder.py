@@ -495,7 +495,7 @@ def test_when_every_model_is_closed_the_measurement_fails_with_the_reason(priced
     assert "Check the key in ACME_KEY" in world.said("ACME_KEY")
 
 
-@pytest.mark.parametrize("ticks", [0, 1, 2, 4])
+@pytest.mark.parametrize("ticks", [0, *(pytest.param(each, marks=pytest.mark.slow) for each in (1, 2)), 4])
 def test_a_bot_that_is_stopped_goes_on_where_it_was(priced: World, ticks: int) -> None:
     world = priced
     world.company.slow_s = 0.05

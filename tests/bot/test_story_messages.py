@@ -67,7 +67,7 @@ def kind_of(world: World, message: PostedMessage) -> str:
     return cards.get(message.ts) or ("told directly" if message.channel != PRIVATE.id else "other")
 
 
-@pytest.mark.parametrize("is_shared", [True, False])
+@pytest.mark.parametrize("is_shared", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_from_upload_to_result_takes_few_messages(
     make_world: Callable[[Rules], World], is_shared: bool
 ) -> None:

@@ -136,6 +136,7 @@ def test_a_judge_says_a_b_or_tie(text: str, choice: str | None) -> None:
         ("No.", False),
         ("Yes, it is.", True),
         ("I can't say", None),
+        ("", None),
         ("YES and NO", None),
         ("Yes, no word is missing.", True),
     ],
