@@ -310,7 +310,7 @@ def _on_the_machine(
     chosen = dict(hyperparameters)
     if target.model.is_encoder:
         is_here = target.row.cluster is None and target.row.keeps_models_here
-        room, minutes = encoder_needs(report, tokens, chosen, is_here=is_here)
+        room, minutes = encoder_needs(target.model.name, report, tokens, chosen, is_here=is_here)
         return room, Time(minutes)
     if target.row.rental is not None:
         room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)

@@ -19,7 +19,7 @@ from bot.cards.blocks import code
 from bot.rules.bills import Capacity
 from bot.rules.reasons import MemoryShortage
 from bot.rules.roi import Range
-from bot.settings import Settings
+from bot.settings import PACKAGED_TARGET, Settings
 from bot.values.runs import Refusal
 from trainers.base_models import Base, find_base
 from trainers.dataset import DEFAULT_LIMITS, Report
@@ -117,7 +117,7 @@ def memory_headroom(
 
 
 def encoder_needs(
-    report: Report, tokens: int, chosen: Mapping[str, Hyperparameter], *, is_here: bool
+    model: str, report: Report, tokens: int, chosen: Mapping[str, Hyperparameter], *, is_here: bool
 ) -> tuple[MemoryHeadroom | None, Range]:
     """Returns whether an encoder fits, if it trains on this machine, and its minutes. `tokens` are one epoch's. A
     training is so short that a bound of three times what was measured elsewhere costs nobody much."""
@@ -131,9 +131,11 @@ def encoder_needs(
     fits = work.bytes < machine.memory
     about = f"about {work.bytes / 1e9:.1f} of {machine.memory / 1e9:.0f} GB"
     most = "up to " if work.may_see_words else ""
-    sizes = f"{_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
+    sizes = f"; {_count(PARAMETERS)} parameters, {most}{work.trained:,} trained"
+    if model != PACKAGED_TARGET:
+        sizes = ""  # of another encoder they are not known here
     shortage = None if fits else MemoryShortage(machine.name, work.bytes, True, None)
-    return MemoryHeadroom(f"{'fits' if fits else 'does not fit'}, {about}; {sizes}", shortage), minutes
+    return MemoryHeadroom(f"{'fits' if fits else 'does not fit'}, {about}{sizes}", shortage), minutes
 
 
 def capacity_of(settings: Settings, name: str, busy: Decimal) -> Capacity | None:

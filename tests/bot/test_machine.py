@@ -27,7 +27,7 @@ from bot.services.estimate_inputs import RunCost
 from bot.services.estimate_requests import prediction_of
 from bot.services.estimates import EstimateResult, make_estimate
 from bot.services.plans import _warnings, untrainable
-from bot.settings import Settings, load_settings
+from bot.settings import PACKAGED_TARGET, Settings, load_settings
 from bot.values.runs import Refusal
 from tests.cards import made
 from tests.trainers.test_sizing_timing import MACHINE
@@ -86,6 +86,14 @@ def test_an_estimate_for_this_machine_says_parameters_and_memory(tmp_path: Path,
     assert found.memory is not None
     assert found.memory.startswith("fits, about ")
     assert found.memory.endswith("134.5M parameters, 4.9M trained")
+
+
+def test_an_encoder_s_head_is_counted_with_its_weights_for_words(report: Report) -> None:
+    packaged, _ = hardware.encoder_needs(PACKAGED_TARGET, report, 9_000, {}, is_here=True)
+    trained = (384 + 4_096 + 1) * len(report.labels)
+    assert packaged and packaged.line.endswith(f"22.7M parameters, up to {trained:,} trained")
+    other, _ = hardware.encoder_needs("multilingual", report, 9_000, {}, is_here=True)
+    assert other and "parameters" not in other.line
 
 
 def test_what_trains_elsewhere_or_is_not_known_says_nothing_of_memory(tmp_path: Path, report: Report) -> None:
