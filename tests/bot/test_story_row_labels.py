@@ -180,7 +180,7 @@ def test_what_the_dataset_asks_already_is_not_asked_of_people(world: World) -> N
     assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
     world.until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
     world.send()
-    assert "asks already" in str(world.slack.ephemerals(DORA.id)[-1].text)
+    assert "No row of same.csv is new" in str(world.slack.ephemerals(DORA.id)[-1].text)
 
 
 def test_a_newer_version_that_came_meanwhile_keeps_its_rows(doubted: World) -> None:
