@@ -21,16 +21,16 @@ _UNCLEAR = frozenset({408, 409, 429})
 _PAUSES_S = (0.2, 0.8)
 
 
-def to_trainer_error(error: openai.OpenAIError, doing: str, provider: Provider) -> TrainerError:
+def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider) -> TrainerError:
     import openai
 
     if isinstance(error, openai.APITimeoutError):
-        return Uncertain(f"{doing}: no answer in time. The trainer at {provider.base_url} is busy or stuck.")
+        return Uncertain(f"{action}: no answer in time. The trainer at {provider.base_url} is busy or stuck.")
     if isinstance(error, openai.APIConnectionError):
         reason = _system_error(error)
-        return Uncertain(f"{doing}: {reason}; is the trainer running? It should be at {provider.base_url}.")
+        return Uncertain(f"{action}: {reason}; is the trainer running? It should be at {provider.base_url}.")
     if not isinstance(error, openai.APIStatusError):
-        return Nonsense(f"{doing}: the answer cannot be read ({error}).")
+        return Nonsense(f"{action}: the answer cannot be read ({error}).")
 
     status = error.status_code
     # The trainer's own words, short and on one line; a web page is not quoted.
@@ -41,14 +41,14 @@ def to_trainer_error(error: openai.OpenAIError, doing: str, provider: Provider) 
     text = f": {words[:300].rstrip('. ')}" if words else ""
     if status < 400:
         return Nonsense(
-            f"{doing}: answered with a redirect (HTTP {status}). Set base_url to the final address."
+            f"{action}: answered with a redirect (HTTP {status}). Set base_url to the final address."
         )
     if status in _UNCLEAR or status >= 500:
         wait = _retry_after(error)
         when = "later" if wait is None else f"in {wait:.0f} s"
         cure = f"The trainer is busy or in trouble: it may answer again {when}."
-        return Uncertain(f"{doing}: HTTP {status}{text}. {cure}", retry_after=wait, status=status)
-    message = f"{doing}: refused (HTTP {status}){text}.{_cure(error, provider)}"
+        return Uncertain(f"{action}: HTTP {status}{text}. {cure}", retry_after=wait, status=status)
+    message = f"{action}: refused (HTTP {status}){text}.{_cure(error, provider)}"
     return Refused(message, code=error.code, status=status, param=error.param)
 
 
@@ -159,10 +159,10 @@ class Calls:
             http_client=self._http_client or http_client_for(self._url),
         )
 
-    def _doing(self, what: str) -> str:
+    def _action(self, what: str) -> str:
         return f"{what} on {self.provider.name}"
 
-    def _get(self, doing: str, ask: Callable[[], bytes]) -> bytes:
+    def _get(self, action: str, ask: Callable[[], bytes]) -> bytes:
         import openai
 
         for pause in _PAUSES_S:
@@ -170,22 +170,22 @@ class Calls:
                 return ask()
             except openai.OpenAIError as error:
                 if not is_transient(error):
-                    raise to_trainer_error(error, doing, self.provider) from error
+                    raise to_trainer_error(error, action, self.provider) from error
             time.sleep(pause)
-        return self._once(doing, ask)
+        return self._once(action, ask)
 
-    def _once(self, doing: str, ask: Callable[[], bytes]) -> bytes:
+    def _once(self, action: str, ask: Callable[[], bytes]) -> bytes:
         import openai
 
         try:
             return ask()
         except openai.OpenAIError as error:
-            raise to_trainer_error(error, doing, self.provider) from error
+            raise to_trainer_error(error, action, self.provider) from error
 
-    def _gone(self, doing: str, delete: Callable[[], bytes]) -> None:
+    def _gone(self, action: str, delete: Callable[[], bytes]) -> None:
         """Deletes something, which may be gone already."""
         try:
-            self._once(doing, delete)
+            self._once(action, delete)
         except Refused as refusal:
             if not refusal.is_missing:
                 raise

@@ -44,34 +44,34 @@ class AliasCalls(Calls):
 
     def aliases(self) -> Mapping[str, str]:
         """The model that each stands for."""
-        doing = self._doing("listing the aliases")
-        content = self._get(doing, lambda: self._client.get("/aliases", cast_to=bytes))
-        rows, _ = payloads.read_list(content, doing)
-        return {payloads.required(row, "id", doing): payloads.required(row, "model", doing) for row in rows}
+        action = self._action("listing the aliases")
+        content = self._get(action, lambda: self._client.get("/aliases", cast_to=bytes))
+        rows, _ = payloads.read_list(content, action)
+        return {payloads.required(row, "id", action): payloads.required(row, "model", action) for row in rows}
 
     def point(self, alias: str, model: str) -> None:
         """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
-        doing = self._doing(f"pointing {alias!r} to {model!r}")
+        action = self._action(f"pointing {alias!r} to {model!r}")
         body = {"model": model}
-        content = self._once(doing, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
-        payloads.read_object(content, doing)
+        content = self._once(action, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
+        payloads.read_object(content, action)
 
     def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
         """Returns what was answered under it from that day on. None: this trainer doesn't count."""
-        doing = self._doing(f"reading how much {alias!r} is called")
+        action = self._action(f"reading how much {alias!r} is called")
         path = f"/aliases/{alias}/usage?since={since.isoformat()}"
         try:
-            content = self._get(doing, lambda: self._client.get(path, cast_to=bytes))
+            content = self._get(action, lambda: self._client.get(path, cast_to=bytes))
         except Refused as refused:
             if refused.is_missing:  # a trainer of before it was counted
                 return None
             raise
-        return tuple(payloads.alias_usage(row, doing) for row in payloads.read_list(content, doing)[0])
+        return tuple(payloads.alias_usage(row, action) for row in payloads.read_list(content, action)[0])
 
     def unpoint(self, alias: str) -> None:
         """The name answers no more; one that is gone already is no error."""
-        doing = self._doing(f"taking the name {alias!r} away")
-        self._gone(doing, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
+        action = self._action(f"taking the name {alias!r} away")
+        self._gone(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
 
 
 if TYPE_CHECKING:  # as in client.py
@@ -147,17 +147,17 @@ class Trainer(AliasCalls):
 
     def has_jobs(self, timeout_s: float) -> bool:
         """Whether this account ever trained here, whatever came of it: one short look."""
-        doing = self._doing("asking whether we may train")
-        content = self._get(doing, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
-        rows, _ = payloads.read_list(content, doing)
+        action = self._action("asking whether we may train")
+        content = self._get(action, lambda: self._raw_jobs.list(limit=1, timeout=timeout_s).content)
+        rows, _ = payloads.read_list(content, action)
         return bool(rows)
 
     def models(self) -> tuple[ModelInfo, ...]:
-        doing = self._doing("listing the models")
+        action = self._action("listing the models")
         rows, _ = payloads.read_list(
-            self._get(doing, lambda: self._client.models.with_raw_response.list().content), doing
+            self._get(action, lambda: self._client.models.with_raw_response.list().content), action
         )
-        return tuple(payloads.model_info(row, doing) for row in rows)
+        return tuple(payloads.model_info(row, action) for row in rows)
 
     def catalogue_id(self, names: Collection[str]) -> str | None:
         """What a job calls the model of these names, where that is another; None: the same. Raises Refused where no
@@ -169,11 +169,11 @@ class Trainer(AliasCalls):
         fitting = (model.id for model in models if wanted & {model.id.lower(), (model.name or "").lower()})
         result = next(fitting, None)
         if result is None:
-            doing = self._doing(f"looking for the model {next(iter(names), '')!r}")
+            action = self._action(f"looking for the model {next(iter(names), '')!r}")
             theirs = ", ".join(sorted(model.name or model.id for model in models)[:_MODELS_NAMED]) or "none"
             row = f'[providers.{self.provider.name}.models."NAME"]'
             raise Refused(
-                f"{doing}: it trains none of that name. It trains {theirs}: give one a row under {row} in "
+                f"{action}: it trains none of that name. It trains {theirs}: give one a row under {row} in "
                 "finetune.toml.",
                 code="model_not_found",
                 status=404,
@@ -182,9 +182,9 @@ class Trainer(AliasCalls):
 
     def has_model(self, name: str) -> bool:
         """By its own name: a list may leave some out."""
-        doing = self._doing(f"looking for the model {name!r}")
+        action = self._action(f"looking for the model {name!r}")
         try:
-            self._get(doing, lambda: self._client.models.with_raw_response.retrieve(name).content)
+            self._get(action, lambda: self._client.models.with_raw_response.retrieve(name).content)
         except Refused as refusal:
             if not refusal.is_missing:
                 raise
@@ -194,43 +194,43 @@ class Trainer(AliasCalls):
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """The id of the file of this content, which is looked for before it is sent; with a `key` perhaps of a copy for
         this job alone. Raises Changed where the file at `path` isn't of this content."""
-        doing = self._doing(f"uploading {path.name!r}")
-        size = payloads.file_size(path, doing)
+        action = self._action(f"uploading {path.name!r}")
+        size = payloads.file_size(path, action)
         name = upload_name(sha256, key if self.provider.sends_copies else None)
         result = self._find_file(name, sha256, size + (len(BOM_UTF8) if self.provider.bom else 0))
-        return result or self._send_file(path, name, sha256, doing)
+        return result or self._send_file(path, name, sha256, action)
 
     def delete_file(self, file_id: str) -> None:
         """Gone afterwards; one that is gone already is no error."""
-        doing = self._doing(f"deleting the file {file_id!r}")
+        action = self._action(f"deleting the file {file_id!r}")
         self._sent.pop(file_id, None)
         try:
-            self._once(doing, lambda: self._client.files.with_raw_response.delete(file_id).content)
+            self._once(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
         except Refused as refusal:
             if not refusal.is_missing:
                 raise
 
     def forget(self, hashes: Collection[str]) -> int:
         """Delete every file of these contents that we sent; how many there were. One list of files."""
-        doing = self._doing("looking for files to delete")
-        ours = [row for row in self._files(doing) if is_upload_of(row.get("filename"), hashes)]
+        action = self._action("looking for files to delete")
+        ours = [row for row in self._files(action) if is_upload_of(row.get("filename"), hashes)]
         for row in ours:
-            self.delete_file(payloads.required(row, "id", doing))
+            self.delete_file(payloads.required(row, "id", action))
         return len(ours)
 
     def delete_model(self, name: str) -> None:
         """A tuned model; one that is gone already is no error."""
-        doing = self._doing(f"deleting the model {name!r}")
-        self._gone(doing, lambda: self._client.models.with_raw_response.delete(name).content)
+        action = self._action(f"deleting the model {name!r}")
+        self._gone(action, lambda: self._client.models.with_raw_response.delete(name).content)
 
     def delete_job(self, job_id: str) -> None:
         """With its rows and its model, where the trainer has the ability `job_deletion`."""
-        doing = self._doing(f"deleting job {job_id!r}")
-        self._gone(doing, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes))
+        action = self._action(f"deleting job {job_id!r}")
+        self._gone(action, lambda: self._client.delete(f"/fine_tuning/jobs/{job_id}", cast_to=bytes))
 
     def file_bytes(self, file_id: str) -> bytes:
-        doing = self._doing(f"downloading the file {file_id!r}")
-        return self._get(doing, lambda: self._client.files.with_raw_response.content(file_id).content)
+        action = self._action(f"downloading the file {file_id!r}")
+        return self._get(action, lambda: self._client.files.with_raw_response.content(file_id).content)
 
     def has_content(self, file_id: str, sha256: str) -> bool:
         """False also where the provider hands no content out."""
@@ -243,19 +243,19 @@ class Trainer(AliasCalls):
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """The jobs that carry our key, oldest first. An empty answer is no proof: a list may lag behind."""
-        doing = self._doing(f"looking for the job with key {key!r}")
+        action = self._action(f"looking for the job with key {key!r}")
         use_filter = self.provider.can("metadata") and self.provider.can("metadata_filter")
-        rows = self._jobs(doing, {METADATA_KEY: key} if use_filter else None)
-        read_key = key_reader([key], self._file_marks(doing))
-        return _oldest_first([payloads.job(row, doing) for row in rows if read_key(row) == key])
+        rows = self._jobs(action, {METADATA_KEY: key} if use_filter else None)
+        read_key = key_reader([key], self._file_marks(action))
+        return _oldest_first([payloads.job(row, action) for row in rows if read_key(row) == key])
 
     def jobs_by_key(self, keys: Collection[str], since: float) -> Mapping[str, tuple[Job, ...]]:
         """Every job with one of our keys, oldest first; where metadata is not kept, those of `keys`. Looks back until
         `since` (unix seconds), in a list with the newest first."""
-        doing, jobs_by_name = self._doing("listing the jobs"), defaultdict[str, list[Job]](list)
-        read_key = key_reader(keys, self._file_marks(doing))
-        for row in self._jobs(doing, None):
-            job = payloads.job(row, doing)
+        action, jobs_by_name = self._action("listing the jobs"), defaultdict[str, list[Job]](list)
+        read_key = key_reader(keys, self._file_marks(action))
+        for row in self._jobs(action, None):
+            job = payloads.job(row, action)
             if job.created_at < since:
                 break
             if (key := read_key(row)) is not None:
@@ -265,9 +265,9 @@ class Trainer(AliasCalls):
     def newest_jobs(self, wanted: Collection[str], since: float, pages: int) -> dict[str, Job]:
         """The jobs of these ids, as far as they stand on the first `pages` of the list, the newest first. Looks back
         until `since` (unix seconds), and no further than for the last of them. A list may lag, and show less."""
-        doing, jobs_by_name = self._doing("listing the jobs"), dict[str, Job]()
-        for row in islice(self._jobs(doing, None), pages * _PAGE):
-            job = payloads.job(row, doing)
+        action, jobs_by_name = self._action("listing the jobs"), dict[str, Job]()
+        for row in islice(self._jobs(action, None), pages * _PAGE):
+            job = payloads.job(row, action)
             if job.id in wanted:
                 jobs_by_name[job.id] = job
             if len(jobs_by_name) == len(wanted) or job.created_at < since:
@@ -276,12 +276,12 @@ class Trainer(AliasCalls):
 
     def estimate(self, spec: JobSpec) -> JobEstimate:
         """What the trainer itself expects the job to cost, where it has the ability `estimate`. Creates nothing."""
-        doing = self._doing("asking what the job would cost")
+        action = self._action("asking what the job would cost")
         request = {"model": spec.model, "training_file": spec.training_file}
         body = {**request, **job_body(self.provider, spec)}
         path = "/fine_tuning/jobs/estimate_price"
-        content = self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes))
-        return payloads.job_estimate(payloads.read_object(content, doing), doing)
+        content = self._once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
+        return payloads.job_estimate(payloads.read_object(content, action), action)
 
     def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
         """Why it would refuse to train the model so, as a sentence, where it has the ability `limits`."""
@@ -289,9 +289,9 @@ class Trainer(AliasCalls):
 
     def create(self, spec: JobSpec) -> Job:
         """One POST. Refused: nothing was created. Uncertain or Nonsense: perhaps it was; look first."""
-        doing = self._doing(f"creating the job for {spec.suffix!r}")
+        action = self._action(f"creating the job for {spec.suffix!r}")
         content = self._once(
-            doing,
+            action,
             lambda: (
                 self._raw_jobs.create(
                     model=spec.model,
@@ -301,11 +301,11 @@ class Trainer(AliasCalls):
                 ).content
             ),
         )
-        return payloads.read_job(content, doing)
+        return payloads.read_job(content, action)
 
     def job(self, job_id: str) -> Job:
-        doing = self._doing(f"asking for job {job_id!r}")
-        return payloads.read_job(self._get(doing, lambda: self._raw_jobs.retrieve(job_id).content), doing)
+        action = self._action(f"asking for job {job_id!r}")
+        return payloads.read_job(self._get(action, lambda: self._raw_jobs.retrieve(job_id).content), action)
 
     def cancel(self, job_id: str) -> Job:
         """Refused with 400 where it is final already; pause and resume likewise."""
@@ -320,20 +320,20 @@ class Trainer(AliasCalls):
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls, and their order: so a
         whole page is read."""
-        doing = self._doing(f"asking for the events of job {job_id!r}")
-        content = self._get(doing, lambda: self._raw_jobs.list_events(job_id, limit=_PAGE).content)
-        rows, _ = payloads.read_list(content, doing)
-        return payloads.newest_first(payloads.event(row, doing) for row in rows)[:limit]
+        action = self._action(f"asking for the events of job {job_id!r}")
+        content = self._get(action, lambda: self._raw_jobs.list_events(job_id, limit=_PAGE).content)
+        rows, _ = payloads.read_list(content, action)
+        return payloads.newest_first(payloads.event(row, action) for row in rows)[:limit]
 
     def events_since(self, job_id: str, since: float, pages: int) -> tuple[tuple[Event, ...], bool]:
         """Those from `since` on (unix seconds), newest first, and whether these are all: at most so many pages are
         read, and of a vendor whose ids change between calls only the first."""
-        doing, most = self._doing(f"asking for the events of job {job_id!r}"), pages * _PAGE
+        action, most = self._action(f"asking for the events of job {job_id!r}"), pages * _PAGE
         events: list[Event] = []
         are_all = True
         try:
-            for row in islice(self._event_rows(job_id, doing), most):
-                events.append(payloads.event(row, doing))
+            for row in islice(self._event_rows(job_id, action), most):
+                events.append(payloads.event(row, action))
                 if events[-1].created_at < min(since, events[0].created_at):  # the newest came first
                     break
             else:
@@ -343,48 +343,51 @@ class Trainer(AliasCalls):
         recent = (event for event in events if event.created_at >= since)
         return payloads.newest_first(recent), are_all
 
-    def _event_rows(self, job_id: str, doing: str) -> Iterator[Json]:
+    def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:
         return self._rows(
-            doing,
+            action,
             lambda after: self._raw_jobs.list_events(job_id, limit=_PAGE, after=_or_omit(after)).content,
         )
 
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
-        doing = self._doing(f"asking for the checkpoints of job {job_id!r}")
+        action = self._action(f"asking for the checkpoints of job {job_id!r}")
         points = self._client.fine_tuning.jobs.checkpoints.with_raw_response
         rows, _ = payloads.read_list(
-            self._get(doing, lambda: points.list(job_id, limit=_PAGE).content), doing
+            self._get(action, lambda: points.list(job_id, limit=_PAGE).content), action
         )
-        return tuple(payloads.checkpoint(row, doing) for row in rows)
+        return tuple(payloads.checkpoint(row, action) for row in rows)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """All lines of the job's result files; where it has none, what an address of their own tells, if there is
         one."""
-        doing, files = self._results(job)
+        action, files = self._results(job)
         if not files:
-            return self._told_metrics(job.id, doing)
+            return self._told_metrics(job.id, action)
         return tuple(
             line
             for file in files
             if not payloads.is_sweep_table(file)
-            for line in payloads.metrics(file, doing)
+            for line in payloads.metrics(file, action)
         )
 
-    def _told_metrics(self, job_id: str, doing: str) -> tuple[Metric, ...]:
+    def _told_metrics(self, job_id: str, action: str) -> tuple[Metric, ...]:
         path = f"/fine_tuning/jobs/{job_id}/metrics"
         try:
-            content = self._get(doing, lambda: self._client.get(path, cast_to=bytes))
+            content = self._get(action, lambda: self._client.get(path, cast_to=bytes))
         except Refused as refusal:
             if refusal.is_missing:
                 return ()
             raise
-        return payloads.metric_series(payloads.read_object(content, doing), doing)
+        return payloads.metric_series(payloads.read_object(content, action), action)
 
     def arms(self, job: Job) -> tuple[SweepArm, ...]:
         """Of a sweep; empty where it was none."""
-        doing, files = self._results(job)
+        action, files = self._results(job)
         return tuple(
-            arm for file in files if payloads.is_sweep_table(file) for arm in payloads.sweep_arms(file, doing)
+            arm
+            for file in files
+            if payloads.is_sweep_table(file)
+            for arm in payloads.sweep_arms(file, action)
         )
 
     def chat(
@@ -423,12 +426,12 @@ class Trainer(AliasCalls):
         parameters: ChatParameters,
         timeout_s: float,
     ) -> Answer:
-        doing = self._doing(f"asking the model {model!r}")
+        action = self._action(f"asking the model {model!r}")
         completions = self._chat_client.chat.completions.with_raw_response
         entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
         content = self._once(
-            doing,
+            action,
             lambda: (
                 completions.create(
                     model=model,
@@ -444,43 +447,43 @@ class Trainer(AliasCalls):
             ),
         )
         seconds = time.monotonic() - started
-        return payloads.chat_answer(payloads.read_object(content, doing), doing, seconds)
+        return payloads.chat_answer(payloads.read_object(content, action), action, seconds)
 
     def _results(self, job: Job) -> tuple[str, list[bytes]]:
-        doing = self._doing(f"reading the results of job {job.id!r}")
-        return doing, [self.file_bytes(file) for file in job.result_files]
+        action = self._action(f"reading the results of job {job.id!r}")
+        return action, [self.file_bytes(file) for file in job.result_files]
 
     def _find_file(self, name: str, sha256: str, size: int) -> str | None:
         """A name and a size prove nothing: anyone who has the account's key may have put another file there. So it
         counts where this client sent it, or where its content is the same."""
-        doing = self._doing(f"looking for the file {name!r}")
-        for row in self._files(doing):
+        action = self._action(f"looking for the file {name!r}")
+        for row in self._files(action):
             if payloads.is_upload_usable(row, name, size):
-                file_id = payloads.required(row, "id", doing)
+                file_id = payloads.required(row, "id", action)
                 if self._sent.get(file_id) == sha256 or self.has_content(file_id, sha256):
                     self._sent[file_id] = sha256
                     return file_id
         return None
 
-    def _file_marks(self, doing: str) -> dict[str, str]:
+    def _file_marks(self, action: str) -> dict[str, str]:
         """Whose job each file was sent for, where every job has a copy of its own."""
-        return payloads.file_marks(self._files(doing)) if self.provider.sends_copies else {}
+        return payloads.file_marks(self._files(action)) if self.provider.sends_copies else {}
 
-    def _files(self, doing: str) -> Iterator[Json]:
+    def _files(self, action: str) -> Iterator[Json]:
         files = self._client.files.with_raw_response
         return self._rows(
-            doing,
+            action,
             lambda after: files.list(purpose="fine-tune", limit=_PAGE, after=_or_omit(after)).content,
         )
 
-    def _send_file(self, path: Path, name: str, sha256: str, doing: str) -> str:
+    def _send_file(self, path: Path, name: str, sha256: str, action: str) -> str:
         """Looked at before, so that no other bytes leave, and while it is sent, for it may change meanwhile."""
         try:
             with payloads.file_to_send(path, sha256, bom=self.provider.bom) as (file, wanted):
-                content = self._once(doing, lambda: self._post_file(name, file))
+                content = self._once(action, lambda: self._post_file(name, file))
         except OSError as error:
-            raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
-        file_id = payloads.required(payloads.read_object(content, doing), "id", doing)
+            raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
+        file_id = payloads.required(payloads.read_object(content, action), "id", action)
         if file.sha256 != wanted:
             self.delete_file(file_id)
             raise Changed(path.name)
@@ -499,12 +502,12 @@ class Trainer(AliasCalls):
 
     def _told(self, what: str, call: Callable[[], bytes]) -> Job:
         """A job after it was told to do something. One POST, never repeated by itself."""
-        doing = self._doing(what)
-        return payloads.read_job(self._once(doing, call), doing)
+        action = self._action(what)
+        return payloads.read_job(self._once(action, call), action)
 
-    def _jobs(self, doing: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
+    def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
         return self._rows(
-            doing,
+            action,
             lambda after: (
                 self._raw_jobs.list(
                     limit=_PAGE, after=_or_omit(after), metadata=_or_omit(filter_by or None)
@@ -512,19 +515,19 @@ class Trainer(AliasCalls):
             ),
         )
 
-    def _rows(self, doing: str, page: Callable[[str | None], bytes]) -> Iterator[Json]:
+    def _rows(self, action: str, page: Callable[[str | None], bytes]) -> Iterator[Json]:
         """Every row of every page. A look that cannot be finished is Nonsense, never a short answer."""
         after: str | None = None
         seen: set[str] = set()
         while True:
-            rows, more = payloads.read_list(self._get(doing, partial(page, after)), doing)
+            rows, more = payloads.read_list(self._get(action, partial(page, after)), action)
             yield from rows
             if not rows or not more:
                 return
-            after = payloads.required(rows[-1], "id", doing)
+            after = payloads.required(rows[-1], "id", action)
             if after in seen or len(seen) * _PAGE >= _MAX_ROWS:
                 raise Nonsense(
-                    f"{doing}: the list does not end; it answers with the same page again and again."
+                    f"{action}: the list does not end; it answers with the same page again and again."
                 )
             seen.add(after)
 

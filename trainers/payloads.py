@@ -49,36 +49,36 @@ MARK_LENGTH = 16
 _CURE = "Does base_url point at an OpenAI-shaped API, and is nothing in between answering for it?"
 
 
-def read_object(content: bytes, doing: str) -> Json:
+def read_object(content: bytes, action: str) -> Json:
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise Nonsense(f"{doing}: the answer is not JSON but {excerpt(content)}. {_CURE}") from error
+        raise Nonsense(f"{action}: the answer is not JSON but {excerpt(content)}. {_CURE}") from error
     if not isinstance(value, dict):
-        raise Nonsense(f"{doing}: the answer is not an object but {excerpt(content)}. {_CURE}")
+        raise Nonsense(f"{action}: the answer is not an object but {excerpt(content)}. {_CURE}")
     return value
 
 
-def read_list(content: bytes, doing: str) -> tuple[tuple[Json, ...], bool]:
+def read_list(content: bytes, action: str) -> tuple[tuple[Json, ...], bool]:
     """Returns the rows of one page, and whether more follow."""
-    page = read_object(content, doing)
-    return rows_under(page, "data", doing), page.get("has_more") is True
+    page = read_object(content, action)
+    return rows_under(page, "data", action), page.get("has_more") is True
 
 
-def rows_under(page: Json, key: str, doing: str) -> tuple[Json, ...]:
+def rows_under(page: Json, key: str, action: str) -> tuple[Json, ...]:
     rows = page.get(key)
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise Nonsense(f"{doing}: the answer has no list of objects under {key!r}. {_CURE}")
+        raise Nonsense(f"{action}: the answer has no list of objects under {key!r}. {_CURE}")
     return tuple(rows)
 
 
-def read_job(content: bytes, doing: str) -> Job:
-    return job(read_object(content, doing), doing)
+def read_job(content: bytes, action: str) -> Job:
+    return job(read_object(content, action), action)
 
 
-def job(raw: Json, doing: str) -> Job:
+def job(raw: Json, action: str) -> Job:
     """Reads a job. An error is read only where the status is that it failed."""
-    status = required(raw, "status", doing)
+    status = required(raw, "status", action)
     error = raw.get("error") if status == "failed" else None
     details = error if isinstance(error, dict) else {"message": error}
     # Where a method is named, hyperparameters stand under it; some trainers have them at the top alone.
@@ -88,7 +88,7 @@ def job(raw: Json, doing: str) -> Job:
     hyperparameters = hyperparameters or raw.get("hyperparameters")
     billed = raw.get("billed_usd")  # as a dialect has read it: JSON has no such value
     return Job(
-        id=required(raw, "id", doing),
+        id=required(raw, "id", action),
         status=status,
         model=_text(raw, "model") or "",
         created_at=_whole(raw, "created_at") or 0,
@@ -123,13 +123,13 @@ def suffix_of(raw: Json) -> str | None:
     return _text(raw, "user_provided_suffix") or _text(raw, "suffix") or in_name or None
 
 
-def event(raw: Json, doing: str) -> Event:
+def event(raw: Json, action: str) -> Event:
     data = raw.get("data")
     return Event(
         id=_text(raw, "id") or "",
         created_at=_whole(raw, "created_at") or 0,
         level=_text(raw, "level") or "info",
-        message=required(raw, "message", doing),
+        message=required(raw, "message", action),
         data=data if isinstance(data, dict) else {},
     )
 
@@ -145,15 +145,15 @@ def newest_first(events: Iterable[Event]) -> tuple[Event, ...]:
     return tuple(sorted(events, key=order, reverse=True))
 
 
-def checkpoint(raw: Json, doing: str) -> Checkpoint:
+def checkpoint(raw: Json, action: str) -> Checkpoint:
     metrics = raw.get("metrics")
     figures = metrics if isinstance(metrics, dict) else {}
     full = _number(figures, "full_valid_loss")
     step = _whole(raw, "step_number")
     if step is None:
-        raise Nonsense(f"{doing}: a checkpoint has no 'step_number'. {_CURE}")
+        raise Nonsense(f"{action}: a checkpoint has no 'step_number'. {_CURE}")
     return Checkpoint(
-        id=required(raw, "id", doing),
+        id=required(raw, "id", action),
         step=step,
         # Crusoe's has an id to deploy it by beside the name to show.
         fine_tuned_model=_text(raw, "fine_tuned_model_id") or _text(raw, "fine_tuned_model_checkpoint"),
@@ -164,7 +164,7 @@ def checkpoint(raw: Json, doing: str) -> Checkpoint:
     )
 
 
-def model_info(raw: Json, doing: str) -> ModelInfo:
+def model_info(raw: Json, action: str) -> ModelInfo:
     """Reads a model. Its end is a date as text, or seconds since 1970; OpenRouter has another name for it."""
     key = "shutdown_date" if raw.get("shutdown_date") else "expiration_date"
     text, seconds = _text(raw, key), _whole(raw, key)
@@ -175,13 +175,13 @@ def model_info(raw: Json, doing: str) -> ModelInfo:
         elif seconds:
             end = datetime.fromtimestamp(seconds, UTC).date()
     except (ValueError, OverflowError, OSError) as error:
-        raise Nonsense(f"{doing}: {raw[key]!r} is not a date. {_CURE}") from error
+        raise Nonsense(f"{action}: {raw[key]!r} is not a date. {_CURE}") from error
     trains = raw.get("fine_tuning_available")
     is_trainable = trains if isinstance(trains, bool) else None
-    return ModelInfo(required(raw, "id", doing), end, _text(raw, "model_name"), is_trainable)
+    return ModelInfo(required(raw, "id", action), end, _text(raw, "model_name"), is_trainable)
 
 
-def job_estimate(raw: Json, doing: str) -> JobEstimate:
+def job_estimate(raw: Json, action: str) -> JobEstimate:
     """Reads an amount in dollars. Its field's name is not documented: the first that speaks of price or cost."""
     amounts = (value for key, value in raw.items() if "price" in key or "cost" in key)
     amount = next((value for value in amounts if isinstance(value, int | float | str)), None)
@@ -190,11 +190,11 @@ def job_estimate(raw: Json, doing: str) -> JobEstimate:
     except ArithmeticError:
         usd = Decimal(-1)
     if isinstance(amount, bool) or not is_payable(usd):
-        raise Nonsense(f"{doing}: the answer has no price. {_CURE}")
+        raise Nonsense(f"{action}: the answer has no price. {_CURE}")
     return JobEstimate(usd)
 
 
-def metric_series(raw: Json, doing: str) -> tuple[Metric, ...]:
+def metric_series(raw: Json, action: str) -> tuple[Metric, ...]:
     """Reads losses that come as one series each; a point that names no step has its place in the series."""
     losses = {"ev_loss": dict[int, float](), "ev_eval_loss": dict[int, float]()}
     rows = raw.get("metrics")
@@ -225,17 +225,17 @@ def chat_message(message: Message) -> dict[str, object]:
     }
 
 
-def alias_usage(raw: Json, doing: str) -> AliasUsage:
+def alias_usage(raw: Json, action: str) -> AliasUsage:
     return AliasUsage(
-        day=required(raw, "day", doing),
-        model=required(raw, "model", doing),
+        day=required(raw, "day", action),
+        model=required(raw, "model", action),
         calls=_whole(raw, "calls") or 0,
         prompt_tokens=_whole(raw, "prompt_tokens") or 0,
         completion_tokens=_whole(raw, "completion_tokens") or 0,
     )
 
 
-def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
+def chat_answer(raw: Json, action: str, seconds: float) -> Answer:
     """Reads an answer: its text, then the calls of tools as JSON on a line of their own, as rows of data have them. A
     refusal counts as its text, and `content: null` as an empty one: a model that thought until its tokens were spent
     sends that. Without token counts nothing can be costed, which raises Nonsense."""
@@ -244,12 +244,12 @@ def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
     message = first.get("message") if isinstance(first, dict) else None
     usage = raw.get("usage")
     if not isinstance(message, dict) or not isinstance(usage, dict):
-        raise Nonsense(f"{doing}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
+        raise Nonsense(f"{action}: the answer lacks 'choices' with a message, or 'usage'. {_CURE}")
     text = message.get("content") if message.get("content") is not None else message.get("refusal") or ""
     prompt, completion = _whole(usage, "prompt_tokens"), _whole(usage, "completion_tokens")
     if not isinstance(text, str) or prompt is None or completion is None:
         raise Nonsense(
-            f"{doing}: the answer's text is none, or it does not say how many tokens it took. {_CURE}"
+            f"{action}: the answer's text is none, or it does not say how many tokens it took. {_CURE}"
         )
     calls = message.get("tool_calls") or message.get("function_call")
     if calls:
@@ -257,30 +257,30 @@ def chat_answer(raw: Json, doing: str, seconds: float) -> Answer:
     return Answer(text, prompt, completion, seconds)
 
 
-def metrics(content: bytes, doing: str) -> tuple[Metric, ...]:
+def metrics(content: bytes, action: str) -> tuple[Metric, ...]:
     """Reads a result file: CSV with at least a column `step`, as it is or wrapped in base64."""
     try:
-        rows = list(csv.reader(_plain(content, doing).splitlines()))
+        rows = list(csv.reader(_plain(content, action).splitlines()))
     except csv.Error as error:
-        raise Nonsense(f"{doing}: the result file is not CSV ({error}).") from error
+        raise Nonsense(f"{action}: the result file is not CSV ({error}).") from error
     if not rows or "step" not in rows[0]:
-        raise Nonsense(f"{doing}: the result file has no column 'step' but begins {excerpt(content)}.")
+        raise Nonsense(f"{action}: the result file has no column 'step' but begins {excerpt(content)}.")
     metrics = []
     for cells in rows[1:]:
         if not any(cells):
             continue
         row = dict(zip(rows[0], cells, strict=False))
-        step = _cell(row, "step", doing)
+        step = _cell(row, "step", action)
         if step is None:
-            raise Nonsense(f"{doing}: a line of the result file has no step: {row}.")
+            raise Nonsense(f"{action}: a line of the result file has no step: {row}.")
         metrics.append(
             Metric(
                 step=int(step),
-                train_loss=_cell(row, "train_loss", doing),
-                train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", doing),
-                valid_loss=_either(row, "valid_loss", "full_valid_loss", doing),
+                train_loss=_cell(row, "train_loss", action),
+                train_accuracy=_either(row, "train_accuracy", "train_mean_token_accuracy", action),
+                valid_loss=_either(row, "valid_loss", "full_valid_loss", action),
                 valid_accuracy=_either(
-                    row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", doing
+                    row, "valid_mean_token_accuracy", "full_valid_mean_token_accuracy", action
                 ),
             )
         )
@@ -292,19 +292,19 @@ def is_sweep_table(content: bytes) -> bool:
     return content.startswith(b"arm,")
 
 
-def sweep_arms(content: bytes, doing: str) -> tuple[SweepArm, ...]:
+def sweep_arms(content: bytes, action: str) -> tuple[SweepArm, ...]:
     """Reads the table of a sweep. Columns between 'arm' and 'step' are what was swept."""
     head, *rows = list(csv.reader(content.decode("utf-8-sig", "replace").splitlines()))
     if "step" not in head or any(len(row) != len(head) for row in rows):
-        raise Nonsense(f"{doing}: the sweep's table begins {excerpt(content)}, which is not ours.")
+        raise Nonsense(f"{action}: the sweep's table begins {excerpt(content)}, which is not ours.")
     swept = head[1 : head.index("step")]
-    return tuple(_arm(dict(zip(head, row, strict=True)), swept, doing) for row in rows)
+    return tuple(_arm(dict(zip(head, row, strict=True)), swept, action) for row in rows)
 
 
-def required(raw: Json, key: str, doing: str) -> str:
+def required(raw: Json, key: str, action: str) -> str:
     value = raw.get(key)
     if not isinstance(value, str) or not value:
-        raise Nonsense(f"{doing}: the answer has no {key!r}. {_CURE}")
+        raise Nonsense(f"{action}: the answer has no {key!r}. {_CURE}")
     return value
 
 
@@ -317,7 +317,7 @@ def excerpt(content: bytes) -> str:
     return repr(shown) if shown else "empty"
 
 
-def _plain(content: bytes, doing: str) -> str:
+def _plain(content: bytes, action: str) -> str:
     """Returns the text of a CSV. Base64 has no comma, and base64 that begins with 'step' is not that of a CSV."""
     try:
         text = content.decode("utf-8-sig")
@@ -325,34 +325,36 @@ def _plain(content: bytes, doing: str) -> str:
             return text
         return base64.b64decode("".join(text.split()), validate=True).decode("utf-8-sig")
     except (UnicodeDecodeError, binascii.Error) as error:
-        raise Nonsense(f"{doing}: the result file is neither CSV nor base64: {excerpt(content)}.") from error
+        raise Nonsense(f"{action}: the result file is neither CSV nor base64: {excerpt(content)}.") from error
 
 
-def _arm(row: Mapping[str, str], swept: Sequence[str], doing: str) -> SweepArm:
+def _arm(row: Mapping[str, str], swept: Sequence[str], action: str) -> SweepArm:
     return SweepArm(
-        number=int(_cell(row, "arm", doing) or 0),
+        number=int(_cell(row, "arm", action) or 0),
         chosen=tuple((name, row[name]) for name in swept),
-        step=int(_cell(row, "step", doing) or 0),
-        total_steps=int(_cell(row, "total_steps", doing) or 0),
-        valid_loss=_cell(row, "valid_loss", doing),
-        valid_accuracy=_cell(row, "valid_mean_token_accuracy", doing),
-        seconds=_cell(row, "seconds", doing) or 0.0,
+        step=int(_cell(row, "step", action) or 0),
+        total_steps=int(_cell(row, "total_steps", action) or 0),
+        valid_loss=_cell(row, "valid_loss", action),
+        valid_accuracy=_cell(row, "valid_mean_token_accuracy", action),
+        seconds=_cell(row, "seconds", action) or 0.0,
         outcome=row.get("outcome", ""),
     )
 
 
-def _either(row: Mapping[str, str], first: str, second: str, doing: str) -> float | None:
-    value = _cell(row, first, doing)
-    return _cell(row, second, doing) if value is None else value
+def _either(row: Mapping[str, str], first: str, second: str, action: str) -> float | None:
+    value = _cell(row, first, action)
+    return _cell(row, second, action) if value is None else value
 
 
-def _cell(row: Mapping[str, str], column: str, doing: str) -> float | None:
+def _cell(row: Mapping[str, str], column: str, action: str) -> float | None:
     """Returns a cell's number; None where it is empty or NaN, because nothing was measured at that step."""
     text = row.get(column, "").strip()
     try:
         value = float(text) if text else math.nan
     except ValueError as error:
-        raise Nonsense(f"{doing}: {text[:40]!r} under {column!r} in the result file is no number.") from error
+        raise Nonsense(
+            f"{action}: {text[:40]!r} under {column!r} in the result file is no number."
+        ) from error
     return value if math.isfinite(value) else None
 
 
@@ -476,11 +478,11 @@ def is_upload_usable(row: Json, name: str, size: int) -> bool:
     return is_named_so and lasts and row.get("bytes") in (size, None) and row.get("status") != "error"
 
 
-def file_size(path: Path, doing: str) -> int:
+def file_size(path: Path, action: str) -> int:
     try:
         return path.stat().st_size
     except OSError as error:
-        raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
+        raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
 
 
 def check_sha256(path: Path, sha256: str) -> None:

@@ -159,15 +159,15 @@ GUARDS = (
     Guard(
         "a job is known by the file that was sent for it alone",
         CLIENT,
-        "read_key = key_reader([key], self._file_marks(doing))",
+        "read_key = key_reader([key], self._file_marks(action))",
         "read_key = key_reader([key])",
         f"{REQUESTS}::test_a_job_whose_suffix_does_not_come_back_is_known_by_its_file",
     ),
     Guard(
         "a file is looked for before it is sent",
         CLIENT,
-        "        return result or self._send_file(path, name, sha256, doing)",
-        "        return self._send_file(path, name, sha256, doing)",
+        "        return result or self._send_file(path, name, sha256, action)",
+        "        return self._send_file(path, name, sha256, action)",
         f"{REQUESTS}::test_an_upload_that_ended_unclearly_is_found_again",
     ),
     Guard(

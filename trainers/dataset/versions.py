@@ -97,14 +97,14 @@ class PreviousRows:
         return sum(row.key in missing for row in self.holdout)
 
 
-def read_stored(path: Path, doing: str) -> tuple[Example, ...]:
+def read_stored(path: Path, action: str) -> tuple[Example, ...]:
     """Returns the rows of a file that `store_chat` wrote. Raises ValueError, which says what was being done, where
     it is another."""
     if path.stat().st_size == 0:
         return ()  # so few rows that none were held out
     reading = read(path, path.name, limits=_NO_LIMITS)
     if reading.refused:
-        raise ValueError(f"{doing} '{path.name}': it is not the file that was written")
+        raise ValueError(f"{action} '{path.name}': it is not the file that was written")
     return reading.examples
 
 
@@ -314,9 +314,9 @@ def continue_holdout(
 
     Raises ValueError where a file of the version before is not what was written.
     """
-    doing = "reading the version before"
-    train, holdout = rows_of(read_stored(previous.train, doing), task), read_stored(previous.holdout, doing)
-    sealed_before = read_stored(previous.sealed, doing) if previous.sealed else ()
+    action = "reading the version before"
+    train, holdout = rows_of(read_stored(previous.train, action), task), read_stored(previous.holdout, action)
+    sealed_before = read_stored(previous.sealed, action) if previous.sealed else ()
     sealed_keys = frozenset(question_keys(() if previous.is_opened else sealed_before))
     holdout = (*holdout, *sealed_before)
     before = PreviousRows(train, rows_of(holdout, task))

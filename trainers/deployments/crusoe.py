@@ -46,15 +46,15 @@ class CrusoeDeployments(Deployments):
 
     def _flavor(self, base_model: str) -> Mapping[str, Any]:
         """Returns the cheapest machine that serves adapters of this base."""
-        doing = f"looking for a machine that serves {base_model!r}"
+        action = f"looking for a machine that serves {base_model!r}"
         flavors = [
             flavor
-            for flavor in self._rows(doing, "/selfserve/flavors", "flavors")
+            for flavor in self._rows(action, "/selfserve/flavors", "flavors")
             if flavor.get("lora_suitable") and _serves(flavor, base_model)
         ]
         priced = [flavor for flavor in flavors if dollars(flavor.get("price_per_hour"))]
         if not priced:
-            text = f"{self._doing(doing)}: there is none, so a model tuned from it can't be asked there."
+            text = f"{self._action(action)}: there is none, so a model tuned from it can't be asked there."
             raise Refused(text, code="not_hosted", status=404)
         return min(priced, key=lambda flavor: Decimal(str(flavor["price_per_hour"])))
 

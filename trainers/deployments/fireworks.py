@@ -47,15 +47,15 @@ class FireworksDeployments(Deployments):
         return self._deployment(self._post(f"deploying {model!r} as {name!r}", path, body))
 
     def running(self) -> Sequence[Deployment]:
-        doing, deployments, token = "listing the deployments", list[Deployment](), ""
+        action, deployments, token = "listing the deployments", list[Deployment](), ""
         for _ in range(MOST_PAGES):
             path = f"/deployments?pageSize=200{f'&pageToken={token}' if token else ''}"
-            page = self._read(doing, path)
+            page = self._read(action, path)
             deployments += [self._deployment(row) for row in page.get("deployments") or ()]
             token = page.get("nextPageToken") or ""
             if not token:
                 return oldest_first([each for each in deployments if each.state != "stopped"])
-        raise Nonsense(f"{self._doing(doing)}: the list does not end.")
+        raise Nonsense(f"{self._action(action)}: the list does not end.")
 
     def find(self, name: str) -> Sequence[Deployment]:
         try:

@@ -61,28 +61,28 @@ class Deployments(Calls):
         return self.provider.deploy_base_url or self.provider.base_url
 
     def _read(self, what: str, path: str) -> Mapping[str, Any]:
-        doing = self._doing(what)
-        return read_object(self._get(doing, lambda: self._client.get(path, cast_to=bytes)), doing)
+        action = self._action(what)
+        return read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
 
     def _rows(self, what: str, path: str, key: str) -> list[Mapping[str, Any]]:
         """Returns the objects under a key of an answer; none where it is left out, as some vendors do with an empty
         list."""
         rows = self._read(what, path).get(key) or []
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise Nonsense(f"{self._doing(what)}: {key!r} is no list of objects.")
+            raise Nonsense(f"{self._action(what)}: {key!r} is no list of objects.")
         return rows
 
     def _post(self, what: str, path: str, body: Mapping[str, object]) -> Mapping[str, Any]:
-        doing = self._doing(what)
+        action = self._action(what)
         return read_object(
-            self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes)), doing
+            self._once(action, lambda: self._client.post(path, body=body, cast_to=bytes)), action
         )
 
     def _delete(self, what: str, path: str) -> None:
-        self._gone(self._doing(what), lambda: self._client.delete(path, cast_to=bytes))
+        self._gone(self._action(what), lambda: self._client.delete(path, cast_to=bytes))
 
     def _text(self, row: Mapping[str, Any], key: str) -> str:
-        return required(row, key, self._doing("reading a deployment"))
+        return required(row, key, self._action("reading a deployment"))
 
 
 def unix_seconds(value: object) -> float | None:

@@ -79,24 +79,24 @@ class TogetherDeployments(Deployments):
 
     def _profile(self, base_model: str) -> Mapping[str, Any]:
         """Returns how the vendor serves models of this base. Some bases are trained there and not served."""
-        doing = f"looking for a machine that serves {base_model!r}"
-        for row in self._rows(doing, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
+        action = f"looking for a machine that serves {base_model!r}"
+        for row in self._rows(action, f"{self._root}/supported-models?product=PRODUCT_DEDICATED", "data"):
             profiles = row.get("deploymentProfiles")
             if str(row.get("name")).lower() == base_model.lower() and profiles:
                 profile: Mapping[str, Any] = profiles[0]
                 return profile
-        text = f"{self._doing(doing)}: there is none, so a model tuned from it can't be asked there."
+        text = f"{self._action(action)}: there is none, so a model tuned from it can't be asked there."
         raise Refused(text, code="not_hosted", status=404)
 
     def _endpoints(self) -> list[Mapping[str, Any]]:
-        doing, endpoints, after = "listing the endpoints", list[Mapping[str, Any]](), ""
+        action, endpoints, after = "listing the endpoints", list[Mapping[str, Any]](), ""
         for _ in range(MOST_PAGES):
-            page = self._read(doing, f"/endpoints?limit=100{f'&after={after}' if after else ''}")
+            page = self._read(action, f"/endpoints?limit=100{f'&after={after}' if after else ''}")
             endpoints += page.get("data") or ()
             after = page.get("next_cursor") or ""
             if not after:
                 return endpoints
-        raise Nonsense(f"{self._doing(doing)}: the list does not end.")
+        raise Nonsense(f"{self._action(action)}: the list does not end.")
 
     def _endpoint(self, name: str) -> Mapping[str, Any] | None:
         return next((row for row in self._endpoints() if _bare(self._text(row, "name")) == name), None)

@@ -24,48 +24,48 @@ from trainers.types import Hyperparameter, Job, JobSpec, Metric
 class Dialect(Trainer):
     jobs_path: ClassVar[str]
 
-    def _row(self, raw: Json, doing: str) -> Json:
+    def _row(self, raw: Json, action: str) -> Json:
         """A job of the vendor's in OpenAI's shape. A status that nobody knows stays as it is."""
         raise NotImplementedError
 
-    def _listed(self, doing: str) -> Iterator[Json]:
+    def _listed(self, action: str) -> Iterator[Json]:
         """The vendor's jobs, the newest first."""
         raise NotImplementedError
 
     def has_jobs(self, timeout_s: float) -> bool:
-        return next(self._listed(self._doing("asking whether we may train")), None) is not None
+        return next(self._listed(self._action("asking whether we may train")), None) is not None
 
     def job(self, job_id: str) -> Job:
-        doing = self._doing(f"asking for job {job_id!r}")
-        return self._job(self._read(doing, self._job_path(job_id)), doing)
+        action = self._action(f"asking for job {job_id!r}")
+        return self._job(self._read(action, self._job_path(job_id)), action)
 
-    def _job(self, raw: Json, doing: str) -> Job:
-        return payloads.job(self._row(raw, doing), doing)
+    def _job(self, raw: Json, action: str) -> Job:
+        return payloads.job(self._row(raw, action), action)
 
-    def _jobs(self, doing: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
-        return (self._row(raw, doing) for raw in self._listed(doing))
+    def _jobs(self, action: str, filter_by: dict[str, str] | None) -> Iterator[Json]:
+        return (self._row(raw, action) for raw in self._listed(action))
 
     def _job_path(self, job_id: str) -> str:
         return f"{self.jobs_path}/{quote(job_id, safe='')}"
 
-    def _read(self, doing: str, path: str) -> Json:
-        return payloads.read_object(self._get(doing, lambda: self._client.get(path, cast_to=bytes)), doing)
+    def _read(self, action: str, path: str) -> Json:
+        return payloads.read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
 
-    def _find(self, doing: str, path: str) -> Json | None:
+    def _find(self, action: str, path: str) -> Json | None:
         try:
-            return self._read(doing, path)
+            return self._read(action, path)
         except Refused as refusal:
             if not refusal.is_missing:
                 raise
             return None
 
-    def _post(self, doing: str, path: str, body: Json) -> Json:
+    def _post(self, action: str, path: str, body: Json) -> Json:
         """Sent once."""
-        content = self._once(doing, lambda: self._client.post(path, body=body, cast_to=bytes))
-        return payloads.read_object(content, doing)
+        content = self._once(action, lambda: self._client.post(path, body=body, cast_to=bytes))
+        return payloads.read_object(content, action)
 
-    def _rows_under(self, key: str, path: str, doing: str) -> tuple[Json, ...]:
-        return payloads.rows_under(self._read(doing, path), key, doing)
+    def _rows_under(self, key: str, path: str, action: str) -> tuple[Json, ...]:
+        return payloads.rows_under(self._read(action, path), key, action)
 
     def _named(self, spec: JobSpec) -> dict[str, Hyperparameter]:
         """The hyperparameters by the vendor's names; "auto" is left to the vendor."""

@@ -56,26 +56,28 @@ class Fireworks(Dialect):
 
     def models(self) -> tuple[ModelInfo, ...]:
         """Without ends: a model's deprecation is that of asking it by the token."""
-        doing = self._doing("listing the models")
+        action = self._action("listing the models")
         places = (self._address("accounts/fireworks/models"), "/models")
         names = [
-            payloads.required(raw, "name", doing) for at in places for raw in self._pages("models", at, doing)
+            payloads.required(raw, "name", action)
+            for at in places
+            for raw in self._pages("models", at, action)
         ]
         return tuple(map(ModelInfo, names))
 
     def has_model(self, name: str) -> bool:
-        doing = self._doing(f"looking for the model {name!r}")
-        return self._find(doing, self._address(name)) is not None
+        action = self._action(f"looking for the model {name!r}")
+        return self._find(action, self._address(name)) is not None
 
     def delete_model(self, name: str) -> None:
-        doing = self._doing(f"deleting the model {name!r}")
-        self._gone(doing, lambda: self._client.delete(self._address(name), cast_to=bytes))
+        action = self._action(f"deleting the model {name!r}")
+        self._gone(action, lambda: self._client.delete(self._address(name), cast_to=bytes))
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
-        doing, dataset = self._doing(f"uploading {path.name!r}"), _dataset_id(sha256)
-        rows = _count_rows(path, doing)
-        existing = self._find(doing, f"/datasets/{dataset}")
+        action, dataset = self._action(f"uploading {path.name!r}"), _dataset_id(sha256)
+        rows = _count_rows(path, action)
+        existing = self._find(action, f"/datasets/{dataset}")
         is_ready = existing is not None and existing.get("state") == "READY"
         if is_ready and (self._sent.get(dataset) == sha256 or self.has_content(dataset, sha256)):
             self._sent[dataset] = sha256
@@ -84,17 +86,17 @@ class Fireworks(Dialect):
             self.delete_file(dataset)
         if is_ready or existing is None:
             record = {"userUploaded": {}, "exampleCount": str(rows)}
-            self._post(doing, "/datasets", {"datasetId": dataset, "dataset": record})
+            self._post(action, "/datasets", {"datasetId": dataset, "dataset": record})
         if self._sent.get(dataset) != sha256:
-            self._send_file(path, f"{sha256}.jsonl", sha256, doing)
-            if not self._is_ready(doing, dataset):  # an upload in one request may be checked by itself
-                self._post(doing, f"/datasets/{dataset}:validateUpload", {})
-        if not self._is_ready(doing, dataset):
-            raise Uncertain(f"{doing}: it is being checked there.", retry_after=CHECKED_AFTER_S)
+            self._send_file(path, f"{sha256}.jsonl", sha256, action)
+            if not self._is_ready(action, dataset):  # an upload in one request may be checked by itself
+                self._post(action, f"/datasets/{dataset}:validateUpload", {})
+        if not self._is_ready(action, dataset):
+            raise Uncertain(f"{action}: it is being checked there.", retry_after=CHECKED_AFTER_S)
         return dataset
 
-    def _is_ready(self, doing: str, dataset: str) -> bool:
-        return (self._find(doing, f"/datasets/{dataset}") or {}).get("state") == "READY"
+    def _is_ready(self, action: str, dataset: str) -> bool:
+        return (self._find(action, f"/datasets/{dataset}") or {}).get("state") == "READY"
 
     def delete_file(self, file_id: str) -> None:
         self._delete_dataset(file_id)
@@ -103,36 +105,36 @@ class Fireworks(Dialect):
         return sum(self._delete_dataset(_dataset_id(sha256)) for sha256 in hashes)
 
     def file_bytes(self, file_id: str) -> bytes:
-        doing = self._doing(f"downloading the file {file_id!r}")
+        action = self._action(f"downloading the file {file_id!r}")
         links = object_under(
-            self._read(doing, f"/datasets/{quote(file_id)}:getDownloadEndpoint"), "filenameToSignedUrls"
+            self._read(action, f"/datasets/{quote(file_id)}:getDownloadEndpoint"), "filenameToSignedUrls"
         )
-        return b"".join(self._download(doing, str(link)) for link in links.values())
+        return b"".join(self._download(action, str(link)) for link in links.values())
 
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """By its id, which is sure at once: no list lags."""
-        doing = self._doing(f"looking for the job with key {key!r}")
-        raw = self._find(doing, self._job_path(_job_id(key)))
-        return () if raw is None else (self._job(raw, doing),)
+        action = self._action(f"looking for the job with key {key!r}")
+        raw = self._find(action, self._job_path(_job_id(key)))
+        return () if raw is None else (self._job(raw, action),)
 
     def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
-        base = self._find(self._doing(f"asking for the model {model!r}"), self._address(model))
+        base = self._find(self._action(f"asking for the model {model!r}"), self._address(model))
         if base is None or base.get("supervisedLoraTunable") is False:
             return f"{self.provider.name} trains no model of the name {model}."
         return None
 
     def create(self, spec: JobSpec) -> Job:
-        doing, job_id = self._doing(f"creating the job for {spec.suffix!r}"), _job_id(spec.key)
+        action, job_id = self._action(f"creating the job for {spec.suffix!r}"), _job_id(spec.key)
         path = f"{self.jobs_path}?{urlencode({'supervisedFineTuningJobId': job_id})}"
         try:
-            return self._job(self._post(doing, path, self._body(spec, job_id)), doing)
+            return self._job(self._post(action, path, self._body(spec, job_id)), action)
         except Uncertain as doubt:
             if doubt.status != 409:
                 raise
         return self.job(job_id)  # an earlier one arrived
 
     def cancel(self, job_id: str) -> Job:
-        self._post(self._doing(f"cancelling job {job_id!r}"), f"{self._job_path(job_id)}:cancel", {})
+        self._post(self._action(f"cancelling job {job_id!r}"), f"{self._job_path(job_id)}:cancel", {})
         return self.job(job_id)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
@@ -146,22 +148,22 @@ class Fireworks(Dialect):
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         """The link to them lasts a while only, so the job is asked for a new one."""
-        doing = self._doing(f"reading the results of job {job.id!r}")
-        link = self._read(doing, self._job_path(job.id)).get("metricsFileSignedUrl")
+        action = self._action(f"reading the results of job {job.id!r}")
+        link = self._read(action, self._job_path(job.id)).get("metricsFileSignedUrl")
         if not isinstance(link, str) or not link:
             return ()
-        lines = self._download(doing, link).splitlines()
-        rows = [payloads.read_object(line, doing) for line in lines if line.strip()]
+        lines = self._download(action, link).splitlines()
+        rows = [payloads.read_object(line, action) for line in lines if line.strip()]
         return metrics_of((row.get("step"), {**row, **object_under(row, "data")}) for row in rows)
 
-    def _listed(self, doing: str) -> Iterator[Json]:
-        jobs = self._pages("supervisedFineTuningJobs", self.jobs_path, doing)
+    def _listed(self, action: str) -> Iterator[Json]:
+        jobs = self._pages("supervisedFineTuningJobs", self.jobs_path, action)
         yield from sorted(jobs, key=lambda raw: seconds(raw, "createTime") or 0, reverse=True)
 
-    def _row(self, raw: Json, doing: str) -> Json:
-        state = payloads.required(raw, "state", doing).removeprefix("JOB_STATE_")
+    def _row(self, raw: Json, action: str) -> Json:
+        state = payloads.required(raw, "state", action).removeprefix("JOB_STATE_")
         status, progress = STATUSES.get(state, state), object_under(raw, "jobProgress")
-        job_id = payloads.required(raw, "name", doing).rpartition("/")[2]
+        job_id = payloads.required(raw, "name", action).rpartition("/")[2]
         return {
             "id": job_id,
             "suffix": job_id,  # it ends in our mark
@@ -201,43 +203,43 @@ class Fireworks(Dialect):
 
     def _delete_dataset(self, dataset: str) -> bool:
         """Whether it was there."""
-        doing = self._doing(f"deleting the file {dataset!r}")
+        action = self._action(f"deleting the file {dataset!r}")
         self._sent.pop(dataset, None)
         try:
-            self._once(doing, lambda: self._client.delete(f"/datasets/{quote(dataset)}", cast_to=bytes))
+            self._once(action, lambda: self._client.delete(f"/datasets/{quote(dataset)}", cast_to=bytes))
         except Refused as refusal:
             if not refusal.is_missing:
                 raise
             return False
         return True
 
-    def _pages(self, key: str, path: str, doing: str) -> Iterator[Json]:
+    def _pages(self, key: str, path: str, action: str) -> Iterator[Json]:
         """Every row of every page. An empty list is left out of an answer."""
         token = ""
         while True:
             parameters = urlencode({"pageSize": PAGE, **({"pageToken": token} if token else {})})
-            page = self._read(doing, f"{path}?{parameters}")
-            yield from payloads.rows_under({key: [], **page}, key, doing)
+            page = self._read(action, f"{path}?{parameters}")
+            yield from payloads.rows_under({key: [], **page}, key, action)
             before, token = token, str(page.get("nextPageToken") or "")
             if token in ("", before):
                 return
 
-    def _download(self, doing: str, link: str) -> bytes:
+    def _download(self, action: str, link: str) -> bytes:
         """A signed link is for anybody who has it: our key doesn't go there."""
         from openai import omit
 
         return self._get(
-            doing,
+            action,
             lambda: self._client.get(link, cast_to=bytes, options={"headers": {"Authorization": omit}}),
         )
 
 
-def _count_rows(path: Path, doing: str) -> int:
+def _count_rows(path: Path, action: str) -> int:
     try:
         with path.open("rb") as file:
             return sum(1 for _ in file)
     except OSError as error:
-        raise TrainerError(f"{doing}: the file cannot be read: {error.strerror}.") from error
+        raise TrainerError(f"{action}: the file cannot be read: {error.strerror}.") from error
 
 
 def _job_id(key: str) -> str:

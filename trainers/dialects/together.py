@@ -64,36 +64,36 @@ class Together(Dialect):
     jobs_path = "/fine-tunes"
 
     def models(self) -> tuple[ModelInfo, ...]:
-        doing = self._doing("listing the models")
-        content = self._get(doing, lambda: self._client.get("/models", cast_to=bytes))
+        action = self._action("listing the models")
+        content = self._get(action, lambda: self._client.get("/models", cast_to=bytes))
         if content.lstrip().startswith(b"["):  # a bare list, without OpenAI's object around it
             content = b'{"data":' + content + b"}"
-        return tuple(payloads.model_info(row, doing) for row in payloads.read_list(content, doing)[0])
+        return tuple(payloads.model_info(row, action) for row in payloads.read_list(content, action)[0])
 
     def has_model(self, name: str) -> bool:
         """Among the models, or as the result of a job: those stand in no list until they are deployed."""
-        doing = self._doing(f"looking for the model {name!r}")
-        results = {row.get("fine_tuned_model") for row in self._jobs(doing, None)}
+        action = self._action(f"looking for the model {name!r}")
+        results = {row.get("fine_tuned_model") for row in self._jobs(action, None)}
         return name in results or name in {model.id for model in self.models()}
 
     def estimate(self, spec: JobSpec) -> JobEstimate:
         """Until it has checked the file it names no price."""
-        doing = self._doing("asking what the job would cost")
+        action = self._action("asking what the job would cost")
         body = {name: value for name, value in self._body(spec).items() if name in PRICED_BY}
-        raw = self._post(doing, f"{self.jobs_path}/estimate-price", body)
+        raw = self._post(action, f"{self.jobs_path}/estimate-price", body)
         if raw.get("estimation_available") is False:
             reason = str(raw.get("unavailable_reason"))
             return JobEstimate(None, why=UNREADY.get(reason, f"its reason is {reason!r}"))
         tokens = (raw.get(f"estimated_{part}_token_count") for part in ("train", "eval"))
         return replace(
-            payloads.job_estimate(raw, doing),
+            payloads.job_estimate(raw, action),
             training_tokens=sum(int(count) for count in tokens if isinstance(count, int | float)),
             is_affordable=raw.get("allowed_to_proceed") is not False,
         )
 
     def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
-        doing = self._doing(f"asking for the limits of {model!r}")
-        limits = self._find(doing, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
+        action = self._action(f"asking for the limits of {model!r}")
+        limits = self._find(action, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
         if limits is None:
             return f"{self.provider.name} trains no model of the name {model}."
         most = {
@@ -111,8 +111,8 @@ class Together(Dialect):
         return None
 
     def create(self, spec: JobSpec) -> Job:
-        doing = self._doing(f"creating the job for {spec.suffix!r}")
-        return self._job(self._post(doing, self.jobs_path, self._body(spec)), doing)
+        action = self._action(f"creating the job for {spec.suffix!r}")
+        return self._job(self._post(action, self.jobs_path, self._body(spec)), action)
 
     def job(self, job_id: str) -> Job:
         """One that failed says why in its events alone."""
@@ -123,39 +123,39 @@ class Together(Dialect):
         return replace(job, error_message=errors[0]) if errors else job
 
     def cancel(self, job_id: str) -> Job:
-        doing = self._doing(f"cancelling job {job_id!r}")
-        return self._job(self._post(doing, f"{self._job_path(job_id)}/cancel", {}), doing)
+        action = self._action(f"cancelling job {job_id!r}")
+        return self._job(self._post(action, f"{self._job_path(job_id)}/cancel", {}), action)
 
     def delete_job(self, job_id: str) -> None:
         """Its weights lie in the project's registry, and stay there when the job goes."""
-        doing = self._doing(f"deleting job {job_id!r}")
-        raw = self._find(doing, self._job_path(job_id)) or {}
+        action = self._action(f"deleting job {job_id!r}")
+        raw = self._find(action, self._job_path(job_id)) or {}
         registry = self.provider.deploy_base_url or self.provider.base_url
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
-            self._gone(doing, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes))
-        self._gone(doing, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
+            self._gone(action, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes))
+        self._gone(action, lambda: self._client.delete(self._job_path(job_id), cast_to=bytes))
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
-        doing = self._doing(f"asking for the events of job {job_id!r}")
-        return tuple(payloads.event(row, doing) for row in islice(self._event_rows(job_id, doing), limit))
+        action = self._action(f"asking for the events of job {job_id!r}")
+        return tuple(payloads.event(row, action) for row in islice(self._event_rows(job_id, action), limit))
 
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
-        doing = self._doing(f"asking for the checkpoints of job {job_id!r}")
-        rows = self._rows_under("data", f"{self._job_path(job_id)}/checkpoints", doing)
-        return tuple(payloads.checkpoint(_checkpoint_row(raw), doing) for raw in rows)
+        action = self._action(f"asking for the checkpoints of job {job_id!r}")
+        rows = self._rows_under("data", f"{self._job_path(job_id)}/checkpoints", action)
+        return tuple(payloads.checkpoint(_checkpoint_row(raw), action) for raw in rows)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
-        doing = self._doing(f"reading the results of job {job.id!r}")
-        rows = self._rows_under("metrics", f"{self._job_path(job.id)}/metrics", doing)
+        action = self._action(f"reading the results of job {job.id!r}")
+        rows = self._rows_under("metrics", f"{self._job_path(job.id)}/metrics", action)
         return metrics_of((row.get("train/global_step"), row) for row in rows)
 
-    def _listed(self, doing: str) -> Iterator[Json]:
+    def _listed(self, action: str) -> Iterator[Json]:
         """The list has no pages and no order that could be asked for."""
-        rows = self._rows_under("data", self.jobs_path, doing)
+        rows = self._rows_under("data", self.jobs_path, action)
         yield from sorted(rows, key=lambda raw: seconds(raw, "created_at") or 0, reverse=True)
 
-    def _row(self, raw: Json, doing: str) -> Json:
-        word = payloads.required(raw, "status", doing)
+    def _row(self, raw: Json, action: str) -> Json:
+        word = payloads.required(raw, "status", action)
         status = STATUSES.get(word, word)
         is_final, price = status in FINAL_STATUSES, raw.get("total_price")
         return {
@@ -192,8 +192,8 @@ class Together(Dialect):
             body |= {"validation_file": spec.validation_file, "n_evals": chosen.get("n_epochs", 1)}
         return body
 
-    def _event_rows(self, job_id: str, doing: str) -> Iterator[Json]:
-        rows = self._rows_under("data", f"{self._job_path(job_id)}/events", doing)
+    def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:
+        rows = self._rows_under("data", f"{self._job_path(job_id)}/events", action)
         yield from sorted(map(_event_row, rows), key=lambda row: row["created_at"], reverse=True)
 
     def _post_file(self, name: str, file: BinaryIO) -> bytes:

@@ -108,7 +108,7 @@ def hub_api() -> HfApi:
 
 
 @contextmanager
-def explained(doing: str) -> Iterator[None]:
+def explained(action: str) -> Iterator[None]:
     """Turns the library's errors into Refused, a certain no, or Uncertain."""
     from httpx2 import HTTPError
     from huggingface_hub.errors import HfHubHTTPError
@@ -119,11 +119,11 @@ def explained(doing: str) -> Iterator[None]:
         status = error.response.status_code
         answer = " ".join(str(error.server_message or error).split())[:200]
         if status in (408, 409, 429) or status >= 500:
-            raise Uncertain(f"{doing} at {WHO}: it answered {status}, {answer}", status=status) from error
-        text = f"{WHO} refused {doing} ({status}): {answer.rstrip('.')}. {CURES.get(status, '')}".rstrip()
+            raise Uncertain(f"{action} at {WHO}: it answered {status}, {answer}", status=status) from error
+        text = f"{WHO} refused {action} ({status}): {answer.rstrip('.')}. {CURES.get(status, '')}".rstrip()
         raise Refused(text, code=f"hf_{status}", status=status) from error
     except (HTTPError, OSError, RuntimeError) as error:  # the last two: a file that did not get through
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise Uncertain(f"{doing} at {WHO}: {reason}") from error
+        raise Uncertain(f"{action} at {WHO}: {reason}") from error
     except (KeyError, TypeError, ValueError) as error:
-        raise Nonsense(f"{doing} at {WHO}: its answer can't be read ({error!r})") from error
+        raise Nonsense(f"{action} at {WHO}: its answer can't be read ({error!r})") from error

@@ -158,12 +158,12 @@ class Storage:
         return fs.LocalFileSystem() if self.local else fs.FileSystem.from_uri(self.url)[0]
 
     @contextmanager
-    def _answering(self, doing: str, name: str) -> Iterator[None]:
+    def _answering(self, action: str, name: str) -> Iterator[None]:
         try:
             yield
         except OSError as error:
             text = " ".join(str(error).split())[:300]
-            raise StorageAway(f"{doing} {name} at {self.url}: {text}") from error
+            raise StorageAway(f"{action} {name} at {self.url}: {text}") from error
 
 
 def _s3(bucket: str, query: dict[str, str]) -> Any:

@@ -111,7 +111,7 @@ class MicroBatcher(Generic[R]):
     def parts(self, rows: Sequence[R]) -> list[list[R]]:
         return self._fill(rows, self.tokens if self._packs else 1)
 
-    def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], doing: str) -> T:
+    def try_out(self, rows: Sequence[R], compute: Callable[[list[list[R]]], T], action: str) -> T:
         """Calls `compute` with the rows in parts, and again with smaller parts where memory is full.
 
         In a team all do so where one has to. Raises TrainingFailed where a single row is too much. Does not return
@@ -127,7 +127,7 @@ class MicroBatcher(Generic[R]):
                 text = str(error).partition("\n")[0]
             if text and self._end_team is not None:
                 try:  # alone, since the others can't be asked
-                    message = self._take_less(rows, doing, text, int)
+                    message = self._take_less(rows, action, text, int)
                 except TrainingFailed as failed:
                     self._end_team(Shortage(failed.message, failed))
                 self._end_team(Shortage(message, None, self.tokens, self.recomputes))
@@ -136,9 +136,9 @@ class MicroBatcher(Generic[R]):
             gc.collect()  # the frames that held the tensors are gone only now
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-            self._tell(self._take_less(rows, doing, text or "in another process", distributed.maximum))
+            self._tell(self._take_less(rows, action, text or "in another process", distributed.maximum))
 
-    def _take_less(self, rows: Sequence[R], doing: str, sentence: str, most: Callable[[int], int]) -> str:
+    def _take_less(self, rows: Sequence[R], action: str, sentence: str, most: Callable[[int], int]) -> str:
         """Takes fewer tokens or recomputes, and returns a message about it. `most` returns the highest number of all
         processes. Raises TrainingFailed."""
         before = most(max((self._width(part) for part in self.parts(rows) if len(part) > 1), default=0))
@@ -148,13 +148,13 @@ class MicroBatcher(Generic[R]):
         if is_small and not self.recomputes and self._recompute():
             self.recomputes = True
             return (
-                f"Memory was full {doing} with {before or longest:,} tokens at a time: from now on activations are "
+                f"Memory was full {action} with {before or longest:,} tokens at a time: from now on activations are "
                 "computed again on the way back instead of kept, which takes about a third longer."
             )
         if before:
             self.tokens = half
             return (
-                f"Memory was full {doing} with {before:,} tokens at a time: from now on at most {half:,}, their "
+                f"Memory was full {action} with {before:,} tokens at a time: from now on at most {half:,}, their "
                 "gradients added up. A step still learns from as many rows."
             )
         text = (
