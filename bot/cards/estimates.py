@@ -41,7 +41,6 @@ from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, payback_condition
 from bot.cards.words import about_usd, shorten
 from bot.rules.advice import Verdict
-from bot.rules.facts import TASK_KINDS
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (
     FillGap,
@@ -392,13 +391,7 @@ def form(
         forms.text_input(
             "bar", "Good enough from", "85%", hint="The share of right answers. Empty: as it is set."
         ),
-        forms.choice_input(
-            "task",
-            "What should the model get better at?",
-            list(TASK_KINDS.items()),
-            placeholder="Not said",
-            hint="Empty: as it is set for the dataset.",
-        ),
+        forms.task_input("Empty: as it is set for the dataset."),
     ]
     private = f"{channel} {before.number}" if before else channel
     return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)

@@ -30,7 +30,6 @@ from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_que
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, percent, pluralize, progress_bar, shorten, time_left
 from bot.rules.budgets import Budget
-from bot.rules.facts import TASK_KINDS
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
 from storage.records import Measurement, MeasurementState
 
@@ -200,13 +199,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             "85%",
             hint="The share of right answers. Empty: what the dataset is set to, 85% at first.",
         ),
-        forms.choice_input(
-            "task",
-            "What should the model get better at?",
-            list(TASK_KINDS.items()),
-            placeholder="Not said",
-            hint="The advice depends on it: facts call for retrieval, thinking for a better model.",
-        ),
+        forms.task_input("The advice depends on it: facts call for retrieval, thinking for a better model."),
         forms.long_text_input(
             "prompt",
             "Your prompt today",

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from bot.cards.blocks import Block, CardBlock, plain, slack_blocks
 from bot.cards.words import shorten
+from bot.rules.facts import TASK_KINDS
 
 MOST_OPTIONS, MOST_BOXES, MOST_BYTES = 100, 10, 70_000
 LONGEST_TEXT = 3000
@@ -70,18 +71,15 @@ def select_input(name: str, label: str, options: Sequence[str], *, initial: str 
     return _input(name, label, element, optional=False)
 
 
-def choice_input(
-    name: str, label: str, options: Sequence[tuple[str, str]], *, placeholder: str, hint: str = ""
-) -> Block:
-    """One of (value, words), or none."""
-    entries = [_option(value, words) for value, words in options[:MOST_OPTIONS]]
+def task_input(hint: str) -> Block:
+    """The kind of task, or none."""
     element = {
         "type": "static_select",
         "action_id": "value",
-        "options": entries,
-        "placeholder": plain(placeholder, 150),
+        "options": [_option(value, words) for value, words in TASK_KINDS.items()],
+        "placeholder": plain("Not said", 150),
     }
-    return _input(name, label, element, optional=True, hint=hint)
+    return _input("task", "What should the model get better at?", element, optional=True, hint=hint)
 
 
 def multi_select_input(

@@ -53,17 +53,6 @@ DECIDED: dict[RunState, str] = {
 }
 
 
-def approval_card(run: Run, plan: Plan, budget: Budget, quorum: int, hours: float = 24) -> Message:
-    """Waiting for approvers: who, what, what it costs now and by the month, what is left. It expires after `hours`."""
-    return _asking(run, plan, budget, quorum, (), hours)
-
-
-def partly_approved_card(
-    run: Run, plan: Plan, budget: Budget, decisions: Sequence[Approval], quorum: int, hours: float = 24
-) -> Message:
-    return _asking(run, plan, budget, quorum, decisions, hours)
-
-
 def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
     """A message for the channel, since an edit of the card notifies nobody. `why` is ours and may hold mrkdwn; `name`
     links to the run's card."""
@@ -188,9 +177,16 @@ def budget_left(budget: Budget) -> str:
     )
 
 
-def _asking(
-    run: Run, plan: Plan, budget: Budget, quorum: int, decisions: Sequence[Approval], hours: float
+def approval_card(
+    run: Run,
+    plan: Plan,
+    budget: Budget,
+    quorum: int,
+    decisions: Sequence[Approval] = (),
+    hours: float = 24,
 ) -> Message:
+    """Waiting for approvers: who, what, what it costs now and by the month, what is left, and who has approved already.
+    It expires after `hours`."""
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
     so_far = (

@@ -7,7 +7,7 @@ import logging
 from dataclasses import dataclass, replace
 
 from bot.cards import plans as replacing_views
-from bot.cards.blocks import Message, escape
+from bot.cards.blocks import escape
 from bot.cards.permissions import too_few_words, who_may
 from bot.cards.runs import STATE_TEXTS
 from bot.cards.words import pluralize
@@ -69,7 +69,7 @@ def approve(context: AppContext, hash_in_button: str, person: str, reason: str =
         context.store.runs.decide(run, person, "approve", reason=why or None, now=now)
         context.audit(person, "approve", f"run {run.id}", f"{run.plan_hash} {why}".strip())
         if not is_last:
-            notifications.show_plan(context, run, card_so_far(context, run, plan))
+            plans.show_request(context, run, plan)
             return run
         return _hand_over(context, run, plan) or Refusal(_too_late(context, context.store.runs.get(run.id)))
 
@@ -180,7 +180,7 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
         with context.store.transaction():
             moved = context.store.runs.move(run, run.state, now=now, tries=1, progress=progress)
             if moved:
-                notifications.show_plan(context, moved, card_so_far(context, moved, plan))
+                plans.show_request(context, moved, plan)
 
 
 def _is_enough_by_now(context: AppContext, run: Run, plan: Plan) -> bool:
@@ -284,19 +284,6 @@ def _hand_over(context: AppContext, run: Run, plan: Plan) -> Run | None:
     return moved
 
 
-def card_so_far(context: AppContext, run: Run, plan: Plan) -> Message:
-    """Returns the plan's card with the approvals that count, asking for the missing ones."""
-    card = replacing_views.partly_approved_card(
-        run,
-        plan,
-        budgets.tightest(context, run.channel, run.requester),
-        context.store.runs.standing(run.id),
-        plans.approvals_needed(context, plan),
-        context.settings.policy.expires_s / 3600,
-    )
-    return plans.with_superseded_runs(context, run, card)
-
-
 def _show_decision(context: AppContext, run: Run, sentence: str) -> None:
     plan = plan_from_json(run.plan)
     notifications.show_plan(
@@ -391,7 +378,7 @@ def void_approvals(context: AppContext, run: Run, lapsed: LapsedApprovals) -> No
             context.store.runs.void(moved, person, lapsed.reason, now=now)
         context.store.runs.unreserve(moved)
         context.audit("finetune", "void", f"run {run.id}", lapsed.reason)
-        notifications.show_plan(context, moved, card_so_far(context, moved, plan))  # its card asks again
+        plans.show_request(context, moved, plan)  # its card asks again
         message = replacing_views.voided_card(
             moved, plan, lapsed.reason, notifications.link_to(context, moved)
         )

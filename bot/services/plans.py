@@ -243,10 +243,6 @@ def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None
     show_superseded(context, former.id, sentence, money)
 
 
-def with_superseded_runs(context: AppContext, run: Run, card: Message) -> Message:
-    return plan_views.add_superseded(card, context.store.replacements.of(run.id))
-
-
 def show_superseded(context: AppContext, number: int, text: str, money: Budget) -> None:
     """Edits the former plan's card, which loses its buttons."""
     former = context.store.runs.get(number)
@@ -546,11 +542,25 @@ def _ask(context: AppContext, plan: Plan, permission: EgressPermission) -> Run |
         data_policy.record_egress(context, permission, plan.requester, f"run {run.id}")
         for waiting in former:
             supersede(context, waiting, run, budgets.team_budget(context))
-        hours = context.settings.policy.expires_s / 3600
-        left = budgets.tightest(context, run.channel, run.requester)
-        card = plan_views.approval_card(run, plan, left, approvals_needed(context, plan), hours)
-        notifications.show_plan(context, run, with_superseded_runs(context, run, card))
+        show_request(context, run, plan)
     return run
+
+
+def show_request(context: AppContext, run: Run, plan: Plan) -> None:
+    """Shows the plan's card with the approvals that count, asking for the missing ones."""
+    notifications.show_plan(context, run, request_card(context, run, plan))
+
+
+def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
+    card = plan_views.approval_card(
+        run,
+        plan,
+        budgets.tightest(context, run.channel, run.requester),
+        approvals_needed(context, plan),
+        context.store.runs.standing(run.id),
+        context.settings.policy.expires_s / 3600,
+    )
+    return plan_views.add_superseded(card, context.store.replacements.of(run.id))
 
 
 def link_superseded(context: AppContext) -> None:

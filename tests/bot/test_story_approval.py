@@ -10,7 +10,7 @@ import pytest
 
 from bot.cards.plans import DETAILS
 from bot.rules.plans import VerdictKind, canonical_json, plan_from_json, plan_hash
-from bot.services import approvals, notifications
+from bot.services import approvals, notifications, plans
 from bot.values.runs import Refusal
 from demo.people import ANA, BEN
 from demo.slack_emulator import cut_off, refused
@@ -329,6 +329,6 @@ def advised_as(world: World, kind: VerdictKind | None) -> None:
         notifications.show_plan(
             world.service.context,
             world.run(),
-            approvals.card_so_far(world.service.context, world.run(), other),
+            plans.request_card(world.service.context, world.run(), other),
         )
     world.send()

@@ -356,7 +356,7 @@ def _plans() -> dict[str, Message]:
         "plan-asked-go": plans.approval_card(
             waiting, made.advised_plan(made.DECIDED_GO, f"{made.PREDICTED.asked} hours=20"), made.BUDGET, 1
         ),
-        "plan-partly-approved": plans.partly_approved_card(*asked, made.APPROVALS, 2),
+        "plan-partly-approved": plans.approval_card(*asked, 2, made.APPROVALS),
         "plan-rejected": plans.decided_card(
             made.run("rejected"),
             made.plan(),

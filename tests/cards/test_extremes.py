@@ -234,7 +234,7 @@ def _about_runs(text: str) -> dict[str, Any]:
     rows = [row, replace(row, is_better=False)] * 5_000
     return {
         "asked": plans.approval_card(waiting, plan, budget, 20),
-        "partly": plans.partly_approved_card(waiting, plan, budget, made.APPROVALS * 20, 20),
+        "partly": plans.approval_card(waiting, plan, budget, 20, made.APPROVALS * 20),
         "decided": plans.decided_card(made.run("rejected"), plan, budget, plans.rejected_by(BEN, text[:500])),
         "progress": runs.card(made.run("training"), plan, noted, NOW, spent_micros=10**18),
         "over": runs.card(made.run("failed"), plan, noted, NOW),
