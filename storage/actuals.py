@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.audit import open_read_only
-from storage.database import Database, StorageError
-from storage.driver import sqlite3
+from storage.audit import query_read_only
+from storage.database import Database
 
 
 @dataclass(frozen=True)
@@ -90,15 +88,7 @@ WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 
 def models_in_use(database: Path) -> list[ModelInUse]:
     """Reads beside a running bot. Raises StorageError."""
-    with closing(open_read_only(database)) as connection:
-        try:
-            rows = connection.execute(MODELS_SQL).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"Looking in {database} for the models in use: {error}. A database of an older version gets what it "
-                "lacks when the bot is started once."
-            ) from error
-    return [_model_in_use(*row) for row in map(tuple, rows)]
+    return [_model_in_use(*row) for row in query_read_only(database, MODELS_SQL, what="the models in use")]
 
 
 def _model_in_use(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -81,6 +81,20 @@ def misfit(entry: AuditEntry, number: int, previous: str) -> str | None:
     if entry.hash != entry_hash(previous, entry.at, entry.who, entry.action, entry.subject, entry.detail):
         return "Its hash does not fit its content: it was altered after it was written."
     return None
+
+
+def query_read_only(
+    database: Path, sql: str, values: Sequence[Any] = (), *, what: str
+) -> list[tuple[Any, ...]]:
+    """Returns the rows, read beside a running bot. Raises StorageError, which says `what` was looked for."""
+    with closing(open_read_only(database)) as connection:
+        try:
+            return [tuple(row) for row in connection.execute(sql, values).fetchall()]
+        except sqlite3.DatabaseError as error:
+            raise StorageError(
+                f"Looking in {database} for {what}: {error}. A database of an older version gets what it lacks when "
+                "the bot is started once."
+            ) from error
 
 
 def open_read_only(path: Path) -> Any:

@@ -6,14 +6,12 @@ that two rollbacks go two models back.
 
 from __future__ import annotations
 
-from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.audit import open_read_only
-from storage.database import Database, StorageError
-from storage.driver import sqlite3
+from storage.audit import query_read_only
+from storage.database import Database
 from storage.records import is_due
 
 
@@ -154,12 +152,5 @@ WHERE promotions.dataset = ? AND promotions.ended_at IS NULL
 
 def current_model(database: Path, dataset: str) -> str | None:
     """Returns the model in use by its provider's name, None if there is none. Raises StorageError."""
-    with closing(open_read_only(database)) as connection:
-        try:
-            row = connection.execute(CURRENT_MODEL_SQL, (dataset,)).fetchone()
-        except sqlite3.DatabaseError as error:
-            raise StorageError(
-                f"Looking in {database} for the model in use: {error}. A database of an older version gets what it "
-                "lacks when the bot is started once."
-            ) from error
-    return str(row[0]) if row else None
+    rows = query_read_only(database, CURRENT_MODEL_SQL, (dataset,), what="the model in use")
+    return str(rows[0][0]) if rows else None

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol
 
 from bot.cards import forms
 from bot.cards.blocks import (
@@ -425,14 +424,6 @@ def saved(micros: int) -> str:
     return f"saved {money(micros)}" if micros >= 0 else f"cost {money(-micros)} more than the alternative"
 
 
-class TriedModel(Protocol):
-    @property
-    def ask(self) -> Ask: ...
-
-    @property
-    def answer(self) -> Answer: ...
-
-
 @dataclass(frozen=True)
 class ModelEntry:
     """A tuned model as it stands in a list. `promotion`: by which it is in use; `rung` None: not measured; `ends`: the
@@ -497,8 +488,7 @@ def pending_card(ask: Ask) -> Message:
     return text_message(text)
 
 
-def answer_card(tried: TriedModel) -> Message:
-    ask, answer = tried.ask, tried.answer
+def answer_card(ask: Ask, answer: Answer) -> Message:
     text = answer.text.strip() or "(nothing)"
     used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
     return Message(

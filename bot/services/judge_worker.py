@@ -103,14 +103,12 @@ def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     """Returns the sizes of all questions before an answer is known: each as long as an answer can be, no two alike. The
     keys belong to no question."""
     rows = examples(files, plan.holdout_sha256)
-    alone = _tokens(plan, [prompts.acceptable_prompt(row, row.answer, "") for row in rows], MAX_TOKENS_TEXT)
+    alone = _tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], MAX_TOKENS_TEXT)
     arms = len(plan.arms) + (plan.search is not None)  # a search brings one more
     tokens = [*alone] * arms
     if arms > 1:
         tokens += [
-            *_tokens(
-                plan, [prompts.better_prompt(row, row.answer, "", "") for row in rows], 2 * MAX_TOKENS_TEXT
-            )
+            *_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * MAX_TOKENS_TEXT)
         ] * 2
     return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
 
@@ -136,9 +134,7 @@ def ask_acceptable(plan: LadderPlan, texts: Texts, files: Path, folder: Path) ->
     rows = examples(files, plan.holdout_sha256)
     prompts_of = {
         arm: [
-            prompts.acceptable_prompt(row, row.answer, text)
-            if text.strip() and read_calls(row.answer) is None
-            else None
+            prompts.acceptable_prompt(row, text) if text.strip() and read_calls(row.answer) is None else None
             for row, text in zip(rows, theirs, strict=True)
         ]
         for arm, theirs in texts.items()
@@ -161,12 +157,8 @@ def ask_better(
     prompts_of: dict[Candidate, list[tuple[Message, ...] | None]] = {first: [], second: []}
     for row, first_text, second_text in rows:
         is_open = _without_asking(row, first_text, second_text) is None
-        prompts_of[first].append(
-            prompts.better_prompt(row, row.answer, first_text, second_text) if is_open else None
-        )
-        prompts_of[second].append(
-            prompts.better_prompt(row, row.answer, second_text, first_text) if is_open else None
-        )
+        prompts_of[first].append(prompts.better_prompt(row, first_text, second_text) if is_open else None)
+        prompts_of[second].append(prompts.better_prompt(row, second_text, first_text) if is_open else None)
     return _written(folder, BETTER, plan, prompts_of)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from bot.cards import freeze as freeze_cards
 from bot.cards import models as views
@@ -39,14 +38,6 @@ MAX_TOKENS = 300
 TEMPLATE_TOKENS = 16  # that a chat template may put around a message
 PATIENCE_S = 15 * 60
 SHOWN = 40  # more lines no card has room for
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A question to a model, and its answer."""
-
-    ask: Ask
-    answer: Answer
 
 
 def ask(context: AppContext, name: str, text: str, person: str, channel: str) -> Ask | Refusal:
@@ -151,7 +142,7 @@ def step(context: AppContext, ask: Ask) -> None:
             context.store.answers.forget(reply.key)
             tried = (ask.id, _plan(context, model).dataset, model.name, ask.person, ask.text, answer.text)
             context.store.tried_answers.add(TriedAnswer(*tried, at=context.clock()))
-            _tell(context, ask, views.answer_card(Trial(ask, answer)), micros)
+            _tell(context, ask, views.answer_card(ask, answer), micros)
     elif not ask.is_priced:
         _fail(context, ask, "the bot was updated before it was asked. Ask again.", 0)
     elif ask.sent_at is None:

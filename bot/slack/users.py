@@ -66,11 +66,7 @@ class SlackDirectory:
 
     def is_private(self, channel: str) -> bool | None:
         """Returns whether only its members can read a channel, None if unknown."""
-        answer = _answer(self._slack.conversations_info, channel=channel)
-        if answer is None:
-            return None
-        info = answer["channel"]
-        return bool(info.get("is_private") or info.get("is_im") or info.get("is_mpim"))
+        return self._has_any(channel, "is_private", "is_im", "is_mpim")
 
     def takes_posts(self, channel: str) -> bool | None:
         """Returns whether the bot is in a channel, None if unknown."""
@@ -101,18 +97,16 @@ class SlackDirectory:
 
     def is_shared(self, channel: str) -> bool | None:
         """Returns whether people of another organisation are in a channel, or are invited, None if unknown."""
-        answer = _answer(self._slack.conversations_info, channel=channel)
-        if answer is None:
-            return None
-        info = answer["channel"]
-        return bool(
-            info.get("is_ext_shared") or info.get("is_pending_ext_shared") or info.get("pending_shared")
-        )
+        return self._has_any(channel, "is_ext_shared", "is_pending_ext_shared", "pending_shared")
 
     def permalink(self, channel: str, ts: str) -> str | None:
         """Returns a message's address for a browser, None while Slack has not said where the workspace is. It is what
         chat.getPermalink answers, without a call, so that it can be had in a transaction."""
         return f"{self._address}archives/{channel}/p{ts.replace('.', '')}" if self._address else None
+
+    def _has_any(self, channel: str, *properties: str) -> bool | None:
+        answer = _answer(self._slack.conversations_info, channel=channel)
+        return None if answer is None else any(answer["channel"].get(name) for name in properties)
 
     def _note(self, signed_in: Any) -> None:
         if signed_in:

@@ -111,10 +111,6 @@ def _ladder_look(state: Any = "running", known: LadderProgress | None = None, **
     return LadderSummary(measurement, measured.plan(), known or measured.half_way(), found, NOW)
 
 
-class Tried:
-    ask, answer = made.ASK, made.ANSWER
-
-
 def _datasets() -> dict[str, Message]:
     listed = [
         _listed(rung=measured.RUNGS[0], version=2),
@@ -583,7 +579,7 @@ def _details() -> dict[str, Json]:
 def _models() -> dict[str, Message]:
     return {
         "try-thinking": models.pending_card(made.ASK),
-        "try-answered": models.answer_card(Tried()),
+        "try-answered": models.answer_card(made.ASK, made.ANSWER),
         "try-failed": models.failure_card(
             made.ASK, "The trainer is down. It is started with the bot: try again."
         ),

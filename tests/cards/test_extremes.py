@@ -66,12 +66,6 @@ OURS = {f"<@{person}>" for person in (ANA, BEN, CLEO)}
 Json = Mapping[str, Any]
 
 
-class Tried:
-    def __init__(self, text: str) -> None:
-        self.ask = replace(made.ASK, text=text, model=text[:60])
-        self.answer = Answer(text, 10**9, 10**9, 86_400.0)
-
-
 @cache
 def cards(text: str) -> dict[str, Json]:
     """Every card with `text` wherever something from outside can stand."""
@@ -232,6 +226,7 @@ def _about_runs(text: str) -> dict[str, Any]:
     rejected = replace(look, run=made.run("rejected", error=text))
     row = ChangedRow(text, text, text, text, True)
     rows = [row, replace(row, is_better=False)] * 5_000
+    ask = replace(made.ASK, text=text, model=text[:60])
     return {
         "asked": plans.approval_card(waiting, plan, budget, 20),
         "partly": plans.approval_card(waiting, plan, budget, 20, made.APPROVALS * 20),
@@ -249,9 +244,9 @@ def _about_runs(text: str) -> dict[str, Any]:
         "try": models.try_form(text[:60], "C0TICKETS"),
         **_promoted(text),
         "changed": results.changed_rows_card(rows),
-        "asking": models.pending_card(Tried(text).ask),
-        "answered": models.answer_card(Tried(text)),
-        "could not be asked": models.failure_card(Tried(text).ask, text),
+        "asking": models.pending_card(ask),
+        "answered": models.answer_card(ask, Answer(text, 10**9, 10**9, 86_400.0)),
+        "could not be asked": models.failure_card(ask, text),
         "home": home.page(
             HomeOverview(
                 [look] * 100,

@@ -223,7 +223,7 @@ GUARDS = (
     Guard(
         "an organisation that is invited counts as there",
         "bot/slack/users.py",
-        'or info.get("is_pending_ext_shared") or info.get("pending_shared")',
+        ', "is_pending_ext_shared", "pending_shared"',
         "",
         f"{POLICY}::test_a_channel_to_which_another_organisation_is_invited_counts_as_shared",
     ),

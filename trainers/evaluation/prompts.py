@@ -109,25 +109,20 @@ def balanced_shots(train: Sequence[Example], k: int, seed: int) -> tuple[Example
     return tuple(drawn)
 
 
-def better_prompt(example: Example, reference: str, first: str, second: str) -> tuple[Message, ...]:
+def better_prompt(example: Example, first: str, second: str) -> tuple[Message, ...]:
     """Asks which of two answers is better. It is asked again with both swapped: see judge_agreement.consolidate."""
-    question = (
-        _part("question", question_of(example))
-        + _part("reference answer", reference)
-        + _part("answer A", first)
-        + _part("answer B", second)
-    )
-    return (Message("system", BETTER), Message("user", question + "Which answer is better: A, B or TIE?"))
+    parts = _reference(example) + _part("answer A", first) + _part("answer B", second)
+    return (Message("system", BETTER), Message("user", parts + "Which answer is better: A, B or TIE?"))
 
 
-def acceptable_prompt(example: Example, reference: str, answer: str) -> tuple[Message, ...]:
+def acceptable_prompt(example: Example, answer: str) -> tuple[Message, ...]:
     """Asks whether an answer is acceptable beside the one in the data. scores.read_yes reads the verdict."""
-    question = (
-        _part("question", question_of(example))
-        + _part("reference answer", reference)
-        + _part("answer", answer)
-    )
-    return (Message("system", ACCEPTABLE), Message("user", question + "Is the answer acceptable: YES or NO?"))
+    parts = _reference(example) + _part("answer", answer)
+    return (Message("system", ACCEPTABLE), Message("user", parts + "Is the answer acceptable: YES or NO?"))
+
+
+def _reference(example: Example) -> str:
+    return _part("question", question_of(example)) + _part("reference answer", example.answer)
 
 
 def question_of(example: Example) -> str:
