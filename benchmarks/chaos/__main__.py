@@ -21,6 +21,7 @@ from tests.chaos import mutants
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.nursery import Nursery
 from tests.chaos.own import REAL, STUB, OwnStorm
+from tests.chaos.rented import RentedStorm
 from tests.chaos.storm import Orders, Storm
 from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.local.conftest import make_model, make_tokenizer
@@ -32,7 +33,7 @@ LANES = (
     ("hosted", "syncs"),
     ("sweep",),
     ("mutants", "own", "real"),
-    ("dialects",),
+    ("dialects", "rented"),
 )  # two would leave a core idle at times
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
@@ -85,6 +86,19 @@ def real() -> bool:
     )
 
 
+def rented() -> bool:
+    """By the ledger of who rents them, no machine may be left running, or run twice for a job."""
+    storms: list[RentedStorm] = []
+
+    def storm_in(folder: Path) -> Storm:
+        storms.append(RentedStorm(folder, Orders(kills=200, runs=40, seed=10), model=_toy(folder)))
+        return storms[-1]
+
+    is_clean, machines = _blow("our trainer on rented machines", storm_in), storms[-1].machines
+    print(f"    its ledger: {machines}", flush=True)
+    return is_clean and machines is not None and machines.is_clean
+
+
 def sweep(every: bool = False) -> bool:
     """`--every`: each line of each step. Else of the create; of the others each state that a death can leave."""
     os.environ["ACME_KEY"] = KEY
@@ -115,6 +129,7 @@ PARTS: dict[str, Callable[[], bool]] = {
     "dialects": dialects,
     "own": own,
     "real": real,
+    "rented": rented,
     "sweep": sweep,
     "syncs": all_syncs,
     "mutants": all_mutants,

@@ -143,15 +143,16 @@ def _alert(
 ) -> None:
     """Reports a job once: in the fallback channel if one is set, else where its owner or the newest request is."""
     now = context.clock()
+    account = context.settings.beside(provider)[0]  # two rows of one trainer list the same jobs
     newest = (run.channel for run in context.store.runs.newest(1))
     where = context.settings.slack.fallback_channel or channel or next(newest, None)
     with context.store.transaction():
-        if not context.store.interventions.first_seen(provider, job.id, about, now=now):
+        if not context.store.interventions.first_seen(account, job.id, about, now=now):
             return
         log.error("job %s at %s: %s", job.id, provider, message.text)
         context.audit("finetune", "stray job", f"job {job.id}", message.text)
         if where:
-            context.post(where, message.letter(), dedupe=f"stray {provider} {job.id}")
+            context.post(where, message.letter(), dedupe=f"stray {account} {job.id}")
 
 
 def _live(jobs: Sequence[Job]) -> list[Job]:

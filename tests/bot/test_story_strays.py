@@ -75,6 +75,18 @@ def test_a_job_that_no_run_knows_goes_on_and_is_said_once_with_what_a_person_can
     assert len(said) == 1 and "ftjob-2" in said[0] and "run 8" in said[0] and "Cancel it there" in said[0]
 
 
+def test_a_job_that_two_rows_of_one_trainer_list_is_said_once(make_world: Callable[[Rules], World]) -> None:
+    world = make_world(Rules(fallback=PUBLIC.id))
+    world.rules.more = BETA.format(url=world.company.url, model=MODEL)
+    world.restart()
+    world.company.service.stages = ("running",) * 99
+    world.start_approved()
+    world.until_state("training")
+    copy_of_job(world, finetune_key="ft-of-another", run="8")
+    sweep(world)
+    assert len([text for text in world.texts(PUBLIC) if "no run here knows it" in text]) == 1
+
+
 def test_a_run_that_a_restored_backup_believes_unapproved_takes_its_job_over(world: World) -> None:
     world.company.service.stages = ("running",) * 20 + ("succeeded",)
     world.start()

@@ -23,6 +23,7 @@ from tests.chaos.storm import LONGEST_LIFE_S, PATIENCE_S, Storm
 from tests.chaos.verdict import results
 from tests.local.served import KEY, free_port
 from trainers.local.jobs.records import END_MARKS
+from trainers.local.rentals.machines import RentingOptions
 from trainers.payloads import METADATA_KEY as OUR_KEY
 
 STUB = (sys.executable, "-m", "tests.chaos.slow_train")
@@ -43,15 +44,18 @@ usd_per_hour = "1.00"
 """
 
 
-def serve(data: str, model: str, command: list[str], port: int) -> None:
+def serve(
+    data: str, model: str, command: list[str], port: int, environment: dict[str, str], image: str
+) -> None:
     """The trainer's process; ended by SIGKILL."""
     import uvicorn
 
     from trainers.local.__main__ import listen
     from trainers.local.api.server import Config, build_app
 
-    os.environ |= {"FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
-    app = build_app(Config(Path(data), KEY, {"tiny": model}, train_command=tuple(command)))
+    os.environ |= {"FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1", **environment}
+    rented = RentingOptions(image) if image else None
+    app = build_app(Config(Path(data), KEY, {"tiny": model}, train_command=tuple(command), rented=rented))
     uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(
         sockets=[listen("127.0.0.1", port)]
     )
@@ -65,6 +69,8 @@ class OwnTrainer:
     data: Path
     model: Path
     command: tuple[str, ...]
+    environment: dict[str, str] = field(default_factory=dict)
+    image: str = ""
     port: int = field(default_factory=free_port)
     _life: int | None = None
 
@@ -92,6 +98,8 @@ class OwnTrainer:
             model=str(self.model),
             command=list(self.command),
             port=self.port,
+            environment=self.environment,
+            image=self.image,
         )
 
     def kill(self) -> None:

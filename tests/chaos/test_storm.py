@@ -9,6 +9,7 @@ import pytest
 from tests.bot.world import VENDORS
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.own import OwnStorm
+from tests.chaos.rented import RentedStorm
 from tests.chaos.storm import Orders, Storm
 from trainers.types import Dialect
 
@@ -52,3 +53,15 @@ def test_kills_of_bot_trainer_and_training_double_and_lose_nothing(
     assert sum(storm.kills.values()) == 4
     assert verdict.due == 2
     assert verdict.is_clean, verdict
+
+
+@pytest.mark.slow
+def test_kills_of_bot_and_trainer_and_lost_machines_leave_nothing_running_that_is_rented(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    storm = RentedStorm(tmp_path, Orders(kills=8, runs=3), model=tiny_model_dir)
+    verdict = storm.blow()
+    assert sum(storm.kills.values()) == 8 and verdict.due == 3
+    assert verdict.is_clean, verdict
+    assert storm.machines is not None and storm.machines.started >= 3
+    assert storm.machines.is_clean, storm.machines

@@ -25,8 +25,10 @@ from tests.local.served import (
     wait_for_status,
 )
 from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
+from trainers.errors import Refused
 from trainers.local.job_directory import read_job
 from trainers.local.rentals.machines import RentingOptions
+from trainers.rentals.prices import current_rental
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
 IMAGE = f"docker.io/acme/finetune@sha256:{'0' * 64}"
@@ -56,14 +58,15 @@ def trainer(folder: Path, base: Path, *more: str) -> Iterator[tuple[Served, open
         yield served, client
 
 
-def create(client: openai.OpenAI, metadata: dict[str, str] = TERMS, **more: Any) -> Any:
+def create(client: openai.OpenAI, metadata: dict[str, str] = TERMS, **settings: Any) -> Any:
     file = client.files.create(file=("rows.jsonl", examples(12)), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model="tiny",
         training_file=file.id,
         metadata=metadata,
-        extra_body={"method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1}}}},
-        **more,
+        extra_body={
+            "method": {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 1, **settings}}}
+        },
     )
 
 
@@ -133,6 +136,7 @@ def test_a_machine_that_can_not_be_had_fails_its_job_with_the_cure(
     with here(tmp_path, tiny_model_dir) as client:
         ended = wait_for_status(client, create(client).id, "failed", seconds=30)
         assert ended.error.code == code and words in ended.error.message
+        assert ended.model_extra["billed_seconds"] == sum(machine.seconds for machine in peer.jobs.values())
         wait_for(lambda: list(peer.repositories), lambda left: not left)
     assert not peer.running and len(peer.jobs) == (code == "machine_failed")
 
@@ -168,6 +172,89 @@ def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
         assert ended.status == "cancelled" and machine.stage == "CANCELED"
         assert ended.billed_seconds == machine.seconds >= 1
         wait_for(lambda: list(peer.repositories), lambda left: not left)
+
+
+def test_a_machine_that_the_servers_own_time_out_ends_is_billed_and_said(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files, peer.stub_s, peer.ran_s = DONE, 60.0, 30 * 60 - 1.0
+    with here(tmp_path, tiny_model_dir) as client:
+        ended = wait_for_status(client, create(client).id, "failed", seconds=30)
+        assert ended.error.code == "time_was_up" and "Raise [hf] minutes" in ended.error.message
+    assert ended.billed_seconds == 30 * 60 and len(peer.jobs) == 1 and not peer.running
+
+
+@pytest.mark.slow  # a machine imports PyTorch
+def test_where_the_first_steps_fail_nothing_is_trained_and_the_machine_ends(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    with here(tmp_path, tiny_model_dir) as client:
+        ended = wait_for_status(
+            client, create(client, target_modules="no_proj").id, "failed", "succeeded", seconds=75
+        )
+        assert ended.error.code == "smoke_failed", ended
+        assert ended.error.message.startswith("The first steps, on 8 rows, failed: ")
+        assert "no_proj" in ended.error.message
+    (machine,) = peer.jobs.values()
+    assert machine.stage == "ERROR" and ended.billed_seconds == machine.seconds and not ended.trained_tokens
+
+
+def test_the_repository_stays_where_it_is_to_be_kept(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files = DONE
+    with here(tmp_path, tiny_model_dir, keeps_files=True) as client:
+        job = create(client)
+        wait_for_status(client, job.id, "succeeded", seconds=30)
+        record = tmp_path / "jobs" / job.id / "rented.json"
+        wait_for(lambda: json.loads(record.read_text())["is_cleaned"], bool)
+    assert list(peer.repositories) == [f"{ACCOUNT}/finetune-{job.id}"]
+
+
+def test_hardware_with_several_gpus_is_refused(peer: HfPeer) -> None:
+    peer.micro_usd["t4-mediumx4"] = 20_000
+    with pytest.raises(Refused, match=r"has 4 GPUs\. A job uses one GPU, paid by the minute"):
+        current_rental("t4-mediumx4", 30)
+
+
+CHECKPOINT = {"resume/checkpoints/step-000002/state.pt": b"1"}
+
+
+@pytest.mark.parametrize(("losses", "ends"), [(1, "succeeded"), (3, "failed")])
+def test_after_a_lost_machine_another_goes_on_in_the_time_that_is_left(
+    losses: int, ends: str, peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files, peer.checkpoint, peer.stub_s, peer.ran_s, peer.losses = DONE, CHECKPOINT, 0.5, 500.0, losses
+    with here(tmp_path, tiny_model_dir) as client:
+        job = create(client)
+        ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=30)
+        assert ended.status == ends
+        texts = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+    machines = list(peer.jobs.values())
+    assert ended.billed_seconds == sum(machine.seconds for machine in machines) <= 30 * 60
+    left = [machine.spec["timeoutSeconds"] for machine in machines]
+    assert left[0] == 1800 and left[1] == 1800 - machines[0].seconds
+    assert int(machines[1].spec["environment"]["FINETUNE_SECONDS"]) == left[1]
+    assert any("lost the machine (Node is gone). Another goes on" in text for text in texts), texts
+    assert not peer.running and len(machines) == min(losses + 1, 3)
+
+
+@pytest.mark.slow  # it trains on two machines
+def test_a_training_goes_on_from_the_checkpoint_that_a_lost_machine_uploaded(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    with here(tmp_path, tiny_model_dir) as client:
+        job = create(client, {**TERMS, "hf_minutes": "2"}, n_epochs=40)
+        (repository,) = wait_for(lambda: list(peer.repositories.values()), bool, seconds=30)
+        has_one = lambda: any(path.startswith("resume/") for path in repository.commits[-1][1])  # noqa: E731
+        wait_for(has_one, bool, seconds=90)
+        peer.end(peer.running[0], "ERROR", "Node is gone")
+        ended = wait_for_status(client, job.id, "succeeded", "failed", seconds=120)
+        assert ended.status == "succeeded", ended.error
+        texts = [event.message for event in client.fine_tuning.jobs.list_events(job.id, limit=100)]
+    assert any(text.startswith("Going on from the checkpoint of step") for text in texts), texts
+    assert len(peer.jobs) == 2 and len({*texts}) > 5
+    assert len([text for text in texts if "8 rows went well" in text]) == 1
 
 
 @pytest.mark.slow  # it trains twice

@@ -75,7 +75,8 @@ class HfPeer:
     """Switches may be turned at any time. `micro_usd`: a minute of each hardware. `schedule_s`: how long a machine is
     waited for. `refusal`: the status and text of each create; `lost_answers`: so many creates are done and not
     answered; `list_lag_s`: how long a list doesn't show a new job; `pull_error`: an image can't be pulled. `files`:
-    what a machine uploads instead of running its command, after `stub_s` seconds."""
+    what a machine uploads instead of running its command, after `stub_s` seconds, and `checkpoint` what it uploads at
+    once; `ran_s`: how long it has run by then, by its own clock. `losses`: so many machines are lost before `files`."""
 
     url: str = ""
     micro_usd: dict[str, int] = field(default_factory=lambda: {"t4-small": 6_667, "cpu-basic": 167})
@@ -86,7 +87,10 @@ class HfPeer:
     pull_error: str | None = None
     is_away: bool = False
     files: dict[str, bytes] | None = None
+    checkpoint: dict[str, bytes] = field(default_factory=dict)
     stub_s: float = 1.0
+    ran_s: float = 0.0
+    losses: int = 0
     jobs: dict[str, PeerJob] = field(default_factory=dict)
     repositories: dict[str, Repository] = field(default_factory=dict)
     ever: set[str] = field(default_factory=set)
@@ -130,13 +134,23 @@ class HfPeer:
         with self.lock:
             if job.stage not in LIVE:
                 return
-            job.stage, job.started = "RUNNING", time.time()
-        while job.stage in LIVE and time.time() - job.started < self.stub_s:
+            began = time.time()
+            job.stage, job.started = "RUNNING", began - self.ran_s
+            is_lost, self.losses = self.losses > 0, max(0, self.losses - 1)
+        self._upload(job, self.checkpoint)
+        while job.stage in LIVE and time.time() - began < self.stub_s:
+            if job.seconds >= job.spec["timeoutSeconds"]:
+                return self.end(job, "ERROR", "Job timeout")
             time.sleep(0.05)
+        if is_lost:
+            return self.end(job, "ERROR", "Node is gone")
+        self._upload(job, files)
+        self.end(job, "COMPLETED")
+
+    def _upload(self, job: PeerJob, files: dict[str, bytes]) -> None:
         repository = self.repositories.get(job.spec["environment"]["FINETUNE_REPO"])
         if repository is not None and job.stage in LIVE:
             repository.commits.append((secrets.token_hex(20), {**repository.commits[-1][1], **files}))
-        self.end(job, "COMPLETED")
 
     def _run(self, job: PeerJob, folder: Path) -> None:
         path = f"{Path(sys.executable).parent}:/usr/bin:/bin"
@@ -271,6 +285,8 @@ class HfPeer:
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 files[value["path"]] = self.stored[value["oid"]]
+            elif line["key"] == "deletedFile":
+                del files[value["path"]]
         oid = secrets.token_hex(20)
         repository.commits.append((oid, files))
         return JSONResponse({"commitUrl": f"{self.url}/{_name(request)}/commit/{oid}", "commitOid": oid})
@@ -353,7 +369,8 @@ def _no_repository() -> Response:
 
 
 def _hardware(name: str, price: int) -> dict[str, Any]:
-    gpu = {"type": "gpu", "model": "T4", "quantity": "1", "vram": "16 GB", "manufacturer": "Nvidia"}
+    count = name.partition("x")[2] or "1"
+    gpu = {"type": "gpu", "model": "T4", "quantity": count, "vram": "16 GB", "manufacturer": "Nvidia"}
     return {
         "name": name,
         "prettyName": name,

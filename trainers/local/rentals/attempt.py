@@ -2,7 +2,7 @@
 
 First a few steps on 8 rows, so that what can't work ends after minutes and not hours; then the training, which stops by
 itself before the machine is taken away. What it writes is uploaded now and then, and all of it with the end mark in one
-commit at last.
+commit at last. Its checkpoints are uploaded too, so that another machine can go on where this one is lost.
 """
 
 from __future__ import annotations
@@ -12,39 +12,42 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import replace
+from fnmatch import fnmatch
 from pathlib import Path
 
 from trainers.errors import TrainerError
 from trainers.local.job_directory import TrainingJob, append_event, read_job, read_json, write_job
 from trainers.local.jobs.records import Failure, fail, has_ended
 from trainers.local.launch import SHORT, train_command
-from trainers.local.rentals.machines import RESULT
+from trainers.local.ray.job_files import is_in_folder, needed_files
+from trainers.local.rentals.machines import RESULT, RESUME
 from trainers.rentals.prices import explained, hub_api
 
 SMOKE_ROWS, SMOKE_S = 8, 1800.0
-UPLOAD_S = 120.0
+UPLOAD_S, CHECKPOINT_S = 120.0, 600.0  # at most; of a short time a sixtieth and a twelfth
 LAST_UPLOAD_S = 600.0
 RESERVED = 0.15  # of the time, for loading before the training and uploading after it
 LEAST_TRAINING_S = 60
 MAX_STARTS = 3
 SMALL = ("progress.json", "events.jsonl")
+INPUTS = ("job.json", "train.jsonl", "valid.jsonl", "tuned/*", "base.json")
 # What the server has already, what only this machine needs, and what is too large to be worth its time.
-LEFT_OUT = (
-    *("job.json", "train.jsonl", "valid.jsonl", "tuned/*", "base.json"),
-    *("lock", "train.log", "rows/*", "checkpoints/*", "arms/*", ".*"),
-)
+LEFT_OUT = (*INPUTS, "lock", "train.log", "rows/*", "checkpoints/*", "arms/*", ".*")
 
 
 def main() -> int:
     began, folder = time.monotonic(), Path("job").resolve()
-    job = _write_here(folder)
-    if failure := _smoke_failure(folder, job):
+    job, limit_s = _write_here(folder), float(os.environ["FINETUNE_SECONDS"])
+    if Path(RESUME).is_dir():  # of a machine before this one
+        _put_back(folder)
+        _train(folder, job, limit_s, began)
+    elif failure := _smoke_failure(folder, job):
         fail(folder, failure)
     else:
         append_event(folder, f"A few steps on {SMOKE_ROWS} rows went well; the training begins.")
-        _train(folder, job, float(os.environ["FINETUNE_SECONDS"]), began)
+        _train(folder, job, limit_s, began)
     _upload_all(folder)
     return 0 if (folder / "DONE").exists() else 1
 
@@ -60,6 +63,13 @@ def _write_here(folder: Path) -> TrainingJob:
     )
     write_job(folder, job)
     return job
+
+
+def _put_back(folder: Path) -> None:
+    shutil.copytree(RESUME, folder, dirs_exist_ok=True)
+    for name in SMALL:  # newer than the checkpoint; the server counts events from the first machine's on
+        if (uploaded := Path(RESULT, name)).exists():
+            shutil.copy(uploaded, folder / name)
 
 
 def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
@@ -87,6 +97,7 @@ def _smoke_failure(folder: Path, job: TrainingJob) -> Failure | None:
 
 def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None:
     left_s = max(LEAST_TRAINING_S, int(limit_s * (1 - RESERVED) - (time.monotonic() - began)))
+    left_s += int((read_json(folder / "progress.json") or {}).get("seconds") or 0)  # on the machines before
     ceiling = min(left_s, job.settings.max_seconds or left_s)
     arms = tuple(replace(arm, max_seconds=ceiling) for arm in job.arms)
     write_job(folder, replace(job, settings=replace(job.settings, max_seconds=ceiling), arms=arms))
@@ -100,17 +111,19 @@ def _train(folder: Path, job: TrainingJob, limit_s: float, began: float) -> None
 
 def _run(folder: Path, limit_s: float | None) -> int:
     """Returns the exit code. Without a limit it is the job itself, whose progress is uploaded meanwhile."""
-    started = time.monotonic()
+    rented_s, saved_at = float(os.environ["FINETUNE_SECONDS"]), time.monotonic()
     with (folder / "train.log").open("ab") as log:
         process = subprocess.Popen([*train_command(1), str(folder)], stdout=log, stderr=log)
         while True:
             try:
-                return process.wait(UPLOAD_S if limit_s is None else limit_s)
+                return process.wait(min(UPLOAD_S, rented_s / 60) if limit_s is None else limit_s)
             except subprocess.TimeoutExpired:
-                if limit_s is not None and time.monotonic() - started >= limit_s:
+                if limit_s is not None:
                     process.kill()
                     return process.wait()
-                _upload_progress(folder)
+                is_due = time.monotonic() - saved_at >= min(CHECKPOINT_S, rented_s / 12)
+                saved_at = time.monotonic() if is_due else saved_at
+                _upload_progress(folder, with_checkpoint=is_due)
 
 
 def _reason(folder: Path, code: int) -> str:
@@ -122,19 +135,23 @@ def _reason(folder: Path, code: int) -> str:
     return f"the process ended with exit code {code}. It last said: {' / '.join(words[-3:]) or 'nothing'}"
 
 
-def _upload_progress(folder: Path) -> None:
+def _upload_progress(folder: Path, *, with_checkpoint: bool) -> None:
     try:
-        _upload(folder, SMALL)
-    except TrainerError as error:
+        _upload(folder, RESULT, (name for name in SMALL if (folder / name).exists()))
+        needed = [path for path in needed_files(folder) if not _matches(path, INPUTS)]
+        if with_checkpoint and any(map(is_in_folder, needed)):
+            _upload(folder, RESUME, needed)
+    except (TrainerError, OSError) as error:  # the latter: a checkpoint was deleted meanwhile
         print(error, file=sys.stderr, flush=True)
 
 
 def _upload_all(folder: Path) -> None:
     """Tries for ten minutes: what is not uploaded is lost with the machine."""
+    paths = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     deadline, pause_s = time.monotonic() + LAST_UPLOAD_S, 1.0
     while True:
         try:
-            return _upload(folder, None)
+            return _upload(folder, RESULT, (path for path in paths if not _matches(path, LEFT_OUT)))
         except TrainerError as error:
             print(error, file=sys.stderr, flush=True)
             if time.monotonic() > deadline:
@@ -143,15 +160,24 @@ def _upload_all(folder: Path) -> None:
             pause_s = min(30.0, 2 * pause_s)
 
 
-def _upload(folder: Path, names: Sequence[str] | None) -> None:
+def _upload(folder: Path, into: str, paths: Iterable[str]) -> None:
+    """One commit, after which `into` has these files; of the checkpoints no others. (`upload_folder` may make several
+    commits.)"""
+    from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+    repository, api = os.environ["FINETUNE_REPO"], hub_api()
     with explained("uploading a job's result"):
-        hub_api().upload_folder(
-            repo_id=os.environ["FINETUNE_REPO"],
-            folder_path=folder,
-            path_in_repo=RESULT,
-            allow_patterns=list(names) if names else None,
-            ignore_patterns=None if names else list(LEFT_OUT),
-        )
+        added = [CommitOperationAdd(f"{into}/{path}", folder / path) for path in paths]
+        named = {each.path_in_repo for each in added}
+        there = api.list_repo_files(repository) if into == RESUME else ()
+        gone = [path for path in there if path.startswith(f"{RESUME}/") and path not in named]
+        changes: list[CommitOperationAdd | CommitOperationDelete] = [*added]
+        changes += [CommitOperationDelete(path) for path in gone]
+        api.create_commit(repository, changes, commit_message=f"What the training wrote: {into}")
+
+
+def _matches(path: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatch(path, pattern) for pattern in patterns)
 
 
 if __name__ == "__main__":

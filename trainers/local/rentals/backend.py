@@ -1,4 +1,5 @@
 """Jobs on rented machines: a machine a job, which a thread here looks for, starts once, follows to its end, and ends.
+Where one is lost that had uploaded a checkpoint, another goes on from it, in what is left of the approved time.
 
 What it costs is bounded by the provider's own time-out, which is always sent, so that our death leaves nothing running.
 Every few minutes a sweep compares all machines that bear our label with the jobs' folders, cancels those that no job
@@ -30,6 +31,8 @@ RECORD = "rented.json"
 POLL_S, HURRIED_S, SWEEP_S, PARTIAL_S = 5.0, 0.5, 180.0, 60.0
 SETTLE_S = 60.0  # until a list must show a machine whose start got no answer
 END_S, RELEASE_S = 20.0, 5.0
+MOST_LOST = 2  # machines of a job
+LEAST_LEFT = 0.1  # of the approved time; with less another machine would hardly load the model
 OVERTIME_S = 600.0  # beyond its time-out, in which the provider itself ends a machine
 NOT_THERE = "hf_404"
 OVER = Exit(None, None)  # the job's folder says how
@@ -40,11 +43,14 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class RentedMachine:
     """A job's machine as its folder has it. `sent_at`: when its start was sent, `id` None: no answer came yet.
-    `events`: how many of its events were taken over. `is_cleaned`: nothing of it is left at the provider."""
+    `running_seconds`: also of the machines that were `lost` before it, which ran for `lost_seconds`. `events`: how many
+    were taken over. `is_cleaned`: nothing of it is left at the provider."""
 
     sent_at: float | None = None
     id: str | None = None
     running_seconds: int = 0
+    lost: tuple[str, ...] = ()
+    lost_seconds: int = 0
     has_ended: bool = False
     events: int = 0
     is_cleaned: bool = False
@@ -52,7 +58,7 @@ class RentedMachine:
 
 def read_rented(folder: Path) -> RentedMachine | None:
     raw = read_json(folder / RECORD)
-    return None if raw is None else RentedMachine(**raw)
+    return None if raw is None else RentedMachine(**{**raw, "lost": tuple(raw.get("lost", ()))})
 
 
 def clean(machines: Machines, folder: Path) -> None:
@@ -138,8 +144,8 @@ def _owner(data: Path) -> str:
 
 
 class RentedAttempt:
-    """Follows a job's one machine in a thread, which alone sets `exit` and `has_begun`. It is never started a second
-    time: a job whose machine failed has failed, because another would cost as much again."""
+    """Follows a job's one machine in a thread, which alone sets `exit` and `has_begun`. Another is started only where
+    it was lost and a checkpoint is there: from the beginning it would cost as much again."""
 
     def __init__(self, record: JobRecord, machines: Machines, options: RentingOptions) -> None:
         terms = terms_of(record.job.metadata)
@@ -192,9 +198,10 @@ class RentedAttempt:
         """Returns whether all is over. Raises TrainerError; Refused where that can't change by itself."""
         if self._rented.id is not None:
             return self._watch(self._machines.look(self._rented.id))
-        jobs = self._machines.find(self.record.job.id)
-        if jobs:
-            self._take_machine(jobs)
+        machines = self._machines.find(self.record.job.id)
+        candidates = [machine for machine in machines if machine.id not in self._rented.lost]
+        if candidates:
+            self._take_machine(candidates)
             return False
         sent_at = self._rented.sent_at
         if sent_at is not None and time.time() - sent_at < SETTLE_S:
@@ -216,21 +223,27 @@ class RentedAttempt:
         if now.usd_per_minute > terms.usd_per_minute:
             text = (
                 f"{WHO} asks ${now.usd_per_hour.normalize():f} an hour for {terms.hardware} by now, and "
-                f"${terms.usd_per_hour.normalize():f} were approved. Nothing was started: ask for a new plan."
+                f"${terms.usd_per_hour.normalize():f} were approved. No machine was started: ask for a new plan."
             )
             fail(folder, Failure("price_rose", text, None))
             return True
         revision = self._machines.upload(folder)
         if not self._is_unwanted.is_set():
             self._keep(sent_at=time.time())
-            machine = self._machines.start(self.record.job.id, revision, terms)
+            machine = self._machines.start(self.record.job.id, revision, terms, self._left_s)
             self._keep(id=machine.id)
             append_event(folder, f"{WHO} was asked for a machine of the kind {terms.hardware}: {machine.id}.")
         return False
 
+    @property
+    def _left_s(self) -> int:
+        """What may be rented for this machine: the machines before it are paid from the same approval."""
+        return self._terms.minutes * 60 - self._rented.lost_seconds
+
     def _watch(self, machine: Machine) -> bool:
-        if machine.running_seconds != self._rented.running_seconds:
-            self._keep(running_seconds=machine.running_seconds)
+        seconds = self._rented.lost_seconds + machine.running_seconds
+        if seconds != self._rented.running_seconds:
+            self._keep(running_seconds=seconds)
         if not machine.is_waiting and not self.has_begun:
             self.has_begun = True
         if machine.has_ended:
@@ -252,24 +265,46 @@ class RentedAttempt:
                 "again later, or name other hardware in [hf] of finetune.toml."
             )
             self._why_ended = Failure("hardware_sold_out", text, None)
-        elif machine.running_seconds > terms.minutes * 60 + OVERTIME_S:
+        elif machine.running_seconds > self._left_s + OVERTIME_S:
             text = f"{WHO} did not end the machine after {terms.minutes} minutes, so it was cancelled."
             self._why_ended = Failure("machine_overtime", text, None)
 
     def _finish(self, machine: Machine) -> bool:
-        """Takes over the result of a machine that has ended; without one the job has failed."""
+        """Takes over the result of a machine that has ended; without one the job has failed, or another goes on."""
         folder = self.record.folder
         if not self._rented.has_ended:
-            seconds, cost = machine.running_seconds, self._terms.usd(machine.running_seconds)
-            text = f"The machine ran for {seconds:,} s, which cost ${cost:.4f} by its price."
-            append_event(folder, text)
+            seconds = self._rented.running_seconds
+            who, cost = "machines" if self._rented.lost else "machine", self._terms.usd(seconds)
+            append_event(folder, f"The {who} ran for {seconds:,} s, which cost ${cost:.4f} by its price.")
             self._keep(has_ended=True)
         if self._is_unwanted.is_set():
             return self._mark_cancelled()
         self._take(("*",))
-        if not has_ended(folder):
-            fail(folder, self._why_ended or self._how(machine))
+        if has_ended(folder):
+            return True
+        if self._can_go_on(machine):
+            self._go_on(machine)
+            return False
+        fail(folder, self._why_ended or self._how(machine))
         return True
+
+    def _can_go_on(self, machine: Machine) -> bool:
+        """A machine that its time-out ended has nothing left for another."""
+        approved_s, rented = self._terms.minutes * 60, self._rented
+        has_time = approved_s - rented.running_seconds >= LEAST_LEFT * approved_s
+        is_lost = self._why_ended is None and machine.stage != "CANCELED"
+        may = is_lost and has_time and len(rented.lost) < MOST_LOST
+        return may and self._machines.has_checkpoint(self.record.job.id)
+
+    def _go_on(self, machine: Machine) -> None:
+        spent_s = self._rented.running_seconds
+        lost = (*self._rented.lost, machine.id)
+        self._keep(id=None, sent_at=None, has_ended=False, lost=lost, lost_seconds=spent_s)
+        text = (
+            f"{WHO} lost the machine ({_one_line(machine.message) or 'it does not say why'}). Another goes on from the "
+            f"last checkpoint, in the {self._left_s // 60} minutes that are left of those approved."
+        )
+        append_event(self.record.folder, text, level="warn")
 
     def _mark_cancelled(self) -> bool:
         """Here and not by the queue, which may have given up waiting for the machine to end."""
@@ -281,7 +316,13 @@ class RentedAttempt:
     def _how(self, machine: Machine) -> Failure:
         if machine.stage == "CANCELED":
             return Failure("machine_cancelled", f"The machine was cancelled at {WHO}.", None)
-        message = " ".join(machine.message.split())[:300].rstrip(".")
+        if machine.running_seconds >= self._left_s:
+            text = (
+                f"The {self._terms.minutes} minutes were over before a result was uploaded, so {WHO} ended the "
+                "machine. Raise [hf] minutes in finetune.toml, or train on fewer rows."
+            )
+            return Failure("time_was_up", text, None)
+        message = _one_line(machine.message)
         lines = self._log_lines() if machine.running_seconds else []
         reason = f": {message}" if message else ""
         words = f" It last said: {' / '.join(lines)}." if lines else ""
@@ -346,6 +387,10 @@ class RentedAttempt:
     def _keep(self, **changes: Any) -> None:
         self._rented = replace(self._rented, **changes)
         replace_json(self.record.folder / RECORD, asdict(self._rented))
+
+
+def _one_line(message: str) -> str:
+    return " ".join(message.split())[:300].rstrip(".")
 
 
 def _level(value: object) -> Any:

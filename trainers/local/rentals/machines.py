@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from huggingface_hub._jobs_api import JobInfo
 
 OWNER, JOB = "finetune-trainer", "finetune-job"  # labels
-RESULT = "result"
+RESULT, RESUME = "result", "resume"  # folders of a job's repository
 ENDED = frozenset({"COMPLETED", "CANCELED", "ERROR", "DELETED"})
 # Its packages are those of the extra [local]; our own source comes with the job, so that both sides are of one version.
 COMMAND = (
@@ -84,10 +84,11 @@ class Machines:
         with explained("asking for a machine"):
             return _machine(self._api.inspect_job(job_id=machine_id, namespace=self._namespace))
 
-    def start(self, job_id: str, revision: str, terms: Rental) -> Machine:
-        """One POST. Refused: nothing was started. Anything else: perhaps it was, so look first."""
+    def start(self, job_id: str, revision: str, terms: Rental, seconds: int) -> Machine:
+        """One POST for a machine that is ended after so many seconds. Refused: nothing was started. Anything else:
+        perhaps it was, so look first."""
         environment = {"FINETUNE_REPO": self.repository(job_id), "FINETUNE_REVISION": revision}
-        environment["FINETUNE_SECONDS"] = str(terms.minutes * 60)
+        environment["FINETUNE_SECONDS"] = str(seconds)
         environment |= {name: os.environ[name] for name in ("HF_ENDPOINT",) if name in os.environ}
         with explained("starting a machine"):
             job = self._api.run_job(
@@ -96,7 +97,7 @@ class Machines:
                 env=environment,
                 secrets={"HF_TOKEN": str(self._api.token)},
                 flavor=terms.hardware,
-                timeout=terms.minutes * 60,  # without one the provider's default holds
+                timeout=seconds,  # without one the provider's default holds
                 attempts=1,  # each further one would cost as much again
                 labels={OWNER: self._owner, JOB: job_id, "name": job_id},
                 namespace=self._namespace,
@@ -130,6 +131,11 @@ class Machines:
             patterns = [f"{RESULT}/{name}" for name in names]
             self._api.snapshot_download(self.repository(job_id), local_dir=target, allow_patterns=patterns)
         return target / RESULT
+
+    def has_checkpoint(self, job_id: str) -> bool:
+        with explained("looking for a job's checkpoint"):
+            files = self._api.list_repo_files(self.repository(job_id))
+            return any(path.startswith(f"{RESUME}/") for path in files)
 
     def clean(self, job_id: str) -> None:
         """Deletes the job's repository, unless it is to stay."""
