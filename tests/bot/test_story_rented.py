@@ -73,6 +73,16 @@ def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, p
     assert world.ledger().get("settle", 0) == 0
 
 
+def test_a_failed_first_step_ends_the_run_and_its_seconds_are_booked(world: World, peer: HfPeer) -> None:
+    failed = b'{"code": "smoke_failed", "message": "The first steps, on 8 rows, failed: no space.", "param": null}'
+    peer.files = {"result/FAILED": failed}
+    world.start(START)
+    world.approve()
+    run = world.until_state("failed")
+    assert "The first steps, on 8 rows, failed: no space" in str(run.error)
+    assert world.ledger()["settle"] == to_micros(peer.usd) > 0 and not peer.running
+
+
 def test_a_token_that_is_refused_plans_nothing(
     world: World, peer: HfPeer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
