@@ -22,6 +22,11 @@ WORK: Mapping[Task, Work] = {
 # Parameters, a rule of thumb: no card tells how a model does on a team's own rows.
 FEWEST: Mapping[Task, float] = {"labels": 0.3e9, "texts": 3e9}
 MOST: Mapping[Task, float] = {"labels": 5e9, "texts": 15e9}
+MOST_ON_A_CPU = 2e9  # what is larger takes days there, though its memory may do
+NONE: Mapping[str, str] = {
+    "gpu": "name a larger GPU with --gpu",
+    "cpu": "what it needs takes days without a GPU. Name one with --gpu, or rent one (target=hf/NAME)",
+}
 REASONS = {
     "labels": "A rule of thumb: labels need no large model. Begin small, and take a larger one if it scores too low.",
     "texts": "A rule of thumb: texts need a larger model than labels do. Take the largest up to 15B that fits.",
@@ -64,7 +69,8 @@ def advise(task: Task, gpu: str | None, *, free: bool) -> Advice | Refusal:
     offers = [
         _offer(preset, WORK[task], machine) for preset in sorted(listed, key=lambda each: each.parameters)
     ]
-    able = [each for each in offers if each.method and FEWEST[task] <= each.preset.parameters <= MOST[task]]
+    most = min(MOST[task], MOST_ON_A_CPU) if machine.place.kind == "cpu" else MOST[task]
+    able = [each for each in offers if each.method and FEWEST[task] <= each.preset.parameters <= most]
     open_first = sorted(
         able, key=lambda each: each.preset.licence not in FREE
     )  # stable: by size among equals
@@ -82,25 +88,39 @@ def _offer(preset: Preset, work: Work, machine: Machine) -> Offer:
 
 
 def advice_text(advice: Advice) -> str:
-    first = advice.first
+    first, kind = advice.first, advice.machine.place.kind
+    shown = [offer for offer in advice.offers if offer.method]
+    n_larger = len(advice.offers) - len(shown)
     begin = (
         f"For {advice.task} on {advice.machine.name}, begin with {first.preset.aliases[0]} ({_size(first.preset)}, "
         f"{first.preset.licence}){' in 4 bits (quantization=nf4)' if first.method == 'qlora' else ''}."
         if first
-        else f"For {advice.task} none of these fits on {advice.machine.name}: name a larger GPU with --gpu."
+        else f"For {advice.task} none is advised on {advice.machine.name}: {NONE[kind]}."
     )
-    rows: list[tuple[str, ...]] = [("model", "size", "licence", "reads", "LoRA", "QLoRA", "")]
-    rows += [_row(offer) for offer in advice.offers]
+    rows: list[tuple[str, ...]] = [("model", "size", "licence", "context", "LoRA", "QLoRA", "")]
+    rows += [_row(offer) for offer in shown or advice.offers]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    notes = [
+    notes = [_next_step(first)] if first else []
+    notes += ["• Without a GPU what is larger than 2B takes days, though it fits."] if kind == "cpu" else []
+    notes += [f"• {n_larger} others need more memory; --json has them, too."] if n_larger and shown else []
+    notes += [
         "• LoRA and QLoRA: GB at the peak, with checkpointing; `finetune plan-memory MODEL` shows its parts.",
         "• Sizes and licences: each model's card, https://huggingface.co/MODEL. Gated: accept its terms there first.",
         "• How good each is on your rows, only a measurement tells: one run each, on the same held-out rows.",
     ]
     return "\n".join([begin, REASONS[advice.task], "", *lines, "", *notes])
+
+
+def _next_step(first: Offer) -> str:
+    name = first.preset.aliases[0]
+    bits = " quantization=nf4" if first.method == "qlora" else ""
+    return (
+        f'• Next: under [trainer.models] in finetune.toml put "{name}" = "{first.preset.hub_id}", and ask for '
+        f"/finetune estimate DATASET target=local/{name}{bits}"
+    )
 
 
 def _row(offer: Offer) -> tuple[str, ...]:

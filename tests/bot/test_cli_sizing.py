@@ -143,7 +143,8 @@ def test_a_base_is_advised_by_task_licence_and_what_fits() -> None:
         "For labels on a GPU of 24 GB, begin with smollm2-360m (0.36B, Apache 2.0)."
     )
     (gpt,) = (line for line in done.stdout.splitlines() if line.startswith("openai/gpt-oss-20b"))
-    assert gpt.endswith("fits in 4 bits")
+    assert gpt.endswith("fits in 4 bits") and "llama-3.3-70b" not in done.stdout.lower()
+    assert '"smollm2-360m" = "HuggingFaceTB/SmolLM2-360M-Instruct"' in done.stdout
 
     found = json.loads(
         finetune("models", "advise", "--task", "texts", "--gpu", "h100", "--free", "--json").stdout
@@ -153,5 +154,5 @@ def test_a_base_is_advised_by_task_licence_and_what_fits() -> None:
     assert (first["fits"], first["source"]) == ("lora", f"https://huggingface.co/{found['first']}")
     assert 10e9 < first["parameters"] <= 15e9
 
-    assert "none of these fits" in finetune("models", "advise", "--gpu", "1").stdout
+    assert "none is advised" in finetune("models", "advise", "--gpu", "1").stdout
     assert finetune("models", "advise", "--gpu", "no-such").exit_code == 2
