@@ -44,16 +44,14 @@ usd_per_hour = "1.00"
 """
 
 
-def serve(
-    data: str, model: str, command: list[str], port: int, environment: dict[str, str], image: str
-) -> None:
+def serve(data: str, model: str, command: list[str], port: int, image: str) -> None:
     """The trainer's process; ended by SIGKILL."""
     import uvicorn
 
     from trainers.local.__main__ import listen
     from trainers.local.api.server import Config, build_app
 
-    os.environ |= {"FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1", **environment}
+    os.environ |= {"FINETUNE_DTYPE": "fp32", "OMP_NUM_THREADS": "1"}
     rented = RentingOptions(image) if image else None
     app = build_app(Config(Path(data), KEY, {"tiny": model}, train_command=tuple(command), rented=rented))
     uvicorn.Server(uvicorn.Config(app, log_config=None, access_log=False)).run(
@@ -69,7 +67,6 @@ class OwnTrainer:
     data: Path
     model: Path
     command: tuple[str, ...]
-    environment: dict[str, str] = field(default_factory=dict)
     image: str = ""
     port: int = field(default_factory=free_port)
     _life: int | None = None
@@ -98,7 +95,6 @@ class OwnTrainer:
             model=str(self.model),
             command=list(self.command),
             port=self.port,
-            environment=self.environment,
             image=self.image,
         )
 

@@ -5,6 +5,7 @@ Beside the record of all storms the stand-in for Hugging Face keeps a ledger of 
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from itertools import pairwise
 
 from tests.chaos.own import OwnStorm, OwnTrainer
 from tests.chaos.records import Record
+from tests.chaos.verdict import Verdict
 from tests.peers.hf_jobs import TOKEN, HfPeer, PeerJob, hf_jobs
 
 IMAGE = f"docker.io/acme/finetune@sha256:{'0' * 64}"
@@ -58,34 +60,41 @@ class RentingTrainer(OwnTrainer):
 
 @dataclass
 class RentedStorm(OwnStorm):
+    """`hf` is Hugging Face; `machines`, what its ledger says at the end."""
+
     wanted: str = "target=hf/tiny"
+    hf: HfPeer = field(default_factory=HfPeer)
     machines: Machines | None = None
+
+    def blow(self) -> Verdict:
+        before = dict(os.environ)
+        with hf_jobs() as self.hf:
+            self.hf.files, self.hf.checkpoint = DONE, {"resume/checkpoints/step-000001/state.pt": b"1"}
+            self.hf.list_lag_s = self.orders.list_lag_s
+            # for the nursery: huggingface_hub reads them when it is imported
+            os.environ |= {"HF_ENDPOINT": self.hf.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+            try:
+                return super().blow()
+            finally:
+                os.environ.clear()
+                os.environ.update(before)
 
     @contextmanager
     def _hosted(self, record: Record) -> Iterator[RentingTrainer]:
-        with hf_jobs() as hf:
-            hf.files, hf.checkpoint = DONE, {"resume/checkpoints/step-000001/state.pt": b"1"}
-            hf.list_lag_s = self.orders.list_lag_s
-            self._account = {"HF_ENDPOINT": hf.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
-            data = self.folder / "trainer"
-            trainer = RentingTrainer(
-                self._nursery, data, self.model, self.command, self._account, IMAGE, hf=hf
-            )
-            trainer.begin()
-            try:
-                yield trainer
-            finally:
-                trainer.kill()
+        data = self.folder / "trainer"
+        trainer = RentingTrainer(self._nursery, data, self.model, self.command, IMAGE, hf=self.hf)
+        trainer.begin()
+        try:
+            yield trainer
+        finally:
+            trainer.kill()
 
     def _provider_row(self) -> str:
         return super()._provider_row() + HF
 
-    def _keys(self) -> dict[str, str]:
-        return super()._keys() | self._account
-
     def _look_back(self, provider: Record) -> None:
         super()._look_back(provider)
-        hf, by_job = self.company.hf, defaultdict[str, list[PeerJob]](list)
+        hf, by_job = self.hf, defaultdict[str, list[PeerJob]](list)
         for machine in sorted(hf.jobs.values(), key=lambda each: each.created):
             by_job[machine.spec["labels"]["finetune-job"]].append(machine)
         pairs = [pair for machines in by_job.values() for pair in pairwise(machines)]
