@@ -136,10 +136,10 @@ bench-training: setup
 bench-serving: setup
 	@$(BIN)/python benchmarks/serving.py
 
-# One table and .cache/gpu.json. Without a CUDA GPU what needs none runs on the CPU.
+# One table and .cache/gpu.json. Without a CUDA GPU what needs none runs on the CPU. MODEL=FOLDER tries another base.
 gpu: setup
 	@! command -v nvidia-smi >/dev/null || $(PIP) --quiet -e '.[local,dev,quantized,liger]'
-	@$(BIN)/python benchmarks/gpu.py $(if $(ENGINES),--engines "$(ENGINES)")
+	@$(BIN)/python benchmarks/gpu.py --model "$(MODEL)" $(if $(ENGINES),--engines "$(ENGINES)")
 
 clean:
 	rm -rf $(VENV) .cache .demo build *.egg-info

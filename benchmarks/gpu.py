@@ -3,8 +3,9 @@
 `python benchmarks/gpu.py [--data FILE] [--model FOLDER] [--steps N] [--engines FOLDER] [--json FILE]`
 
 Each row of the table is a check in a process of its own, so that one that fails or hangs ends none of the others; all
-together end within ten minutes. Prints one table, writes one JSON (.cache/gpu.json), and ends with 1 where a check
-failed. Without a CUDA GPU what doesn't need one runs on the CPU in its place, and the rest is a row that says so.
+together end within ten minutes. Prints one table, a row as soon as it is known, writes one JSON (.cache/gpu.json), and
+ends with 1 where a check failed. Without a CUDA GPU what doesn't need one runs on the CPU in its place; the rest, and
+what a CPU can't show, is named as not measured.
 --engines is a trainer's folder of engines (DATA/engines), for vLLM and unsloth; --check NAME runs that one alone.
 """
 
@@ -25,6 +26,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+import openai
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -57,9 +59,11 @@ from trainers.sizing.training_time import RowLengths, guess_calibration, seconds
 
 ROOT = Path(__file__).resolve().parent.parent
 DEVICE = best_device()
+ON_THE_CPU = "no CUDA GPU: on the CPU"
 BUDGET_S, MOST_S = 570.0, 240.0  # all checks together, and one of them
 BATCH, SEED = 8, 20261127
 IN_FLOAT32 = 1e-3  # relative, of losses and gradients that should be equal
+ENDING_S = 60.0  # for a trainer and its vLLM
 IN_4_BITS = 0.12  # of normally distributed weights (QLoRA, table 2, has the format's error)
 
 
@@ -67,17 +71,20 @@ IN_4_BITS = 0.12  # of normally distributed weights (QLoRA, table 2, has the for
 class Result:
     """`said`: a phrase for the table."""
 
-    state: Literal["ok", "failed", "not here"]
+    state: Literal["ok", "failed", "not run"]
     said: str
     numbers: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Asked:
+    """`seconds`: for one check."""
+
     model: Path
     chats: Path
     steps: int
     engines: Path | None
+    seconds: float = MOST_S
 
     def rows(self) -> list[Row]:
         limit = Parameters().max_length
@@ -217,6 +224,7 @@ def two_processes(asked: Asked) -> Result:
 
 def vllm(asked: Asked) -> Result:
     """A tuned model's answer by the builtin engine and by vLLM, which loads the adapter while it serves."""
+    began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
         (data / "engines").symlink_to(str(asked.engines))
@@ -224,9 +232,14 @@ def vllm(asked: Asked) -> Result:
         answers = []
         for more in ((), BY_VLLM):
             with served_process(data, f"local/tiny={asked.model}", more=more) as served:
-                served.timeout_s = MOST_S
-                with served.client() as client:
-                    answers.append([answer_of(client, name) for name in ("local/tiny", TUNED)])
+                spent_s = time.monotonic() - began
+                served.timeout_s = max(10.0, asked.seconds - ENDING_S - spent_s)
+                try:
+                    with served.client() as client:
+                        answers.append([answer_of(client, name) for name in ("local/tiny", TUNED)])
+                except openai.APITimeoutError:
+                    engine = "vLLM" if more else "the builtin engine"
+                    return Result("failed", f"{engine} gave no answer within {served.timeout_s:.0f} s")
     said = "alike" if answers[0] == answers[1] else f"unlike: {answers}"
     return result_of(answers[0] == answers[1], f"base and hot-loaded adapter answer {said}")
 
@@ -269,8 +282,8 @@ CHECKS: dict[str, Callable[[Asked], Result]] = {
     "bitsandbytes": bits,
     "Liger": liger,
     "two processes": two_processes,
-    "vLLM": vllm,
     "speed": speed,
+    "vLLM": vllm,
     "unsloth": unsloth,
 }
 
@@ -284,24 +297,31 @@ def main() -> int:
     parser.add_argument("--json", type=Path, default=ROOT / ".cache" / "gpu.json")
     parser.add_argument("--check", choices=CHECKS, action="append", help="only this; may be said again")
     parser.add_argument("--child", choices=CHECKS, help=argparse.SUPPRESS)
+    parser.add_argument("--seconds", type=float, default=MOST_S, help=argparse.SUPPRESS)
     options = parser.parse_args()
     make_demo_model(options.model)
     steps = options.steps or (60 if torch.cuda.is_available() else 6)
     engines = options.engines.absolute() if options.engines else None
     with tempfile.TemporaryDirectory() as folder:
-        asked = Asked(options.model, as_chats(options.data, SHORT, Path(folder)), steps, engines)
+        asked = Asked(
+            options.model, as_chats(options.data, SHORT, Path(folder)), steps, engines, options.seconds
+        )
         if options.child:
             print(json.dumps(asdict(CHECKS[options.child](asked))), flush=True)
             return 0
+        machine = torch.cuda.get_device_name() if torch.cuda.is_available() else ON_THE_CPU
+        print(f"{machine}, PyTorch {torch.__version__}, {options.model.name}, {steps} steps of {BATCH} rows")
+        print(f"\n{'check':<17} {'':<7} {'took':>6}  what was seen", flush=True)
         results = all_checks(asked, options.check or tuple(CHECKS))
-    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "no CUDA GPU: on the CPU"
-    print(f"{machine}, PyTorch {torch.__version__}, {options.model.name}, {steps} steps of {BATCH} rows\n")
-    for name, (result, took) in results.items():
-        print(f"{name:<17} {result.state:<9} {took:5.0f} s  {result.said}")
     checks = {name: {**asdict(result), "took_s": round(took, 1)} for name, (result, took) in results.items()}
     table = {"machine": machine, "torch": torch.__version__, "model": options.model.name, "checks": checks}
     options.json.parent.mkdir(exist_ok=True)
     options.json.write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
+    missing = [name for name, (result, _) in results.items() if result.state == "not run"]
+    missing += (
+        [] if torch.cuda.is_available() else ["speed, memory and kernels of a GPU (all ran on the CPU)"]
+    )
+    print(f"\nNot measured here: {', '.join(missing) or 'nothing was left out'}. Written to {options.json}.")
     return 1 if any(result.state == "failed" for result, _ in results.values()) else 0
 
 
@@ -310,8 +330,10 @@ def all_checks(asked: Asked, names: Sequence[str]) -> dict[str, tuple[Result, fl
     for name in names:
         began = time.monotonic()
         why = why_not(name, asked)
-        result = Result("not here", why) if why else checked(name, asked, min(MOST_S, deadline - began))
-        results[name] = (result, time.monotonic() - began)
+        result = Result("not run", why) if why else checked(name, asked, min(MOST_S, deadline - began))
+        took = time.monotonic() - began
+        results[name] = (result, took)
+        print(f"{name:<17} {result.state:<7} {took:>4.0f} s  {result.said}", flush=True)
     return results
 
 
@@ -333,13 +355,17 @@ def why_not(name: str, asked: Asked) -> str | None:
 def checked(name: str, asked: Asked, most_s: float) -> Result:
     if most_s < 10:
         return Result("failed", "the ten minutes were over")
-    arguments = ["--model", asked.model, "--data", asked.chats, "--steps", asked.steps, "--child", name]
+    arguments = ["--model", asked.model, "--data", asked.chats, "--steps", asked.steps]
+    arguments += ["--child", name, "--seconds", most_s]
     arguments += ["--engines", asked.engines] if asked.engines else []
     command = [sys.executable, __file__, *map(str, arguments)]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=most_s)
-    except subprocess.TimeoutExpired:
-        return Result("failed", f"no result within {most_s:.0f} s")
+    except subprocess.TimeoutExpired as late:
+        lines = (late.stderr or b"").decode(errors="replace").strip().splitlines()
+        return Result(
+            "failed", f"no result within {most_s:.0f} s; it last wrote: {(lines or ['nothing'])[-1][:120]}"
+        )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
         return Result("failed", (done.stderr.strip().splitlines() or ["ended without a word"])[-1][:200])
