@@ -74,7 +74,9 @@ def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, p
 
 
 def test_a_failed_first_step_ends_the_run_and_its_seconds_are_booked(world: World, peer: HfPeer) -> None:
-    failed = b'{"code": "smoke_failed", "message": "The first steps, on 8 rows, failed: no space.", "param": null}'
+    failed = (
+        b'{"code": "smoke_failed", "message": "The first steps, on 8 rows, failed: no space.", "param": null}'
+    )
     peer.files = {"result/FAILED": failed}
     world.start(START)
     world.approve()
