@@ -28,7 +28,7 @@ from tests.peers.hf_jobs import ACCOUNT, TOKEN, HfPeer, PeerJob, hf_jobs
 from trainers.errors import Refused
 from trainers.local.job_directory import read_job
 from trainers.local.rentals.machines import RentingOptions
-from trainers.rentals.prices import current_rental
+from trainers.rentals.prices import current_rental, hub_api
 
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's
 IMAGE = f"docker.io/acme/finetune@sha256:{'0' * 64}"
@@ -215,6 +215,13 @@ def test_hardware_with_several_gpus_is_refused(peer: HfPeer) -> None:
     peer.micro_usd["t4-mediumx4"] = 20_000
     with pytest.raises(Refused, match=r"has 4 GPUs\. A job uses one GPU, paid by the minute"):
         current_rental("t4-mediumx4", 30)
+
+
+def test_a_second_client_leaves_the_connections_of_the_first_open(peer: HfPeer) -> None:
+    hub_api()
+    session = huggingface_hub.utils.get_session()
+    hub_api()
+    assert huggingface_hub.utils.get_session() is session and not session.is_closed
 
 
 CHECKPOINT = {"resume/checkpoints/step-000002/state.pt": b"1"}

@@ -7,10 +7,12 @@ one. Starts none; that is trainers/local/rentals.
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
+from functools import cache
 from typing import TYPE_CHECKING
 
 from trainers.errors import Nonsense, Refused, Uncertain
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 PROVIDER = "hf"
 WHO = "Hugging Face"
 TIMEOUT_S = 60.0
+_SETTING_UP = threading.Lock()
 BILLED_BY = "minute"
 HARDWARE, PRICE, MINUTES = "hf_hardware", "hf_usd_per_minute", "hf_minutes"  # of a job's metadata
 CURES = {
@@ -89,7 +92,21 @@ def current_rental(hardware: str, minutes: int) -> Rental:
 
 def hub_api() -> HfApi:
     """Raises Refused without a token."""
-    from huggingface_hub import HfApi, set_client_factory
+    from huggingface_hub import HfApi
+
+    token = os.environ.get("HF_TOKEN", "").strip()
+    if not token:
+        text = f"Renting a machine at {WHO} needs a token: set HF_TOKEN where the bot runs."
+        raise Refused(text, code="no_token", status=401)
+    with _SETTING_UP:
+        _set_up_library()
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
+
+
+@cache
+def _set_up_library() -> None:
+    """Once: a new factory closes the connections of all threads, also of one whose start of a machine is on its way."""
+    from huggingface_hub import set_client_factory
     from huggingface_hub.utils._http import default_client_factory
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
@@ -98,13 +115,8 @@ def hub_api() -> HfApi:
         client.timeout = TIMEOUT_S
         return client
 
-    token = os.environ.get("HF_TOKEN", "").strip()
-    if not token:
-        text = f"Renting a machine at {WHO} needs a token: set HF_TOKEN where the bot runs."
-        raise Refused(text, code="no_token", status=401)
     set_client_factory(client_with_timeout)
     disable_progress_bars()
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT") or None, token=token)
 
 
 @contextmanager
