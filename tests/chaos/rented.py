@@ -70,7 +70,7 @@ class RentedStorm(OwnStorm):
         before = dict(os.environ)
         with hf_jobs() as self.hf:
             self.hf.files, self.hf.checkpoint = DONE, {"resume/checkpoints/step-000001/state.pt": b"1"}
-            self.hf.list_lag_s = self.orders.list_lag_s
+            self.hf.list_lag_s, self.hf.stub_s = self.orders.list_lag_s, 4.0  # long enough to be lost in
             # for the nursery: huggingface_hub reads them when it is imported
             os.environ |= {"HF_ENDPOINT": self.hf.url, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
             try:
