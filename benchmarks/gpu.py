@@ -26,7 +26,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-import openai
 import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
@@ -34,11 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.training import SHORT, as_chats, started
 from bot.cli.hardware import plan_memory
 from bot.values.runs import Refusal
-from tests.local.exporting import MODEL as TUNED
-from tests.local.exporting import tune
 from tests.local.runs import make_job
-from tests.local.served import served_process
-from tests.local.vllm import BY_VLLM, answer_of
 from trainers.local.demo_model import make_demo_model
 from trainers.local.engines.catalog import INSTALLABLE
 from trainers.local.job_directory import read_json
@@ -61,7 +56,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DEVICE = best_device()
 ON_THE_CPU = "no CUDA GPU: on the CPU"
 BUDGET_S, MOST_S = 570.0, 240.0  # all checks together, and one of them
-BATCH, SEED = 8, 20261127
+BATCH, EPOCHS, SEED = 8, 3, 20261127
 IN_FLOAT32 = 1e-3  # relative, of losses and gradients that should be equal
 ENDING_S = 60.0  # for a trainer and its vLLM
 IN_4_BITS = 0.12  # of normally distributed weights (QLoRA, table 2, has the format's error)
@@ -102,11 +97,13 @@ def result_of(is_right: bool, said: str, **numbers: float) -> Result:
 
 
 def lora(asked: Asked, quantization: Quantization = "none") -> Result:
-    """A job as the trainer runs it, with its peak and its seconds beside what plan-memory and the estimate say."""
-    rows = asked.rows()[: asked.steps * BATCH]
-    settings = Parameters(n_epochs=1, batch_size=BATCH, quantization=quantization)
+    """A job as the trainer runs it, with its peak and its seconds beside what plan-memory and the estimate say. Its
+    loss on the same rows must fall."""
+    steps = max(1, asked.steps // EPOCHS)
+    rows = asked.rows()[: steps * BATCH]
+    settings = Parameters(n_epochs=EPOCHS, batch_size=BATCH, quantization=quantization)
     with tempfile.TemporaryDirectory() as folder:
-        chats = asked.some_chats(Path(folder), asked.steps)
+        chats = asked.some_chats(Path(folder), steps)
         job = make_job(Path(folder) / "job", asked.model, chats, settings)
         began = time.monotonic()
         if work(job):
@@ -119,15 +116,15 @@ def lora(asked: Asked, quantization: Quantization = "none") -> Result:
     planned = plan_memory(str(asked.model), Work(method, longest, BATCH, settings.lora_r, answer), None)
     if isinstance(planned, Refusal):
         return Result("failed", planned.text)
-    lengths = RowLengths(len(rows), mean, BATCH, 1, answer=answer, rank=settings.lora_r)
+    lengths = RowLengths(len(rows), mean, BATCH, EPOCHS, answer=answer, rank=settings.lora_r)
     guess = guess_calibration(this_machine())
     expected = seconds(planned.base.architecture, lengths, guess) if guess else 0.0
-    half, peak = max(1, len(losses) // 2), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    epoch, peak = len(losses) // EPOCHS, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if DEVICE.type == "cuda":
         peak = torch.cuda.max_memory_reserved()
-    first, last = (sum(part) / len(part) for part in (losses[:half], losses[-half:]))
+    first, last = (sum(part) / len(part) for part in (losses[:epoch], losses[-epoch:]))
     said = f"loss {first:.3f} to {last:.3f}; {peak / 1e9:.2f} GB, planned {planned.fit.needed / 1e9:.2f}"
-    said += f"; {took:.1f} s with its start, guessed {expected:.1f}"
+    said += f"; trained in {took:.1f} s with loading, guessed {expected:.1f}"
     return result_of(last < first, said, peak=peak, planned=planned.fit.needed, seconds=took)
 
 
@@ -224,6 +221,12 @@ def two_processes(asked: Asked) -> Result:
 
 def vllm(asked: Asked) -> Result:
     """A tuned model's answer by the builtin engine and by vLLM, which loads the adapter while it serves."""
+    import openai
+
+    from tests.local.exporting import MODEL, tune
+    from tests.local.served import served_process
+    from tests.local.vllm import BY_VLLM, answer_of
+
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         data = Path(folder)
@@ -236,7 +239,7 @@ def vllm(asked: Asked) -> Result:
                 served.timeout_s = max(10.0, asked.seconds - ENDING_S - spent_s)
                 try:
                     with served.client() as client:
-                        answers.append([answer_of(client, name) for name in ("local/tiny", TUNED)])
+                        answers.append([answer_of(client, name) for name in ("local/tiny", MODEL)])
                 except openai.APITimeoutError:
                     engine = "vLLM" if more else "the builtin engine"
                     return Result("failed", f"{engine} gave no answer within {served.timeout_s:.0f} s")

@@ -6,6 +6,7 @@ torch imports its compiler: more than a second and 43 MB, at the start of every 
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from functools import cache, partial
@@ -27,6 +28,8 @@ def compile_at_first_call(function: Callable[..., Any] | None = None, **options:
 def _import_bitsandbytes() -> None:
     if "bitsandbytes" in sys.modules or find_spec("bitsandbytes") is None:
         return
+    # On some CPUs it warns that a package is missing which would fetch kernels from the hub.
+    logging.getLogger("bitsandbytes.backends").setLevel(logging.ERROR)
     torch.compile = compile_at_first_call  # type: ignore[assignment]
     try:
         import_module("bitsandbytes")
