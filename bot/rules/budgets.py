@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from trainers.chat_parameters import thinking_tokens
 from trainers.evaluation.results import Candidate
@@ -15,6 +15,9 @@ from trainers.money import from_micros, to_micros
 from trainers.pricing import PriceList, PriceRow
 from trainers.providers import ProviderRow, model_verdict
 from trainers.types import Event, Job
+
+if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
+    from storage.evaluations import AnswerTotals
 
 MILLION = 1_000_000
 WARN_AT_PERCENT = (50, 80, 100)
@@ -61,22 +64,12 @@ def tightest(budgets: Sequence[Budget]) -> Budget:
     return min(budgets, key=lambda budget: budget.left_micros)
 
 
-class AnswerTokens(Protocol):
-    """The tokens of some answers, summed."""
-
-    @property
-    def prompt_tokens(self) -> int: ...
-
-    @property
-    def completion_tokens(self) -> int: ...
-
-
 def actual_micros(
     prices: PriceList,
     seconds: float,
     trained_tokens: int,
-    base: AnswerTokens | None = None,
-    tuned: AnswerTokens | None = None,
+    base: AnswerTotals | None = None,
+    tuned: AnswerTotals | None = None,
     billed_micros: int | None = None,
 ) -> int:
     """What a run has cost. `prices` begin with the tuned model's row and the base model's. A machine of our own is paid
@@ -180,7 +173,7 @@ def paid_questions(
     return by_model
 
 
-def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTokens]) -> int:
+def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTotals]) -> int:
     """What the answers of each model have cost."""
     dollars = (
         _usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)

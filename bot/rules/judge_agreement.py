@@ -8,10 +8,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from trainers.evaluation.judge_agreement import Agreement, agreement
 from trainers.evaluation.scores import Choice
+
+if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
+    from storage.records import Preference
 
 MAX_UNREAD = 0.1  # of an arm's answers; with more, its score would say how the judge talks
 MIN_LABELS = 10
@@ -53,22 +56,6 @@ def is_unreadable(unread: int, of: int) -> bool:
 SWAPPED: Mapping[Choice, Choice] = {"first": "second", "second": "first", "tie": "tie"}
 
 
-class Label(Protocol):
-    """One person's choice on one row, in the order in which the two answers were shown."""
-
-    @property
-    def row(self) -> int: ...
-
-    @property
-    def first_arm(self) -> str: ...
-
-    @property
-    def person(self) -> str: ...
-
-    @property
-    def choice(self) -> Choice: ...
-
-
 @dataclass(frozen=True)
 class HumanAgreement:
     """`first` and so on count choices for the arm that was measured as the better one, for the other, for neither.
@@ -96,7 +83,7 @@ class HumanAgreement:
 
 
 def summarize_labels(
-    labels: Sequence[Label], first_arm: str, judged: Mapping[int, Choice | None]
+    labels: Sequence[Preference], first_arm: str, judged: Mapping[int, Choice | None]
 ) -> HumanAgreement:
     """`first_arm` is the better arm's key; `judged` the judge's verdicts by row, for that arm or the other."""
     choices, beside_judge = [], []

@@ -23,7 +23,7 @@ from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
 from bot.rules.advice import Verdict
-from bot.rules.budgets import AnswerTokens, actual_micros
+from bot.rules.budgets import actual_micros
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence
 from bot.rules.plans import Plan, plan_from_json
@@ -55,6 +55,7 @@ from bot.services.evaluation_worker import max_tokens
 from bot.services.run_worker import Judged, RunComparison, judge_run
 from bot.values.evaluations import ArmProgress, JudgeProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
+from storage.evaluations import AnswerTotals
 from storage.records import Run
 from trainers.chat_parameters import thinking_tokens
 from trainers.dataset import Example
@@ -496,7 +497,7 @@ def _spent(context: AppContext, run: Run, plan: Plan) -> int:
     return _cost(run, plan, base, tuned) + run_judgements.spent(context, run, plan)
 
 
-def _cost(run: Run, plan: Plan, base: AnswerTokens, tuned: AnswerTokens) -> int:
+def _cost(run: Run, plan: Plan, base: AnswerTotals, tuned: AnswerTotals) -> int:
     progress = Progress.from_json(run.progress)
     prices = PriceList.from_json(plan.prices)
     return actual_micros(

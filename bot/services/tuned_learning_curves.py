@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from bot.cards.blocks import escape
 from bot.cards.words import pluralize
 from bot.context import AppContext
-from bot.rules.budgets import AnswerTokens, actual_micros
+from bot.rules.budgets import actual_micros
 from bot.rules.permissions import BUILT_IN
 from bot.rules.plans import ascii_name
 from bot.services import (
@@ -33,6 +33,7 @@ from bot.services.run_states import lost_key_text
 from bot.values.evaluations import ArmProgress
 from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
 from bot.values.runs import Progress
+from storage.evaluations import AnswerTotals
 from storage.records import Measurement
 from trainers.client import Trainer
 from trainers.errors import Changed, Refused
@@ -164,7 +165,7 @@ class CurveStep:
     def noted(self, note: str | None) -> CurveStep:
         return replace(self, progress=replace(self.progress, note=note))
 
-    def spent(self, training: Progress, tokens: AnswerTokens | None = None) -> int:
+    def spent(self, training: Progress, tokens: AnswerTotals | None = None) -> int:
         """Returns the micro-dollars of the size at work. One that was trained before has no training to pay."""
         prices = PriceList.from_json(self.plan.prices)
         (tuned,) = prices.rows

@@ -7,34 +7,16 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from trainers.evaluation.judge_agreement import Agreement, agreement
+
+if TYPE_CHECKING:  # storage opens the database's library, which the command line need not load
+    from storage.records import LabellingRow, RowLabel
 
 DROPPED = ""  # no label is empty
 USUAL_ROWS, MOST_ROWS = 20, 200
 """Of a batch: an hour's work at most."""
-
-
-class Answer(Protocol):
-    """One person's answer to the row at `place`; `label` None: drop the row."""
-
-    @property
-    def place(self) -> int: ...
-
-    @property
-    def person(self) -> str: ...
-
-    @property
-    def label(self) -> str | None: ...
-
-
-class Row(Protocol):
-    @property
-    def place(self) -> int: ...
-
-    @property
-    def given(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
@@ -57,7 +39,7 @@ class BatchOutcome:
     between: Agreement | None
 
 
-def settle(rows: Sequence[Row], answers: Sequence[Answer]) -> BatchOutcome:
+def settle(rows: Sequence[LabellingRow], answers: Sequence[RowLabel]) -> BatchOutcome:
     by_row: dict[int, list[tuple[str, str]]] = defaultdict(list)
     for answer in answers:
         by_row[answer.place].append((answer.person, DROPPED if answer.label is None else answer.label))
