@@ -41,7 +41,7 @@ from trainers.dialects import open_trainer
 GRACE_S = 5.0
 OLD_TASK_S = 3600.0  # of a worker's task, which is ended after half of that
 CONNECT_AGAIN_S = 10.0
-DOOR = "door"
+HTTP_STEP = "door"  # as /healthz names it
 LISTENER_THREADS = 32  # Bolt's default of 5 collapses under a few slow listeners
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 class Service:
     """Everything that `finetune run` runs. Build it, `start` it, `stop` it; `app` is the Bolt app.
 
-    Anyone who opens `door` alone, without `start`, gets no ticks and makes them: `reconcile(service.context)`,
+    Anyone who opens `connection` alone, without `start`, gets no ticks and makes them: `reconcile(service.context)`,
     `service.notices.send_due()`. `steady` counts seconds that pass, whatever becomes of `clock`.
     """
 
@@ -71,7 +71,7 @@ class Service:
         slack = settings.slack
         posting = _client(slack)
         signed_in = _signed_in(posting)
-        steps = (RECONCILE, SEND, DOOR) if slack.mode == "http" else (RECONCILE, SEND)
+        steps = (RECONCILE, SEND, HTTP_STEP) if slack.mode == "http" else (RECONCILE, SEND)
         self.heartbeat = Heartbeat(settings.data, steps, settings.service.watchdog_s)
         self.threads = threads(self.store, self.heartbeat)
         self.context = self._context(posting, signed_in, clock, steady)
@@ -87,7 +87,14 @@ class Service:
             lambda: maintain(self.context),
         )
         self.health = (
-            Health(settings, self.store, self.heartbeat, lambda: self.door.hears, clock, self._troubles)
+            Health(
+                settings,
+                self.store,
+                self.heartbeat,
+                lambda: self.connection.is_connected,
+                clock,
+                self._troubles,
+            )
             if settings.service.health_port
             else None
         )
@@ -95,10 +102,10 @@ class Service:
         self.app = _bolt(slack, self._listening, is_known=signed_in is not None)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
-        self.door: _Door = (
-            _SocketDoor(self.app, slack)
+        self.connection: _Connection = (
+            _SocketConnection(self.app, slack)
             if slack.mode == "socket"
-            else _HttpDoor(self.app, slack, self.heartbeat)
+            else _HttpConnection(self.app, slack, self.heartbeat)
         )
 
     def _context(
@@ -135,7 +142,7 @@ class Service:
     @property
     def address(self) -> str:
         """Where Slack reaches us, in words."""
-        return self.door.address
+        return self.connection.address
 
     def _troubles(self) -> Mapping[str, str]:
         """What is wrong and shows in no tick."""
@@ -156,11 +163,11 @@ class Service:
         self.heartbeat.start()
         replay(self.app, self.context)
         self.watcher.start()
-        self.door.open()
+        self.connection.open()
 
     def stop(self) -> None:
         """No new work is taken, the ticks under way end, then the rest closes."""
-        self.door.close()
+        self.connection.close()
         self._listening.shutdown()
         self.watcher.stop()
         self.heartbeat.stop()
@@ -252,13 +259,13 @@ def _is_news(record: logging.LogRecord) -> bool:
     return record.getMessage() != warning_client_prioritized_and_token_skipped()
 
 
-class _Door:
+class _Connection:
     """How Slack's deliveries come in."""
 
     address = ""
 
     @property
-    def hears(self) -> bool:
+    def is_connected(self) -> bool:
         """Whether a delivery would arrive now."""
         raise NotImplementedError
 
@@ -269,7 +276,7 @@ class _Door:
         raise NotImplementedError
 
 
-class _SocketDoor(_Door):
+class _SocketConnection(_Connection):
     def __init__(self, app: App, slack: SlackSettings) -> None:
         # this adapter reconnects in 2 s; the builtin one took 55 s
         from slack_bolt.adapter.socket_mode.websocket_client import SocketModeHandler
@@ -279,7 +286,7 @@ class _SocketDoor(_Door):
         self._closing = threading.Event()
 
     @property
-    def hears(self) -> bool:
+    def is_connected(self) -> bool:
         return bool(self._handler.client.is_connected())
 
     def open(self) -> None:
@@ -309,7 +316,7 @@ class _SocketDoor(_Door):
         self._handler.close()
 
 
-class _HttpDoor(_Door):
+class _HttpConnection(_Connection):
     def __init__(self, app: App, slack: SlackSettings, heartbeat: Heartbeat) -> None:
         from bot.slack.http import checked_wsgi, make_room, new_server
 
@@ -317,11 +324,11 @@ class _HttpDoor(_Door):
         self._make_room = make_room
         self.address = f"http://{slack.host}:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()
-        self._look = heartbeat.watched(DOOR, self._look_once)
+        self._watched_poll = heartbeat.watched(HTTP_STEP, self._poll_once)
         self._thread = threading.Thread(target=self._poll, name="http", daemon=True)
 
     @property
-    def hears(self) -> bool:
+    def is_connected(self) -> bool:
         return self._thread.is_alive()
 
     def open(self) -> None:
@@ -331,9 +338,9 @@ class _HttpDoor(_Door):
         """As waitress' own `run`, which nobody can end from outside. Should it break, the bot is deaf, and the
         watchdog ends it."""
         while not self._closing.is_set():
-            self._look()
+            self._watched_poll()
 
-    def _look_once(self) -> None:
+    def _poll_once(self) -> None:
         self._make_room(self._server)
         settings = self._server.adj
         self._server.asyncore.loop(
@@ -349,7 +356,7 @@ class _HttpDoor(_Door):
         self._server.task_dispatcher.shutdown()
         self._closing.set()
         self._server.pull_trigger()
-        if self.hears:
+        if self.is_connected:
             self._thread.join(GRACE_S)
-        if not self.hears:
+        if not self.is_connected:
             self._server.asyncore.close_all(self._server._map)

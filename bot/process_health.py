@@ -168,12 +168,12 @@ class Health:
         settings: Settings,
         store: Store,
         heartbeat: Heartbeat,
-        hears: Callable[[], bool],
+        is_connected: Callable[[], bool],
         clock: Callable[[], float],
         troubles: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._settings, self._store, self._heartbeat, self._clock = settings, store, heartbeat, clock
-        self._hears, self._troubles = hears, troubles
+        self._is_connected, self._troubles = is_connected, troubles
         port = settings.service.health_port
         try:
             self._server = ThreadingHTTPServer((HOST, port), _handler(self))
@@ -192,7 +192,7 @@ class Health:
         """Returns 200 while all is well, else 503, and a line of JSON that says which part isn't."""
         values: dict[str, Any] = {"ticks": "come" if self._heartbeat.is_well else "hang"}
         values["tick_age_s"] = {name: round(age, 1) for name, age in self._heartbeat.ages().items()}
-        values["slack"] = "reaches us" if self._hears() else "doesn't reach us"
+        values["slack"] = "reaches us" if self._is_connected() else "doesn't reach us"
         try:
             counts = read_metrics(self._store.database, self._clock())
             values["database"] = "answers"

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import pytest
 from slack_sdk.errors import SlackApiError
 
-from bot.app import DOOR, _SocketDoor
+from bot.app import HTTP_STEP, _SocketConnection
 from bot.scheduler import RECONCILE, SEND
 from bot.slack.http import CONNECTIONS, MAX_BODY
 from bot.slack.inbox import replay
@@ -107,7 +107,7 @@ def test_a_body_without_a_length_is_cut_off(world: World) -> None:
 
 def test_a_request_that_trickles_in_is_given_up(make_world: Callable[[Rules], World]) -> None:
     world = make_world(Rules())
-    world.service.door._server.adj.channel_timeout = 0.5
+    world.service.connection._server.adj.channel_timeout = 0.5
     signed = signature(world.slack.door.signing_secret, HELP)
     with connection(world) as client:
         client.sendall(head(world, {**signed, "Content-Length": "100000"}))
@@ -175,33 +175,33 @@ def test_a_door_that_breaks_is_a_tick_that_hangs(make_world: Callable[[Rules], W
     world = make_world(Rules(more="[service]\nwatchdog_s = 60\n"))
     beat = world.service.heartbeat
     assert beat.is_well
-    door = world.service.door
-    assert door.hears
+    door = world.service.connection
+    assert door.is_connected
     door._closing.set()
     door._thread.join(5)
-    assert not door.hears
+    assert not door.is_connected
     beat._clock = lambda: time.monotonic() + 61
     for name in (RECONCILE, SEND):
         beat.beat(name)
-    assert not beat.is_well and max(beat.ages(), key=beat.ages().__getitem__) == DOOR
+    assert not beat.is_well and max(beat.ages(), key=beat.ages().__getitem__) == HTTP_STEP
 
 
 def test_a_socket_is_connected_later_where_slack_is_away_and_refused_where_slack_says_no(
     world: World,
 ) -> None:
     slack = replace(world.service.settings.slack, mode="socket", app_token="xapp-1-A-1-x")
-    door = _SocketDoor(world.service.app, slack)
+    door = _SocketConnection(world.service.app, slack)
     world.slack.fail("apps.connections.open", broken(503))
     door.open()
-    assert not door.hears
+    assert not door.is_connected
     door.close()
     world.slack.fail("apps.connections.open", refused("invalid_auth"))
     with pytest.raises(SlackApiError, match="invalid_auth"):
-        _SocketDoor(world.service.app, slack).open()
+        _SocketConnection(world.service.app, slack).open()
 
 
 def test_a_socket_that_is_not_connected_hears_nothing(world: World) -> None:
     slack = replace(world.service.settings.slack, mode="socket", app_token="xapp-1-A-1-x")
-    door = _SocketDoor(world.service.app, slack)
-    assert not door.hears
+    door = _SocketConnection(world.service.app, slack)
+    assert not door.is_connected
     door.close()

@@ -171,7 +171,7 @@ class World:
             workers=self.workers,
             threads=self.threads,
         )
-        self._service.door.open()
+        self._service.connection.open()
         self.slack.deliver_to(self._service.address)
 
     def stop(self) -> None:

@@ -41,7 +41,7 @@ def live(config: str, environment: dict[str, str], born: float, speed: float, la
     replay(service.app, service.context)
     _in_a_thread(service.notices.send_due, TICK_S)
     _in_a_thread(lambda: maintain(service.context), LOOK_AFTER_S / speed)
-    service.door.open()
+    service.connection.open()
     again_and_again(lambda: reconcile(service.context), TICK_S)
 
 
