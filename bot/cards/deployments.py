@@ -46,7 +46,7 @@ REASONS: Mapping[StopReason, str] = {
     "dearer": "the vendor asks more for an hour than was approved",
     "refused": "the vendor refused to start it",
     "failed": "it failed at the vendor",
-    "gone": "the vendor has it no more",
+    "gone": "the vendor no longer lists it",
     "unknown": "the vendor gave no clear answer",
 }
 

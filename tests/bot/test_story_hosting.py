@@ -209,7 +209,7 @@ def test_one_that_dies_under_the_measurement_is_started_once_more(make_world: Ma
     world.until(lambda: len(company(world).machines) == 2, "a second one")
     world.company.forgive("POST /chat/completions")
     world.until_state("done")
-    assert "the vendor has it no more" in world.said("tickets-1 is stopped").lower()
+    assert "the vendor no longer lists it" in world.said("tickets-1 is stopped").lower()
     world.pass_time(IDLE_S)
     until_stopped(world)
     assert company(world).running == []
