@@ -5,7 +5,7 @@
 #   make clients                                                           other people's clients, for tests/clients
 #   make bench                                                             the benchmarks
 #   make gpu [ENGINES=DATA/engines]                                        what is proven of this machine's GPU, in ten minutes
-#   make chaos                                                             what is proven of money, at full length
+#   make chaos [KILLS=40]                                                  what is proven of money, at full length
 #   make fuzz                                                              10,000 things that nobody would send
 #   make audit                                                             known vulnerabilities in the versions that we run
 #   make lock                                                              the hashed locks of deploy/locks, anew
@@ -112,7 +112,7 @@ bench: setup
 
 # Kills, the crash sweep, syncs and mutants; the short form is among the tests.
 chaos: setup
-	@$(BIN)/python -m benchmarks.chaos
+	@$(BIN)/python -m benchmarks.chaos $(if $(KILLS),--kills=$(KILLS))
 
 fuzz: setup
 	@$(BIN)/python benchmarks/fuzz.py

@@ -1,7 +1,9 @@
-"""`python -m benchmarks.chaos [PART]`: kills, crash sweep, syncs, mutants; every figure from the peers' own records.
+"""`python -m benchmarks.chaos [PART] [--kills=N]`: kills, crash sweep, syncs, mutants; every figure from the peers' own
+records.
 
 Without PART all of them, side by side, in about nine minutes on two cores. Ends with 1 where anything was doubled,
-lost, unposted or overspent, or a mutant is alive.
+lost, unposted, overspent or left running, or a mutant is alive. `--kills`: of each storm, 200 and 40 of a whole road
+where not given.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from benchmarks.chaos import syncs
 from tests.bot.world import VENDORS, KeptWorkers, Rules, world
@@ -22,10 +25,12 @@ from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.nursery import Nursery
 from tests.chaos.own import REAL, STUB, OwnStorm
 from tests.chaos.rented import RentedStorm
+from tests.chaos.roads import RoadStorm
 from tests.chaos.storm import Orders, Storm
 from tests.chaos.sweep import STEPS, Step, Sweep
 from tests.local.conftest import make_model, make_tokenizer
 from tests.peers.hosted import KEY
+from tests.peers.roads import ROADS, RoadVendor
 from trainers.types import Dialect
 
 HEAD = f"{'':<44}{'kills':>6}{'due':>6}{'duplicates':>12}{'lost':>6}{'unposted':>10}{'over budget':>13}{'twice':>7}"
@@ -33,19 +38,19 @@ LANES = (
     ("hosted", "syncs"),
     ("sweep",),
     ("mutants", "own", "real"),
-    ("dialects", "rented"),
+    ("dialects", "rented", "roads"),
 )  # two would leave a core idle at times
 EVERY_LINE = ("create",)
 LOG = 5_000  # characters of a part's log
 
 
 def hosted() -> bool:
-    orders = Orders(kills=200, runs=60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
+    orders = _orders(60, seed=5, budget_usd="2.6", may_read=True, lasting=True)
     return _blow("a hosted provider, bad weather, lasting faults", lambda folder: Storm(folder, orders))
 
 
 def dialects() -> bool:
-    orders = Orders(kills=200, runs=40, seed=9, may_read=True)
+    orders = _orders(40, seed=9, may_read=True)
     is_clean = _blow(
         "a vendor whose jobs only their file tells apart", lambda folder: MuteStorm(folder, orders)
     )
@@ -57,7 +62,7 @@ def _dialect(dialect: Dialect) -> bool:
     storms: list[DialectStorm] = []
 
     def storm_in(folder: Path) -> Storm:
-        orders = Orders(kills=200, runs=40, seed=8, may_read=True)
+        orders = _orders(40, seed=8, may_read=True)
         storms.append(DialectStorm(folder, orders, dialect=dialect))
         return storms[-1]
 
@@ -70,8 +75,38 @@ def _dialect(dialect: Dialect) -> bool:
     return is_clean and ledger.live == 0
 
 
+def roads() -> bool:
+    """Trained, and measured on a machine by the hour, of which none may be left running."""
+    return all([*map(_road, ROADS)])
+
+
+def _road(vendor: RoadVendor) -> bool:
+    storms: list[RoadStorm] = []
+
+    def storm_in(folder: Path) -> Storm:
+        orders = _orders(40, usual=40, seed=11, budget_usd="1000000", may_read=True)
+        storms.append(RoadStorm(folder, orders, vendor=vendor))
+        return storms[-1]
+
+    is_clean = _blow(f"a whole road at {vendor}, with a machine", storm_in)
+    service = storms[-1].company.service
+    print(
+        f"    its ledger: {service.ledger.jobs} jobs, {service.ledger.live} live, {service.ledger.files} files, "
+        f"{len(service.machines)} machines, {len(service.running)} left running",
+        flush=True,
+    )
+    return is_clean and service.ledger.live == 0
+
+
+def _orders(runs: int, usual: int = 200, **more: Any) -> Orders:
+    """`runs` of 200 kills, and fewer with fewer."""
+    given = [word.partition("=")[2] for word in sys.argv if word.startswith("--kills=")]
+    kills = int(given[0]) if given else usual
+    return Orders(kills=kills, runs=max(4, runs * kills // 200), **more)
+
+
 def own() -> bool:
-    orders = Orders(kills=200, runs=40, seed=6)
+    orders = _orders(40, seed=6)
     return _blow(
         "our trainer: bot, trainer, training",
         lambda folder: OwnStorm(folder, orders, model=_toy(folder), command=STUB),
@@ -127,6 +162,7 @@ def all_syncs(asked: bool = True) -> bool:
 PARTS: dict[str, Callable[[], bool]] = {
     "hosted": hosted,
     "dialects": dialects,
+    "roads": roads,
     "own": own,
     "real": real,
     "rented": rented,
@@ -179,11 +215,11 @@ def _toy(folder: Path) -> Path:
 
 def _lane(names: tuple[str, ...]) -> bool:
     """Each part in a process of its own; what it said is printed when it is over, its log where it is not clean."""
-    is_clean = True
+    is_clean, options = True, [word for word in sys.argv if word.startswith("--kills=")]
     for name in names:
         started = time.monotonic()
         ended = subprocess.run(
-            [sys.executable, "-m", "benchmarks.chaos", name, "--among-others"],
+            [sys.executable, "-m", "benchmarks.chaos", name, "--among-others", *options],
             capture_output=True,
             text=True,
         )

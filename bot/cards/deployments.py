@@ -140,6 +140,14 @@ def lost_text(summary: DeploymentSummary) -> str:
     )
 
 
+def expired_text(title: str, why: str) -> str:
+    """Why a run ends, whose machine runs and does not answer for its model."""
+    return (
+        f"{escape(title)} has its machine and does not answer for the model: it may have expired there. Train it again "
+        f"with `/finetune start`. It said: {escape(why)}"
+    )
+
+
 def stopped_refusal(model: str, title: str) -> str:
     return (
         f"`{model}` answers only while it runs at {escape(title)}, which costs money by the hour, and it does not run "

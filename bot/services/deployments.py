@@ -476,7 +476,7 @@ def running(store: Store, settings: Settings, now: float) -> list[DeploymentSumm
     return [
         DeploymentSummary(
             record,
-            _title_of(settings, record.provider),
+            title_of(settings, record.provider),
             today_micros=store.deployments.of_day(day, record.id),
         )
         for record in store.deployments.live()
@@ -544,9 +544,9 @@ def _hour_micros(context: AppContext, plan: Plan) -> int | None:
 
 
 def _title(context: AppContext, provider: str) -> str:
-    return _title_of(context.settings, provider)
+    return title_of(context.settings, provider)
 
 
-def _title_of(settings: Settings, provider: str) -> str:
+def title_of(settings: Settings, provider: str) -> str:
     row = settings.provider(provider)
     return row.title if row else provider

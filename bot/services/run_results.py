@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from bot.cards import advice
+from bot.cards import deployments as deployment_cards
 from bot.cards.blocks import code, escape
 from bot.cards.reasons import because_text
 from bot.context import AppContext
@@ -185,6 +186,9 @@ def _failed(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, a
     elif plan.hosting and failed.arm.rung == "zero" and plan.labels:
         progress = replace(before, is_base_unasked=True).to_json()
         context.store.runs.move(run, "evaluating", now=context.clock(), progress=progress)
+    elif plan.hosting and failed.arm.rung == "tuned":
+        title = deployments.title_of(context.settings, plan.provider)
+        _end(context, run, plan, "failed", deployment_cards.expired_text(title, str(answers.failed)))
     else:
         _end(context, run, plan, "failed", f"Measuring failed: {escape(str(answers.failed))}")
 

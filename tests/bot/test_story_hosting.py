@@ -257,7 +257,9 @@ def test_an_adapter_that_expired_under_its_machine_ends_the_run_and_the_machine(
     world.company.fail("POST /chat/completions", gone, times=999)
     world.start_approved()
     world.until_state("failed")
-    assert "Measuring failed" in world.said("Run 1 failed")
+    told = world.said("Run 1 failed")
+    assert "does not answer for the model: it may have expired there. Train it again" in told
+    assert world.run().actual_micros == world.ledger()["settle"] + world.store.deployments.of_runs(1)
     until_stopped(world)
     assert company(world).running == [] and len(company(world).machines) == 1
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from bot.services.provider_jobs import REGISTERED_S
+from bot.services.vendor_estimates import PATIENCE_S
 from demo.people import ANA, BEN
 from tests.bot.hosting import CATALOGUE, CATALOGUE_ABILITIES, road_world
 from tests.bot.props import answer, tickets_csv
@@ -188,18 +189,31 @@ def test_the_vendors_own_estimate_stands_beside_ours_and_the_bill_beside_both(ma
 def test_an_estimate_that_does_not_come_is_told_and_hinders_nobody(make_world: MakeWorld) -> None:
     world = estimating(make_world)
     world.company.fail("POST /fine-tunes/estimate-price", NOTHING_BUT_500, 50)
-    world.start_approved()
+    world.start()
+    world.pass_time(PATIENCE_S)
+    world.tick(2)
+    assert "acme names no price" in world.said("Run 1", "Cost now")
+    world.approve()
     world.until_state("done")
     assert "itself" not in world.said("Result of run 1")
 
 
-def test_a_key_that_may_not_write_is_told_before_anybody_approves(make_world: MakeWorld) -> None:
+@pytest.mark.parametrize(
+    ("status", "why"),
+    [
+        (403, "may not write: it may be one of another project"),
+        (402, "no credit left for it: add some, then start again"),
+    ],
+)
+def test_an_account_that_could_not_train_is_told_before_anybody_approves(
+    make_world: MakeWorld, status: int, why: str
+) -> None:
     world = estimating(make_world)
-    world.company.fail("POST /files/upload", Fault(commit=False, status=403, code="forbidden"), 9)
+    world.company.fail("POST /files/upload", Fault(commit=False, status=status, code="no"), 9)
     world.start(START)
     world.tick(2)
     assert world.run().state == "cancelled"
-    assert "may not write: it may be one of another project" in world.said("Withdrawn before anybody")
+    assert why in world.said("Withdrawn before anybody")
 
 
 def by_catalogue(make_world: MakeWorld, **switches: Any) -> tuple[World, Crusoe]:

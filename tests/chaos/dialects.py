@@ -17,6 +17,7 @@ from tests.chaos.peers import RecordedService, StormyHosted
 from tests.chaos.records import Record
 from tests.chaos.storm import ACME, STAGE_S, Storm
 from tests.peers.fireworks import Fireworks, FireworksHosted
+from tests.peers.hosted import Hosted
 from tests.peers.service import StoredJob
 from tests.peers.together import Together
 from tests.peers.vendors import Vendor, VendorJob
@@ -27,7 +28,7 @@ Owner = Callable[[str], dict[str, Any]]
 
 
 @dataclass
-class _Recorded(RecordedService, Vendor):
+class RecordedVendor(RecordedService, Vendor):
     owner: Owner = lambda mark: {}
 
     def _facts(self, created: dict[str, Any], body: dict[str, Any]) -> dict[str, Any]:
@@ -40,12 +41,12 @@ class _Recorded(RecordedService, Vendor):
 
 
 @dataclass
-class RecordedTogether(_Recorded, Together):
+class RecordedTogether(RecordedVendor, Together):
     pass
 
 
 @dataclass
-class RecordedFireworks(_Recorded, Fireworks):
+class RecordedFireworks(RecordedVendor, Fireworks):
     pass
 
 
@@ -74,13 +75,16 @@ class DialectStorm(Storm):
         return StormyFireworks(RecordedFireworks(**settings), weather=self._weather)
 
     def _provider_row(self) -> str:
-        url = self.company.url
-        row = ACME.format(url=url + self.company.service.path, model=MODEL)
-        lines = DIALECTS[self.dialect].format(chat=url.removesuffix("/v1"))
-        head, _, models = row.partition("[providers.acme.models")
-        settings = [line for line in head.splitlines() if not line.startswith("abilities")]
-        abilities = f"abilities = [{ABILITIES[self.dialect]}]"
-        return "\n".join([*settings, abilities, lines, f"[providers.acme.models{models}"])
+        lines = DIALECTS[self.dialect].format(chat=self.company.url.removesuffix("/v1"))
+        return row_of(self.company, ABILITIES[self.dialect], lines)
+
+
+def row_of(company: Hosted, abilities: str, lines: str) -> str:
+    """ACME's row with other abilities and more lines."""
+    row = ACME.format(url=company.url + company.service.path, model=MODEL)  # type: ignore[attr-defined]
+    head, _, models = row.partition("[providers.acme.models")
+    settings = [line for line in head.splitlines() if not line.startswith("abilities")]
+    return "\n".join([*settings, f"abilities = [{abilities}]", lines, f"[providers.acme.models{models}"])
 
 
 @dataclass

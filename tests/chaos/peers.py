@@ -64,7 +64,8 @@ class Weather:
     late_s: float = 0.0
 
     def of_provider(self, route: str) -> Fault | None:
-        is_change = route.startswith("POST") and "chat" not in route
+        is_stop = route.startswith("DELETE") and ("/deployments/" in route or "/endpoints/" in route)
+        is_change = is_stop or (route.startswith("POST") and "chat" not in route)
         return self.chance.choice(PROVIDER_FAULTS) if self.strikes(self.posts if is_change else 0) else None
 
     def of_slack(self, method: str) -> slack_faults.Fault | None:
@@ -90,7 +91,8 @@ class RecordedService(Service):
     def answer_to(self, method: str, path: str, query: Query, headers: Any, body: dict[str, Any]) -> Reply:
         route = f"{method} {path}"
         self.passing(f"{route} arrived")
-        if route == self.create_route and self.weather and self.weather.late_s:
+        is_start = method == "POST" and path.endswith("/deployments")
+        if (is_start or route == self.create_route) and self.weather and self.weather.late_s:
             time.sleep(self.weather.chance.choice((0.0, 0.0, self.weather.late_s)))
         reply = super().answer_to(method, path, query, headers, body)
         self.passing(f"{route} done")

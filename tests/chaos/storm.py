@@ -87,6 +87,7 @@ class Storm:
     folder: Path
     orders: Orders
     wanted: str = f"target={TARGET}"
+    speed: float = SPEED
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
     _deadly: str | None = None
@@ -257,7 +258,11 @@ class Storm:
         silent_s = time.monotonic() - max(self.company.last_asked, self.slack.last_called)
         if silent_s < QUIET_S:
             return False
-        return silent_s > SURELY_QUIET_S or not self._judged().unposted
+        return silent_s > SURELY_QUIET_S or not (self._judged().unposted or self._left_running())
+
+    def _left_running(self) -> int:
+        """Machines that cost money by the hour."""
+        return 0
 
     def _hosted(self, record: Record) -> Any:
         service = RecordedService(
@@ -297,7 +302,7 @@ class Storm:
             "config": str(config),
             "environment": environment,
             "born": time.time(),
-            "speed": SPEED,
+            "speed": self.speed,
             "late_s": A_DAY_S if self.orders.may_read else 0.0,
         }
         seed_datasets(self.folder / "data", self.orders.runs)

@@ -10,7 +10,9 @@ from tests.bot.world import VENDORS
 from tests.chaos.dialects import DialectStorm, MuteStorm
 from tests.chaos.own import OwnStorm
 from tests.chaos.rented import RentedStorm
+from tests.chaos.roads import RoadStorm
 from tests.chaos.storm import Orders, Storm
+from tests.peers.roads import ROADS, RoadVendor
 from trainers.types import Dialect
 
 
@@ -32,6 +34,17 @@ def test_kills_double_and_lose_nothing_at_a_vendor_with_an_api_of_its_own(
     assert sum(storm.kills.values()) == 10 and verdict.due >= 4  # some clicks count that were not acked
     assert verdict.is_clean, verdict
     assert storm.company.service.ledger.live == storm.company.service.ledger.files == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("vendor", ROADS)
+def test_kills_leave_no_machine_running_and_start_none_twice(tmp_path: Path, vendor: RoadVendor) -> None:
+    storm = RoadStorm(tmp_path, Orders(kills=10, runs=4, budget_usd="1000000", may_read=True), vendor=vendor)
+    verdict = storm.blow()
+    assert sum(storm.kills.values()) == 10 and verdict.due >= 2
+    assert verdict.is_clean, verdict
+    service = storm.company.service
+    assert service.machines and not service.running and service.ledger.live == service.ledger.files == 0
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """What became of everything that was approved, by the records of provider, people and Slack alone.
 
 A plan is *due* once two approvers' forms for it were taken and nobody was told a no. *lost*: due, and no job.
-*duplicates*: jobs beyond a plan's first. *unposted*: messages that are missing of a trained model: its result in the
-channel, its card's end, its plots and its report. *over budget*: what the provider bills beyond the month's limit.
-*twice*: messages and files that stand twice; none may where the bot has the right to look.
+*duplicates*: jobs beyond a plan's first, machines beyond a start's first. *left running*: machines. *unposted*:
+messages that are missing of a trained model: its result in the channel, its card's end, its plots and its report.
+*over budget*: what the provider bills beyond the month's limit. *twice*: messages and files that stand twice; none
+may where the bot has the right to look.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ class Verdict:
     billed_usd: float
     twice: int
     may_read: bool
+    left_running: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -45,6 +47,7 @@ class Verdict:
             self.lost,
             self.unposted,
             self.over_budget_usd,
+            self.left_running,
             self.may_read and self.twice,
         )
         return not any(wrong)
@@ -63,10 +66,12 @@ def judge(
     calls = [line for line in read(slack, "called") if not line["error"]]
     due = _due(slack)
     started = Counter(line["plan"] for line in created)
+    machines = read(provider, "machine")
+    starts = Counter(line["name"] for line in machines)
     billed = _billed(read(provider))
     return Verdict(
         due=len(due),
-        duplicates=sum(count - 1 for count in started.values()),
+        duplicates=sum(count - 1 for count in (*started.values(), *starts.values())),
         lost=sum(plan not in started for plan in due),
         unposted=sum(
             not any(one in missing for one in excused)
@@ -76,6 +81,7 @@ def judge(
         billed_usd=billed,
         twice=sum(count - 1 for count in _posted(calls).values()),
         may_read=may_read,
+        left_running=sum(line["runs"] for line in machines),
     )
 
 

@@ -56,6 +56,7 @@ class Crusoe(Service):
     deployed: dict[str, str] = field(default_factory=dict)
     serves_adapters: bool = False
     """Tuned models answer by the token, which it does and does not document."""
+    path = ""
     _event_looks: int = 0
     _succeeded_looks: dict[str, int] = field(default_factory=dict)
 
