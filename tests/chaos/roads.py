@@ -3,21 +3,24 @@ stopped while the bot is killed. Whether one was started twice or runs on, the v
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
+from demo.people import BEN
 from tests.bot.hosting import CATALOGUE_ABILITIES, road_row
 from tests.bot.props import answer
-from tests.bot.world import ABILITIES, DIALECTS, MODEL
+from tests.bot.world import ABILITIES, DIALECTS, MODEL, PRIVATE
 from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_in, row_of
 from tests.chaos.peers import StormyHosted
 from tests.chaos.records import Record
-from tests.chaos.storm import STAGE_S, Storm
+from tests.chaos.storm import CLOSED, STAGE_S, Storm
 from tests.peers.roads import CrusoeRoad, FireworksRoad, RoadVendor, TogetherRoad, road_settings
 
 SPEED = 120.0  # two hours, in which a run has to be measured, are a minute
+QUIET_S = 9.0  # what waits for SETTLE makes no noise for six
 IDLE_S = 300
 STARTS = {
     "crusoe": "POST /selfserve/deployments",
@@ -52,6 +55,8 @@ CLASSES = {
 class RoadStorm(Storm):
     vendor: RoadVendor = "crusoe"
     speed: float = SPEED
+    quiet_s: float = QUIET_S
+    _started_again: set[str] = field(default_factory=set)
 
     def _hosted(self, record: Record) -> Any:
         service = CLASSES[self.vendor](
@@ -85,6 +90,22 @@ class RoadStorm(Storm):
     def _points(self) -> tuple[str, ...]:
         start = STARTS[self.vendor]
         return (*super()._points, *4 * (f"{start} arrived", f"{start} done"))
+
+    def _is_quiet(self) -> bool:
+        return not self._start_again() and super()._is_quiet()
+
+    def _start_again(self) -> bool:
+        """As its requester is told to, where a machine wasn't ready in time: once a card. Returns whether one was."""
+        for place in (PRIVATE, CLOSED):
+            for card in self.slack.messages(place.id):
+                waits = "not ready within" in str(card.blocks) and '"start_deployment"' in json.dumps(
+                    card.blocks
+                )
+                if waits and card.ts not in self._started_again:
+                    self._started_again.add(card.ts)
+                    self.slack.click(BEN.id, place.id, card.ts, "start_deployment")
+                    return True
+        return False
 
     def _left_running(self) -> int:
         return len(self.company.service.running)

@@ -88,6 +88,7 @@ class Storm:
     orders: Orders
     wanted: str = f"target={TARGET}"
     speed: float = SPEED
+    quiet_s: float = QUIET_S
     kills: dict[str, int] = field(default_factory=dict)
     _life: int | None = None
     _deadly: str | None = None
@@ -256,7 +257,7 @@ class Storm:
     def _is_quiet(self) -> bool:
         """A judgement makes no noise, and on a busy machine takes seconds: where one is missing, longer is listened."""
         silent_s = time.monotonic() - max(self.company.last_asked, self.slack.last_called)
-        if silent_s < QUIET_S:
+        if silent_s < self.quiet_s:
             return False
         return silent_s > SURELY_QUIET_S or not (self._judged().unposted or self._left_running())
 

@@ -47,6 +47,7 @@ class HostingService(Service):
     replicas: int = 1
     machines: list[Machine] = field(default_factory=list)
     endpoints: dict[str, str] = field(default_factory=dict)
+    _endpoints_made: int = 0
 
     @property
     def running(self) -> list[Machine]:
@@ -180,7 +181,8 @@ class HostingService(Service):
             case ("GET",):
                 return 200, {"data": [self._endpoint(number) for number in self.endpoints]}
             case ("POST",):
-                number = f"ep-{len(self.endpoints) + 1}"
+                self._endpoints_made += 1  # a number is never given twice
+                number = f"ep-{self._endpoints_made}"
                 self.endpoints[number] = body["name"]
                 return 200, self._endpoint(number)
             case ("POST", number, "deployments"):
