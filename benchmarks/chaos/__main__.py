@@ -126,7 +126,7 @@ def rented() -> bool:
     storms: list[RentedStorm] = []
 
     def storm_in(folder: Path) -> Storm:
-        storms.append(RentedStorm(folder, Orders(kills=200, runs=40, seed=10), model=_toy(folder)))
+        storms.append(RentedStorm(folder, _orders(40, seed=10), model=_toy(folder)))
         return storms[-1]
 
     is_clean, machines = _blow("our trainer on rented machines", storm_in), storms[-1].machines
