@@ -20,7 +20,7 @@ from bot.context import AppContext
 from bot.rules import budgets as rules
 from bot.rules import units
 from bot.rules.budgets import DeploymentFacts, Hosting, StopReason
-from bot.rules.permissions import Request
+from bot.rules.permissions import Action, Request
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, budgets, notifications
 from bot.services.freeze_scope import HOLD_S
@@ -93,7 +93,7 @@ def serving_of(context: AppContext, run: Run, plan: Plan, planned: Hosting) -> S
     """Returns how the model of a run that is measured answers now. Its first machine is started by this, and a second
     one if that ends under it."""
     records = context.store.deployments.of_run(run.id)
-    newest, title = (records[0] if records else None), _title(context, plan.provider)
+    newest, title = (records[0] if records else None), context.settings.title_of(plan.provider)
     waits = Serving(note=views.waits_text(title, planned.micros_per_hour))
     if newest and newest.state == "ready":
         return Serving(is_ready=True)
@@ -417,14 +417,12 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
     return None if record else Refusal("It is being stopped, or is stopped already.")
 
 
-def _may(context: AppContext, record: DeploymentRecord | None, person: str, action: str) -> Refusal | None:
+def _may(context: AppContext, record: DeploymentRecord | None, person: str, action: Action) -> Refusal | None:
     run = context.store.runs.get(record.run_id or 0) if record else None
     if record is None or run is None:
         return Refusal("There is no such model any more.")
     request = Request(run.requester, plan_from_json(run.plan).uploaded_by, run.created_at)
-    if action == "cancel":
-        return authorization.refusal(context, person, "cancel", request=request)
-    return authorization.refusal(context, person, "promote", request=request)
+    return authorization.refusal(context, person, action, request=request)
 
 
 def sweep(context: AppContext) -> None:
@@ -448,7 +446,7 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
             with context.store.transaction():
                 context.store.deployments.bill(record, now)
                 _audit(context, record, "finetune", "hosting stopped", "again")
-                text = views.still_running(record.name, _title(context, provider))
+                text = views.still_running(record.name, context.settings.title_of(provider))
                 context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")
     _tell_strays(context, provider, strays)
 
@@ -466,7 +464,7 @@ def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment
         ]
         if new and where:
             log.error("running at %s, and started by nobody here: %s", provider, new)
-            message = views.strays_card(_title(context, provider), provider, new, PREFIX)
+            message = views.strays_card(context.settings.title_of(provider), provider, new, PREFIX)
             context.post(where, message.letter(), dedupe=f"strays {provider} {now:.0f}")
 
 
@@ -476,7 +474,7 @@ def running(store: Store, settings: Settings, now: float) -> list[DeploymentSumm
     return [
         DeploymentSummary(
             record,
-            title_of(settings, record.provider),
+            settings.title_of(record.provider),
             today_micros=store.deployments.of_day(day, record.id),
         )
         for record in store.deployments.live()
@@ -498,7 +496,7 @@ def _summary(context: AppContext, record: DeploymentRecord) -> DeploymentSummary
     is_over = run is not None and run.actual_micros is not None
     return DeploymentSummary(
         record,
-        _title(context, record.provider),
+        context.settings.title_of(record.provider),
         run.actual_micros if run and is_over else None,
         _hour_micros(context, plan_from_json(run.plan)) if run else None,
     )
@@ -530,7 +528,7 @@ def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail:
 
 def _audit(context: AppContext, record: DeploymentRecord, person: str, action: str, detail: str = "") -> None:
     subject = f"run {record.run_id}" if record.run_id else f"deployment {record.id}"
-    context.store.audit.add(at=context.clock(), who=person, action=action, subject=subject, detail=detail)
+    context.audit(person, action, subject, detail)
 
 
 def _day_limit(context: AppContext) -> int:
@@ -541,12 +539,3 @@ def _hour_micros(context: AppContext, plan: Plan) -> int | None:
     row = context.settings.provider(plan.provider)
     price = row.hourly(plan.base_model) if row else None
     return None if price is None else to_micros(price)
-
-
-def _title(context: AppContext, provider: str) -> str:
-    return title_of(context.settings, provider)
-
-
-def title_of(settings: Settings, provider: str) -> str:
-    row = settings.provider(provider)
-    return row.title if row else provider

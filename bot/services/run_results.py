@@ -187,7 +187,7 @@ def _failed(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, a
         progress = replace(before, is_base_unasked=True).to_json()
         context.store.runs.move(run, "evaluating", now=context.clock(), progress=progress)
     elif plan.hosting and failed.arm.rung == "tuned":
-        title = deployments.title_of(context.settings, plan.provider)
+        title = context.settings.title_of(plan.provider)
         _end(context, run, plan, "failed", deployment_cards.expired_text(title, str(answers.failed)))
     else:
         _end(context, run, plan, "failed", f"Measuring failed: {escape(str(answers.failed))}")
