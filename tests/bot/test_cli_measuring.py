@@ -66,6 +66,14 @@ def settings(company: Hosted, *, limit: str = "5", price: str = "2.50") -> None:
     Path("finetune.toml").write_text(SETTINGS.format(url=company.url, limit=limit, price=price))
 
 
+def tickets(folder: Path, count: int) -> Path:
+    """The first of the example's."""
+    path = folder / "few.csv"
+    lines = TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)
+    path.write_text("".join(lines[: count + 1]), encoding="utf-8")
+    return path
+
+
 def rows(path: Path, count: int, labels: tuple[str, ...] = LABELS, first: int = 0) -> Path:
     """Different questions that name their label, so that words alone tell them apart."""
     with path.open("w", newline="") as file:
@@ -286,11 +294,7 @@ def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_
 
 
 def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
-    few = tmp_path / "few.csv"
-    few.write_text(
-        "".join(TICKETS.read_text(encoding="utf-8").splitlines(keepends=True)[:201]), encoding="utf-8"
-    )
-    found = measured(few, "--rungs", "classical,encoder")
+    found = measured(tickets(tmp_path, 200), "--rungs", "classical,encoder")
     texts = " ".join(one["text"] for one in found["verdict"]["reasons"])
     assert "There is no model to ask here: put a provider's key where the bot runs" in texts
     assert "/finetune" not in texts and "=" not in texts and "`" not in texts
@@ -396,10 +400,10 @@ def test_one_class_is_refused(tmp_path: Path) -> None:
     assert "All rows have the same label" in result.stderr
 
 
-def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next() -> None:
-    result = finetune("curve", TICKETS, "--predict", "2000", "--json")
+def test_the_curve_says_its_points_its_prediction_and_the_labels_to_label_next(tmp_path: Path) -> None:
+    result = finetune("curve", tickets(tmp_path, 400), "--predict", "2000", "--json")
     found = json.loads(result.stdout)
-    assert [point["n"] for point in found["points"]] == [186, 372, 745]
+    assert [point["n"] for point in found["points"]] == [67, 135, 271]
     assert found["gain"]["low"] < found["gain"]["points"] < found["gain"]["high"]
     assert found["predicted"]["n"] == 2000
     assert found["predicted"]["low"] < found["predicted"]["score"] < found["predicted"]["high"]

@@ -120,7 +120,6 @@ def _ask(world: World, served: Served) -> None:
     assert "shipping" in world.until_told()
 
 
-@pytest.mark.usefixtures("real_processes")
 def test_an_encoder_that_was_good_enough_is_used_by_buttons_alone(own: World) -> None:
     world = own
     world.upload_and_check(tickets_csv(240))
@@ -162,7 +161,6 @@ def multilingual(
     trainer.stop()
 
 
-@pytest.mark.usefixtures("real_processes")
 def test_an_encoder_named_by_setting_is_measured_trained_as_a_whole_and_rolled_back(
     multilingual: World, multilingual_encoder_dir: Path
 ) -> None:
