@@ -94,6 +94,7 @@ class Service:
     results_csv: str | None = None
     files: dict[str, StoredFile] = field(default_factory=dict)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
+    _uploads: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -184,7 +185,8 @@ class Service:
         if life and self.shape == "nebius":
             return refusal(422, "unknown_parameter", "Unknown parameter: expires_after.")
         expires = int(time.time()) + int(life) if life else None
-        file = StoredFile(f"file-{len(self.files) + 1}", name, content, "fine-tune", time.time(), expires)
+        self._uploads += 1  # an id is never given twice, whatever was deleted
+        file = StoredFile(f"file-{self._uploads}", name, content, "fine-tune", time.time(), expires)
         self.files[file.id] = file
         return 200, file.body()
 
