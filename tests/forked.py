@@ -146,12 +146,13 @@ def _serve(link: socket.socket) -> dict[str, Any]:
         reader, writer = os.pipe()
         between = os.fork()
         if between == 0:
-            child = os.fork()
-            if child:
-                os.write(writer, str(child).encode())
+            if os.fork():
                 os._exit(0)
             link.close()
             order: dict[str, Any] = json.loads(message)
+            if order["has_own_session"]:  # before anybody has its pid, by which its group may be ended
+                os.setsid()
+            os.write(writer, str(os.getpid()).encode())
             _become(order, streams)
             return order
         pid = os.read(reader, MESSAGE_BYTES)
@@ -167,8 +168,6 @@ def _become(order: Mapping[str, Any], streams: Sequence[int]) -> None:
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
     os.closerange(3, MOST_FILES)
-    if order["has_own_session"]:
-        os.setsid()
     for limit, numbers in zip(LIMITS, order["limits"], strict=True):
         resource.setrlimit(limit, numbers)
     os.umask(order["umask"])
