@@ -106,7 +106,7 @@ NOT_NOW = {
     "memory": "Not now: the training does not fit your machine",
 }
 OPEN = {
-    "measure": "cheaper alternatives are not measured",
+    "measure": "not every cheaper alternative is measured",
     "bar": "whether the bar is met is not known",
     "undecided": "the held-out rows can't tell yet",
     "holdout": "there are too few held-out rows",
@@ -121,7 +121,7 @@ OPEN = {
     "net value": "it pays back, and loses later",
     "people's time": "people's time is not counted",
     "successor": "the successor of today's model is not measured",
-    "only way": "nobody said what better answers are worth",
+    "only way": "what better answers are worth is not given",
     "latency": "how fast a tuned model answers is not known",
     "machine": "how much your own machine can do is not known",
 }
