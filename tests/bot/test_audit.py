@@ -69,7 +69,7 @@ def test_of_very_many_entries_the_newest_are_shown(world: World) -> None:
 def test_every_act_on_a_run_has_words() -> None:
     """Those that the workflows write by name; a state or a wish stands for itself in records.py."""
     sources = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bot" / "services").glob("*.py"))
-    acts = set(re.findall(r'action="([a-z ]+)",\s*subject=f"run ', sources))
+    acts = set(re.findall(r'\.audit\(\s*[^,()]+,\s*"([a-z ]+)",\s*f"run ', sources))
     assert {"ask", "replace", "over maximum"} <= acts <= set(WORDS)
     assert {*get_args(Wish), "cancelled", "failed", "expired"} <= set(WORDS)
 

@@ -120,6 +120,7 @@ def test_a_plan_edited_between_approval_and_create_is_not_carried_out(world: Wor
 
 
 def test_the_same_plan_is_asked_for_once(world: World) -> None:
+    world.clock += 43_200 - world.clock % 86_400  # noon: a plan has the day of its prices
     world.start()
     world.pass_time(60)
     assert "waits for approval already" in world.type(START)

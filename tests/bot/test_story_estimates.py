@@ -271,7 +271,7 @@ def test_a_fault_after_the_ack_is_told_with_its_reference(
     def broken(_: Inputs) -> Outlook:
         raise ArithmeticError
 
-    monkeypatch.setattr(estimates, "simulate", broken)
+    monkeypatch.setattr(estimates, "_simulate", broken)
     assert "Reference:" in seeded.type(ASKED)
     assert fill(seeded, current="gpt-4o", volume="100 M").closed
     seeded.until(lambda: any("Reference:" in text for text in seeded.dms()), "an apology for the form")
