@@ -108,7 +108,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--callers", type=int, default=OWN_CALLERS, help="questions under way at a time")
     parser.add_argument("--dtype", choices=DTYPES, default="bf16")
-    parser.add_argument("--learn", type=int, help="rows that the adapter is trained on; all where not said")
+    parser.add_argument("--learn", type=int, help="rows that the adapter is trained on; by default all")
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     return parser.parse_args()
 

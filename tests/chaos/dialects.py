@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from storage.driver import sqlite3
-from tests.bot.props import answer
 from tests.bot.world import ABILITIES, DIALECTS, MODEL
 from tests.chaos.peers import RecordedService, StormyHosted
 from tests.chaos.records import Record
-from tests.chaos.storm import ACME, STAGE_S, Storm
+from tests.chaos.storm import ACME, Storm
 from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import StoredJob
@@ -61,13 +60,8 @@ class DialectStorm(Storm):
 
     def _hosted(self, record: Record) -> Any:
         settings: dict[str, Any] = {
+            **self._service_settings(record),
             "models": (MODEL,),
-            "answer": answer,
-            "stage_s": STAGE_S,
-            "list_lag_s": self.orders.list_lag_s,
-            "record": record,
-            "weather": self._weather,
-            "passing": self._passing,
             "owner": owner_in(self.folder / "data" / "finetune.db"),
         }
         if self.dialect == "together":
@@ -105,12 +99,7 @@ class MuteStorm(Storm):
     def _hosted(self, record: Record) -> Any:
         service = RecordedMute(
             models=(MODEL,),
-            answer=answer,
-            stage_s=STAGE_S,
-            list_lag_s=self.orders.list_lag_s,
-            record=record,
-            weather=self._weather,
-            passing=self._passing,
+            **self._service_settings(record),
             owner=owner_in(self.folder / "data" / "finetune.db"),
         )
         return StormyHosted(service, weather=self._weather)

@@ -11,12 +11,11 @@ from typing import Any
 
 from demo.people import BEN
 from tests.bot.hosting import CATALOGUE_ABILITIES, road_row
-from tests.bot.props import answer
 from tests.bot.world import ABILITIES, DIALECTS, MODEL, PRIVATE
 from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_in, row_of
 from tests.chaos.peers import StormyHosted
 from tests.chaos.records import Record
-from tests.chaos.storm import CLOSED, STAGE_S, Storm
+from tests.chaos.storm import CLOSED, Storm
 from tests.peers.roads import CrusoeRoad, FireworksRoad, RoadVendor, TogetherRoad, road_settings
 
 SPEED = 120.0  # two hours, in which a run has to be measured, are a minute
@@ -61,12 +60,7 @@ class RoadStorm(Storm):
     def _hosted(self, record: Record) -> Any:
         service = CLASSES[self.vendor](
             **road_settings(self.vendor, MODEL, Decimal(8)),
-            answer=answer,
-            stage_s=STAGE_S,
-            list_lag_s=self.orders.list_lag_s,
-            record=record,
-            weather=self._weather,
-            passing=self._passing,
+            **self._service_settings(record),
             owner=owner_in(self.folder / "data" / "finetune.db"),
             clock=self._clock,
         )

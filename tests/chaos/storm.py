@@ -265,16 +265,19 @@ class Storm:
         """Machines that cost money by the hour."""
         return 0
 
+    def _service_settings(self, record: Record) -> dict[str, Any]:
+        """What every vendor's stand-in is told in a storm."""
+        return {
+            "answer": answer,
+            "stage_s": STAGE_S,
+            "list_lag_s": self.orders.list_lag_s,
+            "record": record,
+            "weather": self._weather,
+            "passing": self._passing,
+        }
+
     def _hosted(self, record: Record) -> Any:
-        service = RecordedService(
-            models=(MODEL,),
-            answer=answer,
-            stage_s=STAGE_S,
-            list_lag_s=self.orders.list_lag_s,
-            record=record,
-            weather=self._weather,
-            passing=self._passing,
-        )
+        service = RecordedService(models=(MODEL,), **self._service_settings(record))
         return StormyHosted(service, weather=self._weather)
 
     def _slack(self, record: Record) -> StormySlack:
