@@ -223,7 +223,8 @@ class RentedAttempt:
         if now.usd_per_minute > terms.usd_per_minute:
             text = (
                 f"{WHO} asks ${now.usd_per_hour.normalize():f} an hour for {terms.hardware} by now, and "
-                f"${terms.usd_per_hour.normalize():f} were approved. No machine is started at that price: ask for a new plan."
+                f"${terms.usd_per_hour.normalize():f} were approved. No machine is started at that price: ask "
+                "for a new plan."
             )
             fail(folder, Failure("price_rose", text, None))
             return True
