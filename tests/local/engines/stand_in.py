@@ -3,7 +3,7 @@
 (nothing)  trains to its end      crash     dies after its second checkpoint, once; goes on from there
 nan        loses its numbers      key       doesn't know a key of its config
 broken     saves numbers that aren't finite   worse   is at its best after the first epoch
-disk       finds the disk full               slow    takes its time
+disk       finds the disk full               slow    takes its time, also after it was told to stop
 loads      never comes to its first step     deaf    takes its time, hears no stop, saves only once
 whole      loads the base without quantising it  nan-valid  loses its numbers in a validation
 """
@@ -40,16 +40,18 @@ def main() -> None:
     rows = len(Path("rows/train.jsonl").read_text().splitlines())
     total = math.ceil(rows / config["per_device_train_batch_size"]) * config["num_train_epochs"]
     done = max((int(each.name[11:]) for each in OUTPUT.glob("checkpoint-*")), default=0)
+    is_told = False
     for step in range(done + 1, total + 1):
         loss = "nan" if how == "nan" and step == 2 else f"{3 - step / total:.3f}"
         print({"loss": loss, "grad_norm": "1.5", "learning_rate": "0.01", "epoch": "0"}, flush=True)
-        is_stopped = how != "deaf" and Path("STOP").exists()
+        was_told, is_told = is_told, how != "deaf" and Path("STOP").exists()
+        is_stopped = is_told and (was_told or how != "slow")
         is_validated = "eval_steps" in config and (is_stopped or is_due(step, config["eval_steps"]))
         if is_validated:
             valid = 2 + step / 100 if how == "worse" else 3 - step / 100
             valid = math.nan if how == "nan-valid" else valid
             print({"eval_loss": f"{valid}", "eval_runtime": "1", "epoch": "1"}, flush=True)
-        if (is_stopped or is_validated or step % config["save_steps"] == 0) and not (how == "deaf" and done):
+        if (is_told or is_validated or step % config["save_steps"] == 0) and not (how == "deaf" and done):
             save(OUTPUT / f"checkpoint-{step}", config, math.inf if how == "broken" else float(step))
             done = done or step if how == "deaf" else done
             time.sleep(0.3)  # the driver looks every 0.2 s

@@ -206,12 +206,15 @@ class EngineRun:
                 raise EngineCrashed(f"{self.engine.name} ended with exit code {process.returncode}: {text}")
 
     def _is_over(self) -> bool:
-        """Whether nothing more is awaited. An engine that stops at its ceiling still saves a checkpoint, if time
-        allows."""
+        """Whether nothing more is awaited. An engine that stops at its ceiling still validates and saves a checkpoint,
+        if time allows; one that its config had it save meanwhile is not validated."""
         if self.stop is None and self._is_out_of_time:
             self._decide("ceiling")
         if self.stop == "ceiling":
-            return self._is_out_of_time or last_position(self.folder).step > self.stop_step
+            saved = last_position(self.folder).step
+            is_validated = any(each.step == saved for each in self.position.validations)
+            is_last = saved > self.stop_step and (is_validated or not self.prepared.plan.has_validation)
+            return self._is_out_of_time or is_last
         return self.stop == "patience"
 
     def _handle(self, line: Line | None) -> None:
