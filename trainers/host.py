@@ -1,5 +1,5 @@
-"""The trainer's side of this machine: the environment that its processes get (an allow list without secrets), installed
-versions of engines, and fingerprints of local weights. Starts nothing."""
+"""The trainer's side of this machine: the environment that its processes get (an allow list without secrets), free
+memory, installed versions of engines, and fingerprints of local weights. Starts nothing."""
 
 from __future__ import annotations
 
@@ -60,6 +60,19 @@ def restrict_environment(environment: dict[str, str]) -> None:
     can't give them another one."""
     for name in os.environ.keys() - environment.keys():
         del os.environ[name]
+
+
+MEMINFO = Path("/proc/meminfo")
+
+
+def free_memory() -> tuple[int, int] | None:
+    """Returns the bytes that can be had without swapping, by the kernel's estimate, and all bytes. None where the
+    system doesn't say."""
+    if not MEMINFO.exists():
+        return None
+    lines = (line.split() for line in MEMINFO.read_text(encoding="ascii").splitlines())
+    kilobytes = {words[0]: int(words[1]) for words in lines if len(words) > 1}
+    return kilobytes["MemAvailable:"] * 1024, kilobytes["MemTotal:"] * 1024
 
 
 ENGINES_FOLDER = "engines"

@@ -18,6 +18,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache, LlamaForCausalLM
 
+from trainers import host
 from trainers.local.api_errors import ApiError
 from trainers.local.serving import memory
 from trainers.local.serving.answers import MAX_OPEN_ROWS, Preparation
@@ -367,7 +368,7 @@ def test_a_token_takes_what_the_cache_keeps_of_it(babbling_model_dir: Path) -> N
 def test_free_memory_is_what_linux_says_can_be_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 8000 kB\nMemAvailable:    3000 kB\n", encoding="ascii")
-    monkeypatch.setattr(memory, "MEMINFO", meminfo)
+    monkeypatch.setattr(host, "MEMINFO", meminfo)
     assert memory.free_bytes(torch.device("cpu")) == 3_072_000
     assert memory.tokens_that_fit(3_072_000, 1_000) == 1_024
 

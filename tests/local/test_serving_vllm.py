@@ -51,6 +51,8 @@ from tests.local.test_server_constrained import (
     test_the_named_tokens_are_the_answer,
 )
 from tests.local.vllm import BY_VLLM, ROOT, answer_of, install_stand_in
+from trainers import host
+from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import VllmOptions, serve_command
 from trainers.local.serving.answers import Preparation
 from trainers.local.serving.values import ChatMessage, Request, Sampling, Target
@@ -199,3 +201,15 @@ def test_a_server_answers_lower_ranks_and_no_other_share(tmp_path: Path) -> None
     assert running.serves(VllmOptions(tmp_path, "bfloat16", 16, 8, 0.9))
     assert not running.serves(VllmOptions(tmp_path, "bfloat16", 64, 8, 0.9))
     assert not running.serves(VllmOptions(tmp_path, "bfloat16", 16, 8, 0.3))
+
+
+def test_on_a_cpu_vllm_takes_half_of_the_memory_that_is_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 8000 kB\nMemAvailable: 3000 kB\nHugePages_Total: 0\n", encoding="ascii")
+    monkeypatch.setattr(host, "MEMINFO", meminfo)
+    installation = find_installation(install_stand_in(tmp_path).parent, VLLM)
+    assert installation is not None
+    command = serve_command(installation, VllmOptions(tmp_path, "float32", 16, 8, None), tmp_path / "socket")
+    assert command[-3:] == ["--enforce-eager", "--gpu-memory-utilization", "0.188"]

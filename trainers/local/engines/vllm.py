@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from trainers.host import free_memory
 from trainers.local.engines.catalog import VLLM, Installation, find_installation
 
 # MaxLoRARanks in vllm/config/lora.py, vLLM 0.14 and newer: no number between them is taken
@@ -28,7 +29,7 @@ INSTALL = "`finetune engines install vllm` installs it, or let the serving engin
 @dataclass(frozen=True)
 class VllmOptions:
     """`base` is a folder, `dtype` vLLM's name of it. The server holds `adapters` at a time, of `rank` at most, and
-    takes `share` of a GPU's memory; None on a CPU."""
+    takes `share` of a GPU's memory; None on a CPU, where it takes half of the memory that is free when it starts."""
 
     base: Path
     dtype: str
@@ -76,9 +77,17 @@ def serve_command(installation: Installation, options: VllmOptions, socket: Path
     command += ["--enable-lora", "--max-lora-rank", str(options.rank), "--max-loras", str(options.adapters)]
     command += ["--generation-config", "vllm", "--max-logprobs", "20"]
     command += ["--structured-outputs-config", json.dumps({"backend": "guidance"})]
-    if options.share is None:
-        return [*command, "--enforce-eager"]  # on a CPU compiling takes minutes and gains little
-    return [*command, "--gpu-memory-utilization", str(options.share)]
+    share = options.share
+    if share is None:
+        command.append("--enforce-eager")  # on a CPU compiling takes minutes and gains little
+        share = _share_of_memory()
+    return command if share is None else [*command, "--gpu-memory-utilization", f"{share:.3g}"]
+
+
+def _share_of_memory() -> float | None:
+    """The option's name notwithstanding, it holds for a CPU's memory too; vLLM's own 92% are seldom free there."""
+    memory = free_memory()
+    return memory and memory[0] / memory[1] / 2
 
 
 def _highest_rank(config: Mapping[str, Any]) -> int:

@@ -10,18 +10,17 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer, LinearAttentionCacheLayerMixin
 
+from trainers.host import free_memory
 from trainers.local.serving.values import Ids, gpu_share
 
 # For a moment the cache is there twice, when rows leave or join, and attention needs room beside it.
 CACHE_COPIES = 3
-MEMINFO = Path("/proc/meminfo")
 
 
 def bytes_a_token(config: Any, dtype: torch.dtype) -> int:
@@ -51,11 +50,8 @@ def free_bytes(device: torch.device) -> int | None:
         total = torch.cuda.get_device_properties(device).total_memory
         allowed = torch.cuda.get_per_process_memory_fraction(device) * total
         return int(min(free + unused, allowed - allocated))
-    if device.type == "cpu" and MEMINFO.exists():
-        for line in MEMINFO.read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable:"):  # the kernel's estimate of what can be had without swapping
-                return int(line.split()[1]) * 1024
-    return None
+    memory = free_memory() if device.type == "cpu" else None
+    return memory[0] if memory else None
 
 
 def limit_to_share(device: torch.device, is_training: bool) -> bool:
