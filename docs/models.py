@@ -125,7 +125,7 @@ def _facts(seller: str, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _prices(seller: str, name: str, row: Mapping[str, Any]) -> dict[str, str]:
-    if isinstance(library_price(f"{seller}/{name}", (), datetime.now(UTC).date()), PriceRow):
+    if isinstance(library_price(f"{seller}/{name}", datetime.now(UTC).date()), PriceRow):
         return {}
     keys = {
         "input": "input_cost_per_token",

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
+from functools import lru_cache
 from importlib import metadata
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -167,12 +168,12 @@ def prompted_price(
     own_row = next((row for row in own if row.model.lower() == name.lower()), None)
     machines = (f"{p.name}/{m.name}" for p in providers for m in p.models if m.usd_per_hour is not None)
     names = (*(row.model for row in own), *machines)
-    row = own_row or _from_rows(name, providers) or library_price(name, names, today)
-    if isinstance(row, UnknownPrice):
-        row = _from_list(name) or row
-    end = retirement_of(name, providers)
+    row = own_row or _from_rows(name, providers) or library_price(name, today)
+    if not isinstance(row, PriceRow):
+        row = _from_list(name) or row or _unknown(name, names, today)
     if isinstance(row, UnknownPrice):
         return row
+    end = retirement_of(name, providers)
     row = row if full_name == name else replace(row, model=full_name)
     if end is None:
         return row
@@ -256,23 +257,38 @@ def _from_list(name: str) -> PriceRow | None:
     return PriceRow(name, "prompted", price, listed.source, listed.as_of)
 
 
-def library_price(name: str, names: Sequence[str], today: date) -> PriceRow | UnknownPrice:
-    """Returns what genai-prices says. `names`: others that may be meant."""
+@lru_cache(maxsize=1000)  # the library goes through its patterns, which takes 10 ms
+def library_price(name: str, today: date) -> PriceRow | UnknownPrice | None:
+    """Returns what genai-prices says; None where it doesn't know the model."""
+    result = _library_match(name, today)
+    _, ref = _seller_and_model(name)
+    if result is None or not (
+        result.model.id.lower() == ref.lower() or _is_named(result.model.match, ref.lower())
+    ):
+        return None
+    return _listed_row(name, result, today)
+
+
+def _library_match(name: str, today: date) -> PriceCalculation | None:
+    """The price of this model, or of one whose name resembles it."""
     from genai_prices import Usage, calc_price
+
+    seller, ref = _seller_and_model(name)
+    try:
+        return calc_price(
+            Usage(input_tokens=1), ref, provider_id=seller, genai_request_timestamp=_noon(today)
+        )
+    except LookupError:
+        return None
+
+
+def _seller_and_model(name: str) -> tuple[str | None, str]:
+    """A seller that the library knows, and what is sold there."""
     from genai_prices.data_snapshot import get_snapshot
 
     seller, slash, model = name.partition("/")
     is_sold = bool(slash) and seller.lower() in {provider.id for provider in get_snapshot().providers}
-    sold_by, ref = (seller.lower(), model) if is_sold else (None, name)
-    try:
-        result = calc_price(
-            Usage(input_tokens=1), ref, provider_id=sold_by, genai_request_timestamp=_noon(today)
-        )
-    except LookupError:
-        return _unknown(name, names)
-    if not (result.model.id.lower() == ref.lower() or _is_named(result.model.match, ref.lower())):
-        return _unknown(name, names, like=result.model.id)
-    return _listed_row(name, result, today)
+    return (seller.lower(), model) if is_sold else (None, name)
 
 
 def _is_named(match: MatchLogic, name: str) -> bool:
@@ -343,8 +359,9 @@ def _note(result: PriceCalculation) -> str | None:
     return " ".join(notes) or None
 
 
-def _unknown(name: str, names: Sequence[str], like: str | None = None) -> UnknownPrice:
-    nearest = _nearest(name, names, like)
+def _unknown(name: str, names: Sequence[str], today: date) -> UnknownPrice:
+    match = _library_match(name, today)
+    nearest = _nearest(name, names, match.model.id if match else None)
     hint = ""
     if nearest:
         either = " or ".join(filter(None, (", ".join(nearest[:-1]), nearest[-1])))
