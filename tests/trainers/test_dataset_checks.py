@@ -77,6 +77,22 @@ def test_copies_are_no_more_data(tmp_path: Path) -> None:
     assert found[0].message.startswith("100 different questions in 1,000 rows are too few")
 
 
+@pytest.mark.parametrize(
+    ("limit", "macros", "code"),
+    [(128, 1, ["answers_cut_off"]), (500, 1, []), (40, 1, []), (128, 3, [])],
+)
+def test_answers_that_a_limit_cut_off_are_pointed_out(
+    tmp_path: Path, limit: int, macros: int, code: list[str]
+) -> None:
+    """Of 60 answers 30 would be longer than 128 tokens; three macros stand beside them in the last case."""
+    lengths = [min(limit, 9 + 4 * number) for number in range(60)]
+    lengths += [100 + macro for macro in range(macros) for _ in range(30) if macros > 1]
+    written = [row(i, f"question {i}", f"{i}" + " word" * (size - 1)) for i, size in enumerate(lengths, 1)]
+    cut_off = by_code(checked(tmp_path, written), "answers_cut_off")
+    assert [finding.code for finding in cut_off] == code
+    assert all("30 answers are as long as the longest" in finding.message for finding in cut_off)
+
+
 def test_a_copy_is_found_whatever_its_case_and_spacing(tmp_path: Path) -> None:
     examples = [
         row(3, "My printer", "a"),

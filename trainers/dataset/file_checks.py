@@ -6,6 +6,7 @@ what is wrong with one row alone is found while it is read (`jsonl`, `tables`).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -29,6 +30,13 @@ SOME_WITHOUT_INSTRUCTIONS = Rule(
     "warns",
     "Give all rows a system message or none: the model is asked in one way only.",
 )
+CUT_OFF = Rule(
+    "answers_cut_off",
+    "warns",
+    "Look how these answers end. Where a limit of tokens cut them off, get them whole or leave the rows out: "
+    "the model learns to stop in the middle.",
+)
+CUT_OFF_ROWS, CUT_OFF_TOKENS, CUT_OFF_TIMES = 5, 64, 3
 
 
 @dataclass(frozen=True)
@@ -97,6 +105,20 @@ def check_instructions(file: CheckedFile) -> Findings:
     return findings
 
 
+def check_endings(file: CheckedFile) -> Findings:
+    """A limit of tokens, as a model's answers often have, leaves many answers at one length and none beyond. Lengths
+    down to half of it are compared, so that the same long answer given again and again is no cut where others are,
+    too."""
+    findings, answers = Findings(file.limits.listed), Counter(file.facts.answer)
+    longest = max(answers, default=0)
+    others = max((rows for tokens, rows in answers.items() if longest / 2 <= tokens < longest), default=0)
+    rows = answers[longest]
+    if not file.labels and longest >= CUT_OFF_TOKENS and rows >= max(CUT_OFF_ROWS, CUT_OFF_TIMES * others):
+        text = f"{rows:,} answers are as long as the longest, {longest:,} tokens: they may be cut off."
+        findings.about_file(CUT_OFF, text, rows)
+    return findings
+
+
 CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (
     check_amount,
     check_repeats,
@@ -104,4 +126,5 @@ CHECKS: tuple[Callable[[CheckedFile], Findings], ...] = (
     check_sensitive_texts,
     check_lengths,
     check_instructions,
+    check_endings,
 )
