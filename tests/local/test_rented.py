@@ -58,8 +58,10 @@ def trainer(folder: Path, base: Path, *more: str) -> Iterator[tuple[Served, open
         yield served, client
 
 
-def create(client: openai.OpenAI, metadata: dict[str, str] = TERMS, **settings: Any) -> Any:
-    file = client.files.create(file=("rows.jsonl", examples(12)), purpose="fine-tune")
+def create(
+    client: openai.OpenAI, metadata: dict[str, str] = TERMS, *, rows: int = 12, **settings: Any
+) -> Any:
+    file = client.files.create(file=("rows.jsonl", examples(rows)), purpose="fine-tune")
     return client.fine_tuning.jobs.create(
         model="tiny",
         training_file=file.id,
@@ -250,8 +252,10 @@ def test_after_a_lost_machine_another_goes_on_in_the_time_that_is_left(
 def test_a_training_goes_on_from_the_checkpoint_that_a_lost_machine_uploaded(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
+    """Its checkpoints go up every 15 seconds, and it has far more steps than 45 seconds allow."""
+    few_minutes = {**TERMS, "hf_minutes": "3"}
     with here(tmp_path, tiny_model_dir) as client:
-        job = create(client, {**TERMS, "hf_minutes": "2"}, n_epochs=40)
+        job = create(client, few_minutes, rows=400, n_epochs=50, batch_size=1, max_seconds=45)
         (repository,) = wait_for(lambda: list(peer.repositories.values()), bool, seconds=30)
         has_one = lambda: any(path.startswith("resume/") for path in repository.commits[-1][1])  # noqa: E731
         wait_for(has_one, bool, seconds=90)
