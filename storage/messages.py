@@ -3,6 +3,7 @@ sent once."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import threading
 from collections.abc import Mapping
@@ -94,10 +95,11 @@ class Outbox:
     """Messages on their way to Slack: written in the transaction of the fact they report, sent later, each once.
 
     A card is a message that is edited in place. Only its newest text matters: one that still waits is replaced by the
-    next, in an edit and in a first post alike."""
+    next, in an edit and in a first post alike, and one that this process sent last is not sent again."""
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._shown: dict[str, bytes] = {}  # digests by card; after a restart an edit too many does no harm
 
     def put(self, draft: Draft, *, now: float) -> None:
         """Adds a message that is sent once; a second one with the same `dedupe` does nothing."""
@@ -120,17 +122,19 @@ class Outbox:
         """Posts this card, or edits it where it is posted; a text that still waits is replaced. A card whose post was
         given up is posted again. The other arguments are those of a Draft."""
         draft = Draft("post", channel, body, None, card, thread, None, private, concerns, progress)
+        text = _text(body)
         with self._db.immediate():
             # What waits keeps its place. If it is a decision, the progress that replaces its text doesn't delay it.
             replaced = self._db.change(
                 "UPDATE outbox SET body = ?, progress = progress AND ?"
                 " WHERE state = 'due' AND card = ? AND kind IN ('edit', 'post')",
-                (json.dumps(dict(body)), progress, card),
+                (text, progress, card),
             )
             if replaced:
                 return
             if self.card(card):
-                self._add("edit", draft, None, now)
+                if self._shown.get(card) != _digest(text):
+                    self._add("edit", draft, None, now)
             else:
                 # A new post takes the place of one that was given up, by its dedupe.
                 sql = "SELECT dedupe FROM outbox WHERE card = ? AND state = 'dead'"
@@ -195,7 +199,7 @@ class Outbox:
                 (item.id,),
             )
             # An edit replaced while it was under way stays due with its newer body.
-            self._db.change("DELETE FROM outbox WHERE id = ? AND body = ?", (item.id, json.dumps(item.body)))
+            self._db.change("DELETE FROM outbox WHERE id = ? AND body = ?", (item.id, _text(item.body)))
             if item.kind == "post" and item.card and ts:
                 self._db.change(
                     "INSERT INTO cards (name, channel, ts) VALUES (?, ?, ?)"
@@ -203,6 +207,8 @@ class Outbox:
                     (item.card, channel, ts),
                 )
                 self._db.change("UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'", (item.id,))
+        if item.card:
+            self._shown[item.card] = _digest(_text(item.body))
 
     def later(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
         """Postpones a message. `counts` is False if the message itself is not the reason."""
@@ -215,7 +221,7 @@ class Outbox:
         """Gives up and deletes this body; a newer one that has replaced it meanwhile stays due."""
         self._db.change(
             "UPDATE outbox SET state = 'dead', body = '{}', error = ? WHERE id = ? AND body = ?",
-            (error, item.id, json.dumps(item.body)),
+            (error, item.id, _text(item.body)),
         )
 
     def repost(self, item: OutboxItem, *, now: float) -> None:
@@ -270,7 +276,7 @@ class Outbox:
                 draft.card,
                 draft.thread,
                 draft.private,
-                json.dumps(dict(draft.body)),
+                _text(draft.body),
                 dedupe,
                 draft.concerns,
                 draft.progress,
@@ -282,3 +288,11 @@ class Outbox:
 
     def _was_sent(self, dedupe: str) -> bool:
         return self._db.value("SELECT 1 FROM sent_once WHERE dedupe = ?", (dedupe,)) is not None
+
+
+def _text(body: Mapping[str, Any]) -> str:
+    return json.dumps(dict(body))
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()

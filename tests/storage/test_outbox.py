@@ -109,6 +109,19 @@ def test_only_the_newest_edit_waits(store: Store) -> None:
     assert due(store) == [("edit", "30%")]
 
 
+def test_a_card_is_not_edited_to_what_it_says_already(store: Store) -> None:
+    posted(store)
+    show(store, "run 1", "card")
+    assert due(store) == []
+    show(store, "run 1", "10%")
+    show(store, "run 1", "10%")
+    assert in_order(store) == ["10%"]
+    show(store, "run 1", "10%")
+    assert due(store) == []
+    show(store, "run 1", "card")
+    assert due(store) == [("edit", "card")]
+
+
 def test_edits_of_two_cards_do_not_meet(store: Store) -> None:
     posted(store, "run 1")
     posted(store, "run 2")
