@@ -24,7 +24,7 @@ def sweep(world: World) -> None:
 def copy_of_job(world: World, first: str = "ftjob-1", **metadata: str) -> str:
     """A second job at the company, as a create that was believed lost would make it."""
     service = world.company.service
-    job = replace(service.jobs[first], id=f"ftjob-{len(service.jobs) + 1}")
+    job = replace(service.jobs[first], id=f"ftjob-{service.next_number()}")
     job.request = {**job.request, "metadata": {**job.request["metadata"], **metadata}}
     service.jobs[job.id] = job
     return job.id

@@ -95,6 +95,7 @@ class Service:
     files: dict[str, StoredFile] = field(default_factory=dict)
     jobs: dict[str, StoredJob] = field(default_factory=dict)
     _uploads: int = 0
+    _creates: int = 0
     _lock: threading.RLock = field(default_factory=threading.RLock)
 
     @property
@@ -200,9 +201,14 @@ class Service:
             return problem
         if self.is_broke:
             return refusal(402, "insufficient_credit", "The account has no credit.")
-        job_id = f"ftjob-{len(self.jobs) + 1}"
+        job_id = f"ftjob-{self.next_number()}"
         self.jobs[job_id] = StoredJob(job_id, body, headers, time.time())
         return 200, self._job_body(self.jobs[job_id])
+
+    def next_number(self) -> int:
+        """A job's, never given twice, whatever was deleted or put among the jobs by a test."""
+        self._creates = max(self._creates, len(self.jobs)) + 1
+        return self._creates
 
     def _problem(self, body: dict[str, Any]) -> Reply | None:
         known = {"model", "training_file", "validation_file", "seed", "suffix", "hyperparameters"}

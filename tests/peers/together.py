@@ -117,7 +117,7 @@ class Together(Vendor):
         if problem:
             return problem
         tokens = sum(self._parts(body))
-        job = VendorJob(f"ft-{len(self.jobs) + 1:08d}", body, headers, time.time(), tokens=tokens)
+        job = VendorJob(f"ft-{self.next_number():08d}", body, headers, time.time(), tokens=tokens)
         self.jobs[job.id] = job
         return 200, self._body_of(job)
 
