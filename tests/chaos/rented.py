@@ -93,7 +93,6 @@ class RentedStorm(OwnStorm):
         return super()._provider_row() + HF
 
     def _look_back(self, provider: Record) -> None:
-        super()._look_back(provider)
         hf, by_job = self.hf, defaultdict[str, list[PeerJob]](list)
         for machine in sorted(hf.jobs.values(), key=lambda each: each.created):
             by_job[machine.spec["labels"]["finetune-job"]].append(machine)

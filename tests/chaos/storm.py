@@ -31,7 +31,7 @@ from tests.bot.world import CLEO, DORA, EVERYBODY, MODEL, PEOPLE, PRIVATE, TARGE
 from tests.chaos.nursery import Nursery
 from tests.chaos.peers import RecordedService, StormyHosted, StormySlack, Weather, recorded_at
 from tests.chaos.records import Record
-from tests.chaos.verdict import IN_THE_THREAD, Verdict, judge
+from tests.chaos.verdict import IN_THE_THREAD, Verdict, approvals_in, judge
 from tests.local.served import free_port
 from tests.peers.hosted import KEY
 from trainers.dataset import Columns, check_file
@@ -128,7 +128,10 @@ class Storm:
         refused = [f"{part} on {name_of(1)}" for part in IN_THE_THREAD]  # they come in one message
         excused = (*refused, name_of(IN_CLOSED)) if self.orders.lasting else ()
         budget, may_read = float(self.orders.budget_usd), self.orders.may_read
-        return judge(*recorded_at(self.folder), budget, may_read=may_read, excused=excused)
+        approvals = approvals_in(self.folder / "data" / "finetune.db")
+        return judge(
+            *recorded_at(self.folder), budget, approvals=approvals, may_read=may_read, excused=excused
+        )
 
     # The killer.
 
@@ -258,11 +261,13 @@ class Storm:
             time.sleep(1)
 
     def _is_quiet(self) -> bool:
-        """A judgement makes no noise, and on a busy machine takes seconds: where one is missing, longer is listened."""
+        """A judgement makes no noise, nor does waiting for a trainer to start or for a list to show a job, and a busy
+        machine takes seconds for each: where something is missing, longer is listened."""
         silent_s = time.monotonic() - max(self.company.last_asked, self.slack.last_called)
         if silent_s < self.quiet_s:
             return False
-        return silent_s > SURELY_QUIET_S or not (self._judged().unposted or self._left_running())
+        verdict = self._judged()
+        return silent_s > SURELY_QUIET_S or not (verdict.lost or verdict.unposted or self._left_running())
 
     def _left_running(self) -> int:
         """Machines that cost money by the hour."""

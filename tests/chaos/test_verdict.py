@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -15,9 +15,8 @@ from tests.chaos.records import Record
 from tests.chaos.verdict import Verdict, judge
 
 PLAN = "0123456789abcdef"
-NO_MONEY = {
-    "text": "This run may cost up to $0.06, and $0.04 of this month's $0.56 are left. Raise `monthly_usd`"
-}
+NO = {"text": "This run may cost up to $0.06, and $0.04 of this month's $0.56 are left."}
+MOVED_ON = {"text": "Run 1 has moved on: it was approved."}
 
 
 @dataclass
@@ -25,6 +24,7 @@ class Records:
     folder: Path
     provider: Record
     slack: Record
+    on_file: list[tuple[str, str]] = field(default_factory=list)
 
     def approve(self, user: str, *, acked: bool = True, whispered: object = None) -> None:
         """The click, and the form that it opened unless it was answered."""
@@ -47,7 +47,7 @@ class Records:
         self.slack.add("called", method="chat.postMessage", args={"text": text}, ts="1.0", error=None)
 
     def verdict(self, *excused: str) -> Verdict:
-        return judge(*recorded_at(self.folder), 20.0, excused=excused)
+        return judge(*recorded_at(self.folder), 20.0, approvals=self.on_file, excused=excused)
 
 
 @pytest.fixture
@@ -74,17 +74,16 @@ def test_a_plan_is_not_due_by_one_person_s_forms_nor_by_those_that_met_an_error(
     assert (records.verdict().due, records.verdict().lost) == (0, 0)
 
 
-def test_a_form_that_counted_though_it_met_an_error_counts_once_that_is_said(records: Records) -> None:
+@pytest.mark.parametrize("answer", [MOVED_ON, NO], ids=["moved-on", "no"])
+def test_an_answer_to_a_click_is_a_yes_where_that_person_s_approval_is_on_file_whatever_its_words(
+    records: Records, answer: object
+) -> None:
     records.approve(BEN.id)
     records.approve(CLEO.id, acked=False)
-    records.approve(CLEO.id, whispered={"text": "Run 1 has moved on: it was approved."})
-    assert (records.verdict().due, records.verdict().lost) == (1, 1)
-
-
-def test_a_plan_whose_approver_was_told_that_there_is_no_money_is_not_due(records: Records) -> None:
-    records.approve(BEN.id)
-    records.approve(CLEO.id, whispered=NO_MONEY)
+    records.approve(CLEO.id, whispered=answer)
     assert (records.verdict().due, records.verdict().lost) == (0, 0)
+    records.on_file.append((PLAN, CLEO.id))
+    assert (records.verdict().due, records.verdict().lost) == (1, 1)
 
 
 def test_each_message_that_is_missing_of_a_trained_model_is_unposted_unless_slack_refused_it(

@@ -1,6 +1,8 @@
-"""What became of everything that was approved, by the records of provider, people and Slack alone.
+"""What became of everything that was approved, by the records of provider, people and Slack.
 
-A plan is *due* once two approvers' forms for it were taken and nobody was told a no. *lost*: due, and no job.
+A plan is *due* once two approvers' forms for it were taken and nobody was told a no. Where a form counted though it was
+not acked, its approver learns that by clicking again: which answers say so, the approvals on file tell. *lost*: due,
+and no job.
 *duplicates*: jobs beyond a plan's first, machines beyond a start's first. *left running*: machines. *unposted*:
 messages that are missing of a trained model: its result in the channel, its card's end, its plots and its report.
 *over budget*: what the provider bills beyond the month's limit. *twice*: messages and files that stand twice; none
@@ -12,19 +14,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from storage.driver import sqlite3
 from tests.chaos.records import Line, read
+
+Approval = tuple[str, str]
+"""The plan's hash and the person."""
 
 MEASURED, DATASET = re.compile(r"Result of run (\d+)\b"), re.compile(r" on (tickets\w+)")
 NOT_MEASURED = "is trained and kept as"
 IN_THE_THREAD = ("Loss by training step", "Quality against price", "Report of run")
 OF_MEASURED = ("is done:", *IN_THE_THREAD)
 QUORUM = 2
-# What answers a second click where the first form counted but was not acked. Every other whisper is a no.
-COUNTED_BEFORE = re.compile("approved this plan already|has moved on")
 USD_A_TOKEN = {"training": 8.0e-6, "prompt": 0.8e-6, "completion": 3.2e-6}
 
 
@@ -58,13 +63,14 @@ def judge(
     slack: Path,
     budget_usd: float,
     *,
+    approvals: Collection[Approval],
     may_read: bool = False,
     excused: Sequence[str] = (),
 ) -> Verdict:
-    """`excused`: what Slack refused to the end, in the words of `_unposted`."""
+    """`approvals`: those on file. `excused`: what Slack refused to the end, in the words of `_unposted`."""
     created = read(provider, "created")
     calls = [line for line in read(slack, "called") if not line["error"]]
-    due = _due(slack)
+    due = _due(slack, approvals)
     started = Counter(line["plan"] for line in created)
     machines = read(provider, "machine")
     starts = Counter(line["name"] for line in machines)
@@ -83,6 +89,11 @@ def judge(
         may_read=may_read,
         left_running=sum(line["runs"] for line in machines),
     )
+
+
+def approvals_in(database: Path) -> set[Approval]:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return set(connection.execute("SELECT plan_hash, person FROM approvals WHERE decision = 'approve'"))
 
 
 def results(slack: Path) -> set[str]:
@@ -117,14 +128,16 @@ def _unposted(models: set[str], calls: Sequence[Line]) -> list[str]:
     return missing
 
 
-def _due(slack: Path) -> set[str]:
+def _due(slack: Path, approvals: Collection[Approval]) -> set[str]:
     """By the people's own record: the twelve characters of a plan's hash that a job carries."""
-    delivered, whispered = read(slack, "delivered"), read(slack, "whispered")
+    delivered, answered_at = (
+        read(slack, "delivered"),
+        {line["answer_at"] for line in read(slack, "whispered")},
+    )
     clicks = [line for line in delivered if line["action"] == "approve_plan"]
-    counted_at = {line["answer_at"] for line in whispered if COUNTED_BEFORE.search(_words(line))}
-    refused_at = {line["answer_at"] for line in whispered} - counted_at
-    refused = {click["value"] for click in clicks if click["answer_at"] in refused_at}
-    counted = [click for click in clicks if click["answer_at"] in counted_at]
+    answered = [click for click in clicks if click["answer_at"] in answered_at]
+    counted = [click for click in answered if (click["value"], click["user"]) in approvals]
+    refused = {click["value"] for click in answered if click not in counted}
     approvers = defaultdict[str, set[str]](set)
     for approval in [*counted, *(line for line in delivered if line["action"] == "approve_form")]:
         if approval["acked"]:
