@@ -8,16 +8,13 @@ up for a kill before or after it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 
 from bot.cards import models as views
-from bot.cards.blocks import Message
 from bot.context import AppContext
 from bot.rules.promotion import alias_for
 from bot.services import actuals, models
 from storage.promotions import Promotion
 from storage.records import Model
-from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
 
 REFUSED_S = 600.0
@@ -75,7 +72,17 @@ def sweep(context: AppContext) -> None:
                 if is_there == (model.gone_at is not None):
                     _note(context, model, None if is_there else context.clock())
             if trainer.provider.can("aliases"):
-                _look_at_aliases(context, trainer, models)
+                there, ours = trainer.aliases(), {model.name: model for model in models}
+                for promotion in context.store.promotions.all_standing():
+                    used = ours.get(promotion.model)
+                    if used is None or promotion.carried_at is None or used.gone_at is not None:
+                        continue
+                    result = there.get(alias_for(promotion.dataset))
+                    if result != used.provider_model:
+                        _set_again(context, promotion, used, result)
+                for promotion in context.store.promotions.all_standing():
+                    if promotion.model in ours and promotion.carried_at is not None:
+                        actuals.update(context, trainer, promotion, ours[promotion.model])
         except TrainerError as trouble:
             log.info("looking after models in use: %s", trouble)
 
@@ -107,21 +114,8 @@ def _note(context: AppContext, model: Model, gone_at: float | None) -> None:
                 message = views.model_lost(
                     model, promotion.dataset, context.settings.title_of(model.provider)
                 )
-                _say(context, promotion, message, f"gone {model.name} {gone_at:.0f}")
-
-
-def _look_at_aliases(context: AppContext, trainer: Trainer, models: Sequence[Model]) -> None:
-    there, ours = trainer.aliases(), {model.name: model for model in models}
-    for promotion in context.store.promotions.all_standing():
-        model = ours.get(promotion.model)
-        if model is None or promotion.carried_at is None or model.gone_at is not None:
-            continue
-        result = there.get(alias_for(promotion.dataset))
-        if result != model.provider_model:
-            _set_again(context, promotion, model, result)
-    for promotion in context.store.promotions.all_standing():
-        if promotion.model in ours and promotion.carried_at is not None:
-            actuals.update(context, trainer, promotion, ours[promotion.model])
+                once = f"gone {model.name} {gone_at:.0f}"
+                context.post(promotion.channel, message.letter(), dedupe=once)
 
 
 def _set_again(context: AppContext, promotion: Promotion, model: Model, result: str | None) -> None:
@@ -135,9 +129,6 @@ def _set_again(context: AppContext, promotion: Promotion, model: Model, result: 
         message = views.alias_mismatch(
             promotion.dataset, model, result, context.settings.title_of(model.provider)
         )
-        _say(context, promotion, message, f"strayed {promotion.id} {context.clock():.0f}")
+        once = f"strayed {promotion.id} {context.clock():.0f}"
+        context.post(promotion.channel, message.letter(), dedupe=once)
         models.show_card(context, noted, proof)
-
-
-def _say(context: AppContext, promotion: Promotion, message: Message, once: str) -> None:
-    context.post(promotion.channel, message.letter(), dedupe=once)

@@ -100,17 +100,14 @@ def warn(context: AppContext) -> None:
         with context.store.transaction():
             new = [percent for percent in passed if ledger.warn(month, percent, budget.whose, now=now)]
             if new:
-                _warn(context, budget, max(new), now)
-
-
-def _warn(context: AppContext, budget: Budget, percent: int, now: float) -> None:
-    figures, subject = _month(context), f"budget {units.month_of(now)}"
-    whose = "" if budget.kind == "team" else f" of {budget.whose}"
-    context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
-    message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
-    draft = _draft(context, figures, budget, message, once)
-    if draft:
-        context.store.outbox.put(draft, now=now)
+                percent = max(new)
+                figures, subject = _month(context), f"budget {units.month_of(now)}"
+                whose = "" if budget.kind == "team" else f" of {budget.whose}"
+                context.audit("finetune", "budget warning", subject, f"{percent}%{whose}")
+                message, once = views.warning(figures, budget, percent), f"{subject} {percent}{whose}"
+                draft = _draft(context, figures, budget, message, once)
+                if draft:
+                    context.store.outbox.put(draft, now=now)
 
 
 def _draft(

@@ -74,41 +74,37 @@ def receive(context: AppContext, upload: DocumentUpload) -> Document | Refusal:
 def step(context: AppContext, document: Document) -> None:
     """Fetches a document, then counts its passages. The file is stored under its sha256."""
     if document.sha256 is None:
-        _fetch(context, document)
+        try:
+            file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
+        except FetchLater as trouble:
+            _again_or_refuse(context, document, str(trouble))
+            return
+        if isinstance(file, Refusal):
+            _refuse(context, document, file.text)
+            return
+        context.store.documents.move(
+            document, "received", now=context.clock(), sha256=file.sha256, tries=0, next_at=0
+        )
     else:
-        _read(context, document, context.settings.files / document.sha256)
+        passages = context.workers.poll(
+            f"document {document.id}",
+            retrieval_worker.read_passages,
+            (context.settings.files / document.sha256),
+        )
+        if passages is None:
+            return
+        if isinstance(passages, Refusal):
+            _refuse(context, document, passages.text)
+            return
+        now = context.clock()
+        with context.store.transaction():
+            moved = context.store.documents.move(document, "ready", now=now, passages=passages)
+            if moved:
+                _show(context, moved, views.document_ready(moved))
 
 
 def after_trouble(context: AppContext, document: Document) -> None:
     _again_or_refuse(context, document, f"something in the bot went wrong. {logs.sorry()}")
-
-
-def _fetch(context: AppContext, document: Document) -> None:
-    try:
-        file = context.files.fetch(document.source, context.settings.files, MAX_BYTES)
-    except FetchLater as trouble:
-        _again_or_refuse(context, document, str(trouble))
-        return
-    if isinstance(file, Refusal):
-        _refuse(context, document, file.text)
-        return
-    context.store.documents.move(
-        document, "received", now=context.clock(), sha256=file.sha256, tries=0, next_at=0
-    )
-
-
-def _read(context: AppContext, document: Document, path: Path) -> None:
-    passages = context.workers.poll(f"document {document.id}", retrieval_worker.read_passages, path)
-    if passages is None:
-        return
-    if isinstance(passages, Refusal):
-        _refuse(context, document, passages.text)
-        return
-    now = context.clock()
-    with context.store.transaction():
-        moved = context.store.documents.move(document, "ready", now=now, passages=passages)
-        if moved:
-            _show(context, moved, views.document_ready(moved))
 
 
 def _again_or_refuse(context: AppContext, document: Document, trouble: str) -> None:

@@ -3,13 +3,13 @@ training, the prices of today's model and its successors. Asks no trainer."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from decimal import Decimal
 
 from bot.rules import plans
-from bot.rules.alternatives import Alternative, CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
+from bot.rules.alternatives import CurrentModel, MeasuredCandidates, MonthlyUse, cheapest, choose
 from bot.rules.bills import MILLION, ZERO, Rates, Speed, Tokens, Traffic
 from bot.rules.budgets import USUAL_IDLE_S, Hosting
 from bot.rules.estimate_inputs import USUAL_BUSY, Question
@@ -95,7 +95,9 @@ def inputs_of(
         retrain_months=question.retrain_months,
         monitoring_usd=question.monitoring_usd or ZERO,
     )
-    held_against = _alternative(without, measured_alternatives(evidence), prompted, priced.cheapest)
+    current = CurrentModel(without.usage.today, without.now, prompted)
+    use = MonthlyUse(without.requests, without.usage.own, without.asking)
+    held_against = choose(current, measured_alternatives(evidence), priced.cheapest, use)
     quality = _quality(evidence.trained, held_against.rung, question.wrong_usd)
     return replace(without, alternative=held_against, quality=quality)
 
@@ -139,13 +141,6 @@ def _tuned_tokens(report: Report, trained: Rung | None) -> Tokens:
         return Tokens(trained.n, trained.prompt_tokens, trained.completion_tokens)
     rows, counted = report.rows, report.tokens
     return Tokens(rows, round(counted.prompt_mean * rows), round(counted.answer_mean * rows))
-
-
-def _alternative(
-    inputs: Inputs, candidates: MeasuredCandidates, prompted: Rung | None, cheapest: Rates | None
-) -> Alternative:
-    today = CurrentModel(inputs.usage.today, inputs.now, prompted)
-    return choose(today, candidates, cheapest, MonthlyUse(inputs.requests, inputs.usage.own, inputs.asking))
 
 
 def _quality(trained: Rung | None, other: Rung | None, usd_per_wrong: Decimal | None) -> Quality | None:
@@ -206,11 +201,13 @@ def training_needs(
     tuned = replace(tuned, batch_discount=base.batch_discount)  # a vendor's batches take tuned models, too
     chosen = _hyperparameters(settings, target, report, question)
     # of one epoch, by the model's own tokenizer if it is on this machine
+    is_here = target.row.is_started_by_us or target.row.name == "local"
+    counted_here = dict(report.trained_tokens) if is_here else {}
     pairs = report.pairs if METHODS[question.method].reads_pairs else None
     if pairs:  # of which both answers are read, each after the prompt
         tokens = round(2 * pairs.longer.mean * report.n_train)
     else:
-        tokens = _own_counts(report, target).get(target.model.name, report.tokens.train)
+        tokens = counted_here.get(target.model.name, report.tokens.train)
         tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from so many answers to each question
     room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
@@ -218,7 +215,9 @@ def training_needs(
     of_all = round(tokens * full_trainings_of(question.sweep))
     cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
-        is_estimated = pairs is not None or _is_estimated(report, target)
+        # by another model's tokenizer, if its own is neither here nor one that vendors publish
+        is_assumed = target.model.name not in counted_here and encoding_of(target.model.name).assumed
+        is_estimated = pairs is not None or is_assumed
         cost = replace(cost, training=replace(cost.training, is_estimated=is_estimated))
         cost = _with_judge(cost, report, judge) if judge else cost
         cost = _with_hosting(cost, hosting_of(settings, target))
@@ -342,15 +341,6 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
     name = target.model.base_name or target.model.name
     row = prompted_price(name, settings.providers, settings.prices, today)
     return tuned if isinstance(row, UnknownPrice) else row
-
-
-def _own_counts(report: Report, target: Target) -> Mapping[str, int]:
-    return dict(report.trained_tokens) if target.row.is_started_by_us or target.row.name == "local" else {}
-
-
-def _is_estimated(report: Report, target: Target) -> bool:
-    """Returns whether another model's tokenizer counted: its own is neither here nor one that vendors publish."""
-    return target.model.name not in _own_counts(report, target) and encoding_of(target.model.name).assumed
 
 
 def _cost(

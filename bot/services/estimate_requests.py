@@ -149,7 +149,13 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
     """Lets a worker process draw a shared estimate's plots, then posts it with the plots in the thread."""
     result = _again(context, estimate)
     if isinstance(result, Refusal):
-        _tell(context, estimate, result.text)
+        with context.store.transaction():
+            if context.store.estimates.shared(estimate.id):
+                body = text_message(
+                    f"The estimate of {estimate.dataset} could not be shared. {result.text}"
+                ).body()
+                draft = Draft(kind="direct", channel=estimate.channel, person=estimate.person, body=body)
+                context.store.outbox.put(draft, now=context.clock())
         return
     folder = context.settings.data / "plots" / f"estimate-{estimate.id}"
     plots = draw_outlook(context, f"estimate {estimate.id}", result.outlook, folder)
@@ -279,11 +285,3 @@ def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refu
     if isinstance(question, Refusal):
         return Refusal(f"The estimate of `{estimate.dataset}` can't be made again. Ask for it again.")
     return estimate_for(context, checked, question)
-
-
-def _tell(context: AppContext, estimate: KeptEstimate, why: str) -> None:
-    with context.store.transaction():
-        if context.store.estimates.shared(estimate.id):
-            body = text_message(f"The estimate of {estimate.dataset} could not be shared. {why}").body()
-            draft = Draft(kind="direct", channel=estimate.channel, person=estimate.person, body=body)
-            context.store.outbox.put(draft, now=context.clock())

@@ -76,7 +76,13 @@ def collect(context: Asking, evaluation: Evaluation, before: Sequence[ArmProgres
     Answers are counted, not read: reading a thousand rows took most of a tick.
     """
     declined = context.llm.collect(evaluation.owner)
-    idle = _idle(context, evaluation)  # an answer that comes between the two looks is not asked for again
+    by_provider: dict[str, set[str]] = {}
+    for candidate, keys in evaluation.keys.items():
+        if candidate.model:
+            by_provider.setdefault(_provider(candidate.model), set()).update(keys)
+    # looked at before the answers are: one that comes in between is not asked for again
+    looked = (context.llm.idle(name, frozenset(keys)) for name, keys in by_provider.items())
+    idle = frozenset[str]().union(*looked)
     looks = {
         candidate: context.store.answers.count(keys, since=evaluation.since)
         for candidate, keys in evaluation.keys.items()
@@ -171,15 +177,6 @@ def spent(
     return spent_micros(
         prices, {model: totals(sorted(theirs), since=since) for model, theirs in by_model.items()}
     )
-
-
-def _idle(context: Asking, evaluation: Evaluation) -> frozenset[str]:
-    by_provider: dict[str, set[str]] = {}
-    for candidate, keys in evaluation.keys.items():
-        if candidate.model:
-            by_provider.setdefault(_provider(candidate.model), set()).update(keys)
-    idle = (context.llm.idle(name, frozenset(keys)) for name, keys in by_provider.items())
-    return frozenset[str]().union(*idle)
 
 
 def _provider(model: str) -> str:

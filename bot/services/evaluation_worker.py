@@ -287,21 +287,15 @@ def _prompts(
             shots = prompts.balanced_shots(train, SHOTS if arm.shots is None else arm.shots, seed)
             return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row in holdout]
         case "retrieval" if nearest:
-            return _with_nearest(plan, holdout, nearest)
+            if nearest.passages:
+                both = zip(holdout, nearest.passages, strict=True)
+                return [prompts.with_passages(row, plan.labels, plan.prompt, shown) for row, shown in both]
+            pairs = zip(holdout, nearest.rows, strict=True)
+            return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row, shots in pairs]
         case "tuned":
             return [prompts.as_trained(row) for row in holdout]
         case "classical" | "encoder" | "retrieval":
             raise ValueError(f"the rung {arm.rung} asks no model by a prompt")
-
-
-def _with_nearest(
-    plan: LadderPlan, holdout: Sequence[Example], nearest: Nearest
-) -> list[tuple[Message, ...]]:
-    if nearest.passages:
-        both = zip(holdout, nearest.passages, strict=True)
-        return [prompts.with_passages(row, plan.labels, plan.prompt, shown) for row, shown in both]
-    pairs = zip(holdout, nearest.rows, strict=True)
-    return [prompts.k_shot(row, plan.labels, plan.prompt, shots) for row, shots in pairs]
 
 
 def _keys(

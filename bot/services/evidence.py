@@ -103,17 +103,13 @@ def _ladder(context: AppContext, versions: tuple[int, ...], holdout: str) -> tup
     if newest is None:
         return None
     ladder, judge = newest
-    completed = _with_free_rungs(ladder, [other for other, _ in fitting])
-    return rejudge_ladder(completed, ladder.bar), judge
-
-
-def _with_free_rungs(ladder: Ladder, newest_first: Sequence[Ladder]) -> Ladder:
-    rungs = {rung.arm: rung for other in reversed(newest_first) for rung in other.rungs if rung.arm.is_free}
+    rungs = {rung.arm: rung for other, _ in reversed(fitting) for rung in other.rungs if rung.arm.is_free}
     rungs |= {rung.arm: rung for rung in ladder.rungs}
     scorings = {rung.scoring for rung in ladder.rungs}
     alike = [rung for rung in rungs.values() if rung.scoring in scorings and rung.n == ladder.n]
     alike.sort(key=lambda rung: RUNG_NAMES.index(rung.arm.rung))
-    return replace(ladder, rungs=tuple(alike))
+    completed = replace(ladder, rungs=tuple(alike))
+    return rejudge_ladder(completed, ladder.bar), judge
 
 
 def judge_agreement(context: AppContext, plan: Plan) -> HumanAgreement | None:

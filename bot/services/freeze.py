@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bot.cards import freeze as views
-from bot.cards.blocks import Message, escape
+from bot.cards.blocks import escape
 from bot.context import AppContext
 from bot.rules.permissions import UNFREEZERS, may_unfreeze
 from bot.services import authorization, freeze_scope, measurements, notifications
@@ -29,7 +29,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
         context.audit(person, "freeze", _subject(freeze), reason)
         runs, measured = _held(context)
         _show(context, runs, measured)
-        _say(context, channel, views.frozen_card(freeze, len(runs)), f"freeze {freeze.id}")
+        context.post(channel, views.frozen_card(freeze, len(runs)).letter(), dedupe=f"freeze {freeze.id}")
     return freeze
 
 
@@ -54,22 +54,18 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             )
         context.audit(person, "unfreeze", _subject(standing))
         if may_unfreeze(against, rules):
-            _lift(context, standing, rules.entitled("unfreeze", against), channel)
+            by = rules.entitled("unfreeze", against)
+            runs, measured = _held(context)
+            context.store.freezes.lift(standing, now=now)
+            context.audit("finetune", "unfrozen", _subject(standing), " ".join(by))
+            _show(context, runs, measured)
+            card = views.unfrozen_card(standing, by[-UNFREEZERS:])
+            for channel_id in dict.fromkeys((channel, standing.channel)):
+                context.post(channel_id, card.letter(), dedupe=f"unfrozen {standing.id} {channel_id}")
         else:
             message = views.unfreeze_requested(person, rules.named("unfreeze") - {person, *against})
-            _say(context, channel, message, f"unfreeze {standing.id} {person}")
+            context.post(channel, message.letter(), dedupe=f"unfreeze {standing.id} {person}")
     return standing
-
-
-def _lift(context: AppContext, standing: Freeze, by: list[str], channel: str) -> None:
-    now = context.clock()
-    runs, measured = _held(context)
-    context.store.freezes.lift(standing, now=now)
-    context.audit("finetune", "unfrozen", _subject(standing), " ".join(by))
-    _show(context, runs, measured)
-    message = views.unfrozen_card(standing, by[-UNFREEZERS:])
-    for channel_id in dict.fromkeys((channel, standing.channel)):
-        _say(context, channel_id, message, f"unfrozen {standing.id} {channel_id}")
 
 
 def _held(context: AppContext) -> tuple[list[Run], list[Measurement]]:
@@ -87,10 +83,6 @@ def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> 
         notifications.show_progress(context, run)
     for measurement in measured:
         measurements.show(context, measurement)
-
-
-def _say(context: AppContext, channel: str, message: Message, once: str) -> None:
-    context.post(channel, message.letter(), dedupe=once)
 
 
 def _subject(freeze: Freeze) -> str:

@@ -54,14 +54,15 @@ def take_step(step: LadderStep) -> None:
     against = measurements.egress_refusal(context, step.measurement) if missing else None
     if isinstance(against, Forbidden):
         trouble = against.reason
-    now_known = replace(
-        progress,
-        judge=how_far(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1),
-        spent_micros=spent,
-        note=evaluation_engine.note(context, [str(plan.judge)]) if missing else None,
-    )
+    judge = how_far(consulted, plan, has_pair=sum(arm.failed is None for arm in progress.arms) > 1)
+    note = evaluation_engine.note(context, [str(plan.judge)]) if missing else None
+    now_known = replace(progress, judge=judge, spent_micros=spent, note=note)
     if trouble:
-        _stop(step.with_progress(now_known), trouble, is_first=consulted.is_first)
+        # Without verdicts on single answers none counts; without the second ones only the comparison is missing.
+        judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)
+        spent = step.with_progress(now_known).stop()
+        ended = replace(now_known, stage="judging", judge=judge, spent_micros=spent, note=None)
+        step.with_progress(ended).save()
     elif consulted.is_complete:
         step.with_progress(replace(now_known, stage="judging")).save()
     else:
@@ -230,17 +231,3 @@ def how_far(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeP
     if consulted.is_first:
         return replace(judge, of=first + 2 * plan.n_holdout * has_pair)
     return replace(judge, of=first + len(consulted.questions[1].wanted), answered=first + judge.answered)
-
-
-def _stop(step: LadderStep, why: str, *, is_first: bool) -> None:
-    """Goes on without the judge: without verdicts on single answers none counts; without the second ones only the
-    comparison is missing."""
-    spent, judge = step.stop(), step.progress.judge or JudgeProgress()
-    now_known = replace(
-        step.progress,
-        stage="judging",
-        judge=replace(judge, failed=why) if is_first else replace(judge, unpaired=why),
-        spent_micros=spent,
-        note=None,
-    )
-    step.with_progress(now_known).save()

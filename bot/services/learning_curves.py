@@ -29,7 +29,7 @@ from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
 from bot.services.estimates import EstimateResult
-from bot.services.evaluation_worker import JudgedCurve, max_tokens
+from bot.services.evaluation_worker import max_tokens
 from bot.services.hardware import Target, find_target
 from bot.services.tuned_learning_curves import CurveStep, save_step, stop
 from bot.values.evaluations import CurvePlan
@@ -98,7 +98,9 @@ def step(context: AppContext, measurement: Measurement) -> None:
         SEED,
     )
     if judged is not None:
-        _finish(context, measurement, judged)
+        with context.store.transaction():
+            if measurements.finish(context, measurement, judged.curve.to_json(), spent_micros=0):
+                _put_plot(context, measurement, judged.curve, judged.plot)
 
 
 def after_trouble(context: AppContext, measurement: Measurement) -> None:
@@ -106,12 +108,6 @@ def after_trouble(context: AppContext, measurement: Measurement) -> None:
     is_tuned = isinstance(plan_of(measurement.plan), TunedCurvePlan)
     spent = TunedCurveProgress.from_json(measurement.progress).spent_micros if is_tuned else 0
     measurements.again_or_fail(context, measurement, lambda: spent)
-
-
-def _finish(context: AppContext, measurement: Measurement, judged: JudgedCurve) -> None:
-    with context.store.transaction():
-        if measurements.finish(context, measurement, judged.curve.to_json(), spent_micros=0):
-            _put_plot(context, measurement, judged.curve, judged.plot)
 
 
 def _put_plot(context: AppContext, measurement: Measurement, curve: MeasuredCurve, plot: Path | None) -> None:

@@ -400,7 +400,17 @@ def result_card(
     """Returns the card of a result, given as JSON. `for_people`: its answers may be shown in its channel; None: look
     that up."""
     if measurement.kind == "curve":
-        return _curve_card(context, measurement, Curve.from_json(result))
+        curve = Curve.from_json(result)
+        wanted, beside = context.store.dataset_settings.get(curve.dataset), None
+        if isinstance(plan_of(measurement.plan), TunedCurvePlan):
+            beside = TunedCurveProgress.from_json(measurement.progress).classical
+        return curve_views.card(
+            curve,
+            number=measurement.id,
+            label_usd=_label_usd(measurement),
+            bar=wanted.bar if wanted else None,
+            beside=beside,
+        )
     plan, progress = LadderPlan.from_json(measurement.plan), LadderProgress.from_json(measurement.progress)
     ladder, pairs = Ladder.from_json(result), pairs_for_people(context, measurement)
     judged = _judge_notes(plan, progress.judge, ladder, preferences_of(context, measurement))
@@ -418,19 +428,6 @@ def result_card(
         for_people=bool(pairs and pairs.rows and for_people),
         is_searched=progress.search is not None,
         encoder=candidates.encoder_target(context.settings, context.trainers),
-    )
-
-
-def _curve_card(context: AppContext, measurement: Measurement, curve: Curve) -> Message:
-    wanted, beside = context.store.dataset_settings.get(curve.dataset), None
-    if isinstance(plan_of(measurement.plan), TunedCurvePlan):
-        beside = TunedCurveProgress.from_json(measurement.progress).classical
-    return curve_views.card(
-        curve,
-        number=measurement.id,
-        label_usd=_label_usd(measurement),
-        bar=wanted.bar if wanted else None,
-        beside=beside,
     )
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
@@ -23,12 +23,11 @@ from bot.cards.reasons import because_text
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
-from bot.rules.advice import Verdict
 from bot.rules.budgets import actual_micros
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence
-from bot.rules.plans import Plan, plan_from_json
-from bot.rules.promotion import Proof, objections
+from bot.rules.plans import plan_from_json
+from bot.rules.promotion import objections
 from bot.rules.reasons import Measure
 from bot.services import (
     authorization,
@@ -48,13 +47,12 @@ from bot.services import (
 from bot.services import evidence as evidence_services
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
-from bot.services.deployments import Serving
 from bot.services.estimate_inputs import without_itself
-from bot.services.estimates import EstimateResult
 from bot.services.evaluation_engine import Answers, Evaluation
 from bot.services.evaluation_worker import max_tokens
+from bot.services.run_judgements import ResultStep
 from bot.services.run_worker import Judged, RunComparison, judge_run
-from bot.values.evaluations import ArmProgress, JudgeProgress
+from bot.values.evaluations import ArmProgress
 from bot.values.runs import Advice, Progress, Refusal, RunResult
 from storage.evaluations import AnswerTotals
 from storage.records import Run
@@ -78,21 +76,21 @@ def evaluate(context: AppContext, run: Run) -> None:
 
     While answers come it reads no held-out row and builds no question: with a thousand rows that took a second a tick.
     """
-    plan = plan_from_json(run.plan)
+    step = ResultStep(context, run, plan_from_json(run.plan))
     try:
-        _evaluate(context, run, plan)
+        _take_step(step)
     except Changed as changed:
-        if context.llm.drop(_owner(run)):
+        if context.llm.drop(step.owner):
             return
         # The held-out rows are not the approved ones. They alone tell which answers were free, so all that came
         # meanwhile count as paid, also those of another run that asks the same base model.
         base, tuned = (
             context.store.answers.totals_of(f"{run.provider}/{model}", since=run.state_since)
-            for model in (plan.base_model, _tuned_model(context, run))
+            for model in (step.plan.base_model, _tuned_model(step))
         )
         model = code(run.model or "")
         sentence = f"The model is trained and kept as {model}, and was not judged. {escape(str(changed))}"
-        spent = _cost(run, plan, base, tuned) + run_judgements.spent(context, run, plan)
+        spent = _cost(step, base, tuned) + run_judgements.spent(step)
         run_states.end(context, run, "failed", sentence, actual_micros=spent)
 
 
@@ -108,7 +106,10 @@ def questions_of(
     """Returns the keys of each candidate's answers to the held-out rows, in their order, and what builds the questions.
     A base model ("zero") is told the labels; a tuned one knows them."""
     files = context.settings.files
-    most = {candidate: _max_tokens(context, candidate, labels) for candidate in candidates}
+    most = {  # thinking included
+        candidate: max_tokens(labels) + thinking_tokens(context.settings.thinks(str(candidate.model)))
+        for candidate in candidates
+    }
     keys = {
         candidate: _keys(files, holdout_sha256, candidate, labels, most[candidate])
         for candidate in candidates
@@ -133,110 +134,95 @@ def questions_of(
     return keys, questions
 
 
-def _evaluate(context: AppContext, run: Run, plan: Plan) -> None:
+def _take_step(step: ResultStep) -> None:
+    context, run, plan = step.context, step.run, step.plan
     trainer = context.trainers.get(run.provider)
     if run.cancel_asked_by:
-        if not context.llm.drop(_owner(run)):  # what is under way has to be paid: it is waited for
-            _end(context, run, plan, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
+        _end_once_idle(step, "cancelled", f"Measuring was cancelled by <@{run.cancel_asked_by}>.")
         return
     if trainer is None:
         run_states.wait_for_key(context, run)
         return
     if not (trainer.provider.can("chat") or plan.hosting):
-        _end(context, run, plan, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
+        _end(step, "failed", f"{run.provider} doesn't serve it, so it could not be measured.")
         return
     if context.workers.has(_judging(run)):
-        _judge(context, run, plan)
+        _judge(step)
         return
-    evaluation, before = _evaluation(context, run, plan), Progress.from_json(run.progress)
-    answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, before))
+    evaluation = _evaluation(step)
+    answers = evaluation_engine.collect(context, evaluation, _arms(evaluation, step.progress))
     if plan.hosting and (answers.all_missing or answers.failed):
         serving = deployments.serving_of(context, run, plan, plan.hosting)
         if not serving.is_ready:
-            _wait_for_model(context, run, plan, serving)
+            # Its machine starts, or has ended: what waits would be asked in vain.
+            context.llm.drop(step.owner)
+            if serving.is_given_up:
+                _end(step, "failed", "Nobody started it again, so it could not be measured.")
+            else:
+                run_states.wait(context, run, LOOK_AGAIN_S, note=serving.note)
             return
     if answers.missing.get(CLASSICAL):
-        _answer_classical(context, run, plan, evaluation.keys[CLASSICAL])
+        replies = context.workers.poll(
+            f"classical {step.owner}", evaluation_worker.classical_answers, plan, context.settings.files, SEED
+        )
+        if replies is not None:
+            keys, now = evaluation.keys[CLASSICAL], context.clock()
+            evaluation_engine.keep_free(context, CLASSICAL, keys, replies, now, step.owner)
+    cost = _cost(step, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
     if answers.failed:
-        _failed(context, run, plan, evaluation, answers)
-    elif answers.all_missing and (too_dear := _overrun(context, run, plan, answers)):
-        if not context.llm.drop(evaluation.owner):
-            _end(context, run, plan, "failed", too_dear)
+        _handle_failure(step, answers)
+    elif answers.all_missing and cost > plan.maximum_micros:
+        most, spent = usd_micros(plan.maximum_micros), usd_micros(cost)
+        limit = f"the plan allows {most} at most, and it has cost {spent}"
+        _end_once_idle(step, "failed", f"Measuring was stopped because of its cost: {limit}.")
     else:
-        _go_on(context, run, plan, evaluation, answers, before)
+        _go_on(step, evaluation, answers)
 
 
-def _wait_for_model(context: AppContext, run: Run, plan: Plan, serving: Serving) -> None:
-    """Its machine starts, or has ended: what waits would be asked in vain."""
-    context.llm.drop(_owner(run))
-    if serving.is_given_up:
-        _end(context, run, plan, "failed", "Nobody started it again, so it could not be measured.")
-        return
-    run_states.wait(context, run, LOOK_AGAIN_S, note=serving.note)
-
-
-def _failed(context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, answers: Answers) -> None:
+def _handle_failure(step: ResultStep, answers: Answers) -> None:
     """Ends the run, unless the tuned model's machine may be at fault, or its base answers nowhere by the token: then
     the classical model stands in its place."""
-    context.llm.drop(evaluation.owner)
+    context, run, plan = step.context, step.run, step.plan
+    context.llm.drop(step.owner)
     (failed,) = [arm for arm in answers.arms if arm.failed is not None][:1]
-    before = Progress.from_json(run.progress)
     if plan.hosting and failed.arm.rung == "tuned" and deployments.doubt(context, run):
         run_states.wait(context, run, LOOK_AGAIN_S, note=answers.failed)
     elif plan.hosting and failed.arm.rung == "zero" and plan.labels:
-        progress = replace(before, is_base_unasked=True).to_json()
+        progress = replace(step.progress, is_base_unasked=True).to_json()
         context.store.runs.move(run, "evaluating", now=context.clock(), progress=progress)
     elif plan.hosting and failed.arm.rung == "tuned":
         title = context.settings.title_of(plan.provider)
-        _end(context, run, plan, "failed", deployment_cards.expired_text(title, str(answers.failed)))
+        _end(step, "failed", deployment_cards.expired_text(title, str(answers.failed)))
     else:
-        _end(context, run, plan, "failed", f"Measuring failed: {escape(str(answers.failed))}")
+        _end(step, "failed", f"Measuring failed: {escape(str(answers.failed))}")
 
 
-def _answer_classical(context: AppContext, run: Run, plan: Plan, keys: Sequence[str]) -> None:
-    """Stores the classical model's answers, for which a worker trains it."""
-    name, files = f"classical run {run.id}", context.settings.files
-    replies = context.workers.poll(name, evaluation_worker.classical_answers, plan, files, SEED)
-    if replies is not None:
-        evaluation_engine.keep_free(context, CLASSICAL, keys, replies, context.clock(), _owner(run))
-
-
-def _go_on(
-    context: AppContext, run: Run, plan: Plan, evaluation: Evaluation, answers: Answers, before: Progress
-) -> None:
+def _go_on(step: ResultStep, evaluation: Evaluation, answers: Answers) -> None:
     """Asks what has no answer and is not under way, if the rows may go there."""
+    context, run, plan = step.context, step.run, step.plan
     against = None
     if answers.unasked:
         against = data_policy.egress_now(context, run.dataset_id, [run.provider], plan.overridden)
     if isinstance(against, Forbidden):
-        if not context.llm.drop(evaluation.owner):
-            _end(context, run, plan, "failed", against.reason)
+        _end_once_idle(step, "failed", against.reason)
         return
-    counted = _save(context, run, evaluation, answers, before, against)
+    counted = _save(step, evaluation, answers, against)
     if counted is None:
         return
     if answers.all_missing:
         if against is None:
             evaluation_engine.ask(context, evaluation, answers.unasked)
         return
-    arms, spent = (
-        _arms(evaluation, Progress.from_json(counted.progress)),
-        _cost(run, plan, *answers.paid.values()),
-    )
-    if run_judgements.step(context, counted, plan, evaluation, arms, spent):
-        _judge(context, counted, plan)
+    step = replace(step, run=counted)
+    arms, spent = _arms(evaluation, step.progress), _cost(step, *answers.paid.values())
+    if run_judgements.take_step(step, evaluation, arms, spent):
+        _judge(step)
 
 
-def _save(
-    context: AppContext,
-    run: Run,
-    evaluation: Evaluation,
-    answers: Answers,
-    before: Progress,
-    against: Unsure | None,
-) -> Run | None:
+def _save(step: ResultStep, evaluation: Evaluation, answers: Answers, against: Unsure | None) -> Run | None:
     """Stores and shows how far it is, and why it waits. Returns None if the run was moved meanwhile."""
-    missing, judge = sum(len(keys) for keys in answers.missing.values()), before.judge or JudgeProgress()
+    context, run, before, judge = step.context, step.run, step.progress, step.judge
+    missing = sum(len(keys) for keys in answers.missing.values())
     models = [str(candidate.model) for candidate, keys in answers.missing.items() if keys and candidate.model]
     waits = before.note if before.judge and not missing else evaluation_engine.note(context, models)
     progress = replace(
@@ -259,35 +245,27 @@ def _save(
     return moved
 
 
-def _overrun(context: AppContext, run: Run, plan: Plan, answers: Answers) -> str | None:
-    """Returns a sentence if training and answers so far have cost more than was approved."""
-    spent = _cost(run, plan, *answers.paid.values()) + context.store.deployments.of_runs(run.id)
-    if spent <= plan.maximum_micros:
-        return None
-    most, cost = usd_micros(plan.maximum_micros), usd_micros(spent)
-    return (
-        f"Measuring was stopped because of its cost: the plan allows {most} at most, and it has cost {cost}."
-    )
-
-
-def _before(run: Run, plan: Plan) -> Literal["base", "classical"]:
-    is_unasked = METHODS[plan.method].is_for_encoders or Progress.from_json(run.progress).is_base_unasked
+def _before(step: ResultStep) -> Literal["base", "classical"]:
+    is_unasked = METHODS[step.plan.method].is_for_encoders or step.progress.is_base_unasked
     return "classical" if is_unasked else "base"
 
 
-def _evaluation(context: AppContext, run: Run, plan: Plan) -> Evaluation:
+def _evaluation(step: ResultStep) -> Evaluation:
     """Returns the evaluation of the base model, or what stands in its place, and the tuned one, in this order."""
-    tuned = tuned_candidate(run.provider, _tuned_model(context, run))
-    ask = partial(questions_of, context, labels=plan.labels, holdout_sha256=plan.holdout_sha256)
-    if _before(run, plan) == "classical":
-        keys, questions = ask([tuned])
-        classical = evaluation_worker.classical_keys(
-            plan.train_sha256, plan.holdout_sha256, len(keys[tuned]), SEED
-        )
-        return Evaluation(_owner(run), {CLASSICAL: classical, **keys}, questions, since=run.state_since)
-    base = Candidate("zero", f"{run.provider}/{plan.base_model}")
-    keys, questions = ask([base, tuned])
-    return Evaluation(_owner(run), keys, questions, since=run.state_since)
+    run, plan = step.run, step.plan
+    tuned = tuned_candidate(run.provider, _tuned_model(step))
+    is_classical = _before(step) == "classical"
+    asked_models = (
+        [tuned] if is_classical else [Candidate("zero", f"{run.provider}/{plan.base_model}"), tuned]
+    )
+    keys, questions = questions_of(
+        step.context, asked_models, labels=plan.labels, holdout_sha256=plan.holdout_sha256
+    )
+    if is_classical:
+        rows = len(keys[tuned])
+        classical = evaluation_worker.classical_keys(plan.train_sha256, plan.holdout_sha256, rows, SEED)
+        keys = {CLASSICAL: classical, **keys}
+    return Evaluation(step.owner, keys, questions, since=run.state_since)
 
 
 def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
@@ -298,11 +276,6 @@ def _arms(evaluation: Evaluation, progress: Progress) -> list[ArmProgress]:
         )
         for candidate, keys in evaluation.keys.items()
     ]
-
-
-def _max_tokens(context: AppContext, candidate: Candidate, labels: Sequence[str]) -> int:
-    """Returns the maximum tokens of an answer, thinking included."""
-    return max_tokens(labels) + thinking_tokens(context.settings.thinks(str(candidate.model)))
 
 
 @lru_cache(maxsize=64)
@@ -321,8 +294,9 @@ def _prompt(candidate: Candidate, row: Example, labels: Sequence[str]) -> tuple[
     return prompts.zero_shot(row, labels, None) if candidate.rung == "zero" else prompts.as_trained(row)
 
 
-def _judge(context: AppContext, run: Run, plan: Plan) -> None:
+def _judge(step: ResultStep) -> None:
     """Lets a worker judge the answers. Its arguments are gathered once; after that only its answer is polled."""
+    context, run, plan = step.context, step.run, step.plan
     is_begun, trainer = context.workers.has(_judging(run)), context.trainers[run.provider]
     try:
         job = None if is_begun and not plan.swept else trainer.job(str(run.job_id))
@@ -334,20 +308,17 @@ def _judge(context: AppContext, run: Run, plan: Plan) -> None:
     except TrainerError as trouble:
         run_states.wait(context, run, LOOK_AGAIN_S, note=str(trouble))
         return
-    judged = context.workers.take(_judging(run)) if is_begun else _begin_judging(context, run, plan, metrics)
+    judged = context.workers.take(_judging(run)) if is_begun else _begin_judging(step, metrics)
     if judged is not None:
-        _finish(context, run, plan, judged, arms)
+        _finish(step, judged, arms)
 
 
-def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[Metric]) -> Judged | None:
-    evaluation, evidence = (
-        _evaluation(context, run, plan),
-        without_itself(_evidence(context, run), plan.method),
-    )
-    progress = Progress.from_json(run.progress)
-    replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, progress))
+def _begin_judging(step: ResultStep, metrics: Sequence[Metric]) -> Judged | None:
+    context, run, plan = step.context, step.run, step.plan
+    evaluation, evidence = _evaluation(step), without_itself(_evidence(step), plan.method)
+    replies = evaluation_engine.replies(context, evaluation.keys, _arms(evaluation, step.progress))
     (base_arm, base), (tuned_arm, tuned) = replies.items()
-    from_judge, verdicts, judge = run_judgements.judge_answers(context, run, plan), None, None
+    from_judge, verdicts, judge = run_judgements.judge_answers(step), None, None
     if from_judge:
         texts = {arm: [reply.text for reply in theirs] for arm, theirs in replies.items()}
         rows = evaluation_worker.examples(context.settings.files, plan.holdout_sha256)
@@ -367,10 +338,9 @@ def _begin_judging(context: AppContext, run: Run, plan: Plan, metrics: Sequence[
         judge=judge,
         verdicts=(verdicts[base_arm], verdicts[tuned_arm]) if verdicts else None,
     )
-    folder = context.settings.data / "plots" / f"run-{run.id}"
-    now = context.clock()
+    title, now = run.model or "", context.clock()
     return context.workers.poll(
-        _judging(run), judge_run, comparison, metrics, title=run.model or "", folder=folder, now=now
+        _judging(run), judge_run, comparison, metrics, title=title, folder=step.folder, now=now
     )
 
 
@@ -378,10 +348,9 @@ def _judging(run: Run) -> str:
     return f"judge {run.id}"
 
 
-def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tuple[SweepArm, ...]) -> None:
-    now = context.clock()
-    progress = Progress.from_json(run.progress)
-    settled, hosting = _spent(context, run, plan), context.store.deployments.of_runs(run.id)
+def _finish(step: ResultStep, judged: Judged, arms: tuple[SweepArm, ...]) -> None:
+    context, run, plan, progress = step.context, step.run, step.plan, step.progress
+    settled, hosting = _spent(step), context.store.deployments.of_runs(run.id)
     actual = settled + hosting
     row = context.settings.provider(plan.provider)
     result = RunResult(
@@ -401,22 +370,25 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         labelled=bool(plan.labels),
         loss_curve=judged.loss_curve,
         beside=judged.beside.to_json(),
-        advice=_advice(context, run, plan, judged.beside),
+        advice=_advice(step, judged.beside),
         arms=arms,
         at_once=(min(row.callers, judged.tuned.n) if row else None),
         labels=judged.labels,
         worse_labels=judged.worse_labels,
         judge=judged.judge,
         agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
-        before=_before(run, plan),
+        before=_before(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
     proof = models.proof_of_run(context, replace(run, result=result.to_json()))
     may_be_used = proof is not None and not objections(proof)
-    result = _with_price_win(result, proof)
+    if proof and proof.best and proof.best.wins_by_price(proof.limits.margin):
+        # what it is cheaper and not worse than, where that is what speaks for it
+        result = replace(result, not_worse=proof.best, margin=proof.limits.margin)
     may_show = authorization.may_show_rows(context, context.store.datasets.get(run.dataset_id), run.channel)
+    changed, now = judged.changed if may_show else (), context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, "done", now=now, result=result.to_json(), actual_micros=actual)
         if moved is None:
@@ -424,90 +396,68 @@ def _finish(context: AppContext, run: Run, plan: Plan, judged: Judged, arms: tup
         context.store.runs.book(moved, "settle", settled, month=units.month_of(now), now=now)
         context.audit("finetune", "done", f"run {run.id}")
         notifications.show_progress(context, moved)
-        notifications.post_result(
-            context,
-            moved,
-            plan,
-            result,
-            judged.changed if may_show else (),
-            may_be_used=may_be_used,
-        )
+        notifications.post_result(context, moved, plan, result, changed, may_be_used=may_be_used)
 
 
-def _with_price_win(result: RunResult, proof: Proof | None) -> RunResult:
-    """Adds what the model is cheaper and not worse than, where that is what speaks for it."""
-    best, margin = (proof.best, proof.limits.margin) if proof else (None, 0.0)
-    if best is None or not best.wins_by_price(margin):
-        return result
-    return replace(result, not_worse=best, margin=margin)
-
-
-def _advice(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> Advice | None:
+def _advice(step: ResultStep, beside: Ladder) -> Advice | None:
     """Returns None if the question can't be answered any more, as its model or price is gone from the settings."""
-    estimate = _estimated(context, run, plan, beside)
-    if isinstance(estimate, Refusal):
-        return None
-    verdict = estimate.verdict
-    rule = verdict.rule if verdict.kind != "go" else ""
-    reason, measure = because_text(verdict.deciding.because), _to_measure(context, verdict)
-    return Advice(verdict.kind, rule, advice.headline(verdict), advice.next_step(verdict), reason, measure)
-
-
-def _to_measure(context: AppContext, verdict: Verdict) -> tuple[str, ...]:
-    """Returns the models that the next step is to measure; those that can be asked."""
-    todo = verdict.deciding.step.todo if verdict.deciding.step else None
-    models = todo.models if isinstance(todo, Measure) else ()
-    return tuple(name for name in models if name.partition("/")[0] in context.trainers)
-
-
-def _estimated(context: AppContext, run: Run, plan: Plan, beside: Ladder) -> EstimateResult | Refusal:
-    dataset = context.store.datasets.get(run.dataset_id)
+    context, plan = step.context, step.plan
+    dataset = context.store.datasets.get(step.run.dataset_id)
     report = datasets.report_of(dataset)
     if report is None:
-        return Refusal(f"`{dataset.name}` can't be used any more.")
-    return estimates.make_estimate(
+        return None
+    estimate = estimates.make_estimate(
         context.settings,
         dataset.name,
         report,
         replace(estimate_requests.question_of(plan), judge=NO_JUDGE),  # it has judged
-        units.day_of(context.clock()),
-        evidence_services.with_run_result(_evidence(context, run), beside),
+        context.today(),
+        evidence_services.with_run_result(_evidence(step), beside),
         is_trained=True,
         reachable=context.trainers,
     )
+    if isinstance(estimate, Refusal):
+        return None
+    verdict = estimate.verdict
+    rule = verdict.rule if verdict.kind != "go" else ""
+    todo = verdict.deciding.step.todo if verdict.deciding.step else None
+    models = todo.models if isinstance(todo, Measure) else ()
+    measure = tuple(name for name in models if name.partition("/")[0] in context.trainers)
+    reason = because_text(verdict.deciding.because)
+    return Advice(verdict.kind, rule, advice.headline(verdict), advice.next_step(verdict), reason, measure)
 
 
-def _evidence(context: AppContext, run: Run) -> Evidence:
-    dataset = context.store.datasets.get(run.dataset_id)
+def _evidence(step: ResultStep) -> Evidence:
+    dataset = step.context.store.datasets.get(step.run.dataset_id)
     report = datasets.report_of(dataset)
-    return evidence_services.evidence_of(context, dataset, report, None) if report else Evidence()
+    return evidence_services.evidence_of(step.context, dataset, report, None) if report else Evidence()
 
 
-def _tuned_model(context: AppContext, run: Run) -> str:
-    return next(model.provider_model for model in context.store.models() if model.name == run.model)
+def _tuned_model(step: ResultStep) -> str:
+    models = step.context.store.models()
+    return next(model.provider_model for model in models if model.name == step.run.model)
 
 
-def _end(context: AppContext, run: Run, plan: Plan, state: notifications.EndState, why: str) -> None:
+def _end_once_idle(step: ResultStep, state: notifications.EndState, why: str) -> None:
+    """Asks nothing more. What is under way has to be paid: it is waited for."""
+    if not step.context.llm.drop(step.owner):
+        _end(step, state, why)
+
+
+def _end(step: ResultStep, state: notifications.EndState, why: str) -> None:
     """Ends the run without a result; the training and the answers so far have to be paid all the same."""
-    spent = _spent(context, run, plan)
-    sentence = f"The model is trained and kept as {code(run.model or '')}. {why}"
-    run_states.end(context, run, state, sentence, actual_micros=spent)
+    sentence = f"The model is trained and kept as {code(step.run.model or '')}. {why}"
+    run_states.end(step.context, step.run, state, sentence, actual_micros=_spent(step))
 
 
-def _spent(context: AppContext, run: Run, plan: Plan) -> int:
+def _spent(step: ResultStep) -> int:
     """Returns micro-dollars. Answers that were stored before this run asked are free."""
-    keys = _evaluation(context, run, plan).keys.values()
-    base, tuned = (context.store.answers.totals(theirs, since=run.state_since) for theirs in keys)
-    return _cost(run, plan, base, tuned) + run_judgements.spent(context, run, plan)
+    keys, since = _evaluation(step).keys.values(), step.run.state_since
+    base, tuned = (step.context.store.answers.totals(theirs, since=since) for theirs in keys)
+    return _cost(step, base, tuned) + run_judgements.spent(step)
 
 
-def _cost(run: Run, plan: Plan, base: AnswerTotals, tuned: AnswerTotals) -> int:
-    progress = Progress.from_json(run.progress)
-    prices = PriceList.from_json(plan.prices)
-    return actual_micros(
-        prices, progress.train_seconds, progress.trained_tokens, base, tuned, progress.billed_micros
-    )
-
-
-def _owner(run: Run) -> str:
-    return f"run {run.id}"
+def _cost(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:
+    progress, prices = step.progress, PriceList.from_json(step.plan.prices)
+    trained = (prices, progress.train_seconds, progress.trained_tokens)
+    return actual_micros(*trained, base, tuned, progress.billed_micros)
