@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 from slack_bolt import Ack, App, Respond
 from slack_sdk import WebClient
@@ -56,15 +57,46 @@ from bot.services import models as model_services
 from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
 from bot.services import sunsets as sunset_services
-from bot.slack.commands import Call, baseline_form, estimate_form, help_list
+from bot.slack.commands import Call, Form, baseline_form, estimate_form, help_list
 from bot.slack.homes import Homes
 from bot.values.runs import Refusal
 
-Click = Mapping[str, Any]
-log = logging.getLogger(__name__)
+_Value = TypeVar("_Value")
 _ByNumber = Callable[[AppContext, int, str], object]
 _ByValue = Callable[[AppContext, str, str], object]
-_OpenForm = Callable[[AppContext, Click], dict[str, Any] | Refusal | None]
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Click:
+    """A button that was pressed, or a list from which something was chosen. `channel`: '' on the App Home."""
+
+    context: AppContext
+    action: str
+    value: str
+    person: str
+    channel: str
+    is_on_home: bool
+
+    @property
+    def number(self) -> int:
+        return int(self.value)
+
+    @property
+    def call(self) -> Call:
+        return Call(self.context, self.person, self.channel)
+
+
+def read_click(context: AppContext, body: Mapping[str, Any]) -> Click:
+    action = body["actions"][0]
+    return Click(
+        context,
+        str(action["action_id"]),
+        str((action.get("selected_option") or action)["value"]),
+        str(body["user"]["id"]),
+        str((body.get("channel") or {}).get("id") or ""),
+        (body.get("view") or {}).get("type") == "home",
+    )
 
 
 def _numbered(work: _ByNumber) -> _ByValue:
@@ -112,39 +144,42 @@ SHOWN: Mapping[str, _ByValue] = {
 
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
     @app.action(_one_of(ANSWERED))
-    def answer(ack: Ack, body: Click, respond: Respond) -> None:
-        result = ANSWERED[_action(body)](context, int(_value(body)), _person(body))
+    def answer(ack: Ack, body: dict[str, Any], respond: Respond) -> None:
+        click = read_click(context, body)
+        result = ANSWERED[click.action](context, click.number, click.person)
         ack()
         wake()
         respond(**general.answer(result).body(), response_type="ephemeral", replace_original=False)
 
-    def show(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
-        person = _person(body)
-        result = SHOWN[_action(body)](context, _value(body), person)
+    def show(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        click = read_click(context, body)
+        result = SHOWN[click.action](context, click.value, click.person)
         ack()
         wake()
         if isinstance(result, Refusal):
-            _whisper(body, respond, client, result)
-        if _is_on_home(body):
-            homes.draw(person)
+            _whisper(click, str(body["trigger_id"]), respond, client, result)
+        if click.is_on_home:
+            homes.draw(click.person)
 
-    def open_form(ack: Ack, body: Click, respond: Respond, client: WebClient) -> None:
-        form = FORMS[_action(body)](context, body)
+    def open_form(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
+        click, trigger = read_click(context, body), str(body["trigger_id"])
+        form = FORMS[click.action](click)
         if form is None:
             show(ack, body, respond, client)
             return
         if isinstance(form, Refusal):
             ack()
-            _whisper(body, respond, client, form)
+            _whisper(click, trigger, respond, client, form)
             return
-        if _is_on_home(body) and form.get("private_metadata"):
+        if click.is_on_home and form.get("private_metadata"):
             form = {**form, "private_metadata": f"{form['private_metadata']} {home.FORM}"}
-        client.views_open(trigger_id=str(body["trigger_id"]), view=form)
+        client.views_open(trigger_id=trigger, view=form)
         ack()
 
     @app.action(_one_of(row_labels.ANSWERS))
-    def label_row(ack: Ack, body: Click, client: WebClient) -> None:
-        result = row_label_services.answer(context, _action(body), _value(body), _person(body))
+    def label_row(ack: Ack, body: dict[str, Any], client: WebClient) -> None:
+        click = read_click(context, body)
+        result = row_label_services.answer(context, click.action, click.value, click.person)
         ack()
         wake()
         form = general.notice_modal("Not done", result.text) if isinstance(result, Refusal) else result
@@ -159,135 +194,105 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     app.action(_one_of(FORMS))(open_form)
 
 
-def _approve(context: AppContext, body: Click) -> dict[str, Any] | Refusal | None:
-    waiting = approvals.needs_reason(context, _value(body), _person(body))
+def _approve(click: Click) -> Form | Refusal | None:
+    """Opens no form where a click is enough."""
+    waiting = approvals.needs_reason(click.context, click.value, click.person)
     return plans.approve_modal(*waiting) if isinstance(waiting, tuple) else waiting
 
 
-def _reject(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    return approvals.may_reject(context, _value(body), _person(body)) or plans.reject_modal(_value(body))
+def _waive(click: Click) -> Form | Refusal:
+    dataset = data_policy_services.may_record_waiver(click.context, click.number, click.person)
+    return _form(dataset, data_policy.form)
 
 
-def _waive(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    result = data_policy_services.may_record_waiver(context, int(_value(body)), _person(body))
-    return result if isinstance(result, Refusal) else data_policy.form(result)
-
-
-def _choose_columns(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    allowed = dataset_services.may_choose_columns(context, int(_value(body)), _person(body))
+def _choose_columns(click: Click) -> Form | Refusal:
+    allowed = dataset_services.may_choose_columns(click.context, click.number, click.person)
     return allowed if isinstance(allowed, Refusal) else datasets.columns_form(*allowed)
 
 
-def _estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    """The button's value is the dataset's name, or no name where none is meant."""
-    return estimate_form(Call(context, _person(body), _channel(body)), _value(body))
+def _upload_again(click: Click) -> Form:
+    sealed = dataset_services.sealed_in_vain(click.context, click.value)
+    return datasets.upload_modal(click.channel, name=click.value, sealed=sealed)
 
 
-def _measure(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    return baseline_form(Call(context, _person(body), _channel(body)), _value(body))
-
-
-def _upload(context: AppContext, body: Click) -> dict[str, Any]:
-    return datasets.upload_modal(_channel(body))
-
-
-def _upload_again(context: AppContext, body: Click) -> dict[str, Any]:
-    name = _value(body)
-    return datasets.upload_modal(
-        _channel(body), name=name, sealed=dataset_services.sealed_in_vain(context, name)
-    )
-
-
-def _all_commands(context: AppContext, body: Click) -> dict[str, Any]:
-    return help_cards.all_commands(help_list())
-
-
-def _plan_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    person, channel = _person(body), _channel(body)
-    refusal = overview.may_read(context, person, channel)
-    result = refusal or run_services.summarize(context, int(_value(body)), person, channel)
+def _plan_details(click: Click) -> Form | Refusal:
+    refusal = overview.may_read(click.context, click.person, click.channel)
+    result = refusal or run_services.summarize(click.context, click.number, click.person, click.channel)
     if isinstance(result, Refusal):
         return result
-    budget = budgets.tightest(context, result.run.channel, result.run.requester)
+    budget = budgets.tightest(click.context, result.run.channel, result.run.requester)
     return plans.details_form(result.run, result.plan, budget)
 
 
-def _estimate_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    result = estimate_requests.remake(context, int(_value(body)), _person(body))
+def _estimate_details(click: Click) -> Form | Refusal:
+    result = estimate_requests.remake(click.context, click.number, click.person)
     return result if isinstance(result, Refusal) else estimates.details_form(result, result.target.name)
 
 
-def _answer_estimate(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
+def _answer_estimate(click: Click) -> Form | Refusal:
     """Opens the form with what the estimate's card was asked, for what it lacks."""
-    before = estimate_requests.asked_before(context, int(_value(body)), _person(body))
-    if isinstance(before, Refusal):
-        return before
-    return estimate_form(Call(context, _person(body), _channel(body)), before.dataset, before)
+    before = estimate_requests.asked_before(click.context, click.number, click.person)
+    return _form(before, lambda asked: estimate_form(click.call, asked.dataset, asked))
 
 
-def _run_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    channel = _channel(body) or None
-    refusal = overview.may_read(context, _person(body), channel)
-    result = refusal or run_services.details(context, int(_value(body)), _person(body), channel)
-    return result if isinstance(result, Refusal) else runs.details_form(result)
+def _run_details(click: Click) -> Form | Refusal:
+    channel = click.channel or None
+    refusal = overview.may_read(click.context, click.person, channel)
+    result = refusal or run_services.details(click.context, click.number, click.person, channel)
+    return _form(result, runs.details_form)
 
 
-def _measurement_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    channel = _channel(body)
-    refusal = overview.may_read(context, _person(body), channel or None)
-    parts = refusal or measurements.details(context, int(_value(body)), _person(body), channel)
-    return (
-        parts if isinstance(parts, Refusal) else general.details_modal(f"Measurement m{_value(body)}", parts)
+def _measurement_details(click: Click) -> Form | Refusal:
+    refusal = overview.may_read(click.context, click.person, click.channel or None)
+    parts = refusal or measurements.details(click.context, click.number, click.person, click.channel)
+    return _form(parts, lambda blocks: general.details_modal(f"Measurement m{click.value}", blocks))
+
+
+def _promotion_details(click: Click) -> Form | Refusal:
+    refusal = overview.may_read(click.context, click.person, click.channel or None)
+    parts = refusal or model_services.promotion_details(
+        click.context, click.number, click.person, click.channel
     )
+    return _form(parts, lambda blocks: general.details_modal("Model in use", blocks))
 
 
-def _promotion_details(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    person, channel = _person(body), _channel(body)
-    refusal = overview.may_read(context, person, channel or None)
-    parts = refusal or model_services.promotion_details(context, int(_value(body)), person, channel)
-    return parts if isinstance(parts, Refusal) else general.details_modal("Model in use", parts)
+def _try(click: Click) -> Form | Refusal:
+    model = model_services.of_run(click.context, click.number, click.person, click.channel)
+    return _form(model, lambda model: models.try_form(model.name, click.channel))
 
 
-def _try(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    channel = _channel(body)
-    model = model_services.of_run(context, int(_value(body)), _person(body), channel)
-    return model if isinstance(model, Refusal) else models.try_form(model.name, channel)
+def _better_answer(click: Click) -> Form | Refusal:
+    tried = tried_answers.may_judge(click.context, click.number, click.person)
+    return _form(tried, lambda tried: models.better_form(tried.id))
 
 
-def _better_answer(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    tried = tried_answers.may_judge(context, int(_value(body)), _person(body))
-    return tried if isinstance(tried, Refusal) else models.better_form(tried.id)
+def _decide(click: Click) -> Form | Refusal:
+    """Rights are asked at the click, and again when the form comes."""
+    run = interventions.may_decide(click.context, click.number, click.person)
+    return _form(run, lambda run: intervention_cards.form(intervention_cards.BUTTONS[click.action], run))
 
 
-def _label_rows(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    return row_label_services.next_row(context, int(_value(body)), _person(body))
-
-
-def _contradictions(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-    return distillation_services.contradictions(context, int(_value(body)), _person(body))
-
-
-def _decide(button: str) -> _OpenForm:
-    def open_form(context: AppContext, body: Click) -> dict[str, Any] | Refusal:
-        """Rights are asked at the click, and again when the form comes."""
-        result = interventions.may_decide(context, int(_value(body)), _person(body))
-        choice = intervention_cards.BUTTONS[button]
-        return result if isinstance(result, Refusal) else intervention_cards.form(choice, result)
-
-    return open_form
+def _form(result: _Value | Refusal, form: Callable[[_Value], Form | Refusal]) -> Form | Refusal:
+    return result if isinstance(result, Refusal) else form(result)
 
 
 # None: it takes no form, and what the click does is shown.
-FORMS: Mapping[str, _OpenForm] = {
+FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
-    plans.REJECT: _reject,
+    plans.REJECT: lambda click: (
+        approvals.may_reject(click.context, click.value, click.person) or plans.reject_modal(click.value)
+    ),
     data_policy.WAIVE: _waive,
     datasets.CHOOSE_COLUMNS: _choose_columns,
-    datasets.MEASURE: _measure,
+    datasets.MEASURE: lambda click: baseline_form(click.call, click.value),
     datasets.UPLOAD_AGAIN: _upload_again,
-    **dict.fromkeys((result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE), _estimate),
-    help_cards.UPLOAD: _upload,
-    help_cards.ALL_COMMANDS: _all_commands,
+    # its value is a dataset's name, or no name where none is meant
+    **dict.fromkeys(
+        (result_cards.ESTIMATE, datasets.ESTIMATE, help_cards.ESTIMATE),
+        lambda click: estimate_form(click.call, click.value),
+    ),
+    help_cards.UPLOAD: lambda click: datasets.upload_modal(click.channel),
+    help_cards.ALL_COMMANDS: lambda _: help_cards.all_commands(help_list()),
     estimates.DETAILS: _estimate_details,
     plans.DETAILS: _plan_details,
     estimates.ANSWER: _answer_estimate,
@@ -296,19 +301,21 @@ FORMS: Mapping[str, _OpenForm] = {
     models.DETAILS: _promotion_details,
     models.TRY: _try,
     models.NOT_GOOD: _better_answer,
-    row_labels.LABEL_ROWS: _label_rows,
-    distillations.CONTRADICTIONS: _contradictions,
-    **{button: _decide(button) for button in intervention_cards.BUTTONS},
+    row_labels.LABEL_ROWS: lambda click: row_label_services.next_row(
+        click.context, click.number, click.person
+    ),
+    distillations.CONTRADICTIONS: lambda click: distillation_services.contradictions(
+        click.context, click.number, click.person
+    ),
+    **dict.fromkeys(intervention_cards.BUTTONS, _decide),
 }
 
 
-def _whisper(body: Click, respond: Respond, client: WebClient, refusal: Refusal) -> None:
+def _whisper(click: Click, trigger: str, respond: Respond, client: WebClient, refusal: Refusal) -> None:
     """Shows a refusal to the person who clicked. The App Home has no place for it, so there it is a form without
     fields."""
-    if _is_on_home(body):
-        client.views_open(
-            trigger_id=str(body["trigger_id"]), view=general.notice_modal("Not done", refusal.text)
-        )
+    if click.is_on_home:
+        client.views_open(trigger_id=trigger, view=general.notice_modal("Not done", refusal.text))
         return
     respond(**general.refusal(refusal).body(), response_type="ephemeral", replace_original=False)
 
@@ -316,26 +323,3 @@ def _whisper(body: Click, respond: Respond, client: WebClient, refusal: Refusal)
 def _one_of(names: Iterable[str]) -> re.Pattern[str]:
     """Bolt searches for a pattern anywhere in a button's name: "measure" is in "cancel_measurement"."""
     return re.compile(f"^({'|'.join(names)})$")
-
-
-def _is_on_home(body: Click) -> bool:
-    return (body.get("view") or {}).get("type") == "home"
-
-
-def _action(body: Click) -> str:
-    return str(body["actions"][0]["action_id"])
-
-
-def _value(body: Click) -> str:
-    """Of a button, or of what was chosen from a list."""
-    action = body["actions"][0]
-    return str((action.get("selected_option") or action)["value"])
-
-
-def _channel(body: Click) -> str:
-    """'' on the App Home."""
-    return str((body.get("channel") or {}).get("id") or "")
-
-
-def _person(body: Click) -> str:
-    return str(body["user"]["id"])

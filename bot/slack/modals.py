@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
@@ -48,160 +49,206 @@ from bot.values.runs import Refusal
 Errors = dict[str, str]
 
 
+@dataclass(frozen=True)
+class Answers:
+    """A form that a person sent. `metadata`: what it carries from when it was opened. `values`: what was entered, by
+    block: text, the value of an option, or the id of a conversation."""
+
+    context: AppContext
+    person: str
+    metadata: str
+    values: Mapping[str, str | None]
+    blocks: Mapping[str, Mapping[str, Mapping[str, Any]]]
+
+    @property
+    def words(self) -> list[str]:
+        return self.metadata.split()
+
+    @property
+    def number(self) -> int:
+        return int(self.words[0])
+
+    @property
+    def file(self) -> Mapping[str, Any]:
+        files = self.blocks.get("file", {}).get("value", {}).get("files") or [{}]
+        file: Mapping[str, Any] = files[0]
+        return file
+
+    def text(self, block: str) -> str:
+        return self.values.get(block) or ""
+
+    def several(self, block: str) -> tuple[str, ...]:
+        """Returns the chosen options, or what was typed instead, split at its commas."""
+        element = next(iter(self.blocks.get(block, {}).values()), {})
+        chosen = [str(option["value"]) for option in element.get("selected_options") or []]
+        typed = [word.strip() for word in str(element.get("value") or "").split(",")]
+        return tuple(chosen or [word for word in typed if word])
+
+
+def read_answers(context: AppContext, body: Mapping[str, Any]) -> Answers:
+    blocks: Mapping[str, Mapping[str, Mapping[str, Any]]] = body["view"]["state"]["values"]
+    values: dict[str, str | None] = {}
+    for name, block in blocks.items():
+        element = next(iter(block.values()))
+        option = element.get("selected_option") or {}
+        value = element.get("value") or option.get("value") or element.get("selected_conversation")
+        values[name] = str(value) if value else None
+    metadata = str(body["view"]["private_metadata"])
+    return Answers(context, str(body["user"]["id"]), metadata, values, blocks)
+
+
 def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], None]) -> None:
+    def listen_to(form: str, record: Callable[[Answers], Errors]) -> None:
+        @app.view(form)
+        def listen(ack: Ack, body: dict[str, Any]) -> None:
+            answers = read_answers(context, body)
+            errors = record(answers)
+            if errors:
+                ack(response_action="errors", errors=errors)
+                return
+            ack()
+            if (
+                form == estimates.ESTIMATE
+            ):  # takes longer than Slack waits, so it comes once the form is closed
+                _answer_estimate(answers)
+            wake()
+            if home.FORM in answers.words:
+                homes.draw(answers.person)
+
     for form, record in FORMS.items():
-        app.view(form)(_listener(record, AFTER.get(form), context, homes, wake))
+        listen_to(form, record)
 
 
-def _listener(
-    record: Callable[[AppContext, dict[str, Any]], Errors],
-    after: Callable[[AppContext, dict[str, Any]], None] | None,
-    context: AppContext,
-    homes: Homes,
-    wake: Callable[[], None],
-) -> Callable[..., None]:
-    def listen(ack: Ack, body: dict[str, Any]) -> None:
-        errors = record(context, body)
-        if errors:
-            ack(response_action="errors", errors=errors)
-            return
-        ack()
-        if after:
-            after(context, body)
-        wake()
-        if home.FORM in _metadata(body):
-            homes.draw(_person(body))
-
-    return listen
+def _receive(answers: Answers) -> Errors:
+    channel, known_file, known_name = (*answers.metadata.split(" ", 2), "", "")[:3]
+    # a file from a channel's message stays that channel's: rules about data go by where it came from
+    is_asked = not known_file or channel.startswith("D")
+    upload = Upload(
+        name=answers.text("name"),
+        channel=(is_asked and answers.values.get("channel")) or channel,
+        here=channel,
+        person=answers.person,
+        file_id=known_file or str(answers.file.get("id", "")),
+        filename=known_name or str(answers.file.get("name") or "upload"),
+        text_column=answers.values.get("text"),
+        label_column=answers.values.get("label"),
+        sealed=answers.values.get("sealed"),
+    )
+    return _errors_by_field(datasets.receive(answers.context, upload), "name")
 
 
-def _receive(context: AppContext, body: dict[str, Any]) -> Errors:
-    result = datasets.receive(context, _upload(body))
-    return _errors(result, (isinstance(result, Refusal) and result.about) or "name")
-
-
-def _choose_columns(context: AppContext, body: dict[str, Any]) -> Errors:
-    values = _values(body)
-    text, label = values.get("text"), values.get("label")
-    result = datasets.choose_columns(context, int(_metadata(body)[0]), text, label, _person(body))
+def _choose_columns(answers: Answers) -> Errors:
+    text, label = answers.values.get("text"), answers.values.get("label")
+    result = datasets.choose_columns(answers.context, answers.number, text, label, answers.person)
     return _errors(result, "label" if label else "text")
 
 
-def _estimate(context: AppContext, body: dict[str, Any]) -> Errors:
-    request = _estimate_request(context, body)
+def _estimate(answers: Answers) -> Errors:
+    request = _estimate_request(answers)
     if isinstance(request, Refusal):
         return {estimates.refused_field(request): request.text}
-    refusal = estimate_requests.may_ask(context, request, _person(body), _metadata(body)[0])
+    refusal = estimate_requests.may_ask(answers.context, request, answers.person, answers.words[0])
     return {estimates.refused_field(refusal): refusal.text} if refusal else {}
 
 
-def _answer_estimate(context: AppContext, body: dict[str, Any]) -> None:
-    request = _estimate_request(context, body)
+def _answer_estimate(answers: Answers) -> None:
+    request = _estimate_request(answers)
     if isinstance(request, Estimate):
-        estimate_requests.answer(context, request, _person(body), _metadata(body)[0])
+        estimate_requests.answer(answers.context, request, answers.person, answers.words[0])
 
 
-def _estimate_request(context: AppContext, body: dict[str, Any]) -> Estimate | Refusal:
+def _estimate_request(answers: Answers) -> Estimate | Refusal:
     """Options that the form has no field for stay as they were in the estimate that it changes."""
     others: dict[str, str] = {}
-    number = next((word for word in _metadata(body)[1:] if word.isdigit()), None)
+    number = next((word for word in answers.words[1:] if word.isdigit()), None)
     if number is not None:
-        before = estimate_requests.asked_before(context, int(number), _person(body))
+        before = estimate_requests.asked_before(answers.context, int(number), answers.person)
         if isinstance(before, Refusal):
             return before
         others = {name: value for name, value in before.typed.items() if name not in estimates.FIELDS}
-    values = parse_form(commands.estimate, {**others, **_values(body)})
+    values = parse_form(commands.estimate, {**others, **answers.values})
     return values if isinstance(values, Refusal) else commands.estimate_request(values)
 
 
-def _measure(context: AppContext, body: dict[str, Any]) -> Errors:
-    several = {field: ",".join(_several(body, field)) for field in ("rungs", "models")}
+def _measure(answers: Answers) -> Errors:
+    several = {field: ",".join(answers.several(field)) for field in ("rungs", "models")}
     if several["rungs"] == ",".join(ASKED_RUNGS):
         several["rungs"] = ""  # all that fit, an optimised prompt too
-    values = parse_form(commands.measure_baseline, {**_values(body), **several})
+    values = parse_form(commands.measure_baseline, {**answers.values, **several})
     if isinstance(values, Refusal):
         return {values.about or "dataset": values.text}
-    result = evaluations.ask(context, Baseline(**values), _person(body), _metadata(body)[0])
+    result = evaluations.ask(answers.context, Baseline(**values), answers.person, answers.words[0])
     about = result.about if isinstance(result, Refusal) else None
     return _errors(result, about if about in evaluation_cards.ANSWERED_BELOW else "dataset")
 
 
-def _add_knowledge(context: AppContext, body: dict[str, Any]) -> Errors:
-    channel, dataset = _metadata(body)[:2]
-    file = _files(body)[0]
-    name = str(file.get("name") or "document")
-    upload = DocumentUpload(dataset, channel, _person(body), str(file.get("id", "")), name)
-    return _errors(documents.receive(context, upload), "file")
+def _add_knowledge(answers: Answers) -> Errors:
+    channel, dataset = answers.words[:2]
+    file, name = str(answers.file.get("id", "")), str(answers.file.get("name") or "document")
+    upload = DocumentUpload(dataset, channel, answers.person, file, name)
+    return _errors(documents.receive(answers.context, upload), "file")
 
 
-def _label(context: AppContext, body: dict[str, Any]) -> Errors:
-    channel, dataset = _metadata(body)[:2]
-    count = read_count((_values(body).get("count") or "").strip())
+def _label(answers: Answers) -> Errors:
+    channel, dataset = answers.words[:2]
+    count = read_count(answers.text("count").strip())
     if isinstance(count, Misread):
         return {"count": count.sentence}
-    file = _files(body)[0]
-    wanted = RowsToLabel(dataset, channel, _person(body), count, file.get("id"), file.get("name"))
-    result = row_labels.begin(context, wanted)
-    return _errors(result, (isinstance(result, Refusal) and result.about) or "count")
+    file, name = answers.file.get("id"), answers.file.get("name")
+    wanted = RowsToLabel(dataset, channel, answers.person, count, file, name)
+    return _errors_by_field(row_labels.begin(answers.context, wanted), "count")
 
 
-def _approve(context: AppContext, body: dict[str, Any]) -> Errors:
-    reason = _values(body).get("reason") or ""
-    return _errors(approvals.approve(context, _metadata(body)[0], _person(body), reason), "reason")
+def _approve(answers: Answers) -> Errors:
+    plan, reason = answers.words[0], answers.text("reason")
+    return _errors(approvals.approve(answers.context, plan, answers.person, reason), "reason")
 
 
-def _reject(context: AppContext, body: dict[str, Any]) -> Errors:
-    reason = _values(body).get("reason") or ""
-    return _errors(approvals.reject(context, _metadata(body)[0], _person(body), reason), "reason")
+def _reject(answers: Answers) -> Errors:
+    plan, reason = answers.words[0], answers.text("reason")
+    return _errors(approvals.reject(answers.context, plan, answers.person, reason), "reason")
 
 
-def _waive(context: AppContext, body: dict[str, Any]) -> Errors:
-    reason = _values(body).get("reason") or ""
-    return _errors(
-        data_policy.record_waiver(context, int(_metadata(body)[0]), _person(body), reason), "reason"
-    )
+def _waive(answers: Answers) -> Errors:
+    dataset, reason = answers.number, answers.text("reason")
+    return _errors(data_policy.record_waiver(answers.context, dataset, answers.person, reason), "reason")
 
 
-def _try(context: AppContext, body: dict[str, Any]) -> Errors:
-    channel, model = _metadata(body)[:2]
-    return _errors(
-        models.ask(context, model, _values(body).get("text") or "", _person(body), channel), "text"
-    )
+def _try(answers: Answers) -> Errors:
+    channel, model = answers.words[:2]
+    return _errors(models.ask(answers.context, model, answers.text("text"), answers.person, channel), "text")
 
 
-def _distil(context: AppContext, body: dict[str, Any]) -> Errors:
-    channel, dataset, teacher = _metadata(body)[:3]
-    file, accepts = _files(body)[0], bool(_several(body, "terms"))
-    name = str(file.get("name") or "rows")
-    wanted = RowsToTeach(dataset, teacher, channel, _person(body), str(file.get("id", "")), name, accepts)
-    result = distillations.receive(context, wanted)
-    return _errors(result, (isinstance(result, Refusal) and result.about) or "file")
+def _distil(answers: Answers) -> Errors:
+    channel, dataset, teacher = answers.words[:3]
+    file, name = str(answers.file.get("id", "")), str(answers.file.get("name") or "rows")
+    accepts = bool(answers.several("terms"))
+    wanted = RowsToTeach(dataset, teacher, channel, answers.person, file, name, accepts)
+    return _errors_by_field(distillations.receive(answers.context, wanted), "file")
 
 
-def _better(context: AppContext, body: dict[str, Any]) -> Errors:
-    text = _values(body).get("text") or ""
-    return _errors(tried_answers.correct(context, int(_metadata(body)[0]), _person(body), text), "text")
+def _better(answers: Answers) -> Errors:
+    tried, text = answers.number, answers.text("text")
+    return _errors(tried_answers.correct(answers.context, tried, answers.person, text), "text")
 
 
-def _delete(context: AppContext, body: dict[str, Any]) -> Errors:
-    channel, dataset, *before = _metadata(body)
-    if (_values(body).get("name") or "").strip().lower() != dataset:
+def _delete(answers: Answers) -> Errors:
+    channel, dataset, *before = answers.words
+    if answers.text("name").strip().lower() != dataset:
         return {"name": f"Type {dataset} to delete it, or close this form."}
     command = Delete(dataset, date.fromisoformat(before[0]) if before else None)
-    return _errors(dataset_deletion.ask(context, command, _person(body), channel), "name")
+    return _errors(dataset_deletion.ask(answers.context, command, answers.person, channel), "name")
 
 
-def _decide(context: AppContext, body: dict[str, Any]) -> Errors:
-    choice, number = intervention_cards.parse_metadata(str(body["view"]["private_metadata"]))
-    values = _values(body)
-    result = interventions.decide(
-        context, number, choice, _person(body), values.get("reason") or "", values.get("job")
-    )
-    return _errors(result, (isinstance(result, Refusal) and result.about) or "reason")
+def _decide(answers: Answers) -> Errors:
+    choice, number = intervention_cards.parse_metadata(answers.metadata)
+    reason, job = answers.text("reason"), answers.values.get("job")
+    result = interventions.decide(answers.context, number, choice, answers.person, reason, job)
+    return _errors_by_field(result, "reason")
 
 
-# What a form's answer asks for is recorded before the form closes; what is wrong stands under its field.
-FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
+# What a form asks for is recorded before it closes; what is wrong stands under its field.
+FORMS: Mapping[str, Callable[[Answers], Errors]] = {
     dataset_cards.UPLOAD: _receive,
     estimates.ESTIMATE: _estimate,
     evaluation_cards.FORM: _measure,
@@ -218,63 +265,11 @@ FORMS: Mapping[str, Callable[[AppContext, dict[str, Any]], Errors]] = {
     model_cards.BETTER_FORM: _better,
 }
 
-# What takes longer than Slack waits comes once the form is closed.
-AFTER: Mapping[str, Callable[[AppContext, dict[str, Any]], None]] = {estimates.ESTIMATE: _answer_estimate}
-
 
 def _errors(result: object, field: str) -> Errors:
     return {field: result.text} if isinstance(result, Refusal) else {}
 
 
-def _upload(body: dict[str, Any]) -> Upload:
-    values = _values(body)
-    channel, known_file, known_name = (*str(body["view"]["private_metadata"]).split(" ", 2), "", "")[:3]
-    files = _files(body)
-    # a file from a channel's message stays that channel's: rules about data go by where it came from
-    is_asked = not known_file or channel.startswith("D")
-    return Upload(
-        name=values.get("name") or "",
-        channel=(is_asked and values.get("channel")) or channel,
-        here=channel,
-        person=_person(body),
-        file_id=known_file or str(files[0].get("id", "")),
-        filename=known_name or str(files[0].get("name") or "upload"),
-        text_column=values.get("text"),
-        label_column=values.get("label"),
-        sealed=values.get("sealed"),
-    )
-
-
-def _several(body: dict[str, Any], block: str) -> tuple[str, ...]:
-    """Returns the chosen options, or what was typed instead, split at its commas."""
-    element: Mapping[str, Any] = next(iter(body["view"]["state"]["values"].get(block, {}).values()), {})
-    chosen = [str(option["value"]) for option in element.get("selected_options") or []]
-    typed = [word.strip() for word in str(element.get("value") or "").split(",")]
-    return tuple(chosen or [word for word in typed if word])
-
-
-def _files(body: dict[str, Any]) -> list[Mapping[str, Any]]:
-    files: list[Mapping[str, Any]] = body["view"]["state"]["values"].get("file", {}).get("value", {}).get(
-        "files"
-    ) or [{}]
-    return files
-
-
-def _values(body: dict[str, Any]) -> Mapping[str, str | None]:
-    """Returns what was entered, by block: text, the value of an option, or the id of a conversation."""
-    blocks: Mapping[str, Mapping[str, Mapping[str, Any]]] = body["view"]["state"]["values"]
-    return {name: _value(next(iter(block.values()))) for name, block in blocks.items()}
-
-
-def _value(element: Mapping[str, Any]) -> str | None:
-    option = element.get("selected_option") or {}
-    value = element.get("value") or option.get("value") or element.get("selected_conversation")
-    return str(value) if value else None
-
-
-def _metadata(body: dict[str, Any]) -> list[str]:
-    return str(body["view"]["private_metadata"]).split()
-
-
-def _person(body: dict[str, Any]) -> str:
-    return str(body["user"]["id"])
+def _errors_by_field(result: object, otherwise: str) -> Errors:
+    """Returns the refusal at the field that it is about."""
+    return _errors(result, (isinstance(result, Refusal) and result.about) or otherwise)
