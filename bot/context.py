@@ -9,6 +9,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Protocol
 
+from bot.cards.blocks import Message
 from bot.llm_client import LlmClient
 from bot.provider_threads import ProviderThreads
 from bot.rules import units
@@ -119,6 +120,29 @@ class AppContext:
     def post(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
         """Puts a plain message into the outbox."""
         self.store.outbox.put(Draft(kind="post", channel=channel, body=body, dedupe=dedupe), now=self.clock())
+
+    def show(
+        self,
+        card: str,
+        channel: str,
+        message: Message,
+        *,
+        concerns: str | None = None,
+        thread: str | None = None,
+        private: bool = False,
+        progress: bool = False,
+    ) -> None:
+        """Posts this card, or edits it where it is posted: see Outbox.show."""
+        self.store.outbox.show(
+            card,
+            channel,
+            message.letter(),
+            now=self.clock(),
+            thread=thread,
+            private=private,
+            concerns=concerns,
+            progress=progress,
+        )
 
     def link(self, card: str, text: str) -> str:
         """Returns `text` as a link to the message of that card, alone while it is not posted or Slack's address is

@@ -217,7 +217,7 @@ def _people(settings: Settings) -> Iterator[Finding]:
         limit = "" if most is None else f", nothing dearer than {usd_micros(most)}"
         needed = " or ".join(str(value) for value in sorted({tier.approvers for tier in tiers}))
         yield Finding(True, "approvers", f"{count}, {needed} needed for a run{limit}")
-    budget = settings.monthly_budget_usd
+    budget = settings.budget.monthly_usd
     yield Finding(
         True,
         "budget",
@@ -237,7 +237,20 @@ def _trainer(settings: Settings, row: ProviderRow) -> Finding | None:
     key = find_key(os.environ, row.provider)
     if not key:
         return None
-    return _provider(row, key) if row.trains else _chat_provider(row, key)
+    try:
+        with open_trainer(row.provider, key) as trainer:
+            refused = trainer.probe()
+    except TrainerError as error:
+        # nobody has to run one on this machine that only answers
+        is_missed = row.trains or row.provider.key_env is not None
+        return Finding(False, row.title, str(error)) if is_missed else None
+    # some that only answer list no models for a key
+    if refused and (row.trains or refused.status in (401, 403)):
+        return Finding(False, row.title, str(refused))
+    if not row.trains:
+        return Finding(True, row.title, "answers questions; it trains nothing")
+    closing = f"; takes new jobs until {row.closes}" if row.closes else ""
+    return Finding(True, row.title, f"answers, nothing speaks against training there so far{closing}")
 
 
 def _prices(settings: Settings, today: date) -> Iterator[Finding]:
@@ -268,30 +281,6 @@ def _own_trainer(settings: Settings) -> Finding:
             False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
         )
     return Finding(True, "own trainer", f"starts with {', '.join(settings.trainer.models)}")
-
-
-def _chat_provider(row: ProviderRow, key: str) -> Finding | None:
-    """Checks one that only answers. Nobody has to run one on this machine, and some list no models for a key."""
-    try:
-        with open_trainer(row.provider, key) as trainer:
-            refused = trainer.probe()
-    except TrainerError as error:
-        return None if row.provider.key_env is None else Finding(False, row.title, str(error))
-    if refused and refused.status in (401, 403):
-        return Finding(False, row.title, str(refused))
-    return Finding(True, row.title, "answers questions; it trains nothing")
-
-
-def _provider(row: ProviderRow, key: str) -> Finding:
-    try:
-        with open_trainer(row.provider, key) as trainer:
-            refused = trainer.probe()
-    except TrainerError as error:
-        return Finding(False, row.title, str(error))
-    if refused:
-        return Finding(False, row.title, str(refused))
-    closing = f"; takes new jobs until {row.closes}" if row.closes else ""
-    return Finding(True, row.title, f"answers, nothing speaks against training there so far{closing}")
 
 
 def _encoder(settings: Settings) -> Finding:

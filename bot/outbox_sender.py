@@ -333,7 +333,13 @@ class OutboxSender:
     def _answer(self, item: OutboxItem, error: SlackApiError) -> None:
         code = str(error.response.get("error", "")) or f"HTTP {error.response.status_code}"
         if error.response.status_code == 429:
-            self._slow_down(item, code, _retry_after(error) or _backoff(item.tries))
+            # the whole lane waits; for edits, all of the app's
+            seconds = _retry_after(error) or _backoff(item.tries)
+            if item.kind == "edit":
+                self._next_edit = self.clock() + seconds
+            else:
+                self._next_allowed[item.lane] = self.clock() + seconds
+            self._later(item, code, seconds, limited=True)
         elif code in PASSING or error.response.status_code >= 500:
             self._later(item, code, _retry_after(error) or _backoff(item.tries))
         elif item.kind == "edit" and code in CARD_IS_GONE:
@@ -356,14 +362,6 @@ class OutboxSender:
             self._wait_for_a_person(item, code)
         else:
             self._give_up(item, code)
-
-    def _slow_down(self, item: OutboxItem, error: str, seconds: float) -> None:
-        """Delays the lane after a limit; for edits, all of the app's."""
-        if item.kind == "edit":
-            self._next_edit = self.clock() + seconds
-        else:
-            self._next_allowed[item.lane] = self.clock() + seconds
-        self._later(item, error, seconds, limited=True)
 
     def _later(
         self, item: OutboxItem, error: str, seconds: float, *, counts: bool = True, limited: bool = False

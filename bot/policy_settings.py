@@ -77,13 +77,15 @@ def policy_of(people: PeopleTable, table: PolicyTable, providers: Collection[str
         text = "and [[policy.tiers]] both say how many approvers it takes; take one out."
         file.note(text, "people", "quorum")
     where = file.place("people", "quorum") if people.quorum else BUILT_IN
+    has_limits = table.promotion != USUAL_LIMITS
+    limits_place = file.place("policy", "promotion") if has_limits else BUILT_IN
     policy = Policy(
         who=usual_rules(approvers) if table.who is None else _who(table.who, approvers, file),
         tiers=tiers or (Tier(None, people.quorum or 1, where),),
         data=tuple(_data(row, number, providers, file) for number, row in enumerate(table.data)),
         expires_s=table.expires_h * 3600.0,
         remind_s=_reminders(table, file),
-        promotion=replace(table.promotion, where=_promotion_place(table.promotion, file)),
+        promotion=replace(table.promotion, where=limits_place),
     )
     _check_people(policy, file)
     return policy
@@ -95,10 +97,6 @@ def _who(who: Mapping[Rule, tuple[str, ...]], approvers: Named, file: TomlFile) 
     rules = {rule: _named(rule, who[rule], approvers, file) if rule in who else nobody for rule in RULES}
     # A file from before `bar` was a right of its own: it came with measuring.
     return rules if "bar" in who else {**rules, "bar": rules["measure"]}
-
-
-def _promotion_place(limits: PromotionLimits, file: TomlFile) -> str:
-    return BUILT_IN if limits == USUAL_LIMITS else file.place("policy", "promotion")
 
 
 def _named(rule: Rule, names: tuple[str, ...], approvers: Named, file: TomlFile) -> Named:

@@ -129,12 +129,9 @@ class Heartbeat:
         self._file.unlink(missing_ok=True)
 
     def _watch(self) -> None:
-        while not self._stopping.wait(min(self._limit_s / 10, 5.0)):
-            if not self.is_well:
-                self._give_up()
+        while self.is_well:
+            if self._stopping.wait(min(self._limit_s / 10, 5.0)):
                 return
-
-    def _give_up(self) -> None:
         text = ", ".join(f"{name} {age:.0f} s ago" for name, age in self.ages().items())
         log.critical(
             "a tick hangs (last steps: %s; the limit is %.0f s): this process ends, for its supervisor to start it "
@@ -213,7 +210,7 @@ class Health:
         month = units.month_of(now)
         metrics, held = read_metrics(self._store.database, now), self._store.ledger.commitments(month)
         money = {
-            "limit": f"{self._settings.monthly_budget_usd:f}",
+            "limit": f"{self._settings.budget.monthly_usd:f}",
             "spent": f"{from_micros(sum(commitment.spent_micros for commitment in held)):f}",
             "reserved": f"{from_micros(sum(commitment.reserved_micros for commitment in held)):f}",
         }

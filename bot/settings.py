@@ -332,14 +332,6 @@ class Settings:
     retention: RetentionSettings = RetentionSettings()
 
     @property
-    def monthly_budget_usd(self) -> Decimal:
-        return self.budget.monthly_usd
-
-    @property
-    def measurement_usd(self) -> Decimal:
-        return self.budget.measurement_usd
-
-    @property
     def backups(self) -> Path:
         return self.data / "backups"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from storage.audit import query_read_only
-from storage.database import Database
+from storage.database import Table
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,7 @@ class ActualMonth:
         return self.alternative_micros - self.micros
 
 
-class Actuals:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Actuals(Table):
     def keep(self, month: ActualMonth) -> None:
         """Stores a month, in the place of what was counted of it before."""
         columns = ", ".join(vars(month))

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
-from storage.database import Database, StorageError
+from storage.database import StorageError, Table
 from storage.driver import sqlite3
 from storage.records import AuditEntry
 from storage.schemas import FIRST_SCHEMA
@@ -138,11 +138,8 @@ def _entries(connection: Any) -> Iterator[AuditEntry]:
         yield AuditEntry(*row)
 
 
-class Audit:
+class Audit(Table):
     """The append-only log: each entry's hash covers the one before, so an altered row is found."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def add(self, *, at: float, who: str, action: str, subject: str, detail: str = "") -> None:
         """Appends one entry; call it inside the transaction of what it records."""

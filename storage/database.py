@@ -157,6 +157,13 @@ class Database:
         os.close(self._lock)
 
 
+class Table:
+    """What is stored of one subject."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+
 class _ThreadsOwn:
     """sqlite-utils' objects refer to each other in a circle: without this, a thread that ends leaves its files open
     until a garbage collection, hundreds of them where threads come and go."""

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from storage.database import Database
+from storage.database import Table
 
 FILES_SQL = """
 SELECT id IN (SELECT value FROM json_each(?)) AS is_ours, coalesce(sha256, '') || coalesce(report, '') AS text
@@ -116,10 +116,7 @@ class DatasetDeletion:
     next_at: float
 
 
-class DatasetDeletions:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class DatasetDeletions(Table):
     def ask(
         self, dataset: str, datasets: Collection[int], *, person: str, channel: str | None, now: float
     ) -> DatasetDeletion | None:

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import (
     Cleaning,
     Dataset,
@@ -37,10 +37,7 @@ class NewDataset:
     sealed: int = 0
 
 
-class Datasets:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Datasets(Table):
     def receive(self, new: NewDataset, *, now: float) -> Dataset | None:
         """Records an upload: a name that its channel has gets its next version. Returns None if the name is taken by
         another channel, or by this one and nothing may be added."""
@@ -118,11 +115,8 @@ class Datasets:
         return Dataset(**row) if row else None
 
 
-class AllDatasetSettings:
+class AllDatasetSettings(Table):
     """A team's settings for all versions of a dataset: quality bar, kind of task, instructions."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def get(self, name: str) -> DatasetSettings | None:
         return self._db.first(DatasetSettings, "SELECT * FROM dataset_settings WHERE name = ?", (name,))
@@ -159,10 +153,7 @@ class NewDocument:
     uploaded_by: str
 
 
-class Documents:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Documents(Table):
     def receive(self, new: NewDocument, *, now: float) -> Document:
         values = {**vars(new), "state": "received", "created_at": now, "updated_at": now}
         return Document(**self._db.insert("documents", values))
@@ -204,11 +195,8 @@ class Documents:
         return Document(**row) if row else None
 
 
-class Cleanings:
+class Cleanings(Table):
     """Requests for a cleaned copy of a dataset's file, until they are answered."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def ask(self, dataset_id: int, person: str, *, now: float) -> Cleaning | None:
         """Returns None if this person waits for it already."""
@@ -224,14 +212,11 @@ class Cleanings:
         return self._db.change("DELETE FROM cleanings WHERE id = ?", (cleaning.id,)) == 1
 
 
-class Scans:
+class Scans(Table):
     """Results of scans for personal data, by the sha256 of a file's bytes and the name of the patterns.
 
     A row whose `found` is NULL is a request: the file has to be scanned before it leaves.
     """
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def want(self, sha256: str, scanner: str, *, now: float) -> None:
         self._db.insert_once("scans", {"sha256": sha256, "scanner": scanner, "at": now})
@@ -259,11 +244,8 @@ class Scans:
         self._db.change("DELETE FROM scans WHERE sha256 = ? AND found IS NULL", (sha256,))
 
 
-class Waivers:
+class Waivers(Table):
     """People's decisions that a dataset with personal data may leave for a vendor. Rows are added, never changed."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def add(self, dataset_id: int, person: str, reason: str, *, now: float) -> Waiver | None:
         """Records a waiver, once for a dataset version. Returns None if there is one already."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import due_sql
 
 DeploymentState = Literal["starting", "ready", "stopping", "stopped"]
@@ -71,10 +71,7 @@ class NewDeployment:
     day_micros: int
 
 
-class Deployments:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Deployments(Table):
     def intend(self, new: NewDeployment, *, now: float) -> DeploymentRecord | None:
         """Returns None if the run has one that is not stopped."""
         return self._add(new, "starting", now, {})

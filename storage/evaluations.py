@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from typing import Any
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import (
     CachedAnswer,
     Measurement,
@@ -32,10 +32,7 @@ class NewMeasurement:
     state: MeasurementState = "asked"
 
 
-class Measurements:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Measurements(Table):
     def add(self, new: NewMeasurement, *, now: float) -> Measurement:
         return Measurement(
             **self._db.insert("measurements", {**vars(new), "created_at": now, "updated_at": now})
@@ -121,11 +118,8 @@ class AnswerTotals:
     completion_tokens: int
 
 
-class AnswerCache:
+class AnswerCache(Table):
     """The models' answers to prompts, so that the same question is paid once."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def keep(self, replies: Iterable[CachedAnswer], owner: str | None = None) -> None:
         """Stores the first answer to each question. `owner` is what asked, 'run 3' or 'm3': the answers are deleted
@@ -173,11 +167,8 @@ class AnswerCache:
         return AnswerTotals(**row)
 
 
-class Preferences:
+class Preferences(Table):
     """Which of two answers people find better, one verdict a person and row. Rows are added, never changed."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def add(self, preference: Preference) -> bool:
         """Returns False if this person has a verdict on this row already: the first one stays."""

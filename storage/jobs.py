@@ -7,7 +7,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import Run
 
 InterventionChoice = Literal["retry", "adopt", "give_up"]
@@ -29,10 +29,7 @@ class InterventionDecision:
     outcome: str | None
 
 
-class Interventions:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Interventions(Table):
     def decide(
         self,
         run: Run,
@@ -89,11 +86,8 @@ UPLOAD_SETTLE_S = 15 * 60.0
 """A file whose upload was cut off may appear in the trainer's list this much later."""
 
 
-class Uploads:
+class Uploads(Table):
     """Files that may be at a trainer: written down before one is sent, until it is certainly deleted there."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def intend(self, provider: str, hashes: Collection[str], *, now: float) -> None:
         """Records files before they are sent, so that a kill afterwards leaves something to look for."""

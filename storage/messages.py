@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from storage.database import Database
+from storage.database import Database, Table
 from storage.records import Card, Draft, OutboxItem, OutboxKind, due_sql
 
 DELIVERY_KEPT_S = 24 * 3600.0
@@ -91,14 +91,14 @@ LANE_SQL = """CASE WHEN kind = 'edit' THEN 'edits ' || channel
     ELSE 'posts ' || channel END"""
 
 
-class Outbox:
+class Outbox(Table):
     """Messages on their way to Slack: written in the transaction of the fact they report, sent later, each once.
 
     A card is a message that is edited in place. Only its newest text matters: one that still waits is replaced by the
     next, in an edit and in a first post alike, and one that this process sent last is not sent again."""
 
     def __init__(self, database: Database) -> None:
-        self._db = database
+        super().__init__(database)
         self._shown: dict[str, bytes] = {}  # digests by card; after a restart an edit too many does no harm
 
     def put(self, draft: Draft, *, now: float) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from storage.driver import Migrations, SqliteUtils
 from storage.schemas import (
     ACTUALS,
@@ -15,6 +17,7 @@ from storage.schemas import (
     MONEY,
     OUTBOX_THAT_EMPTIES,
     OWNERS,
+    PAUSES,
     POLICY,
     PROMOTIONS,
     QUESTIONS,
@@ -25,40 +28,36 @@ from storage.schemas import (
 migrations = Migrations("finetune")
 
 
-@migrations()
-def m001_first_schema(db: SqliteUtils) -> None:
-    _execute(db, FIRST_SCHEMA)
+def _execute(db: SqliteUtils, script: str) -> None:
+    """Executes statement by statement: `executescript` would commit the migration's own transaction."""
+    statement = ""
+    for line in script.strip().splitlines():
+        statement += line + "\n"
+        in_trigger = statement.lstrip().startswith("CREATE TRIGGER") and "END;" not in statement
+        if line.rstrip().endswith(";") and not in_trigger:
+            db.execute(statement)
+            statement = ""
 
 
-@migrations()
-def m002_evidence(db: SqliteUtils) -> None:
-    _execute(db, EVIDENCE)
+def _add(*steps: tuple[str, str]) -> None:
+    """Adds steps that are a script each."""
+    for name, script in steps:
+        migrations(name=name)(_execution(script))
 
 
-@migrations()
-def m003_pauses(db: SqliteUtils) -> None:
-    db.execute("ALTER TABLE runs ADD COLUMN wish TEXT CHECK (wish IN ('pause', 'resume'))")
-    db.execute("ALTER TABLE runs ADD COLUMN wished_by TEXT")
+def _execution(script: str) -> Callable[[SqliteUtils], None]:
+    return lambda db: _execute(db, script)
 
 
-@migrations()
-def m004_money(db: SqliteUtils) -> None:
-    _execute(db, MONEY)
-
-
-@migrations()
-def m005_policy(db: SqliteUtils) -> None:
-    _execute(db, POLICY)
-
-
-@migrations()
-def m006_certainty(db: SqliteUtils) -> None:
-    _execute(db, CERTAINTY)
-
-
-@migrations()
-def m007_promotions(db: SqliteUtils) -> None:
-    _execute(db, PROMOTIONS)
+_add(
+    ("m001_first_schema", FIRST_SCHEMA),
+    ("m002_evidence", EVIDENCE),
+    ("m003_pauses", PAUSES),
+    ("m004_money", MONEY),
+    ("m005_policy", POLICY),
+    ("m006_certainty", CERTAINTY),
+    ("m007_promotions", PROMOTIONS),
+)
 
 
 @migrations()
@@ -79,57 +78,14 @@ def m008_ids_used_once(db: SqliteUtils) -> None:
     _execute(db, IDS_USED_ONCE)
 
 
-@migrations()
-def m009_uploads(db: SqliteUtils) -> None:
-    _execute(db, UPLOADS)
-
-
-@migrations()
-def m010_owners(db: SqliteUtils) -> None:
-    _execute(db, OWNERS)
-
-
-@migrations()
-def m011_outbox_that_empties(db: SqliteUtils) -> None:
-    _execute(db, OUTBOX_THAT_EMPTIES)
-
-
-@migrations()
-def m012_questions(db: SqliteUtils) -> None:
-    _execute(db, QUESTIONS)
-
-
-@migrations()
-def m013_scans(db: SqliteUtils) -> None:
-    _execute(db, SCANS)
-
-
-@migrations()
-def m014_forgettings(db: SqliteUtils) -> None:
-    _execute(db, FORGETTINGS)
-
-
-@migrations()
-def m019_labels(db: SqliteUtils) -> None:
-    _execute(db, LABELS)
-
-
-@migrations()
-def m020_actuals(db: SqliteUtils) -> None:
-    _execute(db, ACTUALS)
-
-
-@migrations()
-def m021_deployments(db: SqliteUtils) -> None:
-    _execute(db, DEPLOYMENTS)
-
-
-def _execute(db: SqliteUtils, script: str) -> None:
-    """Executes statement by statement: `executescript` would commit the migration's own transaction."""
-    statement = ""
-    for line in script.strip().splitlines():
-        statement += line + "\n"
-        in_trigger = statement.lstrip().startswith("CREATE TRIGGER") and "END;" not in statement
-        if line.rstrip().endswith(";") and not in_trigger:
-            db.execute(statement)
-            statement = ""
+_add(
+    ("m009_uploads", UPLOADS),
+    ("m010_owners", OWNERS),
+    ("m011_outbox_that_empties", OUTBOX_THAT_EMPTIES),
+    ("m012_questions", QUESTIONS),
+    ("m013_scans", SCANS),
+    ("m014_forgettings", FORGETTINGS),
+    ("m019_labels", LABELS),
+    ("m020_actuals", ACTUALS),
+    ("m021_deployments", DEPLOYMENTS),
+)

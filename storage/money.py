@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import KeptEstimate
 
 COMMITMENTS_SQL = """
@@ -58,10 +58,7 @@ class Commitment:
         return self.reserved_micros + self.spent_micros
 
 
-class Ledger:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Ledger(Table):
     def commitments(self, month: str) -> list[Commitment]:
         """Returns the commitments of a month ('YYYY-MM') that reserve or have spent anything, newest first."""
         sql = f"{COMMITMENTS_SQL} ORDER BY at DESC, number DESC"
@@ -101,11 +98,8 @@ class Freeze:
     lifted_at: float | None
 
 
-class Freezes:
+class Freezes(Table):
     """While a freeze stands, nothing new is created. At most one stands. Each approver who wants it lifted is kept."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def add(self, *, person: str, reason: str, channel: str, now: float) -> Freeze | None:
         """Returns None if a freeze stands already."""
@@ -135,12 +129,9 @@ class Freezes:
 ESTIMATE_KEPT_S = 30 * 24 * 3600.0
 
 
-class Estimates:
+class Estimates(Table):
     """Estimates as they were asked for, so that a person can share the one they got. Kept for a month; a dataset's
     newest for longer, as it names today's model."""
-
-    def __init__(self, database: Database) -> None:
-        self._db = database
 
     def keep(self, dataset: str, question: str, *, channel: str, person: str, now: float) -> KeptEstimate:
         with self._db.immediate():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from storage.audit import query_read_only
-from storage.database import Database
+from storage.database import Table
 from storage.records import is_due
 
 
@@ -56,10 +56,7 @@ class NewPromotion:
     is_synced: bool = False
 
 
-class Promotions:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Promotions(Table):
     def add(self, new: NewPromotion, *, now: float) -> Promotion | None:
         """Returns None if something else than `instead_of` stands by now. Call it in a transaction."""
         before = new.instead_of

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import Ask
 
 WAITING = """
@@ -30,10 +30,7 @@ class NewAsk:
     most_micros: int
 
 
-class Questions:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Questions(Table):
     def add(self, new: NewAsk, *, now: float) -> Ask:
         with self._db.immediate():
             who = {"person": new.person, "channel": new.channel}
@@ -85,10 +82,7 @@ class TriedAnswer:
     better: str | None = None
 
 
-class TriedAnswers:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class TriedAnswers(Table):
     def add(self, tried: TriedAnswer) -> None:
         self._db.insert_once("tried_answers", vars(tried))
 

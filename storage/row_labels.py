@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import Labelling, LabellingRow, LabellingState, RowLabel, due_sql
 
 UNDER_WAY = "state IN ('received', 'choosing', 'open', 'closing')"
@@ -30,10 +30,7 @@ class NewLabelling:
     teacher: str | None = None
 
 
-class Labellings:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Labellings(Table):
     def add(self, new: NewLabelling, *, now: float) -> Labelling | None:
         """Returns None if a batch of this dataset is under way."""
         state: LabellingState = "received" if new.source else "choosing"

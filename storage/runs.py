@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from storage.database import Database
+from storage.database import Table
 from storage.records import (
     OPEN_RUN_STATES,
     AnswerRow,
@@ -33,10 +33,7 @@ class NewRun:
     provider: str
 
 
-class Runs:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Runs(Table):
     def add(self, new: NewRun, *, now: float) -> Run | None:
         """Adds a run that waits for approval. Returns None if this very plan has a run already."""
         times = {"state_since": now, "created_at": now, "updated_at": now}
@@ -216,10 +213,7 @@ class Replacement:
     ts: str
 
 
-class Replacements:
-    def __init__(self, database: Database) -> None:
-        self._db = database
-
+class Replacements(Table):
     def add(self, run_id: int, by_run_id: int) -> None:
         self._db.change("INSERT INTO replacements (run_id, by_run_id) VALUES (?, ?)", (run_id, by_run_id))
 

@@ -234,6 +234,11 @@ CREATE TRIGGER waivers_are_append_only_delete BEFORE DELETE ON waivers
     BEGIN SELECT RAISE(ABORT, 'waivers are append-only'); END;
 """
 
+PAUSES = """
+ALTER TABLE runs ADD COLUMN wish TEXT CHECK (wish IN ('pause', 'resume'));
+ALTER TABLE runs ADD COLUMN wished_by TEXT;
+"""
+
 MONEY = """
 CREATE TABLE freezes (
     id INTEGER PRIMARY KEY,

@@ -16,7 +16,6 @@ HOUSE = runpy.run_path(str(ROOT / "docs" / "house.py"))
 MODULES = HOUSE["read_modules"]()
 SMALL = {
     "bot/__main__.py": "`python -m bot`",
-    "bot/services/estimate_steps.py": "starts plans, which read estimates; in estimate_requests.py a circle",
     "bot/services/freeze_scope.py": "freeze.py tells people, and what tells them asks whether a freeze stands",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",

@@ -258,7 +258,7 @@ def _check_cost(
         + tried
         + _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
     )
-    limit = to_micros(session.settings.measurement_usd)
+    limit = to_micros(session.settings.budget.measurement_usd)
     if most > limit:
         return Refusal(
             f"It could cost up to {usd_micros(most)}, and one measurement may cost {usd_micros(limit)}. Name fewer "

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 def step(context: AppContext, promotion: Promotion) -> None:
     """Tries once to set the alias for a promotion."""
-    model = _model(context, promotion)
+    model = models.model_of(context, promotion)
     trainer = context.trainers.get(model.provider)
     if trainer is None:
         _put_off(context, promotion, MAX_PAUSE_S, f"there is no key for {model.provider} where the bot runs.")
@@ -48,7 +48,7 @@ def step(context: AppContext, promotion: Promotion) -> None:
 
 
 def provider_of(context: AppContext, promotion: Promotion) -> str:
-    return _model(context, promotion).provider
+    return models.model_of(context, promotion).provider
 
 
 def after_trouble(context: AppContext, promotion: Promotion) -> None:
@@ -61,18 +61,18 @@ def sweep(context: AppContext) -> None:
     """Checks which models are gone from their providers, and whether each alias points to the model in use, and reads
     how much it is called."""
     for name, trainer in context.trainers.items():
-        models = [model for model in context.store.models() if model.provider == name]
-        if not models:
+        ours = {model.name: model for model in context.store.models() if model.provider == name}
+        if not ours:
             continue
         try:
             # One list of models. One that is not in it is asked for by its name, since a list may leave some out.
             listed = {model.id for model in trainer.models()}
-            for model in models:
+            for model in ours.values():
                 is_there = model.provider_model in listed or trainer.has_model(model.provider_model)
                 if is_there == (model.gone_at is not None):
                     _note(context, model, None if is_there else context.clock())
             if trainer.provider.can("aliases"):
-                there, ours = trainer.aliases(), {model.name: model for model in models}
+                there = trainer.aliases()
                 for promotion in context.store.promotions.all_standing():
                     used = ours.get(promotion.model)
                     if used is None or promotion.carried_at is None or used.gone_at is not None:
@@ -85,13 +85,6 @@ def sweep(context: AppContext) -> None:
                         actuals.update(context, trainer, promotion, ours[promotion.model])
         except TrainerError as trouble:
             log.info("looking after models in use: %s", trouble)
-
-
-def _model(context: AppContext, promotion: Promotion) -> Model:
-    model = context.store.model(promotion.model)
-    if model is None:
-        raise KeyError(promotion.model)
-    return model
 
 
 def _put_off(context: AppContext, promotion: Promotion, seconds: float, trouble: str) -> None:

@@ -37,7 +37,7 @@ from bot.services import (
 )
 from bot.services.data_policy import Forbidden, Unsure
 from bot.services.datasets import CheckedDataset
-from bot.values.runs import Refusal
+from bot.values.runs import Progress, Refusal
 from storage.records import Run
 from trainers.errors import TrainerError
 from trainers.money import usd_micros
@@ -176,7 +176,7 @@ def _ask_vendor(context: AppContext, run: Run, plan: Plan) -> None:
     elif answer.micros is None and not answer.why:
         context.store.runs.move(run, run.state, now=now, tries=1)
     else:
-        progress = vendor_estimates.with_estimate(run, answer)
+        progress = replace(Progress.from_json(run.progress), vendor=answer).to_json()
         with context.store.transaction():
             moved = context.store.runs.move(run, run.state, now=now, tries=1, progress=progress)
             if moved:
@@ -218,9 +218,11 @@ def _remind(context: AppContext, run: Run, plan: Plan) -> None:
 def _has_plots(context: AppContext, run: Run, plan: Plan) -> bool:
     """Puts the estimate's plots into the card's thread. Returns False while a worker draws them."""
     dataset = context.store.datasets.get(run.dataset_id)
-    checked = CheckedDataset(dataset, datasets.report_of(dataset))
-    result = estimate_requests.estimate_for(context, checked, estimate_requests.question_of(plan))
-    outlook = None if isinstance(result, Refusal) else result.outlook
+    report, outlook = datasets.report_of(dataset), None
+    if report:
+        checked, question = CheckedDataset(dataset, report), estimate_requests.question_of(plan)
+        result = estimate_requests.estimate_for(context, checked, question)
+        outlook = None if isinstance(result, Refusal) else result.outlook
     plots = estimate_requests.draw_outlook(
         context, f"plan {run.id}", outlook, context.settings.data / "plots" / f"plan-{run.id}"
     )

@@ -226,8 +226,9 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
     """Returns the cheapest model of these providers that its maker names as another one's successor, or that can be
     tuned, and that does not end soon. Models on machines of our own are not meant: they have no price a token."""
     rows = [row for row in settings.providers if row.name in sellers and row.name != OWN]
-    names = [(row, name) for row in rows for name in _capable(row, today)]
-    prices = [(f"{row.name}/{name}", price_of(settings, row, name, today)) for row, name in names]
+    named = [(row, model.name) for row in rows for model in living_successors(row.name, today)]
+    tuned = [(row, model.aliases[0] if model.aliases else model.name) for row in rows for model in row.models]
+    prices = [(f"{row.name}/{name}", price_of(settings, row, name, today)) for row, name in (*named, *tuned)]
     living = [
         replace(price, model=name)
         for name, price in prices
@@ -235,11 +236,6 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
         if price.ends is None or price.ends - today > NEAR_THE_END
     ]
     return min(living, key=_cost, default=None)
-
-
-def _capable(row: ProviderRow, today: date) -> tuple[str, ...]:
-    tuned = (model.aliases[0] if model.aliases else model.name for model in row.models)
-    return (*(model.name for model in living_successors(row.name, today)), *tuned)
 
 
 def _cost(price: PriceRow) -> tuple[Decimal, ...]:
@@ -309,11 +305,13 @@ def _arms_of(
         return Refusal(
             f"What needs no model to ask ({names}) sorts into labels, and this dataset's answers are free text."
         )
-    arms = [
-        replace(arm, shots=shots) if rung == "kshot" else arm
-        for rung in rungs
-        for arm in _arms(rung, has_labels, models)
-    ]
+    arms: list[MeasuredCandidate] = []
+    for rung in rungs:
+        if rung in FREE_RUNGS:
+            arms += [MeasuredCandidate(rung)] if has_labels else []
+        else:
+            count = shots if rung == "kshot" else None
+            arms += [MeasuredCandidate(rung, model.name, count) for model in models]
     if not arms:
         return Refusal(
             f"There is no model to ask: name some, like `{spelling.option('models', 'openai/gpt-4o-mini')}`, or put "
@@ -328,12 +326,6 @@ def encoder_target(settings: Settings, reachable: Collection[str]) -> str | None
     return next(
         (f"{row.name}/{model.name}" for row in rows for model in row.models if model.is_encoder), None
     )
-
-
-def _arms(rung: RungName, has_labels: bool, models: Sequence[Candidate]) -> list[MeasuredCandidate]:
-    if rung in FREE_RUNGS:
-        return [MeasuredCandidate(rung)] if has_labels else []
-    return [MeasuredCandidate(rung, model.name) for model in models]
 
 
 def _candidate(
@@ -358,9 +350,11 @@ def _candidate(
     if isinstance(price, PriceRow) and price.has_ended(today):
         return ended(price, wanted)
     if isinstance(price, UnknownPrice):
+        near = f" Did you mean {' or '.join(map(code, price.nearest[:3]))}?" if price.nearest else ""
+        safe = "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
         return Refusal(
-            f"I know no price for {code(wanted[:80])}, and nothing is asked whose cost is unknown.{_near(price)} "
-            f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{_safe(name)}"]`, '
+            f"I know no price for {code(wanted[:80])}, and nothing is asked whose cost is unknown.{near} "
+            f'If the name is right, put its price into finetune.toml under `[prices."{row.name}/{safe}"]`, '
             'as `input = "…"` and `output = "…"` in USD per 1M tokens.'
         )
     return Candidate(row, replace(price, model=f"{row.name}/{name}"))
@@ -391,14 +385,6 @@ def _unknown(rows: Sequence[ProviderRow], wanted: str) -> Refusal:
     there = ", ".join(code(f"{row.name}/…") for row in rows)
     hint = f"Did you mean {either}?" if near else f"A model is named with its provider: {there}."
     return Refusal(f"I know no model {code(wanted[:80])}. {hint}")
-
-
-def _near(price: UnknownPrice) -> str:
-    return f" Did you mean {' or '.join(code(name) for name in price.nearest[:3])}?" if price.nearest else ""
-
-
-def _safe(name: str) -> str:
-    return "".join(letter for letter in name if letter.isprintable() and letter not in '`<>&"')[:80]
 
 
 def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow | UnknownPrice]:

@@ -66,8 +66,15 @@ def without_rows(context: CoreContext, dataset: str, lines: Collection[int]) -> 
     report = datasets.report_of(before) if before else None
     if before is None or report is None:
         return Refusal(f"{code(dataset)} has no version that can be used, so no row can be taken out of it.")
-    keys = _asked(context, before, lines)
-    return keys if isinstance(keys, Refusal) else _rewritten(context, before, report, keys)
+    every_key = _keys_by_line(context, before)
+    key_by_line = {line: every_key[line] for line in lines if line in every_key}
+    unknown = ", ".join(str(line) for line in sorted(set(lines) - key_by_line.keys()))
+    if unknown:
+        return Refusal(
+            f"No row of {code(before.name)}, version {before.version}, begins in line {unknown}. Lines are those of "
+            f"{before.filename}, as its card and `finetune check` name them."
+        )
+    return _rewritten(context, before, report, frozenset(key_by_line.values()))
 
 
 def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dataset:
@@ -113,18 +120,6 @@ def tidy_rewrites(context: CoreContext) -> None:
 
 def _folder(context: CoreContext, dataset: str) -> Path:
     return context.settings.data / "rewritten" / dataset
-
-
-def _asked(context: CoreContext, version: Dataset, lines: Collection[int]) -> frozenset[bytes] | Refusal:
-    every_key = _keys_by_line(context, version)
-    key_by_line = {line: every_key[line] for line in lines if line in every_key}
-    unknown = ", ".join(str(line) for line in sorted(set(lines) - key_by_line.keys()))
-    if unknown:
-        return Refusal(
-            f"No row of {code(version.name)}, version {version.version}, begins in line {unknown}. Lines are those of "
-            f"{version.filename}, as its card and `finetune check` name them."
-        )
-    return frozenset(key_by_line.values())
 
 
 def _keys_by_line(context: CoreContext, version: Dataset) -> dict[int, bytes]:
@@ -402,7 +397,19 @@ def _delete(context: CoreContext, deletion: DatasetDeletion) -> None:
     if not context.store.deletions.wipe():
         context.store.deletions.later(deletion, next_at=context.clock() + 1)
         return
-    _tell(context, deletion, left)
+    ids = set(deletion.datasets)
+    versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
+    numbers = tuple(sorted(version.version for version in versions))
+    rest = context.store.datasets.versions(deletion.dataset)
+    runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
+    scope = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
+    by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
+    message = dataset_views.deleted_card(scope, by, left, context.settings.service.backups_kept)
+    with context.store.transaction():
+        if not context.store.deletions.end(deletion):
+            return
+        context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
+        _say(context, deletion, versions, message)
 
 
 def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str | None:
@@ -421,22 +428,6 @@ def _delete_there(context: CoreContext, copy: RemoteCopy) -> TrainerError | str 
         return trouble
     has_record = copy.job_id and not trainer.provider.can("job_deletion")
     return "the record of the job stays there, which this trainer can't delete" if has_record else None
-
-
-def _tell(context: CoreContext, deletion: DatasetDeletion, left: Sequence[str]) -> None:
-    ids = set(deletion.datasets)
-    versions = [context.store.datasets.get(dataset) for dataset in deletion.datasets]
-    numbers = tuple(sorted(version.version for version in versions))
-    rest = context.store.datasets.versions(deletion.dataset)
-    runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
-    scope = DeletionScope(deletion.dataset, numbers, not rest, len(runs), len(measurements))
-    by = f"<@{deletion.person}>" if deletion.channel else "somebody in the terminal"
-    message = dataset_views.deleted_card(scope, by, left, context.settings.service.backups_kept)
-    with context.store.transaction():
-        if not context.store.deletions.end(deletion):
-            return
-        context.audit("finetune", "deleted", f"dataset {max(ids)}", f"{scope.title}: {scope.with_it}")
-        _say(context, deletion, versions, message)
 
 
 def _say(

@@ -110,10 +110,10 @@ class Upload:
 
 @dataclass(frozen=True)
 class CheckedDataset:
-    """A dataset with its report. `report` is None until it is ready."""
+    """A version that can be used, with its report."""
 
     dataset: Dataset
-    report: Report | None
+    report: Report
 
 
 def receive(context: AppContext, upload: Upload) -> Dataset | Refusal:
@@ -227,7 +227,23 @@ def choose_columns(
 def step(context: AppContext, dataset: Dataset) -> None:
     """Takes a dataset one step towards ready or refused."""
     if dataset.state == "received":
-        _fetch(context, dataset)
+        try:
+            file = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
+        except FetchLater as trouble:
+            _again_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
+            return
+        if isinstance(file, Refusal):
+            _refuse(context, dataset, file.text)
+            return
+        context.store.datasets.move(
+            dataset,
+            "checking",
+            now=context.clock(),
+            sha256=file.sha256,
+            filename=file.name,
+            tries=0,
+            next_at=0,
+        )
     else:
         _check(context, dataset)
 
@@ -237,21 +253,16 @@ def after_trouble(context: AppContext, dataset: Dataset) -> None:
     _again_or_refuse(context, dataset, f"something in the bot went wrong. {logs.sorry()}", CHECK_TRIES)
 
 
-def listing(context: AppContext, person: str, here: str | None) -> Sequence[CheckedDataset]:
+def listing(context: AppContext, person: str, here: str | None) -> Sequence[Dataset]:
     """Returns the datasets that a person may know of, newest first."""
     names = authorization.visible_datasets(context, person, here)
-    return [
-        CheckedDataset(dataset, report_of(dataset))
-        for dataset in context.store.datasets.all()
-        if dataset.name in names
-    ]
+    return [dataset for dataset in context.store.datasets.all() if dataset.name in names]
 
 
 def usable_names(context: AppContext, person: str, here: str) -> list[str]:
     """Returns the names that a form offers: the datasets that a person may use, newest first."""
-    return list(
-        dict.fromkeys(dataset.dataset.name for dataset in listing(context, person, here) if dataset.report)
-    )
+    usable = (dataset.name for dataset in listing(context, person, here) if report_of(dataset))
+    return list(dict.fromkeys(usable))
 
 
 def ready(
@@ -366,26 +377,6 @@ def looks_at_run(context: CoreContext, run: Run) -> Looks | None:
     version = context.store.datasets.get(run.dataset_id)
     report = report_of(version)
     return looks_of(context, version.name, report) if report else None
-
-
-def _fetch(context: AppContext, dataset: Dataset) -> None:
-    try:
-        file = context.files.fetch(dataset.source, context.settings.files, DEFAULT_LIMITS.max_bytes)
-    except FetchLater as trouble:
-        _again_or_refuse(context, dataset, str(trouble), FETCH_TRIES)
-        return
-    if isinstance(file, Refusal):
-        _refuse(context, dataset, file.text)
-        return
-    context.store.datasets.move(
-        dataset,
-        "checking",
-        now=context.clock(),
-        sha256=file.sha256,
-        filename=file.name,
-        tries=0,
-        next_at=0,
-    )
 
 
 def _check(context: AppContext, dataset: Dataset) -> None:

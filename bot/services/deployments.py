@@ -161,27 +161,20 @@ def _step(context: AppContext, vendor: Deployments, record: DeploymentRecord) ->
             _stop(context, vendor, record, first)
         case _ if first is None and record.billed_until is not None:
             _end(context, record, "gone")
-        case _ if first is None:
-            _start(context, vendor, record, reason)
+        case _ if first is None:  # one that was started may appear yet
+            is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
+            if not is_settled:
+                _wait(context, record, LOOK_S, record.detail)
+            elif reason or record.tries >= MOST_TRIES:
+                _end(context, record, reason or "unknown")
+            else:
+                _send(context, vendor, record)
         case _ if reason or first.state == "failed":
             stopping = _begin_to_stop(context, record, reason or "failed")
             if stopping:
                 _stop(context, vendor, stopping, first)
         case _:
             _take(context, record, first)
-
-
-def _start(
-    context: AppContext, vendor: Deployments, record: DeploymentRecord, reason: StopReason | None
-) -> None:
-    """Nothing is to be seen of it: starts it, unless one that was started may appear yet."""
-    is_settled = record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S
-    if not is_settled:
-        _wait(context, record, LOOK_S, record.detail)
-    elif reason or record.tries >= MOST_TRIES:
-        _end(context, record, reason or "unknown")
-    else:
-        _send(context, vendor, record)
 
 
 def _send(context: AppContext, vendor: Deployments, record: DeploymentRecord) -> None:
@@ -505,15 +498,8 @@ def _summary(context: AppContext, record: DeploymentRecord) -> DeploymentSummary
 def _show(context: AppContext, record: DeploymentRecord, *, is_progress: bool = False) -> None:
     if not record.channel:
         return
-    body, now = views.card(_summary(context, record)).letter(), context.clock()
-    context.store.outbox.show(
-        f"deployment {record.id}",
-        record.channel,
-        body,
-        now=now,
-        concerns=record.person,
-        progress=is_progress,
-    )
+    card, message = f"deployment {record.id}", views.card(_summary(context, record))
+    context.show(card, record.channel, message, concerns=record.person, progress=is_progress)
 
 
 def _wait(context: AppContext, record: DeploymentRecord, seconds: float, detail: str | None) -> None:

@@ -13,7 +13,6 @@ measured, and paid once. Where it is over, its labels become the dataset's next 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bot.cards import distillations as views
@@ -34,7 +33,7 @@ from bot.services import (
 from bot.services.data_policy import EgressPermission
 from bot.services.datasets import CheckedDataset
 from bot.services.evaluation_progress import LadderStep
-from bot.services.row_labels_worker import QuestionFile, TaughtRow, TeacherQuestions
+from bot.services.row_labels_worker import QuestionFile, TeacherQuestions
 from bot.values.evaluations import LadderPlan
 from bot.values.requests import Baseline
 from bot.values.runs import Refusal
@@ -119,8 +118,10 @@ def step(context: AppContext, labelling: Labelling) -> None:
     match labelling.state:
         case "choosing":
             _prepare(context, labelling)
-        case "open":
-            _follow(context, labelling)
+        case "open":  # it ends with its measurement, whose card says why
+            measurement = context.store.measurements.get(labelling.measurement_id or 0)
+            if measurement is None or measurement.state in ("failed", "cancelled"):
+                context.store.labellings.move(labelling, "cancelled", now=context.clock())
         case _:
             row_labels.step(context, labelling)
 
@@ -139,8 +140,31 @@ def conclude(step: LadderStep) -> None:
         plan.labels,
         answers[plan.arms[0]],
     )
-    if rows is not None:
-        _finish(step, rows)
+    if rows is None:
+        return
+    now = context.clock()
+    with context.store.transaction():
+        moved = context.store.measurements.move(
+            step.measurement, "done", now=now, actual_micros=step.progress.spent_micros
+        )
+        labelling = context.store.labellings.get(plan.teaches or 0)
+        if moved is None or labelling is None or labelling.state != "open":
+            return
+        labelled = [row for row in rows if row.label is not None]
+        for place, row in enumerate(labelled):
+            likely = str(row.label)
+            context.store.labellings.add_rows(
+                [LabellingRow(labelling.id, place, row.key, row.text, row.given, likely)]
+            )
+            context.store.labellings.answer(
+                RowLabel(labelling.id, place, str(labelling.teacher), likely, now)
+            )
+        left_out = labelling.left_out + len(rows) - len(labelled)
+        context.store.labellings.move(
+            labelling, "closing", now=now, closed_by=labelling.person, left_out=left_out, tries=0, next_at=0
+        )
+        context.audit("finetune", "labelled", f"measurement {moved.id}")
+        measurements.show(context, moved)
 
 
 def contradictions(context: AppContext, number: int, person: str) -> Block | Refusal:
@@ -165,8 +189,6 @@ def _may_distil(context: AppContext, dataset: str, person: str, channel: str) ->
 def _teacher(context: AppContext, checked: CheckedDataset, name: str) -> Teacher | Refusal:
     """Returns the model by its best rung on this test, where that meets the bar, or why it may not label."""
     dataset, report = checked.dataset, checked.report
-    if report is None:
-        return Refusal(views.not_measured(name, dataset.name))
     command = Baseline(dataset.name, models=(name,))
     line_up = candidates.line_up(context.settings, context.trainers, command, report, context.today())
     if isinstance(line_up, Refusal):
@@ -272,36 +294,3 @@ def _begin(context: AppContext, labelling: Labelling, teacher: Teacher, question
             tries=0,
             next_at=0,
         )
-
-
-def _follow(context: AppContext, labelling: Labelling) -> None:
-    """Ends with its measurement, whose card says why."""
-    measurement = context.store.measurements.get(labelling.measurement_id or 0)
-    if measurement is None or measurement.state in ("failed", "cancelled"):
-        context.store.labellings.move(labelling, "cancelled", now=context.clock())
-
-
-def _finish(step: LadderStep, rows: Sequence[TaughtRow]) -> None:
-    context, now = step.context, step.context.clock()
-    with context.store.transaction():
-        moved = context.store.measurements.move(
-            step.measurement, "done", now=now, actual_micros=step.progress.spent_micros
-        )
-        labelling = context.store.labellings.get(step.plan.teaches or 0)
-        if moved is None or labelling is None or labelling.state != "open":
-            return
-        labelled = [row for row in rows if row.label is not None]
-        for place, row in enumerate(labelled):
-            likely = str(row.label)
-            context.store.labellings.add_rows(
-                [LabellingRow(labelling.id, place, row.key, row.text, row.given, likely)]
-            )
-            context.store.labellings.answer(
-                RowLabel(labelling.id, place, str(labelling.teacher), likely, now)
-            )
-        left_out = labelling.left_out + len(rows) - len(labelled)
-        context.store.labellings.move(
-            labelling, "closing", now=now, closed_by=labelling.person, left_out=left_out, tries=0, next_at=0
-        )
-        context.audit("finetune", "labelled", f"measurement {moved.id}")
-        measurements.show(context, moved)

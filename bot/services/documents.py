@@ -125,7 +125,4 @@ def _refuse(context: AppContext, document: Document, why: str) -> None:
 
 
 def _show(context: AppContext, document: Document, message: Message) -> None:
-    card, now = f"document {document.id}", context.clock()
-    context.store.outbox.show(
-        card, document.channel, message.letter(), now=now, concerns=document.uploaded_by
-    )
+    context.show(f"document {document.id}", document.channel, message, concerns=document.uploaded_by)

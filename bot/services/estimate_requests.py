@@ -136,6 +136,14 @@ def kept_for(context: AppContext, number: int, person: str) -> KeptEstimate | Re
     return refusal or estimate
 
 
+def no_longer_next(dataset: str) -> Refusal:
+    """Refuses the step that a button on an estimate's card offered."""
+    return Refusal(
+        "This is no longer the next step: more is known by now. "
+        f"`/finetune estimate {dataset}` says what comes next."
+    )
+
+
 def asked_before(context: AppContext, number: int, person: str) -> AskedEstimate | Refusal:
     """Returns what an estimate was asked about, for one that changes it."""
     estimate = kept_for(context, number, person)
@@ -166,8 +174,7 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
     with context.store.transaction():
         if not context.store.estimates.shared(estimate.id):
             return
-        now = context.clock()
-        context.store.outbox.show(card, estimate.channel, message.letter(), now=now, concerns=estimate.person)
+        context.show(card, estimate.channel, message, concerns=estimate.person)
         put_plots(context, estimate.channel, card, plots, estimate.dataset)
 
 
@@ -256,8 +263,6 @@ def _estimated(
     context: AppContext, checked: CheckedDataset, question: Question, bar: float | None, task: TaskKind | None
 ) -> EstimateResult | Refusal:
     """Makes an estimate. `bar` and `task` None: as they are set for the dataset."""
-    if checked.report is None:
-        return Refusal(f"`{checked.dataset.name}` is still being checked.")
     target = find_target(context.settings.providers, question.target)
     if isinstance(target, Refusal):
         return target

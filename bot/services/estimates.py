@@ -133,6 +133,21 @@ class EstimateResult:
 
 
 @dataclass(frozen=True)
+class _Request:
+    """What is asked of a dataset, `question` as it is meant for the `target`, and the price of today's model."""
+
+    settings: Settings
+    name: str
+    report: Report
+    question: Question
+    target: Target
+    current: PriceRow | None
+    today: date
+    is_trained: bool
+    reachable: Collection[str] | None
+
+
+@dataclass(frozen=True)
 class _Sums:
     """What it brings; `inputs` is the first thing that is missing where that can't be said. `listed`: the price of
     the cheapest alternative that was measured."""
@@ -169,17 +184,23 @@ def make_estimate(
     `is_trained`: the run is over, so that what it took is spent either way and only what is to come counts.
     `reachable`: the names of providers with a key, which a next step may ask; None: all.
     """
-    request = _request(settings, name, report, question, today, is_trained=is_trained)
-    if isinstance(request, Refusal):
-        return request
-    target, question, now = request
+    target = _target(settings, question)
+    if isinstance(target, Refusal):
+        return target
+    if target.row.rents and target.row.rental is None and not is_trained:
+        return Refusal(f"What a machine for {code(target.name)} costs was not asked.", "target")
+    question = for_target(question, target)
+    now = _unfit(name, report, question, target) or _price_today(settings, question, today)
+    if isinstance(now, Refusal):
+        return now
     judge = judge_of_runs(settings, reachable, question, evidence.judge, report, today)
     if isinstance(judge, Refusal):
         return judge
     evidence = without_itself(without_ended_models(settings, evidence, today), question.method)
     effort = training_needs(settings, target, report, question, today, judge)
-    sums = _sums(settings, target, report, question, effort, now, evidence, today, is_trained=is_trained)
-    facts = _facts(settings, name, question, report, target, effort, sums, evidence, today, reachable)
+    request = _Request(settings, name, report, question, target, now, today, is_trained, reachable)
+    sums = _sums(request, effort, evidence)
+    facts = _facts(request, effort, sums, evidence)
     verdict = advise(facts)
     inputs = sums.known or _as_today(question, report, evidence, now, today)
     return EstimateResult(
@@ -215,20 +236,6 @@ def _as_today(
     free = Training(0, 1, usd_per_million=ZERO)
     priced = Priced(question.volume or 0, rates, rates, free, ZERO, None)
     return inputs_of(question, report, evidence, priced, None, today)
-
-
-def _request(
-    settings: Settings, name: str, report: Report, question: Question, today: date, *, is_trained: bool
-) -> tuple[Target, Question, PriceRow | None] | Refusal:
-    """Returns the target, the question as it is meant for that, and the price of today's model."""
-    target = _target(settings, question)
-    if isinstance(target, Refusal):
-        return target
-    if target.row.rents and target.row.rental is None and not is_trained:
-        return Refusal(f"What a machine for {code(target.name)} costs was not asked.", "target")
-    question = for_target(question, target)
-    price = _unfit(name, report, question, target) or _price_today(settings, question, today)
-    return price if isinstance(price, Refusal) else (target, question, price)
 
 
 def _unfit(name: str, report: Report, question: Question, target: Target) -> Refusal | None:
@@ -375,32 +382,22 @@ def _not_trained_so(question: Question, target: Target) -> Refusal | None:
     return None
 
 
-def _sums(
-    settings: Settings,
-    target: Target,
-    report: Report,
-    question: Question,
-    effort: TrainingNeeds,
-    now: PriceRow | None,
-    evidence: Evidence,
-    today: date,
-    *,
-    is_trained: bool,
-) -> _Sums:
+def _sums(request: _Request, effort: TrainingNeeds, evidence: Evidence) -> _Sums:
+    settings, question, today = request.settings, request.question, request.today
     rung = measured_alternatives(evidence).cheapest
     listed = rung_price(settings, rung, today)
-    priced = _priced(question, effort.cost, now, effort.tuned, rung_rates(rung, listed))
-    if isinstance(priced, Priced):
-        other = with_successors(settings, priced.cheapest, today) if priced.cheapest else None
-        other = _with_capacity(settings, question, other) if other else None
-        tuned = _with_capacity(settings, question, priced.tuned)
-        priced = replace(
-            priced, now=with_successors(settings, priced.now, today), tuned=tuned, cheapest=other
-        )
+    priced = _priced(question, effort.cost, request.current, effort.tuned, rung_rates(rung, listed))
     if isinstance(priced, MissingPrice):
         return _Sums(priced, listed)
-    inputs = inputs_of(question, report, evidence, priced, target.model.ends, today)
-    return _Sums(once_trained(inputs) if is_trained else inputs, listed)
+    other = with_successors(settings, priced.cheapest, today) if priced.cheapest else None
+    priced = replace(
+        priced,
+        now=with_successors(settings, priced.now, today),
+        tuned=_with_capacity(settings, question, priced.tuned),
+        cheapest=_with_capacity(settings, question, other) if other else None,
+    )
+    inputs = inputs_of(question, request.report, evidence, priced, request.target.model.ends, today)
+    return _Sums(once_trained(inputs) if request.is_trained else inputs, listed)
 
 
 def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rates:
@@ -410,41 +407,29 @@ def _with_capacity(settings: Settings, question: Question, rates: Rates) -> Rate
     return replace(rates, capacity=capacity_of(settings, rates.model, busy))
 
 
-def _own_machine(
-    settings: Settings, target: Target, question: Question, effort: TrainingNeeds, sums: _Sums
-) -> OwnMachine | None:
-    """None: a vendor trains and serves it."""
+def _own_machine(request: _Request, effort: TrainingNeeds, sums: _Sums) -> OwnMachine | None:
+    """Returns None if a vendor trains and serves it."""
     if effort.tuned.usd_per_hour is None:
         return None
     training = None if isinstance(effort.cost, MissingPrice) else effort.cost.training
-    capacity = capacity_of(settings, target.name, USUAL_BUSY)
+    capacity = capacity_of(request.settings, request.target.name, USUAL_BUSY)
     estimate, room = sums.estimate, effort.room
     return OwnMachine(
         too_large=room.shortage if room and room.shortage and room.shortage.is_certain else None,
         knows_training_time=bool(training and training.minutes and not training.is_guess),
-        knows_serving_speed=question.serving_speed is not None or capacity is not None,
+        knows_serving_speed=request.question.serving_speed is not None or capacity is not None,
         machines=estimate.machines if estimate else None,
-        has_price=target.model.is_hour_said,
+        has_price=request.target.model.is_hour_said,
     )
 
 
-def _facts(
-    settings: Settings,
-    name: str,
-    question: Question,
-    report: Report,
-    target: Target,
-    effort: TrainingNeeds,
-    sums: _Sums,
-    evidence: Evidence,
-    today: date,
-    reachable: Collection[str] | None,
-) -> Facts:
-    estimate, cost = sums.estimate, effort.cost
-    months = estimate.payback_months if estimate else None
+def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evidence) -> Facts:
+    settings, report, target, reachable = request.settings, request.report, request.target, request.reachable
+    current, today, cost = request.question.current, request.today, effort.cost
+    months = sums.estimate.payback_months if sums.estimate else None
     days = float(months * HOURS_PER_MONTH / 24) if months is not None else None
     return Facts(
-        dataset=name,
+        dataset=request.name,
         rows=report.rows,
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,
@@ -458,11 +443,11 @@ def _facts(
         outlook=sums.outlook,
         few_labels=tuple((label.label, label.rows) for label in report.labels if label.rows < FEW_PER_LABEL),
         n_labels=len(report.labels) or None,
-        current=question.current,
+        current=current,
         faults=row_faults(report),
-        full_current=full_name(settings, question.current),
-        to_measure=with_a_cheap_one(settings, question.current, today, reachable or ()),
-        machine=_own_machine(settings, target, question, effort, sums),
+        full_current=full_name(settings, current),
+        to_measure=with_a_cheap_one(settings, current, today, reachable or ()),
+        machine=_own_machine(request, effort, sums),
         keyless=() if reachable is None else keyless(settings, reachable),
         has_models=reachable is None or bool(own_models(settings, reachable)),
     )

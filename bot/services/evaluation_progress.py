@@ -22,7 +22,6 @@ from bot.services.data_policy import Forbidden, Unsure
 from bot.services.dataset_worker import SEED
 from bot.services.evaluation_engine import Evaluation
 from bot.services.evaluation_worker import ArmKeys
-from bot.services.judge_worker import Questions
 from bot.values.evaluations import LadderPlan, LadderProgress
 from storage.records import Measurement
 from trainers.evaluation.results import Candidate
@@ -116,7 +115,10 @@ class LadderStep:
         )
         if tried:
             micros += self._spent_on(tried, since, unanswered)
-        for questions in self._judge_questions():
+        for name in (judge_worker.ACCEPTABLE, judge_worker.BETTER) if plan.judge else ():
+            questions = judge_worker.read_questions(self.folder, name)
+            if questions is None:
+                continue
             judge = judge_worker.candidate_of(plan)
             micros += evaluation_engine.spent(context, plan.price_of, {judge: questions.priced.keys}, since)
             micros += judge_worker.max_micros(plan, questions.priced, questions.wanted - unanswered)
@@ -128,13 +130,6 @@ class LadderStep:
         most = evaluation_worker.max_tokens(self.plan.labels)
         micros = evaluation_engine.spent(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
-
-    def _judge_questions(self) -> list[Questions]:
-        """Returns the judge's questions that are written; none without a judge."""
-        names = (judge_worker.ACCEPTABLE, judge_worker.BETTER) if self.plan.judge else ()
-        return [
-            read for name in names if (read := judge_worker.read_questions(self.folder, name)) is not None
-        ]
 
     def _write_questions(self, work: str) -> Mapping[Candidate, ArmKeys] | None:
         files = self.context.settings.files

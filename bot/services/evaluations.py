@@ -21,11 +21,13 @@ from bot.cards.blocks import escape
 from bot.cards.evaluations import BaselineChoices
 from bot.context import AppContext
 from bot.rules.budgets import max_evaluation_micros
+from bot.rules.reasons import Measure
 from bot.services import (
     candidates,
     data_policy,
     datasets,
     distillations,
+    estimate_requests,
     evaluation_engine,
     evaluation_worker,
     few_shot,
@@ -37,7 +39,6 @@ from bot.services import (
     prompt_search,
     prompt_search_worker,
 )
-from bot.services.candidates import Candidate
 from bot.services.data_policy import EgressPermission
 from bot.services.dataset_worker import SEED
 from bot.services.datasets import CheckedDataset
@@ -90,6 +91,22 @@ def ask_after_run(context: AppContext, number: int, person: str) -> Measurement 
         )
     command = Baseline(context.store.datasets.get(run.dataset_id).name, models=models)
     return ask(context, command, person, run.channel)
+
+
+def ask_after_estimate(context: AppContext, number: int, person: str) -> Measurement | Refusal:
+    """Handles the button on an estimate: measures what the verdict wants by now, as what the card offered may have been
+    measured since."""
+    estimate = estimate_requests.kept_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    result = estimate_requests.remake(context, number, person)
+    if isinstance(result, Refusal):
+        return result
+    step = result.verdict.deciding.step
+    todo = step.todo if step else None
+    if not isinstance(todo, Measure) or not todo.is_command:
+        return estimate_requests.no_longer_next(estimate.dataset)
+    return ask(context, Baseline(todo.dataset, todo.models, todo.rungs), person, estimate.channel)
 
 
 def choices(context: AppContext, person: str, channel: str) -> BaselineChoices:
@@ -279,7 +296,12 @@ def _judge(step: LadderStep) -> None:
 def _finish(step: LadderStep, concluded: Conclusion) -> None:
     """Ends it with its result; one on sealed rows decides a promotion in the same transaction."""
     context, measurement, plan, progress = step.context, step.measurement, step.plan, step.progress
-    result, judged = concluded.ladder.to_json(), _with_judge(progress, concluded).to_json()
+    judge = concluded.judge
+    if progress.judge and judge:
+        before = progress.judge
+        judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
+        progress = replace(progress, judge=judge)
+    result, judged = concluded.ladder.to_json(), progress.to_json()
     decided = None
     if plan.promotes:
         decided = promotions.decide_by_sealed(context, measurement, plan, concluded.ladder)
@@ -291,19 +313,11 @@ def _finish(step: LadderStep, concluded: Conclusion) -> None:
             promotions.record_sealed(context, moved, decided)
 
 
-def _with_judge(progress: LadderProgress, concluded: Conclusion) -> LadderProgress:
-    before, judge = progress.judge, concluded.judge
-    if before is None or judge is None:
-        return progress
-    judge = replace(judge, of=before.of, answered=before.answered, declined=before.declined)
-    return replace(progress, judge=judge)
-
-
 def _plan(
     context: AppContext, checked: CheckedDataset, command: Baseline
 ) -> tuple[LadderPlan, EgressPermission] | Refusal:
     dataset, report = checked.dataset, checked.report
-    if report is None or not report.n_holdout:
+    if not report.n_holdout:
         return Refusal(f"`{dataset.name}` has no held-out rows, so nothing can be measured on it.")
     today = context.today()
     optimised = None if command.optimise else prompt_search.latest_prompt(context, dataset.name)
@@ -329,6 +343,10 @@ def _plan(
     documents = tuple(str(text.sha256) for text in texts)
     # who waived it could not know of documents that were given later
     may_leave = not texts or (waiver is not None and all(text.created_at <= waiver.at for text in texts))
+    # a model on this machine may repeat a passage to its judge, wherever that is
+    all_leaves = line_up.judge is not None and not line_up.judge.row.stays_here
+    elsewhere = (model.name for model in line_up.models if all_leaves or not model.row.stays_here)
+    withheld_from = () if may_leave else tuple(elsewhere)
     plan = line_up.plan(
         dataset.name,
         dataset.version,
@@ -340,13 +358,6 @@ def _plan(
         optimise=command.optimise,
         chooses_shots=command.shots == 0 and any(arm.rung == "kshot" for arm in line_up.arms),
         optimised=optimised,
-        withheld_from=() if may_leave else _withheld_from(line_up.models, line_up.judge),
+        withheld_from=withheld_from,
     )
     return plan, permission
-
-
-def _withheld_from(models: tuple[Candidate, ...], judge: Candidate | None) -> tuple[str, ...]:
-    """Returns the models that no unwaived passage may reach. A model on this machine may repeat a passage to its judge,
-    wherever that is."""
-    all_leaves = judge is not None and not judge.row.stays_here
-    return tuple(model.name for model in models if all_leaves or not model.row.stays_here)

@@ -26,7 +26,7 @@ def freeze(context: AppContext, reason: str, person: str, channel: str) -> Freez
             return Refusal(
                 f"It is frozen already, by <@{standing.person}>. {escape(standing.reason)}".strip()
             )
-        context.audit(person, "freeze", _subject(freeze), reason)
+        context.audit(person, "freeze", f"freeze {freeze.id}", reason)
         runs, measured = _held(context)
         _show(context, runs, measured)
         context.post(channel, views.frozen_card(freeze, len(runs)).letter(), dedupe=f"freeze {freeze.id}")
@@ -52,12 +52,12 @@ def unfreeze(context: AppContext, person: str, channel: str) -> Freeze | Refusal
             return Refusal(
                 f"You have said so already; it takes another approver{f': {others}' if others else '. ' + cure}"
             )
-        context.audit(person, "unfreeze", _subject(standing))
+        context.audit(person, "unfreeze", f"freeze {standing.id}")
         if may_unfreeze(against, rules):
             by = rules.entitled("unfreeze", against)
             runs, measured = _held(context)
             context.store.freezes.lift(standing, now=now)
-            context.audit("finetune", "unfrozen", _subject(standing), " ".join(by))
+            context.audit("finetune", "unfrozen", f"freeze {standing.id}", " ".join(by))
             _show(context, runs, measured)
             card = views.unfrozen_card(standing, by[-UNFREEZERS:])
             for channel_id in dict.fromkeys((channel, standing.channel)):
@@ -83,7 +83,3 @@ def _show(context: AppContext, runs: list[Run], measured: list[Measurement]) -> 
         notifications.show_progress(context, run)
     for measurement in measured:
         measurements.show(context, measurement)
-
-
-def _subject(freeze: Freeze) -> str:
-    return f"freeze {freeze.id}"

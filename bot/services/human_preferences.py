@@ -58,7 +58,7 @@ def choose(context: AppContext, key: str, choice: Choice, person: str) -> Refusa
             return Refusal("You have judged this pair already; your first choice stands.")
         message = views.choice_card(pair.question, *_shown(measurement, pair, person), choice, person)
         card = _card(measurement, pair, person)
-        context.store.outbox.show(card, measurement.channel, message.letter(), now=now, private=True)
+        context.show(card, measurement.channel, message, private=True)
         rows = _left(context, measurement, pairs, person)
         if rows and (len(pairs.rows) - len(rows)) % AT_ONCE:
             _post(context, measurement, pairs, rows, person)
@@ -113,14 +113,8 @@ def _post(
     message = views.question_card(
         key, pair.question, *_shown(measurement, pair, person), done=done, wanted=wanted
     )
-    context.store.outbox.show(
-        _card(measurement, pair, person),
-        measurement.channel,
-        message.letter(),
-        now=context.clock(),
-        thread=measurements.result_card_of(context, measurement),
-        private=True,
-    )
+    card, thread = _card(measurement, pair, person), measurements.result_card_of(context, measurement)
+    context.show(card, measurement.channel, message, thread=thread, private=True)
 
 
 def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) -> None:
@@ -128,15 +122,14 @@ def _tell(context: AppContext, measurement: Measurement, pairs: PairsForPeople) 
     agreement = measurements.preferences_of(context, measurement)
     if agreement.labels < MIN_LABELS or measurement.result is None:
         return
-    now, outbox = context.clock(), context.store.outbox
     message = views.agreement_card(
         measurement.id, measurements.judge_of(measurement), agreement, pairs.first_arm, pairs.second_arm
     )
     result_card = measurements.result_card_of(context, measurement)
     channel, card = measurement.channel, f"agreement {measurement.id}"
-    outbox.show(card, channel, message.letter(), now=now, thread=result_card)
+    context.show(card, channel, message, thread=result_card)
     result = measurements.result_card(context, measurement, measurement.result, for_people=True)
-    outbox.show(result_card, channel, result.letter(), now=now)
+    context.show(result_card, channel, result)
 
 
 def _shown(measurement: Measurement, pair: PairForPeople, person: str) -> tuple[str, str]:

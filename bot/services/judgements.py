@@ -121,8 +121,14 @@ def consult(context: AppContext, consultation: Consultation) -> Consulted | None
         return None
     prompts = consultation.folder / f"{ACCEPTABLE if len(questions) == 1 else BETTER}.jsonl"
     evaluation = evaluation_of(consultation.owner, plan, questions[-1], prompts)
-    answers = evaluation_engine.collect(context, evaluation, [arm_of(plan, questions[-1], judge)])
-    return Consulted(with_arm(judge, answers.arms[0]), questions, evaluation, answers)
+    wanted, candidate = questions[-1].wanted, judge_worker.candidate_of(plan)
+    declined = tuple(key for key in judge.declined if key in wanted)
+    before = ArmProgress(candidate, len(wanted), declined=declined)
+    answers = evaluation_engine.collect(context, evaluation, [before])
+    (arm,) = answers.arms
+    declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
+    judge = replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
+    return Consulted(judge, questions, evaluation, answers)
 
 
 def spent_micros(context: Asking, plan: LadderPlan, folder: Path, since: float) -> int:
@@ -147,18 +153,6 @@ def evaluation_of(owner: str, plan: LadderPlan, questions: Questions, prompts: P
     """Returns the evaluation of these questions, which were written into `prompts`."""
     read = partial(evaluation_worker.questions_in, prompts, plan, longest=judge_worker.MAX_TOKENS)
     return Evaluation(owner, {judge_worker.candidate_of(plan): sorted(questions.wanted)}, read)
-
-
-def arm_of(plan: LadderPlan, questions: Questions, judge: JudgeProgress) -> ArmProgress:
-    """Returns the judge as a candidate of the engine, before it counts these questions."""
-    declined = tuple(key for key in judge.declined if key in questions.wanted)
-    return ArmProgress(judge_worker.candidate_of(plan), len(questions.wanted), declined=declined)
-
-
-def with_arm(judge: JudgeProgress, arm: ArmProgress) -> JudgeProgress:
-    """Returns the judge's progress after the engine has counted."""
-    declined = tuple(dict.fromkeys((*judge.declined, *arm.declined)))
-    return replace(judge, answered=arm.answered + len(arm.declined), declined=declined)
 
 
 def judge_answers(

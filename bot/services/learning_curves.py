@@ -68,7 +68,7 @@ def ask(context: AppContext, command: Curve, person: str, channel: str) -> Measu
         return plan
     row = context.settings.provider(plan.provider) if isinstance(plan, TunedCurvePlan) else None
     permission: EgressPermission | Refusal = EgressPermission()
-    if row is not None and checked.report is not None:
+    if row is not None:
         permission = data_policy.decide_egress(
             context, checked.dataset, checked.report, [row], command.because
         )
@@ -129,7 +129,7 @@ def _plan(
     context: AppContext, checked: CheckedDataset, command: Curve
 ) -> CurvePlan | TunedCurvePlan | Refusal:
     dataset, report = checked.dataset, checked.report
-    if report is None or report.task != "labels":
+    if report.task != "labels":
         return Refusal("A curve is drawn for labels, and this dataset's answers are free text.")
     if report.n_train < FEWEST_ROWS or not report.n_holdout:
         return Refusal(
@@ -139,7 +139,7 @@ def _plan(
     predict = command.predict or usual
     label_usd = _label_usd(context, dataset.name) if command.label_usd is None else command.label_usd
     if command.target is not None:
-        return _tuned_plan(context, checked, report, command.target, predict, label_usd)
+        return _tuned_plan(context, checked, command.target, predict, label_usd)
     return CurvePlan(
         dataset=dataset.name,
         version=dataset.version,
@@ -162,21 +162,20 @@ def _label_usd(context: AppContext, dataset: str) -> Decimal | None:
 def _tuned_plan(
     context: AppContext,
     checked: CheckedDataset,
-    report: Report,
     wanted: str,
     predict: tuple[int, ...],
     label_usd: Decimal | None,
 ) -> TunedCurvePlan | Refusal:
     """Plans a curve of the model `wanted`. The dataset has labels and a holdout."""
-    target = find_target(context.settings.providers, wanted)
+    report, target = checked.report, find_target(context.settings.providers, wanted)
     if isinstance(target, Refusal):
         return target
-    refusal = _cannot_train(context, checked, report, target)
+    refusal = _cannot_train(context, checked, target)
     if refusal:
         return refusal
     planned: list[PlannedSize] = []
     for rows in sizes_of(report.n_train):
-        estimate = _estimated(context, checked, report, target, rows)
+        estimate = _estimated(context, checked, target, rows)
         if isinstance(estimate, Refusal):
             return estimate
         if isinstance(estimate.cost, MissingPrice):
@@ -185,7 +184,7 @@ def _tuned_plan(
             )
         training = to_micros(estimate.cost.training.usd.high)
         planned.append(
-            PlannedSize(rows, estimate.hyperparameters, training, _asking_micros(context, report, estimate))
+            PlannedSize(rows, estimate.hyperparameters, training, _asking_micros(report, estimate))
         )
     return TunedCurvePlan(
         dataset=checked.dataset.name,
@@ -205,10 +204,8 @@ def _tuned_plan(
     )
 
 
-def _cannot_train(
-    context: AppContext, checked: CheckedDataset, report: Report, target: Target
-) -> Refusal | None:
-    row = target.row
+def _cannot_train(context: AppContext, checked: CheckedDataset, target: Target) -> Refusal | None:
+    row, report = target.row, checked.report
     if report.n_train < FEWEST_TUNED_ROWS:
         return Refusal(
             f"`{checked.dataset.name}` has {report.n_train} rows to train on; a curve of a tuned model needs "
@@ -237,9 +234,10 @@ def _cannot_train(
 
 
 def _estimated(
-    context: AppContext, checked: CheckedDataset, report: Report, target: Target, rows: int
+    context: AppContext, checked: CheckedDataset, target: Target, rows: int
 ) -> EstimateResult | Refusal:
     """Estimates a run on that many of the rows, with its hyperparameters."""
+    report = checked.report
     part = replace(
         report,
         n_train=rows,
@@ -256,7 +254,7 @@ def _part(tokens: int, rows: int, of: int) -> int:
     return int(UNEVEN * tokens * rows / of) + 1
 
 
-def _asking_micros(context: AppContext, report: Report, estimate: EstimateResult) -> int:
+def _asking_micros(report: Report, estimate: EstimateResult) -> int:
     """Returns the maximum cost of asking the model every held-out row; nothing on a machine that is paid by the
     hour."""
     tuned, target = estimate.prices[0], estimate.target

@@ -103,11 +103,10 @@ def add(
 
 def show(context: AppContext, measurement: Measurement, why: str = "") -> None:
     """Posts the card with the measurement's progress, or edits it. `why` is our own text and may hold mrkdwn."""
-    context.store.outbox.show(
+    context.show(
         card_of(measurement),
         measurement.channel,
-        _message(context, measurement, why).letter(),
-        now=context.clock(),
+        _message(context, measurement, why),
         concerns=measurement.requested_by,
         progress=measurement.state in OPEN,
     )
@@ -226,7 +225,7 @@ def expire_or_wait(context: AppContext, measurement: Measurement) -> None:
 
 def _too_dear(context: AppContext, measurement: Measurement, most: int) -> str | None:
     """Returns why so much may not be spent, with the cure."""
-    limit = to_micros(context.settings.measurement_usd)
+    limit = to_micros(context.settings.budget.measurement_usd)
     if most > limit:
         is_ladder = measurement.kind == "ladder"
         cheaper = "Name fewer models or rungs (`rungs=zero`)" if is_ladder else "Choose a cheaper model"
@@ -277,9 +276,7 @@ def finish(
     if moved:
         context.audit("finetune", "measured", f"measurement {moved.id}")
         message = result_card(context, moved, result)
-        context.store.outbox.show(
-            card_of(moved), moved.channel, message.letter(), now=now, concerns=moved.requested_by
-        )
+        context.show(card_of(moved), moved.channel, message, concerns=moved.requested_by)
     return moved
 
 

@@ -266,7 +266,7 @@ def all_in_use(context: AppContext, names: Collection[str]) -> Sequence[ModelEnt
         promotion for promotion in context.store.promotions.all_standing() if promotion.dataset in names
     ]
     return [
-        _entry(context, _model(context, promotion), promotion, at < SHOWN)
+        _entry(context, model_of(context, promotion), promotion, at < SHOWN)
         for at, promotion in enumerate(promotions)
     ]
 
@@ -276,12 +276,12 @@ def proof_of(context: AppContext, promotion: Promotion) -> Proof:
     transaction."""
     before = _name(context, promotion.instead_of)
     return evidence.promotion_proof(
-        context, _model(context, promotion), context.store.model(before) if before else None
+        context, model_of(context, promotion), context.store.model(before) if before else None
     )
 
 
 def card_values(context: AppContext, promotion: Promotion, proof: Proof) -> PromotionSummary:
-    model = _model(context, promotion)
+    model = model_of(context, promotion)
     before, earlier = (_name(context, number) for number in (promotion.instead_of, promotion.returns_to))
     return PromotionSummary(
         promotion=promotion,
@@ -321,7 +321,7 @@ def promotion_details(
     promotion = context.store.promotions.get(number)
     if promotion is None or not authorization.may_use_dataset(context, promotion.dataset, person, channel):
         return Refusal("There is no such promotion. `/finetune models` lists what is in use.")
-    model = _model(context, promotion)
+    model = model_of(context, promotion)
     return views.details(actuals_of(context, model, _plan(context, model)), _looks(context, model))
 
 
@@ -332,9 +332,8 @@ def _looks(context: AppContext, model: Model) -> Looks | None:
 
 def show_card(context: AppContext, promotion: Promotion, proof: Proof) -> None:
     """Posts or edits the promotion's card."""
-    body, now = views.promotion_card(card_values(context, promotion, proof)).letter(), context.clock()
-    card, channel = card_name(promotion), promotion.channel
-    context.store.outbox.show(card, channel, body, now=now, concerns=promotion.person)
+    card = views.promotion_card(card_values(context, promotion, proof))
+    context.show(card_name(promotion), promotion.channel, card, concerns=promotion.person)
 
 
 def card_name(promotion: Promotion) -> str:
@@ -387,7 +386,7 @@ def actuals_of(context: AppContext, model: Model, plan: Plan) -> ModelActuals:
     return ModelActuals(tuple(months), expected, provider, is_counted=has_alias(context, model))
 
 
-def _model(context: AppContext, promotion: Promotion) -> Model:
+def model_of(context: AppContext, promotion: Promotion) -> Model:
     model = context.store.model(promotion.model)
     if model is None:
         raise KeyError(promotion.model)
@@ -401,7 +400,7 @@ def _left(context: AppContext, promotion: Promotion, model: Model) -> tuple[str,
         earlier = context.store.promotions.get(number)
         if earlier is None:
             return None
-        other = _model(context, earlier)
+        other = model_of(context, earlier)
         if other.provider != model.provider and earlier.carried_at is not None and has_alias(context, other):
             return context.settings.title_of(other.provider), other.name
         number = earlier.instead_of

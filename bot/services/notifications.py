@@ -72,7 +72,11 @@ def put_files(
 
 def running_errors(context: AppContext) -> tuple[RunningError, ...]:
     """Returns how far off our estimates have been."""
-    return running_error(pair for run in context.store.runs.done(limit=NEWEST_RUNS) for pair in _actuals(run))
+    done = ((run, run.result) for run in context.store.runs.done(limit=NEWEST_RUNS))
+    results = ((run, RunResult.from_json(result)) for run, result in done if result)
+    return running_error(
+        pair for run, result in results for pair in actuals_of(run, plan_from_json(run.plan), result)
+    )
 
 
 def actuals_of(run: Run, plan: Plan, result: RunResult) -> tuple[Actual, ...]:
@@ -95,12 +99,6 @@ def _seconds(plan: Plan) -> float | None:
     if plan.seconds_low is None or plan.seconds_high is None:
         return None
     return math.sqrt(max(plan.seconds_low, 0) * max(plan.seconds_high, 0))
-
-
-def _actuals(run: Run) -> tuple[Actual, ...]:
-    if run.result is None:
-        return ()
-    return actuals_of(run, plan_from_json(run.plan), RunResult.from_json(run.result))
 
 
 def card_of(context: CoreContext, run: Run) -> str:
@@ -207,7 +205,9 @@ def post_result(
     _show(context, run, card, shown)
     if result.arms:
         table = result_views.sweep_table(plan, result.arms)
-        _post(context, run, table, thread=card, once=f"arms of {card}")
+        body, who = table.letter(), run.requester
+        draft = Draft("post", run.channel, body, dedupe=f"arms of {card}", thread=card, concerns=who)
+        context.store.outbox.put(draft, now=context.clock())
     if changed:
         body = result_views.changed_rows_card(changed, result.before).letter()
         once = f"changed {run.id}"
@@ -234,11 +234,4 @@ def training_cost(plan: Plan, progress: Progress) -> int:
 
 
 def _show(context: AppContext, run: Run, card: str, message: Message, *, progress: bool = False) -> None:
-    body, now = message.letter(), context.clock()
-    context.store.outbox.show(card, run.channel, body, now=now, concerns=run.requester, progress=progress)
-
-
-def _post(context: AppContext, run: Run, message: Message, *, once: str, thread: str) -> None:
-    body, who = message.letter(), run.requester
-    draft = Draft("post", run.channel, body, dedupe=once, thread=thread, concerns=who)
-    context.store.outbox.put(draft, now=context.clock())
+    context.show(card, run.channel, message, concerns=run.requester, progress=progress)

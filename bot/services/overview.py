@@ -18,7 +18,6 @@ from bot.cards.status import (
 from bot.context import AppContext
 from bot.services import authorization, budgets, datasets, deployments, models, runs, sunsets
 from bot.services import evidence as evidence_services
-from bot.services.datasets import CheckedDataset
 from bot.values.evaluations import CurvePlan, LadderPlan, LadderProgress
 from bot.values.learning_curves import TunedCurveProgress, plan_of
 from bot.values.runs import Refusal
@@ -112,22 +111,15 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
     seen: set[str] = set()
     listed: list[Listed] = []
     for dataset in datasets.listing(context, person, channel):
-        is_newest = dataset.report is not None and dataset.dataset.name not in seen
-        seen |= {dataset.dataset.name} if is_newest else set()
-        is_shown = is_newest and len(listed) < SHOWN_DATASETS
-        best = _best(context, dataset) if is_shown else None
-        looks = None
-        if is_shown and dataset.report:
-            looks = datasets.looks_of(context, dataset.dataset.name, dataset.report)
-        listed.append(Listed(dataset.dataset, dataset.report, best, looks))
+        report, best, looks = datasets.report_of(dataset), None, None
+        is_newest = report is not None and dataset.name not in seen
+        seen |= {dataset.name} if is_newest else set()
+        if report and is_newest and len(listed) < SHOWN_DATASETS:
+            evidence = evidence_services.evidence_of(context, dataset, report, None)
+            best = Best(evidence_services.best_rung(evidence), evidence.bar)
+            looks = datasets.looks_of(context, dataset.name, report)
+        listed.append(Listed(dataset, report, best, looks))
     return listed
-
-
-def _best(context: AppContext, checked: CheckedDataset) -> Best | None:
-    if checked.report is None:
-        return None
-    evidence = evidence_services.evidence_of(context, checked.dataset, checked.report, None)
-    return Best(evidence_services.best_rung(evidence), evidence.bar)
 
 
 def _open(context: AppContext, names: Collection[str]) -> list[EvaluationSummary]:

@@ -21,6 +21,7 @@ from bot.cards.plans import superseded_by
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import shortage_text
 from bot.cards.words import shorten
+from bot.command_parser import parse_question
 from bot.context import AppContext
 from bot.rules import units
 from bot.rules.budgets import Budget
@@ -68,10 +69,9 @@ from trainers.host import ENGINES_FOLDER, installed_version, weights_fingerprint
 from trainers.hyperparameters import combinations, halving_steps
 from trainers.methods import BUILTIN, METHODS
 from trainers.money import to_micros
-from trainers.pricing import PriceList, PriceRow
+from trainers.pricing import PriceList
 from trainers.providers import ProviderRow, file_problem
 from trainers.rentals.prices import current_rental
-from trainers.types import Hyperparameter
 
 ELIGIBILITY_TIMEOUT_S = 1.5  # a person waits for the answer to their command
 log = logging.getLogger(__name__)
@@ -80,65 +80,39 @@ LOOK_FOR_CARDS_S = 3600.0
 HARDLY_LEARNT = 2  # rows of a label
 
 
-def carve_for_sweep(context: AppContext, plan: Plan, estimated: EstimateResult) -> SweepPlan | Refusal | None:
-    """Keeps rows back to choose among the trials, None if no sweep is asked for. Both parts are written into the folder
-    of files; the holdout is not touched."""
-    sweep = estimated.question.sweep
-    if not sweep:
-        return None
+def keep_rows_back(context: AppContext, plan: Plan, estimated: EstimateResult) -> Plan | Refusal:
+    """Keeps training rows back to choose among a sweep's trials, or to stop early by, where either is asked for. Both
+    parts are written into the folder of files; the holdout is not touched."""
+    sweep, patience = estimated.question.sweep, estimated.question.patience
+    if not sweep and patience is None:
+        return plan
+    row, option = estimated.target.row, "sweep" if sweep else "patience"
+    if not sweep and not row.provider.can("early_stopping"):
+        return Refusal(
+            f"`patience=` needs a trainer that can stop early, which {row.title} can't. Leave it out, or choose a "
+            "target that starts with `local/`.",
+            option,
+        )
     carved = split_validation(context.settings.files, plan.train_sha256, plan.seed)
     if carved is None:
+        keeps = "chooses by a tenth of the training rows, kept back for that, and"
+        keeps = keeps if sweep else "keeps a tenth of the training rows back and"
         return Refusal(
-            "`sweep=` chooses by a tenth of the training rows, kept back for that, and needs "
-            f"{VALIDATION_LEAST_ROWS} or more "
-            f"that differ; `{plan.dataset}` has {plan.n_train}. Leave it out, or add rows.",
-            "sweep",
+            f"`{option}=` {keeps} needs {VALIDATION_LEAST_ROWS} or more that differ; `{plan.dataset}` has "
+            f"{plan.n_train}. Leave it out, or add rows.",
+            option,
         )
+    parts = (carved.fitted_sha256, carved.validation_sha256, carved.n_fitted, carved.n_validation)
+    if patience is not None:
+        return replace(plan, stopping=EarlyStopping(patience, *parts))
     single = dict(plan.hyperparameters)
-    courses = [_course(carved.n_fitted, {**single, **chosen}) for chosen in combinations(sweep)]
+    trials = [{**single, **chosen} for chosen in combinations(sweep)]
+    courses = [  # steps of each trial's full course
+        math.ceil(carved.n_fitted / int(trial["batch_size"])) * int(trial["n_epochs"]) for trial in trials
+    ]
     price = round((estimated.training.usd_per_hour if estimated.training else None) or Decimal(0), 6)
-    return SweepPlan(
-        sweep,
-        carved.fitted_sha256,
-        carved.validation_sha256,
-        carved.n_fitted,
-        carved.n_validation,
-        halving_steps(courses),
-        f"{price.normalize():f}" if price >= LEAST_SWEEP_USD else None,
-    )
-
-
-def _course(rows: int, chosen: dict[str, Hyperparameter]) -> int:
-    """Steps of one arm's full course."""
-    return math.ceil(rows / int(chosen["batch_size"])) * int(chosen["n_epochs"])
-
-
-def carve_for_early_stopping(
-    context: AppContext, plan: Plan, estimated: EstimateResult
-) -> EarlyStopping | Refusal | None:
-    """Keeps rows back for early stopping, None if it isn't asked for. Both parts are written into the folder of files;
-    the holdout is not touched."""
-    patience = estimated.question.patience
-    if patience is None:
-        return None
-    if not estimated.target.row.provider.can("early_stopping"):
-        title = estimated.target.row.title
-        return Refusal(
-            f"`patience=` needs a trainer that can stop early, which {title} can't. Leave it out, or choose a target "
-            "that starts with `local/`.",
-            "patience",
-        )
-    carved = split_validation(context.settings.files, plan.train_sha256, plan.seed)
-    if carved is None:
-        return Refusal(
-            f"`patience=` keeps a tenth of the training rows back and needs {VALIDATION_LEAST_ROWS} or "
-            "more that differ; "
-            f"`{plan.dataset}` has {plan.n_train}. Leave it out, or add rows.",
-            "patience",
-        )
-    return EarlyStopping(
-        patience, carved.fitted_sha256, carved.validation_sha256, carved.n_fitted, carved.n_validation
-    )
+    usd_per_hour = f"{price.normalize():f}" if price >= LEAST_SWEEP_USD else None
+    return replace(plan, swept=SweepPlan(sweep, *parts, halving_steps(courses), usd_per_hour))
 
 
 def destination_of(
@@ -225,7 +199,9 @@ def untrainable(settings: Settings, target: Target) -> str | None:
 def waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
     """Returns runs on any version of its dataset, for its target, that have no job and none on its way."""
     waits = [run for run in context.store.runs.open() if run.state in ("awaiting_approval", "approved")]
-    return [run for run in waits if _same_aim(plan_from_json(run.plan), plan)]
+    plans = [(run, plan_from_json(run.plan)) for run in waits]
+    aim = (plan.dataset, plan.provider, plan.base_model)
+    return [run for run, other in plans if (other.dataset, other.provider, other.base_model) == aim]
 
 
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
@@ -249,10 +225,6 @@ def show_superseded(context: AppContext, number: int, text: str, money: Budget) 
     if former is not None:
         card = plan_views.decided_card(former, plan_from_json(former.plan), money, text)
         notifications.show_plan(context, former, card)
-
-
-def _same_aim(plan: Plan, other: Plan) -> bool:
-    return (plan.dataset, plan.provider, plan.base_model) == (other.dataset, other.provider, other.base_model)
 
 
 def may_start(
@@ -303,17 +275,23 @@ def start(context: AppContext, command: Start, person: str, channel: str) -> Run
     )
     if refusal:
         return refusal
-    stopping = carve_for_early_stopping(context, plan, estimated)
-    if isinstance(stopping, Refusal):
-        return stopping
-    swept = carve_for_sweep(context, plan, estimated)
-    if isinstance(swept, Refusal):
-        return swept
+    plan = keep_rows_back(context, plan, estimated)
+    if isinstance(plan, Refusal):
+        return plan
     warnings = (*plan.warnings, *permission.notes)
-    full_plan = replace(
-        plan, stopping=stopping, swept=swept, warnings=warnings, overridden=permission.overridden
-    )
-    return _ask(context, full_plan, permission)
+    plan = replace(plan, warnings=warnings, overridden=permission.overridden)
+    return _ask(context, plan, permission)
+
+
+def start_estimated(context: AppContext, number: int, person: str) -> Run | Refusal:
+    """Handles the button on an estimate: starts from its question, in the channel where it was asked."""
+    estimate = estimate_requests.kept_for(context, number, person)
+    if isinstance(estimate, Refusal):
+        return estimate
+    question = parse_question(estimate.asked)
+    if isinstance(question, Refusal):
+        return estimate_requests.no_longer_next(estimate.dataset)
+    return start(context, Start(estimate.dataset, question), person, estimate.channel)
 
 
 def _estimated(context: AppContext, checked: CheckedDataset, command: Start) -> EstimateResult | Refusal:
@@ -396,6 +374,7 @@ def _plan(
 ) -> Plan:
     dataset, report, estimate = checked.dataset, estimated.report, estimated.estimate
     reads_pairs = METHODS[estimated.question.method].reads_pairs
+    prices = (*estimated.prices, estimated.judge.price) if estimated.judge else estimated.prices
     return Plan(
         dataset=dataset.name,
         dataset_version=dataset.version,
@@ -415,7 +394,7 @@ def _plan(
         hyperparameters=estimated.hyperparameters,
         seed=SEED,
         suffix=ascii_name(dataset.name),
-        prices=PriceList(_prices(estimated), context.today()).to_json(),
+        prices=PriceList(prices, context.today()).to_json(),
         training_tokens=cost.training.billed_tokens,
         expected_micros=to_micros(cost.training.usd.expected + cost.evaluation_usd),
         maximum_micros=_maximum(cost, is_rented=estimated.target.row.rents),
@@ -455,11 +434,6 @@ def _with_catalogue_id(context: AppContext, plan: Plan, target: Target) -> Plan 
     if plan.destination is None or catalogue_id is None:
         return plan
     return replace(plan, destination=replace(plan.destination, catalogue_id=catalogue_id))
-
-
-def _prices(estimated: EstimateResult) -> tuple[PriceRow, ...]:
-    judge = estimated.judge
-    return (*estimated.prices, judge.price) if judge else estimated.prices
 
 
 def _maximum(cost: RunCost, *, is_rented: bool) -> int:

@@ -30,7 +30,7 @@ MOVED = "Another model was deployed just now; `/finetune models` shows which. Tr
 
 
 @dataclass(frozen=True)
-class Deployment:
+class DecidedPromotion:
     """A promotion that may be recorded. `ended`: the proof of the promotion `instead_of`, which it replaces."""
 
     model: Model
@@ -94,7 +94,7 @@ def roll_back_from(context: AppContext, number: int, person: str) -> PromotionSu
 
 def decide_by_sealed(
     context: AppContext, measurement: Measurement, plan: LadderPlan, ladder: Ladder
-) -> Deployment | Refusal:
+) -> DecidedPromotion | Refusal:
     """Decides a promotion whose sealed rows are answered. It looks up rights and reads files, so call it before the
     transaction of `record_sealed`."""
     person, model = measurement.requested_by, context.store.model(plan.promotes or "")
@@ -110,10 +110,10 @@ def decide_by_sealed(
     proof = sealed_tests.proof_of(context, model, used, ladder, on_holdout)
     refusal = _not_to_be_used(context, model, proof, None)
     ended = models.proof_of(context, standing) if standing else None
-    return refusal or Deployment(model, run, person, None, on_holdout, standing, ended)
+    return refusal or DecidedPromotion(model, run, person, None, on_holdout, standing, ended)
 
 
-def record_sealed(context: AppContext, measurement: Measurement, decided: Deployment | Refusal) -> None:
+def record_sealed(context: AppContext, measurement: Measurement, decided: DecidedPromotion | Refusal) -> None:
     """Deploys the model, or says why not. Call it in the transaction that ends the measurement."""
     result = decided if isinstance(decided, Refusal) else _record(context, decided)
     if isinstance(result, Refusal):
@@ -141,10 +141,10 @@ def _promote(
     if not because and sealed_tests.has_sealed_rows(context, run):
         return sealed_tests.ask(context, model, run, used, person)
     ended = models.proof_of(context, standing) if standing else None
-    return _record(context, Deployment(model, run, person, because, proof, standing, ended))
+    return _record(context, DecidedPromotion(model, run, person, because, proof, standing, ended))
 
 
-def _record(context: AppContext, decided: Deployment) -> PromotionSummary | Refusal:
+def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary | Refusal:
     standing, because = decided.instead_of, decided.because
     new = NewPromotion(
         dataset=plan_from_json(decided.run.plan).dataset,
@@ -225,8 +225,8 @@ def _told(context: AppContext, promotion: Promotion, proof: Proof, ended: Proof 
     _audit(context, seen, before)
     if before and ended:
         models.show_card(context, before, ended)
-    card, body, now = models.card_name(promotion), views.promotion_card(seen).letter(), context.clock()
-    context.store.outbox.show(card, promotion.channel, body, now=now, concerns=promotion.person)
+    card = models.card_name(promotion)
+    context.show(card, promotion.channel, views.promotion_card(seen), concerns=promotion.person)
     return seen
 
 

@@ -129,7 +129,9 @@ class Later:
 def create(owner: JobOwner) -> None:
     """Takes one step of a create: looks for the job and, if there is certainly none, sends its files and creates it."""
     trainer, attempt = owner.trainer, owner.attempt
-    ready, may_create = None, _may_create(trainer, attempt)
+    # a create is safe where the trainer honours our key, or an earlier create would show by now
+    is_settled = not attempt.is_sent or attempt.waited_s >= SETTLE_S
+    ready, may_create = None, is_settled or trainer.provider.can("idempotency")
     record_uploads(owner.context, trainer.provider.name, owner.files.hashes)
     try:
         job = _find(trainer, attempt.key)
@@ -261,13 +263,6 @@ def _find(trainer: Trainer, key: str) -> Job | None:
     return jobs[0] if jobs else None
 
 
-def _may_create(trainer: Trainer, attempt: Attempt) -> bool:
-    """Returns whether a create is safe: the trainer honours our key, or an earlier create would show by now."""
-    if not attempt.is_sent or trainer.provider.can("idempotency"):
-        return True
-    return attempt.waited_s >= SETTLE_S
-
-
 def _pause(attempt: Attempt, trouble: TrainerError) -> float:
     seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
     return min(seconds or 2.0 ** min(attempt.tries + 1, 7), MAX_PAUSE_S)
@@ -388,7 +383,15 @@ def uploads_of_run(run: Run) -> set[str]:
 
 def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str) -> int | None:
     """Returns how many files were deleted, None if the trainer could not be asked."""
-    unneeded, now = hashes - _needed(context, trainer.provider.name, owner), context.clock()
+    needed: set[str] = set()  # which a job that isn't over may still read there
+    for name in context.settings.beside(trainer.provider.name):
+        for run in context.store.runs.at(name):
+            if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != owner:
+                needed |= uploads_of_run(run)
+        for measurement in context.store.measurements.open():
+            if f"m{measurement.id}" != owner:
+                needed |= _of_curve(measurement, name)
+    unneeded, now = hashes - needed, context.clock()
     if not unneeded:
         return 0
     try:
@@ -400,19 +403,6 @@ def _forget(context: CoreContext, trainer: Trainer, hashes: set[str], owner: str
     if deleted:
         log.info("%s: %s uploaded files were deleted", owner, deleted)
     return deleted
-
-
-def _needed(context: CoreContext, provider: str, but: str) -> set[str]:
-    """Returns the files that a job that isn't over may still read there."""
-    needed: set[str] = set()
-    for name in context.settings.beside(provider):
-        for run in context.store.runs.at(name):
-            if run.state in BEFORE_THE_JOB_ENDS and f"run {run.id}" != but:
-                needed |= uploads_of_run(run)
-        for measurement in context.store.measurements.open():
-            if f"m{measurement.id}" != but:
-                needed |= _of_curve(measurement, name)
-    return needed
 
 
 def _of_curve(measurement: Measurement, provider: str) -> set[str]:

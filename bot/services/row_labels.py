@@ -25,7 +25,7 @@ from bot.cards.blocks import Block, Message, code
 from bot.context import AppContext, FetchLater
 from bot.services import authorization, datasets, notifications, row_labels_worker
 from bot.services.datasets import CheckedDataset
-from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, RowChoice, VersionFile
+from bot.services.row_labels_worker import DatasetParts, LabelledText, QuestionFile, VersionFile
 from bot.values.row_labels import MOST_ROWS, USUAL_ROWS, BatchOutcome, settle
 from bot.values.runs import Refusal
 from bot.worker_pool import WorkerStopped
@@ -163,7 +163,7 @@ def _may_label(context: AppContext, name: str, person: str, channel: str) -> Che
 
 def only_labels(checked: CheckedDataset) -> Refusal | None:
     """Refuses a dataset whose answers are free text."""
-    if checked.report and checked.report.task == "labels" and not checked.report.pairs:
+    if checked.report.task == "labels" and not checked.report.pairs:
         return None
     name = code(checked.dataset.name)
     return Refusal(f"{name} has answers in free text: only rows with one label each are labelled here.")
@@ -271,13 +271,11 @@ def _choose(context: AppContext, labelling: Labelling) -> None:
     except WorkerStopped as stopped:
         again_or_fail(context, labelling, f"Choosing them {stopped}.")
         return
+    if choice is None:
+        return
     if isinstance(choice, Refusal):
         fail(context, labelling, choice.text)
-    elif choice is not None:
-        _open(context, labelling, choice)
-
-
-def _open(context: AppContext, labelling: Labelling, choice: RowChoice) -> None:
+        return
     with context.store.transaction():
         moved = context.store.labellings.move(
             labelling, "open", now=context.clock(), left_out=choice.left_out, tries=0, next_at=0
@@ -421,5 +419,4 @@ def fail(context: AppContext, labelling: Labelling, why: str) -> None:
 
 
 def _show(context: AppContext, labelling: Labelling, message: Message) -> None:
-    card, now = f"labelling {labelling.id}", context.clock()
-    context.store.outbox.show(card, labelling.channel, message.letter(), now=now, concerns=labelling.person)
+    context.show(f"labelling {labelling.id}", labelling.channel, message, concerns=labelling.person)

@@ -17,7 +17,7 @@ from bot.cards.models import opened_before
 from bot.cards.words import pluralize
 from bot.context import AppContext
 from bot.rules.facts import Evidence
-from bot.rules.plans import Plan, plan_from_json
+from bot.rules.plans import plan_from_json
 from bot.rules.promotion import ModelComparison, Proof, best_comparison, compare_models
 from bot.services import data_policy, datasets, deployments, evidence, freeze_scope, measurements, models
 from bot.services.candidates import LineUp
@@ -27,7 +27,7 @@ from storage.evaluations import NewMeasurement
 from storage.records import Dataset, Measurement, Model, Run
 from trainers.dataset import Report
 from trainers.evaluation.results import Candidate, Ladder, Rung
-from trainers.pricing import PriceList, PriceRow
+from trainers.pricing import PriceList
 
 
 def has_sealed_rows(context: AppContext, run: Run) -> bool:
@@ -121,7 +121,8 @@ def _plan(
     stay = {rest.model, like.judge}
     prices = [row for row in PriceList.from_json(like.prices).rows if row.model in stay]
     if best is None:
-        prices.append(_base_price(trained, str(rest.model)))
+        # A plan's prices begin with the tuned model's row and the base model's.
+        prices.append(replace(PriceList.from_json(trained.prices).rows[1], model=str(rest.model)))
     for each in tuned:
         price = models.price_of(context, each)
         if isinstance(price, Refusal):
@@ -150,8 +151,3 @@ def _best_alternative(
         if best and plan.holdout_sha256 == report.holdout_sha256 and best.arm in plan.arms:
             return plan, best.arm
     return None, None
-
-
-def _base_price(trained: Plan, name: str) -> PriceRow:
-    """A plan's prices begin with the tuned model's row and the base model's."""
-    return replace(PriceList.from_json(trained.prices).rows[1], model=name)

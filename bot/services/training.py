@@ -260,7 +260,9 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
             # At least what was reported before: the trainer's clock may be behind ours.
             spent = max(notifications.training_cost(plan, each) for each in (progress, before))
-            end(context, run, "cancelled", _why_cancelled(run), actual_micros=spent)
+            by = f"Cancelled by <@{run.cancel_asked_by}>." if run.cancel_asked_by else None
+            why = by or overrun(run) or "Cancelled on the trainer's side."
+            end(context, run, "cancelled", why, actual_micros=spent)
         case _:
             _goes_on(context, run, progress, is_shown)
 
@@ -281,12 +283,6 @@ def _why_nameless(context: AppContext, run: Run, progress: Progress) -> str | No
         f"It is trained, but {name} gave it no name within {provider_jobs.REGISTERED_S / 60:.0f} minutes, so it could "
         f"not be measured. What the training cost is booked. Ask {name} about job {escape(str(run.job_id))}."
     )
-
-
-def _why_cancelled(run: Run) -> str:
-    if run.cancel_asked_by:
-        return f"Cancelled by <@{run.cancel_asked_by}>."
-    return overrun(run) or "Cancelled on the trainer's side."
 
 
 def _goes_on(context: AppContext, run: Run, progress: Progress, is_shown: bool) -> None:
@@ -351,7 +347,11 @@ def runs_to_poll(context: AppContext, runs: Sequence[Run]) -> Sequence[Run]:
     except Refused:
         return runs[:ALONE]  # a look of its own says what is refused
     except TrainerError as trouble:  # the jobs themselves may answer: so each has its turn
-        _wait(context, runs[ALONE:], trouble)
+        note = f"{trouble} The job itself goes on; asking again."
+        for part in _parts(runs[ALONE:], RUNS_A_WRITE):
+            with context.store.transaction():
+                for run in part:
+                    wait(context, run, provider_jobs.MAX_PAUSE_S / 8, note=note)
         return runs[:ALONE]
     every, now = shown_every(context), context.clock()
     looks = [run for run in runs if _needs_poll(run, listed.get(str(run.job_id)), every, now)]
@@ -371,14 +371,6 @@ def _needs_poll(run: Run, job: Job | None, shown_every: float, now: float) -> bo
         return True
     seen = before.with_job(job, (), None, now)
     return overrun(replace(run, progress=seen.to_json())) is not None
-
-
-def _wait(context: AppContext, runs: Sequence[Run], trouble: TrainerError) -> None:
-    note = f"{trouble} The job itself goes on; asking again."
-    for part in _parts(runs, RUNS_A_WRITE):
-        with context.store.transaction():
-            for run in part:
-                wait(context, run, provider_jobs.MAX_PAUSE_S / 8, note=note)
 
 
 def _parts(runs: Sequence[Run], size: int) -> Iterator[Sequence[Run]]:

@@ -7,7 +7,6 @@ the one that was not good is a pair; so is an answer that was found good before 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import orjson
@@ -94,22 +93,17 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
 
 
 def _pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:
-    """Returns each pair once, in OpenAI's form."""
+    """Pairs each answer that was not good with each to the same question that was found better, in OpenAI's form."""
     by_question: dict[str, list[TriedAnswer]] = defaultdict(list)
     for tried in context.store.tried_answers.judged(dataset):
         by_question[normalised(tried.question)].append(tried)
-    return [
-        _pair(context, tried, good) for of_one in by_question.values() for tried, good in _preferred(of_one)
-    ]
-
-
-def _preferred(answers: Sequence[TriedAnswer]) -> Iterator[tuple[TriedAnswer, str]]:
-    """Yields each answer that was not good, with each that was found better."""
-    good = dict.fromkeys(
-        text for tried in answers for text in (tried.better, tried.answer if tried.is_good else None) if text
-    )
-    bad = {tried.answer: tried for tried in answers if not tried.is_good and tried.answer not in good}
-    yield from ((tried, text) for tried in bad.values() for text in good)
+    pairs = []
+    for answers in by_question.values():
+        texts = ((tried.better, tried.answer if tried.is_good else None) for tried in answers)
+        good = dict.fromkeys(text for both in texts for text in both if text)
+        bad = {tried.answer: tried for tried in answers if not tried.is_good and tried.answer not in good}
+        pairs += [_pair(context, tried, text) for tried in bad.values() for text in good]
+    return pairs
 
 
 def _pair(context: AppContext, tried: TriedAnswer, good: str) -> dict[str, Any]:

@@ -144,10 +144,13 @@ class CurveStep:
         now, most = self.context.clock(), max(self.size.spent_micros, self.planned.most_micros)
         since = self.size.doubted_since or now
         if self.is_stopped or now - since > DOUBT_S:
-            _give_up(
-                self.with_size(replace(self.size, spent_micros=most)),
-                f"{escape(why)} Whether a job ran there stayed in doubt: the most that it could cost counts as spent.",
-            )
+            step = self.with_size(replace(self.size, spent_micros=most))
+            doubt = "Whether a job ran there stayed in doubt: the most that it could cost counts as spent."
+            text, spent = f"{escape(why)} {doubt}", step.progress.spent_micros
+            if self.measurement.cancel_asked_by is None:
+                fail(step, text)
+            else:
+                measurements.cancel(self.context, self.measurement, spent_micros=spent, reason=text)
             return
         note = (
             f"{why} Looking again every ten minutes, for a day. Cancel gives it up; where nobody can tell by then, "
@@ -202,14 +205,6 @@ def stop(step: CurveStep) -> None:
 def fail(step: CurveStep, why: str) -> None:
     """Fails the curve. `why` is our own text and may hold mrkdwn."""
     measurements.end(step.context, step.measurement, "failed", why, actual_micros=step.progress.spent_micros)
-
-
-def _give_up(step: CurveStep, why: str) -> None:
-    if step.measurement.cancel_asked_by is None:
-        fail(step, why)
-        return
-    spent = step.progress.spent_micros
-    measurements.cancel(step.context, step.measurement, spent_micros=spent, reason=why)
 
 
 def consent_refusal(step: CurveStep) -> Unsure | Forbidden | None:

@@ -11,13 +11,12 @@ import json
 import logging
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 from bot.context import AppContext
 from bot.rules.plans import Plan
 from bot.services.provider_jobs import Ready, delete_uploads, record_uploads, spec_of
-from bot.values.runs import Progress, VendorEstimate
+from bot.values.runs import VendorEstimate
 from storage.records import Run
 from trainers.client import Trainer
 from trainers.errors import Refused, TrainerError
@@ -53,11 +52,6 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
         return VendorEstimate(to_micros(answer.usd), is_affordable=answer.is_affordable)
     is_late = context.clock() - run.state_since > PATIENCE_S
     return VendorEstimate(why=answer.why or "it is not ready") if is_late else None
-
-
-def with_estimate(run: Run, estimate: VendorEstimate) -> str:
-    """The run's progress as it is stored, with the estimate."""
-    return replace(Progress.from_json(run.progress), vendor=estimate).to_json()
 
 
 def _asked(context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: int) -> JobEstimate:

@@ -40,7 +40,6 @@ from bot.services import (
     budgets,
     clean_copies,
     estimate_requests,
-    estimate_steps,
     human_preferences,
     interventions,
     measurements,
@@ -54,6 +53,7 @@ from bot.services import deployments as deployment_services
 from bot.services import distillations as distillation_services
 from bot.services import evaluations as evaluation_services
 from bot.services import models as model_services
+from bot.services import plans as plan_services
 from bot.services import row_labels as row_label_services
 from bot.services import runs as run_services
 from bot.services import sunsets as sunset_services
@@ -124,8 +124,8 @@ ANSWERED: Mapping[str, Callable[[AppContext, int, str], str | Refusal]] = {
 # What a click does is seen in the channel: only a refusal goes to who clicked alone.
 SHOWN: Mapping[str, _ByValue] = {
     plans.APPROVE: approvals.approve,
-    estimates.START: _numbered(estimate_steps.start),
-    estimates.MEASURE: _numbered(estimate_steps.measure),
+    estimates.START: _numbered(plan_services.start_estimated),
+    estimates.MEASURE: _numbered(evaluation_services.ask_after_estimate),
     **dict.fromkeys((estimates.USE_ENCODER, sunsets.RETUNE), sunset_services.start),
     evaluations.MEASURE: _numbered(measurements.agree),
     tuned_curve_cards.TRAIN: _numbered(measurements.agree),

@@ -46,7 +46,8 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
     def mention(event: dict[str, Any]) -> None:
         """A command, answered to who typed it alone: it may be about what others must not know of."""
         person, channel = str(event.get("user") or ""), str(event["channel"])
-        message = _reply(Call(context, person, channel), _without_mention(str(event.get("text") or "")))
+        text = re.sub(r"<@[A-Z0-9]+(\|[^>]*)?>", "", str(event.get("text") or ""), count=1)
+        message = _reply(Call(context, person, channel), text)
         if person and message:
             thread = str(event["thread_ts"]) if event.get("thread_ts") else None
             once = f"mention {event['ts']}"
@@ -89,8 +90,3 @@ def _reply(call: Call, text: str) -> Message | None:
     if isinstance(reply, dict):
         return general.needs_slash(typed)
     return general.answer(reply) if isinstance(reply, str | Refusal) else reply
-
-
-def _without_mention(text: str) -> str:
-    """Slack puts a mention as <@U0123456789>."""
-    return re.sub(r"<@[A-Z0-9]+(\|[^>]*)?>", "", text, count=1)

@@ -52,7 +52,7 @@ def test_an_empty_folder_becomes_an_installation(tmp_path: Path, slack: SlackEmu
         }
     )
     assert settings.policy.named("approve").users == {ANA.id, BEN.id}
-    assert str(settings.monthly_budget_usd) == "1200.50"
+    assert str(settings.budget.monthly_usd) == "1200.50"
     assert settings.slack.fallback_channel == TICKETS.id
     env = dict(
         line.split("=", 1) for line in (folder / ".env").read_text().splitlines() if line.startswith("SLACK_")

@@ -46,7 +46,7 @@ def test_with_tokens_alone_there_is_a_usable_default(tmp_path: Path) -> None:
         "newest",
     )
     assert (settings.policy.named("approve").is_nobody, settings.policy.tiers[0].approvers) == (True, 1)
-    assert settings.monthly_budget_usd == 0
+    assert settings.budget.monthly_usd == 0
     assert settings.database == tmp_path / "data" / "finetune.db"
     assert settings.files == tmp_path / "data" / "files"
     assert {row.name for row in settings.providers} >= {"local", "openai"}
@@ -85,7 +85,7 @@ tokens_per_second = 900
     assert (slack.fallback_channel, slack.blocks) == ("C9", "classic")
     named = policy.named("approve")
     assert (named.users, named.groups, policy.tiers[0].approvers) == ({"U1", "U2"}, {"S1"}, 2)
-    assert settings.monthly_budget_usd == Decimal("200.50")
+    assert settings.budget.monthly_usd == Decimal("200.50")
     assert (dict(trainer.models), trainer.port, trainer.slots) == ({"tiny": "models/tiny"}, 8021, 2)
     assert (trainer.usd_per_hour, trainer.tokens_per_second) == (Decimal("0.10"), 900)
 
@@ -262,7 +262,7 @@ def test_a_wrong_value_is_said_with_its_place(tmp_path: Path, toml: str, place: 
 @pytest.mark.parametrize("amount", ["'200'", "200", "'200.00'", "0"])
 def test_money_is_text_or_a_whole_number(tmp_path: Path, amount: str) -> None:
     settings = read(tmp_path, f"[budget]\nmonthly_usd = {amount}")
-    assert settings.monthly_budget_usd == Decimal(amount.strip("'"))
+    assert settings.budget.monthly_usd == Decimal(amount.strip("'"))
 
 
 def test_providers_that_are_wrong_are_said_with_the_rest(tmp_path: Path) -> None:
