@@ -232,7 +232,7 @@ def _estimate_details(click: Click) -> Form | Refusal:
 def _answer_estimate(click: Click) -> Form | Refusal:
     """Opens the form with what the estimate's card was asked, for what it lacks."""
     before = estimate_requests.asked_before(click.context, click.number, click.person)
-    return _form(before, lambda asked: estimate_form(click.call, asked.dataset, asked))
+    return _form(before, lambda estimate: estimate_form(click.call, estimate.dataset, estimate))
 
 
 def _run_details(click: Click) -> Form | Refusal:
