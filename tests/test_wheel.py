@@ -21,7 +21,7 @@ NEEDED = {
     "bot/resources/report.css",
     "trainers/providers.toml",
     "trainers/presets.toml",
-    "trainers/local/engines/pins/unsloth.txt",
+    "trainers/local/engines/pins/unsloth-2026.10.9.txt",
 }
 
 

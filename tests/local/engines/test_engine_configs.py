@@ -14,7 +14,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.local.families import FAMILIES, gemma3, make_family, mistral3
-from trainers.local.engines.catalog import ENGINES
+from trainers.local.engines.catalog import AXOLOTL, ENGINES, Engine
 from trainers.local.engines.installation import pins
 from trainers.local.engines.plan import EngineConfig, EnginePlan, write_files
 from trainers.local.engines.plan import yaml as as_yaml
@@ -278,12 +278,15 @@ def test_a_base_that_is_quantised_already_is_for_our_own_engine(tiny_model_dir: 
         target_names(tmp_path, Parameters(engine="unsloth"))
 
 
-@pytest.mark.parametrize("name", list(ENGINES))
-def test_an_engines_versions_are_pinned_and_pytorch_is_not(name: str) -> None:
-    lines = pins(ENGINES[name]).read_text().splitlines()
+@pytest.mark.parametrize(
+    "engine", [*ENGINES.values(), *(replace(AXOLOTL, version=version) for version in ("0.19.0", "0.21.0"))]
+)
+def test_an_engines_versions_are_pinned_and_pytorch_is_not(engine: Engine) -> None:
+    """axolotl's for either Python."""
+    lines = pins(engine).read_text().splitlines()
     packages = {line.partition("==")[0].lower().replace("_", "-"): line for line in lines}
     assert all("==" in line for line in lines)
-    assert packages[ENGINES[name].package] == ENGINES[name].requirements(has_gpu=True)[0]
+    assert packages[engine.package] == engine.requirements(has_gpu=True)[0]
     assert "bitsandbytes" in packages
     assert {"transformers", "peft", "trl"} <= set(packages)
     assert not {"torch", "torchvision", "torchaudio", "triton", "xformers"} & set(packages)

@@ -4,6 +4,7 @@ it is written once that is complete. Starts and installs nothing."""
 from __future__ import annotations
 
 import fcntl
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -49,7 +50,7 @@ UNSLOTH = Engine(
 AXOLOTL = Engine(
     name="axolotl",
     package="axolotl",
-    version="0.19.0",
+    version="0.21.0" if sys.version_info >= (3, 12) else "0.19.0",  # newer ones want Python 3.12
     gigabytes=4.4,
     minutes=4.5,
     abilities="LoRA and QLoRA from one YAML file that a person can grow: DeepSpeed, FSDP, sample packing",

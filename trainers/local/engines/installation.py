@@ -84,7 +84,7 @@ def remove(root: Path, engine: Engine) -> bool:
 
 def pins(engine: Engine) -> Path:
     """The versions that the tests ran with, as constraints; PyTorch is left to each platform's own build."""
-    return HERE / "pins" / f"{engine.name}.txt"
+    return HERE / "pins" / f"{engine.name}-{engine.version}.txt"
 
 
 def _check_space(home: Path, engine: Engine) -> None:
