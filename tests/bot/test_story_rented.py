@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner
 
 from bot.cli import main
+from demo.people import ANA, BEN
 from tests.bot.props import tickets_csv
 from tests.bot.test_story_ladder import MakeWorld
 from tests.bot.world import Rules, World
@@ -45,22 +46,34 @@ def world(make_world: MakeWorld, served: Served) -> World:
     return make_world(Rules(more=own))
 
 
-def test_a_rented_machine_is_planned_approved_and_billed_to_the_cent(world: World, peer: HfPeer) -> None:
+def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
+    world: World, peer: HfPeer
+) -> None:
     peer.micro_usd["t4-small"] = 500_000
+    assert world.upload_and_check(tickets_csv()).state == "ready"
     assert "by the minute" in world.type("/finetune prices hf/tiny")
+    world.type("/finetune estimate tickets current=gpt-4o volume=100M target=hf/tiny")
+    assert "to $15.00)" in world.estimate_details()  # 30 minutes of $0.50
     world.start(START)
-    card = world.said("train tiny on tickets for up to $15.00")  # 30 minutes of $0.50
+    card = world.said("train tiny on tickets for up to $15.00")
     assert "It rents t4-small at Hugging Face for $30.00 an hour, and 30 minutes at most." in card
     assert not peer.jobs, "nothing starts before an approval"
     world.approve()
     world.until(lambda: world.run().state == "done", "the run to be done", seconds=300)
-    (machine,) = peer.jobs.values()
+    world.send()
+    (machine,), bill = peer.jobs.values(), peer.usd
     assert machine.stage == "COMPLETED" and machine.spec["timeoutSeconds"] == 30 * 60
-    assert world.ledger()["settle"] == to_micros(peer.usd)
-    bill = usd(peer.usd)
-    world.until(lambda: any(bill in card for card in world.cards()), f"the card to say {bill}")
+    assert world.ledger()["settle"] == world.run().actual_micros == to_micros(bill) > 0
+    assert f"*Cost*\n{usd(bill)}" in world.said("Result of run 1")
+
+    assert world.type("/finetune promote tickets-1 because='a toy that learns little'", user=BEN) == ""
+    world.send()
+    world.click(ANA, "try_model")
+    assert world.slack.submit_modal(ANA.id, {"text": "where is my refund?"}).closed
+    assert "It answers" in world.until_told()
+    assert world.store.promotions.standing("tickets").model == "tickets-1"
     world.until(lambda: not peer.repositories, "the repository to be deleted")
-    assert not peer.running
+    assert (peer.running, len(peer.jobs), peer.usd) == ([], 1, bill)
 
 
 def test_a_price_that_rose_voids_the_plan_before_anything_starts(world: World, peer: HfPeer) -> None:
