@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bot.cards.blocks import Headline, Lines, Message, Note, cut_mrkdwn, escape
+from bot.cards.blocks import Lines, Message, Note, cut_mrkdwn, escape
 from bot.cards.words import day_and_time, pluralize
 from storage.records import AuditEntry
 
@@ -69,7 +69,7 @@ def card(history: History) -> Message:
     title = f"Run {history.run}: {pluralize(len(history.entries), 'entry', 'entries')} in the audit log"
     checked = "Newest first. To check the log for tampering, run `finetune audit verify`."
     lines = [_line(entry) for entry in reversed(history.entries)]
-    return Message(title, (Headline(title), Lines(lines), Note(checked)))
+    return Message.titled(title, Lines(lines), Note(checked))
 
 
 def _line(entry: AuditEntry) -> str:

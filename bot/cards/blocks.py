@@ -132,6 +132,14 @@ class Message:
     text: str
     parts: tuple[CardBlock, ...] = ()
 
+    @classmethod
+    def titled(cls, headline: str, *parts: CardBlock | None, notice: str = "") -> Message:
+        """A card with a headline, which is plain text; None among the parts is left out. `notice`: what a notification
+        says after the headline, as mrkdwn."""
+        stop = "" if headline.endswith("?") else "."
+        text = f"{escape(headline)}{stop} {notice}" if notice else escape(headline)
+        return cls(text, (Headline(headline), *(part for part in parts if part)))
+
     @property
     def blocks(self) -> tuple[Block, ...]:
         """Blocks that every client shows."""

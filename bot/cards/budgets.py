@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Message, Note, Text, escape
+from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, escape
 from bot.cards.general import text_message
 from bot.cards.words import money, pluralize, shorten
 from bot.rules.budgets import Budget
@@ -64,7 +64,7 @@ def card(month: Month) -> Message:
         ("Left", money(max(budget.left_micros, 0))),
     ]
     how = "The most that each may cost is reserved; what it did cost counts once it is over."
-    return Message(title, (Headline(title), Facts(facts), *_own(month), *_details(month), Note(how)))
+    return Message.titled(title, Facts(facts), *_own(month), *_details(month), Note(how))
 
 
 def warning(month: Month, budget: Budget, percent: int) -> Message:

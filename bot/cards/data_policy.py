@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from bot.cards.blocks import Block, Headline, Lines, Message, Note, Text, actions, button, code, escape
+from bot.cards.blocks import Block, Lines, Message, Note, Text, actions, button, code, escape
 from bot.cards.findings import group_findings, part_sentence
 from bot.cards.forms import modal, required_text_input
 from bot.cards.permissions import too_few_words
@@ -105,18 +105,16 @@ def request_card(
         f"Somebody wants to send it to {escape(vendor)}. Take the data out and upload the file again, choose a "
         "target that is trained on this machine, or record why it may leave."
     )
-    return Message(
-        f"{escape(headline)}. {why}",
-        (
-            Headline(headline),
-            Lines([*_found(findings), *_found_as_written(scans, findings)]),
-            Text(why),
-            actions(button("Record a waiver…", WAIVE, str(dataset.id))),
-            Note(
-                f"An approver other than <@{dataset.uploaded_by}>, who uploaded it, records it: for this version only, "
-                "with their name, and for good."
-            ),
+    return Message.titled(
+        headline,
+        Lines([*_found(findings), *_found_as_written(scans, findings)]),
+        Text(why),
+        actions(button("Record a waiver…", WAIVE, str(dataset.id))),
+        Note(
+            f"An approver other than <@{dataset.uploaded_by}>, who uploaded it, records it: for this version only, "
+            "with their name, and for good."
         ),
+        notice=why,
     )
 
 
@@ -124,7 +122,7 @@ def given_card(dataset: Dataset, waiver: Waiver) -> Message:
     """The button gives way to who said what."""
     headline = f"{dataset.title} may leave for a vendor"
     text = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
-    return Message(f"{escape(headline)}. {text}", (Headline(headline), Text(text)))
+    return Message.titled(headline, Text(text), notice=text)
 
 
 def form(dataset: Dataset) -> Block:

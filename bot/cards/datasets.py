@@ -138,15 +138,13 @@ def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:
         buttons = [{**again, "style": "primary"}]
     readable = f"{pluralize(report.rows, 'row')} can be read. " if report.rows else ""
     deleted = f" The file is deleted here after {pluralize(days, 'day')}." if days else ""
-    return Message(
-        f"{escape(headline)}. {escape(refusal_sentence(report))}",
-        (
-            Headline(headline),
-            *_findings(report),
-            Text(f"*Next*: {_cure(report)}"),
-            actions(*buttons),
-            Note(f"{_file(dataset, report)}. {readable}Nothing was sent to a vendor.{deleted}"),
-        ),
+    return Message.titled(
+        headline,
+        *_findings(report),
+        Text(f"*Next*: {_cure(report)}"),
+        actions(*buttons),
+        Note(f"{_file(dataset, report)}. {readable}Nothing was sent to a vendor.{deleted}"),
+        notice=escape(refusal_sentence(report)),
     )
 
 
@@ -236,7 +234,7 @@ def listing(datasets: Sequence[Listed]) -> Message:
         )
         return text_message(text)
     title = pluralize(len(datasets), "dataset")
-    return Message(title, (Headline(title), Lines([_line(dataset) for dataset in datasets])))
+    return Message.titled(title, Lines([_line(dataset) for dataset in datasets]))
 
 
 def no_such_dataset(name: str, names: Sequence[str]) -> str:
@@ -412,7 +410,7 @@ def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
     changed = [f"{count:,} {word}" for count, word in counts if count]
     changes = ", ".join(changed) if changed else "the same rows as before"
     headline = f"{dataset.title}: {changes}"
-    return Message(escape(headline), (Headline(headline), *_changes(diff, n_holdout)))
+    return Message.titled(headline, *_changes(diff, n_holdout))
 
 
 def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:

@@ -109,7 +109,7 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
         f"Counted until {_at(seen)}: no bot has looked since, and none stops them. Start it: `finetune run`."
     )
     notes = [Note(unseen)] if now - seen > UNSEEN_S else []
-    return Message(escape(headline), (Headline(headline), Lines(lines), *notes))
+    return Message.titled(headline, Lines(lines), *notes)
 
 
 def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> str:

@@ -11,7 +11,6 @@ from bot.cards.blocks import (
     Block,
     CardBlock,
     Facts,
-    Headline,
     Message,
     Note,
     Text,
@@ -95,7 +94,7 @@ def done_card(
     )
     note = [Note(left_out)] if labelling.left_out else []
     facts = [Facts(pairs)] if pairs else []
-    return Message(escape(headline), (Headline(headline), *facts, Text(text), *stays, *show, *note))
+    return Message.titled(headline, *facts, Text(text), *stays, *show, *note)
 
 
 def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:

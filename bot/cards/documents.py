@@ -92,7 +92,7 @@ def document_ready(document: Document) -> Message:
     text = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
     next_step = Text("*Next*: measure retrieval, which puts fitting passages into each prompt.")
     measure = actions(button("Measure", MEASURE, document.dataset, style="primary"))
-    return Message(escape(title), (Headline(title), Text(text), next_step, measure))
+    return Message.titled(title, Text(text), next_step, measure)
 
 
 def document_refused(document: Document, why: str) -> Message:

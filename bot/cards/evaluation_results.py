@@ -80,7 +80,7 @@ def card(
     `is_searched`: a better prompt was looked for. `encoder`: the target that is trained where it is to be used."""
     result = headline(ladder)
     if not ladder.rungs:
-        return Message(escape(result), (Headline(result), *_list(escape(note) for note in notes)))
+        return Message.titled(result, *_list(escape(note) for note in notes))
     version = f" version {ladder.version}" if ladder.version > 1 else ""
     which = f"Measurement m{number}: " if number is not None else ""
     subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'test row')}"

@@ -10,7 +10,6 @@ from bot.cards.blocks import (
     Block,
     CardBlock,
     Facts,
-    Headline,
     Lines,
     Message,
     Note,
@@ -81,18 +80,13 @@ def request_card(
         what = f"Let {shorten(str(plan.arms[0].model))} label {rows} of {shorten(plan.title)}"
     headline = f"{what} {price}?"
     warning = bias_warning(plan.judge, judged_models(plan))
-    return Message(
-        escape(headline),
-        (
-            Headline(headline),
-            Facts(_facts(plan, progress, budget)),
-            Lines(_asked_lines(progress.arms)),
-            *([Note(f"⚠ {escape(warning)}")] if warning else []),
-            actions(
-                measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))
-            ),
-            Note(f"Measurement m{measurement.id}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
-        ),
+    return Message.titled(
+        headline,
+        Facts(_facts(plan, progress, budget)),
+        Lines(_asked_lines(progress.arms)),
+        Note(f"⚠ {escape(warning)}") if warning else None,
+        actions(measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))),
+        Note(f"Measurement m{measurement.id}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
     )
 
 
@@ -118,7 +112,7 @@ def progress_card(
         *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
     )
-    return Message(escape(headline), (Headline(headline), *_steps(progress), *below))
+    return Message.titled(headline, *_steps(progress), *below)
 
 
 def closed_card(
@@ -130,10 +124,7 @@ def closed_card(
     stored = "Answers so far are kept: the same again asks only the rest."
     again = [Note(stored)] if progress.answered else []
     spent = [Facts(_spent(progress))] if progress.arms else []
-    return Message(
-        f"{escape(headline)}. {why}".strip(),
-        (Headline(headline), *texts, *_arms(progress), *spent, *again),
-    )
+    return Message.titled(headline, *texts, *_arms(progress), *spent, *again, notice=why)
 
 
 def left_out(arms: Sequence[ArmProgress]) -> list[str]:

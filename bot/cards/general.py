@@ -14,7 +14,6 @@ from bot.cards.blocks import (
     Divider,
     Facts,
     Figure,
-    Headline,
     Lines,
     Message,
     Note,
@@ -43,20 +42,17 @@ def text_message(text: str) -> Message:
 def sample_card() -> Message:
     """One of each block that cards are made of, for Slack to judge; it is never sent."""
     rows = [("Model", "Right"), ("small", Figure("70%", 70.0))]
-    return Message(
+    return Message.titled(
         "A sample",
-        (
-            Headline("A sample"),
-            Text("*text*"),
-            Lines(["• one", "• two"]),
-            Facts([("Cost", "$1.00")]),
-            Table(rows, "A table"),
-            Chart("A chart", "loss", [("1", 2.5), ("2", 0.5)], "step", "loss", otherwise=(Text("0.5"),)),
-            Steps("Steps", [Task("1", "train", "in_progress")], otherwise=(Text("training"),)),
-            Divider(),
-            actions(button("Details", "sample", "1")),
-            Note("a note"),
-        ),
+        Text("*text*"),
+        Lines(["• one", "• two"]),
+        Facts([("Cost", "$1.00")]),
+        Table(rows, "A table"),
+        Chart("A chart", "loss", [("1", 2.5), ("2", 0.5)], "step", "loss", otherwise=(Text("0.5"),)),
+        Steps("Steps", [Task("1", "train", "in_progress")], otherwise=(Text("training"),)),
+        Divider(),
+        actions(button("Details", "sample", "1")),
+        Note("a note"),
     )
 
 
@@ -100,15 +96,12 @@ def rights_card(rights: Sequence[Right]) -> Message:
     for right in rights:
         commands = f" ({', '.join(map(code, right.commands))})" if right.commands else ""
         lines.append(f"• *{right.name}*{commands}: {f'no. {right.denied}' if right.denied else 'yes'}")
-    return Message(
+    return Message.titled(
         title,
-        (
-            Headline(title),
-            Lines(lines),
-            Note(
-                "The bot's operator decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
-                "asked for or uploaded."
-            ),
+        Lines(lines),
+        Note(
+            "The bot's operator decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
+            "asked for or uploaded."
         ),
     )
 

@@ -53,16 +53,13 @@ class CommandHelp:
 
 def card() -> Message:
     others = [f"*{title}*: {' '.join(map(code, names))}" for title, names in OTHERS]
-    return Message(
+    return Message.titled(
         TITLE,
-        (
-            Headline(TITLE),
-            Lines(first_steps()),
-            Lines(others),
-            begin_buttons(),
-            Note(
-                "Nothing costs money before somebody has agreed to it. `/finetune help COMMAND` shows its options."
-            ),
+        Lines(first_steps()),
+        Lines(others),
+        begin_buttons(),
+        Note(
+            "Nothing costs money before somebody has agreed to it. `/finetune help COMMAND` shows its options."
         ),
     )
 

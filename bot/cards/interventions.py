@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import Block, Headline, Message, Note, Text, actions, button, code, escape
+from bot.cards.blocks import Block, Message, Note, Text, actions, button, code, escape
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import text_message
 from bot.cards.plans import plan_title
@@ -47,23 +47,21 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
     headline = f"Run {run.id} needs a person: {plan_title(plan)}"
     why = run.error or ""
     texts = [Text("\n".join(_word(word) for word in words))] if words else []
-    return Message(
-        f"{escape(headline)}. {why}",
-        (
-            Headline(headline),
-            Text(why),
-            Text(
-                f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
-                f"jobs for one with `finetune_key` {run.key}, then decide."
-            ),
-            *texts,
-            *([Note(escape(note))] if note else []),
-            actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
-            Note(
-                "Approvers decide who neither asked for the run nor uploaded its data; each says why. The decision is "
-                "kept in the audit log."
-            ),
+    return Message.titled(
+        headline,
+        Text(why),
+        Text(
+            f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
+            f"jobs for one with `finetune_key` {run.key}, then decide."
         ),
+        *texts,
+        Note(escape(note)) if note else None,
+        actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
+        Note(
+            "Approvers decide who neither asked for the run nor uploaded its data; each says why. The decision is "
+            "kept in the audit log."
+        ),
+        notice=why,
     )
 
 
@@ -71,7 +69,7 @@ def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], ou
     """The same card with the outcome in the buttons' place. `outcome` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} was decided on: {plan_title(plan)}"
     text = "\n".join([*(_word(word, waits=False) for word in words), outcome])
-    return Message(f"{escape(headline)}. {outcome}", (Headline(headline), Text(run.error or ""), Text(text)))
+    return Message.titled(headline, Text(run.error or ""), Text(text), notice=outcome)
 
 
 def form(choice: InterventionChoice, run: Run) -> Block:

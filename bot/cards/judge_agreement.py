@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import CardBlock, Headline, Lines, Message, Note, Text, actions, button, cut, escape
+from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, cut, escape
 from bot.cards.candidates import arm_name
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.words import pluralize
@@ -138,7 +138,7 @@ def question_card(key: str, question: str, first: str, second: str, *, done: int
     title = "Which answer is better?"
     buttons = actions(button("First", FIRST, key), button("Second", SECOND, key), button("Same", SAME, key))
     count = f"{done:,} of {pluralize(wanted, 'pair')} judged. Your choices show how far the judge model can be trusted."
-    return Message(title, (Headline(title), *_pair(question, first, second), buttons, Note(count)))
+    return Message.titled(title, *_pair(question, first, second), buttons, Note(count))
 
 
 def choice_card(question: str, first: str, second: str, choice: Choice, person: str) -> Message:
@@ -172,7 +172,7 @@ def agreement_card(
             f"Where two people judged the same pair, they agree on {agreed}: {escape(kappa_text(between))}."
         )
     note = Note(f"Measurement m{number}. {WHAT_KAPPA_SAYS}")
-    return Message(escape(title), (Headline(title), Lines([f"• {line}" for line in lines]), note))
+    return Message.titled(title, Lines([f"• {line}" for line in lines]), note)
 
 
 def _beside(judge: str, agreement: HumanAgreement) -> str:

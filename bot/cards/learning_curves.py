@@ -47,7 +47,7 @@ def progress_card(dataset: str, target: str | None = None, note: str | None = No
 def failure_card(dataset: str, why: str) -> Message:
     """`why` is ours and may hold mrkdwn."""
     headline = f"No learning curve of {shorten(dataset)}"
-    return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why)))
+    return Message.titled(headline, Text(why), notice=why)
 
 
 def card(

@@ -12,7 +12,6 @@ from bot.cards.blocks import (
     Block,
     CardBlock,
     Facts,
-    Headline,
     Lines,
     Message,
     Note,
@@ -97,9 +96,8 @@ def promotion_card(summary: PromotionSummary) -> Message:
     below = (
         [Text(_programs(summary)), *_trouble(summary), *_left(summary), *_way_back(summary)] if stands else []
     )
-    return Message(
-        f"{escape(headline)}. {_who(summary)}",
-        (Headline(headline), Text(_who(summary)), *_numbers(summary), *why, *below),
+    return Message.titled(
+        headline, Text(_who(summary)), *_numbers(summary), *why, *below, notice=_who(summary)
     )
 
 
@@ -445,7 +443,7 @@ def listing(entries: Sequence[ModelEntry]) -> Message:
         return text_message(text)
     title = pluralize(len(entries), "tuned model")
     how = "`/finetune promote MODEL` deploys one for its dataset, `/finetune rollback DATASET` undoes that."
-    return Message(title, (Headline(title), Lines([_entry(entry) for entry in entries]), Note(how)))
+    return Message.titled(title, Lines([_entry(entry) for entry in entries]), Note(how))
 
 
 def in_use_line(entry: ModelEntry) -> str:

@@ -76,16 +76,14 @@ def reminder(name: str, plan: Plan, still: int, left_s: float, whom: Sequence[st
 def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
     """The buttons gave way to what was decided. `text` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
-    return Message(
-        f"{escape(headline)}. {text}",
-        (
-            Headline(headline),
-            Text(text),
-            Text(_verdict_in_short(plan)),
-            Facts(_facts_in_short(run, plan, budget)),
-            actions(_details_button(run)),
-            Note(_which(run)),
-        ),
+    return Message.titled(
+        headline,
+        Text(text),
+        Text(_verdict_in_short(plan)),
+        Facts(_facts_in_short(run, plan, budget)),
+        actions(_details_button(run)),
+        Note(_which(run)),
+        notice=text,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import date
 from decimal import Decimal
 
-from bot.cards.blocks import CardBlock, Figure, Headline, Lines, Message, Note, Table, cut, escape
+from bot.cards.blocks import CardBlock, Figure, Lines, Message, Note, Table, cut, escape
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.general import text_message
 from bot.cards.words import pluralize, shorten
@@ -33,13 +33,13 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
     sources = _sources(priced, None if is_detailed else SHOWN_SOURCES)
     end: tuple[CardBlock, ...] = (*([Lines(notes)] if notes else []), *missing, Note(sources))
     if not priced:
-        return Message(escape(title), (Headline(title), *end))
+        return Message.titled(title, *end)
     shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
     hidden = len(priced) - SHOWN_ROWS
     more = [Note(f"{hidden:,} more: name one to see it.")] if hidden > 0 else []
     every = [HEADING, *(_row(row, 60, read_on) for row in priced[: None if is_detailed else TABLE_ROWS])]
     table = Table(every, "USD per 1M tokens", otherwise=(Table(shown), *more))
-    return Message(escape(title), (Headline(title), table, *end))
+    return Message.titled(title, table, *end)
 
 
 def _row(row: PriceRow, longest: int, today: date) -> Row:

@@ -567,7 +567,7 @@ def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
         "The test rows measured the winner alone."
     )
     table = Table([heading, *map(_row, ranked)])
-    return Message(f"{escape(title)}. {winner}", (Headline(title), Text(winner), table, *texts, Note(method)))
+    return Message.titled(title, Text(winner), table, *texts, Note(method), notice=winner)
 
 
 def _row(arm: SweepArm) -> list[str]:

@@ -100,7 +100,7 @@ def done_card(labelling: Labelling, outcome: BatchOutcome, version: Dataset | No
     text = "Nothing changes: every answer is the label that the row has."
     if version:
         text = f"They are in {code(version.title)}: its card says what changed."
-    return Message(escape(headline), (Headline(headline), *_numbers(outcome), *_outcome(outcome), Text(text)))
+    return Message.titled(headline, *_numbers(outcome), *_outcome(outcome), Text(text))
 
 
 def discarded_card(labelling: Labelling) -> Message:

@@ -11,7 +11,6 @@ from bot.cards.blocks import (
     Block,
     CardBlock,
     Facts,
-    Headline,
     Lines,
     Message,
     Note,
@@ -129,10 +128,7 @@ def card(
         below.append(Note("Its plan waits in the channel for an approver."))
     else:
         below.append(Note("What to decide is in a message below."))
-    return Message(
-        escape(headline),
-        (Headline(headline), _steps(run, plan, progress), *below),
-    )
+    return Message.titled(headline, _steps(run, plan, progress), *below)
 
 
 def ended_card(run: Run, plan: Plan, why: str) -> Message:
@@ -141,7 +137,7 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     spent = run.actual_micros or 0
     free = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
     next_step = f"{free} reserved budget is free again. `/finetune start` makes a new plan."
-    return Message(f"{escape(headline)}. {why}", (Headline(headline), Text(why), Note(next_step)))
+    return Message.titled(headline, Text(why), Note(next_step), notice=why)
 
 
 def ended_short(run: Run, name: str, why: str) -> str:
@@ -154,13 +150,8 @@ def listing(summaries: Sequence[RunSummary]) -> Message:
         text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
         return text_message(text)
     title = pluralize(len(summaries), "run")
-    return Message(
-        title,
-        (
-            Headline(title),
-            Lines([*map(list_entry, summaries)]),
-            Note("`/finetune status RUN` shows one of them."),
-        ),
+    return Message.titled(
+        title, Lines([*map(list_entry, summaries)]), Note("`/finetune status RUN` shows one of them.")
     )
 
 

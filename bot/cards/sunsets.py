@@ -95,7 +95,7 @@ def listing(uses: Sequence[ModelUse], today: date) -> Message:
     with_an_end = [use for use in uses if use.ends]
     title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end"
     soon = [line(use, today) for use in ending((use for use in uses if use.dataset), today)]
-    return Message(title, (Headline(title), *([Lines(soon)] if soon else []), Table(rows, "Ends of models")))
+    return Message.titled(title, Lines(soon) if soon else None, Table(rows, "Ends of models"))
 
 
 def _headline(sunset: Sunset) -> str:

@@ -93,7 +93,7 @@ def progress_card(measurement: Measurement, plan: TunedCurvePlan, progress: Tune
         *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
     ]
-    return Message(escape(headline), (Headline(headline), _steps(plan, progress), *below))
+    return Message.titled(headline, _steps(plan, progress), *below)
 
 
 def closed_card(
@@ -109,14 +109,8 @@ def closed_card(
         if progress.sizes
         else ()
     )
-    return Message(
-        f"{escape(headline)}. {why}".strip(),
-        (
-            Headline(headline),
-            *([Text(why)] if why else []),
-            *sizes,
-            *([Note(again)] if trained else []),
-        ),
+    return Message.titled(
+        headline, Text(why) if why else None, *sizes, Note(again) if trained else None, notice=why
     )
 
 
