@@ -92,10 +92,6 @@ def in_short(text: str) -> str:
     return cut(first[0] if first else text, MOST_IN_SHORT)
 
 
-def withheld_text(verdict: Verdict) -> str | None:
-    return NO_SAVING if verdict.withholds_saving else None
-
-
 def _undecided(verdict: Verdict, spelling: Spelling) -> str:
     facts = verdict.facts
     if facts.evidence.ladder is not None or facts.evidence.trained is not None:

@@ -7,7 +7,7 @@ from decimal import Decimal
 
 from bot.cards.candidates import alternative_name, why_alternative
 from bot.cards.words import capitalize
-from bot.rules.bills import CACHEABLE_PROMPT, Rates, Tokens, is_cached, machines_needed
+from bot.rules.bills import CACHEABLE_PROMPT, Rates, is_cached, machines_needed
 from bot.rules.roi import Inputs, evaluations_usd
 from bot.rules.units import HOURS_PER_MONTH, duration, tokens
 from trainers.money import rate, usd
@@ -167,10 +167,11 @@ def _horizon(inputs: Inputs) -> Assumption:
 def _caching(inputs: Inputs) -> Assumption:
     other = inputs.alternative
     tokens_of, rates = (other.tokens, other.rates) if other else (inputs.usage.today, inputs.now)
+    shared = f"{tokens_of.shared / tokens_of.requests:,.0f}"
     if is_cached(tokens_of, rates):
         return Assumption(
             "prompt caching",
-            f"{_shared(tokens_of)} tokens of each request are the same beginning, at the cached price",
+            f"{shared} tokens of each request are the same beginning, at the cached price",
             "What the prompt has more than the tuned model's. Counted as always cached: with few requests an "
             "hour it is not, and more is saved than shown.",
         )
@@ -178,12 +179,8 @@ def _caching(inputs: Inputs) -> Assumption:
         "prompt caching",
         "not counted",
         f"A repeated beginning is cheaper from {CACHEABLE_PROMPT:,} tokens on, where the price list says so; "
-        f"yours has about {_shared(tokens_of)}.",
+        f"yours has about {shared}.",
     )
-
-
-def _shared(counted: Tokens) -> str:
-    return f"{counted.shared / counted.requests:,.0f}"
 
 
 def _batch(inputs: Inputs) -> Assumption:
@@ -203,11 +200,8 @@ def _batch(inputs: Inputs) -> Assumption:
 
 
 def _retries(inputs: Inputs) -> Assumption:
-    return Assumption(
-        "repeated requests",
-        f"{inputs.asking.retries:.0%}",
-        "The same for every model, so it hardly changes what is saved.",
-    )
+    why = "The same for every model, so it hardly changes what is saved."
+    return Assumption("repeated requests", f"{inputs.asking.retries:.0%}", why)
 
 
 def _is_hosted(inputs: Inputs) -> bool:
@@ -219,47 +213,40 @@ def _is_hosted(inputs: Inputs) -> bool:
 def _hosting(inputs: Inputs) -> Assumption | None:
     hourly, asking = inputs.tuned.usd_per_hour, inputs.asking
     if hourly and asking.speed:
-        return Assumption(
-            "hosting",
-            f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use",
+        value = f"{rate(round(asking.speed.usd_per_million(hourly), 2))}, by use"
+        why = (
             f"{usd(hourly)} an hour at {asking.speed.tokens_per_second:,f} tokens a second while busy, "
-            f"{asking.speed.busy:.0%} of its time, as you gave it (--serving-speed, --utilisation).",
+            f"{asking.speed.busy:.0%} of its time, as you gave it (--serving-speed, --utilisation)."
         )
-    if hourly and inputs.tuned.idle_window_s is not None:
-        return Assumption(
-            "hosting",
-            f"{usd(hourly)} an hour while it is asked",
+    elif hourly and inputs.tuned.idle_window_s is not None:
+        value = f"{usd(hourly)} an hour while it is asked"
+        why = (
             f"The vendor's machine costs nothing {inputs.tuned.idle_window_s // 60} minutes after a question until the "
-            "next one; counted as if each question kept it up for so long.",
+            "next one; counted as if each question kept it up for so long."
         )
-    if _is_hosted(inputs):
-        return Assumption(
-            "hosting",
-            f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month",
-            "The vendor's machine costs the same whether it is asked or not. One is counted, at any volume. Change "
-            "serving_usd_per_hour of the model in finetune.toml, and the hours with --hosting-hours.",
+    elif hourly:
+        value = f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month"
+        what, setting, one = "A machine that is kept up", "usd_per_hour", ""
+        if _is_hosted(inputs):
+            what, setting = "The vendor's machine", "serving_usd_per_hour"
+            one = " One is counted, at any volume."
+        why = (
+            f"{what} costs the same whether it is asked or not.{one} Change {setting} of the model in finetune.toml, "
+            "and the hours with --hosting-hours."
         )
-    if hourly:
-        return Assumption(
-            "hosting",
-            f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month",
-            "A machine that is kept up costs the same whether it is asked or not. Change usd_per_hour "
-            "of the model in finetune.toml, and the hours with --hosting-hours.",
-        )
-    if inputs.training.usd_per_hour is not None:
-        return Assumption(
-            "hosting",
-            "your own machine, counted as free",
+    elif inputs.training.usd_per_hour is not None:
+        value = "your own machine, counted as free"
+        unused = ": without it the speed that you gave changes nothing" if asking.speed else ""
+        why = (
             "Electricity, purchase and care are not counted. Set usd_per_hour of the model in finetune.toml"
-            f"{': without it the speed that you said changes nothing' if asking.speed else ''}.",
+            f"{unused}."
         )
-    if asking.speed:
-        return Assumption(
-            "hosting",
-            "none",
-            "It is paid by the token: the speed of a machine, which you said, changes nothing.",
-        )
-    return None
+    elif asking.speed:
+        value = "none"
+        why = "It is paid by the token: the speed of a machine, which you gave, changes nothing."
+    else:
+        return None
+    return Assumption("hosting", value, why)
 
 
 def machines_assumption(inputs: Inputs) -> Assumption | None:
@@ -272,11 +259,11 @@ def machines_assumption(inputs: Inputs) -> Assumption | None:
         return Assumption(
             "machines",
             "how many it takes is not known",
-            "The speed of this machine is not measured: run `finetune calibrate` on it, or say --serving-speed.",
+            "The speed of this machine is not measured: run `finetune calibrate` on it, or give --serving-speed.",
         )
     value = f"{count:,} of this kind"
     if inputs.asking.speed or capacity is None:
-        return Assumption("machines", value, "By the speed that you said (--serving-speed, --utilisation).")
+        return Assumption("machines", value, "By the speed that you gave (--serving-speed, --utilisation).")
     return Assumption(
         "machines",
         value,
@@ -300,11 +287,8 @@ def _training(inputs: Inputs) -> Assumption:
 
 
 def _failed_runs(inputs: Inputs) -> Assumption:
-    return Assumption(
-        "runs done again",
-        f"{inputs.run_fails:.0%}",
-        "Our own assumption, and in the chances only: a run that fails or disappoints is paid once more.",
-    )
+    why = "Our own assumption, and in the chances only: a run that fails or disappoints is paid once more."
+    return Assumption("runs done again", f"{inputs.run_fails:.0%}", why)
 
 
 def _minutes(inputs: Inputs) -> Assumption | None:
@@ -327,15 +311,14 @@ def _minutes(inputs: Inputs) -> Assumption | None:
             "A guess by the model's size and what such hardware usually sustains, within a factor of 3. `finetune "
             "calibrate` measures it, but for a base in 4 or 8 bits."
         )
+    expected, low, high = (
+        duration(amount / 60 / HOURS_PER_MONTH) for amount in (minutes.expected, minutes.low, minutes.high)
+    )
     return Assumption(
         "training time",
-        f"{_clock(minutes.expected)}, between {_clock(minutes.low)} and {_clock(minutes.high)}",
+        f"{expected}, between {low} and {high}",
         f"{where} After a run the real time is shown beside this.",
     )
-
-
-def _clock(minutes: Decimal) -> str:
-    return duration(minutes / 60 / HOURS_PER_MONTH)
 
 
 def _evaluation(inputs: Inputs) -> Assumption:
@@ -349,16 +332,12 @@ def _evaluation(inputs: Inputs) -> Assumption:
 
 def _retraining(inputs: Inputs) -> Assumption:
     if inputs.retrain_months is None:
-        return Assumption(
-            "retraining",
-            "none",
-            "What people ask changes, and a model that is not trained again gets worse. Set --retrain-months.",
+        why = (
+            "What people ask changes, and a model that is not trained again gets worse. Set --retrain-months."
         )
-    return Assumption(
-        "retraining",
-        f"every {inputs.retrain_months} months",
-        "As you gave it; training and evaluation again.",
-    )
+        return Assumption("retraining", "none", why)
+    value = f"every {inputs.retrain_months} months"
+    return Assumption("retraining", value, "As you gave it; training and evaluation again.")
 
 
 def _monitoring(inputs: Inputs) -> Assumption:

@@ -265,7 +265,9 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
         case Lines():
             return [_section("\n".join(as_many_as_fit(part.lines, MRKDWN - 40)))]
         case Facts():
-            return [_fields(part.pairs[at : at + MOST_FACTS]) for at in range(0, len(part.pairs), MOST_FACTS)]
+            fields = [_mrkdwn(f"*{name}*\n{value}", 2000) for name, value in part.pairs]
+            starts = range(0, len(fields), MOST_FACTS)
+            return [{"type": "section", "fields": fields[start : start + MOST_FACTS]} for start in starts]
         case Note():
             return [{"type": "context", "elements": [_mrkdwn(part.mrkdwn, 2000)]}]
         case Divider():
@@ -275,7 +277,11 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
         case Table():
             if part.caption and is_newest:
                 return [_data_table(part)]
-            return slack_blocks(part.otherwise) or [_monospace_table(part.rows)]
+            if part.otherwise:
+                return slack_blocks(part.otherwise)
+            # On every client: a code block with letters of one width. What is in it is never markup.
+            lines = [_escape_entities(line) for line in aligned_lines(part.rows)]
+            return [_section("\n".join(["```", *as_many_as_fit(lines, MRKDWN - 60), "```"]))]
         case Chart():
             return (
                 [_line_chart(part), *slack_blocks(part.below)] if is_newest else slack_blocks(part.otherwise)
@@ -300,31 +306,23 @@ def as_many_as_fit(lines: Sequence[str], most: int) -> list[str]:
     return [*shown, f"… and {hidden:,} more"] if hidden else shown
 
 
-def _fields(pairs: Sequence[tuple[str, str]]) -> Block:
-    return {"type": "section", "fields": [_mrkdwn(f"*{name}*\n{value}", 2000) for name, value in pairs]}
-
-
 def _mrkdwn(text: str, limit: int) -> Block:
     """`verbatim`: Slack makes no links and mentions of its own out of plain words."""
     return {"type": "mrkdwn", "text": cut_mrkdwn(text, limit), "verbatim": True}
 
 
 def _data_table(table: Table) -> Block:
-    head, *body = table.rows[: TABLE_ROWS + 1]
-    cells = [[_text_cell(cell) for cell in head], *[[_cell(cell) for cell in row] for row in body]]
+    rows = [[_cell(cell) for cell in row] for row in table.rows[: TABLE_ROWS + 1]]
     # Slack shows five rows where nothing is said: a total in the sixth would be hidden.
-    page = {"page_size": max(len(body), 1)}
-    return {"type": "data_table", "caption": plain(table.caption, 150)["text"], "rows": cells, **page}
-
-
-def _text_cell(cell: str) -> Block:
-    return {"type": "raw_text", "text": plain(cell, TABLE_CELL)["text"]}
+    page = {"page_size": max(len(rows) - 1, 1)}
+    return {"type": "data_table", "caption": plain(table.caption, 150)["text"], "rows": rows, **page}
 
 
 def _cell(cell: str) -> Block:
-    if not isinstance(cell, Figure):
-        return _text_cell(cell)
-    return {"type": "raw_number", "value": cell.value, "text": plain(cell, TABLE_CELL)["text"]}
+    text = plain(cell, TABLE_CELL)["text"]
+    if isinstance(cell, Figure):
+        return {"type": "raw_number", "value": cell.value, "text": text}
+    return {"type": "raw_text", "text": text}
 
 
 def _line_chart(chart: Chart) -> Block:
@@ -340,12 +338,6 @@ def _plan(steps: Steps) -> Block:
         for task in steps.tasks
     ]
     return {"type": "plan", "title": plain(steps.title, 150)["text"], "tasks": tasks}
-
-
-def _monospace_table(rows: Sequence[Sequence[str]]) -> Block:
-    """A table on every client: a code block with letters of one width. What is in it is never markup."""
-    lines = as_many_as_fit([_escape_entities(line) for line in aligned_lines(rows)], MRKDWN - 60)
-    return _section("\n".join(["```", *lines, "```"]))
 
 
 def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:

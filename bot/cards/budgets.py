@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, escape
 from bot.cards.general import text_message
-from bot.cards.words import money, pluralize, shorten
+from bot.cards.words import first_lines, money, pluralize, shorten
 from bot.rules.budgets import Budget
 from storage.money import Commitment
 from trainers.money import usd_micros
@@ -56,7 +56,7 @@ def card(month: Month) -> Message:
             "`monthly_usd` under [budget] in finetune.toml sets one."
         )
         return Message(text, (Text(text), *_own(month), *_details(month)))
-    title = f"{month.name}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
+    title = f"{month.name}: {_left(budget)}"
     facts = [
         ("Limit", money(budget.limit_micros)),
         ("Spent", money(sum(commitment.spent_micros for commitment in month.commitments))),
@@ -84,12 +84,13 @@ def _of(budget: Budget) -> str:
     return f"{committed} of {limit} is spent or reserved"
 
 
+def _left(budget: Budget) -> str:
+    return f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
+
+
 def _own(month: Month) -> list[CardBlock]:
     """The limits of the channel and the person; the tightest of all holds."""
-    lines = [
-        f"• This month{owner_text(budget)}: {money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} left"
-        for budget in month.own
-    ]
+    lines = [f"• This month{owner_text(budget)}: {_left(budget)}" for budget in month.own]
     return [Text("*Limits of your own; the tightest holds*"), Lines(lines)] if lines else []
 
 
@@ -97,10 +98,8 @@ def _details(month: Month) -> list[CardBlock]:
     commitments = month.commitments
     if not commitments:
         return []
-    more = len(commitments) - SHOWN
-    newest = [*map(_line, commitments[:SHOWN]), *([f"… and {more:,} more"] if more > 0 else [])]
     return [
-        *(Text("*Newest first*"), Lines(newest)),
+        *(Text("*Newest first*"), Lines(first_lines([*map(_line, commitments)], SHOWN))),
         *(Text("*By person*"), Lines(_totals(commitments, lambda commitment: f"<@{commitment.person}>"))),
         *(Text("*By channel*"), Lines(_totals(commitments, lambda commitment: f"<#{commitment.channel}>"))),
     ]
@@ -116,11 +115,8 @@ def _line(commitment: Commitment) -> str:
             name = f"Running model of run {commitment.number}"
         case "questions":
             name = pluralize(commitment.number, "question to a model", "questions to models")
-    amount = (
-        f"{money(commitment.reserved_micros)} reserved"
-        if commitment.reserved_micros
-        else f"{money(commitment.spent_micros)} spent"
-    )
+    reserved, spent = commitment.reserved_micros, commitment.spent_micros
+    amount = f"{money(reserved)} reserved" if reserved else f"{money(spent)} spent"
     what = f" on {escape(shorten(commitment.dataset))}" if commitment.dataset else ""
     return f"• *{name}*{what}: {amount}, for <@{commitment.person}> in <#{commitment.channel}>"
 
@@ -131,6 +127,4 @@ def _totals(commitments: Sequence[Commitment], whose: Callable[[Commitment], str
     for commitment in commitments:
         sums[whose(commitment)] = sums.get(whose(commitment), 0) + commitment.micros
     ranked = sorted(sums.items(), key=lambda pair: (-pair[1], pair[0]))
-    more = len(ranked) - SHOWN_TOTALS
-    lines = [f"• {name}: {money(micros)}" for name, micros in ranked[:SHOWN_TOTALS]]
-    return [*lines, f"… and {more:,} more"] if more > 0 else lines
+    return first_lines([f"• {name}: {money(micros)}" for name, micros in ranked], SHOWN_TOTALS)

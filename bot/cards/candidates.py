@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from decimal import Decimal
 
-from bot.cards.words import percent, pluralize, share_text, shorten
+from bot.cards.words import interval, percent, pluralize, share_text, shorten
 from bot.rules.alternatives import Alternative
 from bot.rules.facts import Looks
 from trainers.evaluation.results import Candidate, Rung, RungName, Scoring, Standing
@@ -95,11 +95,7 @@ def row_name(arm: Candidate) -> str:
 
 def quality(rung: Rung) -> str:
     """The share with its interval."""
-    return f"{percent(rung.score)} ({interval(rung)})"
-
-
-def interval(rung: Rung) -> str:
-    return f"{100 * rung.low:.0f}–{100 * rung.high:.0f}%"
+    return f"{percent(rung.score)} ({interval(rung.low, rung.high)})"
 
 
 def price(amount: Decimal | None) -> str:
@@ -171,14 +167,6 @@ def looks_sentence(looks: Looks) -> str:
 
 
 FRESH_ROWS = "After so many looks the best score is probably too high: upload a version with fresh rows."
-
-
-def price_text(rung: Rung) -> str:
-    if rung.usd_per_1000 is None:
-        return "at a price that is not known"
-    if not rung.usd_per_1000:
-        return "at no charge per request"
-    return f"at {usd(rung.usd_per_1000)} per 1,000 requests"
 
 
 def seconds_text(count: float) -> str:

@@ -5,30 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 Options = Mapping[str, Sequence[str]]  # several values of an option, as several models
 NO_OPTIONS: Options = {}
 
 
-class Spelling(Protocol):
-    """What a sentence needs to name a command or an option where it is read. `again`: what a person does with a file
-    that has changed."""
-
-    @property
-    def again(self) -> str: ...
-
-    def option(self, name: str, value: str = "") -> str:
-        """`name` as Slack has it."""
-        ...
-
-    def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
-        """The whole command, about a dataset."""
-        ...
-
-
 class SlackSpelling:
-    """Commands as `bot/command_parser.py` reads them."""
+    """Commands as `bot/command_parser.py` reads them. `again`: what a person does with a file that has changed."""
 
     again = "upload the file again"
 
@@ -53,10 +36,7 @@ class TerminalSpelling:
     """`file` stands for the dataset."""
 
     file: str
-
-    @property
-    def again(self) -> str:
-        return TERMINAL_AGAIN
+    again: str = TERMINAL_AGAIN
 
     def option(self, name: str, value: str = "") -> str:
         """'--bar', '--task quality'."""
@@ -73,4 +53,5 @@ class TerminalSpelling:
         return " ".join(["finetune", name, self.file, *typed])
 
 
+Spelling = SlackSpelling | TerminalSpelling
 SLACK = SlackSpelling()

@@ -43,7 +43,7 @@ from bot.cards.findings import (
 from bot.cards.forms import modal
 from bot.cards.general import text_message
 from bot.cards.row_labels import LABEL_DOUBTED
-from bot.cards.words import pluralize, shorten
+from bot.cards.words import first_lines, pluralize, shorten
 from bot.rules.budgets import DuplicateCost
 from bot.rules.facts import Looks
 from bot.values.requests import Delete
@@ -354,10 +354,7 @@ def _name(label_or_column: str) -> str:
 def _findings(report: Report) -> list[CardBlock]:
     """Rule by rule, the worst first, with one example each. The file in the thread has them all."""
     met = group_findings(report.findings)
-    lines = [_finding(group) for group in met[:SHOWN_RULES]]
-    hidden = len(met) - SHOWN_RULES
-    if hidden > 0:
-        lines.append(f"… and {pluralize(hidden, 'more kind')} of thing.")
+    lines = first_lines([_finding(group) for group in met], SHOWN_RULES)
     if need_file(report.findings):
         lines.append("Every line with its cure is listed in the thread.")
     return [Lines(lines)] if lines else []
@@ -432,10 +429,8 @@ def _labels(diff: Diff) -> list[CardBlock]:
     if not moved:
         return []
     ordered = sorted(moved, key=lambda pair: -abs(pair[2] - pair[1]))
-    lines = [f"• {_name(label)}: {before:,} → {now:,}" for label, before, now in ordered[:SHOWN_LABELS]]
-    hidden = len(ordered) - SHOWN_LABELS
-    more = [f"… and {pluralize(hidden, 'more label')}"] if hidden > 0 else []
-    return [Text("*Rows per label, before and now*"), Lines([*lines, *more])]
+    lines = [f"• {_name(label)}: {before:,} → {now:,}" for label, before, now in ordered]
+    return [Text("*Rows per label, before and now*"), Lines(first_lines(lines, SHOWN_LABELS))]
 
 
 def _comparison(diff: Diff) -> list[CardBlock]:

@@ -25,7 +25,7 @@ from bot.cards.blocks import (
 from bot.cards.general import text_message
 from bot.cards.words import capitalize, charge, duration, money, pluralize, shorten
 from bot.rules.budgets import Hosting, StopReason
-from storage.deployments import DeploymentRecord
+from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
 from trainers.money import usd, usd_micros
 
@@ -34,6 +34,12 @@ STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 3
 UNSEEN_S = 600.0  # a bot that runs looks every few seconds
 FROZEN = "Its model is not started while spending is frozen; it is by itself once the freeze is lifted."
+STATES: Mapping[DeploymentState, str] = {
+    "starting": "is being started",
+    "ready": "is running",
+    "stopping": "is being stopped",
+    "stopped": "is stopped",
+}
 REASONS: Mapping[StopReason, str] = {
     "idle": "nobody asked it for {idle}",
     "frozen": "spending is frozen",
@@ -76,11 +82,13 @@ def an_hour(micros_per_hour: int) -> str:
 
 def card(summary: DeploymentSummary) -> Message:
     record = summary.record
-    headline = f"{shorten(record.model)} {_state(summary)} at {summary.title}"
+    headline = f"{shorten(record.model)} {STATES[record.state]} at {summary.title}"
+    is_ending = record.state in ("stopping", "stopped") and record.reason is not None
+    why = [Text(f"{capitalize(_reason(record))}.")] if is_ending else []
     detail = [Note(escape(record.detail))] if record.detail else []
     return Message(
         f"{escape(headline)}, {charge(record.micros)} {'in all' if record.state == 'stopped' else 'so far'}",
-        (Headline(headline), Facts(_facts(summary)), *_why(summary), *detail, *_buttons(summary)),
+        (Headline(headline), Facts(_facts(summary)), *why, *detail, *_buttons(summary)),
     )
 
 
@@ -89,7 +97,7 @@ def line(summary: DeploymentSummary) -> str:
     record = summary.record
     keeper = f", kept by <@{record.kept_by}>" if record.kept_by else ""
     return (
-        f"• *{escape(shorten(record.model))}* {_state(summary)} at {escape(summary.title)}: "
+        f"• *{escape(shorten(record.model))}* {STATES[record.state]} at {escape(summary.title)}: "
         f"{an_hour(record.micros_per_hour)}, {charge(record.micros)} so far{keeper}"
     )
 
@@ -98,10 +106,8 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
     """All that costs money by the hour, for a terminal."""
     if not running:
         return text_message("Nothing runs by the hour.")
-    hour, today = (
-        sum(each.record.micros_per_hour for each in running),
-        sum(each.today_micros for each in running),
-    )
+    hour = sum(each.record.micros_per_hour for each in running)
+    today = sum(each.today_micros for each in running)
     headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
     lines = [_running_line(each, name_of) for each in running]
     seen = min(each.record.updated_at for each in running)
@@ -117,7 +123,7 @@ def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> 
     idle = f", idle since {_at(record.used_at)}" if record.state == "ready" else ""
     keeper = f", kept by {escape(name_of(record.kept_by))}" if record.kept_by else ""
     return (
-        f"• *{escape(record.model)}* {_state(summary)} at {escape(summary.title)}, for "
+        f"• *{escape(record.model)}* {STATES[record.state]} at {escape(summary.title)}, for "
         f"{escape(name_of(record.person))}: "
         f"{an_hour(record.micros_per_hour)}, {charge(summary.today_micros)} today{idle}{keeper}"
     )
@@ -167,33 +173,20 @@ def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix:
     buttons = [
         button(f"Stop {shorten(name, 30)}", STOP_STRAY, f"{provider} {name}") for name in ours[:MOST_BUTTONS]
     ]
-    return Message(
-        f"{escape(headline)}: they cost money by the hour",
-        (
-            Headline(headline),
-            Lines(lines),
-            Text(
-                "They cost money by the hour, and are in no budget here. Stop what you don't know, or stop it there."
-            ),
-            *([actions(*buttons)] if buttons else []),
-        ),
+    text = (
+        "They cost money by the hour, and are in no budget here. Stop what you don't know, or stop it there."
+    )
+    return Message.titled(
+        headline,
+        Lines(lines),
+        Text(text),
+        actions(*buttons) if buttons else None,
+        notice="They cost money by the hour.",
     )
 
 
 def still_running(name: str, title: str) -> str:
     return f"{code(name)} was stopped and still ran at {escape(title)}: it is being stopped again."
-
-
-def _state(summary: DeploymentSummary) -> str:
-    match summary.record.state:
-        case "starting":
-            return "is being started"
-        case "ready":
-            return "is running"
-        case "stopping":
-            return "is being stopped"
-        case "stopped":
-            return "is stopped"
 
 
 def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
@@ -210,16 +203,9 @@ def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
     return cost
 
 
-def _why(summary: DeploymentSummary) -> list[CardBlock]:
-    record = summary.record
-    if record.state not in ("stopping", "stopped") or record.reason is None:
-        return []
-    return [Text(f"{capitalize(_reason(record))}.")]
-
-
 def _reason(record: DeploymentRecord) -> str:
-    text = next((text for reason, text in REASONS.items() if reason == record.reason), None)
-    return (text or "somebody stopped it").format(idle=duration(record.idle_stop_s))
+    text = next((text for reason, text in REASONS.items() if reason == record.reason), "somebody stopped it")
+    return text.format(idle=duration(record.idle_stop_s))
 
 
 def _buttons(summary: DeploymentSummary) -> list[CardBlock]:

@@ -46,7 +46,11 @@ def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, s
     if terms:
         title, address = terms
         may = f"Whether you may train on the answers of {escape(title)}'s models stands in <{address}|its terms>."
-        accept = [Text(f"{may} Read them first."), _consent(title)]
+        box = forms.checkbox_input(
+            "terms", "Terms", [("yes", f"{shorten(title)}'s terms allow our training on its answers")]
+        )
+        del box["optional"], box["element"]["initial_options"]  # nobody accepts without a tick
+        accept = [Text(f"{may} Read them first."), box]
     blocks: list[CardBlock | Block] = [
         Text(f"{_score(rung)} of {code(shorten(dataset))}; the bar is {bar_share(bar)}."),
         forms.file_input("file", "Rows without labels", KINDS),
@@ -58,43 +62,33 @@ def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, s
     )
 
 
-def _consent(title: str) -> Block:
-    block = forms.checkbox_input(
-        "terms", "Terms", [("yes", f"{shorten(title)}'s terms allow our training on its answers")]
-    )
-    element = {key: value for key, value in block["element"].items() if key != "initial_options"}
-    return {**block, "element": element, "optional": False}
-
-
 def done_card(
     labelling: Labelling, added: int, contradictions: Contradictions, version: Dataset | None
 ) -> Message:
     teacher = shorten(str(labelling.teacher))
     headline = f"{labelling.dataset}: {pluralize(added, 'row')} labelled by {teacher}"
-    text = (
-        f"They are in {code(version.title)}, to train on: its card says what changed."
-        if version
-        else "No version was made: there is no new label."
-    )
+    text = "No version was made: there is no new label."
+    if version:
+        text = f"They are in {code(version.title)}, to train on: its card says what changed."
     pairs = []
     if labelling.left_out:
         pairs.append(("Left out", pluralize(labelling.left_out, "row")))
     compared, differ = contradictions.compared, len(contradictions.rows)
     if compared:
-        pairs.append(
-            (
-                "Agrees with people",
-                f"on {compared - differ:,} of {pluralize(compared, 'question')} that both labelled",
-            )
-        )
-    show = [actions(button("Show contradictions", CONTRADICTIONS, str(labelling.id)))] if differ else []
-    stays = [Text("Where people labelled the same question, their label stays.")] if differ else []
+        agrees = f"on {compared - differ:,} of {pluralize(compared, 'question')} that both labelled"
+        pairs.append(("Agrees with people", agrees))
+    stays = Text("Where people labelled the same question, their label stays.")
     left_out = (
         "Left out: rows without a text or with personal data, known questions, and answers that are no label."
     )
-    note = [Note(left_out)] if labelling.left_out else []
-    facts = [Facts(pairs)] if pairs else []
-    return Message.titled(headline, *facts, Text(text), *stays, *show, *note)
+    return Message.titled(
+        headline,
+        Facts(pairs) if pairs else None,
+        Text(text),
+        stays if differ else None,
+        actions(button("Show contradictions", CONTRADICTIONS, str(labelling.id))) if differ else None,
+        Note(left_out) if labelling.left_out else None,
+    )
 
 
 def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:

@@ -21,7 +21,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.datasets import MEASURE
 from bot.cards.forms import modal
-from bot.cards.words import pluralize, shorten
+from bot.cards.words import first_lines, pluralize, shorten
 from storage.records import Document
 from trainers.documents import (
     MOST_CHARACTERS,
@@ -69,10 +69,14 @@ def passages_text(passages: int) -> str:
 
 
 def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()) -> Block:
-    """`documents`: those that the dataset has."""
+    """`documents`: those that the dataset has; a new one takes the place of the one with its name."""
+    lines = [
+        f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
+        for document in reversed(documents)
+    ]
     blocks: list[CardBlock | Block] = [
         Text(f"For {code(shorten(dataset))}: what a person would look up to answer."),
-        *([Lines(_listed(documents))] if documents else []),
+        *([Lines(first_lines(lines, LISTED))] if documents else []),
         forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS),
         Note(
             "Kept on the machine that runs this bot. Retrieval puts fitting passages into prompts, so the models that "
@@ -102,13 +106,3 @@ def document_refused(document: Document, why: str) -> Message:
         f"{escape(title)}: {escape(cut(why, 900))}",
         (Headline(title), Text(escape(cut(why, 2_000))), source),
     )
-
-
-def _listed(documents: Sequence[Document]) -> list[str]:
-    """The newest, each under its name; the next one with that name takes its place."""
-    lines = [
-        f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
-        for document in reversed(documents)
-    ]
-    more = [f"• and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else []
-    return [*lines[:LISTED], *more]

@@ -4,7 +4,7 @@ card with the decision is in estimates.py."""
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
 from typing import Protocol
 
@@ -45,6 +45,14 @@ ZERO = Decimal(0)
 UNKNOWN = Price(None, None, None, None)
 A_SECTION = 6  # assumptions in a section, which takes 3,000 letters
 _OPTION = re.compile(r"--([a-z][a-z-]+)")
+PARTS: Mapping[str, Callable[[MonthlyCost], Decimal]] = {
+    "Input": lambda bill: bill.input,
+    "Output": lambda bill: bill.output,
+    "Machine": lambda bill: bill.hosting,
+    "Requests": lambda bill: bill.requests,
+    "Upkeep": lambda bill: bill.upkeep,
+    "Total": lambda bill: bill.total,
+}
 SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
 
 
@@ -154,19 +162,9 @@ def rests_on_one_machine(estimate: Estimate) -> bool:
 def monthly(bill: MonthlyCost) -> str:
     if not bill.total:
         return "no charge"
-    parts = (
-        (bill.input, "input"),
-        (bill.output, "output"),
-        (bill.hosting, "machine"),
-        (bill.requests, "requests"),
-        (bill.upkeep, "upkeep"),
-    )
-    lines = [f"{usd(amount)} {name}" for amount, name in parts if amount]
+    amounts = {name.lower(): part(bill) for name, part in PARTS.items() if name != "Total"}
+    lines = [f"{usd(amount)} {name}" for name, amount in amounts.items() if amount]
     return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
-
-
-def _dollars(amount: Decimal) -> Figure:
-    return Figure(usd(amount), amount)
 
 
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
@@ -224,21 +222,20 @@ def paid_between(outlook: Outlook | None) -> str:
 def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
     """A month's bills beside each other, as a table's rows."""
     alternative = estimated.alternative if other_bill(estimated) else None
-    bills = [
-        ("Today", estimate.monthly_before),
-        *([(shorten(alternative_name(alternative)), estimate.monthly_alternative)] if alternative else []),
-        ("Tuned", estimate.monthly_after),
-    ]
-    rows = [
-        ("A month", *(name for name, _ in bills)),
-        ("Input", *(_dollars(bill.input) for _, bill in bills)),
-        ("Output", *(_dollars(bill.output) for _, bill in bills)),
-        ("Machine", *(_dollars(bill.hosting) for _, bill in bills)),
-        ("Requests", *(_dollars(bill.requests) for _, bill in bills)),
-        ("Upkeep", *(_dollars(bill.upkeep) for _, bill in bills)),
-        ("Total", *(_dollars(bill.total) for _, bill in bills)),
-    ]
-    return [row for row in rows if row[0] not in SELDOM or set(row[1:]) != {usd(ZERO)}]
+    bills = {"Today": estimate.monthly_before, "Tuned": estimate.monthly_after}
+    if alternative:
+        other = shorten(alternative_name(alternative))
+        bills = {
+            "Today": estimate.monthly_before,
+            other: estimate.monthly_alternative,
+            "Tuned": estimate.monthly_after,
+        }
+    rows: list[tuple[str, ...]] = [("A month", *bills)]
+    for name, part in PARTS.items():
+        amounts = [part(bill) for bill in bills.values()]
+        if any(amounts) or name not in SELDOM:
+            rows.append((name, *(Figure(usd(amount), amount) for amount in amounts)))
+    return rows
 
 
 def _training(estimated: Estimated) -> str:
@@ -341,17 +338,13 @@ def _basis(estimated: Estimated, spelling: Spelling) -> list[CardBlock]:
             Lines([*map(escape, swings)]),
         ]
     if estimated.inputs:
-        lines = [
-            f"• {assumption.name}: {assumption.value}. {_respelled(assumption.why, spelling)}"
-            for assumption in assumptions(estimated.inputs)
-        ]
+        lines = []
+        for assumption in assumptions(estimated.inputs):
+            # Options as they are typed where the sentence is read.
+            why = _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), assumption.why)
+            lines.append(f"• {assumption.name}: {assumption.value}. {why}")
         blocks.append(Text("*What this rests on*"))
         blocks += [
             Lines([*map(sentence, lines[at : at + A_SECTION])]) for at in range(0, len(lines), A_SECTION)
         ]
     return blocks
-
-
-def _respelled(why: str, spelling: Spelling) -> str:
-    """Options as they are typed where the sentence is read."""
-    return _OPTION.sub(lambda option: spelling.option(option[1].replace("-", "_")), why)

@@ -190,9 +190,9 @@ def _named_step(todo: Todo) -> tuple[str, str] | None:
     match todo:
         case Measure() if todo.is_command:
             return f"Measure {_measured(todo)}", MEASURE
-        case HoldOut() | HoldOutAtLeast() | LabelFirst() | LabelRows() | LabelMore() | "collect rows":
+        case HoldOut() | HoldOutAtLeast() | LabelFirst() | LabelRows() | LabelMore():
             return "Upload more rows", UPLOAD_AGAIN
-        case "add rows of other labels":
+        case "collect rows" | "add rows of other labels":
             return "Upload more rows", UPLOAD_AGAIN
         case "correct rows":
             return "Upload a corrected file", UPLOAD_AGAIN
@@ -242,20 +242,13 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     offered = _offered(estimated)
     if estimate is None:
         bill = [("Today", about_usd(estimated.today.total, per="a month"))] if estimated.today else []
-        return [
-            *bill,
-            once,
-            *price_facts(estimated),
-            ("Training takes", training_time(estimated)),
-            *offered,
-        ]
+        takes = ("Training takes", training_time(estimated))
+        return [*bill, once, *price_facts(estimated), takes, *offered]
     by_the_hour = price_facts(estimated, is_short=True) if estimated.prices[0].is_hosted else []
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
     unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""
-    saves = (
-        "Saves",
-        about_usd(a_month.expected, a_month.low, a_month.high, per="a month") + _until(estimate) + unsure,
-    )
+    less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
+    saves = ("Saves", f"{less}{_until(estimate)}{unsure}")
     if a_month.expected <= 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
@@ -373,13 +366,14 @@ def form(
 ) -> Block:
     """`dataset` is chosen at first. `before`: an estimate that this one changes."""
     typed = before.typed if before else {}
+    cheapest = f"None yet? {choices.cheapest} is the cheapest here that may do." if choices.cheapest else ""
 
     def field(name: str, label: str, example: str, hint: str = "") -> Block:
         return forms.text_input(name, label, example, hint=hint, initial=typed.get(name, ""))
 
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
-        field("current", "Model that you prompt today", "gpt-4o", _cheapest_hint(choices)),
+        field("current", "Model that you prompt today", "gpt-4o", cheapest),
         field("volume", "Input tokens a month", "10M"),
         forms.select_input("target", "Model to train", choices.targets, initial=typed.get("target")),
         field("hours", "Hours of people's time, once", "16", "Empty: none are counted."),
@@ -395,10 +389,6 @@ def form(
     ]
     private = f"{channel} {before.number}" if before else channel
     return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)
-
-
-def _cheapest_hint(choices: EstimateChoices) -> str:
-    return f"None yet? {choices.cheapest} is the cheapest here that may do." if choices.cheapest else ""
 
 
 def refused_field(refused: object) -> str:

@@ -9,7 +9,6 @@ from bot.cards.blocks import (
     Actions,
     CardBlock,
     Figure,
-    Headline,
     Lines,
     Message,
     Note,
@@ -27,7 +26,6 @@ from bot.cards.candidates import (
     STANDINGS,
     arm_name,
     bar_share,
-    interval,
     long_name,
     price,
     price_in_sentence,
@@ -45,6 +43,8 @@ from bot.cards.words import (
     at_most,
     capitalize,
     charge,
+    interval,
+    listed,
     p_value,
     percent,
     pluralize,
@@ -87,30 +87,27 @@ def card(
     shown = _shown(ladder)
     narrow = Table([_heading(ladder), *map(_row, shown)])
     best = ladder.best
-    in_short = (
-        f" Best: {_briefly(best)}."
-        if best and best.arm != ladder.cheapest and _briefly(best) not in result
-        else ""
-    )
-    return Message(
-        escape(f"{result}.{in_short}"),
-        (
-            Headline(result),
-            Note(subject),
-            replace(table(ladder, shown), otherwise=(narrow,)),
-            *_bullets(ladder, notes),
-            *(
-                verdict_blocks(verdict, spelling)
-                if verdict
-                else [Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")]
-            ),
-            *(
-                [_buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)]
-                if number is not None
-                else []
-            ),
-            *_below(ladder),
-        ),
+    is_told = best is None or best.arm == ladder.cheapest or _briefly(best) in result
+    in_short = "" if best is None or is_told else f"Best: {escape(_briefly(best))}."
+    buttons = None
+    if number is not None:
+        buttons = _buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)
+    bullets = [
+        *(_cheaper_undecided(ladder) or _not_told_apart(ladder)),
+        *_without_examples(ladder),
+        *_unread(ladder),
+        *(escape(note) for note in notes),
+    ]
+    next_step = Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")
+    return Message.titled(
+        result,
+        Note(subject),
+        replace(table(ladder, shown), otherwise=(narrow,)),
+        *_list(bullets),
+        *(verdict_blocks(verdict, spelling) if verdict else [next_step]),
+        buttons,
+        *_below(ladder),
+        notice=in_short,
     )
 
 
@@ -137,17 +134,9 @@ def details(
     lines = [f"• {escape(_in_full(ladder, rung))}{_pair(pairs.get(rung.arm))}" for rung in rungs]
     blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
     method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
-    return (
-        *blocks,
-        *_list(
-            [
-                *_never_answered(ladder),
-                *_dominated(ladder),
-                *(escape(text) for text in (*_searched(ladder), *notes)),
-            ]
-        ),
-        Text(f"*How this was measured*: {method}"),
-    )
+    texts = [escape(text) for text in (*_searched(ladder), *notes)]
+    bullets = _list([*_never_answered(ladder), *_dominated(ladder), *texts])
+    return (*blocks, *bullets, Text(f"*How this was measured*: {method}"))
 
 
 def headline(ladder: Ladder) -> str:
@@ -169,9 +158,12 @@ def headline(ladder: Ladder) -> str:
             return f"A better prompt was enough: with it, {model} meets your {bar} bar: {numbers}"
         return enough
     undecided = _nearest_to_tell(ladder)
-    if undecided:
-        return f"Undecided: no measured option clearly reaches your {bar} bar. {_more_rows(undecided)}"
-    return f"No measured option reaches your {bar} bar: the best is {_briefly(best)}"
+    if undecided is None:
+        return f"No measured option reaches your {bar} bar: the best is {_briefly(best)}"
+    what_would_tell = f"The closest is {_briefly(undecided)}"
+    if undecided.rows_to_decide is not None:
+        what_would_tell = f"About {pluralize(undecided.rows_to_decide, 'more test row')} would tell"
+    return f"Undecided: no measured option clearly reaches your {bar} bar. {what_would_tell}"
 
 
 def alt_text(dataset: str) -> str:
@@ -187,13 +179,6 @@ def _short_name(arm: Candidate, longest: int = 40) -> str:
     return name if arm.model is None else f"{name} on {shorten(arm.model, longest)}"
 
 
-def _more_rows(rung: Rung) -> str:
-    """What would settle an undecided rung."""
-    if rung.rows_to_decide is None:
-        return f"The closest is {_briefly(rung)}"
-    return f"About {pluralize(rung.rows_to_decide, 'more test row')} would tell"
-
-
 def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
     measured, bar = MEASURED[ladder.rungs[0].scoring], f"{bar_share(ladder.bar)}?"
     if is_full:
@@ -202,42 +187,26 @@ def _heading(ladder: Ladder, *, is_full: bool = False) -> Row:
 
 
 def _row(rung: Rung, *, is_full: bool = False) -> Row:
-    right, cost = Figure(percent(rung.score), rung.score), price(rung.usd_per_1000)
+    right, between = Figure(percent(rung.score), rung.score), interval(rung.low, rung.high)
+    cost = price(rung.usd_per_1000)
     if rung.usd_per_1000 is not None:
         cost = Figure(cost, rung.usd_per_1000)
     if is_full:
         standing, times = STANDINGS[rung.standing], Figure(seconds(rung), rung.p50_s)
-        return arm_name(rung.arm), right, interval(rung), standing, cost, times
+        return arm_name(rung.arm), right, between, standing, cost, times
     standing = NARROW_STANDINGS[rung.standing]
-    return row_name(rung.arm), right, interval(rung), standing, cost, slowest(rung)
+    return row_name(rung.arm), right, between, standing, cost, slowest(rung)
 
 
 def _shown(ladder: Ladder) -> list[Rung]:
     """The rungs that decide, in climbing order: the cheapest that meets the bar, the best, the free ones, the one
     that is nearest to being told, and the best of the others."""
     nearest = _nearest_to_tell(ladder)
-    first = [
-        ladder.cheapest,
-        *(
-            rung.arm
-            for rung in (ladder.best, *ladder.rung("classical"), *ladder.rung("encoder"), nearest)
-            if rung
-        ),
-    ]
+    deciding = (ladder.best, *ladder.rung("classical"), *ladder.rung("encoder"), nearest)
+    first = [ladder.cheapest, *(rung.arm for rung in deciding if rung)]
     ranked = sorted(ladder.rungs, key=lambda rung: (rung.arm not in first, -rung.score))
     candidates = {rung.arm for rung in ranked[:SHOWN_RUNGS]}
     return [rung for rung in ladder.rungs if rung.arm in candidates]
-
-
-def _bullets(ladder: Ladder, notes: Sequence[str]) -> list[CardBlock]:
-    return _list(
-        [
-            *(_cheaper_undecided(ladder) or _not_told_apart(ladder)),
-            *_without_examples(ladder),
-            *_unread(ladder),
-            *(escape(note) for note in notes),
-        ]
-    )
 
 
 def _buttons(
@@ -304,18 +273,14 @@ def _not_told_apart(ladder: Ladder) -> list[str]:
     close = [pair.worse for pair in ladder.pairs if not pair.is_told_apart]
     if best is None or not close:
         return []
-    names = "; ".join(_short_name(arm, 30) for arm in close[:SHOWN_ARMS])
-    more = f" and {len(close) - SHOWN_ARMS:,} more" if len(close) > SHOWN_ARMS else ""
-    return [f"Not told apart from the best ({escape(_short_name(best.arm, 30))}): {escape(names)}{more}."]
+    names = listed([_short_name(arm, 30) for arm in close], SHOWN_ARMS, "; ")
+    return [f"Not told apart from the best ({escape(_short_name(best.arm, 30))}): {escape(names)}."]
 
 
 def _without_examples(ladder: Ladder) -> list[str]:
     models = [shorten(rung.arm.model, 40) for rung in ladder.rungs if rung.arm.shots == 0 and rung.arm.model]
-    if not models:
-        return []
-    return [
-        f"Examples did not help {escape(', '.join(models))}: on training rows the prompt alone did at least as well."
-    ]
+    text = f"Examples did not help {escape(', '.join(models))}: on training rows the prompt alone did at least as well."
+    return [text] if models else []
 
 
 def _unread(ladder: Ladder) -> list[str]:
@@ -373,20 +338,16 @@ def _never_answered(ladder: Ladder) -> list[str]:
     labels = ladder.never_answered
     if not labels:
         return []
-    named = ", ".join(code(cut(label, 40) or "(empty)") for label in labels[:SHOWN_LABELS])
-    more = f" and {len(labels) - SHOWN_LABELS:,} more" if len(labels) > SHOWN_LABELS else ""
-    return [f"Expected, and never answered by any of them: {named}{more}."]
+    named = listed([code(cut(label, 40) or "(empty)") for label in labels], SHOWN_LABELS)
+    return [f"Expected, and never answered by any of them: {named}."]
 
 
 def _dominated(ladder: Ladder) -> list[str]:
     worse = [_short_name(rung.arm, 30) for rung in dominated(ladder)]
     if not worse:
         return []
-    more = f" and {len(worse) - SHOWN_LABELS:,} more" if len(worse) > SHOWN_LABELS else ""
-    return [
-        f"Left out of the plot: {escape('; '.join(worse[:SHOWN_LABELS]))}{more}. Another is surely better, costs no "
-        "more and is no slower."
-    ]
+    names = escape(listed(worse, SHOWN_LABELS, "; "))
+    return [f"Left out of the plot: {names}. Another is surely better, costs no more and is no slower."]
 
 
 def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
@@ -407,10 +368,8 @@ def _cost(spent: int | None, most: int | None) -> str:
         return ""
     if not most and not spent:
         return "Measuring cost nothing but the machine's time."
-    if not most:
-        return f"Measuring cost {charge(spent)}."
-    cost = charge(spent) if spent else "nothing"
-    return f"Measuring cost {cost}, {at_most(most)} was agreed."
+    agreed = f", {at_most(most)} was agreed" if most else ""
+    return f"Measuring cost {charge(spent) if spent else 'nothing'}{agreed}."
 
 
 def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:

@@ -107,24 +107,28 @@ def progress_card(
         "Cancel it",
         "Let it go on",
     )
-    below = (
+    return Message.titled(
+        headline,
+        *_steps(progress),
         *(share if progress.arms else ()),
-        *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
+        Note(escape(cut(progress.note, 900))) if progress.note else None,
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
     )
-    return Message.titled(headline, *_steps(progress), *below)
 
 
 def closed_card(
     measurement: Measurement, plan: LadderPlan, progress: LadderProgress, why: str = ""
 ) -> Message:
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
-    headline = _headline(measurement, plan, ENDED[measurement.state])
-    texts = [Text(why)] if why else []
-    stored = "Answers so far are kept: the same again asks only the rest."
-    again = [Note(stored)] if progress.answered else []
-    spent = [Facts(_spent(progress))] if progress.arms else []
-    return Message.titled(headline, *texts, *_arms(progress), *spent, *again, notice=why)
+    again = Note("Answers so far are kept: the same again asks only the rest.")
+    return Message.titled(
+        _headline(measurement, plan, ENDED[measurement.state]),
+        Text(why) if why else None,
+        *_arms(progress),
+        Facts(_spent(progress)) if progress.arms else None,
+        again if progress.answered else None,
+        notice=why,
+    )
 
 
 def left_out(arms: Sequence[ArmProgress]) -> list[str]:
@@ -234,7 +238,6 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
         "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
     )
     rows = "row" if plan.teaches else "test row"
-    rows = "row" if plan.teaches else "test row"
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
@@ -271,15 +274,14 @@ def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
 
 
 def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
-    spends = (
-        f"It reserves {charge(progress.most_micros)} of this month's budget; what is not used becomes free again."
-        if progress.most_micros
-        else "It costs nothing but the machine's time."
-    )
+    most = progress.most_micros
+    spends = "It costs nothing but the machine's time."
+    if most:
+        spends = f"It reserves {charge(most)} of this month's budget; what is not used becomes free again."
     missing = progress.of - progress.answered
     judge = f", and up to {max_judge_questions(plan):,} of the judge" if plan.judge else ""
     return confirm(
-        f"Spend {at_most(progress.most_micros)}?" if progress.most_micros else "Measure now?",
+        f"Spend {at_most(most)}?" if most else "Measure now?",
         f"{pluralize(missing, 'question')} will be asked{judge}. {spends}",
         "Label them" if plan.teaches else "Measure",
         "Not now",
@@ -293,7 +295,7 @@ def _arms(progress: LadderProgress) -> list[CardBlock]:
     open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
     lines = [
         *([f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered"] if done else []),
-        *(f"• {escape(arm_name(arm.arm))}: {_far(arm)}" for arm in open_ones[:SHOWN_OPEN]),
+        *(f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]),
         *([f"• {len(open_ones) - SHOWN_OPEN:,} more under way"] if len(open_ones) > SHOWN_OPEN else []),
         *([f"• {len(waits):,} waiting"] if waits else []),
         *(f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)),
@@ -301,18 +303,19 @@ def _arms(progress: LadderProgress) -> list[CardBlock]:
     return [Lines(lines)] if lines else []
 
 
-def _far(progress: ArmProgress) -> str:
+def _answered(progress: ArmProgress) -> str:
     declined = f", {len(progress.declined):,} without an answer" if progress.declined else ""
     return f"{progress.answered + len(progress.declined):,} of {progress.of:,}{declined}"
 
 
 def _steps(progress: LadderProgress) -> list[CardBlock]:
-    shown, steps = progress.arms[:SHOWN_ARMS], []
-    for at, arm in enumerate(shown):
-        answered = f"{arm.answered + len(arm.declined):,} of {arm.of:,}"
-        title = f"{arm_name(arm.arm)}: {'left out' if arm.failed else answered}"
-        steps.append(Task(f"arm {at}", title, _status(arm)))
-    hidden = len(progress.arms) - len(shown)
+    steps = [
+        Task(
+            f"arm {at}", f"{arm_name(arm.arm)}: {'left out' if arm.failed else _answered(arm)}", _status(arm)
+        )
+        for at, arm in enumerate(progress.arms[:SHOWN_ARMS])
+    ]
+    hidden = len(progress.arms) - len(steps)
     title = "Alternatives" + (f", {hidden:,} more not shown" if hidden else "")
     return [Steps(title, steps, otherwise=(*_arms(progress),))] if steps else []
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import assert_never
 
 from bot.cards.blocks import CardBlock, Lines, code, escape
 from bot.cards.words import capitalize, pluralize
@@ -180,8 +179,6 @@ def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
                 f"A cleaned copy of {code(dataset.title)} is being written. It holds customers' words and "
                 "everybody can read this channel, so it comes to you as a direct message."
             )
-        case _:
-            assert_never(place)
 
 
 def not_delivered(dataset: Dataset, why: NoDelivery) -> str:

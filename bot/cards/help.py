@@ -82,14 +82,11 @@ def all_commands(commands: Sequence[CommandHelp]) -> Block:
     steps = ("The five steps", [typed.split()[0] for typed, _ in STEPS])
     parts: list[CardBlock] = []
     for title, names in (steps, *OTHERS):
-        parts += [Headline(title), *(Text(_entry(by_name[name])) for name in names)]
+        texts = [f"`{by_name[name].usage}`\n{by_name[name].what}" for name in names]
+        parts += [Headline(title), *map(Text, texts)]
     return details_modal("All commands", parts)
 
 
 def one_command(command: CommandHelp) -> Message:
     options = "".join(f"\n• `{key}=` {escape(what)}" for key, what in command.options)
     return text_message(f"Like this: `{command.usage}`.{options}")
-
-
-def _entry(command: CommandHelp) -> str:
-    return f"`{command.usage}`\n{command.what}"

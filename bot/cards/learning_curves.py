@@ -27,7 +27,7 @@ from bot.cards.candidates import arm_name, bar_share
 from bot.cards.commands import SLACK, TERMINAL_AGAIN, Spelling
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.evaluation_results import DETAILS
-from bot.cards.words import about_usd, percent, pluralize, shorten
+from bot.cards.words import about_usd, first_lines, percent, pluralize, shorten
 from storage.records import Measurement
 from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction
 from trainers.money import usd
@@ -261,11 +261,10 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
     lines = [
         f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, "
         f"{f'{need.right:,} of {need.held:,} test rows right' if need.held else 'no test rows'}"
-        for need in curve.needs[:MOST_NEEDS]
+        for need in curve.needs
     ]
-    hidden = len(curve.needs) - len(lines)
-    more = [f"… and {hidden:,} more"] if hidden > 0 else []
-    return [Text("*Label these next*: they have few rows, or are often wrong."), Lines([*lines, *more])]
+    title = Text("*Label these next*: they have few rows, or are often wrong.")
+    return [title, Lines(first_lines(lines, MOST_NEEDS))]
 
 
 def _next_step(curve: Curve, *, is_in_slack: bool) -> str:

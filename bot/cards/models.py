@@ -29,6 +29,7 @@ from bot.cards.general import text_message
 from bot.cards.words import (
     capitalize,
     day,
+    listed,
     money,
     month_name,
     percent,
@@ -169,12 +170,11 @@ def prices_text(comparison: ModelComparison) -> str:
 
 def worse_labels_text(labels: Sequence[LabelLoss]) -> str:
     """'refund 18 → 11 of 20 rows, …', those that lost most first."""
-    shown = [
+    lost = [
         f"{escape(shorten(loss.label))} {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}"
-        for loss in labels[:SHOWN_LABELS]
+        for loss in labels
     ]
-    more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-    return f"{', '.join(shown)}{more}"
+    return listed(lost, SHOWN_LABELS)
 
 
 def score_text(rung: Rung) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import assert_never
 
+from bot.cards.words import listed
 from bot.rules.permissions import (
     BUILT_IN,
     MIN_WORDS,
@@ -114,11 +115,10 @@ def who_may(no: NotNamed) -> str:
     rule = rule_of(no.action)
     requester = "who uploaded all of it" if no.action == "delete" else "who asked for it"
     if no.others:
-        names = ", ".join(f"<@{name}>" for name in no.others[:SHOWN_NAMES])
-        more = f" and {len(no.others) - SHOWN_NAMES} more" if len(no.others) > SHOWN_NAMES else ""
+        names = listed([f"<@{name}>" for name in no.others], SHOWN_NAMES)
         is_approvers = rule in ("approve", "freeze", "waive", "cancel", "promote", "delete")
         kind = "an approver" if is_approvers else "who is named"
-        return f"Only {kind}{f' or {requester}' if no.rule.requester else ''} may do that: {names}{more}."
+        return f"Only {kind}{f' or {requester}' if no.rule.requester else ''} may do that: {names}."
     doing = DOING[no.action]
     if no.is_one_out:
         return f"Nobody else may {doing}: the bot's operator names more approvers in finetune.toml, [people]."

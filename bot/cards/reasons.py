@@ -3,21 +3,20 @@ bot/rules/reasons.py."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import assert_never
 
 from bot.cards.candidates import (
     LONG_NAMES,
     candidate_name,
     price_in_sentence,
-    price_text,
     score_text,
     seconds_text,
 )
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import alternative_in_short, pays_text
 from bot.cards.prices import missing_price_text
-from bot.cards.words import capitalize, pluralize, share_text
+from bot.cards.words import capitalize, listed, pluralize, share_text
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
 from bot.rules.fit import MISLEADING
@@ -119,13 +118,13 @@ def _of_measurement(because: reasons.OfMeasurement, spelling: Spelling) -> str:
             return f"{model}, today's model, was not measured on these rows: it, or a cheaper one, may be good enough."
         case reasons.TooClose():
             close = [f"{candidate_name(rung.arm)} has {score_text(rung)}" for rung in because.rungs]
-            return f"Too close to the bar of {share_text(because.bar)} to say: {_first(close)}."
+            return f"Too close to the bar of {share_text(because.bar)} to say: {listed(close, SHOWN_RUNGS, '; ')}."
         case reasons.WaysMiss():
             return _ways_miss(because)
         case reasons.TunedStands(rung):
             score, bar = score_text(rung), share_text(because.bar)
             if rung.standing == "meets":
-                return f"The tuned model meets the bar of {bar}: {score}, {price_text(rung)}."
+                return f"The tuned model meets the bar of {bar}: {score}, {price_in_sentence(rung.usd_per_1000)}."
             if rung.standing == "misses":
                 return f"The tuned model misses the bar of {bar}: {score}."
             return f"The tuned model is too close to the bar of {bar} to say: {score}."
@@ -134,24 +133,20 @@ def _of_measurement(because: reasons.OfMeasurement, spelling: Spelling) -> str:
         case reasons.Unread():
             unread = [f"{candidate_name(rung.arm)}, {rung.unread:,} of {rung.n:,}" for rung in because.rungs]
             clearer = f" A clearer prompt ({spelling.option('prompt')}) may help more than training."
-            return f"Answers that could not be read: {_first(unread)}.{clearer if because.is_settled else ''}"
+            shown = listed(unread, SHOWN_RUNGS, "; ")
+            return f"Answers that could not be read: {shown}.{clearer if because.is_settled else ''}"
         case reasons.NeverAnswered(labels):
-            shown = ", ".join(f"“{label[:40]}”" for label in labels[:SHOWN_LABELS])
-            more = f" and {len(labels) - SHOWN_LABELS} more" if len(labels) > SHOWN_LABELS else ""
-            return f"No way ever answers {shown}{more}: look whether these rows are labelled as you mean it."
+            shown = listed([f"“{label[:40]}”" for label in labels], SHOWN_LABELS)
+            return f"No way ever answers {shown}: look whether these rows are labelled as you mean it."
     assert_never(because)
-
-
-def _first(words: Sequence[str]) -> str:
-    more = f"; and {len(words) - SHOWN_RUNGS} more" if len(words) > SHOWN_RUNGS else ""
-    return f"{'; '.join(words[:SHOWN_RUNGS])}{more}"
 
 
 def _meets_bar(meets: reasons.MeetsBar) -> str:
     name, bar = candidate_name(meets.rung.arm), share_text(meets.bar)
     is_enough = meets.rung.arm.rung == "optimised" and meets.tuned == "is not needed"
     name = f"A better prompt was enough: {name}" if is_enough else capitalize(name)
-    text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price_text(meets.rung)}."
+    price = price_in_sentence(meets.rung.usd_per_1000)
+    text = f"{name} meets the bar of {bar}: {score_text(meets.rung)}, {price}."
     match meets.tuned:
         case "is right more often":
             why = ", which is the aim"
@@ -175,7 +170,8 @@ def _ways_miss(ways: reasons.WaysMiss) -> str:
         f"All {ways.measured} measured ways miss" if ways.measured > 1 else "The one measured way misses"
     )
     miss, hopeful = f"{ways_miss} the bar of {share_text(ways.bar)}.", ways.measured - ways.missing
-    best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price_text(ways.best)}"
+    price = price_in_sentence(ways.best.usd_per_1000)
+    best = f"{candidate_name(ways.best.arm)}: {score_text(ways.best)}, {price}"
     if not hopeful:
         return f"{miss} The best is {best}."
     return f"{miss} If unread answers were right, {hopeful} might meet it. The best of the others is {best}."

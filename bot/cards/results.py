@@ -39,6 +39,7 @@ from bot.cards.words import (
     charge,
     duration,
     duration_range,
+    interval,
     money,
     p_value,
     percent,
@@ -315,7 +316,7 @@ def _right(result: RunResult) -> str:
         return with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
     measured = "" if tuned.scoring == "label" else f" {IN_SHORT[tuned.scoring]}"
-    return f"{percent(tuned.score)}{measured} ({100 * tuned.low:.0f}–{100 * tuned.high:.0f}%)"
+    return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)})"
 
 
 def _beside(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
 
@@ -26,13 +27,30 @@ def points_range(low: float, high: float) -> str:
     return f"{100 * low:+z.0f} to {100 * high:+z.0f}".replace("-", "−")
 
 
+def interval(low: float, high: float) -> str:
+    """The ends of a share's interval, in whole percent."""
+    return f"{100 * low:.0f}–{100 * high:.0f}%"
+
+
 def with_interval(arm: ArmScore) -> str:
-    return f"{percent(arm.share)} ({100 * arm.low:.0f}–{100 * arm.high:.0f}%)"
+    return f"{percent(arm.share)} ({interval(arm.low, arm.high)})"
 
 
 def pluralize(count: int, name: str, many: str | None = None) -> str:
     """'1 row', '2 rows'."""
     return f"{count:,} {name if count == 1 else many or name + 's'}"
+
+
+def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
+    """The first names, and how many more there are: 'refund, card and 3 more'."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return f"{separator.join(names[:most])}{more}"
+
+
+def first_lines(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines, and how many more there are."""
+    hidden = len(lines) - most
+    return [*lines[:most], f"… and {hidden:,} more"] if hidden > 0 else list(lines)
 
 
 def shorten(name: str, limit: int = 40) -> str:

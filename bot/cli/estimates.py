@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from bot.cards import advice, estimates
-from bot.cards.advice import withheld_text
 from bot.cards.assumptions import assumptions, machines_assumption
 from bot.cards.blocks import CardBlock, Note
 from bot.cards.candidates import alternative_name, alternative_text
@@ -217,7 +216,7 @@ def _sums(estimate: Estimate | None) -> dict[str, Any]:
 
 def _savings(estimated: EstimateResult) -> dict[str, Any]:
     """`savings_withheld` says why they are null where the verdict is against the model whatever it would save."""
-    withheld = withheld_text(estimated.verdict)
+    withheld = advice.NO_SAVING if estimated.verdict.withholds_saving else None
     estimate = None if withheld else estimated.estimate
     return {
         "savings_withheld": withheld,

@@ -127,4 +127,4 @@ def test_a_speed_that_changes_nothing_is_said_to() -> None:
     vendor = replace(ARTICLE, asking=asking)
     assert named(vendor)["hosting"].startswith("none | It is paid by the token")
     free = replace(vendor, training=Training(1, 1, usd_per_hour=Decimal(0)))
-    assert named(free)["hosting"].endswith("without it the speed that you said changes nothing.")
+    assert named(free)["hosting"].endswith("without it the speed that you gave changes nothing.")
