@@ -70,18 +70,12 @@ def card(month: Month) -> Message:
 def warning(month: Month, budget: Budget, percent: int) -> Message:
     """Posted once a month for each of a few percents of each budget."""
     name = f"budget of {month.name}{owner_text(budget)}"
+    used = f"{money(budget.committed_micros)} of {money(budget.limit_micros)} is spent or reserved"
+    text = f"*{percent}% of the {name} is used*: {used}."
     if percent >= 100:
         cure = f"What costs money is refused until next month, or until {_setting(budget)} in finetune.toml is raised."
-        sentence = f"*The {name} is used up*: {_of(budget)}. {cure}"
-    else:
-        sentence = f"*{percent}% of the {name} is used*: {_of(budget)}."
-    text = f"{sentence} `/finetune budget` shows by what."
-    return text_message(text)
-
-
-def _of(budget: Budget) -> str:
-    committed, limit = money(budget.committed_micros), money(budget.limit_micros)
-    return f"{committed} of {limit} is spent or reserved"
+        text = f"*The {name} is used up*: {used}. {cure}"
+    return text_message(f"{text} `/finetune budget` shows by what.")
 
 
 def _left(budget: Budget) -> str:

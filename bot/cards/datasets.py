@@ -99,21 +99,18 @@ def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
     deleted; 0: it is kept."""
     if report.blocked:
         return _blocked_card(dataset, report, days)
-    headline = _headline(dataset.title, report)
     both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
-    blocks = [
-        Headline(headline),
+    measure = button("Measure", MEASURE, dataset.name, style="primary")
+    return Message.titled(
+        _headline(dataset.title, report),
         Facts(_numbers(report)),
         *_findings(report),
-        *([Text(both)] if both else []),
+        Text(both) if both else None,
         Text("*Next*: measure what works without training, then estimate what training would cost and save."),
-        actions(
-            button("Measure", MEASURE, dataset.name, style="primary"),
-            *_further_buttons(dataset, report),
-        ),
+        actions(measure, *_further_buttons(dataset, report)),
         Note(_file(dataset, report)),
-    ]
-    return Message(f"{escape(headline)}. {_found(report)}", tuple(blocks))
+        notice=_found(report),
+    )
 
 
 def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
@@ -229,10 +226,9 @@ def refusal_sentence(report: Report) -> str:
 
 def listing(datasets: Sequence[Listed]) -> Message:
     if not datasets:
-        text = (
+        return text_message(
             "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
         )
-        return text_message(text)
     title = pluralize(len(datasets), "dataset")
     return Message.titled(title, Lines([_line(dataset) for dataset in datasets]))
 
@@ -253,13 +249,11 @@ def upload_modal(
     file is known already, from a message of `channel`; else the form asks for it. The dataset belongs to the channel of
     that message; the form asks for one where there is none, or nobody but the bot in it."""
     is_asked = not file_id or channel.startswith("D")
-    entries = (
-        [] if file_id else [forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)]
-    )
-    shown = [Text(f"The file: {escape(cut(filename or '', 200))}")] if file_id else []
+    file: CardBlock | Block = forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)
+    if file_id:
+        file = Text(f"The file: {escape(cut(filename or '', 200))}")
     blocks: list[CardBlock | Block] = [
-        *shown,
-        *entries,
+        file,
         forms.text_input("name", "Dataset name", "tickets", hint="Empty: the file's name.", initial=name),
         forms.text_input("text", "Column with the text", "text", hint=COLUMN),
         forms.text_input("label", "Column with the label", "label", hint=COLUMN),
@@ -404,10 +398,8 @@ def _measured(best: Best | None) -> str:
 def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
     """`n_holdout` rows are held out now."""
     counts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "labelled otherwise"))
-    changed = [f"{count:,} {word}" for count, word in counts if count]
-    changes = ", ".join(changed) if changed else "the same rows as before"
-    headline = f"{dataset.title}: {changes}"
-    return Message.titled(headline, *_changes(diff, n_holdout))
+    changes = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "the same rows as before"
+    return Message.titled(f"{dataset.title}: {changes}", *_changes(diff, n_holdout))
 
 
 def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:
@@ -494,8 +486,7 @@ def deletion_form(scope: DeletionScope, private: str) -> Block:
 def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: int) -> str:
     """For the terminal. The next version is made of the `newest`, without the rows."""
     text = (
-        f"Take {pluralize(rows, 'row')} out of {scope.dataset} for good (those that ask the same are "
-        "counted)? Version "
+        f"Take {pluralize(rows, 'row')} out of {scope.dataset} for good, those that ask the same included? Version "
         f"{newest} without them becomes the next version. All from before goes: {scope.with_it}, with files, answers "
         "and tuned models."
     )
@@ -508,11 +499,10 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
 
 def rows_deleted(before: int, rows: int, held: int) -> Message:
     text = (
-        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the "
-        "terminal: this "
-        "version has the others, in lines of its own."
+        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the terminal: "
+        "this version has the others, in lines of its own."
     )
-    return text_message(f"{text} {_held_text(held)}" if held else f"{text} The test is the same.")
+    return text_message(f"{text} {_held_text(held) if held else 'The test is the same.'}")
 
 
 def _held_text(held: int) -> str:

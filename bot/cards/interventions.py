@@ -46,7 +46,6 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
     """The question, with its buttons. The run's `error` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} needs a person: {plan_title(plan)}"
     why = run.error or ""
-    texts = [Text("\n".join(_word(word) for word in words))] if words else []
     return Message.titled(
         headline,
         Text(why),
@@ -54,7 +53,7 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
             f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
             f"jobs for one with `finetune_key` {run.key}, then decide."
         ),
-        *texts,
+        Text("\n".join(_word(word) for word in words)) if words else None,
         Note(escape(note)) if note else None,
         actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
         Note(

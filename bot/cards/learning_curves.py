@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from decimal import Decimal
 
 from bot.cards.blocks import (
-    Actions,
     CardBlock,
     Chart,
-    Headline,
     Lines,
     Message,
     Note,
@@ -67,17 +65,21 @@ def card(
     bullets = [*_dollars(curve, label_usd), *_bar(curve, bar), *_beside(curve, beside), *_needs(curve)]
     last = curve.predicted[-1] if curve.points and curve.predicted else None
     predicted = f"With {last.rows:,} rows: about {_predicted(last)}" if last else ""
-    return Message(
-        escape(f"{text}. {predicted}".strip()) if curve.points else escape(text),
-        (
-            Headline(text),
-            Note(subject),
-            *([_chart(curve)] if curve.points else []),
-            *_list(bullets),
-            Text(f"*Next*: {_next_step(curve, is_in_slack=number is not None)}"),
-            *([_buttons(curve, number)] if number is not None else []),
-            *_caution(curve),
-        ),
+    buttons = [button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")]
+    if _is_flat(curve) or not _is_told(curve):
+        buttons = []
+    caution = "Each size was trained once, so how much two trainings differ was not measured."
+    if curve.arm.rung != "tuned":
+        caution = "A fine-tuned model's curve has its own height; its slope is often alike."
+    return Message.titled(
+        text,
+        Note(subject),
+        _chart(curve) if curve.points else None,
+        *_list(bullets),
+        Text(f"*Next*: {_next_step(curve, is_in_slack=number is not None)}"),
+        actions(*buttons, button("Details", DETAILS, str(number))) if number is not None else None,
+        Note(caution) if curve.arm.rung != "tuned" or _is_of_one_draw(curve) else None,
+        notice=escape(predicted),
     )
 
 
@@ -280,20 +282,6 @@ def _next_step(curve: Curve, *, is_in_slack: bool) -> str:
     rows = far.rows - curve.points[-1].rows
     then = f"upload them as {name}" if is_in_slack else TERMINAL_AGAIN
     return f"If about {_points(far)} points are worth {rows:,} more rows: label them, and {then}."
-
-
-def _buttons(curve: Curve, number: int) -> Actions:
-    upload = button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")
-    is_worth_it = not _is_flat(curve) and _is_told(curve)
-    return actions(*([upload] if is_worth_it else []), button("Details", DETAILS, str(number)))
-
-
-def _caution(curve: Curve) -> list[CardBlock]:
-    if curve.arm.rung != "tuned":
-        return [Note("A fine-tuned model's curve has its own height; its slope is often alike.")]
-    if _is_of_one_draw(curve):
-        return [Note("Each size was trained once, so how much two trainings differ was not measured.")]
-    return []
 
 
 def _is_of_one_draw(curve: Curve) -> bool:

@@ -94,9 +94,7 @@ def promotion_card(summary: PromotionSummary) -> Message:
     state = f"is in use{' again' if summary.promotion.is_rollback else ''}" if stands else "was in use"
     headline = f"{summary.model.name} {state} for {summary.dataset}"
     why = [Text(f"*Why*: {escape(summary.promotion.reason)}")] if summary.promotion.reason else []
-    below = (
-        [Text(_programs(summary)), *_trouble(summary), *_left(summary), *_way_back(summary)] if stands else []
-    )
+    below = _in_use(summary) if stands else []
     return Message.titled(
         headline, Text(_who(summary)), *_numbers(summary), *why, *below, notice=_who(summary)
     )
@@ -115,11 +113,10 @@ def card_location(summary: PromotionSummary) -> str:
 
 def sealed_test_begun(measurement: Measurement) -> Message:
     """For who promoted: what decides now."""
-    text = (
+    return text_message(
         f"The sealed rows decide: measurement m{measurement.id} asks the model and what it would replace. Its card is "
         f"in <#{measurement.channel}>. If the model passes, it is deployed."
     )
-    return text_message(text)
 
 
 def opened_before(times: int) -> str:
@@ -206,22 +203,20 @@ def try_form(model: str, channel: str) -> Block:
 
 def model_lost(model: Model, dataset: str, provider: str) -> Message:
     """`provider` is its title."""
-    text = (
+    return text_message(
         f"{code(model.name)}, in use for {code(dataset)}, is gone from {escape(shorten(provider))}, so "
         f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
         "`/finetune models` lists all."
     )
-    return text_message(text)
 
 
 def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str) -> Message:
     """The trainer's alias stood for the `other` model instead of the one in use; None: there was no such alias."""
     result = f"stood for {code(other)}" if other else "was not there"
-    text = (
+    return text_message(
         f"{code(alias_for(dataset))} {result} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
         f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
     )
-    return text_message(text)
 
 
 def _who(summary: PromotionSummary) -> str:
@@ -238,16 +233,12 @@ def _numbers(summary: PromotionSummary) -> list[CardBlock]:
     measure = capitalize(MEANS[proof.rung.scoring].partition(",")[0])
     rows = pluralize(proof.rung.n, "held-out row") + (f", {looks_text(looks)}" if looks else "")
     pairs = [(measure, f"{quality(proof.rung)} on {rows}")]
-    best, used = proof.best, proof.against_used
-    if best:
-        won = _price_win(best, proof.limits.margin)
-        pairs.append(
-            (f"Against {escape(shorten(best.other, 60))}, {percent(best.score)}", f"{_gain(best)}{won}")
+    for other in filter(None, (proof.best, proof.against_used)):
+        on = (
+            "" if other.rows == proof.rung.n else f" on the {pluralize(other.rows, 'row')} that both answered"
         )
-    if used:
-        on = "" if used.rows == proof.rung.n else f" on the {pluralize(used.rows, 'row')} that both answered"
-        name = f"Against {escape(shorten(used.other, 60))}, {percent(used.score)}"
-        pairs.append((name, f"{_gain(used)}{_price_win(used, proof.limits.margin)}{on}"))
+        name = f"Against {escape(shorten(other.other, 60))}, {percent(other.score)}"
+        pairs.append((name, f"{_gain(other)}{_price_win(other, proof.limits.margin)}{on}"))
     lost = [Text(f"*Right less often*: {worse_labels_text(proof.worse)}.")] if proof.worse else []
     notes = [Note(FRESH_ROWS)] if looks and looks.are_spent else []
     if summary.sealed:
@@ -289,38 +280,29 @@ def _programs(summary: PromotionSummary) -> str:
     return f"{programs} get it; none has to be changed."
 
 
-def _left(summary: PromotionSummary) -> list[CardBlock]:
-    if summary.left is None:
-        return []
-    provider, model = summary.left
-    name = code(alias_for(summary.dataset))
-    return [Note(f"{name} at {escape(shorten(provider))} goes on standing for {code(model)}.")]
-
-
-def _trouble(summary: PromotionSummary) -> list[CardBlock]:
-    trouble = summary.promotion.trouble if summary.promotion.carried_at is None else None
-    return [Note(f"Not told yet, tried again: {escape(cut(trouble, 300))}")] if trouble else []
-
-
-def _way_back(summary: PromotionSummary) -> list[CardBlock]:
+def _in_use(summary: PromotionSummary) -> list[CardBlock]:
+    """What programs have to do, how far the trainer knows of it, and the way back."""
+    blocks: list[CardBlock] = [Text(_programs(summary))]
+    if summary.promotion.trouble and summary.promotion.carried_at is None:
+        trouble = escape(cut(summary.promotion.trouble, 300))
+        blocks.append(Note(f"The trainer could not be told yet; it is tried again: {trouble}"))
+    if summary.left:
+        provider, model = summary.left
+        name = code(alias_for(summary.dataset))
+        blocks.append(Note(f"{name} at {escape(shorten(provider))} goes on standing for {code(model)}."))
     details = button("Details", DETAILS, str(summary.promotion.id))
     if summary.earlier is None:
-        return [
-            actions(details),
-            Note("There was none before it, so there is nothing to roll back to."),
-        ]
+        nothing = Note("There was none before it, so there is nothing to roll back to.")
+        return [*blocks, actions(details), nothing]
     sure = confirm(
         f"Roll back to {summary.earlier}?",
         f"{summary.model.name} is kept and can be deployed again.",
         "Roll back",
         "Leave it",
     )
-    return [
-        actions(
-            button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure), details
-        ),
-        Note(f"`/finetune rollback {summary.dataset}` does the same: it puts {code(summary.earlier)} back."),
-    ]
+    back = button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure)
+    how = Note(f"`/finetune rollback {summary.dataset}` does the same: it puts {code(summary.earlier)} back.")
+    return [*blocks, actions(back, details), how]
 
 
 def _doubt(proof: Proof, doubt: Objection) -> str:
@@ -372,7 +354,11 @@ class ModelActuals:
 def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
     """Each month and model, beside the estimate."""
     if not actuals.months:
-        return [Text(_no_actuals(actuals))]
+        provider = escape(shorten(actuals.provider))
+        unknown = f"How much it is called is not known yet: {provider} has told nothing so far."
+        if not actuals.is_counted:
+            unknown = f"How much it is called is not known: {provider} doesn't count calls by model."
+        return [Text(unknown)]
     heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Instead", "Saved")
     rows = [
         (
@@ -394,13 +380,6 @@ def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
 
 
 WHEN = "Counted every five minutes."
-
-
-def _no_actuals(actuals: ModelActuals) -> str:
-    provider = escape(shorten(actuals.provider))
-    if not actuals.is_counted:
-        return f"How much it is called is not known: {provider} doesn't tell it by model."
-    return f"How much it is called is not known yet: {provider} has told nothing so far."
 
 
 def latest_month(actuals: ModelActuals) -> str:
@@ -439,8 +418,7 @@ class ModelEntry:
 
 def listing(entries: Sequence[ModelEntry]) -> Message:
     if not entries:
-        text = "There is no tuned model yet: `/finetune start DATASET` makes one."
-        return text_message(text)
+        return text_message("There is no tuned model yet: `/finetune start DATASET` makes one.")
     title = pluralize(len(entries), "tuned model")
     how = "`/finetune promote MODEL` deploys one for its dataset, `/finetune rollback DATASET` undoes that."
     return Message.titled(title, Lines([_entry(entry) for entry in entries]), Note(how))
@@ -482,8 +460,7 @@ def _measured(entry: ModelEntry) -> str:
 
 
 def pending_card(ask: Ask) -> Message:
-    text = f"Asking {code(ask.model)} …"
-    return text_message(text)
+    return text_message(f"Asking {code(ask.model)} …")
 
 
 def answer_card(ask: Ask, answer: Answer) -> Message:
@@ -511,10 +488,10 @@ def better_form(number: int) -> Block:
 
 def verdict_noted(dataset: str, pairs: int) -> str:
     """`pairs`: so many preference pairs the verdicts on the dataset's models make so far."""
-    text = (
-        f"Noted. The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
+    return (
+        f"Noted. The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far: "
+        f"{code(f'/finetune pairs {dataset}')} makes a dataset of them."
     )
-    return f"{text}: {code(f'/finetune pairs {dataset}')} makes a dataset of them."
 
 
 def too_few_pairs(dataset: str, pairs: int, least: int) -> str:

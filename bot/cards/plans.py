@@ -12,7 +12,6 @@ from bot.cards.blocks import (
     Block,
     CardBlock,
     Facts,
-    Headline,
     Message,
     Note,
     Text,
@@ -56,21 +55,19 @@ DECIDED: dict[RunState, str] = {
 def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
     """A message for the channel, since an edit of the card notifies nobody. `why` is ours and may hold mrkdwn; `name`
     links to the run's card."""
-    text = (
+    return text_message(
         f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
         f"budget is free again. The card of {name} asks for approval again."
     )
-    return text_message(text)
 
 
 def reminder(name: str, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
     """`name` links to the run's card; `whom`: mentions of those who may approve; `still`: how many of them it takes."""
     who = f" {', '.join(whom)}: it takes {pluralize(still, 'more approver')}." if whom else ""
-    text = (
+    return text_message(
         f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) waits for approval "
         f"and expires in {pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
     )
-    return text_message(text)
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
@@ -82,7 +79,7 @@ def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
         Text(_verdict_in_short(plan)),
         Facts(_facts_in_short(run, plan, budget)),
         actions(_details_button(run)),
-        Note(_which(run)),
+        Note(f"Plan {run.plan_hash[:12]}."),
         notice=text,
     )
 
@@ -187,27 +184,27 @@ def approval_card(
     It expires after `hours`."""
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
-    so_far = (
-        [Text(f"Approved so far by {_people(decisions)}.{_why(decisions)}")] if _people(decisions) else []
-    )
+    people = _people(decisions)
+    so_far = Text(f"Approved so far by {people}.{_why(decisions)}")
     until = pluralize(round(hours), "hour")
     why = "" if plan.is_advised else " Anyone who approves says why."
     wanted = "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
     rules = f"{wanted} Not <@{run.requester}>, who asked.{why} It expires after {until}."
-    warnings = [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
-    return Message(
-        f"{escape(headline)} {plan_in_short(plan)}",
-        (
-            Headline(headline),
-            Text(_verdict_in_short(plan)),
-            Facts(_facts_in_short(run, plan, budget)),
-            *([Note(f"Its model: {hosting_line(plan.hosting)}.")] if plan.hosting else []),
-            *so_far,
-            *warnings,
-            actions(*_decisions(run, plan), _details_button(run)),
-            Note(f"{rules} {_which(run)}"),
-        ),
+    return Message.titled(
+        headline,
+        Text(_verdict_in_short(plan)),
+        Facts(_facts_in_short(run, plan, budget)),
+        Note(f"Its model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
+        so_far if people else None,
+        *_warnings(plan),
+        actions(*_decisions(run, plan), _details_button(run)),
+        Note(f"{rules} Plan {run.plan_hash[:12]}."),
+        notice=plan_in_short(plan),
     )
+
+
+def _warnings(plan: Plan) -> list[CardBlock]:
+    return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
 
 
 def plan_in_short(plan: Plan) -> str:
@@ -217,13 +214,11 @@ def plan_in_short(plan: Plan) -> str:
 
 def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
     """Exact figures, the rows, the method and the fingerprint."""
-    warnings = [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
     hosting = [Text(f"*Its model*: {hosting_line(plan.hosting)}.")] if plan.hosting else []
     exactly = f"Plan {code(run.plan_hash)}: what is approved is exactly this plan."
     facts = Facts(_facts(run, plan, budget))
-    return details_modal(
-        f"Run {run.id}, in detail", [Text(verdict_text(plan)), facts, *hosting, *warnings, Text(exactly)]
-    )
+    blocks = [Text(verdict_text(plan)), facts, *hosting, *_warnings(plan), Text(exactly)]
+    return details_modal(f"Run {run.id}, in detail", blocks)
 
 
 def buttons(run: Run, plan: Plan) -> CardBlock:
@@ -279,10 +274,8 @@ def _saving_in_short(plan: Plan) -> tuple[str, str]:
         return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
     saved = foreseen.saving_micros
     if saved <= 0:
-        return (
-            "Costs more",
-            f"{about_usd(from_micros(-saved))} a month" if saved else "nothing, and saves nothing",
-        )
+        more = f"{about_usd(from_micros(-saved))} a month" if saved else "nothing, and saves nothing"
+        return "Costs more", more
     until = f" until {plan.advised.saves_until}" if plan.advised and plan.advised.saves_until else ""
     condition = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
     return "Saves", f"{about_usd(from_micros(saved))} a month{until}{condition}"
@@ -372,20 +365,17 @@ def _foreseen(plan: Plan) -> list[tuple[str, str]]:
 
 
 def _cost_now(plan: Plan) -> str:
+    """Of the run, and what people and labels cost on top of it."""
     expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
     run = expected if expected == most else f"{expected} expected, at most {most}"
-    return f"{run}{_work(plan)}"
-
-
-def _work(plan: Plan) -> str:
-    """What people and labels cost, on top of the run."""
     advised = plan.advised
     if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
-        return ""
+        return run
     parts = [f"people {money(advised.people_micros)}"] if advised.people_micros else []
     parts += [f"labels {money(advised.labels_micros)}"] if advised.labels_micros else []
-    unsaid = "" if plan.predicted.is_time_said else "; people's time was not said"
-    return f"; {' and '.join(parts)} on top{unsaid}" if parts else unsaid
+    work = f"; {' and '.join(parts)} on top" if parts else ""
+    unknown = "" if plan.predicted.is_time_said else "; people's time was not given"
+    return f"{run}{work}{unknown}"
 
 
 def _monthly(plan: Plan) -> str:
@@ -425,11 +415,6 @@ def _spends(plan: Plan) -> str:
 
 def _people(decisions: Sequence[Approval]) -> str:
     return ", ".join(f"<@{decision.person}>" for decision in decisions if decision.decision == "approve")
-
-
-def _which(run: Run) -> str:
-    """The fingerprint, for anyone who wants to compare it with the audit log."""
-    return f"Plan {run.plan_hash[:12]}."
 
 
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:

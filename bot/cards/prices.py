@@ -9,7 +9,7 @@ from decimal import Decimal
 from bot.cards.blocks import CardBlock, Figure, Lines, Message, Note, Table, cut, escape
 from bot.cards.commands import SLACK, Spelling
 from bot.cards.general import text_message
-from bot.cards.words import pluralize, shorten
+from bot.cards.words import first_lines, listed, pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice
@@ -25,13 +25,16 @@ def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detail
     priced = [row for row in rows if isinstance(row, PriceRow)]
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
-        text = "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
-        return text_message(text)
+        return text_message(
+            "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
+        )
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
-    missing = [Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown])] if unknown else []
-    notes = _notes(priced, read_on, None if is_detailed else SHOWN_NOTES)
-    sources = _sources(priced, None if is_detailed else SHOWN_SOURCES)
-    end: tuple[CardBlock, ...] = (*([Lines(notes)] if notes else []), *missing, Note(sources))
+    notes = _notes(priced, read_on, is_detailed=is_detailed)
+    end: list[CardBlock | None] = [
+        Lines(notes) if notes else None,
+        Lines([f"• {escape(cut(name.sentence, 300))}" for name in unknown]) if unknown else None,
+        Note(_sources(priced, is_detailed=is_detailed)),
+    ]
     if not priced:
         return Message.titled(title, *end)
     shown = [HEADING, *(_row(row, 34, read_on) for row in priced[:SHOWN_ROWS])]
@@ -69,30 +72,22 @@ def _amount(amount: Decimal | None) -> str:
     return Figure(f"${amount:,.{digits}f}" if amount else "free", amount)
 
 
-def _notes(rows: Sequence[PriceRow], today: date, most: int | None) -> list[str]:
+def _notes(rows: Sequence[PriceRow], today: date, *, is_detailed: bool) -> list[str]:
     notes = [(row, row.note) for row in rows if row.note]
-    notes += [
-        (row, f"{'ended' if row.has_ended(today) else 'ends'} on {row.ends}{_then(row)}")
-        for row in rows
-        if row.successor
-    ]
+    for row in rows:
+        if row.successor:
+            source = f" ({row.ends_said_by})" if row.ends_said_by else ""
+            ends = "ended" if row.has_ended(today) else "ends"
+            notes.append((row, f"{ends} on {row.ends}, then {row.successor}{source}"))
     notes += [(row, f"price unknown: {where_to_add(row)}") for row in rows if missing_keys(row)]
     lines = [f"• {escape(shorten(row.model))}: {escape(cut(text, 300))}" for row, text in notes]
-    hidden = len(lines[most:]) if most else 0
-    return [*lines[:most], *([f"• and {hidden:,} more notes"] if hidden else [])]
+    return lines if is_detailed else first_lines(lines, SHOWN_NOTES)
 
 
-def _then(row: PriceRow) -> str:
-    then = f", then {row.successor}" if row.successor else ""
-    return f"{then} ({row.ends_said_by})" if row.ends_said_by else then
-
-
-def _sources(rows: Sequence[PriceRow], most: int | None) -> str:
-    sources = list(dict.fromkeys(row.said_by for row in rows))
-    named = "; ".join(escape(cut(source, 120)) for source in sources[:most])
-    hidden = len(sources[most:]) if most else 0
-    more = f" and {hidden:,} more" if hidden else ""
-    text = f"From {named}{more}. " if named else ""
+def _sources(rows: Sequence[PriceRow], *, is_detailed: bool) -> str:
+    sources = list(dict.fromkeys(escape(cut(row.said_by, 120)) for row in rows))
+    named = listed(sources, len(sources) if is_detailed else SHOWN_SOURCES, "; ")
+    text = f"From {named}. " if named else ""
     return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
 
 

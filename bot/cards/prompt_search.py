@@ -49,10 +49,13 @@ def details(plan: LadderPlan, search: SearchProgress | None) -> tuple[CardBlock,
         return ()
     changed: tuple[CardBlock, ...] = ()
     if search and search.start:
-        changed = (
-            Text("*What the search changed in the prompt*"),
-            *_blocks(_diff(search.start, plan.optimised)),
-        )
+        before, after = search.start.splitlines(), plan.optimised.splitlines()
+        lines = [
+            line
+            for line in difflib.unified_diff(before, after, lineterm="", n=2)
+            if not line.startswith(("---", "+++", "@@"))
+        ]
+        changed = (Text("*What the search changed in the prompt*"), *_blocks(lines))
     return (*changed, Text("*The optimised prompt*"), *_blocks(plan.optimised.splitlines()))
 
 
@@ -62,11 +65,6 @@ def _share(search: SearchProgress) -> str:
 
 def _rows(search: SearchProgress) -> str:
     return pluralize(search.rows, "training row")
-
-
-def _diff(before: str, after: str) -> list[str]:
-    lines = list(difflib.unified_diff(before.splitlines(), after.splitlines(), lineterm="", n=2))
-    return [line for line in lines if not line.startswith(("---", "+++", "@@"))]
 
 
 def _blocks(lines: Sequence[str]) -> Iterator[CardBlock]:

@@ -11,7 +11,6 @@ from bot.cards.blocks import (
     Block,
     CardBlock,
     Facts,
-    Headline,
     Message,
     Note,
     Text,
@@ -32,12 +31,8 @@ from bot.values.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
 from trainers.evaluation.judge_agreement import Agreement
 
-LABEL_DOUBTED, LABEL_ROWS, MAKE_VERSION, DISCARD = (
-    "label_doubted",
-    "label_rows",
-    "labels_done",
-    "labels_discard",
-)
+LABEL_DOUBTED, LABEL_ROWS = "label_doubted", "label_rows"
+MAKE_VERSION, DISCARD = "labels_done", "labels_discard"
 KEEP, CHANGE, CHOOSE, DROP = "label_keep", "label_change", "label_choose", "label_drop"
 ANSWERS = (KEEP, CHANGE, CHOOSE, DROP)
 FORM = "label_form"
@@ -67,14 +62,13 @@ def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
     next_step = "make the new version." if is_whole else "label rows; each opens for you alone."
     lines = pluralize(labelling.left_out, "line")
     left_out = f"{lines} of the file had no text, or ask what the dataset asks already."
-    parts = (
-        Headline(headline),
+    return Message.titled(
+        headline,
         *_numbers(outcome),
         Text(f"*Next*: {next_step}"),
         _open_buttons(str(labelling.id), outcome, is_whole=is_whole),
-        *([Note(left_out)] if labelling.left_out else []),
+        Note(left_out) if labelling.left_out else None,
     )
-    return Message(escape(headline), parts)
 
 
 def _open_buttons(number: str, outcome: BatchOutcome, *, is_whole: bool) -> Actions:
@@ -104,8 +98,9 @@ def done_card(labelling: Labelling, outcome: BatchOutcome, version: Dataset | No
 
 
 def discarded_card(labelling: Labelling) -> Message:
-    text = f"The rows of {code(labelling.dataset)} that were to be labelled were discarded by <@{labelling.closed_by}>."
-    return text_message(text)
+    return text_message(
+        f"The rows of {code(labelling.dataset)} that were to be labelled were discarded by <@{labelling.closed_by}>."
+    )
 
 
 def failed_notice(labelling: Labelling, why: str) -> Message:
@@ -245,17 +240,13 @@ def _outcome(outcome: BatchOutcome) -> list[CardBlock]:
 
 def _confirmation(outcome: BatchOutcome) -> str:
     open_rows = outcome.rows - outcome.answered
-    left = (
-        f" {pluralize(open_rows, 'row')} without an answer {'stays' if open_rows == 1 else 'stay'} out."
-        if open_rows
-        else ""
-    )
-    disputed = (
-        f" So {'does' if outcome.disputed == 1 else 'do'} {outcome.disputed:,} on which people disagree."
-        if outcome.disputed
-        else ""
-    )
-    return f"{pluralize(outcome.changes, 'row')} will differ.{left}{disputed}"
+    text = f"{pluralize(outcome.changes, 'row')} will differ."
+    if open_rows:
+        stay = "stays" if open_rows == 1 else "stay"
+        text += f" {pluralize(open_rows, 'row')} without an answer {stay} out."
+    if outcome.disputed:
+        text += f" {pluralize(outcome.disputed, 'row')} on which people disagree will not be in it."
+    return text
 
 
 def _people(outcome: BatchOutcome) -> str:

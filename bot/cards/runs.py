@@ -147,8 +147,9 @@ def ended_short(run: Run, name: str, why: str) -> str:
 
 def listing(summaries: Sequence[RunSummary]) -> Message:
     if not summaries:
-        text = "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts."
-        return text_message(text)
+        return text_message(
+            "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts a run."
+        )
     title = pluralize(len(summaries), "run")
     return Message.titled(
         title, Lines([*map(list_entry, summaries)]), Note("`/finetune status RUN` shows one of them.")
@@ -198,13 +199,9 @@ def status_line(summary: RunSummary) -> str:
         return results.in_short(summary.result)
     if summary.run.state == "training" and _how_far(summary.progress):
         done = f"{words}, {100 * share_done(summary.run, summary.progress):.0f}% done"
-        return f"{done}, {time_left(left)}" if (left := _seconds_left(summary)) is not None else done
+        finish = None if summary.progress.is_paused else summary.progress.estimated_finish
+        return f"{done}, {time_left(finish - summary.now)}" if finish else done
     return words
-
-
-def _seconds_left(summary: RunSummary) -> float | None:
-    finish = summary.progress.estimated_finish
-    return finish - summary.now if finish and not summary.progress.is_paused else None
 
 
 def share_done(run: Run, progress: Progress) -> float:
@@ -271,12 +268,10 @@ def _status(run: Run, number: int, at: int) -> TaskStatus:
 
 
 def _time_left(run: Run, progress: Progress, now: float) -> str:
+    if run.state == "evaluating" and progress.to_evaluate:
+        return f"{progress.evaluated:,} of {progress.to_evaluate:,} answers"
     if run.state == "evaluating":
-        return (
-            f"{progress.evaluated:,} of {progress.to_evaluate:,} answers"
-            if progress.to_evaluate
-            else "about to ask both models"
-        )
+        return "about to ask both models"
     if progress.is_paused:
         return "paused"
     if progress.estimated_finish:

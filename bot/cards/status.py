@@ -86,11 +86,10 @@ def card(status: Status) -> Message:
     frozen = [Text(freeze.status_line(status.freeze, status.against))] if status.freeze else []
     others = frozen or status.in_use or status.ending or status.deployments
     if not lines and not status.latest and not others:
-        text = (
+        return text_message(
             "Nothing is running. `/finetune baseline DATASET` measures alternatives, "
             "`/finetune start DATASET` starts a run."
         )
-        return text_message(text)
     counts = [
         *([pluralize(len(status.runs), "run")] if status.runs else []),
         *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),

@@ -3,10 +3,10 @@ ended."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bot.cards.blocks import (
-    CardBlock,
     Facts,
-    Headline,
     Lines,
     Message,
     Note,
@@ -24,11 +24,18 @@ from bot.cards.evaluations import CANCEL, ENDED, NO_YES, cost_so_far
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
-from bot.values.learning_curves import SizeProgress, TunedCurvePlan, TunedCurveProgress
+from bot.values.learning_curves import SizeProgress, SizeState, TunedCurvePlan, TunedCurveProgress
 from storage.records import Measurement
 
 TRAIN = "train_curve"
 TRAINING_SHARE = 0.8
+STATUSES: Mapping[SizeState, TaskStatus] = {
+    "waiting": "pending",
+    "creating": "in_progress",
+    "training": "in_progress",
+    "evaluating": "in_progress",
+    "done": "complete",
+}
 
 
 def request_card(
@@ -36,11 +43,9 @@ def request_card(
 ) -> Message:
     """What will be trained and what it costs at most, before anything is spent."""
     number = str(measurement.id)
-    what = (
-        f"Train {pluralize(progress.to_train, 'time')}"
-        if progress.to_train
-        else "Ask models that are trained already"
-    )
+    what = "Ask models that are trained already"
+    if progress.to_train:
+        what = f"Train {pluralize(progress.to_train, 'time')}"
     headline = f"{what} for {at_most(progress.most_micros)}?"
     sizes = []
     for size in progress.sizes:
@@ -54,27 +59,21 @@ def request_card(
     sure = confirm(
         f"Spend {at_most(progress.most_micros)}?",
         f"{pluralize(progress.to_train, 'model')} will be trained and measured. It reserves "
-        f"{charge(progress.most_micros)} of "
-        "this month's budget; what is not used becomes free again.",
+        f"{charge(progress.most_micros)} of this month's budget; what is not used becomes free again.",
         "Train",
         "Not now",
     )
-    return Message(
-        escape(f"{headline} The learning curve of {shorten(plan.target)} on {shorten(plan.title)}"),
-        (
-            Headline(headline),
-            Text(
-                f"The learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}: the same "
-                "training on a quarter, half and all of the rows, each model asked every test row."
-            ),
-            Facts(facts),
-            Lines(sizes),
-            actions(
-                button("Train", TRAIN, number, style="primary", confirm=sure),
-                button("Cancel", CANCEL, number),
-            ),
-            Note(f"Measurement m{number}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
-        ),
+    subject = f"The learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}"
+    same = "the same training on a quarter, half and all of the rows, each model asked every test row"
+    train = button("Train", TRAIN, number, style="primary", confirm=sure)
+    return Message.titled(
+        headline,
+        Text(f"{subject}: {same}."),
+        Facts(facts),
+        Lines(sizes),
+        actions(train, button("Cancel", CANCEL, number)),
+        Note(f"Measurement m{number}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
+        notice=subject,
     )
 
 
@@ -87,13 +86,15 @@ def progress_card(measurement: Measurement, plan: TunedCurvePlan, progress: Tune
         "Cancel it",
         "Let it go on",
     )
-    below: list[CardBlock] = [
+    steps = [Task(f"size {size.rows}", _state(plan, size), STATUSES[size.state]) for size in progress.sizes]
+    return Message.titled(
+        headline,
+        Steps("Trained on a quarter, half and all of the rows", steps, otherwise=(_sizes(plan, progress),)),
         Text(progress_bar(_share(plan, progress))),
         Facts(_spent(progress)),
-        *([Note(escape(cut(progress.note, 900)))] if progress.note else []),
+        Note(escape(cut(progress.note, 900))) if progress.note else None,
         actions(button("Cancel", CANCEL, str(measurement.id), style="danger", confirm=stop)),
-    ]
-    return Message.titled(headline, _steps(plan, progress), *below)
+    )
 
 
 def closed_card(
@@ -104,11 +105,7 @@ def closed_card(
     headline = f"Learning curve m{measurement.id} {ended}: {shorten(plan.target)} on {shorten(plan.title)}"
     trained = [size for size in progress.sizes if size.model and size.from_before is None]
     again = "Models that are trained are kept: the same curve asked for again trains only the rest."
-    sizes = (
-        (Lines([_line(plan, size) for size in progress.sizes]), Facts(_spent(progress)))
-        if progress.sizes
-        else ()
-    )
+    sizes = (_sizes(plan, progress), Facts(_spent(progress))) if progress.sizes else ()
     return Message.titled(
         headline, Text(why) if why else None, *sizes, Note(again) if trained else None, notice=why
     )
@@ -133,20 +130,8 @@ def _where(progress: TunedCurveProgress) -> str:
     return f"size {progress.at + 1} of {len(progress.sizes)}"
 
 
-def _line(plan: TunedCurvePlan, progress: SizeProgress) -> str:
-    return f"• {escape(_state(plan, progress))}"
-
-
-def _steps(plan: TunedCurvePlan, progress: TunedCurveProgress) -> Steps:
-    steps = [Task(f"size {size.rows}", _state(plan, size), _status(size)) for size in progress.sizes]
-    lines = Lines([_line(plan, size) for size in progress.sizes])
-    return Steps("Trained on a quarter, half and all of the rows", steps, otherwise=(lines,))
-
-
-def _status(progress: SizeProgress) -> TaskStatus:
-    if progress.state == "done":
-        return "complete"
-    return "pending" if progress.state == "waiting" else "in_progress"
+def _sizes(plan: TunedCurvePlan, progress: TunedCurveProgress) -> Lines:
+    return Lines([f"• {escape(_state(plan, size))}" for size in progress.sizes])
 
 
 def _state(plan: TunedCurvePlan, size_progress: SizeProgress) -> str:
