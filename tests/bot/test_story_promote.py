@@ -262,12 +262,12 @@ def test_a_trainer_that_is_unwell_is_told_later(world: World, fault: object) -> 
     world.company.fail(PUT, fault, times=2)  # type: ignore[arg-type]
     promote(world)
     world.tick()
-    assert "Not told yet, tried again" in world.said("tickets-1 is in use")
+    assert "could not be told yet; it is tried again" in world.said("tickets-1 is in use")
     world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")
     world.send()
     assert behind_the_alias(world) == provider_model(world, "tickets-1")
     card = world.said("tickets-1 is in use")
-    assert "none has to be changed" in card and "Not told yet" not in card
+    assert "none has to be changed" in card and "could not be told yet" not in card
 
 
 def test_a_rollback_before_the_trainer_was_told_is_what_it_is_told(world: World) -> None:
@@ -372,7 +372,7 @@ def test_a_trainer_that_refuses_is_said_on_the_card_and_asked_again(world: World
     world.company.service.jobs, jobs = {}, world.company.service.jobs
     world.tick()
     card = world.said("tickets-1 is in use")
-    assert "Not told yet, tried again" in card and "HTTP 404" in card
+    assert "could not be told yet; it is tried again" in card and "HTTP 404" in card
     world.company.service.models, world.company.service.jobs = kept, jobs
     world.pass_time(alias_sync.REFUSED_S)
     world.tick()

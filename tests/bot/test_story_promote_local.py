@@ -51,7 +51,7 @@ def test_a_name_is_set_once_the_trainer_is_up_again(
         stopped(served)
         assert world.type("/finetune promote tickets-1 because=it shows how this works", user=BEN) == ""
         world.tick(2)
-        assert "Not told yet, tried again" in world.said("tickets-1 is in use for tickets")
+        assert "could not be told yet; it is tried again" in world.said("tickets-1 is in use for tickets")
         served = started(folder, tiny_model_dir, port)
         world.pass_time(120)
         world.until(lambda: world.store.promotions.standing("tickets").carried_at, "the trainer to know")

@@ -95,7 +95,7 @@ def test_sealed_rows_are_in_no_prompt_until_a_promotion_opens_them(make_world: M
     assert opened.detail == f"{report.n_sealed} sealed rows of tickets for tickets-1 by m2"
     assert "sealed rows: " in next(entry for entry in entries if entry.action == "promote").detail
     world.click(BEN, models.DETAILS)
-    assert "doesn't tell it by model" in world.form(BEN) and "looked at twice" in world.form(BEN)
+    assert "doesn't count calls by model" in world.form(BEN) and "looked at twice" in world.form(BEN)
 
     after = _report(sealed_dataset(world, 240, "50"))
     assert sealed < _questions(world, after.holdout_sha256), "opened rows join the test"
