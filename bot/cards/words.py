@@ -1,14 +1,18 @@
-"""Numbers as people say them: shares, times, amounts. No markup."""
+"""What sentences of all cards share: numbers as people say them, shares, times and amounts; and commands with their
+options, as they are typed where the card is read, in Slack or in a terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
 from decimal import ROUND_HALF_UP, Decimal
 
 from bot.values.runs import ArmScore
 from trainers.money import usd, usd_micros
 
+Options = Mapping[str, Sequence[str]]  # several values of an option, as several models
+NO_OPTIONS: Options = {}
 CENT_MICROS = 10_000
 CENT = Decimal("0.01")
 
@@ -199,3 +203,50 @@ def capitalize(text: str) -> str:
 def share_text(share: float) -> str:
     """85%, 85.5%."""
     return f"{100 * share:.1f}".removesuffix(".0") + "%"
+
+
+class SlackSpelling:
+    """Commands as `bot/command_parser.py` reads them. `again`: what a person does with a file that has changed."""
+
+    again = "upload the file again"
+
+    def option(self, name: str, value: str = "") -> str:
+        """'bar=', 'task=quality'."""
+        return f"{name}={value}"
+
+    def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
+        """The command in backticks: '`/finetune baseline tickets models=openai/gpt-4o,openai/gpt-4o-mini`'."""
+        typed = [self.option(option, ",".join(values)) for option, values in options.items() if values]
+        return f"`{' '.join([f'/finetune {name} {dataset}', *typed])}`"
+
+
+# What the terminal does with a file, and options that it names otherwise.
+WITH_A_FILE = ("baseline", "curve")
+TERMINAL_NAMES = {"models": "model"}  # said once for each; other options take a list
+TERMINAL_AGAIN = "run this again"
+
+
+@dataclass(frozen=True)
+class TerminalSpelling:
+    """`file` stands for the dataset."""
+
+    file: str
+    again: str = TERMINAL_AGAIN
+
+    def option(self, name: str, value: str = "") -> str:
+        """'--bar', '--task quality'."""
+        return f"--{TERMINAL_NAMES.get(name, name).replace('_', '-')} {value}".rstrip()
+
+    def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
+        """'finetune baseline t.csv --model openai/gpt-4o'. What only Slack has stays a command of Slack's."""
+        if name not in WITH_A_FILE:
+            return f"{SLACK.command(name, dataset, options).strip('`')} in Slack"
+        typed = []
+        for option, values in options.items():
+            each = values if option in TERMINAL_NAMES else [",".join(values)] if values else []
+            typed += [self.option(option, value) for value in each]
+        return " ".join(["finetune", name, self.file, *typed])
+
+
+Spelling = SlackSpelling | TerminalSpelling
+SLACK = SlackSpelling()
