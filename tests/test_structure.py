@@ -84,7 +84,7 @@ def test_rules_hold_no_sentences() -> None:
 
 
 def test_the_terminal_parses_no_command_out_of_a_sentence() -> None:
-    """A card spells commands for the place where it is read (bot/cards/commands.py)."""
+    """A card spells commands for the place where it is read (bot/cards/words.py)."""
     hits = [
         f"{module.path}:{node.lineno}"
         for module in MODULES

@@ -9,11 +9,10 @@ from typing import assert_never
 
 from bot.cards.blocks import CardBlock, Lines, Text, cut, sentence
 from bot.cards.candidates import LONG_NAMES, candidate_name, cost_text
-from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import monthly_saving_text, swing_text
 from bot.cards.prices import missing_price_text
 from bot.cards.reasons import SHOWN_LABELS, because_text
-from bot.cards.words import pluralize
+from bot.cards.words import SLACK, Spelling, pluralize
 from bot.rules import reasons
 from bot.rules.advice import Verdict
 from bot.rules.reasons import PlainTodo, Reason, Todo

@@ -23,11 +23,10 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import alternative_name, alternative_text
-from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
 from bot.cards.prices import vendor_prices
 from bot.cards.reasons import unknown_successor
-from bot.cards.words import planned_time, shorten
+from bot.cards.words import SLACK, Spelling, planned_time, shorten
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative, OfferedModel
 from bot.rules.bills import MonthlyCost

@@ -21,7 +21,6 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import LONG_NAMES, alternative_name
-from bot.cards.commands import SLACK, Spelling
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
     Estimated,
@@ -39,7 +38,7 @@ from bot.cards.estimate_details import (
 from bot.cards.forms import modal
 from bot.cards.general import details_modal
 from bot.cards.payback import monthly_saving_text, payback_condition
-from bot.cards.words import about_usd, shorten
+from bot.cards.words import SLACK, Spelling, about_usd, shorten
 from bot.rules.advice import Verdict
 from bot.rules.plans import VerdictKind
 from bot.rules.reasons import (

@@ -34,12 +34,13 @@ from bot.cards.candidates import (
     seconds,
     slowest,
 )
-from bot.cards.commands import SLACK, Spelling
 from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.documents import passages_text
 from bot.cards.estimates import encoder_button, verdict_blocks
 from bot.cards.judge_agreement import JUDGE_SOME, JUDGE_SOME_WORDS
 from bot.cards.words import (
+    SLACK,
+    Spelling,
     at_most,
     capitalize,
     charge,

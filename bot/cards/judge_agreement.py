@@ -7,8 +7,7 @@ from collections.abc import Sequence
 
 from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, cut, escape
 from bot.cards.candidates import arm_name
-from bot.cards.commands import SLACK, Spelling
-from bot.cards.words import pluralize
+from bot.cards.words import SLACK, Spelling, pluralize
 from bot.rules import judge_agreement
 from bot.rules.judge_agreement import MIN_LABELS, HumanAgreement
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan

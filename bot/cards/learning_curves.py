@@ -22,10 +22,18 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.candidates import arm_name, bar_share
-from bot.cards.commands import SLACK, TERMINAL_AGAIN, Spelling
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.evaluation_results import DETAILS
-from bot.cards.words import about_usd, first_lines, percent, pluralize, shorten
+from bot.cards.words import (
+    SLACK,
+    TERMINAL_AGAIN,
+    Spelling,
+    about_usd,
+    first_lines,
+    percent,
+    pluralize,
+    shorten,
+)
 from storage.records import Measurement
 from trainers.evaluation.results import NEGLIGIBLE_GAIN, Curve, Gain, Prediction
 from trainers.money import usd

@@ -7,9 +7,8 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Figure, Lines, Message, Note, Table, cut, escape
-from bot.cards.commands import SLACK, Spelling
 from bot.cards.general import text_message
-from bot.cards.words import first_lines, listed, pluralize, shorten
+from bot.cards.words import SLACK, Spelling, first_lines, listed, pluralize, shorten
 from bot.rules.prices import MissingPrice, missing_keys
 from trainers.money import rate, usd
 from trainers.pricing import PriceRow, UnknownPrice

@@ -13,10 +13,9 @@ from bot.cards.candidates import (
     score_text,
     seconds_text,
 )
-from bot.cards.commands import SLACK, Spelling
 from bot.cards.payback import alternative_in_short, pays_text
 from bot.cards.prices import missing_price_text
-from bot.cards.words import capitalize, listed, pluralize, share_text
+from bot.cards.words import SLACK, Spelling, capitalize, listed, pluralize, share_text
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
 from bot.rules.fit import MISLEADING

@@ -14,10 +14,10 @@ from bot.cards import advice, estimates
 from bot.cards.assumptions import assumptions, machines_assumption
 from bot.cards.blocks import CardBlock, Note
 from bot.cards.candidates import alternative_name, alternative_text
-from bot.cards.commands import TerminalSpelling
 from bot.cards.estimate_details import details
 from bot.cards.prices import listing
 from bot.cards.terminal import terminal_sentence
+from bot.cards.words import TerminalSpelling
 from bot.cli.output import Tone
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative

@@ -11,9 +11,8 @@ from typing import Any
 from bot.cards import evaluation_results, judge_agreement, learning_curves, prompt_search
 from bot.cards.blocks import CardBlock
 from bot.cards.candidates import LONG_NAMES, bar_share
-from bot.cards.commands import TerminalSpelling
 from bot.cards.evaluations import declined, left_out
-from bot.cards.words import pluralize
+from bot.cards.words import TerminalSpelling, pluralize
 from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult

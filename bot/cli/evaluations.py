@@ -13,9 +13,8 @@ from getpass import getuser
 from pathlib import Path
 
 from bot.cards.candidates import LONG_NAMES
-from bot.cards.commands import TerminalSpelling
 from bot.cards.data_policy import too_short_a_reason
-from bot.cards.words import capitalize
+from bot.cards.words import TerminalSpelling, capitalize
 from bot.cli import prompt_search
 from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (

@@ -9,7 +9,7 @@ from datetime import date
 from decimal import Decimal
 
 from bot.cards.blocks import code
-from bot.cards.commands import SLACK, Spelling
+from bot.cards.words import SLACK, Spelling
 from bot.command_options import NAMED_RUNGS
 from bot.context import AppContext
 from bot.rules.estimate_inputs import NO_JUDGE, Question

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from bot.cards.commands import SLACK
+from bot.cards.words import SLACK
 from bot.reconciler import maintain
 from bot.services import evaluations
 from bot.services.candidates import LineUp, line_up, with_a_cheap_one

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bot.cards.advice import todo_text
-from bot.cards.commands import SLACK, TerminalSpelling
+from bot.cards.words import SLACK, TerminalSpelling
 from bot.rules.reasons import Measure, Todo
 
 TERMINAL = TerminalSpelling("t.csv")
