@@ -226,12 +226,12 @@ def _hosting(inputs: Inputs) -> Assumption | None:
         )
     elif hourly:
         value = f"{usd(hourly)} an hour for {asking.hosting_hours:.0f} hours a month"
-        what, setting, one = "A machine that is kept up", "usd_per_hour", ""
+        machine, setting, count = "A machine that is kept up", "usd_per_hour", ""
         if _is_hosted(inputs):
-            what, setting = "The vendor's machine", "serving_usd_per_hour"
-            one = " One is counted, at any volume."
+            machine, setting = "The vendor's machine", "serving_usd_per_hour"
+            count = " One is counted, at any volume."
         why = (
-            f"{what} costs the same whether it is asked or not.{one} Change {setting} of the model in finetune.toml, "
+            f"{machine} costs the same whether it is asked or not.{count} Change {setting} of the model in finetune.toml, "
             "and the hours with --hosting-hours."
         )
     elif inputs.training.usd_per_hour is not None:
