@@ -1,6 +1,6 @@
 """Slack's messages and modals drawn for a terminal with rich. Pure: a value in, a renderable out.
 
-It draws what a reader needs to follow a story, not all of Block Kit; an unknown block shows its name.
+It draws the blocks of which cards are made for every client; any other block shows its name.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ import html
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
-from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.rule import Rule
@@ -31,8 +29,6 @@ _MARKS = re.compile(
 )
 _STYLES = {"fenced": "cyan", "code": "cyan", "bold": "bold", "italic": "italic", "gone": "strike"}
 _INVISIBLE = re.compile("[\u200b\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_TASKS = {"complete": "✓", "in_progress": "▸", "error": "✗", "pending": "·"}
-_SPARKS = "▁▂▃▄▅▆▇█"
 
 
 def render(message: PostedMessage, names: Names, *, edited: bool = False) -> RenderableType:
@@ -65,31 +61,11 @@ def draw(block: Block, names: Names) -> RenderableType:
         case "section":
             return _section(block, names)
         case "context":
-            texts = [_element(element, names) for element in block["elements"]]
-            return Text("  ", style="dim").join(texts)
-        case "actions" | "context_actions":
+            return Text("  ", style="dim").join([_text(element, names) for element in block["elements"]])
+        case "actions":
             return _buttons(block["elements"])
         case "divider":
             return Rule(style="dim")
-        case "image":
-            return Text(f"(image: {block['alt_text']})", style="magenta")
-        case "table" | "data_table":
-            return _table(block, names)
-        case "plan":
-            tasks = Text("\n").join([_task(task) for task in block.get("tasks", ())])
-            return Text("\n").join([Text(block["title"], style="bold"), tasks])
-        case "task_card":
-            return _task(block)
-        case "rich_text":
-            return Text("\n").join([_rich(part, names) for part in block["elements"]])
-        case "markdown":
-            return Text(block["text"])
-        case "alert":
-            return Text("! ", style="bold yellow") + mrkdwn(block["text"]["text"], names)
-        case "card":
-            return _card(block, names)
-        case "data_visualization":
-            return _chart(block)
         case unknown:
             return Text(f"[{unknown}]", style="dim")
 
@@ -98,10 +74,10 @@ def mrkdwn(text: str, names: Names, style: str | Style = "") -> Text:
     """Slack's markup as styled text, mentions and links by their names."""
     drawn, at = Text(style=style), 0
     for mark in _MARKS.finditer(text):
-        drawn.append(_said(text[at : mark.start()]))
+        drawn.append(_unescaped(text[at : mark.start()]))
         drawn.append(_marked(mark, names))
         at = mark.end()
-    drawn.append(_said(text[at:]))
+    drawn.append(_unescaped(text[at:]))
     return drawn
 
 
@@ -148,10 +124,10 @@ def _file(file: SharedFile) -> Text:
 def _section(block: Block, names: Names) -> RenderableType:
     parts: list[RenderableType] = []
     if block.get("text"):
-        parts.append(_element(block["text"], names))
+        parts.append(_text(block["text"], names))
     if block.get("fields"):
         grid = Table.grid(padding=(0, 4))
-        drawn = [_element(field, names) for field in block["fields"]]
+        drawn = [_text(field, names) for field in block["fields"]]
         for at in range(0, len(drawn), 2):
             grid.add_row(*drawn[at : at + 2])
         parts.append(grid)
@@ -160,112 +136,26 @@ def _section(block: Block, names: Names) -> RenderableType:
     return parts[0] if len(parts) == 1 else Group(*parts)
 
 
-def _element(element: Block, names: Names) -> Text:
-    if element["type"] == "image":
-        return Text(f"({element['alt_text']})", style="magenta")
+def _text(element: Block, names: Names) -> Text:
     return mrkdwn(element["text"], names) if element["type"] == "mrkdwn" else Text(element["text"])
 
 
 def _buttons(elements: Sequence[Block]) -> Text:
     looks = {"primary": "bold green", "danger": "bold red"}
-    drawn = [
-        Text(f"[{_label(element)}]", style=looks.get(element.get("style", ""), "bold"))
-        for element in elements
-    ]
+    drawn = []
+    for element in elements:
+        is_button = element["type"] == "button"
+        label = element["text"]["text"] if is_button else f"{element['placeholder']['text']} ▾"
+        drawn.append(Text(f"[{label}]", style=looks.get(element.get("style", ""), "bold")))
     return Text(" ").join(drawn)
-
-
-def _label(element: Block) -> str:
-    if element["type"] == "button":
-        return str(element["text"]["text"])
-    if element["type"] == "image":
-        return str(element["alt_text"])
-    return f"{(element.get('placeholder') or {}).get('text', 'Choose')} ▾"
-
-
-def _table(block: Block, names: Names) -> Table:
-    head, *rows = [[_cell(cell, names) for cell in row] for row in block["rows"]]
-    table = Table(
-        box=box.SIMPLE_HEAD, title=block.get("caption"), title_justify="left", show_edge=False, pad_edge=False
-    )
-    settings = [*block.get("column_settings", ()), *([{}] * len(head))]
-    numeric = [
-        all(row[at].get("type") == "raw_number" for row in block["rows"][1:]) for at in range(len(head))
-    ]
-    for at, cell in enumerate(head):
-        is_right = (settings[at] or {}).get("align") == "right" or (numeric[at] and bool(rows))
-        table.add_column(cell, justify="right" if is_right else "left")
-    for row in rows:
-        table.add_row(*row)
-    return table
-
-
-def _cell(cell: Block, names: Names) -> Text:
-    if cell["type"] == "rich_text":
-        return Text(" ").join([_rich(part, names) for part in cell["elements"]])
-    return Text(str(cell.get("text") or cell.get("value", "")))
-
-
-def _task(task: Block) -> Text:
-    sign = _TASKS.get(task.get("status", "pending"), "·")
-    line = Text(f"{sign} {task['title']}", style="bold" if task.get("status") == "in_progress" else "")
-    for name in ("details", "output"):
-        for part in (task.get(name) or {}).get("elements", ()):
-            line.append(" · ").append(_rich(part, {}))
-    return line
-
-
-def _card(block: Block, names: Names) -> RenderableType:
-    parts = [_element(block[name], names) for name in ("title", "subtitle", "body") if block.get(name)]
-    return Group(*parts, *([_buttons(block["actions"])] if block.get("actions") else []))
-
-
-def _chart(block: Block) -> Text:
-    lines = [Text(block["title"], style="bold")]
-    chart = block["chart"]
-    for item in chart.get("series", ()):
-        values = [float(point["value"]) for point in item["data"]]
-        lines.append(Text(f"{item['name']}  {_spark(values)}  {values[0]:g} → {values[-1]:g}"))
-    lines += [Text(f"{segment['label']}  {segment['value']:g}") for segment in chart.get("segments", ())]
-    return Text("\n").join(lines)
-
-
-def _spark(values: Sequence[float]) -> str:
-    low, high = min(values), max(values)
-    steps = [
-        0 if high == low else round((value - low) / (high - low) * (len(_SPARKS) - 1)) for value in values
-    ]
-    return "".join(_SPARKS[step] for step in steps)
-
-
-def _rich(part: Block, names: Names) -> Text:
-    inner = part.get("elements", ())
-    match part["type"]:
-        case "rich_text_list":
-            return Text("\n").join([Text("• ") + _rich(item, names) for item in inner])
-        case "rich_text_quote":
-            return Text("│ ") + Text().join([_rich(item, names) for item in inner])
-        case "user":
-            return Text("@" + names.get(part["user_id"], part["user_id"]), style="blue")
-        case "link":
-            return Text(part.get("text") or part["url"], style="underline blue")
-        case "emoji":
-            return Text(f":{part['name']}:")
-        case _ if inner:
-            return Text().join([_rich(item, names) for item in inner])
-    marks = [
-        name for name, is_set in (part.get("style") or {}).items() if is_set and name in ("bold", "italic")
-    ]
-    return Text(str(part.get("text", "")), style=" ".join(marks))
 
 
 def _answer(block: Block, answer: str | Sequence[str] | None, names: Names) -> Text:
     line = Text("│ ") + Text(block["label"]["text"], style="bold") + Text(": ")
     element = block["element"]
     if answer is None:
-        initial = element.get("initial_value") or (element.get("initial_option") or {}).get("text", {}).get(
-            "text"
-        )
+        option = element.get("initial_option")
+        initial = option["text"]["text"] if option else element.get("initial_value")
         return line + Text(initial or "left empty", style="dim")
     options = {option["value"]: option["text"]["text"] for option in element.get("options", ())}
     texts = [answer] if isinstance(answer, str) else list(answer)
@@ -277,7 +167,7 @@ def _marked(mark: re.Match[str], names: Names) -> Text:
     if kind == "link":
         return _link(inside, names)
     if kind in ("fenced", "code"):
-        return Text(_said(inside.strip("\n")), style=_STYLES[kind])
+        return Text(_unescaped(inside.strip("\n")), style=_STYLES[kind])
     return mrkdwn(inside, names, _STYLES[kind])
 
 
@@ -287,8 +177,8 @@ def _link(inside: str, names: Names) -> Text:
         return Text(target[0] + names.get(target[1:], shown or target[1:]).lstrip("#"), style="blue")
     if target[:1] == "!":
         return Text(shown or f"@{target[1:]}", style="blue")
-    return Text(_said(shown or target), style="underline blue")
+    return Text(_unescaped(shown or target), style="underline blue")
 
 
-def _said(text: Any) -> str:
-    return html.unescape(_INVISIBLE.sub("", str(text)))
+def _unescaped(text: str) -> str:
+    return html.unescape(_INVISIBLE.sub("", text))

@@ -33,7 +33,10 @@ class Filled:
 def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], Block]) -> Filled:
     """Fields without an answer keep their initial value. `file_of` gives a file's JSON by its id."""
     inputs = [block for block in blocks if block["type"] == "input"]
-    _refuse_strangers(inputs, answers)
+    fields = [block["block_id"] for block in inputs]
+    strangers = [name for name in answers if name not in fields]
+    if strangers:
+        raise WorkspaceError(f"the modal has no field {', '.join(strangers)}: it has {', '.join(fields)}")
     values, errors = {}, {}
     for block in inputs:
         state = _state(block["element"], answers.get(block["block_id"]), file_of)
@@ -42,13 +45,6 @@ def fill_in(blocks: Sequence[Block], answers: Answers, file_of: Callable[[str], 
         if complaint:
             errors[block["block_id"]] = complaint
     return Filled(values, errors)
-
-
-def _refuse_strangers(inputs: Sequence[Block], answers: Answers) -> None:
-    there = [block["block_id"] for block in inputs]
-    strangers = [name for name in answers if name not in there]
-    if strangers:
-        raise WorkspaceError(f"the modal has no field {', '.join(strangers)}: it has {', '.join(there)}")
 
 
 def _state(element: Block, answer: Answer, file_of: Callable[[str], Block]) -> dict[str, Any]:

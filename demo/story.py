@@ -30,9 +30,7 @@ EXAMPLE = Path(__file__).parents[1] / "examples" / "support_tickets.csv"
 MARKER = ".finetune-demo"
 TARGET = "local/smollm2-135m"
 PLAN = f"current=gpt-4o volume=100M target={TARGET}"
-PASSES = (
-    2  # over our own tickets, where the rule would make 3: half a minute more on fast cores, two on others
-)
+PASSES = 2  # over our own tickets; the rule's third takes half a minute more on fast cores, two on others
 QUICK = "rungs=classical,encoder"  # these ask no model, so their answers are there in seconds
 # its prompts of 630 tokens took as long as two thirds of the training
 WITHOUT_RETRIEVAL = "rungs=classical,encoder,zero,kshot"
@@ -87,11 +85,15 @@ def play(story: Story) -> int:
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 100)
     timeline = Timeline()
     try:
-        _prepare(story)
+        _prepare_folder(story.folder)
+        if not (story.model / "config.json").is_file():
+            raise WorkspaceError(f"there is no base model in {story.model}: `make setup` puts it there")
         with _workspace(story, console) as workspace, _bot(story, workspace) as bot:
             summary = _perform(story, workspace, bot, console, timeline)
             timeline.mark("all")
-            _say_end(summary, timeline, console)
+            console.print(Rule("the end"))
+            for line in summary.lines(timeline.seconds):
+                console.print(line)
             if story.stay:
                 _stay(workspace, bot, console)
     except WorkspaceError as trouble:
@@ -103,14 +105,8 @@ def play(story: Story) -> int:
     return 0
 
 
-def _prepare(story: Story) -> None:
-    _empty(story.folder)
-    if not (story.model / "config.json").is_file():
-        raise WorkspaceError(f"there is no base model in {story.model}: `make setup` puts it there")
-
-
-def _empty(folder: Path) -> None:
-    """Only a folder that a demo made is emptied."""
+def _prepare_folder(folder: Path) -> None:
+    """Empties it, if it is one that a demo made."""
     if folder.exists() and not (folder / MARKER).exists():
         raise WorkspaceError(f"{folder} is there and no demo made it: name another one with --folder")
     shutil.rmtree(folder, ignore_errors=True)
@@ -122,8 +118,8 @@ def _empty(folder: Path) -> None:
 def _workspace(story: Story, console: Console) -> Iterator[SlackEmulator | LocalSlack]:
     binary = None if story.in_terminal else find_local_slack()
     if binary is None:
-        with SlackEmulator() as stand_in:
-            yield stand_in
+        with SlackEmulator() as emulator:
+            yield emulator
         return
     folder = story.folder.resolve() / "slack"
     folder.mkdir()
@@ -255,13 +251,13 @@ def _wait_for_result(
     if "Result of run" not in card.text:
         raise WorkspaceError(card.text)
     plots = 2 if has_labels(story.folder) else 1  # the loss, and which labels were taken for which
-    transcript.until(lambda: _plots_after(workspace, card) >= plots, "the plots in the thread", seconds=60)
+
+    def has_plots() -> bool:
+        messages = workspace.messages(TICKETS.id)
+        return sum(len(each.files) for each in messages if float(each.ts) > float(card.ts)) >= plots
+
+    transcript.until(has_plots, "the plots in the thread", seconds=60)
     return card
-
-
-def _plots_after(workspace: Workspace, card: PostedMessage) -> int:
-    later = [message for message in workspace.messages(TICKETS.id) if float(message.ts) > float(card.ts)]
-    return sum(len(message.files) for message in later)
 
 
 def _put_to_work(story: Story, workspace: Workspace, transcript: Transcript) -> None:
@@ -308,12 +304,6 @@ def _with_button(workspace: Workspace, action: str) -> PostedMessage | None:
             if any(element.get("action_id") == action for element in block.get("elements", ())):
                 return message
     return None
-
-
-def _say_end(summary: Summary, timeline: Timeline, console: Console) -> None:
-    console.print(Rule("the end"))
-    for line in summary.lines(timeline.seconds):
-        console.print(line)
 
 
 def _stay(workspace: Workspace, bot: RunningBot, console: Console) -> None:

@@ -32,9 +32,8 @@ class Summary:
     def lines(self, timeline: Mapping[str, float]) -> list[str]:
         """`timeline`: seconds from the start to the end of each stage, in order."""
         result = self.result
-        n = result.base.n
-        message = [
-            ("base, prompted", f"{with_interval(result.base)} of {n} held-out rows right"),
+        rows = [
+            ("base, prompted", f"{with_interval(result.base)} of {result.base.n} held-out rows right"),
             ("tuned", with_interval(result.tuned)),
             ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
             ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
@@ -43,7 +42,7 @@ class Summary:
             ("database", str(self.database)),
             ("adapter", str(self.adapter)),
         ]
-        return [*self._ladder(), *(f"{name + ':':{WIDTH}} {text}" for name, text in message)]
+        return [*self._ladder(), *(f"{name + ':':{WIDTH}} {text}" for name, text in rows)]
 
     def _ladder(self) -> list[str]:
         """Every alternative on the same rows, the tuned model last, and what follows."""

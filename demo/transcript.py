@@ -49,7 +49,9 @@ class Transcript:
         with Live(console=self._console, transient=True, refresh_per_second=8) as self._live:
             yield self
         self._live = None
-        self._write_moving()
+        for message in self._shown.values():
+            if bar_of(message, self._names) is not None:
+                self._print_message(message, edited=True)
 
     def did(self, user: str, what: str) -> None:
         """A person did something that leaves no message: typed a command, pressed a button."""
@@ -90,13 +92,10 @@ class Transcript:
             time.sleep(_LOOK_EVERY if waited < _SOON else _LOOK_LATER)
 
     def _everything(self) -> list[PostedMessage]:
-        posted = [message for channel in self._channels for message in self._workspace.messages(channel)]
-        messages = [
-            ephemeral
-            for person in self._workspace.people
-            for ephemeral in self._workspace.ephemerals(person.id)
-        ]
-        return sorted(posted + messages, key=lambda message: float(message.ts))
+        messages = [message for channel in self._channels for message in self._workspace.messages(channel)]
+        for person in self._workspace.people:
+            messages += self._workspace.ephemerals(person.id)
+        return sorted(messages, key=lambda message: float(message.ts))
 
     def _show(self, key: tuple[str, str], before: PostedMessage | None, message: PostedMessage) -> None:
         bar = bar_of(message, self._names)
@@ -107,18 +106,10 @@ class Transcript:
             self._noted.pop(key, None)
             self._print_message(message, edited=True)
         elif not self._live:
-            self._write_note(key, message)
-
-    def _write_note(self, key: tuple[str, str], message: PostedMessage) -> None:
-        note = note_of(message, self._names)
-        if note and self._noted.get(key) != note:
-            self._noted[key] = note
-            self._print(Text("  ") + Text(progress_line(message, self._names), style="cyan"))
-
-    def _write_moving(self) -> None:
-        for message in self._shown.values():
-            if bar_of(message, self._names) is not None:
-                self._print_message(message, edited=True)
+            note = note_of(message, self._names)
+            if note and self._noted.get(key) != note:
+                self._noted[key] = note
+                self._print(Text("  ") + Text(progress_line(message, self._names), style="cyan"))
 
     def _print_message(self, message: PostedMessage, *, edited: bool) -> None:
         if message.channel != self._channels[0] and message.only_for is None:
@@ -161,10 +152,11 @@ def note_of(message: PostedMessage, names: Names) -> str | None:
 
 def progress_line(message: PostedMessage, names: Names) -> str:
     """The moving card in one line: its bar, the time left, its numbers, less what does not move."""
-    reply = [text.plain for text in texts(message, names) if "›" not in text.plain]
-    lines = [line for text in reply for line in text.splitlines() if not _RESTS.search(line)]
-    stages = " › ".join(_stages(message, names))
-    return " · ".join([part for part in (stages, *(line.removeprefix("• ") for line in lines)) if part])
+    plain = [text.plain for text in texts(message, names) if "›" not in text.plain]
+    lines = [
+        line.removeprefix("• ") for text in plain for line in text.splitlines() if not _RESTS.search(line)
+    ]
+    return " · ".join(filter(None, [" › ".join(_stages(message, names)), *lines]))
 
 
 def _stages(message: PostedMessage, names: Names) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """What a person can do and see in a Slack workspace: the seam at which the demo and the tests act as people.
 
-Two workspaces stand behind it: `stand_in` (ours, strict) and `local_slack` (not ours, with a web page).
+Two workspaces stand behind it: `slack_emulator` (ours, strict) and `local_slack` (not ours, with a web page).
 It does not know the bot, and it does not draw: `transcript` does.
 """
 
@@ -196,14 +196,12 @@ def wait_until(look: Callable[[], Seen | None], what: str, *, seconds: float = 1
     """Look every 20 ms, and after two seconds every 100 ms, until there is something (not None, not False, not empty),
     and give it."""
     started = time.monotonic()
-    while True:
-        seen = look()
-        if seen:
-            return seen
+    while not (seen := look()):
         waited_s = time.monotonic() - started
         if waited_s > seconds:
             raise WorkspaceError(f"waited {seconds:g} s for {what}, in vain")
         time.sleep(0.02 if waited_s < 2 else 0.1)
+    return seen
 
 
 def find_element(blocks: Sequence[Block], action_id: str, value: str | None = None) -> Block:

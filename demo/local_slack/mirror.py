@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -28,7 +27,7 @@ class Mirror:
         self._edits: Counter[tuple[str, str]] = Counter()
         self._errors: Mapping[str, str] = {}
         self._answers = 0
-        self._bot_connected = False
+        self.is_bot_connected = False
         self._read(self._socket.recv())
         self._socket.settimeout(None)
         self._thread = threading.Thread(target=self._follow, daemon=True)
@@ -37,10 +36,6 @@ class Mirror:
     def close(self) -> None:
         self._socket.close()
         self._thread.join(5)
-
-    @property
-    def bot_connected(self) -> bool:
-        return self._bot_connected
 
     @property
     def modal(self) -> Mapping[str, Any] | None:
@@ -87,7 +82,7 @@ class Mirror:
     def _note(self, message: Mapping[str, Any]) -> None:
         match message["t"]:
             case "init":
-                self._bot_connected = any(app["connected"] for app in message["state"]["apps"])
+                self.is_bot_connected = any(app["connected"] for app in message["state"]["apps"])
             case "view":
                 self._stack = message["stack"]
                 self._answers += 1
@@ -99,9 +94,8 @@ class Mirror:
             case "message_update" if message["message"].get("edited"):
                 self._edits[message["message"]["channel"], message["message"]["ts"]] += 1
             case "socket_status":
-                self._bot_connected = message["connected"]
+                self.is_bot_connected = message["connected"]
 
     def wait_for_bot(self, seconds: float) -> bool:
-        end = time.monotonic() + seconds
         with self._changed:
-            return self._changed.wait_for(lambda: self._bot_connected, max(0.0, end - time.monotonic()))
+            return self._changed.wait_for(lambda: self.is_bot_connected, seconds)

@@ -199,7 +199,7 @@ class LocalSlack:
 
     def _act(self, verb: str, what: str, **body: Any) -> None:
         """Act, and see by the clock whether the bot acked: local-slack itself gives up silently after 5 s."""
-        if not self._mirror.bot_connected:
+        if not self._mirror.is_bot_connected:
             raise NotAnswered(f"{what}: no bot is connected to local-slack")
         start = time.monotonic()
         self._post(f"/_control/{verb}", body)

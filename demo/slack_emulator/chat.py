@@ -1,4 +1,4 @@
-"""The Web API's chat.* as the stand-in answers it, and what comes over a response_url."""
+"""The Web API's chat.* as the emulator answers it, and what comes over a response_url."""
 
 from __future__ import annotations
 
@@ -94,12 +94,12 @@ def _check_content(args: Json) -> None:
         raise SlackError("no_text")
     if len(args.get("text") or "") > 40_000:
         raise SlackError("msg_too_long")
-    names = complaints(args.get("blocks") or [], "message")
-    too_long = [complaint for complaint in names if "msg_blocks_too_long" in complaint]
+    faults = complaints(args.get("blocks") or [], "message")
+    too_long = [fault for fault in faults if "msg_blocks_too_long" in fault]
     if too_long:
         raise SlackError("msg_blocks_too_long", too_long)
-    if names:
-        raise SlackError("invalid_blocks", names)
+    if faults:
+        raise SlackError("invalid_blocks", faults)
 
 
 def _check_thread(state: State, channel: Channel, thread_ts: str) -> None:

@@ -1,4 +1,4 @@
-"""What the stand-in does wrong when a test asks for it. A fault is a value; `Faults` deals them out."""
+"""What the emulator does wrong when a test asks for it. A fault is a value; `Faults` deals them out."""
 
 from __future__ import annotations
 

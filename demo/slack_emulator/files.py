@@ -1,4 +1,4 @@
-"""Files in the stand-in: the bot's three-step upload, a person's, files.info, and who may read."""
+"""Files in the emulator: the bot's three-step upload, a person's, files.info, and who may read."""
 
 from __future__ import annotations
 

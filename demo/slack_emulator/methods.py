@@ -1,4 +1,4 @@
-"""The Web API's methods that the stand-in knows, each with its scope; and those about people and places."""
+"""The Web API's methods that the emulator knows, each with its scope; and those about people and places."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _auth_test(state: State, args: Json) -> Json:
     who = {"user": BOT.name, "user_id": BOT.id, "bot_id": BOT_ID}
     return {
         "url": f"{state.base}/",
-        "team": "Stand-in",
+        "team": "Emulator",
         "team_id": TEAM,
         **who,
         "is_enterprise_install": False,
@@ -72,7 +72,7 @@ def _conversations_info(state: State, args: Json) -> Json:
 def _conversations_open(state: State, args: Json) -> Json:
     users = str(args.get("users") or "").split(",")
     if len(users) != 1:
-        raise SlackError("invalid_arguments", ["the stand-in opens direct messages with one user only"])
+        raise SlackError("invalid_arguments", ["the emulator opens direct messages with one user only"])
     return {"channel": {"id": state.open_dm(users[0]).id}}
 
 
@@ -139,7 +139,7 @@ def _conversations_list(state: State, args: Json) -> Json:
 
 
 def _connections_open(state: State, args: Json) -> Json:
-    """The stand-in has no Socket Mode behind the address: it answers whether the token may ask."""
+    """The emulator has no Socket Mode behind the address: it answers whether the token may ask."""
     return {"url": f"{state.base.replace('http', 'ws', 1)}/link"}
 
 

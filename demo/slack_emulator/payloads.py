@@ -10,7 +10,7 @@ from demo.people import BOT
 from demo.slack_emulator.state import APP, TEAM, Json, State, Stored
 from demo.workspace import Channel, escape_command
 
-_DOMAIN = "stand-in"
+_DOMAIN = "emulator"
 
 
 def slash_command(state: State, user: str, channel: Channel, line: str) -> dict[str, str]:

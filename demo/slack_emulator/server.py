@@ -1,4 +1,4 @@
-"""The stand-in's HTTP: /api/<method>, the upload and download URLs, response_urls. Faults strike here.
+"""The emulator's HTTP: /api/<method>, the upload and download URLs, response_urls. Faults strike here.
 
 It reads and writes requests; what they mean is in `methods`, `files` and `chat`.
 """

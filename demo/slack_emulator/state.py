@@ -1,4 +1,4 @@
-"""What the stand-in Slack remembers: messages, files, views, triggers, and every call that came in.
+"""What the Slack emulator remembers: messages, files, views, triggers, and every call that came in.
 
 Slack's own objects stay in Slack's JSON; what Slack keeps to itself (who sees it, how often edited) is ours.
 """
@@ -174,8 +174,8 @@ class State:
         return [{**block, "block_id": block.get("block_id") or self.new_id("b")} for block in blocks]
 
     def post_as_bot(self, channel: str, args: Mapping[str, Any], *, only_for: str | None = None) -> Stored:
-        stored = ("text", "blocks", "attachments", "thread_ts", "metadata", "files")
-        body = {name: args[name] for name in stored if args.get(name)}
+        fields = ("text", "blocks", "attachments", "thread_ts", "metadata", "files")
+        body = {name: args[name] for name in fields if args.get(name)}
         frame = {"user": BOT.id, "bot_id": BOT_ID, "app_id": APP, "text": ""}
         return self.add(channel, {**frame, **body}, only_for=only_for)
 

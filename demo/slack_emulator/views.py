@@ -1,4 +1,4 @@
-"""The Web API's views.* as the stand-in answers it, and what a submitted modal's ack does to it."""
+"""The Web API's views.* as the emulator answers it, and what a submitted modal's ack does to it."""
 
 from __future__ import annotations
 
@@ -106,21 +106,16 @@ def _spend(state: State, trigger_id: object) -> str:
 def _made(state: State, value: object, kind: str = "modal") -> Json:
     if not isinstance(value, dict) or value.get("type") != kind:
         raise SlackError("invalid_arguments", [f"view: must be an object of the type {kind}"])
-    names = view_complaints(value)
-    if any("view_too_large" in complaint for complaint in names):
-        raise SlackError("view_too_large", names)
-    if names:
-        raise SlackError("invalid_arguments", names)
+    faults = view_complaints(value)
+    if any("view_too_large" in fault for fault in faults):
+        raise SlackError("view_too_large", faults)
+    if faults:
+        raise SlackError("invalid_arguments", faults)
     name = state.new_id("V")
     frame = {"team_id": TEAM, "app_id": APP, "bot_id": BOT_ID, "previous_view_id": None, "root_view_id": name}
     blank = {"callback_id": "", "private_metadata": "", "external_id": "", "state": {"values": {}}}
-    blocks = [_with_action_id(state, block) for block in state.with_ids(value["blocks"])]
-    hash_ = f"{time.time():.6f}.{name}"
-    return {**blank, **value, **frame, "id": name, "hash": hash_, "blocks": blocks}
-
-
-def _with_action_id(state: State, block: Json) -> Json:
-    if block["type"] != "input":
-        return block
-    element = {"action_id": state.new_id("a"), **block["element"]}
-    return {**block, "element": element}
+    blocks = state.with_ids(value["blocks"])
+    for block in blocks:
+        if block["type"] == "input":
+            block["element"] = {"action_id": state.new_id("a"), **block["element"]}
+    return {**blank, **value, **frame, "id": name, "hash": f"{time.time():.6f}.{name}", "blocks": blocks}

@@ -1,4 +1,4 @@
-"""The stand-in Slack: a Workspace people act in it from Python; a bot takes it for Slack in HTTP mode."""
+"""The Slack emulator: a Workspace people act in it from Python; a bot takes it for Slack in HTTP mode."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class SlackEmulator:
             groups=groups or {},
             scopes=frozenset(scopes),
             patience=patience,
-            bot_token="xoxb-stand-in",  # noqa: S106  opens nothing but this stand-in
+            bot_token="xoxb-stand-in",  # noqa: S106  opens nothing but this emulator
             signing_secret="stand-in-signing-secret",  # noqa: S106
         )
         self._faults = Faults()
@@ -301,7 +301,7 @@ class SlackEmulator:
     def _out(self) -> Courier:
         if self._courier is None:
             raise WorkspaceError(
-                "the stand-in does not know where the bot listens: call deliver_to(url) first"
+                "the emulator does not know where the bot listens: call deliver_to(url) first"
             )
         return self._courier
 

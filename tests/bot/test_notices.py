@@ -1,4 +1,4 @@
-"""The outbox's sender against the stand-in Slack, with a clock of the test's own: nothing sleeps."""
+"""The outbox's sender against the Slack emulator, with a clock of the test's own: nothing sleeps."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ THREADS = 64
 
 
 class Remembered:
-    """What Slack said before the race: the stand-in would be the bottleneck, not the database."""
+    """What Slack said before the race: the emulator would be the bottleneck, not the database."""
 
     def __init__(self, directory: Directory) -> None:
         self._people = {one.id: directory.person(one.id) for one in (BEN, CLEO)}

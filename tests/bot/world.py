@@ -1,4 +1,4 @@
-"""A whole small world: the real Service over real HTTP and SQLite, the stand-in Slack, a hosted provider.
+"""A whole small world: the real Service over real HTTP and SQLite, the Slack emulator, a hosted provider.
 
 Time stands still until a test ticks. `tick` does what the watcher does: one reconcile, then the outbox.
 """

@@ -1,6 +1,6 @@
 """Slack's limits as a judge: what Slack would refuse, or silently change, in a message, modal or App Home.
 
-Written from Slack's reference, not from our own stand-in, so that the two can disagree. It does not say
+Written from Slack's reference, not from our own emulator, so that the two can disagree. It does not say
 whether a card reads well (tests/cards/voice.py).
 """
 

@@ -1,4 +1,4 @@
-"""A real Bolt app behind HTTP on loopback: what stands on the other side of the stand-in in these tests."""
+"""A real Bolt app behind HTTP on loopback: what stands on the other side of the emulator in these tests."""
 
 from __future__ import annotations
 
