@@ -231,8 +231,8 @@ def _hosting(inputs: Inputs) -> Assumption | None:
             machine, setting = "The vendor's machine", "serving_usd_per_hour"
             count = " One is counted, at any volume."
         why = (
-            f"{machine} costs the same whether it is asked or not.{count} Change {setting} of the model in finetune.toml, "
-            "and the hours with --hosting-hours."
+            f"{machine} costs the same whether it is asked or not.{count} Change {setting} of the model in "
+            "finetune.toml, and the hours with --hosting-hours."
         )
     elif inputs.training.usd_per_hour is not None:
         value = "your own machine, counted as free"

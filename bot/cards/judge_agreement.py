@@ -24,6 +24,7 @@ CHOSEN: dict[Choice, str] = {
     "tie": "finds both the same",
 }
 LONGEST = 900
+NO_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # nobody has compared answers
 WHAT_KAPPA_SAYS = (
     "κ: agreement beyond chance, 1 always, 0 none; below 0.4, don't trust the judge. In brackets: 95%."
 )

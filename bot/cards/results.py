@@ -26,7 +26,7 @@ from bot.cards.calibration import alternative_bill
 from bot.cards.candidates import IN_SHORT, MEANS
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
-from bot.cards.judge_agreement import judge_notes, trust_text
+from bot.cards.judge_agreement import NO_LABELS, judge_notes, trust_text
 from bot.cards.models import (
     not_worse_text,
     prices_text,
@@ -51,7 +51,6 @@ from bot.cards.words import (
 )
 from bot.cards.words import share_text as bar_percent
 from bot.rules.facts import is_silent
-from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import Plan, format_value
 from bot.rules.units import HOURS_PER_MONTH
 from bot.rules.units import duration as in_months
@@ -80,7 +79,6 @@ COUNTED: Mapping[Scoring, str] = {
     "f1": "exactly the expected text",
     "judge": "acceptable to the judge",
 }
-NO_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)
 WON = "won"  # the outcome of a sweep's best arm
 
 

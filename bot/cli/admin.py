@@ -15,7 +15,16 @@ from typing import Literal
 import click
 
 from bot import logs
-from bot.cli.options import EXIT_BLOCKED, FILE, JSON, NEW_FILE, load, refuse, unless_refused
+from bot.cli.options import (
+    EXIT_BLOCKED,
+    FILE,
+    JSON,
+    NEW_FILE,
+    load,
+    reading_the_database,
+    refuse,
+    unless_refused,
+)
 from bot.cli.output import Ticker, show, show_json, show_text
 
 DATABASE = click.option(
@@ -36,14 +45,11 @@ def verify(database: Path | None, head: str | None, as_json: bool) -> None:
     """Follow the chain of hashes from the first entry to the last; exit code 1 where one doesn't fit."""
     from bot.cli.render import audit_summary, log_json
     from storage.audit import BrokenLog, verify_log
-    from storage.database import StorageError
 
     if head is not None and not re.fullmatch(r"[0-9a-f]{64}", head):
         refuse("--head should be the 64 hexadecimal digits that an earlier check printed.")
-    try:
+    with reading_the_database():
         log = verify_log(database or load().database, head)
-    except StorageError as error:
-        refuse(str(error))
     is_broken = isinstance(log, BrokenLog)
     if as_json:
         show_json(log_json(log))
@@ -62,14 +68,11 @@ def export(database: Path | None, run: int | None, form: str) -> None:
     """Print the entries, oldest first."""
     from bot.cli.render import audit_csv, audit_json, audit_summary
     from storage.audit import BrokenLog, read_entries, verify_log
-    from storage.database import StorageError
 
     path = database or load().database
-    try:
+    with reading_the_database():
         log = verify_log(path)
         entries = list(read_entries(path, f"run {run}" if run else None))
-    except StorageError as error:
-        refuse(str(error))
     click.echo(audit_csv(entries) if form == "csv" else audit_json(entries), nl=form == "json")
     if isinstance(log, BrokenLog):
         click.echo(audit_summary(log), err=True)
@@ -90,19 +93,15 @@ def report(subject: str, out: Path) -> None:
     from bot.slack.users import display_names
     from bot.values.runs import Refusal
     from storage.backup import opened_copy
-    from storage.database import StorageError
 
     if not re.fullmatch(r"m?[0-9]{1,9}", subject):
         refuse(f"{subject!r} is neither a run, as 7, nor a measurement, as m3.")
     is_measurement, number = subject.startswith("m"), int(subject.removeprefix("m"))
     settings = load()
     name_of = display_names(settings.slack.bot_token, settings.slack.api_url)
-    try:
-        with opened_copy(settings.database) as store:
-            gather = reports.measurement_report if is_measurement else reports.run_report
-            report = gather(store, number)
-    except StorageError as error:
-        refuse(str(error))
+    gather = reports.measurement_report if is_measurement else reports.run_report
+    with reading_the_database(), opened_copy(settings.database) as store:
+        report = gather(store, number)
     if isinstance(report, Refusal):
         refuse(report.text)
     with Ticker() as ticker:
@@ -122,14 +121,11 @@ def backup(dest: Path | None, as_json: bool) -> None:
     """
     from bot.cli.render import backup_json, backup_summary, is_intact
     from storage.backup import back_up
-    from storage.database import StorageError
 
     settings = load()
     files = settings.files if dest else None
-    try:
+    with reading_the_database():
         backup = back_up(settings.database, dest or settings.backups, now=time.time(), files=files)
-    except StorageError as error:
-        refuse(str(error))
     if as_json:
         show_json(backup_json(backup))
     else:
@@ -144,13 +140,10 @@ def restore(file: Path) -> None:
     """Put the backup FILE in the place of the database; the bot must be stopped. The replaced one is kept beside it."""
     from bot.cli.render import curve_in_doubt, restore_summary
     from storage.backup import restore
-    from storage.database import StorageError
 
     settings = load()
-    try:
+    with reading_the_database():
         restored = restore(file, settings.database, settings.files, now=time.time(), in_doubt=curve_in_doubt)
-    except StorageError as error:
-        refuse(str(error))
     click.echo(restore_summary(restored, file, settings.files))
 
 
@@ -192,16 +185,13 @@ def log(reference: str, as_json: bool) -> None:
 
 @click.command()
 @click.argument("dataset")
-@click.option("--database", type=FILE, help="Another database, such as a backup. Default: the bot's.")
+@DATABASE
 def current(dataset: str, database: Path | None) -> None:
     """Print the id of the model in use for DATASET, as its provider knows it; exit code 1 where none is."""
-    from storage.database import StorageError
-    from storage.promotions import current_model as look_up
+    from storage.promotions import current_model
 
-    try:
-        model = look_up(database or load().database, dataset.lower())
-    except StorageError as error:
-        refuse(str(error))
+    with reading_the_database():
+        model = current_model(database or load().database, dataset.lower())
     if model is None:
         click.echo(f"No model is in use for {dataset}: /finetune promote MODEL deploys one.", err=True)
         sys.exit(EXIT_BLOCKED)
@@ -218,17 +208,13 @@ def deployments(database: Path | None, as_json: bool) -> None:
     from bot.services.deployments import running
     from bot.slack.users import display_names
     from storage.backup import opened_copy
-    from storage.database import StorageError
 
     settings, now = load(), time.time()
     path = database or settings.database
     live = []
-    try:
-        if database or path.exists():
-            with opened_copy(path) as store:
-                live = running(store, settings, now)
-    except StorageError as error:
-        refuse(str(error))
+    if database or path.exists():
+        with reading_the_database(), opened_copy(path) as store:
+            live = running(store, settings, now)
     if as_json:
         show_json(deployments_json(live))
     else:
@@ -246,12 +232,9 @@ def models(context: click.Context, database: Path | None, as_json: bool) -> None
         return
     from bot.cli.render import models_json, models_text
     from storage.actuals import models_in_use
-    from storage.database import StorageError
 
-    try:
+    with reading_the_database():
         in_use = models_in_use(database or load().database)
-    except StorageError as error:
-        refuse(str(error))
     show_json(models_json(in_use)) if as_json else show_text(models_text(in_use))
 
 

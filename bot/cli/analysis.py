@@ -21,9 +21,11 @@ from bot.cli.options import (
     load,
     load_beside_a_file,
     load_if_valid,
+    reading_the_database,
     refuse,
     resumable,
     unless_refused,
+    utc_today,
     within_memory,
 )
 from bot.cli.output import Ticker, Tone, show, show_json, show_text
@@ -45,12 +47,10 @@ from trainers.host import HUB_KEYS, child_environment
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from bot.cli.datasets import CheckOptions, EvaluationRows
+    from bot.cli.datasets import EvaluationRows
     from bot.rules.facts import TaskKind
     from bot.values.runs import Refusal
     from trainers.dataset import Report
-    from trainers.dataset.preference_pairs import PairsReport
-    from trainers.evaluation.results import RungName
 
 
 @click.command()
@@ -97,7 +97,10 @@ def check(
     """
     from bot.cli import datasets
 
-    _check_new_file(fix)
+    if fix and fix.exists():
+        refuse(f"{fix} exists already: --fix takes the name of a new file.")
+    if fix and not fix.parent.is_dir():
+        refuse(f"There is no folder {fix.parent} to write {fix.name} into.")
     if against and holdout:
         refuse(
             "--against keeps the test of the earlier version, so --holdout can't name another: choose one."
@@ -111,60 +114,30 @@ def check(
         how = datasets.CheckOptions(
             deep=not quick, presidio=presidio, rows=rows, on_progress=ticker, n_sealed=sealed or 0
         )
-        checked = _checked(file, text, label, against, holdout, how)
+        checked: Report | Refusal
+        if against:
+            checked = datasets.check_against(against, file, text, label, how)
+        elif holdout:
+            checked = datasets.check_beside(holdout, file, text, label, how)
+        else:
+            checked = datasets.check(file, text, label, how=how)
     report = unless_refused(checked)
     if report.pairs is not None:
-        _show_pairs(report, report.pairs, target, as_json=as_json)
-    else:
-        _show_report(report, as_json=as_json)
-        if fix:
-            copy = unless_refused(datasets.fix(file, text, label, fix, holdout))
-            click.echo(copy if as_json else f"\n{copy}", err=as_json)
-    if report.blocked:
-        sys.exit(EXIT_BLOCKED)
-
-
-def _checked(
-    file: Path,
-    text: str | None,
-    label: str | None,
-    against: Path | None,
-    holdout: Path | None,
-    how: CheckOptions,
-) -> Report | Refusal:
-    from bot.cli import datasets
-
-    if against:
-        return datasets.check_against(against, file, text, label, how)
-    if holdout:
-        return datasets.check_beside(holdout, file, text, label, how)
-    return datasets.check(file, text, label, how=how)
-
-
-def _show_pairs(report: Report, pairs: PairsReport, target: str | None, *, as_json: bool) -> None:
-    from bot.cli import datasets
-
-    takes = datasets.training_needs(target, pairs, lambda: load_if_valid("memory and time are not said"))
-    if as_json:
-        show_json(datasets.pairs_json(report, pairs, takes))
-    else:
-        show(datasets.pairs_parts(report, pairs, takes))
-
-
-def _show_report(report: Report, *, as_json: bool) -> None:
-    from bot.cli import datasets
-
-    if as_json:
+        unknown = "memory and time are not known"
+        needs = datasets.training_needs(target, report.pairs, lambda: load_if_valid(unknown))
+        if as_json:
+            show_json(datasets.pairs_json(report, report.pairs, needs))
+        else:
+            show(datasets.pairs_parts(report, report.pairs, needs))
+    elif as_json:
         click.echo(report.to_json())
     else:
         show(datasets.report_parts(report, load_if_valid()), datasets.tone_of(report))
-
-
-def _check_new_file(path: Path | None) -> None:
-    if path and path.exists():
-        refuse(f"{path} exists already: --fix takes the name of a new file.")
-    if path and not path.parent.is_dir():
-        refuse(f"There is no folder {path.parent} to write {path.name} into.")
+    if fix and report.pairs is None:
+        copy = unless_refused(datasets.fix(file, text, label, fix, holdout))
+        click.echo(copy if as_json else f"\n{copy}", err=as_json)
+    if report.blocked:
+        sys.exit(EXIT_BLOCKED)
 
 
 def _check_presidio(*, is_quick: bool) -> None:
@@ -210,50 +183,19 @@ def _check_presidio(*, is_quick: bool) -> None:
 @click.option("--text", help="Column with the text, for CSV.")
 @click.option("--label", help="Column with the label, for CSV.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; `finetune estimate --baseline` reads it.")
-def baseline(
-    file: Path,
-    holdout: Path | None,
-    rungs: tuple[RungName, ...],
-    models: tuple[str, ...],
-    judge: str | None,
-    waive: str | None,
-    patience: float,
-    prompt: str | None,
-    optimise: Decimal | None,
-    writer: str | None,
-    shots: int | None,
-    bar: float | None,
-    text: str | None,
-    label: str | None,
-    as_json: bool,
-) -> None:
+def baseline(file: Path, patience: float, bar: float | None, as_json: bool, **question: Any) -> None:
     """Measure the alternatives to fine-tuning on held-out rows: free models, prompts, examples, retrieval."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
 
     settings = load_beside_a_file()
-    bar_share = bar or settings.policy.promotion.bar
-    wanted = evaluations.EvaluationRequest(
-        file,
-        holdout,
-        text,
-        label,
-        rungs,
-        models,
-        prompt,
-        bar_share,
-        judge,
-        waive,
-        60 * patience,
-        optimise,
-        writer,
-        shots,
-    )
+    bar = bar or settings.policy.promotion.bar
+    wanted = evaluations.EvaluationRequest(file, bar=bar, patience_s=60 * patience, **question)
     folders = settings.trainer.folders
     with (
         resumable(),
         Ticker() as ticker,
-        datasets.checked_rows(file, holdout, wanted.columns, folders, ticker) as evaluation_rows,
+        datasets.checked_rows(file, wanted.holdout, wanted.columns, folders, ticker) as evaluation_rows,
     ):
         rows = _usable(file, evaluation_rows, ticker)
         measured = evaluations.evaluate(settings, wanted, rows, ticker)
@@ -396,16 +338,22 @@ def sunsets(as_json: bool) -> None:
 
     Exits with 1 when one that a dataset relies on has ended.
     """
-    from bot.cli import model_uses
-    from storage.database import StorageError
+    from bot.cards.sunsets import listing
+    from bot.cli.render import uses_json
+    from bot.services import sunsets as ends
+    from storage.backup import opened_copy
 
-    today = model_uses.utc_today()
-    try:
-        uses = model_uses.gather(load(), today)
-    except StorageError as error:
-        refuse(str(error))
-    model_uses.print_uses(uses, today, as_json=as_json)
-    if model_uses.ended(uses, today):
+    today, settings = utc_today(), load()
+    uses = tuple(ends.configured(settings, today))
+    if settings.database.exists():
+        with reading_the_database(), opened_copy(settings.database) as store:
+            uses = (*ends.uses(store, settings, today), *uses)
+    ended = any(use.dataset and use.has_ended(today) for use in uses)
+    if as_json:
+        show_json(uses_json(uses, today))
+    else:
+        show(listing(uses, today).parts, "warning" if ended else "plain")
+    if ended:
         sys.exit(EXIT_BLOCKED)
 
 
@@ -528,12 +476,8 @@ def export(
     to: str,
     out: Path | None,
     data: tuple[Path, ...],
-    dtype: str | None,
-    rows: Path | None,
-    base_id: str | None,
-    licence: str | None,
-    repo: str | None,
     public: bool,
+    **options: Any,
 ) -> None:
     """Write a tuned model for other programs: MODEL is tickets-7, ft:…, a checkpoint or a job's folder."""
     from bot.cli.exports import find_model
@@ -549,14 +493,8 @@ def export(
     out = out or Path(re.sub(r"[^\w.-]+", "-", name) + f"-{to}")
     arguments = [source.model, "--to", to, "--out", str(out), "--tools", str(settings.data / "tools")]
     arguments += [part for root in roots for part in ("--data", str(root))]
-    value_by_option = {
-        "--dtype": dtype,
-        "--rows": rows,
-        "--base-id": base_id,
-        "--licence": licence,
-        "--repo": repo,
-    }
-    arguments += [part for name, value in value_by_option.items() if value for part in (name, str(value))]
+    for option, value in options.items():  # the exporter's own, under the same names
+        arguments += [f"--{option.replace('_', '-')}", str(value)] if value else []
     arguments += ["--public"] * public + ["--facts"] * (source.facts is not None)
     export = subprocess.run(
         [sys.executable, "-m", "trainers.local.export", *arguments],

@@ -181,9 +181,9 @@ def fix(
 
 
 # Findings about rows that are split and trained on, and not about pairs that are only looked at.
-OF_CHATS = {
-    *("preference_pairs", "not_yet", "worth_a_try", "enough_rows", "near_duplicate", "near_not_all_compared"),
-}
+OF_CHATS = frozenset(
+    {"preference_pairs", "not_yet", "worth_a_try", "enough_rows", "near_duplicate", "near_not_all_compared"}
+)
 HOW = (
     "In Slack `/finetune start NAME method=dpo` trains on them; docs/preferences.md has the request to the trainer's "
     "own API."
@@ -196,11 +196,11 @@ def pair_findings(report: Report) -> tuple[Finding, ...]:
 
 @dataclass(frozen=True)
 class TrainingNeeds:
-    """What training the pairs on `model` takes of this machine. `timed` None: its speed was not measured."""
+    """What training the pairs on `model` needs of this machine. `time` None: its speed was not measured."""
 
     model: str
     room: MemoryHeadroom
-    timed: TrainingTime | None
+    time: TrainingTime | None
 
 
 def training_needs(
@@ -224,11 +224,11 @@ def training_needs(
 
 
 def pairs_parts(
-    report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None
+    report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None
 ) -> tuple[CardBlock, ...]:
     findings = pair_findings(report)
     last = "They can't be used until this is fixed." if report.blocked else "They can be used."
-    lines = [f"{last} {HOW}", *([_needs_text(takes)] if takes else [])]
+    lines = [f"{last} {HOW}", *([_needs_text(needs)] if needs else [])]
     return (
         text_block(_head(report, pairs, findings)),
         *finding_blocks(findings),
@@ -236,22 +236,22 @@ def pairs_parts(
     )
 
 
-def _needs_text(takes: TrainingNeeds) -> str:
+def _needs_text(needs: TrainingNeeds) -> str:
     time = "finetune calibrate measures how fast this machine is, and then this says how long"
-    if takes.timed is not None:
-        minutes = takes.timed.minutes
+    if needs.time is not None:
+        minutes = needs.time.minutes
         least, most = float(minutes.low) * 60, float(minutes.high) * 60
         time = f"{duration_range(least, most)}, {duration(float(minutes.expected) * 60)} if nothing else runs"
-    shortage = takes.room.shortage
+    shortage = needs.room.shortage
     warning = f" {shortage_text(shortage).replace('`', '')}" if shortage else ""
-    return f"Training them on {takes.model} here: {takes.room.line}; {time}.{warning}"
+    return f"Training them on {needs.model} here: {needs.room.line}; {time}.{warning}"
 
 
-def pairs_json(report: Report, pairs: PairsReport, takes: TrainingNeeds | None = None) -> Mapping[str, Any]:
+def pairs_json(report: Report, pairs: PairsReport, needs: TrainingNeeds | None = None) -> Mapping[str, Any]:
     own: dict[str, Any] = {"name": report.name, "format": report.format, "blocked": report.blocked}
-    if takes is not None:
-        minutes = float(takes.timed.minutes.expected) if takes.timed else None
-        own["takes"] = {"model": takes.model, "memory": takes.room.line, "minutes": minutes}
+    if needs is not None:
+        minutes = float(needs.time.minutes.expected) if needs.time else None
+        own["takes"] = {"model": needs.model, "memory": needs.room.line, "minutes": minutes}
     findings = [vars(finding) for finding in pair_findings(report)]
     return {**own, **asdict(pairs), "findings": findings}
 
@@ -369,15 +369,10 @@ def holdout_notes(rows: EvaluationRows) -> list[str]:
     if rows.near:
         more = f" and {len(rows.near) - SHOWN_LINES:,} more" if len(rows.near) > SHOWN_LINES else ""
         lines.append(
-            f"{pluralize(len(rows.near), 'row')} nearly asked what the holdout asks, and stayed in the "
-            "learning, so the "
-            f"scores may look too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
+            f"{pluralize(len(rows.near), 'row')} nearly asked what the holdout asks, and stayed in the learning, so "
+            f"the scores may look too good: {line_ranges(rows.near[:SHOWN_LINES])}{more}."
         )
     if rows.foreign:
-        lines.append(
-            f"{pluralize(rows.foreign, 'held-out row')} have a label that the file does not know, so "
-            "nobody can be right."
-            if rows.foreign > 1
-            else "1 held-out row has a label that the file does not know, so nobody can be right."
-        )
+        foreign, have = pluralize(rows.foreign, "held-out row"), "has" if rows.foreign == 1 else "have"
+        lines.append(f"{foreign} {have} a label that the file does not know, so nobody can be right.")
     return lines

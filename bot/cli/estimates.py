@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from bot.cards.estimate_details import details
 from bot.cards.prices import listing
 from bot.cards.terminal import terminal_sentence
 from bot.cards.words import TerminalSpelling
+from bot.cli.options import utc_today
 from bot.cli.output import Tone
 from bot.rules.advice import Verdict
 from bot.rules.alternatives import Alternative
@@ -47,7 +47,7 @@ def estimate(
     if isinstance(rented, Refusal):
         return rented
     reachable = {row.name for row in settings.providers if find_key(os.environ, row.provider)}
-    return make_estimate(rented, name, report, question, _today(), evidence, reachable=reachable)
+    return make_estimate(rented, name, report, question, utc_today(), evidence, reachable=reachable)
 
 
 def read_evidence(
@@ -169,7 +169,7 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
             for provider in settings.providers
         )
         tuned = [tuned_price(provider, model) for provider, model in models if model]
-        prompted = prompted_price(name, settings.providers, settings.prices, _today())
+        prompted = prompted_price(name, settings.providers, settings.prices, utc_today())
         if isinstance(prompted, UnknownPrice):
             rows += tuned or [prompted]
         else:
@@ -178,7 +178,7 @@ def prices(settings: Settings, names: Sequence[str]) -> tuple[PriceRow | Unknown
 
 
 def prices_parts(rows: Sequence[PriceRow | UnknownPrice]) -> tuple[CardBlock, ...]:
-    return listing(rows, _today(), is_detailed=True).parts
+    return listing(rows, utc_today(), is_detailed=True).parts
 
 
 def prices_json(rows: Sequence[PriceRow | UnknownPrice]) -> list[dict[str, Any]]:
@@ -232,13 +232,11 @@ def _machines(estimated: EstimateResult) -> dict[str, Any]:
     estimate, target = estimated.estimate, estimated.target
     if target.model.usd_per_hour is None:
         reason = f"{target.row.title} serves it."
-    elif estimate is None:
-        reason = "No volume is known: say --current and --volume."
-    elif estimate.machines is None:
-        reason = "The speed of this machine is not measured: run finetune calibrate, or say --serving-speed."
     else:
         machines = machines_assumption(estimated.inputs) if estimated.inputs else None
-        reason = machines.why if machines else ""
+        reason = "No volume is known: give --current and --volume."
+        if machines:
+            reason = terminal_sentence(machines.why)
     return {"machines_needed": estimate.machines if estimate else None, "machines_reason": reason}
 
 
@@ -315,7 +313,7 @@ def _price(row: PriceRow) -> dict[str, Any]:
         "as_of": row.as_of.isoformat() if row.as_of else None,
         "note": row.note,
         "ends": row.ends.isoformat() if row.ends else None,
-        "has_ended": row.has_ended(_today()),
+        "has_ended": row.has_ended(utc_today()),
         "successor": row.successor,
         "ends_said_by": row.ends_said_by,
     }
@@ -328,7 +326,3 @@ def _or_none(amount: Decimal | None) -> float | None:
 def _number(amount: Decimal) -> float:
     """Rounds to six digits behind the point. For JSON only, which has no decimals of its own."""
     return float(round(amount, 6))
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()

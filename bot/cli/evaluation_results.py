@@ -17,12 +17,9 @@ from bot.cli.datasets import EvaluationRows, holdout_notes
 from bot.cli.estimates import verdict_json
 from bot.cli.evaluations import EvaluationResult
 from bot.cli.output import text_block
-from bot.rules.judge_agreement import HumanAgreement
 from trainers.evaluation.results import Curve, Rung
 from trainers.evaluation.scores import HOW_READ
 from trainers.money import from_micros
-
-NO_HUMAN_LABELS = HumanAgreement(0, 0, 0, 0, 0, None, None)  # people judge in Slack
 
 
 def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> tuple[CardBlock, ...]:
@@ -32,20 +29,19 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         judge_agreement.judged_models(measured.plan),
         measured.judge,
         ladder.scoring,
-        NO_HUMAN_LABELS,
+        judge_agreement.NO_LABELS,  # people judge in Slack
         spelling,
     )
     rows_to_learn = pluralize(rows.report.n_train, "row")
-    learnt = f"The bar is {bar_share(ladder.bar)}; {rows_to_learn} to learn from and to take examples of."
-    searched = [prompt_search.outcome(measured.search)] if measured.search else []
-    notes = [
-        learnt,
-        *searched,
-        *_skipped(measured),
-        *holdout_notes(rows),
-        *judged[:1],
-        *left_out(measured.arms),
-    ]
+    notes = [f"The bar is {bar_share(ladder.bar)}; {rows_to_learn} to learn from and to take examples from."]
+    notes += [prompt_search.outcome(measured.search)] if measured.search else []
+    if measured.skipped:
+        names = ", ".join(LONG_NAMES[rung] for rung in measured.skipped)
+        notes.append(
+            f"Not measured: {names}. No model is configured to ask. Name one with --model, like openai/gpt-4o-mini, "
+            "whose key is in .env, or put a base model of your own under [trainer.models] in finetune.toml."
+        )
+    notes += [*holdout_notes(rows), *judged[:1], *left_out(measured.arms)]
     is_labelled = bool(ladder.rungs) and ladder.rungs[0].scoring == "label"
     how_read = HOW_READ if is_labelled else None
     verdict = measured.estimated.verdict
@@ -61,16 +57,6 @@ def baseline_parts(measured: EvaluationResult, rows: EvaluationRows, file: Path)
         f"{file} --baseline baseline.json --current MODEL --volume TOKENS"
     )
     return (*parts, text_block(estimate))
-
-
-def _skipped(measured: EvaluationResult) -> list[str]:
-    if not measured.skipped:
-        return []
-    names = ", ".join(LONG_NAMES[rung] for rung in measured.skipped)
-    return [
-        f"Not measured: {names}. No model is configured to ask. Name one with --model, like openai/gpt-4o-mini, whose "
-        "key is in .env, or put a base model of your own under [trainer.models] in finetune.toml."
-    ]
 
 
 def baseline_json(measured: EvaluationResult, rows: EvaluationRows, file: Path) -> dict[str, Any]:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime
 from decimal import Decimal
 from functools import partial
 from getpass import getuser
@@ -26,6 +25,7 @@ from bot.cli.llm_session import (
     open_session,
     until_answered,
 )
+from bot.cli.options import utc_today
 from bot.command_options import ASKED_RUNGS
 from bot.rules.budgets import max_evaluation_micros
 from bot.rules.data_policy import needs_waiver
@@ -132,7 +132,7 @@ def _measure(
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
     evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
     estimated = make_estimate(
-        settings, plan.dataset, rows.report, Question(), _today(), evidence, reachable=session.trainers
+        settings, plan.dataset, rows.report, Question(), utc_today(), evidence, reachable=session.trainers
     )
     if isinstance(estimated, Refusal):
         return estimated
@@ -174,7 +174,7 @@ def _asks_own(wanted: EvaluationRequest) -> bool:
 
 
 def _plan(session: LlmSession, wanted: EvaluationRequest, rows: EvaluationRows) -> LadderPlan | Refusal:
-    report, today = rows.report, _today()
+    report, today = rows.report, utc_today()
     command = Baseline(
         wanted.file.stem,
         wanted.models,
@@ -367,7 +367,3 @@ def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions)
 
 def _texts(replies: Mapping[MeasuredCandidate, Sequence[Reply]]) -> Texts:
     return {candidate: [reply.text for reply in its_replies] for candidate, its_replies in replies.items()}
-
-
-def _today() -> date:
-    return datetime.now(UTC).date()

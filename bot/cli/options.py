@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
@@ -85,6 +86,21 @@ def refuse(sentence: str, code: int = EXIT_UNUSABLE) -> NoReturn:
     """Prints the sentence, without the backticks that are for Slack, and exits."""
     click.echo(sentence.replace("`", ""), err=True)
     sys.exit(code)
+
+
+@contextmanager
+def reading_the_database() -> Iterator[None]:
+    """Where the database is missing, damaged or held by a bot, the sentence that says so ends the program."""
+    from storage.database import StorageError
+
+    try:
+        yield
+    except StorageError as error:
+        refuse(str(error))
+
+
+def utc_today() -> date:
+    return datetime.now(UTC).date()
 
 
 def unless_refused(value: T | Refusal) -> T:

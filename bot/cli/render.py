@@ -1,4 +1,4 @@
-"""Results as text for the terminal, and as JSON: audit log, backups, policy."""
+"""Results as text for the terminal, and as JSON: audit log, backups, models and their ends, policy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from bot.rules.permissions import (
 )
 from bot.rules.plans import plan_from_json
 from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
+from bot.values.sunsets import ModelUse
 from storage.actuals import ActualMonth, ModelInUse
 from storage.audit import BrokenLog, IntactLog
 from storage.backup import Backup, Restored
@@ -227,6 +228,25 @@ def deployments_json(running: Sequence[DeploymentSummary]) -> list[dict[str, Any
             "seen_at": each.record.updated_at,
         }
         for each in running
+    ]
+
+
+def uses_json(uses: Sequence[ModelUse], today: date) -> list[dict[str, Any]]:
+    """One object a use, in the order of their ends. `use`: in use, planned, today's, target (it can be trained) or
+    price (it has a price of its own in finetune.toml)."""
+    return [
+        {
+            "use": use.kind,
+            "dataset": use.dataset or None,
+            "model": use.model,
+            "name": use.name,
+            "ends": use.ends.isoformat() if use.ends else None,
+            "days_left": use.days_left(today),
+            "has_ended": use.has_ended(today),
+            "successor": use.successor,
+            "said_by": use.said_by,
+        }
+        for use in sorted(uses, key=lambda use: (use.ends or date.max, use.model))
     ]
 
 

@@ -10,6 +10,7 @@ import queue
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from bot.settings import SLACK_API, Settings, SettingsProblems, secrets_of
 from trainers.host import HUB_KEYS, child_environment, restrict_environment, trainer_environment
 
 if TYPE_CHECKING:
-    from bot.doctor import Finding
+    pass
 
 LOOK_FOR_SIGNALS_S = 1.0
 
@@ -65,18 +66,11 @@ def run() -> None:
     click.echo(
         f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
     )
-    _wait(stops)
+    stopped_by = 0
+    while not stopped_by:  # a wait without an end sleeps through a signal that comes as it begins
+        with suppress(queue.Empty):
+            stopped_by = stops.get(timeout=LOOK_FOR_SIGNALS_S)
     service.stop()
-
-
-def _wait(stops: queue.SimpleQueue[int]) -> None:
-    """Returns at the first signal. A wait without an end sleeps through one that comes as it begins."""
-    while True:
-        try:
-            stops.get(timeout=LOOK_FOR_SIGNALS_S)
-        except queue.Empty:
-            continue
-        return
 
 
 def _set_up_log(settings: Settings) -> None:
@@ -197,13 +191,12 @@ def doctor(as_json: bool) -> None:
     if as_json:
         show_json([{"ok": each.is_well, "subject": each.subject, "text": each.text} for each in findings])
     else:
-        show([text_block("\n".join(map(_finding_line, findings)))])
+        lines = [
+            f"{'ok      ' if each.is_well else 'problem '} {each.subject}: {each.text}" for each in findings
+        ]
+        show([text_block("\n".join(lines))])
     if not all(finding.is_well for finding in findings):
         sys.exit(EXIT_BLOCKED)
-
-
-def _finding_line(finding: Finding) -> str:
-    return f"{'ok      ' if finding.is_well else 'problem '} {finding.subject}: {finding.text}"
 
 
 @click.command(hidden=True, context_settings={"ignore_unknown_options": True})

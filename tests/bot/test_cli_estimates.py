@@ -24,7 +24,7 @@ TICKETS = ROOT / "examples" / "support_tickets.csv"
 def nobody_s_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("FINETUNE_CONFIG", raising=False)
-    monkeypatch.setattr(estimates, "_today", lambda: date(2026, 11, 27))
+    monkeypatch.setattr(estimates, "utc_today", lambda: date(2026, 11, 27))
 
 
 def finetune(*arguments: str | Path) -> Result:
