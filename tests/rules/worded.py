@@ -41,6 +41,6 @@ def advise(facts: Facts) -> Worded:
             for reason in verdict.reasons
         ),
         advice.next_step(verdict),
-        advice.withheld_text(verdict),
+        advice.NO_SAVING if verdict.withholds_saving else None,
         verdict.deciding,
     )
