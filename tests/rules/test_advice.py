@@ -377,8 +377,8 @@ def assert_reads_well(verdict: Worded) -> None:
 def test_a_cheaper_rung_is_named_with_score_interval_and_price() -> None:
     verdict = advise(seen(CLASSICAL_MEETS, *ALL_MISS[1:]))
     assert verdict.headline == (
-        "Not now. The classical model meets the bar of 85%: 91% right (86% to 96%) on 200 held-out rows, at no charge "
-        "per request. It needs no training."
+        "Not now. The classical model meets the bar of 85%: 91% right (86% to 96%) on 200 held-out rows, free. "
+        "It needs no training."
     )
     assert verdict.next_step.startswith("Use the classical model.")
 
@@ -427,7 +427,7 @@ def test_the_best_of_what_misses_is_named() -> None:
     text = reason(advise(seen(*ALL_MISS)), "alternatives").text
     assert text == (
         "All 5 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78% right "
-        "(73% to 83%) on 200 held-out rows, at $0.12 per 1,000 requests."
+        "(73% to 83%) on 200 held-out rows, $0.12 per 1,000 requests."
     )
 
 
