@@ -198,6 +198,8 @@ class Outbox(Table):
                 "INSERT OR IGNORE INTO sent_once SELECT dedupe FROM outbox WHERE id = ? AND dedupe IS NOT NULL",
                 (item.id,),
             )
+            if item.card:
+                self._shown[item.card] = _digest(_text(item.body))
             # An edit replaced while it was under way stays due with its newer body.
             self._db.change("DELETE FROM outbox WHERE id = ? AND body = ?", (item.id, _text(item.body)))
             if item.kind == "post" and item.card and ts:
@@ -207,8 +209,6 @@ class Outbox(Table):
                     (item.card, channel, ts),
                 )
                 self._db.change("UPDATE outbox SET kind = 'edit' WHERE id = ? AND state = 'due'", (item.id,))
-        if item.card:
-            self._shown[item.card] = _digest(_text(item.body))
 
     def later(self, item: OutboxItem, *, due_at: float, error: str, counts: bool = True) -> None:
         """Postpones a message. `counts` is False if the message itself is not the reason."""
