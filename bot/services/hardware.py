@@ -414,16 +414,16 @@ def rented_training(
     """Returns whether it fits into the rented machine's GPU, and its minutes, which are a guess up to the last one
     that is paid."""
     limit, base = Decimal(rental.minutes), known_base(settings, target.row, target.model)
+    loading = min(limit, Decimal(LOADING_MINUTES))
+    unknown = Range(loading, (loading + limit) / 2, limit)
     machine = read_gpu(rental.gpu) or read_gpu(rental.memory)
     if base is None or machine is None:
-        return None, Range(Decimal(0), limit / 2, limit)
+        return None, unknown
     room = memory_headroom(base, report, chosen, sweep, machine)
     timed = training_time(settings, base, report, tokens, chosen, sweep, machine)
     if timed is None:
-        return room, Range(Decimal(0), limit / 2, limit)
-    low, expected = (
-        min(limit, minutes + LOADING_MINUTES) for minutes in (timed.minutes.low, timed.minutes.expected)
-    )
+        return room, unknown
+    low, expected = (min(limit, loading + minutes) for minutes in (timed.minutes.low, timed.minutes.expected))
     return room, Range(low, expected, limit)
 
 
