@@ -24,8 +24,15 @@ class Assumption:
 
 def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
     """All assumptions of an estimate, in the order in which a reader doubts them."""
+    spread = f"{inputs.volume_spread * 100:.0f}%"
+    ends = f", cut at the model's end on {inputs.ends}" if inputs.ends else ""
+    half_an_hour = " Half an hour of its machine is in it." if _is_hosted(inputs) else ""
     listed = (
-        _volume(inputs),
+        Assumption(
+            "volume",
+            f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
+            f"You gave the figure; the ±{spread} is our own assumption, not a measurement. Change it with --volume.",
+        ),
         _output(inputs),
         _prompt(inputs),
         _price("price today", inputs.now),
@@ -33,32 +40,43 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         _alternative(inputs),
         _successor(inputs),
         _falling_price(inputs),
-        _horizon(inputs),
+        Assumption(
+            "horizon",
+            f"{inputs.horizon_months} months{ends}, {inputs.discount:.0%} a year off what comes later",
+            "For the net value: a model seldom stays the best choice for longer, and money later is worth less.",
+        ),
         _caching(inputs),
         _batch(inputs),
-        _retries(inputs),
+        Assumption(
+            "repeated requests",
+            f"{inputs.asking.retries:.0%}",
+            "The same for every model, so it hardly changes what is saved.",
+        ),
         _hosting(inputs),
         machines_assumption(inputs),
         _training(inputs),
-        _failed_runs(inputs),
+        Assumption(
+            "runs done again",
+            f"{inputs.run_fails:.0%}",
+            "Our own assumption, and in the chances only: a run that fails or disappoints is paid once more.",
+        ),
         _minutes(inputs),
-        _evaluation(inputs),
+        Assumption(
+            "evaluation",
+            usd(evaluations_usd(inputs)),
+            f"Asking the model before and after training every held-out example, once a run.{half_an_hour}",
+        ),
         _retraining(inputs),
-        _monitoring(inputs),
+        Assumption(
+            "monitoring",
+            f"{usd(inputs.monitoring_usd)} a month",
+            "As you gave it." if inputs.monitoring_usd else "Not given. Set it with --monitoring-usd.",
+        ),
         _people(inputs),
         _labels(inputs),
         _quality(inputs),
     )
     return tuple(assumption for assumption in listed if assumption)
-
-
-def _volume(inputs: Inputs) -> Assumption:
-    spread = f"{inputs.volume_spread * 100:.0f}%"
-    return Assumption(
-        "volume",
-        f"{tokens(inputs.monthly_input_tokens)} input tokens a month, ±{spread}",
-        f"You gave the figure; the ±{spread} is our own assumption, not a measurement. Change it with --volume.",
-    )
 
 
 def _output(inputs: Inputs) -> Assumption:
@@ -84,8 +102,8 @@ def _prompt(inputs: Inputs) -> Assumption:
         return Assumption(
             "prompt",
             f"{before:.0f} tokens a request, before and after",
-            "Measured on your examples. Should today's prompt be longer than theirs, more is saved: say its "
-            "tokens (--prompt-tokens).",
+            "Measured on your examples. If today's prompt is longer than theirs, more is saved: give its tokens "
+            "(--prompt-tokens).",
         )
     return Assumption(
         "prompt",
@@ -155,15 +173,6 @@ def _falling_price(inputs: Inputs) -> Assumption:
     )
 
 
-def _horizon(inputs: Inputs) -> Assumption:
-    ends = f", cut at the model's end on {inputs.ends}" if inputs.ends else ""
-    return Assumption(
-        "horizon",
-        f"{inputs.horizon_months} months{ends}, {inputs.discount:.0%} a year off what comes later",
-        "For the net value: a model seldom stays the best choice for longer, and money later is worth less.",
-    )
-
-
 def _caching(inputs: Inputs) -> Assumption:
     other = inputs.alternative
     tokens_of, rates = (other.tokens, other.rates) if other else (inputs.usage.today, inputs.now)
@@ -197,11 +206,6 @@ def _batch(inputs: Inputs) -> Assumption:
         or "no list has a discount"
     )
     return Assumption("batches", f"{share:.0%} of the requests: {text}", why)
-
-
-def _retries(inputs: Inputs) -> Assumption:
-    why = "The same for every model, so it hardly changes what is saved."
-    return Assumption("repeated requests", f"{inputs.asking.retries:.0%}", why)
 
 
 def _is_hosted(inputs: Inputs) -> bool:
@@ -286,11 +290,6 @@ def _training(inputs: Inputs) -> Assumption:
     )
 
 
-def _failed_runs(inputs: Inputs) -> Assumption:
-    why = "Our own assumption, and in the chances only: a run that fails or disappoints is paid once more."
-    return Assumption("runs done again", f"{inputs.run_fails:.0%}", why)
-
-
 def _minutes(inputs: Inputs) -> Assumption | None:
     minutes = inputs.training.minutes
     if minutes is None:
@@ -321,15 +320,6 @@ def _minutes(inputs: Inputs) -> Assumption | None:
     )
 
 
-def _evaluation(inputs: Inputs) -> Assumption:
-    return Assumption(
-        "evaluation",
-        usd(evaluations_usd(inputs)),
-        "Asking the model before and after training every held-out example, once a run."
-        f"{' Half an hour of its machine is in it.' if _is_hosted(inputs) else ''}",
-    )
-
-
 def _retraining(inputs: Inputs) -> Assumption:
     if inputs.retrain_months is None:
         why = (
@@ -338,11 +328,6 @@ def _retraining(inputs: Inputs) -> Assumption:
         return Assumption("retraining", "none", why)
     value = f"every {inputs.retrain_months} months"
     return Assumption("retraining", value, "As you gave it; training and evaluation again.")
-
-
-def _monitoring(inputs: Inputs) -> Assumption:
-    text = "As you gave it." if inputs.monitoring_usd else "Not given. Set it with --monitoring-usd."
-    return Assumption("monitoring", f"{usd(inputs.monitoring_usd)} a month", text)
 
 
 def _people(inputs: Inputs) -> Assumption:

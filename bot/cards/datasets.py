@@ -56,6 +56,7 @@ from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
 SHOWN_RULES, SHOWN_LABELS, LISTED_LABELS = 4, 10, 30
+MOST_OF_A_FINDING = 160  # letters, of its text and of its cure
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "misses {bar}",
@@ -357,17 +358,13 @@ def _findings(report: Report) -> list[CardBlock]:
 def _finding(group: Group) -> str:
     first = group.parts[0]
     text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
-    others = (
-        f" And {pluralize(group.rows - 1, 'more row')} like it." if group.rows > 1 and first.lines else ""
-    )
-    text, cure = escape(_first_sentences(text)), escape(cut(group.cure, 160))
-    return f"• *{WORDS[group.severity].capitalize()}*: {text}{others} {cure}"
-
-
-def _first_sentences(text: str, most: int = 160) -> str:
-    """As many whole sentences as fit; the first is cut where it is longer itself."""
-    end = text.rfind(". ", 0, most)
-    return text if len(text) <= most else text[: end + 1] if end > 0 else cut(text, most)
+    like_it = f" And {pluralize(group.rows - 1, 'more row')} like it."
+    others = like_it if group.rows > 1 and first.lines else ""
+    if len(text) > MOST_OF_A_FINDING:  # as many whole sentences as fit
+        end = text.rfind(". ", 0, MOST_OF_A_FINDING)
+        text = text[: end + 1] if end > 0 else cut(text, MOST_OF_A_FINDING)
+    cure = escape(cut(group.cure, MOST_OF_A_FINDING))
+    return f"• *{WORDS[group.severity].capitalize()}*: {escape(text)}{others} {cure}"
 
 
 def _found(report: Report) -> str:

@@ -46,10 +46,8 @@ def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, s
     if terms:
         title, address = terms
         may = f"Whether you may train on the answers of {escape(title)}'s models stands in <{address}|its terms>."
-        box = forms.checkbox_input(
-            "terms", "Terms", [("yes", f"{shorten(title)}'s terms allow our training on its answers")]
-        )
-        del box["optional"], box["element"]["initial_options"]  # nobody accepts without a tick
+        words = f"{shorten(title)}'s terms allow our training on its answers"
+        box = forms.checkbox_input("terms", "Terms", [("yes", words)], is_consent=True)
         accept = [Text(f"{may} Read them first."), box]
     blocks: list[CardBlock | Block] = [
         Text(f"{_score(rung)} of {code(shorten(dataset))}; the bar is {bar_share(bar)}."),

@@ -238,7 +238,11 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     if estimate is not None and hides_savings(estimated):
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
     once = ("Costs once", _once_in_short(training, estimate, estimated.machine_usd))
-    offered = _offered(estimated)
+    offered = []  # what a cheaper model would cost as it is, which a tuned one has to be held against
+    if estimated.offered:
+        cost = about_usd(estimated.offered.monthly.total)
+        name = shorten(estimated.offered.name.rpartition("/")[2], 30)
+        offered = [("Without training", f"{name}, {cost} a month if it is good enough")]
     if estimate is None:
         bill = [("Today", about_usd(estimated.today.total, per="a month"))] if estimated.today else []
         takes = ("Training takes", training_time(estimated))
@@ -257,15 +261,6 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return [saves, once, ("Pays back", back), *offered, *by_the_hour]
-
-
-def _offered(estimated: Estimated) -> list[tuple[str, str]]:
-    """What a cheaper model would cost as it is, which a tuned one has to be held against."""
-    offered = estimated.offered
-    if offered is None:
-        return []
-    name = shorten(offered.name.rpartition("/")[2], 30)
-    return [("Without training", f"{name}, {about_usd(offered.monthly.total)} a month if it is good enough")]
 
 
 def _until(estimate: Estimate) -> str:

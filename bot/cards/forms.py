@@ -40,9 +40,7 @@ def text_input(
     return _input(name, label, element, optional=optional, hint=hint)
 
 
-def long_text_input(
-    name: str, label: str, example: str, *, optional: bool = True, hint: str = "", most: int = LONGEST_TEXT
-) -> Block:
+def long_text_input(name: str, label: str, example: str, *, hint: str, most: int = LONGEST_TEXT) -> Block:
     element = {
         "type": "plain_text_input",
         "action_id": "value",
@@ -50,7 +48,7 @@ def long_text_input(
         "placeholder": plain(example, 150),
         "max_length": most,
     }
-    return _input(name, label, element, optional=optional, hint=hint)
+    return _input(name, label, element, optional=True, hint=hint)
 
 
 def required_text_input(name: str, label: str, *, most: int, multiline: bool = True, hint: str = "") -> Block:
@@ -98,16 +96,22 @@ def multi_select_input(
     return _input(name, label, element, optional=True, hint=hint)
 
 
-def checkbox_input(name: str, label: str, options: Sequence[tuple[str, str]], *, hint: str = "") -> Block:
-    """Boxes to tick, (value, words), all ticked at first."""
+def checkbox_input(
+    name: str, label: str, options: Sequence[tuple[str, str]], *, is_consent: bool = False
+) -> Block:
+    """Boxes to tick, (value, words), all ticked at first; for a consent none is, and one has to be."""
     entries = [_option(value, words) for value, words in options[:MOST_BOXES]]
-    element = {"type": "checkboxes", "action_id": "value", "options": entries, "initial_options": entries}
-    return _input(name, label, element, optional=True, hint=hint)
+    element: Block = {"type": "checkboxes", "action_id": "value", "options": entries}
+    if not is_consent:
+        element["initial_options"] = entries
+    return _input(name, label, element, optional=not is_consent)
 
 
-def file_input(name: str, label: str, kinds: Sequence[str], *, most: int = 1) -> Block:
-    element = {"type": "file_input", "action_id": "value", "filetypes": list(kinds), "max_files": most}
-    return _input(name, label, element, optional=False)
+def file_input(
+    name: str, label: str, kinds: Sequence[str], *, optional: bool = False, hint: str = ""
+) -> Block:
+    element = {"type": "file_input", "action_id": "value", "filetypes": list(kinds), "max_files": 1}
+    return _input(name, label, element, optional=optional, hint=hint)
 
 
 def _input(name: str, label: str, element: Block, *, optional: bool, hint: str = "") -> Block:

@@ -105,6 +105,7 @@ def card(
         *([("A request", prices_text(result.not_worse))] if result.not_worse else []),
         *([("Saves, as planned", saves)] if saves else []),
     ]
+    by_the_hour = [Note(f"Its machine costs money by the hour: {machine} keeps or stops it.")]
     return Message(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
         (
@@ -113,11 +114,7 @@ def card(
             Facts([*facts, ("Cost", _cost(plan, result))]),
             *_reasons(plan, result),
             *_next(result, may_be_used=may_be_used),
-            *(
-                [Note(f"Its machine costs money by the hour: {machine} keeps or stops it.")]
-                if machine
-                else []
-            ),
+            *(by_the_hour if machine else []),
             actions(*_buttons(run, plan, result, may_be_used=may_be_used)),
         ),
     )
@@ -133,17 +130,16 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
             bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
             bills.append(("Each month, as planned", bill))
         bills += alternative_bill(plan)
-    name = (
-        f"{escape(shorten(plan.base_model))}, prompted" if result.before == "base" else "Free classical model"
-    )
+    is_base = result.before == "base"
+    changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
     scores = [
         (f"Tuned model, {_counted(result)}", with_interval(result.tuned)),
-        (name, with_interval(result.base)),
-        ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
         (
-            "Rows that changed",
-            f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})",
+            f"{escape(shorten(plan.base_model))}, prompted" if is_base else "Free classical model",
+            with_interval(result.base),
         ),
+        ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
+        ("Rows that changed", changed),
         *_beside(result, is_full=True),
     ]
     return (
@@ -535,9 +531,8 @@ def _changes(title: str, rows: Sequence[ChangedRow], before: str) -> list[CardBl
 
 
 def _change(row: ChangedRow, before: str) -> str:
-    one_line = " ".join(row.text.split())
     return (
-        f"• {escape(cut(one_line, 140))}\n"
+        f"• {escape(cut(' '.join(row.text.split()), 140))}\n"
         f"      expected {_answer(row.expected)}, {before} said {_answer(row.base)}, tuned {_answer(row.tuned)}"
     )
 

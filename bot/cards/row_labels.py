@@ -29,7 +29,6 @@ from bot.rules.data_policy import NoDelivery
 from bot.rules.judge_agreement import MIN_LABELS
 from bot.values.row_labels import USUAL_ROWS, BatchOutcome
 from storage.records import Dataset, Labelling, LabellingRow
-from trainers.evaluation.judge_agreement import Agreement
 
 LABEL_DOUBTED, LABEL_ROWS = "label_doubted", "label_rows"
 MAKE_VERSION, DISCARD = "labels_done", "labels_discard"
@@ -163,17 +162,11 @@ def finished_form(labelling: Labelling, of: int) -> Block:
 
 
 def choice_form(channel: str, dataset: str) -> Block:
+    hint = "A CSV, XLSX or JSONL with a column of texts. Empty: training rows whose label is doubted."
     blocks: list[CardBlock | Block] = [
         Text(f"For {code(shorten(dataset))}: rows whose label would teach most, one after the other."),
         forms.text_input("count", "How many rows", str(USUAL_ROWS), optional=False, initial=str(USUAL_ROWS)),
-        {
-            **forms.file_input("file", "Rows without labels", KINDS),
-            "optional": True,
-            "hint": plain(
-                "A CSV, XLSX or JSONL with a column of texts. Empty: training rows whose label is doubted.",
-                150,
-            ),
-        },
+        forms.file_input("file", "Rows without labels", KINDS, optional=True, hint=hint),
         Note("What you label is trained on; the rows that are held out as the test stay as they are."),
     ]
     return forms.modal("Label rows", FORM, blocks, submit="Choose rows", private=f"{channel} {dataset}")
@@ -215,15 +208,13 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
     if not outcome.answered:
         return []
     pairs = [("Answered", f"{outcome.answered:,} of {outcome.rows:,} by {_people(outcome)}")]
-    if outcome.between:
-        pairs.append(("Two people agree", _agreement(outcome.between)))
+    between = outcome.between
+    if between:
+        is_known = between.kappa is not None and between.n >= MIN_LABELS
+        kappa = f", {escape(kappa_text(between))}" if is_known else ""
+        agree = f"on {between.agreed:,} of {pluralize(between.n, 'pair')} of answers{kappa}"
+        pairs.append(("Two people agree", agree))
     return [Facts(pairs)]
-
-
-def _agreement(between: Agreement) -> str:
-    text = f"on {between.agreed:,} of {pluralize(between.n, 'pair')} of answers"
-    is_known = between.kappa is not None and between.n >= MIN_LABELS
-    return f"{text}, {escape(kappa_text(between))}" if is_known else text
 
 
 def _outcome(outcome: BatchOutcome) -> list[CardBlock]:

@@ -100,11 +100,11 @@ def time_left(seconds: float) -> str:
     return "almost done" if seconds < 5 else f"about {duration(seconds)} left"
 
 
-def progress_bar(done: float, width: int = 20) -> str:
-    """A bar of text for clients that draw no progress: '█████░░░░░ 50%'."""
+def progress_bar(done: float) -> str:
+    """A bar of text for clients that draw no progress: '█████░░░░░ 50%', of twenty signs."""
     done = min(max(done, 0.0), 1.0)
-    filled = round(done * width)
-    return "█" * filled + "░" * (width - filled) + f" {100 * done:.0f}%"
+    filled = round(20 * done)
+    return "█" * filled + "░" * (20 - filled) + f" {100 * done:.0f}%"
 
 
 def multiple(factor: Decimal) -> str:

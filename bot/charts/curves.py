@@ -29,7 +29,10 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
     """Returns None with fewer than two sizes. `beside`: another candidate's curve, drawn paler and without a band."""
     if len(curve.points) < 2:
         return None
-    drawn, axes = figure(_title(curve), "rows to train on", "right on the test rows")
+    whose = SHORT_NAMES[curve.arm.rung]
+    model = f", {shorten_name(curve.arm.model, 30)}" if curve.arm.model else ""
+    title = f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose}{model})"
+    drawn, axes = figure(title, "rows to train on", "right on the test rows")
     for point in curve.points:
         axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
     axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)
@@ -43,12 +46,6 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
     percent_axis(axes.yaxis)
     _label_ends(axes, curve)
     return save_figure(drawn, path)
-
-
-def _title(curve: Curve) -> str:
-    whose = SHORT_NAMES[curve.arm.rung]
-    model = f", {shorten_name(curve.arm.model, 30)}" if curve.arm.model else ""
-    return f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose}{model})"
 
 
 def _fitted(curve: Curve, rows: float) -> float:

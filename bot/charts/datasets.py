@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from bot.cards.words import pluralize
 from bot.charts.style import BLUE, INK, RED, SOFT, WIDE, figure, save_figure, shorten_name
 from trainers.dataset import LabelCount
 
@@ -20,7 +21,8 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
     if not label_counts:
         return None
     ordered = sorted(label_counts, key=lambda count: -count.rows)
-    shown = _shown(ordered)
+    half = MOST_BARS // 2  # of both ends: the rare labels are those that need work
+    shown = ordered if len(ordered) <= MOST_BARS else [*ordered[:half], *ordered[-half:]]
     drawn, axes = figure(_label_title(ordered, len(shown)), "rows", "", size=(WIDE, 0.28 * len(shown) + 1.3))
     heights = range(len(shown))
     axes.barh(
@@ -46,15 +48,9 @@ def draw_label_counts(label_counts: Sequence[LabelCount], path: Path) -> Path | 
     return save_figure(drawn, path)
 
 
-def _shown(ordered: Sequence[LabelCount]) -> Sequence[LabelCount]:
-    """Returns both ends: the rare labels are the ones that need work."""
-    half = MOST_BARS // 2
-    return ordered if len(ordered) <= MOST_BARS else [*ordered[:half], *ordered[-half:]]
-
-
 def _label_title(ordered: Sequence[LabelCount], shown: int) -> str:
     rare = sum(1 for count in ordered if count.rows < RARE)
-    text = f"Rows per label, {len(ordered):,} label{'' if len(ordered) == 1 else 's'}"
+    text = f"Rows per label, {pluralize(len(ordered), 'label')}"
     if shown < len(ordered):
         text += f" (the {shown // 2} largest and the {shown // 2} smallest)"
     return f"{text}: {rare:,} with fewer than {RARE}" if rare else text
@@ -98,7 +94,7 @@ def draw_row_lengths(counts: Sequence[int], limit: int | None, path: Path) -> Pa
 
 
 def _length_title(rows: int, limit: int | None, over: int) -> str:
-    text = f"Tokens per row, {rows:,} row{'' if rows == 1 else 's'}"
+    text = f"Tokens per row, {pluralize(rows, 'row')}"
     if limit is None:
         return text
     return f"{text}: {over:,} longer than the model's {limit:,}" if over else f"{text}: all within {limit:,}"

@@ -136,17 +136,13 @@ def _points(ladder: Ladder, rungs: Sequence[Rung], scale: _Scale) -> list[_Point
     points: list[_Point] = []
     for x in sorted({round(scale.at(rung), 1) for rung in rungs}):
         here = [rung for rung in rungs if round(scale.at(rung), 1) == x]
-        first, step = -(len(here) - 1) / 2, _step(x, len(here))
+        step = BESIDE
+        if x in (FREE_AT, UNKNOWN_AT):
+            step = min(BESIDE_FREE, FREE_COLUMN / max(len(here) - 1, 1))
         for at, rung in enumerate(here):
-            shift = (first + at) * step if len(here) > 1 else 0.0
+            shift = (at - (len(here) - 1) / 2) * step
             points.append(_Point(rung, scale.at(rung) + shift, rung.arm == ladder.cheapest))
     return points
-
-
-def _step(x: float, count: int) -> float:
-    if x not in (FREE_AT, UNKNOWN_AT):
-        return BESIDE
-    return min(BESIDE_FREE, FREE_COLUMN / max(count - 1, 1))
 
 
 def _note(ladder: Ladder) -> str:
@@ -253,10 +249,11 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
     lines = -(-len(ranked) // columns)
     for at, point in enumerate(ranked):
         column, line = divmod(at, lines)
+        name = f"{_name(point, 30)}, {100 * point.rung.score:.1f}%" if columns == 1 else _name(point, 18)
         drawn.text(
             0.01 + column * 0.52,
             -(line + 0.7) * A_LINE / TALL,
-            _key_line(at + 1, point, columns),
+            f"{at + 1}  {name}",
             va="center",
             color=_ink(point),
             fontsize=TEXT_SIZE if columns == 1 else TEXT_SIZE - 2.5,
@@ -274,12 +271,6 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
         color=INK,
         fontsize=TEXT_SIZE - 1,
     )
-
-
-def _key_line(number: int, point: _Point, columns: int) -> str:
-    if columns > 1:
-        return f"{number}  {_name(point, 18)}"
-    return f"{number}  {_name(point, 30)}, {100 * point.rung.score:.1f}%"
 
 
 def _lines(axes: Axes, room: Box) -> list[Box]:

@@ -103,32 +103,33 @@ def evaluate(
 def _measure(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    with open_session(settings, own=_asks_own(wanted), patience_s=wanted.patience_s) as session:
+    own, patience_s = _asks_own(wanted), wanted.patience_s
+    with open_session(settings, rows.files, say, own=own, patience_s=patience_s) as session:
         plan = _plan(session, wanted, rows)
         if isinstance(plan, Refusal):
             return plan
-        questions = rows.files / "questions"
+        questions = session.folder
         keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        refusal = _check_cost(session, plan, keys, rows, say)
+        refusal = _check_cost(session, plan, keys)
         if refusal:
             return refusal
         if plan.chooses_shots:
-            plan = prompt_search.choose_shots(session, plan, rows.files, questions, say)
+            plan = prompt_search.choose_shots(session, plan)
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        searched = prompt_search.search(session, plan, rows.files, questions, say)
+        searched = prompt_search.search(session, plan)
         if searched.plan is not plan:
             plan = searched.plan
             keys = evaluation_worker.prepare(plan, rows.files, questions, SEED)
-        free = [_answer_free(session, plan, arm, keys[arm], rows, say) for arm in plan.arms if arm.is_free]
+        free = [_answer_free(session, plan, arm, keys[arm]) for arm in plan.arms if arm.is_free]
         unread = [ArmProgress(arm, 0, failed=keys.failed) for arm, keys in keys.items() if keys.failed]
         model_keys = {arm: keys.keys for arm, keys in keys.items() if arm.model and not keys.failed}
         evaluation = Evaluation(OWNER, model_keys, partial(evaluation_worker.read_questions, questions, plan))
-        arms = (*free, *unread, *until_answered(session, evaluation, say))
+        arms = (*free, *unread, *until_answered(session, evaluation))
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
         replies = _replies(session, plan, keys, arms)
-        verdicts = _run_judge(session, plan, _texts(replies), rows.files, questions, say)
+        verdicts = _run_judge(session, plan, _texts(replies))
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
     evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
     estimated = make_estimate(
@@ -237,26 +238,18 @@ def _check_waiver(
 
 
 def _check_cost(
-    session: LlmSession,
-    plan: LadderPlan,
-    keys: Mapping[MeasuredCandidate, ArmKeys],
-    rows: EvaluationRows,
-    say: ProgressListener,
+    session: LlmSession, plan: LadderPlan, keys: Mapping[MeasuredCandidate, ArmKeys]
 ) -> Refusal | None:
-    """Refuses where it could cost more than one measurement may; else `say` hears the most that it can cost."""
+    """Refuses where it could cost more than one measurement may; else says the most that it can cost."""
     answered = session.store.answers.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
         plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
     )
-    search = prompt_search.max_micros(plan, rows.files, rows.files / "questions")
+    search = prompt_search.max_micros(session, plan)
     if isinstance(search, Refusal):
         return search
-    tried = prompt_search.shots_max_micros(session, plan, rows.files, rows.files / "questions")
-    most += (
-        search
-        + tried
-        + _max_judge_micros(session, plan, keys, answered, rows.files, rows.files / "questions")
-    )
+    judge = _max_judge_micros(session, plan, keys, answered)
+    most += search + prompt_search.shots_max_micros(session, plan) + judge
     limit = to_micros(session.settings.budget.measurement_usd)
     if most > limit:
         return Refusal(
@@ -264,23 +257,18 @@ def _check_cost(
             "models or rungs, or raise `measurement_usd` under [budget] in finetune.toml."
         )
     if most:
-        say.keep(f"This costs {usd_micros(most)} at most; answers that were given before are free.")
+        session.say.keep(f"This costs {usd_micros(most)} at most; answers that were given before are free.")
     return None
 
 
 def _answer_free(
-    session: LlmSession,
-    plan: LadderPlan,
-    candidate: MeasuredCandidate,
-    keys: ArmKeys,
-    rows: EvaluationRows,
-    say: ProgressListener,
+    session: LlmSession, plan: LadderPlan, candidate: MeasuredCandidate, keys: ArmKeys
 ) -> ArmProgress:
     """Computes and stores a free candidate's answers, where they are not there yet."""
     of = len(keys.keys)
     if not set(keys.keys) <= session.store.answers.answered(keys.keys):
-        say(f"{capitalize(LONG_NAMES[candidate.rung])} learns from the rows.")
-        replies = evaluation_worker.free_answers(candidate, plan, rows.files, rows.files / "questions", SEED)
+        session.say(f"{capitalize(LONG_NAMES[candidate.rung])} learns from the rows.")
+        replies = evaluation_worker.free_answers(candidate, plan, session.files, session.folder, SEED)
         if isinstance(replies, Refusal):
             return ArmProgress(candidate, of, failed=replies.text)
         evaluation_engine.keep_free(session, candidate, keys.keys, replies, time.time())
@@ -303,60 +291,48 @@ def _max_judge_micros(
     plan: LadderPlan,
     keys: Mapping[MeasuredCandidate, ArmKeys],
     answered: Collection[str],
-    files: Path,
-    folder: Path,
 ) -> int:
     """The most that the judge can cost in micro-dollars: what was judged before is free."""
     if plan.judge is None:
         return 0
-    if (
-        plan.search is None
-        and not plan.chooses_shots
-        and all(key in answered for keys in keys.values() for key in keys.keys)
-    ):
+    is_all_answered = all(key in answered for keys in keys.values() for key in keys.keys)
+    if plan.search is None and not plan.chooses_shots and is_all_answered:
         arms = [ArmProgress(candidate, len(keys.keys)) for candidate, keys in keys.items()]
         replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
         texts = _texts(replies)
-        first = judge_worker.ask_acceptable(plan, texts, files, folder)
+        first = judge_worker.ask_acceptable(plan, texts, session.files, session.folder)
         if first.wanted <= session.store.answers.answered(first.priced.keys):
             verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress())
-            second = judge_worker.ask_better(plan, texts, verdicts, files, folder)
+            second = judge_worker.ask_better(plan, texts, verdicts, session.files, session.folder)
             return _missing_micros(session, plan, second)
-    return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
+    return judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
 
 
-def _run_judge(
-    session: LlmSession, plan: LadderPlan, texts: Texts, files: Path, folder: Path, say: ProgressListener
-) -> JudgeAnswers | None:
+def _run_judge(session: LlmSession, plan: LadderPlan, texts: Texts) -> JudgeAnswers | None:
     """Asks the judge and returns its verdicts; None where there is no judge."""
     if plan.judge is None:
         return None
-    agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, files), ())
-    first = judge_worker.ask_acceptable(plan, texts, files, folder)
+    agreed = judge_worker.max_micros(plan, judge_worker.longest_questions(plan, session.files), ())
+    first = judge_worker.ask_acceptable(plan, texts, session.files, session.folder)
     cost = _missing_micros(session, plan, first)
-    failed = _ask_judge(session, plan, first, folder / f"{judge_worker.ACCEPTABLE}.jsonl", say, cost > agreed)
+    failed = _ask_judge(session, plan, first, judge_worker.ACCEPTABLE, is_too_dear=cost > agreed)
     verdicts = judgements.judge_answers(session, plan, first, None, JudgeProgress(failed=failed))
     if failed:
         return verdicts
-    second = judge_worker.ask_better(plan, texts, verdicts, files, folder)
+    second = judge_worker.ask_better(plan, texts, verdicts, session.files, session.folder)
     cost += _missing_micros(session, plan, second)
-    unpaired = _ask_judge(session, plan, second, folder / f"{judge_worker.BETTER}.jsonl", say, cost > agreed)
+    unpaired = _ask_judge(session, plan, second, judge_worker.BETTER, is_too_dear=cost > agreed)
     return judgements.judge_answers(session, plan, first, second, JudgeProgress(unpaired=unpaired))
 
 
 def _ask_judge(
-    session: LlmSession,
-    plan: LadderPlan,
-    questions: Questions,
-    prompts: Path,
-    say: ProgressListener,
-    is_too_dear: bool,
+    session: LlmSession, plan: LadderPlan, questions: Questions, name: str, *, is_too_dear: bool
 ) -> str | None:
-    """Asks the judge these questions. Returns why it could not be asked, if so."""
+    """Asks the judge these questions, which lie in the file of that name. Returns why it could not be asked, if so."""
     if is_too_dear:
         return f"Asking {plan.judge} could cost more than was foreseen."
-    evaluation = judgements.evaluation_of(OWNER, plan, questions, prompts)
-    return until_answered(session, evaluation, say, "verdicts given")[0].failed
+    evaluation = judgements.evaluation_of(OWNER, plan, questions, session.folder / f"{name}.jsonl")
+    return until_answered(session, evaluation, "verdicts given")[0].failed
 
 
 def _missing_micros(session: LlmSession, plan: LadderPlan, questions: Questions) -> int:

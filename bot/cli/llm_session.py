@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from bot.app import build_trainers
@@ -38,17 +39,27 @@ class ProgressListener(Protocol):
 
 @dataclass(frozen=True)
 class LlmSession:
-    """Who can be asked, where answers are kept, and how long nothing may come."""
+    """Who can be asked, where answers are kept, and how long nothing may come. `files` has the checked rows; `say`
+    hears how far it is."""
 
     settings: Settings
     trainers: Mapping[str, Trainer]
     store: Store
     llm: LlmClient
-    patience_s: float = PATIENCE_S
+    files: Path
+    say: ProgressListener
+    patience_s: float
+
+    @property
+    def folder(self) -> Path:
+        """For the questions that are written."""
+        return self.files / "questions"
 
 
 @contextmanager
-def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_S) -> Iterator[LlmSession]:
+def open_session(
+    settings: Settings, files: Path, say: ProgressListener, *, own: bool, patience_s: float
+) -> Iterator[LlmSession]:
     """`own`: our own trainer runs for as long as the session is open, where the settings have one."""
     embedded = None
     if own and settings.trainer.models and any(row.is_started_by_us for row in settings.providers):
@@ -61,7 +72,7 @@ def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_
     try:
         if embedded:
             embedded.start()
-        yield LlmSession(settings, trainers, store, llm, patience_s)
+        yield LlmSession(settings, trainers, store, llm, files, say, patience_s)
     finally:
         llm.close()
         if embedded:
@@ -70,10 +81,7 @@ def open_session(settings: Settings, *, own: bool, patience_s: float = PATIENCE_
 
 
 def until_answered(
-    session: LlmSession,
-    evaluation: Evaluation,
-    say: ProgressListener,
-    what: str = "questions answered",
+    session: LlmSession, evaluation: Evaluation, what: str = "questions answered"
 ) -> tuple[ArmProgress, ...]:
     """Asks every question until it is answered or declined, or its model can't be asked. Raises AnswerTimeout."""
     arms = [ArmProgress(candidate, len(keys)) for candidate, keys in evaluation.keys.items()]
@@ -84,7 +92,7 @@ def until_answered(
         arms, missing = list(answers.arms), answers.all_missing
         of = len({key for candidate in answers.missing for key in evaluation.keys[candidate]})
         settled, troubles = of - len(missing), evaluation_engine.troubles(session, models)
-        say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
+        session.say(" ".join(filter(None, [f"{settled:,} of {of:,} {what}.", troubles])))
         if not missing:
             return answers.arms
         if settled > most_settled:

@@ -6,10 +6,9 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from bot.cards.prompt_search import how_far
-from bot.cli.llm_session import OWNER, LlmSession, ProgressListener, until_answered
+from bot.cli.llm_session import OWNER, LlmSession, until_answered
 from bot.services import (
     evaluation_engine,
     evaluation_worker,
@@ -33,13 +32,12 @@ class SearchedPlan:
     progress: SearchProgress | None = None
 
 
-def search(
-    session: LlmSession, plan: LadderPlan, files: Path, folder: Path, say: ProgressListener
-) -> SearchedPlan:
+def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
     """Looks for a better prompt if the plan has a budget for it. Raises AnswerTimeout."""
     if plan.search is None:
         return SearchedPlan(plan)
     since, declined = time.time(), dict[str, str]()
+    files, folder = session.files, session.folder
     replay = worker.replay(plan, {}, files, folder, SEED)
     while True:
         spent = evaluation_engine.spent(session, plan.price_of, replay.keys_of(plan.search), since)
@@ -50,7 +48,10 @@ def search(
             return _conclude(plan, replay, spent, prompt_search.BUDGET_USED)
         questions = partial(worker.read_questions, folder, plan, replay)
         evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
-        (arm,) = until_answered(session, evaluation, say, _so_far(replay))
+        so_far = how_far(replay.progress(SearchProgress()))
+        (arm,) = until_answered(
+            session, evaluation, f"answered while a better prompt is looked for, {so_far}"
+        )
         if arm.failed:
             return _conclude(plan, replay, spent, arm.failed)
         declined |= dict.fromkeys(arm.declined, "")
@@ -58,38 +59,31 @@ def search(
         replay = worker.replay(plan, declined | texts, files, folder, SEED)
 
 
-def choose_shots(
-    session: LlmSession, plan: LadderPlan, files: Path, folder: Path, say: ProgressListener
-) -> LadderPlan:
+def choose_shots(session: LlmSession, plan: LadderPlan) -> LadderPlan:
     """Returns the plan with as many examples as do best on training rows. Raises AnswerTimeout."""
-    names = evaluation_worker.only_keys(few_shot_worker.prepare(plan, files, folder, SEED))
-    questions = partial(evaluation_worker.read_questions, folder / few_shot_worker.FOLDER, plan)
-    arms = until_answered(session, Evaluation(OWNER, names, questions), say, "answered to choose examples")
+    names = evaluation_worker.only_keys(few_shot_worker.prepare(plan, session.files, session.folder, SEED))
+    questions = partial(evaluation_worker.read_questions, session.folder / few_shot_worker.FOLDER, plan)
+    arms = until_answered(session, Evaluation(OWNER, names, questions), "answered to choose examples")
     replies = evaluation_engine.replies(session, names, arms)
-    return few_shot_worker.with_shots(plan, few_shot_worker.choose(plan, replies, files, SEED))
+    return few_shot_worker.with_shots(plan, few_shot_worker.choose(plan, replies, session.files, SEED))
 
 
-def shots_max_micros(session: LlmSession, plan: LadderPlan, files: Path, folder: Path) -> int:
+def shots_max_micros(session: LlmSession, plan: LadderPlan) -> int:
     if not plan.chooses_shots:
         return 0
-    keys = few_shot_worker.prepare(plan, files, folder, SEED)
+    keys = few_shot_worker.prepare(plan, session.files, session.folder, SEED)
     return few_shot.most_micros(session, plan, keys)
 
 
-def max_micros(plan: LadderPlan, files: Path, folder: Path) -> int | Refusal:
+def max_micros(session: LlmSession, plan: LadderPlan) -> int | Refusal:
     """Returns the most that the search can cost, or why its budget is too little."""
     if plan.search is None:
         return 0
-    replay = worker.replay(plan, {}, files, folder, SEED)
+    replay = worker.replay(plan, {}, session.files, session.folder, SEED)
     refusal = prompt_search.too_little(plan.search, replay)
     if refusal:
         return Refusal(refusal)
     return worker.max_micros(plan)
-
-
-def _so_far(replay: Replay) -> str:
-    """Ends the sentence that says how many of a step's questions are answered."""
-    return f"answered while a better prompt is looked for, {how_far(replay.progress(SearchProgress()))}"
 
 
 def _conclude(plan: LadderPlan, replay: Replay, spent: int, ended: str | None = None) -> SearchedPlan:
