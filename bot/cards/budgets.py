@@ -85,7 +85,7 @@ def _left(budget: Budget) -> str:
 def _own(month: Month) -> list[CardBlock]:
     """The limits of the channel and the person; the tightest of all holds."""
     lines = [f"• This month{owner_text(budget)}: {_left(budget)}" for budget in month.own]
-    return [Text("*Limits of your own; the tightest holds*"), Lines(lines)] if lines else []
+    return [Text("*Your limits; the tightest counts*"), Lines(lines)] if lines else []
 
 
 def _details(month: Month) -> list[CardBlock]:

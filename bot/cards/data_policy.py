@@ -26,7 +26,7 @@ def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
     """Plain text."""
     if ruled.refused == "no rule":
         return (
-            f"No rule under [[policy.data]] in finetune.toml speaks of {data.dataset} from its channel, so it doesn't "
+            f"No rule under [[policy.data]] in finetune.toml covers {data.dataset} from its channel, so it doesn't "
             f"go to {provider}. It may go to a trainer on this machine, or the bot's operator adds a rule."
         )
     rule = ruled.against[0]
@@ -40,8 +40,8 @@ def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
     if ruled.refused == "hard rule":
         return text
     return (
-        f"{text} Who has a reason to set the rule aside gives it at the end of the command, where it is recorded and "
-        f"shown: `because={EXAMPLE_REASON}`."
+        f"{text} If you have a reason to set the rule aside, give it at the end of the command: it is recorded and "
+        f"shown. Like this: `because={EXAMPLE_REASON}`."
     )
 
 

@@ -33,7 +33,9 @@ KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 3
 UNSEEN_S = 600.0  # a bot that runs looks every few seconds
-FROZEN = "Its model is not started while spending is frozen; it is by itself once the freeze is lifted."
+FROZEN = (
+    "Its model is not started while spending is frozen; that happens by itself once the freeze is lifted."
+)
 STATES: Mapping[DeploymentState, str] = {
     "starting": "is being started",
     "ready": "is running",

@@ -42,7 +42,7 @@ MEANS: dict[InterventionChoice, str] = {
 }
 
 
-def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str | None = None) -> Message:
+def card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], note: str | None = None) -> Message:
     """The question, with its buttons. The run's `error` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} needs a person: {plan_title(plan)}"
     why = run.error or ""
@@ -53,7 +53,7 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
             f"{at_most(plan.maximum_micros).capitalize()} stay reserved. Look at {escape(run.provider)}'s list of "
             f"jobs for one with `finetune_key` {run.key}, then decide."
         ),
-        Text("\n".join(_word(word) for word in words)) if words else None,
+        Text("\n".join(map(_line, decisions))) if decisions else None,
         Note(escape(note)) if note else None,
         actions(*(button(TITLES[choice], action, str(run.id)) for action, choice in BUTTONS.items())),
         Note(
@@ -64,10 +64,10 @@ def card(run: Run, plan: Plan, words: Sequence[InterventionDecision], note: str 
     )
 
 
-def settled_card(run: Run, plan: Plan, words: Sequence[InterventionDecision], outcome: str) -> Message:
+def settled_card(run: Run, plan: Plan, decisions: Sequence[InterventionDecision], outcome: str) -> Message:
     """The same card with the outcome in the buttons' place. `outcome` is ours and may hold mrkdwn."""
     headline = f"Run {run.id} was decided on: {plan_title(plan)}"
-    text = "\n".join([*(_word(word, waits=False) for word in words), outcome])
+    text = "\n".join([*(_line(decision, waits=False) for decision in decisions), outcome])
     return Message.titled(headline, Text(run.error or ""), Text(text), notice=outcome)
 
 
@@ -89,12 +89,12 @@ def parse_metadata(private: str) -> tuple[InterventionChoice, int]:
     return next(title for title in TITLES if title == choice), int(number)
 
 
-def _word(word: InterventionDecision, *, waits: bool = True) -> str:
-    job = f" {escape(word.job_id)}" if word.job_id else ""
-    missing = WORDS_NEEDED[word.choice] - 1
-    wants = " One more approver has to say so." if waits and word.outcome is None and missing else ""
-    void = f" Not carried out: {word.outcome}" if word.outcome else ""
-    return f"• <@{word.person}> {SAYS[word.choice]}{job}: {escape(word.reason)}.{wants}{void}"
+def _line(decision: InterventionDecision, *, waits: bool = True) -> str:
+    job = f" {escape(decision.job_id)}" if decision.job_id else ""
+    is_first = waits and decision.outcome is None and WORDS_NEEDED[decision.choice] > 1
+    wants = " One more approver has to say so." if is_first else ""
+    void = f" Not carried out: {decision.outcome}" if decision.outcome else ""
+    return f"• <@{decision.person}> {SAYS[decision.choice]}{job}: {escape(decision.reason)}.{wants}{void}"
 
 
 def duplicate_job(owner: str, provider: str, extra: Job) -> Message:

@@ -98,7 +98,7 @@ def trust_text(people: HumanAgreement) -> str:
         so_far = f" ({people.labels} of {MIN_LABELS} human labels)" if people.labels else ""
         return f"agreement with people not measured yet{so_far}"
     if beside.kappa is None:
-        return f"agreement with people not known: all {beside.n} labels say one and the same thing"
+        return f"agreement with people not known: all {beside.n} labels say the same thing"
     doubt = ": don't trust this judge" if people.distrusts else ""
     return f"{kappa_text(beside)} on {pluralize(beside.n, 'human label')}{doubt}"
 
@@ -181,7 +181,7 @@ def _beside(judge: str, agreement: HumanAgreement) -> str:
         return f"{escape(judge)} has a verdict that holds in both orders on too few of these pairs to be compared."
     agreed = f"{escape(judge)} and people agree on {beside.agreed:,} of {pluralize(beside.n, 'choice')}"
     if beside.kappa is None:
-        return f"{agreed}, but all say one and the same thing: κ can't be told."
+        return f"{agreed}, but all say the same thing, so κ can't be worked out."
     text = f"{agreed}: {escape(kappa_text(beside))}."
     return f"{text} Below 0.4: its scores say little." if agreement.distrusts else text
 

@@ -105,7 +105,7 @@ def details(
 
 
 def finished_notice(measurement: Measurement, curve: Curve) -> str:
-    """Notifies who asked: the result takes the place of the card, and an edit notifies nobody."""
+    """Notifies the person who asked: the result takes the place of the card, and an edit notifies nobody."""
     return f"<@{measurement.requested_by}> m{measurement.id} is done. {escape(headline(curve))}."
 
 

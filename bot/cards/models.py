@@ -106,13 +106,13 @@ def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
 
 
 def card_location(summary: PromotionSummary) -> str:
-    """For the person who typed the command in another channel than that of the card."""
+    """For the person who typed the command in a channel other than the card's."""
     text = f"{code(summary.model.name)} is in use for {code(summary.dataset)}."
     return f"{text} The card is in <#{summary.promotion.channel}>."
 
 
 def sealed_test_begun(measurement: Measurement) -> Message:
-    """For who promoted: what decides now."""
+    """For the person who promoted it: what decides now."""
     return text_message(
         f"The sealed rows decide: measurement m{measurement.id} asks the model and what it would replace. Its card is "
         f"in <#{measurement.channel}>. If the model passes, it is deployed."

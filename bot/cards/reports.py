@@ -136,7 +136,7 @@ def run_notice(run: Run, *, has_page: bool) -> str:
 
 
 def measurement_notice(measurement: Measurement, ladder: Ladder, *, has_page: bool) -> str:
-    """What notifies who asked: the result takes the place of the card, and an edit notifies nobody."""
+    """What notifies the person who asked: the result takes the place of the card, and an edit notifies nobody."""
     number = f"m{measurement.id}"
     more = "The report opens in a browser." if has_page else _page_missing(number)
     headline = escape(evaluation_results.headline(ladder))

@@ -179,7 +179,7 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
     """What to do with it; then against the bar, and against the best that was measured without the training, on the
     same rows."""
     ladder = result.ladder
-    if ladder is None or not ladder.rung("tuned"):  # of before there was a bar to judge by
+    if ladder is None or not ladder.rung("tuned"):  # from before there was a bar to judge by
         return f"Tuned model: {percent(result.tuned.share)} right; {_above_base(result)}"
     (tuned,), other = ladder.rung("tuned"), _other(ladder)
     if is_silent(tuned):

@@ -89,7 +89,7 @@ class RunSummary:
     actuals: Sequence[Actual] = ()
     running: Sequence[RunningError] = ()
     can_pause: bool = False
-    words: Sequence[InterventionDecision] = ()
+    decisions: Sequence[InterventionDecision] = ()
     may_be_used: bool = False
     looks: Looks | None = None
 
@@ -165,7 +165,7 @@ def details_card(summary: RunSummary) -> Message:
     if summary.result:
         return results.card(summary.run, summary.plan, summary.result, may_be_used=summary.may_be_used)
     if summary.run.state == "needs_human":
-        return interventions.card(summary.run, summary.plan, summary.words)
+        return interventions.card(summary.run, summary.plan, summary.decisions)
     if summary.run.error:
         # A person's reason is kept as it was typed; the other reasons are ours.
         why = escape(summary.run.error) if summary.run.state == "rejected" else summary.run.error

@@ -135,7 +135,7 @@ def _summarize(context: AppContext, run: Run) -> RunSummary:
         result=RunResult.from_json(run.result) if run.result else None,
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
-        words=context.store.interventions.of(run) if run.state == "needs_human" else (),
+        decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
     )
 
 
