@@ -189,6 +189,11 @@ def code_block(text: str) -> str:
     return f"```\n{_escape_entities(UNSEEN.sub('', text)).replace('```', 'ˋˋˋ')}\n```"
 
 
+def quote(text: str, limit: int) -> str:
+    """Any text, cut and inert, as a quotation."""
+    return f">{escape(cut(text.strip(), limit) or '(nothing)')}".replace("\n", "\n>")
+
+
 def cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
 from bot.cards.blocks import (
     Block,
@@ -23,7 +22,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.general import text_message
-from bot.cards.words import capitalize, charge, duration, money, pluralize, shorten
+from bot.cards.words import capitalize, charge, duration, money, pluralize, shorten, utc_time
 from bot.rules.budgets import Hosting, StopReason
 from storage.deployments import DeploymentRecord, DeploymentState
 from trainers.deployments.port import Deployment
@@ -113,26 +112,20 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
     headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
     lines = [_running_line(each, name_of) for each in running]
     seen = min(each.record.updated_at for each in running)
-    unseen = (
-        f"Counted until {_at(seen)}: no bot has looked since, and none stops them. Start it: `finetune run`."
-    )
+    unseen = f"Counted until {utc_time(seen)}: no bot has looked since, and none stops them. Start it: `finetune run`."
     notes = [Note(unseen)] if now - seen > UNSEEN_S else []
     return Message.titled(headline, Lines(lines), *notes)
 
 
 def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> str:
     record = summary.record
-    idle = f", idle since {_at(record.used_at)}" if record.state == "ready" else ""
+    idle = f", idle since {utc_time(record.used_at)}" if record.state == "ready" else ""
     keeper = f", kept by {escape(name_of(record.kept_by))}" if record.kept_by else ""
     return (
         f"• *{escape(record.model)}* {STATES[record.state]} at {escape(summary.title)}, for "
         f"{escape(name_of(record.person))}: "
         f"{an_hour(record.micros_per_hour)}, {charge(summary.today_micros)} today{idle}{keeper}"
     )
-
-
-def _at(seconds: float) -> str:
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"
 
 
 def waits_text(title: str, micros_per_hour: int) -> str:

@@ -17,8 +17,8 @@ from bot.cards.blocks import (
     actions,
     button,
     code,
-    cut,
     escape,
+    quote,
 )
 from bot.cards.candidates import bar_share, long_name, quality
 from bot.cards.general import details_modal
@@ -92,11 +92,9 @@ def done_card(
 def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
     blocks: list[CardBlock | Block] = []
     for row, label in contradictions.rows[:SHOWN]:
-        quoted = escape(cut(row.text.strip(), 400)).replace("\n", "\n>")
-        people = escape(shorten(str(row.given)))
-        blocks.append(
-            Text(f">{quoted}\nPeople: *{people}*; {escape(shorten(teacher))}: *{escape(shorten(label))}*")
-        )
+        people, model = escape(shorten(str(row.given))), escape(shorten(teacher))
+        labels = f"People: *{people}*; {model}: *{escape(shorten(label))}*"
+        blocks.append(Text(f"{quote(row.text, 400)}\n{labels}"))
     hidden = len(contradictions.rows) - SHOWN
     blocks += [Note(f"… and {hidden:,} more")] if hidden > 0 else []
     return details_modal("Contradictions", blocks)

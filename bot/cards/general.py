@@ -56,10 +56,6 @@ def sample_card() -> Message:
     )
 
 
-def refusal(refused: Refusal) -> Message:
-    return text_message(refused.text)
-
-
 CURES = {
     "not_in_channel": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
     "channel_not_found": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
@@ -107,7 +103,7 @@ def rights_card(rights: Sequence[Right]) -> Message:
 
 
 def answer(result: str | Refusal) -> Message:
-    return refusal(result) if isinstance(result, Refusal) else text_message(result)
+    return text_message(result.text if isinstance(result, Refusal) else result)
 
 
 def notice_modal(title: str, text: str) -> Block:

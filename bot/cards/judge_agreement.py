@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, cut, escape
+from bot.cards.blocks import CardBlock, Lines, Message, Note, Text, actions, button, escape, quote
 from bot.cards.candidates import arm_name
 from bot.cards.words import SLACK, Spelling, pluralize
 from bot.rules import judge_agreement
@@ -188,11 +188,7 @@ def _beside(judge: str, agreement: HumanAgreement) -> str:
 
 def _pair(question: str, first: str, second: str) -> tuple[CardBlock, ...]:
     return (
-        Text(f"*The text*\n>{_quoted(question)}"),
-        Text(f"*First*\n>{_quoted(first)}"),
-        Text(f"*Second*\n>{_quoted(second)}"),
+        Text(f"*The text*\n{quote(question, LONGEST)}"),
+        Text(f"*First*\n{quote(first, LONGEST)}"),
+        Text(f"*Second*\n{quote(second, LONGEST)}"),
     )
-
-
-def _quoted(text: str) -> str:
-    return escape(cut(text.strip(), LONGEST) or "(nothing)").replace("\n", "\n>")

@@ -23,6 +23,7 @@ from bot.cards.blocks import (
     confirm,
     cut,
     escape,
+    quote,
 )
 from bot.cards.candidates import FRESH_ROWS, MEANS, looks_sentence, looks_text, quality
 from bot.cards.general import text_message
@@ -50,7 +51,7 @@ from trainers.types import Answer
 
 PROMOTE, ROLLBACK, TRY, TRY_FORM = "put_to_work", "roll_back", "try_model", "try_form"
 GOOD, NOT_GOOD, BETTER_FORM = "answer_good", "answer_not_good", "better_answer"
-SHOWN_LABELS = 5
+SHOWN_LABELS, LONGEST_QUOTE = 5, 1200
 DETAILS = "promotion_details"
 
 
@@ -464,13 +465,12 @@ def pending_card(ask: Ask) -> Message:
 
 
 def answer_card(ask: Ask, answer: Answer) -> Message:
-    text = answer.text.strip() or "(nothing)"
     used = pluralize(answer.prompt_tokens + answer.completion_tokens, "token")
     return Message(
-        f"{code(ask.model)} answers: {escape(cut(text, 500))}",
+        f"{code(ask.model)} answers: {escape(cut(answer.text.strip(), 500) or '(nothing)')}",
         (
-            Text(f"{code(ask.model)} was asked:\n>{_quoted(ask.text)}"),
-            Text(f"It answers:\n>{_quoted(text)}"),
+            Text(f"{code(ask.model)} was asked:\n{quote(ask.text, LONGEST_QUOTE)}"),
+            Text(f"It answers:\n{quote(answer.text, LONGEST_QUOTE)}"),
             actions(button("👍 Good", GOOD, str(ask.id)), button("👎 Not good", NOT_GOOD, str(ask.id))),
             Note(f"{max(answer.seconds, 0.1):.1f} seconds, {used}. Only you see this."),
         ),
@@ -505,7 +505,3 @@ def failure_card(ask: Ask, why: str) -> Message:
     """`why` is a sentence with its cure, from anywhere."""
     text = f"{code(ask.model)} could not be asked: {escape(why)}"
     return Message(text, (Text(text), Note(f"You asked: {escape(cut(ask.text, 200))}")))
-
-
-def _quoted(text: str) -> str:
-    return escape(cut(text, 1200)).replace("\n", "\n>")

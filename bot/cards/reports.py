@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.cards import audits, calibration, estimates, evaluation_results, prices, results
 from bot.cards.blocks import CardBlock, Facts, Headline, Lines, Note, Table, Text, code, escape
 from bot.cards.page import Picture, Section, page
 from bot.cards.plans import plan_title, verdict_text
-from bot.cards.words import charge, pluralize, shorten
+from bot.cards.words import charge, pluralize, shorten, utc_time
 from bot.rules.calibration import Actual
 from bot.rules.plans import Plan
 from bot.values.runs import LabelChange, RunResult
@@ -63,7 +62,7 @@ def run_report(
         ),
         Section("Who did what", audits.card(audits.History(run.id, history)).parts[1:]),
     ]
-    return page(headline.text, f"{subject}, ended {_day(run.updated_at)}", sections, name_of)
+    return page(headline.text, f"{subject}, ended {utc_time(run.updated_at)}", sections, name_of)
 
 
 def measurement_report(
@@ -73,7 +72,9 @@ def measurement_report(
     headline, *parts = evaluation_results.card(ladder).parts
     assert isinstance(headline, Headline)  # noqa: S101 - a card of a measurement begins with what it shows
     pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
-    subtitle = f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {_day(ladder.measured_at)}"
+    subtitle = (
+        f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {utc_time(ladder.measured_at)}"
+    )
     request = Text(f"Asked for by <@{measurement.requested_by}>. Test rows: {code(ladder.holdout_sha256)}")
     details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
     sections = [
@@ -94,7 +95,7 @@ def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:
     for approval in approvals:
         reason = f": “{escape(approval.reason)}”" if approval.reason else ""
         verb = "approved" if approval.decision == "approve" else "rejected"
-        lines.append(f"• <@{approval.person}> {verb} it, {_day(approval.at)}{reason}")
+        lines.append(f"• <@{approval.person}> {verb} it, {utc_time(approval.at)}{reason}")
     return [Lines(lines)] if lines else []
 
 
@@ -153,7 +154,7 @@ def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
     return [
         ("Verdict at the time", verdict_text(plan)),
         ("Cost", f"{expected} expected, at most {most}; actual {charge(run.actual_micros)}"),
-        ("Asked for by", f"<@{run.requester}>, {_day(plan.asked_at)}"),
+        ("Asked for by", f"<@{run.requester}>, {utc_time(plan.asked_at)}"),
         ("Dataset", f"{escape(plan.dataset)} version {plan.dataset_version}, from <@{plan.uploaded_by}>"),
         ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
         ("Model", f"{escape(plan.base_model)} on {escape(plan.provider)}, method {escape(plan.method)}"),
@@ -176,7 +177,3 @@ def _pictures(plots: Sequence[Path], plan: Plan, stems: Sequence[str]) -> list[P
         if stem in by_stem:
             pictures.append(Picture(by_stem[stem], alt))
     return pictures
-
-
-def _day(at: float) -> str:
-    return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M UTC")

@@ -18,9 +18,9 @@ from bot.cards.blocks import (
     button,
     code,
     confirm,
-    cut,
     escape,
     plain,
+    quote,
 )
 from bot.cards.general import details_modal, text_message
 from bot.cards.judge_agreement import kappa_text
@@ -140,10 +140,9 @@ def all_known(filename: str, sensitive: int = 0) -> str:
 def row_form(shown: RowToLabel) -> Block:
     """Keep, change to the label of rows like it, or drop; any other label from a list."""
     row, key = shown.row, f"{shown.row.labelling_id} {shown.row.place}"
-    quoted = escape(cut(row.text.strip(), LONGEST_TEXT)).replace("\n", "\n>")
     progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is stored at once."
     blocks: list[CardBlock | Block] = [
-        Text(f">{quoted}"),
+        Text(quote(row.text, LONGEST_TEXT)),
         Text(_labels_text(row)),
         _buttons(row, key),
         _other_labels(key, shown.labels),

@@ -172,6 +172,11 @@ def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
     return f"{'minus ' if rounded < 0 else ''}${abs(rounded):,.0f}"
 
 
+def utc_time(at: float) -> str:
+    """'2026-11-25 14:03 UTC', for terminals and pages."""
+    return f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M} UTC"
+
+
 def time_of_day(at: float) -> str:
     """A time that Slack shows by the clock of the person who reads it."""
     return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"

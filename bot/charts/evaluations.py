@@ -19,7 +19,6 @@ from bot.charts.style import (
     WIDE,
     Axes,
     Figure,
-    Text,
     dollars,
     figure,
     letters_may_lack,
@@ -208,13 +207,25 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
         drawn.canvas.draw()
     drawn.set_layout_engine("none")
     _key(drawn, ranked)
-    texts = [_text(axes, point, str(number)) for number, point in enumerate(ranked, 1)]
+    texts = [
+        axes.text(
+            point.x,
+            point.rung.score,
+            str(number),
+            fontsize=NUMBER_SIZE,
+            va="center",
+            ha="left",
+            color=_ink(point),
+            fontweight="bold" if point.is_cheapest else "normal",
+        )
+        for number, point in enumerate(ranked, 1)
+    ]
     sizes = [text.get_window_extent() for text in texts]
     at = [axes.transData.transform((point.x, point.rung.score)) for point in ranked]
     labels = [Label(x, y, s.width, s.height * 1.1) for (x, y), s in zip(at, sizes, strict=True)]
     frame = axes.get_window_extent()
     room = Box(frame.x0, frame.y0, frame.x1, frame.y1)
-    placed = place(labels, [*_lines(axes, room), *(b for p in points for b in _drawn(axes, p))], room)
+    placed = place(labels, _obstacles(axes, points, room), room)
     back = axes.transData.inverted()
     for text, label, box in zip(texts, labels, placed, strict=True):
         text.set_position(back.transform((box.left, box.middle[1])))
@@ -224,19 +235,6 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
 def _name(point: _Point, longest: int) -> str:
     arm = point.rung.arm
     return f"{short_name(arm)}, {shorten_name(arm.model, longest)}" if arm.model else short_name(arm)
-
-
-def _text(axes: Axes, point: _Point, text: str) -> Text:
-    return axes.text(
-        point.x,
-        point.rung.score,
-        text,
-        fontsize=NUMBER_SIZE,
-        va="center",
-        ha="left",
-        color=_ink(point),
-        fontweight="bold" if point.is_cheapest else "normal",
-    )
 
 
 def _ink(point: _Point) -> str:
@@ -273,20 +271,18 @@ def _key(drawn: Figure, ranked: Sequence[_Point]) -> None:
     )
 
 
-def _lines(axes: Axes, room: Box) -> list[Box]:
-    """Returns the bar's line as an obstacle: a label on it can't be read."""
+def _obstacles(axes: Axes, points: Sequence[_Point], room: Box) -> list[Box]:
+    """Returns the bar's line, the dots and their intervals: a label on them can't be read."""
     (dashed,) = [line for line in axes.get_lines() if line.get_linestyle() == "--"]
     _, y = axes.transData.transform((0, dashed.get_ydata()[0]))
-    return [Box(room.left, y - 2, room.right, y + 2)]
-
-
-def _drawn(axes: Axes, point: _Point) -> list[Box]:
-    """Returns the dot and its interval as obstacles."""
-    x, y = axes.transData.transform((point.x, point.rung.score))
-    _, low = axes.transData.transform((point.x, point.rung.low))
-    _, high = axes.transData.transform((point.x, point.rung.high))
-    half = 14 if point.is_cheapest else 10
-    return [Box(x - half, y - half, x + half, y + half), Box(x - 3, low, x + 3, high)]
+    obstacles = [Box(room.left, y - 2, room.right, y + 2)]
+    for point in points:
+        x, y = axes.transData.transform((point.x, point.rung.score))
+        _, low = axes.transData.transform((point.x, point.rung.low))
+        _, high = axes.transData.transform((point.x, point.rung.high))
+        half = 14 if point.is_cheapest else 10
+        obstacles += [Box(x - half, y - half, x + half, y + half), Box(x - 3, low, x + 3, high)]
+    return obstacles
 
 
 def _lead(axes: Axes, label: Label, box: Box) -> None:

@@ -103,7 +103,13 @@ def advice_text(advice: Advice) -> str:
     lines = [
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     ]
-    notes = [_next_step(first)] if first else []
+    notes = []
+    if first:
+        name, bits = first.preset.aliases[0], " quantization=nf4" if first.method == "qlora" else ""
+        notes.append(
+            f'• Next: under [trainer.models] in finetune.toml put "{name}" = "{first.preset.hub_id}", and ask for '
+            f"/finetune estimate DATASET target=local/{name}{bits}"
+        )
     notes += ["• Without a GPU what is larger than 2B takes days, though it fits."] if kind == "cpu" else []
     notes += [f"• {n_larger} others need more memory; --json has them, too."] if n_larger and shown else []
     notes += [
@@ -112,15 +118,6 @@ def advice_text(advice: Advice) -> str:
         "• How good each is on your rows, only a measurement tells: one run each, on the same held-out rows.",
     ]
     return "\n".join([begin, REASONS[advice.task], "", *lines, "", *notes])
-
-
-def _next_step(first: Offer) -> str:
-    name = first.preset.aliases[0]
-    bits = " quantization=nf4" if first.method == "qlora" else ""
-    return (
-        f'• Next: under [trainer.models] in finetune.toml put "{name}" = "{first.preset.hub_id}", and ask for '
-        f"/finetune estimate DATASET target=local/{name}{bits}"
-    )
 
 
 def _row(offer: Offer) -> tuple[str, ...]:

@@ -19,7 +19,6 @@ from bot.cli.datasets import EvaluationRows
 from bot.cli.llm_session import (
     OWNER,
     PATIENCE_S,
-    AnswerTimeout,
     LlmSession,
     ProgressListener,
     open_session,
@@ -93,16 +92,7 @@ class EvaluationResult:
 def evaluate(
     settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
 ) -> EvaluationResult | Refusal:
-    """Measures the ladder on these rows. `say` hears how far it is."""
-    try:
-        return _measure(settings, wanted, rows, say)
-    except AnswerTimeout as silence:
-        return Refusal(str(silence))
-
-
-def _measure(
-    settings: Settings, wanted: EvaluationRequest, rows: EvaluationRows, say: ProgressListener
-) -> EvaluationResult | Refusal:
+    """Measures the ladder on these rows. `say` hears how far it is. Raises AnswerTimeout."""
     own, patience_s = _asks_own(wanted), wanted.patience_s
     with open_session(settings, rows.files, say, own=own, patience_s=patience_s) as session:
         plan = _plan(session, wanted, rows)
@@ -128,7 +118,8 @@ def _measure(
         failed = [arm.failed for arm in arms if arm.failed is not None]
         if len(failed) == len(plan.arms):
             return Refusal(" ".join(dict.fromkeys(failed)))
-        replies = _replies(session, plan, keys, arms)
+        by_candidate = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
+        replies = {arm: by_candidate[arm] for arm in plan.arms if arm in by_candidate}
         verdicts = _run_judge(session, plan, _texts(replies))
     conclusion = judge_worker.conclude(plan, replies, verdicts, rows.files, questions, time.time())
     evidence = Evidence(bar=plan.bar, ladder=conclusion.ladder)
@@ -273,17 +264,6 @@ def _answer_free(
             return ArmProgress(candidate, of, failed=replies.text)
         evaluation_engine.keep_free(session, candidate, keys.keys, replies, time.time())
     return ArmProgress(candidate, of, answered=of)
-
-
-def _replies(
-    session: LlmSession,
-    plan: LadderPlan,
-    keys: Mapping[MeasuredCandidate, ArmKeys],
-    arms: Sequence[ArmProgress],
-) -> dict[MeasuredCandidate, Sequence[Reply]]:
-    """Everybody's replies in the plan's order."""
-    replies = evaluation_engine.replies(session, evaluation_worker.only_keys(keys), arms)
-    return {candidate: replies[candidate] for candidate in plan.arms if candidate in replies}
 
 
 def _max_judge_micros(

@@ -130,9 +130,13 @@ def within_memory() -> Iterator[None]:
 
 @contextmanager
 def resumable() -> Iterator[None]:
-    """For work that can go on where it stopped: Ctrl-C says so."""
+    """For work that can go on where it stopped: Ctrl-C says so, and so does a wait that was too long."""
+    from bot.cli.llm_session import AnswerTimeout
+
     try:
         yield
+    except AnswerTimeout as silence:
+        refuse(str(silence))
     except KeyboardInterrupt:
         click.echo("\nStopped. Answers that came are kept: the same command goes on from there.", err=True)
         sys.exit(EXIT_INTERRUPTED)

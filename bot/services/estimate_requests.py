@@ -63,11 +63,11 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
     """
     checked = datasets.ready(context, command.dataset, person, channel)
     if isinstance(checked, Refusal):  # it has changed since it was asked
-        notifications.tell_person(context, None, person, channel, general.refusal(checked))
+        notifications.tell_person(context, None, person, channel, general.text_message(checked.text))
         return
     result = _estimated(context, checked, command.question, command.bar, command.task)
     if isinstance(result, Refusal):
-        notifications.tell_person(context, None, person, channel, general.refusal(result))
+        notifications.tell_person(context, None, person, channel, general.text_message(result.text))
         return
     with context.store.transaction():
         datasets.change_settings(context, checked.dataset, person, bar=command.bar, task=command.task)

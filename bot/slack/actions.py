@@ -317,7 +317,7 @@ def _whisper(click: Click, trigger: str, respond: Respond, client: WebClient, re
     if click.is_on_home:
         client.views_open(trigger_id=trigger, view=general.notice_modal("Not done", refusal.text))
         return
-    respond(**general.refusal(refusal).body(), response_type="ephemeral", replace_original=False)
+    respond(**general.text_message(refusal.text).body(), response_type="ephemeral", replace_original=False)
 
 
 def _one_of(names: Iterable[str]) -> re.Pattern[str]:

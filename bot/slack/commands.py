@@ -329,7 +329,7 @@ def start(call: Call, dataset: str, because: str | None, **question: Any) -> Rep
 def _start(call: Call, request: Start) -> None:
     result = plans.start(call.context, request, call.person, call.channel)
     if isinstance(result, Refusal):
-        message = general.refusal(result)
+        message = general.text_message(result.text)
         notifications.tell_person(call.context, None, call.person, call.channel, message)
 
 
