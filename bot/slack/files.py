@@ -37,7 +37,12 @@ class SlackFiles:
         try:
             info: Any = self.slack.files_info(file=file_id)["file"]
         except SlackApiError as error:
-            return _refused_by_slack(error)
+            code = str(error.response.get("error", ""))
+            if code in GONE:
+                return Refusal(
+                    "The file is no longer there, or the app may not see it. Invite the app and upload again."
+                )
+            raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error
         except (URLError, OSError) as error:
             raise FetchLater(f"asking Slack about the file: {error}") from error
         size, url = int(info.get("size") or 0), str(info.get("url_private_download") or "")
@@ -104,12 +109,3 @@ class _NoRedirects(HTTPRedirectHandler):
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> None:
         return None
-
-
-def _refused_by_slack(error: SlackApiError) -> Refusal:
-    code = str(error.response.get("error", ""))
-    if code in GONE:
-        return Refusal(
-            "The file is no longer there, or the app may not see it. Invite the app and upload again."
-        )
-    raise FetchLater(f"asking Slack about the file: {code or error.response.status_code}") from error

@@ -110,7 +110,9 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
             if (
                 form == estimates.ESTIMATE
             ):  # takes longer than Slack waits, so it comes once the form is closed
-                _answer_estimate(answers)
+                request = _estimate_request(answers)
+                if isinstance(request, Estimate):
+                    estimate_requests.answer(answers.context, request, answers.person, answers.words[0])
             wake()
             if home.FORM in answers.words:
                 homes.draw(answers.person)
@@ -149,12 +151,6 @@ def _estimate(answers: Answers) -> Errors:
         return {estimates.refused_field(request): request.text}
     refusal = estimate_requests.may_ask(answers.context, request, answers.person, answers.words[0])
     return {estimates.refused_field(refusal): refusal.text} if refusal else {}
-
-
-def _answer_estimate(answers: Answers) -> None:
-    request = _estimate_request(answers)
-    if isinstance(request, Estimate):
-        estimate_requests.answer(answers.context, request, answers.person, answers.words[0])
 
 
 def _estimate_request(answers: Answers) -> Estimate | Refusal:
