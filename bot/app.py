@@ -115,7 +115,7 @@ class Service:
         clock: Callable[[], float],
         steady: Callable[[], float] | None,
     ) -> AppContext:
-        """What services work with."""
+        """Builds what the services work with."""
         slack = self.settings.slack
         trainers = build_trainers(self.settings, self.embedded)
         steady = steady or (time.monotonic if clock is time.time else clock)
@@ -198,7 +198,7 @@ def build_trainers(settings: Settings, embedded: EmbeddedTrainer | None) -> Mapp
 
 
 def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
-    """Of every provider where models run by the hour and whose key is there."""
+    """Opens every provider where models run by the hour and whose key is there."""
     keys = ((row, find_key(os.environ, row.provider)) for row in settings.providers)
     opened = {row.name: open_deployments(row.provider, key) for row, key in keys if key}
     return {name: deployments for name, deployments in opened.items() if deployments}
@@ -219,8 +219,8 @@ def _client(slack: SlackSettings, timeout_s: int = 15) -> WebClient:
 
 
 def _signed_in(slack: WebClient) -> SlackResponse | None:
-    """None where Slack doesn't answer: what runs is followed all the same, and Slack is asked again when it is needed.
-    Raises SlackApiError where it refuses the token."""
+    """Returns None if Slack doesn't answer: what runs is followed all the same, and Slack is asked again when it is
+    needed. Raises SlackApiError where it refuses the token."""
     try:
         return slack.auth_test()
     except SlackApiError as error:
@@ -233,7 +233,7 @@ def _signed_in(slack: WebClient) -> SlackResponse | None:
 
 
 def _is_away(error: SlackApiError) -> bool:
-    """Rather than that it refuses us."""
+    """Returns whether Slack is unwell, rather than refusing us."""
     return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 def store_model_ends(
     data: Path, provider: str, ends: Mapping[str, date], today: date, listed: Collection[str] = ()
 ) -> None:
-    """All that was told before of this provider is replaced: it may have put an end off. `listed`: all that it has."""
+    """Replaces all that this provider announced before: it may have put an end off. `listed`: all that it has."""
     day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
     ends_by_provider = {
         **_stored_ends(data),
@@ -71,7 +71,7 @@ def _days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
 
 
 def _stored_ends(data: Path) -> StoredEnds:
-    """Nothing where the file is damaged: our lists hold then, and the next answer replaces it."""
+    """Returns nothing if the file is damaged: our lists hold then, and the next answer replaces it."""
     try:
         ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
         for provider in ends_by_provider:
@@ -146,7 +146,7 @@ class BudgetSettings:
 
     @property
     def has_own(self) -> bool:
-        """Limits beside the team's."""
+        """Whether there are limits beside the team's."""
         return bool(self.channels or self.people) or (self.per_channel_usd, self.per_person_usd) != (
             None,
             None,
@@ -512,7 +512,7 @@ def _paid_by_the_hour(model: ModelRow, usd_per_hour: Decimal | None) -> ModelRow
 def _rows(
     read: Callable[[Mapping[str, Any]], tuple[T, ...]], tables: Mapping[str, Any], faults: list[Fault]
 ) -> tuple[T, ...]:
-    """Of providers or prices; none where something is wrong."""
+    """Reads the rows of providers or prices; none if something is wrong."""
     try:
         return read(tables)
     except ProviderProblems as error:
@@ -521,7 +521,7 @@ def _rows(
 
 
 def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
-    """An empty one with the problem where it can't be read."""
+    """Returns an empty file with the problem noted if it can't be read."""
     problem = ""
     try:
         text = path.read_text(encoding="utf-8")

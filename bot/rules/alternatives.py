@@ -15,7 +15,7 @@ from trainers.evaluation.results import Ladder, Rung
 
 
 def cheapest(rungs: Sequence[Rung]) -> Rung | None:
-    """The first of equal ones; one without a price is the last choice."""
+    """Returns the first of equal ones; one without a price is the last choice."""
     return min(rungs, key=lambda rung: (rung.usd_per_1000 is None, rung.usd_per_1000 or 0), default=None)
 
 
@@ -42,8 +42,8 @@ def might_meet(rung: Rung, bar: float) -> bool:
 
 
 def as_evidence(rungs: Iterable[Rung], bar: float) -> list[Rung]:
-    """Those whose score says how good they are: an answer that could not be read shows a bad prompt or model, and not
-    that rows are needed."""
+    """Returns those whose score says how good they are: an answer that could not be read shows a bad prompt or model,
+    and not that rows are needed."""
     return [rung for rung in rungs if not might_meet(rung, bar)]
 
 
@@ -56,7 +56,7 @@ def is_shown_better(rung: Rung, other: Rung, ladder: Ladder | None) -> bool:
 
 
 def dominated(ladder: Ladder) -> tuple[Rung, ...]:
-    """Those beside which another is shown to be better, costs no more and is no slower: nobody would choose them."""
+    """Returns those that another is shown to beat, at no more cost and no slower: nobody would choose them."""
 
     def beats(other: Rung, rung: Rung) -> bool:
         is_as_fast = other.p95_s <= rung.p95_s

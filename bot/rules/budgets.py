@@ -117,7 +117,7 @@ def seconds_since_poll(
 
 
 def _start(events: Sequence[Event]) -> float | None:
-    """When it left the queue: the first event after those about waiting in it. None: it has not, or nobody says."""
+    """Returns when it left the queue, by the first event after those about waiting; None if it has not, or nobody says."""
     oldest_first = list(reversed(events))
     waited = [place for place, event in enumerate(oldest_first) if event.tells("queued")]
     begun = oldest_first[waited[-1] + 1 :] if waited else []
@@ -165,7 +165,7 @@ def max_evaluation_micros(
 def paid_questions(
     prices: Mapping[str, PriceRow], keys: Mapping[Candidate, Sequence[str]]
 ) -> Mapping[str, frozenset[str]]:
-    """The keys of what each model is asked, of those that have a price. A question that two arms share is one."""
+    """Returns the keys of what each model is asked, of those that have a price. A question that two arms share is one."""
     by_model: dict[str, frozenset[str]] = {}
     for candidate, its_keys in keys.items():
         if candidate.model is not None and candidate.model in prices:
@@ -174,7 +174,7 @@ def paid_questions(
 
 
 def spent_micros(prices: Mapping[str, PriceRow], answers: Mapping[str, AnswerTotals]) -> int:
-    """What the answers of each model have cost."""
+    """Returns what the answers of each model have cost."""
     dollars = (
         _usd(prices[model], tokens.prompt_tokens, tokens.completion_tokens)
         for model, tokens in answers.items()
@@ -311,7 +311,8 @@ class DeploymentFacts:
 
 
 def stop_reason(facts: DeploymentFacts) -> StopReason | None:
-    """Why it is stopped now, None if it may run on. A freeze and the month's budget leave a measurement its end."""
+    """Returns why it is stopped now, None if it may run on. A freeze and the month's budget leave a measurement its
+    end."""
     if facts.is_deleted:
         return "deleted"
     if facts.day_micros >= facts.day_limit or facts.all_day_micros >= facts.all_day_limit:

@@ -35,7 +35,7 @@ TASK_KINDS: Mapping[TaskKind, str] = {
 
 
 def task_kind(word: str) -> TaskKind | None:
-    """What a person typed, as a kind; None where it is none of them."""
+    """Returns what a person typed as a kind, None if it is none of them."""
     return next((name for name in TASK_KINDS if name == word.strip().lower()), None)
 
 
@@ -62,8 +62,8 @@ NO_FAULTS = RowFaults()
 
 
 def row_faults(report: Report) -> RowFaults:
-    """The faults that a check found. Where it could not tell how many labels are wrong, none is doubted. A label
-    that contradicts another is one of those that are wrong."""
+    """Returns the faults that a check found. Where it could not tell how many labels are wrong, none is doubted. A
+    label that contradicts another is one of those that are wrong."""
     copies = sum(finding.count for finding in report.findings if finding.code == DUPLICATE.code)
     contradicting = sum(finding.count for finding in report.findings if finding.code == CONTRADICTION.code)
     errors = report.label_errors
@@ -203,7 +203,7 @@ class Facts:
     has_models: bool = True
 
     def measuring(self, measure: Measure, usd: Decimal | None = None) -> Step:
-        """The step; where it can't be done here, what has to be set up before it."""
+        """Returns the step or, if it can't be done here, what has to be set up before it."""
         if measure.rungs and set(measure.rungs) <= set(FREE_RUNGS):
             return Step(measure, usd)
         sellers = {model.partition("/")[0] for model in measure.models}

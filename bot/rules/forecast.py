@@ -79,7 +79,7 @@ def quantile(between: Range, p: Decimal) -> Decimal:
 
 
 def _volume(inputs: Inputs) -> Swing:
-    """The points of a lognormal with its median at the figure that was said."""
+    """Takes the points of a lognormal with its median at the figure that was said."""
     up = 1 + inputs.volume_spread
     low, high = (
         replace(inputs, monthly_input_tokens=round(inputs.monthly_input_tokens * factor))
@@ -373,7 +373,7 @@ def _bearable_hours(
 
 
 def _back_by(savings: Draws, months: float) -> Draws:
-    """The most that has come back at any time within `months`."""
+    """Returns the most that has come back at any time within `months`."""
     import numpy as np
 
     full_months = int(months)

@@ -142,7 +142,7 @@ ANYONE = Named(anyone=True)
 
 
 def usual_rules(approvers: Named) -> Mapping[Rule, Named]:
-    """The rules where finetune.toml has no [policy.who]: every full member takes part, `approvers` decide about
+    """Returns the rules where finetune.toml has no [policy.who]: every full member takes part, `approvers` decide about
     money."""
     requester_too = Named(approvers.users, approvers.groups, requester=True, where=approvers.where)
     return {
@@ -187,11 +187,11 @@ class Policy:
     promotion: PromotionLimits = USUAL_LIMITS
 
     def named(self, action: Action) -> Named:
-        """Nobody, where no rule speaks of it."""
+        """Returns nobody where no rule speaks of it."""
         return self.who.get(rule_of(action), NOBODY)
 
     def tier(self, maximum_micros: int) -> Tier | None:
-        """The cheapest tier that the plan fits into; None where it is dearer than every tier."""
+        """Returns the cheapest tier that the plan fits into, None if it is dearer than every tier."""
         fits = (
             tier for tier in self.tiers if tier.up_to_micros is None or maximum_micros <= tier.up_to_micros
         )
@@ -241,7 +241,7 @@ NO_REQUEST = Request("", "", 0.0)
 
 
 def has_words(reason: str) -> bool:
-    """Whether it has a few words with letters in them."""
+    """Returns whether it has a few words with letters in them."""
     words = [word for word in reason.split() if any(letter.isalpha() for letter in word)]
     return len(words) >= MIN_WORDS
 
@@ -303,13 +303,13 @@ class Rules:
         return named.users.union(*groups)
 
     def unknown(self, action: Action) -> tuple[str, ...]:
-        """Its groups whose members are not known."""
+        """Returns its groups whose members are not known."""
         return tuple(
             sorted(group for group in self.policy.named(action).groups if self.members.get(group) is None)
         )
 
     def entitled(self, action: Action, people: Collection[str]) -> list[str]:
-        """Those of `people`, each once, who are named for it now."""
+        """Returns those of `people`, each once, who are named for it now."""
         anyone = self.policy.named(action).anyone
         named = self.named(action)
         return [person for person in dict.fromkeys(people) if anyone or person in named]
@@ -387,7 +387,7 @@ class RuleVerdict:
 
 
 def may(asking: Caller, action: Action, request: Request = NO_REQUEST) -> RuleVerdict | None:
-    """The first no of all rules that are asked; None means yes."""
+    """Returns the first no of all rules that are asked, None for yes."""
     verdicts = rule_verdicts(asking, action, request)
     return next((verdict for verdict in verdicts if not verdict.is_allowed), None)
 
@@ -404,7 +404,7 @@ def may_unfreeze(against: Collection[str], rules: Rules) -> bool:
 
 
 def rule_verdicts(asking: Caller, action: Action, request: Request = NO_REQUEST) -> Iterator[RuleVerdict]:
-    """What each rule says, in the order in which they are asked; all of them have to say yes."""
+    """Yields what each rule says, in the order in which they are asked; all of them have to say yes."""
     yield _membership(asking.person)
     if asking.channel is not None:
         if asking.channel.is_shared is None:
@@ -464,6 +464,6 @@ def _named(person: Person, action: Action, request: Request, rules: Rules) -> Ru
 
 
 def not_named(action: Action, rules: Rules, *, but: Collection[str] = ()) -> NotNamed:
-    """Why others may not. `but`: people who can't for another reason."""
+    """Returns why others may not. `but`: people who can't for another reason."""
     named, others = rules.policy.named(action), sorted(rules.named(action) - set(but))
     return NotNamed(action, named, tuple(others), rules.unknown(action), is_one_out=bool(named.users and but))

@@ -239,7 +239,7 @@ def plan_hash(plan: Plan) -> str:
 
 
 def plan_key(hash_of_plan: str) -> str:
-    """Our name for the job at the trainer: the same plan always has the same."""
+    """Returns our name for the job at the trainer: the same plan always has the same."""
     return f"ft-{hash_of_plan[:24]}"
 
 
@@ -289,8 +289,8 @@ def unusual_hyperparameters(plan: Plan) -> tuple[tuple[str, Hyperparameter], ...
 
 
 def ascii_name(dataset: str) -> str:
-    """A dataset's name for a trainer: suffixes and aliases are ASCII there. A name in another script keeps what is
-    ASCII in it, with a hash that tells it from others."""
+    """Returns a dataset's name for a trainer: suffixes and aliases are ASCII there. A name in another script keeps what
+    is ASCII in it, with a hash that tells it from others."""
     if dataset.isascii():
         return dataset
     rest = re.sub("[^a-z0-9]+", "-", dataset).strip("-")[:31]
@@ -330,7 +330,7 @@ def parse_sweep(text: str) -> Sweep | Misread:
 
 
 def format_sweep(sweep: Sweep) -> str:
-    """What `parse_sweep` reads as this sweep again."""
+    """Returns what `parse_sweep` reads as this sweep again."""
     return ";".join(f"{name}:{','.join(map(str, values))}" for name, values in sweep)
 
 

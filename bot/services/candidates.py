@@ -239,13 +239,13 @@ def cheapest_capable(settings: Settings, sellers: Collection[str], today: date) 
 
 
 def _cost(price: PriceRow) -> tuple[Decimal, ...]:
-    """By input first: prompts are longer than answers here. What has no price comes last."""
+    """Ranks a price by input first: prompts are longer than answers here. What has no price comes last."""
     parts = (price.price.input, price.price.output)
     return tuple(Decimal("Infinity") if part is None else part for part in parts)
 
 
 def at_each_effort(name: str) -> tuple[str, ...]:
-    """The model as it is asked here, without thinking, and as a second candidate at a low effort, if it takes both."""
+    """Returns the model as it is asked here, without thinking, and at a low effort as well, if it takes both."""
     at_low = f"{name}{AT_LOW_EFFORT}"
     return (name, at_low) if split_effort(at_low)[1] else (name,)
 
@@ -281,7 +281,7 @@ def _find(
 
 
 def _rungs_of(command: Baseline, spelling: Spelling, *, has_prompt: bool) -> tuple[RungName, ...] | Refusal:
-    """A prompt that is optimised is held against the one that is there, and measured once it is known."""
+    """Returns the rungs. An optimised prompt is held against the one that is there, and measured once it is found."""
     rungs = command.rungs or tuple(rung for rung in NAMED_RUNGS if has_prompt or rung != "optimised")
     if command.optimise:
         return tuple(rung for rung in NAMED_RUNGS if rung in {*rungs, "zero"} - {"optimised"})

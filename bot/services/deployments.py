@@ -80,7 +80,7 @@ def refresh_price(context: AppContext, row: ProviderRow, base_model: str) -> Ref
 
 
 def _note_price(context: AppContext, provider: str, base_model: str, price: Decimal | None) -> None:
-    """What the vendor says holds for every estimate until the bot's next start."""
+    """Notes the vendor's price, which holds for every estimate until the bot's next start."""
     if price is not None:
         rows = tuple(
             row.with_hourly(base_model, price) if row.name == provider else row
@@ -260,7 +260,7 @@ def _begin_to_stop(
 def _stop(
     context: AppContext, vendor: Deployments, record: DeploymentRecord, deployment: Deployment | None
 ) -> None:
-    """Tells the vendor, and looks again until nothing is to be seen. What was started a moment ago may appear yet."""
+    """Stops it, and looks again until nothing is left of it. What was started a moment ago may appear yet."""
     if deployment is None:
         was_seen = record.billed_until is not None
         if was_seen or record.sent_at is None or context.waits.since(record.sent_at) >= SETTLE_S:
@@ -280,7 +280,7 @@ def _stop(
 def _end(
     context: AppContext, record: DeploymentRecord, reason: StopReason | str | None, detail: str | None = None
 ) -> None:
-    """Nothing of it is left at the vendor. One that ended there is counted until now, as nobody saw when."""
+    """Records that nothing is left of it. One that ended at the vendor is counted until now, as nobody saw when."""
     now = context.clock()
     with context.store.transaction():
         ended_at = record.ended_at or now
@@ -347,7 +347,7 @@ def _intend(
 def keep(context: AppContext, number: int, person: str) -> Refusal | None:
     """Lets it run on without questions, until somebody stops it or a limit does."""
     record = context.store.deployments.get(number)
-    refused = _may(context, record, person, "promote")
+    refused = _refusal(context, record, person, "promote")
     if record is None or refused:
         return refused
     now = context.clock()
@@ -361,7 +361,7 @@ def keep(context: AppContext, number: int, person: str) -> Refusal | None:
 
 def stop(context: AppContext, number: int, person: str) -> Refusal | None:
     record = context.store.deployments.get(number)
-    refused = _may(context, record, person, "cancel")
+    refused = _refusal(context, record, person, "cancel")
     if record is None or refused:
         return refused
     if record.state not in ("starting", "ready") or not _begin_to_stop(context, record, "asked", person):
@@ -372,7 +372,7 @@ def stop(context: AppContext, number: int, person: str) -> Refusal | None:
 def start_again(context: AppContext, number: int, person: str) -> Refusal | None:
     """Starts the model of a run whose deployment has ended, at the price of now."""
     record = context.store.deployments.get(number)
-    refused = _may(context, record, person, "promote")
+    refused = _refusal(context, record, person, "promote")
     run = context.store.runs.get(record.run_id or 0) if record else None
     if record is None or run is None or refused:
         return refused
@@ -410,7 +410,9 @@ def stop_stray(context: AppContext, value: str, person: str) -> Refusal | None:
     return None if record else Refusal("It is being stopped, or is stopped already.")
 
 
-def _may(context: AppContext, record: DeploymentRecord | None, person: str, action: Action) -> Refusal | None:
+def _refusal(
+    context: AppContext, record: DeploymentRecord | None, person: str, action: Action
+) -> Refusal | None:
     run = context.store.runs.get(record.run_id or 0) if record else None
     if record is None or run is None:
         return Refusal("There is no such model any more.")
@@ -445,7 +447,7 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
 
 
 def _tell_strays(context: AppContext, provider: str, strays: Sequence[Deployment]) -> None:
-    """In the fallback channel if one is set, else where the newest request was."""
+    """Reports them in the fallback channel if one is set, else where the newest request was."""
     now = context.clock()
     newest = (run.channel for run in context.store.runs.newest(1))
     where = context.settings.slack.fallback_channel or next(newest, None)

@@ -111,20 +111,6 @@ def once_trained(inputs: Inputs) -> Inputs:
     return replace(spent, retrain_months=None, monitoring_usd=again)
 
 
-def holdout_usage(report: Report) -> Usage:
-    counted = report.tokens
-    means = counted.prompted_mean, counted.prompt_mean, counted.answer_mean
-    return Usage.from_means(report.n_holdout, *means)
-
-
-def longest_holdout_usage(report: Report, answer: int) -> Usage:
-    """Returns the maximum usage: answers of `answer` tokens, and prompts a quarter longer than ours, if another
-    tokenizer counts."""
-    counted = report.tokens
-    before, after = counted.prompted_mean * OTHER_TOKENIZER, counted.prompt_mean * OTHER_TOKENIZER
-    return Usage.from_means(report.n_holdout, before, after, answer)
-
-
 def _usage(report: Report, question: Question, prompted: Rung | None) -> Usage:
     """Takes today's prompt as a person stated it, else as measured on the holdout, else as the examples suggest."""
     counted = report.tokens
@@ -362,8 +348,13 @@ def _cost(
         return rates_base
     if tuned.usd_per_hour is not None:
         return RunCost(training, Decimal(0), Decimal(0))
-    amount = evaluation_usd(holdout_usage(report), rates_base, rates_tuned)
-    most = evaluation_usd(longest_holdout_usage(report, answer), rates_base, rates_tuned)
+    counted, rows = report.tokens, report.n_holdout
+    before, after = counted.prompted_mean, counted.prompt_mean
+    usage = Usage.from_means(rows, before, after, counted.answer_mean)
+    amount = evaluation_usd(usage, rates_base, rates_tuned)
+    # prompts may be a quarter longer than ours, if another tokenizer counts
+    longest = Usage.from_means(rows, before * OTHER_TOKENIZER, after * OTHER_TOKENIZER, answer)
+    most = evaluation_usd(longest, rates_base, rates_tuned)
     return RunCost(training, amount, max(amount, most))
 
 

@@ -99,7 +99,7 @@ class EstimateResult:
 
     @property
     def machine_usd(self) -> Decimal:
-        """Of all runs that are expected: the machine by the hour on which they are measured."""
+        """The cost of the machine by the hour on which all expected runs are measured."""
         if isinstance(self.cost, MissingPrice):
             return ZERO
         return self.cost.machine_usd * (self.question.runs or 1)
@@ -116,17 +116,17 @@ class EstimateResult:
 
     @property
     def is_guess(self) -> bool:
-        """The minutes are, by the model's size."""
+        """Whether the minutes are a guess by the model's size."""
         return self.time.is_guess
 
     @property
     def of_arms(self) -> str:
-        """What follows on the tokens of a sweep."""
+        """The words that follow the tokens of a sweep."""
         return plans.arm_count_text(self.question.sweep)
 
     @property
     def training(self) -> Training | None:
-        """Of all runs that are expected; `cost` is one run's."""
+        """The training of all expected runs; `cost` is one run's."""
         if isinstance(self.cost, MissingPrice):
             return None
         return replace(self.cost.training, runs=self.question.runs or 1)
@@ -229,7 +229,7 @@ def make_estimate(
 def _as_today(
     question: Question, report: Report, evidence: Evidence, now: PriceRow | None, today: date
 ) -> Inputs | None:
-    """The inputs of a model that costs as much as today's, for what can be said where the tuned one's price can't."""
+    """Returns the inputs of a model that costs as much as today's, for what can be said without the tuned one's price."""
     rates = rates_of(now) if now and question.volume else None
     if not isinstance(rates, Rates):
         return None
@@ -280,7 +280,7 @@ def _offered(settings: Settings, facts: Facts, inputs: Inputs | None, today: dat
 
 
 def refusal(settings: Settings, question: Question, today: date) -> Refusal | None:
-    """Why `make_estimate` would say no, without its sums."""
+    """Returns why `make_estimate` would refuse, without its sums."""
     target = _target(settings, question)
     if isinstance(target, Refusal):
         return target
@@ -289,7 +289,7 @@ def refusal(settings: Settings, question: Question, today: date) -> Refusal | No
 
 
 def _target(settings: Settings, question: Question) -> Target | Refusal:
-    """The one that is asked for, where the question makes sense and it can do what is asked of it."""
+    """Returns the target, if the question makes sense and the target can do what is asked of it."""
     misread = absurd(question)
     if misread:
         return Refusal(misread.sentence)
@@ -303,17 +303,17 @@ def _target(settings: Settings, question: Question) -> Target | Refusal:
     unswept = plans.find_unswept(question, can_sweep=target.row.provider.can("sweep"))
     if unswept:
         return Refusal(unswept_text(unswept, target.row.title), "sweep")
-    return _not_trained_so(question, target) or target
+    return _unsupported(question, target) or target
 
 
 def for_target(question: Question, target: Target) -> Question:
-    """An encoder stays as it is and gets a head, where nobody says otherwise."""
+    """Returns the question as the target takes it: an encoder gets a head unless a method is named."""
     is_usual = target.model.is_encoder and question.method == "supervised"
     return replace(question, method="head") if is_usual else question
 
 
 def _not_for_its_kind(question: Question, target: Target) -> Refusal | None:
-    """Where an encoder is to be trained as a chat model, or the other way round."""
+    """Refuses to train an encoder as a chat model, or the other way round."""
     method, name = METHODS[question.method], code(target.name)
     if method.is_for_encoders != target.model.is_encoder:
         wants = "is an encoder, which learns labels" if target.model.is_encoder else "is no encoder"
@@ -337,9 +337,8 @@ def _not_for_its_kind(question: Question, target: Target) -> Refusal | None:
     )
 
 
-def _not_trained_so(question: Question, target: Target) -> Refusal | None:
-    """Where the target can't be trained as it is asked. A trainer on another machine says so itself when the job is
-    created."""
+def _unsupported(question: Question, target: Target) -> Refusal | None:
+    """Refuses what the target's trainer can't do. One on another machine says so itself when the job is created."""
     row = target.row
     method = METHODS[question.method]
     if method.reads_pairs and not row.provider.can("dpo"):
@@ -469,7 +468,7 @@ def _priced(
     tuned: PriceRow,
     cheapest: Rates | None,
 ) -> Priced | MissingPrice:
-    """Every price for the sum, or the first thing that is missing."""
+    """Returns every price that the sums need, or the first that is missing."""
     if isinstance(cost, MissingPrice):
         return cost
     if now is None or question.volume is None:

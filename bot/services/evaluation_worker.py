@@ -187,8 +187,8 @@ def free_answers(
 
 
 def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequence[str]) -> list[bool]:
-    """Whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where only
-    shared words are counted."""
+    """Returns whether each answer is right in full: each field of JSON, each call of a tool, or the exact text where
+    only shared words are counted."""
     rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
     if scoring == "f1":
         return [exact_match(row.answer, text) or is_right_call(row.answer, text) for row, text in rows]
@@ -351,7 +351,7 @@ def classical_keys(train_sha256: str, holdout_sha256: str, rows: int, seed: int)
 
 
 def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
-    """An encoder that can't be found has its name in them: why is said when it is to answer."""
+    """Returns the keys of the encoder's answers; of one that can't be found, by its name, as it gives its reason later."""
     try:
         name = find_encoder(plan.encoder).sha256
     except EncoderError:

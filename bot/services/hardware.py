@@ -182,7 +182,7 @@ def _method(chosen: Mapping[str, Hyperparameter]) -> Method:
 
 
 def _in_4_bits(base: Base, work: Work, machine: Machine) -> int | None:
-    """Returns the bytes that it would take so, where that is a cure and isn't taken yet."""
+    """Returns the bytes that it would take in 4 bits, None if that is no cure or is chosen already."""
     in_4_bits = as_computed(base.architecture, replace(work, method="qlora"), machine)
     packed = fit(base.architecture, in_4_bits, machine)
     if work.method == "qlora" or packed.standing != "fits":

@@ -110,10 +110,10 @@ def _enough(context: AppContext, run: Run) -> list[InterventionDecision]:
     return words
 
 
-def resolve_with_job(context: AppContext, run: Run, job: Job, who: str = "finetune") -> bool:
+def resolve_with_job(context: AppContext, run: Run, job: Job) -> bool:
     """Takes over a job that carries the run's key, without anybody's decision. Returns False if another thread was
     quicker. `run` may also be one that a restored database takes for unapproved."""
-    return _over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job, who)
+    return _over(context, run, f"Job {escape(job.id)} was found there and is taken over.", job)
 
 
 def _adopt(context: AppContext, run: Run, trainer: Trainer, word: InterventionDecision) -> None:
@@ -229,7 +229,6 @@ def _over(
     run: Run,
     text: str,
     job: Job,
-    who: str = "finetune",
     *,
     cancel_asked_by: str | None = None,
 ) -> bool:
@@ -238,14 +237,12 @@ def _over(
     with context.store.transaction():
         moved = context.store.runs.move(run, "training", now=now, **changes)
         if moved:
-            _conclude(context, run, moved, "adopted", text, who)
+            _conclude(context, run, moved, "adopted", text)
     return moved is not None
 
 
-def _conclude(
-    context: AppContext, before: Run, after: Run, action: str, text: str, who: str = "finetune"
-) -> None:
-    context.audit(who, action, f"run {after.id}", text)
+def _conclude(context: AppContext, before: Run, after: Run, action: str, text: str) -> None:
+    context.audit("finetune", action, f"run {after.id}", text)
     notifications.close_intervention(context, before, context.store.interventions.of(before), text)
     context.store.interventions.conclude(before, "carried out")
     notifications.show_progress(context, after)

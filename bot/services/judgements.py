@@ -17,7 +17,7 @@ from bot.services.data_policy import Forbidden
 from bot.services.evaluation_engine import Answers, Asking, Evaluation
 from bot.services.evaluation_progress import LadderStep
 from bot.services.evaluation_worker import ArmKeys
-from bot.services.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions, Texts
+from bot.services.judge_worker import ACCEPTABLE, BETTER, JudgeAnswers, Questions
 from bot.values.evaluations import ArmProgress, JudgeProgress, LadderPlan
 from trainers.evaluation.results import Candidate
 from trainers.money import usd_micros
@@ -187,36 +187,24 @@ def _asked(context: AppContext, consultation: Consultation) -> Sequence[Question
     """Returns the judge's questions that can be written: the second ones once every single answer is judged or
     declined. Returns None while a worker writes them."""
     plan, folder, judge = consultation.plan, consultation.folder, consultation.judge
-    files = context.settings.files
 
-    def texts() -> Texts:
+    def written(name: str, write: Callable[..., Questions]) -> Questions | None:
+        work = f"{name} {consultation.owner}"
+        questions = None if context.workers.has(work) else judge_worker.read_questions(folder, name)
+        if questions:
+            return questions
         replies_by_candidate = evaluation_engine.replies(context, consultation.keys, consultation.arms)
-        return {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
+        texts = {arm: [reply.text for reply in replies] for arm, replies in replies_by_candidate.items()}
+        so_far = (read_judge_answers(context, plan, folder, judge),) if name == BETTER else ()
+        return context.workers.poll(work, write, plan, texts, *so_far, context.settings.files, folder)
 
-    def ask_first() -> Questions | None:
-        work = f"{ACCEPTABLE} {consultation.owner}"
-        return context.workers.poll(work, judge_worker.ask_acceptable, plan, texts(), files, folder)
-
-    first = _written(context, consultation, ACCEPTABLE, ask_first)
+    first = written(ACCEPTABLE, judge_worker.ask_acceptable)
     if first is None:
         return None
     if first.wanted - context.store.answers.answered(first.priced.keys) - set(judge.declined):
         return [first]
-
-    def ask_second() -> Questions | None:
-        work, so_far = f"{BETTER} {consultation.owner}", read_judge_answers(context, plan, folder, judge)
-        return context.workers.poll(work, judge_worker.ask_better, plan, texts(), so_far, files, folder)
-
-    second = _written(context, consultation, BETTER, ask_second)
+    second = written(BETTER, judge_worker.ask_better)
     return None if second is None else [first, second]
-
-
-def _written(
-    context: AppContext, consultation: Consultation, name: str, write: Callable[[], Questions | None]
-) -> Questions | None:
-    """Returns the questions, read if they are written already."""
-    is_at_work = context.workers.has(f"{name} {consultation.owner}")
-    return (None if is_at_work else judge_worker.read_questions(consultation.folder, name)) or write()
 
 
 def how_far(consulted: Consulted, plan: LadderPlan, *, has_pair: bool) -> JudgeProgress:

@@ -46,7 +46,9 @@ def ask(context: AppContext, name: str, text: str, person: str, channel: str) ->
     refusal = authorization.refusal(context, person, "try", channel)
     if refusal:
         return refusal
-    model = find_for_question(context, name, authorization.visible_datasets(context, person, channel))
+    names = authorization.visible_datasets(context, person, channel)
+    standing = context.store.promotions.standing(name) if name in names else None
+    model = find(context, standing.model if standing and not context.store.model(name) else name, names)
     if isinstance(model, Refusal):
         return model
     price = price_of(context, model)
@@ -87,15 +89,6 @@ def of_run(context: AppContext, number: int, person: str, channel: str) -> Model
     run = context.store.runs.get(number)
     names = authorization.visible_datasets(context, person, channel)
     return refusal or find(context, (run and run.model) or f"run {number}", names)
-
-
-def find_for_question(context: AppContext, name: str, names: Collection[str]) -> Model | Refusal:
-    """Finds a model by its name, else the one in use for the dataset of this name. `names`: the datasets that the
-    person may know of."""
-    standing = context.store.promotions.standing(name) if name in names else None
-    if standing is None or context.store.model(name):
-        return find(context, name, names)
-    return find(context, standing.model, names)
 
 
 def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refusal:

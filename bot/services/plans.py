@@ -196,14 +196,6 @@ def untrainable(settings: Settings, target: Target) -> str | None:
     return base_models.why_untrainable(place or model.base_name or model.name)
 
 
-def waiting_runs(context: AppContext, plan: Plan) -> list[Run]:
-    """Returns runs on any version of its dataset, for its target, that have no job and none on its way."""
-    waits = [run for run in context.store.runs.open() if run.state in ("awaiting_approval", "approved")]
-    plans = [(run, plan_from_json(run.plan)) for run in waits]
-    aim = (plan.dataset, plan.provider, plan.base_model)
-    return [run for run, other in plans if (other.dataset, other.provider, other.base_model) == aim]
-
-
 def supersede(context: AppContext, former: Run, new: Run, money: Budget) -> None:
     """Call it inside the transaction that found it waiting and added the new run."""
     now, sentence = context.clock(), plan_views.superseded_by(new.id, new.requester)
@@ -492,9 +484,13 @@ def _rare_labels(estimated: EstimateResult) -> list[str]:
 def _ask(context: AppContext, plan: Plan, permission: EgressPermission) -> Run | Refusal:
     now, hash_of_plan = context.clock(), plan_hash(plan)
     with context.store.transaction():
-        former = waiting_runs(context, plan)
-        for waiting in former:
+        aim, former = (plan.dataset, plan.provider, plan.base_model), []
+        for waiting in context.store.runs.open():
             other = plan_from_json(waiting.plan)
+            has_job = waiting.state not in ("awaiting_approval", "approved")  # or one on its way
+            if has_job or (other.dataset, other.provider, other.base_model) != aim:
+                continue
+            former.append(waiting)
             same = replace(other, asked_at=plan.asked_at, requester=plan.requester, channel=plan.channel)
             if waiting.state == "awaiting_approval" and same == plan:
                 return Refusal(f"The same plan waits for approval already: it is run {waiting.id}.")

@@ -163,7 +163,7 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
         promotion = context.store.promotions.add(new, now=context.clock())
         if promotion is None:
             return Refusal(MOVED)
-        return _told(context, promotion, decided.proof, decided.ended)
+        return _announce(context, promotion, decided.proof, decided.ended)
 
 
 def _not_to_be_used(context: AppContext, model: Model, proof: Proof, because: str | None) -> Refusal | None:
@@ -215,10 +215,12 @@ def _roll_back(
     )
     with context.store.transaction():
         promotion = context.store.promotions.add(new, now=context.clock())
-        return Refusal(MOVED) if promotion is None else _told(context, promotion, proof, ended)
+        return Refusal(MOVED) if promotion is None else _announce(context, promotion, proof, ended)
 
 
-def _told(context: AppContext, promotion: Promotion, proof: Proof, ended: Proof | None) -> PromotionSummary:
+def _announce(
+    context: AppContext, promotion: Promotion, proof: Proof, ended: Proof | None
+) -> PromotionSummary:
     """Records and posts the promotion. The card of the one before, whose proof is `ended`, says that it is over."""
     seen = models.card_values(context, promotion, proof)
     before = context.store.promotions.get(promotion.instead_of) if promotion.instead_of else None
@@ -231,7 +233,7 @@ def _told(context: AppContext, promotion: Promotion, proof: Proof, ended: Proof 
 
 
 def _audit(context: AppContext, seen: PromotionSummary, before: Promotion | None) -> None:
-    """On the run of the model that comes, and on that of the one that goes."""
+    """Audits it on the run of the model that comes into use, and on that of the one that goes."""
     promotion = seen.promotion
     reason = f". Because: {promotion.reason}" if promotion.reason else ""
     instead = f" instead of {before.model}" if before else ""

@@ -184,9 +184,21 @@ def is_surely_absent(owner: JobOwner) -> bool:
 def follow(
     owner: JobOwner, job_id: str, progress: Progress, wish: Wish | None, *, is_shown: bool = True
 ) -> tuple[Job, Progress] | None:
-    """As `poll`. Returns None if the trainer could not be asked, which the owner has stored."""
+    """Carries out `wish` and returns the job with its progress, None if the trainer could not be asked, which the owner
+    has stored.
+
+    `is_shown`: somebody will see it, so its newest events are worth a call; they also are when its status changed.
+    """
+    trainer, now = owner.trainer, owner.context.clock()
     try:
-        return poll(owner.trainer, job_id, progress, owner.context.clock(), wish, is_shown=is_shown)
+        job = trainer.job(job_id)
+        if wish is not None and not job.is_final:
+            job = _moved(trainer, job, wish)
+        is_at_work = job.status in ("running", "paused")
+        if not (job.is_final or (is_at_work and (is_shown or job.status != progress.status))):
+            return job, _progress(progress, job, (), now)
+        busy = _unwatched(trainer, job, progress, now)
+        return job, _progress(progress, job, trainer.events(job.id, 20), now, busy)
     except Refused as refused:
         owner.stuck(f"{refused} The job may still cost money: look there.")
     except TrainerError as trouble:
@@ -199,25 +211,6 @@ def next_look(now: float, since: float) -> float:
     one list of them is enough."""
     every = next((every for age, every in INTERVALS if now - since < age), OLD_S)
     return (now // every + 1) * every
-
-
-def poll(
-    trainer: Trainer, job_id: str, progress: Progress, now: float, wish: Wish | None, *, is_shown: bool = True
-) -> tuple[Job, Progress]:
-    """Carries out `wish` and returns the job with its progress. Raises the TrainerError family.
-
-    `is_shown`: somebody will see it, so its newest events are worth a call; they also are when its status changed.
-    """
-    job = trainer.job(job_id)
-    if wish is not None and not job.is_final:
-        job = _moved(trainer, job, wish)
-    has_news = job.is_final or (
-        job.status in ("running", "paused") and (is_shown or job.status != progress.status)
-    )
-    if not has_news:
-        return job, _progress(progress, job, (), now)
-    busy = _unwatched(trainer, job, progress, now)
-    return job, _progress(progress, job, trainer.events(job.id, 20), now, busy)
 
 
 def _send(owner: JobOwner, ready: Ready) -> None:

@@ -79,7 +79,7 @@ class RunReport:
             )
 
     def _draw_ladder(self, plots: Path, path: Path) -> Path | None:
-        """As it was drawn for the result, where nothing else was measured."""
+        """Returns the result's own drawing if nothing else was measured, else a new one."""
         before = plots / f"run-{self.run.id}" / "quality.png"
         if self.ladder is None:
             return None

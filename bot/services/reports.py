@@ -136,7 +136,7 @@ def _put_measurement(context: AppContext, measurement: Measurement, page: Sequen
 
 
 def _everything_measured(store: Store, run: Run, plan: Plan, result: RunResult) -> Ladder | None:
-    """The newest measurement on the same held-out rows, with the tuned model; all judged by the result's bar."""
+    """Returns the newest measurement on the same held-out rows, with the tuned model, judged by the result's bar."""
     beside = result.ladder
     if beside is None:
         return None

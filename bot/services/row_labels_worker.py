@@ -18,7 +18,7 @@ from bot.services.dataset_worker import FULL_LIST, SEED
 from bot.services.evaluation_worker import examples
 from bot.values.runs import Refusal
 from trainers.dataset import Columns, Example, read
-from trainers.dataset.reader import Questions, read_questions
+from trainers.dataset.reader import read_questions
 from trainers.dataset.rows import INSTRUCTION_ROLES, question_key
 from trainers.dataset.sensitive_data import sensitive_rows
 from trainers.dataset.splits import chat_row, store_chat
@@ -121,23 +121,16 @@ def choose(
         if file is None:
             rows = choose_doubted(parts.train, count, SEED, load_encoder(encoder))
             return RowChoice(rows) if rows else Refusal(views.nothing_doubted(dataset))
-        questions = new_questions(parts, file)
-        if isinstance(questions, Refusal):
-            return questions
-        rows = choose_unlabelled(questions.examples, parts.train, count, SEED, load_encoder(encoder))
-        return RowChoice(rows, questions.unread)
+        questions = read_questions(file.path, file.name, file.column)
+        if isinstance(questions, str):
+            return Refusal(questions)
+        fresh = unasked(questions.examples, parts.train, parts.holdout)
+        if not fresh:
+            return Refusal(views.all_known(file.name))
+        rows = choose_unlabelled(fresh, parts.train, count, SEED, load_encoder(encoder))
+        return RowChoice(rows, questions.unread + len(questions.examples) - len(fresh))
     except EncoderError as error:
         return Refusal(str(error))
-
-
-def new_questions(parts: DatasetParts, file: QuestionFile) -> Questions | Refusal:
-    """Returns the file's rows that may be added to the training rows; the others count as unread."""
-    questions = read_questions(file.path, file.name, file.column)
-    if isinstance(questions, str):
-        return Refusal(questions)
-    fresh = unasked(questions.examples, parts.train, parts.holdout)
-    left_out = questions.unread + len(questions.examples) - len(fresh)
-    return Questions(fresh, left_out) if fresh else Refusal(views.all_known(file.name))
 
 
 def write_questions(

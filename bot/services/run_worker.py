@@ -157,7 +157,7 @@ def _label_changes(base: Confusion, tuned: Confusion) -> tuple[LabelChange, ...]
 def _worse_labels(
     expected: Sequence[Example], base: Sequence[AnswerRow], tuned: Sequence[AnswerRow], beside: Ladder
 ) -> tuple[LabelLoss, ...]:
-    """Against the best alternative, or against the base where that is as good."""
+    """Compares with the best alternative, or with the base where that is as good."""
     before = [row.correct for row in base]
     best = next((rung for rung in beside.rungs if rung.arm.rung != "tuned"), None)
     if best and best.score >= sum(before) / len(before):

@@ -41,7 +41,7 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
     if plan.method != "supervised" or tokens > MOST_TOKENS:
         return VendorEstimate(why="the file for it would be too large" if tokens > MOST_TOKENS else "")
     try:
-        answer = _asked(context, trainer, run, plan, tokens)
+        answer = _ask_with_stand_in(context, trainer, run, plan, tokens)
     except Refused as refused:
         if refused.status in NO_CREDIT:
             return str(refused)
@@ -54,8 +54,10 @@ def ask(context: AppContext, run: Run, plan: Plan) -> VendorEstimate | str | Non
     return VendorEstimate(why=answer.why or "it is not ready") if is_late else None
 
 
-def _asked(context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: int) -> JobEstimate:
-    """A file that the vendor still checks stays for the next time; what is left is tidied up with other uploads."""
+def _ask_with_stand_in(
+    context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: int
+) -> JobEstimate:
+    """Sends a file of as many tokens. One that the vendor still checks stays there for the next time."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokens.jsonl"
         with path.open("w", encoding="utf-8") as file:
@@ -75,7 +77,7 @@ def _asked(context: AppContext, trainer: Trainer, run: Run, plan: Plan, tokens: 
 
 
 def stand_in_rows(rows: int, tokens: int) -> Iterator[str]:
-    """Lines of as many chats with as many tokens in all, as far as a chat of two words has no more than each."""
+    """Yields `rows` chats as lines, with `tokens` in all, unless even chats of two words have more."""
     least = count_chat([SHORTEST]).total[0]
     mean, more = divmod(tokens, rows)
     for number in range(rows):

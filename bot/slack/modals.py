@@ -107,9 +107,8 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
                 ack(response_action="errors", errors=errors)
                 return
             ack()
-            if (
-                form == estimates.ESTIMATE
-            ):  # takes longer than Slack waits, so it comes once the form is closed
+            if form == estimates.ESTIMATE:
+                # it takes longer than Slack waits, so it comes once the form is closed
                 request = _estimate_request(answers)
                 if isinstance(request, Estimate):
                     estimate_requests.answer(answers.context, request, answers.person, answers.words[0])

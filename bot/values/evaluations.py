@@ -224,12 +224,12 @@ class LadderProgress(JsonValue):
         return sum((arm.answered + len(arm.declined)) * arm.work for arm in arms)
 
     def begun(self, now: float, _by: str | None = None) -> LadderProgress:
-        """As it starts, once its cost is agreed to or there is none."""
+        """Returns the progress at its start, once its cost is agreed to or there is none."""
         begun = replace(self, started_at=now)
         return replace(begun, stage="choosing") if self.shot_arms else begun.after_shots()
 
     def after_shots(self) -> LadderProgress:
-        """As it goes on once the number of examples is chosen."""
+        """Returns the progress once the number of examples is chosen."""
         return replace(self, stage="searching" if self.search else "measuring")
 
     @property
@@ -238,13 +238,13 @@ class LadderProgress(JsonValue):
         return self.shots_micros + (self.search.spent_micros if self.search else 0)
 
     def paced(self, now: float) -> LadderProgress:
-        """With the pace's beginning, once there are answers."""
+        """Notes when the pace begins, once there are answers."""
         if self.paced_at is not None or not self._done:
             return self
         return replace(self, paced_at=now, paced_work=self._done)
 
     def seconds_left(self, now: float) -> float | None:
-        """By the pace so far; None where nothing came since it is taken."""
+        """Returns the seconds left by the pace so far, None if nothing has come since it began."""
         since = self._done - self.paced_work
         if self.paced_at is None or since <= 0:
             return None

@@ -68,7 +68,7 @@ class TunedCurvePlan(JsonValue):
         return Candidate("tuned", self.target)
 
     def to_json(self) -> str:
-        """Of an older plan as it was, so that its jobs keep their keys."""
+        """Leaves out what an older plan lacks, so that its jobs keep their keys."""
         fields = asdict(self)
         if self.destination is None:
             del fields["destination"]
@@ -78,7 +78,7 @@ class TunedCurvePlan(JsonValue):
 
 
 def plan_of(text: str) -> CurvePlan | TunedCurvePlan:
-    """Of a measurement whose kind is a curve."""
+    """Reads the plan of a measurement whose kind is a curve."""
     raw: dict[str, Any] = json.loads(text)
     return from_object(TunedCurvePlan, raw) if "base_model" in raw else from_object(CurvePlan, raw)
 
@@ -154,16 +154,16 @@ class TunedCurveProgress(JsonValue):
         return Curve.from_json(self.beside) if self.beside else None
 
     def begun(self, now: float, by: str | None = None) -> TunedCurveProgress:
-        """As it starts, once `by` has agreed to its cost or there is none."""
+        """Returns the progress at its start, once `by` has agreed to its cost or there is none."""
         return replace(self, stage="training", started_at=now, agreed_by=by)
 
     def with_size(self, size: SizeProgress) -> TunedCurveProgress:
-        """In the place of the one with as many rows."""
+        """Puts a size in the place of the one with as many rows."""
         return replace(
             self, sizes=tuple(size if progress.rows == size.rows else progress for progress in self.sizes)
         )
 
 
 def sizes_of(rows: int) -> Sequence[int]:
-    """A quarter, half and all."""
+    """Returns a quarter, half and all of the rows."""
     return (rows // 4, rows // 2, rows)

@@ -86,7 +86,7 @@ class Progress(JsonValue):
     def with_job(
         self, job: Job, events: tuple[Event, ...], note: str | None, now: float, busy: float | None = None
     ) -> Progress:
-        """What the trainer says now, on top of what was known. `busy`: seconds on the machine since it was last seen,
+        """Adds what the trainer says now to what was known. `busy`: seconds on the machine since it was last seen,
         where nobody watched."""
         newest = next((event.data for event in events if "train_loss" in event.data), {})
         validated = next((event.data for event in events if "valid_loss" in event.data), {})
@@ -117,7 +117,7 @@ class Progress(JsonValue):
         )
 
     def unseen(self, note: str | None) -> Progress:
-        """It could not be looked at: whatever the trainer says next is news."""
+        """Notes that it could not be looked at: whatever the trainer says next is news."""
         return replace(self, note=note, status="")
 
 
