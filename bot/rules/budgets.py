@@ -117,7 +117,8 @@ def seconds_since_poll(
 
 
 def _start(events: Sequence[Event]) -> float | None:
-    """Returns when it left the queue, by the first event after those about waiting; None if it has not, or nobody says."""
+    """Returns when it left the queue, by the first event after those about waiting; None if it has not, or nobody
+    says."""
     oldest_first = list(reversed(events))
     waited = [place for place, event in enumerate(oldest_first) if event.tells("queued")]
     begun = oldest_first[waited[-1] + 1 :] if waited else []
@@ -165,7 +166,8 @@ def max_evaluation_micros(
 def paid_questions(
     prices: Mapping[str, PriceRow], keys: Mapping[Candidate, Sequence[str]]
 ) -> Mapping[str, frozenset[str]]:
-    """Returns the keys of what each model is asked, of those that have a price. A question that two arms share is one."""
+    """Returns the keys of what each model is asked, of those that have a price. A question that two arms share is
+    one."""
     by_model: dict[str, frozenset[str]] = {}
     for candidate, its_keys in keys.items():
         if candidate.model is not None and candidate.model in prices:

@@ -229,7 +229,8 @@ def make_estimate(
 def _as_today(
     question: Question, report: Report, evidence: Evidence, now: PriceRow | None, today: date
 ) -> Inputs | None:
-    """Returns the inputs of a model that costs as much as today's, for what can be said without the tuned one's price."""
+    """Returns the inputs of a model that costs as much as today's, for what can be said without the tuned one's
+    price."""
     rates = rates_of(now) if now and question.volume else None
     if not isinstance(rates, Rates):
         return None

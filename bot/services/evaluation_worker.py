@@ -351,7 +351,8 @@ def classical_keys(train_sha256: str, holdout_sha256: str, rows: int, seed: int)
 
 
 def _encoder_keys(plan: LadderPlan, rows: int, seed: int) -> tuple[str, ...]:
-    """Returns the keys of the encoder's answers; of one that can't be found, by its name, as it gives its reason later."""
+    """Returns the keys of the encoder's answers; of one that can't be found, by its name, as it gives its reason
+    later."""
     try:
         name = find_encoder(plan.encoder).sha256
     except EncoderError:
