@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol
 
 from bot.cards import advice
 from bot.cards.assumptions import assumptions
@@ -55,45 +55,36 @@ PARTS: Mapping[str, Callable[[MonthlyCost], Decimal]] = {
 SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out where all are nothing
 
 
-class Estimated(Protocol):
-    """What the card shows; see bot/services/estimates.py."""
+@dataclass(frozen=True, kw_only=True)
+class Estimated:
+    """What the card shows. `prices`: the tuned model's row, its base's, and today's model's.
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def report(self) -> Report: ...
-    @property
-    def training(self) -> Training | None: ...
-    @property
-    def minutes(self) -> Range | None: ...
-    @property
-    def is_guess(self) -> bool: ...
-    @property
-    def memory(self) -> str | None: ...
-    @property
-    def of_arms(self) -> str: ...
-    @property
-    def estimate(self) -> Estimate | None: ...
-    @property
-    def outlook(self) -> Outlook | None: ...
-    @property
-    def alternative(self) -> Alternative | None: ...
-    @property
-    def offered(self) -> OfferedModel | None: ...
-    @property
-    def prices(self) -> Sequence[PriceRow]: ...
-    @property
-    def machine_usd(self) -> Decimal: ...
-    @property
-    def asks_vendor(self) -> bool: ...
-    @property
-    def today(self) -> MonthlyCost | None: ...
-    @property
-    def evidence(self) -> Evidence: ...
-    @property
-    def inputs(self) -> Inputs | None: ...
-    @property
-    def verdict(self) -> Verdict: ...
+    `estimate`, `outlook`, `alternative` and `inputs` are None where a price is missing, and where today's bill is not
+    known. `outlook` is None as well where the verdict withholds what would be saved. `today`: the bill of today's
+    model, which may be known all the same. `training` and `machine_usd`, the machine by the hour on which its model
+    answers, are of all expected runs. `is_guess`: the minutes are, by the model's size. `memory`: whether it fits, in a
+    line. `of_arms`: the words that follow the tokens of a sweep. `offered`: the cheapest capable model, where it costs
+    less than today's and nobody has measured it.
+    """
+
+    name: str
+    report: Report
+    training: Training | None
+    minutes: Range | None
+    estimate: Estimate | None
+    outlook: Outlook | None
+    alternative: Alternative | None
+    prices: tuple[PriceRow, ...]
+    evidence: Evidence
+    inputs: Inputs | None
+    verdict: Verdict
+    memory: str | None = None
+    of_arms: str = ""
+    is_guess: bool = False
+    offered: OfferedModel | None = None
+    machine_usd: Decimal = ZERO
+    asks_vendor: bool = False
+    today: MonthlyCost | None = None
 
 
 def details(estimated: Estimated, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:

@@ -6,21 +6,21 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date
-from decimal import Decimal
 from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
 from bot.cards.blocks import code
+from bot.cards.estimate_details import Estimated
 from bot.cards.plans import unswept_text
 from bot.rules import plans
-from bot.rules.advice import Verdict, advise
-from bot.rules.alternatives import Alternative, OfferedModel
+from bot.rules.advice import advise
+from bot.rules.alternatives import OfferedModel
 from bot.rules.bills import ZERO, MonthlyCost, Rates, bill
 from bot.rules.estimate_inputs import USUAL_BUSY, Question, absurd
 from bot.rules.facts import FEW_PER_LABEL, NOTHING_MEASURED, Evidence, Facts, OwnMachine, row_faults
 from bot.rules.forecast import Outlook, simulate
 from bot.rules.prices import MissingPrice, rates_of
-from bot.rules.roi import Estimate, Inputs, Range, Training, estimate
+from bot.rules.roi import Estimate, Inputs, Training, estimate
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import (
     Candidate,
@@ -34,7 +34,6 @@ from bot.services.candidates import (
 from bot.services.estimate_inputs import (
     Priced,
     RunCost,
-    Time,
     TrainingNeeds,
     inputs_of,
     measured_alternatives,
@@ -61,75 +60,19 @@ from trainers.types import Hyperparameter
 _simulate = lru_cache(maxsize=32)(simulate)
 
 
-@dataclass(frozen=True)
-class EstimateResult:
-    """An estimate with all that it rests on. `prices`: the tuned model's row, its base's, and today's model's, which is
-    `current` by itself.
+@dataclass(frozen=True, kw_only=True)
+class EstimateResult(Estimated):
+    """An estimate with all that it rests on. `current`: the price of today's model. `cost` of one run, or the price
+    that nobody told us. `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's
+    free text."""
 
-    `cost` says which price is missing where nobody told us it; `estimate`, `outlook`, `alternative` and `inputs` are
-    None there, and where today's bill is not known. `outlook` is None as well where the verdict withholds what would
-    be saved. `today`: the bill of today's model, which may be known all the same.
-    `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's free text. `offered`:
-    the cheapest capable model, where it costs less than today's and nobody has measured it.
-    """
-
-    name: str
-    report: Report
     question: Question
     target: Target
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
-    prices: tuple[PriceRow, ...]
     current: PriceRow | None
     cost: RunCost | MissingPrice
-    time: Time
     room: MemoryHeadroom | None
-    estimate: Estimate | None
-    outlook: Outlook | None
-    alternative: Alternative | None
-    evidence: Evidence
-    inputs: Inputs | None
-    verdict: Verdict
-    judge: Candidate | None = None
-    offered: OfferedModel | None = None
-    today: MonthlyCost | None = None
-
-    @property
-    def asks_vendor(self) -> bool:
-        return self.target.row.provider.can("estimate")
-
-    @property
-    def machine_usd(self) -> Decimal:
-        """The cost of the machine by the hour on which all expected runs are measured."""
-        if isinstance(self.cost, MissingPrice):
-            return ZERO
-        return self.cost.machine_usd * (self.question.runs or 1)
-
-    @property
-    def memory(self) -> str | None:
-        """Whether it fits, in a line."""
-        return self.room.line if self.room else None
-
-    @property
-    def minutes(self) -> Range | None:
-        """None: nobody knows."""
-        return self.time.minutes
-
-    @property
-    def is_guess(self) -> bool:
-        """Whether the minutes are a guess by the model's size."""
-        return self.time.is_guess
-
-    @property
-    def of_arms(self) -> str:
-        """The words that follow the tokens of a sweep."""
-        return plans.arm_count_text(self.question.sweep)
-
-    @property
-    def training(self) -> Training | None:
-        """The training of all expected runs; `cost` is one run's."""
-        if isinstance(self.cost, MissingPrice):
-            return None
-        return replace(self.cost.training, runs=self.question.runs or 1)
+    judge: Candidate | None
 
 
 @dataclass(frozen=True)
@@ -203,6 +146,7 @@ def make_estimate(
     facts = _facts(request, effort, sums, evidence)
     verdict = advise(facts)
     inputs = sums.known or _as_today(question, report, evidence, now, today)
+    cost, runs = (effort.cost if isinstance(effort.cost, RunCost) else None), question.runs or 1
     return EstimateResult(
         name=name,
         report=report,
@@ -212,8 +156,14 @@ def make_estimate(
         prices=tuple(row for row in (effort.tuned, effort.base, now, sums.listed) if row),
         current=now,
         cost=effort.cost,
-        time=effort.time,
+        training=replace(cost.training, runs=runs) if cost else None,
+        machine_usd=cost.machine_usd * runs if cost else ZERO,
+        minutes=effort.time.minutes,
+        is_guess=effort.time.is_guess,
         room=effort.room,
+        memory=effort.room.line if effort.room else None,
+        of_arms=plans.arm_count_text(question.sweep),
+        asks_vendor=target.row.provider.can("estimate"),
         estimate=sums.estimate,
         outlook=None if verdict.withholds_saving else sums.outlook,
         alternative=sums.known.alternative if sums.known else None,

@@ -3,32 +3,32 @@ differ."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import date
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal
 
+from bot.cards.estimate_details import Estimated
 from bot.cards.runs import RunSummary
-from bot.rules.advice import Verdict, advise
+from bot.rules.advice import advise
 from bot.rules.alternatives import (
     Alternative,
     CurrentModel,
     MeasuredCandidates,
     MonthlyUse,
-    OfferedModel,
     choose,
 )
-from bot.rules.bills import MonthlyCost, Rates
+from bot.rules.bills import Rates
 from bot.rules.budgets import Budget
 from bot.rules.calibration import Actual, run_actuals
 from bot.rules.facts import NOTHING_MEASURED, Evidence, Facts
-from bot.rules.forecast import Outlook, simulate
+from bot.rules.forecast import simulate
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison
-from bot.rules.roi import Estimate, Inputs, Range, Training, Usage, estimate
+from bot.rules.roi import Inputs, Range, Training, Usage, estimate
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
@@ -165,30 +165,6 @@ UNCLEAR = Finding(
 def unclear_report() -> Report:
     choices = Choices(label=("category", "topic"))
     return replace(blocked_report(UNCLEAR), rows=0, labels=(), columns=Columns(), choices=choices)
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """What the estimate's card shows, worked out by the real rules."""
-
-    name: str
-    report: Report
-    training: Training | None
-    minutes: Range | None
-    estimate: Estimate | None
-    outlook: Outlook | None
-    alternative: Alternative | None
-    prices: Sequence[PriceRow]
-    evidence: Evidence
-    inputs: Inputs | None
-    verdict: Verdict
-    memory: str | None = None
-    of_arms: str = ""
-    is_guess: bool = False
-    offered: OfferedModel | None = None
-    machine_usd: Decimal = Decimal(0)
-    asks_vendor: bool = False
-    today: MonthlyCost | None = None
 
 
 # A model that ends within the horizon, and its far cheaper successor.
