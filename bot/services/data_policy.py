@@ -99,12 +99,6 @@ def plan_refusal(context: AppContext, plan: Plan) -> str | None:
     return dataset_refusal(context, plan.dataset_id, [plan.provider], plan.overridden)
 
 
-def judge_refusal(context: AppContext, plan: Plan) -> str | None:
-    """Returns why its judge may not read the plan's rows, None if it may."""
-    provider = str(plan.judge).partition("/")[0]
-    return dataset_refusal(context, plan.dataset_id, [provider], plan.overridden)
-
-
 def egress_now(
     context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> Unsure | Forbidden | None:

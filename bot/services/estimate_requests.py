@@ -65,7 +65,7 @@ def answer(context: AppContext, command: Estimate, person: str, channel: str) ->
     if isinstance(checked, Refusal):  # it has changed since it was asked
         notifications.tell_person(context, None, person, channel, general.text_message(checked.text))
         return
-    result = _estimated(context, checked, command.question, command.bar, command.task)
+    result = estimate_for(context, checked, command.question, bar=command.bar, task=command.task)
     if isinstance(result, Refusal):
         notifications.tell_person(context, None, person, channel, general.text_message(result.text))
         return
@@ -199,10 +199,31 @@ def put_plots(context: AppContext, channel: str, card: str, plots: Sequence[Path
 
 
 def estimate_for(
-    context: AppContext, checked: CheckedDataset, question: Question
+    context: AppContext,
+    checked: CheckedDataset,
+    question: Question,
+    *,
+    bar: float | None = None,
+    task: TaskKind | None = None,
 ) -> EstimateResult | Refusal:
-    """Estimates with the dataset's own bar and kind of task."""
-    return _estimated(context, checked, question, None, None)
+    """Makes an estimate. `bar` and `task` None: as they are set for the dataset."""
+    target = find_target(context.settings.providers, question.target)
+    if isinstance(target, Refusal):
+        return target
+    settings = with_rent(context.settings, target)
+    if isinstance(settings, Refusal):
+        return settings
+    evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
+    day = units.day_of(context.clock())
+    return estimates.make_estimate(
+        settings,
+        checked.dataset.name,
+        checked.report,
+        question,
+        day,
+        evidence,
+        reachable=context.trainers,
+    )
 
 
 def question_of(plan: Plan) -> Question:
@@ -257,29 +278,6 @@ def _best(evidence: Evidence) -> BestCandidate | None:
     standing = None if evidence.is_stale else best.standing
     score, low, high = (round(bound, 6) for bound in (best.score, best.low, best.high))
     return BestCandidate(rung_name(best.arm), score, low, high, standing)
-
-
-def _estimated(
-    context: AppContext, checked: CheckedDataset, question: Question, bar: float | None, task: TaskKind | None
-) -> EstimateResult | Refusal:
-    """Makes an estimate. `bar` and `task` None: as they are set for the dataset."""
-    target = find_target(context.settings.providers, question.target)
-    if isinstance(target, Refusal):
-        return target
-    settings = with_rent(context.settings, target)
-    if isinstance(settings, Refusal):
-        return settings
-    evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
-    day = units.day_of(context.clock())
-    return estimates.make_estimate(
-        settings,
-        checked.dataset.name,
-        checked.report,
-        question,
-        day,
-        evidence,
-        reachable=context.trainers,
-    )
 
 
 def _again(context: AppContext, estimate: KeptEstimate) -> EstimateResult | Refusal:

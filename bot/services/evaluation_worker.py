@@ -56,8 +56,11 @@ class ArmKeys:
 
 @dataclass(frozen=True)
 class JudgedCurve:
+    """`beside`: the classical rung's curve, of a tuned model's; None if there are too many rows for it to be quick."""
+
     curve: Curve
     plot: Path | None
+    beside: Curve | None = None
 
 
 def prepare(plan: LadderPlan, files: Path, folder: Path, seed: int) -> Mapping[Candidate, ArmKeys]:
@@ -249,7 +252,7 @@ def judge_curve(plan: CurvePlan, files: Path, folder: Path, seed: int) -> Judged
     return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png"))
 
 
-def classical_curve_of(plan: CurvePlan, files: Path, seed: int) -> Curve:
+def classical_curve_of(plan: CurvePlan | TunedCurvePlan, files: Path, seed: int) -> Curve:
     from trainers.evaluation.learning_curves import classical_curve
 
     return classical_curve(
@@ -391,15 +394,6 @@ def replace_lines(path: Path, lines: Iterable[str]) -> None:
     partial.replace(path)
 
 
-@dataclass(frozen=True)
-class JudgedTunedCurve:
-    """`beside` is the classical rung's curve, None if there are too many rows for it to be quick."""
-
-    curve: Curve
-    beside: Curve | None
-    plot: Path | None
-
-
 def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
     """Writes a file for each size into `files` and returns their sha256. The same plan gives the same files.
 
@@ -417,11 +411,11 @@ def write_sizes(plan: TunedCurvePlan, files: Path) -> tuple[str, ...]:
 
 def judge_tuned_curve(
     plan: TunedCurvePlan, texts: Sequence[Sequence[str]], files: Path, folder: Path, seed: int
-) -> JudgedTunedCurve:
+) -> JudgedCurve:
     """Scores each size's answers and draws the curve. `texts`: what the model of each size answered to each held-out
     row."""
     from bot.charts import curves as drawing
-    from trainers.evaluation.learning_curves import MOST_ROWS, classical_curve, curve_of, needs_of
+    from trainers.evaluation.learning_curves import MOST_ROWS, curve_of, needs_of
 
     train, holdout = examples(files, plan.train_sha256), examples(files, plan.holdout_sha256)
     largest = [as_label(text, plan.labels) for text in texts[-1]]
@@ -437,19 +431,9 @@ def judge_tuned_curve(
         version=plan.version,
         holdout_sha256=plan.holdout_sha256,
     )
-    beside = None
-    if len(train) <= MOST_ROWS:
-        beside = classical_curve(
-            train,
-            holdout,
-            seed,
-            plan.predict,
-            dataset=plan.dataset,
-            version=plan.version,
-            holdout_sha256=plan.holdout_sha256,
-        )
+    beside = classical_curve_of(plan, files, seed) if len(train) <= MOST_ROWS else None
     folder.mkdir(parents=True, exist_ok=True)
-    return JudgedTunedCurve(curve, beside, drawing.draw_learning_curve(curve, folder / "curve.png", beside))
+    return JudgedCurve(curve, drawing.draw_learning_curve(curve, folder / "curve.png", beside), beside)
 
 
 def _point(plan: TunedCurvePlan, rows: int, answers: Sequence[str], holdout: Sequence[Example]) -> CurvePoint:

@@ -30,11 +30,6 @@ LATEST_RESULTS = 6
 SHOWN_DATASETS = 40  # more lines no card has room for
 
 
-def may_read(context: AppContext, person: str, channel: str | None = None) -> Refusal | None:
-    """Returns why this person may not see lists, states and figures."""
-    return authorization.refusal(context, person, "read", channel)
-
-
 def status(context: AppContext, person: str, channel: str) -> Status:
     names = authorization.visible_datasets(context, person, channel)
     freeze = context.store.freezes.current()
@@ -57,7 +52,7 @@ def status(context: AppContext, person: str, channel: str) -> Status:
 
 def home(context: AppContext, person: str) -> HomeOverview | Refusal:
     """Returns the person's App Home."""
-    refusal = may_read(context, person)
+    refusal = authorization.refusal(context, person, "read")
     if refusal:
         return refusal
     names = authorization.visible_datasets(context, person, None)

@@ -67,7 +67,8 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
     so_far = spent_micros + spent(step)
     trouble = consulted.failed or judgements.too_dear(of_judge, consulted, so_far, plan.maximum_micros)
     if trouble is None and waits is None:
-        trouble = data_policy.judge_refusal(context, plan)
+        provider = plan.judge.partition("/")[0]
+        trouble = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)
     judge = judgements.how_far(consulted, of_judge, has_pair=True)
     if trouble:
         judge = replace(judge, failed=trouble) if consulted.is_first else replace(judge, unpaired=trouble)

@@ -22,10 +22,6 @@ def lost_key_text(context: AppContext, provider: str) -> str:
     return f"There is no key for {provider} any more. {where}."
 
 
-def fail(context: AppContext, run: Run, why: str, *, actual_micros: int = 0) -> None:
-    end(context, run, "failed", why, actual_micros=actual_micros)
-
-
 def end(
     context: AppContext, run: Run, state: notifications.EndState, why: str, *, actual_micros: int = 0
 ) -> None:

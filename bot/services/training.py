@@ -22,7 +22,7 @@ from bot.services import (
 )
 from bot.services.freeze_scope import HOLD_S
 from bot.services.provider_jobs import POLL_S, Attempt, JobFiles, Ready, limits_of, spec_of
-from bot.services.run_states import due_unless_wished, end, fail, needs_human, wait, wait_for_key
+from bot.services.run_states import due_unless_wished, end, needs_human, wait, wait_for_key
 from bot.values.runs import Progress
 from storage.records import Model, Run
 from trainers.client import Trainer
@@ -128,9 +128,9 @@ class RunJob:
             title = escape(context.settings.title_of(run.provider))
             closed = f"{title} has closed fine-tuning to your organisation."
             way_out = "Choose a target that starts with `local/`, or open weights like `crusoe/llama-3.1-8b`."
-            fail(context, run, f"{closed}{file} {way_out}")
+            end(context, run, "failed", f"{closed}{file} {way_out}")
             return
-        fail(context, run, f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
+        end(context, run, "failed", f"{escape(str(refused))}{file} Nothing was started, nothing is owed.")
 
     def stuck(self, why: str) -> None:
         needs_human(self.context, self.run, escape(why))
@@ -148,7 +148,7 @@ def create(context: AppContext, run: Run) -> None:
         if run.state == "creating":  # a job may be there
             wait_for_key(context, run)
         else:
-            fail(context, run, f"There is no key for {run.provider} any more; nothing was started.")
+            end(context, run, "failed", f"There is no key for {run.provider} any more; nothing was started.")
         return
     if plan_hash(plan) != run.plan_hash:
         needs_human(context, run, "The plan was changed after it was approved, so it is not carried out.")
@@ -252,10 +252,10 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
         case "failed":
             reason = escape(job.error_message or "the trainer gave no reason")
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
-            fail(context, run, f"Training failed: {reason}", actual_micros=spent)
+            end(context, run, "failed", f"Training failed: {reason}", actual_micros=spent)
         case "succeeded" if why := _why_nameless(context, run, progress):
             spent = notifications.training_cost(plan_from_json(run.plan), progress)
-            fail(context, run, why, actual_micros=spent)
+            end(context, run, "failed", why, actual_micros=spent)
         case "cancelled":
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
             # At least what was reported before: the trainer's clock may be behind ours.

@@ -37,13 +37,13 @@ from bot.cards import tuned_learning_curves as tuned_curve_cards
 from bot.context import AppContext
 from bot.services import (
     approvals,
+    authorization,
     budgets,
     clean_copies,
     estimate_requests,
     human_preferences,
     interventions,
     measurements,
-    overview,
     promotions,
     tried_answers,
 )
@@ -216,7 +216,7 @@ def _upload_again(click: Click) -> Form:
 
 
 def _plan_details(click: Click) -> Form | Refusal:
-    refusal = overview.may_read(click.context, click.person, click.channel)
+    refusal = authorization.refusal(click.context, click.person, "read", click.channel)
     result = refusal or run_services.summarize(click.context, click.number, click.person, click.channel)
     if isinstance(result, Refusal):
         return result
@@ -237,19 +237,19 @@ def _answer_estimate(click: Click) -> Form | Refusal:
 
 def _run_details(click: Click) -> Form | Refusal:
     channel = click.channel or None
-    refusal = overview.may_read(click.context, click.person, channel)
+    refusal = authorization.refusal(click.context, click.person, "read", channel)
     result = refusal or run_services.details(click.context, click.number, click.person, channel)
     return _form(result, runs.details_form)
 
 
 def _measurement_details(click: Click) -> Form | Refusal:
-    refusal = overview.may_read(click.context, click.person, click.channel or None)
+    refusal = authorization.refusal(click.context, click.person, "read", click.channel)
     parts = refusal or measurements.details(click.context, click.number, click.person, click.channel)
     return _form(parts, lambda blocks: general.details_modal(f"Measurement m{click.value}", blocks))
 
 
 def _promotion_details(click: Click) -> Form | Refusal:
-    refusal = overview.may_read(click.context, click.person, click.channel or None)
+    refusal = authorization.refusal(click.context, click.person, "read", click.channel)
     parts = refusal or model_services.promotion_details(
         click.context, click.number, click.person, click.channel
     )

@@ -130,7 +130,7 @@ def reply_to(call: Call, text: str) -> Reply:
         return parsed
     refusal = None
     if "read" in parsed.command.needs:
-        refusal = overview.may_read(call.context, call.person, call.channel)
+        refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     reply: Reply = refusal or parsed.handler(call, **parsed.values)
     return reply
 
@@ -174,7 +174,7 @@ def list_datasets(call: Call) -> Reply:
 
 def baseline_form(call: Call, dataset: str | None = None) -> Form | Refusal:
     """Returns the form, or a sentence if it has nothing to choose from. `dataset` is preselected, if it exists."""
-    refusal = overview.may_read(call.context, call.person, call.channel)
+    refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
     choices = evaluations.choices(call.context, call.person, call.channel)
@@ -272,7 +272,7 @@ def estimate_form(
     call: Call, dataset: str | None = None, before: AskedEstimate | None = None
 ) -> Form | Refusal:
     """Returns the form; `dataset` is preselected, if it exists. It is filled in as `before` was asked."""
-    refusal = overview.may_read(call.context, call.person, call.channel)
+    refusal = authorization.refusal(call.context, call.person, "read", call.channel)
     if refusal:
         return refusal
     choices = estimate_requests.choices(call.context, call.person, call.channel)
