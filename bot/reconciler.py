@@ -19,7 +19,6 @@ from bot import logs, process_health
 from bot import settings as settings_bot
 from bot.cards.runs import UNDER_WAY
 from bot.context import AppContext
-from bot.rules import units
 from bot.services import (
     alias_sync,
     approvals,
@@ -124,9 +123,7 @@ def fetch_model_ends(context: AppContext) -> None:
             ends = {model.id: model.shutdown_date for model in models if model.shutdown_date}
             listed = [model.id for model in models]
             sunsets.tell_vanished(context, row, trainer, listed)
-            settings_bot.store_model_ends(
-                settings.data, row.name, ends, units.day_of(context.clock()), listed
-            )
+            settings_bot.store_model_ends(settings.data, row.name, ends, context.today(), listed)
             context.settings = replace(
                 settings, providers=settings_bot.with_announced_ends(settings.providers, settings.data)
             )

@@ -382,7 +382,7 @@ def start_again(context: AppContext, number: int, person: str) -> Refusal | None
     if plan.hosting is None or record.reason == "deleted":
         return Refusal("Its dataset was deleted, and the model with it.")
     planned = replace(plan.hosting, micros_per_hour=_hour_micros(context, plan) or record.micros_per_hour)
-    day = units.day_of(context.clock()).isoformat()
+    day = context.today().isoformat()
     if context.store.deployments.of_day(day) >= _day_limit(context):
         return Refusal(
             "What running models may cost today is used up: `hosting_usd_per_day` under [budget] in finetune.toml."

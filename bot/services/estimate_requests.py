@@ -23,7 +23,6 @@ from bot.cards.reasons import because_text
 from bot.charts import forecast as drawing
 from bot.command_parser import format_question, parse_question
 from bot.context import AppContext
-from bot.rules import units
 from bot.rules.estimate_inputs import Question
 from bot.rules.facts import Evidence, TaskKind
 from bot.rules.forecast import Outlook
@@ -52,7 +51,7 @@ def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -
     if isinstance(checked, Refusal):
         return checked
     refusal = datasets.bar_refusal(context, command.dataset, command.bar, person, channel)
-    return refusal or estimates.refusal(context.settings, command.question, units.day_of(context.clock()))
+    return refusal or estimates.refusal(context.settings, command.question, context.today())
 
 
 def answer(context: AppContext, command: Estimate, person: str, channel: str) -> None:
@@ -89,7 +88,7 @@ def _card(context: AppContext, result: EstimateResult, number: int, shared_by: s
 
 def choices(context: AppContext, person: str, channel: str) -> EstimateChoices:
     """Returns what the form offers."""
-    day = units.day_of(context.clock())
+    day = context.today()
     targets = [
         f"{row.name}/{model.name}"
         for row in context.settings.providers
@@ -214,7 +213,7 @@ def estimate_for(
     if isinstance(settings, Refusal):
         return settings
     evidence = evidence_of(context, checked.dataset, checked.report, target, bar=bar, task=task)
-    day = units.day_of(context.clock())
+    day = context.today()
     return estimates.make_estimate(
         settings,
         checked.dataset.name,

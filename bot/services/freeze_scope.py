@@ -1,7 +1,8 @@
 """What a freeze stops: a run without a job, a paused one, a curve's next training, questions that cost money.
 
 What trains continues, and so does measuring its result. This is asked where something is created, in the transaction of
-its intent, and where its card is made.
+its intent, and where its card is made. A promotion and a resume wait for every freeze; a rollback limits damage, so that
+none stops it.
 """
 
 from __future__ import annotations
@@ -38,13 +39,3 @@ def on_measurement(context: AppContext, measurement: Measurement) -> Freeze | No
 def on_question(context: AppContext, most_micros: int) -> Freeze | None:
     """Returns the freeze that stops a question to a model. What is free goes on."""
     return context.store.freezes.current() if most_micros else None
-
-
-def on_promotion(context: AppContext) -> Freeze | None:
-    """Returns the freeze that stops putting another model to use. A rollback is not stopped: it limits damage."""
-    return context.store.freezes.current()
-
-
-def on_resume(context: AppContext) -> Freeze | None:
-    """Returns the freeze that stops a paused training from continuing, which costs again."""
-    return context.store.freezes.current()

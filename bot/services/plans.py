@@ -23,7 +23,6 @@ from bot.cards.reasons import shortage_text
 from bot.cards.words import shorten
 from bot.command_parser import parse_question
 from bot.context import AppContext
-from bot.rules import units
 from bot.rules.budgets import Budget
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.permissions import Caller, Request, not_named
@@ -172,7 +171,7 @@ def closed_to_us(context: AppContext, row: ProviderRow) -> str | None:
     after the approvals. An empty list of jobs shows it earlier.
     """
     trainer, since = context.trainers.get(row.name), row.closed_to_new
-    if trainer is None or since is None or units.day_of(context.clock()) < since:
+    if trainer is None or since is None or context.today() < since:
         return None
     try:
         if trainer.has_jobs(ELIGIBILITY_TIMEOUT_S):

@@ -19,7 +19,7 @@ from bot.rules import promotion as rules
 from bot.rules.permissions import has_words
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import Proof
-from bot.services import authorization, evidence, freeze_scope, models, runs, sealed_tests
+from bot.services import authorization, evidence, models, runs, sealed_tests
 from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
 from storage.promotions import NewPromotion, Promotion
@@ -157,7 +157,7 @@ def _record(context: AppContext, decided: DecidedPromotion) -> PromotionSummary 
         is_synced=not models.has_alias(context, decided.model),
     )
     with context.store.transaction():
-        freeze = freeze_scope.on_promotion(context)
+        freeze = context.store.freezes.current()
         if freeze:
             return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
         promotion = context.store.promotions.add(new, now=context.clock())

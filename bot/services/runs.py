@@ -13,7 +13,7 @@ from bot.cards.runs import STATE_TEXTS, RunSummary
 from bot.context import AppContext
 from bot.rules.permissions import Action, Request
 from bot.rules.plans import plan_from_json
-from bot.services import authorization, datasets, freeze_scope, models, notifications
+from bot.services import authorization, datasets, models, notifications
 from bot.values.runs import Progress, Refusal, RunResult
 from storage.records import OPEN_RUN_STATES, Run, Wish
 
@@ -96,7 +96,7 @@ def ask_resume(context: AppContext, number: int, person: str, here: str | None =
     if run.state in OPEN_RUN_STATES and run.wish != "pause" and (run.wish or not is_paused(run)):
         return Refusal(f"Run {number} is not paused: it {STATE_TEXTS[run.state]}.")
     denied = _may_not_pause(context, run, person)
-    freeze = freeze_scope.on_resume(context)
+    freeze = context.store.freezes.current()
     if freeze and not denied:
         return Refusal(freeze_cards.refusal(freeze, f"Run {number} stays paused"))
     return denied or _wish(context, run, "resume", person, f"Run {number} goes on …")

@@ -19,7 +19,7 @@ from bot.context import AppContext
 from bot.rules.facts import Evidence
 from bot.rules.plans import plan_from_json
 from bot.rules.promotion import ModelComparison, Proof, best_comparison, compare_models
-from bot.services import data_policy, datasets, deployments, evidence, freeze_scope, measurements, models
+from bot.services import data_policy, datasets, deployments, evidence, measurements, models
 from bot.services.candidates import LineUp
 from bot.values.evaluations import LadderPlan
 from bot.values.runs import Refusal
@@ -44,7 +44,7 @@ def ask(
     report = datasets.report_of(version)
     if report is None:
         return Refusal(f"The rows that {model.name} was trained on were deleted.")
-    freeze = freeze_scope.on_promotion(context)
+    freeze = context.store.freezes.current()
     if freeze:
         return Refusal(freeze_cards.refusal(freeze, "No other model is deployed now"))
     if plan_from_json(run.plan).hosting and not deployments.is_running(context, run.id):

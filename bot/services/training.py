@@ -188,7 +188,7 @@ def follow(context: AppContext, run: Run) -> None:
     if trainer is None:
         wait_for_key(context, run)
         return
-    if run.wish == "resume" and freeze_scope.on_resume(context):
+    if run.wish == "resume" and context.store.freezes.current():
         run = replace(run, wish=None)  # the wish stays in the store until it may come true
     before, now = Progress.from_json(run.progress), context.clock()
     is_shown = now - before.shown_at >= shown_every(context)

@@ -598,7 +598,7 @@ GUARDS = (
     Guard(
         "a freeze comes before a promotion or after it",
         "bot/services/promotions.py",
-        "        freeze = freeze_scope.on_promotion(context)\n",
+        "        freeze = context.store.freezes.current()\n",
         "        freeze = None\n",
         f"{PROMOTE}::test_a_freeze_stops_a_promotion_and_no_rollback",
     ),
