@@ -1,8 +1,8 @@
 """What a freeze stops: a run without a job, a paused one, a curve's next training, questions that cost money.
 
 What trains continues, and so does measuring its result. This is asked where something is created, in the transaction of
-its intent, and where its card is made. A promotion and a resume wait for every freeze; a rollback limits damage, so that
-none stops it.
+its intent, and where its card is made. A promotion and a resume wait for every freeze; a rollback limits damage, so it
+waits for none.
 """
 
 from __future__ import annotations
