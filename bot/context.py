@@ -117,9 +117,12 @@ class AppContext:
         """Records in the audit log what a person, or "finetune" itself, did. Call it in the transaction of that."""
         self.store.audit.add(at=self.clock(), who=who, action=action, subject=subject, detail=detail)
 
+    def send(self, draft: Draft) -> None:
+        self.store.outbox.put(draft, now=self.clock())
+
     def post(self, channel: str, body: Mapping[str, Any], *, dedupe: str | None = None) -> None:
         """Puts a plain message into the outbox."""
-        self.store.outbox.put(Draft(kind="post", channel=channel, body=body, dedupe=dedupe), now=self.clock())
+        self.send(Draft("post", channel, body, dedupe=dedupe))
 
     def show(
         self,

@@ -85,11 +85,8 @@ WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 
 def models_in_use(database: Path) -> list[ModelInUse]:
     """Reads beside a running bot. Raises StorageError."""
-    return [_model_in_use(*row) for row in query_read_only(database, MODELS_SQL, what="the models in use")]
-
-
-def _model_in_use(
-    dataset: str, model: str, provider: str, provider_model: str, at: float, expected: int | None, months: str
-) -> ModelInUse:
-    each = tuple(ActualMonth(*month) for month in json.loads(months))
-    return ModelInUse(dataset, model, provider, provider_model, at, expected, each)
+    rows = query_read_only(database, MODELS_SQL, what="the models in use")
+    return [
+        ModelInUse(*values, tuple(ActualMonth(*month) for month in json.loads(months)))
+        for *values, months in rows
+    ]

@@ -396,10 +396,8 @@ def look_up_prices(context: AppContext, names: Sequence[str]) -> list[PriceRow |
     today = context.today()
     for provider in sorted(context.settings.providers, key=lambda row: row.name not in context.trainers):
         for model in provider.models:
-            row, tuned = (
-                price_of(context.settings, provider, model.name, today),
-                tuned_price(provider, model),
-            )
+            row = price_of(context.settings, provider, model.name, today)
+            tuned = tuned_price(provider, model)
             rows += [tuned] if isinstance(row, UnknownPrice) or row == tuned else [row, tuned]
     return rows
 

@@ -118,14 +118,11 @@ def _finish(context: AppContext, cleaning: Cleaning, dataset: Dataset, written: 
                 person=None if to_thread else cleaning.person,
                 private=True,
             )
-            context.store.outbox.put(draft, now=context.clock())
+            context.send(draft)
 
 
 def _tell(context: AppContext, cleaning: Cleaning, dataset: Dataset, text: str) -> None:
-    draft = Draft(
-        kind="direct", channel=dataset.channel, person=cleaning.person, body=text_message(text).body()
-    )
-    context.store.outbox.put(draft, now=context.clock())
+    context.send(Draft("direct", dataset.channel, text_message(text).body(), person=cleaning.person))
 
 
 def _place(context: AppContext, dataset: Dataset, person: str) -> RowDelivery | Refusal:

@@ -120,28 +120,21 @@ def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) 
     return views.not_scanned(dataset)
 
 
-def unwaived(context: AppContext, dataset_id: int, providers: Collection[str]) -> str | None:
-    """Returns why the bytes may not go, by what was found in them, None if they may."""
-    dataset = context.store.datasets.get(dataset_id)
-    report = datasets.report_of(dataset)
-    rows = [row for row in context.settings.providers if row.name in providers]
-    refusals = [report and datasets.needs_waiver(context, dataset, report, row) for row in rows]
-    return next((refusal.text for refusal in refusals if refusal), None)
-
-
 def dataset_refusal(
     context: AppContext, dataset_id: int, providers: Collection[str], overridden: Collection[str]
 ) -> str | None:
-    """Returns why a dataset may not go to these providers, None if it may. `overridden`: the rules that a person
-    overrode."""
-    result = unwaived(context, dataset_id, providers)
-    if result:
-        return result
+    """Returns why a dataset may not go to these providers, None if it may: by what was found in its bytes, then by the
+    rules. `overridden`: those that a person overrode."""
     dataset = context.store.datasets.get(dataset_id)
     report = datasets.report_of(dataset)
-    for row in context.settings.providers:
-        if report is None or row.name not in providers:
-            continue  # that there is no key, no file, is said elsewhere
+    if report is None:
+        return None  # that there is no key, no file, is said elsewhere
+    rows = [row for row in context.settings.providers if row.name in providers]
+    waivers = [datasets.needs_waiver(context, dataset, report, row) for row in rows]
+    missing = next(filter(None, waivers), None)
+    if missing:
+        return missing.text
+    for row in rows:
         ruled, data = _ruling(context, dataset, report, row, None)
         aside, _ = _ruling(context, dataset, report, row, "as recorded")
         if ruled.refused and (aside.refused or not set(aside.overridden) <= set(overridden)):

@@ -498,10 +498,8 @@ def put_beside(context: CoreContext, dataset: Dataset, message: Message) -> None
 
 def _put_files(context: CoreContext, dataset: Dataset, files: Sequence[Path]) -> None:
     """Puts the files into the card's thread, in one message."""
-    card, titled = (
-        f"dataset {dataset.id}",
-        [(path, findings.file_title(path.stem, dataset.title)) for path in files],
-    )
+    card = f"dataset {dataset.id}"
+    titled = [(path, findings.file_title(path.stem, dataset.title)) for path in files]
     once, who = f"files of {card}", dataset.uploaded_by
     notifications.put_files(context, card, dataset.channel, titled, once=once, concerns=who)
 

@@ -158,11 +158,9 @@ def step(context: AppContext, estimate: KeptEstimate) -> None:
     if isinstance(result, Refusal):
         with context.store.transaction():
             if context.store.estimates.shared(estimate.id):
-                body = text_message(
-                    f"The estimate of {estimate.dataset} could not be shared. {result.text}"
-                ).body()
-                draft = Draft(kind="direct", channel=estimate.channel, person=estimate.person, body=body)
-                context.store.outbox.put(draft, now=context.clock())
+                text = f"The estimate of {estimate.dataset} could not be shared. {result.text}"
+                body = text_message(text).body()
+                context.send(Draft("direct", estimate.channel, body, person=estimate.person))
         return
     folder = context.settings.data / "plots" / f"estimate-{estimate.id}"
     plots = draw_outlook(context, f"estimate {estimate.id}", result.outlook, folder)

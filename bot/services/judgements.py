@@ -49,8 +49,8 @@ def take_step(step: LadderStep) -> None:
     consulted = consult(context, consultation) if consultation else None
     if consultation is None or consulted is None:
         return
-    missing, spent = consulted.missing, step.spent()
-    trouble = consulted.failed or too_dear(plan, consulted, spent, progress.most_micros)
+    missing, spent = consulted.answers.all_missing, step.spent()
+    trouble = consulted.answers.failed or too_dear(plan, consulted, spent, progress.most_micros)
     against = measurements.egress_refusal(context, step.measurement) if missing else None
     if isinstance(against, Forbidden):
         trouble = against.reason
@@ -98,16 +98,8 @@ class Consulted:
         return len(self.questions) == 1
 
     @property
-    def missing(self) -> frozenset[str]:
-        return self.answers.all_missing
-
-    @property
-    def failed(self) -> str | None:
-        return self.answers.failed
-
-    @property
     def is_complete(self) -> bool:
-        return not self.missing and not self.is_first
+        return not self.answers.all_missing and not self.is_first
 
     def ask(self, context: Asking) -> None:
         evaluation_engine.ask(context, self.evaluation, self.answers.unasked)
@@ -141,7 +133,7 @@ def spent_micros(context: Asking, plan: LadderPlan, folder: Path, since: float) 
 
 def too_dear(plan: LadderPlan, consulted: Consulted, spent: int, most: int) -> str | None:
     """Returns why it would cost too much: answers may be longer in the judge's tokens than in their model's."""
-    questions, missing = consulted.questions[-1], consulted.missing
+    questions, missing = consulted.questions[-1], consulted.answers.all_missing
     if not missing:
         return None
     if spent + judge_worker.max_micros(plan, questions.priced, questions.wanted - missing) <= most:

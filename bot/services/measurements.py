@@ -302,8 +302,7 @@ def end(
         if state == "failed":  # an edit notifies nobody
             name = context.link(card_of(moved), f"measurement m{moved.id}")
             body, who = text_message(f"Your {name} failed. {why}").body(), moved.requested_by
-            draft = Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who)
-            context.store.outbox.put(draft, now=now)
+            context.send(Draft("direct", moved.channel, body, dedupe=f"end of {subject}", person=who))
 
 
 def again_or_fail(context: AppContext, measurement: Measurement, spent_micros: Callable[[], int]) -> None:

@@ -235,10 +235,7 @@ def _fail(context: AppContext, ask: Ask, why: str, micros: int) -> None:
 
 def _tell(context: AppContext, ask: Ask, message: Card, micros: int) -> None:
     if context.store.questions.end(ask, micros):
-        context.store.outbox.put(
-            Draft(kind="ephemeral", channel=ask.channel, person=ask.person, body=message.body()),
-            now=context.clock(),
-        )
+        context.send(Draft("ephemeral", ask.channel, message.body(), person=ask.person))
 
 
 def _owner(ask: Ask) -> str:

@@ -47,8 +47,7 @@ def tell_person(
     thread it stands. A second one with the same `once` is not sent."""
     body = {**message.letter(), "thread_ts": thread_ts} if thread_ts else message.letter()
     kind: OutboxKind = "ephemeral" if channel else "direct"
-    draft = Draft(kind=kind, channel=channel, person=person, body=body, dedupe=once)
-    context.store.outbox.put(draft, now=context.clock())
+    context.send(Draft(kind, channel, body, dedupe=once, person=person))
 
 
 def put_files(
@@ -123,10 +122,7 @@ def show_plan(context: AppContext, run: Run, message: Message) -> None:
 
 def to_requester(context: AppContext, run: Run, text: str, *, once: str) -> None:
     body = Message(text).body()
-    context.store.outbox.put(
-        Draft(kind="direct", channel=run.channel, person=run.requester, body=body, dedupe=once),
-        now=context.clock(),
-    )
+    context.send(Draft("direct", run.channel, body, dedupe=once, person=run.requester))
 
 
 def show_progress(context: AppContext, run: Run) -> None:
@@ -203,26 +199,16 @@ def post_result(
     machine = next((context.link(f"deployment {each.id}", "its card") for each in live), None)
     shown = result_views.card(run, plan, result, may_be_used=may_be_used, name=name, machine=machine)
     _show(context, run, card, shown)
+    concerns = run.requester
     if result.arms:
-        table = result_views.sweep_table(plan, result.arms)
-        body, who = table.letter(), run.requester
-        draft = Draft("post", run.channel, body, dedupe=f"arms of {card}", thread=card, concerns=who)
-        context.store.outbox.put(draft, now=context.clock())
+        body = result_views.sweep_table(plan, result.arms).letter()
+        once = f"arms of {card}"
+        context.send(Draft("post", run.channel, body, dedupe=once, thread=card, concerns=concerns))
     if changed:
         body = result_views.changed_rows_card(changed, result.before).letter()
         once = f"changed {run.id}"
-        context.store.outbox.put(
-            Draft(
-                kind="post",
-                channel=run.channel,
-                body=body,
-                thread=card,
-                dedupe=once,
-                private=True,
-                concerns=run.requester,
-            ),
-            now=context.clock(),
-        )
+        rows = Draft("post", run.channel, body, dedupe=once, thread=card, private=True, concerns=concerns)
+        context.send(rows)
 
 
 def training_cost(plan: Plan, progress: Progress) -> int:

@@ -209,10 +209,8 @@ def _roll_back(
         is_rollback=True,
         is_synced=not models.has_alias(context, model),
     )
-    proof, ended = (
-        evidence.promotion_proof(context, model, _model(context, standing)),
-        models.proof_of(context, standing),
-    )
+    proof = evidence.promotion_proof(context, model, _model(context, standing))
+    ended = models.proof_of(context, standing)
     with context.store.transaction():
         promotion = context.store.promotions.add(new, now=context.clock())
         return Refusal(MOVED) if promotion is None else _announce(context, promotion, proof, ended)

@@ -44,10 +44,8 @@ def look_up(
         return {}
     passages = [passage for sha256 in plan.documents for passage in _passages_in(files / sha256)]
     visible = {arm: _visible(arm, plan, passages) for arm in arms}
-    encoder, has_labels = (
-        StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors),
-        bool(plan.labels),
-    )
+    encoder = StoredVectors(load_encoder(plan.encoder or DEFAULT_ENCODER), vectors)
+    has_labels = bool(plan.labels)
     nearest: dict[tuple[str, ...], Nearest] = {}
     for texts in set(visible.values()):
         if texts:

@@ -65,7 +65,9 @@ def take_step(step: ResultStep, evaluation: Evaluation, arms: list[ArmProgress],
     # The rows have to be scanned before it is known whether the judge may read them.
     waits = data_policy.unscanned(context, run.dataset_id, [plan.judge.partition("/")[0]])
     so_far = spent_micros + spent(step)
-    trouble = consulted.failed or judgements.too_dear(of_judge, consulted, so_far, plan.maximum_micros)
+    trouble = consulted.answers.failed or judgements.too_dear(
+        of_judge, consulted, so_far, plan.maximum_micros
+    )
     if trouble is None and waits is None:
         provider = plan.judge.partition("/")[0]
         trouble = data_policy.dataset_refusal(context, run.dataset_id, [provider], plan.overridden)

@@ -29,7 +29,7 @@ from bot.values.requests import Start
 from bot.values.runs import Refusal
 from bot.values.sunsets import ModelUse, due_notice, ending, notice_key, stays
 from storage.promotions import Promotion
-from storage.records import Draft, Run
+from storage.records import Run
 from storage.store import Store
 from trainers.client import Trainer
 from trainers.model_list import find_listed
@@ -94,8 +94,7 @@ def tell(context: AppContext, use: ModelUse, once: str, gone_from: str | None = 
         retuned=retuned,
         target=retuned.target.name if retuned else None,
     )
-    draft = Draft(kind="post", channel=dataset.channel, body=views.card(sunset).letter(), dedupe=once)
-    context.store.outbox.put(draft, now=context.clock())
+    context.post(dataset.channel, views.card(sunset).letter(), dedupe=once)
 
 
 def tell_vanished(context: AppContext, row: ProviderRow, trainer: Trainer, listed: Collection[str]) -> None:

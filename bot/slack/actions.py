@@ -163,7 +163,10 @@ def register(app: App, context: AppContext, homes: Homes, wake: Callable[[], Non
 
     def open_form(ack: Ack, body: dict[str, Any], respond: Respond, client: WebClient) -> None:
         click, trigger = read_click(context, body), str(body["trigger_id"])
-        form = FORMS[click.action](click)
+        refusal = None
+        if click.action in READ:
+            refusal = authorization.refusal(context, click.person, "read", click.channel)
+        form = refusal or FORMS[click.action](click)
         if form is None:
             show(ack, body, respond, client)
             return
@@ -216,8 +219,7 @@ def _upload_again(click: Click) -> Form:
 
 
 def _plan_details(click: Click) -> Form | Refusal:
-    refusal = authorization.refusal(click.context, click.person, "read", click.channel)
-    result = refusal or run_services.summarize(click.context, click.number, click.person, click.channel)
+    result = run_services.summarize(click.context, click.number, click.person, click.channel)
     if isinstance(result, Refusal):
         return result
     budget = budgets.tightest(click.context, result.run.channel, result.run.requester)
@@ -237,22 +239,17 @@ def _answer_estimate(click: Click) -> Form | Refusal:
 
 def _run_details(click: Click) -> Form | Refusal:
     channel = click.channel or None
-    refusal = authorization.refusal(click.context, click.person, "read", channel)
-    result = refusal or run_services.details(click.context, click.number, click.person, channel)
+    result = run_services.details(click.context, click.number, click.person, channel)
     return _form(result, runs.details_form)
 
 
 def _measurement_details(click: Click) -> Form | Refusal:
-    refusal = authorization.refusal(click.context, click.person, "read", click.channel)
-    parts = refusal or measurements.details(click.context, click.number, click.person, click.channel)
+    parts = measurements.details(click.context, click.number, click.person, click.channel)
     return _form(parts, lambda blocks: general.details_modal(f"Measurement m{click.value}", blocks))
 
 
 def _promotion_details(click: Click) -> Form | Refusal:
-    refusal = authorization.refusal(click.context, click.person, "read", click.channel)
-    parts = refusal or model_services.promotion_details(
-        click.context, click.number, click.person, click.channel
-    )
+    parts = model_services.promotion_details(click.context, click.number, click.person, click.channel)
     return _form(parts, lambda blocks: general.details_modal("Model in use", blocks))
 
 
@@ -276,6 +273,8 @@ def _form(result: _Value | Refusal, form: Callable[[_Value], Form | Refusal]) ->
     return result if isinstance(result, Refusal) else form(result)
 
 
+# These forms show figures, so that the right to read is asked first.
+READ = (plans.DETAILS, result_cards.DETAILS, results.DETAILS, models.DETAILS)
 # None: it takes no form, and what the click does is shown.
 FORMS: Mapping[str, Callable[[Click], Form | Refusal | None]] = {
     plans.APPROVE: _approve,
