@@ -85,8 +85,8 @@ WHERE promotions.ended_at IS NULL ORDER BY promotions.dataset
 
 def models_in_use(database: Path) -> list[ModelInUse]:
     """Reads beside a running bot. Raises StorageError."""
-    rows = query_read_only(database, MODELS_SQL, what="the models in use")
-    return [
-        ModelInUse(*values, tuple(ActualMonth(*month) for month in json.loads(months)))
-        for *values, months in rows
-    ]
+    models = []
+    for *model, months in query_read_only(database, MODELS_SQL, what="the models in use"):
+        values = [*model, tuple(ActualMonth(*month) for month in json.loads(months))]
+        models.append(ModelInUse(*values))
+    return models
