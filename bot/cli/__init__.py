@@ -1,5 +1,11 @@
 """`finetune …` in the terminal. What the commands compute and print knows no Slack and keeps nothing but paid answers.
 
+server.py, analysis.py, admin.py,    the commands: their options and what they call
+policy.py
+options.py, output.py                what commands share: settings, refusals; printing, progress
+render.py, evaluation_results.py     results as text and as JSON
+the others                           what a command computes, named by its subject
+
 A command is imported when it is called, and imports the code that it runs then, so that the program starts quickly.
 """
 

@@ -138,7 +138,8 @@ def backup(dest: Path | None, as_json: bool) -> None:
 @click.argument("file", type=FILE)
 def restore(file: Path) -> None:
     """Put the backup FILE in the place of the database; the bot must be stopped. The replaced one is kept beside it."""
-    from bot.cli.render import curve_in_doubt, restore_summary
+    from bot.cli.render import restore_summary
+    from bot.services.tuned_learning_curves import curve_in_doubt
     from storage.backup import restore
 
     settings = load()

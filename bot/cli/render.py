@@ -29,12 +29,11 @@ from bot.rules.permissions import (
     rule_verdicts,
 )
 from bot.rules.plans import plan_from_json
-from bot.values.learning_curves import TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.sunsets import ModelUse
 from storage.actuals import ActualMonth, ModelInUse
 from storage.audit import BrokenLog, IntactLog
 from storage.backup import Backup, Restored
-from storage.records import AuditEntry, Measurement, Run
+from storage.records import AuditEntry, Run
 from trainers.money import usd_micros
 
 # What makes a spreadsheet read a cell as a formula, or split it (OWASP, CSV injection); the last four are full-width.
@@ -252,20 +251,6 @@ def uses_json(uses: Sequence[ModelUse], today: date) -> list[dict[str, Any]]:
 
 def is_intact(backup: Backup) -> bool:
     return not backup.spoilt and not isinstance(backup.audit, BrokenLog)
-
-
-def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
-    """The progress of a curve after a restore. It trains a model a size, one after the other: of those not begun in the
-    backup, any may have its job."""
-    if measurement.state != "running" or measurement.kind != "curve" or not measurement.progress:
-        return None
-    if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
-        return None
-    progress = TunedCurveProgress.from_json(measurement.progress)
-    for size in progress.sizes:
-        if size.state in ("waiting", "creating"):
-            progress = progress.with_size(size.to("creating", now, tries=size.tries))
-    return progress.to_json()
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from bot.services.measurements import egress_refusal
 from bot.services.provider_jobs import MAX_PAUSE_S, REGISTERED_S, Attempt, JobFiles, Ready
 from bot.services.run_states import lost_key_text
 from bot.values.evaluations import ArmProgress
-from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress
+from bot.values.learning_curves import PlannedSize, SizeProgress, TunedCurvePlan, TunedCurveProgress, plan_of
 from bot.values.runs import Progress
 from storage.evaluations import AnswerTotals
 from storage.records import Measurement
@@ -344,3 +344,17 @@ def _take(step: CurveStep, job: Job) -> None:
         stop(step)
     else:
         fail(step, f"{trained} was cancelled on the trainer's side.")
+
+
+def curve_in_doubt(measurement: Measurement, now: float) -> str | None:
+    """The progress of a curve after a restore. It trains a model a size, one after the other: of those not begun in the
+    backup, any may have its job."""
+    if measurement.state != "running" or measurement.kind != "curve" or not measurement.progress:
+        return None
+    if not isinstance(plan_of(measurement.plan), TunedCurvePlan):
+        return None
+    progress = TunedCurveProgress.from_json(measurement.progress)
+    for size in progress.sizes:
+        if size.state in ("waiting", "creating"):
+            progress = progress.with_size(size.to("creating", now, tries=size.tries))
+    return progress.to_json()

@@ -15,8 +15,8 @@ from click.testing import CliRunner
 
 from bot import reconciler
 from bot.cli import main
-from bot.cli.render import curve_in_doubt
 from bot.services.provider_jobs import SETTLE_S
+from bot.services.tuned_learning_curves import curve_in_doubt
 from bot.values.learning_curves import TunedCurveProgress
 from demo.workspace import wait_until
 from storage.backup import back_up, restore
