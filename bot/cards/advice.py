@@ -62,13 +62,15 @@ def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) ->
     return f"{text} {todo_text(reason.step.todo, spelling)}"
 
 
-def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
-    """Every reason of the verdict, and what comes next."""
+def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK, *, above: str = "") -> list[CardBlock]:
+    """Every reason of the verdict, but for one that the sentence right `above` has given; and what comes next."""
     lines = [
         f"• _{MARKS[reason.kind]}_: {sentence(reason_text(verdict, reason, spelling))}"
         for reason in verdict.reasons
+        if because_text(reason.because, spelling) not in above
     ]
-    return [Lines(lines), Text(f"*Next*: {sentence(next_step(verdict, spelling))}")]
+    next_line = Text(f"*Next*: {sentence(next_step(verdict, spelling))}")
+    return [Lines(lines), next_line] if lines else [next_line]
 
 
 def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:

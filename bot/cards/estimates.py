@@ -226,10 +226,9 @@ def alt_text(plot: str, dataset: str) -> str:
 
 def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
     """The verdict where another subject has the headline."""
-    return [
-        Text(f"*Verdict*: {sentence(advice.headline(verdict, spelling))}"),
-        *advice.reason_blocks(verdict, spelling),
-    ]
+    headline = advice.headline(verdict, spelling)
+    reasons = advice.reason_blocks(verdict, spelling, above=headline)
+    return [Text(f"*Verdict*: {sentence(headline)}"), *reasons]
 
 
 def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
