@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ from storage.driver import SqliteUtils, sqlite3
 from storage.migrations import migrations
 
 BUSY_TIMEOUT_MS = 30_000
+LOCK_WAIT_S = 1.0  # a killed bot's child that was just being started has its descriptors for a moment longer
 LEAST_FREED_BYTES = 8_000_000
 
 Row = TypeVar("Row")
@@ -214,15 +216,19 @@ def lock_or_refuse(path: Path) -> int:
             f"one, or make this a file of its own while no bot runs: `cp {path} {path}.own && mv {path}.own {path}`."
         )
     descriptor = os.open(real.with_name(real.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise DatabaseInUse(
-            f"Another `finetune run` already uses {path}. Stop that one first, "
-            f"or give this one its own folder with `data` in finetune.toml."
-        ) from None
-    return descriptor
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return descriptor
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                os.close(descriptor)
+                raise DatabaseInUse(
+                    f"Another `finetune run` already uses {path}. Stop that one first, "
+                    f"or give this one its own folder with `data` in finetune.toml."
+                ) from None
+        time.sleep(0.05)
 
 
 def _insert_sql(table: str, values: Mapping[str, Any]) -> str:

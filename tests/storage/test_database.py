@@ -127,6 +127,15 @@ def test_the_lock_ends_with_a_killed_process(tmp_path: Path) -> None:
     Database(path).close()
 
 
+def test_a_lock_that_ends_in_a_moment_is_waited_for(tmp_path: Path) -> None:
+    """A killed bot's child has it until it has become a program of its own."""
+    dying = Database(tmp_path / "finetune.db")
+    ends = threading.Timer(0.2, dying.close)
+    ends.start()
+    Database(tmp_path / "finetune.db").close()
+    ends.join()
+
+
 def test_files_are_readable_by_their_owner_only(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
