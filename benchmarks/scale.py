@@ -29,9 +29,8 @@ from tests.local.served import KEY, examples, served_here
 from tests.peers.hosted import KEY as COMPANY_KEY
 from trainers.base_models import Base, find_base
 from trainers.local.job_directory import append_event, replace_json
-from trainers.local.jobs.records import Jobs, Sources
+from trainers.local.jobs.records import Jobs, Start
 from trainers.local.jobs.requests import parse_job_request
-from trainers.local.jobs.starting_weights import Start
 from trainers.methods import Parameters
 from trainers.sizing.memory import Work, trainable_parameters
 
@@ -62,7 +61,7 @@ def fill(root: Path, count: int) -> float:
         order = parse_job_request(
             {"model": "local/toy", "training_file": "f", "metadata": {"run": str(number)}}
         )
-        record = jobs.create(order, start, Sources(root / "rows.jsonl", None), Parameters(), None)
+        record = jobs.create(order, start, Parameters(), root / "rows.jsonl")
         replace_json(record.folder / "DONE", {"step": 100, "trained_tokens": 10_000})
     return (time.perf_counter() - begun) / count
 

@@ -52,7 +52,7 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
     return Refused(message, code=error.code, status=status, param=error.param)
 
 
-def is_transient(error: openai.OpenAIError) -> bool:
+def _is_transient(error: openai.OpenAIError) -> bool:
     """Says whether a request failed at once and named no time to wait, so that it may succeed in a moment."""
     import openai
 
@@ -118,13 +118,6 @@ def check_key(provider: Provider, key: str) -> str:
     return stripped
 
 
-def http_client_for(base_url: str) -> openai.DefaultHttpxClient:
-    """A followed redirect would turn a POST into a GET. A proxy has no say about this machine."""
-    import openai
-
-    return openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(base_url))
-
-
 class Calls:
     """The base of classes that call a trainer. Raises only TrainerError's family.
 
@@ -150,13 +143,17 @@ class Calls:
     def _client(self) -> openai.OpenAI:
         import openai
 
-        seconds = self.provider.timeout_s
+        seconds, url = self.provider.timeout_s, self._url
+        # A followed redirect would turn a POST into a GET. A proxy has no say about this machine.
+        http_client = self._http_client or openai.DefaultHttpxClient(
+            follow_redirects=False, trust_env=not is_loopback(url)
+        )
         return openai.OpenAI(
             api_key=self._key,
-            base_url=self._url,
+            base_url=url,
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
-            http_client=self._http_client or http_client_for(self._url),
+            http_client=http_client,
         )
 
     def _action(self, what: str) -> str:
@@ -169,10 +166,19 @@ class Calls:
             try:
                 return ask()
             except openai.OpenAIError as error:
-                if not is_transient(error):
+                if not _is_transient(error):
                     raise to_trainer_error(error, action, self.provider) from error
             time.sleep(pause)
         return self._once(action, ask)
+
+    def _find(self, action: str, ask: Callable[[], bytes]) -> bytes | None:
+        """As `_get`; None where there is no such thing."""
+        try:
+            return self._get(action, ask)
+        except Refused as refusal:
+            if not refusal.is_missing:
+                raise
+            return None
 
     def _once(self, action: str, ask: Callable[[], bytes]) -> bytes:
         import openai

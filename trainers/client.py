@@ -11,7 +11,7 @@ from codecs import BOM_UTF8
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
-from functools import cached_property, partial
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -38,54 +38,6 @@ from trainers.types import (
     SweepArm,
 )
 
-
-class AliasCalls(Calls):
-    """For a trainer with the ability `aliases`."""
-
-    def aliases(self) -> Mapping[str, str]:
-        """The model that each stands for."""
-        action = self._action("listing the aliases")
-        content = self._get(action, lambda: self._client.get("/aliases", cast_to=bytes))
-        rows, _ = payloads.read_list(content, action)
-        return {payloads.required(row, "id", action): payloads.required(row, "model", action) for row in rows}
-
-    def point(self, alias: str, model: str) -> None:
-        """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
-        action = self._action(f"pointing {alias!r} to {model!r}")
-        body = {"model": model}
-        content = self._once(action, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
-        payloads.read_object(content, action)
-
-    def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
-        """Returns what was answered under it from that day on. None: this trainer doesn't count."""
-        action = self._action(f"reading how much {alias!r} is called")
-        path = f"/aliases/{alias}/usage?since={since.isoformat()}"
-        try:
-            content = self._get(action, lambda: self._client.get(path, cast_to=bytes))
-        except Refused as refused:
-            if refused.is_missing:  # a trainer of before it was counted
-                return None
-            raise
-        return tuple(payloads.alias_usage(row, action) for row in payloads.read_list(content, action)[0])
-
-    def unpoint(self, alias: str) -> None:
-        """The name answers no more; one that is gone already is no error."""
-        action = self._action(f"taking the name {alias!r} away")
-        self._gone(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
-
-
-if TYPE_CHECKING:  # as in client.py
-    import openai
-
-
-def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
-    """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing, or the account
-    is."""
-    if provider.account_env and not provider.account:
-        return None
-    return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
-
-
 if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
     import openai
     from openai.resources.fine_tuning.jobs import JobsWithRawResponse
@@ -100,8 +52,17 @@ _MAX_ROWS = 20_000
 _T = TypeVar("_T")
 
 
-class Trainer(AliasCalls):
-    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not."""
+def find_key(environment: Mapping[str, str], provider: Provider) -> str | None:
+    """A row that names no variable for a key, as for Ollama or vLLM, needs none. None: it is missing, or the account
+    is."""
+    if provider.account_env and not provider.account:
+        return None
+    return NO_KEY if provider.key_env is None else environment.get(provider.key_env) or None
+
+
+class Trainer(Calls):
+    """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not. Those on aliases
+    are for a trainer with the ability `aliases`."""
 
     def __init__(
         self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
@@ -124,10 +85,33 @@ class Trainer(AliasCalls):
     ) -> None:
         self.close()
 
-    @cached_property
-    def _chat_client(self) -> openai.OpenAI:
-        url = self.provider.chat_base_url
-        return self._client.with_options(base_url=url) if url else self._client
+    def aliases(self) -> Mapping[str, str]:
+        """The model that each stands for."""
+        action = self._action("listing the aliases")
+        content = self._get(action, lambda: self._client.get("/aliases", cast_to=bytes))
+        rows, _ = payloads.read_list(content, action)
+        return {payloads.required(row, "id", action): payloads.required(row, "model", action) for row in rows}
+
+    def point(self, alias: str, model: str) -> None:
+        """From now on `alias` stands for `model`. Done twice it is as if done once, so it may be sent again."""
+        action = self._action(f"pointing {alias!r} to {model!r}")
+        body = {"model": model}
+        content = self._once(action, lambda: self._client.put(f"/aliases/{alias}", body=body, cast_to=bytes))
+        payloads.read_object(content, action)
+
+    def alias_usage(self, alias: str, since: date) -> tuple[AliasUsage, ...] | None:
+        """Returns what was answered under it from that day on. None: this trainer doesn't count."""
+        action = self._action(f"reading how much {alias!r} is called")
+        path = f"/aliases/{alias}/usage?since={since.isoformat()}"
+        content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
+        if content is None:
+            return None
+        return tuple(payloads.alias_usage(row, action) for row in payloads.read_list(content, action)[0])
+
+    def unpoint(self, alias: str) -> None:
+        """The name answers no more; one that is gone already is no error."""
+        action = self._action(f"taking the name {alias!r} away")
+        self._gone(action, lambda: self._client.delete(f"/aliases/{alias}", cast_to=bytes))
 
     def probe(self) -> Refused | None:
         """The no that can be had for free, or None: nothing speaks against training here *so far*.
@@ -182,14 +166,8 @@ class Trainer(AliasCalls):
 
     def has_model(self, name: str) -> bool:
         """By its own name: a list may leave some out."""
-        action = self._action(f"looking for the model {name!r}")
-        try:
-            self._get(action, lambda: self._client.models.with_raw_response.retrieve(name).content)
-        except Refused as refusal:
-            if not refusal.is_missing:
-                raise
-            return False
-        return True
+        action, models = self._action(f"looking for the model {name!r}"), self._client.models
+        return self._find(action, lambda: models.with_raw_response.retrieve(name).content) is not None
 
     def upload(self, path: Path, sha256: str, key: str | None = None) -> str:
         """The id of the file of this content, which is looked for before it is sent; with a `key` perhaps of a copy for
@@ -204,11 +182,7 @@ class Trainer(AliasCalls):
         """Gone afterwards; one that is gone already is no error."""
         action = self._action(f"deleting the file {file_id!r}")
         self._sent.pop(file_id, None)
-        try:
-            self._once(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
-        except Refused as refusal:
-            if not refusal.is_missing:
-                raise
+        self._gone(action, lambda: self._client.files.with_raw_response.delete(file_id).content)
 
     def forget(self, hashes: Collection[str]) -> int:
         """Delete every file of these contents that we sent; how many there were. One list of files."""
@@ -309,13 +283,13 @@ class Trainer(AliasCalls):
 
     def cancel(self, job_id: str) -> Job:
         """Refused with 400 where it is final already; pause and resume likewise."""
-        return self._told(f"cancelling job {job_id!r}", lambda: self._raw_jobs.cancel(job_id).content)
+        return self._change(f"cancelling job {job_id!r}", lambda: self._raw_jobs.cancel(job_id).content)
 
     def pause(self, job_id: str) -> Job:
-        return self._told(f"pausing job {job_id!r}", lambda: self._raw_jobs.pause(job_id).content)
+        return self._change(f"pausing job {job_id!r}", lambda: self._raw_jobs.pause(job_id).content)
 
     def resume(self, job_id: str) -> Job:
-        return self._told(f"resuming job {job_id!r}", lambda: self._raw_jobs.resume(job_id).content)
+        return self._change(f"resuming job {job_id!r}", lambda: self._raw_jobs.resume(job_id).content)
 
     def events(self, job_id: str, limit: int = 20) -> tuple[Event, ...]:
         """The latest `limit` (at most 100), newest first. Some vendors' ids change between calls, and their order: so a
@@ -362,23 +336,19 @@ class Trainer(AliasCalls):
         one."""
         action, files = self._results(job)
         if not files:
-            return self._told_metrics(job.id, action)
+            path = f"/fine_tuning/jobs/{job.id}/metrics"
+            content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
+            return (
+                ()
+                if content is None
+                else payloads.metric_series(payloads.read_object(content, action), action)
+            )
         return tuple(
             line
             for file in files
             if not payloads.is_sweep_table(file)
             for line in payloads.metrics(file, action)
         )
-
-    def _told_metrics(self, job_id: str, action: str) -> tuple[Metric, ...]:
-        path = f"/fine_tuning/jobs/{job_id}/metrics"
-        try:
-            content = self._get(action, lambda: self._client.get(path, cast_to=bytes))
-        except Refused as refusal:
-            if refusal.is_missing:
-                return ()
-            raise
-        return payloads.metric_series(payloads.read_object(content, action), action)
 
     def arms(self, job: Job) -> tuple[SweepArm, ...]:
         """Of a sweep; empty where it was none."""
@@ -427,7 +397,9 @@ class Trainer(AliasCalls):
         timeout_s: float,
     ) -> Answer:
         action = self._action(f"asking the model {model!r}")
-        completions = self._chat_client.chat.completions.with_raw_response
+        url = self.provider.chat_base_url
+        client = self._client.with_options(base_url=url) if url else self._client
+        completions = client.chat.completions.with_raw_response
         entries = [payloads.chat_message(message) for message in messages]
         started = time.monotonic()
         content = self._once(
@@ -500,8 +472,8 @@ class Trainer(AliasCalls):
     def _raw_jobs(self) -> JobsWithRawResponse:
         return self._client.fine_tuning.jobs.with_raw_response
 
-    def _told(self, what: str, call: Callable[[], bytes]) -> Job:
-        """A job after it was told to do something. One POST, never repeated by itself."""
+    def _change(self, what: str, call: Callable[[], bytes]) -> Job:
+        """The job after a change. One POST, never repeated by itself."""
         action = self._action(what)
         return payloads.read_job(self._once(action, call), action)
 

@@ -52,9 +52,8 @@ class Basis:
     method: MethodName = "supervised"
 
 
-Auto = Callable[
-    [Mapping[str, Any], Basis], Any
-]  # of the values that were given, and those resolved before it
+# Of the values that were given, and those resolved before it.
+Auto = Callable[[Mapping[str, Any], Basis], Any]
 
 
 @dataclass(frozen=True)

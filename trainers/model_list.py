@@ -56,9 +56,18 @@ def listed_models() -> Mapping[str, Mapping[str, ListedModel]]:
 
 def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
     return {
-        seller: {name: _listed(seller, name, table, row) for name, row in table["models"].items()}
+        seller: {
+            name: ListedModel(
+                seller, name, **{"source": table["source"], "as_of": table["as_of"], **row, **_prices(row)}
+            )
+            for name, row in table["models"].items()
+        }
         for seller, table in tomllib.loads(text).items()
     }
+
+
+def _prices(row: Mapping[str, Any]) -> dict[str, Decimal]:
+    return {key: Decimal(row[key]) for key in ("input", "cached_input", "output") if key in row}
 
 
 def find_listed(name: str, seller: str | None = None) -> ListedModel | None:
@@ -81,18 +90,3 @@ def living_successors(seller: str, today: date) -> tuple[ListedModel, ...]:
 def without_effort(name: str) -> str:
     """'openai/gpt-6-luna@low' → 'openai/gpt-6-luna'."""
     return name.removesuffix(AT_LOW_EFFORT)
-
-
-def _listed(seller: str, name: str, table: Mapping[str, Any], row: Mapping[str, Any]) -> ListedModel:
-    prices = {key: Decimal(row[key]) for key in ("input", "cached_input", "output") if key in row}
-    return ListedModel(
-        seller=seller,
-        name=name,
-        source=row.get("source", table["source"]),
-        as_of=row.get("as_of", table["as_of"]),
-        ends=row.get("ends"),
-        successor=row.get("successor"),
-        takes_none=row.get("takes_none", False),
-        thinks=row.get("thinks", False),
-        **prices,
-    )

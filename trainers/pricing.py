@@ -188,9 +188,8 @@ def tuned_price(provider: ProviderRow, model: ModelRow) -> PriceRow:
     price = model.price
     if model.usd_per_hour is not None:
         price = Price(training=None, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
-    elif provider.is_hosted and provider.provider.can(
-        "deploy"
-    ):  # the machine alone costs money, not its tokens
+    elif provider.is_hosted and provider.provider.can("deploy"):
+        # The machine alone costs money, not its tokens.
         price = replace(price, input=Decimal(0), cached_input=Decimal(0), output=Decimal(0))
     return PriceRow(
         model=f"{provider.name}/{model.name}",

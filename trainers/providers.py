@@ -247,7 +247,8 @@ def load_providers(
     Raises ProviderProblems with everything that is wrong, not only the first thing.
     """
     faults: list[Fault] = []
-    tables = _merged(_shipped(), own or {}, faults)
+    shipped = resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8")
+    tables = _merged(tomllib.loads(shipped), own or {}, faults)
     own_tables = _merged({}, own or {}, [])
     rows = tuple(
         _provider_row(name, table, own_tables.get(name, {}), environment or {}, faults)
@@ -262,13 +263,28 @@ def model_verdict(
     row: ProviderRow, model: ModelRow, today: date, payback_days: float | None = None
 ) -> ModelVerdict:
     """May a job on this model start today, and will the tuned model live long enough to be worth it?"""
-    refusals = _refusals(row, model, today)
+    way_out = None
+    if row.name != "local":
+        way_out = (
+            "A model trained on your own machine has no end date, and some services train open weights for anybody: "
+            "choose a target that starts with local/, or one like crusoe/llama-3.1-8b."
+        )
+    refusals = []
+    if row.closes and today > row.closes:
+        refusals.append(f"{row.title} has taken no new fine-tuning job since {row.closes}.")
+    if model.has_ended(today):
+        refusals.append(
+            f"{model.name} ended on {model.ends}: neither it nor a fine-tune of it answers any more."
+        )
     if refusals:
-        return ModelVerdict("refuse", refusals, _way_out(row))
-    warnings = (*_end_warnings(model, today, payback_days), *_closing_warnings(row, today))
-    if warnings:
-        return ModelVerdict("warn", warnings, _way_out(row))
-    return ModelVerdict("ok")
+        return ModelVerdict("refuse", tuple(refusals), way_out)
+
+    warnings = _end_warnings(model, today, payback_days)
+    if row.closes and row.closes - today < NEAR_THE_END:
+        warnings += (
+            f"{row.title} takes new jobs only until {row.closes}: after that the model cannot be retrained.",
+        )
+    return ModelVerdict("warn", warnings, way_out) if warnings else ModelVerdict("ok")
 
 
 MANY = 3  # allowed values, from which on they are no range
@@ -334,17 +350,6 @@ def _describe(allowed: tuple[float, ...]) -> str:
     return f"{allowed[0]:g} to {allowed[-1]:g}" if allowed[0] != allowed[-1] else f"{allowed[0]:g} alone"
 
 
-def _refusals(row: ProviderRow, model: ModelRow, today: date) -> tuple[str, ...]:
-    refusals = []
-    if row.closes and today > row.closes:
-        refusals.append(f"{row.title} has taken no new fine-tuning job since {row.closes}.")
-    if model.has_ended(today):
-        refusals.append(
-            f"{model.name} ended on {model.ends}: neither it nor a fine-tune of it answers any more."
-        )
-    return tuple(refusals)
-
-
 def _end_warnings(model: ModelRow, today: date, payback_days: float | None) -> tuple[str, ...]:
     if model.ends is None:
         return ()
@@ -359,28 +364,8 @@ def _end_warnings(model: ModelRow, today: date, payback_days: float | None) -> t
     return ()
 
 
-def _closing_warnings(row: ProviderRow, today: date) -> tuple[str, ...]:
-    if row.closes is None or row.closes - today >= NEAR_THE_END:
-        return ()
-    return (f"{row.title} takes new jobs only until {row.closes}: after that the model cannot be retrained.",)
-
-
-def _way_out(row: ProviderRow) -> str | None:
-    if row.name == "local":
-        return None
-    return (
-        "A model trained on your own machine has no end date, and some services train open weights for anybody: choose "
-        "a target that starts with local/, or one like crusoe/llama-3.1-8b."
-    )
-
-
 def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count:,} days"
-
-
-def _shipped() -> Table:
-    text = resources.files("trainers").joinpath("providers.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
 
 
 def _merged(shipped: Table, own: Table, faults: list[Fault]) -> dict[str, Table]:
@@ -521,30 +506,25 @@ def _provider_row(
         for model, values in row.models.items()
     )
     is_ours = name == "local" or not url
-    return ProviderRow(
-        provider,
-        row.title or name,
-        row.closes,
-        tuple(models),
-        row.defaults,
-        row.callers or (OWN_CALLERS if is_ours else CALLERS),
-        row.requests_per_minute or (None if is_ours else REQUESTS_PER_MINUTE),
-        not url if row.stays_here is None else row.stays_here,
-        closed_to_new=row.closed_to_new,
-        outputs_terms=row.outputs_terms,
-        usd_per_hour=row.usd_per_hour,
-        training_by_size=row.training_by_size,
-        validation_billed=row.validation_billed,
-        cancel_pays=row.cancel_pays,
-        serving=row.serving,
-        serving_usd_per_hour=row.serving_usd_per_hour,
-        idle_stop_s=row.idle_stop_s,
-    )
+    own_fields = {
+        "provider": provider,
+        "title": row.title or name,
+        "models": tuple(models),
+        "callers": row.callers or (OWN_CALLERS if is_ours else CALLERS),
+        "requests_per_minute": row.requests_per_minute or (None if is_ours else REQUESTS_PER_MINUTE),
+        "stays_here": not url if row.stays_here is None else row.stays_here,
+    }
+    return ProviderRow(**{**_fields_alike(ProviderRow, row), **own_fields})
+
+
+def _fields_alike(kind: type[Provider | ProviderRow], row: ProviderTable) -> dict[str, Any]:
+    """Returns the row's values whose fields `kind` has by the same name."""
+    return {field.name: getattr(row, field.name) for field in fields(kind) if hasattr(row, field.name)}
 
 
 def _provider(name: str, row: ProviderTable, environment: Mapping[str, str]) -> Provider:
-    """Its fields are the row's of the same name; an account that isn't named leaves {account} in the addresses."""
-    alike = {at.name: getattr(row, at.name) for at in fields(Provider) if hasattr(row, at.name)}
+    """An account that isn't named leaves {account} in the addresses."""
+    alike = _fields_alike(Provider, row)
     account = environment.get(row.account_env or "", "").strip()
     addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url", "deploy_base_url")}
     if account:

@@ -155,12 +155,6 @@ class RowCounter:
     def by_rows(self) -> bool:
         return self._local is not None
 
-    def texts(self, texts: Sequence[str]) -> list[int]:
-        return count_texts(texts, self._encoding)
-
-    def tools(self, lines: Sequence[str]) -> list[int]:
-        return count_tools(lines, self._encoding)
-
     def rows(self, roles: Sequence[Role], texts: Iterable[Sequence[str]]) -> ChatTokens:
         """Counts from the rows' texts."""
         messages = [[Message(*message) for message in zip(roles, row, strict=True)] for row in texts]

@@ -264,10 +264,6 @@ def _dollars(value: Any) -> Decimal:
     return amount
 
 
-def _day(value: date) -> date:
-    return date(value.year, value.month, value.day)
-
-
 # By kind: the types that are taken, what makes the value, and what a key of it should be. true is no number, and a
 # fraction is no money: its last digits are lost already.
 _SCALARS: Mapping[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, str]] = {
@@ -275,6 +271,10 @@ _SCALARS: Mapping[Any, tuple[tuple[type, ...], Callable[[Any], Any] | None, str]
     str: ((str,), None, 'text, like "abc"'),
     int: ((int,), None, "a whole number"),
     float: ((int, float, Decimal), float, "a number"),
-    date: ((date, datetime), _day, "a day without quotes, like 2027-01-14"),
+    date: (
+        (date, datetime),
+        lambda value: date(value.year, value.month, value.day),
+        "a day without quotes, like 2027-01-14",
+    ),
     Decimal: ((int, str, Decimal), _dollars, 'US dollars in quotes, like "200.00"'),
 }

@@ -44,8 +44,8 @@ from bot.rules.promotion import ModelComparison, Objection, Proof, alias_for
 from storage.actuals import ActualMonth
 from storage.promotions import Promotion
 from storage.records import Ask, Measurement, Model
-from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Rung
+from trainers.evaluation.statistics import LabelLoss
 from trainers.money import usd
 from trainers.types import Answer
 

@@ -27,8 +27,8 @@ from bot.charts.style import (
     shorten_name,
 )
 from bot.rules.alternatives import dominated
-from trainers.evaluation import Comparison, Confusion, label_scores, mistakes
 from trainers.evaluation.results import Ladder, Rung, Scoring, Standing
+from trainers.evaluation.statistics import Comparison, Confusion, label_scores, mistakes
 
 MOST_POINTS = 16
 TALL, A_LINE, TWO_COLUMNS_FROM = 3.9, 0.26, 9

@@ -57,7 +57,7 @@ from trainers.dataset.preference_pairs import PairsReport
 from trainers.dataset.rows import ignore_message, question_keys
 from trainers.dataset.sensitive_data import check_sensitive
 from trainers.dataset.versions import Previous
-from trainers.evaluation import normalise
+from trainers.evaluation.statistics import normalise
 from trainers.sizing.architecture import Unsized
 
 

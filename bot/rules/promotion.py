@@ -12,8 +12,8 @@ from typing import Literal
 
 from bot.rules.permissions import USUAL_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
-from trainers.evaluation import Interval, LabelLoss, paired_interval, wilson
 from trainers.evaluation.results import Rung
+from trainers.evaluation.statistics import Interval, LabelLoss, paired_interval, wilson
 
 Objection = Literal[
     "gone",

@@ -21,13 +21,11 @@ from trainers import payloads
 from trainers.base_models import find_preset
 from trainers.dataset import Example, read, store_chat
 from trainers.encoders.embedding import EncoderError, StoredVectors, find_encoder, load_encoder
-from trainers.evaluation import (
-    exact_match,
-    prompts,
-)
+from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval
 from trainers.evaluation.retrieval import Nearest
 from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of
+from trainers.evaluation.statistics import exact_match
 from trainers.json_values import from_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message

@@ -15,7 +15,9 @@ from bot.values.runs import ArmScore, ChangedRow, LabelChange
 from storage.records import AnswerRow, Arm
 from trainers.dataset import Example
 from trainers.dataset.rows import at, without_copies
-from trainers.evaluation import (
+from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
+from trainers.evaluation.scores import as_label
+from trainers.evaluation.statistics import (
     Confusion,
     Interval,
     LabelLoss,
@@ -24,8 +26,6 @@ from trainers.evaluation import (
     label_scores,
     labels_that_lost,
 )
-from trainers.evaluation.results import Candidate, Ladder, Reply, Rung
-from trainers.evaluation.scores import as_label
 from trainers.pricing import PriceRow
 from trainers.types import Metric
 

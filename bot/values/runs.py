@@ -9,8 +9,8 @@ from bot.rules.judge_agreement import HumanAgreement
 from bot.rules.plans import VerdictKind
 from bot.rules.promotion import ModelComparison
 from bot.values.evaluations import JudgeProgress
-from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Ladder
+from trainers.evaluation.statistics import LabelLoss
 from trainers.json_values import JsonValue
 from trainers.money import to_micros
 from trainers.types import Event, Job, SweepArm

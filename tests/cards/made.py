@@ -33,8 +33,8 @@ from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
 from trainers.dataset.rows import NO_CHOICES, Choices
-from trainers.evaluation import LabelLoss
 from trainers.evaluation.results import Scoring
+from trainers.evaluation.statistics import LabelLoss
 from trainers.pricing import PriceRow
 from trainers.providers import ModelVerdict
 from trainers.tokens import Spread

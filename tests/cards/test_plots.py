@@ -18,8 +18,8 @@ from bot.charts.style import dollars, percent, shorten_name, spread_apart
 from bot.services.run_worker import loss_curve
 from tests.cards import curve_cards, made, measured
 from trainers.dataset import LabelCount
-from trainers.evaluation import compare, confusion
 from trainers.evaluation.results import RUNG_NAMES, CurvePoint, Prediction
+from trainers.evaluation.statistics import compare, confusion
 from trainers.types import Metric
 
 METRICS = [

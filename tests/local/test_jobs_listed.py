@@ -9,28 +9,27 @@ from pathlib import Path
 import pytest
 
 from trainers.local.jobs.job_queue import drop_training_state
-from trainers.local.jobs.records import JobRecord, Jobs, Sources
+from trainers.local.jobs.records import JobRecord, Jobs, Start
 from trainers.local.jobs.requests import parse_job_request
-from trainers.local.jobs.starting_weights import Start
 from trainers.methods import Parameters
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Sources:
+def source(tmp_path: Path) -> Path:
     (tmp_path / "rows.jsonl").write_text("{}\n")
-    return Sources(tmp_path / "rows.jsonl", None)
+    return tmp_path / "rows.jsonl"
 
 
-def create(jobs: Jobs, source: Sources) -> JobRecord:
+def create(jobs: Jobs, source: Path) -> JobRecord:
     order = parse_job_request({"model": "m", "training_file": "f"})
-    return jobs.create(order, Start("m", "m"), source, Parameters(), None)
+    return jobs.create(order, Start("m", "m"), Parameters(), source)
 
 
 def ids(jobs: Jobs) -> set[str]:
     return {record.job.id for record in jobs.all()}
 
 
-def test_a_job_that_ended_is_not_read_again(tmp_path: Path, source: Sources) -> None:
+def test_a_job_that_ended_is_not_read_again(tmp_path: Path, source: Path) -> None:
     jobs = Jobs(tmp_path / "jobs")
     ended, waiting = create(jobs, source), create(jobs, source)
     (ended.folder / "DONE").write_text("{}")
@@ -40,7 +39,7 @@ def test_a_job_that_ended_is_not_read_again(tmp_path: Path, source: Sources) -> 
     assert [record.job.id for record in jobs.unfinished()] == [waiting.job.id]
 
 
-def test_jobs_that_others_add_or_take_away_are_seen_at_once(tmp_path: Path, source: Sources) -> None:
+def test_jobs_that_others_add_or_take_away_are_seen_at_once(tmp_path: Path, source: Path) -> None:
     jobs, other = Jobs(tmp_path / "jobs"), Jobs(tmp_path / "jobs")
     assert ids(jobs) == set()
     first = create(other, source)

@@ -14,7 +14,8 @@ from tests.local.preferences import pair
 from trainers.local.checks import refusal
 from trainers.local.training.data import Template
 from trainers.local.training.errors import TrainingFailed
-from trainers.local.training.pairs import PairRow, Pairs, fill_parts, pair_of, read_pairs, sort_out, width
+from trainers.local.training.memory import fill_parts
+from trainers.local.training.pairs import PairRow, Pairs, pair_of, read_pairs, sort_out, width
 from trainers.methods import TooLong
 
 FORM = '{"input": {"messages": [...]}, "preferred_output": [...], "non_preferred_output": [...]}'
@@ -57,7 +58,7 @@ def sorted_out(rows: list[PairRow], max_length: int, too_long: TooLong = "leave_
 
 def test_a_pair_is_as_long_as_its_longer_answer_and_left_out_beyond_max_length() -> None:
     kept, long = row(10, 2, 6), row(10, 7, 1)
-    assert (kept.longer, kept.tokens) == (16, 28)
+    assert (kept.length, kept.tokens) == (16, 28)
     assert sorted_out([kept, long], 16) == Pairs([kept], same=0, too_long=1)
 
 
@@ -88,8 +89,8 @@ def test_too_long_pairs_are_refused_with_the_first_line_where_the_plan_says_so()
 def test_parts_of_a_batch_are_filled_with_padding_counted() -> None:
     rows = [row(4, 1, 1), row(4, 2, 6), row(1, 1, 1), row(4, 20, 1)]
     assert (width(rows[:1]), width(rows[:2])) == (10, 40)
-    assert fill_parts(rows, 40) == [rows[:2], rows[2:3], rows[3:]]
-    assert fill_parts(rows, 1) == [[each] for each in rows]
+    assert fill_parts(rows, 40, width) == [rows[:2], rows[2:3], rows[3:]]
+    assert fill_parts(rows, 1, width) == [[each] for each in rows]
 
 
 def test_pairs_are_read_with_a_bom_and_blank_lines(tokenizer: Any, tmp_path: Path) -> None:

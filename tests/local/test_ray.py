@@ -25,7 +25,7 @@ from trainers.local.ray import attempt, backend, takeover, wait_events
 from trainers.local.ray.backend import RayOptions, exit_of, pack_source
 from trainers.local.ray.head import RayJob
 from trainers.local.ray.job_files import STORED_MARK, open_attempt, read_attempt
-from trainers.local.ray.options import RayArguments, Unusable, ray_options
+from trainers.local.ray.options import Unusable, check_options
 from trainers.local.ray.storage import Storage
 from trainers.local.train import PAUSED
 
@@ -236,19 +236,17 @@ def test_what_ray_says_of_an_end_becomes_a_sentence(job: RayJob, wanted: Exit) -
     assert exit_of(job) == wanted
 
 
-def wishes(address: str, **more: Any) -> RayArguments:
-    return RayArguments(
-        **{"address": address, "storage": None, "python": "python", "gpus_per_job": 1, **more}
-    )
+def checked(address: str, data: Path, storage: str | None = None) -> RayOptions:
+    return check_options(RayOptions(address, storage), data)
 
 
 def test_a_cluster_that_cannot_be_used_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(
         Unusable, match=r"no answer from http://127.0.0.1:9: .* Start it with `ray start --head`"
     ):
-        ray_options(wishes("http://127.0.0.1:9"), tmp_path)
+        checked("http://127.0.0.1:9", tmp_path)
     with ray_head(version="1.13.0") as head, pytest.raises(Unusable, match=r"Ray 1.13.0 .* 2.30 or newer"):
-        ray_options(wishes(head.address), tmp_path)
+        checked(head.address, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -272,14 +270,14 @@ def test_a_cluster_without_a_storage_that_its_nodes_see_is_a_sentence(
     tmp_path: Path, storage: str | None, said: str
 ) -> None:
     with pytest.raises(Unusable, match=said):
-        ray_options(wishes("http://ray.example:8265", storage=storage), tmp_path)
+        checked("http://ray.example:8265", tmp_path, storage)
 
 
 def test_where_the_nodes_see_the_data_folder_it_is_the_storage(tmp_path: Path) -> None:
     with ray_head() as head:
-        for more in ({}, {"storage": str(tmp_path)}, {"is_shared": True}, {"relay": "http://us:8021"}):
-            assert ray_options(wishes(head.address, **more), tmp_path / "data").storage is None
-        elsewhere = ray_options(wishes(head.address, storage=f"file://{tmp_path}/else"), tmp_path / "data")
+        for storage in (None, str(tmp_path)):
+            assert checked(head.address, tmp_path / "data", storage).storage is None
+        elsewhere = checked(head.address, tmp_path / "data", f"file://{tmp_path}/else")
         assert elsewhere.storage == f"file://{tmp_path}/else"
 
 
@@ -289,7 +287,7 @@ def test_a_storage_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         ray_head() as head,
         pytest.raises(Unusable, match=r"the storage can't be used: writing .* directory"),
     ):
-        ray_options(wishes(head.address, storage=str(tmp_path / "file" / "x")), tmp_path / "data")
+        checked(head.address, tmp_path / "data", str(tmp_path / "file" / "x"))
 
 
 def test_something_that_is_no_ray_is_a_sentence(tmp_path: Path) -> None:
@@ -305,7 +303,7 @@ def test_a_head_that_is_away_at_the_start_is_waited_for_where_jobs_are_open(tmp_
     folder = tmp_path / "jobs" / ("ftjob-" + "0" * 24)
     folder.mkdir(parents=True)
     open_attempt(folder)
-    assert ray_options(wishes("http://127.0.0.1:9"), tmp_path).address == "http://127.0.0.1:9"
+    assert checked("http://127.0.0.1:9", tmp_path).address == "http://127.0.0.1:9"
 
 
 def test_the_package_is_our_source_and_the_same_source_is_the_same_package(tmp_path: Path) -> None:

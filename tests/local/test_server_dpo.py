@@ -15,8 +15,8 @@ from tests.local.preferences import pairs
 from tests.local.served import Served, examples, served_here, served_process, upload, wait_for_status
 from trainers.hyperparameters import BETA, rate_for
 from trainers.local.api_errors import ApiError
+from trainers.local.jobs.records import Start, Tuned
 from trainers.local.jobs.requests import Hyperparameters
-from trainers.local.jobs.starting_weights import Start, Tuned
 from trainers.methods import METHODS, DpoParameters, Parameters
 
 BY_PAIRS: Any = {"type": "dpo", "dpo": {"hyperparameters": {"beta": 0.2, "n_epochs": 2}}}

@@ -70,7 +70,7 @@ def write_job(folder: Path, base: Path, case: Case) -> Path:
 def foreseen(base: Path, folder: Path, case: Case) -> int:
     found, rows = find_base(str(base)), token_ids(base, folder / "train.jsonl")
     assert isinstance(found, Base)
-    work = Work("lora", max(row.longer for row in rows), case.batch, answer=len(rows[0].rejected), pairs=True)
+    work = Work("lora", max(row.length for row in rows), case.batch, answer=len(rows[0].rejected), pairs=True)
     return memory_of(found.architecture, work, Device("cpu", 2 if case.number == "bf16" else 4)).total
 
 
@@ -130,14 +130,15 @@ def write_tickets(folder: Path) -> Path:
 
 
 def time_foreseen(file: Path, machine: Calibration) -> float:
-    from trainers.local.training.pairs import fill_parts, width
+    from trainers.local.training.memory import fill_parts
+    from trainers.local.training.pairs import width
     from trainers.sizing.memory import CPU_TOKENS
 
     base, rows = find_base(str(SMOLLM)), token_ids(SMOLLM, file)
     assert isinstance(base, Base)
     batches = [rows[at : at + BATCH] for at in range(0, len(rows), BATCH)]
-    computed = sum(width(part) for batch in batches for part in fill_parts(batch, CPU_TOKENS))
-    longer = sum(row.longer for row in rows) / len(rows)
+    computed = sum(width(part) for batch in batches for part in fill_parts(batch, CPU_TOKENS, width))
+    longer = sum(row.length for row in rows) / len(rows)
     mean = PairLengths(len(rows), longer, computed / (2 * len(rows)), BATCH, 1)
     found = pair_seconds(base.architecture, mean, machine)
     assert found is not None
@@ -164,10 +165,11 @@ def test_parts_and_tiles_are_as_large_as_those_of_the_engine_and_of_trl() -> Non
 
 
 def test_as_many_pairs_are_computed_at_a_time_as_the_engine_does() -> None:
-    from trainers.local.training.pairs import PairRow, fill_parts
+    from trainers.local.training.memory import fill_parts
+    from trainers.local.training.pairs import PairRow, width
     from trainers.sizing.memory import CPU_TOKENS, rows_at_a_time
 
     for length in (10, 50, 100, 192, 193, 400, 900):
         row = PairRow(1, [1] * (length - 2), [2], [3, 4])
-        first = fill_parts([row] * 8, CPU_TOKENS)[0]
+        first = fill_parts([row] * 8, CPU_TOKENS, width)[0]
         assert len(first) == rows_at_a_time(Work("lora", length, 8, pairs=True), Device("cpu", 4))

@@ -21,7 +21,7 @@ from bot.rules.promotion import (
     objections,
 )
 from tests.cards import measured
-from trainers.evaluation import compare
+from trainers.evaluation.statistics import compare
 from trainers.local.models import ALIAS_NAME
 
 RUNG = measured.rung("tuned", "local/tickets-7", 190)

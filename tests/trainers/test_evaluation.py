@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainers.evaluation import (
+from trainers.evaluation.statistics import (
     OTHER,
     Interval,
     compare,

@@ -27,9 +27,7 @@ from trainers.dataset.rows import Limits
 CONVERTED = Rule("converted", "tells", "Nothing to do: it was read as it is.")
 
 _PIECE = 1 << 20
-_MOST_JSON = (
-    256 << 20
-)  # bytes of JSON that is parsed as a whole, which takes some ten times its size in memory
+_MOST_JSON = 256 << 20  # bytes that are parsed as a whole, which takes some ten times their size in memory
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -160,11 +158,7 @@ def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
             return None
         for row in array:
             out.write(orjson.dumps(_as_chat(row)) + b"\n")
-    except (
-        ValueError,
-        TypeError,
-        RecursionError,
-    ):  # not JSON, or a value that JSON lines can't hold as it is
+    except (ValueError, TypeError, RecursionError):  # no JSON, or a value that JSON lines can't hold as it is
         return None
     return f"The file is one JSON array of {len(array):,} objects, each read as a row."
 

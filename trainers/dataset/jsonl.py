@@ -108,12 +108,7 @@ def parse_row(line: int, raw: bytes, limits: Limits) -> tuple[Format, Example] |
     # Every key in the line ends in `":`. Fewer keys in the row mean that one was lost, or that a text has `":` in it.
     is_plain = type(parsed) is tuple and parsed[0] == "chat" and parsed[1].row is None
     keys = 1 + 2 * len(row["messages"]) if is_plain else _key_count(row)
-    if len(_KEY.findall(raw)) != keys:
-        equal: list[bool] = []
-        json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
-        if any(equal):
-            return Fault(DUPLICATE_KEY, "has the same key twice in one object")
-    return parsed
+    return _twice_fault(raw, keys) or parsed
 
 
 def parse_object(raw: bytes, limits: Limits) -> dict[str, Any] | Fault:
@@ -124,12 +119,16 @@ def parse_object(raw: bytes, limits: Limits) -> dict[str, Any] | Fault:
         return _syntax_fault(raw, error, limits)
     if type(row) is not dict:
         return Fault(NOT_A_ROW, "is JSON, but not an object")
-    if len(_KEY.findall(raw)) != _key_count(row):
-        equal: list[bool] = []
-        json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
-        if any(equal):
-            return Fault(DUPLICATE_KEY, "has the same key twice in one object")
-    return row
+    return _twice_fault(raw, _key_count(row)) or row
+
+
+def _twice_fault(raw: bytes, keys: int) -> Fault | None:
+    """`keys` is the number that the parser has kept."""
+    if len(_KEY.findall(raw)) == keys:
+        return None
+    equal: list[bool] = []
+    json.loads(raw, object_pairs_hook=lambda items: equal.append(len(dict(items)) != len(items)))
+    return Fault(DUPLICATE_KEY, "has the same key twice in one object") if any(equal) else None
 
 
 def _syntax_fault(raw: bytes, error: orjson.JSONDecodeError, limits: Limits) -> Fault:
@@ -339,14 +338,13 @@ def tools_of(row: bytes) -> str:
 
 def asked_messages(row: bytes) -> tuple[Message, ...]:
     """Returns the messages of a stored row with the calls and their answers apart from the texts, as a model is asked;
-    that what `Example.messages` has in one text."""
-    return tuple(_asked_message(message) for message in orjson.loads(row)["messages"])
-
-
-def _asked_message(raw: dict[str, Any]) -> Message:
-    extra = {name: raw[name] for name in _EXTRA if raw.get(name)}
-    text = orjson.dumps(extra).decode() if extra else ""
-    return Message(raw["role"], _text_of(raw.get("content")) or "", extra=text)
+    where `Example.messages` has all in one text."""
+    messages = []
+    for raw in orjson.loads(row)["messages"]:
+        extra = {name: raw[name] for name in _EXTRA if raw.get(name)}
+        text = orjson.dumps(extra).decode() if extra else ""
+        messages.append(Message(raw["role"], _text_of(raw.get("content")) or "", extra=text))
+    return tuple(messages)
 
 
 def _definitions(row: dict[str, Any]) -> dict[str, Any]:

@@ -162,7 +162,8 @@ def read_questions(
     with opened(path, limits) as source:
         sniffed = accepted(source, name, findings, limits)
         if sniffed is None:
-            return _worst_of(findings)
+            worst = findings.sorted()[0]
+            return f"{worst.message} {worst.cure}"
         if sniffed.kind == "parquet":
             return f"'{shown(name)}' is Parquet; rows without labels are read from CSV, XLSX and JSONL."
         if sniffed.kind in ("jsonl", "objects"):
@@ -219,11 +220,6 @@ def _asked_text(row: dict[str, Any], column: str | None) -> str:
     names = list(row)
     place = tables.text_place(names, column)
     return "" if place is None else _cell(row[names[place]])
-
-
-def _worst_of(findings: Findings) -> str:
-    worst = findings.sorted()[0]
-    return f"{worst.message} {worst.cure}"
 
 
 def capped(examples: Iterator[Example], findings: Findings, limits: Limits) -> Iterator[Example]:

@@ -171,11 +171,13 @@ def check_file(
         with _collector_paused():
             taken = _taken(source, name, spool, columns, system, encoding, limits, on_progress, sketched=deep)
         clock.stage("rows")
-        slow = (
-            _slow_findings(taken, frozen or (), seed, on_progress, presidio=presidio)
-            if deep
-            else NO_SLOW_FINDINGS
-        )
+        slow = NO_SLOW_FINDINGS
+        if deep:
+            # A preferred answer is no label that could be wrong.
+            labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
+            slow = run_slow_checks(
+                taken.rows, labels, frozen or (), seed, limits.listed, on_progress, presidio=presidio
+            )
         clock.stage("near copies and doubted labels")
         of_split = Findings(limits.listed)
         with _collector_paused():
@@ -189,16 +191,6 @@ def check_file(
             checked.count_for(local_models, out_dir / f"{files.train}.jsonl") if out_dir and files else ()
         )
         return checked.report(shown(name), seed, encoding, sha256_of(path), files, tokens, clock)
-
-
-def _slow_findings(
-    taken: _Taken, frozen: Sequence[Example], seed: int, on_progress: Callable[[str], None], *, presidio: bool
-) -> SlowFindings:
-    """Looks for near copies and doubted labels. A preferred answer is no label that could be wrong."""
-    labels = [""] * len(taken.rows) if taken.is_pairs else taken.labels
-    return run_slow_checks(
-        taken.rows, labels, frozen, seed, taken.limits.listed, on_progress, presidio=presidio
-    )
 
 
 def _checked(

@@ -32,7 +32,7 @@ from trainers.dataset.rows import (
 )
 from trainers.dataset.sensitive_data import faults_of_texts, once_a_row
 from trainers.dataset.splits import ChatFile, chat_row
-from trainers.tokens import ChatTokens, Encoding, RowCounter
+from trainers.tokens import ChatTokens, Encoding, RowCounter, count_texts, count_tools
 
 if TYPE_CHECKING:
     from trainers.dataset.near_duplicates import Sketches
@@ -90,7 +90,7 @@ class Facts:
         raw_rows = [(place, example.row) for place, example in chunk.examples if example.row is not None]
         self._add_sensitive(chunk, groups, faults_of_texts(joined, texts), raw_rows)
         small = iter(normalise_all(joined, texts, chunk.one_line_texts and not chunk.examples))
-        counts = iter([] if self._counter.by_rows else self._counter.texts(texts))
+        counts = iter([] if self._counter.by_rows else count_texts(texts, self.encoding))
         self._add_rows(chunk, [self._measure(group, small, counts) for group in groups])
 
         if self._sketches is not None:
@@ -100,7 +100,7 @@ class Facts:
         # What the model reads of tools stands before the answer and counts, too.
         definitions = [(first + place, text) for place, raw in raw_rows if (text := definitions_text(raw))]
         different = list({text for _, text in definitions})
-        tokens = dict(zip(different, self._counter.tools(different), strict=True)) if different else {}
+        tokens = dict(zip(different, count_tools(different, self.encoding), strict=True)) if different else {}
         for row, text in definitions:
             self.total[row] += tokens[text]
             self.prompt[row] += tokens[text]

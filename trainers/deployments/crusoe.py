@@ -3,18 +3,11 @@ and without an idempotency key. Statuses are in small letters in the API and in 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Any
 
-from trainers.deployments.port import (
-    Deployment,
-    Deployments,
-    DeploymentState,
-    dollars,
-    oldest_first,
-    unix_seconds,
-)
+from trainers.deployments.port import Deployment, Deployments, DeploymentState, dollars, unix_seconds
 from trainers.errors import Refused
 
 PATH = "/selfserve/deployments"
@@ -36,10 +29,8 @@ class CrusoeDeployments(Deployments):
         answer = self._post(f"deploying {model!r} as {name!r}", PATH, body)
         return self._deployment({"deployment_name": name, "fine_tuned_model": model, **answer})
 
-    def running(self) -> Sequence[Deployment]:
-        rows = self._rows("listing the deployments", PATH, "deployments")
-        each = [self._deployment(row) for row in rows]
-        return oldest_first([deployment for deployment in each if deployment.state != "stopped"])
+    def _listed(self) -> Iterable[Deployment]:
+        return map(self._deployment, self._rows("listing the deployments", PATH, "deployments"))
 
     def stop(self, deployment: Deployment) -> None:
         self._delete(f"stopping the deployment {deployment.name!r}", f"{PATH}/{deployment.id}")
@@ -50,7 +41,8 @@ class CrusoeDeployments(Deployments):
         flavors = [
             flavor
             for flavor in self._rows(action, "/selfserve/flavors", "flavors")
-            if flavor.get("lora_suitable") and _serves(flavor, base_model)
+            if flavor.get("lora_suitable")
+            and base_model.lower() in str(flavor.get("model_name") or "").lower()
         ]
         priced = [flavor for flavor in flavors if dollars(flavor.get("price_per_hour"))]
         if not priced:
@@ -71,7 +63,3 @@ class CrusoeDeployments(Deployments):
             usd_per_hour=dollars(row.get("hourly_cost")),
             started_at=unix_seconds(row.get("created_at")),
         )
-
-
-def _serves(flavor: Mapping[str, Any], base_model: str) -> bool:
-    return base_model.lower() in str(flavor.get("model_name") or "").lower()

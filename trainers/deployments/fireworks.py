@@ -5,18 +5,12 @@ nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from typing import Any
 
-from trainers.deployments.port import (
-    Deployment,
-    Deployments,
-    DeploymentState,
-    oldest_first,
-    unix_seconds,
-)
-from trainers.errors import Nonsense, Refused
+from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
+from trainers.payloads import read_object
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -31,7 +25,6 @@ GPU_USD: Mapping[str, Decimal] = {
     "NVIDIA_H200_141GB": Decimal(8),
     "NVIDIA_B200_180GB": Decimal(13),
 }
-MOST_PAGES = 50
 
 
 class FireworksDeployments(Deployments):
@@ -46,26 +39,17 @@ class FireworksDeployments(Deployments):
         path = f"/deployments?deploymentId={name}"
         return self._deployment(self._post(f"deploying {model!r} as {name!r}", path, body))
 
-    def running(self) -> Sequence[Deployment]:
-        action, deployments, token = "listing the deployments", list[Deployment](), ""
-        for _ in range(MOST_PAGES):
-            path = f"/deployments?pageSize=200{f'&pageToken={token}' if token else ''}"
-            page = self._read(action, path)
-            deployments += [self._deployment(row) for row in page.get("deployments") or ()]
-            token = page.get("nextPageToken") or ""
-            if not token:
-                return oldest_first([each for each in deployments if each.state != "stopped"])
-        raise Nonsense(f"{self._action(action)}: the list does not end.")
+    def _listed(self) -> Iterable[Deployment]:
+        path = "/deployments?pageSize=200"
+        rows = self._pages("listing the deployments", path, "deployments", "pageToken", "nextPageToken")
+        return map(self._deployment, rows)
 
     def find(self, name: str) -> Sequence[Deployment]:
-        try:
-            deployment = self._deployment(
-                self._read(f"looking at the deployment {name!r}", f"/deployments/{name}")
-            )
-        except Refused as refused:
-            if refused.is_missing:
-                return []
-            raise
+        action = self._action(f"looking at the deployment {name!r}")
+        content = self._find(action, lambda: self._client.get(f"/deployments/{name}", cast_to=bytes))
+        if content is None:
+            return []
+        deployment = self._deployment(read_object(content, action))
         return [] if deployment.state == "stopped" else [deployment]
 
     def stop(self, deployment: Deployment) -> None:

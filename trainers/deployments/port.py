@@ -3,7 +3,7 @@ runs, for how long and at whose cost is decided by its caller."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
@@ -14,6 +14,7 @@ from trainers.errors import Nonsense
 from trainers.payloads import read_object, required
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
+MOST_PAGES = 50
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,11 @@ class Deployments(Calls):
 
     def running(self) -> Sequence[Deployment]:
         """Returns all that are not stopped, no matter who started them, oldest first."""
+        live = [deployment for deployment in self._listed() if deployment.state != "stopped"]
+        return sorted(live, key=lambda deployment: (deployment.started_at or 0.0, deployment.id))
+
+    def _listed(self) -> Iterable[Deployment]:
+        """Returns all that the vendor lists, in any order."""
         raise NotImplementedError
 
     def find(self, name: str) -> Sequence[Deployment]:
@@ -71,6 +77,20 @@ class Deployments(Calls):
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise Nonsense(f"{self._action(what)}: {key!r} is no list of objects.")
         return rows
+
+    def _pages(
+        self, what: str, path: str, key: str, cursor: str, next_cursor: str
+    ) -> Iterator[Mapping[str, Any]]:
+        """Yields the objects under a key of every page. `cursor` is the parameter that names a page, `next_cursor`
+        where an answer has the next one's."""
+        at = ""
+        for _ in range(MOST_PAGES):
+            page = self._read(what, f"{path}{f'&{cursor}={at}' if at else ''}")
+            yield from page.get(key) or ()
+            at = page.get(next_cursor) or ""
+            if not at:
+                return
+        raise Nonsense(f"{self._action(what)}: the list does not end.")
 
     def _post(self, what: str, path: str, body: Mapping[str, object]) -> Mapping[str, Any]:
         action = self._action(what)
@@ -107,7 +127,3 @@ def dollars(value: object) -> Decimal | None:
     except InvalidOperation:
         return None
     return amount if amount.is_finite() and amount > 0 else None
-
-
-def oldest_first(deployments: Sequence[Deployment]) -> Sequence[Deployment]:
-    return sorted(deployments, key=lambda each: (each.started_at or 0.0, each.id))

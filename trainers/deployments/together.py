@@ -3,18 +3,12 @@ minute. The vendor's own stop after idle minutes is always sent, and a deploymen
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from decimal import Decimal
 from typing import Any
 
-from trainers.deployments.port import (
-    Deployment,
-    Deployments,
-    DeploymentState,
-    oldest_first,
-    unix_seconds,
-)
-from trainers.errors import Nonsense, Refused
+from trainers.deployments.port import Deployment, Deployments, DeploymentState, unix_seconds
+from trainers.errors import Refused
 
 STATES: Mapping[str, DeploymentState] = {
     "READY": "ready",
@@ -24,7 +18,6 @@ STATES: Mapping[str, DeploymentState] = {
     "STOPPED": "stopped",
 }
 LEAST_IDLE_MIN, MOST_IDLE_MIN = 30, 1440  # what the vendor takes
-MOST_PAGES = 50
 
 
 class TogetherDeployments(Deployments):
@@ -42,11 +35,12 @@ class TogetherDeployments(Deployments):
 
     def start(self, name: str, model: str, base_model: str, idle_stop_s: int) -> Deployment:
         profile = self._profile(base_model)
-        what = f"deploying {model!r} as {name!r}"
-        endpoint = self._endpoint(name) or self._post(what, "/endpoints", {"name": name})
+        what, project = f"deploying {model!r} as {name!r}", "projects" + self._url.partition("/projects")[2]
+        existing = (row for row in self._endpoints() if _bare(self._text(row, "name")) == name)
+        endpoint = next(existing, None) or self._post(what, "/endpoints", {"name": name})
         body = {
             "name": "tuned",
-            "model": model if model.startswith("projects/") else f"{self._project}/models/{model}",
+            "model": model if model.startswith("projects/") else f"{project}/models/{model}",
             "autoscaling": {"minReplicas": 1, "maxReplicas": 1},
             "inactiveTimeout": min(max(idle_stop_s // 60, LEAST_IDLE_MIN), MOST_IDLE_MIN),
             **({"config": profile["config"]} if profile.get("config") else {}),
@@ -54,13 +48,12 @@ class TogetherDeployments(Deployments):
         row = self._post(what, f"/endpoints/{self._text(endpoint, 'id')}/deployments", body)
         return self._deployment(endpoint, row)
 
-    def running(self) -> Sequence[Deployment]:
-        each = [
+    def _listed(self) -> Iterable[Deployment]:
+        return (
             self._deployment(endpoint, row)
             for endpoint in self._endpoints()
             for row in endpoint.get("deployments") or ()
-        ]
-        return oldest_first([deployment for deployment in each if deployment.state != "stopped"])
+        )
 
     def stop(self, deployment: Deployment) -> None:
         """And its endpoint, which is of no use without it."""
@@ -73,10 +66,6 @@ class TogetherDeployments(Deployments):
     def _root(self) -> str:
         return self._url.partition("/projects/")[0]
 
-    @property
-    def _project(self) -> str:
-        return "projects" + self._url.partition("/projects")[2]
-
     def _profile(self, base_model: str) -> Mapping[str, Any]:
         """Returns how the vendor serves models of this base. Some bases are trained there and not served."""
         action = f"looking for a machine that serves {base_model!r}"
@@ -88,18 +77,8 @@ class TogetherDeployments(Deployments):
         text = f"{self._action(action)}: there is none, so a model tuned from it can't be asked there."
         raise Refused(text, code="not_hosted", status=404)
 
-    def _endpoints(self) -> list[Mapping[str, Any]]:
-        action, endpoints, after = "listing the endpoints", list[Mapping[str, Any]](), ""
-        for _ in range(MOST_PAGES):
-            page = self._read(action, f"/endpoints?limit=100{f'&after={after}' if after else ''}")
-            endpoints += page.get("data") or ()
-            after = page.get("next_cursor") or ""
-            if not after:
-                return endpoints
-        raise Nonsense(f"{self._action(action)}: the list does not end.")
-
-    def _endpoint(self, name: str) -> Mapping[str, Any] | None:
-        return next((row for row in self._endpoints() if _bare(self._text(row, "name")) == name), None)
+    def _endpoints(self) -> Iterator[Mapping[str, Any]]:
+        return self._pages("listing the endpoints", "/endpoints?limit=100", "data", "after", "next_cursor")
 
     def _deployment(self, endpoint: Mapping[str, Any], row: Mapping[str, Any]) -> Deployment:
         status = row.get("status")

@@ -15,7 +15,6 @@ from urllib.parse import quote
 
 from trainers import payloads
 from trainers.client import Trainer
-from trainers.errors import Refused
 from trainers.methods import specs
 from trainers.payloads import Json
 from trainers.types import Hyperparameter, Job, JobSpec, Metric
@@ -51,13 +50,9 @@ class Dialect(Trainer):
     def _read(self, action: str, path: str) -> Json:
         return payloads.read_object(self._get(action, lambda: self._client.get(path, cast_to=bytes)), action)
 
-    def _find(self, action: str, path: str) -> Json | None:
-        try:
-            return self._read(action, path)
-        except Refused as refusal:
-            if not refusal.is_missing:
-                raise
-            return None
+    def _look_up(self, action: str, path: str) -> Json | None:
+        content = self._find(action, lambda: self._client.get(path, cast_to=bytes))
+        return None if content is None else payloads.read_object(content, action)
 
     def _post(self, action: str, path: str, body: Json) -> Json:
         """Sent once."""

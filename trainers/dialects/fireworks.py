@@ -67,7 +67,7 @@ class Fireworks(Dialect):
 
     def has_model(self, name: str) -> bool:
         action = self._action(f"looking for the model {name!r}")
-        return self._find(action, self._address(name)) is not None
+        return self._look_up(action, self._address(name)) is not None
 
     def delete_model(self, name: str) -> None:
         action = self._action(f"deleting the model {name!r}")
@@ -77,7 +77,7 @@ class Fireworks(Dialect):
         """Raises Uncertain until it is checked there: the file is then looked for again, and not sent twice."""
         action, dataset = self._action(f"uploading {path.name!r}"), _dataset_id(sha256)
         rows = _count_rows(path, action)
-        existing = self._find(action, f"/datasets/{dataset}")
+        existing = self._look_up(action, f"/datasets/{dataset}")
         is_ready = existing is not None and existing.get("state") == "READY"
         if is_ready and (self._sent.get(dataset) == sha256 or self.has_content(dataset, sha256)):
             self._sent[dataset] = sha256
@@ -96,7 +96,7 @@ class Fireworks(Dialect):
         return dataset
 
     def _is_ready(self, action: str, dataset: str) -> bool:
-        return (self._find(action, f"/datasets/{dataset}") or {}).get("state") == "READY"
+        return (self._look_up(action, f"/datasets/{dataset}") or {}).get("state") == "READY"
 
     def delete_file(self, file_id: str) -> None:
         self._delete_dataset(file_id)
@@ -114,11 +114,11 @@ class Fireworks(Dialect):
     def find_jobs(self, key: str) -> tuple[Job, ...]:
         """By its id, which is sure at once: no list lags."""
         action = self._action(f"looking for the job with key {key!r}")
-        raw = self._find(action, self._job_path(_job_id(key)))
+        raw = self._look_up(action, self._job_path(_job_id(key)))
         return () if raw is None else (self._job(raw, action),)
 
     def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
-        base = self._find(self._action(f"asking for the model {model!r}"), self._address(model))
+        base = self._look_up(self._action(f"asking for the model {model!r}"), self._address(model))
         if base is None or base.get("supervisedLoraTunable") is False:
             return f"{self.provider.name} trains no model of the name {model}."
         return None

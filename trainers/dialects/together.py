@@ -93,7 +93,7 @@ class Together(Dialect):
 
     def limit_exceeded(self, model: str, hyperparameters: Mapping[str, Hyperparameter]) -> str | None:
         action = self._action(f"asking for the limits of {model!r}")
-        limits = self._find(action, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
+        limits = self._look_up(action, f"{self.jobs_path}/models/limits?{urlencode({'model_name': model})}")
         if limits is None:
             return f"{self.provider.name} trains no model of the name {model}."
         most = {
@@ -129,7 +129,7 @@ class Together(Dialect):
     def delete_job(self, job_id: str) -> None:
         """Its weights lie in the project's registry, and stay there when the job goes."""
         action = self._action(f"deleting job {job_id!r}")
-        raw = self._find(action, self._job_path(job_id)) or {}
+        raw = self._look_up(action, self._job_path(job_id)) or {}
         registry = self.provider.deploy_base_url or self.provider.base_url
         for model in filter(None, (raw.get("model_object_id"), raw.get("adapter_object_id"))):
             self._gone(action, partial(self._client.delete, f"{registry}/models/{model}", cast_to=bytes))

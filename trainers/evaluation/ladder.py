@@ -7,7 +7,10 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from trainers.dataset.rows import Example, at, without_copies
-from trainers.evaluation import (
+from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
+from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
+from trainers.evaluation.scores import as_label, is_unread, score, scoring_of
+from trainers.evaluation.statistics import (
     compare,
     confusion,
     detectable_gap,
@@ -18,9 +21,6 @@ from trainers.evaluation import (
     paired_means,
     wilson,
 )
-from trainers.evaluation.quality_threshold import cheapest_passing, judge_rungs
-from trainers.evaluation.results import NO_ANSWER, RUNG_NAMES, Candidate, Ladder, Pair, Reply, Rung, Scoring
-from trainers.evaluation.scores import as_label, is_unread, score, scoring_of
 from trainers.pricing import PriceRow, UnknownPrice
 
 Prices = Mapping[str, PriceRow | UnknownPrice]

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, question_keys
-from trainers.evaluation import exact_match
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Prediction
+from trainers.evaluation.statistics import exact_match
 from trainers.evaluation.tfidf import classify, is_short, label_of, text_of
 from trainers.evaluation.tfidf import fit as fit_classifier
 

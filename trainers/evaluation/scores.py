@@ -14,8 +14,8 @@ from functools import lru_cache
 from typing import Any, Literal, NoReturn
 
 from trainers.dataset.rows import Example, Task
-from trainers.evaluation import normalise
 from trainers.evaluation.results import Scoring
+from trainers.evaluation.statistics import normalise
 
 HOW_READ = (
     "An answer counts as a label if it is that label, whatever its case, quotes, hyphens or underscores, or if its "

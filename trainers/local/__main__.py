@@ -31,7 +31,7 @@ from trainers.local.api.server import Config, build_app
 from trainers.local.engines.vllm import missing_reason
 from trainers.local.jobs.backends import visible_gpus
 from trainers.local.ray.backend import RayOptions
-from trainers.local.ray.options import RayArguments, Unusable, ray_options
+from trainers.local.ray.options import Unusable, check_options
 from trainers.local.rentals.machines import RentingOptions
 from trainers.log_lines import JsonLines, Redactor, TextLines
 
@@ -40,6 +40,8 @@ SHUTDOWN_S = 5
 CHILD_SHUTDOWN_S = 1  # the bot that started us has hung up before it ends us
 RAY_SLOTS = 64  # submitted at a time; Ray itself lets them wait for its GPUs
 TEAM_SLOTS = 8  # over several nodes each that waits is a process of 130 MB on the head, and its supervisor
+
+log = logging.getLogger(__name__)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -154,10 +156,25 @@ def main(
     check_nodes(nodes_per_job, each, executor)
     if serving_engine == "vllm" and (reason := missing_reason(data / ENGINES_FOLDER)):
         refuse(reason.replace("`", ""))
-    arguments = RayArguments(ray_address, storage, ray_python, each, nodes_per_job, ray_shared, relay_url)
-    ray = use_ray(arguments, data) if executor == "ray" else None
-    if ray is None:
-        check_gpus(gpus, each)
+    ray = None
+    if executor == "ray":
+        if relay_url is not None:
+            log.warning(
+                "--relay-url has no meaning any more: files go by a storage, see --storage in docs/ray.md."
+            )
+        if ray_shared and storage is None:
+            storage = str(data.resolve())
+            log.warning("--ray-shared is now --storage %s.", storage)
+        try:
+            ray = check_options(
+                RayOptions(ray_address, storage, ray_python, gpus=each, nodes=nodes_per_job), data
+            )
+        except Unusable as error:
+            refuse(str(error))
+    elif gpus and each > len(gpus):
+        refuse(
+            f"--gpus-per-job {each} is more than the {len(gpus)} GPUs that this machine shows. Set it lower."
+        )
     most = RAY_SLOTS if nodes_per_job == 1 else TEAM_SLOTS
     config = Config(
         data=data,
@@ -258,20 +275,6 @@ def _model_source(name: str, source: str) -> str:
     if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source, re.ASCII):
         return source
     refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
-
-
-def use_ray(arguments: RayArguments, data: Path) -> RayOptions:
-    try:
-        return ray_options(arguments, data)
-    except Unusable as error:
-        refuse(str(error))
-
-
-def check_gpus(gpus: tuple[str, ...], each: int) -> None:
-    if gpus and each > len(gpus):
-        refuse(
-            f"--gpus-per-job {each} is more than the {len(gpus)} GPUs that this machine shows. Set it lower."
-        )
 
 
 def check_nodes(nodes: int, gpus: int, executor: str) -> None:

@@ -109,19 +109,16 @@ class CountingEngine:
 
     def submit(self, request: PendingRequest) -> Ticket:
         def emit(outcome: Outcome) -> object:
-            self._count(outcome)
+            match outcome:
+                case AnswerEnd(index=index, prompt_tokens=prompt, completion_tokens=completion):
+                    # Of several answers the first counts as the call, with the prompt's tokens.
+                    is_first = index == 0
+                    self.usage.count(self.alias, self.model, int(is_first), prompt * is_first, completion)
+                case Embeddings(tokens=tokens):
+                    self.usage.count(self.alias, self.model, 1, tokens, 0)
             return request.emit(outcome)
 
         return self.engine.submit(replace(request, emit=emit))
 
     def stop(self) -> None:
         self.engine.stop()
-
-    def _count(self, outcome: Outcome) -> None:
-        """Of several answers to one prompt the first counts as the call, with the prompt's tokens."""
-        match outcome:
-            case AnswerEnd(index=index, prompt_tokens=prompt, completion_tokens=completion):
-                is_first = index == 0
-                self.usage.count(self.alias, self.model, int(is_first), prompt * is_first, completion)
-            case Embeddings(tokens=tokens):
-                self.usage.count(self.alias, self.model, 1, tokens, 0)

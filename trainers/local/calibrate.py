@@ -108,9 +108,8 @@ def calibrate(device: torch.device, dtype: torch.dtype, clock: Clock, budget_s: 
         by_rows=by_rows,
     )
     start = clock()
-    with (
-        quick_imports()
-    ):  # what a training on pairs imports beyond one on chats; _head imports much of it too
+    # What a training on pairs imports beyond one on chats; _head imports much of it too.
+    with quick_imports():
         import trainers.local.training.methods.dpo  # noqa: F401
     trl_s = clock() - start
     head_s = _head(device, dtype, clock) / (HEAD_PLACES * TILE_WORDS)
@@ -148,7 +147,10 @@ class _Trainee:
             choose_attention(base, device)
         ways = abilities(base, lengths[1])
         self.goes_by_rows = ways.by_rows or ways.by_blocks
-        rows = _rows(lengths, config.vocab_size)
+        tokens, size = lengths
+        ids = torch.randint(3, config.vocab_size, (tokens // size, size)).tolist()
+        supervised = [False] * (size - LABELS) + [True] * LABELS
+        rows = [Row(number, row, supervised) for number, row in enumerate(ids)]
         self._pack = pack_rows(rows, device, dtype, by_rows=ways.by_rows, by_blocks=ways.by_blocks)
         self._dtype = dtype
         shape = read_config(config.to_dict(), "the model that is measured")
@@ -164,12 +166,6 @@ class _Trainee:
     def update(self) -> None:
         self._optimizer.step()
         self._optimizer.zero_grad()
-
-
-def _rows(lengths: Lengths, vocab: int) -> list[Row]:
-    pack, size = lengths
-    ids = torch.randint(3, vocab, (pack // size, size)).tolist()
-    return [Row(i, item, [False] * (size - LABELS) + [True] * LABELS) for i, item in enumerate(ids)]
 
 
 def _take_turns(
@@ -209,9 +205,8 @@ def _fit(
     scales = system.max(axis=0)
     solution, _ = nnls(system / scales, np.ones(len(times)))
     layer_s, operation_s, pair_s = solution / scales
-    if (
-        operation_s == 0
-    ):  # beside other programs times may not grow with the arithmetic: all of it counts as that
+    # Beside other programs times may not grow with the arithmetic: all of it counts as that.
+    if operation_s == 0:
         layer_s, operation_s, pair_s = 0.0, np.median(1 / system[:, 1]), 0.0
     return float(layer_s), float(operation_s), float(pair_s)
 

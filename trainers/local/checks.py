@@ -107,7 +107,13 @@ def _line_complaint(line: bytes, pairs: bool) -> str | None:
             "is a preference pair, and the job's method learns from chats. Create the job with method.type dpo, "
             f"or send lines like {CHAT}."
         )
-    return messages_complaint(example.get("messages"))
+    messages: Any = example.get("messages")
+    complaint = _list_complaint(messages, "messages")
+    if complaint is not None:
+        return complaint
+    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
+        return "has no assistant message to learn from. Add the answer that you want."
+    return None
 
 
 def pair_complaint(example: dict[str, Any]) -> str | None:
@@ -139,15 +145,6 @@ def _answer_complaint(answer: Any, name: str) -> str | None:
         return complaint
     if len(answer) > 1 or answer[0]["role"] != "assistant":
         return f"has a {name} that is not one message of the assistant. What comes before it belongs in input.messages."
-    return None
-
-
-def messages_complaint(messages: Any) -> str | None:
-    complaint = _list_complaint(messages, "messages")
-    if complaint is not None:
-        return complaint
-    if not any(message["role"] == "assistant" and message.get("weight", 1) for message in messages):
-        return "has no assistant message to learn from. Add the answer that you want."
     return None
 
 

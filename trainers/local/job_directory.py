@@ -143,6 +143,14 @@ def renamed_when_complete(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+@contextmanager
+def new_result(folder: Path) -> Iterator[Path]:
+    """Yields a folder that becomes the job's adapter/ at the end."""
+    shutil.rmtree(folder / "adapter", ignore_errors=True)  # from a run that was killed before it wrote DONE
+    with renamed_when_complete(folder / "adapter") as temporary:
+        yield temporary
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -17,8 +17,7 @@ from pathlib import Path
 
 from trainers.local.api_errors import ApiError, invalid, missing
 from trainers.local.job_directory import read_json, replace_json
-from trainers.local.jobs.records import JobRecord, Jobs, mark
-from trainers.local.jobs.starting_weights import Start, Tuned
+from trainers.local.jobs.records import JobRecord, Jobs, Start, Tuned, mark
 from trainers.local.serving.values import Target
 from trainers.methods import METHODS
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from trainers.evaluation import wilson_of_share
 from trainers.evaluation.quality_threshold import Judgement, judge_all, rows_to_decide
+from trainers.evaluation.statistics import wilson_of_share
 
 
 def judge_one(scores: Sequence[float], bar: float) -> Judgement:

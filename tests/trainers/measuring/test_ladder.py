@@ -11,9 +11,9 @@ import pytest
 
 from tests.trainers.measuring.made import example, price, replies, right_on, rows
 from trainers.dataset import Example
-from trainers.evaluation import wilson
 from trainers.evaluation.ladder import Prices, build_ladder, usd_per_1000
 from trainers.evaluation.results import NO_ANSWER, Candidate, Ladder, Reply
+from trainers.evaluation.statistics import wilson
 from trainers.pricing import UnknownPrice
 
 LABELS = ("card", "login", "refund")

@@ -4,9 +4,9 @@ body may be is checked in guard.py."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 from starlette.datastructures import FormData, QueryParams, UploadFile
@@ -26,41 +26,28 @@ MIN_EXPIRY_S = 3600
 MAX_EXPIRY_S = 30 * 24 * 3600
 
 Body = dict[str, Any]
-T = TypeVar("T")
-
-
-def select_page(
-    items: Sequence[T], query: QueryParams, identify: Callable[[T], str], default: int, most: int = 100
-) -> Sequence[T]:
-    """The items behind the one named by `after`: at most `limit`, and one more where there is more."""
-    start = 0
-    after = query.get("after")
-    if after:
-        place = next((number for number, item in enumerate(items) if identify(item) == after), None)
-        if place is None:
-            raise invalid(f"'after' names '{after}', which is not in this list.", "after")
-        start = place + 1
-    return items[start : start + _limit(query, default, most) + 1]
 
 
 def listing(bodies: Sequence[Body], query: QueryParams, default: int, most: int = 100) -> Body:
-    """OpenAI's list of the bodies of what `select_page` returned."""
-    limit = _limit(query, default, most)
-    shown = bodies[:limit]
+    """OpenAI's list: the page of `bodies` that the query's `after` and `limit` name. Raises ApiError (400)."""
+    start, after = 0, query.get("after")
+    if after:
+        place = next((number for number, body in enumerate(bodies) if body["id"] == after), None)
+        if place is None:
+            raise invalid(f"'after' names '{after}', which is not in this list.", "after")
+        start = place + 1
+    limit = query.get("limit", str(default))
+    if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit) <= most:
+        raise invalid(f"'limit' must be a whole number from 1 to {most}.", "limit")
+    end = start + int(limit)
+    shown = bodies[start:end]
     return {
         "object": "list",
         "data": shown,
-        "has_more": len(bodies) > limit,
+        "has_more": len(bodies) > end,
         "first_id": shown[0]["id"] if shown else "",
         "last_id": shown[-1]["id"] if shown else "",
     }
-
-
-def _limit(query: QueryParams, default: int, most: int) -> int:
-    raw = query.get("limit", str(default))
-    if not raw.isascii() or not raw.isdigit() or not 1 <= int(raw) <= most:
-        raise invalid(f"'limit' must be a whole number from 1 to {most}.", "limit")
-    return int(raw)
 
 
 def file_body(file: StoredFile) -> Body:

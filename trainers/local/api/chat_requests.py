@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from trainers.local.api_errors import AN_OBJECT, ApiError, invalid, read_body
+from trainers.local.api_errors import AN_OBJECT, invalid, read_body
 from trainers.local.serving import constraints
 from trainers.local.serving.constraints import parameters_of
 from trainers.local.serving.values import ChatMessage, Sampling, Tools
@@ -83,24 +83,18 @@ def parse_calls(calls: object, path: str) -> dict[str, ToolCall]:
 
 def _parse_call(call: object, path: str) -> tuple[str, ToolCall]:
     match call:
-        case {"id": str(call_id), "function": {"name": str(name), "arguments": str(arguments)}}:
-            if not _is_object(arguments):
-                raise _no_arguments(f"{path}.function.arguments")
-            return call_id, ToolCall(name, arguments or "{}")
-    text = f"'{path}' must be a call with an id, and a function with a name and arguments as text."
-    raise invalid(text, path)
-
-
-def _is_object(arguments: str) -> bool:
-    """Some clients send "" for no arguments."""
-    try:
-        return isinstance(json.loads(arguments or "{}"), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _no_arguments(param: str) -> ApiError:
-    return invalid(f"'{param}' must be a JSON object, written as text.", param)
+        case {"id": str(call_id), "function": {"name": str(name), "arguments": str(text)}}:
+            text = text or "{}"  # some clients send "" for no arguments
+            try:
+                is_object = isinstance(json.loads(text), dict)
+            except (ValueError, RecursionError):
+                is_object = False
+            if not is_object:
+                param = f"{path}.function.arguments"
+                raise invalid(f"'{param}' must be a JSON object, written as text.", param)
+            return call_id, ToolCall(name, text)
+    sentence = f"'{path}' must be a call with an id, and a function with a name and arguments as text."
+    raise invalid(sentence, path)
 
 
 # A parameter that would change the answer and isn't supported is refused; one that is given at its
@@ -144,13 +138,16 @@ def parse_chat(body: Mapping[str, Any]) -> ChatOrder:
     """Raises ApiError (400) that names the field."""
     for name, value in body.items():
         check_known(name, value, OWN | LABELS, NEUTRAL)
-    model, messages = model_name(body), _messages(body.get("messages"))
+    model, messages = model_name(body), body.get("messages")
+    if not isinstance(messages, list) or not messages:
+        raise invalid("'messages' must be a list with at least one message.", "messages")
+    chat = tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
     fields = read_body(ChatBody, body, takes_others=True)
     if fields.top_logprobs and not fields.logprobs:
         raise invalid("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
     return ChatOrder(
         model=model,
-        messages=messages,
+        messages=chat,
         sampling=fields.sampling(body, (fields.top_logprobs or 0) if fields.logprobs else None),
         tools=parse_tools(body),
         streams=fields.stream,
@@ -177,12 +174,6 @@ def model_name(body: Mapping[str, Any]) -> str:
     return model
 
 
-def _messages(messages: object) -> tuple[ChatMessage, ...]:
-    if not isinstance(messages, list) or not messages:
-        raise invalid("'messages' must be a list with at least one message.", "messages")
-    return tuple(_message(message, f"messages[{number}]") for number, message in enumerate(messages))
-
-
 def _message(message: object, path: str) -> ChatMessage:
     if not isinstance(message, dict):
         raise invalid(f"'{path}' must be an object.", path, "invalid_type")
@@ -207,17 +198,15 @@ def _message(message: object, path: str) -> ChatMessage:
 def _content(content: object, path: str) -> str:
     if isinstance(content, str):
         return content
-    parts = [_text_of(part) for part in content] if isinstance(content, list) else [None]
-    texts = [part for part in parts if part is not None]
-    if len(texts) < len(parts):
-        raise invalid(f"'{path}' must be text, or a list of parts of type 'text'.", path, "invalid_type")
+    texts = []
+    for part in content if isinstance(content, list) else [None]:
+        match part:
+            case {"type": "text", "text": str(text)} | {"type": "refusal", "refusal": str(text)}:
+                texts.append(text)
+            case _:
+                sentence = f"'{path}' must be text, or a list of parts of type 'text'."
+                raise invalid(sentence, path, "invalid_type")
     return "".join(texts)
-
-
-def _text_of(part: object) -> str | None:
-    kind = part.get("type") if isinstance(part, dict) else None
-    text = part.get(kind) if isinstance(part, dict) and kind in ("text", "refusal") else None
-    return text if isinstance(text, str) else None
 
 
 def _stop(stop: object) -> tuple[str, ...]:
@@ -306,7 +295,7 @@ def _grammar(body: Mapping[str, Any]) -> str | None:
 
 
 def _grammar_of_choices(choices: object, param: str) -> str:
-    return _checked(constraints.grammar_of_choices(choices, param), param)
+    return constraints.check(constraints.grammar_of_choices(choices, param), param)
 
 
 def _grammar_of_outputs(outputs: object) -> str | None:
@@ -319,9 +308,9 @@ def _grammar_of_outputs(outputs: object) -> str | None:
         case {"choice": choices} if len(values) == 1:
             return _grammar_of_choices(choices, f"{param}.choice")
         case {"regex": str(pattern)} if len(values) == 1:
-            return _checked(constraints.grammar_of_regex(pattern), f"{param}.regex")
+            return constraints.check(constraints.grammar_of_regex(pattern), f"{param}.regex")
         case {"json": dict(schema)} if len(values) == 1:
-            return _checked(constraints.grammar_of_schema(schema), f"{param}.json")
+            return constraints.check(f"start: {constraints.json_rule(schema)}", f"{param}.json")
     text = f"'{param}' must be an object with one of 'choice' (texts), 'regex' (text) and 'json' (a schema)."
     raise invalid(text, param)
 
@@ -333,7 +322,7 @@ def _grammar_of_form(form: object) -> str | None:
         case "text":
             return None
         case "json_object":
-            return constraints.grammar_of_schema({"type": "object"})
+            return f"start: {constraints.json_rule({'type': 'object'})}"
         case "json_schema":
             return _grammar_of_schema(form.get("json_schema"))
     text = f"'response_format.type' is {form.get('type')!r}; allowed are text, json_object, json_schema."
@@ -350,9 +339,4 @@ def _grammar_of_schema(wrapped: object) -> str:
         raise invalid(text, f"{param}.name")
     if not isinstance(schema, dict):
         raise invalid(f"'{param}.schema' must be an object.", f"{param}.schema", "invalid_type")
-    return _checked(constraints.grammar_of_schema(schema), f"{param}.schema")
-
-
-def _checked(grammar: str, param: str) -> str:
-    constraints.check(grammar, param)
-    return grammar
+    return constraints.check(f"start: {constraints.json_rule(schema)}", f"{param}.schema")

@@ -11,6 +11,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from trainers.local.api.chat_requests import model_name
 from trainers.local.api.inbox import Inbox
 from trainers.local.api_errors import invalid
 from trainers.local.serving.values import EmbeddingRequest, Embeddings, GenerationEngine, Target
@@ -32,9 +33,7 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
         if name not in FIELDS and value is not None:
             text = f"This trainer does not know the parameter '{name}'. Known are {', '.join(FIELDS)}."
             raise invalid(text, name, "unknown_parameter")
-    model, form = body.get("model"), body.get("encoding_format")
-    if not isinstance(model, str) or not model:
-        raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+    model, form = model_name(body), body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise invalid(f"'encoding_format' is {form!r}; allowed are float, base64.", "encoding_format")
     return EmbeddingOrder(model, _texts(body.get("input")), form == "base64")

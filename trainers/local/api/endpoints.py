@@ -33,14 +33,8 @@ from trainers.local.engines.compatibility import find_refusal
 from trainers.local.jobs.backends import Backend, backend_refusal
 from trainers.local.jobs.files import Files
 from trainers.local.jobs.job_queue import JobQueue
-from trainers.local.jobs.records import JobRecord, Jobs, Sources
-from trainers.local.jobs.requests import (
-    check_idempotency_key,
-    check_installed,
-    for_base,
-    parse_job_request,
-    request_fingerprint,
-)
+from trainers.local.jobs.records import JobRecord, Jobs
+from trainers.local.jobs.requests import check_installed, for_base, parse_job_request, request_fingerprint
 from trainers.local.models import Alias, Aliases, Model, Models
 from trainers.local.serving.values import GenerationEngine
 from trainers.local.training.base_files import rate_of_base
@@ -84,8 +78,7 @@ class FileEndpoints:
             results = (file for record in self.jobs.all() for file in record.result_files)
             shown += [bodies.result_file_body(file) for file in results]
         shown.sort(key=lambda body: (body["created_at"], body["id"]), reverse=query.get("order") != "asc")
-        entries = bodies.select_page(shown, query, lambda body: body["id"], FILES_A_PAGE, FILES_A_PAGE)
-        return JSONResponse(bodies.listing(entries, query, FILES_A_PAGE, FILES_A_PAGE))
+        return JSONResponse(bodies.listing(shown, query, FILES_A_PAGE, most=FILES_A_PAGE))
 
     def retrieve(self, request: Request) -> Response:
         result = self.jobs.of_result(request.path_params["id"])
@@ -135,7 +128,9 @@ class JobEndpoints:
 
     async def create(self, request: Request) -> Response:
         body = await bodies.read_object(request)
-        key = check_idempotency_key(request.headers.get("idempotency-key"))
+        key = request.headers.get("idempotency-key")
+        if key is not None and not 1 <= len(key) <= 255:
+            raise invalid("The Idempotency-Key has 1 to 255 characters.", "Idempotency-Key")
         record = await run_in_threadpool(self._create, body, key)
         self.queue.wake()
         return self._answer(record)
@@ -173,7 +168,7 @@ class JobEndpoints:
         if shortage := backend.shortage():
             raise invalid(shortage, None, "too_few_nodes")
         arms = order.hyperparameters.arms(examples, rate)
-        return self.jobs.create(order, start, Sources(training, validation), settings, key, arms)
+        return self.jobs.create(order, start, settings, training, validation, key=key, arms=arms)
 
     def _backend_for(self, metadata: Mapping[str, str]) -> Backend:
         """Where a job is to train. Raises ApiError (400) where it asks for a machine that can't be rented."""
@@ -194,8 +189,9 @@ class JobEndpoints:
             if (match := re.fullmatch(r"metadata\[(.+)\]", name))
         }
         records = [record for record in self.jobs.all() if filters.items() <= record.job.metadata.items()]
-        page = bodies.select_page(records, query, lambda record: record.job.id, JOBS_A_PAGE)
-        return JSONResponse(bodies.listing([self._body(record) for record in page], query, JOBS_A_PAGE))
+        by_id = {record.job.id: record for record in records}
+        body = bodies.listing([{"id": job_id} for job_id in by_id], query, JOBS_A_PAGE)
+        return JSONResponse({**body, "data": [self._body(by_id[entry["id"]]) for entry in body["data"]]})
 
     def retrieve(self, request: Request) -> Response:
         return self._answer(self._record(request))
@@ -249,15 +245,12 @@ class JobEndpoints:
         return self._answer(self._record(request))
 
     def events(self, request: Request) -> Response:
-        return self._page(request, bodies.event_bodies(self._record(request)), EVENTS_A_PAGE)
+        events = bodies.event_bodies(self._record(request))
+        return JSONResponse(bodies.listing(events, request.query_params, EVENTS_A_PAGE))
 
     def checkpoints(self, request: Request) -> Response:
-        return self._page(request, bodies.checkpoint_bodies(self._record(request)), CHECKPOINTS_A_PAGE)
-
-    def _page(self, request: Request, all_bodies: list[bodies.Body], default: int) -> Response:
-        query = request.query_params
-        entries = bodies.select_page(all_bodies, query, lambda body: body["id"], default)
-        return JSONResponse(bodies.listing(entries, query, default))
+        checkpoints = bodies.checkpoint_bodies(self._record(request))
+        return JSONResponse(bodies.listing(checkpoints, request.query_params, CHECKPOINTS_A_PAGE))
 
     def _record(self, request: Request) -> JobRecord:
         job_id = request.path_params["id"]
@@ -374,9 +367,7 @@ class AliasEndpoints:
         for name in body:
             if name != "model":
                 raise invalid(f"An alias has no '{name}'. Send the model alone.", name, "unknown_parameter")
-        model = body.get("model")
-        if not isinstance(model, str) or not model:
-            raise invalid("Missing required parameter 'model'.", "model", "missing_required_parameter")
+        model = chat_requests.model_name(body)
         alias = await run_in_threadpool(self.aliases.point, request.path_params["name"], model)
         return JSONResponse(_alias_body(alias))
 

@@ -33,14 +33,8 @@ from trainers.local.serving.values import (
 from trainers.local.tool_calls import ToolCall
 
 AS_IN_CHATS = (
-    "model",
-    "temperature",
-    "top_p",
-    "stream",
-    "parallel_tool_calls",
-    "user",
-    "metadata",
-    "service_tier",
+    *("model", "temperature", "top_p", "stream", "parallel_tool_calls"),
+    *("user", "metadata", "service_tier"),
 )
 OF_STORED = ("previous_response_id", "conversation")
 OWN = frozenset(

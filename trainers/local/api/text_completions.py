@@ -32,18 +32,8 @@ MAX_LOGPROBS = 5
 DEFAULT_MAX_TOKENS = 16  # OpenAI's, for this endpoint only
 OWN = frozenset(
     {
-        *(
-            "model",
-            "prompt",
-            "temperature",
-            "top_p",
-            "max_tokens",
-            "stop",
-            "seed",
-            "stream",
-            "stream_options",
-        ),
-        *("n", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias"),
+        *("model", "prompt", "temperature", "top_p", "max_tokens", "stop", "seed"),
+        *("stream", "stream_options", "n", "logprobs", "frequency_penalty", "presence_penalty", "logit_bias"),
         *("guided_choice", "structured_outputs", "user", "metadata"),
     }
 )

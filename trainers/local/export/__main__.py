@@ -12,7 +12,6 @@ import signal
 import sys
 import warnings
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
@@ -61,24 +60,17 @@ def main(
     try:  # the most frequent mistakes are refused before torch is loaded
         find_source(model, data)
         check_out(out)
-    except ExportRefused as refused:
-        _end(refused)
-    from trainers.local.export.card import Measured
-    from trainers.local.export.order import Order, Upload
-    from trainers.local.export.pipeline import export
+        from trainers.local.export.card import Measured
+        from trainers.local.export.order import Order, Upload
+        from trainers.local.export.pipeline import export
 
-    try:
         measured = Measured.from_json(sys.stdin.read()) if facts else None
         upload = Upload(repo, public)
         order = Order(model, to, out, data, tools, dtype, rows, base_id, licence, upload, measured)
         export(order, lambda sentence: click.echo(sentence, err=True))
     except ExportRefused as refused:
-        _end(refused)
-
-
-def _end(refused: ExportRefused) -> NoReturn:
-    click.echo(f"export: {refused}", err=True)
-    sys.exit(1 if isinstance(refused, AnswersDiffer) else 2)
+        click.echo(f"export: {refused}", err=True)
+        sys.exit(1 if isinstance(refused, AnswersDiffer) else 2)
 
 
 if __name__ == "__main__":

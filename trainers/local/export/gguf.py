@@ -15,6 +15,7 @@ from trainers.local.export.merged_weights import BYTES, Base, Loaded, load_gguf
 from trainers.local.export.order import (
     TOLERANCES,
     Order,
+    Plan,
     Say,
     Work,
     WrittenExport,
@@ -35,12 +36,7 @@ SPACE = "\u2581"  # SentencePiece's
 ADDS_BOS = "tokenizer.ggml.add_bos_token"
 
 
-def choose_dtype(base: Base) -> str:
-    """Chooses float16 where the base is bfloat16: as small, and far closer to the base's answers (TOLERANCES)."""
-    return "float16" if base.dtype == "bfloat16" else base.dtype
-
-
-def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+def plan(order: Order, source: Source, base: Base) -> Plan:
     """Refuses a model that the converter does not take, or whose file could not be read again."""
     check_mergeable(base)
     reason = gguf_converter.refusal(order.tools, base.architecture)
@@ -54,11 +50,10 @@ def check(order: Order, source: Source, base: Base, dtype: str) -> None:
             f"A GGUF file of a {base.architecture} can't be read again by transformers, so it could not be checked. "
             "Export it merged, and serve that folder."
         )
-
-
-def bytes_needed(source: Source, base: Base, dtype: str) -> int:
-    """Includes the merged folder in float32."""
-    return int(base.parameters * (BYTES["float32"] + BITS[dtype] / 8))
+    # float16 is as small as bfloat16, and far closer to the base's answers (TOLERANCES).
+    dtype = order.dtype or ("float16" if base.dtype == "bfloat16" else base.dtype)
+    bytes_a_parameter = BYTES["float32"] + BITS[dtype] / 8  # the merged folder in float32, and the file
+    return Plan(dtype, int(base.parameters * bytes_a_parameter))
 
 
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:

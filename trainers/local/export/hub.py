@@ -12,6 +12,7 @@ from trainers.local.export.merged_weights import Base, load_with_adapter
 from trainers.local.export.order import (
     ADAPTER_TOLERANCE,
     Order,
+    Plan,
     Say,
     Upload,
     Work,
@@ -19,20 +20,16 @@ from trainers.local.export.order import (
     compare_answers,
 )
 from trainers.local.export.output import ExportRefused
-from trainers.local.export.sources import Source
-from trainers.local.export.vllm import bytes_needed as bytes_needed
+from trainers.local.export.sources import WEIGHTS, Source
 from trainers.local.export.vllm import copy_adapter
 from trainers.local.training.base_files import HUB_ID
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 
 
-def choose_dtype(base: Base) -> str:
-    return base.dtype
-
-
-def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+def plan(order: Order, source: Source, base: Base) -> Plan:
     check_upload(order.upload, base)
+    return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
 def check_upload(upload: Upload, base: Base) -> None:

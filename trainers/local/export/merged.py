@@ -8,6 +8,7 @@ from trainers.local.export.merged_weights import BYTES, Base, load
 from trainers.local.export.order import (
     TOLERANCES,
     Order,
+    Plan,
     Say,
     Work,
     WrittenExport,
@@ -21,20 +22,14 @@ from trainers.local.export.sources import Source
 from trainers.local.export.vllm import vllm_merged_command
 
 
-def choose_dtype(base: Base) -> str:
-    return base.dtype
-
-
-def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+def plan(order: Order, source: Source, base: Base) -> Plan:
     check_mergeable(base)
+    dtype = order.dtype or base.dtype
     if dtype not in BYTES:
         raise ExportRefused(
             f"Merged weights can't be written in {dtype}. Choose {', '.join(BYTES)}, or --to gguf."
         )
-
-
-def bytes_needed(source: Source, base: Base, dtype: str) -> int:
-    return base.parameters * BYTES[dtype]
+    return Plan(dtype, base.parameters * BYTES[dtype])
 
 
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:

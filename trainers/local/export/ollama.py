@@ -19,9 +19,7 @@ from typing import Any, Literal
 from jinja2 import TemplateError
 
 from trainers.local.export import gguf
-from trainers.local.export.gguf import bytes_needed as bytes_needed
-from trainers.local.export.gguf import check as check
-from trainers.local.export.gguf import choose_dtype as choose_dtype
+from trainers.local.export.gguf import plan as plan
 from trainers.local.export.order import Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.tool_calls import render_chat

@@ -84,7 +84,12 @@ def export(order: Order, source: Source, say: Say) -> Path:
     """Returns the new folder. Raises ExportRefused, and its subclass AnswersDiffer."""
     check_form(order, source)
     check_out(order.out)
-    files = _files_of(source)
+    has_own = (source.adapter / "model.onnx").is_file()  # it was trained as a whole
+    try:
+        files = find_encoder(str(source.adapter) if has_own else source.job.base)
+        served = load_classifier(source.adapter)
+    except EncoderError as error:
+        raise ExportRefused(str(error)) from error
     base = _base(order, source, files)
     if order.to == "hub":
         hub.check_upload(order.upload, base)
@@ -92,7 +97,6 @@ def export(order: Order, source: Source, say: Say) -> Path:
     questions = read_questions(source, order.rows)
     texts = [text_to_read(question.messages) for question in questions.questions]
     say(f"{source.name}: asking our server's classifier {len(texts)} questions of {questions.file.name}")
-    served = _load(source)
     with folder_when_complete(order.out) as folder:
         _copy(source, files, served, folder)
         check = compare_with_script(folder, served, texts)
@@ -145,22 +149,6 @@ def compare_with_script(folder: Path, served: Classifier, texts: Sequence[str]) 
             )
     same = "gave the same label and probability as our server"
     return f"{SCRIPT}, in a process of its own, {same} for all {len(texts)} questions"
-
-
-def _files_of(source: Source) -> EncoderFiles:
-    """Returns where the encoder lies: with the job, where it was trained as a whole."""
-    own = (source.adapter / "model.onnx").is_file()
-    try:
-        return find_encoder(str(source.adapter) if own else source.job.base)
-    except EncoderError as error:
-        raise ExportRefused(str(error)) from error
-
-
-def _load(source: Source) -> Classifier:
-    try:
-        return load_classifier(source.adapter)
-    except EncoderError as error:
-        raise ExportRefused(str(error)) from error
 
 
 def _base(order: Order, source: Source, files: EncoderFiles) -> Base:

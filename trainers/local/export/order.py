@@ -35,7 +35,7 @@ class Upload:
 @dataclass(frozen=True)
 class Order:
     """`to` is a name of `trainers.export_formats`, `data` are data folders of trainers, `tools` is where the converter
-    is kept. Where `dtype`, `base_id` or `licence` is None, the base's own holds."""
+    is kept. Where `dtype` is None the form chooses; where `base_id` or `licence` is, the base's own holds."""
 
     model: str
     to: str
@@ -81,19 +81,19 @@ class WrittenExport:
     usage: str
 
 
+@dataclass(frozen=True)
+class Plan:
+    """The weights' number format, and the most bytes that the export takes on the disk at once."""
+
+    dtype: str
+    bytes_needed: int
+
+
 class Form(Protocol):
     """A module of this folder with a form's name."""
 
-    def choose_dtype(self, base: Base) -> str:
-        """Chooses the number format where the order names none."""
-        ...
-
-    def check(self, order: Order, source: Source, base: Base, dtype: str) -> None:
+    def plan(self, order: Order, source: Source, base: Base) -> Plan:
         """Called before anything is written. Raises ExportRefused."""
-        ...
-
-    def bytes_needed(self, source: Source, base: Base, dtype: str) -> int:
-        """Returns the most that the export takes on the disk at once."""
         ...
 
     def write(self, work: Work, folder: Path, say: Say) -> WrittenExport:

@@ -77,8 +77,6 @@ def _check_order(order: Order, source: Source) -> tuple[Base, Questions, str]:
             raise ExportRefused(
                 f"--{option} is for --to {formats_with(option)}; --to {order.to} has no use for it. Leave it out."
             )
-    form = load_form(order)
-    dtype = order.dtype or form.choose_dtype(base)
-    form.check(order, source, base, dtype)
-    check_space(order.out, form.bytes_needed(source, base, dtype))
-    return base, questions, dtype
+    plan = load_form(order).plan(order, source, base)
+    check_space(order.out, plan.bytes_needed)
+    return base, questions, plan.dtype

@@ -44,7 +44,12 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
     """`data` are data folders of trainers. Raises ExportRefused."""
     folder = Path(model).expanduser()
     if (folder / "job.json").is_file():
-        return _source_in_folder(folder.resolve())
+        folder = folder.resolve()
+        job = as_trained(folder, read_job(folder))
+        _check_ended(folder, f"The job in {folder}")
+        _check_kept(folder, f"The tuned model of the job in {folder}")
+        name = f"{job.base_name}:{job.suffix or job.id[-8:]}"
+        return _with_files(Source(name, job, folder, folder / "adapter"))
     if folder.is_dir():
         raise ExportRefused(f"The folder {model} holds no job.json, so it is no training job's folder.")
     roots = [root / "jobs" for root in data if (root / "jobs").is_dir()]
@@ -58,14 +63,6 @@ def find_source(model: str, data: Sequence[Path]) -> Source:
     raise ExportRefused(
         f"There is no tuned model '{model}' (looked in {searched}), and no job's folder of that name. {existing}"
     )
-
-
-def _source_in_folder(folder: Path) -> Source:
-    job = as_trained(folder, read_job(folder))
-    _check_ended(folder, f"The job in {folder}")
-    _check_kept(folder, f"The tuned model of the job in {folder}")
-    name = f"{job.base_name}:{job.suffix or job.id[-8:]}"
-    return _with_files(Source(name, job, folder, folder / "adapter"))
 
 
 def _source_by_name(model: str, jobs: Jobs) -> Source | None:

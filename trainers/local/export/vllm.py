@@ -12,21 +12,22 @@ from typing import Any
 from trainers.chat_templates import switches_of, template_of
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
 from trainers.local.export.merged_weights import Base, load_with_adapter
-from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Say, Work, WrittenExport, compare_answers
+from trainers.local.export.order import (
+    ADAPTER_TOLERANCE,
+    Order,
+    Plan,
+    Say,
+    Work,
+    WrittenExport,
+    compare_answers,
+)
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
 
 
-def choose_dtype(base: Base) -> str:
-    return base.dtype
-
-
-def check(order: Order, source: Source, base: Base, dtype: str) -> None:
+def plan(order: Order, source: Source, base: Base) -> Plan:
     check_vllm(source)
-
-
-def bytes_needed(source: Source, base: Base, dtype: str) -> int:
-    return 2 * (source.adapter / WEIGHTS).stat().st_size
+    return Plan(base.dtype, 2 * (source.adapter / WEIGHTS).stat().st_size)
 
 
 def write(work: Work, folder: Path, say: Say) -> WrittenExport:

@@ -19,11 +19,11 @@ import secrets
 import shutil
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from trainers.local.api_errors import ApiError
+from trainers.local.api_errors import ApiError, invalid
 from trainers.local.job_directory import (
     TrainingJob,
     append_event,
@@ -32,13 +32,14 @@ from trainers.local.job_directory import (
     replace_json,
     write_job,
 )
-from trainers.local.jobs.requests import MAX_SEED, JobRequest, slug
-from trainers.local.jobs.starting_weights import Start
-from trainers.methods import Parameters
+from trainers.local.jobs.requests import MAX_SEED, Hyperparameters, JobRequest
+from trainers.methods import BUILTIN, Parameters
 
 SETTLED_NS = 2_000_000_000  # a folder's time of change is coarse: two changes may share one
 JOB_ID = re.compile(r"ftjob-[0-9a-f]{24}")
 RESULT_ID = re.compile(r"file-(?:results|sweep)-([0-9a-f]{24})")
+OF_ADAPTER = ("lora_r", "lora_alpha", "target_modules", "quantization")
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 END_MARKS = ("DONE", "FAILED", "CANCELLED")
 
 Status = Literal["validating_files", "queued", "running", "paused", "succeeded", "failed", "cancelled"]
@@ -100,7 +101,8 @@ class JobRecord:
 
     @property
     def model_name(self) -> str:
-        return f"ft:{self.job.base_name}:local:{slug(self.job.suffix)}:{self.job.id[-8:]}"
+        suffix = re.sub(r"[^a-z0-9._-]+", "-", (self.job.suffix or "").lower()).strip("-")
+        return f"ft:{self.job.base_name}:local:{suffix}:{self.job.id[-8:]}"
 
     @property
     def has_model(self) -> bool:
@@ -122,11 +124,59 @@ class JobRecord:
 
 
 @dataclass(frozen=True)
-class Sources:
-    """The files that a request's ids stand for."""
+class Tuned:
+    """A tuned model, or a checkpoint of one. `folder` is that of the job that made it."""
 
-    training: Path
-    validation: Path | None
+    name: str
+    adapter: Path
+    folder: Path
+    settings: Parameters
+
+
+@dataclass(frozen=True)
+class Start:
+    """`base`: a local folder or a hub id, of an encoder as trainers/encoders names it. `tuned`: the model over it that
+    is trained further, where there is one."""
+
+    base: str
+    base_name: str
+    tuned: Tuned | None = None
+    is_encoder: bool = False
+
+    @property
+    def continues(self) -> str | None:
+        return self.tuned.name if self.tuned else None
+
+    def settings(self, hyperparameters: Hyperparameters, resolved: Parameters) -> Parameters:
+        """The job's settings: an adapter that is trained further keeps its form. Raises ApiError (400) where the
+        request names another form."""
+        if self.tuned is None:
+            return resolved
+        if resolved.engine != BUILTIN:
+            text = f"The engine {resolved.engine} begins at base models only. Leave 'engine' out, or name a base model."
+            raise invalid(text, "hyperparameters.engine", "engine_cannot")
+        if resolved.sweep:
+            text = "A sweep begins at base models only. Leave 'sweep' out, or name a base model."
+            raise invalid(text, "hyperparameters.sweep")
+        form = {name: value for name, value in asdict(self.tuned.settings).items() if name in OF_ADAPTER}
+        for name, value in form.items():
+            if hyperparameters.values.get(name, value) != value:
+                text = (
+                    f"{self.tuned.name} has {name} {value}, and a training that goes on from it keeps that. "
+                    f"Leave '{name}' out, or name its base model {self.base_name}."
+                )
+                raise invalid(text, f"hyperparameters.{name}")
+        return replace(resolved, **form)
+
+    def link_into(self, folder: Path) -> None:
+        """Links the adapter into the new job's folder, so that the tuned model may be deleted."""
+        if self.tuned is None:
+            return
+        (folder / "tuned").mkdir()
+        for name in ADAPTER_FILES:
+            os.link(self.tuned.adapter / name, folder / "tuned" / name)
+        if (self.tuned.folder / "base.json").exists():
+            os.link(self.tuned.folder / "base.json", folder / "base.json")
 
 
 class Jobs:
@@ -154,12 +204,15 @@ class Jobs:
         self,
         order: JobRequest,
         start: Start,
-        sources: Sources,
         settings: Parameters,
-        key: str | None,
+        training: Path,
+        validation: Path | None = None,
+        *,
+        key: str | None = None,
         arms: tuple[Parameters, ...] = (),
     ) -> JobRecord:
-        """The job is durable when this returns. With `key` a second call returns the first one's job."""
+        """The job is durable when this returns. With `key` a second call returns the first one's job. `training` and
+        `validation` are the files that the request's ids stand for."""
         job_id = _id_from_key(key) if key else "ftjob-" + secrets.token_hex(12)
         with self._creating:
             if key and (record := self.same(key, order.fingerprint)):
@@ -168,15 +221,15 @@ class Jobs:
             shutil.rmtree(folder, ignore_errors=True)  # of a creation that a kill cut off, never answered
             folder.mkdir()
             start.link_into(folder)
-            os.link(sources.training, folder / "train.jsonl")
-            if sources.validation:
-                os.link(sources.validation, folder / "valid.jsonl")
+            os.link(training, folder / "train.jsonl")
+            if validation:
+                os.link(validation, folder / "valid.jsonl")
             job = TrainingJob(
                 id=job_id,
                 base=start.base,
                 base_name=start.base_name,
                 training_file=str((folder / "train.jsonl").resolve()),
-                validation_file=str((folder / "valid.jsonl").resolve()) if sources.validation else None,
+                validation_file=str((folder / "valid.jsonl").resolve()) if validation else None,
                 seed=secrets.randbelow(MAX_SEED) if order.seed is None else order.seed,
                 settings=settings,
                 suffix=order.suffix,

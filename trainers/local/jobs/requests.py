@@ -37,7 +37,10 @@ class ChosenMethod:
 
 def parse_method(values: Mapping[str, Any]) -> ChosenMethod:
     """Nothing is supervised. Raises ApiError (400)."""
-    kind = _method_type(values) if values else "supervised"
+    kind: Any = values.get("type") if values else "supervised"
+    if kind not in TYPES:
+        text = f"This trainer knows the methods {', '.join(TYPES)}, not {kind!r}."
+        raise invalid(text, "method.type")
     for name in values:
         if name in TYPES and name != kind:
             text = (
@@ -52,14 +55,6 @@ def parse_method(values: Mapping[str, Any]) -> ChosenMethod:
             path = f"method.{kind}.{name}"
             raise invalid(f"Unknown parameter '{path}'.", path, "unknown_parameter")
     return ChosenMethod(kind, f"method.{kind}.hyperparameters", inner.get("hyperparameters"))
-
-
-def _method_type(values: Mapping[str, Any]) -> MethodName:
-    for kind in TYPES:
-        if values.get("type") == kind:
-            return kind
-    text = f"This trainer knows the methods {', '.join(TYPES)}, not {values.get('type')!r}."
-    raise invalid(text, "method.type")
 
 
 def _as_object(value: object, path: str) -> dict[str, Any]:
@@ -174,10 +169,6 @@ RequiredText = Annotated[str, FILLED, Key(wants=FILLED_TEXT, required=FILLED_TEX
 Object = Annotated[Mapping[str, Any], Key(wants=AN_OBJECT)]
 
 
-def _text_or_none(text: str) -> str | None:
-    return text or None
-
-
 @dataclass(frozen=True)
 class JobBody:
     """A request as it is sent. What is in `method` and `hyperparameters` is read by the method."""
@@ -190,7 +181,7 @@ class JobBody:
     suffix: Annotated[
         str | None,
         re.compile("(?s).{0,64}"),
-        Key(by=_text_or_none, wants="text of at most 64 characters"),
+        Key(by=lambda text: text or None, wants="text of at most 64 characters"),
     ] = None
     seed: Annotated[int, Limits(ge=0, le=MAX_SEED)] | None = None
     metadata: Annotated[
@@ -282,11 +273,6 @@ def for_base(order: JobRequest, name: str, *, is_encoder: bool) -> JobRequest:
 
 def request_fingerprint(body: Mapping[str, Any]) -> str:
     return hashlib.sha256(orjson.dumps(body, option=orjson.OPT_SORT_KEYS)).hexdigest()
-
-
-def slug(suffix: str | None) -> str:
-    """A suffix as it stands in a model's name."""
-    return re.sub(r"[^a-z0-9._-]+", "-", (suffix or "").lower()).strip("-")
 
 
 def _hyperparameters(
@@ -422,11 +408,3 @@ QUANTIZATION_OF = {
     "bnb_4bit_compute_dtype": "nf4",
     "quantization_config": "nf4",
 }
-
-
-def check_idempotency_key(key: str | None) -> str | None:
-    if key is not None and not 1 <= len(key) <= 255:
-        raise ApiError(
-            400, "The Idempotency-Key has 1 to 255 characters.", "invalid_value", "Idempotency-Key"
-        )
-    return key

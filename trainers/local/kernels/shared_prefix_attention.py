@@ -100,9 +100,8 @@ def attend_by_rows(
         )
         return torch.cat([common, rows], 1), None
 
-    if (
-        attention_mask is None and query.shape[2] == 1
-    ):  # no row is padded, and the newest token sees all others
+    if attention_mask is None and query.shape[2] == 1:
+        # No row is padded, and the newest token sees all others.
         attention_mask = query.new_zeros(1, 1, 1, key.shape[2])
 
     # Scores of padded rows are held in memory, which torch's own attention never does: so there may not be too many.

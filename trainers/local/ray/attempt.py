@@ -26,6 +26,7 @@ from trainers.local.job_directory import exclusive, read_events, read_job, read_
 from trainers.local.launch import Meeting, die_with_parent, train_command
 from trainers.local.ray.job_files import (
     EVENTS_A_PIECE,
+    POSITION,
     RECORDS,
     Snapshot,
     StoredFile,
@@ -48,9 +49,6 @@ MAX_PAUSE_S = 15.0
 PATIENCE_S = 24 * 3600.0
 GRACE_S = 2.0  # Ray kills 3 s after it asked to end
 LEFTOVER_S = 60.0
-POSITION = (
-    "checkpoint.json"  # the one file of a complete checkpoint that changes: a validation is added to it
-)
 T = TypeVar("T")
 
 
@@ -78,9 +76,8 @@ def train_from_storage(
     url: str, job_id: str, key: str, processes: int, meeting: Meeting | None = None
 ) -> int:
     """Trains in a copy of the job's folder. Returns the exit code."""
-    for leftover in Path(tempfile.gettempdir()).glob(
-        f"{PREFIX}*"
-    ):  # of attempts that were killed on this node
+    # Of attempts that were killed on this node.
+    for leftover in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
         if time.time() - leftover.stat().st_mtime > LEFTOVER_S:
             with exclusive(leftover) as lock:
                 if lock is not None:

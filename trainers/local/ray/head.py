@@ -70,7 +70,8 @@ class RayHead:
                 f"{self.address} answers, but it is no Ray dashboard. Name the head's, by default port 8265."
             )
             raise RayRefused(text) from error
-        if api != API_VERSION or _numbers(version) < OLDEST:
+        numbers = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+        if api != API_VERSION or numbers < OLDEST:
             wanted = ".".join(str(number) for number in OLDEST)
             text = f"Ray {version} at {self.address} speaks version {api} of the Jobs API; {wanted} or newer is needed"
             raise RayRefused(f"{text}, with version {API_VERSION}. Update the cluster.")
@@ -85,7 +86,8 @@ class RayHead:
         return RayJob(str(raw.get("status")), str(raw.get("message") or ""), raw.get("driver_exit_code"))
 
     def submit(self, body: Mapping[str, Any]) -> None:
-        """Call `look` first: Ray answers a submission that it has already like a fault. Raises RayAway, RayRefused."""
+        """Call `find_job` first: Ray answers a submission that it has already like a fault. Raises RayAway,
+        RayRefused."""
         self._ask("POST", "/api/jobs/", json=body)
 
     def stop(self, submission: str) -> None:
@@ -155,10 +157,6 @@ def _object(answer: httpx2.Response) -> dict[str, Any]:
     except ValueError as error:
         raise RayAway(f"{answer.request.url} answers no JSON") from error
     return raw if isinstance(raw, dict) else {}
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _last_line(text: str) -> str:

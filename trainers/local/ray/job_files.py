@@ -61,6 +61,9 @@ FOLDER = re.compile(rf"adapter|({FILE_NAME}/){{0,3}}checkpoints/step-\d{{6,9}}",
 FILE = re.compile(rf"({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
 OBJECT = re.compile(rf"(inputs|attempts/[\w-]{{1,40}}/files)/({FILE_NAME}/){{0,5}}{FILE_NAME}", re.ASCII)
 STRAY = re.compile(r"(.*/)?checkpoints(/(?!step-\d{6,9}/).*)?", re.ASCII)  # what is no checkpoint beside them
+POSITION = (
+    "checkpoint.json"  # the one file of a complete checkpoint that changes: a validation is added to it
+)
 STATE = "state.pt"  # optimizer and generators: two thirds of a checkpoint, for the next attempt alone
 
 

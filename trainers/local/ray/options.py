@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,27 +26,14 @@ class Unusable(Exception):
     """The message is a sentence."""
 
 
-@dataclass(frozen=True)
-class RayArguments:
-    """The command line's options. Without a `storage` the cluster uses the data folder itself, which it must see.
-    `is_shared` and `relay` are options of 0.1.0."""
-
-    address: str
-    storage: str | None
-    python: str
-    gpus_per_job: int
-    nodes_per_job: int = 1
-    is_shared: bool = False
-    relay: str | None = None
-
-
-def ray_options(arguments: RayArguments, data: Path) -> RayOptions:
-    """Raises Unusable. A head or a storage that does not answer is accepted where our jobs may be running there."""
-    storage = _storage(arguments, data)
-    head = RayHead(arguments.address)
+def check_options(options: RayOptions, data: Path) -> RayOptions:
+    """Returns the options without a storage where the nodes see the data folder. Raises Unusable. A head or a storage
+    that does not answer is accepted where our jobs may be running there."""
+    storage = _storage(options, data)
+    head = RayHead(options.address)
     has_jobs = has_open_attempts(data / "jobs")
     try:
-        log.info("Ray %s at %s", head.check(), arguments.address)
+        log.info("Ray %s at %s", head.check(), options.address)
         if storage is not None:
             Storage(storage).check()
     except RayAway as error:
@@ -62,40 +49,27 @@ def ray_options(arguments: RayArguments, data: Path) -> RayOptions:
         log.warning("%s. Its jobs are waited for.", error)
     finally:
         head.close()
-    return RayOptions(
-        address=arguments.address,
-        storage=storage,
-        python=arguments.python,
-        gpus=arguments.gpus_per_job,
-        nodes=arguments.nodes_per_job,
-        passed={name: os.environ[name] for name in PASSED if name in os.environ},
-    )
+    passed = {name: os.environ[name] for name in PASSED if name in os.environ}
+    return replace(options, storage=storage, passed=passed)
 
 
-def _storage(arguments: RayArguments, data: Path) -> str | None:
+def _storage(options: RayOptions, data: Path) -> str | None:
     """Returns None where the nodes see the data folder."""
-    if arguments.relay is not None:
-        log.warning(
-            "--relay-url has no meaning any more: files go by a storage, see --storage in docs/ray.md."
-        )
-    if arguments.is_shared and arguments.storage is None:
-        log.warning("--ray-shared is now --storage %s.", data.resolve())
-        return None
-    if arguments.storage is None:
-        if is_loopback(urlsplit(arguments.address).hostname or ""):
+    if options.storage is None:
+        if is_loopback(urlsplit(options.address).hostname or ""):
             return None
         raise Unusable(
-            f"the nodes of {arguments.address} don't see this machine's disk. Name a folder that they and we see "
+            f"the nodes of {options.address} don't see this machine's disk. Name a folder that they and we see "
             "with --storage: a path on a shared disk, s3://bucket/folder or gs://bucket/folder ([trainer] storage "
             "in finetune.toml)."
         )
-    refusal = url_refusal(arguments.storage)
+    refusal = url_refusal(options.storage)
     if refusal is not None:
         raise Unusable(refusal)
-    folder = local_folder(arguments.storage)
+    folder = local_folder(options.storage)
     if folder is not None and data.resolve().is_relative_to(folder.resolve()):
         return None
-    return arguments.storage
+    return options.storage
 
 
 def is_loopback(host: str) -> bool:

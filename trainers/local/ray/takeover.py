@@ -16,6 +16,7 @@ from trainers.local.job_directory import read_events, read_job, read_json, repla
 from trainers.local.jobs.records import has_ended
 from trainers.local.ray.job_files import (
     EVENTS_A_PIECE,
+    POSITION,
     RECORDS,
     STATE,
     STORED_MARK,
@@ -32,7 +33,7 @@ from trainers.local.training.base_files import base_fingerprint
 
 # Of a base, as from the hub: no code, no pickles.
 BASE_FILE_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
-POSITION, PROGRESS = "checkpoint.json", "progress.json"
+PROGRESS = "progress.json"
 EVENT_FIELDS = {"created_at": int, "level": str, "type": str, "message": str, "data": dict}
 CLEAN_S = 60.0
 

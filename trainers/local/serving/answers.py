@@ -131,9 +131,8 @@ class AnswerWriter:
     def _finish(self, reason: EndReason, text: str) -> None:
         calls: Sequence[ToolCall] = ()
         end = len(text) + 1
-        if (
-            self._syntax is not None
-        ):  # calls are sent at the end: a part of one is no JSON that a program could read
+        if self._syntax is not None:
+            # Calls are sent at the end: a part of one is no JSON that a program could read.
             sent = text[: self._sent]
             text, calls = self._vocabulary.calls_in(text, self.request.tools)
             text = text if text.startswith(sent) else sent + text[len(sent.lstrip()) :]

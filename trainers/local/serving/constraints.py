@@ -47,11 +47,6 @@ def grammar_of_choices(choices: object, param: str) -> str:
     return "start: " + " | ".join(json.dumps(item, ensure_ascii=False) for item in distinct)
 
 
-def grammar_of_schema(schema: Mapping[str, Any]) -> str:
-    """A grammar for JSON of this schema, which `check` may refuse."""
-    return f"start: {json_rule(schema)}"
-
-
 def json_rule(schema: Mapping[str, Any], *, is_strict: bool = True) -> str:
     """JSON of this schema as a part of a grammar. Keywords that can't be kept are ignored unless it is strict."""
     options = {"whitespace_pattern": WHITESPACE, "lenient": not is_strict}
@@ -65,13 +60,15 @@ def grammar_of_regex(pattern: str) -> str:
     return str(json.loads(LLMatcher.grammar_from_regex(pattern))["grammars"][0]["lark_grammar"])
 
 
-def check(grammar: str, param: str) -> None:
-    """Raises ApiError (400) that says what is wrong. Fetches nothing: a `$ref` to another document is refused."""
+def check(grammar: str, param: str) -> str:
+    """Returns the grammar. Raises ApiError (400) that says what is wrong with it. Fetches nothing: a `$ref` to another
+    document is refused."""
     from llguidance import LLMatcher
 
     is_wrong, reply = LLMatcher.validate_grammar_with_warnings(grammar)
     if is_wrong:
         raise _unsupported(reply[0], param)
+    return grammar
 
 
 class Guide:
@@ -182,12 +179,12 @@ def syntax_of(
 ) -> CallSyntax:
     """How a model writes calls, read off a rendered one. `prompt`: the messages up to where the answer begins. `ends`:
     tokens that end a turn."""
-    function = {"name": _PROBE, "arguments": {_ARGUMENT: 7}}
+    # Mistral's templates want an id of 9 characters.
     call = {
         "id": "aaaaaaaaa",
         "type": "function",
-        "function": function,
-    }  # Mistral's templates want 9 characters
+        "function": {"name": _PROBE, "arguments": {_ARGUMENT: 7}},
+    }
     try:
         text = render([*messages, {"role": "assistant", "content": "", "tool_calls": [call]}])
     except (TemplateError, TypeError):
@@ -218,9 +215,8 @@ def grammar_of_calls(
         before, after = syntax.around(function["name"])
         parts = [*_literals(before, specials), f"arguments{number}", *_literals(after, specials)]
         schema = parameters_of(function)
-        if schema.get(
-            "properties"
-        ):  # who names properties wants these alone, though JSON Schema would allow any
+        if schema.get("properties"):
+            # Who names properties wants these alone, though JSON Schema would allow any.
             schema = {"additionalProperties": False, **schema}
         arguments = json_rule(schema, is_strict=function.get("strict") is True)
         starts.append(f"call{number}")

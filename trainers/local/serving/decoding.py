@@ -31,9 +31,8 @@ def decode(base: Base, rows: Sequence[Row], newcomers: Newcomers) -> None:
         for row in running:
             decode(base, [row], newcomers)
         return
-    running.sort(
-        key=lambda row: str(row.request.target.adapter)
-    )  # neighbours with one adapter are one product
+    # Neighbours with one adapter are one product.
+    running.sort(key=lambda row: str(row.request.target.adapter))
     state = prefill_rows(base, running)
     steps = 0
     while True:

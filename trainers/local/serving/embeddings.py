@@ -20,6 +20,7 @@ from trainers.local.api_errors import ApiError
 from trainers.local.serving.prefill import pad_right
 from trainers.local.serving.values import Embeddings
 from trainers.local.training.devices import best_dtype
+from trainers.local.training.memory import fill_parts
 
 KNOWN_STAGES = frozenset({"Transformer", "Pooling", "Normalize"})
 POOLINGS = ("cls_token", "mean_tokens", "lasttoken")
@@ -59,12 +60,8 @@ class Embedder:
                 text = f"'input[{number}]' has {len(tokens)} tokens; this model reads {self._context}. Shorten it."
                 raise ApiError(400, text, "context_length_exceeded", "input")
 
-        parts: list[list[int]] = []  # places of texts of like length, few enough for one pass
-        for place in sorted(range(len(ids)), key=lambda place: len(ids[place])):
-            if parts and len(ids[place]) * (len(parts[-1]) + 1) <= TOKENS_AT_ONCE:
-                parts[-1].append(place)
-            else:
-                parts.append([place])
+        by_length = sorted(range(len(ids)), key=lambda place: len(ids[place]))
+        parts = fill_parts(by_length, TOKENS_AT_ONCE, lambda places: len(ids[places[-1]]) * len(places))
         vectors: dict[int, tuple[float, ...]] = {}
         for part in parts:
             rows = self._vectors([ids[place] for place in part]).tolist()

@@ -14,7 +14,7 @@ from typing import cast
 
 from trainers.dataset import Example
 from trainers.encoders.classifier import Classified, Classifier, load_classifier
-from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
+from trainers.encoders.embedding import EncoderError, load_encoder
 from trainers.evaluation.tfidf import text_of
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.answers import check_queue, internal_error
@@ -89,7 +89,9 @@ class EncoderEngine:
         text, classifier = text_to_read(request.messages), self._classifier(request)
         (answer,) = classifier.classify([text])
         tokens = classifier.encoder.count_tokens([text])
-        return [outcome for index in range(request.rows) for outcome in _told(request, index, answer, tokens)]
+        return [
+            outcome for index in range(request.rows) for outcome in _label(request, index, answer, tokens)
+        ]
 
     def _classifier(self, request: Request) -> Classifier:
         folder = cast(Path, request.target.adapter)
@@ -97,15 +99,11 @@ class EncoderEngine:
             self._classifiers.pop(folder, None)
             raise adapter_is_gone(folder)
         if folder not in self._classifiers:
-            self._classifiers[folder] = load_classifier(folder, self._load)
+            self._classifiers[folder] = load_classifier(folder, self._encoder)
             if len(self._classifiers) > CLASSIFIERS_IN_MEMORY:
                 self._classifiers.popitem(last=False)
         self._classifiers.move_to_end(folder)
         return self._classifiers[folder]
-
-    def _load(self, name: str) -> TextEncoder:
-        """Classifiers over the same encoder share it."""
-        return self._encoder(name)
 
 
 def check_request(request: PendingRequest) -> None:
@@ -138,7 +136,7 @@ def text_to_read(messages: Iterable[ChatMessage]) -> str:
     return text_of(Example(0, (*turns, Message("assistant", ""))))
 
 
-def _told(request: Request, index: int, answer: Classified, prompt_tokens: int) -> Iterable[Outcome]:
+def _label(request: Request, index: int, answer: Classified, prompt_tokens: int) -> Iterable[Outcome]:
     """A label comes whole, and counts as one token."""
     top = request.sampling.top_logprobs
     ranked = [(answer.label, answer.probability), *answer.others]

@@ -45,9 +45,8 @@ MAX_BASES = 2
 NO_LIMIT = 1_000_000
 PLAIN = "__base__"  # peft's name for the adapter of a row without one
 QUANTISED = ("Linear4bit", "Linear8bitLt")  # peft has these classes only where bitsandbytes is
-Runs = list[
-    tuple[str, slice | None]
-]  # adapters' names and their neighbouring rows; None: every row, however many
+# Adapters' names and their neighbouring rows; None: every row, however many.
+Runs = list[tuple[str, slice | None]]
 
 log = logging.getLogger(__name__)
 
@@ -270,9 +269,8 @@ def _forward_with_adapters(
         if matrices is not None:
             narrow = functional.linear((x if rows is None else x[rows]).to(matrices.a.dtype), matrices.a)
             out = result if rows is None else result[rows]
-            flat = out.view(
-                -1, out.shape[-1]
-            )  # of neighbouring rows, so a view: the product is added in place
+            # Neighbouring rows are a view, so the product is added in place.
+            flat = out.view(-1, out.shape[-1])
             flat.addmm_(
                 narrow.view(-1, narrow.shape[-1]).to(flat.dtype),
                 matrices.b.T.to(flat.dtype),

@@ -17,6 +17,7 @@ from transformers import DynamicCache
 
 from trainers.local.serving.memory import CachedPrefix
 from trainers.local.serving.values import Ids
+from trainers.local.training.memory import fill_parts
 
 if TYPE_CHECKING:
     from trainers.local.serving.model_cache import Base
@@ -99,13 +100,8 @@ def _parts_of_like_length(prompts: Sequence[Ids], prefix: CachedPrefix | None, b
     if base.device.type != "cpu" or not base.joins:
         return [list(prompts)]
     shared = len(prefix.ids) if prefix else 0
-    parts: list[list[Ids]] = []
-    for prompt in sorted(prompts, key=len):
-        if parts and (len(prompt) - shared) * (len(parts[-1]) + 1) <= CPU_TOKENS_AT_ONCE:
-            parts[-1].append(prompt)
-        else:
-            parts.append([prompt])
-    return parts
+    by_length = sorted(prompts, key=len)
+    return fill_parts(by_length, CPU_TOKENS_AT_ONCE, lambda part: (len(part[-1]) - shared) * len(part))
 
 
 def _read_part(

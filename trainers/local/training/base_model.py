@@ -214,9 +214,8 @@ def lora_config(model: Any, settings: Parameters) -> LoraConfig:
         target_parameters=targets.parameters or None,
         task_type="CAUSAL_LM",
     )
-    if (
-        stored_method(model.config) is None
-    ):  # bitsandbytes' layers, too, are Linear, with weights packed into bytes
+    # bitsandbytes' layers, too, are Linear, with weights packed into bytes.
+    if stored_method(model.config) is None:
         compute_fused(config)
     return config
 

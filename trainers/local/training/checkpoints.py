@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,13 @@ from safetensors.torch import load, save
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Optimizer
 
-from trainers.local.job_directory import TrainingJob, read_json, renamed_when_complete, replace_json
+from trainers.local.job_directory import (
+    TrainingJob,
+    new_result,
+    read_json,
+    renamed_when_complete,
+    replace_json,
+)
 from trainers.local.kernels.fused_layers import compute_fused
 from trainers.local.peft import (
     LoraConfig,
@@ -124,24 +128,11 @@ def read_position(checkpoint: Path) -> Position:
     return Position(**{**raw, "validations": validations})
 
 
-def save_result(folder: Path, model: PeftModel) -> None:
-    with _result(folder) as temporary:
-        write_adapter(temporary, model)
-
-
 def save_checkpoint_as_result(folder: Path, step: int) -> None:
     """Makes the adapter of that step's checkpoint the result, byte for byte."""
-    with _result(folder) as temporary:
+    with new_result(folder) as temporary:
         for name in (WEIGHTS, "adapter_config.json"):
             shutil.copyfile(checkpoint_folder(folder, step) / name, temporary / name)
-
-
-@contextmanager
-def _result(folder: Path) -> Iterator[Path]:
-    target = folder / "adapter"
-    shutil.rmtree(target, ignore_errors=True)  # from a run that was killed before it wrote DONE
-    with renamed_when_complete(target) as temporary:
-        yield temporary
 
 
 def write_adapter(folder: Path, model: PeftModel) -> None:
@@ -197,7 +188,8 @@ def finish_job(
     if checkpoint_folder(folder, result_step).exists():
         save_checkpoint_as_result(folder, result_step)
     else:
-        save_result(folder, model)
+        with new_result(folder) as temporary:
+            write_adapter(temporary, model)
     logger.log(f"Trained on {position.trained_tokens:,} tokens in {position.seconds:,.0f} s; adapter saved")
     progress = Progress(position.step, total, position.trained_tokens, position.seconds, logger.step_s)
     logger.place(progress, is_over=True)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
@@ -33,6 +33,7 @@ ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
 VERSION = 3  # of the rows made from a chat: cached rows of another version are made again
+L = TypeVar("L", bound="LearnableRow")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,18 @@ class Row:
     @property
     def last_target(self) -> int:
         return len(self.supervised) - 1 - self.supervised[::-1].index(True)
+
+    @property
+    def is_learnable(self) -> bool:
+        return any(self.supervised)
+
+    @property
+    def length(self) -> int:
+        """Tokens up to the end of the last answer."""
+        return self.last_target + 1
+
+    def cut_to(self, max_length: int) -> Row:
+        return Row(self.line, self.ids[:max_length], self.supervised[:max_length])
 
 
 @dataclass(frozen=True)
@@ -134,45 +147,61 @@ def check_tokenizer(tokenizer: PreTrainedTokenizerFast) -> None:
 
 def sort_out(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong = "leave_out") -> Rows:
     every = list(rows)
-    learnable = [row for row in every if any(row.supervised)]
-    long = [row for row in learnable if row.last_target >= max_length]
-    if long and too_long == "refuse":
-        raise TrainingFailed("rows_too_long", _refusal(long, max_length), param)
-    shortened = [cut_to(row, max_length) if too_long == "truncate" else row for row in learnable]
-    fitting = [row for row in shortened if any(row.supervised) and row.last_target < max_length]
+    learnable = [row for row in every if row.is_learnable]
     if not learnable:
         text = (
             "No line has an assistant's answer to learn from: there is none, or each has weight 0. "
             "Add answers, or set their weight to 1."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
-    if not fitting:
-        shortest = min(row.last_target for row in learnable) + 1
-        text = (
-            f"All {len(learnable)} rows are longer than max_length {max_length} tokens. "
-            f"Shorten them or set max_length to {shortest} or more."
-        )
-        raise TrainingFailed("rows_too_long", text, "max_length")
-    left_out = len(learnable) - len(fitting)
-    cut = len(long) - left_out
+    fitting, left_out, cut = fit_length(learnable, "row", max_length, param, too_long)
     return Rows(fitting, len(every) - len(learnable), left_out, cut)
 
 
-def cut_to(row: Row, max_length: int) -> Row:
-    """Returns the row's first `max_length` tokens, which may end in the middle of an answer; a row that fits stays as
-    it is."""
-    if any(row.supervised) and row.last_target < max_length:
-        return row
-    return Row(row.line, row.ids[:max_length], row.supervised[:max_length])
+class LearnableRow(Protocol):
+    """A row of chats, or a pair."""
+
+    @property
+    def line(self) -> int: ...
+
+    @property
+    def length(self) -> int: ...
+
+    @property
+    def is_learnable(self) -> bool: ...
+
+    def cut_to(self, max_length: int) -> Self:
+        """Returns the first `max_length` tokens, which may end in the middle of an answer, or leave nothing to
+        learn."""
+        ...
 
 
-def _refusal(long: Sequence[Row], max_length: int) -> str:
-    longest = max(row.last_target for row in long) + 1
-    count = "1 row is" if len(long) == 1 else f"{len(long)} rows are"
-    return (
-        f"{count} longer than max_length {max_length} tokens, the first in line {long[0].line}, and too_long is "
-        f"'refuse'. Shorten them, set max_length to {longest}, or set too_long to 'leave_out' or 'truncate'."
-    )
+def fit_length(
+    rows: Sequence[L], noun: str, max_length: int, param: str, too_long: TooLong
+) -> tuple[list[L], int, int]:
+    """Returns the rows of at most `max_length` tokens, how many longer ones were left out, and how many were cut.
+    Raises TrainingFailed where there are longer ones and the job refuses them, and where no row is left."""
+    long = [row for row in rows if row.length > max_length]
+    if long and too_long == "refuse":
+        count = f"1 {noun} is" if len(long) == 1 else f"{len(long)} {noun}s are"
+        text = (
+            f"{count} longer than max_length {max_length} tokens, the first in line {long[0].line}, and too_long is "
+            f"'refuse'. Shorten them, set max_length to {max(row.length for row in long)}, or set too_long to "
+            "'leave_out' or 'truncate'."
+        )
+        raise TrainingFailed("rows_too_long", text, param)
+    shortened = rows
+    if too_long == "truncate":
+        shortened = [row.cut_to(max_length) if row.length > max_length else row for row in rows]
+    fitting = [row for row in shortened if row.is_learnable and row.length <= max_length]
+    if not fitting:
+        text = (
+            f"All {len(rows)} {noun}s are longer than max_length {max_length} tokens. "
+            f"Shorten them or set max_length to {min(row.length for row in rows)} or more."
+        )
+        raise TrainingFailed("rows_too_long", text, "max_length")
+    left_out = len(rows) - len(fitting)
+    return fitting, left_out, len(long) - left_out
 
 
 def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:

@@ -34,7 +34,13 @@ from trainers.local.training.checkpoints import (
 )
 from trainers.local.training.devices import CpuThreads, is_learnable, new_scaler
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
-from trainers.local.training.memory import MicroBatcher, end_team, map_machine_errors, tokens_after_shortage
+from trainers.local.training.memory import (
+    MicroBatcher,
+    end_team,
+    fill_parts,
+    map_machine_errors,
+    tokens_after_shortage,
+)
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step, logger_for
 from trainers.local.training.schedule import (
     MAX_NORM,
@@ -58,7 +64,8 @@ P = TypeVar("P")  # what this process computed of a step
 class TrainingMethod(ABC, Generic[R, P]):
     """A method with its rows and one adapter. `validation` is empty without a validation file; `usual_tokens` are
     computed at a time where memory allows; `metrics` are the names of Scores.more; `forward_share` is a validation's
-    time a token as a share of a step's, which also goes backward."""
+    time a token as a share of a step's, which also goes backward. With a `seed` a step's random numbers follow from it
+    and the step."""
 
     metrics: ClassVar[tuple[str, ...]] = ()
     forward_share: ClassVar[float]
@@ -70,6 +77,7 @@ class TrainingMethod(ABC, Generic[R, P]):
     usual_tokens: int
     packs: bool = True
     is_sharded: bool = False
+    seed: int | None = None
 
     @abstractmethod
     def tokens(self, rows: Sequence[R]) -> int:
@@ -79,9 +87,9 @@ class TrainingMethod(ABC, Generic[R, P]):
     def width(self, rows: Sequence[R]) -> int:
         """Returns how many tokens are computed for these rows together."""
 
-    @abstractmethod
     def fill(self, rows: Sequence[R], limit: int) -> list[list[R]]:
         """Makes groups of at most `limit` tokens; a longer row is a group of its own."""
+        return fill_parts(rows, limit, self.width)
 
     @abstractmethod
     def add_gradients(self, state: TrainState[R, P], parts: list[list[R]], batch: Sequence[R]) -> P:
@@ -95,10 +103,6 @@ class TrainingMethod(ABC, Generic[R, P]):
     @abstractmethod
     def evaluate(self, state: TrainState[R, P]) -> Scores:
         """Returns the scores on the validation rows."""
-
-    def seed_step(self, step: int) -> None:
-        """Makes what is random in a step follow from the seed, and in a team from step and process."""
-        distributed.reseed(step)
 
     @cached_property
     def validation_tokens(self) -> int:
@@ -333,7 +337,9 @@ def train_step(state: TrainState[R, P], batch: Sequence[R], rate: float, step: i
     """Trains one step on the batch's mean loss. A step that is paused changes nothing."""
     method, optimizer = state.method, state.optimizer
     method.model.train()
-    method.seed_step(step)
+    if method.seed is not None:
+        torch.manual_seed(method.seed + step)
+    distributed.reseed(step)
     random = random_states()
 
     def forget() -> None:

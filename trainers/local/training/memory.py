@@ -68,6 +68,18 @@ def tokens_after_shortage(folder: Path) -> tuple[int, bool] | None:
     return distributed.ask_first(read)
 
 
+def fill_parts(rows: Sequence[R], limit: int, width: Callable[[Sequence[R]], int]) -> list[list[R]]:
+    """Groups rows in their order, so that a group takes at most `limit` tokens by `width`. A wider row is a group of
+    its own."""
+    parts: list[list[R]] = []
+    for row in rows:
+        if parts and width([*parts[-1], row]) <= limit:
+            parts[-1].append(row)
+        else:
+            parts.append([row])
+    return parts
+
+
 class MicroBatcher(Generic[R]):
     """Divides a step's rows into parts of at most `tokens` tokens; a longer row is a part of its own, and without
     `packs` each row is. The gradients of the parts are added up, so the batch that a step learns from stays the same.

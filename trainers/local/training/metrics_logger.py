@@ -106,7 +106,7 @@ class MetricsLogger:
         self.step_s = taken if self.step_s is None else (1 - RECENT) * self.step_s + RECENT * taken
         self._stepped_at = now
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
-            row = (step.number, _short(step.train.loss), _short(step.train.accuracy), "", "")
+            row = (step.number, short(step.train.loss), short(step.train.accuracy), "", "")
             csv.writer(file).writerow([*row, *self._more_of(step.train), *("" for _ in self._more)])
         rate_and_tokens = {
             "train/learning_rate": step.learning_rate,
@@ -125,7 +125,7 @@ class MetricsLogger:
         path = self._folder / "results.csv"
         *before, last = _read_rows(path)
         trained = last[len(RESULTS_HEADER) : len(RESULTS_HEADER) + len(self._more)]
-        names = [_short(valid.loss), _short(valid.accuracy), *trained, *self._more_of(valid)]
+        names = [short(valid.loss), short(valid.accuracy), *trained, *self._more_of(valid)]
         self._write_results([*before, [*last[:3], *names]])
         self._curves.log(step.number, _curves("valid", valid))
         self._tell(step, valid)
@@ -150,7 +150,7 @@ class MetricsLogger:
         self._curves.end(is_done=is_done)
 
     def _more_of(self, scores: Scores) -> list[str]:
-        return [_short(scores.more.get(name)) for name in self._more]
+        return [short(scores.more.get(name)) for name in self._more]
 
     def _write_results(self, rows: list[list[str]]) -> None:
         path = self._folder / "results.csv"
@@ -192,7 +192,7 @@ def _read_rows(path: Path) -> list[list[str]]:
         return list(csv.reader(file))[1:]
 
 
-def _short(value: float | None) -> str:
+def short(value: float | None) -> str:
     return "" if value is None else f"{value:.6g}"
 
 

@@ -107,9 +107,8 @@ def reach(text: Mapping[str, Any]) -> int:
     row (dynamic, and longrope of Phi-4-mini) would be stretched for all rows of a pack.
     """
     parameters = text.get("rope_parameters") or {}
-    by_kind = [
-        values for values in parameters.values() if isinstance(values, dict)
-    ]  # of layers, as in Gemma 3
+    # Some have parameters for each kind of layers, as Gemma 3.
+    by_kind = [values for values in parameters.values() if isinstance(values, dict)]
     limits = [text.get("sliding_window"), text.get("attention_chunk_size")]
     for rope in (parameters, *by_kind):
         if rope.get("rope_type") in ("longrope", "dynamic"):

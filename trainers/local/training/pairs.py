@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.local.tool_calls import chat_for_template, for_template, tools_for_template
-from trainers.local.training.data import Chat, Row, Template, check_tokenizer, common, refusals
+from trainers.local.training.data import Chat, Row, Template, check_tokenizer, common, fit_length, refusals
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
 
@@ -32,9 +32,19 @@ class PairRow:
     rejected: Sequence[int]
 
     @property
-    def longer(self) -> int:
+    def length(self) -> int:
         """Tokens of the prompt with the longer answer."""
         return len(self.prompt) + max(len(self.chosen), len(self.rejected))
+
+    @property
+    def is_learnable(self) -> bool:
+        return self.chosen != self.rejected
+
+    def cut_to(self, max_length: int) -> PairRow:
+        """Ends both answers after `max_length` tokens, the prompt included. Where they differ only later, nothing is
+        left to learn."""
+        room = max(0, max_length - len(self.prompt))
+        return PairRow(self.line, self.prompt, self.chosen[:room], self.rejected[:room])
 
     @property
     def tokens(self) -> int:
@@ -76,49 +86,18 @@ def read_pairs(
 
 def sort_out(pairs: Iterable[PairRow], max_length: int, param: str, too_long: TooLong) -> Pairs:
     every = list(pairs)
-    learnable = [pair for pair in every if pair.chosen != pair.rejected]
+    learnable = [pair for pair in every if pair.is_learnable]
     if not learnable:
         text = "No pair has two different answers, as this model's chat template writes them. Give different ones."
         raise TrainingFailed("nothing_to_learn", text, param)
-    long = [pair for pair in learnable if pair.longer > max_length]
-    if long and too_long == "refuse":
-        raise TrainingFailed("rows_too_long", _refusal(long, max_length), param)
-    shortened = [cut_to(pair, max_length) if too_long == "truncate" else pair for pair in learnable]
-    fitting = [pair for pair in shortened if pair.longer <= max_length and pair.chosen != pair.rejected]
-    if not fitting:
-        shortest = min(pair.longer for pair in learnable)
-        text = (
-            f"All {len(learnable)} pairs are longer than max_length {max_length} tokens. "
-            f"Shorten them or set max_length to {shortest} or more."
-        )
-        raise TrainingFailed("rows_too_long", text, "max_length")
-    left_out = len(learnable) - len(fitting)
-    return Pairs(fitting, len(every) - len(learnable), left_out, len(long) - left_out)
-
-
-def fill_parts(pairs: Sequence[PairRow], limit: int) -> list[list[PairRow]]:
-    """Groups pairs in their order, so that a group has at most `limit` tokens with its padding. A longer pair is a
-    group of its own."""
-    parts: list[list[PairRow]] = []
-    for pair in pairs:
-        if parts and width([*parts[-1], pair]) <= limit:
-            parts[-1].append(pair)
-        else:
-            parts.append([pair])
-    return parts
+    fitting, left_out, cut = fit_length(learnable, "pair", max_length, param, too_long)
+    return Pairs(fitting, len(every) - len(learnable), left_out, cut)
 
 
 def width(pairs: Sequence[PairRow]) -> int:
     """Returns how many tokens are computed for a group: each pair's prompt with both answers, all padded to one
     length."""
-    return 2 * len(pairs) * max(pair.longer for pair in pairs)
-
-
-def cut_to(pair: PairRow, max_length: int) -> PairRow:
-    """Ends both answers after `max_length` tokens, the prompt included. Where they differ only later, nothing is left
-    to learn."""
-    room = max(0, max_length - len(pair.prompt))
-    return PairRow(pair.line, pair.prompt, pair.chosen[:room], pair.rejected[:room])
+    return 2 * len(pairs) * max(pair.length for pair in pairs)
 
 
 def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
@@ -146,13 +125,4 @@ def _split(row: Row) -> tuple[Sequence[int], Sequence[int]]:
     """Returns the token ids before the answer, and all of them up to its end."""
     if not any(row.supervised):
         return row.ids, row.ids
-    return row.ids[: row.first_target], row.ids[: row.last_target + 1]
-
-
-def _refusal(long: Sequence[PairRow], max_length: int) -> str:
-    count = "1 pair is" if len(long) == 1 else f"{len(long)} pairs are"
-    return (
-        f"{count} longer than max_length {max_length} tokens, the first in line {long[0].line}, and too_long is "
-        f"'refuse'. Shorten them, set max_length to {max(pair.longer for pair in long)}, or set too_long to "
-        "'leave_out' or 'truncate'."
-    )
+    return row.ids[: row.first_target], row.ids[: row.length]

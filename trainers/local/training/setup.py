@@ -24,7 +24,7 @@ from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
 from trainers.local.training.packing import Abilities, abilities
-from trainers.local.training.sharding import device_memory, is_wanted, shard_layers, weight_bytes
+from trainers.local.training.sharding import device_memory, is_wanted, shard_layers
 from trainers.methods import Parameters
 
 KERNELS_FILE = "kernels.json"  # in the job's folder
@@ -102,7 +102,8 @@ def is_divided(settings: Parameters, base: Path, device: torch.device) -> bool:
     """Answers the same in every process of a team. A base in 4 or 8 bits stays whole, however large its files are."""
     if settings.quantization != "none":
         return False
-    wanted = is_wanted(settings.sharding, distributed.size(), weight_bytes(base), device_memory(device))
+    weights = sum(path.stat().st_size for path in base.glob("*.safetensors"))
+    wanted = is_wanted(settings.sharding, distributed.size(), weights, device_memory(device))
     return distributed.any_of(wanted)
 
 

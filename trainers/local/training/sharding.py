@@ -8,7 +8,6 @@ whose result doesn't count.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -29,10 +28,6 @@ def is_wanted(setting: Sharding, processes: int, weights: int, memory: int | Non
     if processes == 1 or setting == "none":
         return False
     return setting == "fsdp" or (memory is not None and weights * ROOM > memory)
-
-
-def weight_bytes(base: Path) -> int:
-    return sum(path.stat().st_size for path in base.glob("*.safetensors"))
 
 
 def device_memory(device: torch.device) -> int | None:

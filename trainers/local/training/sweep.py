@@ -97,21 +97,17 @@ def train_sweep(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT
     distributed.join(job.seed)
     try:
         with map_machine_errors(folder):
-            run(folder, job, checkpoint_s)
+            logger = logger_for(folder, job)
+            started = time.monotonic() - logger.seconds_known
+            arms = trials_of(folder, job)
+            if not distributed.ask_first((folder / ARMS / WINNER).exists):
+                pauses = Pauses(folder)
+                ground = prepare_training(folder, job, logger, pauses)
+                compete(Sweep(folder, job, arms, ground, logger, pauses, started, checkpoint_s))
+            if distributed.is_first():
+                publish(folder, arms, logger, time.monotonic() - started)
     finally:
         distributed.leave()
-
-
-def run(folder: Path, job: TrainingJob, checkpoint_s: float) -> None:
-    logger = logger_for(folder, job)
-    started = time.monotonic() - logger.seconds_known
-    arms = trials_of(folder, job)
-    if not distributed.ask_first((folder / ARMS / WINNER).exists):
-        pauses = Pauses(folder)
-        ground = prepare_training(folder, job, logger, pauses)
-        compete(Sweep(folder, job, arms, ground, logger, pauses, started, checkpoint_s))
-    if distributed.is_first():
-        publish(folder, arms, logger, time.monotonic() - started)
 
 
 def compete(sweep: Sweep) -> None:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,14 @@ from trainers.local.job_directory import Integration, append_event, read_json, r
 
 class Unreachable(Exception):
     """A service can't be written to; the message is its error."""
+
+
+@contextmanager
+def reaching(errors: tuple[type[Exception], ...]) -> Iterator[None]:
+    try:
+        yield
+    except errors as error:
+        raise Unreachable(str(error)) from error
 
 
 class Tracker(Protocol):
@@ -107,7 +116,7 @@ class Wandb:
         self._errors = (wandb.Error, OSError)
         job = read_json(folder / "job.json") or {}
         identity = str(job.get("id", folder.name))  # an arm's folder is called 01 in every sweep
-        try:
+        with reaching(self._errors):
             self._run = wandb.init(
                 project=integration.project,
                 entity=integration.entity,
@@ -119,20 +128,14 @@ class Wandb:
                 dir=str(folder),
                 settings=wandb.Settings(silent=True, console="off", save_code=False),
             )
-        except self._errors as error:
-            raise Unreachable(str(error)) from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        try:
+        with reaching(self._errors):
             self._run.log(dict(values), step=step)
-        except self._errors as error:
-            raise Unreachable(str(error)) from error
 
     def end(self, *, is_done: bool) -> None:
-        try:
+        with reaching(self._errors):
             self._run.finish(exit_code=0 if is_done else 1)
-        except self._errors as error:
-            raise Unreachable(str(error)) from error
 
 
 class Mlflow:
@@ -143,26 +146,20 @@ class Mlflow:
         from mlflow.exceptions import MlflowException
 
         self._errors = (MlflowException, OSError)
-        try:
+        with reaching(self._errors):
             self._client = MlflowClient()
             stored = read_json(folder / "mlflow.json")
             self._run_id = str(stored["run_id"]) if stored else self._create_run(folder, integration)
             self._client.update_run(self._run_id, status="RUNNING")
-        except self._errors as error:
-            raise Unreachable(str(error)) from error
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        try:
+        with reaching(self._errors):
             for name, value in values.items():
                 self._client.log_metric(self._run_id, name, value, step=step)
-        except self._errors as error:
-            raise Unreachable(str(error)) from error
 
     def end(self, *, is_done: bool) -> None:
-        try:
+        with reaching(self._errors):
             self._client.set_terminated(self._run_id, "FINISHED" if is_done else "KILLED")
-        except self._errors as error:
-            raise Unreachable(str(error)) from error
 
     def _create_run(self, folder: Path, integration: Integration) -> str:
         job: dict[str, Any] = read_json(folder / "job.json") or {}

@@ -22,7 +22,7 @@ from trainers.hyperparameters import Value, combinations, describe_values, halvi
 from trainers.local.job_directory import TrainingJob, append_event, read_json, replace_json, write_job
 from trainers.local.training import distributed
 from trainers.local.training.checkpoints import checkpoint_folder, list_checkpoints, read_position
-from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step
+from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step, short
 from trainers.local.training.schedule import START, Position, best
 from trainers.local.training.successive_halving import Round, TrialScore
 
@@ -161,9 +161,7 @@ def write_table(
     for arm, standing in zip(arms, standings, strict=True):
         position = position_of(arm)
         lowest = best(position.validations)
-        scores = (
-            ("", "", "") if lowest is None else (lowest.step, _short(lowest.loss), _short(lowest.accuracy))
-        )
+        scores = ("", "", "") if lowest is None else (lowest.step, short(lowest.loss), short(lowest.accuracy))
         taken = position.trained_tokens, round(position.seconds, 1), outcome(standing, played, winner)
         rows.writerow([arm.number, *arm.chosen.values(), position.step, standing.course, *scores, *taken])
     temporary = folder / (TABLE_FILE + ".tmp")
@@ -204,7 +202,3 @@ def round_event(
             {"arm": arm.number, **arm.chosen, "step": standing.step, "valid_loss": loss, "outcome": fate}
         )
     return "\n".join(lines), data
-
-
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:.6g}"

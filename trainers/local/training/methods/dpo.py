@@ -35,7 +35,7 @@ from trainers.local.training.methods.trl_setup import (
 )
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
-from trainers.local.training.pairs import PairRow, Pairs, fill_parts, read_pairs, width
+from trainers.local.training.pairs import PairRow, Pairs, read_pairs, width
 from trainers.methods import DpoParameters, Parameters
 
 REWARDS = {
@@ -53,7 +53,11 @@ def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) ->
 
 def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pauses) -> Dpo:
     """Raises TrainingFailed, TrainingPaused."""
-    setup = prepare_base(folder, job, logger, pauses, _read_file)
+
+    def read(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Pairs:
+        return read_pairs(file, tokenizer, settings.max_length, param, settings.too_long)
+
+    setup = prepare_base(folder, job, logger, pauses, read)
     for what, pairs in (("Training", setup.training), ("Validation", setup.validation)):
         if pairs:
             _tell_pairs(logger, what, pairs, setup.settings)
@@ -64,10 +68,6 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
         **silent(folder, job, setup),
     )
     return Dpo(PairLoss(setup, config), setup, job.seed)
-
-
-def _read_file(file: Path, tokenizer: Any, settings: Parameters, param: str) -> Pairs:
-    return read_pairs(file, tokenizer, settings.max_length, param, settings.too_long)
 
 
 def _tell_pairs(logger: MetricsLogger, what: str, pairs: Pairs, settings: Parameters) -> None:
@@ -105,20 +105,13 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
         self.model, self.rows = trainer.adapted, setup.training.rows
         self.validation = setup.validation.rows if setup.validation else ()
         self.device, self.dtype, self.usual_tokens = setup.device, setup.dtype, pack_tokens(setup.device)
-        self._trainer, self._seed = trainer, seed
+        self._trainer, self.seed = trainer, seed
 
     def tokens(self, rows: Sequence[PairRow]) -> int:
         return sum(pair.tokens for pair in rows)
 
     def width(self, rows: Sequence[PairRow]) -> int:
         return width(rows)
-
-    def fill(self, rows: Sequence[PairRow], limit: int) -> list[list[PairRow]]:
-        return fill_parts(rows, limit)
-
-    def seed_step(self, step: int) -> None:
-        torch.manual_seed(self._seed + step)
-        super().seed_step(step)
 
     def add_gradients(
         self, state: TrainState[PairRow, list[Part]], parts: list[list[PairRow]], batch: Sequence[PairRow]
@@ -155,7 +148,7 @@ class Dpo(TrainingMethod[PairRow, list[Part]]):
                     measured.append(self._trainer.measure(pairs)[1])
             return measured
 
-        by_length = sorted(self.validation, key=lambda row: row.longer)
+        by_length = sorted(self.validation, key=lambda row: row.length)
         return self.total(state.room.try_out(distributed.share(by_length), measure_all, "while validating"))
 
 
@@ -179,7 +172,15 @@ class PairLoss(LossOnly, DPOTrainer):
 
     def measure(self, pairs: Sequence[PairRow]) -> tuple[Tensor, Part]:
         """The mean loss of these pairs, to go backward from, and what TRL noted beside it."""
-        padded = self._pad([_as_trl(pair) for pair in pairs])
+        rows = [
+            {
+                "prompt_ids": list(pair.prompt),
+                "chosen_ids": list(pair.chosen),
+                "rejected_ids": list(pair.rejected),
+            }
+            for pair in pairs
+        ]
+        padded = self._pad(rows)
         with self.mixed():
             loss: Tensor = self.compute_loss(self.adapted, self._prepare_inputs(padded))  # type: ignore[no-untyped-call]
         noted = self._metrics["train" if self.adapted.training else "eval"]
@@ -196,8 +197,3 @@ class PairLoss(LossOnly, DPOTrainer):
     def _prepare_dataset(self, dataset: Dataset, *_: Any) -> Dataset:
         """Pairs are token ids already, by the template options that the model is asked with."""
         return dataset
-
-
-def _as_trl(pair: PairRow) -> dict[str, list[int]]:
-    ids = {"prompt_ids": pair.prompt, "chosen_ids": pair.chosen, "rejected_ids": pair.rejected}
-    return {name: list(each) for name, each in ids.items()}

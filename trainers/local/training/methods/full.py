@@ -26,13 +26,7 @@ from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import save_head
 from trainers.encoders.embedding import LONGEST_TOKENS, EncoderFiles, find_encoder, load_encoder
 from trainers.encoders.head import LinearHead, fit_head
-from trainers.local.job_directory import (
-    KEPT_ROWS,
-    TrainingJob,
-    append_event,
-    renamed_when_complete,
-    replace_json,
-)
+from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
@@ -61,10 +55,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         counts = f"{len(rows.names):,} labels, {len(rows.texts):,} rows"
         append_event(folder, f"Training all of {job.base_name} on {device.type}: {counts}")
         learner.run()
-        shutil.rmtree(
-            folder / "adapter", ignore_errors=True
-        )  # from a run that was killed before it wrote DONE
-        with renamed_when_complete(folder / "adapter") as temporary:
+        with new_result(folder) as temporary:
             _write(temporary, learner, rows)
         learner.log.finish(sum(weight.numel() for weight in learner.weights))
 

@@ -25,8 +25,8 @@ from trl.trainer.grpo_config import GRPOConfig
 from trl.trainer.grpo_trainer import GRPOTrainer
 from trl.trainer.utils import pad, use_adapter
 
-from trainers.evaluation import exact_match
 from trainers.evaluation.scores import json_share
+from trainers.evaluation.statistics import exact_match
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob
 from trainers.local.training import distributed
 from trainers.local.training.base_files import context_of_base
@@ -122,7 +122,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         )
         self.model, self.device, self.dtype = trainer.adapted, setup.device, setup.dtype
         self.usual_tokens = pack_tokens(setup.device)
-        self._trainer, self._settings, self._seed = trainer, settings, job.seed
+        self._trainer, self._settings, self.seed = trainer, settings, job.seed
         self._tokenizer, self._context = setup.tokenizer, context_of_base(job.base)
 
     def tokens(self, rows: Sequence[Question]) -> int:
@@ -137,19 +137,6 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     def width(self, rows: Sequence[Question]) -> int:
         longest = max(len(row.asked) for row in rows)
         return len(rows) * self._settings.samples * (longest + self._settings.max_new_tokens)
-
-    def fill(self, rows: Sequence[Question], limit: int) -> list[list[Question]]:
-        parts: list[list[Question]] = []
-        for row in rows:
-            if parts and self.width([*parts[-1], row]) <= limit:
-                parts[-1].append(row)
-            else:
-                parts.append([row])
-        return parts
-
-    def seed_step(self, step: int) -> None:
-        torch.manual_seed(self._seed + step)
-        super().seed_step(step)
 
     def add_gradients(
         self, state: TrainState[Question, list[Part]], parts: list[list[Question]], batch: Sequence[Question]
@@ -224,7 +211,7 @@ class GroupLoss(LossOnly, GRPOTrainer):
         super().__init__(
             model=setup.model,
             args=config,
-            reward_funcs=[_no_reward],  # it wants one, and a dataset
+            reward_funcs=[lambda **_: []],  # it wants one, and a dataset
             train_dataset=Dataset.from_dict({"prompt": ["-"]}),
             processing_class=setup.tokenizer,
             peft_config=setup.lora,
@@ -289,7 +276,3 @@ class GroupLoss(LossOnly, GRPOTrainer):
                 yield
         finally:
             self.adapted.train(was_training)
-
-
-def _no_reward(**_: Any) -> list[float | None]:
-    return []

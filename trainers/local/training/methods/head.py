@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,8 +27,8 @@ from trainers.local.job_directory import (
     TrainingJob,
     append_event,
     is_disk_full,
+    new_result,
     read_json,
-    renamed_when_complete,
     replace_json,
 )
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_for_disk
@@ -52,10 +51,7 @@ def train(folder: Path, job: TrainingJob) -> None:
         head = learn(encoder, rows.texts, rows.labels, vectors, seed=job.seed)
         columns = columns_of(encoder, head, rows.texts, vectors)
         log.write_results([(log.total, *fit_of(head, columns, rows))])
-        shutil.rmtree(
-            folder / "adapter", ignore_errors=True
-        )  # from a run that was killed before it wrote DONE
-        with renamed_when_complete(folder / "adapter") as temporary:
+        with new_result(folder) as temporary:
             save_head(temporary, head, encoder=job.base, sha256=encoder.sha256)
         log.finish(head.weights.size + head.biases.size)
 
