@@ -14,9 +14,8 @@ from typing import Any
 
 from trainers.dataset import Example, store_chat
 from trainers.encoders import DEFAULT_ENCODER
-from trainers.encoders.classifier import load_classifier
+from trainers.encoders.classifier import classify_holdout, columns_of, learn, load_classifier
 from trainers.encoders.embedding import LONGEST_TOKENS, load_encoder
-from trainers.encoders.head import classify_holdout, columns_of, learn
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.hyperparameters import ENCODER_BATCH, ENCODER_RATE, encoder_epochs_for
 from trainers.local.job_directory import TrainingJob, read_json, write_job

@@ -171,7 +171,7 @@ def free_answers(
     arm: Candidate, plan: LadderPlan, files: Path, folder: Path, seed: int
 ) -> tuple[Reply, ...] | Refusal:
     """Returns a free rung's answers to the holdout, or why its encoder can't be used. `folder`: that of `prepare`."""
-    from trainers.encoders import head
+    from trainers.encoders import classifier
 
     if arm.rung == "classical":
         return classical_answers(plan, files, seed)
@@ -180,7 +180,7 @@ def free_answers(
         encoder = load_encoder(plan.encoder)
         vectors = folder / VECTORS
         stored = StoredVectors(encoder, vectors) if vectors.exists() else None
-        replies = head.classify_holdout(encoder, train, holdout, seed, stored)
+        replies = classifier.classify_holdout(encoder, train, holdout, seed, stored)
         vectors.unlink(missing_ok=True)
         return replies
     except EncoderError as error:

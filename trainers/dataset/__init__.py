@@ -17,55 +17,32 @@ clean_copy     a cleaned file
 report         all of it in one call
 """
 
-from trainers.dataset.checks import Finding, LabelCount, Severity
-from trainers.dataset.reader import Reading, read
-from trainers.dataset.report import NO_MODELS, Report, check_file, sha256_of
-from trainers.dataset.rows import (
-    CLASSIFY,
-    DEFAULT_LIMITS,
-    Choices,
-    Columns,
-    Example,
-    Format,
-    Limits,
-    Task,
-    lists_labels,
-    normalised,
-    prompted,
-    with_system,
-)
-from trainers.dataset.splits import Shared, Split, overlap, split, store_chat
-from trainers.dataset.token_counts import TokenReport
-from trainers.dataset.versions import Diff, Previous
-
-__all__ = [
-    "CLASSIFY",
-    "DEFAULT_LIMITS",
-    "NO_MODELS",
-    "Choices",
-    "Columns",
-    "Diff",
-    "Example",
-    "Finding",
-    "Format",
-    "LabelCount",
-    "Limits",
-    "Previous",
-    "Reading",
-    "Report",
-    "Severity",
-    "Shared",
-    "Split",
-    "Task",
-    "TokenReport",
-    "check_file",
-    "lists_labels",
-    "normalised",
-    "overlap",
-    "prompted",
-    "read",
-    "sha256_of",
-    "split",
-    "store_chat",
-    "with_system",
-]
+from trainers.dataset.checks import Finding as Finding
+from trainers.dataset.checks import LabelCount as LabelCount
+from trainers.dataset.checks import Severity as Severity
+from trainers.dataset.reader import Reading as Reading
+from trainers.dataset.reader import read as read
+from trainers.dataset.report import NO_MODELS as NO_MODELS
+from trainers.dataset.report import Report as Report
+from trainers.dataset.report import check_file as check_file
+from trainers.dataset.report import sha256_of as sha256_of
+from trainers.dataset.rows import CLASSIFY as CLASSIFY
+from trainers.dataset.rows import DEFAULT_LIMITS as DEFAULT_LIMITS
+from trainers.dataset.rows import Choices as Choices
+from trainers.dataset.rows import Columns as Columns
+from trainers.dataset.rows import Example as Example
+from trainers.dataset.rows import Format as Format
+from trainers.dataset.rows import Limits as Limits
+from trainers.dataset.rows import Task as Task
+from trainers.dataset.rows import lists_labels as lists_labels
+from trainers.dataset.rows import normalised as normalised
+from trainers.dataset.rows import prompted as prompted
+from trainers.dataset.rows import with_system as with_system
+from trainers.dataset.splits import Shared as Shared
+from trainers.dataset.splits import Split as Split
+from trainers.dataset.splits import overlap as overlap
+from trainers.dataset.splits import split as split
+from trainers.dataset.splits import store_chat as store_chat
+from trainers.dataset.token_counts import TokenReport as TokenReport
+from trainers.dataset.versions import Diff as Diff
+from trainers.dataset.versions import Previous as Previous

@@ -28,7 +28,6 @@ from trainers.dataset.checks import Fault, Findings, Rule
 from trainers.dataset.rows import Example, Joined
 from trainers.dataset.splits import chat_row
 from trainers.json_values import JsonValue
-from trainers.types import Message
 
 SECRET = Rule("secret", "blocks", "Withdraw that secret where it was issued, and take it out of the file.")
 PERSONAL = Rule(
@@ -310,30 +309,44 @@ def check_presidio(
 ) -> None:
     """Reports each kind once a row. Rows are searched in a random order, so that a search that was cut short is a
     sample of the file."""
+
+    def texts_of(row: int) -> list[str]:
+        example = rows[row]
+        more = [] if example.row is None else [example.row.decode()]
+        return [message.content for message in example.messages] + more
+
+    faults = _presidio_faults(texts_of, len(rows), seed, most_rows, seconds)
+    for row in sorted(faults):
+        for fault in faults[row]:
+            findings.at(lines[row], fault)
+
+    searched = f"{len(faults):,} row{'' if len(faults) == 1 else 's'}"
+    if len(faults) < len(rows):
+        searched = (
+            f"{len(faults):,} of {len(rows):,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
+        )
+    text = f"presidio's patterns looked at {searched}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
+    findings.about_file(PRESIDIO_CHECKED, text, len(faults))
+
+
+def _presidio_faults(
+    texts_of: Callable[[int], Sequence[str]],
+    rows: int,
+    seed: int,
+    most_rows: int = PRESIDIO_MOST_ROWS,
+    seconds: float = PRESIDIO_MOST_SECONDS,
+) -> dict[int, list[Fault]]:
+    """Returns what presidio finds in each row that it looked at, by the rows' places from 0."""
     recognisers = _recognisers()
     kinds_in = lru_cache(2000)(lambda text: _kinds_in(text, recognisers))
-    sample = random.Random(seed).sample(range(len(rows)), min(len(rows), most_rows))  # noqa: S311 - no secret
-    deadline, kinds = time.monotonic() + seconds, dict[int, list[str]]()
+    sample = random.Random(seed).sample(range(rows), min(rows, most_rows))  # noqa: S311 - no secret
+    deadline, faults = time.monotonic() + seconds, dict[int, list[Fault]]()
     for row in sample:
         if time.monotonic() > deadline:
             break
-        example = rows[row]
-        texts = [message.content for message in example.messages]
-        if example.row is not None:
-            texts.append(example.row.decode())
-        texts = [text[:PRESIDIO_MOST_LETTERS] for text in texts]
-        kinds[row] = sorted({kind for text in texts for kind in kinds_in(text)})
-    for row in sorted(kinds):
-        for kind in kinds[row]:
-            findings.at(lines[row], Fault(PERSONAL, f"holds what presidio calls {kind}"))
-
-    searched = f"{len(kinds):,} row{'' if len(kinds) == 1 else 's'}"
-    if len(kinds) < len(rows):
-        searched = (
-            f"{len(kinds):,} of {len(rows):,} rows, drawn at random: it gets {seconds:.0f} seconds at most"
-        )
-    text = f"presidio's patterns looked at {searched}; counted is what it is at least {PRESIDIO_MIN_SCORE:.0%} sure of."
-    findings.about_file(PRESIDIO_CHECKED, text, len(kinds))
+        kinds = {kind for text in texts_of(row) for kind in kinds_in(text[:PRESIDIO_MOST_LETTERS])}
+        faults[row] = [Fault(PERSONAL, f"holds what presidio calls {kind}") for kind in sorted(kinds)]
+    return faults
 
 
 def _recognisers() -> list[PatternRecognizer]:
@@ -409,25 +422,13 @@ def sensitive_rows(examples: Sequence[Example], *, presidio: bool) -> frozenset[
 def _faults_of_rows(rows: Sequence[bytes], *, presidio: bool) -> Iterator[list[Fault]]:
     """Yields what is secret or personal in each row. All its strings are searched, since characters may be escaped."""
     texts = ["\n".join(_strings(orjson.loads(row))) for row in rows]
-    presidio_faults = _presidio_faults(texts) if presidio else {}
+    presidio_faults = _presidio_faults(lambda row: [texts[row]], len(texts), _SEED) if presidio else {}
     for start in range(0, len(texts), _ROWS_AT_ONCE):
         batch = texts[start : start + _ROWS_AT_ONCE]
         own_faults = faults_of_texts(Joined([text.encode() for text in batch]), batch)
         for place in range(len(batch)):
             faults = [*own_faults.get(place, ()), *presidio_faults.get(start + place, ())]
             yield [fault for fault in faults if fault.rule in (PERSONAL, SECRET)]
-
-
-def _presidio_faults(texts: Sequence[str]) -> dict[int, list[Fault]]:
-    findings = Findings(20 * len(texts))
-    rows = [Example(place, (Message("user", text),)) for place, text in enumerate(texts)]
-    check_presidio(rows, range(len(texts)), _SEED, findings)
-    faults_by_place: dict[int, list[Fault]] = defaultdict(list)
-    for finding in findings.sorted():
-        if finding.line is not None:
-            kind = finding.message.partition(" holds ")[2].rstrip(".")
-            faults_by_place[finding.line].append(Fault(PERSONAL, f"holds {kind}"))
-    return faults_by_place
 
 
 def _strings(value: Any) -> Iterator[str]:

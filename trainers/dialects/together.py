@@ -142,7 +142,17 @@ class Together(Dialect):
     def checkpoints(self, job_id: str) -> tuple[Checkpoint, ...]:
         action = self._action(f"asking for the checkpoints of job {job_id!r}")
         rows = self._rows_under("data", f"{self._job_path(job_id)}/checkpoints", action)
-        return tuple(payloads.checkpoint(_checkpoint_row(raw), action) for raw in rows)
+        ours = (
+            {
+                "id": raw.get("object_id") or raw.get("path"),
+                "step_number": raw.get("step"),
+                "created_at": seconds(raw, "created_at"),
+                "fine_tuned_model_checkpoint": raw.get("object_name"),
+                "result_files": [raw.get("path")],
+            }
+            for raw in rows
+        )
+        return tuple(payloads.checkpoint(row, action) for row in ours)
 
     def metrics(self, job: Job) -> tuple[Metric, ...]:
         action = self._action(f"reading the results of job {job.id!r}")
@@ -215,14 +225,4 @@ def _event_row(raw: Json) -> dict[str, Any]:
         "created_at": seconds(raw, "created_at") or 0,
         "level": "info" if level == "nfo" else level,
         "data": {name: raw[name] for name in ("step", "total_steps") if raw.get(name)},
-    }
-
-
-def _checkpoint_row(raw: Json) -> Json:
-    return {
-        "id": raw.get("object_id") or raw.get("path"),
-        "step_number": raw.get("step"),
-        "created_at": seconds(raw, "created_at"),
-        "fine_tuned_model_checkpoint": raw.get("object_name"),
-        "result_files": [raw.get("path")],
     }

@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from trainers.documents.conversion import MOST_PAGES, MOST_UNPACKED
-from trainers.documents.reader import (
-    MOST_CHARACTERS,
-    TEXT_ENDING,
-    WORDS_A_PASSAGE,
-    Trouble,
-    Unreadable,
-    passages_of,
-    read_document,
-    store_text,
-)
-
-__all__ = [
-    "MOST_CHARACTERS",
-    "MOST_PAGES",
-    "MOST_UNPACKED",
-    "TEXT_ENDING",
-    "WORDS_A_PASSAGE",
-    "Trouble",
-    "Unreadable",
-    "passages_of",
-    "read_document",
-    "store_text",
-]
+from trainers.documents.conversion import MOST_PAGES as MOST_PAGES
+from trainers.documents.conversion import MOST_UNPACKED as MOST_UNPACKED
+from trainers.documents.reader import MOST_CHARACTERS as MOST_CHARACTERS
+from trainers.documents.reader import TEXT_ENDING as TEXT_ENDING
+from trainers.documents.reader import WORDS_A_PASSAGE as WORDS_A_PASSAGE
+from trainers.documents.reader import Trouble as Trouble
+from trainers.documents.reader import Unreadable as Unreadable
+from trainers.documents.reader import passages_of as passages_of
+from trainers.documents.reader import read_document as read_document
+from trainers.documents.reader import store_text as store_text

@@ -22,27 +22,20 @@ Outcome = dict[str, str | int]
 
 
 def main(kind: str, path: str) -> None:
-    _limit()
-    try:
-        print(json.dumps(_convert(kind, path)))
-    except MemoryError:
-        sys.exit(OUT_OF_MEMORY)
-
-
-def _convert(kind: str, path: str) -> Outcome:
-    match kind:
-        case "pdf":
-            return _pdf(path)
-        case "docx":
-            return _word(path)
-        case _:
-            return {"text": _markdown(path, ".html")}
-
-
-def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_S, CPU_S))
     if sys.platform == "linux":  # elsewhere a limit on memory is refused or not kept
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    try:
+        match kind:
+            case "pdf":
+                outcome = _pdf(path)
+            case "docx":
+                outcome = _word(path)
+            case _:
+                outcome = {"text": _markdown(path, ".html")}
+        print(json.dumps(outcome))
+    except MemoryError:
+        sys.exit(OUT_OF_MEMORY)
 
 
 def _pdf(path: str) -> Outcome:

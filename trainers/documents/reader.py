@@ -69,7 +69,13 @@ def read_document(path: Path) -> str | Unreadable:
     kind = _kind_of(path)
     if isinstance(kind, Unreadable):
         return kind
-    text = _decoded(path) if kind == "text" else _converted(path, kind)
+    if kind == "text":
+        try:
+            text: str | Unreadable = path.read_bytes().decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return Unreadable("not_utf8")
+    else:
+        text = _converted(path, kind)
     if isinstance(text, Unreadable):
         return text
     if len(text) > MOST_CHARACTERS:
@@ -105,13 +111,6 @@ def _kind_of(path: Path) -> Kind | Unreadable:
     if not is_text(head):
         return Unreadable("no_document")
     return "html" if _HTML.match(head) else "text"
-
-
-def _decoded(path: Path) -> str | Unreadable:
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return Unreadable("not_utf8")
 
 
 def _converted(path: Path, kind: Kind) -> str | Unreadable:

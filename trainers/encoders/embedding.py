@@ -141,7 +141,12 @@ class StoredVectors:
     def embed(self, texts: Sequence[str]) -> Vectors:
         import numpy as np
 
-        keys, stored = [self._key(text) for text in texts], self._stored()
+        sha256 = self.encoder.sha256
+        keys = [hashlib.sha256(f"{sha256}{text}".encode()).hexdigest().encode() for text in texts]
+        stored: dict[bytes, Any] = {}
+        if self.path.exists():
+            with np.load(self.path) as arrays:
+                stored = dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))
         missing = {key: text for key, text in zip(keys, texts, strict=True) if key not in stored}
         if missing:
             stored |= zip(missing, self.encoder.embed(list(missing.values())), strict=True)
@@ -150,17 +155,6 @@ class StoredVectors:
                 np.savez(file, keys=np.array(list(stored)), vectors=np.array(list(stored.values())))
             partial.replace(self.path)
         return np.array([stored[key] for key in keys], np.float32).reshape(-1, self.encoder.dims)
-
-    def _key(self, text: str) -> bytes:
-        return hashlib.sha256(f"{self.encoder.sha256}{text}".encode()).hexdigest().encode()
-
-    def _stored(self) -> dict[bytes, Any]:
-        import numpy as np
-
-        if not self.path.exists():
-            return {}
-        with np.load(self.path) as arrays:
-            return dict(zip(arrays["keys"].tolist(), arrays["vectors"], strict=True))
 
 
 def load_encoder(name: str = DEFAULT_ENCODER) -> TextEncoder:

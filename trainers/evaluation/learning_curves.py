@@ -18,7 +18,7 @@ from trainers.dataset.near_duplicates import find_near_copies, question_text
 from trainers.dataset.rows import Example, question_keys
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, LabelNeed, Prediction
 from trainers.evaluation.statistics import exact_match
-from trainers.evaluation.tfidf import classify, is_short, label_of, text_of
+from trainers.evaluation.tfidf import classify, deal_folds, is_short, label_of, text_of
 from trainers.evaluation.tfidf import fit as fit_classifier
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 FEWEST_ROWS = 12
 MOST_ROWS = 20_000  # half a minute of training; what lies beyond is predicted like the rest
 SEEDS = 3
-FEW_HELD, FOLDS, CROSSED = 250, 5, 2
+FEW_HELD, CROSSED = 250, 2
 FEW_ROWS = 10
 MOST_NEEDS = 10
 BOOTSTRAPS = 1_000
@@ -203,7 +203,7 @@ def _cross(
     in_pieces = is_short(map(text_of, examples))
     texts = [question_text(example) for example in examples]
     groups = find_near_copies(texts, question_keys(examples)).groups
-    folds = [_folds(examples, groups, seed + draw) for draw in range(CROSSED)]
+    folds = [deal_folds(examples, groups, seed + draw) for draw in range(CROSSED)]
     most = min(len(train), *(len(examples) - max(Counter(fold).values()) for fold in folds))
     points, answers = list[CurvePoint](), list[Sequence[str]]()
     for rows in (most // 4, most // 2, most):
@@ -226,16 +226,6 @@ def _cross_answers(
         for place, answer in zip(inside, labels, strict=True):
             answers[place] = answer
     return answers
-
-
-def _folds(examples: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
-    """Returns each row's fold. Folds are dealt out label by label, so that each has its share of all; near copies
-    are in one."""
-    firsts = sorted(set(groups))
-    random.Random(seed).shuffle(firsts)  # noqa: S311
-    firsts.sort(key=lambda first: label_of(examples[first]))
-    folds = {first: place % FOLDS for place, first in enumerate(firsts)}
-    return [folds[group] for group in groups]
 
 
 def nested(train: Sequence[Example], seed: int) -> list[Example]:

@@ -104,7 +104,9 @@ class PromptSearch:
 
         prompt = candidate[_COMPONENT]
         texts: Sequence[str] = [""] * len(batch)
-        if self._is_usable(prompt):
+        # A prompt is sent with each request, wherever: what repeats personal data or a secret is none.
+        is_usable = bool(prompt.strip()) and len(prompt) <= LONGEST_PROMPT and not faults_in(prompt)
+        if is_usable or prompt == self.task.start:
             if prompt not in self.tried:
                 self.tried.append(prompt)
             texts = self.ask([zero_shot(row, self.task.labels, prompt) for row in batch])
@@ -130,12 +132,6 @@ class PromptSearch:
             for row, text, right in answered.trajectories or ()
         ]
         return dict.fromkeys(components, lessons)
-
-    def _is_usable(self, prompt: str) -> bool:
-        """A prompt is sent with each request, wherever: what repeats personal data or a secret is none."""
-        if prompt == self.task.start:
-            return True
-        return bool(prompt.strip()) and len(prompt) <= LONGEST_PROMPT and not faults_in(prompt)
 
 
 class _Silent:

@@ -104,9 +104,15 @@ def open_library(texts: Sequence[str], encoder: Encoder) -> Library:
     """Indexes texts. The same texts and encoder give the same library. Raises ValueError without texts."""
     if not texts:
         raise ValueError("searching: there are no texts")
+    import bm25s
+
+    tokens, words = [_words_of(text) for text in texts], None
+    if any(tokens):
+        words = bm25s.BM25()
+        words.index(tokens, show_progress=False)
     read = _readable(texts)
     vectors = encoder.embed([texts[place] for place in read])
-    return Library(len(texts), encoder, _index(texts), read, vectors)
+    return Library(len(texts), encoder, words, read, vectors)
 
 
 def nearest_examples(
@@ -222,17 +228,6 @@ def _readable(texts: Sequence[str]) -> Order:
             break
         read.append(place)
     return tuple(sorted(read))
-
-
-def _index(texts: Sequence[str]) -> Any:
-    import bm25s
-
-    tokens = [_words_of(text) for text in texts]
-    if not any(tokens):
-        return None
-    index = bm25s.BM25()
-    index.index(tokens, show_progress=False)
-    return index
 
 
 def _words_of(text: str) -> list[str]:

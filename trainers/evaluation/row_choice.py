@@ -90,7 +90,7 @@ def choose_unlabelled(
     is fitted to the training rows."""
     import numpy as np
 
-    from trainers.encoders.head import fit_head
+    from trainers.encoders.classifier import fit_head
 
     fitted, candidates = sample(train, seed, MOST_FITTED), sample(questions, seed, MOST_CANDIDATES)
     vectors = encoder.embed([text_of(row) for row in (*fitted, *candidates)])

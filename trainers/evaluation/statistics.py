@@ -191,16 +191,12 @@ def holm(ps: Sequence[float]) -> tuple[float, ...]:
 
 @dataclass(frozen=True)
 class LabelScore:
-    """`precision` is None where no row was answered so, `recall` where none was expected so; f1 is then 0."""
+    """`recall` is None where no row was expected so; f1 is then 0."""
 
     label: str
     expected: int
     answered: int
     correct: int
-
-    @property
-    def precision(self) -> float | None:
-        return self.correct / self.answered if self.answered else None
 
     @property
     def recall(self) -> float | None:

@@ -13,7 +13,7 @@ import re
 import sys
 import time
 import warnings
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,7 +186,9 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
     labels = tuple(sorted(set(names)))
     column = {label: place for place, label in enumerate(labels)}
     own = np.array([column[label] for label in names], dtype=np.intp)
-    fold = np.array(_folds(examples, seed))
+    first: dict[bytes, int] = {}  # copies of a question are in one fold
+    copies = [first.setdefault(key, row) for row, key in enumerate(question_keys(examples))]
+    fold = np.array(deal_folds(examples, copies, seed))
     letters = max(LETTERS // len(examples), 1)
     texts = [text_of(example)[:letters] for example in examples]
     rows = len(examples)
@@ -206,19 +208,14 @@ def out_of_fold(examples: Sequence[Example], seed: int) -> tuple[tuple[str, ...]
     return labels, scores
 
 
-def _folds(examples: Sequence[Example], seed: int) -> list[int]:
-    """Returns each row's fold, dealt out label by label, shuffled, so that all folds have their share of each."""
-    same: dict[bytes, list[int]] = defaultdict(list)
-    for place, key in enumerate(question_keys(examples)):
-        same[key].append(place)
-    groups = list(same.values())
-    random.Random(seed).shuffle(groups)  # noqa: S311
-    groups.sort(key=lambda rows: label_of(examples[rows[0]]))
-    fold = [0] * len(examples)
-    for number, rows in enumerate(groups):
-        for row in rows:
-            fold[row] = number % FOLDS
-    return fold
+def deal_folds(examples: Sequence[Example], groups: Sequence[int], seed: int) -> list[int]:
+    """Returns each row's fold, dealt out label by label, shuffled, so that all folds have their share of each. Rows of
+    a group, which has its first row's place, are in one."""
+    firsts = sorted(set(groups))
+    random.Random(seed).shuffle(firsts)  # noqa: S311
+    firsts.sort(key=lambda first: label_of(examples[first]))
+    folds = {first: number % FOLDS for number, first in enumerate(firsts)}
+    return [folds[group] for group in groups]
 
 
 def _features(texts: Sequence[str]) -> Any:

@@ -29,6 +29,7 @@ import errno
 import fcntl
 import json
 import os
+import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
@@ -157,6 +158,17 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def delete_folder(folder: Path) -> None:
+    """By a rename first, so that nobody meets half of it; the hidden folder goes at the next start where a kill comes
+    between. One that is gone already is no error."""
+    grave = folder.with_name(f".{folder.name}-{secrets.token_hex(4)}")
+    try:
+        folder.rename(grave)
+    except FileNotFoundError:  # another request deleted it meanwhile
+        return
+    shutil.rmtree(grave)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:

@@ -20,8 +20,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 
+from trainers.encoders.classifier import may_see_words
 from trainers.encoders.embedding import WORD_COLUMNS
-from trainers.encoders.head import may_see_words
 
 START_S = {"head": 8.0, "full": 25.0}
 READ_ROW_S, READ_TOKEN_S = 0.003, 0.0003

@@ -62,7 +62,7 @@ METHODS: tuple[Method, ...] = get_args(Method)
 MIB = 2**20
 NF4 = 0.5 + 1 / 64 + 4 / (64 * 256)  # bytes a weight: 4 bits, scales of 64 quantised in 256s (QLoRA, §3)
 INT8 = 1.0
-FULL_PRECISION = 4
+FLOAT32 = 4
 ADAM = 8  # two moments in float32 (Kingma and Ba 2015)
 
 FLOAT_NORMS = ("gemma", "gemma3_text", "llama4_text")  # not those of trainers/local/kernels/fused_layers.py
@@ -77,7 +77,6 @@ CPU_TOKENS, GPU_TOKENS = 768, 8192  # computed at a time: pack_tokens() of train
 
 TILE_TOKENS, TILE_WORDS = 4096, 32768  # TOKEN_CHUNK_SIZE, _CHUNKED_LOGPROB_CHUNK_SIZE
 FORWARD_CPU, BACKWARD_CPU, PRODUCT_CPU = 13, 29, 4
-FLOAT32 = 4
 
 
 @dataclass(frozen=True)
@@ -158,14 +157,14 @@ def as_trained(model: Architecture, work: Work) -> Work:
 
 def memory_of(model: Architecture, work: Work, place: Device) -> Memory:
     work, e = as_trained(model, work), place.number_bytes
-    is_narrow = e < FULL_PRECISION
+    is_narrow = e < FLOAT32
     trainable = trainable_parameters(model, work)
     if work.method == "full":
         # In 2 bytes a float32 copy is kept beside the moments (Rajbhandari et al. 2020, ZeRO, §3.1).
-        adapter, gradient, optimizer = 0, e, ADAM + (FULL_PRECISION if is_narrow else 0)
+        adapter, gradient, optimizer = 0, e, ADAM + (FLOAT32 if is_narrow else 0)
     else:
         # The adapter is in float32, and a step computes with a copy.
-        adapter, gradient, optimizer = FULL_PRECISION + (e if is_narrow else 0), FULL_PRECISION, ADAM
+        adapter, gradient, optimizer = FLOAT32 + (e if is_narrow else 0), FLOAT32, ADAM
 
     tokens = tokens_at_a_time(work, place)
     layer = tokens * _of_a_token(model, work, place)
@@ -201,9 +200,10 @@ def rows_at_a_time(work: Work, place: Device) -> int:
 
 
 def reference_pass(model: Architecture, work: Work, place: Device) -> int:
-    """Returns the bytes for logits while the reference answers pairs, before the peak and not part of it."""
-    places = _places_of_the_head(work, place)
-    return head_of_the_reference(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
+    """Returns the bytes for logits while the reference answers pairs, before the peak and not part of it: they are
+    freed before the way back begins."""
+    places, e = _places_of_the_head(work, place), place.number_bytes
+    return _tile(model, places) * (e if place.kind == "gpu" else e + FORWARD_CPU) + places * model.hidden * e
 
 
 def trainable_parameters(model: Architecture, work: Work) -> int:
@@ -263,7 +263,7 @@ def _attention(model: Architecture, work: Work, place: Device) -> int:
         pairs = work.length if work.padded or _goes_by_rows(work, place) else 0
         return _of_counted_layers(model, e) + model.heads * (4 + e * pairs)
     if work.padded:
-        return padded_attention(model, work.length, e)
+        return 4 * e * model.queries + 4 * model.heads + e * work.length
     if not _goes_by_rows(work, place):
         return 2 * e * (model.queries + model.keys) + 4 * model.heads
     seen = model.keys * work.length // (work.length - work.shared)
@@ -289,12 +289,19 @@ def _goes_by_rows(work: Work, place: Device) -> bool:
 def _logits(model: Architecture, work: Work, place: Device) -> int:
     """Returns the bytes at learnt places only: logits in the model's format, their log-softmax in float32, and its
     gradient."""
-    if work.padded:
-        places = _places_of_the_head(work, place)
-        return head_on_the_way_back(model, places, place.number_bytes, on_gpu=place.kind == "gpu")
-    learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
-    narrow = place.number_bytes if place.number_bytes < FULL_PRECISION else 0
-    return learnt * model.vocab * (narrow + 2 * FULL_PRECISION)
+    e = place.number_bytes
+    if not work.padded:
+        learnt = rows_at_a_time(work, place) * min(work.answer, work.length)
+        return learnt * model.vocab * ((e if e < FLOAT32 else 0) + 2 * FLOAT32)
+    # On the way back, at all places that the head is applied at.
+    places = _places_of_the_head(work, place)
+    around = places * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
+    tile = _tile(model, places)
+    if place.kind == "gpu":
+        return tile * e + around
+    copies = PRODUCT_CPU + e if e < FLOAT32 else e
+    weights = FLOAT32 * model.hidden * min(model.vocab, TILE_WORDS) if e < FLOAT32 else 0
+    return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
 
 
 def _places_of_the_head(work: Work, place: Device) -> int:
@@ -315,30 +322,9 @@ def _overhead(model: Architecture, work: Work, place: Device, activations: int) 
     if place.kind == "gpu":
         return GPU_FIXED + round(GPU_ALLOCATOR * activations) + unpacked
     scores = 0
-    if _goes_by_rows(work, place) and place.number_bytes < FULL_PRECISION:
+    if _goes_by_rows(work, place) and place.number_bytes < FLOAT32:
         scores = BACKWARD_SCORES * model.heads * tokens_at_a_time(work, place) * work.length
     return FIXED_CPU + round(KEPT_BY_ALLOCATOR * activations) + scores + unpacked
-
-
-def padded_attention(model: Architecture, length: int, e: int) -> int:
-    """Returns the bytes that one layer's attention keeps of one token of a row of `length`."""
-    return 4 * e * model.queries + 4 * model.heads + e * length
-
-
-def head_on_the_way_back(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
-    """Returns the bytes at the peak for `tokens` places that the head is applied at."""
-    around = tokens * model.hidden * (e + FLOAT32)  # what goes into the head, and its gradient
-    tile = _tile(model, tokens)
-    if on_gpu:
-        return tile * e + around
-    copies = PRODUCT_CPU + e if e < FLOAT32 else e
-    weights = FLOAT32 * model.hidden * min(model.vocab, TILE_WORDS) if e < FLOAT32 else 0
-    return max(tile * (e + BACKWARD_CPU), tile * copies + weights) + around
-
-
-def head_of_the_reference(model: Architecture, tokens: int, e: int, *, on_gpu: bool) -> int:
-    """Returns the bytes while the reference answers; they are freed before the way back begins."""
-    return _tile(model, tokens) * (e if on_gpu else e + FORWARD_CPU) + tokens * model.hidden * e
 
 
 def _tile(model: Architecture, tokens: int) -> int:

@@ -13,8 +13,8 @@ from tests.local.labelled import machines
 from tests.trainers.measuring.made import example, rows
 from trainers.dataset import Example
 from trainers.encoders import DEFAULT_ENCODER, embedding
+from trainers.encoders.classifier import classify_holdout, columns_of, fit_head, learn
 from trainers.encoders.embedding import EncoderError, StoredVectors, TextEncoder, find_encoder, load_encoder
-from trainers.encoders.head import classify_holdout, columns_of, fit_head, learn
 from trainers.evaluation.retrieval import nearest_examples
 from trainers.evaluation.tfidf import text_of
 from trainers.sizing.encoders import EncoderWork

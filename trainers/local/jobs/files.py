@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from trainers.local.api_errors import ApiError, missing
-from trainers.local.job_directory import read_json, replace_json
+from trainers.local.job_directory import delete_folder, read_json, replace_json
 
 MAX_FILE_BYTES = 512 * 1024 * 1024
 CHUNK_BYTES = 1024 * 1024
@@ -65,7 +65,7 @@ class Files:
 
     def delete(self, file_id: str) -> None:
         """Jobs that were made from it have a link of their own to the bytes."""
-        self._discard(self.get(file_id).id)
+        delete_folder(self._root / self.get(file_id).id)
 
     def all(self) -> list[StoredFile]:
         """Newest first."""
@@ -80,17 +80,9 @@ class Files:
             return None
         stored = StoredFile(**raw)
         if stored.expires_at is not None and stored.expires_at <= time.time():
-            self._discard(file_id)
+            delete_folder(self._root / file_id)
             return None
         return stored
-
-    def _discard(self, file_id: str) -> None:
-        grave = self._root / f".{file_id}-{secrets.token_hex(4)}"
-        try:
-            (self._root / file_id).rename(grave)
-        except FileNotFoundError:  # another request deleted it meanwhile
-            return
-        shutil.rmtree(grave)
 
 
 def _write(

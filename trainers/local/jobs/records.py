@@ -27,6 +27,7 @@ from trainers.local.api_errors import ApiError, invalid
 from trainers.local.job_directory import (
     TrainingJob,
     append_event,
+    delete_folder,
     read_job,
     read_json,
     replace_json,
@@ -279,13 +280,8 @@ class Jobs:
 
     def delete(self, job_id: str) -> None:
         """Deletes the folder of a job that has ended: rows, events, checkpoints, curves and model."""
-        grave = self._root / f".{job_id}-{secrets.token_hex(4)}"
-        try:
-            (self._root / job_id).rename(grave)
-        except FileNotFoundError:  # another request deleted it meanwhile
-            return
+        delete_folder(self._root / job_id)
         self._final.pop(job_id, None)
-        shutil.rmtree(grave)
 
     def _read(self, job_id: str) -> JobRecord:
         """A job that has ended is not read from disk again, since no end mark is ever removed."""

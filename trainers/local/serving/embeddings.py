@@ -17,7 +17,7 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from transformers.utils.hub import cached_file
 
 from trainers.local.api_errors import ApiError
-from trainers.local.serving.prefill import pad_right
+from trainers.local.serving.sequences import pad_right
 from trainers.local.serving.values import Embeddings
 from trainers.local.training.devices import best_dtype
 from trainers.local.training.memory import fill_parts

@@ -163,3 +163,11 @@ def count_agreeing(guess: Sequence[int], chosen: Sequence[int]) -> int:
     """How many tokens at the start of `guess` are those that were `chosen`."""
     pairs = enumerate(zip(guess, chosen, strict=False))
     return next((place for place, (guessed, own) in pairs if guessed != own), len(guess))
+
+
+def pad_right(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Ids and mask, (rows, longest), of tokens that follow what is in a cache."""
+    longest = max(map(len, rows))
+    ids = [list(row) + [0] * (longest - len(row)) for row in rows]
+    mask = [[1] * len(row) + [0] * (longest - len(row)) for row in rows]
+    return torch.tensor(ids, device=device), torch.tensor(mask, device=device)

@@ -80,8 +80,13 @@ def save_checkpoint(
         torch.save(state, buffer)
         (temporary / "state.pt").write_bytes(buffer.getbuffer())
         replace_json(temporary / "checkpoint.json", asdict(position))
+    delete_old_checkpoints(folder, position, KEPT)
+
+
+def delete_old_checkpoints(folder: Path, position: Position, kept: int) -> None:
+    """Keeps the newest `kept`, and the one with the lowest validation loss."""
     lowest = best(position.validations)
-    for old in list_checkpoints(folder)[:-KEPT]:
+    for old in list_checkpoints(folder)[:-kept]:
         if lowest is None or old != checkpoint_folder(folder, lowest.step):
             shutil.rmtree(old)
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from typing import Literal
 from trainers.hyperparameters import Value, combinations, describe_values, halving_rungs
 from trainers.local.job_directory import TrainingJob, append_event, read_json, replace_json, write_job
 from trainers.local.training import distributed
-from trainers.local.training.checkpoints import checkpoint_folder, list_checkpoints, read_position
+from trainers.local.training.checkpoints import delete_old_checkpoints, list_checkpoints, read_position
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step, short
 from trainers.local.training.schedule import START, Position, best
 from trainers.local.training.successive_halving import Round, TrialScore
@@ -91,11 +90,7 @@ def stop_trial(arm: Trial, message: str, reached: Position) -> None:
 
 def delete_spent_checkpoints(arm: Trial) -> None:
     """Keeps the newest checkpoint, from which the arm may go on, and its best one, in case it wins."""
-    paths = list_checkpoints(arm.folder)
-    lowest = best(position_of(arm).validations)
-    for old in paths[:-1]:
-        if lowest is None or old != checkpoint_folder(arm.folder, lowest.step):
-            shutil.rmtree(old)
+    delete_old_checkpoints(arm.folder, position_of(arm), kept=1)
 
 
 @dataclass(frozen=True)

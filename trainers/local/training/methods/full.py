@@ -23,9 +23,8 @@ from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from trainers.encoders import DEFAULT_ENCODER
-from trainers.encoders.classifier import save_head
+from trainers.encoders.classifier import LinearHead, fit_head, save_head
 from trainers.encoders.embedding import LONGEST_TOKENS, EncoderFiles, find_encoder, load_encoder
-from trainers.encoders.head import LinearHead, fit_head
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.devices import best_device

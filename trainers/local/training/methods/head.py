@@ -17,9 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.dataset import read
-from trainers.encoders.classifier import save_head
+from trainers.encoders.classifier import LinearHead, columns_of, learn, save_head
 from trainers.encoders.embedding import EncoderError, TextEncoder, load_encoder
-from trainers.encoders.head import LinearHead, columns_of, learn
 from trainers.evaluation.tfidf import label_of, text_of
 from trainers.local.job_directory import (
     KEPT_ROWS,
