@@ -146,11 +146,6 @@ def full_trainings_of(sweep: Sweep) -> float:
     return halving_total([1.0] * len(combinations(sweep))) if sweep else 1.0
 
 
-def describe_values(chosen: Mapping[str, Value]) -> str:
-    """Describes an arm: 'lora_r 8, learning_rate 0.0005'."""
-    return ", ".join(f"{name} {value}" for name, value in chosen.items())
-
-
 def sweep_to_lists(sweep: Sweep) -> dict[str, list[Value]]:
     return {name: list(values) for name, values in sweep}
 

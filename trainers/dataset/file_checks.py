@@ -51,11 +51,6 @@ class CheckedFile:
     limits: Limits
 
 
-def run_checks(file: CheckedFile) -> tuple[Findings, ...]:
-    """Runs all checks, in the order of CHECKS."""
-    return tuple(check(file) for check in CHECKS)
-
-
 def check_amount(file: CheckedFile) -> Findings:
     findings = Findings(file.limits.listed)
     repeated = sum(finding.count for finding in file.facts.repeats.sorted())

@@ -26,7 +26,7 @@ from trainers.dataset.checks import (
     in_order_of_rows,
 )
 from trainers.dataset.conversion import Opened, opened
-from trainers.dataset.file_checks import CheckedFile, run_checks
+from trainers.dataset.file_checks import CHECKS, CheckedFile
 from trainers.dataset.preference_pairs import PairsReport, check_pairs
 from trainers.dataset.reader import Progress, accepted, conclude
 from trainers.dataset.row_facts import (
@@ -244,7 +244,8 @@ class _Taken:
         if not len(facts) and any(finding.blocks for finding in self.faults.sorted()):
             return (self.faults,)
         labels = () if self.is_pairs else self.label_counts
-        return (self.faults, *run_checks(CheckedFile(facts, labels, lengths, encoding, self.limits)))
+        file = CheckedFile(facts, labels, lengths, encoding, self.limits)
+        return (self.faults, *(check(file) for check in CHECKS))
 
 
 @dataclass(frozen=True)

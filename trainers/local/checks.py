@@ -132,19 +132,18 @@ def pair_complaint(example: dict[str, Any]) -> str | None:
         return "ends input.messages with the assistant's answer. Its place is preferred_output or non_preferred_output."
     if "tools" in request and not isinstance(request["tools"], list):
         return "has input.tools that is no list. Send tool definitions as a list, or leave it out."
-    answers = [_answer_complaint(example.get(name), name) for name in ANSWERS]
-    complaint = next(filter(None, answers), None)
-    if complaint is None and example[ANSWERS[0]] == example[ANSWERS[1]]:
+    for name in ANSWERS:
+        answer: Any = example.get(name)
+        complaint = _list_complaint(answer, name)
+        if complaint is not None:
+            return complaint
+        if len(answer) > 1 or answer[0]["role"] != "assistant":
+            return (
+                f"has a {name} that is not one message of the assistant. What comes before it belongs in "
+                "input.messages."
+            )
+    if example[ANSWERS[0]] == example[ANSWERS[1]]:
         return "has the same answer twice. Give two different ones, or delete the line."
-    return complaint
-
-
-def _answer_complaint(answer: Any, name: str) -> str | None:
-    complaint = _list_complaint(answer, name)
-    if complaint is not None:
-        return complaint
-    if len(answer) > 1 or answer[0]["role"] != "assistant":
-        return f"has a {name} that is not one message of the assistant. What comes before it belongs in input.messages."
     return None
 
 

@@ -176,7 +176,7 @@ def parse_tool_calls(
         parsed = _by_own_template(text, response_template, tools)
         if parsed is not None:
             return parsed
-    form = next((form for form in FORMS if form.is_of(template or "")), None)
+    form = next((form for form in FORMS if all(mark in (template or "") for mark in form.marks)), None)
     if form is HARMONY:
         return _harmony(text)
     rest, calls = _take_calls(text, form, tools) if form else (text, ())
@@ -210,9 +210,6 @@ class Form:
     marks: tuple[str, ...]
     block: re.Pattern[str]
     read: Callable[[str, Tools], Iterator[ToolCall]]
-
-    def is_of(self, template: str) -> bool:
-        return all(mark in template for mark in self.marks)
 
 
 def _take_calls(text: str, form: Form, tools: Tools) -> tuple[str, tuple[ToolCall, ...]]:

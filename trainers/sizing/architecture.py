@@ -155,21 +155,15 @@ class Architecture:
         return self.experts.count * self._expert if self.experts else 0
 
     @property
-    def in_norms(self) -> int:
-        heads = 2 * self.head_dim if self.has_head_norms else 0
-        heads += self.queries + self.keys if self.has_wide_head_norms else 0
-        return self.layers * (self.norms * self.hidden + heads) + self.hidden
-
-    @property
-    def in_embeddings(self) -> int:
-        """Parameters of the embeddings and the head. Where they are tied, one matrix both reads and writes tokens."""
-        return self.vocab * self.hidden * (1 if self.is_tied else 2)
-
-    @property
     def text_parameters(self) -> int:
         if self.counted:
             return self.counted.parameters
-        return self.in_matrices + self.in_experts + self.in_norms + self.in_embeddings
+        of_heads = 2 * self.head_dim if self.has_head_norms else 0
+        of_heads += self.queries + self.keys if self.has_wide_head_norms else 0
+        norms = self.layers * (self.norms * self.hidden + of_heads) + self.hidden
+        # Where embeddings and head are tied, one matrix both reads and writes tokens.
+        embeddings = self.vocab * self.hidden * (1 if self.is_tied else 2)
+        return self.in_matrices + self.in_experts + norms + embeddings
 
     @property
     def parameters(self) -> int:

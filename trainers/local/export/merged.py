@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from trainers.local.export.merged_weights import BYTES, Base, load
@@ -19,7 +20,6 @@ from trainers.local.export.order import (
 )
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
-from trainers.local.export.vllm import vllm_merged_command
 
 
 def plan(order: Order, source: Source, base: Base) -> Plan:
@@ -37,6 +37,6 @@ def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     agreement = compare_answers(work, load(folder), TOLERANCES[work.dtype], say)
     usage = (
         "A transformers folder: `AutoModelForCausalLM.from_pretrained` takes it. With vLLM, in this folder:\n\n"
-        f"```\n{vllm_merged_command(work.name)}\n```"
+        f"```\nvllm serve . --served-model-name {shlex.quote(work.name)}\n```"
     )
     return WrittenExport([describe_merge(merged), agreement], usage)

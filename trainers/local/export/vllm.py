@@ -71,7 +71,3 @@ def vllm_command(source: Source, base: Base, name: str) -> str:
     switches = switches_of(template_of(base.folder))
     off = f" --default-chat-template-kwargs {shlex.quote(json.dumps(switches))}" if switches else ""
     return command + off
-
-
-def vllm_merged_command(name: str) -> str:
-    return f"vllm serve . --served-model-name {shlex.quote(name)}"

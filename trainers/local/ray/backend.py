@@ -173,7 +173,13 @@ class RayAttempt:
         self._turn = threading.Lock()
         self._files = None
         if storage is not None:
-            self._files = Takeover(storage, record.folder, entry, self._is_wanted, self._turn)
+            self._files = Takeover(
+                storage,
+                record.folder,
+                entry,
+                is_wanted=lambda: not self._is_unwanted.is_set() and not self._released.is_set(),
+                turn=self._turn,
+            )
         self._log_at = 0.0
         self.thread = threading.Thread(target=self.follow, name=entry.submission, daemon=True)
 
@@ -217,9 +223,6 @@ class RayAttempt:
         """Stops following; the job itself goes on."""
         self._released.set()
         self.thread.join()
-
-    def _is_wanted(self) -> bool:
-        return not self._is_unwanted.is_set() and not self._released.is_set()
 
     def _exchange(self) -> None:
         """Writes down for the attempt whether it may run, and takes over what it has written."""
@@ -313,7 +316,7 @@ def submission(
     return {
         "submission_id": entry.submission,
         "metadata": {"finetune_job": job_id, "attempt": str(entry.attempt)},
-        "runtime_env": {"working_dir": package.uri, "env_vars": environment},
+        "runtime_env": {"working_dir": f"gcs://{package.name}", "env_vars": environment},
         "entrypoint": f"exec {shlex.join(command)}",
         **resources,
     }
@@ -335,10 +338,6 @@ class Package:
 
     name: str
     content: bytes
-
-    @property
-    def uri(self) -> str:
-        return f"gcs://{self.name}"
 
 
 def pack_source(root: Path = ROOT) -> Package:

@@ -141,12 +141,9 @@ class Storage:
         temporary.replace(target)
 
     def _path(self, name: str) -> str:
-        return f"{self._root}/{name}"
-
-    @cached_property
-    def _root(self) -> str:
         parts = urlsplit(self.url)
-        return str(self.local or f"{parts.netloc}{parts.path}".rstrip("/"))
+        root = self.local or f"{parts.netloc}{parts.path}".rstrip("/")
+        return f"{root}/{name}"
 
     @cached_property
     def _system(self) -> Any:

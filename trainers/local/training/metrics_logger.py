@@ -88,11 +88,8 @@ class MetricsLogger:
         self._curves.begin(after)
         self._stepped_at = time.monotonic()
 
-    def log(self, message: str, level: Literal["info", "warn"] = "info") -> None:
-        self.append(message, level)
-
-    def append(
-        self, message: str, level: Literal["info", "warn"], data: Mapping[str, object] | None = None
+    def log(
+        self, message: str, level: Literal["info", "warn"] = "info", data: Mapping[str, object] | None = None
     ) -> None:
         append_event(self._folder, message, level=level, data=data)
 
@@ -176,7 +173,7 @@ class MetricsLogger:
             data["valid_mean_token_accuracy"] = valid.accuracy
             data |= {f"valid_{name}": value for name, value in valid.more.items()}
         measured = {name: value for name, value in data.items() if value is not None}
-        self.append(message, "info", measured)
+        self.log(message, data=measured)
 
 
 def _curves(when: str, scores: Scores) -> dict[str, float]:
@@ -209,7 +206,9 @@ class NullLogger(MetricsLogger):
 
     def begin(self, after: int) -> None: ...
 
-    def log(self, message: str, level: Literal["info", "warn"] = "info") -> None: ...
+    def log(
+        self, message: str, level: Literal["info", "warn"] = "info", data: Mapping[str, object] | None = None
+    ) -> None: ...
 
     def record(self, step: Step, *, is_validated_next: bool = False) -> None: ...
 

@@ -87,7 +87,10 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
     tell_rows(logger, "Training", training, settings)
     if validation:
         tell_rows(logger, "Validation", validation, settings)
-    tell_abilities(logger, able)
+    if not able.packs:
+        logger.log("Rows are computed one by one: this model's family is not known to keep packed rows apart")
+    if not able.selects:
+        logger.log("Logits are computed at every token: this model cannot select places")
     tell_team(logger, is_sharded)
     return TrainingSetup(base, training, validation, able, device, dtype, is_sharded)
 
@@ -139,13 +142,6 @@ def tell_rows(logger: MetricsLogger, what: str, rows: Rows, settings: Parameters
         logger.log(f"{text}{rows.cut:,}", "warn")
     if rows.nothing_to_learn:
         logger.log(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
-
-
-def tell_abilities(logger: MetricsLogger, able: Abilities) -> None:
-    if not able.packs:
-        logger.log("Rows are computed one by one: this model's family is not known to keep packed rows apart")
-    if not able.selects:
-        logger.log("Logits are computed at every token: this model cannot select places")
 
 
 def tell_team(logger: MetricsLogger, is_sharded: bool) -> None:

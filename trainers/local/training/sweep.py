@@ -33,6 +33,7 @@ from trainers.local.training.base_model import take_lora_off
 from trainers.local.training.checkpoints import (
     CHECKPOINT_S,
     WEIGHTS,
+    delete_old_checkpoints,
     list_checkpoints,
     save_checkpoint_as_result,
 )
@@ -54,15 +55,14 @@ from trainers.local.training.successive_halving import (
 )
 from trainers.local.training.trials import (
     ARMS,
+    OUT,
     WINNER,
     OtherTrials,
     Trial,
     TrialLogger,
-    delete_spent_checkpoints,
     position_of,
     round_event,
     score_of,
-    stop_trial,
     trials_of,
     write_table,
 )
@@ -179,7 +179,8 @@ def rest(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_la
     if course.position.step:
         course.save()
     if not is_last and distributed.is_first():
-        delete_spent_checkpoints(arm)
+        # From the newest the arm may go on, and its best one stays in case it wins.
+        delete_old_checkpoints(arm.folder, position_of(arm), kept=1)
 
 
 def drop(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
@@ -187,7 +188,8 @@ def drop(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryErr
     last, reached = logger.last, position_of(arm)
     if last and last.number > reached.step:
         reached = replace(reached, step=last.number, trained_tokens=last.trained_tokens, seconds=last.seconds)
-    stop_trial(arm, message, reached)
+    values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
+    replace_json(arm.folder / OUT, {**values, "seconds": reached.seconds})
     logger.warn(f"is out, and the sweep goes on without it. {message}")
 
 
@@ -203,7 +205,7 @@ def tell_rounds(sweep: Sweep) -> None:
         if each.arms and each.waiting is None and not is_told:
             going_on = played[number].arms if number < len(played) else ()
             message, rows = round_event(each, sweep.arms, going_on)
-            sweep.logger.append(message, "info", {"rung": number, "arms": rows})
+            sweep.logger.log(message, data={"rung": number, "arms": rows})
     write_table(sweep.folder, sweep.arms, standings, played, None)
 
 

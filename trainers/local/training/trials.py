@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from trainers.hyperparameters import Value, combinations, describe_values, halving_rungs
-from trainers.local.job_directory import TrainingJob, append_event, read_json, replace_json, write_job
+from trainers.hyperparameters import Value, combinations, halving_rungs
+from trainers.local.job_directory import TrainingJob, append_event, read_json, write_job
 from trainers.local.training import distributed
-from trainers.local.training.checkpoints import delete_old_checkpoints, list_checkpoints, read_position
+from trainers.local.training.checkpoints import list_checkpoints, read_position
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Step, short
 from trainers.local.training.schedule import START, Position, best
 from trainers.local.training.successive_halving import Round, TrialScore
@@ -43,7 +43,8 @@ class Trial:
     folder: Path
 
     def __str__(self) -> str:
-        return f"Arm {self.number} ({describe_values(self.chosen)})"
+        values = ", ".join(f"{name} {value}" for name, value in self.chosen.items())
+        return f"Arm {self.number} ({values})"
 
 
 def trials_of(folder: Path, job: TrainingJob) -> tuple[Trial, ...]:
@@ -83,16 +84,6 @@ def score_of(arm: Trial, course: int) -> TrialScore:
     return TrialScore(arm.number, course, position.step, losses, out["message"] if out else None)
 
 
-def stop_trial(arm: Trial, message: str, reached: Position) -> None:
-    values = {"message": message, "step": reached.step, "trained_tokens": reached.trained_tokens}
-    replace_json(arm.folder / OUT, {**values, "seconds": reached.seconds})
-
-
-def delete_spent_checkpoints(arm: Trial) -> None:
-    """Keeps the newest checkpoint, from which the arm may go on, and its best one, in case it wins."""
-    delete_old_checkpoints(arm.folder, position_of(arm), kept=1)
-
-
 @dataclass(frozen=True)
 class OtherTrials:
     """What all other arms have done. `total` are the most steps of the whole sweep; `started` is by time.monotonic, as
@@ -117,8 +108,8 @@ class TrialLogger(MetricsLogger):
         self.last: Step | None = None
         self.step_s = self.step_s or sweep.step_s
 
-    def append(
-        self, message: str, level: Literal["info", "warn"], data: Mapping[str, object] | None = None
+    def log(
+        self, message: str, level: Literal["info", "warn"] = "info", data: Mapping[str, object] | None = None
     ) -> None:
         of_arm = {**data, "arm": self._arm.number} if data else None
         append_event(self._job_folder, f"Arm {self._arm.number}: {message}", level=level, data=of_arm)
