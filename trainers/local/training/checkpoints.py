@@ -83,10 +83,10 @@ def save_checkpoint(
     delete_old_checkpoints(folder, position, KEPT)
 
 
-def delete_old_checkpoints(folder: Path, position: Position, kept: int) -> None:
-    """Keeps the newest `kept`, and the one with the lowest validation loss."""
+def delete_old_checkpoints(folder: Path, position: Position, keep: int) -> None:
+    """Keeps the newest `keep`, and the one with the lowest validation loss."""
     lowest = best(position.validations)
-    for old in list_checkpoints(folder)[:-kept]:
+    for old in list_checkpoints(folder)[:-keep]:
         if lowest is None or old != checkpoint_folder(folder, lowest.step):
             shutil.rmtree(old)
 

@@ -180,7 +180,7 @@ def rest(arm: Trial, course: TrainingLoop[Row, Scores], seconds: float, *, is_la
         course.save()
     if not is_last and distributed.is_first():
         # From the newest the arm may go on, and its best one stays in case it wins.
-        delete_old_checkpoints(arm.folder, position_of(arm), kept=1)
+        delete_old_checkpoints(arm.folder, position_of(arm), keep=1)
 
 
 def drop(arm: Trial, logger: TrialLogger, error: TrainingFailed | OutOfMemoryError) -> None:
