@@ -7,7 +7,7 @@ import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from importlib import resources
@@ -18,7 +18,7 @@ from trainers.chat_parameters import thinks
 from trainers.model_list import find_listed, without_effort
 from trainers.rentals.prices import Rental
 from trainers.typed_tables import OWN, Fault, Key, KeyPath, Limits, read_table, title_of
-from trainers.types import SUFFIX_LENGTH, Ability, DeployApi, Dialect, Hyperparameter, Price, Provider
+from trainers.types import Hyperparameter, Positive, Price, Provider
 
 Table = Mapping[str, Any]
 
@@ -36,7 +36,6 @@ def is_loopback(url: str) -> bool:
 NEAR_THE_END = timedelta(days=60)
 CALLERS, OWN_CALLERS = 8, 32
 REQUESTS_PER_MINUTE = 500
-LEAST_SUFFIX = 24  # a mark of 16 characters, a dash, and something to read before it
 
 
 class ProviderProblems(Exception):
@@ -106,6 +105,17 @@ Serving = Literal["included", "adapter", "dedicated", "download", "on_request"]
 CancelPays = Literal["steps done", "nothing", "unknown"]
 
 
+def _hyperparameter(value: object) -> Hyperparameter:
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, Decimal):
+        return float(value)
+    raise ValueError(value)
+
+
+Hyperparameters = Mapping[str, Annotated[Any, Key(by=_hyperparameter, wants="a number, true, false or text")]]
+
+
 @dataclass(frozen=True)
 class ProviderRow:
     """`closes`: the last day on which it takes a new job. `defaults`: what a plan there starts with.
@@ -127,28 +137,30 @@ class ProviderRow:
     which is paid by the minute; `rental` is what it costs, once that was asked.
     """
 
-    provider: Provider
-    title: str
-    closes: date | None
-    models: tuple[ModelRow, ...]
-    defaults: Mapping[str, Hyperparameter]
-    callers: int = CALLERS
-    requests_per_minute: int | None = REQUESTS_PER_MINUTE
+    provider: Annotated[Provider, Key(is_inline=True)]
+    title: str = ""
+    closes: date | None = None
+    models: Annotated[tuple[ModelRow, ...], Key(reads=Mapping[str, Any])] = ()
+    defaults: Hyperparameters = field(default_factory=dict)
+    callers: Positive = CALLERS
+    requests_per_minute: Positive | None = None
     stays_here: bool = False
-    cluster: str | None = None
-    is_child: bool = False
+    cluster: Annotated[str | None, OWN] = None
+    is_child: Annotated[bool, OWN] = False
     closed_to_new: date | None = None
-    shutdowns: Mapping[str, date] = field(default_factory=dict)
-    outputs_terms: str | None = None
+    shutdowns: Annotated[Mapping[str, date], OWN] = field(default_factory=dict)
+    outputs_terms: Annotated[
+        str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
+    ] = None
     usd_per_hour: Decimal | None = None
     training_by_size: tuple[SizePrice, ...] = ()
     validation_billed: bool = False
     cancel_pays: CancelPays = "steps done"
     serving: Serving = "included"
     serving_usd_per_hour: Decimal | None = None
-    idle_stop_s: int | None = None
-    rents: bool = False
-    rental: Rental | None = None
+    idle_stop_s: Positive | None = None
+    rents: Annotated[bool, OWN] = False
+    rental: Annotated[Rental | None, OWN] = None
 
     @property
     def name(self) -> str:
@@ -394,103 +406,29 @@ def _tables(path: KeyPath, value: object, faults: list[Fault]) -> dict[str, Tabl
     return {name: row for name, row in rows.items() if isinstance(row, Mapping)}
 
 
-def _hyperparameter(value: object) -> Hyperparameter:
-    if isinstance(value, int | float | str):
-        return value
-    if isinstance(value, Decimal):
-        return float(value)
-    raise ValueError(value)
-
-
-Positive = Annotated[int, Limits(gt=0)]
-Hyperparameters = Mapping[str, Annotated[Any, Key(by=_hyperparameter, wants="a number, true, false or text")]]
-Address = Annotated[
-    str,
-    re.compile("|https?://.*"),
-    Key(
-        required='the address of the API, like "https://gpu-box.example/v1"',
-        wants="an address that starts with https:// (or http://)",
-    ),
-]
-Variable = Annotated[str, re.compile(r"[A-Z_][A-Z0-9_]*")]
-NumberLists = Mapping[
-    str,
-    Annotated[
-        tuple[float, ...],
-        Key(wants="numbers: [least, most], or all values where there are more than two, or [] for none"),
-    ],
-]
-
-
-@dataclass(frozen=True)
-class ProviderTable:
-    """A provider's row as people write it. None: as it follows from the rest."""
-
-    base_url: Address = ""
-    chat_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
-    deploy_base_url: Annotated[Address, Key(wants="an address that starts with https:// (or http://)")] = ""
-    deploy_api: DeployApi | None = None
-    dialect: Dialect = "openai"
-    title: str | None = None
-    key_env: Annotated[
-        Variable | None,
-        Key(
-            # What is none may be the key itself.
-            wants="the name of the environment variable that holds the key, like OPENAI_API_KEY",
-            is_secret=True,
-        ),
-    ] = None
-    account_env: Annotated[
-        Variable | None,
-        Key(
-            wants="the name of the environment variable that holds the account or project, like ACME_ACCOUNT"
-        ),
-    ] = None
-    abilities: Annotated[frozenset[Ability], Key(wants='abilities, like ["metadata", "chat"]')] = frozenset()
-    timeout_s: Annotated[float, Limits(gt=0)] = 30.0
-    closes: date | None = None
-    closed_to_new: date | None = None
-    defaults: Hyperparameters = field(default_factory=dict)
-    callers: Positive | None = None
-    requests_per_minute: Positive | None = None
-    stays_here: bool | None = None
-    outputs_terms: Annotated[
-        str | None, re.compile("https://.*"), Key(wants="an address that starts with https://")
-    ] = None
-    usd_per_hour: Decimal | None = None
-    model_lookup: Literal["catalogue"] | None = None
-    hyperparameter_names: Mapping[str, str] = field(default_factory=dict)
-    hyperparameter_limits: NumberLists = field(default_factory=dict)
-    suffix_length: Annotated[int, Limits(ge=LEAST_SUFFIX, le=256)] = SUFFIX_LENGTH
-    suffix_characters: str | None = None
-    create_extra: Mapping[str, Any] = field(default_factory=dict)
-    chat_extra: Mapping[str, Any] = field(default_factory=dict)
-    min_examples: Positive | None = None
-    max_file_bytes: Positive | None = None
-    bom: bool = False
-    training_by_size: tuple[SizePrice, ...] = ()
-    validation_billed: bool = False
-    cancel_pays: CancelPays = "steps done"
-    serving: Serving = "included"
-    serving_usd_per_hour: Decimal | None = None
-    idle_stop_s: Positive | None = None
-    models: Mapping[str, Any] = field(default_factory=dict)
-
-
 def _provider_row(
     name: str, table: Table, own: Table, environment: Mapping[str, str], faults: list[Fault]
 ) -> ProviderRow:
-    """`own`: what of `table` the user said."""
+    """`own`: what of `table` the user said. An account that isn't named leaves {account} in the addresses."""
     path = ("providers", name)
-    row = read_table(ProviderTable, table, faults, path)
-    provider = _provider(name, row, environment)
-    url = provider.base_url
-    if row.stays_here and url and not is_loopback(url):
-        faults.append(
-            Fault(
-                (*path, "stays_here"), "conflict", f"is true, but {url} is not on this machine. Leave it out."
-            )
-        )
+    is_ours = name == "local" or not table.get("base_url")
+    by_place = {
+        "title": name,
+        "callers": OWN_CALLERS if is_ours else CALLERS,
+        "requests_per_minute": None if is_ours else REQUESTS_PER_MINUTE,
+        "stays_here": not table.get("base_url"),
+    }
+    row = read_table(ProviderRow, {**by_place, **table}, faults, path)
+    provider = row.provider
+    account = environment.get(provider.account_env or "", "").strip()
+    addresses = {
+        key: getattr(provider, key).rstrip("/").replace("{account}", account or "{account}")
+        for key in ("base_url", "chat_base_url", "deploy_base_url")
+    }
+    provider = replace(provider, **addresses, name=name, account=account)
+    if row.stays_here and provider.base_url and not is_loopback(provider.base_url):
+        text = f"is true, but {provider.base_url} is not on this machine. Leave it out."
+        faults.append(Fault((*path, "stays_here"), "conflict", text))
     models = (
         _priced_by_size(
             read_table(
@@ -503,33 +441,9 @@ def _provider_row(
             ),
             row.training_by_size,
         )
-        for model, values in row.models.items()
+        for model, values in table.get("models", {}).items()
     )
-    is_ours = name == "local" or not url
-    own_fields = {
-        "provider": provider,
-        "title": row.title or name,
-        "models": tuple(models),
-        "callers": row.callers or (OWN_CALLERS if is_ours else CALLERS),
-        "requests_per_minute": row.requests_per_minute or (None if is_ours else REQUESTS_PER_MINUTE),
-        "stays_here": not url if row.stays_here is None else row.stays_here,
-    }
-    return ProviderRow(**{**_fields_alike(ProviderRow, row), **own_fields})
-
-
-def _fields_alike(kind: type[Provider | ProviderRow], row: ProviderTable) -> dict[str, Any]:
-    """Returns the row's values whose fields `kind` has by the same name."""
-    return {field.name: getattr(row, field.name) for field in fields(kind) if hasattr(row, field.name)}
-
-
-def _provider(name: str, row: ProviderTable, environment: Mapping[str, str]) -> Provider:
-    """An account that isn't named leaves {account} in the addresses."""
-    alike = _fields_alike(Provider, row)
-    account = environment.get(row.account_env or "", "").strip()
-    addresses = {key: alike[key].rstrip("/") for key in ("base_url", "chat_base_url", "deploy_base_url")}
-    if account:
-        addresses = {key: url.replace("{account}", account) for key, url in addresses.items()}
-    return Provider(**{**alike, **addresses, "name": name, "account": account})
+    return replace(row, provider=provider, models=tuple(models))
 
 
 def _priced_by_size(model: ModelRow, prices: tuple[SizePrice, ...]) -> ModelRow:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from decimal import Decimal
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 from trainers.hyperparameters import Sweep
+from trainers.typed_tables import OWN, Key, Limits
 
 Ability = Literal[
     "metadata",  # a job keeps our metadata; else our key travels at the end of the suffix
@@ -43,14 +45,27 @@ KNOWN_STATUSES = QUEUED_STATUSES | FINAL_STATUSES | {"running", "paused"}
 
 
 SUFFIX_LENGTH = 64  # OpenAI's most
+LEAST_SUFFIX = 24  # a mark of 16 characters, a dash, and something to read before it
 DeployApi = Literal["crusoe", "fireworks", "together"]
+
+Positive = Annotated[int, Limits(gt=0)]
+Address = Annotated[str, re.compile("|https?://.*")]
+ADDRESS = "an address that starts with https:// (or http://)"
+Variable = Annotated[str, re.compile(r"[A-Z_][A-Z0-9_]*")]
+NumberLists = Mapping[
+    str,
+    Annotated[
+        tuple[float, ...],
+        Key(wants="numbers: [least, most], or all values where there are more than two, or [] for none"),
+    ],
+]
 
 JobState = Literal["queued", "paused", "resumed"]
 
 
 @dataclass(frozen=True)
 class Provider:
-    """A trainer as a row of configuration: how to talk to it. `base_url` ends in /v1; `key_env` names the key's
+    """How to talk to a trainer, as a row of configuration says it. `base_url` ends in /v1; `key_env` names the key's
     variable, `account_env` that of `account`, which stands for {account} in the addresses. `deploy_api`: by which API a
     tuned model is put on a machine that answers for it, at `deploy_base_url` or else `base_url`.
 
@@ -61,26 +76,40 @@ class Provider:
     a byte order mark.
     """
 
-    name: str
-    base_url: str
-    key_env: str | None
-    abilities: frozenset[Ability]
-    timeout_s: float = 30.0
+    name: Annotated[str, OWN] = ""
+    base_url: Annotated[
+        Address, Key(required='the address of the API, like "https://gpu-box.example/v1"', wants=ADDRESS)
+    ] = ""
+    key_env: Annotated[
+        Variable | None,
+        # What is none may be the key itself.
+        Key(
+            wants="the name of the environment variable that holds the key, like OPENAI_API_KEY",
+            is_secret=True,
+        ),
+    ] = None
+    abilities: Annotated[frozenset[Ability], Key(wants='abilities, like ["metadata", "chat"]')] = frozenset()
+    timeout_s: Annotated[float, Limits(gt=0)] = 30.0
     dialect: Dialect = "openai"
-    chat_base_url: str = ""
-    deploy_base_url: str = ""
+    chat_base_url: Annotated[Address, Key(wants=ADDRESS)] = ""
+    deploy_base_url: Annotated[Address, Key(wants=ADDRESS)] = ""
     deploy_api: DeployApi | None = None
-    account_env: str | None = None
-    account: str = ""
+    account_env: Annotated[
+        Variable | None,
+        Key(
+            wants="the name of the environment variable that holds the account or project, like ACME_ACCOUNT"
+        ),
+    ] = None
+    account: Annotated[str, OWN] = ""
     model_lookup: Literal["catalogue"] | None = None
     hyperparameter_names: Mapping[str, str] = field(default_factory=dict)
-    hyperparameter_limits: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
-    suffix_length: int = SUFFIX_LENGTH
+    hyperparameter_limits: NumberLists = field(default_factory=dict)
+    suffix_length: Annotated[int, Limits(ge=LEAST_SUFFIX, le=256)] = SUFFIX_LENGTH
     suffix_characters: str | None = None
-    create_extra: Mapping[str, object] = field(default_factory=dict)
-    chat_extra: Mapping[str, object] = field(default_factory=dict)
-    min_examples: int | None = None
-    max_file_bytes: int | None = None
+    create_extra: Mapping[str, Any] = field(default_factory=dict)
+    chat_extra: Mapping[str, Any] = field(default_factory=dict)
+    min_examples: Positive | None = None
+    max_file_bytes: Positive | None = None
     bom: bool = False
 
     @property

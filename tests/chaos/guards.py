@@ -691,8 +691,8 @@ GUARDS = (
     Guard(
         "another machine is not this one",
         "trainers/providers.py",
-        '        "stays_here": not url if row.stays_here is None else row.stays_here,',
-        "        \"stays_here\": is_loopback(url or 'http://127.0.0.1') if row.stays_here is None else row.stays_here,",
+        '        "stays_here": not table.get("base_url"),',
+        '        "stays_here": is_loopback(table.get("base_url") or "http://127.0.0.1"),',
         "tests/trainers/test_addresses.py::test_behind_a_loopback_address_may_be_a_proxy",
     ),
     # What is deleted is gone.
