@@ -124,12 +124,9 @@ class Calls:
     Repeating is done here, not by the SDK: it would sleep for as long as a Retry-After says inside a tick.
     """
 
-    def __init__(
-        self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
-    ) -> None:
+    def __init__(self, provider: Provider, key: str) -> None:
         self.provider = provider
         self._key = check_key(provider, key)
-        self._http_client = http_client
 
     def close(self) -> None:
         if "_client" in vars(self):
@@ -144,16 +141,13 @@ class Calls:
         import openai
 
         seconds, url = self.provider.timeout_s, self._url
-        # A followed redirect would turn a POST into a GET. A proxy has no say about this machine.
-        http_client = self._http_client or openai.DefaultHttpxClient(
-            follow_redirects=False, trust_env=not is_loopback(url)
-        )
         return openai.OpenAI(
             api_key=self._key,
             base_url=url,
             timeout=openai.Timeout(seconds, connect=min(5.0, seconds)),
             max_retries=0,
-            http_client=http_client,
+            # A followed redirect would turn a POST into a GET. A proxy has no say about this machine.
+            http_client=openai.DefaultHttpxClient(follow_redirects=False, trust_env=not is_loopback(url)),
         )
 
     def _action(self, what: str) -> str:

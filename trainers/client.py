@@ -64,10 +64,8 @@ class Trainer(Calls):
     """Every method raises only TrainerError's family. GETs are repeated after a hiccup, POSTs are not. Those on aliases
     are for a trainer with the ability `aliases`."""
 
-    def __init__(
-        self, provider: Provider, key: str, *, http_client: openai.DefaultHttpxClient | None = None
-    ) -> None:
-        super().__init__(provider, key, http_client=http_client)
+    def __init__(self, provider: Provider, key: str) -> None:
+        super().__init__(provider, key)
         self._refused: dict[str, frozenset[str]] = {}  # parameters, by model
         self._sent: dict[str, str] = {}  # the sha256 of files whose content is known, by their id
 

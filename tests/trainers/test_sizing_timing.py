@@ -10,7 +10,7 @@ import pytest
 
 from trainers.base_models import Base, find_base
 from trainers.sizing.architecture import Architecture
-from trainers.sizing.hardware import GPUS, PEAKS, Machine, cpu_speed, gpu_speed, read_gpu
+from trainers.sizing.hardware import Machine, cpu_speed, gpu_speed, read_gpu
 from trainers.sizing.memory import Device
 from trainers.sizing.training_time import (
     Calibration,
@@ -169,10 +169,6 @@ def test_a_gpu_is_known_by_the_name_that_its_driver_gives(name: str, key: str) -
     assert machine is not None
     assert gpu_speed(name) == machine.speed is not None
     assert gpu_speed("NVIDIA Quadro K620") is None
-
-
-def test_every_gpu_of_ours_has_a_peak() -> None:
-    assert set(PEAKS) == set(GPUS)
 
 
 def test_a_guess_of_two_cores_is_near_what_they_were_measured_at() -> None:

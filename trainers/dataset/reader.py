@@ -129,9 +129,10 @@ def stream(
         yield from tables.examples(records, columns, findings, progress)
 
 
-def first_records(path: Path, count: int, limits: Limits = DEFAULT_LIMITS) -> list[list[str]]:
+def first_records(path: Path, count: int) -> list[list[str]]:
     """Returns the header and the first `count` rows of a table of text. Empty for other files, whose beginning can't be
     read without the whole. Raises OSError as open() does."""
+    limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
     with opened(path, limits) as source:
         sniffed = sniff(source.file.read(HEAD_BYTES))
@@ -153,11 +154,10 @@ class Questions:
     unread: int
 
 
-def read_questions(
-    path: Path, name: str, column: str | None, limits: Limits = DEFAULT_LIMITS
-) -> Questions | str:
+def read_questions(path: Path, name: str, column: str | None) -> Questions | str:
     """Reads a file of rows without labels: a table with a column of texts (`column`, else one with a usual name, else
     the only one), or JSONL with such a key or with the messages of one question. Returns a sentence where it can't."""
+    limits = DEFAULT_LIMITS
     findings = Findings(limits.listed)
     with opened(path, limits) as source:
         sniffed = accepted(source, name, findings, limits)

@@ -65,14 +65,11 @@ def split(
     *,
     keys: Sequence[bytes] | None = None,
     groups: Sequence[int] | None = None,
-    share: float = 0.2,
-    at_least: int = 200,
-    at_most: int = 1000,
 ) -> Split:
     """Splits rows as `choose` says. `keys`: the examples' question_keys, where they are known."""
     keys = keys or question_keys(examples)
     labels = strata_labels(examples, task)
-    held = choose(keys, labels, seed, groups=groups, share=share, at_least=at_least, at_most=at_most)
+    held = choose(keys, labels, seed, groups=groups)
     held_keys = {keys[place] for place in held}
     return Split(
         train=tuple(e for e, key in zip(examples, keys, strict=True) if key not in held_keys),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     Numbers = NDArray[np.float64]
 
+ALPHA, POWER = 0.05, 0.8
 OTHER = "(something else)"
 DRAWS = 2_000
 FEWEST_ROWS = 30
@@ -73,11 +74,11 @@ class Comparison:
 
     @property
     def is_better(self) -> bool:
-        return self.p < 0.05 and self.difference > 0
+        return self.p < ALPHA and self.difference > 0
 
     @property
     def is_worse(self) -> bool:
-        return self.p < 0.05 and self.difference < 0
+        return self.p < ALPHA and self.difference < 0
 
 
 def compare(base: Sequence[bool], tuned: Sequence[bool]) -> Comparison:
@@ -144,7 +145,7 @@ def _correlation(both: int, gained: int, lost: int, neither: int) -> float:
     return product / math.sqrt(margins)
 
 
-def rows_needed(gap: float, discordant: float, power: float = 0.8, alpha: float = 0.05) -> int:
+def rows_needed(gap: float, discordant: float) -> int:
     """Returns how many pairs McNemar's test needs to show a `gap`, where the share `discordant` of them disagrees.
 
     n = (z(alpha/2)·√d + z(power)·√(d - g²))² / g²: R. J. Connor, Sample size for testing differences in
@@ -155,20 +156,20 @@ def rows_needed(gap: float, discordant: float, power: float = 0.8, alpha: float 
 
     if not 0 < gap <= discordant <= 1:
         raise ValueError(f"a gap of {gap} can't come from a share of {discordant} that disagrees")
-    spread = float(norm.ppf(1 - alpha / 2) * math.sqrt(discordant))
-    spread += float(norm.ppf(power) * math.sqrt(discordant - gap * gap))
+    spread = float(norm.ppf(1 - ALPHA / 2) * math.sqrt(discordant))
+    spread += float(norm.ppf(POWER) * math.sqrt(discordant - gap * gap))
     return math.ceil(spread * spread / (gap * gap))
 
 
-def detectable_gap(n: int, discordant: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
+def detectable_gap(n: int, discordant: float) -> float | None:
     """Returns the smallest gap for which `rows_needed` is within n; None where even disagreement in one
     direction only would not show."""
-    if discordant <= 0 or rows_needed(discordant, discordant, power, alpha) > n:
+    if discordant <= 0 or rows_needed(discordant, discordant) > n:
         return None
     low, high = 0.0, discordant
     for _ in range(40):
         middle = (low + high) / 2
-        if rows_needed(middle, discordant, power, alpha) <= n:
+        if rows_needed(middle, discordant) <= n:
             high = middle
         else:
             low = middle
@@ -233,7 +234,7 @@ def labels_that_lost(
     losses = []
     for (key, each), p in zip(counted.items(), corrected, strict=True):
         both, lost, gained = each[True, True], each[True, False], each[False, True]
-        if lost > gained and p < 0.05:
+        if lost > gained and p < ALPHA:
             losses.append(LabelLoss(names[key], each.total(), both + lost, both + gained, p))
     return tuple(sorted(losses, key=lambda loss: (loss.after - loss.before, loss.label)))
 
@@ -326,7 +327,7 @@ class Difference:
     p: float
 
 
-def mean_interval(scores: Sequence[float], level: float = 0.95, *, seed: int = 0) -> Interval:
+def mean_interval(scores: Sequence[float], level: float = 0.95) -> Interval:
     """Returns the bootstrap's interval of the mean of scores between 0 and 1.
 
     With fewer than 30 rows, or where all are the same, it is Wilson's, which is wider: drawing those rows again shows
@@ -337,18 +338,18 @@ def mean_interval(scores: Sequence[float], level: float = 0.95, *, seed: int = 0
     values = np.asarray(scores, dtype=np.float64)
     if len(values) < FEWEST_ROWS or values.min() == values.max():
         return wilson_of_share(float(values.mean()) if len(values) else 0.0, len(values), level)
-    low, high = np.quantile(_bootstrap_means(values, seed), [(1 - level) / 2, (1 + level) / 2])
+    low, high = np.quantile(_bootstrap_means(values), [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high))
 
 
-def paired_means(base: Sequence[float], tuned: Sequence[float], *, seed: int = 0) -> Difference:
+def paired_means(base: Sequence[float], tuned: Sequence[float]) -> Difference:
     """Returns the mean of the rows' differences, its 95% interval and p by the bootstrap. Raises ValueError unless both
     are filled and equally long."""
     import numpy as np
 
     _check_rows(len(base), len(tuned))
     differences = np.asarray(tuned, dtype=np.float64) - np.asarray(base, dtype=np.float64)
-    means = _bootstrap_means(differences, seed)
+    means = _bootstrap_means(differences)
     low, high = np.quantile(means, [0.025, 0.975])
     # counted with the one draw that was seen, so that p is never 0: Davison and Hinkley 1997, section 4.2.5
     sides = (int((means <= 0).sum()) + 1, int((means >= 0).sum()) + 1)
@@ -356,11 +357,11 @@ def paired_means(base: Sequence[float], tuned: Sequence[float], *, seed: int = 0
     return Difference(float(differences.mean()), float(low), float(high), p)
 
 
-def _bootstrap_means(values: Numbers, seed: int) -> Numbers:
-    """Returns the mean of each of DRAWS draws of as many values, with replacement."""
+def _bootstrap_means(values: Numbers) -> Numbers:
+    """Returns the mean of each of DRAWS draws of as many values, with replacement; the same draws each time."""
     import numpy as np
 
-    generator, n = np.random.default_rng(seed), len(values)
+    generator, n = np.random.default_rng(0), len(values)
     at_once = max(_AT_ONCE // n, 1)
     sizes = [min(at_once, DRAWS - start) for start in range(0, DRAWS, at_once)]
     return np.concatenate([values[generator.integers(0, n, size=(size, n))].mean(axis=1) for size in sizes])

@@ -17,48 +17,30 @@ from trainers.sizing.architecture import Architecture
 from trainers.sizing.memory import MIB, Device, Memory, Work, memory_of
 
 FAST_BF16 = ("avx512_bf16", "amx_bf16", "bf16")  # x86's two, and Arm's
-# MiB as nvidia-smi and rocm-smi show them: what error correction takes is off
+# MiB as nvidia-smi and rocm-smi show them: what error correction takes is off. Then the peak: 10^12 operations a second
+# in 2 bytes, dense, as the makers' data sheets have it.
 GPUS = {
-    "t4": ("NVIDIA T4", 15360),
-    "v100": ("NVIDIA V100 16 GB", 16384),
-    "l4": ("NVIDIA L4", 23034),
-    "a10g": ("NVIDIA A10G", 23028),
-    "a10": ("NVIDIA A10", 23028),
-    "rtx3090": ("NVIDIA RTX 3090", 24576),
-    "rtx4090": ("NVIDIA RTX 4090", 24564),
-    "rtx5090": ("NVIDIA RTX 5090", 32607),
-    "v100-32gb": ("NVIDIA V100 32 GB", 32768),
-    "a100-40gb": ("NVIDIA A100 40 GB", 40960),
-    "l40s": ("NVIDIA L40S", 46068),
-    "a6000": ("NVIDIA RTX A6000", 49140),
-    "a100-80gb": ("NVIDIA A100 80 GB", 81920),
-    "h100": ("NVIDIA H100 80 GB", 81559),
-    "h200": ("NVIDIA H200", 143771),
-    "b200": ("NVIDIA B200", 183359),
-    "mi300x": ("AMD MI300X", 196592),
+    "t4": ("NVIDIA T4", 15360, 65),
+    "v100": ("NVIDIA V100 16 GB", 16384, 125),
+    "l4": ("NVIDIA L4", 23034, 121),
+    "a10g": ("NVIDIA A10G", 23028, 70),
+    "a10": ("NVIDIA A10", 23028, 125),
+    "rtx3090": ("NVIDIA RTX 3090", 24576, 71),
+    "rtx4090": ("NVIDIA RTX 4090", 24564, 165),
+    "rtx5090": ("NVIDIA RTX 5090", 32607, 210),
+    "v100-32gb": ("NVIDIA V100 32 GB", 32768, 125),
+    "a100-40gb": ("NVIDIA A100 40 GB", 40960, 312),
+    "l40s": ("NVIDIA L40S", 46068, 362),
+    "a6000": ("NVIDIA RTX A6000", 49140, 155),
+    "a100-80gb": ("NVIDIA A100 80 GB", 81920, 312),
+    "h100": ("NVIDIA H100 80 GB", 81559, 989),
+    "h200": ("NVIDIA H200", 143771, 989),
+    "b200": ("NVIDIA B200", 183359, 2250),
+    "mi300x": ("AMD MI300X", 196592, 1307),
 }
 SAME_GPU = {"a100": "a100-80gb", "3090": "rtx3090", "4090": "rtx4090", "5090": "rtx5090", "rtxa6000": "a6000"}
 MOST_GB = 10_000
-# 10^12 operations a second in 2 bytes, dense, as the makers' data sheets have them
-PEAKS = {
-    "t4": 65,
-    "v100": 125,
-    "v100-32gb": 125,
-    "l4": 121,
-    "a10g": 70,
-    "a10": 125,
-    "rtx3090": 71,
-    "rtx4090": 165,
-    "rtx5090": 210,
-    "a100-40gb": 312,
-    "a100-80gb": 312,
-    "l40s": 362,
-    "a6000": 155,
-    "h100": 989,
-    "h200": 989,
-    "b200": 2250,
-    "mi300x": 1307,
-}
+
 SUSTAINED = 0.3  # of a GPU's peak, a rule of thumb
 # a core, operations a second: 800 tickets through SmolLM2-135M in 147 s on 2 cores (docs/scale.md) are 7e10 in bfloat16
 CORE_BF16, CORE_FLOAT32 = 6e10, 2.5e10
@@ -86,25 +68,22 @@ def read_gpu(text: str) -> Machine | None:
     size = re.fullmatch(r"(\d{1,6}(?:\.\d{1,3})?)(?:gb|g)?", word)
     if size and word not in SAME_GPU and 0 < float(size[1]) <= MOST_GB:
         return Machine(f"a GPU of {float(size[1]):g} GB", round(float(size[1]) * 1e9), Device("gpu", 2))
-    key = SAME_GPU.get(word, word)
-    result = GPUS.get(key)
-    return Machine(f"the {result[0]}", result[1] * MIB, Device("gpu", 2), _sustained(key)) if result else None
+    if (gpu := GPUS.get(SAME_GPU.get(word, word))) is None:
+        return None
+    name, mebibytes, peak = gpu
+    return Machine(f"the {name}", mebibytes * MIB, Device("gpu", 2), peak * 1e12 * SUSTAINED)
 
 
 def gpu_speed(name: str) -> float | None:
     """Returns a GPU's speed by its name as nvidia-smi has it, like "NVIDIA A100-SXM4-80GB". None where it is none of
-    PEAKS."""
+    GPUS."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     keys = (SAME_GPU.get(word, word) for word in words)
-    return next((_sustained(key) for key in keys if key in PEAKS), None)
+    return next((GPUS[key][2] * 1e12 * SUSTAINED for key in keys if key in GPUS), None)
 
 
 def cpu_speed(cores: int, number_bytes: int) -> float:
     return min(cores, MOST_CORES) * (CORE_BF16 if number_bytes == 2 else CORE_FLOAT32)
-
-
-def _sustained(key: str) -> float:
-    return PEAKS[key] * 1e12 * SUSTAINED
 
 
 @cache
@@ -190,7 +169,7 @@ def as_computed(model: Architecture, work: Work, machine: Machine) -> Work:
 def smallest_gpu(needed: int) -> str | None:
     """Returns the smallest of GPUS that takes so many bytes with room to spare."""
     large = [
-        (mebibytes, name) for name, mebibytes in GPUS.values() if needed * MEMORY_MARGIN <= mebibytes * MIB
+        (mebibytes, name) for name, mebibytes, _ in GPUS.values() if needed * MEMORY_MARGIN <= mebibytes * MIB
     ]
     return min(large)[1] if large else None
 

@@ -340,13 +340,13 @@ class Package:
     content: bytes
 
 
-def pack_source(root: Path = ROOT) -> Package:
+def pack_source() -> Package:
     """Returns a zip with `trainers/…`, about 0.3 MB."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for path in sorted((root / PACKAGE).rglob("*")):
+        for path in sorted((ROOT / PACKAGE).rglob("*")):
             if path.suffix in ENDINGS and path.is_file():
-                entry = zipfile.ZipInfo(path.relative_to(root).as_posix(), ZIP_TIME)
+                entry = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), ZIP_TIME)
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 archive.writestr(entry, path.read_bytes())
     content = buffer.getvalue()

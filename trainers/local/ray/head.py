@@ -49,9 +49,9 @@ class RayJob:
 class RayHead:
     """`address` is such as http://127.0.0.1:8265. $FINETUNE_RAY_TOKEN is for clusters with token authentication."""
 
-    def __init__(self, address: str, environment: Mapping[str, str] = os.environ) -> None:
+    def __init__(self, address: str) -> None:
         self.address = address.rstrip("/")
-        token = environment.get(TOKEN_VARIABLE, "").strip()
+        token = os.environ.get(TOKEN_VARIABLE, "").strip()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._http = httpx2.Client(base_url=self.address, headers=headers, timeout=TIMEOUT_S)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from trainers.local.ray.backend import RayOptions
 from trainers.local.ray.head import RayAway, RayError, RayHead
 from trainers.local.ray.job_files import has_open_attempts
 from trainers.local.ray.storage import Storage, StorageAway, local_folder, url_refusal
+from trainers.providers import is_loopback
 
 # Environment variables for the nodes. No keys: Ray shows these to everybody.
 PASSED = (
@@ -56,7 +55,7 @@ def check_options(options: RayOptions, data: Path) -> RayOptions:
 def _storage(options: RayOptions, data: Path) -> str | None:
     """Returns None where the nodes see the data folder."""
     if options.storage is None:
-        if is_loopback(urlsplit(options.address).hostname or ""):
+        if is_loopback(options.address):
             return None
         raise Unusable(
             f"the nodes of {options.address} don't see this machine's disk. Name a folder that they and we see "
@@ -70,10 +69,3 @@ def _storage(options: RayOptions, data: Path) -> str | None:
     if folder is not None and data.resolve().is_relative_to(folder.resolve()):
         return None
     return options.storage
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
