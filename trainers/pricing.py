@@ -312,28 +312,24 @@ def _listed_row(name: str, result: PriceCalculation, today: date) -> PriceRow | 
     # Without these two it is a model for speech, pictures or vectors, and would count as free.
     if listed.input_mtok is None or listed.output_mtok is None:
         return UnknownPrice(name, (), f"{name} has no price for text in and text out: it is no chat model.")
+    input_price, discount = _base(listed.input_mtok), None
+    # The share by which input is cheaper in a batch; output is by the same.
+    batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
+    if batch is not None and 0 < _base(batch) < input_price:
+        discount = 1 - _base(batch) / input_price
     return PriceRow(
         model=name,
         kind="prompted",
         price=Price(
             training=None,
-            input=_base(listed.input_mtok),
+            input=input_price,
             cached_input=_base(listed.cache_read_mtok) if listed.cache_read_mtok is not None else None,
             output=_base(listed.output_mtok),
         ),
         source=f"{LIBRARY} {metadata.version(LIBRARY)} ({result.provider.name})",
         note=_note(result),
-        batch_discount=_batch_discount(result, today),
+        batch_discount=discount,
     )
-
-
-def _batch_discount(result: PriceCalculation, today: date) -> Decimal | None:
-    """Returns the share by which input is cheaper in a batch; output is by the same."""
-    listed = result.model_price.input_mtok
-    batch = result.model.get_prices(_noon(today), {"processing": "batch"}).input_mtok
-    if listed is None or batch is None or not 0 < _base(batch) < _base(listed):
-        return None
-    return 1 - _base(batch) / _base(listed)
 
 
 def _noon(day: date) -> datetime:

@@ -317,7 +317,12 @@ def find_misfit(provider: Provider, chosen: Mapping[str, Hyperparameter]) -> Mis
         if allowed == ():
             return Misfit(name, "")
         if allowed is not None and is_number(value) and _fitted(value, allowed) != value:
-            return Misfit(name, _describe(allowed))
+            words = f"{allowed[0]:g} to {allowed[-1]:g}"
+            if len(allowed) >= MANY:
+                words = ", ".join(f"{number:g}" for number in allowed)
+            elif allowed[0] == allowed[-1]:
+                words = f"{allowed[0]:g} alone"
+            return Misfit(name, words)
     return None
 
 
@@ -354,12 +359,6 @@ def _fitted(value: Hyperparameter, allowed: tuple[float, ...]) -> Hyperparameter
     else:
         nearest = min(max(number, allowed[0]), allowed[-1])
     return value if nearest == number else type(value)(nearest)
-
-
-def _describe(allowed: tuple[float, ...]) -> str:
-    if len(allowed) >= MANY:
-        return ", ".join(f"{value:g}" for value in allowed)
-    return f"{allowed[0]:g} to {allowed[-1]:g}" if allowed[0] != allowed[-1] else f"{allowed[0]:g} alone"
 
 
 def _end_warnings(model: ModelRow, today: date, payback_days: float | None) -> tuple[str, ...]:

@@ -325,22 +325,17 @@ def read_key(data: Path) -> tuple[str, str]:
         return text, f"${KEY_VARIABLE}"
     path = data / "trainer.key"
     if not path.exists():
-        _write_key(path)
+        temporary = path.with_suffix(".tmp")
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="ascii") as file:
+            file.write("sk-local-" + secrets.token_urlsafe(32) + "\n")
+        temporary.rename(path)
     path.chmod(0o600)
     key = path.read_text(encoding="ascii").strip()
     if not key:
         refuse(f"{path} is empty. Delete it, and a new key is made.")
     return key, str(path)
-
-
-def _write_key(path: Path) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    with os.fdopen(
-        os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii"
-    ) as file:
-        file.write("sk-local-" + secrets.token_urlsafe(32) + "\n")
-    temporary.rename(path)
 
 
 def refuse(sentence: str) -> NoReturn:

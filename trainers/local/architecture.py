@@ -57,6 +57,11 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         for module in model.modules()
         if type(module) is torch.nn.Linear and module is not head
     }
+    # The layers that LoRA may stand beside, by the last part of their names.
+    matrices = Counter(
+        (name.rpartition(".")[2], *reversed(model.get_submodule(name).weight.shape))
+        for name in linear_layers(model)
+    )
     return Architecture(
         model_type=choice.family,
         layers=_number(text, "num_hidden_layers"),
@@ -73,7 +78,7 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
         if vision
         else None,
         counted=Counted(
-            matrices=_matrices(model),
+            matrices=tuple((*matrix, times) for matrix, times in matrices.items()),
             parameters=sum(inside.values()),
             in_linear=sum(linear[each] for each in linear if each in inside),
         ),
@@ -83,15 +88,6 @@ def architecture_of(raw: Mapping[str, Any]) -> Architecture:
 def _parameters(module: torch.nn.Module) -> dict[int, int]:
     """Counts a tied matrix once."""
     return {id(weight): weight.numel() for weight in module.parameters()}
-
-
-def _matrices(model: Any) -> tuple[tuple[str, int, int, int], ...]:
-    """Returns the layers that LoRA may stand beside, by the last part of their names."""
-    shapes = Counter(
-        (name.rpartition(".")[2], *reversed(model.get_submodule(name).weight.shape))
-        for name in linear_layers(model)
-    )
-    return tuple((name, inputs, outputs, times) for (name, inputs, outputs), times in shapes.items())
 
 
 def _experts(model: Any, text: Any, hidden: int) -> Experts | None:

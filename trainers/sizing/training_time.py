@@ -202,18 +202,14 @@ def pair_seconds(model: Architecture, rows: PairLengths, machine: Calibration) -
     parts = math.ceil(in_a_step / fit - 1e-9)
     part = _pairs_at_once(model, rows, in_a_step / parts, machine, machine.word_s)
     step = parts * part + model.lora_parameters(rows.rank) * machine.parameter_s
-    step += in_a_step * _writing(model, rows, machine)
-    return machine.startup_s + machine.trl_s + steps * step
-
-
-def _writing(model: Architecture, rows: PairLengths, machine: Calibration) -> float:
-    """Seconds for all samples of a question. Where serving was not measured, by the speed of training."""
+    # All samples of a question are written first: where serving was not measured, by the speed of training.
     question, answer = (rows.samples * tokens for tokens in (rows.longer - rows.answer, rows.answer))
-    speeds = serving_speed(model, machine)
-    if speeds is None:
-        a_token = FORWARD * operations(model, rows.rank) / machine.speed
-        return a_token * (question + WRITTEN * answer)
-    return question / speeds[0] + answer / speeds[1]
+    if speeds := serving_speed(model, machine):
+        writing = question / speeds[0] + answer / speeds[1]
+    else:
+        writing = FORWARD * operations(model, rows.rank) / machine.speed * (question + WRITTEN * answer)
+    step += in_a_step * writing
+    return machine.startup_s + machine.trl_s + steps * step
 
 
 def _pairs_at_once(

@@ -97,13 +97,10 @@ def _parse_call(call: object, path: str) -> tuple[str, ToolCall]:
     raise invalid(sentence, path)
 
 
-# A parameter that would change the answer and isn't supported is refused; one that is given at its
-# neutral value, or that only labels the request, is accepted. So is `reasoning_effort`, since models
-# answer here without thinking first: `usage` says 0 reasoning tokens. `guided_choice: [text, …]` and
-# vLLM's `structured_outputs` are extensions: the answer is one of these texts, JSON of a schema, or
-# matches a regular expression.
-
-
+# A parameter that would change the answer and isn't supported is refused; one that is given at its neutral value, or
+# that only labels the request, is accepted. So is `reasoning_effort`, since models answer here without thinking first:
+# `usage` says 0 reasoning tokens. `guided_choice: [text, …]` and vLLM's `structured_outputs` are extensions: the answer
+# is one of these texts, JSON of a schema, or matches a regular expression.
 ROLES = ("system", "developer", "user", "assistant", "tool")
 LABELS = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
 NEUTRAL: Mapping[str, tuple[object, ...]] = {

@@ -36,17 +36,14 @@ def parse_embedding(body: Mapping[str, Any]) -> EmbeddingOrder:
     model, form = model_name(body), body.get("encoding_format")
     if form not in (None, "float", "base64"):
         raise invalid(f"'encoding_format' is {form!r}; allowed are float, base64.", "encoding_format")
-    return EmbeddingOrder(model, _texts(body.get("input")), form == "base64")
-
-
-def _texts(value: object) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else value
+    texts = body.get("input")
+    texts = [texts] if isinstance(texts, str) else texts
     if not isinstance(texts, list) or not all(isinstance(text, str) and text for text in texts):
         text = "'input' must be text or a list of texts, none of them empty. Token ids are not read here."
         raise invalid(text, "input", "invalid_type")
     if not 1 <= len(texts) <= MAX_TEXTS:
         raise invalid(f"'input' has {len(texts)} texts; it must have 1 to {MAX_TEXTS}.", "input")
-    return tuple(texts)
+    return EmbeddingOrder(model, tuple(texts), form == "base64")
 
 
 async def embed(

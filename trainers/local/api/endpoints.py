@@ -8,9 +8,10 @@ they stand for. PUT /v1/aliases/team/tickets {"model": "ft:…"} may be sent aga
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -36,7 +37,7 @@ from trainers.local.jobs.job_queue import JobQueue
 from trainers.local.jobs.records import JobRecord, Jobs
 from trainers.local.jobs.requests import check_installed, for_base, parse_job_request, request_fingerprint
 from trainers.local.models import Alias, Aliases, Model, Models
-from trainers.local.serving.values import GenerationEngine
+from trainers.local.serving.values import GenerationEngine, Target
 from trainers.local.training.base_files import rate_of_base
 from trainers.rentals.prices import terms_of
 
@@ -45,6 +46,8 @@ JOBS_A_PAGE = 20
 EVENTS_A_PAGE = 20
 CHECKPOINTS_A_PAGE = 10
 DAY = re.compile(r"\d{4}-\d{2}-\d{2}", re.ASCII)
+
+Ask = Callable[[Request, GenerationEngine, Target, Any], Awaitable[Response]]
 
 
 @dataclass(frozen=True)
@@ -221,11 +224,7 @@ class JobEndpoints:
 
     def pause(self, request: Request) -> Response:
         """A job that is paused already is answered as it is."""
-        record = self._record(request)
-        if record.is_final:
-            raise ApiError(
-                400, f"{record.job.id} has {record.status}, so it can't be paused.", "job_already_final"
-            )
+        record = self._unended(request, "paused")
         if self.queue.backend_of(record.job.metadata).rents:
             text = f"{record.job.id} trains on a rented machine, which is paid while it waits. Cancel it instead."
             raise ApiError(400, text, "rented_machine")
@@ -236,11 +235,7 @@ class JobEndpoints:
 
     def resume(self, request: Request) -> Response:
         """A job that isn't paused is answered as it is."""
-        record = self._record(request)
-        if record.is_final:
-            raise ApiError(
-                400, f"{record.job.id} has {record.status}, so it can't be resumed.", "job_already_final"
-            )
+        record = self._unended(request, "resumed")
         self.queue.resume(record)
         return self._answer(self._record(request))
 
@@ -257,6 +252,13 @@ class JobEndpoints:
         record = self.jobs.get(job_id)
         if record is None:
             raise missing("fine-tuning job", job_id)
+        return record
+
+    def _unended(self, request: Request, what: str) -> JobRecord:
+        record = self._record(request)
+        if record.is_final:
+            text = f"{record.job.id} has {record.status}, so it can't be {what}."
+            raise ApiError(400, text, "job_already_final")
         return record
 
     def _body(self, record: JobRecord) -> bodies.Body:
@@ -285,10 +287,10 @@ class ModelEndpoints:
             Route("/v1/models", self.index),
             Route("/v1/models/{name:path}", self.retrieve),
             Route("/v1/models/{name:path}", self.delete, methods=["DELETE"]),
-            Route("/v1/chat/completions", self.chat, methods=["POST"]),
-            Route("/v1/responses", self.respond, methods=["POST"]),
-            Route("/v1/completions", self.continue_text, methods=["POST"]),
-            Route("/v1/embeddings", self.embeddings, methods=["POST"]),
+            self._asking("/v1/chat/completions", chat_requests.parse_chat, chat_completions.complete),
+            self._asking("/v1/responses", responses.parse_response, responses.respond),
+            self._asking("/v1/completions", text_completions.parse_text, text_completions.continue_text),
+            self._asking("/v1/embeddings", embeddings.parse_embedding, embeddings.embed),
         ]
 
     def index(self, request: Request) -> Response:
@@ -306,35 +308,18 @@ class ModelEndpoints:
         self.aliases.delete_model(name)
         return JSONResponse({"id": name, "object": "model", "deleted": True})
 
-    async def chat(self, request: Request) -> Response:
-        """The answer to an alias names the model that it stands for."""
-        order = await run_in_threadpool(chat_requests.parse_chat, await bodies.read_object(request))
-        model, target = await run_in_threadpool(self.aliases.find, order.model)
-        engine = self._engine(order.model, model)
-        return await chat_completions.complete(request, engine, target, replace(order, model=model))
+    def _asking(self, path: str, parse: Callable[[bodies.Body], Any], answer: Ask) -> Route:
+        """The answer to an alias names the model that it stands for, and is counted."""
 
-    async def respond(self, request: Request) -> Response:
-        order = await run_in_threadpool(responses.parse_response, await bodies.read_object(request))
-        model, target = await run_in_threadpool(self.aliases.find, order.chat.model)
-        engine = self._engine(order.chat.model, model)
-        order = replace(order, chat=replace(order.chat, model=model))
-        return await responses.respond(request, engine, target, order)
+        async def ask(request: Request) -> Response:
+            order = await run_in_threadpool(parse, await bodies.read_object(request))
+            model, target = await run_in_threadpool(self.aliases.find, order.model)
+            engine = self.engine
+            if order.model != model:
+                engine = CountingEngine(engine, self.usage, order.model, model)
+            return await answer(request, engine, target, replace(order, model=model))
 
-    async def continue_text(self, request: Request) -> Response:
-        order = await run_in_threadpool(text_completions.parse_text, await bodies.read_object(request))
-        model, target = await run_in_threadpool(self.aliases.find, order.model)
-        engine = self._engine(order.model, model)
-        return await text_completions.continue_text(request, engine, target, replace(order, model=model))
-
-    async def embeddings(self, request: Request) -> Response:
-        order = embeddings.parse_embedding(await bodies.read_object(request))
-        model, target = await run_in_threadpool(self.aliases.find, order.model)
-        engine = self._engine(order.model, model)
-        return await embeddings.embed(request, engine, target, replace(order, model=model))
-
-    def _engine(self, name: str, model: str) -> GenerationEngine:
-        """Returns the engine, which counts what is asked under an alias."""
-        return self.engine if name == model else CountingEngine(self.engine, self.usage, name, model)
+        return Route(path, ask, methods=["POST"])
 
 
 def _model_body(model: Model) -> bodies.Body:

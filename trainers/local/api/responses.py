@@ -58,10 +58,9 @@ NAMES = {
 
 
 @dataclass(frozen=True)
-class ResponseOrder:
+class ResponseOrder(ChatOrder):
     """`echo`: what an answer repeats of the request."""
 
-    chat: ChatOrder
     echo: Body
 
 
@@ -81,7 +80,7 @@ def parse_response(body: Mapping[str, Any]) -> ResponseOrder:
             raise
         message = re.sub(rf"'{re.escape(field)}\b", f"'{NAMES[field]}", problem.message)
         raise replace(problem, message=message, param=NAMES[field] + param.removeprefix(field)) from problem
-    return ResponseOrder(chat, _echo(body, chat))
+    return ResponseOrder(**vars(chat), echo=_echo(body, chat))
 
 
 def _as_chat(body: Mapping[str, Any]) -> Body:
@@ -194,18 +193,18 @@ async def respond(
     request: Request, engine: GenerationEngine, target: Target, order: ResponseOrder
 ) -> Response:
     """Raises ApiError before the first byte is sent; after that an error is the last event of the stream."""
-    inbox = ask(request, engine, target, order.chat)
+    inbox = ask(request, engine, target, order)
     head = {
         "id": _new_id("resp"),
         "object": "response",
         "created_at": int(time.time()),
-        "model": order.chat.model,
+        "model": order.model,
         "error": None,
         "incomplete_details": None,
         "usage": None,
         **order.echo,
     }
-    if not order.chat.streams:
+    if not order.streams:
         (answer,) = await inbox.answers(1)
         return JSONResponse(_final_body(head, _output(answer, _new_id("msg")), answer.end))
     first = await inbox.next_or_hung_up()

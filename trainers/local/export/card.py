@@ -88,7 +88,12 @@ class Card:
         )
         checks = "\n".join(f"- {check}" for check in self.checks)
         parts = [f"---\n{front.to_yaml()}\n---", f"# {self.name}", self._opening()]
-        parts += ["## Use", self.usage, "## Training", self._data(), self._settings()]
+        settings = asdict(self.source.job.settings)
+        chosen = {name: value for name, value in settings.items() if value not in (None, ())}
+        chosen["seed"] = self.source.job.seed
+        rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
+        table = f"| hyperparameter | value |\n|---|---|\n{rows}"
+        parts += ["## Use", self.usage, "## Training", self._data(), table]
         parts += ["## Quality", self._quality(), "## Limits", self._limits(), "## Checked on export", checks]
         return ModelCard("\n\n".join(parts) + "\n")
 
@@ -118,13 +123,6 @@ class Card:
                 f"(sha256 `{self.measured.holdout_sha256}`)"
             )
         return "\n".join(lines)
-
-    def _settings(self) -> str:
-        settings = asdict(self.source.job.settings)
-        chosen = {name: value for name, value in settings.items() if value not in (None, ())}
-        chosen["seed"] = self.source.job.seed
-        rows = "\n".join(f"| {name} | {value} |" for name, value in chosen.items())
-        return f"| hyperparameter | value |\n|---|---|\n{rows}"
 
     def _quality(self) -> str:
         if self.measured is None:

@@ -149,7 +149,14 @@ class JobQueue:
         with self._lock:
             self._attempts.pop(record.job.id, None)
             if not has_ended(folder):
-                append_event(folder, _pause_sentence(folder), level="warn", state="paused")
+                steps = steps_in_checkpoints(folder)
+                where = "it had no step to keep yet"
+                if steps and (folder / "arms").exists():
+                    where = f"{steps} steps of its arms are kept"
+                elif steps:
+                    where = f"its checkpoint of step {steps} is kept"
+                text = f"The job was paused; {where}, and its place on the machine is free."
+                append_event(folder, text, level="warn", state="paused")
         self._wake_runner.set()
         return True
 
@@ -278,17 +285,6 @@ def _last_lines(log_file: Path) -> list[str]:
         lines = file.read().decode(errors="replace").splitlines()
     messages = [line for line in lines if line.strip() and not line.startswith((" ", "Traceback"))]
     return [line[:200] for line in list(dict.fromkeys(messages))[-3:]]
-
-
-def _pause_sentence(folder: Path) -> str:
-    steps = steps_in_checkpoints(folder)
-    where = "it had no step to keep yet"
-    if steps:
-        is_sweep = (folder / "arms").exists()
-        where = (
-            f"{steps} steps of its arms are kept" if is_sweep else f"its checkpoint of step {steps} is kept"
-        )
-    return f"The job was paused; {where}, and its place on the machine is free."
 
 
 def steps_in_checkpoints(folder: Path) -> int:

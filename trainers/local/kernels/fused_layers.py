@@ -36,9 +36,16 @@ class FusedLinear(Linear):
     """
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if args or kwargs or not self._is_plain:
+        names = self.active_adapters
+        is_plain = (
+            len(names) == 1
+            and names[0] in self.lora_A
+            and not (self.disable_adapters or self.merged)
+            and isinstance(self.lora_dropout[names[0]], nn.Identity)
+        )
+        if args or kwargs or not is_plain:
             return super().forward(x, *args, **kwargs)
-        (name,) = self.active_adapters
+        (name,) = names
         base: Any = self.get_base_layer()
         kind = base.weight.dtype
         a, b = (matrices[name].weight.to(kind) for matrices in (self.lora_A, self.lora_B))
@@ -47,16 +54,6 @@ class FusedLinear(Linear):
         # A view made inside _Product couldn't be changed, and Llama 4 adds to the result in place.
         product = product.view(*x.shape[:-1], -1)
         return product if base.bias is None else product + base.bias
-
-    @property
-    def _is_plain(self) -> bool:
-        names = self.active_adapters
-        return (
-            len(names) == 1
-            and names[0] in self.lora_A
-            and not (self.disable_adapters or self.merged)
-            and isinstance(self.lora_dropout[names[0]], nn.Identity)
-        )
 
 
 class _Product(torch.autograd.Function):

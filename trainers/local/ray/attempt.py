@@ -256,7 +256,14 @@ class Publisher:
             self._is_paused = True
             replace_json(self._folder / PAUSE_MARK, {"at": None})
         # The records are read first, so that the files and events that are read after them include what they refer to.
-        records = self._read_records(is_over)
+        # A pause that the server asked for is not reported to it: the job may have been resumed meanwhile.
+        names = [
+            name
+            for name in RECORDS
+            if name == "progress.json" or (is_over and not (name == PAUSE_MARK and self._is_paused))
+        ]
+        contents = {name: read_json(self._folder / name) for name in names}
+        records = {name: content for name, content in contents.items() if content is not None}
 
         checkpoints = complete_folders(self._folder)
         for folder in [*checkpoints, *(["adapter"] if "DONE" in records else [])]:
@@ -277,16 +284,6 @@ class Publisher:
         if snapshot != self._published:
             self._link.storage.write_json(f"{self._link.attempt}/state.json", asdict(snapshot))
             self._published = snapshot
-
-    def _read_records(self, is_over: bool) -> dict[str, dict[str, Any]]:
-        """A pause that the server asked for is not reported to it: the job may have been resumed meanwhile."""
-        names = [
-            name
-            for name in RECORDS
-            if name == "progress.json" or (is_over and not (name == PAUSE_MARK and self._is_paused))
-        ]
-        records = {name: read_json(self._folder / name) for name in names}
-        return {name: record for name, record in records.items() if record is not None}
 
     def _store(self, paths: Sequence[str]) -> None:
         """All of `paths` count or none, where the storage goes away or the training deletes one meanwhile."""

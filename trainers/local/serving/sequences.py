@@ -87,7 +87,13 @@ class Row(AnswerWriter):
         logits = logits.float().cpu()
         weighed = self._weigh(logits) if self._is_weighed else logits
         allowed = weighed.masked_fill(~self._guide.allowed(), -torch.inf) if self._guide else weighed
-        token = self._draw(allowed)
+        if self._sampling.temperature < GREEDY_BELOW:
+            token = int(allowed.argmax())
+        else:
+            chances = torch.softmax(allowed / self._sampling.temperature, -1)
+            ordered, tokens = chances.sort(descending=True)
+            ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # the first always stays
+            token = int(tokens[torch.multinomial(ordered, 1, generator=self._dice)])
         if self._sampling.top_logprobs is None or token in self._vocabulary.ends:
             return token, None
         logprobs = torch.log_softmax(logits, -1)
@@ -109,15 +115,6 @@ class Row(AnswerWriter):
         for token, bias in self._sampling.logit_bias.items():
             weighed[token] += bias
         return weighed
-
-    def _draw(self, logits: Tensor) -> int:
-        """A token by temperature and top_p."""
-        if self._sampling.temperature < GREEDY_BELOW:
-            return int(logits.argmax())
-        chances = torch.softmax(logits / self._sampling.temperature, -1)
-        ordered, tokens = chances.sort(descending=True)
-        ordered[ordered.cumsum(-1) - ordered > self._sampling.top_p] = 0  # the first always stays
-        return int(tokens[torch.multinomial(ordered, 1, generator=self._dice)])
 
 
 class Drafts:
