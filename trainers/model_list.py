@@ -14,7 +14,6 @@ from datetime import date
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from typing import Any
 
 # The part of a name that tells one release of a model from the next.
 RELEASE_SUFFIX = re.compile(r"[-@](latest|\d{8}|\d{4}-\d{2}-\d{2}|\d{3})$")
@@ -55,19 +54,14 @@ def listed_models() -> Mapping[str, Mapping[str, ListedModel]]:
 
 
 def read_list(text: str) -> Mapping[str, Mapping[str, ListedModel]]:
-    return {
-        seller: {
-            name: ListedModel(
-                seller, name, **{"source": table["source"], "as_of": table["as_of"], **row, **_prices(row)}
-            )
-            for name, row in table["models"].items()
-        }
-        for seller, table in tomllib.loads(text).items()
-    }
-
-
-def _prices(row: Mapping[str, Any]) -> dict[str, Decimal]:
-    return {key: Decimal(row[key]) for key in ("input", "cached_input", "output") if key in row}
+    models: dict[str, dict[str, ListedModel]] = {}
+    for seller, table in tomllib.loads(text).items():
+        models[seller] = {}
+        for name, row in table["models"].items():
+            prices = {key: Decimal(row[key]) for key in ("input", "cached_input", "output") if key in row}
+            values = {"source": table["source"], "as_of": table["as_of"], **row, **prices}
+            models[seller][name] = ListedModel(seller, name, **values)
+    return models
 
 
 def find_listed(name: str, seller: str | None = None) -> ListedModel | None:

@@ -257,7 +257,12 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
         rows = [line.rstrip(b"\n") for line in file if line.strip()]
     if len(rows) < VALIDATION_LEAST_ROWS:
         return None
-    draws = [_validation_draw(row, seed) for row in rows]
+    draws, salt = [], b"validation:%d:" % seed
+    for row in rows:
+        content = orjson.loads(row)
+        messages = content.get("input", content)["messages"]  # of a preference pair, or of a chat
+        request = [message for message in messages if message["role"] != "assistant"]
+        draws.append(hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest())
     last = sorted(draws)[validation_rows(len(rows)) - 1]
     validation = [row for row, draw in zip(rows, draws, strict=True) if draw <= last]
     fitted = [row for row, draw in zip(rows, draws, strict=True) if draw > last]
@@ -270,14 +275,6 @@ def split_validation(files: Path, train_sha256: str, seed: int) -> ValidationSpl
 def validation_rows(rows: int) -> int:
     """Returns how many of so many training rows are for validation; a few more are where some of them ask the same."""
     return max(VALIDATION_FEWEST, min(VALIDATION_MOST, rows // VALIDATION_SHARE))
-
-
-def _validation_draw(row: bytes, seed: int) -> bytes:
-    content = orjson.loads(row)
-    messages = content.get("input", content)["messages"]  # of a preference pair, or of a chat
-    request = [message for message in messages if message["role"] != "assistant"]
-    salt = b"validation:%d:" % seed
-    return hashlib.sha256(salt + orjson.dumps(request, option=orjson.OPT_SORT_KEYS)).digest()
 
 
 class ChatFile:

@@ -164,7 +164,9 @@ class _Sheet:
             self.column += 1  # a cell without a reference is the next one
             match = _REFERENCE.fullmatch(attributes.get("r") or "")
             if match:
-                self.row, self.column = int(match[2]), _column_number(match[1])
+                self.row, self.column = int(match[2]), 0
+                for letter in match[1]:
+                    self.column = 26 * self.column + ord(letter) - 64
             self.top, self.bottom = min(self.top, self.row), max(self.bottom, self.row)
             self.left, self.right = min(self.left, self.column), max(self.right, self.column)
             if (self.bottom - self.top + 1) * (self.right - self.left + 1) > MAX_CELLS:
@@ -179,13 +181,6 @@ class _Sheet:
             self.characters -= self.lengths[int(text)]
             if self.characters < 0:
                 raise _TooBig
-
-
-def _column_number(letters: str) -> int:
-    number = 0
-    for letter in letters:
-        number = 26 * number + ord(letter) - 64
-    return number
 
 
 Cell = int | float | str | bool | datetime.time | datetime.date | datetime.datetime | datetime.timedelta

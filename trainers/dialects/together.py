@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import urlencode
 
 from trainers import payloads
@@ -203,8 +203,14 @@ class Together(Dialect):
         return body
 
     def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:
-        rows = self._rows_under("data", f"{self._job_path(job_id)}/events", action)
-        yield from sorted(map(_event_row, rows), key=lambda row: row["created_at"], reverse=True)
+        rows = []
+        for raw in self._rows_under("data", f"{self._job_path(job_id)}/events", action):
+            level = str(raw.get("level") or "info").removeprefix("legacy_")  # and then may be 'ierror'
+            level = level if level == "info" else level.removeprefix("i")
+            details = {name: raw[name] for name in ("step", "total_steps") if raw.get(name)}
+            created_at = seconds(raw, "created_at") or 0
+            rows.append({**raw, "created_at": created_at, "level": level, "data": details})
+        yield from sorted(rows, key=lambda row: row["created_at"], reverse=True)
 
     def _post_file(self, name: str, file: BinaryIO) -> bytes:
         """In one request; their own client sends files of any size in parts, by addresses that it asks for first."""
@@ -215,14 +221,3 @@ class Together(Dialect):
             options={"headers": {"Content-Type": "multipart/form-data"}},
             cast_to=bytes,
         )
-
-
-def _event_row(raw: Json) -> dict[str, Any]:
-    """Its level may be 'legacy_info', 'legacy_ierror'."""
-    level = str(raw.get("level") or "info").removeprefix("legacy_").removeprefix("i")
-    return {
-        **raw,
-        "created_at": seconds(raw, "created_at") or 0,
-        "level": "info" if level == "nfo" else level,
-        "data": {name: raw[name] for name in ("step", "total_steps") if raw.get(name)},
-    }

@@ -206,13 +206,14 @@ class Classifier:
     def classify(self, texts: Sequence[str]) -> tuple[Classified, ...]:
         columns = columns_of(self.encoder, self.head, texts, self.encoder.embed(texts))
         shares = self.head.probabilities(columns)
-        return tuple(_classified(self.head.labels, row.tolist()) for row in shares)
-
-
-def _classified(labels: Sequence[str], shares: Sequence[float]) -> Classified:
-    ranked = sorted(zip(labels, shares, strict=True), key=lambda pair: -pair[1])
-    (label, share), others = ranked[0], ranked[1 : 1 + OTHERS]
-    return Classified(label, round(share, 6), tuple((name, round(other, 6)) for name, other in others))
+        results = []
+        for row in shares.tolist():
+            ranked = sorted(zip(self.head.labels, row, strict=True), key=lambda pair: -pair[1])
+            (label, share), others = ranked[0], ranked[1 : 1 + OTHERS]
+            results.append(
+                Classified(label, round(share, 6), tuple((name, round(other, 6)) for name, other in others))
+            )
+        return tuple(results)
 
 
 def save_head(folder: Path, head: LinearHead, *, encoder: str | None, sha256: str) -> None:

@@ -37,8 +37,15 @@ def judge_all(scores: Sequence[Sequence[float]], bar: float) -> tuple[Judgement,
     judged: dict[int, Judgement] = {}
     met = 0
     for place in sorted(range(len(scores)), key=lambda place: -_distance(scores[place], bar)):
-        judged[place] = _judge(scores[place], bar, ALPHA / (len(scores) - met))
-        met += judged[place].standing == "meets"
+        own, alpha = scores[place], ALPHA / (len(scores) - met)
+        n, share, spread = len(own), _mean(own), _spread(own)
+        if _low(share, n, spread, alpha) >= bar:
+            judged[place] = Judgement("meets")
+            met += 1
+        elif _high(share, n, spread) < bar:
+            judged[place] = Judgement("misses")
+        else:
+            judged[place] = Judgement("undecided", rows_to_decide(share, n, bar, spread, alpha))
     return tuple(judged[place] for place in range(len(scores)))
 
 
@@ -82,15 +89,6 @@ def rows_to_decide(
         middle = (low + high) // 2
         low, high = (low, middle) if is_settled(middle) else (middle, high)
     return high - n
-
-
-def _judge(scores: Sequence[float], bar: float, alpha: float) -> Judgement:
-    n, share, spread = len(scores), _mean(scores), _spread(scores)
-    if _low(share, n, spread, alpha) >= bar:
-        return Judgement("meets")
-    if _high(share, n, spread) < bar:
-        return Judgement("misses")
-    return Judgement("undecided", rows_to_decide(share, n, bar, spread, alpha))
 
 
 def _mean(scores: Sequence[float]) -> float:

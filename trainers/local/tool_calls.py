@@ -45,8 +45,16 @@ def for_template(raw: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(f"a message of role {raw['role']!r} with content {content!r}")
     # Templates ask whether the key is there, not whether anything is in it.
     older = message.pop("function_call", None)
-    calls = message.pop("tool_calls", None) or (older and [{**CALL, "function": older}])
-    return {**message, "tool_calls": [_call_for_template(call) for call in calls]} if calls else message
+    calls = []
+    for call in message.pop("tool_calls", None) or (older and [{**CALL, "function": older}]) or ():
+        function = call["function"]
+        arguments = function.get("arguments") or {}
+        if isinstance(arguments, str):
+            arguments = json.loads(arguments)
+        if not isinstance(arguments, dict):
+            raise ValueError(f"a call of {function['name']!r} whose arguments are no JSON object")
+        calls.append({**call, "function": {**function, "arguments": arguments}})
+    return {**message, "tool_calls": calls} if calls else message
 
 
 def chat_for_template(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -70,16 +78,6 @@ def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None
     ] or None
 
 
-def _call_for_template(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = call["function"]
-    arguments = function.get("arguments") or {}
-    if isinstance(arguments, str):
-        arguments = json.loads(arguments)
-    if not isinstance(arguments, dict):
-        raise ValueError(f"a call of {function['name']!r} whose arguments are no JSON object")
-    return {**call, "function": {**function, "arguments": arguments}}
-
-
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:
     """The text of a chat by the tokenizer's template. Messages and tools are those of `chat_for_template` and
     `tools_for_template`; where the template has no place for tools, they are described in words. Raises jinja2's
@@ -92,16 +90,14 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
         return _apply_template(tokenizer, messages, options)
     except (TemplateError, TypeError):
         # Some (gpt-oss) read a description and properties without asking whether there are any.
-        filled = [*map(_fill_in, options.get("tools") or ())]
+        filled = []
+        for tool in options.get("tools") or ():
+            function = {"description": "", **tool["function"]}
+            parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
+            filled.append({**tool, "function": {**function, "parameters": parameters}})
         if filled == [*(options.get("tools") or ())]:
             raise
     return _apply_template(tokenizer, messages, {**options, "tools": filled})
-
-
-def _fill_in(tool: Mapping[str, Any]) -> dict[str, Any]:
-    function = {"description": "", **tool["function"]}
-    parameters = {"type": "object", "properties": {}, **(function.get("parameters") or {})}
-    return {**tool, "function": {**function, "parameters": parameters}}
 
 
 def _apply_template(tokenizer: Any, messages: Sequence[dict[str, Any]], options: Mapping[str, Any]) -> str:
@@ -287,22 +283,18 @@ def _xml(call: str, parameter: str) -> Callable[[str, Tools], Iterator[ToolCall]
         match = re.fullmatch(call, text.strip(), re.DOTALL)
         if match is None:
             raise ValueError("no call")
-        types = _types(match[1], tools)
+        properties: Mapping[str, Any] = {}
+        for tool in tools:
+            function = tool.get("function", tool)
+            if function.get("name") == match[1].strip():
+                properties = (function.get("parameters") or {}).get("properties") or {}
+                break
+        types = {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
         entries = re.findall(parameter, match[2], re.DOTALL)
         arguments = {key.strip(): _typed(value, types.get(key.strip())) for key, value in entries}
         yield ToolCall(match[1].strip(), _json(arguments))
 
     return read
-
-
-def _types(name: str, tools: Tools) -> dict[str, Any]:
-    """The types of a tool's parameters in its JSON schema, by their names."""
-    for tool in tools:
-        function = tool.get("function", tool)
-        if function.get("name") == name.strip():
-            properties = (function.get("parameters") or {}).get("properties") or {}
-            return {key: schema.get("type") for key, schema in properties.items() if isinstance(schema, dict)}
-    return {}
 
 
 def _typed(value: str, kind: object) -> Any:

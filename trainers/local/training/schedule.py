@@ -112,7 +112,12 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
     if why == "patience":
         count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
         return f"{stopped}: {count} in a row brought no lower loss. {reached}"
-    return f"{stopped}: {_ceiling(settings)} leaves no time for another step. {reached}"
+    ceiling = f"the ceiling of {settings.max_seconds:,} s"
+    most, hourly = settings.max_usd_micros, settings.usd_per_hour_micros
+    if settings.ceiling_s != settings.max_seconds and most is not None and hourly is not None:
+        price = f"{usd_micros(most)} at {usd_micros(hourly)} an hour"
+        ceiling = f"the ceiling of {price} ({settings.ceiling_s:,.0f} s)"
+    return f"{stopped}: {ceiling} leaves no time for another step. {reached}"
 
 
 def result_sentence(position: Position, total: int) -> str | None:
@@ -127,11 +132,3 @@ def result_sentence(position: Position, total: int) -> str | None:
         f"The result is the checkpoint of step {lowest.step}/{total}: its validation loss of {lowest.loss:.4f} is the "
         f"lowest; the last, of step {last.step}, was {last.loss:.4f}"
     )
-
-
-def _ceiling(settings: Parameters) -> str:
-    by_money = settings.max_usd_micros is not None and settings.ceiling_s != settings.max_seconds
-    if by_money and settings.max_usd_micros is not None and settings.usd_per_hour_micros is not None:
-        price = f"{usd_micros(settings.max_usd_micros)} at {usd_micros(settings.usd_per_hour_micros)} an hour"
-        return f"the ceiling of {price} ({settings.ceiling_s:,.0f} s)"
-    return f"the ceiling of {settings.max_seconds:,} s"
