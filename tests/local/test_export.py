@@ -18,8 +18,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
 from trainers.local.export.agreement import Comparison, ModelAnswer, agreement, compare, encode
-from trainers.local.export.card import Measured, Score
 from trainers.local.export.merged_weights import load
+from trainers.local.export.order import Measured, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
 from trainers.local.export.sources import find_source, read_questions
 

@@ -19,7 +19,7 @@ from storage.runs import NewRun
 from storage.store import Store
 from tests.cards import made
 from tests.local.exporting import MODEL, tune
-from trainers.local.export.card import Measured
+from trainers.local.export.order import Measured
 
 RIGHT = "the share of right answers"
 

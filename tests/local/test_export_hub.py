@@ -8,8 +8,8 @@ import huggingface_hub.constants
 import pytest
 
 from tests.peers.model_hub import TOKEN, model_hub
-from trainers.local.export.hub import upload_folder
-from trainers.local.export.order import Upload
+from trainers.local.export.hub import upload
+from trainers.local.export.order import Order, Upload
 from trainers.local.export.output import ExportRefused
 
 pytestmark = pytest.mark.filterwarnings(
@@ -25,13 +25,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def order_of(folder: Path) -> Order:
+    return Order("tickets-7", "hub", folder, [], Path(), upload=Upload("team/tickets-7"))
+
+
 def test_every_file_arrives_in_a_private_repo(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", TOKEN)
+    said: list[str] = []
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
     with model_hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        address = upload_folder(folder, Upload("team/tickets-7", is_public=False))
-    assert address.startswith(f"{hub.url}/team/tickets-7/commit/")
+        upload(order_of(folder), said.append)
+    assert said[-1].startswith(f"Uploaded: {hub.url}/team/tickets-7/commit/")
     assert hub.repos == {"team/tickets-7": True}
     assert hub.files == {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -40,7 +45,7 @@ def test_a_token_that_the_hub_does_not_take_is_said(folder: Path, monkeypatch: p
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
     with model_hub() as hub, pytest.raises(ExportRefused) as refused:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        upload_folder(folder, Upload("team/tickets-7", is_public=False))
+        upload(order_of(folder), print)
     assert f"Uploading {folder} to team/tickets-7: " in str(refused.value)
     assert "The folder is complete" in str(refused.value)
     assert hub.files == {}

@@ -21,7 +21,8 @@ from trainers.dataset import (
     prompted,
     with_system,
 )
-from trainers.dataset.checks import Findings, Rule, check_size, in_order_of_rows, is_short, task_of_counts
+from trainers.dataset.checks import Findings, Rule, in_order_of_rows, is_short, task_of_counts
+from trainers.dataset.file_checks import check_size
 from trainers.dataset.rows import normalised, question_key
 from trainers.dataset.sensitive_data import check_sensitive, faults_in
 from trainers.dataset.splits import chat_row

@@ -1,5 +1,5 @@
-"""What a check reports (rules, faults, findings), and the checks of all rows together: how many there are, repeats,
-contradictions and uneven labels. Shows labels at most, never another value out of the file, and changes nothing."""
+"""What a check reports: rules, faults, findings. Also the rows that repeat or contradict another, which are found while
+rows are read. Shows labels at most, never another value out of the file, and changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from trainers.dataset.rows import Task, normalised, shown
+from trainers.dataset.rows import Task
 
 Severity = Literal["blocks", "warns", "tells"]
 _ORDER = {"blocks": 0, "warns": 1, "tells": 2}
@@ -84,29 +84,11 @@ def in_order(findings: Sequence[Finding]) -> tuple[Finding, ...]:
     )
 
 
-MINIMUM, NOT_YET, ENOUGH = 10, 200, 1000
-FEW_PER_LABEL = 10
-UNEVEN = 10
+MINIMUM = 10  # rows
 MAX_LABELS, MAX_LABEL_LENGTH = 500, 60
 
-TOO_FEW = Rule(
-    "too_few_rows", "blocks", "Collect more: 10 is the least any trainer takes, 200 the least that pays."
-)
-NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then improve the prompt.")
-WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would make the result steadier.")
-ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
 DUPLICATE = Rule("duplicate", "warns", "Delete the copies: they teach nothing and cost tokens.")
 CONTRADICTION = Rule("contradiction", "warns", "Decide which answer is right, and correct the other line.")
-LABELS_ALIKE = Rule("labels_alike", "warns", "Write the label the same way everywhere.")
-FEW_ROWS_OF_LABEL = Rule(
-    "few_rows_of_label", "warns", "Add rows for each such label, or merge it with another."
-)
-ONE_LABEL = Rule("one_label", "blocks", "Add rows with other labels: there is nothing to tell apart.")
-IMBALANCE = Rule(
-    "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
-)
-
-_NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
 
 
 @dataclass(frozen=True)
@@ -130,22 +112,6 @@ def is_short(answer: str) -> bool:
 
 def in_order_of_rows(counts: Counter[str]) -> tuple[LabelCount, ...]:
     return tuple(LabelCount(label, n) for label, n in sorted(counts.items(), key=lambda c: (-c[1], c[0])))
-
-
-def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
-    """Judges the number of rows; `repeated` of them ask what an earlier row asks and are no more data."""
-    questions = rows - repeated
-    counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
-    if rows < MINIMUM:
-        findings.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
-    elif questions < NOT_YET:
-        text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth trying."
-        findings.about_file(NOT_YET_ENOUGH, text, questions)
-    elif questions < ENOUGH:
-        text = f"{counted} are enough to try; {ENOUGH:,} or more is the usual advice."
-        findings.about_file(WORTH_A_TRY, text, questions)
-    else:
-        findings.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
 
 
 class Repeats:
@@ -198,42 +164,3 @@ class Repeats:
         self._findings.at(line, Fault(CONTRADICTION, text))
         lines[answer] = line
         return False
-
-
-def check_labels(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:
-    """Checks the labels of a task of labels. `counts` are sorted by in_order_of_rows and cover all `rows`."""
-    if len(counts) == 1:
-        findings.about_file(ONE_LABEL, "All rows have the same label.", rows)
-        return
-
-    spellings: dict[str, list[LabelCount]] = defaultdict(list)
-    for count in counts:
-        spellings[normalised(count.label)].append(count)
-    alike = [same[0] for same in spellings.values() if len(same) > 1]
-    if alike:
-        are = "label is" if len(alike) == 1 else "labels are"
-        text = f"{len(alike)} {are} written in more than one way{_named(alike)}."
-        findings.about_file(LABELS_ALIKE, text, len(alike))
-
-    rare = [count for count in counts if count.rows < FEW_PER_LABEL]
-    if rare:
-        has = "has" if len(rare) == 1 else "have"
-        text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
-        findings.about_file(FEW_ROWS_OF_LABEL, text, len(rare))
-
-    most, least = counts[0], counts[-1]
-    if most.rows >= UNEVEN * least.rows:
-        text = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
-        findings.about_file(IMBALANCE, text, len(counts))
-
-
-def says_nothing(label: str) -> bool:
-    """Says whether the label is what programs write where a value is missing, such as NaN."""
-    return normalised(label) in _NULLS
-
-
-def _named(counts: Sequence[LabelCount]) -> str:
-    """Lists up to ten labels. One that occurs once is left out: it may be a customer's sentence in the wrong column."""
-    names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
-    more = ", …" if len(names) > 10 else ""
-    return f": {', '.join(names[:10])}{more}" if names else ""

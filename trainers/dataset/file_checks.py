@@ -6,14 +6,29 @@ what is wrong with one row alone is found while it is read (`jsonl`, `tables`).
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from trainers.dataset.checks import Fault, Findings, LabelCount, Rule, check_labels, check_size, says_nothing
+from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
 from trainers.dataset.row_facts import Facts
-from trainers.dataset.rows import Limits
+from trainers.dataset.rows import Limits, normalised, shown
 from trainers.tokens import Encoding
+
+TOO_FEW = Rule(
+    "too_few_rows", "blocks", "Collect more: 10 is the least any trainer takes, 200 the least that pays."
+)
+NOT_YET_ENOUGH = Rule("not_yet", "warns", "Collect 200 rows first; until then improve the prompt.")
+WORTH_A_TRY = Rule("worth_a_try", "tells", "Nothing to do now; 1,000 rows would make the result steadier.")
+ENOUGH_ROWS = Rule("enough_rows", "tells", "Nothing to do.")
+LABELS_ALIKE = Rule("labels_alike", "warns", "Write the label the same way everywhere.")
+FEW_ROWS_OF_LABEL = Rule(
+    "few_rows_of_label", "warns", "Add rows for each such label, or merge it with another."
+)
+ONE_LABEL = Rule("one_label", "blocks", "Add rows with other labels: there is nothing to tell apart.")
+IMBALANCE = Rule(
+    "imbalance", "tells", "Add rows for the rare labels; look at their scores, not at the mean alone."
+)
 
 NULL_LABEL = Rule(
     "null_label",
@@ -36,7 +51,11 @@ CUT_OFF = Rule(
     "Look how these answers end. Where a limit of tokens cut them off, get them whole or leave the rows out: "
     "the model learns to stop in the middle.",
 )
+NOT_YET, ENOUGH = 200, 1000
+FEW_PER_LABEL, UNEVEN = 10, 10
 CUT_OFF_ROWS, CUT_OFF_TOKENS, CUT_OFF_TIMES = 5, 64, 3
+# What programs write where a value is missing.
+_NULLS = frozenset({"nan", "null", "none", "n/a", "#n/a", "<na>", "nat", "undefined", "(null)", "#value!"})
 
 
 @dataclass(frozen=True)
@@ -58,6 +77,22 @@ def check_amount(file: CheckedFile) -> Findings:
     return findings
 
 
+def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
+    """Judges the number of rows; `repeated` of them ask what an earlier row asks and are no more data."""
+    questions = rows - repeated
+    counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
+    if rows < MINIMUM:
+        findings.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
+    elif questions < NOT_YET:
+        text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth trying."
+        findings.about_file(NOT_YET_ENOUGH, text, questions)
+    elif questions < ENOUGH:
+        text = f"{counted} are enough to try; {ENOUGH:,} or more is the usual advice."
+        findings.about_file(WORTH_A_TRY, text, questions)
+    else:
+        findings.about_file(ENOUGH_ROWS, f"{counted} are enough to fine-tune with.", questions)
+
+
 def check_repeats(file: CheckedFile) -> Findings:
     """Returns copies and contradictions, which the first pass has found."""
     return file.facts.repeats
@@ -67,12 +102,46 @@ def check_label_counts(file: CheckedFile) -> Findings:
     findings = Findings(file.limits.listed)
     if not file.labels:
         return findings
-    check_labels(file.labels, len(file.facts), findings)
-    empty = {place for place, answer in enumerate(file.facts.answers) if says_nothing(answer)}
+    _check_spread(file.labels, len(file.facts), findings)
+    empty = {place for place, answer in enumerate(file.facts.answers) if normalised(answer) in _NULLS}
     for line, place in zip(file.facts.lines, file.facts.labels, strict=True) if empty else ():
         if place in empty:
             findings.at(line, Fault(NULL_LABEL, "has a label that says that there is none"))
     return findings
+
+
+def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -> None:
+    """Checks how the labels of all `rows` are written and how often each occurs. The most frequent comes first."""
+    if len(counts) == 1:
+        findings.about_file(ONE_LABEL, "All rows have the same label.", rows)
+        return
+
+    spellings: dict[str, list[LabelCount]] = defaultdict(list)
+    for count in counts:
+        spellings[normalised(count.label)].append(count)
+    alike = [same[0] for same in spellings.values() if len(same) > 1]
+    if alike:
+        are = "label is" if len(alike) == 1 else "labels are"
+        text = f"{len(alike)} {are} written in more than one way{_named(alike)}."
+        findings.about_file(LABELS_ALIKE, text, len(alike))
+
+    rare = [count for count in counts if count.rows < FEW_PER_LABEL]
+    if rare:
+        has = "has" if len(rare) == 1 else "have"
+        text = f"{len(rare)} of {len(counts)} labels {has} fewer than {FEW_PER_LABEL} rows{_named(rare)}."
+        findings.about_file(FEW_ROWS_OF_LABEL, text, len(rare))
+
+    most, least = counts[0], counts[-1]
+    if most.rows >= UNEVEN * least.rows:
+        text = f"The most frequent label has {most.rows:,} rows, the rarest {least.rows:,}."
+        findings.about_file(IMBALANCE, text, len(counts))
+
+
+def _named(counts: Sequence[LabelCount]) -> str:
+    """Lists up to ten labels. One that occurs once is left out: it may be a customer's sentence in the wrong column."""
+    names = [f"{shown(c.label, 40)} ({c.rows})" for c in counts if c.rows > 1]
+    more = ", …" if len(names) > 10 else ""
+    return f": {', '.join(names[:10])}{more}" if names else ""
 
 
 def check_sensitive_texts(file: CheckedFile) -> Findings:

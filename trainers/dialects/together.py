@@ -11,7 +11,7 @@ from dataclasses import replace
 from decimal import Decimal
 from functools import partial
 from itertools import islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from urllib.parse import urlencode
 
 from trainers import payloads
@@ -203,7 +203,7 @@ class Together(Dialect):
         return body
 
     def _event_rows(self, job_id: str, action: str) -> Iterator[Json]:
-        rows = []
+        rows: list[dict[str, Any]] = []
         for raw in self._rows_under("data", f"{self._job_path(job_id)}/events", action):
             level = str(raw.get("level") or "info").removeprefix("legacy_")  # and then may be 'ierror'
             level = level if level == "info" else level.removeprefix("i")

@@ -60,8 +60,7 @@ def main(
     try:  # the most frequent mistakes are refused before torch is loaded
         find_source(model, data)
         check_out(out)
-        from trainers.local.export.card import Measured
-        from trainers.local.export.order import Order, Upload
+        from trainers.local.export.order import Measured, Order, Upload
         from trainers.local.export.pipeline import export
 
         measured = Measured.from_json(sys.stdin.read()) if facts else None

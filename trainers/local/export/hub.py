@@ -67,19 +67,22 @@ def write(work: Work, folder: Path, say: Say) -> WrittenExport:
     return WrittenExport([agreement], usage)
 
 
-def upload_folder(folder: Path, upload: Upload) -> str:
-    """Returns the commit's address. Raises ExportRefused, and leaves the folder as it is."""
-    assert upload.repo is not None  # noqa: S101
+def upload(order: Order, say: Say) -> None:
+    """Uploads the export where the order says so. Raises ExportRefused, and leaves the folder as it is."""
+    folder, repo = order.out, order.upload.repo
+    if repo is None:
+        return
+    say(f"Uploading to {repo}")
     api = HfApi(token=os.environ[TOKEN_VARIABLE].strip())
     try:
-        api.create_repo(upload.repo, private=not upload.is_public, exist_ok=True)
+        api.create_repo(repo, private=not order.upload.is_public, exist_ok=True)
         commit = api.upload_folder(
-            repo_id=upload.repo, folder_path=folder, commit_message="A fine-tuned model and its card"
+            repo_id=repo, folder_path=folder, commit_message="A fine-tuned model and its card"
         )
     except (OSError, ValueError, RuntimeError) as error:  # the last: a large file that did not get through
         reason = " ".join(str(error).split())[:300]
         raise ExportRefused(
-            f"Uploading {folder} to {upload.repo}: {reason} The folder is complete: upload it again with --repo, into "
+            f"Uploading {folder} to {repo}: {reason} The folder is complete: upload it again with --repo, into "
             "a new --out, or by hand."
         ) from error
-    return str(commit.commit_url)
+    say(f"Uploaded: {commit.commit_url}")

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import ClassVar
 
@@ -18,9 +17,9 @@ from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_cla
 from trainers.encoders.embedding import LONGEST_TOKENS, WORDS_WEIGH, EncoderError, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
-from trainers.local.export.card import Card
+from trainers.local.export.card import Card, today
 from trainers.local.export.merged_weights import Base
-from trainers.local.export.order import Order, Say, name_of
+from trainers.local.export.order import Order, Say, WrittenExport
 from trainers.local.export.output import (
     AnswersDiffer,
     ExportRefused,
@@ -28,7 +27,7 @@ from trainers.local.export.output import (
     check_space,
     folder_when_complete,
 )
-from trainers.local.export.sources import Source, describe_file, read_questions
+from trainers.local.export.sources import Source, read_questions
 from trainers.local.serving.encoder_engine import text_to_read
 from trainers.local.training.base_files import HUB_ID
 from trainers.methods import specs
@@ -61,7 +60,7 @@ class EncoderCard(Card):
         encoder = self.base.hub_id or self.base.name
         return (
             f"Sorts texts into {len(labels):,} labels: a linear head on the encoder {encoder}, {how}, by job "
-            f"{self.source.job.id}. {licence}. Exported on {self.date}."
+            f"{self.source.job.id}. {licence}. Exported on {today()}."
         )
 
     def _settings(self) -> str:
@@ -100,24 +99,10 @@ def export(order: Order, source: Source, say: Say) -> Path:
     with folder_when_complete(order.out) as folder:
         _copy(source, files, served, folder)
         check = compare_with_script(folder, served, texts)
-        card = EncoderCard(
-            to=order.to,
-            name=name_of(order, source),
-            source=source,
-            base=base,
-            dtype=base.dtype,
-            training=describe_file(source, source.job.training_file),
-            validation=None,
-            measured=order.measured,
-            checks=[check],
-            usage=USAGE,
-            date=datetime.now(UTC).date().isoformat(),
-        )
+        card = EncoderCard(order, source, base, base.dtype, WrittenExport([check], USAGE))
         card.render().save(folder / "README.md")
     say(f"{order.out} is ready: {check}")
-    if order.upload.repo:
-        say(f"Uploading to {order.upload.repo}")
-        say(f"Uploaded: {hub.upload_folder(order.out, order.upload)}")
+    hub.upload(order, say)
     return order.out
 
 

@@ -3,6 +3,7 @@ was written with our server's answers."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,8 +11,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
 
+from trainers.json_values import from_object
 from trainers.local.export.agreement import compare
-from trainers.local.export.card import Measured
 from trainers.local.export.merged_weights import Base, Loaded, Merged, free_memory, merge
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Questions, Source
@@ -22,6 +23,47 @@ Say = Callable[[str], None]
 # most, to q8_0 by 0.16 and 0.98, to bfloat16, which has fewer digits than both, by 0.24 and 1.44.
 TOLERANCES = {"float32": 0.01, "float16": 0.05, "bfloat16": 0.5, "q8_0": 0.5}
 ADAPTER_TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class Score:
+    """A share from 0 to 1 with its 95% interval; `what` is the row's name in the card's table."""
+
+    what: str
+    score: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"| {self.what} | {self.score:.1%} | {self.low:.1%} to {self.high:.1%} |"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the bot measured of a run's model. The scores are shares of `measure`; `tuned` is this model's."""
+
+    name: str
+    run: int
+    plan_hash: str
+    dataset: str
+    source_sha256: str
+    train_rows: int
+    holdout_rows: int
+    holdout_sha256: str
+    measure: str
+    tuned: Score
+    against: tuple[Score, ...]
+    p_value: float
+
+    @staticmethod
+    def from_json(text: str) -> Measured:
+        """Raises ExportRefused."""
+        try:
+            return from_object(Measured, json.loads(text))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise ExportRefused(
+                f"The run's facts can't be read: {error!r}. Give those that the bot writes."
+            ) from error
 
 
 @dataclass(frozen=True)

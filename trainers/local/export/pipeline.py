@@ -5,7 +5,6 @@ of the written model, loaded again, are the same; then it is renamed to OUT. The
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 
 from trainers.export_formats import FORMATS, formats_with
@@ -15,7 +14,7 @@ from trainers.local.export.card import Card
 from trainers.local.export.merged_weights import Base, free_memory, open_base
 from trainers.local.export.order import Order, Say, Work, load_form
 from trainers.local.export.output import ExportRefused, check_out, check_space, folder_when_complete
-from trainers.local.export.sources import Questions, Source, describe_file, find_source, read_questions
+from trainers.local.export.sources import Questions, Source, find_source, read_questions
 from trainers.local.serving.values import Target
 from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import load_tokenizer
@@ -35,24 +34,9 @@ def export(order: Order, say: Say) -> Path:
     work = Work(order, source, base, questions, dtype, prompts, answers)
     with folder_when_complete(order.out) as folder:
         written = load_form(order).write(work, folder, say)
-        card = Card(
-            to=order.to,
-            name=work.name,
-            source=source,
-            base=base,
-            dtype=dtype,
-            training=describe_file(source, source.job.training_file),
-            validation=describe_file(source, source.job.validation_file),
-            measured=order.measured,
-            checks=written.checks,
-            usage=written.usage,
-            date=datetime.now(UTC).date().isoformat(),
-        )
-        card.render().save(folder / "README.md")
+        Card(order, source, base, dtype, written).render().save(folder / "README.md")
     say(f"{order.out} is ready: {written.checks[-1]}")
-    if order.upload.repo:
-        say(f"Uploading to {order.upload.repo}")
-        say(f"Uploaded: {hub.upload_folder(order.out, order.upload)}")
+    hub.upload(order, say)
     return order.out
 
 
