@@ -179,7 +179,7 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             "Models to ask",
             choices.models,
             placeholder="Your own trainer's",
-            hint="Each is asked every held-out row, once for each rung. The cost is shown before anything is sent.",
+            hint="Each is asked every held-out row, once in each way. The cost is shown before anything is sent.",
         ),
         forms.checkbox_input("rungs", "Alternatives to measure", rungs),
         forms.text_input(

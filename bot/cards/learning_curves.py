@@ -65,7 +65,7 @@ def card(
     beside: Curve | None = None,
 ) -> Message:
     """`number`: of a measurement that Slack knows. `label_usd` is what one labelled row costs, where a team has said
-    so. `beside`: the classical rung's curve on the same rows."""
+    so. `beside`: the classical model's curve on the same rows."""
     text = headline(curve)
     version = f" version {curve.version}" if curve.version > 1 else ""
     which = "Learning curve: " if number is None else f"Learning curve m{number}: "
@@ -239,7 +239,7 @@ def _beside(curve: Curve, beside: Curve | None) -> list[str]:
         else ""
     )
     return [
-        f"The classical rung, which is free, gets {percent(last.score)} of the same test rows right with "
+        f"The classical model, which is free, gets {percent(last.score)} of the same test rows right with "
         f"{last.rows:,} rows{more}."
     ]
 

@@ -46,7 +46,7 @@ class LadderSummary:
 
 @dataclass(frozen=True)
 class CurveSummary:
-    """The classical rung's curve."""
+    """The classical model's learning curve."""
 
     measurement: Measurement
     plan: CurvePlan
@@ -122,11 +122,12 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
     title = shorten(summary.plan.title)
     match summary:
         case LadderSummary():
-            subject, state = f"ladder of {title}", evaluations.progress_line(summary.progress, summary.now)
+            subject = f"alternatives on {title}"
+            state = evaluations.progress_line(summary.progress, summary.now)
         case CurveSummary():
-            subject, state = f"curve of {title}", "is being worked out"
+            subject, state = f"learning curve on {title}", "is being worked out"
         case TunedCurveSummary():
-            subject = f"curve of {shorten(summary.plan.target)} on {title}"
+            subject = f"learning curve of {shorten(summary.plan.target)} on {title}"
             state = tuned_learning_curves.progress_line(summary.plan, summary.progress)
     if summary.result:
         if isinstance(summary.result, Ladder):

@@ -229,7 +229,7 @@ def curve(
     label: str | None,
     as_json: bool,
 ) -> None:
-    """Is more data worth it? The classical rung's learning curve, and what more rows would bring."""
+    """Is more data worth it? The classical model's learning curve, and what more rows would bring."""
     from bot.cli import datasets, evaluations
     from bot.cli import evaluation_results as printed
     from trainers.dataset import Columns

@@ -138,7 +138,7 @@ def evaluate(
 def learning_curve(
     rows: EvaluationRows, name: str, predict: tuple[int, ...], say: Callable[[str], None]
 ) -> Curve | Refusal:
-    """The classical rung's learning curve. `predict`: numbers of rows; none: twice as many as there are."""
+    """The classical model's learning curve. `predict`: numbers of rows; none: twice as many as there are."""
     report = rows.report
     if report.task != "labels":
         return Refusal("A curve is drawn for labels, and the answers in this file are free text.")

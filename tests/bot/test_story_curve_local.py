@@ -84,7 +84,7 @@ def test_a_free_curve_is_stopped_cancelled_asked_for_again_and_told(
     assert {need.label for need in curve.needs} <= set(LABELS)
     replies = world.store.database.rows("SELECT model FROM replies")
     assert len(replies) == 3 * HELD and len({row["model"] for row in replies}) == 3
-    card = world.said("Learning curve m2: tickets", "classical rung")
+    card = world.said("Learning curve m2: tickets", "classical model")
     assert "local/tiny" in card and "curve.png" in world.files()
 
 

@@ -87,7 +87,7 @@ def test_three_trainings_are_agreed_to_and_make_one_curve(world: World) -> None:
     only_three_jobs(world)
     assert 0 < (done.actual_micros or 0) <= done.reserved_micros
     assert world.store.committed(done.month) == done.actual_micros
-    result = world.said("Learning curve m1: tickets", "classical rung", "Each size was trained once")
+    result = world.said("Learning curve m1: tickets", "classical model", "Each size was trained once")
     assert TARGET in result and "curve.png" in world.files()
     assert len(world.cards()) == 1, "the result takes the place of the card"
     assert f"<@{ANA.id}> m1 is done" in world.said("curve.png")

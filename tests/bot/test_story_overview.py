@@ -36,7 +36,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     world.seed_dataset()
     assert "Nothing is running" in world.type("/finetune status")
     world.type("/finetune baseline tickets models=acme/acme-small rungs=zero")
-    assert "*Measurement m1*, ladder of tickets: is getting its questions ready" in world.type(
+    assert "*Measurement m1*, alternatives on tickets: is getting its questions ready" in world.type(
         "/finetune status"
     )
     world.until(lambda: world.store.measurements.get(1).reserved_micros, "its price", seconds=30)
@@ -47,7 +47,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     assert "is under way, 0% done, 0 of 18 answers" in world.type("/finetune status")
     until(world, "done", 1)
     for said in (world.type("/finetune status"), home(world)):
-        assert "*Measurement m1*, ladder of tickets: no measured option reaches your 85% bar" in said
+        assert "*Measurement m1*, alternatives on tickets: no measured option reaches your 85% bar" in said
         assert "open" not in said.split("Measurement")[0]
     assert world.type("/finetune status m1") == world.type("/finetune results m1")
 
