@@ -18,10 +18,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
 from trainers.local.export.agreement import Comparison, ModelAnswer, agreement, compare, encode
-from trainers.local.export.merged_weights import load
 from trainers.local.export.order import Measured, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
 from trainers.local.export.sources import find_source, read_questions
+from trainers.local.export.weights import load
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
@@ -64,9 +64,7 @@ def front(folder: Path) -> dict[str, Any]:
     return fields
 
 
-def test_merged_weights_are_the_bases_plus_the_scaled_product(
-    merged: Any, data: Path, tiny_model_dir: Path
-) -> None:
+def test_weights_are_the_bases_plus_the_scaled_product(merged: Any, data: Path, tiny_model_dir: Path) -> None:
     name = "model.layers.1.mlp.up_proj"
     adapter = load_file(data / "jobs" / JOB / "adapter" / "adapter_model.safetensors")
     a, b = (adapter[f"base_model.model.{name}.lora_{part}.weight"] for part in "AB")

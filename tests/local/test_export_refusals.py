@@ -16,12 +16,12 @@ from tests.local.families import published
 from trainers.export_formats import FORMATS
 from trainers.local.engines.vllm import VLLM_RANKS
 from trainers.local.export import output
-from trainers.local.export.merged_weights import open_base
 from trainers.local.export.ollama import context_of, modelfile
 from trainers.local.export.order import Form, Measured, Upload
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.export.vllm import check_vllm, vllm_command
+from trainers.local.export.weights import open_base
 from trainers.local.job_directory import replace_json
 
 

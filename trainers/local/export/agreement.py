@@ -13,9 +13,10 @@ from typing import Any, Literal
 import torch
 
 from trainers.local.api_errors import ApiError
-from trainers.local.export.merged_weights import Loaded
+from trainers.local.export.order import Say, Work
 from trainers.local.export.output import AnswersDiffer, ExportRefused
 from trainers.local.export.sources import Question
+from trainers.local.export.weights import Loaded
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import AnswerEnd, Outcome, Piece, Request, Sampling, Target, Tools
 from trainers.local.serving.vocabulary import Vocabulary
@@ -92,6 +93,14 @@ def _read_answer(box: queue.SimpleQueue[Outcome]) -> str:
             return text
         assert isinstance(outcome, Piece)  # noqa: S101
         text += outcome.text
+
+
+def compare_answers(work: Work, loaded: Loaded, tolerance: float, say: Say) -> str:
+    """Asks the model that was written and loaded again, and returns a sentence about its answers. Raises
+    AnswersDiffer."""
+    say("Asking what was written, loaded again, the same questions")
+    comparison = compare(loaded, work.prompts, work.answers, tolerance)
+    return f"loaded again in float32 and asked what our server was asked: {comparison}"
 
 
 def compare(

@@ -10,9 +10,9 @@ from typing import ClassVar
 from huggingface_hub import ModelCard, ModelCardData
 
 from trainers.export_formats import FORMATS
-from trainers.local.export.merged_weights import Base
 from trainers.local.export.order import Order, WrittenExport, name_of
 from trainers.local.export.sources import Source, describe_file
+from trainers.local.export.weights import Base
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,12 @@ from gguf import GGUFReader, TokenType
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from trainers.local.export import gguf_converter
-from trainers.local.export.merged_weights import BYTES, Base, Loaded, load_gguf
-from trainers.local.export.order import (
-    TOLERANCES,
-    Order,
-    Plan,
-    Say,
-    Work,
-    WrittenExport,
-    check_mergeable,
-    compare_answers,
-    describe_merge,
-    merge_adapter,
-)
+from trainers.local.export.agreement import compare_answers
+from trainers.local.export.merged import check_mergeable, merge
+from trainers.local.export.order import TOLERANCES, Order, Plan, Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
+from trainers.local.export.weights import BYTES, Base, Loaded, load_gguf
 from trainers.local.tool_calls import render_chat
 from trainers.local.training.base_model import load_tokenizer
 
@@ -67,14 +58,14 @@ def write_file(work: Work, folder: Path, say: Say) -> tuple[Path, list[str], Loa
     rounded only once."""
     file = folder / f"{work.name}-{FORMATS[work.dtype]}.gguf"
     with TemporaryDirectory(prefix=".merged-", dir=folder) as temporary:
-        merged = merge_adapter(work, Path(temporary), "float32", say)
+        merged = merge(work, Path(temporary), "float32", say)
         say(f"Writing {file.name} with llama.cpp's converter")
         tokenizer = load_tokenizer(temporary)
         convert(work.order.tools, Path(temporary), tokenizer, work.dtype, file)
     loaded = load_gguf(file, tokenizer, merged.end_tokens)
     agreement = compare_answers(work, loaded, TOLERANCES[work.dtype], say)
     words = "the file holds the chat template and every token of the tokenizer"
-    return file, [describe_merge(merged), words, agreement], loaded
+    return file, [merged.check, words, agreement], loaded
 
 
 def convert(tools: Path, merged: Path, tokenizer: Any, dtype: str, out: Path) -> None:

@@ -18,7 +18,6 @@ from trainers.encoders.embedding import LONGEST_TOKENS, WORDS_WEIGH, EncoderErro
 from trainers.export_formats import ENCODER_FORMS
 from trainers.local.export import hub
 from trainers.local.export.card import Card, today
-from trainers.local.export.merged_weights import Base
 from trainers.local.export.order import Order, Say, WrittenExport
 from trainers.local.export.output import (
     AnswersDiffer,
@@ -28,6 +27,7 @@ from trainers.local.export.output import (
     folder_when_complete,
 )
 from trainers.local.export.sources import Source, read_questions
+from trainers.local.export.weights import Base
 from trainers.local.serving.encoder_engine import text_to_read
 from trainers.local.training.base_files import HUB_ID
 from trainers.methods import specs

@@ -1,5 +1,4 @@
-"""The values of an export: the order, what a form gets and returns; and what forms share: merging, and comparing what
-was written with our server's answers."""
+"""The values of an export: the order, and what a form gets and returns."""
 
 from __future__ import annotations
 
@@ -12,10 +11,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from trainers.json_values import from_object
-from trainers.local.export.agreement import compare
-from trainers.local.export.merged_weights import Base, Loaded, Merged, free_memory, merge
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Questions, Source
+from trainers.local.export.weights import Base
 
 Say = Callable[[str], None]
 
@@ -145,32 +143,3 @@ class Form(Protocol):
 
 def load_form(order: Order) -> Form:
     return cast(Form, import_module(f"trainers.local.export.{order.to}"))
-
-
-def check_mergeable(base: Base) -> None:
-    """Raises ExportRefused."""
-    if base.is_quantised:
-        raise ExportRefused(
-            f"The base {base.name} is stored quantised, so nothing can be merged into it exactly. "
-            "Export the adapter: --to vllm or --to hub."
-        )
-
-
-def merge_adapter(work: Work, folder: Path, dtype: str, say: Say) -> Merged:
-    say(f"Merging the adapter into {work.base.name} ({work.base.parameters:,} parameters)")
-    merged = merge(work.source, work.base, work.prompts, dtype, folder)
-    free_memory()
-    return merged
-
-
-def compare_answers(work: Work, loaded: Loaded, tolerance: float, say: Say) -> str:
-    """Asks the model that was written and loaded again, and returns a sentence about its answers. Raises
-    AnswersDiffer."""
-    say("Asking what was written, loaded again, the same questions")
-    comparison = compare(loaded, work.prompts, work.answers, tolerance)
-    return f"loaded again in float32 and asked what our server was asked: {comparison}"
-
-
-def describe_merge(merged: Merged) -> str:
-    share = f"{merged.difference:.1e} of the largest"
-    return f"merged in float32, the logits differ from those of base and adapter by {share}"

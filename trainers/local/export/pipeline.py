@@ -11,10 +11,10 @@ from trainers.export_formats import FORMATS, formats_with
 from trainers.local.export import hub, onnx
 from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.card import Card
-from trainers.local.export.merged_weights import Base, free_memory, open_base
 from trainers.local.export.order import Order, Say, Work, load_form
 from trainers.local.export.output import ExportRefused, check_out, check_space, folder_when_complete
 from trainers.local.export.sources import Questions, Source, find_source, read_questions
+from trainers.local.export.weights import Base, free_memory, open_base
 from trainers.local.serving.values import Target
 from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import load_tokenizer

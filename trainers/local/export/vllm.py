@@ -11,18 +11,11 @@ from typing import Any
 
 from trainers.chat_templates import switches_of, template_of
 from trainers.local.engines.vllm import adapter_refusal, vllm_rank
-from trainers.local.export.merged_weights import Base, load_with_adapter
-from trainers.local.export.order import (
-    ADAPTER_TOLERANCE,
-    Order,
-    Plan,
-    Say,
-    Work,
-    WrittenExport,
-    compare_answers,
-)
+from trainers.local.export.agreement import compare_answers
+from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Plan, Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import CONFIG, WEIGHTS, Source
+from trainers.local.export.weights import Base, load_with_adapter
 
 
 def plan(order: Order, source: Source, base: Base) -> Plan:

@@ -1,8 +1,4 @@
-"""Reads the base model's files and merges the adapter into its weights: in float32, compared with base and adapter,
-then written.
-
-W becomes W + B·A·alpha/r. In float32 the logits of both differ by rounding alone; a larger difference means that the
-adapter does something that merging loses, and nothing is written."""
+"""The base model of an export, and models that are loaded in float32, to be merged or asked."""
 
 from __future__ import annotations
 
@@ -17,13 +13,10 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 from safetensors import safe_open
-from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig
 from yaml import YAMLError
 
-from trainers.chat_templates import without_thoughts
 from trainers.local.export.output import ExportRefused
-from trainers.local.export.sources import Source
 from trainers.local.peft import PeftModel
 from trainers.local.serving.vocabulary import end_tokens
 from trainers.local.training.base_files import fetch_base
@@ -33,8 +26,6 @@ from trainers.local.training.errors import TrainingFailed
 
 DTYPES = ("float32", "float16", "bfloat16")
 BYTES = {"float32": 4, "float16": 2, "bfloat16": 2}
-MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
-LAST_PLACES = 8  # of each prompt, whose logits are compared
 
 
 @dataclass(frozen=True)
@@ -103,47 +94,12 @@ def _read_licence(source: str, folder: Path) -> str | None:
 
 
 @dataclass(frozen=True)
-class Merged:
-    """`difference` is the largest between two logits, as a share of the largest logit."""
-
-    difference: float
-    end_tokens: Sequence[int]
-
-
-@dataclass(frozen=True)
 class Loaded:
     """A model in float32 with what it needs to answer."""
 
     model: Any
     tokenizer: Any
     end_tokens: Sequence[int]
-
-
-def merge(source: Source, base: Base, prompts: Sequence[Sequence[int]], dtype: str, out: Path) -> Merged:
-    """Writes weights, tokenizer with chat template and generation config into `out`. Raises ExportRefused."""
-    adapted = load_with_adapter(base.folder, source.adapter)
-    before = [_logits(adapted.model, prompt) for prompt in prompts]
-    merged = adapted.model.merge_and_unload(safe_merge=True)
-    difference = max(
-        float((old - _logits(merged, prompt)).abs().max() / old.abs().max())
-        for old, prompt in zip(before, prompts, strict=True)
-    )
-    if not difference <= MERGE_TOLERANCE:
-        raise ExportRefused(
-            f"The merged weights compute other logits than base and adapter: they differ by {difference:.1e} of the "
-            f"largest, {MERGE_TOLERANCE:.0e} is allowed. Export the adapter itself: --to vllm or --to hub."
-        )
-    merged.to(getattr(torch, dtype))
-    merged.config.dtype = dtype
-    merged.save_pretrained(out)
-    template = adapted.tokenizer.chat_template
-    if isinstance(template, dict):  # several by name
-        template = {name: without_thoughts(text) for name, text in template.items()}
-    else:
-        template = without_thoughts(template)
-    adapted.tokenizer.chat_template = template
-    adapted.tokenizer.save_pretrained(out)
-    return Merged(difference, adapted.end_tokens)
 
 
 def load_with_adapter(base: Path, adapter: Path) -> Loaded:
@@ -186,10 +142,3 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-
-
-@torch.inference_mode()
-def _logits(model: Any, prompt: Sequence[int]) -> Tensor:
-    """Returns those of the last places: (places, vocabulary)."""
-    logits: Tensor = model(input_ids=torch.tensor([list(prompt)], device=model.device)).logits
-    return logits[0, -LAST_PLACES:].float().cpu()
