@@ -6,7 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from trainers.local.alias_usage import AliasUsage, CountingEngine
+from trainers.local.alias_usage import AliasCounts, CountingEngine
 from trainers.local.serving.values import (
     AnswerEnd,
     EmbeddingRequest,
@@ -22,25 +22,25 @@ from trainers.local.serving.values import (
 GREEDY = Sampling(0.0, 1.0, None, (), None)
 
 
-def totals(usage: AliasUsage, alias: str = "team/tickets") -> list[tuple[str, int, int, int]]:
+def totals(usage: AliasCounts, alias: str = "team/tickets") -> list[tuple[str, int, int, int]]:
     return [
         (one.model, one.calls, one.prompt_tokens, one.completion_tokens) for one in usage.since(alias, "")
     ]
 
 
 def test_calls_of_many_threads_are_all_counted_and_outlive_a_restart(tmp_path: Path) -> None:
-    usage = AliasUsage(tmp_path)
+    usage = AliasCounts(tmp_path)
     with ThreadPoolExecutor(4) as pool:
         for _ in range(40):
             pool.submit(usage.count, "team/tickets", "ft:1", 1, 10, 2)
-    again = AliasUsage(tmp_path)
+    again = AliasCounts(tmp_path)
     again.count("team/tickets", "ft:2", 1, 7, 1)
-    assert totals(AliasUsage(tmp_path)) == [("ft:1", 40, 400, 80), ("ft:2", 1, 7, 1)]
+    assert totals(AliasCounts(tmp_path)) == [("ft:1", 40, 400, 80), ("ft:2", 1, 7, 1)]
 
 
 def test_a_file_that_a_power_cut_left_torn_holds_up_nothing(tmp_path: Path) -> None:
     (tmp_path / "2026-01-01.json").write_text('{"team/tickets": {"ft:1"')
-    usage = AliasUsage(tmp_path)
+    usage = AliasCounts(tmp_path)
     usage.count("team/tickets", "ft:1", 1, 10, 2)
     assert totals(usage) == [("ft:1", 1, 10, 2)]
 
@@ -49,7 +49,7 @@ def test_what_is_older_than_asked_is_left_out_and_a_removed_alias_is_forgotten(t
     (tmp_path / "2026-01-31.json").write_text(
         '{"team/tickets": {"ft:1": [5, 50, 5]}, "team/faq": {"ft:3": [1, 1, 1]}}'
     )
-    usage = AliasUsage(tmp_path)
+    usage = AliasCounts(tmp_path)
     assert [one.day for one in usage.since("team/tickets", "2026-01-31")] == ["2026-01-31"]
     assert usage.since("team/tickets", "2026-02-01") == []
     usage.forget("team/tickets")
@@ -72,7 +72,7 @@ class Echo:
 
 
 def counted(tmp_path: Path, engine: Echo, request: Callable[[list[object]], PendingRequest]) -> object:
-    usage, heard = AliasUsage(tmp_path), list[object]()
+    usage, heard = AliasCounts(tmp_path), list[object]()
     CountingEngine(engine, usage, "team/tickets", "ft:1").submit(request(heard))
     assert heard == list(engine.outcomes)
     return totals(usage)

@@ -24,6 +24,7 @@ from trainers.local.serving.values import (
     PendingRequest,
     Ticket,
 )
+from trainers.types import AliasUsage
 
 USAGE_FOLDER = "alias_usage"
 Counts = dict[str, dict[str, list[int]]]  # by alias, by model
@@ -31,18 +32,7 @@ Counts = dict[str, dict[str, list[int]]]  # by alias, by model
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DayUsage:
-    """What one model answered under an alias on one day ('2026-11-27')."""
-
-    day: str
-    model: str
-    calls: int
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class AliasUsage:
+class AliasCounts:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._lock = threading.Lock()
@@ -62,10 +52,10 @@ class AliasUsage:
             except OSError as error:
                 log.warning("counting the calls of %s: %s", alias, error)
 
-    def since(self, alias: str, day: str) -> list[DayUsage]:
+    def since(self, alias: str, day: str) -> list[AliasUsage]:
         """Returns what was counted from this day on, the oldest first."""
         return [
-            DayUsage(name, model, *row)
+            AliasUsage(name, model, *row)
             for name in self._days()
             if name >= day
             for model, row in self._read(name).get(alias, {}).items()
@@ -103,7 +93,7 @@ class CountingEngine:
     counted."""
 
     engine: GenerationEngine
-    usage: AliasUsage
+    usage: AliasCounts
     alias: str
     model: str
 

@@ -19,7 +19,7 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from trainers.base_models import why_untrainable
-from trainers.local.alias_usage import AliasUsage, CountingEngine
+from trainers.local.alias_usage import AliasCounts, CountingEngine
 from trainers.local.api import (
     bodies,
     chat_completions,
@@ -280,7 +280,7 @@ class ModelEndpoints:
     models: Models
     aliases: Aliases
     engine: GenerationEngine
-    usage: AliasUsage
+    usage: AliasCounts
 
     def routes(self) -> list[Route]:
         return [
@@ -334,7 +334,7 @@ def _alias_model_body(alias: Alias) -> bodies.Body:
 @dataclass(frozen=True)
 class AliasEndpoints:
     aliases: Aliases
-    counts: AliasUsage
+    counts: AliasCounts
 
     def routes(self) -> list[Route]:
         return [

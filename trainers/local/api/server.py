@@ -22,7 +22,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from trainers.host import ENGINES_FOLDER
-from trainers.local.alias_usage import USAGE_FOLDER, AliasUsage
+from trainers.local.alias_usage import USAGE_FOLDER, AliasCounts
 from trainers.local.api.endpoints import AliasEndpoints, FileEndpoints, JobEndpoints, ModelEndpoints
 from trainers.local.api.guard import Guard
 from trainers.local.api_errors import ApiError
@@ -71,7 +71,7 @@ def build_app(config: Config) -> Starlette:
     """The app's lifespan starts the queue of jobs, and at its end ends the training processes."""
     files, jobs = Files(config.data / "files"), Jobs(config.data / "jobs")
     models = Models(config.models, jobs, config.encoders)
-    aliases, usage = Aliases(config.data / ALIASES_FILE, models), AliasUsage(config.data / USAGE_FOLDER)
+    aliases, usage = Aliases(config.data / ALIASES_FILE, models), AliasCounts(config.data / USAGE_FOLDER)
     engines = config.data / ENGINES_FOLDER
     backend: Backend = LocalBackend(config.train_command, config.gpus, config.gpus_per_job)
     if config.ray is not None:

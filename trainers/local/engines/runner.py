@@ -40,8 +40,8 @@ from trainers.local.engines.log_parser import Line, Reading, Trained, Trouble, V
 from trainers.local.engines.plan import OUTPUT, EngineConfig, EnginePlan, engine_folder, write_files
 from trainers.local.engines.process import GRACE_S, LOG, follow_log, run_engine
 from trainers.local.engines.workdir import prepare
-from trainers.local.job_directory import TrainingJob, is_disk_full, read_json, replace_json
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_for_disk
+from trainers.local.job_directory import TrainingJob, read_json, replace_json
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, paused_by_a_full_disk
 from trainers.local.training.metrics_logger import MetricsLogger, Progress, Scores, Step
 from trainers.local.training.schedule import (
     START,
@@ -85,13 +85,9 @@ def train_by(engine: Engine, folder: Path, job: TrainingJob) -> None:
         logger = MetricsLogger(folder, job.integrations, job.settings.ceiling_s)
         is_done = False
         try:
-            EngineRun(engine, installation, folder, job, logger).train()
+            with paused_by_a_full_disk(folder):
+                EngineRun(engine, installation, folder, job, logger).train()
             is_done = True
-        except OSError as error:
-            if not is_disk_full(error):
-                raise
-            pause_for_disk(folder, error)
-            raise TrainingPaused from error
         finally:
             logger.end(is_done=is_done)
 

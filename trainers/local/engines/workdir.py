@@ -14,7 +14,7 @@ from trainers.local.engines.plan import ROWS, EnginePlan
 from trainers.local.job_directory import TrainingJob
 from trainers.local.training.base_files import fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_tokenizer, stored_method
-from trainers.local.training.data import Rows, read_rows
+from trainers.local.training.data import Rows, read_rows, tell_rows
 from trainers.local.training.devices import best_dtype
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
@@ -113,24 +113,13 @@ def _prepare_rows(
     name: Literal["train", "valid"],
     logger: MetricsLogger,
 ) -> Rows:
-    """Writes rows/NAME.jsonl, and an event for everything about the rows that a person should know."""
+    """Writes rows/NAME.jsonl."""
     param, settings = ("training_file" if name == "train" else "validation_file"), job.settings
     rows = read_rows(Path(file), tokenizer, settings.max_length, param, settings.too_long)
     (home / ROWS).mkdir(exist_ok=True)
     write_rows(home / ROWS / f"{name}.jsonl", rows)
 
-    kind = "Training" if name == "train" else "Validation"
-    logger.log(f"{kind} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
-    if rows.chats < len(rows.rows):
-        logger.log(
-            f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
-        )
-    if rows.too_long:
-        logger.log(f"{kind} rows left out, longer than max_length: {rows.too_long:,}", "warn")
-    if rows.cut:
-        logger.log(f"{kind} rows cut to max_length, so that they may end in mid-answer: {rows.cut:,}", "warn")
-    if rows.nothing_to_learn:
-        logger.log(f"{kind} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
+    tell_rows(logger, "Training" if name == "train" else "Validation", rows, settings.max_length)
     return rows
 
 

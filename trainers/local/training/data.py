@@ -29,6 +29,8 @@ from trainers.methods import TooLong
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
+    from trainers.local.training.metrics_logger import MetricsLogger
+
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
@@ -88,6 +90,22 @@ class Rows:
     @property
     def longest(self) -> int:
         return max(len(row.ids) for row in self.rows)
+
+
+def tell_rows(logger: MetricsLogger, what: str, rows: Rows, max_length: int) -> None:
+    """An event for everything about the rows that a person should know."""
+    logger.log(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
+    if rows.chats < len(rows.rows):
+        logger.log(
+            f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
+        )
+    if rows.too_long:
+        logger.warn(f"{what} rows left out, longer than max_length: {rows.too_long:,}")
+    if rows.cut:
+        text = f"{what} rows cut to max_length {max_length} tokens, so that they may end in mid-answer: "
+        logger.warn(f"{text}{rows.cut:,}")
+    if rows.nothing_to_learn:
+        logger.warn(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}")
 
 
 def read_rows(

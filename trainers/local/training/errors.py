@@ -3,10 +3,12 @@ paused it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from trainers.local.job_directory import append_event, replace_json
+from trainers.local.job_directory import append_event, is_disk_full, replace_json
 
 PAUSE_MARK = "PAUSED"  # written into the job's folder by the server
 
@@ -44,11 +46,16 @@ class Pauses:
         return (self.folder / PAUSE_MARK).exists()
 
 
-def pause_for_disk(folder: Path, error: OSError) -> None:
-    """Pauses the job until somebody frees space and resumes it, so that a full disk costs no work. Raises OSError where
-    the disk has no room for the mark either."""
-    replace_json(folder / PAUSE_MARK, {"at": None})
-    text = (
-        f"The disk is full: {error}. The job is paused: free some space and resume it, from its checkpoint."
-    )
-    append_event(folder, text, level="error", state="paused")
+@contextmanager
+def paused_by_a_full_disk(folder: Path) -> Iterator[None]:
+    """Pauses the job until somebody frees space and resumes it, so that a full disk costs no work. Raises
+    TrainingPaused, or OSError where the disk has no room for the mark either."""
+    try:
+        yield
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        replace_json(folder / PAUSE_MARK, {"at": None})
+        text = f"The disk is full: {error}. The job is paused: free some space and resume it, from its checkpoint."
+        append_event(folder, text, level="error", state="paused")
+        raise TrainingPaused from error

@@ -14,10 +14,10 @@ from typing import Generic, NoReturn, TypeVar
 
 import torch
 
-from trainers.local.job_directory import append_event, is_disk_full, read_json, replace_json
+from trainers.local.job_directory import append_event, read_json, replace_json
 from trainers.local.launch import SHORT
 from trainers.local.training import distributed
-from trainers.local.training.errors import TrainingFailed, TrainingPaused, pause_for_disk, write_failure
+from trainers.local.training.errors import TrainingFailed, paused_by_a_full_disk, write_failure
 
 R = TypeVar("R")
 T = TypeVar("T")
@@ -186,13 +186,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 def map_machine_errors(folder: Path) -> Iterator[None]:
     """Pauses the job where the disk is full, and fails it where the accelerator's memory is. Raises TrainingPaused,
     TrainingFailed."""
-    try:
-        yield
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        pause_for_disk(folder, error)
-        raise TrainingPaused from error
-    except torch.OutOfMemoryError as error:
-        text = f"The accelerator's memory is full: {error}. Set max_length or lora_r lower, or take a smaller model."
-        raise TrainingFailed("out_of_memory", text, "max_length") from error
+    with paused_by_a_full_disk(folder):
+        try:
+            yield
+        except torch.OutOfMemoryError as error:
+            cure = "Set max_length or lora_r lower, or take a smaller model."
+            text = f"The accelerator's memory is full: {error}. {cure}"
+            raise TrainingFailed("out_of_memory", text, "max_length") from error

@@ -19,7 +19,7 @@ from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
 from trainers.local.training.base_files import context_of_base, fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer
-from trainers.local.training.data import Row, Rows, read_rows
+from trainers.local.training.data import Row, Rows, read_rows, tell_rows
 from trainers.local.training.devices import best_device, best_dtype
 from trainers.local.training.errors import Pauses, TrainingFailed
 from trainers.local.training.metrics_logger import MetricsLogger
@@ -84,9 +84,9 @@ def prepare_training(folder: Path, job: TrainingJob, logger: MetricsLogger, paus
 
     logger.log(f"Training {job.base_name} on {device.type} in {str(dtype).removeprefix('torch.')}")
     report_kernels(folder, kernels, logger)
-    tell_rows(logger, "Training", training, settings)
+    tell_rows(logger, "Training", training, settings.max_length)
     if validation:
-        tell_rows(logger, "Validation", validation, settings)
+        tell_rows(logger, "Validation", validation, settings.max_length)
     if not able.packs:
         logger.log("Rows are computed one by one: this model's family is not known to keep packed rows apart")
     if not able.selects:
@@ -127,21 +127,6 @@ def within_context(settings: Parameters, base: str, logger: MetricsLogger) -> Pa
         f"max_length {settings.max_length} is more than the base's context: rows may have {context} tokens"
     )
     return replace(settings, max_length=context)
-
-
-def tell_rows(logger: MetricsLogger, what: str, rows: Rows, settings: Parameters) -> None:
-    logger.log(f"{what} rows: {len(rows.rows):,} with {rows.tokens:,} tokens")
-    if rows.chats < len(rows.rows):
-        logger.log(
-            f"They are {rows.chats:,} chats: the template rewrites earlier answers, so each answer is a row"
-        )
-    if rows.too_long:
-        logger.log(f"{what} rows left out, longer than max_length: {rows.too_long:,}", "warn")
-    if rows.cut:
-        text = f"{what} rows cut to max_length {settings.max_length} tokens, so that they may end in mid-answer: "
-        logger.log(f"{text}{rows.cut:,}", "warn")
-    if rows.nothing_to_learn:
-        logger.log(f"{what} rows left out, no answer to learn: {rows.nothing_to_learn:,}", "warn")
 
 
 def tell_team(logger: MetricsLogger, is_sharded: bool) -> None:

@@ -28,13 +28,12 @@ from trainers.encoders.embedding import LONGEST_TOKENS, EncoderFiles, find_encod
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
 from trainers.local.training.base_files import fetch_base
 from trainers.local.training.devices import best_device
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused
+from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, paused_by_a_full_disk
 from trainers.local.training.methods.head import (
     EncoderLog,
     LabelledRows,
     embed_rows,
     open_encoder,
-    paused_by_a_full_disk,
     read_labelled_rows,
 )
 from trainers.local.training.schedule import MAX_NORM, rate_share, steps_an_epoch

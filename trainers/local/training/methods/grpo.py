@@ -31,14 +31,13 @@ from trainers.local.job_directory import KEPT_ROWS, TrainingJob
 from trainers.local.training import distributed
 from trainers.local.training.base_files import context_of_base
 from trainers.local.training.checkpoints import CHECKPOINT_S
-from trainers.local.training.data import Row, Rows, read_rows
+from trainers.local.training.data import Row, Rows, read_rows, tell_rows
 from trainers.local.training.errors import Pauses
 from trainers.local.training.loop import TrainingMethod, TrainState
 from trainers.local.training.methods import trl_setup
 from trainers.local.training.methods.trl_setup import LossOnly, SingleProcess, TrlBase, prepare_base, silent
 from trainers.local.training.metrics_logger import MetricsLogger, Scores
 from trainers.local.training.packing import pack_tokens
-from trainers.local.training.setup import tell_rows
 from trainers.methods import GrpoParameters, Parameters, Reward
 
 # From the right answer and the model's to a share; read and normalised as evaluation does.
@@ -61,9 +60,9 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
             )
 
     setup = prepare_base(folder, job, logger, pauses, read)
-    tell_rows(logger, "Training", setup.training, setup.settings)
+    tell_rows(logger, "Training", setup.training, setup.settings.max_length)
     if setup.validation:
-        tell_rows(logger, "Validation", setup.validation, setup.settings)
+        tell_rows(logger, "Validation", setup.validation, setup.settings.max_length)
         logger.log("The validation loss is 1 less the mean reward of the likeliest answers")
     settings = setup.settings
     assert isinstance(settings, GrpoParameters)  # noqa: S101 - read_job goes by the job's method

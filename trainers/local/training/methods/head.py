@@ -10,8 +10,7 @@ from __future__ import annotations
 import csv
 import math
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,12 +24,11 @@ from trainers.local.job_directory import (
     RESULTS_HEADER,
     TrainingJob,
     append_event,
-    is_disk_full,
     new_result,
     read_json,
     replace_json,
 )
-from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, pause_for_disk
+from trainers.local.training.errors import Pauses, TrainingFailed, paused_by_a_full_disk
 
 if TYPE_CHECKING:
     from trainers.encoders.embedding import Vectors
@@ -167,14 +165,3 @@ def fit_of(head: LinearHead, vectors: Vectors, rows: LabelledRows) -> tuple[floa
     shares = head.probabilities(vectors)
     loss = -np.log(np.maximum(shares[np.arange(len(wanted)), wanted], 1e-12)).mean()
     return float(loss), float((shares.argmax(axis=1) == wanted).mean())
-
-
-@contextmanager
-def paused_by_a_full_disk(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if not is_disk_full(error):
-            raise
-        pause_for_disk(folder, error)
-        raise TrainingPaused from error
