@@ -327,7 +327,7 @@ def _measured_on(
     if not test.examples:
         return Refusal(f"{holdout} can't be measured on: there are no rows in it.")
     train = read(file, file.name, columns=columns).examples
-    shared = {shared.train_line for shared in overlap(train, test.examples)}
+    shared = overlap(train, test.examples)
     examples = [example for example in train if example.line not in shared]
     if not examples:
         return Refusal(f"{holdout} asks all that {file} asks, so no row is left to learn from.")

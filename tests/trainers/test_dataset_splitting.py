@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from trainers.dataset import Example, Shared, overlap, read, split, store_chat
+from trainers.dataset import Example, overlap, read, split, store_chat
 from trainers.dataset.rows import question_key
 from trainers.types import Message
 
@@ -75,7 +75,7 @@ def test_copies_are_held_out_once_and_not_trained_on() -> None:
 
     assert len(parts.holdout) == len({question_key(example) for example in parts.holdout}) == 32
     assert len(parts.train) == 680
-    assert overlap(parts.train, parts.holdout) == ()
+    assert overlap(parts.train, parts.holdout) == set()
 
 
 def test_a_rare_label_whose_every_question_has_a_copy_is_held_out_too() -> None:
@@ -182,11 +182,11 @@ def test_what_is_written_can_be_read_back_and_is_named_by_its_hash(tmp_path: Pat
     assert (tmp_path / f"{sha256}.jsonl").read_bytes() == kept + b"\n"
 
 
-def test_a_shared_question_is_found_with_both_lines() -> None:
+def test_a_shared_question_is_found() -> None:
     train = [row(4, "Where is it?", "a"), row(5, "other", "b")]
     holdout = [row(9, "where  IS it?", "c"), row(10, "third", "b")]
 
-    assert overlap(train, holdout) == (Shared(train_line=4, holdout_line=9),)
+    assert overlap(train, holdout) == {4}
 
 
 @needs_banking77

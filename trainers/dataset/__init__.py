@@ -38,7 +38,6 @@ from trainers.dataset.rows import lists_labels as lists_labels
 from trainers.dataset.rows import normalised as normalised
 from trainers.dataset.rows import prompted as prompted
 from trainers.dataset.rows import with_system as with_system
-from trainers.dataset.splits import Shared as Shared
 from trainers.dataset.splits import Split as Split
 from trainers.dataset.splits import overlap as overlap
 from trainers.dataset.splits import split as split

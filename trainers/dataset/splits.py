@@ -34,14 +34,6 @@ class Split:
     holdout: tuple[Example, ...]
 
 
-@dataclass(frozen=True)
-class Shared:
-    """A question on both sides; lines in their own files."""
-
-    train_line: int
-    holdout_line: int
-
-
 @dataclass(frozen=True, slots=True)
 class _Groups:
     """Rows that stay together, named by their first. `further` has the others, of groups that have some: most rows
@@ -206,11 +198,10 @@ def _draw_groups(groups: _Groups, firsts: Sequence[int], quota: int, one_at_leas
     return drawn
 
 
-def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> tuple[Shared, ...]:
-    """Returns the questions of `train` that `holdout` asks too, whatever case, spacing or instructions."""
-    held = {question_key(example): example.line for example in holdout}
-    shared = ((example.line, held.get(question_key(example))) for example in train)
-    return tuple(Shared(line, other) for line, other in shared if other is not None)
+def overlap(train: Iterable[Example], holdout: Iterable[Example]) -> set[int]:
+    """Returns the lines of `train` that ask what `holdout` asks too, whatever case, spacing or instructions."""
+    held = set(question_keys(holdout))
+    return {example.line for example in train if question_key(example) in held}
 
 
 def store_chat(folder: Path, examples: Iterable[Example]) -> str:
