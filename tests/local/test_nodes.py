@@ -53,7 +53,7 @@ def test_one_submission_asks_for_both_nodes_and_takes_no_gpu_itself(
         (body,) = head.bodies
         client.fine_tuning.jobs.cancel(job_id)
     assert body["entrypoint"] == (
-        "exec '/opt/our python' -m trainers.local.ray.launcher --nodes 2 --gpus 4 --cpus 1 "
+        "exec '/opt/our python' -m trainers.local.ray.launcher --nodes 2 --gpus 4 "
         f"--python '/opt/our python' --name {job_id}-1"
     )
     assert not {"entrypoint_num_cpus", "entrypoint_num_gpus"} & body.keys()
@@ -104,24 +104,24 @@ def test_a_cluster_that_shrinks_under_a_waiting_job_is_named_in_its_events(
     ("need", "found", "wanted"),
     [
         (
-            Need(1, 1, 1),
+            Need(1, 1),
             Machines(3, False),
             "The job is queued until one is free: the Ray cluster has 3 machines with a GPU.",
         ),
         (
-            Need(1, 1, 2),
+            Need(1, 2),
             Machines(0, False),
             "The job needs a machine with 2 GPUs, and the Ray cluster has none. It is queued until machines are "
             "added: add them, or cancel it.",
         ),
         (
-            Need(4, 1, 8),
+            Need(4, 8),
             Machines(1, True),
             "The job needs 4 machines with 8 GPUs each, and the Ray cluster has 1. It is queued; the cluster's "
             "autoscaler may add what is missing.",
         ),
         (
-            Need(2, 1, 0),
+            Need(2, 0),
             Machines(2, False),
             "The job is queued until 2 are free: the Ray cluster has 2 machines with a CPU.",
         ),

@@ -55,14 +55,13 @@ class RayOptions:
     """`storage` is the URL of a folder that the nodes see; None where they see the trainer's data folder itself.
 
     `python` is the nodes' interpreter with the extra 'local'. Ray keeps `gpus` free for a job, the same number on each
-    of its `nodes` machines, and `cpus` on each. `passed` are environment variables for the nodes.
+    of its `nodes` machines, and a CPU on each. `passed` are environment variables for the nodes.
     """
 
     address: str
     storage: str | None
     python: str = "python"
     gpus: int = 1
-    cpus: int = 1
     passed: Mapping[str, str] = field(default_factory=dict)
     nodes: int = 1
 
@@ -76,7 +75,7 @@ class RayOptions:
 
     @property
     def need(self) -> Need:
-        return Need(self.nodes, self.cpus, self.gpus_a_node)
+        return Need(self.nodes, self.gpus_a_node)
 
 
 class RayBackend:
@@ -119,7 +118,7 @@ class RayBackend:
         if self.nodes == 1:
             return None
         try:
-            nodes, may_grow = self._head.nodes_with(self._options.cpus, gpus), self._head.may_grow
+            nodes, may_grow = self._head.nodes_with(gpus), self._head.may_grow
         except (RayAway, RayRefused) as error:
             log.warning("counting the nodes of the cluster: %s", error)
             return None
@@ -307,10 +306,10 @@ def submission(
 
     if options.nodes == 1:
         command = [options.python, "-m", NODE]
-        resources = {"entrypoint_num_cpus": options.cpus, "entrypoint_num_gpus": options.gpus}
+        resources = {"entrypoint_num_cpus": 1, "entrypoint_num_gpus": options.gpus}
     else:  # the launcher itself takes nothing, and asks for what each node gives
         nodes, gpus = options.nodes, options.gpus_a_node
-        request = NodesRequest(nodes, gpus, options.cpus, options.python, entry.submission)
+        request = NodesRequest(nodes, gpus, options.python, entry.submission)
         command = [options.python, "-m", LAUNCHER, *request.arguments]
         resources = {}
     return {

@@ -100,10 +100,10 @@ class RayHead:
         answer = self._ask("GET", f"/api/jobs/{submission}/logs", unknown_is_an_answer=True)
         return "" if answer.status_code == 404 else str(_object(answer).get("logs") or "")
 
-    def nodes_with(self, cpus: int, gpus: int) -> int:
-        """Counts the machines that have so many CPUs and GPUs, free or not. Raises RayAway, RayRefused."""
+    def nodes_with(self, gpus: int) -> int:
+        """Counts the machines that have a CPU and so many GPUs, free or not. Raises RayAway, RayRefused."""
         totals = [raw.get("resources_total") or {} for raw in self._state("nodes", "state", "ALIVE")]
-        return sum(total.get("CPU", 0) >= cpus and total.get("GPU", 0) >= gpus for total in totals)
+        return sum(total.get("CPU", 0) >= 1 and total.get("GPU", 0) >= gpus for total in totals)
 
     @property
     def may_grow(self) -> bool:

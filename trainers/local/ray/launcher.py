@@ -35,23 +35,22 @@ NAME_BYTES = 15
 
 @dataclass(frozen=True)
 class NodesRequest:
-    """`gpus` and `cpus` are those of each node, `python` is the nodes', `name` the submission's, for Ray's lists."""
+    """`gpus` are those of each node, `python` is the nodes', `name` the submission's, for Ray's lists."""
 
     nodes: int
     gpus: int
-    cpus: int
     python: str
     name: str
 
     @property
     def arguments(self) -> tuple[str, ...]:
-        numbers = ("--nodes", str(self.nodes), "--gpus", str(self.gpus), "--cpus", str(self.cpus))
+        numbers = ("--nodes", str(self.nodes), "--gpus", str(self.gpus))
         return (*numbers, "--python", self.python, "--name", self.name)
 
     @property
     def bundle(self) -> dict[str, int]:
         """The resources that Ray reserves on each node."""
-        return {"CPU": self.cpus} | ({"GPU": self.gpus} if self.gpus else {})
+        return {"CPU": 1} | ({"GPU": self.gpus} if self.gpus else {})
 
 
 class Member:
@@ -78,7 +77,7 @@ class Member:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train one job on several nodes of the cluster.")
-    for name in ("nodes", "gpus", "cpus"):
+    for name in ("nodes", "gpus"):
         parser.add_argument(f"--{name}", type=int, required=True)
     for name in ("python", "name"):
         parser.add_argument(f"--{name}", required=True)
@@ -104,7 +103,7 @@ def gather(request: NodesRequest) -> int:
     actor = ray.remote(Member)
     members = [
         actor.options(
-            num_cpus=request.cpus,
+            num_cpus=1,
             num_gpus=request.gpus,
             max_restarts=0,
             scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=node),

@@ -21,10 +21,9 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Need:
-    """What one job needs: `nodes` machines with `cpus` and `gpus` each."""
+    """What one job needs: `nodes` machines with a CPU and `gpus` GPUs each."""
 
     nodes: int
-    cpus: int
     gpus: int
 
     @property
@@ -63,7 +62,7 @@ class Waiting:
             return
         self._look_at = now + COUNT_EACH_S
         try:
-            machines = Machines(self._head.nodes_with(self._need.cpus, self._need.gpus), self._head.may_grow)
+            machines = Machines(self._head.nodes_with(self._need.gpus), self._head.may_grow)
         except (RayAway, RayRefused) as error:
             return log.warning("counting the machines of the cluster: %s", error)
         if machines == self._reported:
