@@ -112,12 +112,11 @@ def stop_sentence(why: Stop, position: Position, total: int, settings: Parameter
     if why == "patience":
         count = f"{settings.patience} validation" + ("s" if settings.patience != 1 else "")
         return f"{stopped}: {count} in a row brought no lower loss. {reached}"
-    ceiling = f"the ceiling of {settings.max_seconds:,} s"
     most, hourly = settings.max_usd_micros, settings.usd_per_hour_micros
+    ceiling = f"{settings.ceiling_s:,.0f} s"
     if settings.ceiling_s != settings.max_seconds and most is not None and hourly is not None:
-        price = f"{usd_micros(most)} at {usd_micros(hourly)} an hour"
-        ceiling = f"the ceiling of {price} ({settings.ceiling_s:,.0f} s)"
-    return f"{stopped}: {ceiling} leaves no time for another step. {reached}"
+        ceiling = f"{usd_micros(most)} at {usd_micros(hourly)} an hour ({ceiling})"
+    return f"{stopped}: the ceiling of {ceiling} leaves no time for another step. {reached}"
 
 
 def result_sentence(position: Position, total: int) -> str | None:
