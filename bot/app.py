@@ -99,7 +99,7 @@ class Service:
             else None
         )
         self._listening = ThreadPoolExecutor(LISTENER_THREADS, "listener")
-        self.app = _bolt(slack, self._listening, is_known=signed_in is not None)
+        self.app = _bolt(slack, self._listening, signed_in)
         self.homes = Homes(self.context, posting)
         register(self.app, self.context, self.homes, self.watcher.wake)
         self.connection: _Connection = (
@@ -237,15 +237,19 @@ def _is_away(error: SlackApiError) -> bool:
     return error.response.status_code >= 500 or error.response.get("error") in PASSING
 
 
-def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, *, is_known: bool) -> App:
+def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackResponse | None) -> App:
+    client = _client(slack)
+    if signed_in is not None:  # Bolt would ask again, and end the bot where Slack doesn't answer this time
+        client.auth_test = lambda **_: signed_in  # type: ignore[method-assign]
     bolts = logging.getLogger("slack_bolt")
     bolts.setLevel(logging.WARNING)  # at INFO it logs rejected bodies, at DEBUG each answer
     bolts.addFilter(_is_news)
     return App(
         name="finetune",  # without it Bolt looks for the caller's file: a quarter of a second
         logger=bolts,  # without it Bolt's loggers take the root's level
-        client=_client(slack),
-        token_verification_enabled=is_known,  # else at the first delivery: Bolt would end the bot
+        client=client,
+        token_verification_enabled=signed_in
+        is not None,  # else at the first delivery: Bolt would end the bot
         signing_secret=slack.signing_secret or "unused in socket mode",
         request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed
         ignoring_self_events_enabled=True,

@@ -203,6 +203,14 @@ def test_a_bot_that_starts_while_slack_is_away_follows_its_jobs_and_answers_once
     world.until(lambda: any("Result of run 1" in text for text in world.texts()), "the result")
 
 
+def test_a_bot_asks_once_who_it_is_so_that_no_second_answer_can_be_missing(world: World) -> None:
+    world.stop()
+    before = len(world.slack.calls("auth.test"))
+    world.boot()
+    assert len(world.slack.calls("auth.test")) == before + 1
+    assert "Nothing is running" in world.type("/finetune status")
+
+
 def test_a_file_sent_to_the_bot_is_answered_with_the_way(world: World) -> None:
     dm = world.slack.dm(ANA.id)
     world.slack.upload(ANA.id, world.file("tickets.csv", tickets_csv()), channel=dm)
