@@ -19,6 +19,7 @@ SMALL = {
     "bot/services/freeze_scope.py": "freeze.py tells people, and what tells them asks whether a freeze stands",
     "storage/driver.py": "which SQLite is used; in database.py it would import in a circle",
     "trainers/money.py": "micro-dollars; in pricing.py it would import in a circle",
+    "trainers/local/peft.py": "peft is imported by it alone, so that torch's compiler stays away",
     "trainers/local/ray/node.py": "the entry point on a node, which imports little before it has checked Python",
 }
 """Files under 60 lines, each with its reason; packages' `__init__` and the scripts of the engines' own "

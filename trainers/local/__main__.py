@@ -16,7 +16,7 @@ import socket
 import sys
 import threading
 from asyncio import CancelledError
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Literal, NoReturn
 
@@ -240,28 +240,26 @@ class Server(uvicorn.Server):
 
 def parse_models(names: Iterable[str]) -> dict[str, str]:
     """Base models by name. A value that looks like a path, or is a folder, must hold a model."""
-    models: dict[str, str] = {}
-    for each in names:
-        name, _, source = each.partition("=")
-        if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
-            refuse(
-                f"--model {each}: write it as NAME=FOLDER_OR_HUB_ID, the name of letters, digits and . _ - /"
-            )
-        models[name] = _model_source(name, source)
-    return models
+    hint = "the name of letters, digits and . _ - /"
+    return {name: _model_source(name, source) for name, source in _named_sources("--model", names, hint)}
 
 
 def parse_encoders(names: Iterable[str], bases: Mapping[str, str]) -> dict[str, str]:
     """Encoders by name. What they are is looked at when they are first used, since some have to be fetched."""
     encoders: dict[str, str] = {}
-    for each in names:
-        name, _, source = each.partition("=")
-        if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
-            refuse(f"--encoder {each}: write it as NAME=FOLDER_OR_HUB_ID, or NAME={DEFAULT_ENCODER}")
+    for name, source in _named_sources("--encoder", names, f"or NAME={DEFAULT_ENCODER}"):
         if name in bases:
-            refuse(f"--encoder {each}: --model has this name already. Choose another.")
+            refuse(f"--encoder {name}={source}: --model has this name already. Choose another.")
         encoders[name] = source
     return encoders
+
+
+def _named_sources(option: str, values: Iterable[str], hint: str) -> Iterator[tuple[str, str]]:
+    for each in values:
+        name, _, source = each.partition("=")
+        if not re.fullmatch(r"[\w./-]{1,128}", name, re.ASCII) or not source:
+            refuse(f"{option} {each}: write it as NAME=FOLDER_OR_HUB_ID, {hint}")
+        yield name, source
 
 
 def _model_source(name: str, source: str) -> str:

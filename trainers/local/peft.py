@@ -40,25 +40,12 @@ def _import_bitsandbytes() -> None:
 _compile = torch.compile
 _import_bitsandbytes()
 
-from peft import (  # noqa: E402
-    LoraConfig,
-    PeftModel,
-    get_peft_model,
-    get_peft_model_state_dict,
-    set_peft_model_state_dict,
-)
-from peft.tuners.lora.layer import Linear, LoraLayer  # noqa: E402
-from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: E402
-from peft.utils.other import AuxiliaryTrainingWrapper  # noqa: E402
-
-__all__ = [
-    "AuxiliaryTrainingWrapper",
-    "BaseTunerLayer",
-    "Linear",
-    "LoraConfig",
-    "LoraLayer",
-    "PeftModel",
-    "get_peft_model",
-    "get_peft_model_state_dict",
-    "set_peft_model_state_dict",
-]
+from peft import LoraConfig as LoraConfig  # noqa: E402
+from peft import PeftModel as PeftModel  # noqa: E402
+from peft import get_peft_model as get_peft_model  # noqa: E402
+from peft import get_peft_model_state_dict as get_peft_model_state_dict  # noqa: E402
+from peft import set_peft_model_state_dict as set_peft_model_state_dict  # noqa: E402
+from peft.tuners.lora.layer import Linear as Linear  # noqa: E402
+from peft.tuners.lora.layer import LoraLayer as LoraLayer  # noqa: E402
+from peft.tuners.tuners_utils import BaseTunerLayer as BaseTunerLayer  # noqa: E402
+from peft.utils.other import AuxiliaryTrainingWrapper as AuxiliaryTrainingWrapper  # noqa: E402

@@ -21,7 +21,6 @@ from trainers.local.serving.answers import check_queue, internal_error
 from trainers.local.serving.values import (
     AnswerEnd,
     ChatMessage,
-    Classification,
     EmbeddingRequest,
     Embeddings,
     GenerationEngine,
@@ -145,4 +144,4 @@ def _label(request: Request, index: int, answer: Classified, prompt_tokens: int)
         (first, *_) = likely = [(label.encode(), math.log(max(share, 1e-12))) for label, share in ranked]
         tokens = (Likelihood(*first, tuple(likely[:top])),)
     yield Piece(index, answer.label, tokens)
-    yield AnswerEnd(index, "stop", prompt_tokens, 1, Classification(answer.probability, answer.others))
+    yield AnswerEnd(index, "stop", prompt_tokens, 1, answer)

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from trainers.local.api_errors import ApiError, missing
 from trainers.local.tool_calls import ToolCall
 from trainers.methods import Quantization
+
+if TYPE_CHECKING:
+    from trainers.encoders.classifier import Classified
 
 MAX_ADAPTERS = 8  # in memory, and so in one batch
 SHARE_ALONE, SHARE_WHILE_TRAINING = 0.9, 0.3  # of a GPU's memory
@@ -107,22 +110,15 @@ EndReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True)
-class Classification:
-    """An encoder's answer: the probability of the label that it gave, and the likeliest others with theirs."""
-
-    probability: float
-    others: tuple[tuple[str, float], ...]
-
-
-@dataclass(frozen=True)
 class AnswerEnd:
-    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn."""
+    """The end of answer number `index`. `completion_tokens` doesn't count the token that ends the turn.
+    `classification`: of an encoder's answer."""
 
     index: int
     reason: EndReason
     prompt_tokens: int
     completion_tokens: int
-    classification: Classification | None = None
+    classification: Classified | None = None
 
 
 @dataclass(frozen=True)
