@@ -19,7 +19,9 @@ from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import TOLERANCES, Order, Plan, Say, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import Source
-from trainers.local.export.weights import BYTES, Base, free_memory, load, load_with_adapter
+from trainers.local.export.weights import BYTES, Base, load, load_with_adapter
+from trainers.local.serving.memory import release_memory
+from trainers.local.training.devices import best_device
 
 MERGE_TOLERANCE = 1e-3  # of the largest logit. Measured: 1e-6 on the toy, 4e-6 on SmolLM2-135M
 LAST_PLACES = 8  # of each prompt, whose logits are compared
@@ -95,7 +97,7 @@ def merge(work: Work, out: Path, dtype: str, say: Say) -> Merged:
     adapted.tokenizer.save_pretrained(out)
     result = Merged(difference, adapted.end_tokens)
     del merged, adapted
-    free_memory()
+    release_memory(best_device())
     return result
 
 

@@ -14,10 +14,12 @@ from trainers.local.export.card import Card
 from trainers.local.export.order import Order, Say, Work, load_form
 from trainers.local.export.output import ExportRefused, check_out, check_space, folder_when_complete
 from trainers.local.export.sources import Questions, Source, find_source, read_questions
-from trainers.local.export.weights import Base, free_memory, open_base
+from trainers.local.export.weights import Base, open_base
+from trainers.local.serving.memory import release_memory
 from trainers.local.serving.values import Target
 from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import load_tokenizer
+from trainers.local.training.devices import best_device
 
 
 def export(order: Order, say: Say) -> Path:
@@ -30,7 +32,7 @@ def export(order: Order, say: Say) -> Path:
     tokenizer = load_tokenizer(str(base.folder))
     prompts = [encode(tokenizer, question) for question in questions.questions]
     answers = served_answers(Target(str(base.folder), source.adapter), prompts)
-    free_memory()
+    release_memory(best_device())
     work = Work(order, source, base, questions, dtype, prompts, answers)
     with folder_when_complete(order.out) as folder:
         written = load_form(order).write(work, folder, say)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import json
 import math
 from collections.abc import Sequence
@@ -135,10 +134,3 @@ def load_gguf(file: Path, tokenizer: Any, end_tokens: Sequence[int]) -> Loaded:
         reason = " ".join(str(error).split())[:300]
         raise ExportRefused(f"Reading the GGUF file again, to check it: {reason}") from error
     return Loaded(model.to(best_device()).eval(), tokenizer, end_tokens)
-
-
-def free_memory() -> None:
-    """Frees the memory of models that are no longer referenced, at once: the next one needs it."""
-    gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
