@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import click
 
-from bot.rules import estimate_inputs
+from bot.rules import estimate_inputs as inputs
 from bot.rules.estimate_inputs import Figure, Question
 from bot.rules.plans import parse_sweep
 from bot.rules.units import FEWEST_SEALED, MOST_SEALED, Misread, parse_volume
@@ -240,23 +240,28 @@ RUNGS = TextType("rungs", read_rungs)
 SHOTS = TextType("number", read_shots)
 TASK = TextType("task", read_task)
 PREDICT = TextType("numbers", read_predict)
+PATIENCE = TextType("number", read_patience)
 DAY = TextType("day", read_day)
 COUNT = TextType("number", read_count)
-LABEL_USD = _figure(estimate_inputs.LABEL_USD)
+LABEL_USD = _figure(inputs.LABEL_USD)
 OPTIMISE = _figure(Figure("dollars for optimising a prompt", "2", Decimal("0.01"), Decimal(10_000)))
 
 
 @dataclass(frozen=True)
 class QuestionOption:
     """One thing that can be said for an estimate and a plan: `key=value` in Slack, `--key value` in the terminal, where
-    `alias` is read as well. `field` is the one of Question that it fills, or a hyperparameter's name."""
+    `alias` is read as well. `fills` names the field of Question, or the hyperparameter, where it isn't the key."""
 
     key: str
-    field: str
     type: TextType
     help: str
+    fills: str | None = None
     alias: str | None = None
     default: str | None = None
+
+    @property
+    def field(self) -> str:
+        return self.fills or self.key
 
     def __call__(self, handler: _Handler) -> _Handler:
         """Declare it on a command's handler, as click's decorators do."""
@@ -275,97 +280,61 @@ class QuestionOption:
 
 def _hyperparameter(key: str, spec: Spec) -> QuestionOption:
     text = f"{spec.declared.help[:1].upper()}{spec.declared.help[1:]}; chosen by rule unless you name one."
-    return QuestionOption(key, spec.name, HyperparameterType(spec), text)
+    return QuestionOption(key, HyperparameterType(spec), text, spec.name)
 
 
 # An option for plans and estimates is a row here, or a hyperparameter of trainers/methods.py.
 QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
     option.key: option
     for option in (
-        QuestionOption("current", "current", NAME, "The model that you prompt today, like gpt-4o."),
-        QuestionOption("volume", "volume", VOLUME, "Input tokens a month, like 10M."),
+        QuestionOption("current", NAME, "The model that you prompt today, like gpt-4o."),
+        QuestionOption("volume", VOLUME, "Input tokens a month, like 10M."),
         QuestionOption(
-            "target",
-            "target",
-            NAME,
-            "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14.",
+            "target", NAME, "The model to train, like local/smollm2-135m or gpt-4.1-mini-2025-04-14."
         ),
+        QuestionOption("patience", PATIENCE, "Stop early after so many validations without improvement."),
         QuestionOption(
-            "patience",
-            "patience",
-            TextType("number", read_patience),
-            "Stop early after so many validations without improvement.",
-        ),
-        QuestionOption(
-            "hours",
-            "people_hours",
-            _figure(estimate_inputs.PEOPLE_HOURS),
-            "Hours that people will spend on it, once.",
+            "hours", _figure(inputs.PEOPLE_HOURS), "Hours that people will spend on it, once.", "people_hours"
         ),
         QuestionOption(
             "rate",
-            "people_rate",
-            _figure(estimate_inputs.PEOPLE_RATE),
+            _figure(inputs.PEOPLE_RATE),
             "Dollars for an hour of theirs (75 by default).",
+            "people_rate",
         ),
         QuestionOption(
-            "labels", "label_count", _figure(estimate_inputs.LABEL_COUNT), "Rows that must still be labelled."
+            "labels", _figure(inputs.LABEL_COUNT), "Rows that must still be labelled.", "label_count"
         ),
-        QuestionOption("label_usd", "label_usd", LABEL_USD, "Dollars for one label."),
+        QuestionOption("label_usd", LABEL_USD, "Dollars for one label."),
+        QuestionOption("wrong_usd", _figure(inputs.WRONG_USD), "Dollars that one wrong answer costs."),
         QuestionOption(
-            "wrong_usd",
-            "wrong_usd",
-            _figure(estimate_inputs.WRONG_USD),
-            "Dollars that one wrong answer costs.",
-        ),
-        QuestionOption(
-            "prompt_tokens",
-            "prompt_tokens",
-            _figure(estimate_inputs.PROMPT_TOKENS),
-            "Tokens of one request to today's model.",
+            "prompt_tokens", _figure(inputs.PROMPT_TOKENS), "Tokens of one request to today's model."
         ),
         QuestionOption(
             "batch",
-            "batch_share",
-            _figure(estimate_inputs.BATCH_SHARE),
+            _figure(inputs.BATCH_SHARE),
             "Share of the requests that can wait a day, like 30%.",
+            "batch_share",
         ),
-        QuestionOption(
-            "runs", "runs", _figure(estimate_inputs.RUNS), "Training runs until one is good enough."
-        ),
+        QuestionOption("runs", _figure(inputs.RUNS), "Training runs until one is good enough."),
         QuestionOption(
             "retrain",
-            "retrain_months",
-            _figure(estimate_inputs.RETRAIN_MONTHS),
+            _figure(inputs.RETRAIN_MONTHS),
             "Train again every so many months.",
+            "retrain_months",
             alias="retrain_months",
         ),
+        QuestionOption("monitoring_usd", _figure(inputs.MONITORING_USD), "Dollars a month for monitoring."),
         QuestionOption(
-            "monitoring_usd",
-            "monitoring_usd",
-            _figure(estimate_inputs.MONITORING_USD),
-            "Dollars a month for monitoring.",
+            "hosting_hours", _figure(inputs.HOSTING_HOURS), "Hours a month that your machine is up."
         ),
         QuestionOption(
-            "hosting_hours",
-            "hosting_hours",
-            _figure(estimate_inputs.HOSTING_HOURS),
-            "Hours a month that your machine is up.",
+            "serving_speed", _figure(inputs.SERVING_SPEED), "Tokens a second of a machine paid by use."
         ),
         QuestionOption(
-            "serving_speed",
-            "serving_speed",
-            _figure(estimate_inputs.SERVING_SPEED),
-            "Tokens a second of a machine paid by use.",
+            "utilisation", _figure(inputs.UTILISATION), "Share of its time that it is busy, like 20%."
         ),
         QuestionOption(
-            "utilisation",
-            "utilisation",
-            _figure(estimate_inputs.UTILISATION),
-            "Share of its time that it is busy, like 20%.",
-        ),
-        QuestionOption(
-            "method",
             "method",
             TextType("method", read_method),
             f"How it learns: {', '.join(f'{each.name} from {each.examples}' for each in methods.METHODS.values())}.",
@@ -373,13 +342,9 @@ QUESTION_OPTIONS: Mapping[str, QuestionOption] = {
         ),
         *(_hyperparameter(key, spec) for key, spec in methods.options().items()),
         QuestionOption(
-            "sweep",
-            "sweep",
-            SWEEP,
-            "Values to choose between, like lora_r:8,16;learning_rate:0.0005,0.001.",
+            "sweep", SWEEP, "Values to choose between, like lora_r:8,16;learning_rate:0.0005,0.001."
         ),
         QuestionOption(
-            "judge",
             "judge",
             NAME,
             "A model that judges free text (by default that of the newest measurement; none for none).",
