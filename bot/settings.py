@@ -26,65 +26,10 @@ from trainers.rentals import prices as rentals
 from trainers.typed_tables import OWN, Fault, Key, Limits, read_table
 from trainers.types import Price
 
+CONFIG_FILE = "finetune.toml"
+MODEL_ENDS_FILE = "model_ends.json"  # in the data folder: what providers announced
 PACKAGED_TARGET = "minilm-encoder"
 RAY_ADDRESS = "http://127.0.0.1:8265"  # as trainers.local takes it where nobody says
-
-T = TypeVar("T")
-
-MODEL_ENDS_FILE = "model_ends.json"
-
-StoredEnds = Mapping[str, Mapping[str, Any]]
-
-log = logging.getLogger(__name__)
-
-
-def store_model_ends(
-    data: Path, provider: str, ends: Mapping[str, date], today: date, listed: Collection[str] = ()
-) -> None:
-    """Replaces all that this provider announced before: it may have put an end off. `listed`: all that it has."""
-    day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
-    ends_by_provider = {
-        **_stored_ends(data),
-        provider: {"read_on": today.isoformat(), "models": day_by_model, "listed": sorted(listed)},
-    }
-    path = data / MODEL_ENDS_FILE
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps(ends_by_provider, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def models_listed_before(data: Path, provider: str) -> frozenset[str]:
-    """Returns what the provider had when it was last asked; nothing where it never was."""
-    return frozenset(_stored_ends(data).get(provider, {}).get("listed", ()))
-
-
-def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
-    ends_by_provider = _stored_ends(data)
-    return tuple(
-        row.with_shutdowns(_days(ends_by_provider, row.name)) if row.name in ends_by_provider else row
-        for row in rows
-    )
-
-
-def _days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
-    return {model: date.fromisoformat(day) for model, day in ends_by_provider[provider]["models"].items()}
-
-
-def _stored_ends(data: Path) -> StoredEnds:
-    """Returns nothing if the file is damaged: our lists hold then, and the next answer replaces it."""
-    try:
-        ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
-        for provider in ends_by_provider:
-            _days(ends_by_provider, provider)
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
-        log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
-        return {}
-    return ends_by_provider
-
-
-CONFIG_FILE = "finetune.toml"
 SLACK_API = "https://slack.com/api/"
 HOST = "127.0.0.1"
 # A token as Slack makes them; the placeholders of .env.example and what was pasted with another sign are none.
@@ -96,6 +41,10 @@ NO_PRESIDIO = "presidio is not installed here; pip install presidio-analyzer doe
 Mode = Literal["socket", "http"]
 Blocks = Literal["newest", "classic"]
 Port = Annotated[int, Limits(ge=0, le=65535)]
+StoredEnds = Mapping[str, Mapping[str, Any]]
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 
 class SettingsProblems(Exception):
@@ -534,3 +483,52 @@ def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
     except OSError as error:
         problem = f"{path} cannot be read: {error.strerror}. FINETUNE_CONFIG should name a file."
     return TomlFile(path.name, {}, {}, [problem] if problem else [])
+
+
+# When models end, as their providers announced it: kept in the data folder, and laid over our own lists.
+
+
+def store_model_ends(
+    data: Path, provider: str, ends: Mapping[str, date], today: date, listed: Collection[str] = ()
+) -> None:
+    """Replaces all that this provider announced before: it may have put an end off. `listed`: all that it has."""
+    day_by_model = {model: day.isoformat() for model, day in sorted(ends.items())}
+    ends_by_provider = {
+        **_stored_ends(data),
+        provider: {"read_on": today.isoformat(), "models": day_by_model, "listed": sorted(listed)},
+    }
+    path = data / MODEL_ENDS_FILE
+    partial = path.with_suffix(".tmp")
+    partial.write_text(json.dumps(ends_by_provider, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def models_listed_before(data: Path, provider: str) -> frozenset[str]:
+    """Returns what the provider had when it was last asked; nothing where it never was."""
+    return frozenset(_stored_ends(data).get(provider, {}).get("listed", ()))
+
+
+def with_announced_ends(rows: Sequence[ProviderRow], data: Path) -> tuple[ProviderRow, ...]:
+    ends_by_provider = _stored_ends(data)
+    return tuple(
+        row.with_shutdowns(_days(ends_by_provider, row.name)) if row.name in ends_by_provider else row
+        for row in rows
+    )
+
+
+def _days(ends_by_provider: StoredEnds, provider: str) -> Mapping[str, date]:
+    return {model: date.fromisoformat(day) for model, day in ends_by_provider[provider]["models"].items()}
+
+
+def _stored_ends(data: Path) -> StoredEnds:
+    """Returns nothing if the file is damaged: our lists hold then, and the next answer replaces it."""
+    try:
+        ends_by_provider: StoredEnds = json.loads((data / MODEL_ENDS_FILE).read_text(encoding="utf-8"))
+        for provider in ends_by_provider:
+            _days(ends_by_provider, provider)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, TypeError, LookupError, AttributeError) as error:
+        log.warning("%s can't be read and is left out: %s", data / MODEL_ENDS_FILE, error)
+        return {}
+    return ends_by_provider
