@@ -46,7 +46,7 @@ MeasurementProgress = LadderProgress | TunedCurveProgress
 
 def pairs_for_people(context: AppContext, measurement: Measurement) -> PairsForPeople | None:
     """Returns what people can compare, None if there is nothing or its folder was lost."""
-    return judge_worker.read_for_people(context.settings.data / "measurements" / f"m{measurement.id}")
+    return judge_worker.read_for_people(folder_of(context, measurement))
 
 
 def preferences_of(context: AppContext, measurement: Measurement) -> HumanAgreement:
