@@ -355,8 +355,8 @@ def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
 
 
 def test_one_measurement_may_cost_five_dollars_unless_it_is_said(tmp_path: Path) -> None:
-    assert read(tmp_path).measurement_usd == Decimal(5)
-    assert read(tmp_path, '[budget]\nmeasurement_usd = "0.50"').measurement_usd == Decimal("0.50")
+    assert read(tmp_path).budget.measurement_usd == Decimal(5)
+    assert read(tmp_path, '[budget]\nmeasurement_usd = "0.50"').budget.measurement_usd == Decimal("0.50")
     assert "[budget] measurement_usd should be US dollars" in only_problem(
         tmp_path, "[budget]\nmeasurement_usd = 0.5"
     )
