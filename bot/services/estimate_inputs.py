@@ -23,6 +23,7 @@ from bot.services.evaluation_worker import MAX_TOKENS_TEXT, MAX_TOKENS_VERDICT, 
 from bot.services.hardware import (
     MemoryHeadroom,
     Target,
+    TrainingTime,
     base_of,
     encoder_needs,
     known_base,
@@ -153,24 +154,14 @@ class RunCost:
 
 
 @dataclass(frozen=True)
-class Time:
-    """`minutes` None: unknown. `measured`: the day on which the machine's speed was measured. `is_guess`: it was
-    neither measured nor stated by a person, so no maximum that stops a paid run relies on it."""
-
-    minutes: Range | None
-    measured: str | None = None
-    is_guess: bool = False
-
-
-@dataclass(frozen=True)
 class TrainingNeeds:
-    """What training this target on these rows takes, and the prices of asking its models."""
+    """What training this target on these rows takes, and the prices of asking its models. `time` None: nobody knows."""
 
     hyperparameters: tuple[tuple[str, Hyperparameter], ...]
     tuned: PriceRow
     base: PriceRow
     room: MemoryHeadroom | None
-    time: Time
+    time: TrainingTime | None
     cost: RunCost | MissingPrice
 
 
@@ -290,29 +281,25 @@ def _on_the_machine(
     tokens: int,
     hyperparameters: tuple[tuple[str, Hyperparameter], ...],
     sweep: Sweep,
-) -> tuple[MemoryHeadroom | None, Time]:
+) -> tuple[MemoryHeadroom | None, TrainingTime | None]:
     """Returns memory and time; `tokens` are one epoch's. A speed that a person states wins over a measured one."""
     chosen = dict(hyperparameters)
     if target.model.is_encoder:
         is_here = target.row.cluster is None and target.row.keeps_models_here
         room, minutes = encoder_needs(target.model.name, report, tokens, chosen, is_here=is_here)
-        return room, Time(minutes)
+        return room, TrainingTime(minutes)
     if target.row.rental is not None:
         room, minutes = rented_training(settings, target, report, tokens, chosen, sweep, target.row.rental)
-        return room, Time(minutes, is_guess=True)
+        return room, TrainingTime(minutes, is_guess=True)
     base = base_of(settings, target.row, target.model)
     room = memory_headroom(base, report, chosen, sweep) if base else None
     if target.model.usd_per_hour is None:
-        return room, Time(HOSTED_MINUTES)
+        return room, TrainingTime(HOSTED_MINUTES)
     if settings.trainer.tokens_per_second:
         in_all = round(tokens * full_trainings_of(sweep)) * _epochs(hyperparameters)
-        # Half to twice as long.
         seconds = Decimal(in_all) / settings.trainer.tokens_per_second + START_UP_S
-        return room, Time(Range(seconds / 120, seconds / 60, seconds / 30))
-    timed = training_time(settings, base, report, tokens, chosen, sweep) if base else None
-    if timed is None:
-        return room, Time(None)
-    return room, Time(timed.minutes, timed.measured, is_guess=timed.measured is None)
+        return room, TrainingTime(Range(seconds / 120, seconds / 60, seconds / 30))  # half to twice as long
+    return room, training_time(settings, base, report, tokens, chosen, sweep) if base else None
 
 
 def _epochs(hyperparameters: tuple[tuple[str, Hyperparameter], ...]) -> int:
@@ -330,18 +317,25 @@ def _base_price(settings: Settings, target: Target, tuned: PriceRow, today: date
 
 
 def _cost(
-    report: Report, tokens: int, tuned: PriceRow, base: PriceRow, epochs: int, time: Time, answer: int
+    report: Report,
+    tokens: int,
+    tuned: PriceRow,
+    base: PriceRow,
+    epochs: int,
+    time: TrainingTime | None,
+    answer: int,
 ) -> RunCost | MissingPrice:
     """Returns the cost of one run. `tokens`: of an epoch in all trials of a sweep; `answer`: the longest answer's.
 
     Our own machine's hours are in the training already; a vendor bills both models' answers.
     """
-    is_open = time.is_guess and tuned.usd_per_hour and tuned.rental is None
-    training = training_of(tuned, tokens, epochs, None if is_open else time.minutes)
+    is_open = time and time.is_guess and tuned.usd_per_hour and tuned.rental is None
+    training = training_of(tuned, tokens, epochs, time.minutes if time and not is_open else None)
     rates_tuned, rates_base = rates_of(tuned), rates_of(base)
     if isinstance(training, MissingPrice):
         return training
-    training = replace(training, speed_measured=time.measured, is_guess=time.is_guess)
+    if time:
+        training = replace(training, speed_measured=time.measured, is_guess=time.is_guess)
     if isinstance(rates_tuned, MissingPrice):
         return rates_tuned
     if isinstance(rates_base, MissingPrice):

@@ -78,10 +78,12 @@ class MemoryHeadroom:
 
 @dataclass(frozen=True)
 class TrainingTime:
-    """`measured` is the day on which the speed was measured, like 2026-11-25; None: it is a guess by sizes."""
+    """`measured` is the day on which the machine's speed was measured, like 2026-11-25. `is_guess`: it was neither
+    measured nor stated by a person, so no maximum that stops a paid run relies on it."""
 
     minutes: Range
-    measured: str | None
+    measured: str | None = None
+    is_guess: bool = False
 
 
 def base_of(settings: Settings, row: ProviderRow, model: ModelRow) -> Base | None:
@@ -292,7 +294,7 @@ def _sample_lengths(report: Report, tokens: int, chosen: Mapping[str, Hyperparam
 
 def _guess(taken_s: float) -> TrainingTime:
     expected = Decimal(round(taken_s, 1)) / 60
-    return TrainingTime(Range(expected / GUESS, expected, expected * GUESS), None)
+    return TrainingTime(Range(expected / GUESS, expected, expected * GUESS), is_guess=True)
 
 
 def _timed(taken_s: float, machine: Calibration) -> TrainingTime:
