@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
-from bot.services.provider_jobs import poll
+from bot.services.provider_jobs import JobOwner, follow
 from bot.values.runs import Progress
 from tests.peers.hosted import Hosted
 from tests.trainers.client.conftest import data, provider, spec  # noqa: F401 - a fixture
 from trainers.client import Trainer
+from trainers.types import Job
+
+
+def look(trainer: Trainer, job_id: str, now: float) -> tuple[Job, Progress]:
+    """Looks at the job for the first time."""
+    owner = SimpleNamespace(trainer=trainer, context=SimpleNamespace(clock=lambda: now))
+    seen = follow(cast(JobOwner, owner), job_id, Progress(), None)
+    assert seen is not None
+    return seen
 
 
 @pytest.mark.parametrize("hours", [3, 30])
@@ -21,7 +32,7 @@ def test_a_job_that_nobody_watched_had_the_time_that_its_own_events_tell(data: P
         server.service.jobs[job.id].created -= hours * 3600
         server.service.jobs[job.id].polls = 4
         now = time.time() + 24 * 3600  # the bot was away for another day
-        ended, progress = poll(trainer, job.id, Progress(), now, None)
+        ended, progress = look(trainer, job.id, now)
     assert ended.status == "succeeded"
     assert progress.train_seconds == pytest.approx(hours * 3600, abs=10)
 
@@ -31,5 +42,5 @@ def test_a_job_that_began_and_ended_between_two_looks_is_paid(data: Path) -> Non
         job = trainer.create(spec(trainer, data))
         server.service.jobs[job.id].created -= 5
         server.service.jobs[job.id].polls = 4
-        _, progress = poll(trainer, job.id, Progress(), time.time(), None)
+        _, progress = look(trainer, job.id, time.time())
     assert progress.train_seconds == pytest.approx(5, abs=3)
