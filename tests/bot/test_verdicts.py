@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from bot.llm_client import Declined
-from bot.services import evaluation_engine, judge_worker, judgements
+from bot.services import evaluation_engine, judge_worker
 from bot.services.judge_worker import JudgeAnswers
 from bot.values.evaluations import ArmProgress, JudgedPair, JudgeProgress, LadderPlan, LadderProgress
 from tests.cards import measured
@@ -135,7 +135,7 @@ def test_a_judge_that_only_declines_or_is_closed_can_t_go_on(plan: LadderPlan) -
     keys = tuple("abcdefgh")
     fresh = ArmProgress(judge_worker.candidate_of(plan), len(keys))
     four = evaluation_engine.count(fresh, keys, frozenset(), [declined(key) for key in "abcd"])
-    assert four.failed is None and judgements.with_arm(JudgeProgress(), four).answered == 4
+    assert four.failed is None and four.answered == 0
     assert set(four.declined) == set("abcd")
     five = evaluation_engine.count(four, keys, frozenset(), [declined("e")])
     assert five.failed == "It said no." and len(five.declined) == 5
