@@ -92,7 +92,7 @@ def test_an_installation_in_order(here: Installation) -> None:
         *("approvers", "budget", "own trainer", "encoder", "disk", "bot"),
     ]
     assert all(finding.is_well for what, finding in findings.items() if what != "disk"), findings
-    assert findings["Slack"].text == "signed in to Stand-in as finetune"
+    assert findings["Slack"].text == "signed in to Emulator as finetune"
     assert findings["scopes"].text == "all granted"
     assert findings["blocks"].text == "Slack takes all that cards are made of, newest form"
     assert findings["approvers"].text == "2 people or groups, 2 needed for a run"
