@@ -255,7 +255,7 @@ def test_a_base_of_the_trainer_s_disk_is_stored_once_and_kept_on_the_node(
 ) -> None:
     monkeypatch.setenv("FINETUNE_BASES", str(tmp_path / "bases"))
     monkeypatch.setattr(Storage, "local", None)  # as an object store: the node can't use it where it lies
-    monkeypatch.setattr(Storage, "_root", str(tmp_path / "storage"))
+    monkeypatch.setattr(Storage, "_path", lambda self, name: str(tmp_path / "storage" / name))
     monkeypatch.setattr(Storage, "_put", put_file)
     from pyarrow import fs
 
