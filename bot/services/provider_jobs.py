@@ -156,7 +156,7 @@ def create(owner: JobOwner) -> None:
     elif not may_create:
         owner.wait(LOOK_AGAIN_S)
     else:
-        owner.stuck(f"Creating the job stayed without a clear answer {attempt.tries} times.")
+        owner.stuck(f"The trainer was asked {attempt.tries} times to create the job, without a clear answer.")
 
 
 def hold(owner: JobOwner, seconds: float, note: str | None = None) -> None:
