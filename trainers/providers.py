@@ -102,7 +102,6 @@ class SizePrice:
 
 
 Serving = Literal["included", "adapter", "dedicated", "download", "on_request"]
-CancelPays = Literal["steps done", "nothing", "unknown"]
 
 
 def _hyperparameter(value: object) -> Hyperparameter:
@@ -130,10 +129,9 @@ class ProviderRow:
     while models are measured. `shutdowns`: the first day without an answer of each model of which it said one.
     `outputs_terms`: the address of its terms about training on what its models answer.
     `usd_per_hour`: it serves what it is asked for on a machine of our own, whose hours cost that.
-    `training_by_size`: the smallest first; `validation_billed`: the tokens of validations cost as much. `cancel_pays`:
-    for what a cancelled job is billed. `serving`: how a tuned model answers: at once, as an adapter beside others, on a
-    machine that costs `serving_usd_per_hour` until it is stopped (by itself after `idle_stop_s` without a question),
-    elsewhere once it is downloaded, or if the provider agrees. `rents`: each of its trainings has a machine of its own,
+    `training_by_size`: the smallest first. `serving`: how a tuned model answers: at once, as an adapter beside others,
+    on a machine that costs `serving_usd_per_hour` until it is stopped (by itself after `idle_stop_s` without a
+    question), elsewhere once it is downloaded, or if the provider agrees. `rents`: each training has its own machine,
     which is paid by the minute; `rental` is what it costs, once that was asked.
     """
 
@@ -154,8 +152,6 @@ class ProviderRow:
     ] = None
     usd_per_hour: Decimal | None = None
     training_by_size: tuple[SizePrice, ...] = ()
-    validation_billed: bool = False
-    cancel_pays: CancelPays = "steps done"
     serving: Serving = "included"
     serving_usd_per_hour: Decimal | None = None
     idle_stop_s: Positive | None = None
