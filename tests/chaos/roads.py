@@ -5,11 +5,13 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
 
 from demo.people import BEN
+from demo.workspace import WorkspaceError
 from tests.bot.hosting import CATALOGUE_ABILITIES, road_row
 from tests.bot.world import ABILITIES, DIALECTS, MODEL, PRIVATE
 from tests.chaos.dialects import RecordedMute, RecordedVendor, StormyFireworks, owner_in, row_of
@@ -96,8 +98,9 @@ class RoadStorm(Storm):
                     card.blocks
                 )
                 if waits and card.ts not in self._started_again:
-                    self._started_again.add(card.ts)
-                    self.slack.click(BEN.id, place.id, card.ts, "start_deployment")
+                    with suppress(WorkspaceError):  # the bot has just begun to live: the click is made again
+                        self.slack.click(BEN.id, place.id, card.ts, "start_deployment")
+                        self._started_again.add(card.ts)
                     return True
         return False
 
