@@ -65,11 +65,11 @@ def test_people_who_agree_with_the_judge_lend_it_their_trust(world: World) -> No
         "kshot acme/acme-small"
     }
     said = world.said("10 choices of 1 person")
-    assert "10 for ten examples" in said and "κ can't be told" in said
+    assert "10 for ten examples" in said and "κ can't be worked out" in said
     assert "Which answer is better?" not in "\n".join(
         text for text in world.texts() if "finds the" not in text
     ), "after ten there is a rest"
-    assert "not known: all 10 labels say" in world.said("Measurement m1:", "Judged by")
+    assert "not known: all 10 labels say the same thing" in world.said("Measurement m1:", "Judged by")
 
 
 def test_people_who_disagree_with_the_judge_are_heard(world: World) -> None:

@@ -214,7 +214,9 @@ class Sweep:
         self._config = world.folder / "swept.toml"
         self._config.write_text(config.replace('data = "data"', 'data = "swept"'), encoding="utf-8")
         service = world.company.service
-        self._provider = copy.deepcopy((service.files, service.jobs, service.aliases, service._uploads))
+        self._provider = copy.deepcopy(
+            (service.files, service.jobs, service.aliases, service._uploads, service._creates)
+        )
         self._machines = copy.deepcopy(getattr(service, "machines", []))
         self._slack = {name: copy.deepcopy(getattr(world.slack._state, name)) for name in OF_SLACK}
         self._faults = copy.deepcopy(world.company._faults)
@@ -326,7 +328,9 @@ class Sweep:
         (self._data / "files").symlink_to(self._world.folder / "data" / "files")
         shutil.copy(self._kept, self._data / "finetune.db")
         service, state = self._world.company.service, self._world.slack._state
-        service.files, service.jobs, service.aliases, service._uploads = copy.deepcopy(self._provider)
+        (service.files, service.jobs, service.aliases, service._uploads, service._creates) = copy.deepcopy(
+            self._provider
+        )
         if self._step.is_hosted:
             company(self._world).machines = copy.deepcopy(self._machines)
         self._world.company._faults = copy.deepcopy(self._faults)
