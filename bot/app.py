@@ -238,7 +238,7 @@ def _is_away(error: SlackApiError) -> bool:
 
 
 def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackResponse | None) -> App:
-    client = _client(slack)
+    client, is_known = _client(slack), signed_in is not None
     if signed_in is not None:  # Bolt would ask again, and end the bot where Slack doesn't answer this time
         client.auth_test = lambda **_: signed_in  # type: ignore[method-assign]
     bolts = logging.getLogger("slack_bolt")
@@ -248,8 +248,7 @@ def _bolt(slack: SlackSettings, listening: ThreadPoolExecutor, signed_in: SlackR
         name="finetune",  # without it Bolt looks for the caller's file: a quarter of a second
         logger=bolts,  # without it Bolt's loggers take the root's level
         client=client,
-        token_verification_enabled=signed_in
-        is not None,  # else at the first delivery: Bolt would end the bot
+        token_verification_enabled=is_known,  # else at the first delivery: Bolt would end the bot
         signing_secret=slack.signing_secret or "unused in socket mode",
         request_verification_enabled=False,  # HTTP mode's front does it, before anything is parsed
         ignoring_self_events_enabled=True,
