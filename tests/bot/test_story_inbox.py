@@ -21,6 +21,7 @@ from bot.slack.inbox import MOST_TRIES, STALE_S, replay
 from demo.people import ANA, BEN, TICKETS
 from demo.workspace import NotAnswered
 from tests.bot.props import tickets_csv
+from tests.bot.test_story_approval import advised_as
 from tests.bot.world import DORA, Rules, World, words_of
 from tests.peers.hosted import KEY
 
@@ -130,8 +131,9 @@ def test_an_event_that_was_acked_before_its_bot_was_killed_is_answered(world: Wo
 def test_a_refusal_whose_bot_was_killed_after_the_ack_reaches_who_clicked(
     make_world: Callable[[Rules], World],
 ) -> None:
+    """A verdict of go needs no form, so that the budget is asked in the approval's own transaction."""
     world = make_world(Rules(budget="0.01"))
-    world.start()
+    advised_as(world, "go")
     with doomed(world, ("bot.slack.actions", "_whisper"), "after the ack"):
         world.approve()
     assert world.slack.deliveries[-1].acked and world.slack.ephemerals(BEN.id) == ()
