@@ -53,7 +53,7 @@ def test_the_whole_road_ends_with_the_bill_of_who_rents_and_nothing_running(
     assert world.upload_and_check(tickets_csv()).state == "ready"
     assert "by the minute" in world.type("/finetune prices hf/tiny")
     world.type("/finetune estimate tickets current=gpt-4o volume=100M target=hf/tiny")
-    assert "to $15.00)" in world.estimate_details()  # 30 minutes of $0.50
+    assert "$2.50 to $15.00)" in world.estimate_details()  # five minutes of $0.50, in which it loads, to 30
     world.start(START)
     card = world.said("train tiny on tickets for up to $15.00")
     assert "It rents t4-small at Hugging Face for $30.00 an hour, and 30 minutes at most." in card
