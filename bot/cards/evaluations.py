@@ -350,9 +350,7 @@ def _time_left(progress: LadderProgress, now: float) -> str:
         return "about to begin" if is_before else "working out what it means"
     left = progress.seconds_left(now)
     passed = now - progress.started_at if progress.started_at is not None else 0.0
-    if passed < LEAST_SECONDS or left is None:
-        return f"{progress.answered:,} of {progress.of:,} answers"
-    return time_left(left)
+    return "time left not known yet" if passed < LEAST_SECONDS or left is None else time_left(left)
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:

@@ -204,7 +204,7 @@ def _label(drawn: Figure, axes: Axes, points: Sequence[_Point]) -> None:
     """
     ranked = sorted(points, key=lambda point: (not point.is_cheapest, -point.rung.score))
     with letters_may_lack():
-        drawn.canvas.draw()
+        drawn.draw_without_rendering()
     drawn.set_layout_engine("none")
     _key(drawn, ranked)
     texts = [

@@ -42,13 +42,11 @@ def figure(
     title: str, x: str, y: str, *, note: str = "", size: tuple[float, float] = (WIDE, HIGH)
 ) -> tuple[Figure, Axes]:
     """`size` in inches. The title and the note below it may hold any text; the axes' names are our own."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import figure as figures  # pyplot would bring windows, and would hold each figure
 
     _use_fonts()
-    drawn, axes = pyplot.subplots(figsize=size, dpi=130, layout="constrained")
+    drawn = figures.Figure(figsize=size, dpi=130, layout="constrained")
+    axes = drawn.subplots()
     wider = size[0] / WIDE
     heading = escape_dollars(_wrap(title, round(TITLE_COLUMNS * wider)))
     below = escape_dollars(_wrap(note, round(NOTE_COLUMNS * wider))) if note else ""
@@ -97,13 +95,10 @@ def _wrap(text: str, columns: int) -> str:
 
 def save_figure(drawn: Figure, path: Path) -> Path:
     """Written aside first: a worker that outlived its bot may draw the same plot while it is being sent."""
-    from matplotlib import pyplot
-
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{os.getpid()}-{path.name}")
     with letters_may_lack():
         drawn.savefig(aside, bbox_inches="tight", pad_inches=0.15)
-    pyplot.close(drawn)
     return aside.replace(path)
 
 

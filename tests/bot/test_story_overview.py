@@ -44,7 +44,7 @@ def test_status_and_home_show_measurements_and_what_came_of_them(make_world: Mak
     assert "1 measurement open" in said and "waits for a yes, under 1 cent" in said
     assert "waits for a yes" in home(world)
     world.slack.press(ANA.id, evaluations.MEASURE, home=True)
-    assert "is under way, 0% done, 0 of 18 answers" in world.type("/finetune status")
+    assert "is under way, 0% done, time left not known yet" in world.type("/finetune status")
     until(world, "done", 1)
     for said in (world.type("/finetune status"), home(world)):
         assert "*Measurement m1*, alternatives on tickets: no measured option reaches your 85% bar" in said

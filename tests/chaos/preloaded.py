@@ -3,7 +3,7 @@ one."""
 
 # ruff: noqa: F401
 
-import matplotlib.pyplot
+import matplotlib.figure
 import openai
 import scipy.stats
 

@@ -14,7 +14,7 @@ import pytest
 from transformers import AutoModelForCausalLM
 
 from tests.local.hub import TERABYTES, Hub, served_hub
-from trainers.local.training.base_files import fetch_base
+from trainers.local.base_download import fetch_base
 from trainers.local.training.base_model import load_config, load_tokenizer
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from trainers.local.base_files import base_fingerprint
 from trainers.local.job_directory import (
     TrainingJob,
     append_event,
@@ -34,7 +35,6 @@ from trainers.local.ray.job_files import (
 )
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
 from trainers.local.ray.takeover import Takeover
-from trainers.local.training.base_files import base_fingerprint
 from trainers.methods import METHODS
 
 JOB = "ftjob-" + "0" * 24

@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import TemplateError
-
 from trainers.chat_templates import CALLS_IN_WORDS, answer_head, on_a_fixed_day, options_of, tools_in_words
 
 ROLES = ("system", "user", "assistant", "tool")
@@ -82,6 +80,8 @@ def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: A
     """The text of a chat by the tokenizer's template. Messages and tools are those of `chat_for_template` and
     `tools_for_template`; where the template has no place for tools, they are described in words. Raises jinja2's
     TemplateError, and TypeError where the template can't take a message's shape."""
+    from jinja2 import TemplateError  # a server that writes no text needs no templates
+
     tools = options.get("tools") or ()
     template = template_of(tokenizer, tools) if tools else ""
     if tools and "tools" not in template:

@@ -14,11 +14,11 @@ from starlette.requests import Request
 
 from trainers.hyperparameters import sweep_to_lists
 from trainers.local.api_errors import invalid
+from trainers.local.base_files import rate_of_base
 from trainers.local.job_directory import TrainingJob, read_events
 from trainers.local.jobs.files import StoredFile
 from trainers.local.jobs.records import JobRecord, ResultFile
 from trainers.local.jobs.requests import integration_body
-from trainers.local.training.base_files import rate_of_base
 from trainers.methods import METHODS, specs
 from trainers.money import from_micros
 

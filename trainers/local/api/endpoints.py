@@ -29,6 +29,7 @@ from trainers.local.api import (
     text_completions,
 )
 from trainers.local.api_errors import ApiError, invalid, missing
+from trainers.local.base_files import rate_of_base
 from trainers.local.checks import method_refusal, quantization_refusal
 from trainers.local.engines.compatibility import find_refusal
 from trainers.local.jobs.backends import Backend, backend_refusal
@@ -38,7 +39,6 @@ from trainers.local.jobs.records import JobRecord, Jobs
 from trainers.local.jobs.requests import check_installed, for_base, parse_job_request, request_fingerprint
 from trainers.local.models import Alias, Aliases, Model, Models
 from trainers.local.serving.values import GenerationEngine, Target
-from trainers.local.training.base_files import rate_of_base
 from trainers.rentals.prices import terms_of
 
 FILES_A_PAGE = 10_000

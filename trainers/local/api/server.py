@@ -39,7 +39,6 @@ from trainers.local.rentals.machines import RentingOptions
 from trainers.local.serving.encoder_engine import EncoderEngine
 from trainers.local.serving.generator import Generator
 from trainers.local.serving.values import GenerationEngine
-from trainers.local.serving.vllm_engine import VllmEngine
 from trainers.log_lines import new_reference
 
 log = logging.getLogger(__name__)
@@ -80,6 +79,9 @@ def build_app(config: Config) -> Starlette:
     queue = JobQueue(jobs, config.slots, backend, rented)
     engine: GenerationEngine = Generator(lambda: queue.is_busy)
     if config.serving_engine == "vllm":
+        # Only here: with it come the hub's client and its HTTP, 10 MB that an idle trainer doesn't hold.
+        from trainers.local.serving.vllm_engine import VllmEngine
+
         gpu = config.gpus[0] if config.gpus else None
         engine = VllmEngine(engines, engine, lambda: queue.is_busy, gpu)
     engine = EncoderEngine(engine)

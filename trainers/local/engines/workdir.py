@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
+from trainers.local.base_download import fetch_base
+from trainers.local.base_files import remember_base
 from trainers.local.engines.plan import ROWS, EnginePlan
 from trainers.local.job_directory import TrainingJob
-from trainers.local.training.base_files import fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_tokenizer, stored_method
 from trainers.local.training.data import Rows, read_rows, tell_rows
 from trainers.local.training.devices import best_dtype

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
+from trainers.local.base_files import HUB_ID
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Plan, Say, Upload, Work, WrittenExport
 from trainers.local.export.output import ExportRefused
 from trainers.local.export.sources import WEIGHTS, Source
 from trainers.local.export.vllm import copy_adapter
 from trainers.local.export.weights import Base, load_with_adapter
-from trainers.local.training.base_files import HUB_ID
 
 TOKEN_VARIABLE = "HF_TOKEN"  # noqa: S105
 

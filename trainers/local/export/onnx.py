@@ -16,6 +16,7 @@ from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
 from trainers.encoders.embedding import LONGEST_TOKENS, WORDS_WEIGH, EncoderError, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
+from trainers.local.base_files import HUB_ID
 from trainers.local.export import hub
 from trainers.local.export.card import Card, today
 from trainers.local.export.order import Order, Say, WrittenExport
@@ -29,7 +30,6 @@ from trainers.local.export.output import (
 from trainers.local.export.sources import Source, read_questions
 from trainers.local.export.weights import Base
 from trainers.local.serving.encoder_engine import text_to_read
-from trainers.local.training.base_files import HUB_ID
 from trainers.methods import specs
 
 SCRIPT = "classify.py"

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from trainers.export_formats import FORMATS, formats_with
+from trainers.local.base_files import base_fingerprint, base_of_adapter
 from trainers.local.export import hub, onnx
 from trainers.local.export.agreement import encode, served_answers
 from trainers.local.export.card import Card
@@ -17,7 +18,6 @@ from trainers.local.export.sources import Questions, Source, find_source, read_q
 from trainers.local.export.weights import Base, open_base
 from trainers.local.serving.memory import release_memory
 from trainers.local.serving.values import Target
-from trainers.local.training.base_files import base_fingerprint, base_of_adapter
 from trainers.local.training.base_model import load_tokenizer
 from trainers.local.training.devices import best_device
 

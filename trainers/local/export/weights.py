@@ -15,10 +15,10 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, GgufConfig
 from yaml import YAMLError
 
+from trainers.local.base_download import fetch_base
 from trainers.local.export.output import ExportRefused
 from trainers.local.peft import PeftModel
 from trainers.local.serving.vocabulary import end_tokens
-from trainers.local.training.base_files import fetch_base
 from trainers.local.training.base_model import calm_peft, load_model, load_tokenizer
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import TrainingFailed

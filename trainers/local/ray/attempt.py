@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 
 import orjson
 
+from trainers.local.base_files import base_fingerprint
 from trainers.local.job_directory import exclusive, read_events, read_job, read_json, replace_json, write_job
 from trainers.local.launch import Meeting, die_with_parent, train_command
 from trainers.local.ray.job_files import (
@@ -38,7 +39,6 @@ from trainers.local.ray.job_files import (
     read_attempt,
 )
 from trainers.local.ray.storage import Storage, StorageAway
-from trainers.local.training.base_files import base_fingerprint
 from trainers.local.training.errors import PAUSE_MARK
 
 PREFIX = "finetune-job-"

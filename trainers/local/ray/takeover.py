@@ -12,6 +12,7 @@ from pathlib import Path
 
 import orjson
 
+from trainers.local.base_files import base_fingerprint
 from trainers.local.job_directory import read_events, read_job, read_json, replace_json
 from trainers.local.jobs.records import has_ended
 from trainers.local.ray.job_files import (
@@ -29,7 +30,6 @@ from trainers.local.ray.job_files import (
     parse_snapshot,
 )
 from trainers.local.ray.storage import Stopped, Storage, StorageAway
-from trainers.local.training.base_files import base_fingerprint
 
 # Of a base, as from the hub: no code, no pickles.
 BASE_FILE_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")

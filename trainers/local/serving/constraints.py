@@ -16,8 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.values import Tools
 
@@ -179,6 +177,8 @@ def syntax_of(
 ) -> CallSyntax:
     """How a model writes calls, read off a rendered one. `prompt`: the messages up to where the answer begins. `ends`:
     tokens that end a turn."""
+    from jinja2 import TemplateError
+
     # Mistral's templates want an id of 9 characters.
     call = {
         "id": "aaaaaaaaa",

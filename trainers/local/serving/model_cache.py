@@ -22,6 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from trainers.local.api_errors import ApiError
+from trainers.local.base_download import fetch_base
+from trainers.local.base_files import base_fingerprint, base_of_adapter
 from trainers.local.peft import AuxiliaryTrainingWrapper, Linear, LoraLayer, PeftModel
 from trainers.local.serving.embeddings import Embedder
 from trainers.local.serving.memory import (
@@ -34,7 +36,6 @@ from trainers.local.serving.memory import (
 from trainers.local.serving.sequences import Drafts
 from trainers.local.serving.values import MAX_ADAPTERS, Weights, adapter_is_gone, check_base_unchanged
 from trainers.local.serving.vocabulary import Vocabulary, end_tokens
-from trainers.local.training.base_files import base_fingerprint, base_of_adapter, fetch_base
 from trainers.local.training.base_model import calm_peft, load_config, load_model, load_tokenizer
 from trainers.local.training.devices import CpuThreads, best_device, best_dtype
 from trainers.local.training.errors import TrainingFailed

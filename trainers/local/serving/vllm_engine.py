@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainers.local.api_errors import ApiError, invalid
+from trainers.local.base_download import fetch_base
+from trainers.local.base_files import base_fingerprint, base_of_adapter
 from trainers.local.engines.catalog import VLLM, find_installation
 from trainers.local.engines.vllm import VLLM_RANKS, VllmOptions, adapter_refusal, missing_reason, vllm_rank
 from trainers.local.job_directory import read_json
@@ -46,7 +48,6 @@ from trainers.local.serving.values import (
     gpu_share,
 )
 from trainers.local.serving.vllm_process import RETRY_S, VllmServer
-from trainers.local.training.base_files import base_fingerprint, base_of_adapter, fetch_base
 from trainers.local.training.errors import TrainingFailed
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ from transformers import AutoConfig, AutoTokenizer, BitsAndBytesConfig, PreTrain
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 from transformers.utils.quantization_config import Mxfp4Config
 
+from trainers.local.base_download import fetch_base
 from trainers.local.checks import quantization_refusal
 from trainers.local.job_directory import read_json
 from trainers.local.kernels.fused_layers import compute_fused, fuse_norms
 from trainers.local.kernels.shared_prefix_attention import BY_ROWS
 from trainers.local.peft import BaseTunerLayer, LoraConfig, PeftModel, get_peft_model
-from trainers.local.training.base_files import fetch_base
 from trainers.local.training.errors import TrainingFailed
 from trainers.local.training.model_structure import choose_class, find_targets, packed_experts
 from trainers.local.training.packing import PACKED_FAMILIES

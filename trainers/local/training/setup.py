@@ -12,12 +12,13 @@ from typing import Any
 
 import torch
 
+from trainers.local.base_download import fetch_base
+from trainers.local.base_files import context_of_base, remember_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, read_json, replace_json
 from trainers.local.kernels.block_attention import DENSE, choose_attention
 from trainers.local.kernels.fused_layers import trim_last_mlp
 from trainers.local.kernels.liger import Kernels, choose_kernels
 from trainers.local.training import distributed
-from trainers.local.training.base_files import context_of_base, fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer
 from trainers.local.training.data import Row, Rows, read_rows, tell_rows
 from trainers.local.training.devices import best_device, best_dtype

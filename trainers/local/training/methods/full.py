@@ -25,8 +25,8 @@ from transformers import AutoModel
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import LinearHead, fit_head, save_head
 from trainers.encoders.embedding import LONGEST_TOKENS, EncoderFiles, find_encoder, load_encoder
+from trainers.local.base_download import fetch_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob, append_event, new_result, replace_json
-from trainers.local.training.base_files import fetch_base
 from trainers.local.training.devices import best_device
 from trainers.local.training.errors import Pauses, TrainingFailed, TrainingPaused, paused_by_a_full_disk
 from trainers.local.training.methods.head import (

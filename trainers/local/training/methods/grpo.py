@@ -27,9 +27,9 @@ from trl.trainer.utils import pad, use_adapter
 
 from trainers.evaluation.scores import json_share
 from trainers.evaluation.statistics import exact_match
+from trainers.local.base_files import context_of_base
 from trainers.local.job_directory import KEPT_ROWS, TrainingJob
 from trainers.local.training import distributed
-from trainers.local.training.base_files import context_of_base
 from trainers.local.training.checkpoints import CHECKPOINT_S
 from trainers.local.training.data import Row, Rows, read_rows, tell_rows
 from trainers.local.training.errors import Pauses

@@ -20,11 +20,12 @@ from accelerate.state import AcceleratorState, PartialState  # type: ignore[impo
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from trl.trainer.utils import disable_dropout_in_model
 
+from trainers.local.base_download import fetch_base
+from trainers.local.base_files import remember_base
 from trainers.local.job_directory import TrainingJob
 from trainers.local.kernels.liger import choose_kernels
 from trainers.local.peft import LoraConfig, PeftModel
 from trainers.local.training import distributed, loop
-from trainers.local.training.base_files import fetch_base, remember_base
 from trainers.local.training.base_model import load_config, load_model, load_tokenizer, lora_config
 from trainers.local.training.checkpoints import resume_from_adapter
 from trainers.local.training.devices import best_device, best_dtype

@@ -1,5 +1,4 @@
-"""Fetches a base model's files from the hub or finds them in a folder, reads their config.json, and makes a fingerprint
-that tells whether they changed. Loads no weights.
+"""Fetches a base model's files from the hub, or finds them in a folder.
 
 Whether a base can be had is decided before its first large file. Only its configuration, tokenizer and safetensors are
 downloaded, never code or pickled weights.
@@ -7,9 +6,6 @@ downloaded, never code or pickled weights.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -26,17 +22,11 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from trainers.hyperparameters import ENCODER_RATE, rate_for
-from trainers.local.job_directory import read_json, replace_json
+from trainers.local.base_files import HUB_ID
 from trainers.local.training.errors import TrainingFailed
-from trainers.methods import METHODS, MethodName
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")
 UNWANTED = "consolidated"  # Mistral's repositories have all weights a second time, in another layout
-SAMPLES = 8
-SAMPLE_BYTES = 4096
-BASE_FILE = "base.json"  # in the job's folder
 TIMEOUT_S = 30.0
 Say = Callable[[str], None]
 
@@ -165,71 +155,3 @@ def _explain_answer(source: str, error: HfHubHTTPError) -> TrainingFailed:
 def _pickled(source: str) -> TrainingFailed:
     text = f"The base model in {source} has no *.safetensors. Convert it: other formats can carry code."
     return TrainingFailed("base_not_safetensors", text, "model")
-
-
-def base_fingerprint(base: Path) -> str:
-    """Hashes names, sizes and samples of the weights, some hundred kilobytes of a model of any size: another training
-    of the same architecture differs in every sample."""
-    digest = hashlib.sha256()
-    for path in sorted(base.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(f"{path.name} {size}\n".encode())
-        with path.open("rb") as file:
-            for number in range(SAMPLES):
-                file.seek(size * number // SAMPLES)
-                digest.update(file.read(SAMPLE_BYTES))
-    return digest.hexdigest()
-
-
-def remember_base(job_folder: Path, base: Path, name: str) -> None:
-    """Keeps the fingerprint in the job's folder. Raises TrainingFailed where a resumed run has other weights than it
-    began with."""
-    now, before = base_fingerprint(base), read_json(job_folder / BASE_FILE)
-    if before is None:
-        replace_json(job_folder / BASE_FILE, {"fingerprint": now})
-    elif before["fingerprint"] != now:
-        text = (
-            f"The weights of the base model {name} have changed since this job began, so its checkpoints do not fit "
-            "them. Put the former weights back, or create a new job."
-        )
-        raise TrainingFailed("base_changed", text, "model")
-
-
-def base_of_adapter(adapter: Path) -> str | None:
-    """Returns the fingerprint that remember_base kept for an adapter or a checkpoint of a job; None for jobs of
-    versions that kept none."""
-    job_folder = adapter.parent if adapter.name == "adapter" else adapter.parent.parent
-    values = read_json(job_folder / BASE_FILE)
-    return str(values["fingerprint"]) if values else None
-
-
-def rate_of_base(source: str, method: MethodName = "supervised") -> float:
-    """Returns the learning rate by trainers/hyperparameters.py for a folder or a hub id. The hidden size of a base that
-    isn't downloaded yet is unknown."""
-    if METHODS[method].is_for_encoders:
-        return ENCODER_RATE
-    config = read_config(source)
-    text = config.get("text_config", config)
-    hidden = text.get("hidden_size") if isinstance(text, dict) else None
-    rate = rate_for(hidden if isinstance(hidden, int) else None, str(config.get("model_type", "")))
-    return METHODS[method].rate(rate)
-
-
-def context_of_base(source: str) -> int | None:
-    """Returns the most tokens that the model was trained for, or None where its config doesn't tell."""
-    config = read_config(source)
-    text = config.get("text_config", config)
-    context = text.get("max_position_embeddings") if isinstance(text, dict) else None
-    return context if isinstance(context, int) else None
-
-
-def read_config(source: str) -> dict[str, Any]:
-    """Returns an empty dictionary where this machine has no config.json of the base."""
-    path = Path(source) / "config.json"
-    if not path.is_file():
-        cached = None if Path(source).is_absolute() else try_to_load_from_cache(source, "config.json")
-        if not isinstance(cached, str):
-            return {}
-        path = Path(cached)
-    config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return config
