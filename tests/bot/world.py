@@ -28,6 +28,7 @@ from demo.workspace import Channel, Person, PostedMessage, Submission, Workspace
 from storage.datasets import NewDataset
 from storage.records import Dataset, Run, RunState
 from tests.bot.props import answer, checked_tickets
+from tests.databases import put_database
 from tests.peers.fireworks import Fireworks, FireworksHosted
 from tests.peers.hosted import Hosted
 from tests.peers.service import Service as Company
@@ -164,8 +165,10 @@ class World:
         return self.service.store
 
     def boot(self) -> None:
+        settings = self._settings()
+        put_database(settings.database)
         self._service = Service(
-            self._settings(),
+            settings,
             clock=lambda: self.clock + self.put_by,
             steady=lambda: self.clock,
             workers=self.workers,

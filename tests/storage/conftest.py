@@ -11,13 +11,14 @@ from storage.datasets import NewDataset
 from storage.records import Run
 from storage.runs import NewRun
 from storage.store import Store
+from tests.databases import put_database
 
 TICKETS = NewDataset("tickets", "C1", "U1", "tickets.csv", "F1")
 
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store(tmp_path / "finetune.db")
+    store = Store(put_database(tmp_path / "finetune.db"))
     yield store
     store.close()
 
