@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bot.cli.analysis import check
+from bot.cli import main
 from tests.trainers.test_sizing_timing import MACHINE
 from trainers.dataset import Columns, Report, check_file
 from trainers.dataset.preference_pairs import PairsReport
@@ -161,7 +161,7 @@ def test_a_secret_in_a_rejected_answer_blocks_and_personal_data_there_is_told(tm
 
 
 def checked(path: Path, *options: str) -> Any:
-    return CliRunner().invoke(check, [str(path), "--quick", *options])
+    return CliRunner().invoke(main, ["check", str(path), "--quick", *options])
 
 
 def test_finetune_check_says_what_pairs_are_and_how_they_are_trained(tmp_path: Path) -> None:
