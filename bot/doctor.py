@@ -32,6 +32,7 @@ from bot.settings import CONFIG_FILE, LEAST_WATCHDOG_S, Blocks, Settings, Settin
 from bot.slack.users import SlackDirectory
 from storage.backup import check_integrity
 from storage.database import StorageError, sqlite_version, wal_is_safe
+from trainers.base_models import why_no_base
 from trainers.client import find_key
 from trainers.dialects import open_trainer
 from trainers.encoders.embedding import EncoderError, find_encoder, is_of_hub
@@ -280,6 +281,9 @@ def _own_trainer(settings: Settings) -> Finding:
         return Finding(
             False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'
         )
+    for name, source in settings.trainer.models.items():
+        if why := why_no_base(source):
+            return Finding(False, "own trainer", f"doesn't start: [trainer.models] {name}: {why}")
     return Finding(True, "own trainer", f"starts with {', '.join(settings.trainer.models)}")
 
 
@@ -296,6 +300,9 @@ def _encoder(settings: Settings) -> Finding:
 def _disk(settings: Settings) -> Finding:
     data = settings.data.resolve()
     folder = next(place for place in (data, *data.parents) if place.exists())
+    if not os.access(folder, os.W_OK):
+        cure = "mount it for writing, or let the bot's user own it"
+        return Finding(False, "disk", f"{folder} can't be written to by this user: {cure}")
     free = shutil.disk_usage(folder).free / 1e9
     text = f"{free:,.0f} GB free in {folder}"
     return Finding(

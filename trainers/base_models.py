@@ -98,6 +98,19 @@ def find_base(name: str, *, ask_the_hub: bool = True) -> Base | Unsized:
     return _base(name, _fetch_config(name))
 
 
+def why_no_base(source: str) -> str | None:
+    """Says why our trainer takes no base from there. Returns None where it is a folder with a model, or is named as on
+    the hub, which isn't asked."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
+            return None
+        return f"the folder {source} holds no config.json with *.safetensors beside it."
+    if find_preset(source) or re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source, re.ASCII):
+        return None
+    return f"there is no folder {source}, and it is no hub id such as org/name either."
+
+
 def why_untrainable(source: str) -> str | None:
     """Says why our trainer can't train this base, by what is on this machine: its folder, or its files from the hub.
     Returns None where nothing is known against it."""

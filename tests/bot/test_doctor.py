@@ -135,6 +135,13 @@ def test_every_block_is_in_the_sample_that_slack_judges() -> None:
     assert kinds <= {block["type"] for block in (*card.newest, *card.blocks)}
 
 
+def test_a_folder_that_cannot_be_written_to_is_a_problem(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)  # as on a read-only file system
+    assert not here["disk"].is_well and f"{here.folder} can't be written to" in here["disk"].text
+
+
 def test_a_damaged_database_is_a_problem_with_its_cure(here: Installation) -> None:
     path = here.folder / "data" / "finetune.db"
     store = Store(path)
@@ -234,6 +241,13 @@ def test_a_trainer_without_a_model_is_said(here: Installation) -> None:
     finding = here["own trainer"]
     assert not finding.is_well
     assert "no base model: [trainer.models] NAME" in finding.text
+
+
+def test_a_base_that_is_not_there_is_said_as_the_trainer_says_it(here: Installation) -> None:
+    here.settings(('"models/tiny"', '".cache/tiny"'))
+    finding = here["own trainer"]
+    assert not finding.is_well
+    assert "[trainer.models] tiny: there is no folder .cache/tiny, and it is no hub id" in finding.text
 
 
 def test_a_provider_with_a_key_is_asked_and_one_without_is_not(here: Installation) -> None:

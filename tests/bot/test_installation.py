@@ -17,6 +17,7 @@ from bot.settings import load_settings
 from demo.people import ANA, BEN, TICKETS
 from demo.slack_emulator import SlackEmulator
 from demo.slack_emulator.state import ALL_SCOPES
+from trainers.base_models import why_no_base
 
 ROOT = Path(__file__).resolve().parents[2]
 APP_TOKEN = "xapp-1-stand-in"
@@ -123,3 +124,9 @@ def test_the_resources_are_the_files_at_the_top() -> None:
     }.items():
         assert read_resource(name) == (ROOT / path).read_text(encoding="utf-8")
     assert tomllib.loads(read_resource("finetune.example.toml"))["people"]
+
+
+def test_the_models_of_the_example_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    models = tomllib.loads(read_resource("finetune.example.toml"))["trainer"]["models"]
+    assert [why_no_base(source) for source in models.values()] == [None]

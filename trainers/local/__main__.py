@@ -23,7 +23,7 @@ from typing import IO, Literal, NoReturn
 import click
 import uvicorn
 
-from trainers.base_models import find_preset
+from trainers.base_models import find_preset, why_no_base
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.host import BY_PCI_BUS, ENGINES_FOLDER, GPU_ORDER
 from trainers.local.api.guard import OnceAMinute, allow_more_files, server_config
@@ -263,16 +263,12 @@ def _named_sources(option: str, values: Iterable[str], hint: str) -> Iterator[tu
 
 
 def _model_source(name: str, source: str) -> str:
-    folder = Path(source).expanduser()
+    if why := why_no_base(source):
+        refuse(f"model {name}: {why}")
+    folder, preset = Path(source).expanduser(), find_preset(source)
     if folder.is_dir():
-        if not (folder / "config.json").is_file() or not any(folder.glob("*.safetensors")):
-            refuse(f"model {name}: the folder {source} holds no config.json with *.safetensors beside it.")
         return str(folder.resolve())
-    if preset := find_preset(source):
-        return preset.hub_id
-    if re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source, re.ASCII):
-        return source
-    refuse(f"model {name}: there is no folder {source}, and it is no hub id such as org/name either.")
+    return preset.hub_id if preset else source
 
 
 def check_nodes(nodes: int, gpus: int, executor: str) -> None:
