@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from storage.audit import BrokenLog, IntactLog, open_read_only, verify_log
-from storage.database import BUSY_TIMEOUT_MS, StorageError, lock_or_refuse
-from storage.driver import sqlite3
+from storage.database import BUSY_TIMEOUT_MS, StorageError, lock_or_refuse, refuse_newer
+from storage.driver import SqliteUtils, sqlite3
 from storage.records import Measurement, Run
 from storage.store import Store
 
@@ -135,6 +135,10 @@ def check_integrity(path: Path) -> None:
     try:
         with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
             reply = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
+    except sqlite3.OperationalError as error:  # a lock, a right that is missing: the file itself may be whole
+        raise StorageError(
+            f"{path} could not be checked: {error}. Can its folder be written to, and by this user?"
+        ) from error
     except sqlite3.DatabaseError as error:
         reply = str(error)
     if reply != "ok":
@@ -219,6 +223,8 @@ def _intact_log(backup: Path) -> IntactLog:
     try:
         audit = verify_log(backup)
         check_integrity(backup)
+        with closing(open_read_only(backup)) as connection:
+            refuse_newer(SqliteUtils(connection), backup)
     except (OSError, sqlite3.Error) as error:
         raise StorageError(f"Reading the backup {backup}: {error}. The database is as it was.") from error
     if isinstance(audit, BrokenLog):

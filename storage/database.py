@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from storage.driver import SqliteUtils, sqlite3
-from storage.migrations import migrations
+from storage.migrations import NEWEST, migrations
 
 BUSY_TIMEOUT_MS = 30_000
 LOCK_WAIT_S = 1.0  # a killed bot's child that was just being started has its descriptors for a moment longer
@@ -45,9 +45,16 @@ class Database:
         self._local = threading.local()
         self._is_closed = False
         try:
+            refuse_newer(self.utils, path)
             migrations.apply(self.utils)
-        except sqlite3.OperationalError:
-            raise  # a full disk, a lock: the file itself may be whole
+        except StorageError:
+            os.close(self._lock)
+            raise
+        except sqlite3.OperationalError as error:  # the file itself may be whole
+            os.close(self._lock)
+            raise StorageError(
+                f"{path} can't be opened: {error}. Is there space on its disk, and may this user write there?"
+            ) from error
         except sqlite3.DatabaseError as error:
             os.close(self._lock)
             raise StorageError(
@@ -175,6 +182,16 @@ class _ThreadsOwn:
 
     def __del__(self) -> None:
         self.utils.conn.close()
+
+
+def refuse_newer(utils: SqliteUtils, path: Path) -> None:
+    """Raises StorageError where a newer version has migrated this database: what it added there, we would not keep."""
+    newest = max((step.name for step in migrations.applied(utils)), default="")
+    if newest > NEWEST:
+        raise StorageError(
+            f"{path} was opened by a newer version of finetune (its schema is {newest}): start that version again, or "
+            "restore a backup from before the upgrade."
+        )
 
 
 def wal_is_safe(version: tuple[int, ...]) -> bool:

@@ -25,6 +25,7 @@ from storage.schemas import (
     UPLOADS,
 )
 
+NEWEST = "m021_deployments"  # the last step below
 migrations = Migrations("finetune")
 
 

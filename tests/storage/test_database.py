@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from storage.backup import check_integrity, restore
 from storage.database import Database, DatabaseInUse, StorageError, sqlite_version, wal_is_safe
 from storage.driver import SqliteUtils, sqlite3
-from storage.migrations import migrations
+from storage.migrations import NEWEST, migrations
 from storage.store import Store
 from tests.storage.releasing import names
 
@@ -112,6 +113,36 @@ def test_a_damaged_database_is_refused_with_the_cure(tmp_path: Path) -> None:
         Database(tmp_path / "finetune.db")
     (tmp_path / "finetune.db").unlink()
     Database(tmp_path / "finetune.db").close()
+
+
+def test_a_database_that_cannot_be_opened_is_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    Database(path).close()
+    for mark in ("-wal", "-journal"):  # where SQLite writes, so that it can't
+        path.with_name(path.name + mark).mkdir()
+    with pytest.raises(StorageError, match=r"can't be opened: .*Is there space"):
+        Database(path)
+    with pytest.raises(StorageError, match="could not be checked: "):
+        check_integrity(path)
+    for mark in ("-wal", "-journal"):
+        path.with_name(path.name + mark).rmdir()
+    Database(path).close()
+
+
+def test_a_database_of_a_newer_version_is_refused_and_stays_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.db"
+    database = Database(path)
+    row = {"migration_set": "finetune", "name": "m999_later", "applied_at": "2027-01-01"}
+    database.insert("_sqlite_migrations", row)
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match=r"newer version of finetune \(its schema is m999_later\)"):
+        Database(path)
+    with pytest.raises(StorageError, match="newer version"):
+        restore(path, tmp_path / "new" / "finetune.db", tmp_path / "new" / "files", now=1.0)
+    assert path.read_bytes() == before
+    assert not (tmp_path / "new").exists()
+    assert names()[-1] == NEWEST
 
 
 def test_the_lock_ends_with_a_killed_process(tmp_path: Path) -> None:
