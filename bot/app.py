@@ -25,7 +25,7 @@ from bot.process_health import Health, Heartbeat
 from bot.provider_threads import ProviderThreads
 from bot.reconciler import maintain, reconcile
 from bot.scheduler import RECONCILE, SEND, Scheduler
-from bot.settings import Settings, SlackSettings
+from bot.settings import Settings, SettingsProblems, SlackSettings
 from bot.slack import register
 from bot.slack.files import SlackFiles
 from bot.slack.homes import Homes
@@ -323,7 +323,11 @@ class _HttpConnection(_Connection):
     def __init__(self, app: App, slack: SlackSettings, heartbeat: Heartbeat) -> None:
         from bot.slack.http import checked_wsgi, make_room, new_server
 
-        self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.host, slack.port)
+        try:
+            self._server = new_server(checked_wsgi(app, slack.signing_secret), slack.host, slack.port)
+        except (OSError, ValueError) as error:  # waitress raises the latter for a host without an address
+            taken = f"[slack] host = {slack.host!r}, port = {slack.port}: {error}. Choose others, or free the port."
+            raise SettingsProblems((taken,)) from error
         self._make_room = make_room
         self.address = f"http://{slack.host}:{self._server.effective_port}/slack/events"
         self._closing = threading.Event()

@@ -29,7 +29,10 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 
 def load_dot_env(path: Path) -> None:
     """Loads only names that are ours: the folder may be anybody's, and a PYTHONPATH in it would run their code."""
-    values = {name: value for name, value in dotenv_values(path).items() if value is not None}
+    try:
+        values = {name: value for name, value in dotenv_values(path).items() if value is not None}
+    except (OSError, UnicodeDecodeError) as error:
+        refuse(f"{path} can't be read: {error}. It should be UTF-8 text, and this user's own.")
     for name, value in values.items():
         if name.startswith(("SLACK_", "FINETUNE_")) or name in (*TRAINER_KEYS, *TRAINER_SETTINGS):
             os.environ.setdefault(name, value)

@@ -51,9 +51,7 @@ def run() -> None:
             f"Slack refuses the bot's token: {error.response.get('error')}. Check SLACK_BOT_TOKEN in .env."
         )
     except OSError as error:
-        refuse(
-            f"Slack could not be reached at {settings.slack.api_url}: {error}. Check the network and try again."
-        )
+        refuse(f"The data in {settings.data} can't be used: {error}. Make room, or fix the folder's rights.")
     restrict_environment(
         child_environment(*HUB_KEYS)
     )  # tokens are read: the workers, which parse uploads, get none
@@ -62,7 +60,14 @@ def run() -> None:
     )  # its `put` may interrupt a `get`, Event's `set` no `wait`
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: stops.put(number))
-    service.start()
+    try:
+        service.start()
+    except SlackApiError as error:
+        service.stop()
+        refuse(
+            f"Slack refuses the app's token: {error.response.get('error')}. Check SLACK_APP_TOKEN in .env: it needs "
+            "the scope connections:write, and Socket Mode has to be on in the app's settings."
+        )
     click.echo(
         f"finetune is running · {service.address} · data in {settings.data.resolve()} · Ctrl-C stops it"
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 from collections import defaultdict
@@ -458,6 +460,51 @@ def test_a_run_with_a_refused_token_says_so(slack: SlackEmulator, tmp_path: Path
     assert why.strip() == "Slack refuses the bot's token: invalid_auth. Check SLACK_BOT_TOKEN in .env."
 
 
+def test_a_run_whose_app_token_is_refused_says_so_and_leaves_nothing_running(
+    slack: SlackEmulator, tmp_path: Path
+) -> None:
+    slack.fail("apps.connections.open", refused("invalid_auth"))
+    environment = settings_for(slack, tmp_path) | {"SLACK_APP_TOKEN": "xapp-1"}
+    config = tmp_path / "finetune.toml"
+    config.write_text(config.read_text().replace('mode = "http"', 'mode = "socket"'))
+    with running(environment) as process:
+        said, why = process.communicate(timeout=30)
+    assert (process.returncode, said) == (2, "")
+    assert "Slack refuses the app's token: invalid_auth. Check SLACK_APP_TOKEN in .env" in why
+    assert "Traceback" not in why
+    assert not (tmp_path / "data" / "heartbeat").exists()
+
+
+def test_a_run_whose_port_is_taken_names_the_setting(slack: SlackEmulator, tmp_path: Path) -> None:
+    environment, config = settings_for(slack, tmp_path), tmp_path / "finetune.toml"
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        config.write_text(re.sub(r"port = \d+", f"port = {port}", config.read_text()))
+        with running(environment) as process:
+            _, why = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert f"[slack] host = '127.0.0.1', port = {port}: " in why and "in use" in why
+    config.write_text(config.read_text().replace("[slack]", '[slack]\nhost = "no host"'))
+    with running(environment) as process:
+        _, why = process.communicate(timeout=30)
+    assert process.returncode == 2 and "[slack] host = 'no host', " in why
+
+
+def test_a_run_on_a_database_that_cannot_be_opened_says_so(slack: SlackEmulator, tmp_path: Path) -> None:
+    environment = settings_for(slack, tmp_path)
+    data = tmp_path / "data"
+    for folder, part in (
+        (data / "finetune.db.lock", "[Errno 21]"),
+        (data / "finetune.db-wal", "can't be opened: "),
+    ):
+        folder.mkdir(parents=True)
+        with running(environment) as process:
+            _, why = process.communicate(timeout=30)
+        folder.rmdir()
+        assert process.returncode == 2 and part in why and "Traceback" not in why, why
+        assert "Slack" not in why
+
+
 def test_a_run_without_tokens_names_them_all() -> None:
     result = finetune("run")
     assert result.exit_code == 2
@@ -487,6 +534,12 @@ def test_of_a_dot_env_only_names_that_are_ours_are_taken(
     assert {name: os.environ.get(name) for name in (*ours, *others)} == {**ours, **dict.fromkeys(others)}
     assert "ignored HTTPS_PROXY, LD_PRELOAD, PYTHONPATH" in result.stderr
     assert str(tmp_path) not in result.stderr, "names, no values"
+
+
+def test_a_dot_env_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_bytes(b"SLACK_BOT_TOKEN=xoxb-\xe9\n")
+    result = finetune("prices")
+    assert result.exit_code == 2 and ".env can't be read: 'utf-8' codec" in result.stderr
 
 
 def test_tokens_may_stand_in_a_dot_env(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
