@@ -113,13 +113,18 @@ def init(folder: Path, slack_api: str) -> None:
     from bot.installation import Answers, SlackCheck, dollars, manifest_link, write_files, write_manifest
     from bot.resources import read_resource
 
-    folder.mkdir(parents=True, exist_ok=True)
     existing = [name for name in (".env", "finetune.toml") if (folder / name).exists()]
     if existing:
         refuse(
             f"{folder / existing[0]} is there already: change it by hand, or move it away. Check: finetune doctor"
         )
-    write_manifest(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_manifest(folder)
+    except OSError as error:
+        refuse(
+            f"{folder} can't be written to: {error.strerror}. Name another folder, or make it this user's own."
+        )
     click.echo(
         "1. Create the Slack app and install it to your workspace: at https://api.slack.com/apps, Create New"
     )

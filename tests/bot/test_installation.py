@@ -102,6 +102,13 @@ def test_an_installation_that_is_there_is_not_overwritten(tmp_path: Path, slack:
     assert not (tmp_path / "finetune.toml").exists()
 
 
+def test_a_folder_that_cannot_be_written_to_is_said_before_anything_is_asked(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(main, ["init", str(tmp_path / "file" / "bot")])
+    assert result.exit_code == 2
+    assert result.output.strip().endswith("Name another folder, or make it this user's own.")
+
+
 @pytest.mark.parametrize(
     ("text", "kept"), [("0", "0"), ("200", "200"), ("$1,000", "1000"), ("12.34", "12.34")]
 )
