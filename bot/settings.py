@@ -248,7 +248,7 @@ class ServingTable:
 class SettingsTable:
     """finetune.toml as people write it."""
 
-    data: str = "data"
+    data: Annotated[str, Key(by=os.path.expanduser)] = "data"
     slack: SlackSettings
     people: PeopleTable
     policy: PolicyTable
@@ -473,7 +473,7 @@ def _read_toml(path: Path, *, must_exist: bool) -> TomlFile:
     """Returns an empty file with the problem noted if it can't be read."""
     problem = ""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # some editors begin a file with a mark
         return TomlFile(path.name, tomllib.loads(text), lines_of(text), [])
     except FileNotFoundError:
         if must_exist:

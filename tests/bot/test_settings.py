@@ -341,6 +341,17 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path, monkeypatch: pytest
         load_settings({**TOKENS, "FINETUNE_CONFIG": "gone.toml"})
 
 
+def test_the_data_may_be_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert read(tmp_path, 'data = "~/bot"\n').data == tmp_path / "home" / "bot"
+
+
+def test_a_mark_at_the_beginning_of_the_file_is_no_fault(tmp_path: Path) -> None:
+    path = tmp_path / "finetune.toml"
+    path.write_bytes(b'\xef\xbb\xbfdata = "elsewhere"\n')
+    assert load_settings(TOKENS, path).data == tmp_path / "elsewhere"
+
+
 @pytest.mark.parametrize("content", [b"[slack\n", b"\xff\xfe", b"a = 1\na = 2\n"])
 def test_what_is_no_toml_is_said_with_the_place(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "finetune.toml"
