@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -70,8 +69,7 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
         folder.mkdir(parents=True, exist_ok=True)
         partial.unlink(missing_ok=True)
         try:
-            with closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
-                connection.execute("VACUUM INTO ?", (str(partial),))
+            _write_whole(database, partial)
         except sqlite3.Error as error:
             raise StorageError(f"Copying {database} to {folder}: {error}.") from error
         check_integrity(partial)
@@ -87,6 +85,11 @@ def back_up(database: Path, folder: Path, *, now: float, files: Path | None = No
         if folder.is_dir():
             partial.unlink(missing_ok=True)
     return Backup(path, verify_log(path), *copied)
+
+
+def _write_whole(database: Path, to: Path) -> None:
+    with closing(sqlite3.connect(str(database), timeout=BUSY_TIMEOUT_MS / 1000)) as connection:
+        connection.execute("VACUUM INTO ?", (str(to),))
 
 
 @contextmanager
@@ -203,7 +206,8 @@ def restore(
         _, copied, spoilt = copy_files(backup.parent / "files", files)
         fresh = database.with_name(f"{database.name}.restoring")
         _clear(fresh)
-        shutil.copyfile(backup, fresh)
+        # not its file alone: a database that a restore put aside may have writes in its log
+        _write_whole(backup, fresh)
         open_runs = _mark_uncertain_jobs(fresh, backup, audit, now, in_doubt)
         sync(fresh)
         path = _put_aside(database, now)

@@ -31,6 +31,17 @@ def database(tmp_path: Path) -> Path:
     return tmp_path / "data" / "finetune.db"
 
 
+def write_and_be_killed(database: Path) -> None:
+    """Leaves a write in the database's log, as SIGKILL does."""
+    raw = sqlite3.connect(str(database))
+    raw.execute("UPDATE runs SET error = 'later'")
+    raw.commit()
+    copies = {mark: (database.parent / f"finetune.db{mark}").read_bytes() for mark in ("", "-wal")}
+    raw.close()
+    for mark, content in copies.items():
+        (database.parent / f"finetune.db{mark}").write_bytes(content)
+
+
 def keep(folder: Path, *contents: bytes) -> list[str]:
     """As the bot does: each under its sha256."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,19 +123,24 @@ def test_writes_that_a_killed_bot_left_in_its_log_are_kept_and_not_mixed_in(
     database: Path, tmp_path: Path
 ) -> None:
     made = back_up(database, tmp_path / "to", now=NOON)
-    raw = sqlite3.connect(str(database))
-    raw.execute("UPDATE runs SET error = 'later'")
-    raw.commit()
-    copies = {mark: (database.parent / f"finetune.db{mark}").read_bytes() for mark in ("", "-wal")}
-    raw.close()
-    for mark, content in copies.items():  # as SIGKILL leaves them
-        (database.parent / f"finetune.db{mark}").write_bytes(content)
+    write_and_be_killed(database)
     found = restore(made.path, database, tmp_path / "files", now=NOON)
     assert not (database.parent / "finetune.db-wal").exists()
     for path, error in ((database, None), (found.kept, "later")):
         store = Store(path or Path())
         assert store.runs.open()[0].error == error
         store.close()
+
+
+def test_what_was_replaced_comes_back_with_the_writes_of_its_log(database: Path, tmp_path: Path) -> None:
+    made = back_up(database, tmp_path / "to", now=NOON)
+    write_and_be_killed(database)
+    kept = restore(made.path, database, tmp_path / "files", now=NOON).kept
+    assert kept
+    restore(kept, database, tmp_path / "files", now=NOON + 1)
+    store = Store(database)
+    assert store.runs.open()[0].error == "later"
+    store.close()
 
 
 def test_a_run_that_may_have_a_job_is_looked_for_before_it_is_created(database: Path, tmp_path: Path) -> None:
