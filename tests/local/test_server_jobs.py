@@ -16,7 +16,9 @@ from typing import Any
 import openai
 import pytest
 
+from tests.local.runs import files_of_at_most
 from tests.local.served import STUB, Served, examples, served_here, upload, wait_for, wait_for_status
+from trainers.local.job_directory import append_event
 from trainers.local.jobs.job_queue import TICK_S
 
 MODELS = {"local/toy": "/nowhere"}
@@ -113,6 +115,31 @@ def test_a_job_succeeds_with_model_results_events_and_checkpoints(client: openai
     ]
     assert checkpoints[0].metrics.train_loss == 2.5
     assert done.fine_tuned_model in [model.id for model in client.models.list()]
+
+
+def test_a_checkpoint_says_when_it_was_saved_also_after_the_job_s_end(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "succeeded")
+        checkpoint = folder_of(tmp_path, job.id) / "checkpoints" / "step-000001"
+        os.utime(checkpoint / "adapter_config.json", (1_790_000_000, 1_790_000_000))
+        (checkpoint / "state.pt").touch()
+        (checkpoint / "state.pt").unlink()  # as the server does at the end
+        assert client.fine_tuning.jobs.checkpoints.list(job.id).data[0].created_at == 1_790_000_000
+
+
+def test_an_event_that_a_full_disk_cut_off_hides_no_other_one(tmp_path: Path) -> None:
+    with served_here(tmp_path, MODELS) as served, served.client() as client:
+        job = create(client)
+        wait_for_status(client, job.id, "succeeded")
+        folder = folder_of(tmp_path, job.id)
+        before = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+        with files_of_at_most((folder / "events.jsonl").stat().st_size + 20), pytest.raises(OSError):
+            append_event(folder, "The disk is full.")
+        append_event(folder, "The job was resumed.")
+        told = [event.message for event in client.fine_tuning.jobs.list_events(job.id)]
+        assert told == ["The job was resumed.", *before]
+        assert client.fine_tuning.jobs.checkpoints.list(job.id).data
 
 
 def test_a_running_job_tells_its_progress(client: openai.OpenAI) -> None:

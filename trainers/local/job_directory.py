@@ -33,7 +33,7 @@ import secrets
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -195,17 +195,26 @@ def append_event(
         "message": message,
         "data": {"state": state} if state else dict(data or {}),
     }
-    with (folder / "events.jsonl").open("a", encoding="utf-8") as file:
-        file.write(json.dumps(event) + "\n")
+    line = json.dumps(event).encode() + b"\n"
+    with (folder / "events.jsonl").open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":  # a full disk cut the line before: this one must not become part of it
+                line = b"\n" + line
+        file.write(line)
 
 
 def read_events(folder: Path) -> list[dict[str, Any]]:
-    """Oldest first, without a last line that a kill cut off."""
+    """Oldest first, without lines that a kill or a full disk cut off."""
     try:
-        lines = (folder / "events.jsonl").read_text(encoding="utf-8").split("\n")
+        text = (folder / "events.jsonl").read_text(encoding="utf-8", errors="replace")
     except FileNotFoundError:
         return []
-    return [json.loads(line) for line in lines[:-1] if line]
+    events: list[dict[str, Any]] = []
+    for line in text.split("\n")[:-1]:
+        with suppress(ValueError):
+            events.append(json.loads(line))
+    return events
 
 
 @contextmanager

@@ -167,7 +167,8 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
             {
                 "object": "fine_tuning.job.checkpoint",
                 "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",
-                "created_at": int(folder.stat().st_mtime),
+                # The folder itself changes once more at the job's end, when state.pt goes.
+                "created_at": int((folder / "adapter_config.json").stat().st_mtime),
                 "fine_tuning_job_id": record.job.id,
                 "fine_tuned_model_checkpoint": f"{record.model_name}:ckpt-step-{step}",
                 "step_number": step,
