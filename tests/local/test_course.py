@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from trainers.local.training.data import Row, sort_out
 from trainers.local.training.errors import TrainingFailed
+from trainers.local.training.metrics_logger import MetricsLogger, Scores, Step
 from trainers.local.training.schedule import (
     Pace,
     Position,
@@ -102,3 +105,16 @@ def test_the_result_is_told_only_where_validations_chose_it() -> None:
     assert (result_sentence(Position(30, 1, 1.0, validations(0.5, 0.4, 0.6)), 40) or "").startswith(
         "The result is the checkpoint of step 20/40: its validation loss of 0.4000 is the lowest"
     )
+
+
+def test_the_slow_first_step_of_a_process_is_left_out_of_its_pace(tmp_path: Path) -> None:
+    """It also reads the weights and prepares kernels: an end was foretold hours too late."""
+    for first in (1, 3):  # as a new process, and as one that goes on
+        logger = MetricsLogger(tmp_path)
+        logger.begin(after=first - 1)
+        for number, seconds in ((first, 1.0), (first + 1, 0.01)):
+            time.sleep(seconds)
+            logger.record(Step(number, first + 1, Scores(2.0, None), 1e-3, 8 * number))
+        logger.end(is_done=False)
+        assert logger.step_s is not None
+        assert logger.step_s < 0.5

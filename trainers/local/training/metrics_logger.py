@@ -75,6 +75,7 @@ class MetricsLogger:
         self._curves = Curves(folder, integrations)
         self._told_at = 0.0
         self._stepped_at = time.monotonic()
+        self._is_first, self._is_rough = True, False
         self.step_s: float | None = (read_json(folder / "progress.json") or {}).get("step_s")
 
     @property
@@ -99,8 +100,7 @@ class MetricsLogger:
     def record(self, step: Step, *, is_validated_next: bool = False) -> None:
         """Records one step. Where its validation follows, one event reports both."""
         now = time.monotonic()
-        taken = now - self._stepped_at
-        self.step_s = taken if self.step_s is None else (1 - RECENT) * self.step_s + RECENT * taken
+        self._measure_pace(now - self._stepped_at)
         self._stepped_at = now
         with (self._folder / "results.csv").open("a", encoding="utf-8", newline="") as file:
             row = (step.number, short(step.train.loss), short(step.train.accuracy), "", "")
@@ -116,6 +116,15 @@ class MetricsLogger:
         self.place(Progress(step.number, step.total, step.trained_tokens, step.seconds, self.step_s))
         if not is_validated_next:
             self._tell(step, None)
+
+    def _measure_pace(self, taken: float) -> None:
+        """A process's first step also reads the weights and prepares kernels, and took ten times as long as the others:
+        it counts only where nothing else is known, and only until the second one."""
+        is_first, self._is_first = self._is_first, False
+        if self.step_s is None or self._is_rough:
+            self.step_s, self._is_rough = taken, is_first
+        elif not is_first:
+            self.step_s = (1 - RECENT) * self.step_s + RECENT * taken
 
     def record_validation(self, step: Step, valid: Scores) -> None:
         """Records the validation of the last step that was recorded."""
