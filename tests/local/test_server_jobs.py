@@ -125,7 +125,9 @@ def test_a_checkpoint_says_when_it_was_saved_also_after_the_job_s_end(tmp_path: 
         os.utime(checkpoint / "adapter_config.json", (1_790_000_000, 1_790_000_000))
         (checkpoint / "state.pt").touch()
         (checkpoint / "state.pt").unlink()  # as the server does at the end
-        assert client.fine_tuning.jobs.checkpoints.list(job.id).data[0].created_at == 1_790_000_000
+        (checkpoint.parent / "step-000000").mkdir()  # half deleted
+        told = client.fine_tuning.jobs.checkpoints.list(job.id).data
+        assert [each.created_at for each in told] == [1_790_000_000]
 
 
 def test_an_event_that_a_full_disk_cut_off_hides_no_other_one(tmp_path: Path) -> None:

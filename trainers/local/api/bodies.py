@@ -159,6 +159,10 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
     bodies = []
     for folder in sorted(record.folder.glob("checkpoints/step-*[0-9]"), reverse=True):
         step = int(folder.name.removeprefix("step-"))
+        try:  # the folder itself changes once more at the job's end, when state.pt goes
+            saved_at = int((folder / "adapter_config.json").stat().st_mtime)
+        except FileNotFoundError:  # it is just being deleted for a newer one
+            continue
         metrics: Body = {"step": step}
         for data in measured:
             if int(data["step"]) <= step:
@@ -167,8 +171,7 @@ def checkpoint_bodies(record: JobRecord) -> list[Body]:
             {
                 "object": "fine_tuning.job.checkpoint",
                 "id": f"ftckpt-{record.job.id.removeprefix('ftjob-')}-{step}",
-                # The folder itself changes once more at the job's end, when state.pt goes.
-                "created_at": int((folder / "adapter_config.json").stat().st_mtime),
+                "created_at": saved_at,
                 "fine_tuning_job_id": record.job.id,
                 "fine_tuned_model_checkpoint": f"{record.model_name}:ckpt-step-{step}",
                 "step_number": step,
