@@ -18,7 +18,7 @@ from slack_sdk.errors import SlackApiError
 from slack_sdk.web import SlackResponse
 
 from bot.context import AppContext, WaitClock
-from bot.embedded_trainer import EmbeddedTrainer, with_address
+from bot.embedded_trainer import EmbeddedTrainer, missing_packages, with_address
 from bot.llm_client import LlmClient
 from bot.outbox_sender import NO_ANSWER, PASSING, OutboxSender
 from bot.process_health import Health, Heartbeat
@@ -207,6 +207,9 @@ def build_deployments(settings: Settings) -> Mapping[str, Deployments]:
 def _embedded(settings: Settings) -> EmbeddedTrainer | None:
     """Our own trainer, unless the settings give the local row an address of its own."""
     if not any(row.is_started_by_us for row in settings.providers):
+        return None
+    if missing := missing_packages():
+        log.warning("our own trainer isn't started: %s missing, the extra 'local'", ", ".join(missing))
         return None
     trainer = settings.trainer
     data = settings.data / "trainer"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import shutil
@@ -24,6 +23,7 @@ from slack_sdk.errors import SlackApiError
 from bot.cards.blocks import Block
 from bot.cards.general import sample_card
 from bot.cards.prices import where_to_add
+from bot.embedded_trainer import missing_packages
 from bot.outbox_sender import SCOPES, granted_scopes
 from bot.process_health import seconds_since_tick
 from bot.rules.permissions import Policy
@@ -268,15 +268,11 @@ def _prices(settings: Settings, today: date) -> Iterator[Finding]:
 
 
 def _own_trainer(settings: Settings) -> Finding:
-    missing = [
-        name
-        for name in ("torch", "transformers", "peft", "datasets")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        return Finding(
-            False, "own trainer", f"{', '.join(missing)} missing: pip install '.[local]' in a checkout"
-        )
+    if missing := missing_packages():
+        rows = [row for row in settings.providers if row.trains and not row.is_started_by_us]
+        others = [row.title for row in rows if find_key(os.environ, row.provider)]
+        text = f"not installed ({', '.join(missing)} missing): pip install '.[local]' in a checkout"
+        return Finding(bool(others), "own trainer", f"{text}; {others[0]} needs none" if others else text)
     if not settings.trainer.models:
         return Finding(
             False, "own trainer", 'no base model: [trainer.models] NAME = "folder or hub id" in finetune.toml'

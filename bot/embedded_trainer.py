@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from bot import logs
@@ -131,6 +132,12 @@ class EmbeddedTrainer:
         if self._reader is not None:
             self._reader.join(READ_S)
         return logs.words(self._last_line) if self._last_line else "it said nothing"
+
+
+def missing_packages() -> tuple[str, ...]:
+    """Returns what our own trainer needs and this installation lacks, which came without the extra 'local' then."""
+    needed = ("torch", "transformers", "peft", "datasets", "starlette", "uvicorn")
+    return tuple(name for name in needed if find_spec(name) is None)
 
 
 def with_address(settings: Settings, embedded: EmbeddedTrainer) -> Settings:

@@ -13,6 +13,8 @@ from typing import get_args
 
 import pytest
 
+from bot import embedded_trainer
+from bot.app import _embedded
 from bot.cards.blocks import CardBlock
 from bot.cards.general import sample_card
 from bot.doctor import Finding, _clock, examine
@@ -241,6 +243,18 @@ def test_a_trainer_without_a_model_is_said(here: Installation) -> None:
     finding = here["own trainer"]
     assert not finding.is_well
     assert "no base model: [trainer.models] NAME" in finding.text
+
+
+def test_without_the_extra_local_hosted_training_is_well_and_no_trainer_is_started(
+    here: Installation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded_trainer, "find_spec", lambda name: None if name == "torch" else name)
+    assert not here["own trainer"].is_well
+    assert "torch missing): pip install '.[local]'" in here["own trainer"].text
+    here.environment(OPENAI_API_KEY="key")
+    assert here["own trainer"].is_well
+    assert here["own trainer"].text.endswith("; OpenAI needs none")
+    assert _embedded(load_settings(os.environ, here.folder / "finetune.toml")) is None
 
 
 def test_a_base_that_is_not_there_is_said_as_the_trainer_says_it(here: Installation) -> None:
