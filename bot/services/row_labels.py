@@ -387,7 +387,8 @@ def _add_version(
 
 
 def parts_of(context: AppContext, report: Report) -> DatasetParts:
-    return DatasetParts(context.settings.files, str(report.train_sha256), str(report.holdout_sha256))
+    train, holdout = str(report.train_sha256), str(report.holdout_sha256)
+    return DatasetParts(context.settings.files, train, holdout, report.sealed_sha256)
 
 
 def again_or_fail(context: AppContext, labelling: Labelling, trouble: str) -> None:

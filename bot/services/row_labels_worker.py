@@ -43,19 +43,22 @@ class QuestionFile:
 
 @dataclass(frozen=True)
 class DatasetParts:
-    """A version's two parts in the folder `files`."""
+    """A version's parts in the folder `files`."""
 
     files: Path
     train_sha256: str
     holdout_sha256: str
+    sealed_sha256: str | None
 
     @property
     def train(self) -> tuple[Example, ...]:
         return examples(self.files, self.train_sha256)
 
     @property
-    def holdout(self) -> tuple[Example, ...]:
-        return examples(self.files, self.holdout_sha256)
+    def set_aside(self) -> tuple[Example, ...]:
+        """The holdout and the sealed part."""
+        sealed = examples(self.files, self.sealed_sha256) if self.sealed_sha256 else ()
+        return (*examples(self.files, self.holdout_sha256), *sealed)
 
 
 @dataclass(frozen=True)
@@ -124,7 +127,7 @@ def choose(
         questions = read_questions(file.path, file.name, file.column)
         if isinstance(questions, str):
             return Refusal(questions)
-        fresh = unasked(questions.examples, parts.train, parts.holdout)
+        fresh = unasked(questions.examples, parts.train, parts.set_aside)
         if not fresh:
             return Refusal(views.all_known(file.name))
         rows = choose_unlabelled(fresh, parts.train, count, SEED, load_encoder(encoder))
@@ -145,7 +148,7 @@ def write_questions(
     train = parts.train
     labels = {question_key(row): row.answer.strip() for row in train}
     known_rows = {question_key(row): row for row in questions.examples if question_key(row) in labels}
-    rows = [*unasked(questions.examples, train, parts.holdout), *known_rows.values()]
+    rows = [*unasked(questions.examples, train, parts.set_aside), *known_rows.values()]
     sensitive = sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
     rows = [row for place, row in enumerate(rows) if place not in sensitive]
     if not any(question_key(row) not in labels for row in rows):
@@ -196,15 +199,14 @@ def write_version(
 
 
 def _changed(row: Example, decided: Mapping[str, str | None]) -> Example | None:
-    key = question_key(row).hex()
-    if key not in decided or row.row is not None:
+    key, plain = question_key(row).hex(), replace(row, row=None)
+    # A row with an id beside its messages is a plain one, too; one with tools or weights stays as it came.
+    if key not in decided or (row.row is not None and row.row != chat_row(plain)):
         return row
     label = decided[key]
-    return (
-        None
-        if label is None
-        else replace(row, messages=(*row.prompt, replace(row.messages[-1], content=label)))
-    )
+    if label is None:
+        return None
+    return replace(plain, messages=(*row.prompt, replace(row.messages[-1], content=label)))
 
 
 def _question(row: Example) -> str:

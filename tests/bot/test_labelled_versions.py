@@ -55,6 +55,15 @@ def test_chats_stay_chats_with_their_instructions(tmp_path: Path) -> None:
     assert len(read(tmp_path / written.sha256, "next.jsonl").examples) == 4
 
 
+def test_rows_with_more_beside_their_messages_are_relabelled_too(tmp_path: Path) -> None:
+    with_ids = [{"id": f"T-{number}", **chat} for number, chat in enumerate(CHATS)]
+    before = stored(tmp_path, "\n".join(map(json.dumps, with_ids)) + "\n", "tickets.jsonl")
+    key = keys(before)
+    written = write_version(before, {key["money back"]: "refund", key["one charge"]: None}, [])
+    rows = read(tmp_path / written.sha256, "next.jsonl").examples
+    assert [row.answer for row in rows] == ["shipping", "refund"]
+
+
 def test_a_table_becomes_objects_without_the_instructions_that_a_check_adds(tmp_path: Path) -> None:
     before = stored(
         tmp_path, 'id,text,label\n1,"a, ""quoted""\nline",billing\n2,second,refund\n', "t.csv", "Classify."

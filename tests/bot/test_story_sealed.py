@@ -226,3 +226,14 @@ def test_sealed_rows_are_deleted_with_their_dataset_and_row_by_row(world: World)
     world.slack.command(DORA.id, PRIVATE.id, "/finetune delete tickets")
     assert world.slack.submit_modal(DORA.id, {"name": "tickets"}).accepted
     world.until(lambda: not path.exists(), "the files to be gone")
+
+
+def test_questions_that_are_sealed_are_not_asked_of_people(make_world: MakeWorld) -> None:
+    world = make_world(Rules())
+    sealed_dataset(world)
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune label tickets")
+    file = world.put_file("same.csv", tickets_csv(150))
+    assert world.slack.submit_modal(DORA.id, {"count": "9", "file": file}).accepted
+    world.until(lambda: world.store.labellings.under_way("tickets") is None, "the refusal")
+    world.send()
+    assert "No row of same.csv is new" in str(world.slack.ephemerals(DORA.id)[-1].text)

@@ -68,18 +68,19 @@ def choose_doubted(
 
 
 def unasked(
-    questions: Sequence[Example], train: Sequence[Example], holdout: Sequence[Example]
+    questions: Sequence[Example], train: Sequence[Example], set_aside: Sequence[Example]
 ) -> tuple[Example, ...]:
-    """Returns the questions, each once, that the dataset does not ask, and that do not nearly ask what is held out."""
-    in_use = {*question_keys(train), *question_keys(holdout)}
+    """Returns the questions, each once, that the dataset does not ask, and that do not nearly ask what is held out or
+    sealed."""
+    in_use = {*question_keys(train), *question_keys(set_aside)}
     fresh = {
         key: row for key, row in zip(question_keys(questions), questions, strict=True) if key not in in_use
     }
-    rows = [*holdout, *fresh.values()]
+    rows = [*set_aside, *fresh.values()]
     groups = find_near_copies([question_text(row) for row in rows], question_keys(rows)).groups
-    held = set(groups[: len(holdout)])
+    held = set(groups[: len(set_aside)])
     return tuple(
-        row for row, group in zip(fresh.values(), groups[len(holdout) :], strict=True) if group not in held
+        row for row, group in zip(fresh.values(), groups[len(set_aside) :], strict=True) if group not in held
     )
 
 
