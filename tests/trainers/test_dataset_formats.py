@@ -74,6 +74,18 @@ def test_a_workbook_is_read_from_its_first_sheet_with_rows_and_lines_are_its_row
     assert codes(reading) == [(5, "empty_label"), (None, "one_sheet")]
 
 
+def test_a_sheet_that_is_seen_comes_before_one_that_is_hidden(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl", reason="openpyxl hides the sheet")
+    book = openpyxl.Workbook()
+    book.active.sheet_state = "hidden"
+    for sheet, label in ((book.active, "old"), (book.create_sheet("now"), "new")):
+        sheet.append(["text", "label"])
+        sheet.append(["where is it", label])
+    book.save(tmp_path / "a.xlsx")
+
+    assert [e.answer for e in read(tmp_path / "a.xlsx", "a.xlsx").examples] == ["new"]
+
+
 def test_a_workbook_is_checked_and_split_like_a_table(tmp_path: Path) -> None:
     rows = "".join(row(i, f"ticket {i} is late", "ab"[i % 2]) for i in range(2, 62))
     path = workbook(tmp_path / "a.xlsx", row(1, "text", "label") + rows)
@@ -210,6 +222,36 @@ def test_parquet_with_conversations_is_read_as_chat(tmp_path: Path) -> None:
     assert (reading.format, reading.columns) == ("parquet", FIND)
     assert [(e.line, e.answer, e.messages[1].weight) for e in reading.examples] == [(1, "b", 1)]
     assert codes(reading) == [(2, "no_answer"), (3, "bad_messages")]
+
+
+def test_parquet_of_conversations_keeps_their_tools(tmp_path: Path) -> None:
+    called = {"name": "track", "arguments": "{}"}
+    call = {"id": "c", "type": "function", "function": called}
+    asks = {"role": "user", "content": "where is it", "tool_calls": None}
+    chat = [asks, {"role": "assistant", "content": None, "tool_calls": [call]}]
+    tools = [{"type": "function", "function": {"name": "track", "parameters": {"type": "object"}}}]
+    columns = {"messages": [chat, chat, chat], "tools": [json.dumps(tools), None, "no JSON"]}
+
+    reading = read(parquet(tmp_path / "a", columns), "a")
+
+    assert [json.loads(e.row or b"").get("tools") for e in reading.examples] == [tools, None]
+    assert codes(reading) == [(3, "bad_tools")]
+
+
+@pytest.mark.parametrize(
+    ("columns", "code"),
+    [
+        ({"conversations": [[{"from": "human", "value": "hi"}]] * 3}, "no_labels"),
+        (
+            {"text": ["hi"] * 3, "label": ["a"] * 3, "at": pa.array([1 << 62] * 3, pa.timestamp("us"))},
+            "damaged_part",
+        ),
+    ],
+)
+def test_parquet_that_python_cannot_hold_is_refused_in_a_sentence(
+    tmp_path: Path, columns: dict[str, Any], code: str
+) -> None:
+    assert [found for _, found in codes(read(parquet(tmp_path / "a", columns), "a"))] == [code]
 
 
 def test_parquet_of_conversations_gets_no_instructions_of_ours(tmp_path: Path) -> None:

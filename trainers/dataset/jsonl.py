@@ -72,7 +72,7 @@ _ROLES = frozenset(get_args(Role))
 _PLAIN_ROLES = _ROLES - {"tool"}
 _KEY = re.compile(rb'"[ \t\r\n]*:')
 _ESCAPED_SURROGATE = re.compile(r"\\u[dD][89abAB]")
-_ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
+ROW_KEYS = ("messages", "tools", "functions", "parallel_tool_calls")
 _MESSAGE_KEYS = (
     "role",
     "content",
@@ -265,9 +265,9 @@ def chat_example(line: int, row: dict[str, Any], limits: Limits) -> tuple[Format
     fault = _tools_fault(row) or _order_fault(raw_messages)
     if fault:
         return fault
-    written = {key: row[key] for key in _ROW_KEYS if key in row}
+    written = {key: row[key] for key in ROW_KEYS if key in row}
     written["messages"] = [{key: m[key] for key in _MESSAGE_KEYS if key in m} for m in raw_messages]
-    dropped = (row.keys() - _ROW_KEYS).union(*[message.keys() - _MESSAGE_KEYS for message in raw_messages])
+    dropped = (row.keys() - ROW_KEYS).union(*[message.keys() - _MESSAGE_KEYS for message in raw_messages])
     return "chat", Example(line, tuple(messages), orjson.dumps(written), tuple(dropped))
 
 

@@ -242,10 +242,12 @@ def _workbook(file: BinaryIO) -> CalamineWorkbook:
 
 
 def _first_with_rows(workbook: CalamineWorkbook) -> CalamineSheet | None:
-    from python_calamine import SheetTypeEnum
+    from python_calamine import SheetTypeEnum, SheetVisibleEnum
 
     filled = None
-    for meta in workbook.sheets_metadata:
+    # A hidden sheet holds what people put away, and comes after those that they see.
+    sheets = sorted(workbook.sheets_metadata, key=lambda meta: meta.visible != SheetVisibleEnum.Visible)
+    for meta in sheets:
         if meta.typ == SheetTypeEnum.WorkSheet:
             sheet = workbook.get_sheet_by_name(meta.name)
             if sheet.height >= 2 and sheet.width >= 2:
@@ -296,12 +298,13 @@ def examples(
         if column.physical_type == "BYTE_ARRAY" and column.path == column.name
     ]
     opened = _open_parquet(file, texts)
-    if _MESSAGES not in opened.schema_arrow.names or columns.text is not None:
+    names = opened.schema_arrow.names
+    if _MESSAGES not in names or columns.text is not None:
         records = _parquet_records(opened, findings, limits)
         yield from tables.examples(records, columns, findings, used, header=True)
         return
-    for line, row in _rows(opened, [_MESSAGES], findings, limits):
-        example = _chat(line, row[_MESSAGES], limits)
+    for line, row in _rows(opened, [name for name in jsonl.ROW_KEYS if name in names], findings, limits):
+        example = _chat(line, row, limits)
         if isinstance(example, Fault):
             findings.at(line, example)
         else:
@@ -341,7 +344,7 @@ def _rows(
         except MemoryError:
             findings.at(line + 1, Fault(BOMB, "begins a part that takes more memory than there is"))
             return
-        except (pa.ArrowException, OSError, ValueError):
+        except (pa.ArrowException, OSError, ValueError, OverflowError):  # also a date that Python can't hold
             findings.at(line + 1, Fault(DAMAGED, "begins a part of the file that is damaged"))
             return
         for line, is_short in enumerate(short.to_pylist(), line + 1):  # noqa: B020 (numbers go on from batch to batch)
@@ -386,22 +389,27 @@ def _texts_lengths(column: Array) -> Array | None:
     return pc.binary_length(column).cast(pa.int64()) if is_text else None
 
 
-def _chat(line: int, messages: Any, limits: Limits) -> Example | Fault:
-    if isinstance(messages, str):
-        try:
-            messages = orjson.loads(messages)
-        except orjson.JSONDecodeError:
-            return Fault(jsonl.BAD_MESSAGES, "has messages that are neither a list nor JSON")
-    if isinstance(messages, list):
-        # Parquet gives every message every key; those without a value weren't there.
-        messages = [
-            {key: value for key, value in message.items() if value is not None}
-            if isinstance(message, dict)
-            else message
-            for message in messages
-        ]
-    parsed = jsonl.chat_example(line, {"messages": messages}, limits)
+def _chat(line: int, row: dict[str, Any], limits: Limits) -> Example | Fault:
+    chat: dict[str, Any] = {_MESSAGES: row[_MESSAGES]}
+    chat |= {name: value for name, value in row.items() if value not in (None, "", [])}
+    for name, value in chat.items():
+        if isinstance(value, str):
+            try:
+                chat[name] = orjson.loads(value)
+            except orjson.JSONDecodeError:
+                rule = jsonl.BAD_MESSAGES if name == _MESSAGES else jsonl.BAD_TOOLS
+                return Fault(rule, f"has {name} that are neither a list nor JSON")
+        else:
+            chat[name] = _filled(value)
+    parsed = jsonl.chat_example(line, chat, limits)
     return parsed if isinstance(parsed, Fault) else parsed[1]
+
+
+def _filled(value: Any) -> Any:
+    """Returns a value without the keys that weren't there: Parquet gives every object every key."""
+    if isinstance(value, dict):
+        return {key: _filled(inner) for key, inner in value.items() if inner is not None}
+    return [_filled(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) -> Iterator[Record]:
@@ -409,6 +417,8 @@ def _parquet_records(opened: ParquetFile, findings: Findings, limits: Limits) ->
     nested = ("list", "large_list", "struct", "map", "fixed_size_list", "binary", "large_binary")
     names = [field.name for field in opened.schema_arrow if not str(field.type).startswith(nested)]
     yield Record(0, names)
+    if not names:  # pyarrow reads no rows where it is asked for no columns
+        return
     for line, row in _rows(opened, names, findings, limits):
         cells = ["" if row[name] is None else str(row[name]) for name in names]
         if any(cell and not cell.isspace() for cell in cells):
