@@ -150,8 +150,9 @@ def test_an_uneven_file_is_told_of(tmp_path: Path) -> None:
     assert finding.message == "The most frequent label has 100 rows, the rarest 10."
 
 
-def test_one_label_in_two_spellings_is_found(tmp_path: Path) -> None:
-    examples = [*rows(30, ["App Bug"]), *[row(90 + i, f"other {i}", "app bug") for i in range(30)]]
+@pytest.mark.parametrize("spelling", ["app bug", "App\N{NO-BREAK SPACE}Bug", "App Bug\N{ZERO WIDTH SPACE}"])
+def test_one_label_in_two_spellings_is_found(tmp_path: Path, spelling: str) -> None:
+    examples = [*rows(30, ["App Bug"]), *[row(90 + i, f"other {i}", spelling) for i in range(30)]]
 
     (finding,) = by_code(checked(tmp_path, examples), "labels_alike")
 

@@ -396,6 +396,13 @@ def test_faults_of_a_table_have_the_line_where_their_record_begins(tmp_path: Pat
     assert [example.line for example in reading.examples] == [2, 10]
 
 
+def test_the_header_of_a_second_file_that_was_joined_is_no_row(tmp_path: Path) -> None:
+    reading = read_bytes(tmp_path, b"id,text,label\n1,hi,a\nid,text,label\n2,bye,b\n")
+
+    assert codes(reading) == [(3, "header_again")]
+    assert [example.answer for example in reading.examples] == ["a", "b"]
+
+
 def test_a_name_with_control_and_bidi_characters_is_shown_without_them(tmp_path: Path) -> None:
     path = tmp_path / "upload"
     path.write_bytes(b"")

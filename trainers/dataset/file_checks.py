@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from trainers.dataset.checks import MINIMUM, Fault, Findings, LabelCount, Rule
 from trainers.dataset.row_facts import Facts
-from trainers.dataset.rows import Limits, normalised, shown
+from trainers.dataset.rows import WITHOUT_UNSEEN, Limits, normalised, shown
 from trainers.tokens import Encoding
 
 TOO_FEW = Rule(
@@ -118,7 +118,7 @@ def _check_spread(counts: Sequence[LabelCount], rows: int, findings: Findings) -
 
     spellings: dict[str, list[LabelCount]] = defaultdict(list)
     for count in counts:
-        spellings[normalised(count.label)].append(count)
+        spellings[normalised(count.label.translate(WITHOUT_UNSEEN))].append(count)
     alike = [same[0] for same in spellings.values() if len(same) > 1]
     if alike:
         are = "label is" if len(alike) == 1 else "labels are"

@@ -159,9 +159,8 @@ _NO_WIDTH = (
     (0x200B, 0x200F), (0x202A, 0x202E), (0x2060, 0x206F), (0x2800, 0x2800), (0x3164, 0x3164),
     (0xFE00, 0xFE0F), (0xFEFF, 0xFEFF), (0xFFA0, 0xFFA0),
 )  # fmt: skip
-UNSEEN = "".join(
-    [*filter(str.isspace, map(chr, range(0x3001))), *(chr(c) for a, b in _NO_WIDTH for c in range(a, b + 1))]
-)
+WITHOUT_UNSEEN = dict.fromkeys(code for first, last in _NO_WIDTH for code in range(first, last + 1))
+UNSEEN = "".join([*filter(str.isspace, map(chr, range(0x3001))), *map(chr, WITHOUT_UNSEEN)])
 
 
 def normalised(text: str) -> str:

@@ -193,6 +193,7 @@ LONG_CELL = Rule("cell_too_long", "blocks", "Shorten the text, or delete the lin
 WRONG_WIDTH = Rule("wrong_width", "blocks", "Put the text in quotes, or give the row all its columns.")
 EMPTY_TEXT = Rule("empty_text", "blocks", "Fill in the text, or delete the line.")
 EMPTY_LABEL = Rule("empty_label", "blocks", "Fill in the label, or delete the line.")
+HEADER_AGAIN = Rule("header_again", "blocks", "Delete the line; two files may have been joined.")
 NO_HEADER = Rule("no_header", "tells", "Add a first line with the names text and label to be sure.")
 
 TITLE_LINES = Rule("title_lines", "tells", "Nothing to do: they stand above the header and are no rows.")
@@ -286,6 +287,8 @@ def _example(record: Record, layout: ColumnLayout) -> Example | Fault:
         columns = f"{width} column{'' if width == 1 else 's'}"
         return Fault(WRONG_WIDTH, f"has {columns} where the first line has {wanted}")
     text, label = record.cells[layout.text].strip(), record.cells[layout.label].strip()
+    if layout.header and (text, label) == (layout.names[layout.text], layout.names[layout.label]):
+        return Fault(HEADER_AGAIN, "repeats the header")
     if is_blank(text):
         return Fault(EMPTY_TEXT, "has no text")
     if is_blank(label):
