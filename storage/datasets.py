@@ -169,6 +169,10 @@ class Documents(Table):
             (now, now),
         )
 
+    def being_read(self, dataset: str) -> bool:
+        sql = "SELECT count(*) FROM documents WHERE dataset = ? AND state = 'received'"
+        return bool(self._db.value(sql, (dataset,)))
+
     def ready(self, dataset: str) -> list[Document]:
         """Returns the newest document of each file name, in the order in which they came."""
         return self._db.all(

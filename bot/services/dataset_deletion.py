@@ -279,6 +279,8 @@ def scope_of(
     is_whole = {version.id for version in context.store.datasets.versions(dataset)} <= ids
     runs, measurements = context.store.runs.on(ids), context.store.measurements.on(ids)
     why = _in_the_way(versions, runs, measurements, context.store.labellings.on(ids))
+    if is_whole and context.store.documents.being_read(dataset):
+        why = why or "a document is still being read. Try again in a minute."
     if standing and not is_whole and not takes_used:
         why = f"{code(standing.model)}, which is in use, was trained on it. Deploy a newer model first."
     if why:
@@ -328,8 +330,9 @@ def _in_the_way(
         return f"m{measurement.id} measures on it. `/finetune cancel m{measurement.id}` ends it."
     if any(version.state in ("received", "checking") for version in versions):
         return "a file is still being checked. Try again in a minute."
-    if any(labelling.state == "closing" for labelling in labellings):
-        return "labels are being written into its next version. Try again in a minute."
+    # A file that came after the deletion would belong to nothing, and stay.
+    if any(labelling.state in ("received", "choosing", "closing") for labelling in labellings):
+        return "rows to label, or their labels, are being read or written. Try again in a minute."
     return None
 
 

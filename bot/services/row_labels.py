@@ -340,7 +340,10 @@ def _finish(
             before, sha256, columns = written
             newest = context.store.datasets.newest(labelling.dataset)
             if newest is None or newest.id != before.id:
-                return  # another version came meanwhile: the answers are written into that one
+                # Another version came meanwhile: the answers are written into that one.
+                if all(each.sha256 != sha256 for each in context.store.datasets.all()):
+                    (context.settings.files / sha256).unlink(missing_ok=True)
+                return
             version = _add_version(context, labelling, outcome, sha256, columns)
         moved = context.store.labellings.move(
             labelling, "done", now=context.clock(), version_id=version.id if version else None

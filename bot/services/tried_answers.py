@@ -82,14 +82,15 @@ def make_pairs(context: AppContext, name: str, person: str, channel: str) -> Dat
     title = dataset_name(f"{name}-pairs")
     if isinstance(title, Misread):
         return Refusal(title.sentence)
+    taken = Refusal(f"Another channel has a dataset {code(title)} already, so the pairs have no name.")
+    if context.store.datasets.owners().get(title, owner) != owner:
+        return taken
     sha256 = store_lines(context.settings.files, map(orjson.dumps, pairs))
     new = NewDataset(title, owner, person, f"{title}.jsonl", source="")
     with context.store.transaction():
         detail = f"{len(pairs)} pairs of verdicts on models of {name}"
         added = datasets.add_written(context, new, sha256, action="make pairs", detail=detail)
-    return added or Refusal(
-        f"Another channel has a dataset {code(title)} already, so the pairs have no name."
-    )
+    return added or taken
 
 
 def _pairs(context: AppContext, dataset: str) -> list[dict[str, Any]]:

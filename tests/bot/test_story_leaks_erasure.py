@@ -17,7 +17,7 @@ from bot.reconciler import maintain
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import BEN
-from demo.slack_emulator import refused, too_many
+from demo.slack_emulator import refused, slow, too_many
 from demo.workspace import Person, Submission
 from storage.audit import IntactLog, verify_log
 from storage.database import DatabaseInUse
@@ -223,6 +223,20 @@ def test_what_stands_in_the_way_is_named_with_its_cure(world: World) -> None:
     assert "run 1 waits for approval" in said and "/finetune cancel 1" in said
     assert "no dataset" in world.type("/finetune delete nothing", user=BEN)
     assert "should be a day" in world.type("/finetune delete tickets before=yesterday", user=BEN)
+
+
+@pytest.mark.parametrize(
+    ("command", "name"), [("label", "new.csv"), ("knowledge", "faq.md")], ids=["label", "knowledge"]
+)
+def test_a_file_that_is_on_its_way_does_not_outlive_its_dataset(
+    world: World, command: str, name: str
+) -> None:
+    world.seed_dataset()
+    world.slack.fail("download", slow(3.0), times=1)
+    world.slack.command(DORA.id, PRIVATE.id, f"/finetune {command} tickets")
+    fields = {"file": world.put_file(name, "text\nwhere is the parcel?\n")}
+    assert world.slack.submit_modal(DORA.id, fields | ({"count": "1"} if command == "label" else {})).accepted
+    assert "Try again in a minute" in world.type("/finetune delete tickets", user=BEN)
 
 
 def test_only_an_approver_or_who_uploaded_all_of_it_deletes(make_world: MakeWorld) -> None:

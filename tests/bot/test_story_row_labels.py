@@ -8,6 +8,8 @@ import random
 
 import pytest
 
+from bot.services import row_labels
+from bot.services.row_labels_worker import store_lines
 from demo.people import ANA, BEN
 from demo.workspace import Person, wait_until
 from storage.records import Labelling
@@ -16,7 +18,7 @@ from tests.bot.props import LABELS, tickets_csv
 from tests.bot.test_story_leaks_erasure import delete
 from tests.bot.test_story_versions import _report
 from tests.bot.world import CLEO, DORA, GUS, PRIVATE, PUBLIC, World
-from trainers.dataset import read
+from trainers.dataset import Columns, read
 
 WORDS = {
     "billing": ("invoice", "charge", "card", "payment", "statement", "amount", "tax", "receipt"),
@@ -192,6 +194,18 @@ def test_a_newer_version_that_came_meanwhile_keeps_its_rows(doubted: World) -> N
     diff = _report(doubted.dataset()).diff
     assert doubted.dataset().version == 3 and diff is not None
     assert (diff.relabelled, diff.added, diff.removed) == (rows, 0, 0)
+
+
+def test_labels_that_a_newer_version_overtook_leave_no_file(doubted: World) -> None:
+    context, before = doubted.service.context, doubted.dataset()
+    doubted.upload_and_check(doubtful_csv() + "An eleventh hour case on billing,billing\n")
+    sha256 = store_lines(context.settings.files, [b"the rows of the version before"])
+    labelling = open_batch(doubted)
+    row_labels._finish(
+        context, labelling, row_labels.outcome_of(context, labelling), (before, sha256, Columns())
+    )
+    assert not (context.settings.files / sha256).exists()
+    assert (context.settings.files / str(before.sha256)).exists()
 
 
 def test_in_a_public_channel_only_who_uploaded_them_sees_rows(world: World) -> None:
