@@ -396,6 +396,16 @@ def test_faults_of_a_table_have_the_line_where_their_record_begins(tmp_path: Pat
     assert [example.line for example in reading.examples] == [2, 10]
 
 
+@pytest.mark.parametrize("end", ["\u2028", "\x85", "\v", "\f"])
+def test_what_ends_a_line_for_some_programs_ends_no_row(tmp_path: Path, end: str) -> None:
+    reading = read_bytes(tmp_path, f"text,label\nhi{end}there,a\nbye{end}now,b\n".encode())
+
+    assert [(e.prompt[0].content, e.answer) for e in reading.examples] == [
+        (f"hi{end}there", "a"),
+        (f"bye{end}now", "b"),
+    ]
+
+
 def test_the_header_of_a_second_file_that_was_joined_is_no_row(tmp_path: Path) -> None:
     reading = read_bytes(tmp_path, b"id,text,label\n1,hi,a\nid,text,label\n2,bye,b\n")
 

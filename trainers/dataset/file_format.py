@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import StringIO
 from typing import BinaryIO, Literal
 
 import orjson
@@ -158,7 +159,7 @@ def _even_share(text: str, separator: str) -> float:
     """Returns the share of the first records that have as many columns as most have; 0 where that is one column."""
     widths: list[int] = []
     try:
-        for record in csv.reader(text.splitlines(keepends=True), delimiter=separator):
+        for record in csv.reader(StringIO(text, newline="\n"), delimiter=separator):
             widths.append(len(record))
             if len(widths) == 200:
                 break
