@@ -15,11 +15,11 @@ ODD = Path(__file__).resolve().parents[2] / "examples" / "odd"
 CHAT = {"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "greeting"}]}
 NOTES = {
     "alpaca.jsonl": ["The rows are in the form of Alpaca and were read as chats."],
-    "array.json": ["The file is one JSON array of 60 objects, each read as a row."],
+    "array.json": ["The file is one JSON array of 60 objects, each read as a row: line 3 is the third."],
     "input_output.jsonl": [],
     "question_answer.jsonl": [],
     "several_lines.json": [
-        "The file's 60 JSON objects stand over several lines and were read as one row each."
+        "The file's 60 JSON objects stand over several lines and were read as one row each: line 3 is the third."
     ],
     "sharegpt.jsonl": ["The rows are in the form of ShareGPT and were read as chats."],
     "sheets.xlsx": [

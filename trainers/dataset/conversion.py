@@ -2,7 +2,7 @@
 JSON array or JSON over several lines becomes one object a line, and rows of Alpaca and ShareGPT become chats.
 
 Each conversion loses nothing and is reported. What can't be converted whole stays as it is, for the reader to refuse.
-The numbers of lines are those of the file; in an array they are the elements'.
+The numbers of lines are those of the file; in an array, and of objects over several lines, they are the objects'.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _split_array(file: BinaryIO, out: BinaryIO) -> str | None:
             out.write(orjson.dumps(_as_chat(row)) + b"\n")
     except (ValueError, TypeError, RecursionError):  # no JSON, or a value that JSON lines can't hold as it is
         return None
-    return f"The file is one JSON array of {len(array):,} objects, each read as a row."
+    return f"The file is one JSON array of {len(array):,} objects, each read as a row: line 3 is the third."
 
 
 def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
@@ -177,7 +177,8 @@ def _join_lines(file: BinaryIO, out: BinaryIO) -> str | None:
             count += 1
     except (ValueError, TypeError, RecursionError):
         return None
-    return f"The file's {count:,} JSON objects stand over several lines and were read as one row each."
+    spread = f"The file's {count:,} JSON objects stand over several lines"
+    return f"{spread} and were read as one row each: line 3 is the third."
 
 
 def _end_of(pattern: re.Pattern[str], text: str, at: int) -> int:
