@@ -37,6 +37,9 @@ _SPACED_VOLUME = re.compile(
     r"(?:\s+tokens?)?(?:\s*(?:/|\ba\b|\bper\b)\s*mo(?:nth)?)?(?=\s|$)",
     re.IGNORECASE,
 )
+_HELP = ("help", "--help", "-h")
+# Slack makes straight quotation marks curly as they are typed.
+_QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“"}
 
 
 class Command(click.Command):
@@ -115,12 +118,14 @@ def _typed(markup: re.Match[str]) -> str:
 
 
 def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
-    """Parses what stands after `/finetune`; nothing means `help`."""
+    """Parses what stands after `/finetune`; nothing means `help`, and so does `help` alone after a command."""
     word, line = first_word(text)
     command = registry.named(word or "help")
     if command is None:
         near = did_you_mean(word.lower(), list(registry.commands))
         return Refusal(f"I don't know `{shown(word.lower())}`.{near} `{COMMAND} help` lists all.")
+    if line.lower() in _HELP:  # or `freeze help` would stop all spending
+        command, line = registry.commands["help"], command.name or ""
     if command.alone and not line:
         return ParsedCommand(command, command.alone, {})
     values = parse_line(command, line)
@@ -162,7 +167,7 @@ def _arguments(command: Command, line: str) -> list[str]:
     for name, option in command.options.items():
         if _takes_rest(option):
             line, rest = _split_off(name, line)
-            options += [] if rest is None else [_option(command, name, rest)]
+            options += [] if rest is None else [_option(command, name, unquoted(rest))]
     if not command.params:
         return ["--", *line.split()]
     before_rest = next((at for at, argument in enumerate(command.arguments) if _takes_rest(argument)), None)
@@ -176,12 +181,20 @@ def _arguments(command: Command, line: str) -> list[str]:
 
 
 def _pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` don't count."""
+    """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` don't count, nor do the case of a key,
+    dashes before it, which Slack makes long, and quotation marks around a word."""
     joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
     words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
     halves = [word.partition("=") for word in words]
-    pairs = [(name, value) for name, equals, value in halves if equals]
-    return pairs, [word for word, equals, _ in halves if not equals]
+    pairs = [(name.lower().lstrip("-–—"), unquoted(value)) for name, equals, value in halves if equals]
+    return pairs, [unquoted(word) for word, equals, _ in halves if not equals]
+
+
+def unquoted(text: str) -> str:
+    """Returns what stands within quotation marks, or the text as it is where they are not around all of it."""
+    first, last = text[:1], text[-1:]
+    is_quoted = len(text) > 2 and _QUOTES.get(first) == last and not {first, last} & set(text[1:-1])
+    return text[1:-1] if is_quoted else text
 
 
 def _option(command: Command, name: str, value: str) -> str:

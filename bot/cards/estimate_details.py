@@ -306,7 +306,7 @@ def other_bill(estimated: Estimated) -> list[tuple[str, str]]:
 
 
 def escaped_facts(pairs: Sequence[tuple[str, str]]) -> Facts:
-    return Facts([(escape(name), escape(value)) for name, value in pairs])
+    return Facts([(escape(name), sentence(value)) for name, value in pairs])
 
 
 def _range(amounts: Range) -> str:

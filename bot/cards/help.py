@@ -20,9 +20,10 @@ from bot.cards.blocks import (
     code,
     escape,
 )
-from bot.cards.general import details_modal, text_message
+from bot.cards.general import details_modal
 
 UPLOAD, ESTIMATE, ALL_COMMANDS = "begin_upload", "begin_estimate", "all_commands"
+LINES_OF_A_TEXT = 20
 TITLE = "Find out in five steps whether fine-tuning pays"
 STEPS = (
     ("upload", "labelled examples, checked on the machine that runs this bot"),
@@ -88,5 +89,9 @@ def all_commands(commands: Sequence[CommandHelp]) -> Block:
 
 
 def one_command(command: CommandHelp) -> Message:
-    options = "".join(f"\n• `{key}=` {escape(what)}" for key, what in command.options)
-    return text_message(f"Like this: `{command.usage}`.{options}")
+    """In parts, since a text of Slack's is cut where the options of a plan go on."""
+    options = [f"• `{key}=` {escape(what)}" for key, what in command.options]
+    lines = [f"Like this: `{command.usage}`.", *options]
+    starts = range(0, len(lines), LINES_OF_A_TEXT)
+    parts = tuple(Text("\n".join(lines[start : start + LINES_OF_A_TEXT])) for start in starts)
+    return Message("\n".join(lines), parts)

@@ -226,7 +226,8 @@ def test_a_guessed_time_grows_with_the_model_and_shrinks_with_the_machine(
     assert expected_minutes(on_gpu) < on_cpu[1] / 10
     assert on_gpu.minutes is not None
     assert float(on_gpu.minutes.high / on_gpu.minutes.low) == pytest.approx(9)
-    said = dict(estimate_details._once(on_gpu))["Training takes"]
+    facts = estimate_details.escaped_facts(estimate_details._once(on_gpu))
+    said = dict(facts.pairs)["Training takes"]
     assert said.endswith("a guess by the model's size; `finetune calibrate` measures it")
 
 

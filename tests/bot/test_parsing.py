@@ -214,9 +214,26 @@ def test_every_line_of_the_help_can_be_typed_as_it_stands(usage: str) -> None:
             "try",
             {"model": "tickets-1", "text": "line one\nline two"},
         ),
+        ("estimate TICKETS Current=gpt-4o", "estimate", {"dataset": "tickets", "current": "gpt-4o"}),
+        ("estimate “tickets” current='gpt-4o'", "estimate", {"dataset": "tickets", "current": "gpt-4o"}),
+        ("start `tickets` —target=“gpt-4.1”", "start", {"dataset": "tickets", "target": "gpt-4.1"}),
+        ("start tickets --target=gpt-4.1", "start", {"dataset": "tickets", "target": "gpt-4.1"}),
+        (
+            'promote tickets-7 because="half the price"',
+            "promote",
+            {"model": "tickets-7", "because": "half the price"},
+        ),
+        (
+            "rollback tickets because=“a” is read as “b”",
+            "rollback",
+            {"dataset": "tickets", "because": "“a” is read as “b”"},
+        ),
+        ('try tickets-1 "quoted"', "try", {"model": "tickets-1", "text": '"quoted"'}),
     ],
 )
-def test_odd_spacing_changes_nothing(text: str, name: str, values: dict[str, object]) -> None:
+def test_spacing_case_and_quotation_marks_change_nothing(
+    text: str, name: str, values: dict[str, object]
+) -> None:
     assert parse(text) == (name, values)
 
 
@@ -462,6 +479,19 @@ def test_what_follows_a_command_that_takes_nothing_is_not_passed_over(command: s
     assert isinstance(answer, Refusal) and "`tickets`" in answer.text
     assert answer.text.endswith("."), "what to type instead"
     assert not isinstance(parse(command), Refusal)
+
+
+@pytest.mark.parametrize("command", [command.name for command in finetune])
+@pytest.mark.parametrize("word", ["help", "HELP", "--help", "-h"])
+def test_help_after_a_command_is_help_about_it_and_does_nothing(command: str, word: str) -> None:
+    assert parse(f"{command} {word}") == ("help", {"name": command})
+
+
+def test_help_about_a_command_shows_each_option_whole() -> None:
+    for command in finetune:
+        blocks = str(help_cards.one_command(commands.command_help(command)).blocks)
+        assert all(f"`{key}=`" in blocks for key in command.options), command.name
+        assert "…" not in blocks, command.name
 
 
 def test_help_about_a_command_says_how_it_is_typed_and_what_its_options_mean() -> None:
