@@ -101,6 +101,12 @@ def promotion_card(summary: PromotionSummary) -> Message:
     )
 
 
+def deleted_card(model: str, dataset: str) -> Message:
+    """In place of a promotion's card once its data was deleted."""
+    why = "It was deleted with the data that it was trained on: programs that ask for it get an error."
+    return Message.titled(f"{model} was in use for {dataset}", Text(why), notice=why)
+
+
 def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
     """What the card of a promotion has no room for."""
     return [*actuals_table(actuals), *([Text(looks_sentence(looks))] if looks else [])]

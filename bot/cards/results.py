@@ -70,6 +70,10 @@ STANDS: Mapping[Standing, str] = {
 }
 NOTHING_MEASURED = "measure"  # the rule that wants the alternatives measured first
 IN_HEADLINE = "tuned"  # the rule whose reason the headline has said already
+DELETED = (
+    "*Its dataset was deleted*, and with it the model, the verdict, and what it was measured beside. These numbers "
+    "are left."
+)
 SHOWN_CHANGES = 8
 # Of base and tuned, row by row.
 COUNTED: Mapping[Scoring, str] = {
@@ -88,11 +92,13 @@ def card(
     result: RunResult,
     *,
     may_be_used: bool = False,
+    is_deleted: bool = False,
     name: str | None = None,
     machine: str | None = None,
 ) -> Message:
-    """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use. `name` links to
-    the run's card, `machine` to that of the machine on which its model runs by the hour."""
+    """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use. `is_deleted`:
+    its dataset was. `name` links to the run's card, `machine` to that of the machine on which its model runs by the
+    hour."""
     headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
     rows = pluralize(result.tuned.n, "test row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
@@ -112,10 +118,10 @@ def card(
             Headline(headline),
             Note(subject),
             Facts([*facts, ("Cost", _cost(plan, result))]),
-            *_reasons(plan, result),
-            *_next(result, may_be_used=may_be_used),
+            *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
+            *([] if is_deleted else _next(result, may_be_used=may_be_used)),
             *(by_the_hour if machine else []),
-            actions(*_buttons(run, plan, result, may_be_used=may_be_used)),
+            actions(*_buttons(run, plan, result, may_be_used=may_be_used, is_deleted=is_deleted)),
         ),
     )
 
@@ -437,9 +443,11 @@ def _advised(result: RunResult) -> str:
     return f"*Next*: {sentence(advice.next_step)}" if advice and advice.next_step else ""
 
 
-def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool) -> list[Block]:
-    """The next step first."""
+def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_deleted: bool) -> list[Block]:
+    """The next step first; none where there is no model any more."""
     number = str(run.id)
+    if is_deleted:
+        return [button("Details", DETAILS, number)]
     steps = [
         *([] if may_be_used else _to_measure(result, plan.dataset, number)),
         *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),

@@ -79,7 +79,7 @@ FRESH_S = 60.0
 class RunSummary:
     """A run with everything that its cards show. `result` once there is one; `actuals`: what was estimated for it and
     what came; `running`: how good our estimates have been; `may_be_used`: its model is shown to be better and not in
-    use; `looks` at the rows that it was measured on, for the details."""
+    use; `is_deleted`: its dataset was deleted; `looks` at the rows that it was measured on, for the details."""
 
     run: Run
     plan: Plan
@@ -91,6 +91,7 @@ class RunSummary:
     can_pause: bool = False
     decisions: Sequence[InterventionDecision] = ()
     may_be_used: bool = False
+    is_deleted: bool = False
     looks: Looks | None = None
 
 
@@ -163,7 +164,13 @@ def list_entry(summary: RunSummary) -> str:
 
 def details_card(summary: RunSummary) -> Message:
     if summary.result:
-        return results.card(summary.run, summary.plan, summary.result, may_be_used=summary.may_be_used)
+        return results.card(
+            summary.run,
+            summary.plan,
+            summary.result,
+            may_be_used=summary.may_be_used,
+            is_deleted=summary.is_deleted,
+        )
     if summary.run.state == "needs_human":
         return interventions.card(summary.run, summary.plan, summary.decisions)
     if summary.run.error:

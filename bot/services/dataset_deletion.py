@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bot.cards import datasets as dataset_views
+from bot.cards import models as model_views
 from bot.cards.blocks import Message, code
 from bot.cards.datasets import DeletionScope, no_such_dataset
 from bot.cards.runs import STATE_TEXTS
@@ -361,6 +362,9 @@ def _erase(context: CoreContext, deletion: DatasetDeletion, *, takes_used: bool 
         store.deletions.begin(deletion, paths, files, elsewhere)
         if standing:
             store.promotions.end(standing, now=context.clock())
+            card = model_views.deleted_card(standing.model, standing.dataset).letter()
+            name, channel = models.card_name(standing), standing.channel
+            store.outbox.show(name, channel, card, now=context.clock(), concerns=standing.person)
 
         # Every name that messages about them have: of their cards and threads, and by which they are put once.
         about = [f"{kind} {version}" for version in ids for kind in ("dataset", "waiver")]

@@ -136,6 +136,7 @@ def _summarize(context: AppContext, run: Run) -> RunSummary:
         now=context.clock(),
         can_pause=notifications.can_pause(context, run),
         decisions=context.store.interventions.of(run) if run.state == "needs_human" else (),
+        is_deleted=context.store.datasets.get(run.dataset_id).forgotten_at is not None,
     )
 
 

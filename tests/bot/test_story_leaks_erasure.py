@@ -100,6 +100,16 @@ def test_a_deleted_dataset_leaves_no_byte_of_its_rows_in_the_data_folder(used: W
     assert isinstance(verify_log(used.service.settings.database), IntactLog)
 
 
+def test_no_card_offers_a_model_that_was_deleted_with_its_dataset(used: World) -> None:
+    assert delete(used, DORA, approver=BEN).accepted
+    used.until(lambda: not used.store.deletions.open(), "the end of it")
+    used.send()
+    over = used.said("tickets-1 was in use for tickets")
+    assert "deleted with the data" in over and "is in use" not in "".join(used.cards())
+    said = used.type("/finetune results 1")
+    assert "Its dataset was deleted" in said and "Try it" not in said and "*For*" not in said
+
+
 def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: World) -> None:
     world.company.service.failure = {"code": "bad_row", "message": "quuxnightjar is not allowed"}
     world.company.service.stages = ("queued", "running", "failed")
