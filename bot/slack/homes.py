@@ -34,9 +34,11 @@ class Homes:
         self.draw(person)
 
     def draw(self, person: str) -> None:
-        """Draws it as it is now, for a person who waits for that."""
+        """Draws it as it is now, for a person who waits for that. What they did there is done, whatever Slack answers
+        now: then it is drawn again by itself."""
         self._drawn[person] = self._context.store.audit.newest()
-        self._publish(person, overview.home(self._context, person))
+        if not self._publish(person, overview.home(self._context, person)):
+            self._drawn.pop(person, None)
 
     def outdated(self) -> str | None:
         """Returns whose Home is to be drawn again now, the one that is longest out of date. All that a Home shows is in
@@ -57,11 +59,14 @@ class Homes:
         view = overview.home(self._context, person)
         if isinstance(view, Refusal):  # also where Slack gave no answer about them: what they see stays
             return
-        try:
-            self._publish(person, view)
-        except (SlackApiError, SlackClientError, OSError) as trouble:
-            log.info("drawing an App Home again: %s", trouble)
-            self._next_at = self._context.clock() + AFTER_TROUBLE_S
+        self._publish(person, view)
 
-    def _publish(self, person: str, view: home.HomeOverview | Refusal) -> None:
-        self._slack.views_publish(user_id=person, view=home.page(view))
+    def _publish(self, person: str, view: home.HomeOverview | Refusal) -> bool:
+        """Returns whether Slack took it."""
+        try:
+            self._slack.views_publish(user_id=person, view=home.page(view))
+        except (SlackApiError, SlackClientError, OSError) as trouble:
+            log.info("drawing an App Home: %s", trouble)
+            self._next_at = self._context.clock() + AFTER_TROUBLE_S
+            return False
+        return True

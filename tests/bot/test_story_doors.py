@@ -7,10 +7,11 @@ import json
 import pytest
 
 from demo.people import ANA, BEN, TICKETS
-from demo.slack_emulator import broken, cut_off, refused
+from demo.slack_emulator import broken, cut_off, refused, too_many
+from demo.slack_emulator.faults import Fault
 from demo.workspace import wait_until
 from tests.bot.props import tickets_csv
-from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, World, words_of
+from tests.bot.world import CLEO, DORA, PRIVATE, TARGET, WHY, World, words_of
 
 
 def _home(world: World, user: str) -> str:
@@ -133,6 +134,26 @@ def test_a_home_that_slack_does_not_take_is_drawn_later(world: World) -> None:
     world.pass_time(61)
     world.tick(3)
     assert "approve_plan" in shown(world, BEN.id)
+
+
+@pytest.mark.parametrize("fault", [broken(503), too_many(30), cut_off()])
+def test_who_approves_on_the_home_is_not_told_that_nothing_was_changed(
+    world: World, fault: Fault, caplog: pytest.LogCaptureFixture
+) -> None:
+    world.start()
+    _home(world, BEN.id)
+    world.slack.press(BEN.id, "approve_plan", home=True)
+    before = len(world.slack.calls("views.publish"))
+    world.slack.fail("views.publish", fault)
+    assert world.slack.submit_modal(BEN.id, {"reason": WHY}).closed
+    wait_until(lambda: len(world.slack.calls("views.publish")) > before, "the App Home")
+    world.tick()
+    assert world.run().state != "awaiting_approval"
+    assert world.dms(BEN) == [] and "a listener failed" not in caplog.text
+    assert "approve_plan" in shown(world, BEN.id)
+    world.pass_time(61)
+    world.tick(3)
+    assert "approve_plan" not in shown(world, BEN.id), "it is drawn again by itself"
 
 
 def test_what_was_opened_is_known_after_a_restart(world: World) -> None:
