@@ -148,12 +148,11 @@ def ended_short(run: Run, name: str, why: str) -> str:
 
 def listing(summaries: Sequence[RunSummary]) -> Message:
     if not summaries:
-        return text_message(
-            "Nothing is running. `/finetune runs` lists what ran before, `/finetune start DATASET` starts a run."
-        )
-    title = pluralize(len(summaries), "run")
+        return text_message("There is no run yet: `/finetune start DATASET` asks the team to approve one.")
     return Message.titled(
-        title, Lines([*map(list_entry, summaries)]), Note("`/finetune status RUN` shows one of them.")
+        "The latest runs",
+        Lines([*map(list_entry, summaries)]),
+        Note("`/finetune status RUN` shows one of them."),
     )
 
 

@@ -252,7 +252,7 @@ def test_a_file_in_a_channel_is_left_alone(world: World) -> None:
         ("/finetune help", "Nothing costs money before somebody has agreed"),
         ("/finetune datasets", "No datasets yet"),
         ("/finetune status", "Nothing is running"),
-        ("/finetune runs", "Nothing"),
+        ("/finetune runs", "There is no run yet: `/finetune start DATASET`"),
         ("/finetune status 7", "There is no run 7"),
         ("/finetune results 7", "There is no run 7"),
         ("/finetune cancel", "Which run?"),
