@@ -265,6 +265,13 @@ def test_the_name_is_typed_before_anything_is_deleted(world: World) -> None:
     assert world.store.deletions.open() == []
 
 
+@pytest.mark.parametrize("typed", ["Anfra\u0308ge ", "ANFRÄGE", "`anfräge`"])
+def test_a_name_with_an_accent_is_read_as_a_command_reads_it(world: World, typed: str) -> None:
+    world.seed_dataset(called="anfräge")
+    world.slack.command(DORA.id, PRIVATE.id, "/finetune delete anfräge")
+    assert world.slack.submit_modal(DORA.id, {"name": typed}).accepted
+
+
 def test_old_versions_go_and_newer_ones_stay(world: World) -> None:
     world.upload_and_check(tickets_csv().replace("question", "question quuxnightjar"))
     world.pass_time(3 * 24 * 3600)
