@@ -105,14 +105,16 @@ def test_nothing_is_written_where_a_finding_blocks(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
-def test_three_rows_are_refused(tmp_path: Path) -> None:
-    path = tmp_path / "three.csv"
-    path.write_text("text,label\nwhere is it,delivery\nstop it,cancel\nno money back yet,refund\n")
+@pytest.mark.parametrize(("rows", "there"), [(3, "are 3 usable rows"), (1, "is 1 usable row")])
+def test_fewer_than_ten_rows_are_refused(tmp_path: Path, rows: int, there: str) -> None:
+    path = tmp_path / "few.csv"
+    few = ("where is it,delivery\n", "stop it,cancel\n", "no money back yet,refund\n")[:rows]
+    path.write_text("text,label\n" + "".join(few))
 
     report = check(path, tmp_path / "out")
 
     assert report.blocked
-    assert report.findings[0].message == "There are 3 usable rows; 10 is the minimum."
+    assert report.findings[0].message == f"There {there}; 10 is the minimum."
 
 
 def test_a_refused_file_is_reported_with_its_one_sentence(tmp_path: Path) -> None:

@@ -82,7 +82,8 @@ def check_size(rows: int, findings: Findings, repeated: int = 0) -> None:
     questions = rows - repeated
     counted = f"{questions:,} different questions in {rows:,} rows" if repeated else f"{rows:,} rows"
     if rows < MINIMUM:
-        findings.about_file(TOO_FEW, f"There are {rows} usable rows; {MINIMUM} is the minimum.", rows)
+        there = "is 1 usable row" if rows == 1 else f"are {rows} usable rows"
+        findings.about_file(TOO_FEW, f"There {there}; {MINIMUM} is the minimum.", rows)
     elif questions < NOT_YET:
         text = f"{counted} are too few for fine-tuning to pay; from {NOT_YET} on it is worth trying."
         findings.about_file(NOT_YET_ENOUGH, text, questions)
