@@ -121,11 +121,12 @@ def closed_card(
 ) -> Message:
     """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
     again = Note("Answers so far are kept: the same again asks only the rest.")
+    facts = [_answers(progress), ("Cost", charge(measurement.actual_micros or 0))]
     return Message.titled(
         _headline(measurement, plan, ENDED[measurement.state]),
         Text(why) if why else None,
-        *_arms(progress),
-        Facts(_spent(progress)) if progress.arms else None,
+        *_arms(progress, is_over=True),
+        Facts(facts) if progress.arms else None,
         again if progress.answered else None,
         notice=why,
     )
@@ -288,16 +289,17 @@ def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
     )
 
 
-def _arms(progress: LadderProgress) -> list[CardBlock]:
-    """What is under way, each; what is done and what waits, counted."""
+def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]:
+    """What is under way, each; what is done and what waits, counted. `is_over`: nothing goes on any more."""
     done = [arm for arm in progress.arms if not arm.failed and arm.is_whole]
     waits = [arm for arm in progress.arms if _status(arm) == "pending"]
     open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
+    more = len(open_ones) - SHOWN_OPEN
     lines = [
         *([f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered"] if done else []),
         *(f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]),
-        *([f"• {len(open_ones) - SHOWN_OPEN:,} more under way"] if len(open_ones) > SHOWN_OPEN else []),
-        *([f"• {len(waits):,} waiting"] if waits else []),
+        *([f"• {more:,} more {'begun' if is_over else 'under way'}"] if more > 0 else []),
+        *([f"• {len(waits):,} {'not begun' if is_over else 'waiting'}"] if waits else []),
         *(f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)),
     ]
     return [Lines(lines)] if lines else []
@@ -354,8 +356,11 @@ def _time_left(progress: LadderProgress, now: float) -> str:
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
-    answers = ("Answers", f"{progress.answered:,} of {progress.of:,}")
-    return [answers, cost_so_far(progress.spent_micros, progress.most_micros)]
+    return [_answers(progress), cost_so_far(progress.spent_micros, progress.most_micros)]
+
+
+def _answers(progress: LadderProgress) -> tuple[str, str]:
+    return ("Answers", f"{progress.answered:,} of {progress.of:,}")
 
 
 def cost_so_far(spent_micros: int, most_micros: int) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from bot.cards import evaluation_results, evaluations
+from bot.cards.words import charge
 from bot.rules import units
 from bot.services import datasets, evaluation_worker, measurements
 from bot.services.data_policy import Forbidden
@@ -375,7 +376,9 @@ def test_cancelled_midway_the_answers_so_far_are_paid_and_kept(priced: World) ->
     world.tick(2)
     asked = world.company.count(CHAT)
     assert asked < 3 * HELD, "what waited was forgotten"
-    assert f"Cancelled by <@{ANA.id}>" in world.said("was cancelled")
+    card = world.said("was cancelled")
+    assert f"Cancelled by <@{ANA.id}>" in card and "waiting" not in card
+    assert f"*Cost*\n{charge(cancelled.actual_micros or 0)}" in card and "Cost so far" not in card
     assert "was cancelled" in world.type("/finetune cancel m1")
     _climbed(world, number=2)
     assert world.company.count(CHAT) == 3 * HELD, "the same again asks only the rest"

@@ -225,7 +225,7 @@ def _measuring() -> dict[str, Message]:
         "measure-running": evaluations.progress_card(running, plan, waits, NOW),
         "measure-judging": evaluations.progress_card(running, plan, measured.half_way(stage="judging"), NOW),
         "measure-failed": evaluations.closed_card(
-            measured.measurement("failed"), plan, measured.half_way(), again
+            measured.measurement("failed", actual_micros=230_000), plan, measured.half_way(), again
         ),
         "measure-cancelled": evaluations.closed_card(
             measured.measurement("cancelled"), plan, LadderProgress(), f"Cancelled by <@{BEN}>."
