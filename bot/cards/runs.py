@@ -136,8 +136,11 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     """`why` is ours and may hold mrkdwn."""
     headline = _headline(run, plan)
     spent = run.actual_micros or 0
-    free = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
-    next_step = f"{free} reserved budget is free again. `/finetune start` makes a new plan."
+    before = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
+    free = (
+        f"{before} reserved budget is free again. " if run.reserved_micros else ""
+    )  # not before an approval
+    next_step = f"{free}`/finetune start` makes a new plan."
     return Message.titled(headline, Text(why), Note(next_step), notice=why)
 
 

@@ -77,6 +77,8 @@ def test_a_plan_expires_after_a_day(world: World) -> None:
     world.tick()
     assert world.run().state == "expired" and not world.has_button("approve_plan")
     assert world.said("Nobody decided within 24 hours")
+    said = world.type("/finetune status 1")
+    assert "makes a new plan" in said and "reserved" not in said, "nothing was reserved"
     assert any("expired" in text for text in world.dms())
 
 
