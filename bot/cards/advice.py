@@ -36,7 +36,7 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
         case "go":
             rows = pluralize(verdict.facts.n_holdout, "held-out row")
             return (
-                f"Go: train it. A run costs {_cost(verdict.facts.training_usd)} and measures the tuned model on the "
+                f"Go: train it. A run costs {_cost(verdict.facts.run_usd)} and measures the tuned model on the "
                 f"same {rows}; nothing is switched before that."
             )
 
@@ -97,7 +97,7 @@ def _undecided(verdict: Verdict, spelling: Spelling) -> str:
     facts = verdict.facts
     if facts.evidence.ladder is not None or facts.evidence.trained is not None:
         return f"Undecided. {because_text(verdict.deciding.because, spelling)}"
-    cost = _cost(facts.training_usd)
+    cost = _cost(facts.run_usd)
     if facts.estimate is None:
         return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
     return (

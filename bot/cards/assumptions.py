@@ -64,7 +64,8 @@ def assumptions(inputs: Inputs) -> tuple[Assumption, ...]:
         Assumption(
             "evaluation",
             usd(evaluations_usd(inputs)),
-            f"Asking the model before and after training every held-out example, once a run.{half_an_hour}",
+            "Asking the model before and after training every held-out example, and the model that judges free text, "
+            f"where one does; once a run.{half_an_hour}",
         ),
         _retraining(inputs),
         Assumption(

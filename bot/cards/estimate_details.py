@@ -61,10 +61,11 @@ class Estimated:
 
     `estimate`, `outlook`, `alternative` and `inputs` are None where a price is missing, and where today's bill is not
     known. `outlook` is None as well where the verdict withholds what would be saved. `today`: the bill of today's
-    model, which may be known all the same. `training` and `machine_usd`, the machine by the hour on which its model
-    answers, are of all expected runs. `is_guess`: the minutes are, by the model's size. `memory`: whether it fits, in a
-    line. `of_arms`: the words that follow the tokens of a sweep. `offered`: the cheapest capable model, where it costs
-    less than today's and nobody has measured it.
+    model, which may be known all the same. `training`, `measuring_usd` (both models' answers to the held-out rows, and
+    their judge's) and `machine_usd`, the part of it for a machine by the hour, are of all expected runs. `is_guess`:
+    the minutes are, by the model's size. `memory`: whether it fits, in a line. `of_arms`: the words that follow the
+    tokens of a sweep. `offered`: the cheapest capable model, where it costs less than today's and nobody has measured
+    it.
     """
 
     name: str
@@ -82,6 +83,7 @@ class Estimated:
     of_arms: str = ""
     is_guess: bool = False
     offered: OfferedModel | None = None
+    measuring_usd: Decimal = ZERO
     machine_usd: Decimal = ZERO
     asks_vendor: bool = False
     today: MonthlyCost | None = None
@@ -160,8 +162,9 @@ def monthly(bill: MonthlyCost) -> str:
 def _once(estimated: Estimated) -> list[tuple[str, str]]:
     """The facts that do not come back every month."""
     pairs = [("Training, once", _training(estimated))]
-    if estimated.machine_usd:
-        pairs.append(("Measuring it, once", f"about {usd(estimated.machine_usd)} for its machine"))
+    if estimated.measuring_usd:
+        machine = f", {usd(estimated.machine_usd)} of it for its machine" if estimated.machine_usd else ""
+        pairs.append(("Measuring it, once", f"{usd(estimated.measuring_usd)}{machine}"))
     pairs += [*price_facts(estimated), ("Training takes", training_time(estimated))]
     if estimated.memory:
         pairs.append(("Memory", estimated.memory))
@@ -245,7 +248,7 @@ def _saving(estimate: Estimate, outlook: Outlook | None) -> tuple[str, str]:
     """The saving a month; a loss is shown as a cost: "minus $48.00" saved is hard to read."""
     a_month = saving_range(estimate, outlook)
     if estimate.saving_month >= 0:
-        return "Saves a month", _range(a_month) if a_month.high else "nothing"
+        return "Saves a month", _range(a_month) if estimate.saving_month else "nothing"
     return "Costs more a month", _range(Range(-a_month.high, -a_month.expected, -a_month.low))
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 
 from bot.cards import advice, forms
 from bot.cards.blocks import (
@@ -54,7 +53,7 @@ from bot.rules.reasons import (
     Todo,
     Use,
 )
-from bot.rules.roi import USD_PER_HOUR, Estimate, Training
+from bot.rules.roi import USD_PER_HOUR, Estimate
 from bot.rules.units import tokens
 from bot.values.runs import Refusal
 from trainers.model_list import without_effort
@@ -233,10 +232,10 @@ def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlo
 
 def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
     """The two or three numbers of the decision, rounded as people say them."""
-    estimate, outlook, training = estimated.estimate, estimated.outlook, estimated.training
+    estimate, outlook = estimated.estimate, estimated.outlook
     if estimate is not None and hides_savings(estimated):
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
-    once = ("Costs once", _once_in_short(training, estimate, estimated.machine_usd))
+    once = ("Costs once", _once_in_short(estimated))
     offered = []  # what a cheaper model would cost as it is, which a tuned one has to be held against
     if estimated.offered:
         cost = about_usd(estimated.offered.monthly.total)
@@ -255,7 +254,9 @@ def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
     if estimate.payback_months is None:
-        return [saves, ("Pays back", back), *offered, *by_the_hour]
+        # Beside a loss that is reason enough it would be one number too many.
+        is_asked = a_month.expected > 0 or not estimated.verdict.facts.is_for_money
+        return [saves, *([once] if is_asked else []), ("Pays back", back), *offered, *by_the_hour]
     back += paid_between(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
@@ -275,16 +276,20 @@ def _until(estimate: Estimate) -> str:
     return f"{until}, then {then} {about_usd(abs(saving))}{more}"
 
 
-def _once_in_short(training: Training | None, estimate: Estimate | None, machine: Decimal) -> str:
+def _once_in_short(estimated: Estimated) -> str:
+    training, estimate, measuring = estimated.training, estimated.estimate, estimated.measuring_usd
     if training is None:
         return "unknown"
-    run = training.usd
     if estimate is not None and estimate.people_usd + estimate.labels_usd:
         return f"{about_usd(estimate.one_off_usd)}, people and labels included"
-    if machine:
-        cost = about_usd(run.expected + machine, run.low + machine, run.high + machine)
-        return f"{cost}, {usd(machine)} of it for its machine while it is measured"
-    return about_usd(run.expected, run.low, run.high) if run.high else "nothing but your machine's time"
+    low, expected, high = (
+        end + measuring for end in (training.usd.low, training.usd.expected, training.usd.high)
+    )
+    if not high:
+        return "nothing but your machine's time"
+    machine = estimated.machine_usd
+    of_it = f", {usd(machine)} of it for its machine while it is measured" if machine else ""
+    return f"{about_usd(expected, low, high)}{of_it}"
 
 
 def _headline(estimated: Estimated, target: str) -> str:

@@ -175,8 +175,8 @@ class OwnMachine:
 class Facts:
     """`dataset` is its name, for commands. `smallest_label` is the rows of the rarest label, None for free text;
     `few_labels` are labels with the rows that each has, `n_labels` how many there are. `estimate` is None, and
-    `missing` says why, where today's bill or the tuned model's price is not known; `training_usd`, of a run with the
-    machine that answers for its model, may be known all the same. `current` is the model that is asked today, as
+    `missing` says why, where today's bill or the tuned model's price is not known; `run_usd`, of a training and
+    its measuring, may be known all the same. `current` is the model that is asked today, as
     somebody typed it, `full_current` as a ladder calls it. `to_measure` are it and a cheap one of the same provider,
     by names 'provider/model'; both are known only where one of our providers has it. `keyless` are providers without
     a key here, each with the variable that would hold it; `has_models`: there are models that a measurement asks
@@ -187,7 +187,7 @@ class Facts:
     n_holdout: int
     smallest_label: int | None
     target: ModelVerdict
-    training_usd: Decimal | None
+    run_usd: Decimal | None
     estimate: Estimate | None
     missing: MissingPrice | None = None
     evidence: Evidence = NOTHING_MEASURED

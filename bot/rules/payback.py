@@ -39,7 +39,7 @@ def about_money(facts: Facts) -> tuple[Reason, ...]:
         return (Reason("price", "unknown", aim, weighs=False),)
     if estimate is None:
         missing = facts.missing or MissingPrice("today")
-        gap = Gap(missing, is_free=facts.training_usd == 0)
+        gap = Gap(missing, is_free=facts.run_usd == 0)
         return (Reason("cost", "unknown", gap, step=answer_step(FillGap(missing))),)
     if estimate.months_left == 0:
         return ()  # the rule on the end date says it

@@ -133,7 +133,7 @@ def _met(rung: Rung, facts: Facts) -> Reason:
             not_needed = MeetsBar(rung, bar, "is not needed")
             return Reason("cheaper rung", "no_go", not_needed, step=Step(Use(rung.arm)))
         case None if is_for_speed:
-            start = Step("measure speed by a run", facts.training_usd)
+            start = Step("measure speed by a run", facts.run_usd)
             return Reason("latency", "unknown", MeetsBar(rung, bar, "may be faster"), step=start)
         case None:
             todo: Todo = WritePrice(rung.arm.model) if rung.usd_per_1000 is None else "say model and volume"

@@ -157,6 +157,7 @@ def make_estimate(
         current=now,
         cost=effort.cost,
         training=replace(cost.training, runs=runs) if cost else None,
+        measuring_usd=cost.evaluation_usd * runs if cost else ZERO,
         machine_usd=cost.machine_usd * runs if cost else ZERO,
         minutes=effort.time.minutes if effort.time else None,
         is_guess=effort.time is not None and effort.time.is_guess,
@@ -384,9 +385,7 @@ def _facts(request: _Request, effort: TrainingNeeds, sums: _Sums, evidence: Evid
         n_holdout=report.n_holdout,
         smallest_label=report.labels[-1].rows if report.labels else None,
         target=model_verdict(target.row, target.model, today, days),
-        training_usd=None
-        if isinstance(cost, MissingPrice)
-        else cost.training.usd.expected + cost.machine_usd,
+        run_usd=None if isinstance(cost, MissingPrice) else cost.training.usd.expected + cost.evaluation_usd,
         estimate=sums.estimate,
         missing=sums.inputs if isinstance(sums.inputs, MissingPrice) else None,
         evidence=evidence,

@@ -245,6 +245,46 @@ def test_measuring_on_a_machine_by_the_hour_is_in_what_a_run_costs() -> None:
     assert "about $2.80, $2.75 of it for its machine while it is measured" in told
 
 
+def test_what_the_judge_of_a_free_run_takes_is_in_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-anything")
+    rows = tmp_path / "answers.csv"
+    said = "\n".join(
+        f"Where is parcel {number}?,It is in hall {number} of our store." for number in range(400)
+    )
+    rows.write_text(f"text,label\n{said}\n", encoding="utf-8")
+    asked = (
+        "--target",
+        "local/smollm2-135m",
+        "--judge",
+        "openai/gpt-4o",
+        "--current",
+        "gpt-4o",
+        "--volume",
+        "10M",
+    )
+    answer = json.loads(finetune("estimate", rows, *asked, "--json").stdout)
+    told = finetune("estimate", rows, *asked, "--why").stdout
+    assert answer["training_usd"] == 0 and answer["evaluation_usd"] == answer["one_off_usd"] > 0.1
+    cost = f"${answer['evaluation_usd']:.2f}"
+    for line in (f"Costs once: about {cost}", f"a run costs about {cost}", f"Measuring it, once: {cost}"):
+        assert line in " ".join(told.split()), line
+    assert "nothing but your" not in told
+
+
+def test_what_it_costs_once_is_shown_where_that_never_comes_back() -> None:
+    asked = ("--volume", "5M", "--target", "gpt-4.1-mini", "--task", "quality", "--hours", "40")
+    told = " ".join(finetune("estimate", TICKETS, "--current", "gpt-4o", *asked).stdout.split())
+    assert "Pays back: never" in told and "Costs once: about $3,000, people and labels included" in told
+
+
+def test_a_saving_of_less_than_a_cent_is_not_called_nothing() -> None:
+    asked = ("--current", "gpt-4o", "--volume", "1", "--target", "gpt-4.1-mini", "--why")
+    told = " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
+    assert "Saves: under 1 cent a month" in told and "Saves a month: under 1 cent" in told
+
+
 @pytest.mark.parametrize("price", ["-1", "1e30", "1e-30", "NaN", "€2.50", "2,50"])
 def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) -> None:
     (tmp_path / "finetune.toml").write_text(f'[prices."x"]\ninput = "{price}"\noutput = "2"\n')

@@ -205,7 +205,12 @@ def _at_a_vendor() -> dict[str, made.Estimated]:
     by_the_hour = replace(
         row, price=Price(Decimal("0.40"), *(Decimal(0),) * 3), hosted_usd_per_hour=Decimal("5.50")
     )
-    known = {"prices": (by_the_hour,), "machine_usd": Decimal("2.75"), "asks_vendor": True}
+    known = {
+        "prices": (by_the_hour,),
+        "measuring_usd": Decimal("2.77"),
+        "machine_usd": Decimal("2.75"),
+        "asks_vendor": True,
+    }
     return {
         "estimate-by-the-hour": replace(made.estimated(training=made.HOSTED), **known),
         "estimate-by-the-hour-first": replace(made.estimated(training=made.HOSTED, volume=None), **known),

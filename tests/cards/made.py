@@ -28,7 +28,7 @@ from bot.rules.forecast import simulate
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Prediction
 from bot.rules.prices import MissingPrice
 from bot.rules.promotion import ModelComparison
-from bot.rules.roi import Inputs, Range, Training, Usage, estimate
+from bot.rules.roi import Inputs, Range, Training, Usage, estimate, evaluations_usd
 from bot.values.runs import Advice, ArmScore, ChangedRow, Progress, RunResult
 from storage.records import Approval, Ask, AuditEntry, Dataset, Run, RunState
 from trainers.dataset import Columns, Finding, LabelCount, Report, TokenReport
@@ -197,7 +197,7 @@ def estimated(
         n_holdout=rows // 5,
         smallest_label=61,
         target=ModelVerdict("ok"),
-        training_usd=training.usd.expected,
+        run_usd=training.usd.expected + evaluations_usd(asked),
         estimate=made,
         missing=missing,
         evidence=evidence,
@@ -216,6 +216,7 @@ def estimated(
         evidence=evidence,
         inputs=asked if made else None,
         verdict=advise(facts),
+        measuring_usd=evaluations_usd(asked),
     )
 
 

@@ -30,7 +30,7 @@ FACTS = Facts(
     n_holdout=240,
     smallest_label=90,
     target=OK,
-    training_usd=Decimal(25),
+    run_usd=Decimal(25),
     estimate=estimate(ARTICLE),
 )
 MONEY = Decimal("0.12")

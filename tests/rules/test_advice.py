@@ -57,7 +57,7 @@ def seen(*rungs: Rung, **other: object) -> Facts:
 
 def costing(inputs: Inputs) -> Facts:
     made = estimate(inputs)
-    return replace(FACTS, training_usd=made.training_usd, estimate=made)
+    return replace(FACTS, run_usd=made.training_usd, estimate=made)
 
 
 def reason(verdict: Worded, rule: str) -> WordedReason:
@@ -293,7 +293,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "cost",
     ),
     "a free run, and nobody said a volume": (
-        seen(*ALL_MISS, estimate=None, outlook=None, training_usd=Decimal(0)),
+        seen(*ALL_MISS, estimate=None, outlook=None, run_usd=Decimal(0)),
         "unknown",
         "cost",
     ),
@@ -543,8 +543,8 @@ def test_what_is_not_known_about_money_is_said() -> None:
     verdict = advise(replace(FACTS, estimate=None, missing=MissingPrice("token", row)))
     assert reason(verdict, "cost").text.startswith("The price of a token of own/x is unknown: add input")
     assert "about $25.00. What it saves is still unknown" in verdict.headline
-    assert "an unknown sum" in advise(replace(FACTS, estimate=None, training_usd=None)).headline
-    free = advise(seen(*ALL_MISS, estimate=None, outlook=None, training_usd=Decimal(0)))
+    assert "an unknown sum" in advise(replace(FACTS, estimate=None, run_usd=None)).headline
+    free = advise(seen(*ALL_MISS, estimate=None, outlook=None, run_usd=Decimal(0)))
     assert "costs nothing but your own machine's time" in free.headline
 
 
@@ -873,7 +873,7 @@ some_facts = st.builds(
         n_holdout=n,
         smallest_label=smallest,
         target=ModelVerdict("ok"),
-        training_usd=cost,
+        run_usd=cost,
         estimate=made,
         outlook=outlook(p) if made and p is not None else None,
         few_labels=few,
