@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -217,6 +218,15 @@ def training_cost(plan: Plan, progress: Progress) -> int:
     return actual_micros(
         prices, progress.train_seconds, progress.trained_tokens, billed_micros=progress.billed_micros
     )
+
+
+def cancelled_cost(plan: Plan, progress: Progress) -> int:
+    """Returns the micro-dollars of a training that was cancelled under way. Where a vendor says neither its tokens nor
+    a bill, the share that was done counts, or all where it doesn't say that: more rather than less."""
+    if progress.trained_tokens:
+        return training_cost(plan, progress)
+    tokens = round(plan.training_tokens * progress.share_trained)
+    return training_cost(plan, replace(progress, trained_tokens=tokens))
 
 
 def _show(context: AppContext, run: Run, card: str, message: Message, *, progress: bool = False) -> None:

@@ -259,9 +259,14 @@ def _take(context: AppContext, run: Run, job: Job, progress: Progress, is_shown:
         case "cancelled":
             plan, before = plan_from_json(run.plan), Progress.from_json(run.progress)
             # At least what was reported before: the trainer's clock may be behind ours.
-            spent = max(notifications.training_cost(plan, each) for each in (progress, before))
+            reported = max(notifications.training_cost(plan, each) for each in (progress, before))
+            was_running = before.running_since is not None
+            spent = max(reported, notifications.cancelled_cost(plan, progress)) if was_running else reported
             by = f"Cancelled by <@{run.cancel_asked_by}>." if run.cancel_asked_by else None
             why = by or overrun(run) or "Cancelled on the trainer's side."
+            if spent > reported:
+                title = escape(context.settings.title_of(run.provider))
+                why = f"{why} {title} doesn't say what it bills for it: {usd_micros(spent)} is our count."
             end(context, run, "cancelled", why, actual_micros=spent)
         case _:
             _goes_on(context, run, progress, is_shown)

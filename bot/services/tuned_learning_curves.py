@@ -302,7 +302,11 @@ def advance(step: CurveStep) -> None:
             looked = provider_jobs.follow(step, str(size.job_id), size.training, wish)  # type: ignore[arg-type]
             if looked:
                 job, training = looked
-                seen = replace(size, training=training, spent_micros=step.spent(training), doubted_since=None)
+                spent = step.spent(training)
+                if job.status == "cancelled" and size.training.running_since is not None:
+                    # As of a run: a vendor that says no cost of it will hardly give it away.
+                    spent = spent or round(step.planned.training_micros * training.share_trained)
+                seen = replace(size, training=training, spent_micros=spent, doubted_since=None)
                 _take(step.with_size(seen).noted(training.note), job)
         case "evaluating" if freeze_scope.on_measurement(step.context, step.measurement):
             step.context.llm.drop(step.owner)  # answers under way are kept when they come

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from typing import Literal
 
 from bot.rules.judge_agreement import HumanAgreement
@@ -82,6 +83,13 @@ class Progress(JsonValue):
         if self.running_since is None or self.ran_until is None:
             return 0.0
         return max(self.ran_until - self.running_since, 0.0)
+
+    @property
+    def share_trained(self) -> Decimal:
+        """0 to 1; 1 where the trainer doesn't say how far it is."""
+        if self.total_steps:
+            return min(Decimal(self.step) / self.total_steps, Decimal(1))
+        return Decimal(1) if self.percent is None else Decimal(self.percent) / 100
 
     def with_job(
         self, job: Job, events: tuple[Event, ...], note: str | None, now: float, busy: float | None = None

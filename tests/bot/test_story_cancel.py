@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+from datetime import date
+from decimal import Decimal
+
+import pytest
+
+from bot.rules.plans import plan_from_json
+from bot.services.notifications import cancelled_cost
 from bot.services.provider_jobs import SETTLE_S
+from bot.values.runs import Progress
 from demo.people import ANA, BEN
 from tests.bot.world import CLEO, JOBS, World
+from tests.cards import made
 from tests.peers.hosted import COMMIT_THEN_500, NOTHING_BUT_500, Fault
+from trainers.money import usd_micros
+from trainers.pricing import PriceList, PriceRow
+from trainers.types import Price
 
 
 def test_before_approval_the_plan_is_withdrawn(world: World) -> None:
@@ -41,9 +55,41 @@ def test_while_training_the_trainer_is_told(world: World) -> None:
     world.send()
     assert "Cancelling" in world.answer_to_click(ANA, "cancel_run")
     world.until_state("cancelled")
+    assert world.ledger()["settle"] == 0, "it waited in the queue"
     assert next(iter(world.company.service.jobs.values())).is_cancelled
     assert f"Cancelled by <@{ANA.id}>" in world.said("Cancelled by")
     assert any("cancelled" in text for text in world.dms())
+
+
+def test_a_cancelled_training_whose_bill_nobody_says_is_not_booked_as_free(world: World) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.until(lambda: Progress.from_json(world.run().progress).running_since, "its first step")
+    plan = plan_from_json(world.run().plan)
+    world.type("/finetune cancel 1")
+    world.until_state("cancelled")
+    all_of_it = math.ceil(plan.training_tokens * Decimal(world.rules.training))  # the stand-in says no step
+    assert world.ledger()["settle"] == world.run().actual_micros == all_of_it
+    said = world.said("Acme Tuning doesn't say what it bills for it")
+    assert f"It has cost {usd_micros(all_of_it)}; the rest" in said
+
+
+@pytest.mark.parametrize(
+    ("progress", "share"),
+    [
+        (Progress(step=30, total_steps=120), "0.25"),
+        (Progress(step=130, total_steps=120), "1"),
+        (Progress(step=0, total_steps=120), "0"),
+        (Progress(percent=40), "0.4"),
+        (Progress(), "1"),
+        (Progress(step=30, total_steps=120, billed_micros=7), None),
+    ],
+)
+def test_of_a_cancelled_training_the_share_done_counts(progress: Progress, share: str | None) -> None:
+    row = PriceRow("acme/small", "tuned", Price(Decimal(5), None, None, None), "Acme's page")
+    prices = PriceList((row, row), date(2026, 11, 25)).to_json()
+    plan = replace(made.plan(), prices=prices, training_tokens=120_000)
+    assert cancelled_cost(plan, progress) == (7 if share is None else 600_000 * Decimal(share))
 
 
 def test_a_job_that_ends_while_it_is_cancelled_counts_as_what_it_is(world: World) -> None:

@@ -252,8 +252,15 @@ def test_cancel_cancels_the_job_and_keeps_what_was_trained(world: World) -> None
     world.seed_dataset()
     agreed(world)
     until_size(world, 1, "training")
+    world.until(lambda: progress(world).sizes[1].training.running_since, "its first step")
+    plan = plan_of(measurement(world).plan)
+    assert isinstance(plan, TunedCurvePlan)
+    first, second = progress(world).sizes[0].spent_micros, plan.sizes[1]
     assert "Cancelling m1" in world.type("/finetune cancel m1")
     cancelled = until(world, "cancelled")
+    assert cancelled.actual_micros == first + second.training_micros, (
+        "the stand-in says neither step nor bill"
+    )
     jobs = list(world.company.service.jobs.values())
     assert [job.is_cancelled for job in jobs] == [False, True] and world.left_at_company() == []
     assert 0 < (cancelled.actual_micros or 0) < cancelled.reserved_micros
