@@ -60,3 +60,13 @@ def test_an_overdrawn_month_has_nothing_left_and_not_less() -> None:
     refusal = does_not_fit(Budget(100 * DOLLAR, 150 * DOLLAR), DOLLAR)
     assert "minus" not in refusal
     assert "$0.00" in refusal
+
+
+@pytest.mark.parametrize(
+    ("limit", "committed", "asked"),
+    [(100_000, 1, 100_000), (5 * DOLLAR, 0, 5_003_000), (DOLLAR, 996_000, 5_000)],
+)
+def test_a_refusal_does_not_ask_for_as_much_as_it_says_is_left(
+    limit: int, committed: int, asked: int
+) -> None:
+    assert "a little less than that is left of this month's" in does_not_fit(Budget(limit, committed), asked)
