@@ -15,6 +15,7 @@ from bot.cards.reasons import SHOWN_LABELS, because_text
 from bot.cards.words import SLACK, Spelling, pluralize
 from bot.rules import reasons
 from bot.rules.advice import Verdict
+from bot.rules.payback import is_against_today
 from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.money import usd
 
@@ -45,7 +46,13 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     """The step of the reason that decides; where it has none, what a go leads to."""
     step, facts = verdict.deciding.step, verdict.facts
     if step:
-        return todo_text(step.todo, spelling)
+        text, estimate = todo_text(step.todo, spelling), facts.estimate
+        if step.todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
+            until = f"Stay with today's model until it ends on {estimate.succession.ends}"
+            text = text.replace(
+                "Stay with today's model", f"{until}, and measure before that what can follow it"
+            )
+        return text
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:

@@ -80,7 +80,7 @@ def pays_text(pays: Pays) -> str:
             return f"Over {over} it loses {usd(pays.amount)} at the median, as the alternative gets cheaper. {text}"
         case "too little at stake":
             least = f"{hours_text(LEAST_HOURS)} of somebody's time"
-            return f"Too little is at stake: {least} would cost more than it saves in {target}."
+            return f"Too little is at stake: what it saves in {target}, less what it costs once, is under {least}."
         case "hours are not said":
             return (
                 "How much of people's time it takes is not given. With more than "

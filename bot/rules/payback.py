@@ -73,10 +73,14 @@ def _unless_only_way(by_money: Reason, facts: Facts) -> Reason:
 def _by_chance(estimate: Estimate, outlook: Outlook, facts: Facts) -> Reason:
     rule = "cost" if estimate.payback_months is None else "payback"
     pays = Pays(estimate, outlook, facts.evidence.is_good)
-    if outlook.p_payback >= LIKELY:
-        return _likely(rule, pays, outlook, facts.dataset)
     if outlook.p_payback <= UNLIKELY:
         return Reason(rule, "no_go", replace(pays, but="unlikely"), step=_stay(estimate))
+    if estimate.bearable_hours is not None and estimate.bearable_hours < LEAST_HOURS:
+        # As expected, not as is likely: it is said of the very saving that is shown.
+        little = replace(pays, but="too little at stake")
+        return Reason("people's time", "no_go", little, step=_stay(estimate))
+    if outlook.p_payback >= LIKELY:
+        return _likely(rule, pays, outlook, facts.dataset)
     widest = max(outlook.tornado, key=lambda swing: swing.width, default=None)
     look = PinDown(widest.name if widest else "volume", facts.dataset, widest)
     return Reason(rule, "unknown", pays, step=answer_step(look))
@@ -92,9 +96,6 @@ def _likely(rule: str, pays: Pays, outlook: Outlook, dataset: str) -> Reason:
         return Reason("net value", "unknown", replace(pays, but="loses later", amount=-net), step=look)
     if hours is None or hours >= UNSAID_HOURS:
         return Reason(rule, "go", pays)
-    if hours < LEAST_HOURS:
-        little = replace(pays, but="too little at stake")
-        return Reason("people's time", "no_go", little, step=_stay(estimate))
     unsaid = replace(pays, but="hours are not said", amount=hours)
     return Reason("people's time", "unknown", unsaid, step=answer_step("say the hours"))
 

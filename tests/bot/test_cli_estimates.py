@@ -279,6 +279,15 @@ def test_what_it_costs_once_is_shown_where_that_never_comes_back() -> None:
     assert "Pays back: never" in told and "Costs once: about $3,000, people and labels included" in told
 
 
+def test_what_saves_more_than_a_quarter_of_an_hour_costs_is_not_called_too_little() -> None:
+    asked = ("--current", "gpt-4o", "--volume", "10M", "--target", "gpt-4.1-mini")
+    told = " ".join(finetune("estimate", TICKETS, *asked).stdout.split())
+    assert "Saves: about $21 a month" in told and "in 48 days" in told, (
+        "so $32, and a quarter of an hour is $19"
+    )
+    assert "oo little is at stake" not in told
+
+
 def test_a_saving_of_less_than_a_cent_is_not_called_nothing() -> None:
     asked = ("--current", "gpt-4o", "--volume", "1", "--target", "gpt-4.1-mini", "--why")
     told = " ".join(finetune("estimate", TICKETS, *asked).stdout.split())

@@ -956,5 +956,17 @@ def test_the_articles_team_gets_a_no_at_its_own_volume_and_a_go_at_a_thousand_ti
     assert advise(_drawn(seen(*ALL_MISS), replace(people, monthly_input_tokens=volume))).kind == kind
 
 
+@pytest.mark.parametrize("volume", [4_000_000, 5_500_000, 7_000_000, 10_000_000, 12_000_000])
+def test_too_little_is_at_stake_only_where_the_saving_that_is_shown_says_so(volume: int) -> None:
+    tuned = replace(ARTICLE.tuned, input=Decimal("0.2"), output=Decimal("0.8"), usd_per_hour=Decimal(0))
+    inputs = replace(ARTICLE, tuned=tuned, people_hours=None, monthly_input_tokens=volume)
+    facts = _drawn(seen(*ALL_MISS), inputs)
+    made, verdict = facts.estimate, advise(facts)
+    assert made is not None
+    left = made.saving_month * made.payback_target_months - made.one_off_usd
+    is_little = left < inputs.people_usd_per_hour / 4
+    assert (verdict.kind, verdict.rule) == ("no_go" if is_little else "unknown", "people's time")
+
+
 def _drawn(facts: Facts, inputs: Inputs) -> Facts:
     return replace(facts, estimate=estimate(inputs), outlook=simulate(inputs, draws=400))
