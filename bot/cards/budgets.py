@@ -28,12 +28,12 @@ class Month:
 
 def does_not_fit(budget: Budget, asked_micros: int, what: str = "run") -> str:
     """The refusal with its cure, as mrkdwn."""
-    asked, left = usd_micros(asked_micros), usd_micros(max(budget.left_micros, 0))
+    cost, left = usd_micros(asked_micros), usd_micros(max(budget.left_micros, 0))
     month = f"of this month's {usd_micros(budget.limit_micros)}{owner_text(budget)}"
     # Rounded, the two may sound the same.
-    remains = f"a little less than that is left {month}" if asked == left else f"{left} {month} are left"
+    remains = f"a little less than that is left {month}" if cost == left else f"{left} {month} are left"
     cure = f"Raise {_setting(budget)} in finetune.toml, or wait for next month."
-    return f"This {what} may cost up to {asked}, and {remains}. {cure}"
+    return f"This {what} may cost up to {cost}, and {remains}. {cure}"
 
 
 def owner_text(budget: Budget) -> str:
