@@ -27,7 +27,16 @@ from bot.cards.candidates import EXPLAINED, arm_name, bar_share, short_name
 from bot.cards.forms import modal
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.plans import budget_left
-from bot.cards.words import at_most, charge, percent, pluralize, progress_bar, shorten, time_left
+from bot.cards.words import (
+    at_most,
+    charge,
+    percent,
+    percent_done,
+    pluralize,
+    progress_bar,
+    shorten,
+    time_left,
+)
 from bot.rules.budgets import Budget
 from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, ShotsTried, Stage
 from storage.records import Measurement, MeasurementState
@@ -167,7 +176,7 @@ def progress_line(progress: LadderProgress, now: float) -> str:
     if progress.stage == "asking":
         return f"{words}, {at_most(progress.most_micros)}"
     if progress.stage == "measuring":
-        return f"{words}, {100 * _share(progress):.0f}% done, {_time_left(progress, now)}"
+        return f"{words}, {percent_done(_share(progress))}% done, {_time_left(progress, now)}"
     return words
 
 

@@ -197,9 +197,10 @@ def _headline(result: RunResult, *, may_be_used: bool) -> str:
 
 
 def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
-    is_open = result.advice is not None and result.advice.kind == "unknown"
+    if _is_open(result):
+        return "Undecided"  # the verdict's word in the details: another one here would be a second answer
     if may_be_used:
-        return "Good enough" if is_open else "Deploy it"
+        return "Deploy it"
     is_no = result.advice is not None and result.advice.kind == "no_go"
     match tuned.standing:
         case "undecided":
@@ -210,6 +211,11 @@ def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used
             return "Not needed" if other is not None and other.standing == "meets" else "Not now"
         case "meets":
             return "Good enough"
+
+
+def _is_open(result: RunResult) -> bool:
+    """Whether the verdict wants something found out first."""
+    return result.advice is not None and result.advice.kind == "unknown"
 
 
 def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
@@ -428,7 +434,7 @@ def _counted(result: RunResult) -> str:
 
 def _next(result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
     """Nothing where the first button does it."""
-    if may_be_used or _to_measure(result):
+    if not _is_open(result) if may_be_used else _to_measure(result):
         return []
     text = _advised(result)
     if result.advice is None and result.p_value >= SIGNIFICANT:
@@ -460,7 +466,7 @@ def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_d
 
 def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:
     """The button of the comparison that is lacking: a model's, or the form where none is named."""
-    if result.advice is None or result.advice.kind != "unknown":
+    if result.advice is None or not _is_open(result):
         return []
     if result.advice.measure:
         return [button(f"Measure {result.advice.measure[0].partition('/')[2]}", MEASURE, number)]

@@ -27,7 +27,16 @@ from bot.cards.candidates import looks_sentence
 from bot.cards.general import text_message
 from bot.cards.plans import DETAILS as PLAN_DETAILS
 from bot.cards.plans import plan_title
-from bot.cards.words import at_most, charge, duration, pluralize, progress_bar, time_left, time_of_day
+from bot.cards.words import (
+    at_most,
+    charge,
+    duration,
+    percent_done,
+    pluralize,
+    progress_bar,
+    time_left,
+    time_of_day,
+)
 from bot.rules.calibration import Actual, RunningError
 from bot.rules.facts import Looks
 from bot.rules.plans import Plan
@@ -207,7 +216,7 @@ def status_line(summary: RunSummary) -> str:
     if summary.result:
         return results.in_short(summary.result)
     if summary.run.state == "training" and _how_far(summary.progress):
-        done = f"{words}, {100 * share_done(summary.run, summary.progress):.0f}% done"
+        done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
         finish = None if summary.progress.is_paused else summary.progress.estimated_finish
         return f"{done}, {time_left(finish - summary.now)}" if finish else done
     return words

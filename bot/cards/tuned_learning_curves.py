@@ -22,7 +22,7 @@ from bot.cards.blocks import (
 )
 from bot.cards.evaluations import CANCEL, ENDED, NO_YES, cost_so_far
 from bot.cards.plans import budget_left
-from bot.cards.words import at_most, charge, pluralize, progress_bar, shorten
+from bot.cards.words import at_most, charge, percent_done, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
 from bot.values.learning_curves import SizeProgress, SizeState, TunedCurvePlan, TunedCurveProgress
 from storage.records import Measurement
@@ -119,7 +119,7 @@ def progress_line(plan: TunedCurvePlan, progress: TunedCurveProgress) -> str:
         case "asking":
             return f"waits for a yes, {at_most(progress.most_micros)}"
         case "training":
-            return f"is at {_where(progress)}, {100 * _share(plan, progress):.0f}% done"
+            return f"is at {_where(progress)}, {percent_done(_share(plan, progress))}% done"
         case "judging":
             return "is being worked out"
 

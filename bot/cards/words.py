@@ -102,9 +102,13 @@ def time_left(seconds: float) -> str:
 
 def progress_bar(done: float) -> str:
     """A bar of text for clients that draw no progress: '█████░░░░░ 50%', of twenty signs."""
-    done = min(max(done, 0.0), 1.0)
-    filled = round(20 * done)
-    return "█" * filled + "░" * (20 - filled) + f" {100 * done:.0f}%"
+    filled = percent_done(done) // 5
+    return "█" * filled + "░" * (20 - filled) + f" {percent_done(done)}%"
+
+
+def percent_done(done: float) -> int:
+    """How far something is that still goes on, in whole percent: never 100, as what is over says so itself."""
+    return min(round(100 * max(done, 0.0)), 99)
 
 
 def multiple(factor: Decimal) -> str:

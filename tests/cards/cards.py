@@ -502,6 +502,7 @@ def _results() -> dict[str, Message]:
     return {
         **{name: results.card(done, *case) for name, case in cases.items()},
         "result-to-be-used": results.card(done, *cases["result-go"], may_be_used=True),
+        "result-to-be-used-undecided": results.card(done, *cases["result-to-compare"], may_be_used=True),
         "result-not-worse": results.card(done, foreseen, not_worse, may_be_used=True),
         "result-got-worse": results.card(
             done, foreseen, replace(not_worse, worse_labels=made.LOSSES), may_be_used=True

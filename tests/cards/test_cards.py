@@ -110,6 +110,7 @@ def test_headlines_are_answers() -> None:
     assert heads["result-to-be-used"].startswith(
         "Deploy it: 95.0% right, meets your 85% bar; 25 points above"
     )
+    assert heads["result-to-be-used-undecided"].startswith("Undecided: 95.0% right, meets your 85% bar")
     assert heads["result-cheaper-rung"].startswith("Not needed: 92.0% right")
     assert heads["result-nothing-read"].endswith("; nothing else was measured")
     assert heads["ladder-silent"].startswith("The classical model meets your 85% bar without training: 92.0%")
@@ -203,6 +204,7 @@ def test_the_first_button_does_the_next_step() -> None:
     }
     assert first["result-to-be-used"]["action_id"] == "put_to_work"
     assert first["result-to-compare"]["text"]["text"] == "Measure gpt-4o"
+    assert "Measure gpt-4o" in str(PAYLOADS["result-to-be-used-undecided"])
     assert first["result-alone"]["text"]["text"] == "Measure alternatives"
     assert "style" not in first["result-failed"]
     assert all("Next" not in str(PAYLOADS[name]) for name, button in first.items() if "style" in button)

@@ -63,11 +63,12 @@ def test_the_time_left(seconds: float, said: str) -> None:
     [
         (-1, f"{'░' * 20} 0%"),
         (0.5, f"{'█' * 10}{'░' * 10} 50%"),
-        (1, f"{'█' * 20} 100%"),
-        (7, f"{'█' * 20} 100%"),
+        (0.996, f"{'█' * 19}░ 99%"),
+        (1, f"{'█' * 19}░ 99%"),
+        (7, f"{'█' * 19}░ 99%"),
     ],
 )
-def test_bars(done: float, said: str) -> None:
+def test_a_bar_is_full_only_once_it_is_over(done: float, said: str) -> None:
     assert words.progress_bar(done) == said
 
 
