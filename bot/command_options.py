@@ -427,7 +427,7 @@ def _is_in_names(letter: str) -> bool:
 
 
 def did_you_mean(word: str, names: Sequence[str]) -> str:
-    near = difflib.get_close_matches(word, names, n=1, cutoff=0.5)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
     return f" Did you mean `{near[0]}`?" if near else ""
 
 

@@ -37,6 +37,8 @@ _SPACED_VOLUME = re.compile(
     r"(?:\s+tokens?)?(?:\s*(?:/|\ba\b|\bper\b)\s*mo(?:nth)?)?(?=\s|$)",
     re.IGNORECASE,
 )
+# What the cards' buttons and people call what a command does.
+_OTHER_WORDS = {"train": "start", "deploy": "promote", "measure": "baseline"}
 _HELP = ("help", "--help", "-h")
 # Slack makes straight quotation marks curly as they are typed.
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "„": "“"}
@@ -122,7 +124,7 @@ def parse(registry: Registry, text: str) -> ParsedCommand | Refusal:
     word, line = first_word(text)
     command = registry.named(word or "help")
     if command is None:
-        near = did_you_mean(word.lower(), list(registry.commands))
+        near = did_you_mean(_OTHER_WORDS.get(word.lower(), word.lower()), list(registry.commands))
         return Refusal(f"I don't know `{shown(word.lower())}`.{near} `{COMMAND} help` lists all.")
     if line.lower() in _HELP:  # or `freeze help` would stop all spending
         command, line = registry.commands["help"], command.name or ""
@@ -181,8 +183,11 @@ def _arguments(command: Command, line: str) -> list[str]:
 
 
 def _pairs(line: str) -> tuple[list[tuple[str, str]], list[str]]:
-    """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` don't count, nor do the case of a key,
-    dashes before it, which Slack makes long, and quotation marks around a word."""
+    """Splits `key=value` words from the others. Spaces around `=`, `,` and `;` and before `%` don't count, nor do the
+    case of a key, dashes before it, which Slack makes long, and quotation marks around a word. `--key value` is the
+    same, as in a terminal."""
+    line = re.sub(r"(?<!\S)(?:--|—|–)(\w+)\s+(?=[^\s=–—-])", r"\1=", line)
+    line = re.sub(r"(?<=\d)\s+(?=%(?:\s|$))", "", line)
     joined = re.sub(r"(?<=\w):\s+(?=[\d.])", ":", re.sub(r"\s*([=,;])\s*", r"\1", line))
     words = _SPACED_VOLUME.sub(r"\1\2", joined).split()
     halves = [word.partition("=") for word in words]

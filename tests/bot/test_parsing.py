@@ -218,6 +218,12 @@ def test_every_line_of_the_help_can_be_typed_as_it_stands(usage: str) -> None:
         ("estimate “tickets” current='gpt-4o'", "estimate", {"dataset": "tickets", "current": "gpt-4o"}),
         ("start `tickets` —target=“gpt-4.1”", "start", {"dataset": "tickets", "target": "gpt-4.1"}),
         ("start tickets --target=gpt-4.1", "start", {"dataset": "tickets", "target": "gpt-4.1"}),
+        ("start —target gpt-4.1 tickets", "start", {"dataset": "tickets", "target": "gpt-4.1"}),
+        (
+            "estimate tickets bar=90 % --volume 10M",
+            "estimate",
+            {"dataset": "tickets", "bar": 0.9, "volume": TEN_MILLION},
+        ),
         (
             'promote tickets-7 because="half the price"',
             "promote",
@@ -243,6 +249,9 @@ def test_spacing_case_and_quotation_marks_change_nothing(
         ("estimte tickets", "I don't know `estimte`. Did you mean `estimate`?"),
         ("cancle 7", "I don't know `cancle`. Did you mean `cancel`?"),
         ("dataset", "Did you mean `datasets`?"),
+        ("train tickets", "I don't know `train`. Did you mean `start`?"),
+        ("deploy tickets-7", "Did you mean `promote`?"),
+        ("fine", "I don't know `fine`. `/finetune help` lists all."),
         ("qqqq", "I don't know `qqqq`. `/finetune help` lists all."),
         ("estimate tickets volum=10M", "`estimate` has no `volum=`. Did you mean `volume`?"),
         ("estimate tickets epoch=2", "`estimate` has no `epoch=`. Did you mean `epochs`?"),
