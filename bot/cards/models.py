@@ -492,12 +492,14 @@ def better_form(number: int) -> Block:
     return forms.modal("A better answer", BETTER_FORM, [text], submit="Keep it", private=str(number))
 
 
-def verdict_noted(dataset: str, pairs: int) -> str:
-    """`pairs`: so many preference pairs the verdicts on the dataset's models make so far."""
-    return (
-        f"Noted. The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far: "
-        f"{code(f'/finetune pairs {dataset}')} makes a dataset of them."
+def verdict_noted(dataset: str, pairs: int, least: int) -> str:
+    """`pairs`: so many preference pairs the verdicts on the dataset's models make so far; a dataset takes `least`."""
+    noted = (
+        f"Noted. The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
     )
+    if pairs < least:
+        return f"{noted}; {least} are the least to train on. A 👎 with a better answer makes one."
+    return f"{noted}: {code(f'/finetune pairs {dataset}')} makes a dataset of them."
 
 
 def too_few_pairs(dataset: str, pairs: int, least: int) -> str:

@@ -147,7 +147,7 @@ def expire_or_wait(context: AppContext, run: Run) -> None:
         _close(context, run, "cancelled", f"Withdrawn by <@{run.cancel_asked_by}>.")
     elif is_expired(_request(run, plan), now, context.settings.policy):
         hours = pluralize(round(context.settings.policy.expires_s / 3600), "hour")
-        _close(context, run, "expired", f"Nobody decided within {hours}, so the plan has expired.")
+        _close(context, run, "expired", f"Nobody decided within {hours}.")
     elif run.tries == 0 and (refusal := _refused_by_trainer(context, run)):
         _close(context, run, "cancelled", f"Withdrawn before anybody spent time on it: {escape(refusal)}")
     elif run.tries == 0:
@@ -302,6 +302,8 @@ def tell_decision(context: AppContext, run: Run, sentence: str) -> None:
     """Tells the requester, whom the edit of the card does not notify."""
     title = escape(replacing_views.plan_title(plan_from_json(run.plan)))
     text = f"Your {notifications.link_to(context, run)} ({title}) {STATE_TEXTS[run.state]}. {sentence}"
+    if run.state == "expired":
+        text = f"{text} `/finetune start` makes a new plan."
     notifications.to_requester(context, run, text, once=f"decision {run.id}")
 
 

@@ -458,6 +458,9 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     refusal = authorization.refusal(context, person, "cancel", request=request)
     if refusal:
         return refusal if is_known else too_late(number, None)
+    if measurement.cancel_asked_by:
+        first = measurement.cancel_asked_by
+        return Refusal(f"<@{first}> has asked for that already: m{number} is being cancelled.")
     now = context.clock()
     with context.store.transaction():
         moved = context.store.measurements.move(

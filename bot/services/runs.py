@@ -70,6 +70,10 @@ def ask_cancel(context: AppContext, number: int, person: str, here: str | None =
     refusal = authorization.refusal(context, person, "cancel", request=request)
     if refusal:
         return refusal
+    if run.cancel_asked_by:
+        return Refusal(
+            f"<@{run.cancel_asked_by}> has asked for that already: run {number} is being cancelled."
+        )
     now = context.clock()
     with context.store.transaction():
         moved = context.store.runs.move(run, run.state, now=now, cancel_asked_by=person, next_at=now)

@@ -34,7 +34,7 @@ def mark_good(context: AppContext, number: int, person: str) -> str | Refusal:
         return tried
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=True)
-    return views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)))
+    return views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)), MINIMUM)
 
 
 def correct(context: AppContext, number: int, person: str, better: str) -> str | Refusal:
@@ -50,7 +50,7 @@ def correct(context: AppContext, number: int, person: str, better: str) -> str |
         return refusal
     with context.store.transaction():
         context.store.tried_answers.judge(tried, is_good=False, better=text)
-        noted = views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)))
+        noted = views.verdict_noted(tried.dataset, len(_pairs(context, tried.dataset)), MINIMUM)
         notifications.tell_person(context, None, person, "", text_message(noted))
     return noted
 

@@ -79,7 +79,8 @@ def test_a_plan_expires_after_a_day(world: World) -> None:
     assert world.said("Nobody decided within 24 hours")
     said = world.type("/finetune status 1")
     assert "makes a new plan" in said and "reserved" not in said, "nothing was reserved"
-    assert any("expired" in text for text in world.dms())
+    (told,) = [text for text in world.dms() if "expired" in text]
+    assert told.count("expired") == 1 and "`/finetune start` makes a new plan" in told
 
 
 def test_a_plan_beyond_the_budget_stays_unapproved_and_the_cure_is_said(make_world: MakeWorld) -> None:

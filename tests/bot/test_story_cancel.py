@@ -40,6 +40,14 @@ def test_only_the_requester_and_approvers_may_cancel(world: World) -> None:
     assert world.run().state == "cancelled"
 
 
+def test_who_cancels_first_is_named(world: World) -> None:
+    world.start()
+    assert "Cancelling" in world.type("/finetune cancel 1")
+    assert f"<@{ANA.id}> has asked for that already" in world.type("/finetune cancel 1", user=BEN)
+    world.tick()
+    assert world.said(f"Withdrawn by <@{ANA.id}>")
+
+
 def test_an_approved_run_that_is_cancelled_at_once_never_starts(world: World) -> None:
     world.start_approved()
     assert "Cancelling" in world.type("/finetune cancel 1")
