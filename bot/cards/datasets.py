@@ -337,6 +337,8 @@ def _per_label(report: Report) -> str:
     most, least = report.labels[0], report.labels[-1]
     if most.label == least.label:
         return f"{most.rows:,} ({_name(most.label)})"
+    if most.rows == least.rows:
+        return f"{most.rows:,} each"
     # A label that one row has may be a customer's sentence in the wrong column.
     rarest = f" ({_name(least.label)})" if least.rows > 1 else ""
     return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,}{rarest}"
@@ -360,9 +362,10 @@ def _finding(group: Group) -> str:
     text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
     like_it = f" And {pluralize(group.rows - 1, 'more row')} like it."
     others = like_it if group.rows > 1 and first.lines else ""
-    if len(text) > MOST_OF_A_FINDING:  # as many whole sentences as fit
-        end = text.rfind(". ", 0, MOST_OF_A_FINDING)
-        text = text[: end + 1] if end > 0 else cut(text, MOST_OF_A_FINDING)
+    if len(text) > MOST_OF_A_FINDING:  # as many whole sentences as fit, else names of a list
+        end, comma = (text.rfind(stop, 0, MOST_OF_A_FINDING) for stop in (". ", ", "))
+        part = f"{text[:comma]}, …" if comma > 0 else cut(text, MOST_OF_A_FINDING)
+        text = text[: end + 1] if end > 0 else part
     cure = escape(cut(group.cure, MOST_OF_A_FINDING))
     return f"• *{WORDS[group.severity].capitalize()}*: {escape(text)}{others} {cure}"
 

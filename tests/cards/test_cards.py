@@ -24,6 +24,7 @@ from tests.cards.cards import messages, payloads, views
 from tests.cards.readable import readable
 from tests.cards.voice import faults, texts, too_long
 from tests.cards.walker import SDK_DROPS, problems
+from trainers.dataset.checks import Finding, LabelCount
 
 GOLDEN = Path(__file__).parent / "golden"
 PAYLOADS = payloads()
@@ -208,6 +209,17 @@ def test_the_first_button_does_the_next_step() -> None:
     assert first["result-alone"]["text"]["text"] == "Measure alternatives"
     assert "style" not in first["result-failed"]
     assert all("Next" not in str(PAYLOADS[name]) for name, button in first.items() if "style" in button)
+
+
+def test_labels_are_listed_whole_and_equal_ones_said_once() -> None:
+    listed = ", ".join(f"a_rather_long_label_{number} (7)" for number in range(10))
+    finding = Finding(
+        None, "warns", "few_rows_of_label", f"10 of 10 labels have few rows: {listed}.", "Add rows."
+    )
+    equal = tuple(LabelCount(name, 100) for name in ("billing", "shipping"))
+    card = str(datasets.checked_card(made.dataset(), made.report(finding, labels=equal)).blocks)
+    assert "a_rather_long_label_3 (7), … Add rows." in card and "a_rather_long_label_4" not in card
+    assert "100 each" in card
 
 
 def test_how_far_off_estimates_were_is_told_from_five_runs_on() -> None:
