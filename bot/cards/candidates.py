@@ -141,10 +141,10 @@ def candidate_name(arm: Candidate) -> str:
 
 
 def score_text(rung: Rung) -> str:
-    """'91.2% right (90.1% to 92.1%) on 3,080 held-out rows'."""
+    """'91.2% right', its interval, 'on 3,080 held-out rows'."""
     right = "right" if rung.scoring == "label" else "by score"
-    between = f"{share_text(rung.low)} to {share_text(rung.high)}"
-    return f"{share_text(rung.score)} {right} ({between}) on {pluralize(rung.n, 'held-out row')}"
+    between = interval(rung.low, rung.high)
+    return f"{percent(rung.score)} {right} ({between}) on {pluralize(rung.n, 'held-out row')}"
 
 
 def looks_text(looks: Looks) -> str:

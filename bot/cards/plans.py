@@ -30,7 +30,18 @@ from bot.cards.estimates import verdict_in_short
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import details_modal, text_message
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
-from bot.cards.words import about_usd, at_most, charge, money, planned_time, pluralize, share_text, shorten
+from bot.cards.words import (
+    about_usd,
+    at_most,
+    charge,
+    interval,
+    money,
+    percent,
+    planned_time,
+    pluralize,
+    share_text,
+    shorten,
+)
 from bot.rules.budgets import Budget
 from bot.rules.plans import BestCandidate, Plan, PlanVerdict, Unswept, describe_sweep, unusual_hyperparameters
 from bot.rules.units import duration
@@ -143,7 +154,7 @@ def _best(advised: PlanVerdict) -> str:
     best, bar = advised.best, share_text(advised.bar)
     if best is None:
         return f"Nothing was measured on these rows; the bar is {bar}."
-    between = f"{share_text(best.score)} ({share_text(best.low)} to {share_text(best.high)})"
+    between = f"{percent(best.score)} ({interval(best.low, best.high)})"
     return f"Best measured: {escape(shorten(best.name, 80))}, {between}; {_standing(best, bar)}."
 
 

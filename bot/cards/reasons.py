@@ -15,7 +15,7 @@ from bot.cards.candidates import (
 )
 from bot.cards.payback import alternative_in_short, pays_text
 from bot.cards.prices import missing_price_text
-from bot.cards.words import SLACK, Spelling, capitalize, listed, pluralize, share_text
+from bot.cards.words import SLACK, Spelling, capitalize, interval, listed, percent, pluralize, share_text
 from bot.rules import reasons
 from bot.rules.facts import ENOUGH_ROWS, FASTER, FEW_PER_LABEL, NOT_YET_ROWS, STYLE_PROMPTED
 from bot.rules.fit import MISLEADING
@@ -251,8 +251,8 @@ def _of_rows(because: reasons.OfRows) -> str:
                 gain = f"100 more rows are predicted to bring {LONG_NAMES[rung]} about {points} points."
             if reached is None:
                 return gain
-            between = f"{share_text(reached.low)} to {share_text(reached.high)}"
-            return f"{gain} It gets to {share_text(reached.score)} ({between}) with {reached.rows:,} rows."
+            between = interval(reached.low, reached.high)
+            return f"{gain} It gets to {percent(reached.score)} ({between}) with {reached.rows:,} rows."
         case reasons.WrongLabels():
             return _wrong_labels(because)
     assert_never(because)

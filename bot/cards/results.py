@@ -348,7 +348,7 @@ def _gain(gain: float, low: float, high: float, *, is_told: bool) -> str:
     between = points_range(low, high)
     if not is_told:
         return f"not told apart ({between} points)"
-    return f"{100 * gain:+.0f} points ({between})".replace("-", "−")
+    return f"{points(gain)} ({between})"
 
 
 def _cost(plan: Plan, result: RunResult) -> str:

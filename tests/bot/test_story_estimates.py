@@ -487,9 +487,10 @@ def test_a_tuned_model_that_is_good_where_prompts_are_not_is_a_go(make_world: Ma
     ladder = result.ladder
     assert ladder and ladder.pairs[0].p < 0.001 and ladder.pairs[0].better.rung == "tuned"
     card = world.said("Try it")
-    assert "+67 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
+    assert "+66.7 points" in card and "Against the prompt alone on acme/acme-small, 33.3%" in card
     assert result.advice and result.advice.kind == "unknown", "no free rung was measured"
     assert "Measure the free models" in result.advice.next_step
+    assert "Undecided: 100.0% right" in card and "Measure the free models" in card, "one answer"
 
 
 def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(world: World) -> None:
@@ -500,7 +501,7 @@ def test_where_all_other_ways_miss_the_bar_a_good_tuned_model_is_to_be_used(worl
     card = world.said("Try it")
     assert "Deploy it: 100.0% right, meets your 85% bar" in card and world.has_button("put_to_work")
     assert "Saves, as planned" in card and "a month" in card and "; back" in card
-    assert "Against retrieval on acme/acme-small, 50.0%" in card and "+50 points" in card
+    assert "Against retrieval on acme/acme-small, 50.0%" in card and "+50.0 points" in card
     again = world.type(f"{ASKED} hours=2")
     assert "The tuned model meets the bar of 85%" in again
     assert "not shown to be better" not in again, "the paired test of the run tells them apart"

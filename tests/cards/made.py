@@ -423,10 +423,10 @@ MISSES = Advice(
 CHEAPER = Advice(
     "no_go",
     "cheaper rung",
-    "Not now. The classical model meets the bar of 85%: 95% right (91% to 97.3%) on 200 held-out rows, at no "
+    "Not now. The classical model meets the bar of 85%: 95.0% right (91–97%) on 200 held-out rows, at no "
     "charge per request. It needs no training.",
     "Use the classical model. If that is not good enough, raise the bar (bar=) and ask again.",
-    "The classical model meets the bar of 85%: 95% right (91% to 97.3%) on 200 held-out rows, free. "
+    "The classical model meets the bar of 85%: 95.0% right (91–97%) on 200 held-out rows, free. "
     "It needs no training.",
 )
 

@@ -377,7 +377,7 @@ def assert_reads_well(verdict: Worded) -> None:
 def test_a_cheaper_rung_is_named_with_score_interval_and_price() -> None:
     verdict = advise(seen(CLASSICAL_MEETS, *ALL_MISS[1:]))
     assert verdict.headline == (
-        "Not now. The classical model meets the bar of 85%: 91% right (86% to 96%) on 200 held-out rows, free. "
+        "Not now. The classical model meets the bar of 85%: 91.0% right (86–96%) on 200 held-out rows, free. "
         "It needs no training."
     )
     assert verdict.next_step.startswith("Use the classical model.")
@@ -426,8 +426,8 @@ def test_a_go_after_training_is_to_put_it_to_work() -> None:
 def test_the_best_of_what_misses_is_named() -> None:
     text = reason(advise(seen(*ALL_MISS)), "alternatives").text
     assert text == (
-        "All 5 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78% right "
-        "(73% to 83%) on 200 held-out rows, $0.12 per 1,000 requests."
+        "All 5 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78.0% right "
+        "(73–83%) on 200 held-out rows, $0.12 per 1,000 requests."
     )
 
 
@@ -828,7 +828,7 @@ def test_the_paired_test_says_more_than_intervals_do() -> None:
 def test_the_curve_says_what_labelling_alone_would_bring() -> None:
     text = reason(advise(seen(*ALL_MISS, curve=CURVE)), "more rows").text
     assert text == (
-        "100 more rows are predicted to bring the classical model about 0.4 points. It gets to 88% (85% to 90%) with "
+        "100 more rows are predicted to bring the classical model about 0.4 points. It gets to 88.0% (85–90%) with "
         "4,000 rows. Labelling 2,800 more rows is another way."
     )
     far = replace(CURVE, predicted=CURVE.predicted[:1])

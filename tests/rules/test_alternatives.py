@@ -74,7 +74,7 @@ def test_the_cheapest_measured_rung_that_meets_the_bar_is_it() -> None:
     assert measured.cheapest == rungs[1]
     found = choose(TODAY, measured, FREE, USE)
     assert (alternative_name(found), found.rung) == (CLASSICAL, rungs[1])
-    assert "90% right" in alternative_text(found)
+    assert "90.0% right" in alternative_text(found)
     assert "bar of 85%" in alternative_text(found)
 
 
