@@ -171,6 +171,8 @@ def may_record_waiver(context: AppContext, dataset_id: int, person: str) -> Data
     refusal = authorization.refusal(context, person, "waive", dataset.channel, request)
     if refusal:
         return refusal
+    if dataset.forgotten_at is not None:
+        return Refusal(f"{code(dataset.name)} was deleted, so nothing is to be waived for it any more.")
     waiver = context.store.waivers.of(dataset.id)
     return Refusal(_stands(dataset, waiver)) if waiver else dataset
 

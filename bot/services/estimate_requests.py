@@ -39,7 +39,10 @@ from trainers.money import to_micros
 from trainers.providers import model_verdict
 
 log = logging.getLogger(__name__)
-GONE = Refusal("This estimate is over a month old: `/finetune estimate` makes a new one.")
+GONE = Refusal(
+    "This estimate is no longer stored: it is over a month old, or its dataset was deleted. `/finetune estimate` makes "
+    "a new one."
+)
 
 
 def may_ask(context: AppContext, command: Estimate, person: str, channel: str) -> Refusal | None:
@@ -112,9 +115,8 @@ def share(context: AppContext, number: int, person: str) -> str | Refusal:
         return refusal
     with context.store.transaction():
         if not context.store.estimates.share(number):
-            return Refusal(
-                "This estimate is shared already, or over a month old: `/finetune estimate` makes a new one."
-            )
+            shared = "This estimate is shared already. `/finetune estimate` makes a new one."
+            return Refusal(shared) if estimate else GONE
         context.audit(person, "share", f"estimate {number}")
     return "It comes into the channel in a moment, with its plots in the thread."
 

@@ -91,13 +91,20 @@ def of_run(context: AppContext, number: int, person: str, channel: str) -> Model
     return refusal or find(context, (run and run.model) or f"run {number}", names)
 
 
+def _deleted(context: AppContext, model: Model) -> Refusal | None:
+    run = context.store.runs.get(model.run_id)
+    if run is None or context.store.datasets.get(run.dataset_id).forgotten_at is None:
+        return None
+    return Refusal(f"`{model.name}` was deleted with its dataset. `/finetune models` lists what is there.")
+
+
 def find(context: AppContext, name: str, texts: Collection[str]) -> Model | Refusal:
     """Finds a model by its name. Those of other datasets than `texts`, which the person may know of, are answered as if
     they didn't exist."""
     models = context.store.models_of(texts)
     existing_model = next((model for model in models if name in (model.name, model.provider_model)), None)
     if existing_model:
-        return existing_model
+        return _deleted(context, existing_model) or existing_model
     names = [model.name for model in models]
     if not names:
         return Refusal("There is no tuned model yet: `/finetune start DATASET` makes one.")

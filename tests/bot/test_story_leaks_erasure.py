@@ -14,6 +14,7 @@ import pytest
 from bot.cards import evaluations
 from bot.cli.deletion import delete_dataset
 from bot.reconciler import maintain
+from bot.services import data_policy, estimate_requests
 from bot.values.requests import Delete
 from bot.values.runs import Refusal
 from demo.people import BEN
@@ -108,6 +109,12 @@ def test_no_card_offers_a_model_that_was_deleted_with_its_dataset(used: World) -
     assert "deleted with the data" in over and "is in use" not in "".join(used.cards())
     said = used.type("/finetune results 1")
     assert "Its dataset was deleted" in said and "Try it" not in said and "*For*" not in said
+    assert "was deleted with its dataset" in used.answer_to_click(BEN, "try_model"), "on a card from before"
+    assert "was deleted with its dataset" in used.type("/finetune try tickets-1 where is it?")
+    waived = data_policy.may_record_waiver(used.service.context, 1, BEN.id)
+    assert isinstance(waived, Refusal) and "was deleted" in waived.text
+    kept = estimate_requests.remake(used.service.context, 1, BEN.id)
+    assert isinstance(kept, Refusal) and "or its dataset was deleted" in kept.text
 
 
 def test_messages_that_wait_and_notices_about_them_go_with_their_dataset(world: World) -> None:
