@@ -119,7 +119,7 @@ def card(
             Note(subject),
             Facts([*facts, ("Cost", _cost(plan, result))]),
             *([Text(DELETED)] if is_deleted else _reasons(plan, result)),
-            *([] if is_deleted else _next(result, may_be_used=may_be_used)),
+            *([] if is_deleted else _next(run, result, may_be_used=may_be_used)),
             *(by_the_hour if machine else []),
             actions(*_buttons(run, plan, result, may_be_used=may_be_used, is_deleted=is_deleted)),
         ),
@@ -432,12 +432,15 @@ def _counted(result: RunResult) -> str:
     return COUNTED[scoring]
 
 
-def _next(result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
+def _next(run: Run, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
     """Nothing where the first button does it."""
     if not _is_open(result) if may_be_used else _to_measure(result):
         return []
     text = _advised(result)
-    if result.advice is None and result.p_value >= SIGNIFICANT:
+    if result.advice and result.advice.kind == "go" and run.model:
+        # It is in use, or something speaks against it that the verdict does not weigh, as the model in use.
+        text = f"*Next*: {code(f'/finetune promote {run.model}')} says why it is not offered for deployment here."
+    elif result.advice is None and result.p_value >= SIGNIFICANT:
         text = "*Next*: Stay with what you have, or measure with more held-out rows."
     elif result.advice is None and result.gain <= 0:
         text = "*Next*: Look at the rows that got worse before you train again."
@@ -459,7 +462,7 @@ def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_d
         *([promotion_button(run.id, run.model)] if may_be_used and run.model else []),
         *([try_button(run.id)] if run.model else []),
     ]
-    if steps and not _next(result, may_be_used=may_be_used):
+    if steps and not _next(run, result, may_be_used=may_be_used):
         steps[0]["style"] = "primary"
     return [*steps[:2], button("Details", DETAILS, number)]
 

@@ -206,6 +206,7 @@ def test_the_first_button_does_the_next_step() -> None:
     assert first["result-to-be-used"]["action_id"] == "put_to_work"
     assert first["result-to-compare"]["text"]["text"] == "Measure gpt-4o"
     assert "Measure gpt-4o" in str(PAYLOADS["result-to-be-used-undecided"])
+    assert "Deploy" not in str(PAYLOADS["result-go"]), "the next step is no button that is not there"
     assert first["result-alone"]["text"]["text"] == "Measure alternatives"
     assert "style" not in first["result-failed"]
     assert all("Next" not in str(PAYLOADS[name]) for name, button in first.items() if "style" in button)
