@@ -24,7 +24,7 @@ from trainers.encoders.embedding import EncoderError, StoredVectors, find_encode
 from trainers.evaluation import prompts
 from trainers.evaluation.results import Candidate, Curve, CurvePoint, Ladder, Reply, Retrieval
 from trainers.evaluation.retrieval import Nearest
-from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of
+from trainers.evaluation.scores import as_label, is_right_call, score, scoring_of, without_thoughts
 from trainers.evaluation.statistics import exact_match
 from trainers.json_values import from_object
 from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
@@ -192,7 +192,10 @@ def right_answers(texts: Sequence[str], holdout: Sequence[Example], labels: Sequ
     only shared words are counted."""
     rows, scoring = zip(holdout, texts, strict=True), scoring_of(holdout, "labels" if labels else "free_text")
     if scoring == "f1":
-        return [exact_match(row.answer, text) or is_right_call(row.answer, text) for row, text in rows]
+        return [
+            exact_match(without_thoughts(row.answer), text) or is_right_call(row.answer, text)
+            for row, text in rows
+        ]
     return [score(scoring, row.answer, text, labels) == 1 for row, text in rows]
 
 

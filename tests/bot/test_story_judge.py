@@ -118,6 +118,18 @@ def details(world: World) -> str:
     return world.form(BEN)
 
 
+def test_thoughts_before_an_answer_are_judged_no_more_than_they_are_scored(world: World) -> None:
+    def thoughtful(model: str, messages: Messages) -> str:
+        text = answered(model, messages)
+        return text if model == JUDGE else f"<think>Perhaps it goes out today?</think>{text}"
+
+    world.company.service.answer = thoughtful
+    judged(world)
+    assert [rung.score for rung in ladder_of(world).rungs][1] == 1
+    assert ladder_of(world).rungs[0].score < 1
+    assert not [one for one in asked_of_judge(world) if "today" in one[-1]["content"]]
+
+
 def test_a_judge_decides_what_shared_words_cannot(world: World) -> None:
     agreed(world)
     card = world.said("Measure 2 alternatives on faq")

@@ -163,7 +163,9 @@ def _rung(
         standing="undecided",  # until it is compared with the bar, beside the others
         rows_to_decide=None,
         macro_f1=f1,
-        unread=sum(is_unread(scoring, text, labels) for text in texts),
+        unread=sum(
+            not value and is_unread(scoring, text, labels) for value, text in zip(scores, texts, strict=True)
+        ),
         empty=sum(not text.strip() for text in texts),
         prompt_tokens=sum(reply.prompt_tokens for reply in replies),
         completion_tokens=sum(reply.completion_tokens for reply in replies),

@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from trainers.dataset.rows import Example, Task
 from trainers.evaluation.results import Scoring
-from trainers.evaluation.statistics import normalise
+from trainers.evaluation.statistics import exact_match, normalise
 
 HOW_READ = (
     "An answer counts as a label if it is that label, whatever its case, quotes, hyphens or underscores, or if its "
@@ -23,7 +23,8 @@ HOW_READ = (
     "count as wrong."
 )
 LONGEST_READ = 4_000  # characters; what comes after them is no answer
-_THOUGHTS = re.compile(r"<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
+# Templates that put <think> before the answer leave its end alone in the text.
+_THOUGHTS = re.compile(r"\A((?!<think>).)*?</think>|<think>.*?(</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _LEAD = re.compile(
     r"^(the |my |best |correct |final |most |likely |right |matching |predicted )*"
     r"(label|answer|category|class|intent|topic|output|response|assistant)\b( is| would be)? ?[:=]? ?",
@@ -57,12 +58,17 @@ class _Names:
     unspaced: tuple[str, ...]
 
 
+def without_thoughts(text: str) -> str:
+    """Returns what a model says after it has thought; nothing where its thoughts were cut off."""
+    return _THOUGHTS.sub("", text).strip() if "think>" in text.lower() else text
+
+
 def read_label(text: str, labels: Sequence[str]) -> str | None:
     """Returns the label that an answer means, as HOW_READ says."""
     if text in labels:
         return text
     names = _names(tuple(labels))
-    answer = _THOUGHTS.sub("", text[:LONGEST_READ]).strip()
+    answer = without_thoughts(text)[:LONGEST_READ]
     lines = [_folded(line) for line in answer.splitlines() if line.strip()]
     if not lines:
         return None
@@ -74,7 +80,7 @@ def read_label(text: str, labels: Sequence[str]) -> str | None:
 
 def read_json(text: str) -> dict[str, Any] | None:
     """Returns the object that an answer is or contains: in fenced code, else the first one in it."""
-    answer = _THOUGHTS.sub("", text).strip()
+    answer = without_thoughts(text)
     fenced = _FENCED.search(answer)
     body = _first_object(fenced[1]) if fenced else None
     return _first_object(answer) if body is None else body
@@ -107,9 +113,10 @@ def read_choice(text: str) -> Choice | None:
 
 def read_yes(text: str) -> bool | None:
     """Reads a judge's YES or NO. "YES and NO" is neither, while a small "no" may stand in any sentence."""
-    if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", text[:LONGEST_READ])):
+    verdict = without_thoughts(text)
+    if {"YES", "NO"} <= set(re.findall(r"\b[A-Z]+\b", verdict[:LONGEST_READ])):
         return None
-    label = read_label(text, ("YES", "NO"))
+    label = read_label(verdict, ("YES", "NO"))
     return None if label is None else label == "YES"
 
 
@@ -236,10 +243,12 @@ def json_share(expected: str, text: str) -> float:
     against the answer.
 
     Fields of fields count one by one, a list as one value. Texts may differ in case and spacing, numbers may be written
-    1 or 1.0. 0 where there is no object.
+    1 or 1.0. 0 where there is no object; where none is expected ("none"), the same text is right.
     """
     right, body = read_json(expected), read_json(text)
-    if right is None or body is None:
+    if right is None:
+        return float(exact_match(expected, without_thoughts(text)))
+    if body is None:
         return 0.0
     wanted, answered = dict(_leaves(right, ())), dict(_leaves(body, ()))
     fields = wanted.keys() | answered.keys()
@@ -287,5 +296,5 @@ def _same(wanted: Any, value: Any) -> bool:
 
 
 def _tokens(text: str) -> list[str]:
-    bare = text.casefold().translate(_PUNCTUATION)
+    bare = without_thoughts(text).casefold().translate(_PUNCTUATION)
     return _UNSPACED.sub(r" \1 ", _ARTICLES.sub(" ", bare)).split()

@@ -65,6 +65,13 @@ def test_json_scores_the_share_of_its_fields(text: str, expected: float) -> None
     assert score("json", '{"a": 1, "b": {"c": "x", "d": [1, 2]}}', text, ()) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"), [("None.", 1.0), ("no order", 0.0), ('{"a": 1}', 0.0), ("", 0.0)]
+)
+def test_a_row_without_an_object_among_json_can_be_right(text: str, expected: float) -> None:
+    assert score("json", "none", text, ()) == expected
+
+
 def test_an_empty_object_is_right_if_nothing_was_expected() -> None:
     assert score("json", "{}", "{}", ()) == 1.0
     assert score("json", "{}", '{"a": {}}', ()) == 0.0
@@ -89,6 +96,10 @@ def test_an_empty_object_is_right_if_nothing_was_expected() -> None:
 )
 def test_free_text_scores_shared_words_as_squad_does(expected: str, text: str, share: float) -> None:
     assert score("f1", expected, text, ()) == pytest.approx(share)
+
+
+def test_thoughts_are_no_words_of_the_answer() -> None:
+    assert score("f1", "It is on its way.", "<think>Which order?</think>It is on its way.", ()) == 1.0
 
 
 def test_a_judge_is_not_guessed() -> None:
