@@ -234,7 +234,11 @@ def _check_cost(
     """Refuses where it could cost more than one measurement may; else says the most that it can cost."""
     answered = session.store.answers.answered([key for keys in keys.values() for key in keys.keys])
     most = max_evaluation_micros(
-        plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
+        plan.price_of,
+        keys,
+        answered,
+        evaluation_worker.max_tokens(plan.labels, plan.longest_answer),
+        plan.thinking,
     )
     search = prompt_search.max_micros(session, plan)
     if isinstance(search, Refusal):

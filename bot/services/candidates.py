@@ -102,6 +102,7 @@ class LineUp:
             optimised=optimised,
             chooses_shots=chooses_shots,
             encoder=self.encoder if any(arm.rung in ("encoder", "retrieval") for arm in self.arms) else "",
+            longest_answer=report.tokens.answer_most,
         )
 
 

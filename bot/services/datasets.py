@@ -363,6 +363,12 @@ def report_of(dataset: Dataset) -> Report | None:
     return Report.from_json(dataset.report) if dataset.report and dataset.state == "ready" else None
 
 
+def longest_answer(context: CoreContext, dataset_id: int) -> int:
+    """Returns its tokens; 0 where the dataset was deleted."""
+    report = report_of(context.store.datasets.get(dataset_id))
+    return report.tokens.answer_most if report else 0
+
+
 def looks_of(context: CoreContext, dataset: str, report: Report) -> Looks:
     """Returns how often somebody saw scores on the rows that are held out in a version with this report."""
     versions = context.store.datasets.versions(dataset)

@@ -19,7 +19,7 @@ from bot.rules.prices import MissingPrice, evaluation_usd, rates_of, training_of
 from bot.rules.roi import USD_PER_HOUR, Inputs, Quality, Range, Training, Usage, retraining_usd
 from bot.rules.units import HOURS_PER_MONTH
 from bot.services.candidates import Candidate
-from bot.services.evaluation_worker import MAX_TOKENS_TEXT, MAX_TOKENS_VERDICT, max_tokens
+from bot.services.evaluation_worker import MAX_TOKENS_VERDICT, max_tokens
 from bot.services.hardware import (
     MemoryHeadroom,
     Target,
@@ -188,7 +188,8 @@ def training_needs(
         tokens *= int(dict(chosen).get("samples", 1))  # GRPO learns from so many answers to each question
     room, time = _on_the_machine(settings, target, report, tokens, chosen, question.sweep)
     thinks = target.row.thinks(target.model.name)
-    answer = max_tokens([label.label for label in report.labels]) + chat_parameters.thinking_tokens(thinks)
+    labels = [label.label for label in report.labels]
+    answer = max_tokens(labels, report.tokens.answer_most) + chat_parameters.thinking_tokens(thinks)
     of_all = round(tokens * full_trainings_of(question.sweep))
     cost = _cost(report, of_all, tuned, base, _epochs(chosen), time, answer)
     if isinstance(cost, RunCost):
@@ -227,7 +228,7 @@ def _with_judge(cost: RunCost, report: Report, judge: Candidate) -> RunCost:
     counted = report.tokens
     question = counted.prompt_mean + counted.answer_mean
     amount = _judge_usd(judge, report.n_holdout, question, counted.answer_mean)
-    longest = question * OTHER_TOKENIZER, MAX_TOKENS_TEXT * OTHER_TOKENIZER
+    longest = question * OTHER_TOKENIZER, max_tokens((), counted.answer_most) * OTHER_TOKENIZER
     most = _judge_usd(judge, report.n_holdout, *longest)
     return replace(
         cost,

@@ -127,7 +127,7 @@ class LadderStep:
     def _spent_on(self, keys: Mapping[Candidate, ArmKeys], since: float, unanswered: frozenset[str]) -> int:
         prices, names = self.plan.price_of, evaluation_worker.only_keys(keys)
         settled = frozenset(key for arm in names.values() for key in arm) - unanswered
-        most = evaluation_worker.max_tokens(self.plan.labels)
+        most = evaluation_worker.max_tokens(self.plan.labels, self.plan.longest_answer)
         micros = evaluation_engine.spent(self.context, prices, names, since)
         return micros + max_evaluation_micros(prices, keys, settled, most, self.plan.thinking)
 

@@ -31,7 +31,8 @@ from trainers.tokens import Encoding, count_prompts, count_texts, encoding_of
 from trainers.types import Message
 
 SHOTS = 10
-MAX_TOKENS_VERDICT, MAX_TOKENS_TEXT = 24, 256
+MAX_TOKENS_VERDICT = 24
+LEAST_TOKENS_TEXT, MOST_TOKENS_TEXT = 256, 2_048
 LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL = 16, 8
 ASSUMED_SHARE = 0.15  # how far off a count by a tokenizer that is not the model's own may be
 VENDORS_WORK = 100.0  # as a short prompt to our own model
@@ -133,7 +134,7 @@ def only_keys(keys: Mapping[Candidate, ArmKeys]) -> Mapping[Candidate, tuple[str
 
 def read_questions(folder: Path, plan: LadderPlan, wanted: frozenset[str]) -> list[Question]:
     """Returns the questions whose keys are wanted, candidate by candidate."""
-    return questions_in(folder / PROMPTS, plan, wanted, max_tokens(plan.labels))
+    return questions_in(folder / PROMPTS, plan, wanted, max_tokens(plan.labels, plan.longest_answer))
 
 
 def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: int) -> list[Question]:
@@ -151,11 +152,12 @@ def questions_in(path: Path, plan: LadderPlan, wanted: frozenset[str], longest: 
     return questions
 
 
-def max_tokens(labels: Sequence[str]) -> int:
+def max_tokens(labels: Sequence[str], longest: int) -> int:
     """Returns the cap on an answer's tokens, without thinking: of a label the longest, at two bytes a token, and some
-    words around it, for who never stops is paid and waited for up to here."""
+    words around it, for who never stops is paid and waited for up to here. A text may be as long as the dataset's
+    `longest`, in tokens, of which another tokenizer makes a quarter more: JSON that is cut off is none."""
     if not labels:
-        return MAX_TOKENS_TEXT
+        return min(max(LEAST_TOKENS_TEXT, longest * 5 // 4), MOST_TOKENS_TEXT)
     longest = max(len(label.encode()) for label in labels)
     return max(LEAST_TOKENS_LABEL, ROOM_AROUND_LABEL + longest // 2)
 
@@ -320,7 +322,7 @@ def _keys(
     more = 1 + ASSUMED_SHARE * encoding.assumed
     counts = zip(count_prompts(messages, encoding), _count_beside(messages, tools, encoding), strict=True)
     tokens = tuple(int((count + beside) * more) + 1 for count, beside in counts)
-    cap = max_tokens(plan.labels) + plan.room(arm.model)
+    cap = max_tokens(plan.labels, plan.longest_answer) + plan.room(arm.model)
     keys = tuple(key_of(arm.model, prompt, cap, offer) for prompt, offer in zip(messages, tools, strict=True))
     return ArmKeys(keys, tokens, _work(arm.model, messages, tokens, cap))
 
@@ -371,7 +373,7 @@ def _with_keys(
 ) -> Iterable[tuple[str, str, tuple[Message, ...], str]]:
     for arm, messages in messages_of.items():
         model = str(arm.model)
-        cap = max_tokens(plan.labels) + plan.room(model)
+        cap = max_tokens(plan.labels, plan.longest_answer) + plan.room(model)
         for prompt, offer in zip(messages, tools, strict=True):
             yield key_of(model, prompt, cap, offer), model, prompt, offer
 

@@ -185,7 +185,11 @@ def _prepare(step: LadderStep) -> None:
     answers = evaluation_engine.collect(context, evaluation, fresh)
     answered = frozenset(evaluation.all_keys) - answers.all_missing
     most = max_evaluation_micros(
-        plan.price_of, keys, answered, evaluation_worker.max_tokens(plan.labels), plan.thinking
+        plan.price_of,
+        keys,
+        answered,
+        evaluation_worker.max_tokens(plan.labels, plan.longest_answer),
+        plan.thinking,
     )
     progress = LadderProgress("asking", answers.arms, most)
     if plan.search:

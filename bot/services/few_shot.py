@@ -27,7 +27,7 @@ def keys_of(step: LadderStep) -> Mapping[Candidate, ArmKeys] | None:
 def most_micros(context: Asking, plan: LadderPlan, keys: Mapping[Candidate, ArmKeys]) -> int:
     """Returns the most that the questions without an answer cost."""
     answered = context.store.answers.answered([key for each in keys.values() for key in each.keys])
-    most = evaluation_worker.max_tokens(plan.labels)
+    most = evaluation_worker.max_tokens(plan.labels, plan.longest_answer)
     return max_evaluation_micros(plan.price_of, keys, answered, most, plan.thinking)
 
 

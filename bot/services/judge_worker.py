@@ -20,10 +20,10 @@ from bot.rules.budgets import max_judge_micros
 from bot.services import evaluation_worker
 from bot.services.evaluation_worker import (
     ASSUMED_SHARE,
-    MAX_TOKENS_TEXT,
     MAX_TOKENS_VERDICT,
     ArmKeys,
     examples,
+    max_tokens,
 )
 from bot.values.evaluations import JudgedPair, JudgeProgress, LadderPlan
 from trainers.dataset import Example
@@ -102,14 +102,12 @@ class PairsForPeople(JsonValue):
 def longest_questions(plan: LadderPlan, files: Path) -> ArmKeys:
     """Returns the sizes of all questions before an answer is known: each as long as an answer can be, no two alike. The
     keys belong to no question."""
-    rows = examples(files, plan.holdout_sha256)
-    alone = _tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], MAX_TOKENS_TEXT)
+    rows, longest = examples(files, plan.holdout_sha256), max_tokens((), plan.longest_answer)
+    alone = _tokens(plan, [prompts.acceptable_prompt(row, "") for row in rows], longest)
     arms = len(plan.arms) + (plan.search is not None)  # a search brings one more
     tokens = [*alone] * arms
     if arms > 1:
-        tokens += [
-            *_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * MAX_TOKENS_TEXT)
-        ] * 2
+        tokens += [*_tokens(plan, [prompts.better_prompt(row, "", "") for row in rows], 2 * longest)] * 2
     return ArmKeys(tuple(f"verdict {number}" for number in range(len(tokens))), tuple(tokens))
 
 

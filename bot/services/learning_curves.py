@@ -261,7 +261,9 @@ def _asking_micros(report: Report, estimate: EstimateResult) -> int:
     if tuned.usd_per_hour is not None:
         return 0
     labels = [count.label for count in report.labels]
-    most = max_tokens(labels) + thinking_tokens(target.row.thinks(target.model.name))
+    most = max_tokens(labels, report.tokens.answer_most) + thinking_tokens(
+        target.row.thinks(target.model.name)
+    )
     sent = UNEVEN * Decimal(report.tokens.prompt_mean) * (tuned.price.input or 0)
     return to_micros(report.n_holdout * (sent + most * (tuned.price.output or 0)) / MILLION)
 

@@ -122,7 +122,9 @@ def replay(plan: LadderPlan, texts: Mapping[str, str], files: Path, folder: Path
     held-out row takes part: they only tell what asking them would cost."""
     budget = plan.search
     assert budget is not None  # noqa: S101 - without one there is nothing to replay
-    model = _StoredAnswers(budget.model, max_tokens(plan.labels), plan.room(budget.model), texts)
+    model = _StoredAnswers(
+        budget.model, max_tokens(plan.labels, plan.longest_answer), plan.room(budget.model), texts
+    )
     writer = _StoredAnswers(budget.writer, MAX_TOKENS_PROMPT, plan.room(budget.writer), texts)
     task = _task(files, plan.train_sha256, plan.prompt, plan.labels, seed)
     search = PromptSearch(task, model.ask, writer.ask)
@@ -207,7 +209,7 @@ def _holdout_micros(plan: LadderPlan, model: str, search: PromptSearch, files: P
     lengths = _tokens(model, [zero_shot(holdout[0], plan.labels, prompt) for prompt in tried])
     dearest = tried[lengths.index(max(lengths))]
     prompts = [zero_shot(row, plan.labels, dearest) for row in holdout]
-    return sum(_micros(plan, model, prompts, max_tokens(plan.labels)))
+    return sum(_micros(plan, model, prompts, max_tokens(plan.labels, plan.longest_answer)))
 
 
 def _tokens(model: str, prompts: Sequence[Prompt]) -> list[int]:

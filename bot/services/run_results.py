@@ -101,13 +101,19 @@ def tuned_candidate(provider: str, model: str) -> Candidate:
 
 
 def questions_of(
-    context: AppContext, candidates: Sequence[Candidate], *, labels: tuple[str, ...], holdout_sha256: str
+    context: AppContext,
+    candidates: Sequence[Candidate],
+    *,
+    labels: tuple[str, ...],
+    holdout_sha256: str,
+    longest_answer: int,
 ) -> tuple[Mapping[Candidate, Sequence[str]], Callable[[frozenset[str]], Sequence[Question]]]:
     """Returns the keys of each candidate's answers to the held-out rows, in their order, and what builds the questions.
     A base model ("zero") is told the labels; a tuned one knows them."""
     files = context.settings.files
     most = {  # thinking included
-        candidate: max_tokens(labels) + thinking_tokens(context.settings.thinks(str(candidate.model)))
+        candidate: max_tokens(labels, longest_answer)
+        + thinking_tokens(context.settings.thinks(str(candidate.model)))
         for candidate in candidates
     }
     keys = {
@@ -259,7 +265,11 @@ def _evaluation(step: ResultStep) -> Evaluation:
         [tuned] if is_classical else [Candidate("zero", f"{run.provider}/{plan.base_model}"), tuned]
     )
     keys, questions = questions_of(
-        step.context, asked_models, labels=plan.labels, holdout_sha256=plan.holdout_sha256
+        step.context,
+        asked_models,
+        labels=plan.labels,
+        holdout_sha256=plan.holdout_sha256,
+        longest_answer=datasets.longest_answer(step.context, run.dataset_id),
     )
     if is_classical:
         rows = len(keys[tuned])

@@ -17,6 +17,7 @@ from bot.rules.plans import ascii_name
 from bot.services import (
     authorization,
     data_policy,
+    datasets,
     evaluation_engine,
     freeze_scope,
     measurements,
@@ -232,7 +233,11 @@ def evaluation_of(
     is its name at the provider."""
     candidate = run_results.tuned_candidate(plan.provider, model)
     keys, questions = run_results.questions_of(
-        context, [candidate], labels=plan.labels, holdout_sha256=plan.holdout_sha256
+        context,
+        [candidate],
+        labels=plan.labels,
+        holdout_sha256=plan.holdout_sha256,
+        longest_answer=datasets.longest_answer(context, measurement.dataset_id),
     )
     return Evaluation(f"m{measurement.id}", keys, questions)
 

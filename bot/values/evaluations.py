@@ -38,7 +38,7 @@ class LadderPlan(JsonValue):
     place, and nothing is measured. `optimised` is the prompt of the candidates with that rung: from an earlier
     measurement, or, once the `search` is over, what it brought. `chooses_shots`: on training rows first. `promotes`:
     the tuned model that is deployed if it is the better one; then the rows are the sealed ones. `encoder`: which one,
-    where that rung is measured."""
+    where that rung is measured. `longest_answer`: the tokens of the dataset's longest."""
 
     dataset: str
     version: int
@@ -61,6 +61,7 @@ class LadderPlan(JsonValue):
     promotes: str | None = None
     chooses_shots: bool = False
     encoder: str = ""
+    longest_answer: int = 0
 
     def room(self, model: str) -> int:
         """Tokens that an answer of this model, 'provider/model', may take on top of its longest text."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from bot.cards import results
+from bot.rules.plans import plan_from_json
 from bot.values.runs import RunResult
 from demo.people import ANA, BEN
 from storage.records import Run
@@ -43,6 +44,10 @@ def trained(world: World, line: str = START_FAQ, number: int = 1) -> Run:
     run = world.until_state("done", number)
     world.send()
     return run
+
+
+def asked_models(world: World) -> list[dict[str, Any]]:
+    return [seen.body for seen in world.company.requests if seen.route == CHAT]
 
 
 def result_of(world: World, number: int = 1) -> RunResult:
@@ -144,6 +149,31 @@ def test_labels_need_no_judge(world: World) -> None:
     world.seed_dataset()
     said = world.type(f"/finetune start tickets target={TARGET} judge=acme/{MODEL}")
     assert "Labels need no judge" in (said or world.until_told())
+
+
+def test_a_model_is_given_the_length_of_the_longest_answer_in_a_ladder_and_in_a_run(
+    make_world: MakeWorld,
+) -> None:
+    """JSON of 400 tokens that is cut off after 256 is no JSON, however good the model is."""
+    order = {"order": 7, "lines": [{"article": f"A-{number}", "pieces": number} for number in range(35)]}
+    rows = [json.loads(row) for row in judging.faq().splitlines()]
+    for number, row in enumerate(rows):
+        row["messages"][-1]["content"] = json.dumps(order | {"order": number})
+
+    def knows_orders(_model: str, messages: judging.Messages) -> str:
+        return json.dumps(order | {"order": int(messages[-1]["content"].rsplit(" ", 1)[1].rstrip("?"))})
+
+    world = make_world(Rules(more=PRICES))
+    world.company.service.answer = knows_orders
+    world.upload("faq.jsonl", "\n".join(map(json.dumps, rows)), called="faq")
+    world.until(lambda: world.dataset().state == "ready", "the check")
+    judging.judged(world, f"/finetune baseline faq models={TARGET} rungs=zero")
+    measured = len(asked_models(world))
+    trained(world)
+    caps = {body["max_tokens"] for body in asked_models(world)}
+    assert len(caps) == 1 and min(caps) > 420, caps
+    assert len(asked_models(world)) == 2 * measured, "the base has answered in the ladder"
+    assert world.run(1).actual_micros <= plan_from_json(world.run(1).plan).maximum_micros
 
 
 # Cheaper and not worse.

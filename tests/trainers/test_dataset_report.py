@@ -82,6 +82,7 @@ def test_tokens_are_those_of_the_rows_as_they_are_written(table: Path, tmp_path:
     assert report.tokens.rows.total == sum(everything.total)
     assert report.tokens.prompt_mean == pytest.approx(sum(everything.prompt) / 300)
     assert report.tokens.answer_mean == pytest.approx(sum(everything.answer) / 300)
+    assert report.tokens.answer_most == max(everything.answer)
     listed = "\nLabels:\nbilling\nrefund"
     assert 5 <= report.tokens.prompted_mean - report.tokens.prompt_mean <= len(listed) / 2
 

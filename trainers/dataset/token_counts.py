@@ -34,7 +34,8 @@ _ROWS_AT_ONCE = 2000
 class TokenReport:
     """Tokens of all rows, in one pass. `train` is what one epoch trains on.
 
-    Means a row: `prompt` as trained, `prompted` with the labels listed for an untuned model, `answer`.
+    Means a row: `prompt` as trained, `prompted` with the labels listed for an untuned model, `answer`. `answer_most` of
+    the longest answer; 0 in reports of before.
     """
 
     encoding: str
@@ -44,6 +45,7 @@ class TokenReport:
     prompt_mean: float
     prompted_mean: float
     answer_mean: float
+    answer_most: int = 0
 
 
 def tokens_of_system(system: str, encoding: Encoding) -> int:
@@ -58,7 +60,7 @@ def token_report(
 ) -> TokenReport:
     """`labels` are the different ones, none for free text; `held` the rows that are not trained on."""
     facts = rows.facts
-    prompt_mean = spread(facts.prompt).mean
+    prompt_mean, answers = spread(facts.prompt).mean, spread(facts.answer)
     return TokenReport(
         encoding=encoding.name,
         assumed=encoding.assumed,
@@ -66,7 +68,8 @@ def token_report(
         train=sum(facts.total) - sum([facts.total[row] for row in held]),
         prompt_mean=prompt_mean,
         prompted_mean=prompt_mean + _mean_added(rows, labels, encoding),
-        answer_mean=spread(facts.answer).mean,
+        answer_mean=answers.mean,
+        answer_most=answers.max,
     )
 
 
