@@ -13,7 +13,14 @@ from typing import Literal
 from bot.rules.permissions import USUAL_LIMITS, PromotionLimits
 from bot.rules.plans import ascii_name
 from trainers.evaluation.results import Rung
-from trainers.evaluation.statistics import Interval, LabelLoss, paired_interval, wilson
+from trainers.evaluation.statistics import (
+    FEWEST_ROWS,
+    Interval,
+    LabelLoss,
+    interval_of_few,
+    paired_interval,
+    wilson,
+)
 
 Objection = Literal[
     "gone",
@@ -129,8 +136,8 @@ def compare_models(
     usd: Decimal | None = None,
     other_usd: Decimal | None = None,
 ) -> ModelComparison:
-    """Compares row by row; both are in the holdout's order. Newcombe's interval where rows are right or wrong, else the
-    normal one of the mean of the differences. ValueError where they are not of the same rows."""
+    """Compares row by row; both are in the holdout's order. Newcombe's interval where rows are right or wrong, or
+    few, else the normal one of the mean of the differences. ValueError where they are not of the same rows."""
     pairs = list(zip(scores, other_scores, strict=True))
     differences = [score - other_score for score, other_score in pairs]
     middle, n = fmean(differences), len(differences)
@@ -139,8 +146,10 @@ def compare_models(
             pairs.count(pair) for pair in ((1.0, 1.0), (1.0, 0.0), (0.0, 1.0), (0.0, 0.0))
         )
         likely = paired_interval(both, gained, lost, neither)
+    elif n < FEWEST_ROWS:
+        likely = interval_of_few(other_scores, scores)
     else:
-        reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(n) if n > 1 else 1.0
+        reach = TWO_SIDED_95 * stdev(differences) / math.sqrt(n)
         likely = Interval(middle - reach, middle + reach)
     return ModelComparison(other, fmean(other_scores), middle, likely.low, likely.high, n, usd, other_usd)
 

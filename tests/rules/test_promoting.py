@@ -78,10 +78,15 @@ def test_right_and_wrong_has_newcombe_s_interval() -> None:
 
 
 def test_scores_in_part_have_the_interval_of_their_mean_difference() -> None:
-    held = compare_models("retrieval", [0.9, 0.7, 0.8, 0.6], [0.5, 0.5, 0.4, 0.6])
+    held = compare_models("retrieval", [0.9, 0.7, 0.8, 0.6] * 9, [0.5, 0.5, 0.4, 0.6] * 9)
     assert held.difference == pytest.approx(0.25)
-    reach = 1.959964 * stdev([0.4, 0.2, 0.4, 0.0]) / 2
+    reach = 1.959964 * stdev([0.4, 0.2, 0.4, 0.0] * 9) / 6
     assert (held.low, held.high) == (pytest.approx(0.25 - reach), pytest.approx(0.25 + reach))
+
+
+def test_two_rows_that_gain_alike_prove_nothing() -> None:
+    held = compare_models("retrieval", [0.75, 0.75], [0.5, 0.5])
+    assert held.low < 0 < held.difference < held.high and not held.is_better
 
 
 def test_answers_to_other_rows_are_not_held_against_each_other() -> None:

@@ -255,6 +255,23 @@ def test_shares_on_the_same_rows_are_compared_by_their_differences() -> None:
     assert paired_means(base, base).p == 1.0
 
 
+@pytest.mark.parametrize(
+    ("base", "tuned"), [([0.5, 0.5], [0.75, 0.75]), ([0.5] * 5, [0.6, 0.7, 0.55, 0.6, 0.8])]
+)
+def test_few_rows_that_all_gain_a_little_prove_nothing(base: list[float], tuned: list[float]) -> None:
+    found = paired_means(base, tuned)
+
+    assert found.low < 0 < found.value < found.high and found.p > 0.05
+    assert paired_means(tuned, base).p == pytest.approx(found.p)
+
+
+def test_few_rows_that_gain_much_prove_it() -> None:
+    found = paired_means([0.1, 0.0, 0.2] * 4, [0.9, 1.0, 0.8] * 4)
+
+    assert found.low > 0.2 and found.p < 0.001
+    assert paired_means([0.0], [0.0]).p == 1.0
+
+
 def test_the_bootstrap_needs_the_same_rows() -> None:
     empty: list[float] = []
     for one, other in ((empty, empty), ([1.0], empty)):
