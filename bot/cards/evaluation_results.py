@@ -311,6 +311,9 @@ def _searched(ladder: Ladder) -> list[str]:
         )
         if about.read < about.texts:
             text += f" There was time to compare {about.read:,} of them by meaning."
+        if about.copied:
+            copied = pluralize(about.copied, "held-out question")
+            text += f" Word for word in these documents: {copied}; on new ones retrieval may do worse."
         texts.append(text)
     return texts
 

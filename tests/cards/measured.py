@@ -80,7 +80,7 @@ def rung(
 
 
 NEAREST_ROWS = Retrieval("examples", 10, 745, 745, hits=166, asked=200)
-NEAREST_PASSAGES = Retrieval("passages", 4, 37_000, 20_000, hits=81, asked=120, documents=3)
+NEAREST_PASSAGES = Retrieval("passages", 4, 37_000, 20_000, hits=81, asked=120, documents=3, copied=12)
 RUNGS = (
     rung("classical", None, 184),
     rung("encoder", None, 187),

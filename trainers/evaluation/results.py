@@ -73,7 +73,8 @@ NO_ANSWER = Reply("", 0, 0, 0.0)  # the provider declined the question; an empty
 class Retrieval:
     """What a retrieval rung was shown with each question: the `k` nearest of `texts`, all of which were compared by
     words and `read` ones by meaning as well. Of `asked` held-out rows `hits` were shown a row with the right label, or
-    a passage with the answer; `asked` is 0 where that can't be told. `documents`: where the passages come from."""
+    a passage with the answer; `asked` is 0 where that can't be told. `documents`: where the passages come from.
+    `copied`: held-out questions that stand in them word for word."""
 
     kind: Literal["examples", "passages"]
     k: int
@@ -82,6 +83,7 @@ class Retrieval:
     hits: int = 0
     asked: int = 0
     documents: int = 0
+    copied: int = 0
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ Order = tuple[int, ...]
 
 EXAMPLE_COUNTS, PASSAGE_COUNTS = (5, 10, 20), (2, 4, 8)
 USUAL_EXAMPLES, USUAL_PASSAGES = 10, 4  # where the rows can't tell which number is best
+FEWEST_WORDS = 5  # of a question that is found again word for word: "where is my parcel" is asked everywhere
 FEWEST_ASKED, MOST_ASKED = 20, 500  # training rows that a number is chosen by
 NEGLIGIBLE = 0.01  # of hits: more rows or passages than that is worth cost tokens in each prompt
 DEPTH = 100  # places of each order that count
@@ -152,6 +153,7 @@ def nearest_passages(
     located = {} if has_labels else _located(holdout, plain)
     hits = sum(not answers.isdisjoint(orders[row][:k]) for row, answers in located.items())
     about = Retrieval("passages", min(k, len(passages)), len(passages), len(library.read), hits, len(located))
+    about = replace(about, copied=_copied(holdout, passages))
     return Nearest(about, passages=tuple(tuple(passages[p] for p in order[:k]) for order in orders))
 
 
@@ -198,6 +200,12 @@ def _located(rows: Sequence[Example], plain: Sequence[str]) -> dict[int, frozens
         if answer.strip() and 0 < len(places) <= most:
             located[number] = places
     return located
+
+
+def _copied(rows: Sequence[Example], passages: Sequence[str]) -> int:
+    """Counts the rows whose question stands word for word in the passages: what was measured on these was looked up."""
+    text, questions = _plain("\n".join(passages)), (_plain(text_of(row)) for row in rows)
+    return sum(len(question.split()) >= FEWEST_WORDS and question in text for question in questions)
 
 
 def _plain(text: str) -> str:

@@ -125,6 +125,19 @@ def test_passages_are_counted_where_they_hold_the_answer(encoder: TextEncoder) -
     assert nearest_passages(many, [], held, encoder, has_labels=True).retrieval.asked == 0
 
 
+def test_held_out_questions_that_stand_in_the_documents_are_counted(encoder: TextEncoder) -> None:
+    held = [
+        example("How long is it until I get my refund?", "Ten days."),
+        example("when does shop 7 open on Sundays", "At noon."),
+        example("which shop", "Shop 7."),
+    ]
+    export = "Ticket 12\nhow long is it, until I get my refund\nTen days.\n\nWhich shop? Shop 7."
+
+    about = nearest_passages((*PASSAGES, export), [], held, encoder, has_labels=False).retrieval
+
+    assert about.copied == 1
+
+
 def test_how_many_passages_is_chosen_on_training_rows(encoder: TextEncoder) -> None:
     many = tuple(f"Shop number {n} is in street {n}." for n in range(40))
     train = [example(f"in which street is shop number {n}?", f"street {n}") for n in range(40)]
