@@ -19,6 +19,7 @@ ROLES = ("system", "user", "assistant", "tool")
 
 Tools = Sequence[Mapping[str, Any]]
 CALL = {"id": "000000000", "type": "function"}  # Mistral's templates want 9 characters
+BREAK = "\ufdd0"  # a noncharacter of Unicode: where a rendered chat is cut before it is tokenized
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,28 @@ def tools_for_template(values: Mapping[str, Any]) -> list[dict[str, Any]] | None
         {**tool, "function": {key: value for key, value in tool["function"].items() if value is not None}}
         for tool in values.get("tools") or older
     ] or None
+
+
+def special_texts(tokenizer: Any) -> re.Pattern[str]:
+    """Matches the text of one special token."""
+    added = tokenizer.added_tokens_decoder.values()
+    return re.compile("|".join(re.escape(token.content) for token in added if token.special) or "(?!)")
+
+
+def as_text(special: re.Pattern[str], value: Any) -> Any:
+    """Returns messages with a BREAK in each text of a special token. Tokenized by its parts it stays text; else a
+    person who writes <|im_end|> into a message could end it and begin another in the system's name. The marks around a
+    thought stay whole, since answers are written with them."""
+    if isinstance(value, str):
+        return special.sub(_broken, value.replace(BREAK, ""))
+    if isinstance(value, Mapping):
+        return {key: as_text(special, each) for key, each in value.items()}
+    return [as_text(special, each) for each in value] if isinstance(value, list) else value
+
+
+def _broken(match: re.Match[str]) -> str:
+    text = match[0]
+    return text if "think" in text.lower() else text[0] + BREAK + text[1:]
 
 
 def render_chat(tokenizer: Any, messages: Sequence[dict[str, Any]], **options: Any) -> str:

@@ -11,7 +11,16 @@ from jinja2 import TemplateError
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, syntax_of
 from trainers.local.serving.values import ChatMessage, Request, Tools
-from trainers.local.tool_calls import ToolCall, chat_for_template, parse_tool_calls, render_chat, template_of
+from trainers.local.tool_calls import (
+    BREAK,
+    ToolCall,
+    as_text,
+    chat_for_template,
+    parse_tool_calls,
+    render_chat,
+    special_texts,
+    template_of,
+)
 
 if TYPE_CHECKING:
     from llguidance import LLTokenizer
@@ -23,14 +32,17 @@ class Vocabulary:
     def __init__(self, tokenizer: Any, ends: frozenset[int], width: int) -> None:
         self.ends = ends
         self._tokenizer = tokenizer
+        self._special = special_texts(tokenizer)
         self._width = width
         self._bytes: LLTokenizer | None = None
 
     def encode(self, request: Request) -> list[int]:
         """Token ids up to where the answer begins. Raises ApiError (400)."""
         if request.prompt is None:
-            text = self._prompt(request, _turns(request.messages))
-            return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+            parts = self._prompt(request, self._turns(request)).split(BREAK)
+            return [
+                token for part in parts for token in self._tokenizer(part, add_special_tokens=False).input_ids
+            ]
         if isinstance(request.prompt, str):
             return list(self._tokenizer(request.prompt).input_ids)
         if any(token >= self._width for token in request.prompt):
@@ -45,7 +57,7 @@ class Vocabulary:
 
     def call_syntax(self, request: Request) -> CallSyntax:
         """How this model would write a call as its answer to the request."""
-        turns = _turns(request.messages)
+        turns = self._turns(request)
         prompt = self._prompt(request, turns)
         ends = [str(self._tokenizer.convert_ids_to_tokens(end)) for end in self.ends]
         return syntax_of(turns, prompt, lambda messages: self._render(request, messages), ends)
@@ -85,6 +97,9 @@ class Vocabulary:
     def _specials(self) -> dict[str, int]:
         added = self._tokenizer.added_tokens_decoder.items()
         return {token.content: number for number, token in added if token.special}
+
+    def _turns(self, request: Request) -> Any:
+        return as_text(self._special, _turns(request.messages))
 
     def _prompt(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
         if not self._tokenizer.chat_template:

@@ -22,7 +22,14 @@ from datasets import Dataset, Features, List, Value, disable_progress_bars
 from jinja2 import TemplateError
 
 from trainers.chat_templates import options_of
-from trainers.local.tool_calls import chat_for_template, render_chat, tools_for_template
+from trainers.local.tool_calls import (
+    BREAK,
+    as_text,
+    chat_for_template,
+    render_chat,
+    special_texts,
+    tools_for_template,
+)
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
 
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 ROW_FEATURES = Features(
     {"line": Value("int64"), "ids": List(Value("int32")), "supervised": List(Value("bool"))}
 )
-VERSION = 3  # of the rows made from a chat: cached rows of another version are made again
+VERSION = 4  # of the rows made from a chat: cached rows of another version are made again
 L = TypeVar("L", bound="LearnableRow")
 
 
@@ -233,7 +240,7 @@ def rows_of(line: int, text: str, template: Template, param: str) -> list[Row]:
             for number, each in enumerate(raw["messages"])
             if messages[number]["role"] == "assistant" and each.get("weight", 1) != 0
         ]
-        chat = Chat(template, messages, tools_for_template(raw))
+        chat = Chat.of(template, messages, tools_for_template(raw))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         sentence = f'Line {line} is no chat example: {error!r}. Write {{"messages": [{{"role": …, "content": …}}, …]}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
@@ -280,16 +287,16 @@ class Answer:
 
 @dataclass(frozen=True)
 class Template:
-    """A tokenizer's chat template. `ends` matches one special token or more in a row."""
+    """A tokenizer's chat template. `special` matches one special token, `ends` one or more in a row."""
 
     tokenizer: PreTrainedTokenizerFast
+    special: re.Pattern[str]
     ends: re.Pattern[str]
 
     @classmethod
     def of(cls, tokenizer: PreTrainedTokenizerFast) -> Template:
-        added = tokenizer.added_tokens_decoder.values()
-        special = [re.escape(token.content) for token in added if token.special]
-        return cls(tokenizer, re.compile(f"(?:{'|'.join(special)})+" if special else "(?!)"))
+        special = special_texts(tokenizer)
+        return cls(tokenizer, special, re.compile(f"(?:{special.pattern})+"))
 
     def fingerprint(self, content: bytes) -> str:
         """Returns a hash of everything that a file's rows depend on."""
@@ -313,12 +320,18 @@ class Template:
 
     def _tokens(self, text: str) -> tuple[list[int], list[int]]:
         """Returns the ids, and where the text of each begins. White space that the tokenizer assigns to no token
-        belongs to the next one."""
-        result = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
-        offsets = result["offset_mapping"]
+        belongs to the next one, as does a BREAK."""
+        ids: list[int] = []
+        offsets: list[tuple[int, int]] = []
+        place = 0
+        for part in text.split(BREAK):
+            result = self.tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
+            ids += result["input_ids"]
+            offsets += [(place + start, place + end) for start, end in result["offset_mapping"]]
+            place += len(part) + len(BREAK)
         before = [0, *(end for _, end in offsets[:-1])]
         starts = [min(start, end) for (start, _), end in zip(offsets, before, strict=True)]
-        return list(result["input_ids"]), starts
+        return ids, starts
 
 
 @dataclass(frozen=True)
@@ -328,6 +341,11 @@ class Chat:
     template: Template
     messages: Sequence[dict[str, Any]]
     tools: Any
+
+    @classmethod
+    def of(cls, template: Template, messages: list[dict[str, Any]], tools: Any) -> Chat:
+        """Messages are text: a special token written in one is none."""
+        return cls(template, as_text(template.special, messages), tools)
 
     def text(self, turns: int, *, asks: bool = False) -> str:
         """Renders the first `turns` messages. `asks` adds the text after which the model would begin to answer."""

@@ -111,7 +111,7 @@ def pair_of(line: int, text: str, template: Template, param: str) -> PairRow:
         sentence = f'Line {line} is no preference pair: {error!r}. Write {{"input": {{"messages": […]}}, …}}.'
         raise TrainingFailed("invalid_row", sentence, param) from error
     with refusals(line, param):
-        chats = [Chat(template, [*entries, answer], tools) for answer in answers]
+        chats = [Chat.of(template, [*entries, answer], tools) for answer in answers]
         written = [chat.answer(len(entries)) for chat in chats]
     (prompt, chosen), (other, rejected) = (
         _split(template.row(line, answer.text, [answer])) for answer in written
