@@ -20,6 +20,7 @@ from tests.local.test_life import results
 from trainers.local.job_directory import read_events, read_job, read_json
 from trainers.local.train import work
 from trainers.local.training.errors import Pauses
+from trainers.local.training.methods import grpo
 from trainers.local.training.methods.grpo import REWARDS, GroupLoss, Grpo, prepare
 from trainers.local.training.metrics_logger import NullLogger
 from trainers.methods import METHODS, GrpoParameters
@@ -98,6 +99,21 @@ def test_rewards_are_told_and_what_is_not_measured_is_not(undisturbed: Path) -> 
     assert not {"train_kl", "train_mean_token_accuracy"} & measured.keys(), (
         "beta is 0, and nothing is compared"
     )
+
+
+def test_what_a_step_samples_is_told_before_it_ends(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grpo, "TOLD_S", 0.0)
+    folder = job(tmp_path / "job", tiny_model_dir, n_epochs=1)
+    assert work(folder) == 0
+    told = [event["message"] for event in read_events(folder)]
+    samples = (
+        "Each step samples 32 answers of at most 1 tokens to each of 4 questions before it learns from them"
+    )
+    under_way = "Of this step, answers to 1 of 4 questions are learnt from"
+    first = next(place for place, message in enumerate(told) if message.startswith("Step 1/5"))
+    assert told.index(samples) < told.index(under_way) < first
 
 
 def test_a_run_that_was_killed_ends_with_the_same_bytes(

@@ -12,6 +12,7 @@ are sampled and the reference is asked, and on where they are learnt from.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -43,6 +44,7 @@ from trainers.methods import GrpoParameters, Parameters, Reward
 # From the right answer and the model's to a share; read and normalised as evaluation does.
 REWARDS: Mapping[Reward, Callable[[str, str], float]] = {"exact": exact_match, "json": json_share}
 LEAST_STD = 1e-4  # TRL's
+TOLD_S = 60.0  # a step of hundreds of answers may take minutes, and is told only at its end
 
 
 def train(folder: Path, job: TrainingJob, checkpoint_s: float = CHECKPOINT_S) -> None:
@@ -75,7 +77,11 @@ def prepare(folder: Path, job: TrainingJob, logger: MetricsLogger, pauses: Pause
         loss_type="grpo",
         **silent(folder, job, setup),
     )
-    return Grpo(GroupLoss(setup, config), setup, settings, job)
+    logger.log(
+        f"Each step samples {settings.samples} answers of at most {settings.max_new_tokens} tokens to each of "
+        f"{min(settings.batch_size, len(setup.training.rows))} questions before it learns from them"
+    )
+    return Grpo(GroupLoss(setup, config), setup, settings, job, logger)
 
 
 @dataclass(frozen=True)
@@ -112,7 +118,12 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     forward_share = 1 / 2  # writing takes about as long as learning from what was written
 
     def __init__(
-        self, trainer: GroupLoss, setup: TrlBase[Rows], settings: GrpoParameters, job: TrainingJob
+        self,
+        trainer: GroupLoss,
+        setup: TrlBase[Rows],
+        settings: GrpoParameters,
+        job: TrainingJob,
+        logger: MetricsLogger,
     ) -> None:
         validation = setup.validation.rows if setup.validation else ()
         self.rows, self.validation = (
@@ -123,6 +134,7 @@ class Grpo(TrainingMethod[Question, list[Part]]):
         self.usual_tokens = pack_tokens(setup.device)
         self._trainer, self._settings, self.seed = trainer, settings, job.seed
         self._tokenizer, self._context = setup.tokenizer, context_of_base(job.base)
+        self._logger = logger
 
     def tokens(self, rows: Sequence[Question]) -> int:
         """As if all answers were as long as the right one."""
@@ -140,9 +152,14 @@ class Grpo(TrainingMethod[Question, list[Part]]):
     def add_gradients(
         self, state: TrainState[Question, list[Part]], parts: list[list[Question]], batch: Sequence[Question]
     ) -> list[Part]:
-        measured = []
+        measured: list[Part] = []
+        told_at = time.monotonic()
         for rows in parts:
             state.check_pause()
+            if time.monotonic() - told_at >= TOLD_S:
+                told_at = time.monotonic()
+                done, every = sum(part.questions for part in measured), sum(map(len, parts))
+                self._logger.log(f"Of this step, answers to {done} of {every} questions are learnt from")
             with state.cores.shared():
                 answers = self._answers(rows, self._settings.samples)
                 state.check_pause()
