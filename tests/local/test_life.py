@@ -15,8 +15,16 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from tests.local.runs import adapter_bytes, kill_after_step, make_job, run_to_end, start_run, wait_for_step
-from trainers.local.job_directory import read_events, read_json
+from tests.local.runs import (
+    adapter_bytes,
+    kill_after_step,
+    make_job,
+    run_to_end,
+    start_run,
+    steps_told,
+    wait_for_step,
+)
+from trainers.local.job_directory import read_events, read_json, replace_json
 from trainers.local.train import PAUSED, work
 from trainers.local.training.checkpoints import checkpoint_folder
 from trainers.methods import Parameters
@@ -189,6 +197,18 @@ def test_time_that_a_killed_run_took_counts_against_its_ceiling(
     assert work(folder) == 1
     failed = read_json(folder / "FAILED") or {}
     assert (failed["code"], failed["param"]) == ("ceiling_reached", "max_seconds")
+
+
+def test_a_run_that_goes_on_takes_no_step_for_which_its_ceiling_leaves_no_time(
+    tiny_model_dir: Path, rows_file: Path, tmp_path: Path
+) -> None:
+    folder = make_job(tmp_path, tiny_model_dir, rows_file, replace(SETTINGS, max_seconds=3000))
+    kill_after_step(folder, 3)
+    step = steps_told(folder)
+    progress = read_json(folder / "progress.json") or {}
+    replace_json(folder / "progress.json", {**progress, "seconds": 2900.0, "step_s": 200.0})
+    assert work(folder) == 0
+    assert (read_json(folder / "DONE") or {})["step"] <= step
 
 
 def test_memory_that_is_too_small_is_answered_by_smaller_parts_of_the_same_batch(

@@ -183,7 +183,9 @@ def begin(
         end_team=partial(end_team, folder) if method.is_sharded else None,
     )
     state = TrainState(method, optimizer, room, distributed.pause_check(pauses), scaler=scaler)
-    loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses)
+    # What a step took before the break: its first one after it may already pass the ceiling.
+    pace = Pace(logger.step_s or 0.0 if position.step else 0.0, None, 0.0)
+    loop = TrainingLoop(folder, settings, job.seed, state, logger, position, pauses, pace)
     logger.begin(after=position.step)
     if is_packed:
         logger.log(
