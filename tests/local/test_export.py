@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +19,14 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tests.local.exporting import JOB, MODEL, made, order, tune
+from tests.local.preferences import pair
 from trainers.local.export.agreement import Comparison, ModelAnswer, agreement, compare, encode
 from trainers.local.export.order import Measured, Score
 from trainers.local.export.output import AnswersDiffer, folder_when_complete
 from trainers.local.export.sources import find_source, read_questions
 from trainers.local.export.weights import load
+from trainers.local.job_directory import read_job, write_job
+from trainers.methods import DpoParameters
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning"),  # by peft
@@ -94,6 +99,27 @@ def test_a_merged_export_can_be_written_in_fewer_bits(data: Path, tmp_path: Path
     assert {tensor.dtype for tensor in load_file(folder / "model.safetensors").values()} == {torch.float16}
     assert json.loads((folder / "config.json").read_text())["dtype"] == "float16"
     assert "weights in float16" in (folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_model_that_learnt_from_pairs_is_asked_the_questions_of_its_pairs(
+    data: Path, tmp_path: Path
+) -> None:
+    job = tmp_path / JOB
+    shutil.copytree(data / "jobs" / JOB, job)
+    rows = [pair(question=f"my card was charged twice ({number})") for number in range(12)]
+    for row in rows:
+        row["input"]["messages"].insert(0, {"role": "system", "content": "Sort it."})
+    (job / "train.jsonl").write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    described = read_job(job)
+    settings = DpoParameters(**{**vars(described.settings), "too_long": "truncate"})
+    write_job(
+        job, replace(described, method="dpo", settings=settings, training_file=str(job / "train.jsonl"))
+    )
+    folder, said = made(order(tmp_path, tmp_path / "out", "vllm", model=str(job)))
+    assert ALL_SAME in said[-1]
+    assert read_questions(find_source(str(job), ()), None).system == "Sort it."
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert "Rows longer than 1,024 tokens were cut to that length." in card
 
 
 def test_a_checkpoint_is_exported_by_its_name_and_its_card_says_so(data: Path, tmp_path: Path) -> None:

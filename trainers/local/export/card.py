@@ -95,15 +95,17 @@ class Card:
         )
 
     def _limits(self) -> str:
+        settings = self.source.job.settings
+        fate = "were cut to that length" if settings.too_long == "truncate" else "were not learnt from"
         limits = [
             "It learnt the kind of question that its rows have; of other questions nothing was measured.",
-            f"Rows longer than {self.source.job.settings.max_length:,} tokens were not learnt from.",
+            f"Rows longer than {settings.max_length:,} tokens {fate}.",
             "What the rows say can be drawn out of the weights: keep them as safe as the rows.",
             "The base model's own limits and licence hold for it too.",
         ]
-        if self.source.job.settings.quantization != "none":
+        if settings.quantization != "none":
             limits.append(
-                f"It was trained over a base in {self.source.job.settings.quantization}. Exported and compared was the "
+                f"It was trained over a base in {settings.quantization}. Exported and compared was the "
                 "adapter over the base in full precision; over a quantised base it may answer otherwise."
             )
         if self.source.step is not None:

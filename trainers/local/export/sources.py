@@ -186,8 +186,16 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
                 f"Line {number} of {path} is not valid JSON: {error}. Give chat JSONL."
             ) from error
         if isinstance(row, dict):
-            rows.append(row)
+            rows.append(_as_chat(row))
     return rows
+
+
+def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a preference pair as the chat with its better answer, and other rows as they are."""
+    asked = row.get("input")
+    if not isinstance(asked, dict) or "preferred_output" not in row:
+        return row
+    return {**asked, "messages": [*(asked.get("messages") or ()), *(row["preferred_output"] or ())]}
 
 
 def _question(row: dict[str, Any]) -> Question | None:
