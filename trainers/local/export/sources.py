@@ -192,10 +192,10 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _as_chat(row: dict[str, Any]) -> dict[str, Any]:
     """Returns a preference pair as the chat with its better answer, and other rows as they are."""
-    asked = row.get("input")
-    if not isinstance(asked, dict) or "preferred_output" not in row:
+    request = row.get("input")
+    if not isinstance(request, dict) or "preferred_output" not in row:
         return row
-    return {**asked, "messages": [*(asked.get("messages") or ()), *(row["preferred_output"] or ())]}
+    return {**request, "messages": [*(request.get("messages") or ()), *(row["preferred_output"] or ())]}
 
 
 def _question(row: dict[str, Any]) -> Question | None:
