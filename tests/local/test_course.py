@@ -41,8 +41,8 @@ def test_rows_that_are_too_long_are_left_out_cut_or_refused_as_the_job_says() ->
     with pytest.raises(TrainingFailed) as caught:
         sort_out(LONG, 10, "training_file", "refuse")
     assert caught.value.message == (
-        "2 rows are longer than max_length 10 tokens, the first in line 12, and too_long is 'refuse'. "
-        "Shorten them, set max_length to 30, or set too_long to 'leave_out' or 'truncate'."
+        "2 rows of the training file are longer than max_length 10 tokens, the first in line 12, and too_long is "
+        "'refuse'. Shorten them, set max_length to 30, or set too_long to 'leave_out' or 'truncate'."
     )
 
 

@@ -386,7 +386,9 @@ def test_a_file_whose_rows_are_all_too_long_says_how_long_they_may_be(tokenizer:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps({"messages": CHAT}) + "\n", encoding="utf-8")
     enough = made(tokenizer, CHAT).last_target + 1
-    with pytest.raises(TrainingFailed, match=f"set max_length to {enough} or more") as caught:
+    with pytest.raises(
+        TrainingFailed, match=f"of the training file .* set max_length to {enough} or more"
+    ) as caught:
         read_rows(path, tokenizer, enough - 1, "training_file")
     assert caught.value.code == "rows_too_long"
     assert len(read_rows(path, tokenizer, enough, "training_file").rows) == 1
@@ -395,6 +397,8 @@ def test_a_file_whose_rows_are_all_too_long_says_how_long_they_may_be(tokenizer:
 def test_a_file_with_nothing_to_learn_is_refused(tokenizer: Any, tmp_path: Path) -> None:
     path = tmp_path / "train.jsonl"
     path.write_text(json.dumps({"messages": CHAT[:2]}) + "\n", encoding="utf-8")
-    with pytest.raises(TrainingFailed, match="No line has an assistant's answer") as caught:
-        read_rows(path, tokenizer, 200, "training_file")
+    with pytest.raises(
+        TrainingFailed, match="No line of the validation file has an assistant's answer"
+    ) as caught:
+        read_rows(path, tokenizer, 200, "validation_file")
     assert caught.value.code == "nothing_to_learn"

@@ -71,7 +71,7 @@ def test_a_pair_is_cut_where_the_plan_says_so_unless_nothing_is_left_to_tell_its
 def test_pairs_that_the_template_writes_alike_are_left_out_and_counted() -> None:
     same = PairRow(2, [1], [2], [2])
     assert sorted_out([row(1, 1, 1), same], 14) == Pairs([row(1, 1, 1)], same=1, too_long=0)
-    with pytest.raises(TrainingFailed, match="No pair has two different answers"):
+    with pytest.raises(TrainingFailed, match="No pair of the training file has two different answers"):
         sorted_out([same], 14)
 
 
@@ -79,10 +79,12 @@ def test_too_long_pairs_are_refused_with_the_first_line_where_the_plan_says_so()
     with pytest.raises(TrainingFailed) as caught:
         sorted_out([row(1, 1, 1), row(10, 7, 1, line=4), row(10, 9, 1, line=5)], 16, "refuse")
     assert caught.value.message == (
-        "2 pairs are longer than max_length 16 tokens, the first in line 4, and too_long is 'refuse'. Shorten them, "
-        "set max_length to 19, or set too_long to 'leave_out' or 'truncate'."
+        "2 pairs of the training file are longer than max_length 16 tokens, the first in line 4, and too_long is "
+        "'refuse'. Shorten them, set max_length to 19, or set too_long to 'leave_out' or 'truncate'."
     )
-    with pytest.raises(TrainingFailed, match="All 1 pairs are longer than max_length 16 tokens"):
+    with pytest.raises(
+        TrainingFailed, match=r"Each pair of the training file \(1\) is longer than max_length 16"
+    ):
         sorted_out([row(10, 7, 1)], 16)
 
 

@@ -175,12 +175,18 @@ def sort_out(rows: Iterable[Row], max_length: int, param: str, too_long: TooLong
     learnable = [row for row in every if row.is_learnable]
     if not learnable:
         text = (
-            "No line has an assistant's answer to learn from: there is none, or each has weight 0. "
+            f"No line of the {file_of(param)} has an assistant's answer to learn from: there is none, or each has "
+            "weight 0. "
             "Add answers, or set their weight to 1."
         )
         raise TrainingFailed("nothing_to_learn", text, param)
     fitting, left_out, cut = fit_length(learnable, "row", max_length, param, too_long)
     return Rows(fitting, len(every) - len(learnable), left_out, cut)
+
+
+def file_of(param: str) -> str:
+    """Names a job's file in a sentence: a person who gave two must know which is meant."""
+    return param.replace("_", " ")
 
 
 class LearnableRow(Protocol):
@@ -208,11 +214,11 @@ def fit_length(
     Raises TrainingFailed where there are longer ones and the job refuses them, and where no row is left."""
     long = [row for row in rows if row.length > max_length]
     if long and too_long == "refuse":
-        count = f"1 {noun} is" if len(long) == 1 else f"{len(long)} {noun}s are"
+        count, verb = (f"1 {noun}", "is") if len(long) == 1 else (f"{len(long)} {noun}s", "are")
         text = (
-            f"{count} longer than max_length {max_length} tokens, the first in line {long[0].line}, and too_long is "
-            f"'refuse'. Shorten them, set max_length to {max(row.length for row in long)}, or set too_long to "
-            "'leave_out' or 'truncate'."
+            f"{count} of the {file_of(param)} {verb} longer than max_length {max_length} tokens, the first in line "
+            f"{long[0].line}, and too_long is 'refuse'. Shorten them, set max_length to "
+            f"{max(row.length for row in long)}, or set too_long to 'leave_out' or 'truncate'."
         )
         raise TrainingFailed("rows_too_long", text, param)
     shortened = rows
@@ -221,7 +227,7 @@ def fit_length(
     fitting = [row for row in shortened if row.is_learnable and row.length <= max_length]
     if not fitting:
         text = (
-            f"All {len(rows)} {noun}s are longer than max_length {max_length} tokens. "
+            f"Each {noun} of the {file_of(param)} ({len(rows)}) is longer than max_length {max_length} tokens. "
             f"Shorten them or set max_length to {min(row.length for row in rows)} or more."
         )
         raise TrainingFailed("rows_too_long", text, "max_length")

@@ -14,7 +14,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from trainers.local.tool_calls import chat_for_template, for_template, tools_for_template
-from trainers.local.training.data import Chat, Row, Template, check_tokenizer, common, fit_length, refusals
+from trainers.local.training.data import (
+    Chat,
+    Row,
+    Template,
+    check_tokenizer,
+    common,
+    file_of,
+    fit_length,
+    refusals,
+)
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import TooLong
 
@@ -88,7 +97,10 @@ def sort_out(pairs: Iterable[PairRow], max_length: int, param: str, too_long: To
     every = list(pairs)
     learnable = [pair for pair in every if pair.is_learnable]
     if not learnable:
-        text = "No pair has two different answers, as this model's chat template writes them. Give different ones."
+        text = (
+            f"No pair of the {file_of(param)} has two different answers, as this model's chat template writes them. "
+            "Give different ones."
+        )
         raise TrainingFailed("nothing_to_learn", text, param)
     fitting, left_out, cut = fit_length(learnable, "pair", max_length, param, too_long)
     return Pairs(fitting, len(every) - len(learnable), left_out, cut)
