@@ -360,7 +360,8 @@ def _cost(plan: Plan, result: RunResult) -> str:
     is_over = result.actual_micros > plan.maximum_micros
     over = f"; more than the {charge(plan.maximum_micros)} approved" if is_over else ""
     as_expected = "as estimated" if actual == estimated else f"estimated {estimated}"
-    return f"{actual}, {as_expected}{by_vendor}{over}"
+    uncounted = "; the tokens are those planned, as the vendor names none" if result.is_uncounted else ""
+    return f"{actual}, {as_expected}{by_vendor}{over}{uncounted}"
 
 
 def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:

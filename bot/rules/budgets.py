@@ -64,6 +64,12 @@ def tightest(budgets: Sequence[Budget]) -> Budget:
     return min(budgets, key=lambda budget: budget.left_micros)
 
 
+def is_paid_by_token(prices: PriceList) -> bool:
+    """Returns whether the training is paid by its tokens, and not by the hour or not at all."""
+    row = prices.rows[0]
+    return row.rental is None and row.usd_per_hour is None and bool(row.price.training)
+
+
 def actual_micros(
     prices: PriceList,
     seconds: float,

@@ -214,10 +214,14 @@ def post_result(
 
 def training_cost(plan: Plan, progress: Progress) -> int:
     """Returns the micro-dollars of a run that ended before its model was measured."""
-    prices = PriceList.from_json(plan.prices)
-    return actual_micros(
-        prices, progress.train_seconds, progress.trained_tokens, billed_micros=progress.billed_micros
-    )
+    return actual_micros(*trained_amounts(plan, progress), billed_micros=progress.billed_micros)
+
+
+def trained_amounts(plan: Plan, progress: Progress) -> tuple[PriceList, float, int]:
+    """Returns the prices, seconds and tokens of a run's training. Where nobody counted the tokens of one that
+    succeeded, those of the plan are owed, not none."""
+    tokens = plan.training_tokens if progress.is_uncounted else progress.trained_tokens
+    return PriceList.from_json(plan.prices), progress.train_seconds, tokens
 
 
 def cancelled_cost(plan: Plan, progress: Progress) -> int:

@@ -23,7 +23,7 @@ from bot.cards.reasons import because_text
 from bot.context import AppContext
 from bot.llm_client import Question, key_of
 from bot.rules import units
-from bot.rules.budgets import actual_micros
+from bot.rules.budgets import actual_micros, is_paid_by_token
 from bot.rules.estimate_inputs import NO_JUDGE
 from bot.rules.facts import Evidence
 from bot.rules.plans import plan_from_json
@@ -389,6 +389,7 @@ def _finish(step: ResultStep, judged: Judged, arms: tuple[SweepArm, ...]) -> Non
         agreement=evidence_services.judge_agreement(context, plan) if plan.judge else None,
         before=_before(step),
         vendor_micros=progress.vendor.micros if progress.vendor else None,
+        is_uncounted=progress.is_uncounted and is_paid_by_token(PriceList.from_json(plan.prices)),
     )
     context.store.runs.keep_answers(judged.answers)  # the model's proof below is read from them
     # what is to be said is gathered before the write lock is taken
@@ -468,6 +469,5 @@ def _spent(step: ResultStep) -> int:
 
 
 def _cost(step: ResultStep, base: AnswerTotals, tuned: AnswerTotals) -> int:
-    progress, prices = step.progress, PriceList.from_json(step.plan.prices)
-    trained = (prices, progress.train_seconds, progress.trained_tokens)
-    return actual_micros(*trained, base, tuned, progress.billed_micros)
+    trained = notifications.trained_amounts(step.plan, step.progress)
+    return actual_micros(*trained, base, tuned, step.progress.billed_micros)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from bot.cards.blocks import escape
 from bot.cards.words import pluralize
 from bot.context import AppContext
-from bot.rules.budgets import actual_micros
+from bot.rules.budgets import actual_micros, is_paid_by_token
 from bot.rules.permissions import BUILT_IN
 from bot.rules.plans import ascii_name
 from bot.services import (
@@ -175,7 +175,10 @@ class CurveStep:
         (tuned,) = prices.rows
         both = replace(prices, rows=(tuned, tuned))
         trained = (both, training.train_seconds, training.trained_tokens)
-        return actual_micros(*trained, tuned=tokens, billed_micros=training.billed_micros)
+        spent = actual_micros(*trained, tuned=tokens, billed_micros=training.billed_micros)
+        # where nobody counted what it trained, what was planned for it is owed, not nothing
+        is_unknown = training.is_uncounted and is_paid_by_token(both)
+        return spent + self.planned.training_micros if is_unknown else spent
 
 
 def save_step(step: CurveStep, *, seconds: float = 0.0) -> CurveStep | None:

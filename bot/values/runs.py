@@ -91,6 +91,11 @@ class Progress(JsonValue):
             return min(Decimal(self.step) / self.total_steps, Decimal(1))
         return Decimal(1) if self.percent is None else Decimal(self.percent) / 100
 
+    @property
+    def is_uncounted(self) -> bool:
+        """Returns whether it succeeded, and its trainer says neither how many tokens it trained nor what it billed."""
+        return bool(self.succeeded_at) and not self.trained_tokens and self.billed_micros is None
+
     def with_job(
         self, job: Job, events: tuple[Event, ...], note: str | None, now: float, busy: float | None = None
     ) -> Progress:
@@ -200,7 +205,8 @@ class RunResult(JsonValue):
     became of the model that judges free text, and how far people agreed with it by then; None without one. `before`:
     what stands in the place of `base`, which an encoder has not: untuned it answers nothing, and the classical model
     that needs no encoder answers instead. `hosting_micros`: of the actual, what the tuned model's machine had cost by
-    then. `vendor_micros`: what the vendor itself expected the training to cost.
+    then. `vendor_micros`: what the vendor itself expected the training to cost. `is_uncounted`: it named no tokens that
+    it trained, so those of the plan are paid.
     """
 
     base: ArmScore
@@ -230,6 +236,7 @@ class RunResult(JsonValue):
     before: Literal["base", "classical"] = "base"
     vendor_micros: int | None = None
     hosting_micros: int = 0
+    is_uncounted: bool = False
 
     @property
     def ladder(self) -> Ladder | None:

@@ -64,6 +64,15 @@ def until_size(world: World, at: int, state: str, *, number: int = 1, seconds: f
     world.until(is_there, f"size {at + 1} to be {state}", seconds=seconds)
 
 
+def test_trainings_whose_tokens_nobody_names_cost_what_was_planned(world: World) -> None:
+    world.company.service.trained_tokens = None
+    world.seed_dataset()
+    plan = plan_of(agreed(world).plan)
+    assert isinstance(plan, TunedCurvePlan)
+    until_size(world, 0, "done")
+    assert progress(world).sizes[0].spent_micros >= plan.sizes[0].training_micros > 0
+
+
 def only_three_jobs(world: World) -> None:
     keys = [job.request["metadata"]["finetune_key"] for job in world.company.service.jobs.values()]
     assert len(keys) == len(set(keys)) == 3

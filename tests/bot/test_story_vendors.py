@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from bot.rules.plans import plan_from_json
 from bot.services.provider_jobs import REGISTERED_S
 from bot.services.vendor_estimates import PATIENCE_S
 from demo.people import ANA, BEN
@@ -19,7 +20,7 @@ from tests.peers.crusoe import Crusoe
 from tests.peers.hosted import COMMIT_THEN_RESET, NOTHING_BUT_500, Fault
 from tests.peers.roads import ROADS, RoadVendor
 from tests.peers.vendors import Vendor
-from trainers.money import from_micros
+from trainers.money import from_micros, to_micros
 from trainers.types import Dialect
 
 MakeWorld = Callable[[Rules], World]
@@ -251,3 +252,13 @@ def test_a_model_that_is_never_named_ends_the_run_with_its_cost(make_world: Make
     world.until_state("failed")
     assert "gave it no name within 15 minutes" in world.said("failed")
     assert from_micros(world.ledger()["settle"]) == service.billed_usd == 21
+
+
+def test_a_training_whose_tokens_nobody_names_is_not_free(make_world: MakeWorld) -> None:
+    world = make_world(Rules(training="5000.00", budget="500"))
+    world.company.service.trained_tokens = None
+    world.start_approved()
+    world.until_state("done")
+    planned = Decimal(5000) * plan_from_json(world.run().plan).training_tokens / 1_000_000
+    assert world.ledger()["settle"] >= to_micros(planned) > 0
+    assert "the tokens are those planned, as the vendor names none" in world.said("Result of run 1")

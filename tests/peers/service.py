@@ -76,7 +76,8 @@ class Service:
     """Parameters of a chat that a model does not take."""
     stages: Sequence[str] = STAGES
     stage_s: float | None = None
-    trained_tokens: int = 4_200
+    trained_tokens: Any = 4_200
+    """None: it names none."""
     failure: dict[str, Any] | None = None
     """The `error` of every job, whatever its status: {} is OpenAI's own example of success."""
     ignores_metadata_filter: bool = False
