@@ -24,7 +24,7 @@ from bot.rules.permissions import Action, Request
 from bot.rules.plans import Plan, plan_from_json
 from bot.services import authorization, budgets, notifications
 from bot.services.freeze_scope import HOLD_S
-from bot.services.provider_jobs import SETTLE_S
+from bot.services.provider_jobs import MAX_PAUSE_S, SETTLE_S
 from bot.services.run_states import lost_key_text
 from bot.settings import Settings
 from bot.values.runs import Refusal
@@ -143,7 +143,9 @@ def step(context: AppContext, record: DeploymentRecord) -> None:
         _step(context, vendor, latest)
     except TrainerError as trouble:
         seconds = trouble.retry_after if isinstance(trouble, Uncertain) else None
-        _wait(context, latest, max(seconds or 0.0, TROUBLE_S), f"{trouble} It is tried again.")
+        # However long the vendor wants to be left alone, its machine costs money meanwhile.
+        seconds = min(max(seconds or 0.0, TROUBLE_S), MAX_PAUSE_S)
+        _wait(context, latest, seconds, f"{trouble} It is tried again.")
 
 
 def after_trouble(context: AppContext, record: DeploymentRecord) -> None:
@@ -236,11 +238,12 @@ def _take(context: AppContext, record: DeploymentRecord, deployment: Deployment)
 def _bill(
     context: AppContext, record: DeploymentRecord, deployment: Deployment | None, until: float
 ) -> DeploymentRecord:
-    """Counts its time, from when the vendor says that it began."""
+    """Counts its time, from when the vendor says that it began; that is never before it was asked for here, as some
+    vendors give the year 1 for a time that they don't know."""
     if record.billed_until is None:
         began = deployment.started_at if deployment else None
-        since = record.sent_at or until
-        record = replace(record, billed_until=min(since if began is None else began, until))
+        since = (record.sent_at or until) if began is None else max(began, record.created_at)
+        record = replace(record, billed_until=min(since, until))
     context.store.deployments.bill(record, until)
     return record
 
@@ -439,7 +442,7 @@ def _sweep(context: AppContext, provider: str, vendor: Deployments) -> None:
         elif record.state == "stopped" and now - (record.ended_at or 0.0) > JUST_STOPPED_S:
             vendor.stop(deployment)
             with context.store.transaction():
-                context.store.deployments.bill(record, now)
+                _bill(context, record, deployment, now)
                 _audit(context, record, "finetune", "hosting stopped", "again")
                 text = views.still_running(record.name, context.settings.title_of(provider))
                 context.post(record.channel, {"text": text}, dedupe=f"again {record.name} {now:.0f}")

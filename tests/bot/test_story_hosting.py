@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from bot.cli import main
 from bot.reconciler import maintain
 from bot.rules.budgets import READY_WITHIN_S
-from bot.services.deployments import LOST_S
+from bot.services.deployments import LOST_S, MOST_TRIES, READY_LOOK_S
 from bot.services.provider_jobs import SETTLE_S
 from demo.people import ANA, BEN
 from storage.store import read_metrics
@@ -26,9 +26,9 @@ from tests.peers.hosted import (
     WAIT_503,
     Fault,
 )
-from trainers.money import usd_micros
+from trainers.money import from_micros, usd_micros
 
-START_CRUSOE = "POST /selfserve/deployments"
+START_CRUSOE, LIST_CRUSOE = "POST /selfserve/deployments", "GET /selfserve/deployments"
 
 
 def measured(world: World) -> None:
@@ -310,3 +310,53 @@ def test_what_was_stopped_and_still_runs_is_stopped_again(make_world: MakeWorld)
     maintain(world.service.context)
     world.send()
     assert company(world).running == [] and "still ran at Acme Tuning" in "\n".join(world.texts(PRIVATE))
+
+
+@pytest.mark.parametrize("api", ["crusoe", "fireworks", "together"])
+def test_a_vendor_that_does_not_say_when_it_began_is_paid_from_the_start(
+    make_world: MakeWorld, api: str
+) -> None:
+    world = hosted(make_world, api)
+    company(world).says_when = False
+    measured(world)
+    world.pass_time(600)
+    world.click(ANA, "stop_deployment")
+    until_stopped(world)
+    assert f"${company(world).bill}" in world.said("tickets-1 is stopped")
+
+
+def test_a_vendor_that_wants_to_be_left_alone_for_long_is_asked_again_after_a_while(
+    make_world: MakeWorld,
+) -> None:
+    """A wait that is longer than any of ours counts as a clock that was put back: it was asked at each tick."""
+    world = hosted(make_world)
+    measured(world)
+    long = Fault(commit=False, status=429, headers=(("Retry-After", "3500"),))
+    world.company.fail(LIST_CRUSOE, long, times=2)
+    asked = world.company.count(LIST_CRUSOE)
+    world.pass_time(READY_LOOK_S)
+    world.until(lambda: world.company.count(LIST_CRUSOE) > asked, "a look")
+    world.tick(10)
+    assert world.company.count(LIST_CRUSOE) == asked + 1
+    world.company.forgive(LIST_CRUSOE)
+    world.pass_time(IDLE_S)
+    until_stopped(world)
+    assert company(world).running == []
+
+
+def test_a_machine_that_appears_after_it_was_given_up_is_stopped_and_booked(make_world: MakeWorld) -> None:
+    world = hosted(make_world)
+    world.company.fail(START_CRUSOE, NOTHING_BUT_500, times=MOST_TRIES)
+    world.start_approved()
+    for number in range(MOST_TRIES):
+        world.until(lambda sent=number: world.company.count(START_CRUSOE) > sent, "a start")
+        world.tick()
+        world.pass_time(SETTLE_S)
+    until_stopped(world)
+    (record,) = world.store.deployments.of_run(1)
+    company(world)._begin(record.name, record.model, {})
+    world.pass_time(1000)
+    maintain(world.service.context)
+    assert company(world).running == []
+    booked = from_micros(world.store.deployments.of_runs(1)).quantize(Decimal("0.01"))
+    assert booked >= company(world).bill > 1

@@ -35,8 +35,8 @@ class Machine:
 
 @dataclass
 class HostingService(Service):
-    """`ready_after` looks; None: never. `hosts`: the bases of which it has machines. `lag` looks pass before a machine
-    is listed."""
+    """`ready_after` looks; None: never. `hosts`: the bases of which it has machines. `says_when`: else a machine was
+    created in the year 1."""
 
     api: Literal["crusoe", "fireworks", "together"] = "crusoe"
     clock: Callable[[], float] = time.time
@@ -45,6 +45,7 @@ class HostingService(Service):
     hosts: tuple[str, ...] | None = None
     asks_base: bool = True
     replicas: int = 1
+    says_when: bool = True
     machines: list[Machine] = field(default_factory=list)
     endpoints: dict[str, str] = field(default_factory=dict)
     _endpoints_made: int = 0
@@ -126,6 +127,9 @@ class HostingService(Service):
                 return 202, {"id": number}
         return refusal(404, "not_found", "There is no such call.")
 
+    def _created(self, machine: Machine) -> str:
+        return _iso(machine.started) if self.says_when else "0001-01-01T00:00:00Z"
+
     def _crusoe_row(self, machine: Machine) -> dict[str, Any]:
         return {
             "id": machine.id,
@@ -133,7 +137,7 @@ class HostingService(Service):
             "fine_tuned_model": machine.model,
             "status": self._state(machine, looks=True),
             "hourly_cost": str(machine.usd_per_hour),
-            "created_at": _iso(machine.started),
+            "created_at": self._created(machine),
         }
 
     def _fireworks(self, method: str, rest: list[str], query: Query, body: dict[str, Any]) -> Reply:
@@ -171,7 +175,7 @@ class HostingService(Service):
             "name": f"accounts/a1/deployments/{machine.name}",
             "baseModel": machine.model,
             "state": state,
-            "createTime": _iso(machine.started),
+            "createTime": self._created(machine),
             "replicaCount": self.replicas,
             **self._gpus(),
         }
@@ -210,7 +214,7 @@ class HostingService(Service):
             "name": f"acme/{machine.name}/tuned",
             "model": f"{machine.model}/revisions/1",
             "state": f"DEPLOYMENT_STATE_{state[self._state(machine, looks=True)]}",
-            "createdAt": _iso(machine.started),
+            "createdAt": self._created(machine),
         }
 
     def _chat(self, body: dict[str, Any]) -> Reply:
