@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # at the first call: it takes 0.3 s and 20 MB
 NO_KEY = "none"  # what the SDK sends where a provider asks for none
 _UNCLEAR = frozenset({408, 409, 429})
 _PAUSES_S = (0.2, 0.8)
+MOST_WAIT_S = 3600.0
 
 
 def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider) -> TrainerError:
@@ -93,16 +94,16 @@ def _system_error(error: openai.APIConnectionError) -> str:
 
 
 def _retry_after(error: openai.APIStatusError) -> float | None:
-    """Returns the seconds to wait, from seconds or an HTTP date."""
+    """Returns the seconds to wait, from seconds or an HTTP date. An absurd wait is an hour: then it is asked again."""
     text = error.response.headers.get("retry-after", "").strip()
     try:
-        return max(0.0, float(text))
+        seconds = float(text)
     except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
-        return None
+        try:
+            seconds = parsedate_to_datetime(text).timestamp() - time.time()
+        except ValueError:
+            return None
+    return max(0.0, min(seconds, MOST_WAIT_S))
 
 
 def check_key(provider: Provider, key: str) -> str:

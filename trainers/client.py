@@ -228,7 +228,7 @@ class Trainer(Calls):
         read_key = key_reader(keys, self._file_marks(action))
         for row in self._jobs(action, None):
             job = payloads.job(row, action)
-            if job.created_at < since:
+            if 0 < job.created_at < since:  # 0: it doesn't say when
                 break
             if (key := read_key(row)) is not None:
                 jobs_by_name[key].append(job)

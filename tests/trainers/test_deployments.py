@@ -3,6 +3,7 @@ left."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from decimal import Decimal
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.peers.deployments import HostingService
-from tests.peers.hosted import COMMIT_THEN_RESET, HTML, Hosted
+from tests.peers.hosted import COMMIT_THEN_RESET, HTML, Fault, Hosted
 from trainers.deployments import open_deployments
 from trainers.deployments.port import Deployments
 from trainers.errors import Nonsense, Refused, Uncertain
@@ -115,5 +116,20 @@ def test_what_is_scaled_to_zero_is_not_billed(opened: Open) -> None:
 def test_a_web_page_is_nonsense(opened: Open) -> None:
     _, deployments, hosted = opened("crusoe")
     hosted.fail("GET /selfserve/deployments", HTML)
+    with pytest.raises(Nonsense):
+        deployments.running()
+
+
+def test_the_next_page_is_asked_for_by_the_vendors_own_words(opened: Open) -> None:
+    _, deployments, hosted = opened("fireworks")
+    page = json.dumps({"deployments": [], "nextPageToken": "a+b/c=&d"}).encode()
+    hosted.fail("GET /deployments", Fault(commit=False, status=200, body=page))
+    assert list(deployments.running()) == []
+    assert hosted.requests[-1].query["pageToken"] == "a+b/c=&d"
+
+
+def test_a_list_of_something_else_is_nonsense(opened: Open) -> None:
+    _, deployments, hosted = opened("fireworks")
+    hosted.fail("GET /deployments", Fault(commit=False, status=200, body=b'{"deployments": ["x"]}'))
     with pytest.raises(Nonsense):
         deployments.running()

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Literal
+from urllib.parse import urlencode
 
 from trainers.calls import Calls
 from trainers.errors import Nonsense
-from trainers.payloads import read_object, required
+from trainers.payloads import read_object, required, rows_under
 
 DeploymentState = Literal["starting", "ready", "failed", "stopped"]
 MOST_PAGES = 50
@@ -73,10 +74,7 @@ class Deployments(Calls):
     def _rows(self, what: str, path: str, key: str) -> list[Mapping[str, Any]]:
         """Returns the objects under a key of an answer; none where it is left out, as some vendors do with an empty
         list."""
-        rows = self._read(what, path).get(key) or []
-        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            raise Nonsense(f"{self._action(what)}: {key!r} is no list of objects.")
-        return rows
+        return list(rows_under({key: self._read(what, path).get(key) or []}, key, self._action(what)))
 
     def _pages(
         self, what: str, path: str, key: str, cursor: str, next_cursor: str
@@ -85,9 +83,9 @@ class Deployments(Calls):
         where an answer has the next one's."""
         at = ""
         for _ in range(MOST_PAGES):
-            page = self._read(what, f"{path}{f'&{cursor}={at}' if at else ''}")
-            yield from page.get(key) or ()
-            at = page.get(next_cursor) or ""
+            page = self._read(what, f"{path}&{urlencode({cursor: at})}" if at else path)
+            yield from rows_under({key: page.get(key) or []}, key, self._action(what))
+            at = str(page.get(next_cursor) or "")
             if not at:
                 return
         raise Nonsense(f"{self._action(what)}: the list does not end.")

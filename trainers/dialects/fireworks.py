@@ -14,7 +14,7 @@ from urllib.parse import quote, urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
-from trainers.errors import Refused, TrainerError, Uncertain
+from trainers.errors import Nonsense, Refused, TrainerError, Uncertain
 from trainers.payloads import Json
 from trainers.types import Checkpoint, Event, Hyperparameter, Job, JobSpec, Metric, ModelInfo
 
@@ -40,6 +40,7 @@ STATUSES = {
 }
 CHECKED_AFTER_S = 5.0
 PAGE = 200
+MOST_PAGES = 100
 
 
 class Fireworks(Dialect):
@@ -216,13 +217,14 @@ class Fireworks(Dialect):
     def _pages(self, key: str, path: str, action: str) -> Iterator[Json]:
         """Every row of every page. An empty list is left out of an answer."""
         token = ""
-        while True:
+        for _ in range(MOST_PAGES):
             parameters = urlencode({"pageSize": PAGE, **({"pageToken": token} if token else {})})
             page = self._read(action, f"{path}?{parameters}")
             yield from payloads.rows_under({key: [], **page}, key, action)
-            before, token = token, str(page.get("nextPageToken") or "")
-            if token in ("", before):
+            token = str(page.get("nextPageToken") or "")
+            if not token:
                 return
+        raise Nonsense(f"{action}: the list does not end.")
 
     def _download(self, action: str, link: str) -> bytes:
         """A signed link is for anybody who has it: our key doesn't go there."""

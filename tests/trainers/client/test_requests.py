@@ -107,6 +107,14 @@ def test_retry_after_may_be_a_date(server: Hosted, trainer: Trainer) -> None:
     assert caught.value.retry_after == 0
 
 
+@pytest.mark.parametrize("wait", ["86400000", "inf", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_an_absurd_retry_after_is_an_hour(server: Hosted, trainer: Trainer, wait: str) -> None:
+    server.fail("GET /models", Fault(False, status=429, headers=(("Retry-After", wait),)))
+    with pytest.raises(Uncertain, match="in 3600 s") as caught:
+        trainer.models()
+    assert caught.value.retry_after == 3600
+
+
 def test_a_trainer_that_is_down_is_named_with_the_cure(server: Hosted) -> None:
     closed = provider(server)
     server.__exit__(None, None, None)
@@ -230,6 +238,14 @@ def test_jobs_are_compared_on_our_side_too(server: Hosted, trainer: Trainer, dat
     trainer.create(spec(trainer, data, "run-2"))
     assert [job.id for job in trainer.find_jobs("run-1")] == [ours.id]
     assert set(trainer.jobs_by_key((), 0)) == {"run-1", "run-2"}
+
+
+def test_a_job_that_does_not_say_when_it_was_made_hides_no_other(
+    server: Hosted, trainer: Trainer, data: Path
+) -> None:
+    trainer.create(spec(trainer, data, "run-1"))
+    server.service.jobs[trainer.create(spec(trainer, data, "run-2")).id].created = 0
+    assert set(trainer.jobs_by_key((), 1_000)) == {"run-1", "run-2"}
 
 
 def test_jobs_without_metadata_are_known_by_the_mark_in_their_suffix(data: Path) -> None:
