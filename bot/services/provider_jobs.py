@@ -198,12 +198,21 @@ def follow(
         if not (job.is_final or (is_at_work and (is_shown or job.status != progress.status))):
             return job, _progress(progress, job, (), now)
         busy = _unwatched(trainer, job, progress, now)
-        return job, _progress(progress, job, trainer.events(job.id, 20), now, busy)
+        return job, _progress(progress, job, _newest_events(trainer, job), now, busy)
     except Refused as refused:
         owner.stuck(f"{refused} The job may still cost money: look there.")
     except TrainerError as trouble:
         owner.wait(MAX_PAUSE_S / 8, f"{trouble} The job itself goes on; asking again.")
     return None
+
+
+def _newest_events(trainer: Trainer, job: Job) -> tuple[Event, ...]:
+    """Returns none where they can't be had or read: the job itself has answered, and its end waits for no words."""
+    try:
+        return trainer.events(job.id, 20)
+    except (Refused, Nonsense) as trouble:
+        log.warning("%s", trouble)
+        return ()
 
 
 def next_look(now: float, since: float) -> float:

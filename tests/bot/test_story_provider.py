@@ -277,3 +277,15 @@ def test_try_says_when_the_company_refuses(world: World) -> None:
     world.company.fail("POST /chat/completions", refusal)
     world.type("/finetune try tickets-1 where is my refund?")
     assert "could not be asked" in world.until_told()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [Fault(False, status=404), Fault(False, status=200, body=b'{"data": [{"id": "e1"}]}')],
+    ids=["none", "without-words"],
+)
+def test_a_job_whose_events_cannot_be_had_is_followed_to_its_end(world: World, fault: Fault) -> None:
+    world.start_approved()
+    world.until_state("training")
+    world.company.fail(f"GET {JOBS}/{world.run().job_id}/events", fault, times=500)
+    world.until_state("done")

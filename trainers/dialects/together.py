@@ -16,6 +16,7 @@ from urllib.parse import urlencode
 
 from trainers import payloads
 from trainers.dialects.dialect import Dialect, metrics_of, object_under, seconds
+from trainers.errors import Nonsense, Refused
 from trainers.payloads import Json
 from trainers.types import (
     FINAL_STATUSES,
@@ -119,7 +120,10 @@ class Together(Dialect):
         job = super().job(job_id)
         if job.status != "failed":
             return job
-        errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
+        try:
+            errors = [event.message for event in self.events(job_id, 100) if event.level == "error"]
+        except (Refused, Nonsense):  # it has failed, with or without a reason
+            return job
         return replace(job, error_message=errors[0]) if errors else job
 
     def cancel(self, job_id: str) -> Job:

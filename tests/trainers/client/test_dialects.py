@@ -17,7 +17,7 @@ from tests.peers.together import Together
 from tests.peers.vendors import Vendor
 from trainers.client import Trainer
 from trainers.dialects import open_trainer
-from trainers.errors import Changed, Refused, TrainerError, Uncertain
+from trainers.errors import Changed, Nonsense, Refused, TrainerError, Uncertain
 from trainers.providers import load_providers
 from trainers.types import Job, JobSpec, Message
 
@@ -278,6 +278,22 @@ def test_a_job_without_a_price_is_billed_by_nobody(fireworks: Site) -> None:
     fireworks.service.says_cost = False  # type: ignore[attr-defined]
     job = fireworks.ended(fireworks.trainer.create(fireworks.spec(fireworks.upload())))
     assert job.billed_usd is None and job.percent == 100
+
+
+def test_a_list_of_fireworks_that_does_not_end_is_no_short_answer(fireworks: Site) -> None:
+    page = Fault(False, status=200, body=b'{"supervisedFineTuningJobs": [], "nextPageToken": "again"}')
+    fireworks.server.fail(fireworks.service.create_route.replace("POST", "GET"), page, times=300)
+    with pytest.raises(Nonsense, match="does not end"):
+        fireworks.trainer.jobs_by_key([KEY], since=0)
+
+
+def test_a_job_of_together_that_failed_has_failed_also_where_nobody_says_why(together: Site) -> None:
+    job = together.trainer.create(together.spec(together.upload()))
+    together.service.stages = ("failed",)
+    events = f"GET /fine-tunes/{job.id}/events"
+    together.server.fail(events, Fault(False, status=404))
+    assert together.trainer.job(job.id).status == "failed"
+    assert together.server.count(events) == 1
 
 
 def test_what_fireworks_has_no_name_for_is_not_sent(fireworks: Site) -> None:
