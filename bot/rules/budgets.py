@@ -118,7 +118,7 @@ def seconds_since_poll(
     is_resumed = any(event.tells("resumed") for event in events)
     if job.status == "paused" and was_paused and not is_resumed:
         return 0.0
-    end = float(job.finished_at or now)
+    end = min(float(job.finished_at or now), now)
     return max(0.0, end - looked - _paused(events, looked, end, was_paused=was_paused and is_resumed))
 
 

@@ -104,7 +104,9 @@ class Progress(JsonValue):
         newest = next((event.data for event in events if "train_loss" in event.data), {})
         validated = next((event.data for event in events if "valid_loss" in event.data), {})
         runs = job.status == "running" or job.is_final
-        ran_until = float(job.finished_at) if job.finished_at else now
+        # Its clock may differ from ours: it ended no earlier than when it was last seen, and no later than now.
+        ended_at = now if job.finished_at is None else float(job.finished_at)
+        ran_until = min(max(ended_at, self.ran_until or 0.0), now)
         since = self.running_since or (now if runs else None)
         if busy is not None:
             since = ran_until - self.train_seconds - busy

@@ -59,3 +59,11 @@ def test_a_pause_that_ended_unseen_is_over_when_it_was_resumed() -> None:
 def test_unwatched_time_comes_on_top_of_what_was_seen() -> None:
     seen = Progress(running_since=0.0, ran_until=HOUR, is_paused=True)
     assert seen.with_job(job(), (), None, 9 * HOUR, busy=HOUR).train_seconds == 2 * HOUR
+
+
+def test_an_end_by_another_clock_takes_no_time_away_and_adds_none() -> None:
+    seen = Progress(running_since=HOUR, ran_until=2 * HOUR)
+    for said in (0.5 * HOUR, HOUR, 9 * HOUR, 9_000 * HOUR):
+        ended = seen.with_job(job(finished=said), (), None, 2 * HOUR + 10)
+        assert HOUR <= ended.train_seconds <= HOUR + 10
+    assert seconds_since_poll(job(finished=9_000 * HOUR), (), HOUR, 2 * HOUR, was_paused=False) == HOUR
