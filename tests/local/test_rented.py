@@ -158,6 +158,16 @@ def test_a_start_without_an_answer_is_found_by_its_label(
     assert adapter["base_model_name_or_path"] == str(tiny_model_dir)
 
 
+def test_a_machine_that_is_shown_a_moment_later_is_waited_for_and_paid_as_it_was_seen(
+    peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    peer.files, peer.stub_s, peer.ran_s = DONE, 2.0, 60.0
+    peer.unseen_looks, peer.forgets_time = 3, True
+    with here(tmp_path, tiny_model_dir) as client:
+        ended = wait_for_status(client, create(client).id, "succeeded", "failed", seconds=30)
+    assert ended.status == "succeeded" and ended.billed_seconds >= 60 and len(peer.jobs) == 1
+
+
 def test_a_cancel_ends_the_machine_and_its_seconds_are_billed(
     peer: HfPeer, tmp_path: Path, tiny_model_dir: Path
 ) -> None:

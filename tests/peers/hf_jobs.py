@@ -76,7 +76,9 @@ class HfPeer:
     waited for. `refusal`: the status and text of each create; `lost_answers`: so many creates are done and not
     answered; `list_lag_s`: how long a list doesn't show a new job; `pull_error`: an image can't be pulled. `files`:
     what a machine uploads instead of running its command, after `stub_s` seconds, and `checkpoint` what it uploads at
-    once; `ran_s`: how long it has run by then, by its own clock. `losses`: so many machines are lost before `files`."""
+    once; `ran_s`: how long it has run by then, by its own clock. `losses`: so many machines are lost before `files`.
+    `unseen_looks`: so many looks at a machine don't show it; `forgets_time`: how long one ran is not told once it
+    ended."""
 
     url: str = ""
     micro_usd: dict[str, int] = field(default_factory=lambda: {"t4-small": 6_667, "cpu-basic": 167})
@@ -91,6 +93,8 @@ class HfPeer:
     stub_s: float = 1.0
     ran_s: float = 0.0
     losses: int = 0
+    forgets_time: bool = False
+    unseen_looks: int = 0
     jobs: dict[str, PeerJob] = field(default_factory=dict)
     repositories: dict[str, Repository] = field(default_factory=dict)
     ever: set[str] = field(default_factory=set)
@@ -214,7 +218,12 @@ class HfPeer:
 
     def retrieve(self, request: Request) -> Response:
         job = self.jobs.get(request.path_params["id"])
-        return JSONResponse(_body(job)) if job else JSONResponse({"error": "Not found"}, 404)
+        self.unseen_looks -= 1
+        if job is None or self.unseen_looks >= 0:
+            return JSONResponse({"error": "Not found"}, 404)
+        body = _body(job)
+        is_untold = self.forgets_time and job.stage not in LIVE
+        return JSONResponse({**body, "durations": None} if is_untold else body)
 
     def cancel(self, request: Request) -> Response:
         job = self.jobs[request.path_params["id"]]

@@ -243,7 +243,7 @@ class RentedAttempt:
 
     def _watch(self, machine: Machine) -> bool:
         seconds = self._rented.lost_seconds + machine.running_seconds
-        if seconds != self._rented.running_seconds:
+        if seconds > self._rented.running_seconds:  # one that ended may be told without its time
             self._keep(running_seconds=seconds)
         if not machine.is_waiting and not self.has_begun:
             self.has_begun = True
@@ -344,7 +344,10 @@ class RentedAttempt:
 
     def _give_up(self, failure: Failure) -> None:
         """After a certain no. A machine that runs, and that we may not ask for, is asked for again."""
-        rented, is_gone = self._rented, failure.code == NOT_THERE
+        rented = self._rented
+        # A machine that was started a moment ago may not be shown yet.
+        is_settled = time.time() - (rented.sent_at or 0.0) >= SETTLE_S
+        is_gone = failure.code == NOT_THERE and is_settled
         if rented.id is not None and not rented.has_ended and not is_gone:
             self._outage.record(failure.message.rstrip("."))
             return
