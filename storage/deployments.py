@@ -135,7 +135,7 @@ class Deployments(Table):
 
     def bill(self, record: DeploymentRecord, until: float) -> None:
         """Counts the time since `billed_until`, day by day in UTC. Call it in the transaction that moves the record."""
-        if record.billed_until is None or until <= record.billed_until:
+        if record.billed_until is None or until < record.billed_until:
             return
         for day, ms in _days(record.billed_until, until) if record.is_billed else ():
             self._db.change(
