@@ -120,6 +120,15 @@ def test_a_web_page_is_nonsense(opened: Open) -> None:
         deployments.running()
 
 
+def test_a_start_that_together_refuses_leaves_no_endpoint(opened: Open) -> None:
+    service, deployments, hosted = opened("together")
+    start = "POST /projects/p1/endpoints/ep-1/deployments"
+    hosted.fail(start, Fault(commit=False, status=403, code="quota_exceeded"))
+    with pytest.raises(Refused):
+        deployments.start("ft-run1-abc-1", TUNED, BASE, 1800)
+    assert hosted.count(start) == 1 and service.endpoints == {}
+
+
 def test_the_next_page_is_asked_for_by_the_vendors_own_words(opened: Open) -> None:
     _, deployments, hosted = opened("fireworks")
     page = json.dumps({"deployments": [], "nextPageToken": "a+b/c=&d"}).encode()

@@ -45,8 +45,12 @@ class TogetherDeployments(Deployments):
             "inactiveTimeout": min(max(idle_stop_s // 60, LEAST_IDLE_MIN), MOST_IDLE_MIN),
             **({"config": profile["config"]} if profile.get("config") else {}),
         }
-        row = self._post(what, f"/endpoints/{self._text(endpoint, 'id')}/deployments", body)
-        return self._deployment(endpoint, row)
+        path = f"/endpoints/{self._text(endpoint, 'id')}"
+        try:
+            return self._deployment(endpoint, self._post(what, f"{path}/deployments", body))
+        except Refused:
+            self._delete(what, path)  # nobody else would: it costs nothing, and is no deployment
+            raise
 
     def _listed(self) -> Iterable[Deployment]:
         return (
