@@ -39,6 +39,9 @@ def to_trainer_error(error: openai.OpenAIError, action: str, provider: Provider)
     quoted = body.get("message")
     words = " ".join(quoted.split()) if isinstance(quoted, str) else ""
     words = "".join(char for char in words if char.isprintable())
+    key = error.request.headers.get("authorization", "").removeprefix("Bearer ")
+    if key not in ("", NO_KEY):  # some repeat the key that they refuse, and this is read in channels
+        words = words.replace(key, "(the key)")
     text = f": {words[:300].rstrip('. ')}" if words else ""
     if status < 400:
         return Nonsense(

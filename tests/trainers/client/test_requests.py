@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from codecs import BOM_UTF8
@@ -113,6 +114,14 @@ def test_an_absurd_retry_after_is_an_hour(server: Hosted, trainer: Trainer, wait
     with pytest.raises(Uncertain, match="in 3600 s") as caught:
         trainer.models()
     assert caught.value.retry_after == 3600
+
+
+def test_a_key_that_is_repeated_in_a_refusal_is_not_passed_on(server: Hosted, trainer: Trainer) -> None:
+    body = json.dumps({"error": {"message": f"Incorrect API key: {server.key}."}}).encode()
+    server.fail("GET /models", Fault(False, status=401, body=body))
+    with pytest.raises(Refused, match=r"Incorrect API key: \(the key\)") as caught:
+        trainer.models()
+    assert server.key not in str(caught.value)
 
 
 def test_a_trainer_that_is_down_is_named_with_the_cure(server: Hosted) -> None:
