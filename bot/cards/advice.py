@@ -46,13 +46,11 @@ def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
     """The step of the reason that decides; where it has none, what a go leads to."""
     step, facts = verdict.deciding.step, verdict.facts
     if step:
-        text, estimate = todo_text(step.todo, spelling), facts.estimate
+        estimate = facts.estimate
         if step.todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
             until = f"Stay with today's model until it ends on {estimate.succession.ends}"
-            text = text.replace(
-                "Stay with today's model", f"{until}, and measure before that what can follow it"
-            )
-        return text
+            return f"{until}, and measure before that what can follow it. {_for_quality(spelling)}"
+        return todo_text(step.todo, spelling)
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:
@@ -168,9 +166,12 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
     assert_never(todo)
 
 
+def _for_quality(spelling: Spelling) -> str:
+    return f"If better answers, not savings, are the aim, say so ({spelling.option('task', 'quality')})."
+
+
 def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
-    option = spelling.option
-    quality = f"If better answers, not savings, are the aim, say so ({option('task', 'quality')})."
+    option, quality = spelling.option, _for_quality(spelling)
     sentences: Mapping[PlainTodo, str] = {
         "calibrate": "Run `finetune calibrate` on it: half a minute, best while nothing else runs.",
         "train something smaller": "Choose a smaller model, 4 bits "

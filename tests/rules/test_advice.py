@@ -21,7 +21,7 @@ from bot.rules.forecast import Quantiles, rank_swings, simulate
 from bot.rules.plans import VerdictKind
 from bot.rules.prices import MissingPrice
 from bot.rules.reasons import PinDown
-from bot.rules.roi import Inputs, Training, estimate
+from bot.rules.roi import Inputs, Succession, Training, estimate
 from tests.rules.evidence import ALL_MISS, ARTICLE, FACTS, MINI, ladder, outlook, rung
 from tests.rules.worded import Worded, WordedReason, advise
 from trainers.evaluation.results import (
@@ -634,6 +634,16 @@ def test_a_saving_that_the_falling_price_eats_is_no_go_ahead() -> None:
     assert verdict.kind == "unknown"
     assert reason(verdict, "net value").text.startswith("Over 12 months it loses $1,")
     assert "cheaper model does as well today (`/finetune baseline tickets`)" in verdict.next_step
+
+
+def test_where_today_s_model_ends_soon_it_is_said_how_long_to_stay_with_it() -> None:
+    lasting = estimate(ARTICLE)
+    ending = replace(lasting, succession=Succession("gpt-4o", date(2027, 1, 14), None, None))
+    step = advise(seen(*ALL_MISS, estimate=ending, outlook=UNLIKELY)).next_step
+    until = "Stay with today's model until it ends on 2027-01-14, and measure before that what can follow it. If better"
+    assert step.startswith(until)
+    step = advise(seen(*ALL_MISS, estimate=lasting, outlook=UNLIKELY)).next_step
+    assert step.startswith("Stay with today's model. If better answers")
 
 
 def test_of_a_model_that_has_ended_no_saving_is_said() -> None:
