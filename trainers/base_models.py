@@ -24,7 +24,7 @@ from trainers.host import child_environment
 from trainers.json_values import from_object
 from trainers.sizing.architecture import UNPACKED, Architecture, Unsized, read_config
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}")
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,95}/[\w.-]{1,96}", re.ASCII)
 # How the names of transformers' classes end that continue a text.
 WRITERS = ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel")
 HUB_TIMEOUT_S = 10
@@ -106,7 +106,7 @@ def why_no_base(source: str) -> str | None:
         if (folder / "config.json").is_file() and any(folder.glob("*.safetensors")):
             return None
         return f"the folder {source} holds no config.json with *.safetensors beside it."
-    if find_preset(source) or re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", source, re.ASCII):
+    if find_preset(source) or HUB_ID.fullmatch(source):
         return None
     return f"there is no folder {source}, and it is no hub id such as org/name either."
 

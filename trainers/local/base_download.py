@@ -22,7 +22,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.utils.tqdm import disable_progress_bars
 
-from trainers.local.base_files import HUB_ID
+from trainers.base_models import HUB_ID
 from trainers.local.training.errors import TrainingFailed
 
 WANTED_ENDINGS = (".json", ".safetensors", ".jinja", ".model", ".txt")

@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from trainers.local.job_directory import read_json, replace_json
 from trainers.local.training.errors import TrainingFailed
 from trainers.methods import METHODS, MethodName
 
-HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)
 SAMPLES = 8
 SAMPLE_BYTES = 4096
 BASE_FILE = "base.json"  # in the job's folder

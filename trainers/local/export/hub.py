@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub import HfApi
 
-from trainers.local.base_files import HUB_ID
+from trainers.base_models import HUB_ID
 from trainers.local.export.agreement import compare_answers
 from trainers.local.export.order import ADAPTER_TOLERANCE, Order, Plan, Say, Upload, Work, WrittenExport
 from trainers.local.export.output import ExportRefused

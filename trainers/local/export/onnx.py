@@ -12,11 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from trainers.base_models import HUB_ID
 from trainers.encoders import DEFAULT_ENCODER
 from trainers.encoders.classifier import DESCRIPTION, HEAD, Classifier, load_classifier
 from trainers.encoders.embedding import LONGEST_TOKENS, WORDS_WEIGH, EncoderError, EncoderFiles, find_encoder
 from trainers.export_formats import ENCODER_FORMS
-from trainers.local.base_files import HUB_ID
 from trainers.local.export import hub
 from trainers.local.export.card import Card, today
 from trainers.local.export.order import Order, Say, WrittenExport
