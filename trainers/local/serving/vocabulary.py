@@ -6,8 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import TemplateError
-
 from trainers.local.api_errors import ApiError, invalid
 from trainers.local.serving.constraints import CallSyntax, Guide, grammar_of_calls, syntax_of
 from trainers.local.serving.values import ChatMessage, Request, Tools
@@ -102,6 +100,8 @@ class Vocabulary:
         return as_text(self._special, _turns(request.messages))
 
     def _prompt(self, request: Request, turns: Sequence[dict[str, Any]]) -> str:
+        from jinja2 import TemplateError
+
         if not self._tokenizer.chat_template:
             text = "This model has no chat template, so it cannot chat. Choose an instruct or chat model."
             raise ApiError(400, text, "no_chat_template", "model")
