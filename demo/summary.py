@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bot.cards.candidates import MEASURED, STANDINGS, arm_name, bar_share, candidate_name, quality
-from bot.cards.words import duration, p_value, points, with_interval
+from bot.cards.words import duration, p_value, points, share_with_interval
 from bot.values.runs import RunResult
 from demo.workspace import PostedMessage, WorkspaceError
 from trainers.dataset import Report
@@ -33,8 +33,8 @@ class Summary:
         """`timeline`: seconds from the start to the end of each stage, in order."""
         result = self.result
         rows = [
-            ("base, prompted", f"{with_interval(result.base)} of {result.base.n} held-out rows right"),
-            ("tuned", with_interval(result.tuned)),
+            ("base, prompted", f"{share_with_interval(result.base)} of {result.base.n} held-out rows right"),
+            ("tuned", share_with_interval(result.tuned)),
             ("difference", f"{points(result.gain)}, {p_value(result.p_value)}"),
             ("cost", f"{usd_micros(result.actual_micros)} (estimated {usd_micros(result.estimated_micros)})"),
             ("training", duration(result.train_seconds)),

@@ -348,16 +348,16 @@ def _plan(steps: Steps) -> Block:
 def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
     """The first column stands left, the others right."""
     clean = [[_one_line(cell) for cell in row] for row in rows]
-    widths = [max(map(columns_of, column)) for column in zip(*clean, strict=True)]
+    widths = [max(map(display_width, column)) for column in zip(*clean, strict=True)]
     lines = []
     for row in clean:
-        spaces = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        spaces = [" " * (width - display_width(cell)) for cell, width in zip(row, widths, strict=True)]
         others = [space + cell for cell, space in zip(row[1:], spaces[1:], strict=True)]
         lines.append("  ".join([row[0] + spaces[0], *others]).rstrip())
     return lines
 
 
-def columns_of(text: str) -> int:
+def display_width(text: str) -> int:
     """Columns that a text takes: letters of the East and emoji take two, marks on a letter none."""
     wide = sum(1 for letter in text if unicodedata.east_asian_width(letter) in "WF")
     return len(text) + wide - sum(1 for letter in text if unicodedata.combining(letter))

@@ -26,7 +26,7 @@ class Month:
     own: Sequence[Budget] = ()
 
 
-def does_not_fit(budget: Budget, asked_micros: int, what: str = "run") -> str:
+def budget_refusal(budget: Budget, asked_micros: int, what: str = "run") -> str:
     """The refusal with its cure, as mrkdwn."""
     cost, left = usd_micros(asked_micros), usd_micros(max(budget.left_micros, 0))
     month = f"of this month's {usd_micros(budget.limit_micros)}{owner_text(budget)}"

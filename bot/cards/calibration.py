@@ -8,7 +8,7 @@ from decimal import Decimal
 from bot.cards.blocks import CardBlock, Text, escape
 from bot.cards.candidates import MEANS
 from bot.cards.payback import payback_condition, share_of_draws
-from bot.cards.words import duration, money, multiple, of_estimate, percent, pluralize, shorten
+from bot.cards.words import duration, money, multiple, percent, pluralize, ratio_text, shorten
 from bot.rules.calibration import Actual, Quantity, RunningError
 from bot.rules.plans import Plan
 from bot.rules.units import duration as months
@@ -63,7 +63,7 @@ def _pair(compared: Actual) -> str:
     estimated = _amount(compared.quantity, compared.estimated)
     if actual == estimated:
         return f"{actual}, as estimated"
-    off = f" ({of_estimate(compared.ratio)})" if compared.ratio else ""
+    off = f" ({ratio_text(compared.ratio)})" if compared.ratio else ""
     if compared.quantity == "quality":
         off = f" ({100 * abs(compared.actual - compared.estimated):.1f} points off)"
     return f"{actual}, estimated {estimated}{off}"

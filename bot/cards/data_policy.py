@@ -65,7 +65,7 @@ def _rule_text(rule: DataRule, provider: str) -> str:
     return f"The rule “{rule.name}” ({rule.where}) doesn't let this data go to {provider}."
 
 
-def too_short_a_reason() -> str:
+def reason_too_short() -> str:
     return too_few_words("this data may leave", EXAMPLE_REASON)
 
 
@@ -78,7 +78,7 @@ def refusal(dataset: Dataset, vendor: str) -> str:
     )
 
 
-def not_scanned(dataset: Dataset) -> str:
+def scan_pending_refusal(dataset: Dataset) -> str:
     return (
         f"All rows of {code(dataset.name)} are looked through for secrets and personal data before they first leave "
         "this machine. That is being done now: try again in a minute."
@@ -118,7 +118,7 @@ def request_card(
     )
 
 
-def given_card(dataset: Dataset, waiver: Waiver) -> Message:
+def waiver_recorded_card(dataset: Dataset, waiver: Waiver) -> Message:
     """The button gives way to who said what."""
     headline = f"{dataset.title} may leave for a vendor"
     text = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"

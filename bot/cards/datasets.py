@@ -81,7 +81,7 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Listed:
+class DatasetEntry:
     """`best` and `looks`, at its held-out rows, where there is something to say about them."""
 
     dataset: Dataset
@@ -225,7 +225,7 @@ def refusal_sentence(report: Report) -> str:
     return f"{blocking[0].message} {blocking[0].cure}{more}"
 
 
-def listing(datasets: Sequence[Listed]) -> Message:
+def listing(datasets: Sequence[DatasetEntry]) -> Message:
     if not datasets:
         return text_message(
             "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
@@ -375,7 +375,7 @@ def _found(report: Report) -> str:
     return f"Found: {text}." if text else "Nothing wrong was found."
 
 
-def _line(listed: Listed) -> str:
+def _line(listed: DatasetEntry) -> str:
     dataset, report = listed.dataset, listed.report
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
@@ -497,7 +497,7 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
     return text
 
 
-def rows_deleted(before: int, rows: int, held: int) -> Message:
+def rows_deleted_notice(before: int, rows: int, held: int) -> Message:
     text = (
         f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the terminal: "
         "this version has the others, in lines of its own."

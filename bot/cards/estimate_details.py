@@ -56,14 +56,14 @@ SELDOM = ("Machine", "Requests", "Upkeep")  # rows of the bill that are left out
 
 
 @dataclass(frozen=True, kw_only=True)
-class Estimated:
+class EstimateSummary:
     """What the card shows. `prices`: the tuned model's row, its base's, and today's model's.
 
     `estimate`, `outlook`, `alternative` and `inputs` are None where a price is missing, and where today's bill is not
     known. `outlook` is None as well where the verdict withholds what would be saved. `today`: the bill of today's
     model, which may be known all the same. `training`, `measuring_usd` (both models' answers to the held-out rows, and
     their judge's) and `machine_usd`, the part of it for a machine by the hour, are of all expected runs. `is_guess`:
-    the minutes are, by the model's size. `memory`: whether it fits, in a line. `of_arms`: the words that follow the
+    the minutes are, by the model's size. `memory`: whether it fits, in a line. `sweep_note`: the words that follow the
     tokens of a sweep. `offered`: the cheapest capable model, where it costs less than today's and nobody has measured
     it.
     """
@@ -80,7 +80,7 @@ class Estimated:
     inputs: Inputs | None
     verdict: Verdict
     memory: str | None = None
-    of_arms: str = ""
+    sweep_note: str = ""
     is_guess: bool = False
     offered: OfferedModel | None = None
     measuring_usd: Decimal = ZERO
@@ -89,7 +89,7 @@ class Estimated:
     today: MonthlyCost | None = None
 
 
-def details(estimated: Estimated, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
+def details(estimated: EstimateSummary, target: str, spelling: Spelling = SLACK) -> list[CardBlock]:
     """All that the verdict rests on: exact figures, every reason, what moves the result, each assumption, prices."""
     alternative = estimated.alternative
     parts = [Text(f"*{escape(advice.headline(estimated.verdict, spelling))}*"), *_numbers(estimated, target)]
@@ -106,7 +106,7 @@ def details(estimated: Estimated, target: str, spelling: Spelling = SLACK) -> li
     return parts
 
 
-def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
+def _numbers(estimated: EstimateSummary, target: str) -> list[CardBlock]:
     """The figures; those that carry the verdict come first."""
     estimate = estimated.estimate
     if estimate is None:
@@ -133,14 +133,14 @@ def _numbers(estimated: Estimated, target: str) -> list[CardBlock]:
     return [escaped_facts(saved), bills, escaped_facts(rest)]
 
 
-def _offered(estimated: Estimated) -> list[tuple[str, str]]:
+def _offered(estimated: EstimateSummary) -> list[tuple[str, str]]:
     """The bill of a cheaper model as it is, which nobody has measured."""
     offered = estimated.offered
     name = shorten(offered.name.rpartition("/")[2], 30) if offered else ""
     return [(f"Each month, {name}", f"{monthly(offered.monthly)}, not measured")] if offered else []
 
 
-def hides_savings(estimated: Estimated) -> bool:
+def hides_savings(estimated: EstimateSummary) -> bool:
     """Whether no saving is shown: one by a model that may not, or need not, be used is none."""
     estimate = estimated.estimate
     return estimated.verdict.withholds_saving or (estimate is not None and estimate.months_left == 0)
@@ -159,7 +159,7 @@ def monthly(bill: MonthlyCost) -> str:
     return f"{usd(bill.total)} ({', '.join(lines)})" if len(lines) > 1 else lines[0]
 
 
-def _once(estimated: Estimated) -> list[tuple[str, str]]:
+def _once(estimated: EstimateSummary) -> list[tuple[str, str]]:
     """The facts that do not come back every month."""
     pairs = [("Training, once", _training(estimated))]
     if estimated.measuring_usd:
@@ -181,13 +181,13 @@ def _once(estimated: Estimated) -> list[tuple[str, str]]:
     return pairs
 
 
-def price_facts(estimated: Estimated, *, is_short: bool = False) -> list[tuple[str, str]]:
+def price_facts(estimated: EstimateSummary, *, is_short: bool = False) -> list[tuple[str, str]]:
     row = estimated.prices[0] if estimated.prices else None
     text = vendor_prices(row, asks_vendor=estimated.asks_vendor and not is_short) if row else None
     return [("Prices", text)] if text else []
 
 
-def training_time(estimated: Estimated) -> str:
+def training_time(estimated: EstimateSummary) -> str:
     minutes = estimated.minutes
     low, high = (float(minutes.low) * 60, float(minutes.high) * 60) if minutes else (None, None)
     return planned_time(low, high, is_guess=estimated.is_guess)
@@ -212,7 +212,7 @@ def paid_between(outlook: Outlook | None) -> str:
     return f" ({soon} to {'never' if late is None else duration(late)})" if early != late else ""
 
 
-def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
+def _bills(estimated: EstimateSummary, estimate: Estimate) -> list[tuple[str, ...]]:
     """A month's bills beside each other, as a table's rows."""
     alternative = estimated.alternative if other_bill(estimated) else None
     bills = {"Today": estimate.monthly_before, "Tuned": estimate.monthly_after}
@@ -231,14 +231,14 @@ def _bills(estimated: Estimated, estimate: Estimate) -> list[tuple[str, ...]]:
     return rows
 
 
-def _training(estimated: Estimated) -> str:
+def _training(estimated: EstimateSummary) -> str:
     training = estimated.training
     if training is None:
         return "unknown"
     cost = _range(training.usd) if training.usd.high else "no charge"
     in_runs = f" in {training.runs} runs" if training.runs > 1 else ""
     count = f"{'about ' if training.is_estimated else ''}{tokens(training.billed_tokens)}"
-    text = f"{cost} for {count} tokens{estimated.of_arms}{in_runs}"
+    text = f"{cost} for {count} tokens{estimated.sweep_note}{in_runs}"
     estimate = estimated.estimate
     work = estimate.people_usd + estimate.labels_usd if estimate else ZERO
     return f"{text}; people and labels {usd(work)}" if work else text
@@ -281,7 +281,7 @@ def _succession(estimate: Estimate) -> list[tuple[str, str]]:
     return [(name, f"{difference} a month against {successor}")]
 
 
-def _chances(estimated: Estimated) -> list[tuple[str, str]]:
+def _chances(estimated: EstimateSummary) -> list[tuple[str, str]]:
     """How likely it pays back, and the net value, over the draws of everything uncertain."""
     outlook = estimated.outlook
     if outlook is None:
@@ -300,7 +300,7 @@ def _chances(estimated: Estimated) -> list[tuple[str, str]]:
     return [*pairs, (f"Net over {over}", f"{usd(npv.p50)} ({usd(npv.p5)} to {usd(npv.p95)})")]
 
 
-def other_bill(estimated: Estimated) -> list[tuple[str, str]]:
+def other_bill(estimated: EstimateSummary) -> list[tuple[str, str]]:
     """The bill of what the saving is held against, where that is not today's model."""
     estimate, other = estimated.estimate, estimated.alternative
     if estimate is None or other is None or estimate.monthly_alternative == estimate.monthly_before:
@@ -317,7 +317,7 @@ def _range(amounts: Range) -> str:
     return expected if low == high else f"{expected} ({low} to {high})"
 
 
-def _basis(estimated: Estimated, spelling: Spelling) -> list[CardBlock]:
+def _basis(estimated: EstimateSummary, spelling: Spelling) -> list[CardBlock]:
     """What moves the result, and each assumption with its reason."""
     blocks: list[CardBlock] = []
     if estimated.outlook and estimated.outlook.tornado:

@@ -22,7 +22,7 @@ from bot.cards.blocks import (
 from bot.cards.candidates import LONG_NAMES, alternative_name
 from bot.cards.datasets import UPLOAD_AGAIN
 from bot.cards.estimate_details import (
-    Estimated,
+    EstimateSummary,
     details,
     escaped_facts,
     hides_savings,
@@ -126,7 +126,7 @@ OPEN = {
 
 
 def card(
-    estimated: Estimated,
+    estimated: EstimateSummary,
     target: str,
     *,
     number: int | None = None,
@@ -157,11 +157,11 @@ def card(
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
-def details_form(estimated: Estimated, target: str) -> Block:
+def details_form(estimated: EstimateSummary, target: str) -> Block:
     return details_modal("Details of the estimate", details(estimated, target))
 
 
-def _next_button(estimated: Estimated, number: int, encoder: str | None) -> Block | None:
+def _next_button(estimated: EstimateSummary, number: int, encoder: str | None) -> Block | None:
     """Does the step that the verdict asks for. Where no button can, training is still possible unless the verdict is
     against it."""
     verdict = estimated.verdict
@@ -230,7 +230,7 @@ def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlo
     return [Text(f"*Verdict*: {sentence(headline)}"), *reasons]
 
 
-def _in_short(estimated: Estimated) -> list[tuple[str, str]]:
+def _in_short(estimated: EstimateSummary) -> list[tuple[str, str]]:
     """The two or three numbers of the decision, rounded as people say them."""
     estimate, outlook = estimated.estimate, estimated.outlook
     if estimate is not None and hides_savings(estimated):
@@ -276,7 +276,7 @@ def _until(estimate: Estimate) -> str:
     return f"{until}, then {then} {about_usd(abs(saving))}{more}"
 
 
-def _once_in_short(estimated: Estimated) -> str:
+def _once_in_short(estimated: EstimateSummary) -> str:
     training, estimate, measuring = estimated.training, estimated.estimate, estimated.measuring_usd
     if training is None:
         return "unknown"
@@ -292,7 +292,7 @@ def _once_in_short(estimated: Estimated) -> str:
     return f"{about_usd(expected, low, high)}{of_it}"
 
 
-def _headline(estimated: Estimated, target: str) -> str:
+def _headline(estimated: EstimateSummary, target: str) -> str:
     verdict, estimate, rule = estimated.verdict, estimated.estimate, estimated.verdict.rule
     if verdict.kind == "no_go":
         return verdict_in_short("no_go", rule)
@@ -329,7 +329,7 @@ def verdict_in_short(kind: VerdictKind, rule: str) -> str:
             return f"Undecided: {OPEN.get(rule, 'something is still open')}"
 
 
-def _subject(estimated: Estimated, target: str) -> str:
+def _subject(estimated: EstimateSummary, target: str) -> str:
     estimate = estimated.estimate
     volume = f", {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
     other = estimated.alternative if other_bill(estimated) and not hides_savings(estimated) else None

@@ -150,7 +150,7 @@ def left_out(arms: Sequence[ArmProgress]) -> list[str]:
     ]
 
 
-def shots_tried(tried: Sequence[ShotsTried]) -> list[str]:
+def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
     """How good each number of examples was; unescaped."""
     return [
         f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: "

@@ -434,12 +434,12 @@ def superseded_by(by: int, requester: str, link: str | None = None) -> str:
     return f"Replaced by {which}, which <@{requester}> asked for. Earlier approvals no longer count."
 
 
-def already_superseded(number: int, by: int) -> str:
+def superseded_refusal(number: int, by: int) -> str:
     """For a person who still clicks on the former plan's card."""
     return f"Run {number} was replaced by run {by}, so nothing was done. The message of run {by} asks for approval."
 
 
-def add_superseded(card: Message, former: Sequence[int]) -> Message:
+def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
     """The new plan's card with a line above its buttons that says whose place it takes."""
     if not former:
         return card

@@ -46,8 +46,8 @@ from bot.cards.words import (
     pluralize,
     points,
     points_range,
+    share_with_interval,
     shorten,
-    with_interval,
 )
 from bot.cards.words import share_text as bar_percent
 from bot.rules.facts import is_silent
@@ -139,10 +139,10 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
     is_base = result.before == "base"
     changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
     scores = [
-        (f"Tuned model, {_counted(result)}", with_interval(result.tuned)),
+        (f"Tuned model, {_counted(result)}", share_with_interval(result.tuned)),
         (
             f"{escape(shorten(plan.base_model))}, prompted" if is_base else "Free classical model",
-            with_interval(result.base),
+            share_with_interval(result.base),
         ),
         ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
         ("Rows that changed", changed),
@@ -319,7 +319,7 @@ def _right(result: RunResult) -> str:
     """By the measure of the alternatives, where there are any."""
     ladder = result.ladder
     if ladder is None or not ladder.rung("tuned"):
-        return with_interval(result.tuned)
+        return share_with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
     measured = "" if tuned.scoring == "label" else f" {IN_SHORT[tuned.scoring]}"
     return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)})"

@@ -122,14 +122,14 @@ def not_shown(dataset: Dataset, why: NoDelivery) -> str:
     )
 
 
-def nothing_doubted(dataset: str) -> str:
+def no_doubted_rows(dataset: str) -> str:
     return (
         f"None of its training rows has a label that is doubted. {code(f'/finetune label {dataset}')} takes a file of "
         "rows without labels."
     )
 
 
-def all_known(filename: str, sensitive: int = 0) -> str:
+def no_new_rows(filename: str, sensitive: int = 0) -> str:
     """`sensitive`: rows that are left out because they may not leave this machine."""
     text = f"No row of {escape(shorten(filename))} is new: the dataset has its question already, or nearly in its test."
     if sensitive:

@@ -153,7 +153,7 @@ def ended_card(run: Run, plan: Plan, why: str) -> Message:
     return Message.titled(headline, Text(why), Note(next_step), notice=why)
 
 
-def ended_short(run: Run, name: str, why: str) -> str:
+def ended_notice(run: Run, name: str, why: str) -> str:
     """`name` links to the run's card."""
     return f"Your {name} {STATE_TEXTS[run.state]}. {why}"
 

@@ -22,7 +22,7 @@ from bot.cards.blocks import (
     button,
     escape,
 )
-from bot.cards.estimate_details import Estimated
+from bot.cards.estimate_details import EstimateSummary
 from bot.cards.estimates import verdict_in_short
 from bot.cards.words import about_usd, at_most, pluralize, shorten
 from bot.values.sunsets import ModelUse, UseKind, ending
@@ -50,7 +50,7 @@ class Sunset:
     gone_from: str | None = None
     costs_usd: Decimal | None = None
     successor_usd: Decimal | None = None
-    retuned: Estimated | None = None
+    retuned: EstimateSummary | None = None
     target: str | None = None
 
 
@@ -155,7 +155,7 @@ def _facts(sunset: Sunset) -> list[tuple[str, str]]:
     return pairs
 
 
-def _cost(retuned: Estimated) -> str:
+def _cost(retuned: EstimateSummary) -> str:
     training, estimate = retuned.training, retuned.estimate
     once = f"{at_most(to_micros(training.usd.high))} once" if training else "its training has no price"
     if estimate is None:
@@ -202,5 +202,5 @@ def _buttons(sunset: Sunset) -> list[Block]:
     return [button(_retune(sunset.retuned), RETUNE, value, style="primary"), measure, estimate]
 
 
-def _retune(retuned: Estimated) -> str:
+def _retune(retuned: EstimateSummary) -> str:
     return "Re-tune anyway" if retuned.verdict.kind == "no_go" else "Re-tune elsewhere"

@@ -36,7 +36,7 @@ def interval(low: float, high: float) -> str:
     return f"{100 * low:.0f}–{100 * high:.0f}%"
 
 
-def with_interval(arm: ArmScore) -> str:
+def share_with_interval(arm: ArmScore) -> str:
     return f"{percent(arm.share)} ({interval(arm.low, arm.high)})"
 
 
@@ -118,7 +118,7 @@ def multiple(factor: Decimal) -> str:
     return text.rstrip("0").rstrip(".") if digits else text
 
 
-def of_estimate(ratio: Decimal) -> str:
+def ratio_text(ratio: Decimal) -> str:
     """Actual by estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
     if abs(ratio - 1) < Decimal("0.01"):
         return "within 1% of the estimate"

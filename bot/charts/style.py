@@ -18,7 +18,7 @@ from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
-from bot.cards.blocks import columns_of
+from bot.cards.blocks import display_width
 
 # Blue and vermilion of Okabe and Ito, which colour-blind people tell apart; https://jfly.uni-koeln.de/color/
 INK, SOFT, GRID, BLUE, RED = "#1f2933", "#6b7785", "#e3e8ec", "#0072b2", "#d55e00"
@@ -87,7 +87,7 @@ def _wrap(text: str, columns: int) -> str:
     for paragraph in text.split("\n"):
         lines.append("")
         for word in paragraph.split(" "):
-            if lines[-1] and columns_of(f"{lines[-1]} {word}") > columns:
+            if lines[-1] and display_width(f"{lines[-1]} {word}") > columns:
                 lines.append("")
             lines[-1] = f"{lines[-1]} {word}".lstrip()
     return "\n".join(lines)
@@ -113,14 +113,14 @@ def letters_may_lack() -> Iterator[None]:
 def shorten_name(text: str, longest: int = LONGEST_NAME) -> str:
     """Cuts the middle out of a name of more than `longest` columns, as the end often tells names apart."""
     clean = " ".join("".join(" " if unicodedata.category(c)[0] == "C" else c for c in text).split())
-    if columns_of(clean) <= longest:
+    if display_width(clean) <= longest:
         return escape_dollars(clean)
     start, end = _as_wide_as(clean, longest // 2), _as_wide_as(clean[::-1], longest // 2 - 1)[::-1]
     return escape_dollars(f"{start}…{end}")
 
 
 def _as_wide_as(text: str, columns: int) -> str:
-    while columns_of(text) > columns:
+    while display_width(text) > columns:
         text = text[:-1]
     return text
 

@@ -12,7 +12,7 @@ from getpass import getuser
 from pathlib import Path
 
 from bot.cards.candidates import LONG_NAMES
-from bot.cards.data_policy import too_short_a_reason
+from bot.cards.data_policy import reason_too_short
 from bot.cards.words import TerminalSpelling, capitalize
 from bot.cli import prompt_search
 from bot.cli.datasets import EvaluationRows
@@ -217,7 +217,7 @@ def _check_waiver(
             "your own trainer (local/…) need none."
         )
     if not has_words(wanted.waive):
-        return Refusal(too_short_a_reason())
+        return Refusal(reason_too_short())
     session.store.audit.add(
         at=time.time(),
         who=getuser(),

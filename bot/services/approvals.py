@@ -321,7 +321,7 @@ def _too_late(context: AppContext, run: Run | None) -> str:
         return "There is no such plan any more. `/finetune start` makes a new one."
     by = context.store.replacements.by(run.id)
     if by is not None:
-        return replacing_views.already_superseded(run.id, by)
+        return replacing_views.superseded_refusal(run.id, by)
     return f"Run {run.id} has moved on: it {STATE_TEXTS[run.state]}."
 
 

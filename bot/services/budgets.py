@@ -43,7 +43,7 @@ def refusal(
 ) -> str | None:
     """Returns why so much may not be spent now, None if it fits."""
     budget = tightest(context, channel, person)  # what fits there fits everywhere
-    return None if budget.fits(asked_micros) else views.does_not_fit(budget, asked_micros, what)
+    return None if budget.fits(asked_micros) else views.budget_refusal(budget, asked_micros, what)
 
 
 def refusal_in_a_new_month(context: AppContext, run: Run) -> str | None:

@@ -50,7 +50,7 @@ def decide_egress(
 ) -> EgressPermission | Refusal:
     """Decides whether the dataset may go to all providers in `rows`."""
     if reason and not has_words(reason):
-        return Refusal(f"`because=`: {views.too_short_a_reason()}", "because")
+        return Refusal(f"`because=`: {views.reason_too_short()}", "because")
     notes, overridden = list[str](), list[str]()
     for row in rows:
         refusal = datasets.needs_waiver(context, dataset, report, row)
@@ -117,7 +117,7 @@ def unscanned(context: AppContext, dataset_id: int, providers: Collection[str]) 
     leaves = any(row.name in providers and not row.stays_here for row in context.settings.providers)
     if report is None or not leaves or datasets.scans_of(context, report):
         return None
-    return views.not_scanned(dataset)
+    return views.scan_pending_refusal(dataset)
 
 
 def dataset_refusal(
@@ -184,14 +184,14 @@ def record_waiver(context: AppContext, dataset_id: int, person: str, reason: str
     if isinstance(dataset, Refusal):
         return dataset
     if not has_words(reason):
-        return Refusal(views.too_short_a_reason())
+        return Refusal(views.reason_too_short())
     now, why = context.clock(), " ".join(reason.split())
     with context.store.transaction():
         waiver = context.store.waivers.add(dataset.id, person, why, now=now)
         if waiver is None:
             return Refusal(_stands(dataset, context.store.waivers.of(dataset.id)))
         context.audit(person, "waive", f"dataset {dataset.id}", why)
-        body = views.given_card(dataset, waiver).body()
+        body = views.waiver_recorded_card(dataset, waiver).body()
         card = views.card_name(dataset)
         context.store.outbox.show(card, dataset.channel, body, now=now)
     return waiver

@@ -92,7 +92,7 @@ def add_version(context: CoreContext, new: RewrittenDataset, person: str) -> Dat
     context.audit(person, "take out rows", f"dataset {added.id}", detail)
     datasets.show(context, added, dataset_views.checked_card(added, report))
     datasets.put_findings(context, added, report)
-    datasets.put_beside(context, added, dataset_views.rows_deleted(before.version, new.rows, new.held))
+    datasets.put_beside(context, added, dataset_views.rows_deleted_notice(before.version, new.rows, new.held))
     return added
 
 

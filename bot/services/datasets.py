@@ -338,7 +338,7 @@ def needs_waiver(context: AppContext, dataset: Dataset, report: Report, row: Pro
         return None
     scans = scans_of(context, report)
     if scans is None:
-        return Refusal(waiver_views.not_scanned(dataset))
+        return Refusal(waiver_views.scan_pending_refusal(dataset))
     codes = codes_of(context, report)
     if data_policy.SECRET in codes:
         return Refusal(waiver_views.secret_refusal(dataset, row.title, scans))

@@ -10,7 +10,7 @@ from functools import cached_property, lru_cache
 from importlib.util import find_spec
 
 from bot.cards.blocks import code
-from bot.cards.estimate_details import Estimated
+from bot.cards.estimate_details import EstimateSummary
 from bot.cards.plans import unswept_text
 from bot.rules import plans
 from bot.rules.advice import advise
@@ -61,7 +61,7 @@ _simulate = lru_cache(maxsize=32)(simulate)
 
 
 @dataclass(frozen=True, kw_only=True)
-class EstimateResult(Estimated):
+class EstimateResult(EstimateSummary):
     """An estimate with all that it rests on. `current`: the price of today's model. `cost` of one run, or the price
     that nobody told us. `room`: in this machine's memory, for a model that trains here. `judge` of the tuned model's
     free text."""
@@ -163,7 +163,7 @@ def make_estimate(
         is_guess=effort.time is not None and effort.time.is_guess,
         room=effort.room,
         memory=effort.room.line if effort.room else None,
-        of_arms=plans.arm_count_text(question.sweep),
+        sweep_note=plans.arm_count_text(question.sweep),
         asks_vendor=target.row.provider.can("estimate"),
         estimate=sums.estimate,
         outlook=None if verdict.withholds_saving else sums.outlook,

@@ -348,7 +348,7 @@ def details(context: AppContext, number: int, person: str, channel: str) -> Sequ
         how_read=HOW_READ if plan.labels else None,
         notes=[
             *_judge_notes(plan, progress.judge, ladder, people),
-            *views.shots_tried(progress.shots),
+            *views.shots_notes(progress.shots),
             *views.left_out(progress.arms),
             *views.declined(progress.arms),
             *_about_knowledge(plan),

@@ -154,7 +154,7 @@ def post_intervention(context: AppContext, run: Run, why: str) -> None:
     """Asks for a person's decision, by a card of its own with buttons."""
     show_progress(context, run)
     show_intervention(context, run, ())
-    text = views.ended_short(run, link_to(context, run), why)
+    text = views.ended_notice(run, link_to(context, run), why)
     to_requester(context, run, text, once=f"dm of {_intervention_card(run)}")
 
 
@@ -182,7 +182,7 @@ def _intervention_card(run: Run) -> str:
 def show_end(context: AppContext, run: Run, why: str) -> None:
     """Shows on its card that the run failed or was cancelled, and tells the requester, whom an edit does not notify."""
     _show(context, run, card_of(context, run), views.ended_card(run, plan_from_json(run.plan), why))
-    to_requester(context, run, views.ended_short(run, link_to(context, run), why), once=f"end dm {run.id}")
+    to_requester(context, run, views.ended_notice(run, link_to(context, run), why), once=f"end dm {run.id}")
 
 
 def post_result(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from itertools import islice
 
-from bot.cards.datasets import Best, Listed
+from bot.cards.datasets import Best, DatasetEntry
 from bot.cards.home import LINKED, HomeOverview, card_name
 from bot.cards.runs import RunSummary
 from bot.cards.status import (
@@ -100,11 +100,11 @@ def _links(context: AppContext, summaries: Sequence[RunSummary | EvaluationSumma
     return {name: link for name, link in links.items() if link}
 
 
-def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
+def listing(context: AppContext, person: str, channel: str) -> Sequence[DatasetEntry]:
     """Returns every version that a person may know of, newest first. The newest usable one of a name has what was
     measured."""
     seen: set[str] = set()
-    listed: list[Listed] = []
+    listed: list[DatasetEntry] = []
     for dataset in datasets.listing(context, person, channel):
         report, best, looks = datasets.report_of(dataset), None, None
         is_newest = report is not None and dataset.name not in seen
@@ -113,7 +113,7 @@ def listing(context: AppContext, person: str, channel: str) -> Sequence[Listed]:
             evidence = evidence_services.evidence_of(context, dataset, report, None)
             best = Best(evidence_services.best_rung(evidence), evidence.bar)
             looks = datasets.looks_of(context, dataset.name, report)
-        listed.append(Listed(dataset, report, best, looks))
+        listed.append(DatasetEntry(dataset, report, best, looks))
     return listed
 
 

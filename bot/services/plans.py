@@ -529,7 +529,7 @@ def request_card(context: AppContext, run: Run, plan: Plan) -> Message:
         context.store.runs.standing(run.id),
         context.settings.policy.expires_s / 3600,
     )
-    return plan_views.add_superseded(card, context.store.replacements.of(run.id))
+    return plan_views.add_replacement_note(card, context.store.replacements.of(run.id))
 
 
 def link_superseded(context: AppContext) -> None:

@@ -123,13 +123,13 @@ def choose(
     try:
         if file is None:
             rows = choose_doubted(parts.train, count, SEED, load_encoder(encoder))
-            return RowChoice(rows) if rows else Refusal(views.nothing_doubted(dataset))
+            return RowChoice(rows) if rows else Refusal(views.no_doubted_rows(dataset))
         questions = read_questions(file.path, file.name, file.column)
         if isinstance(questions, str):
             return Refusal(questions)
         fresh = unasked(questions.examples, parts.train, parts.set_aside)
         if not fresh:
-            return Refusal(views.all_known(file.name))
+            return Refusal(views.no_new_rows(file.name))
         rows = choose_unlabelled(fresh, parts.train, count, SEED, load_encoder(encoder))
         return RowChoice(rows, questions.unread + len(questions.examples) - len(fresh))
     except EncoderError as error:
@@ -152,7 +152,7 @@ def write_questions(
     sensitive = sensitive_rows(rows, presidio=presidio) if leaves else frozenset[int]()
     rows = [row for place, row in enumerate(rows) if place not in sensitive]
     if not any(question_key(row) not in labels for row in rows):
-        return Refusal(views.all_known(file.name, len(sensitive)))
+        return Refusal(views.no_new_rows(file.name, len(sensitive)))
     system = Counter(row.system for row in train).most_common(1)[0][0]
     chats = [
         _as_chat(LabelledText(_question(row), labels.get(question_key(row), UNKNOWN)), system) for row in rows

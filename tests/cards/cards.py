@@ -34,7 +34,7 @@ from bot.cards import (
 from bot.cards import help as help_cards
 from bot.cards.blocks import Message
 from bot.cards.budgets import Month
-from bot.cards.datasets import Best, Listed
+from bot.cards.datasets import Best, DatasetEntry
 from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
 from bot.cards.status import (
@@ -99,10 +99,12 @@ TODAY = {
 PROMPTED = Evidence(ladder=measured.ladder(measured.RUNGS[2:]), tuned=measured.rung("tuned", TARGET, 190))
 
 
-def _listed(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> Listed:
+def _listed(state: Any = "ready", rung: Rung | None = None, looks: int = 0, **other: Any) -> DatasetEntry:
     report = made.report() if state == "ready" else None
     best = Best(rung, 0.85) if report else None
-    return Listed(made.dataset(state=state, **other), report, best, Looks(looks, 200) if looks else None)
+    return DatasetEntry(
+        made.dataset(state=state, **other), report, best, Looks(looks, 200) if looks else None
+    )
 
 
 def _ladder_look(state: Any = "running", known: LadderProgress | None = None, **other: Any) -> LadderSummary:
@@ -142,14 +144,14 @@ def _datasets() -> dict[str, Message]:
         "dataset-list": datasets.listing(listed),
         "dataset-list-empty": datasets.listing([]),
         "waiver-asked": data_policy.request_card(made.dataset(), "Acme Tuning", made.PERSONAL),
-        "waiver-given": data_policy.given_card(
+        "waiver-given": data_policy.waiver_recorded_card(
             made.dataset(), Waiver(1, BEN, "the customers agreed, LEGAL-12", NOW)
         ),
         "dataset-unknown": general.text_message(datasets.no_such_dataset("tikets", ["tickets", "faq"])),
     }
 
 
-def _beside_a_rung() -> made.Estimated:
+def _beside_a_rung() -> made.EstimateSummary:
     quality = Quality(200, Decimal(14), Decimal(4), Decimal("0.02"))
     machine, paid = (replace(cost, usd_per_hour=Decimal("0.10")) for cost in (made.FREE, made.OWN))
     return made.estimated(rows=2_400, evidence=PROMPTED, tuned=machine, training=paid, quality=quality)
@@ -197,7 +199,7 @@ def _estimates() -> dict[str, Message]:
     }
 
 
-def _at_a_vendor() -> dict[str, made.Estimated]:
+def _at_a_vendor() -> dict[str, made.EstimateSummary]:
     """On a machine by the hour, and where a price is missing."""
     unsaid = Price(None, None, None, None)
     row = PriceRow("acme/llama-8b", "tuned", unsaid, "Acme's page", date(2026, 9, 20), is_hosted=True)
@@ -364,7 +366,7 @@ def _plans() -> dict[str, Message]:
             made.BUDGET,
             plans.rejected_by(BEN, "Collect 1,000 rows first."),
         ),
-        "plan-replacing": plans.add_superseded(
+        "plan-replacing": plans.add_replacement_note(
             plans.approval_card(made.run("awaiting_approval"), made.plan(), made.NO_BUDGET, 1), [5, 6]
         ),
         "plan-replaced": plans.decided_card(

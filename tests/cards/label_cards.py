@@ -90,7 +90,7 @@ def cards() -> dict[str, Message]:
             CONTRADICTIONS,
             next_version,
         ),
-        "labels-failed": row_labels.failed_notice(labelling("failed"), row_labels.nothing_doubted("tickets")),
+        "labels-failed": row_labels.failed_notice(labelling("failed"), row_labels.no_doubted_rows("tickets")),
     }
 
 

@@ -10,7 +10,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, Literal
 
-from bot.cards.estimate_details import Estimated
+from bot.cards.estimate_details import EstimateSummary
 from bot.cards.runs import RunSummary
 from bot.rules.advice import advise
 from bot.rules.alternatives import (
@@ -184,7 +184,7 @@ def estimated(
     evidence: Evidence = NOTHING_MEASURED,
     about: Mapping[str, Any] = MappingProxyType({}),
     **inputs: Any,
-) -> Estimated:
+) -> EstimateSummary:
     """`about`: more of the facts."""
     usage = Usage.from_means(rows, 131.6, 104.1, 4.2)
     asked = Inputs(volume or 1, usage, now, tuned, training, date(2026, 11, 25), **inputs)
@@ -204,7 +204,7 @@ def estimated(
         outlook=outlook,
         **about,
     )
-    return Estimated(
+    return EstimateSummary(
         name=name,
         report=report(rows=rows),
         training=training,

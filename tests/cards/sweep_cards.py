@@ -47,7 +47,7 @@ def cards() -> dict[str, Message]:
     return {
         "plan-asked-sweep": plans.approval_card(*asked, 1),
         "estimate-sweep": estimates.card(
-            replace(made.estimated(), of_arms=arm_count_text(SWEEP)), "local/smollm2-135m", number=4
+            replace(made.estimated(), sweep_note=arm_count_text(SWEEP)), "local/smollm2-135m", number=4
         ),
         "sweep-arms": results.sweep_table(plan, ARMS),
         "sweep-arms-unfinished": results.sweep_table(plan, none_won),

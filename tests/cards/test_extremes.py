@@ -33,7 +33,7 @@ from bot.cards import (
     tuned_learning_curves,
 )
 from bot.cards.blocks import UNSEEN, code, escape
-from bot.cards.datasets import Best, Listed
+from bot.cards.datasets import Best, DatasetEntry
 from bot.cards.estimates import EstimateChoices
 from bot.cards.home import HomeOverview
 from bot.cards.models import ModelEntry
@@ -93,10 +93,10 @@ def _about_data(text: str) -> dict[str, Any]:
         "ready": datasets.checked_card(dataset, ready),
         "refused": datasets.refused_card(dataset, text),
         "refused for a finding": datasets.refused_card(dataset, datasets.refusal_sentence(report)),
-        "list": datasets.listing([Listed(made.dataset(state="refused", refusal=text), None)] * 200),
+        "list": datasets.listing([DatasetEntry(made.dataset(state="refused", refusal=text), None)] * 200),
         "list, measured": datasets.listing(
             [
-                Listed(
+                DatasetEntry(
                     made.dataset(),
                     made.report(rows=10**9),
                     Best(measured.rung("kshot", text[:600], 100), 0.855),
@@ -198,7 +198,7 @@ def _missing(text: str) -> MissingPrice:
     return MissingPrice("token", PriceRow(text, "tuned", Price(None, None, None, None), text))
 
 
-def _estimated(text: str) -> made.Estimated:
+def _estimated(text: str) -> made.EstimateSummary:
     costly = replace(made.GPT_4O, model=text[:300], input=Decimal(10**6), said_by=text[:300])
     asked = made.estimated(volume=10**12, now=costly, name=text, training=replace(made.HOSTED, tokens=10**12))
     step = Step(FillGap(_missing(text[:900])))

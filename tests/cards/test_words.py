@@ -139,7 +139,7 @@ def test_long_names_lose_their_middle(name: str, said: str) -> None:
     ],
 )
 def test_what_came_by_what_was_estimated(ratio: str, said: str) -> None:
-    assert words.of_estimate(Decimal(ratio)) == said
+    assert words.ratio_text(Decimal(ratio)) == said
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_points(gain: float, said: str) -> None:
 
 def test_intervals_shares_and_p() -> None:
     assert words.points_range(-0.06, 0.11) == "−6 to +11"
-    assert words.with_interval(made.result().tuned) == "85.7% (76–92%)"
+    assert words.share_with_interval(made.result().tuned) == "85.7% (76–92%)"
     assert words.percent(1) == "100.0%"
     assert (words.p_value(4e-13), words.p_value(0.754)) == ("p < 0.001", "p = 0.754")
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from bot.cards.budgets import does_not_fit
+from bot.cards.budgets import budget_refusal
 from bot.rules.budgets import Budget
 
 DOLLAR = 1_000_000
@@ -51,13 +51,13 @@ def test_one_micro_dollar_too_much_is_too_much() -> None:
 
 
 def test_a_refusal_has_the_numbers_and_the_cure() -> None:
-    refusal = does_not_fit(Budget(200 * DOLLAR, 175 * DOLLAR), 30 * DOLLAR)
+    refusal = budget_refusal(Budget(200 * DOLLAR, 175 * DOLLAR), 30 * DOLLAR)
     for part in ("$30.00", "$25.00", "$200.00", "monthly_usd"):
         assert part in refusal
 
 
 def test_an_overdrawn_month_has_nothing_left_and_not_less() -> None:
-    refusal = does_not_fit(Budget(100 * DOLLAR, 150 * DOLLAR), DOLLAR)
+    refusal = budget_refusal(Budget(100 * DOLLAR, 150 * DOLLAR), DOLLAR)
     assert "minus" not in refusal
     assert "$0.00" in refusal
 
@@ -69,4 +69,6 @@ def test_an_overdrawn_month_has_nothing_left_and_not_less() -> None:
 def test_a_refusal_does_not_ask_for_as_much_as_it_says_is_left(
     limit: int, committed: int, asked: int
 ) -> None:
-    assert "a little less than that is left of this month's" in does_not_fit(Budget(limit, committed), asked)
+    assert "a little less than that is left of this month's" in budget_refusal(
+        Budget(limit, committed), asked
+    )
