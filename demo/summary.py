@@ -68,7 +68,7 @@ class Summary:
         name = candidate_name(other.arm)
         if not pair.is_told_apart:
             instead = f", which is free: use {name}" if other.arm.is_free else ""
-            text = f"not told apart from {name}{instead}"
+            text = f"no clear difference from {name}{instead}"
         else:
             order = "worse" if pair.better == other.arm else "better"
             text = f"surely {order} than {name}, by {points(pair.difference).lstrip('+')}"

@@ -1,10 +1,10 @@
-"""What a person reads, as cards of semantic blocks with renderers for Slack and the terminal. Pure.
+"""Everything a person reads, as cards of semantic blocks with renderers for Slack and the terminal. No I/O.
 
-blocks.py                              what cards are made of, and how Slack shows it
-terminal.py, page.py                   the same as plain text, and as a page of HTML
-forms.py, general.py                   fields of forms; dialogs and notices of no subject
-words.py, candidates.py                how sentences name numbers, commands and measured models
-advice.py, reasons.py, payback.py,     what a verdict rests on, in words
+blocks.py                              the blocks, and how they become Slack's JSON
+terminal.py, page.py                   the same blocks as plain text and as an HTML page
+forms.py, general.py                   form fields; dialogs and notices that belong to no subject
+words.py, candidates.py                how sentences write numbers, commands and measured models
+advice.py, reasons.py, payback.py,     the verdict and its reasons in words
 assumptions.py
 
-Every other file belongs to a subject and has the noun that it has in services/ and rules/."""
+Every other file covers one subject, under the same noun as in services/ and rules/."""

@@ -20,12 +20,13 @@ from bot.rules.reasons import PlainTodo, Reason, Todo
 from trainers.money import usd
 
 MARKS = {"go": "For", "no_go": "Against", "unknown": "Unknown"}
-MOST_IN_SHORT = 160  # two lines of a card
+MOST_CHARACTERS = 160  # two lines of a card
 _FIRST_SENTENCE = re.compile(r"(?:“[^”]*”|[^“])*?\.(?=\s+[A-Z“`])")
-NO_SAVING = "No saving is shown: this verdict is against the tuned model, whatever it would save."
+NO_SAVING = "No saving is shown, because the verdict is against the tuned model whatever it would save."
 
 
 def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
+    """The verdict with its deciding reason, in one or two sentences."""
     match verdict.kind:
         case "no_go":
             return f"Not now. {because_text(verdict.deciding.because, spelling)}"
@@ -38,29 +39,29 @@ def headline(verdict: Verdict, spelling: Spelling = SLACK) -> str:
             rows = pluralize(verdict.facts.n_holdout, "held-out row")
             return (
                 f"Go: train it. A run costs {_cost(verdict.facts.run_usd)} and measures the tuned model on the "
-                f"same {rows}; nothing is switched before that."
+                f"same {rows}. Nothing is deployed before that."
             )
 
 
 def next_step(verdict: Verdict, spelling: Spelling = SLACK) -> str:
-    """The step of the reason that decides; where it has none, what a go leads to."""
+    """The step of the deciding reason; if it has none, the step after a go."""
     step, facts = verdict.deciding.step, verdict.facts
     if step:
         estimate = facts.estimate
         if step.todo == "stay" and estimate and estimate.succession and is_against_today(estimate):
             until = f"Stay with today's model until it ends on {estimate.succession.ends}"
-            return f"{until}, and measure before that what can follow it. {_for_quality(spelling)}"
+            return f"{until}, and measure its possible successors before then. {_quality_hint(spelling)}"
         return todo_text(step.todo, spelling)
     if verdict.kind != "go":
         return ""
     if facts.evidence.trained is not None:
-        return "Deploy the tuned model, and keep today's at hand until it has proved itself."
+        return "Deploy the tuned model, and keep today's available until it has proved itself."
     return f"Start a run ({spelling.command('start', facts.dataset)})."
 
 
 def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) -> str:
-    """The reason with the step that would settle it. The step of the reason that decides stands by itself on the
-    card, and a gap's sentence names its step already."""
+    """The reason with the step that would settle it. The deciding reason gets no step here, since the card shows it as
+    the next step, nor does a gap, whose sentence names the step."""
     text = because_text(reason.because, spelling)
     if reason.step is None or reason is verdict.deciding or isinstance(reason.because, reasons.Gap):
         return text
@@ -68,7 +69,7 @@ def reason_text(verdict: Verdict, reason: Reason, spelling: Spelling = SLACK) ->
 
 
 def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK, *, above: str = "") -> list[CardBlock]:
-    """Every reason of the verdict, but for one that the sentence right `above` has given; and what comes next."""
+    """Every reason of the verdict except one that the sentence `above` contains, then the next step."""
     lines = [
         f"• _{MARKS[reason.kind]}_: {sentence(reason_text(verdict, reason, spelling))}"
         for reason in verdict.reasons
@@ -79,23 +80,27 @@ def reason_blocks(verdict: Verdict, spelling: Spelling = SLACK, *, above: str = 
 
 
 def main_reasons(verdict: Verdict, spelling: Spelling = SLACK) -> list[str]:
-    """The strongest reason for, against and open, each in a sentence, and when the model to train ends; the details
-    have them all."""
+    """The strongest reason for, the strongest against and the most important unknown, each in one sentence, then the
+    end date of the model to train. Details has all reasons."""
     lines = []
     for reason in verdict.main_reasons:
         same = sum(other.kind == reason.kind and other.weighs for other in verdict.reasons)
         more = f" (1 of {same})" if reason.weighs and same > 1 else ""
-        text = in_short(because_text(reason.because, spelling))
+        text = first_sentence(because_text(reason.because, spelling))
         lines.append(f"• *{MARKS[reason.kind]}*{more}: {sentence(text)}")
     ends = (other for other in verdict.reasons if other.rule == "end date")
     end = next((other for other in ends if other not in verdict.main_reasons), None)
-    return [*lines, f"• *Mind*: {sentence(in_short(because_text(end.because, spelling)))}"] if end else lines
+    return (
+        [*lines, f"• *Note*: {sentence(first_sentence(because_text(end.because, spelling)))}"]
+        if end
+        else lines
+    )
 
 
-def in_short(text: str) -> str:
-    """The first sentence; a stop between quotes ends none."""
+def first_sentence(text: str) -> str:
+    """The first sentence, cut to two lines of a card. A full stop inside quotation marks doesn't end a sentence."""
     first = _FIRST_SENTENCE.match(text)
-    return cut(first[0] if first else text, MOST_IN_SHORT)
+    return cut(first[0] if first else text, MOST_CHARACTERS)
 
 
 def _undecided(verdict: Verdict, spelling: Spelling) -> str:
@@ -104,7 +109,7 @@ def _undecided(verdict: Verdict, spelling: Spelling) -> str:
         return f"Undecided. {because_text(verdict.deciding.because, spelling)}"
     cost = _cost(facts.run_usd)
     if facts.estimate is None:
-        return f"Worth measuring: a run costs {cost}. What it saves is still unknown."
+        return f"Worth measuring: a run costs {cost}. What it would save is still unknown."
     return (
         f"Worth measuring: a run costs {cost} and would save {monthly_saving_text(facts.estimate)} "
         f"if the tuned model is good enough."
@@ -113,9 +118,9 @@ def _undecided(verdict: Verdict, spelling: Spelling) -> str:
 
 def _cost(amount: Decimal | None) -> str:
     if amount is None:
-        return "an unknown sum"
+        return "an unknown amount"
     if not amount:
-        return "nothing but your own machine's time"
+        return "only your own machine's time"
     cost = usd(amount)
     return f"about {cost}" if cost.startswith("$") else cost
 
@@ -133,27 +138,29 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
             if todo.instead_of_worse:
                 return f"Use {name}, and look at the rows that the tuned model got wrong."
             bar = spelling.option("bar")
-            return f"Use {name}. If that is not good enough, raise the bar ({bar}) and ask again."
+            return (
+                f"Use {name}. If that is not good enough for you, raise the bar ({bar}) and estimate again."
+            )
         case reasons.WritePrice():
-            return f'Write its price into finetune.toml ([prices."{todo.model}"]) and ask again.'
+            return f'Add its price to finetune.toml ([prices."{todo.model}"]) and estimate again.'
         case reasons.HoldOut():
             if todo.arm is None:
-                return "Hold out more labelled rows: twice as many may still not decide it."
+                return "Hold out more labelled rows; even twice as many may not be enough to decide."
             rows = pluralize(todo.rows, "more labelled row")
-            return f"Hold out {rows}: that would probably decide on {candidate_name(todo.arm)}."
+            return f"Hold out {rows}: that would probably settle whether {candidate_name(todo.arm)} meets the bar."
         case reasons.HoldOutAtLeast():
             return f"Hold out at least {todo.rows:,} more labelled rows."
         case reasons.LabelFirst():
             labels = ", ".join(f"“{label[:40]}”" for label in todo.labels[:SHOWN_LABELS])
-            return f"Label more rows before you train again, first of {labels}."
+            return f"Label more rows before you train again, starting with {labels}."
         case reasons.LabelRows():
             if todo.is_another_way:
-                return f"Labelling {todo.rows:,} more rows is another way."
+                return f"Labelling {todo.rows:,} more rows is another option."
             rows = pluralize(todo.rows, "more row")
-            return f"Label {rows}, or start a run all the same if it costs little."
+            return f"Label {rows}, or start a run anyway if it costs little."
         case reasons.LabelMore():
             if not todo.lacking:
-                return f"Label at least {todo.rarest} more of the rarest label."
+                return f"Label at least {pluralize(todo.rarest, 'more row')} of the rarest label."
             shown = ", ".join(
                 f"“{label[:40]}” ({lacks} more)" for label, lacks in todo.lacking[:SHOWN_LABELS]
             )
@@ -166,37 +173,38 @@ def todo_text(todo: Todo, spelling: Spelling = SLACK) -> str:
     assert_never(todo)
 
 
-def _for_quality(spelling: Spelling) -> str:
-    return f"If better answers, not savings, are the aim, say so ({spelling.option('task', 'quality')})."
+def _quality_hint(spelling: Spelling) -> str:
+    return f"To aim for better answers instead, add {spelling.option('task', 'quality')}."
 
 
 def _plain_step(todo: PlainTodo, spelling: Spelling) -> str:
-    option, quality = spelling.option, _for_quality(spelling)
+    option, quality = spelling.option, _quality_hint(spelling)
     sentences: Mapping[PlainTodo, str] = {
-        "calibrate": "Run `finetune calibrate` on it: half a minute, best while nothing else runs.",
-        "train something smaller": "Choose a smaller model, 4 bits "
+        "calibrate": "Run `finetune calibrate` on it; it takes half a minute, best while nothing else runs.",
+        "train something smaller": "Choose a smaller model, 4-bit weights "
         f"(`{option('quantization', 'nf4')}`), shorter rows or a larger machine.",
-        "say the machine's price": "Set what an hour of a machine costs (usd_per_hour of the model in finetune.toml).",
-        "choose another target": "Choose another target: one that starts with `local/` has no end date, and open "
-        "weights train at services like `crusoe/llama-3.1-8b`.",
+        "say the machine's price": "Set what a machine costs per hour (usd_per_hour of the model in finetune.toml).",
+        "choose another target": "Choose another target: models that start with `local/` have no end date, and "
+        "services such as `crusoe/llama-3.1-8b` train open weights.",
         "add rows of other labels": f"Add rows of the other labels and {spelling.again}.",
-        "see why it does not answer": "See why the tuned model does not answer, then measure it again.",
+        "see why it does not answer": "Find out why the tuned model gives no answer, then measure it again.",
         "measure speed by a run": "Start a run: it measures how fast the tuned model answers.",
-        "say model and volume": f"Give {option('current')} (today's model) and {option('volume')}: then the two can be "
-        "compared.",
-        "look at wrong rows": "Look at the rows that it got wrong before you train again; stay with today's model.",
+        "say model and volume": f"Add {option('current')} (today's model) and {option('volume')}, so that the two can "
+        "be compared.",
+        "look at wrong rows": "Stay with today's model, and look at the rows that the tuned one got wrong before you "
+        "train again.",
         "clearer prompt": f"Measure a clearer prompt ({option('prompt')}) or another model ({option('models')}).",
-        "collect rows": f"Collect labelled rows and {spelling.again}; until then put ten good examples into "
+        "collect rows": f"Collect more labelled rows and {spelling.again}. Until then, put ten good examples into "
         "the prompt.",
-        "say the task": f"Give the kind of task ({option('task')}): for a style, a format or own categories "
-        "fewer rows do.",
+        "say the task": f"Add the kind of task ({option('task')}): a style, a format or your own categories need "
+        "fewer rows.",
         "lower the bar": f"Set a lower bar ({option('bar')}).",
-        "correct rows": f"Correct the rows that the check of the file lists, and {spelling.again}.",
+        "correct rows": f"Correct the rows that the file's check lists, and {spelling.again}.",
         "stay": f"Stay with today's model. {quality}",
-        "use what is cheaper": f"Use what is cheaper. {quality}",
-        "say the volume": f"Give the input tokens a month ({option('volume')}).",
-        "say what a wrong answer costs": f"Give what a wrong answer costs ({option('wrong_usd')}). {quality}",
-        "say the hours": f"How many hours of work will this take? Give {option('hours')}.",
+        "use what is cheaper": f"Use the cheaper alternative. {quality}",
+        "say the volume": f"Add the input tokens per month ({option('volume')}).",
+        "say what a wrong answer costs": f"Add what a wrong answer costs ({option('wrong_usd')}). {quality}",
+        "say the hours": f"How many hours of work will this take? Add {option('hours')}.",
     }
     return sentences[todo]
 
@@ -210,14 +218,14 @@ def _measure(measure: reasons.Measure, spelling: Spelling) -> str:
         case "successor":
             return f"Measure it ({command})."
         case "prompts":
-            return f"Measure prompts and retrieval ({command}): it says its price first."
+            return f"Measure prompts and retrieval ({command}). You see the cost before anything is spent."
         case "free":
-            return f"Measure the free models ({command}): done in seconds."
+            return f"Measure the free models ({command}); it takes a few seconds."
         case "again":
-            return f"Measure again ({command}): the answers are kept, so it costs nothing."
+            return f"Measure again ({command}). It costs nothing, since the answers were kept."
         case "rung":
-            way = " and ".join(LONG_NAMES[rung] for rung in measure.rungs) or "all ways"
-            return f"Measure {way} ({command}): {cost_text(measure.usd)}."
+            names = " and ".join(LONG_NAMES[rung] for rung in measure.rungs) or "all alternatives"
+            return f"Measure {names} ({command}): {cost_text(measure.usd)}."
         case "today":
             beside = " and a cheap model beside it" if len(measure.models) != 1 else ""
             named = "" if measure.models else f" with {models}"
@@ -236,24 +244,26 @@ def _set_up(todo: reasons.SetUp, spelling: Spelling) -> str:
     if todo.keys:
         return f"Set {' and '.join(todo.keys)} where the bot runs. {_measure(measure, spelling)}"
     if measure.today and measure.is_of_today:
-        return f"No provider here has {measure.today}: put one that does into finetune.toml, to measure it."
+        return (
+            f"No provider here has {measure.today}. To measure it, add a provider that does to finetune.toml."
+        )
     return (
-        "There is no model to ask here: put a provider's key where the bot runs, or a model of your own into "
+        "No model can be asked here: set a provider's key where the bot runs, or add a model of your own to "
         "finetune.toml under [trainer.models]."
     )
 
 
 def _pin_down(todo: reasons.PinDown, spelling: Spelling) -> str:
-    """How an input of the forecast becomes better known, by its name there."""
+    """How to find out more about an input of the forecast."""
     baseline = spelling.command("baseline", todo.dataset)
     ways: Mapping[str, str] = {
-        "volume": "Count last month's input tokens on the vendor's bill and say them "
+        "volume": "Take last month's input tokens from the vendor's bill and add them "
         f"({spelling.option('volume')})",
-        "people's time": "Agree on the hours of people's time that it takes, and say them",
-        "price of the alternative": f"Look whether a cheaper model does as well today ({baseline})",
-        "training runs": "Train on a part of the rows first: it shows whether one run is enough",
-        "training time": "Train on a part of the rows first: it shows how long a run takes",
+        "staff time": f"Agree on the hours of staff time that this takes, and add them ({spelling.option('hours')})",
+        "price of the alternative": f"Check whether a cheaper model does as well today ({baseline})",
+        "training runs": "Train on part of the rows first to see whether one run is enough",
+        "training time": "Train on part of the rows first to see how long a run takes",
         "quality": "Hold out more labelled rows and measure both again",
     }
-    matters = f": it matters most ({swing_text(todo.swing)})" if todo.swing else ""
-    return f"{ways.get(todo.name, f'Find out more about {todo.name}')}{matters}."
+    matters = f". It matters most: {swing_text(todo.swing)}" if todo.swing else ""
+    return f"{ways.get(todo.name, f'Find out more about the {todo.name}')}{matters}."

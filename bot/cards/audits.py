@@ -1,4 +1,4 @@
-"""Who did what to a run and when, from the audit log."""
+"""Who did what to a run, and when, from the audit log."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ WORDS = {
     "pause": "asked to pause it",
     "resume": "asked to resume it",
     "replace": "asked for another plan in its place",
-    "over maximum": "saw it pass the most that was approved",
-    "needs human": "stopped it: a person has to look",
-    "retry": "said that it was never started and may be tried again",
+    "over maximum": "saw its cost exceed the approved maximum",
+    "needs human": "stopped it, because a person has to decide",
+    "retry": "said that it never started and may be tried again",
     "adopt": "named its job at the provider",
     "give up": "gave it up",
     "tried again": "tried it again",
     "adopted": "took over its job",
-    "not carried out": "could not carry that out",
+    "not carried out": "could not do that",
     "started": "started its job",
-    "trained": "saw its training end",
-    "stray job": "saw a job that should not be there",
+    "trained": "saw its training finish",
+    "stray job": "found a job that should not exist",
     "done": "measured it and posted the result",
     "failed": "noted that it failed",
-    "cancelled": "noted that it is cancelled",
-    "restored": "put it back from a backup",
+    "cancelled": "noted that it was cancelled",
+    "restored": "restored it from a backup",
     "expired": "let the request expire",
-    "override": "set a rule about data aside",
+    "override": "overrode a data rule",
     "promote": "deployed its model",
     "open": "opened the sealed rows for its model",
-    "replaced": "put another model in its place",
+    "replaced": "replaced it with another model",
     "roll back": "took its model out of use",
     "rolled back to": "deployed its model again",
-    "alias": "told the trainer which model the alias stands for",
-    "strayed": "saw that the trainer's alias stood for something else",
-    "gone": "saw that its provider has its model no more",
+    "alias": "pointed the trainer's alias at its model",
+    "strayed": "found the trainer's alias pointing at another model",
+    "gone": "saw that its provider no longer has its model",
     "back": "saw that its provider has its model again",
     "hosting started": "started a machine for its model",
-    "hosting kept": "let its model run until somebody stops it",
-    "hosting stopped": "stopped the machine of its model",
-    "void": "voided its approval, since it counts no longer",
+    "hosting kept": "kept its model running until somebody stops it",
+    "hosting stopped": "stopped its model's machine",
+    "void": "withdrew its approval, which no longer counts",
 }
-# Actions whose detail is our own mrkdwn, as on the card.
+# Actions whose detail is our own mrkdwn, which must not be escaped.
 SENTENCES = frozenset(
     {"failed", "cancelled", "needs human", "void", "tried again", "adopted", "not carried out"}
 )
@@ -59,7 +59,7 @@ SENTENCES = frozenset(
 
 @dataclass(frozen=True)
 class History:
-    """`entries`, oldest first."""
+    """A run's entries in the audit log, oldest first."""
 
     run: int
     entries: Sequence[AuditEntry]
@@ -67,7 +67,7 @@ class History:
 
 def card(history: History) -> Message:
     title = f"Run {history.run}: {pluralize(len(history.entries), 'entry', 'entries')} in the audit log"
-    checked = "Newest first. To check the log for tampering, run `finetune audit verify`."
+    checked = "Newest first. `finetune audit verify` in a terminal checks the log for tampering."
     lines = [_line(entry) for entry in reversed(history.entries)]
     return Message.titled(title, Lines(lines), Note(checked))
 

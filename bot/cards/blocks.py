@@ -1,7 +1,8 @@
-"""What cards are made of: semantic blocks, and how Slack shows them, in its newest blocks and on every client.
+"""The semantic blocks that cards are made of, and their JSON for Slack: one form that every client shows, and one in
+Slack's newest block types.
 
-Data can never become Slack markup: text from people, data, models and errors goes through `escape` or `code`, or
-into plain text. What is longer than Slack allows is cut with an ellipsis here.
+Data can never become Slack markup: text from people, data, models and errors goes through `escape` or `code`, or into
+plain text. Text longer than Slack allows is cut with an ellipsis here.
 """
 
 from __future__ import annotations
@@ -25,12 +26,12 @@ NOTHING = "–"
 UNSEEN = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
 )
-# Slack has no escape for its markers, and whether a zero-width space disarms one is nowhere promised: these
-# look the same and are none. An underscore within a word marks nothing, so that `card_arrival` stays itself.
+# Slack has no escape for its markers and doesn't promise that a zero-width space disarms them, so each is replaced by
+# a lookalike. An underscore within a word is no marker, so `card_arrival` stays as it is.
 _LOOKS_LIKE = str.maketrans({"*": "∗", "~": "∼", "`": "ˋ"})
 _LOOSE_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 _QUOTE = re.compile(r"^(\s*)&gt;", re.MULTILINE)
-# Our own commands within a sentence.
+# Our own commands within a sentence, which stay code.
 _COMMAND = re.compile(r"`(/?finetune [^`\n]{0,200})`")
 _HALF = re.compile(r"(<[^<>]*|&[a-z]*)$")
 
@@ -49,21 +50,21 @@ class Text:
 
 @dataclass(frozen=True)
 class Lines:
-    """As many lines as Slack takes, and how many more there are; none is cut in half."""
+    """As many whole lines as fit into Slack's limit, then a line that counts the rest."""
 
     lines: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Facts:
-    """Names and values, both mrkdwn."""
+    """Pairs of a name and a value, both mrkdwn."""
 
     pairs: Sequence[tuple[str, str]]
 
 
 @dataclass(frozen=True)
 class Note:
-    """Smaller text below: sources, method."""
+    """Small grey text, for sources and methods."""
 
     mrkdwn: str
 
@@ -75,9 +76,9 @@ class Divider:
 
 @dataclass(frozen=True)
 class Table:
-    """Plain cells; the first row is the heading, the first column names the rows.
+    """Plain-text cells. The first row is the heading; the first column names the rows.
 
-    One with a caption is shown as Slack's newest table; `otherwise` stands in for it on clients that have none.
+    A table with a caption uses Slack's newest table block; `otherwise` replaces it on clients without that block.
     """
 
     rows: Sequence[Sequence[str]]
@@ -87,8 +88,8 @@ class Table:
 
 @dataclass(frozen=True)
 class Chart:
-    """One line through at most twenty points, each with its own label. `below` is what it has no room for; `otherwise`
-    stands in for both."""
+    """One line through at most twenty points, each with its own label. `below` holds what the chart has no room for;
+    `otherwise` replaces both on clients without charts."""
 
     title: str
     name: str
@@ -108,7 +109,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Steps:
-    """The steps of a long job, Slack's `plan` block. `otherwise` stands in for it."""
+    """The steps of a long job, as Slack's `plan` block. `otherwise` replaces it on clients without that block."""
 
     title: str
     tasks: Sequence[Task]
@@ -117,7 +118,7 @@ class Steps:
 
 @dataclass(frozen=True)
 class Actions:
-    """Buttons, as Slack's JSON: no other place shows them."""
+    """Buttons, as Slack's JSON, since only Slack shows them."""
 
     buttons: Sequence[Block]
 
@@ -127,15 +128,15 @@ CardBlock = Headline | Text | Lines | Facts | Note | Divider | Table | Chart | S
 
 @dataclass(frozen=True)
 class Message:
-    """A card. `text` is what notifications and screen readers get: the headline and its numbers, as mrkdwn."""
+    """A card. `text` goes to notifications and screen readers: the headline and its numbers, as mrkdwn."""
 
     text: str
     parts: tuple[CardBlock, ...] = ()
 
     @classmethod
     def titled(cls, headline: str, *parts: CardBlock | None, notice: str = "") -> Message:
-        """A card with a headline, which is plain text; None among the parts is left out. `notice`: what a notification
-        says after the headline, as mrkdwn."""
+        """A card with a plain-text headline; parts that are None are left out. `notice` is mrkdwn that a notification
+        shows after the headline."""
         stop = "" if headline.endswith("?") else "."
         text = f"{escape(headline)}{stop} {notice}" if notice else escape(headline)
         return cls(text, (Headline(headline), *(part for part in parts if part)))
@@ -147,12 +148,12 @@ class Message:
 
     @property
     def newest(self) -> tuple[Block, ...]:
-        """The same in Slack's newest blocks, empty where there is no difference; the sender chooses."""
+        """The same in Slack's newest block types; empty if that makes no difference. The sender chooses."""
         newest = tuple(slack_blocks(self.parts, is_newest=True))
         return newest if newest != self.blocks else ()
 
     def body(self) -> Block:
-        """The arguments of chat.postMessage and chat.update, less channel and ts."""
+        """The arguments of chat.postMessage and chat.update, without channel and ts."""
         return {
             "text": cut_mrkdwn(self.text, MRKDWN),
             "blocks": list(self.blocks),
@@ -161,36 +162,36 @@ class Message:
         }
 
     def letter(self) -> Block:
-        """For the outbox: the same, and the newest form beside it, which the sender takes out or puts in."""
+        """The body for the outbox, with the newest form under a key of its own, which the sender uses or drops."""
         newest = self.newest
         return {**self.body(), "newest": list(newest)} if newest else self.body()
 
 
 def escape(text: str) -> str:
-    """Any text, made inert inside mrkdwn: no mentions, links, styles, quotes, control or direction characters."""
+    """Makes any text inert inside mrkdwn: no mentions, links, styles, quotes, control or direction characters."""
     clean = _escape_entities(UNSEEN.sub("", text))
     inert = _LOOSE_UNDERSCORE.sub("ˍ", clean.translate(_LOOKS_LIKE))
     return _QUOTE.sub(r"\1＞", inert)
 
 
 def sentence(text: str) -> str:
-    """A sentence of our rules, which may hold data and our commands in backticks: escaped, the commands as code."""
+    """Escapes a sentence that may hold data, except that our own commands in backticks stay code."""
     parts = _COMMAND.split(text)
     return "".join(code(part) if at % 2 else escape(part) for at, part in enumerate(parts))
 
 
 def code(text: str) -> str:
-    """A name, shown as code: it can be copied as it is, on one line."""
+    """A name shown as code on one line, so that it can be copied unchanged."""
     return f"`{_escape_entities(_one_line(text))}`"
 
 
 def code_block(text: str) -> str:
-    """Text shown as it is, line by line, so that it can be copied."""
+    """Text in a code block, so that it can be copied unchanged."""
     return f"```\n{_escape_entities(UNSEEN.sub('', text)).replace('```', 'ˋˋˋ')}\n```"
 
 
 def quote(text: str, limit: int) -> str:
-    """Any text, cut and inert, as a quotation."""
+    """Any text as a quotation, escaped and cut to `limit` characters."""
     return f">{escape(cut(text.strip(), limit) or '(nothing)')}".replace("\n", "\n>")
 
 
@@ -199,7 +200,7 @@ def cut(text: str, limit: int) -> str:
 
 
 def cut_mrkdwn(text: str, limit: int) -> str:
-    """Cut so that no half of a mention, an entity or a code span is left at the end. Slack takes no empty text."""
+    """Cuts without leaving half a mention, entity or code span. Empty text becomes a dash, since Slack refuses it."""
     if len(text) <= limit:
         return text if text.strip() else NOTHING
     beginning = _HALF.sub("", text[: limit - 2])
@@ -215,7 +216,7 @@ def _one_line(text: str) -> str:
 
 
 class Figure(str):
-    """A table's cell that shows a number in words of its own, and by which Slack sorts it."""
+    """A table cell that shows `text` and by whose `value` Slack sorts the column."""
 
     value: float
 
@@ -232,7 +233,7 @@ def actions(*buttons: Block) -> Actions:
 def button(
     text: str, action: str, value: str, *, style: str | None = None, confirm: Block | None = None
 ) -> Block:
-    """`value` is an id and nothing else."""
+    """A button. `value` holds ids only, never data."""
     block: Block = {"type": "button", "text": plain(text, 75), "action_id": action, "value": value}
     if style:
         block["style"] = style
@@ -255,7 +256,7 @@ def plain(text: str, limit: int) -> Block:
 
 
 def slack_blocks(parts: Iterable[CardBlock | Block], *, is_newest: bool = False) -> list[Block]:
-    """`is_newest`: in Slack's newest blocks. A form's fields are Slack's JSON already."""
+    """Slack's JSON for the parts. `is_newest` selects Slack's newest block types. Form fields are JSON already."""
     return [block for part in parts for block in _slack_blocks(part, is_newest)]
 
 
@@ -268,7 +269,7 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
         case Text():
             return [_section(part.mrkdwn)]
         case Lines():
-            return [_section("\n".join(as_many_as_fit(part.lines, MRKDWN - 40)))]
+            return [_section("\n".join(_lines_that_fit(part.lines, MRKDWN - 40)))]
         case Facts():
             fields = [_mrkdwn(f"*{name}*\n{value}", 2000) for name, value in part.pairs]
             starts = range(0, len(fields), MOST_FACTS)
@@ -284,9 +285,9 @@ def _slack_blocks(part: CardBlock | Block, is_newest: bool) -> list[Block]:
                 return [_data_table(part)]
             if part.otherwise:
                 return slack_blocks(part.otherwise)
-            # On every client: a code block with letters of one width. What is in it is never markup.
+            # Every client shows a code block in a monospaced font, and never reads markup inside it.
             lines = [_escape_entities(line) for line in aligned_lines(part.rows)]
-            return [_section("\n".join(["```", *as_many_as_fit(lines, MRKDWN - 60), "```"]))]
+            return [_section("\n".join(["```", *_lines_that_fit(lines, MRKDWN - 60), "```"]))]
         case Chart():
             return (
                 [_line_chart(part), *slack_blocks(part.below)] if is_newest else slack_blocks(part.otherwise)
@@ -300,8 +301,8 @@ def _section(mrkdwn: str) -> Block:
     return {"type": "section", "text": _mrkdwn(mrkdwn, MRKDWN)}
 
 
-def as_many_as_fit(lines: Sequence[str], most: int) -> list[str]:
-    """The first lines, of `most` characters together, and how many more there are."""
+def _lines_that_fit(lines: Sequence[str], most: int) -> list[str]:
+    """The first lines that have at most `most` characters together, then a line that counts the rest."""
     shown: list[str] = []
     for line in lines:
         if sum(len(earlier) + 1 for earlier in shown) + len(line) > most:
@@ -312,13 +313,13 @@ def as_many_as_fit(lines: Sequence[str], most: int) -> list[str]:
 
 
 def _mrkdwn(text: str, limit: int) -> Block:
-    """`verbatim`: Slack makes no links and mentions of its own out of plain words."""
+    """`verbatim` keeps Slack from turning plain words into links and mentions."""
     return {"type": "mrkdwn", "text": cut_mrkdwn(text, limit), "verbatim": True}
 
 
 def _data_table(table: Table) -> Block:
     rows = [[_cell(cell) for cell in row] for row in table.rows[: TABLE_ROWS + 1]]
-    # Slack shows five rows where nothing is said: a total in the sixth would be hidden.
+    # By default Slack shows five rows, which would hide a total in the sixth.
     page = {"page_size": max(len(rows) - 1, 1)}
     return {"type": "data_table", "caption": plain(table.caption, 150)["text"], "rows": rows, **page}
 
@@ -346,7 +347,7 @@ def _plan(steps: Steps) -> Block:
 
 
 def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """The first column stands left, the others right."""
+    """The rows as lines of equal width: the first column aligned left, the others right."""
     clean = [[_one_line(cell) for cell in row] for row in rows]
     widths = [max(map(display_width, column)) for column in zip(*clean, strict=True)]
     lines = []
@@ -358,6 +359,6 @@ def aligned_lines(rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def display_width(text: str) -> int:
-    """Columns that a text takes: letters of the East and emoji take two, marks on a letter none."""
+    """How many monospaced columns a text takes: East Asian letters and emoji take two, combining marks none."""
     wide = sum(1 for letter in text if unicodedata.east_asian_width(letter) in "WF")
     return len(text) + wide - sum(1 for letter in text if unicodedata.combining(letter))

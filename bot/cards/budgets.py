@@ -1,4 +1,4 @@
-"""This month's budget: what is left, what is reserved, who asked for it and where; and the warnings."""
+"""This month's budget: what is left, what is reserved and for whom, the refusal if it is too small, and warnings."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from bot.cards.blocks import CardBlock, Facts, Lines, Message, Note, Text, escape
 from bot.cards.general import text_message
-from bot.cards.words import first_lines, money, pluralize, shorten
+from bot.cards.words import at_most, first_lines, money, pluralize, shorten
 from bot.rules.budgets import Budget
 from storage.money import Commitment
 from trainers.money import usd_micros
@@ -17,8 +17,8 @@ SHOWN, SHOWN_TOTALS = 12, 8
 
 @dataclass(frozen=True)
 class Month:
-    """`name` like 'November 2026'. `commitments`, newest first: what they reserve and have spent is the budget's
-    `committed`. `own`: the limits of the channel and the person that this is for."""
+    """`name` is like 'November 2026'. `commitments`, newest first, add up to the budget's `committed`. `own` has the
+    budgets of the channel and the person who asked."""
 
     name: str
     budget: Budget
@@ -27,17 +27,17 @@ class Month:
 
 
 def budget_refusal(budget: Budget, asked_micros: int, what: str = "run") -> str:
-    """The refusal with its cure, as mrkdwn."""
+    """A refusal with its cure, as mrkdwn."""
     cost, left = usd_micros(asked_micros), usd_micros(max(budget.left_micros, 0))
     month = f"of this month's {usd_micros(budget.limit_micros)}{owner_text(budget)}"
-    # Rounded, the two may sound the same.
-    remains = f"a little less than that is left {month}" if cost == left else f"{left} {month} are left"
+    # The two may round to the same amount.
+    remains = f"slightly less {month} is left" if cost == left else f"only {left} {month} is left"
     cure = f"Raise {_setting(budget)} in finetune.toml, or wait for next month."
-    return f"This {what} may cost up to {cost}, and {remains}. {cure}"
+    return f"This {what} may cost {at_most(asked_micros)}, but {remains}. {cure}"
 
 
 def owner_text(budget: Budget) -> str:
-    """' for …', as mrkdwn; '' for the team's."""
+    """' for #channel' or ' for @person', as mrkdwn; '' for the team's budget."""
     return {"team": "", "channel": f" for <#{budget.id}>", "person": f" for <@{budget.id}>"}[budget.kind]
 
 
@@ -52,10 +52,7 @@ def _setting(budget: Budget) -> str:
 def card(month: Month) -> Message:
     budget = month.budget
     if not budget.limit_micros:
-        text = (
-            "No budget is set, so only what costs nothing can start: "
-            "`monthly_usd` under [budget] in finetune.toml sets one."
-        )
+        text = "No budget is set, so only free work can start. Set `monthly_usd` under [budget] in finetune.toml."
         return Message(text, (Text(text), *_own(month), *_details(month)))
     title = f"{month.name}: {_left(budget)}"
     facts = [
@@ -64,19 +61,20 @@ def card(month: Month) -> Message:
         ("Reserved", money(sum(commitment.reserved_micros for commitment in month.commitments))),
         ("Left", money(max(budget.left_micros, 0))),
     ]
-    how = "The most that each may cost is reserved; what it did cost counts once it is over."
+    how = "Each item reserves its maximum cost; once it ends, only the actual cost counts."
     return Message.titled(title, Facts(facts), *_own(month), *_details(month), Note(how))
 
 
 def warning(month: Month, budget: Budget, percent: int) -> Message:
-    """Posted once a month for each of a few percents of each budget."""
+    """Posted once a month for each budget and warning level (`percent`)."""
     name = f"budget of {month.name}{owner_text(budget)}"
     used = f"{money(budget.committed_micros)} of {money(budget.limit_micros)} is spent or reserved"
     text = f"*{percent}% of the {name} is used*: {used}."
     if percent >= 100:
-        cure = f"What costs money is refused until next month, or until {_setting(budget)} in finetune.toml is raised."
+        until = f"until you raise {_setting(budget)} in finetune.toml"
+        cure = f"Anything that costs money is refused until next month, or {until}."
         text = f"*The {name} is used up*: {used}. {cure}"
-    return text_message(f"{text} `/finetune budget` shows by what.")
+    return text_message(f"{text} `/finetune budget` shows on what.")
 
 
 def _left(budget: Budget) -> str:
@@ -84,7 +82,7 @@ def _left(budget: Budget) -> str:
 
 
 def _own(month: Month) -> list[CardBlock]:
-    """The limits of the channel and the person; the tightest of all holds."""
+    """The limits of the channel and the person. The tightest of all limits counts."""
     lines = [f"• This month{owner_text(budget)}: {_left(budget)}" for budget in month.own]
     return [Text("*Your limits; the tightest counts*"), Lines(lines)] if lines else []
 
@@ -107,7 +105,7 @@ def _line(commitment: Commitment) -> str:
         case "measurement":
             name = f"Measurement m{commitment.number}"
         case "deployment":
-            name = f"Running model of run {commitment.number}"
+            name = f"Running the model of run {commitment.number}"
         case "questions":
             name = pluralize(commitment.number, "question to a model", "questions to models")
     reserved, spent = commitment.reserved_micros, commitment.spent_micros
@@ -117,7 +115,7 @@ def _line(commitment: Commitment) -> str:
 
 
 def _totals(commitments: Sequence[Commitment], whose: Callable[[Commitment], str]) -> list[str]:
-    """A line for each, the greatest sum first."""
+    """A line for each person or channel, the largest sum first."""
     sums: dict[str, int] = {}
     for commitment in commitments:
         sums[whose(commitment)] = sums.get(whose(commitment), 0) + commitment.micros

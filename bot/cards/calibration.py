@@ -1,4 +1,4 @@
-"""What a run came to beside what its plan predicted, and the error of our estimates over recent runs."""
+"""A run's actual figures beside its plan's estimates, and the typical error of our estimates over recent runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from bot.cards.blocks import CardBlock, Text, escape
-from bot.cards.candidates import MEANS
+from bot.cards.candidates import MEANINGS
 from bot.cards.payback import payback_condition, share_of_draws
 from bot.cards.words import duration, money, multiple, percent, pluralize, ratio_text, shorten
 from bot.rules.calibration import Actual, Quantity, RunningError
@@ -25,15 +25,15 @@ QUANTITIES: Mapping[Quantity, str] = {
 
 
 def estimate_comparison(plan: Plan, result: RunResult, actuals: Sequence[Actual]) -> tuple[CardBlock, ...]:
-    """What the run came to beside what was estimated. `actuals` are this run's."""
+    """The run's actual figures (`actuals`) beside the estimates."""
     lines = [f"• {QUANTITIES[actual.quantity]}: {_pair(actual)}" for actual in actuals]
     if not any(actual.quantity == "quality" for actual in actuals):
         lines.append(f"• Quality: {_quality(result, 'no estimate was made')}")
-    return Text("\n".join(["*Estimate and actual*", *lines])), *_foreseen(plan, result)
+    return Text("\n".join(["*Estimate and actual*", *lines])), *_forecast(plan, result)
 
 
 def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
-    """What the saving is held against, where it is not today's model."""
+    """The bill of the alternative that the saving is compared with, unless that is today's model."""
     foreseen = plan.predicted
     if foreseen is None or foreseen.alternative is None or foreseen.alternative.startswith("today's model"):
         return []
@@ -46,7 +46,7 @@ def alternative_bill(plan: Plan) -> list[tuple[str, str]]:
 
 
 def recent_errors(errors: Sequence[RunningError]) -> list[CardBlock]:
-    """How good our estimates have been; of a few runs that would be chance."""
+    """How good our estimates have been. Quantities with too few runs are left out, since those could be chance."""
     lines = []
     for error in errors:
         if error.typical_factor is None or error.is_early:
@@ -82,16 +82,16 @@ def _amount(quantity: Quantity, amount: Decimal) -> str:
 
 
 def _quality(result: RunResult, but: str = "") -> str:
-    """The tuned model's share, by the measure of the alternatives where they were measured: for free text that is
-    not the exact answer."""
+    """The tuned model's score. If alternatives were measured, it uses their measure, which for free text is not exact
+    equality."""
     ladder = result.ladder
     scoring = ladder.rung("tuned")[0].scoring if ladder else "label"
-    about = "; ".join(filter(None, ["" if scoring == "label" else MEANS[scoring], but]))
+    about = "; ".join(filter(None, ["" if scoring == "label" else MEANINGS[scoring], but]))
     return f"{percent(result.quality)} ({about})" if about else percent(result.quality)
 
 
-def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
-    """What was known when the plan was made."""
+def _forecast(plan: Plan, result: RunResult) -> list[CardBlock]:
+    """What was expected when the plan was made."""
     foreseen = plan.predicted
     if foreseen is None:
         return []
@@ -99,7 +99,9 @@ def _foreseen(plan: Plan, result: RunResult) -> list[CardBlock]:
     if foreseen.p_payback is not None and foreseen.target_months is not None:
         within = months(Decimal(foreseen.target_months))
         rests_on = payback_condition(is_good=False, is_time_said=foreseen.is_time_said)
-        lines.append(f"Expected: back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}.")
+        lines.append(
+            f"Expected: pays back within {within} in {share_of_draws(foreseen.p_payback)}{rests_on}."
+        )
     if foreseen.measured:
         scores = "; ".join(
             f"{escape(shorten(name, 60))} {percent(score)}" for name, score in foreseen.measured[:MOST_RUNGS]

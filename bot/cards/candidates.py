@@ -1,5 +1,5 @@
-"""A measured candidate as people read it: name, quality, price, speed. Plain text, to be escaped by the card
-that shows it."""
+"""How cards write a measured candidate: its name, score, price and speed. Plain text; the card that shows it escapes
+it."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ SHORT_NAMES: Mapping[RungName, str] = {
     "retrieval": "retrieval",
     "tuned": "tuned",
 }
-# For the form, where a person chooses.
-EXPLAINED: Mapping[RungName, str] = {
-    "classical": "Classical: word counts and a linear rule, free",
-    "encoder": "Encoder: a small model's vectors and a linear rule, free",
-    "zero": "Prompt alone: the instructions and the labels",
-    "optimised": "Optimised prompt: looked for on your rows",
-    "kshot": "Ten examples: of your rows, in the prompt",
-    "retrieval": "Retrieval: the nearest rows, or your documents",
+# For the form in which a person chooses what to measure.
+FORM_NAMES: Mapping[RungName, str] = {
+    "classical": "Classical: word counts and a linear classifier, free",
+    "encoder": "Encoder: a small model's vectors and a linear classifier, free",
+    "zero": "Prompt alone: instructions and labels",
+    "optimised": "Optimised prompt: searched for on your rows",
+    "kshot": "Ten examples: your rows in the prompt",
+    "retrieval": "Retrieval: the most similar rows, or your documents",
     "tuned": "Tuned",
 }
-# Of a model's name in a table: with it and the other columns a line has 72 letters.
+# Characters of a model's name in a table, so that a line has at most 72.
 NARROW = 17
 LEAST_PRICE = Decimal("0.01")
 STANDINGS: Mapping[Standing, str] = {"meets": "meets", "misses": "misses", "undecided": "can't tell"}
@@ -53,8 +53,8 @@ MEASURED: Mapping[Scoring, str] = {
     "f1": "F1",
     "judge": "Judged",
 }
-# After a share, where there is little room.
-IN_SHORT: Mapping[Scoring, str] = {
+# After a share, in short.
+SHORT_MEANINGS: Mapping[Scoring, str] = {
     "label": "right",
     "json": "of fields right",
     "calls": "right calls",
@@ -62,7 +62,7 @@ IN_SHORT: Mapping[Scoring, str] = {
     "judge": "acceptable",
 }
 # After a share, in a sentence.
-MEANS: Mapping[Scoring, str] = {
+MEANINGS: Mapping[Scoring, str] = {
     "label": "right",
     "json": "of the JSON fields right",
     "calls": "right calls, by name and arguments",
@@ -72,12 +72,12 @@ MEANS: Mapping[Scoring, str] = {
 
 
 def short_name(arm: Candidate) -> str:
-    """Without the model, in a table or a plot."""
+    """The candidate's kind, without its model, for a table or a plot."""
     return pluralize(arm.shots, "example") if arm.shots else SHORT_NAMES[arm.rung]
 
 
 def long_name(arm: Candidate) -> str:
-    """Without the model, in a sentence."""
+    """The candidate's kind, without its model, for a sentence."""
     return f"the prompt with {pluralize(arm.shots, 'example')}" if arm.shots else LONG_NAMES[arm.rung]
 
 
@@ -87,14 +87,14 @@ def arm_name(arm: Candidate, longest: int = 60) -> str:
 
 
 def row_name(arm: Candidate) -> str:
-    """For a narrow column: without who sells the model, whose end tells it apart."""
+    """For a narrow column: without the provider, and with the end of the model's name, which identifies it."""
     if arm.model is None:
         return short_name(arm)
     return f"{short_name(arm)}, {shorten(arm.model.partition('/')[2] or arm.model, NARROW)}"
 
 
 def quality(rung: Rung) -> str:
-    """The share with its interval."""
+    """The score with its interval: '93.0% (89-97%)'."""
     return f"{percent(rung.score)} ({interval(rung.low, rung.high)})"
 
 
@@ -114,12 +114,12 @@ def price_in_sentence(amount: Decimal | None) -> str:
     return "free" if not amount else f"{usd(amount)} per 1,000 requests"
 
 
-def seconds(rung: Rung) -> str:
+def latency_text(rung: Rung) -> str:
     """p50 and p95 of an answer."""
     return f"{_seconds(rung.p50_s)} / {_seconds(rung.p95_s)} s"
 
 
-def slowest(rung: Rung) -> str:
+def p95_text(rung: Rung) -> str:
     """p95 of an answer, for a narrow column."""
     return f"{_seconds(rung.p95_s)} s"
 
@@ -141,32 +141,32 @@ def candidate_name(arm: Candidate) -> str:
 
 
 def score_text(rung: Rung) -> str:
-    """'91.2% right', its interval, 'on 3,080 held-out rows'."""
-    right = "right" if rung.scoring == "label" else "by score"
+    """'91.2% right (90-92%) on 3,080 held-out rows'."""
+    right = "right" if rung.scoring == "label" else SHORT_MEANINGS[rung.scoring]
     between = interval(rung.low, rung.high)
     return f"{percent(rung.score)} {right} ({between}) on {pluralize(rung.n, 'held-out row')}"
 
 
 def looks_text(looks: Looks) -> str:
-    """'looked at 3 times', of held-out rows."""
+    """How often somebody has seen scores on held-out rows: 'looked at 3 times'."""
     times = {0: "not looked at yet", 1: "looked at once", 2: "looked at twice"}
     return times.get(looks.count, f"looked at {looks.count:,} times")
 
 
-def looks_in_list(looks: Looks | None) -> str:
-    """What follows on a dataset's line in a list; nothing where nobody has looked."""
+def looks_suffix(looks: Looks | None) -> str:
+    """The end of a dataset's line in a list; '' if nobody has looked yet."""
     if looks is None or not looks.count:
         return ""
     return f". Held-out rows {looks_text(looks)}{': upload fresh rows' if looks.are_spent else ''}"
 
 
 def looks_sentence(looks: Looks) -> str:
-    """With what to do once they are spent."""
+    """The looks as a sentence, with what to do after too many of them."""
     text = f"The {pluralize(looks.rows, 'held-out row')} were {looks_text(looks)}."
     return f"{text} {FRESH_ROWS}" if looks.are_spent else text
 
 
-FRESH_ROWS = "After so many looks the best score is probably too high: upload a version with fresh rows."
+FRESH_ROWS = "After this many looks, the best score is probably too high: upload a version with fresh rows."
 
 
 def seconds_text(count: float) -> str:
@@ -174,9 +174,9 @@ def seconds_text(count: float) -> str:
 
 
 def cost_text(price: Decimal | None) -> str:
-    """What asking once would take: 'free', 'about $1.20', 'under 1 cent'."""
+    """The cost of a measurement: 'free', 'about $1.20', 'under 1 cent'. None if only the measurement can tell."""
     if price is None:
-        return "it says its price first"
+        return "you see the cost before anything is spent"
     if not price:
         return "free"
     text = usd(price)
@@ -194,22 +194,22 @@ def alternative_text(alternative: Alternative) -> str:
 
 
 def why_alternative(alternative: Alternative) -> str:
-    """Why the saving is held against it, to stand after its name."""
+    """Why the saving is compared with this alternative; follows its name."""
     measured, rung = alternative.measured, alternative.rung
     bar = share_text(measured.bar)
     match alternative.why:
         case "cheapest that meets the bar":
             score = f"{score_text(rung)}, " if rung else ""
             cost = usd(alternative.monthly_usd)
-            return f"{score}the cheapest measured that meets the bar of {bar}, for {cost} a month"
+            return f"{score}the cheapest measured alternative that meets the bar of {bar}, for {cost} a month"
         case "today's costs less":
             name = candidate_name(measured.cheapest.arm) if measured.cheapest else "any"
-            return f"it costs less than {name}, the cheapest measured that meets the bar"
+            return f"it costs less than {name}, the cheapest measured alternative that meets the bar"
         case "judged by another bar":
-            return f"the others were judged by a bar of {share_text(measured.other_bar or 0)}, not by {bar}"
+            return f"the others were judged by a bar of {share_text(measured.other_bar or 0)}, not {bar}"
         case "nothing measured":
-            return "nothing else has been measured, and a cheaper model or a better prompt may do as well"
+            return "nothing else has been measured; a cheaper model or a better prompt may do as well"
         case "price unknown":
             return "others meet the bar, but their price is unknown"
         case "nothing meets the bar":
-            return f"no measured option clearly reaches {bar}"
+            return f"no measured alternative clearly meets the bar of {bar}"

@@ -1,5 +1,5 @@
-"""Where data may go: what the rules say of a provider; and for personal data the card that asks an approver
-for a waiver, its form, and the recorded reason."""
+"""Where data may go: refusals and notes by the data rules, and for personal data the card that asks an approver for a
+waiver, its form, and the recorded reason."""
 
 from __future__ import annotations
 
@@ -23,39 +23,39 @@ EXAMPLE_REASON = "the customers agreed, ticket LEGAL-12"
 
 
 def egress_refusal(ruled: EgressDecision, data: Data, provider: str) -> str:
-    """Plain text."""
+    """Why the rules keep the data from the provider, with the cure. Plain text."""
     if ruled.refused == "no rule":
         return (
-            f"No rule under [[policy.data]] in finetune.toml covers {data.dataset} from its channel, so it doesn't "
-            f"go to {provider}. It may go to a trainer on this machine, or the bot's operator adds a rule."
+            f"{data.dataset} was not sent to {provider}, because no rule under [[policy.data]] in finetune.toml covers "
+            "its channel. Use a trainer on this machine, or ask the bot's operator to add a rule."
         )
     rule = ruled.against[0]
     allowed = ", ".join(sorted(rule.providers or ()))
     cure = (
         f"It may go to {allowed}."
         if allowed
-        else "It may go nowhere: the bot's operator names providers there."
+        else "It may not go to any provider until the bot's operator names one there."
     )
     text = f"{_rule_text(rule, provider)} {cure}"
     if ruled.refused == "hard rule":
         return text
     return (
-        f"{text} If you have a reason to set the rule aside, give it at the end of the command: it is recorded and "
-        f"shown. Like this: `because={EXAMPLE_REASON}`."
+        f"{text} To override the rule, add a reason at the end of the command, such as `because={EXAMPLE_REASON}`. "
+        "It is recorded and shown to the team."
     )
 
 
 def egress_notes(ruled: EgressDecision, provider: str, reason: str | None) -> list[str]:
-    """For the card of what goes there all the same. Plain text."""
+    """Notes for the card of a run whose data goes there anyway. Plain text."""
     return [
         f"{_rule_text(rule, provider)} "
-        + (f"Set aside because: {reason}" if rule.level == "soft" else "The rule is advisory.")
+        + (f"Overridden because: {reason}" if rule.level == "soft" else "The rule is advisory.")
         for rule in ruled.against
     ]
 
 
 def egress_text(ruled: EgressDecision, data: Data, provider: str, reason: str | None) -> str:
-    """The refusal, or the notes on what may go there."""
+    """The refusal, or the notes if the data may go there."""
     if ruled.refused:
         return egress_refusal(ruled, data, provider)
     return " ".join(egress_notes(ruled, provider, reason)) or "the data may go there"
@@ -70,26 +70,25 @@ def reason_too_short() -> str:
 
 
 def refusal(dataset: Dataset, vendor: str) -> str:
-    """What the person reads whose command was stopped."""
+    """The answer to the person whose command was stopped."""
     return (
-        f"{code(dataset.name)} holds personal data, so it leaves for {escape(vendor)} only once an approver has "
-        f"recorded why it may: the card in <#{dataset.channel}> has the button. A trainer on this machine "
-        "needs no such reason."
+        f"{code(dataset.name)} contains personal data, so it can go to {escape(vendor)} only after an approver records "
+        f"a waiver on the card in <#{dataset.channel}>. Training on this machine needs no waiver."
     )
 
 
 def scan_pending_refusal(dataset: Dataset) -> str:
     return (
-        f"All rows of {code(dataset.name)} are looked through for secrets and personal data before they first leave "
-        "this machine. That is being done now: try again in a minute."
+        f"{code(dataset.name)} is being scanned for secrets and personal data before it first leaves this machine. Try "
+        "again in a minute."
     )
 
 
 def secret_refusal(dataset: Dataset, vendor: str, scans: Sequence[Scan]) -> str:
     kinds = " and ".join(dict.fromkeys(kind for scan in scans for kind, _ in scan.secret))
     return (
-        f"{code(dataset.name)} can't be sent to {escape(vendor)}: it holds {kinds}. Withdraw that secret where it was "
-        "issued, take it out of the file and upload the file again under the same name."
+        f"{code(dataset.name)} can't be sent to {escape(vendor)}: it contains {kinds}. Revoke that secret where it was "
+        "issued, remove it from the file and upload the file again under the same name."
     )
 
 
@@ -100,10 +99,10 @@ def card_name(dataset: Dataset) -> str:
 def request_card(
     dataset: Dataset, vendor: str, findings: Sequence[Finding], scans: Sequence[Scan] = ()
 ) -> Message:
-    headline = f"{dataset.title} holds personal data"
+    headline = f"{dataset.title} contains personal data"
     why = (
-        f"Somebody wants to send it to {escape(vendor)}. Take the data out and upload the file again, choose a "
-        "target that is trained on this machine, or record why it may leave."
+        f"Somebody wants to send it to {escape(vendor)}. Remove the data and upload the file again, choose a "
+        "target that trains on this machine, or record why it may leave."
     )
     return Message.titled(
         headline,
@@ -111,47 +110,47 @@ def request_card(
         Text(why),
         actions(button("Record a waiver…", WAIVE, str(dataset.id))),
         Note(
-            f"An approver other than <@{dataset.uploaded_by}>, who uploaded it, records it: for this version only, "
-            "with their name, and for good."
+            f"Needs an approver other than <@{dataset.uploaded_by}>, who uploaded it. A waiver covers this version "
+            "only, is permanent, and shows the approver's name."
         ),
         notice=why,
     )
 
 
 def waiver_recorded_card(dataset: Dataset, waiver: Waiver) -> Message:
-    """The button gives way to who said what."""
-    headline = f"{dataset.title} may leave for a vendor"
-    text = f"It holds personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
+    """The same card, with the recorded reason in place of the button."""
+    headline = f"{dataset.title} may be sent to vendors"
+    text = f"It contains personal data. <@{waiver.person}> recorded why it may leave: {escape(waiver.reason)}"
     return Message.titled(headline, Text(text), notice=text)
 
 
 def form(dataset: Dataset) -> Block:
-    hint = "Like: the customers agreed, ticket LEGAL-12. It stays with your name."
+    hint = f"Example: {EXAMPLE_REASON}. Recorded with your name."
     reason = required_text_input("reason", "Why may this data leave?", most=MOST_REASON, hint=hint)
     text = Text(
-        f"{code(dataset.title)} holds personal data. With a waiver it may be sent to any vendor that is "
+        f"{code(dataset.title)} contains personal data. With a waiver, it may be sent to any vendor that is "
         "configured here, for training and for measuring."
     )
     return modal("Record a waiver", WAIVER_FORM, [text, reason], submit="Record", private=str(dataset.id))
 
 
 def _found(findings: Sequence[Finding]) -> list[str]:
-    """Personal data by kind: line numbers and never a value."""
+    """Personal data by kind: line numbers, never values."""
     personal = [finding for finding in findings if finding.code == PERSONAL_DATA]
     parts = [part for group in group_findings(personal) for part in group.parts]
     return [f"• {escape(capitalize(part_sentence(part)))}" for part in parts]
 
 
 def _found_as_written(scans: Sequence[Scan], findings: Sequence[Finding]) -> list[str]:
-    """A line for each kind that more rows hold than the newest file's findings say: some rows are held out since an
-    earlier file."""
+    """A line for each kind that occurs in more rows than the newest file's findings say, because some held-out rows
+    come from an earlier file."""
     rows, listed_rows = Counter[str](), Counter[str]()
     for scan in scans:
         rows.update(dict(scan.personal))
     for finding in findings:
         listed_rows.update({kind: finding.count for kind in rows if kind in finding.message})
     return [
-        f"• {pluralize(many, 'row')} of what would leave {'holds' if many == 1 else 'hold'} {escape(kind)}"
+        f"• {pluralize(many, 'row')} to be sent {'contains' if many == 1 else 'contain'} {escape(kind)}"
         for kind, many in rows.items()
         if many > listed_rows[kind]
     ]

@@ -1,5 +1,5 @@
-"""Cards, lists and forms about datasets: upload and check, versions, deletion. Values found in
-rows are never shown, only counts and line numbers."""
+"""Cards, lists and forms about datasets: upload and check, versions, deletion. They show counts and line numbers, never
+values found in rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
     plain,
 )
-from bot.cards.candidates import arm_name, bar_share, looks_in_list, quality
+from bot.cards.candidates import arm_name, bar_share, looks_suffix, quality
 from bot.cards.findings import (
     CLEAN,
     LISTED_PARTS,
@@ -56,7 +56,7 @@ from trainers.dataset.versions import Diff
 from trainers.evaluation.results import Rung, Standing
 
 SHOWN_RULES, SHOWN_LABELS, LISTED_LABELS = 4, 10, 30
-MOST_OF_A_FINDING = 160  # letters, of its text and of its cure
+MOST_OF_A_FINDING = 160  # characters of its text, and of its cure
 STANDS: dict[Standing, str] = {
     "meets": "meets {bar}",
     "misses": "misses {bar}",
@@ -65,7 +65,7 @@ STANDS: dict[Standing, str] = {
 UPLOAD, DELETION_FORM = "upload", "delete_dataset"
 MEASURE, ESTIMATE, UPLOAD_AGAIN = "measure_dataset", "estimate_dataset", "upload_again"
 COLUMN = "For a table only. Empty: found by its name."
-SEALED = "Set aside beside the test, measured on once: at a promotion. Empty: as the policy says, else none."
+SEALED = "More held-out rows, used once: before a promotion. Empty: as in the policy, else none."
 CHOOSE_COLUMNS = "choose_columns"
 SAMPLE_COLUMNS, SAMPLE_CELL = 5, 40
 TABLES = ("csv", "objects", "xlsx", "parquet")
@@ -74,7 +74,7 @@ KINDS = ("csv", "tsv", "txt", "json", "jsonl", "xlsx", "parquet")
 
 @dataclass(frozen=True)
 class Best:
-    """The best of what was measured, None where nothing was; `bar` is what is good enough."""
+    """The best measured candidate, None if nothing was measured, and the quality bar."""
 
     rung: Rung | None
     bar: float
@@ -82,7 +82,7 @@ class Best:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """`best` and `looks`, at its held-out rows, where there is something to say about them."""
+    """A dataset in a list. `best` and `looks` are None unless it is the newest usable version."""
 
     dataset: Dataset
     report: Report | None
@@ -96,8 +96,8 @@ def received_card(dataset: Dataset) -> Message:
 
 
 def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
-    """Ready or refused, with what was found and the buttons of the next step. `days`: after which a refused file is
-    deleted; 0: it is kept."""
+    """Ready or refused, with the findings and the buttons of the next step. A refused file is deleted after `days`; 0
+    keeps it."""
     if report.blocked:
         return _blocked_card(dataset, report, days)
     both = f"`/finetune start {dataset.name} method=dpo` trains on both answers." if report.pairs else ""
@@ -107,7 +107,7 @@ def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
         Facts(_numbers(report)),
         *_findings(report),
         Text(both) if both else None,
-        Text("*Next*: measure what works without training, then estimate what training would cost and save."),
+        Text("*Next*: measure what works without training, then estimate the cost and saving of training."),
         actions(measure, *_further_buttons(dataset, report)),
         Note(_file(dataset, report)),
         notice=_found(report),
@@ -115,17 +115,17 @@ def checked_card(dataset: Dataset, report: Report, *, days: int = 0) -> Message:
 
 
 def _further_buttons(dataset: Dataset, report: Report) -> list[Block]:
-    """Two at most. An estimate wants a measurement first, so it gives way to what would mend the rows."""
+    """At most two. Fixing rows comes before "Estimate", which needs a measurement first anyway."""
     estimate = button("Estimate", ESTIMATE, dataset.name)
     clean = [button("Post a cleaned file", CLEAN, str(dataset.id))] if can_be_cleaned(report) else []
     doubted = sum(finding.count for finding in report.findings if finding.code == DOUBTED.code)
-    words = f"Label {pluralize(min(doubted, USUAL_ROWS), 'doubted row')}"
+    words = f"Check {pluralize(min(doubted, USUAL_ROWS), 'doubtful label')}"
     label = [button(words, LABEL_DOUBTED, str(dataset.id))] if doubted else []
     return [*label, *clean] if label and clean else [estimate, *label, *clean]
 
 
 def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:
-    """What has to be fixed, and the button that helps: none is offered that would leave nothing."""
+    """What has to be fixed, and the button that helps. A cleaned file is offered only if it would have rows left."""
     headline = _headline(f'Dataset "{dataset.title}"', report)
     again = button("Upload again", UPLOAD_AGAIN, dataset.name)
     if has_choices(report):
@@ -148,16 +148,16 @@ def _blocked_card(dataset: Dataset, report: Report, days: int) -> Message:
 
 def _cure(report: Report) -> str:
     if has_choices(report):
-        return "choose the columns; the file is checked again by itself."
+        return "choose the columns; the file is then checked again."
     again = "upload the file again under the same name"
     if can_be_cleaned(report):
-        return f"let me post a copy without these lines, or fix them and {again}."
+        return f"post a copy without these lines, or fix them and {again}."
     has_lines = all(group.rows for group in group_findings(report.findings) if group.severity == "blocks")
     return f"fix {'these lines' if has_lines else 'this'} and {again}."
 
 
 def _file(dataset: Dataset, report: Report) -> str:
-    """Where it came from, as mrkdwn, and the columns of a table."""
+    """The file's name, its columns if it is a table, and who uploaded it, as mrkdwn."""
     columns = report.columns
     is_table = report.format in TABLES and columns.text and columns.label
     read = f", {_name(columns.text or '')} → {_name(columns.label or '')}" if is_table else ""
@@ -165,13 +165,13 @@ def _file(dataset: Dataset, report: Report) -> str:
 
 
 def has_choices(report: Report) -> bool:
-    """Whether a person can settle which columns hold texts and labels."""
+    """True if a person has to choose which columns hold the texts or the labels."""
     return bool(report.choices.text or report.choices.label)
 
 
 def columns_form(dataset: Dataset, report: Report, records: Sequence[Sequence[str]]) -> Block:
-    """Asks for the columns that more than one would fit. `records`: the header and the first rows, for the person who
-    uploaded them; empty for others."""
+    """Asks for each column that is ambiguous. `records` has the header and the first rows for the person who uploaded
+    them, and is empty for others."""
     rows = [[cut(shown(cell), SAMPLE_CELL) for cell in record[:SAMPLE_COLUMNS]] for record in records]
     width = max(map(len, rows), default=0)
     table = [Table([row + [""] * (width - len(row)) for row in rows])] if rows else []
@@ -195,15 +195,15 @@ def full_report(
     most: int | None = LISTED_PARTS,
     shows_labels: bool = True,
 ) -> Message:
-    """All that a check says, for a terminal and a file. `most` sentences of a rule are listed, None: all. Labels are
-    not for everybody, since a rare one may be a sentence in the wrong column."""
+    """Everything that a check found, for a terminal or a file. Lists `most` sentences per rule, all if None. Readers
+    who may not see rows get no labels (`shows_labels`), since a rare label may be a sentence in the wrong column."""
     headline, diff, spread = _headline(report.name, report), report.diff, report.tokens.rows
     assumed = ", assumed" if report.tokens.assumed else ""
     numbers = _numbers(report, shows_labels=shows_labels)
     if report.format in TABLES and report.columns.text and report.columns.label:
         numbers.append(("Columns", f"{_name(report.columns.text)} → {_name(report.columns.label)}"))
     if report.rows:
-        numbers.append(("Tokens in all", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
+        numbers.append(("Tokens in total", f"{spread.total:,} ({report.tokens.encoding}{assumed})"))
     if waste:
         numbers.append(("Copies", duplicate_cost_text(waste)))
     changes = _changes(diff, report.n_holdout) if diff and shows_labels else []
@@ -219,7 +219,7 @@ def refused_card(dataset: Dataset, why: str) -> Message:
 
 
 def refusal_sentence(report: Report) -> str:
-    """The first thing that blocks, with its cure, and how many more there are."""
+    """The first blocking problem with its cure, and how many more there are."""
     blocking = [finding for finding in report.findings if finding.blocks]
     more = f" ({pluralize(len(blocking) - 1, 'more problem')} to fix.)" if len(blocking) > 1 else ""
     return f"{blocking[0].message} {blocking[0].cure}{more}"
@@ -228,7 +228,7 @@ def refusal_sentence(report: Report) -> str:
 def listing(datasets: Sequence[DatasetEntry]) -> Message:
     if not datasets:
         return text_message(
-            "No datasets yet. `/finetune upload` takes a file: CSV with a text and a label column, or JSONL."
+            "No datasets yet. Upload one with `/finetune upload`: CSV with a text and a label column, or JSONL."
         )
     title = pluralize(len(datasets), "dataset")
     return Message.titled(title, Lines([_line(dataset) for dataset in datasets]))
@@ -239,20 +239,20 @@ def no_such_dataset(name: str, names: Sequence[str]) -> str:
     if near:
         return f"There is no dataset {code(name)}. Did you mean {code(near[0])}?"
     others = ", ".join(code(other) for other in list(dict.fromkeys(names))[:10])
-    hint = f"Available: {others}." if others else "`/finetune upload` adds the first one."
+    hint = f"There are: {others}." if others else "`/finetune upload` adds the first one."
     return f"There is no dataset {code(name)}. {hint}"
 
 
 def upload_modal(
     channel: str, *, file_id: str | None = None, filename: str | None = None, name: str = "", sealed: str = ""
 ) -> Block:
-    """`name`: of the dataset that gets a new version; `sealed`: how many rows to seal, to begin with. `file_id`: the
-    file is known already, from a message of `channel`; else the form asks for it. The dataset belongs to the channel of
-    that message; the form asks for one where there is none, or nobody but the bot in it."""
+    """The upload form. `name` is preset for a new version, `sealed` is the preset number of rows to seal. With a
+    `file_id`, from a message in `channel`, the form asks for no file. The dataset belongs to that channel; the form
+    asks for a channel if there is none or it is a direct message."""
     is_asked = not file_id or channel.startswith("D")
     file: CardBlock | Block = forms.file_input("file", "File: a table with text and label, or JSONL", KINDS)
     if file_id:
-        file = Text(f"The file: {escape(cut(filename or '', 200))}")
+        file = Text(f"File: {escape(cut(filename or '', 200))}")
     blocks: list[CardBlock | Block] = [
         file,
         forms.text_input("name", "Dataset name", "tickets", hint="Empty: the file's name.", initial=name),
@@ -261,8 +261,8 @@ def upload_modal(
         forms.text_input("sealed", "Rows to seal", "200", hint=SEALED, initial=sealed),
         *([_belongs_to(channel)] if is_asked else []),
         Note(
-            "The machine that runs this bot checks it. A fifth to a third of the rows become a test that no model "
-            "is trained on."
+            "Checked on the machine that runs this bot. A fifth to a third of the rows are held out: no model trains "
+            "on them."
         ),
     ]
     return modal(
@@ -279,9 +279,9 @@ def _belongs_to(channel: str) -> Block:
     return {
         "type": "input",
         "block_id": "channel",
-        "label": plain("Report in", 75),
+        "label": plain("Channel for the report", 75),
         "hint": plain(
-            "The dataset belongs to this channel. Where it is private, only its members see it.", 150
+            "The dataset belongs to this channel. If the channel is private, only its members see it.", 150
         ),
         "element": {
             "type": "conversations_select",
@@ -310,21 +310,24 @@ def _numbers(report: Report, *, shows_labels: bool = True) -> list[tuple[str, st
     pairs = []
     if report.n_train:
         pairs.append(("To train on", pluralize(report.n_train, "row")))
-        pairs.append(("Held out as the test", pluralize(report.n_holdout, "row")))
-        pairs += [("Sealed for a promotion", pluralize(report.n_sealed, "row"))] if report.n_sealed else []
+        pairs.append(("Held out for measuring", pluralize(report.n_holdout, "row")))
+        pairs += [("Sealed until a promotion", pluralize(report.n_sealed, "row"))] if report.n_sealed else []
     elif report.rows:
         pairs.append(("Rows that can be read", f"{report.rows:,}"))
     if report.labels and shows_labels:
         pairs.append(("Rows per label", _per_label(report)))
     if report.rows:
         pairs.append(
-            ("Tokens a row", f"{report.tokens.rows.mean:,.0f} on average, {report.tokens.rows.max:,} at most")
+            (
+                "Tokens per row",
+                f"{report.tokens.rows.mean:,.0f} on average, {report.tokens.rows.max:,} at most",
+            )
         )
     return pairs
 
 
 def _label_table(counts: Sequence[LabelCount]) -> list[CardBlock]:
-    """Rows by label. Not of a label that one row alone has: that may be a customer's sentence in the wrong column."""
+    """Rows by label. Labels with a single row are only counted: they may be sentences in the wrong column."""
     shared = [count for count in counts if count.rows > 1][:LISTED_LABELS]
     hidden, alone = len(counts) - len(shared), sum(count.rows == 1 for count in counts)
     of_one = f", {'' if alone == hidden else f'{alone:,} of them '}with a single row" if alone else ""
@@ -339,7 +342,7 @@ def _per_label(report: Report) -> str:
         return f"{most.rows:,} ({_name(most.label)})"
     if most.rows == least.rows:
         return f"{most.rows:,} each"
-    # A label that one row has may be a customer's sentence in the wrong column.
+    # A label with a single row may be a customer's sentence in the wrong column.
     rarest = f" ({_name(least.label)})" if least.rows > 1 else ""
     return f"{most.rows:,} ({_name(most.label)}) to {least.rows:,}{rarest}"
 
@@ -349,20 +352,20 @@ def _name(label_or_column: str) -> str:
 
 
 def _findings(report: Report) -> list[CardBlock]:
-    """Rule by rule, the worst first, with one example each. The file in the thread has them all."""
+    """One line per rule, worst first, with one example each. The file in the thread lists all findings."""
     met = group_findings(report.findings)
     lines = first_lines([_finding(group) for group in met], SHOWN_RULES)
     if need_file(report.findings):
-        lines.append("Every line with its cure is listed in the thread.")
+        lines.append("The file in the thread lists every line and how to fix it.")
     return [Lines(lines)] if lines else []
 
 
 def _finding(group: Group) -> str:
     first = group.parts[0]
     text = f"{line_ranges(first.lines[:1]).capitalize()} {first.text}." if first.lines else first.text
-    like_it = f" And {pluralize(group.rows - 1, 'more row')} like it."
+    like_it = f" {pluralize(group.rows - 1, 'more row')} like it."
     others = like_it if group.rows > 1 and first.lines else ""
-    if len(text) > MOST_OF_A_FINDING:  # as many whole sentences as fit, else names of a list
+    if len(text) > MOST_OF_A_FINDING:  # cut after the last sentence that fits, else after the last list item
         end, comma = (text.rfind(stop, 0, MOST_OF_A_FINDING) for stop in (". ", ", "))
         part = f"{text[:comma]}, …" if comma > 0 else cut(text, MOST_OF_A_FINDING)
         text = text[: end + 1] if end > 0 else part
@@ -380,7 +383,7 @@ def _line(listed: DatasetEntry) -> str:
     name = f"• {code(dataset.name)} version {dataset.version}"
     if report:
         rows = f"{pluralize(report.rows, 'row')}{_of_labels(report)}"
-        return f"{name}: {rows}, ready{_measured(listed.best)}{looks_in_list(listed.looks)}"
+        return f"{name}: {rows}, ready{_measured(listed.best)}{looks_suffix(listed.looks)}"
     if dataset.state == "refused":
         return f"{name}: can't be used. {escape(cut(dataset.refusal or '', 200))}".rstrip()
     return f"{name}: being checked"
@@ -396,8 +399,8 @@ def _measured(best: Best | None) -> str:
 
 
 def version_changes(dataset: Dataset, diff: Diff, n_holdout: int) -> Message:
-    """`n_holdout` rows are held out now."""
-    counts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "labelled otherwise"))
+    """What changed since the version before. `n_holdout` rows are held out now."""
+    counts = ((diff.added, "added"), (diff.removed, "removed"), (diff.relabelled, "relabelled"))
     changes = ", ".join(f"{count:,} {word}" for count, word in counts if count) or "the same rows as before"
     return Message.titled(f"{dataset.title}: {changes}", *_changes(diff, n_holdout))
 
@@ -408,14 +411,14 @@ def _changes(diff: Diff, n_holdout: int) -> list[CardBlock]:
     numbers = [
         ("Added", pluralize(diff.added, "row")),
         ("Removed", pluralize(diff.removed, "row")),
-        ("Labelled otherwise", pluralize(diff.relabelled, "row")),
-        ("Held out as the test", held_out),
+        ("Relabelled", pluralize(diff.relabelled, "row")),
+        ("Held out for measuring", held_out),
     ]
     return [Facts(numbers), *_labels(diff), *_comparison(diff)]
 
 
 def _labels(diff: Diff) -> list[CardBlock]:
-    """Those whose count changed, the largest change first. None that one row alone has or had: that may be a
+    """Labels whose count changed, largest change first. A label that never had two rows is left out: it may be a
     customer's sentence in the wrong column."""
     moved = [pair for pair in diff.by_label if pair[1] != pair[2] and max(pair[1:]) > 1]
     if not moved:
@@ -426,29 +429,31 @@ def _labels(diff: Diff) -> list[CardBlock]:
 
 
 def _comparison(diff: Diff) -> list[CardBlock]:
-    """Whether results of both versions can be compared."""
+    """Says whether the results of both versions can be compared."""
     lines = []
     if diff.held_out_dropped:
-        dropped = pluralize(diff.held_out_dropped, "held-out row")
+        were = "row was" if diff.held_out_dropped == 1 else "rows were"
         lines.append(
-            f"*Measure again*: {dropped} with personal data or a secret dropped out of the test, and new ones took "
-            "their place. Results of both versions can't be compared."
+            f"*Measure again*: {diff.held_out_dropped:,} held-out {were} replaced, because of personal data or a "
+            "secret, so the results of the two versions can't be compared."
         )
     if diff.held_out_missing:
         stay = "stays" if diff.held_out_missing == 1 else "stay"
         missing = pluralize(diff.held_out_missing, "held-out row")
-        lines.append(f"{missing} that the new file no longer has {stay} in the test.")
+        lines.append(f"{missing} that the new file no longer has {stay} held out.")
     if diff.held_out_relabelled:
-        has, them = ("has", "it") if diff.held_out_relabelled == 1 else ("have", "them")
-        changed = pluralize(diff.held_out_relabelled, "held-out row")
-        lines.append(f"{changed} {has} a new answer: earlier results on {them} don't compare.")
-    compares = "Results of both versions can be compared: what was held out stays held out."
+        is_one = diff.held_out_relabelled == 1
+        changed = (
+            f"{pluralize(diff.held_out_relabelled, 'held-out row')} {'has' if is_one else 'have'} a new label"
+        )
+        lines.append(f"{changed}, so earlier results on {'it' if is_one else 'them'} can't be compared.")
+    compares = "Results of both versions can be compared, because held-out rows stay held out."
     return [*([Lines(lines)] if lines else []), *([] if diff.held_out_dropped else [Note(compares)])]
 
 
 @dataclass(frozen=True)
 class DeletionScope:
-    """What a deletion takes with it: counts, and the model that programs still ask."""
+    """What a deletion includes. `in_use` is the model that programs still call, None if there is none."""
 
     dataset: str
     versions: tuple[int, ...]
@@ -474,24 +479,26 @@ class DeletionScope:
 
 def deletion_form(scope: DeletionScope, private: str) -> Block:
     text = (
-        f"This deletes {code(scope.title)} for good: {scope.with_it}, with all files, answers and tuned models, "
-        "here and at trainers. Costs, approvals and the audit log stay; they hold none of its rows."
+        f"This permanently deletes {code(scope.title)}: {scope.with_it}, with all files, answers and tuned models, "
+        "here and at trainers. Costs, approvals and the audit log stay; they contain none of its rows."
     )
     if scope.in_use:
-        text += f"\n*{escape(scope.in_use)} is in use*: programs that ask for it get an error from then on."
+        text += f"\n*{escape(scope.in_use)} is in use*: programs that call it will get an error."
     name = forms.required_text_input("name", "Type the dataset's name to delete it", most=40, multiline=False)
-    return modal("Delete data", DELETION_FORM, [Text(text), name], submit="Delete for good", private=private)
+    return modal(
+        "Delete data", DELETION_FORM, [Text(text), name], submit="Delete permanently", private=private
+    )
 
 
 def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: int) -> str:
-    """For the terminal. The next version is made of the `newest`, without the rows."""
+    """A question in the terminal. The next version is version `newest` without the rows."""
     text = (
-        f"Take {pluralize(rows, 'row')} out of {scope.dataset} for good, those that ask the same included? Version "
-        f"{newest} without them becomes the next version. All from before goes: {scope.with_it}, with files, answers "
-        "and tuned models."
+        f"Permanently delete {pluralize(rows, 'row')} of {scope.dataset}, including rows with the same question? "
+        f"Version {newest} without them becomes the next version. Everything older is deleted: {scope.with_it}, with "
+        "files, answers and tuned models."
     )
     if scope.in_use:
-        text += f" {scope.in_use} is in use and goes too: programs that ask for it get an error from then on."
+        text += f" {scope.in_use} is in use and is deleted too: programs that call it will get an error."
     if held:
         text += f" {_held_text(held)}"
     return text
@@ -499,30 +506,32 @@ def row_deletion_question(scope: DeletionScope, newest: int, rows: int, held: in
 
 def rows_deleted_notice(before: int, rows: int, held: int) -> Message:
     text = (
-        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} taken out in the terminal: "
-        "this version has the others, in lines of its own."
+        f"{pluralize(rows, 'row')} of version {before} {'was' if rows == 1 else 'were'} deleted in the terminal. "
+        "This version has the other rows, with new line numbers."
     )
-    return text_message(f"{text} {_held_text(held) if held else 'The test is the same.'}")
+    return text_message(f"{text} {_held_text(held) if held else 'The held-out rows are the same.'}")
 
 
 def _held_text(held: int) -> str:
     return (
-        f"{pluralize(held, 'row')} of the test {'is' if held == 1 else 'are'} among them: figures from before don't "
-        "compare with new ones."
+        f"{pluralize(held, 'held-out row')} {'is' if held == 1 else 'are'} among them, so earlier results can't be "
+        "compared with new ones."
     )
 
 
 def deletion_metadata(command: Delete, channel: str) -> str:
-    """What the form has to hand back."""
+    """The form's private metadata."""
     return f"{channel} {command.dataset} {command.before or ''}".strip()
 
 
 def deleted_card(scope: DeletionScope, by: str, left: Sequence[str], nights: int) -> Message:
-    backups = f" Older nightly backups hold it for up to {pluralize(nights, 'night')} more." if nights else ""
-    rest = "\nWhat is left:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
+    backups = (
+        f" Older nightly backups contain it for up to {pluralize(nights, 'night')} more." if nights else ""
+    )
+    rest = "\nNot deleted:" + "".join(f"\n• {escape(item)}" for item in left) if left else ""
     return text_message(
-        f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. What was posted in Slack stays "
-        f"until somebody deletes it there, and so do copies that were made of backups.{backups}{rest}"
+        f"{code(scope.title)} was deleted, as {by} asked: {scope.with_it}. Messages posted in Slack and copies of "
+        f"backups stay until somebody deletes them.{backups}{rest}"
     )
 
 

@@ -1,5 +1,5 @@
-"""Tuned models that run at a vendor by the hour: the plan's line about it, the card from the start of a machine to its
-bill, a line for status and Home, and what runs there that nobody here started."""
+"""Tuned models that run on a vendor's machine by the hour: the plan's line about the cost, the card from start to bill,
+a line for status and Home, and machines that nobody here started."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ from trainers.money import usd, usd_micros
 KEEP, STOP, START = "keep_deployment", "stop_deployment", "start_deployment"
 STOP_STRAY = "stop_stray_deployment"
 MOST_BUTTONS = 3
-UNSEEN_S = 600.0  # a bot that runs looks every few seconds
+UNSEEN_S = 600.0  # a running bot checks every few seconds
 FROZEN = (
-    "Its model is not started while spending is frozen; that happens by itself once the freeze is lifted."
+    "Its model is not started while spending is frozen. It starts automatically once the freeze is lifted."
 )
 STATES: Mapping[DeploymentState, str] = {
     "starting": "is being started",
@@ -42,15 +42,15 @@ STATES: Mapping[DeploymentState, str] = {
     "stopped": "is stopped",
 }
 REASONS: Mapping[StopReason, str] = {
-    "idle": "nobody asked it for {idle}",
+    "idle": "nobody used it for {idle}",
     "frozen": "spending is frozen",
-    "day": "the most that running models may cost a day is used up",
+    "day": "the daily limit for running models is used up",
     "budget": "the month's budget is used up",
     "not ready": "it was not ready within half an hour",
     "run over": "its run ended",
-    "measured too long": "measuring was not done within two hours",
+    "measured too long": "measuring took longer than two hours",
     "deleted": "its dataset was deleted",
-    "dearer": "the vendor asks more for an hour than was approved",
+    "dearer": "the vendor now charges more per hour than was approved",
     "refused": "the vendor refused to start it",
     "failed": "it failed at the vendor",
     "gone": "the vendor no longer lists it",
@@ -60,8 +60,8 @@ REASONS: Mapping[StopReason, str] = {
 
 @dataclass(frozen=True)
 class DeploymentSummary:
-    """`title` is the vendor's; `run_micros`: what its run has cost in all, None while that is open. `hour_micros`: what
-    an hour would cost now; `today_micros`: what it has cost since midnight, UTC."""
+    """A deployment with what its card shows. `title` is the vendor's. `run_micros` is the total cost of its run, None
+    while the run is open. `hour_micros` is the current price of an hour; `today_micros` the cost since midnight UTC."""
 
     record: DeploymentRecord
     title: str
@@ -71,8 +71,8 @@ class DeploymentSummary:
 
 
 def hosting_line(hosting: Hosting) -> str:
-    """What approvers agree to."""
-    what = "costs nothing" if hosting.scales_to_zero else "stopped"
+    """The running costs that approvers agree to."""
+    what = "free" if hosting.scales_to_zero else "stopped"
     stops = f"{what} after {duration(hosting.idle_stop_s)} without a question"
     return f"{an_hour(hosting.micros_per_hour)} while it runs, {stops}, at most {money(hosting.day_micros)} a day"
 
@@ -88,13 +88,13 @@ def card(summary: DeploymentSummary) -> Message:
     why = [Text(f"{capitalize(_reason(record))}.")] if is_ending else []
     detail = [Note(escape(record.detail))] if record.detail else []
     return Message(
-        f"{escape(headline)}, {charge(record.micros)} {'in all' if record.state == 'stopped' else 'so far'}",
+        f"{escape(headline)}, {charge(record.micros)} {'in total' if record.state == 'stopped' else 'so far'}",
         (Headline(headline), Facts(_facts(summary)), *why, *detail, *_buttons(summary)),
     )
 
 
 def line(summary: DeploymentSummary) -> str:
-    """One line of a list."""
+    """A line in status and Home."""
     record = summary.record
     keeper = f", kept by <@{record.kept_by}>" if record.kept_by else ""
     return (
@@ -104,7 +104,7 @@ def line(summary: DeploymentSummary) -> str:
 
 
 def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str], now: float) -> Message:
-    """All that costs money by the hour, for a terminal."""
+    """Everything that costs money by the hour, for a terminal."""
     if not running:
         return text_message("Nothing runs by the hour.")
     hour = sum(each.record.micros_per_hour for each in running)
@@ -112,7 +112,9 @@ def listing(running: Sequence[DeploymentSummary], name_of: Callable[[str], str],
     headline = f"{pluralize(len(running), 'machine')}: {an_hour(hour)}, {charge(today)} today"
     lines = [_running_line(each, name_of) for each in running]
     seen = min(each.record.updated_at for each in running)
-    unseen = f"Counted until {utc_time(seen)}: no bot has looked since, and none stops them. Start it: `finetune run`."
+    unseen = (
+        f"Counted until {utc_time(seen)}. No bot has run since, so nothing stops them: run `finetune run`."
+    )
     notes = [Note(unseen)] if now - seen > UNSEEN_S else []
     return Message.titled(headline, Lines(lines), *notes)
 
@@ -130,47 +132,45 @@ def _running_line(summary: DeploymentSummary, name_of: Callable[[str], str]) -> 
 
 def waits_text(title: str, micros_per_hour: int) -> str:
     """A run's note until its model answers."""
-    return f"Its model is being started at {title}, {an_hour(micros_per_hour)}; measuring begins once it answers."
+    return f"Its model is starting at {title}, {an_hour(micros_per_hour)}. Measuring begins once it answers."
 
 
 def lost_text(summary: DeploymentSummary) -> str:
-    """A run's note: it can't be measured until a person starts its model again."""
+    """A run's note when measuring needs a person to start its model again."""
     return (
-        f"Its model does not run at {summary.title}: {_reason(summary.record)}. Press Start again on its card and "
-        "measuring goes on from where it was; after a day without that the run ends, and the model is kept."
+        f"Its model is not running at {summary.title}: {_reason(summary.record)}. Press Start again on its card to "
+        "continue measuring. Otherwise the run ends after a day, and the model is kept."
     )
 
 
 def expired_text(title: str, why: str) -> str:
-    """Why a run ends, whose machine runs and does not answer for its model."""
+    """Why a run ends if its machine runs but doesn't answer for the model."""
     return (
-        f"{escape(title)} has its machine and does not answer for the model: it may have expired there. Train it again "
-        f"with `/finetune start`. It said: {escape(why)}"
+        f"Its machine at {escape(title)} runs but doesn't answer for the model, which may have expired there. Train it "
+        f"again with `/finetune start`. The vendor's answer: {escape(why)}"
     )
 
 
 def stopped_refusal(model: str, title: str) -> str:
     return (
-        f"`{model}` answers only while it runs at {escape(title)}, which costs money by the hour, and it does not run "
-        "now. Press *Start again* on its card."
+        f"`{model}` is not running at {escape(title)}, where it costs money by the hour. Press *Start again* on its "
+        "card."
     )
 
 
 def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix: str) -> Message:
-    """Our names begin with `prefix`; what else runs there is stopped where it was started."""
+    """Models that run there without this bot. Only those whose name begins with our `prefix` can be stopped here."""
     headline = f"{pluralize(len(strays), 'model')} at {title} that nobody here started"
     ours = [stray.name for stray in strays if stray.name.startswith(prefix)]
     lines = []
     for stray in strays:
         price = f", {usd(stray.usd_per_hour)} an hour" if stray.usd_per_hour else ""
-        whose = "" if stray.name in ours else ": not by a bot like this one"
+        whose = "" if stray.name in ours else ": not started by a Finetune bot"
         lines.append(f"• {code(stray.name)}{price}{whose}")
     buttons = [
         button(f"Stop {shorten(name, 30)}", STOP_STRAY, f"{provider} {name}") for name in ours[:MOST_BUTTONS]
     ]
-    text = (
-        "They cost money by the hour, and are in no budget here. Stop what you don't know, or stop it there."
-    )
+    text = "They cost money by the hour and are in no budget here. Stop those you don't know, here or at the vendor."
     return Message.titled(
         headline,
         Lines(lines),
@@ -181,7 +181,7 @@ def strays_card(title: str, provider: str, strays: Sequence[Deployment], prefix:
 
 
 def still_running(name: str, title: str) -> str:
-    return f"{code(name)} was stopped and still ran at {escape(title)}: it is being stopped again."
+    return f"{code(name)} was stopped but still runs at {escape(title)}. It is being stopped again."
 
 
 def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
@@ -190,11 +190,13 @@ def _facts(summary: DeploymentSummary) -> list[tuple[str, str]]:
     price = "" if is_over and not record.micros else f" at {an_hour(record.micros_per_hour)}"
     cost = [("Cost" if is_over else "Cost so far", f"{charge(record.micros)}{price}")]
     if summary.run_micros is not None:
-        cost.append((f"Run {record.run_id} in all", charge(summary.run_micros)))
+        cost.append((f"Run {record.run_id} in total", charge(summary.run_micros)))
     if record.state in ("starting", "ready"):
-        idle = f"after {duration(record.idle_stop_s)} without a question"
-        stops = f"not by itself: kept by <@{record.kept_by}>" if record.kept_by else idle
-        cost.append(("Stops", f"{stops}; at {money(record.day_micros)} a day"))
+        limit = f"at {money(record.day_micros)} a day"
+        stops = f"after {duration(record.idle_stop_s)} without a question, or {limit}"
+        if record.kept_by:
+            stops = f"only {limit}: kept by <@{record.kept_by}>"
+        cost.append(("Stops", stops))
     return cost
 
 

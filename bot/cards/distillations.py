@@ -1,5 +1,5 @@
-"""Distillation: the form that asks for rows without labels and shows a provider's terms, and what came of the teacher's
-labels. Contradictions hold customers' words: they are shown in a form alone."""
+"""Distillation: the form that asks for rows without labels and shows a provider's terms, and the outcome of the
+teacher's labelling. Contradictions contain customers' words, so only a form shows them."""
 
 from __future__ import annotations
 
@@ -33,27 +33,27 @@ SHOWN = 20
 
 @dataclass(frozen=True)
 class Contradictions:
-    """Of `compared` questions that people and the teacher both labelled, `rows` are those where the teacher's label is
-    another one."""
+    """People and the teacher both labelled `compared` questions; `rows` are those with different labels, each with the
+    teacher's label."""
 
     compared: int
     rows: Sequence[tuple[LabellingRow, str]]
 
 
 def form(channel: str, dataset: str, rung: Rung, bar: float, terms: tuple[str, str] | None) -> Block:
-    """`terms`: of the provider, its title and the address, where nobody has accepted them yet."""
+    """`terms` is the provider's title and the address of its terms; None if somebody has accepted them already."""
     accept: list[CardBlock | Block] = []
     if terms:
         title, address = terms
-        may = f"Whether you may train on the answers of {escape(title)}'s models stands in <{address}|its terms>."
+        may = f"<{address}|{escape(title)}'s terms> say whether you may train on its models' answers."
         words = f"{shorten(title)}'s terms allow our training on its answers"
         box = forms.checkbox_input("terms", "Terms", [("yes", words)], is_consent=True)
-        accept = [Text(f"{may} Read them first."), box]
+        accept = [Text(f"{may} Read them before you continue."), box]
     blocks: list[CardBlock | Block] = [
-        Text(f"{_score(rung)} of {code(shorten(dataset))}; the bar is {bar_share(bar)}."),
+        Text(f"{_score(rung)} of {code(shorten(dataset))}. The bar is {bar_share(bar)}."),
         forms.file_input("file", "Rows without labels", KINDS),
         *accept,
-        Note("The cost is shown before anything is sent. The rows are trained on, and never tested with."),
+        Note("You see the cost before anything is sent. The new rows are used for training only."),
     ]
     return forms.modal(
         "Label by a model", FORM, blocks, submit="Continue", private=f"{channel} {dataset} {rung.arm.model}"
@@ -65,19 +65,19 @@ def done_card(
 ) -> Message:
     teacher = shorten(str(labelling.teacher))
     headline = f"{labelling.dataset}: {pluralize(added, 'row')} labelled by {teacher}"
-    text = "No version was made: there is no new label."
+    text = "There are no new labels, so no new version was made."
     if version:
-        text = f"They are in {code(version.title)}, to train on: its card says what changed."
+        text = f"They are training rows in {code(version.title)}; its card shows what changed."
     pairs = []
     if labelling.left_out:
         pairs.append(("Left out", pluralize(labelling.left_out, "row")))
     compared, differ = contradictions.compared, len(contradictions.rows)
     if compared:
-        agrees = f"on {compared - differ:,} of {pluralize(compared, 'question')} that both labelled"
+        agrees = f"on {compared - differ:,} of {pluralize(compared, 'question')} labelled by both"
         pairs.append(("Agrees with people", agrees))
-    stays = Text("Where people labelled the same question, their label stays.")
+    stays = Text("If people labelled the same question, their label is kept.")
     left_out = (
-        "Left out: rows without a text or with personal data, known questions, and answers that are no label."
+        "Left out: rows without text or with personal data, known questions, and answers that are not labels."
     )
     return Message.titled(
         headline,
@@ -102,28 +102,28 @@ def contradictions_form(teacher: str, contradictions: Contradictions) -> Block:
 
 def not_measured(teacher: str, dataset: str) -> str:
     command = code(f"/finetune baseline {dataset} models={teacher}")
-    return f"{code(teacher)} was not measured on the test of {code(dataset)} yet: {command} does it first."
+    return f"{code(teacher)} has not been measured on {code(dataset)} yet. Run {command} first."
 
 
 def below_the_bar(rung: Rung, bar: float) -> str:
     return (
-        f"{_score(rung)}, which is not shown to meet the bar of {bar_share(bar)}. "
-        "What it labels would teach its mistakes: measure a better model first."
+        f"{_score(rung)}, which does not clearly meet the bar of {bar_share(bar)}. "
+        "Its labels would teach its mistakes, so measure a better model first."
     )
 
 
 def _score(rung: Rung) -> str:
     name = f"{long_name(rung.arm)} on {shorten(str(rung.arm.model))}"
-    return f"{escape(capitalize(name))} has {quality(rung)} right on the test"
+    return f"{escape(capitalize(name))} gets {quality(rung)} right on the held-out rows"
 
 
 def unknown_terms(provider: str) -> str:
     return (
-        f"The terms of {code(provider)} about training on its models' answers are not known to this bot, so your team "
-        'has to read them. Then the bot\'s operator puts their address here: `outputs_terms = "https://…"` under '
-        f"[providers.{provider}] in finetune.toml."
+        f"This bot doesn't know {code(provider)}'s terms about training on its models' answers, so your team has to "
+        'read them. Then the bot\'s operator adds their address to finetune.toml: `outputs_terms = "https://…"` under '
+        f"[providers.{provider}]."
     )
 
 
 def terms_not_accepted(title: str) -> str:
-    return f"Tick the box: no model of {title} labels anything before somebody has accepted its terms."
+    return f"Tick the box: models of {title} label nothing until somebody has accepted its terms."

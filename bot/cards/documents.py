@@ -1,4 +1,4 @@
-"""Cards and the form about documents that a team gives as knowledge beside a dataset."""
+"""Cards and the form for documents that a team adds to a dataset as knowledge for retrieval."""
 
 from __future__ import annotations
 
@@ -34,28 +34,25 @@ from trainers.documents import (
 
 DOCUMENT_FORM = "knowledge_form"
 KINDS = ("pdf", "docx", "html", "htm", "md", "txt")
-OTHER_KIND = (
-    "Documents are read as PDF, Word (.docx), HTML, Markdown (.md) or text (.txt): save it as one of these."
-)
+OTHER_KIND = "Save it as PDF, Word (.docx), HTML, Markdown (.md) or text (.txt)."
 LISTED = 5
 TROUBLES: Mapping[Trouble, str] = {
-    "damaged": "It is damaged, or of a kind that can't be read. Open it, save it again, and upload that.",
-    "empty": "There is no text in it. Choose the file again; it may have been saved before it was filled.",
+    "damaged": "It is damaged or in an unreadable format. Open it, save it again, and upload the new file.",
+    "empty": "It is empty. Choose the file again; it may have been saved before it was filled.",
     "encrypted": "It is locked with a password. Save it without one and upload it again.",
-    "no_document": f"It is no document, whatever its name says. {OTHER_KIND}",
-    "no_text": "There is no text in it: it may be a scan, which is a picture of text. Have the text recognised (OCR; "
-    "most PDF programs do it) and upload that.",
+    "no_document": f"It is not a document, whatever its name says. {OTHER_KIND}",
+    "no_text": "It has no text. It may be a scan: run text recognition (OCR) in a PDF program and upload the result.",
     "no_word": f"It is a zip archive without a Word document in it. {OTHER_KIND}",
-    "not_utf8": "It is no plain text in UTF-8. Save it as UTF-8, or as PDF or .docx, and upload it again.",
+    "not_utf8": "It is not plain text in UTF-8. Save it as UTF-8, PDF or .docx, and upload it again.",
     "old_word": "It is an old Word or Excel file (.doc, .xls). Save it as .docx or PDF and upload it again.",
     "too_big_unpacked": f"It unpacks to more than {MOST_UNPACKED // 10**6} MB. Save it without its pictures, "
     "or as plain text.",
-    "too_hard": "Reading it took more time or memory than a document may take, and was stopped. Save the chapters that "
-    "matter, or the text alone.",
+    "too_hard": "Reading it took too much time or memory and was stopped. Upload only the chapters that matter, or the "
+    "text without pictures.",
     "too_long": f"Its text is longer than {MOST_CHARACTERS // 10**6} million characters. Upload only the chapters that "
-    "matter, each as a document.",
-    "too_many_pages": f"It has {{pages}}, and {MOST_PAGES:,} are read. Upload only the chapters that matter, each as a "
-    "document.",
+    "matter, as separate documents.",
+    "too_many_pages": f"It has {{pages}}; the limit is {MOST_PAGES:,}. Upload only the chapters that matter, as "
+    "separate documents.",
 }
 
 
@@ -69,18 +66,18 @@ def passages_text(passages: int) -> str:
 
 
 def document_form(channel: str, dataset: str, documents: Sequence[Document] = ()) -> Block:
-    """`documents`: those that the dataset has; a new one takes the place of the one with its name."""
+    """The upload form. `documents` are those that the dataset has; a new one replaces the one with the same name."""
     lines = [
         f"• {escape(shorten(document.filename))}: {pluralize(document.passages or 0, 'passage')}"
         for document in reversed(documents)
     ]
     blocks: list[CardBlock | Block] = [
-        Text(f"For {code(shorten(dataset))}: what a person would look up to answer."),
+        Text(f"For {code(shorten(dataset))}: documents that a person would consult to answer."),
         *([Lines(first_lines(lines, LISTED))] if documents else []),
         forms.file_input("file", "Document: PDF, Word, HTML, Markdown or text", KINDS),
         Note(
-            "Kept on the machine that runs this bot. Retrieval puts fitting passages into prompts, so the models that "
-            "you measure see them."
+            "Stored on the machine that runs this bot. Retrieval puts matching passages into prompts, so the models "
+            "that you measure see them."
         ),
     ]
     return modal("Add knowledge", DOCUMENT_FORM, blocks, submit="Add", private=f"{channel} {dataset}")
@@ -94,7 +91,7 @@ def document_received(document: Document) -> Message:
 def document_ready(document: Document) -> Message:
     title = f"{shorten(document.filename)} is ready: {passages_text(document.passages or 0)}"
     text = f"Knowledge for {code(document.dataset)}, from <@{document.uploaded_by}>."
-    next_step = Text("*Next*: measure retrieval, which puts fitting passages into each prompt.")
+    next_step = Text("*Next*: measure retrieval, which puts matching passages into each prompt.")
     measure = actions(button("Measure", MEASURE, document.dataset, style="primary"))
     return Message.titled(title, Text(text), next_step, measure)
 

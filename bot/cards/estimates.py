@@ -1,4 +1,4 @@
-"""The estimate card and its form: the verdict first, then the numbers that carry it, then what they rest on."""
+"""The estimate card and its form: the verdict, the numbers behind it, the strongest reasons, and the next step."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from bot.cards.estimate_details import (
     escaped_facts,
     hides_savings,
     other_bill,
-    paid_between,
+    payback_range_text,
     payback_text,
     price_facts,
     rests_on_one_machine,
@@ -60,10 +60,10 @@ from trainers.model_list import without_effort
 from trainers.money import usd
 
 SHARE, ESTIMATE, DETAILS = "share_estimate", "estimate", "estimate_details"
-# The next steps that a button does; each has the estimate's number. Uploading is a dataset's button.
+# Buttons for the next step; their value is the estimate's number. Uploading has its own button, with the dataset.
 START, MEASURE, ANSWER = "start_estimate", "measure_next", "answer_estimate"
-USE_ENCODER = "use_encoder"  # its value: the dataset and the encoder that is trained
-# The form's fields as the command's options.
+USE_ENCODER = "use_encoder"  # its value: the dataset, and the encoder to train
+# The form's fields that are also options of the command.
 TYPED = (
     "current",
     "volume",
@@ -78,55 +78,55 @@ TYPED = (
     "task",
 )
 FIELDS = ("dataset", *TYPED)
-# What a person can say in the form, as the button names it.
+# What a person can add in the form, and the button's words for it.
 ANSWERS: Mapping[Todo, str] = {
     "say model and volume": "Add model and volume",
     "say the volume": "Add the volume",
     "say the hours": "Add the hours",
-    "say what a wrong answer costs": "Say what an error costs",
-    "say the task": "Say what it is for",
+    "say what a wrong answer costs": "Add the cost of an error",
+    "say the task": "Add the kind of task",
     "lower the bar": "Change the bar",
 }
-PINNED = {"volume": "Correct the volume", "people's time": "Add the hours"}
+PINNED = {"volume": "Correct the volume", "staff time": "Add the hours"}
 NOT_NOW = {
     "rows": "Not now: too few rows",
-    "one label": "Not now: there is nothing to tell apart",
+    "one label": "Not now: all rows have the same label",
     "wrong labels": "Not now: too many labels are wrong",
-    "end date": "Not now: the model to train is at its end",
+    "end date": "Not now: the model to train is being retired",
     "cheaper rung": "Not now: something cheaper is good enough",
     "tuned": "Not now: the tuned model is not good enough",
     "worse": "Not now: the tuned model is worse and costs as much",
-    "knowledge": "Not now: facts are looked up, not learnt",
-    "reasoning": "Not now: thinking calls for a better model",
+    "knowledge": "Not now: facts should be looked up, not trained",
+    "reasoning": "Not now: reasoning needs a better model",
     "cost": "Not now: it would cost more than it saves",
     "payback": "Not now: it pays back too late",
     "people's time": "Not now: too little is at stake",
-    "memory": "Not now: the training does not fit your machine",
+    "memory": "Not now: the training does not fit on your machine",
 }
 OPEN = {
     "measure": "not every cheaper alternative is measured",
-    "bar": "whether the bar is met is not known",
-    "undecided": "the held-out rows can't tell yet",
+    "bar": "whether the bar is met is unknown",
+    "undecided": "the results are too close to call",
     "holdout": "there are too few held-out rows",
-    "unread": "no prompt's answers could be read",
-    "tuned": "the tuned model is not measured well enough",
+    "unread": "too many answers could not be read",
+    "tuned": "the tuned model's result is not conclusive",
     "rows": "there are few rows",
     "wrong labels": "too many labels may be wrong",
     "today's model": "today's model is not measured",
-    "cheaper rung": "what a tuned model costs is not known",
-    "cost": "what it saves is not known",
-    "payback": "whether it pays back in time is uncertain",
-    "net value": "it pays back, and loses later",
-    "people's time": "people's time is not counted",
+    "cheaper rung": "the cost of a tuned model is unknown",
+    "cost": "the saving is unknown",
+    "payback": "it may not pay back in time",
+    "net value": "it pays back, but loses money later",
+    "people's time": "staff time is not counted",
     "successor": "the successor of today's model is not measured",
-    "only way": "what better answers are worth is not given",
-    "latency": "how fast a tuned model answers is not known",
-    "machine": "how much your own machine can do is not known",
+    "only way": "the value of better answers is not given",
+    "latency": "the speed of a tuned model is unknown",
+    "machine": "the capacity of your own machine is unknown",
 }
 
 
 def card(
-    estimated: EstimateSummary,
+    summary: EstimateSummary,
     target: str,
     *,
     number: int | None = None,
@@ -134,18 +134,18 @@ def card(
     encoder: str | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
-    """The decision, the numbers that carry it, the strongest reason on each side, and the next step as a button.
+    """The decision, the numbers behind it, the strongest reason on each side, and the next step as a button.
 
-    `number`: the estimate's, None where nothing can be clicked; `shared_by`: who has shared it; `encoder`: the target
-    that is trained where the encoder is to be used."""
-    verdict, headline = estimated.verdict, _headline(estimated, target)
+    `number` is the estimate's; None leaves out the buttons. `shared_by` is the person who shared it. `encoder` is the
+    target to train if the next step is to use the encoder."""
+    verdict, headline = summary.verdict, _headline(summary, target)
     next_step = sentence(advice.next_step(verdict, spelling))
-    step = _next_button(estimated, number, encoder) if number is not None else None
+    step = _next_button(summary, number, encoder) if number is not None else None
     by = f", shared by <@{shared_by}>" if shared_by else ""
     parts: list[CardBlock] = [
         Headline(headline),
-        Note(f"{_subject(estimated, target)}{by}"),
-        escaped_facts(_in_short(estimated)),
+        Note(f"{_subject(summary, target)}{by}"),
+        escaped_facts(_main_numbers(summary)),
         Lines(advice.main_reasons(verdict, spelling)),
     ]
     if next_step and (step is None or "style" not in step):
@@ -157,24 +157,24 @@ def card(
     return Message(f"{escape(headline)}. {next_step}", tuple(parts))
 
 
-def details_form(estimated: EstimateSummary, target: str) -> Block:
-    return details_modal("Details of the estimate", details(estimated, target))
+def details_form(summary: EstimateSummary, target: str) -> Block:
+    return details_modal("Details of the estimate", details(summary, target))
 
 
-def _next_button(estimated: EstimateSummary, number: int, encoder: str | None) -> Block | None:
-    """Does the step that the verdict asks for. Where no button can, training is still possible unless the verdict is
-    against it."""
-    verdict = estimated.verdict
-    is_trained = estimated.evidence.trained is not None
+def _next_button(summary: EstimateSummary, number: int, encoder: str | None) -> Block | None:
+    """The button for the step that the verdict asks for. If there is none, "Start anyway", unless the verdict is
+    against training."""
+    verdict = summary.verdict
+    is_trained = summary.evidence.trained is not None
     if verdict.kind == "go":
         return None if is_trained else button("Start", START, str(number), style="primary")
     step = verdict.deciding.step
     if step and encoder and isinstance(step.todo, Use) and step.todo.arm.rung == "encoder":
-        return encoder_button(estimated.name, encoder)
+        return encoder_button(summary.name, encoder)
     named = _named_step(step.todo) if step else None
     if named:
         words, action = named
-        value = estimated.name if action == UPLOAD_AGAIN else str(number)
+        value = summary.name if action == UPLOAD_AGAIN else str(number)
         return button(words, action, value, style="primary")
     return None if verdict.kind == "no_go" or is_trained else button("Start anyway", START, str(number))
 
@@ -184,10 +184,10 @@ def encoder_button(dataset: str, encoder: str) -> Block:
 
 
 def _named_step(todo: Todo) -> tuple[str, str] | None:
-    """What the button of a step is called and does; None where none can do it."""
+    """The words and the action of a step's button; None if no button can do the step."""
     match todo:
         case Measure() if todo.is_command:
-            return f"Measure {_measured(todo)}", MEASURE
+            return f"Measure {_measured_names(todo)}", MEASURE
         case HoldOut() | HoldOutAtLeast() | LabelFirst() | LabelRows() | LabelMore():
             return "Upload more rows", UPLOAD_AGAIN
         case "collect rows" | "add rows of other labels":
@@ -203,7 +203,7 @@ def _named_step(todo: Todo) -> tuple[str, str] | None:
     return None
 
 
-def _measured(measure: Measure) -> str:
+def _measured_names(measure: Measure) -> str:
     """'gpt-4o and gpt-4o-mini', 'the classical model'."""
     if measure.what == "again":
         return "again"
@@ -217,54 +217,54 @@ def _measured(measure: Measure) -> str:
 
 
 def alt_text(plot: str, dataset: str) -> str:
-    """`plot` as its file is called."""
+    """`plot` is the stem of the picture's file name."""
     if plot == "tornado":
-        return f"What the net value hangs on, {shorten(dataset)}"
-    return f"Saved minus spent, month by month, {shorten(dataset)}"
+        return f"What moves the net value most, {shorten(dataset)}"
+    return f"Savings minus costs, month by month, {shorten(dataset)}"
 
 
 def verdict_blocks(verdict: Verdict, spelling: Spelling = SLACK) -> list[CardBlock]:
-    """The verdict where another subject has the headline."""
+    """The verdict, for a card with another headline."""
     headline = advice.headline(verdict, spelling)
     reasons = advice.reason_blocks(verdict, spelling, above=headline)
     return [Text(f"*Verdict*: {sentence(headline)}"), *reasons]
 
 
-def _in_short(estimated: EstimateSummary) -> list[tuple[str, str]]:
-    """The two or three numbers of the decision, rounded as people say them."""
-    estimate, outlook = estimated.estimate, estimated.outlook
-    if estimate is not None and hides_savings(estimated):
+def _main_numbers(summary: EstimateSummary) -> list[tuple[str, str]]:
+    """The few numbers that the decision depends on, rounded."""
+    estimate, outlook = summary.estimate, summary.outlook
+    if estimate is not None and hides_savings(summary):
         return [("Today", about_usd(estimate.monthly_before.total, per="a month"))]
-    once = ("Costs once", _once_in_short(estimated))
-    offered = []  # what a cheaper model would cost as it is, which a tuned one has to be held against
-    if estimated.offered:
-        cost = about_usd(estimated.offered.monthly.total)
-        name = shorten(estimated.offered.name.rpartition("/")[2], 30)
+    once = ("One-off cost", _one_off_cost(summary))
+    offered = []  # the cost of a cheaper model without training, with which a tuned one has to compete
+    if summary.offered:
+        cost = about_usd(summary.offered.monthly.total)
+        name = shorten(summary.offered.name.rpartition("/")[2], 30)
         offered = [("Without training", f"{name}, {cost} a month if it is good enough")]
     if estimate is None:
-        bill = [("Today", about_usd(estimated.today.total, per="a month"))] if estimated.today else []
-        takes = ("Training takes", training_time(estimated))
-        return [*bill, once, *price_facts(estimated), takes, *offered]
-    by_the_hour = price_facts(estimated, is_short=True) if estimated.prices[0].is_hosted else []
+        bill = [("Today", about_usd(summary.today.total, per="a month"))] if summary.today else []
+        takes = ("Training takes", training_time(summary))
+        return [*bill, once, *price_facts(summary), takes, *offered]
+    by_the_hour = price_facts(summary, is_short=True) if summary.prices[0].is_hosted else []
     a_month, back = saving_range(estimate, outlook), payback_text(estimate.payback_months)
-    unsure = "; one machine has to be enough" if rests_on_one_machine(estimate) else ""
+    unsure = ", if one machine is enough" if rests_on_one_machine(estimate) else ""
     less = about_usd(a_month.expected, a_month.low, a_month.high, per="a month")
     saves = ("Saves", f"{less}{_until(estimate)}{unsure}")
     if a_month.expected <= 0:
         more = about_usd(-a_month.expected, -a_month.high, -a_month.low, per="a month")
         saves = ("Costs more", more if a_month.expected else "nothing, and saves nothing")
     if estimate.payback_months is None:
-        # Beside a loss that is reason enough it would be one number too many.
-        is_asked = a_month.expected > 0 or not estimated.verdict.facts.is_for_money
+        # If the loss alone decides, the one-off cost would be one number too many.
+        is_asked = a_month.expected > 0 or not summary.verdict.facts.is_for_money
         return [saves, *([once] if is_asked else []), ("Pays back", back), *offered, *by_the_hour]
-    back += paid_between(outlook) if back != "within a day" else ""
+    back += payback_range_text(outlook) if back != "within a day" else ""
     if outlook:
         back += payback_condition(is_good=True, is_time_said=outlook.is_time_said)
     return [saves, once, ("Pays back", back), *offered, *by_the_hour]
 
 
 def _until(estimate: Estimate) -> str:
-    """For how long it saves that, and what comes then: a saving that ends in weeks is none to decide by."""
+    """Until when it saves that, and what follows, since a saving that ends in weeks is no reason to train."""
     succession = estimate.succession
     if succession is None:
         return ""
@@ -276,37 +276,37 @@ def _until(estimate: Estimate) -> str:
     return f"{until}, then {then} {about_usd(abs(saving))}{more}"
 
 
-def _once_in_short(estimated: EstimateSummary) -> str:
-    training, estimate, measuring = estimated.training, estimated.estimate, estimated.measuring_usd
+def _one_off_cost(summary: EstimateSummary) -> str:
+    training, estimate, measuring = summary.training, summary.estimate, summary.measuring_usd
     if training is None:
         return "unknown"
     if estimate is not None and estimate.people_usd + estimate.labels_usd:
-        return f"{about_usd(estimate.one_off_usd)}, people and labels included"
+        return f"{about_usd(estimate.one_off_usd)}, including staff time and labels"
     low, expected, high = (
         end + measuring for end in (training.usd.low, training.usd.expected, training.usd.high)
     )
     if not high:
-        return "nothing but your machine's time"
-    machine = estimated.machine_usd
-    of_it = f", {usd(machine)} of it for its machine while it is measured" if machine else ""
+        return "only your machine's time"
+    machine = summary.machine_usd
+    of_it = f", of which {usd(machine)} for its machine during measuring" if machine else ""
     return f"{about_usd(expected, low, high)}{of_it}"
 
 
-def _headline(estimated: EstimateSummary, target: str) -> str:
-    verdict, estimate, rule = estimated.verdict, estimated.estimate, estimated.verdict.rule
+def _headline(summary: EstimateSummary, target: str) -> str:
+    verdict, estimate, rule = summary.verdict, summary.estimate, summary.verdict.rule
     if verdict.kind == "no_go":
-        return verdict_in_short("no_go", rule)
-    what = f"{shorten(target.partition('/')[2] or target, 30)} on {shorten(estimated.name, 30)}"
+        return verdict_summary("no_go", rule)
+    what = f"{shorten(target.partition('/')[2] or target, 30)} on {shorten(summary.name, 30)}"
     if verdict.kind == "go":
-        is_trained = estimated.evidence.trained is not None
+        is_trained = summary.evidence.trained is not None
         go = "use the tuned model" if is_trained else f"train {what}"
-        return f"Go: {go}{_saving_clause(';', estimate, is_good=estimated.evidence.is_good)}"
+        return f"Go: {go}{_saving_clause(';', estimate, is_good=summary.evidence.is_good)}"
     because = verdict.deciding.because
     if isinstance(because, Gap) and because.missing.of == "today":
-        return "Undecided: tell me today's model and monthly volume"
-    if estimated.evidence.ladder is None and estimated.evidence.trained is None:
-        return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': what it saves is not known yet'}"
-    return verdict_in_short("unknown", rule)
+        return "Undecided: add today's model and the monthly volume"
+    if summary.evidence.ladder is None and summary.evidence.trained is None:
+        return f"Worth measuring{_saving_clause(':', estimate, is_good=False) or ': the saving is still unknown'}"
+    return verdict_summary("unknown", rule)
 
 
 def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> str:
@@ -318,28 +318,28 @@ def _saving_clause(stop: str, estimate: Estimate | None, *, is_good: bool) -> st
     return f"{stop} it would save {monthly_saving_text(estimate)}{condition.replace(',', '')}"
 
 
-def verdict_in_short(kind: VerdictKind, rule: str) -> str:
-    """The verdict and the rule that decided it, without a sum."""
+def verdict_summary(kind: VerdictKind, rule: str) -> str:
+    """The verdict and the rule that decided it, without amounts."""
     match kind:
         case "go":
             return "Go"
         case "no_go":
             return NOT_NOW.get(rule, "Not now")
         case "unknown":
-            return f"Undecided: {OPEN.get(rule, 'something is still open')}"
+            return f"Undecided: {OPEN.get(rule, 'something is still unknown')}"
 
 
-def _subject(estimated: EstimateSummary, target: str) -> str:
-    estimate = estimated.estimate
+def _subject(summary: EstimateSummary, target: str) -> str:
+    estimate = summary.estimate
     volume = f", {tokens(estimate.monthly_input_tokens)} input tokens a month" if estimate else ""
-    other = estimated.alternative if other_bill(estimated) and not hides_savings(estimated) else None
+    other = summary.alternative if other_bill(summary) and not hides_savings(summary) else None
     against = f", compared with {escape(shorten(alternative_name(other), 60))}" if other else ""
-    return f"{escape(shorten(estimated.name))} on {escape(shorten(target, 60))}{volume}{against}"
+    return f"{escape(shorten(summary.name))} on {escape(shorten(target, 60))}{volume}{against}"
 
 
 @dataclass(frozen=True)
 class AskedEstimate:
-    """What an estimate was asked about: `typed` has its options, each as a person types it."""
+    """An earlier estimate's question. `typed` maps its options to the text that the person typed."""
 
     number: int
     dataset: str
@@ -348,8 +348,7 @@ class AskedEstimate:
 
 @dataclass(frozen=True)
 class EstimateChoices:
-    """What the form offers. Empty where there is nothing to choose from yet. `cheapest`: a model that can be asked
-    here."""
+    """What the form offers. `cheapest` is the cheapest capable model that can be asked here."""
 
     datasets: Sequence[str]
     targets: Sequence[str]
@@ -362,9 +361,9 @@ def form(
     dataset: str | None = None,
     before: AskedEstimate | None = None,
 ) -> Block:
-    """`dataset` is chosen at first. `before`: an estimate that this one changes."""
+    """`dataset` is preselected. `before` is the estimate that this one changes."""
     typed = before.typed if before else {}
-    cheapest = f"None yet? {choices.cheapest} is the cheapest here that may do." if choices.cheapest else ""
+    cheapest = f"None yet? {choices.cheapest} is the cheapest likely candidate." if choices.cheapest else ""
 
     def field(name: str, label: str, example: str, hint: str = "") -> Block:
         return forms.text_input(name, label, example, hint=hint, initial=typed.get(name, ""))
@@ -372,24 +371,27 @@ def form(
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=dataset),
         field("current", "Model that you prompt today", "gpt-4o", cheapest),
-        field("volume", "Input tokens a month", "10M"),
+        field("volume", "Input tokens per month", "10M"),
         forms.select_input("target", "Model to train", choices.targets, initial=typed.get("target")),
-        field("hours", "Hours of people's time, once", "16", "Empty: none are counted."),
-        field("rate", "Dollars for an hour of a person", "75", f"Empty: {usd(USD_PER_HOUR)}."),
+        field("hours", "Hours of staff time, one-off", "16", "Empty: not counted."),
+        field("rate", "Dollars per hour of staff time", "75", f"Empty: {usd(USD_PER_HOUR)}."),
         field("labels", "Rows still to be labelled", "500", "Empty: none."),
-        field("label_usd", "Dollars for one label", "0.10", "Empty: nothing beside the hours."),
+        field("label_usd", "Dollars per label", "0.10", "Empty: nothing on top of the hours."),
         field("wrong_usd", "Dollars that a wrong answer costs", "0.50", "Empty: not counted."),
-        field("retrain", "Months until it is trained again", "6", "Empty: never."),
+        field("retrain", "Retrain every how many months", "6", "Empty: never."),
         forms.text_input(
-            "bar", "Good enough from", "85%", hint="The share of right answers. Empty: as it is set."
+            "bar",
+            "Quality bar",
+            "85%",
+            hint="The share of right answers that you need. Empty: the dataset's bar.",
         ),
-        forms.task_input("Empty: as it is set for the dataset."),
+        forms.task_input("Empty: the dataset's setting."),
     ]
     private = f"{channel} {before.number}" if before else channel
     return modal("Estimate a fine-tune", ESTIMATE, blocks, submit="Estimate", private=private)
 
 
 def refused_field(refused: object) -> str:
-    """The field of the form under which a refusal or an answer stands."""
+    """The form field under which a refusal is shown."""
     about = refused.about if isinstance(refused, Refusal) else None
     return about if about in FIELDS else "dataset"

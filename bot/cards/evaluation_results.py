@@ -1,4 +1,4 @@
-"""The result of an evaluation: the verdict, a table of what decides, and what these test rows can't tell."""
+"""The result of an evaluation: the verdict, a table of the candidates that decide it, and its limits."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from bot.cards.candidates import (
     STANDINGS,
     arm_name,
     bar_share,
+    latency_text,
     long_name,
+    p95_text,
     price,
     price_in_sentence,
     quality,
     row_name,
-    seconds,
-    slowest,
 )
 from bot.cards.datasets import MEASURE, UPLOAD_AGAIN
 from bot.cards.documents import passages_text
@@ -60,8 +60,10 @@ from trainers.evaluation.results import Candidate, Ladder, Pair, Retrieval, Rung
 
 ESTIMATE, DETAILS = "estimate_after_ladder", "measurement_details"
 SHOWN_RUNGS, SHOWN_LABELS, SHOWN_ARMS = 5, 8, 3
-LINES_A_BLOCK = 12  # of the details: together they are shorter than the most that a block holds
+LINES_A_BLOCK = 12  # of the details: together they fit into a block
 NARROW_STANDINGS: Mapping[Standing, str] = {**STANDINGS, "undecided": "unsure"}
+# Fewer unreadable answers than this share can't change a decision: they stand in Details alone.
+NOTEWORTHY_UNREAD = 0.03
 Row = tuple[str, str, str, str, str, str]
 
 
@@ -76,27 +78,28 @@ def card(
     encoder: str | None = None,
     spelling: Spelling = SLACK,
 ) -> Message:
-    """`number`: of a measurement that Slack knows. `verdict`: on a fine-tune, where the card says it as well. `notes`
-    are more sentences that the decision hangs on, unescaped. `for_people`: they may compare answers here.
-    `is_searched`: a better prompt was looked for. `encoder`: the target that is trained where it is to be used."""
+    """The card. `number` is the measurement's; without it there are no buttons. `verdict` on a fine-tune replaces the
+    next step. `notes` are further sentences that matter to the decision, unescaped. `for_people` is True if people may
+    compare answers here. `is_searched` is True after a search for a better prompt. `encoder` is the target to train if
+    the encoder is to be used."""
     result = headline(ladder)
     if not ladder.rungs:
         return Message.titled(result, *_list(escape(note) for note in notes))
     version = f" version {ladder.version}" if ladder.version > 1 else ""
     which = f"Measurement m{number}: " if number is not None else ""
-    subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'test row')}"
+    subject = f"{which}{escape(shorten(ladder.dataset))}{version}, {pluralize(ladder.n, 'held-out row')}"
     shown = _shown(ladder)
     narrow = Table([_heading(ladder), *map(_row, shown)])
     best = ladder.best
-    is_told = best is None or best.arm == ladder.cheapest or _briefly(best) in result
-    in_short = "" if best is None or is_told else f"Best: {escape(_briefly(best))}."
+    best_text = "" if best is None or best.arm == ladder.cheapest else _name_and_score(best)
+    notice = f"Best: {escape(best_text)}." if best_text and best_text not in result else ""
     buttons = None
     if number is not None:
         buttons = _buttons(ladder, number, encoder, for_people=for_people, is_searched=is_searched)
     bullets = [
-        *(_cheaper_undecided(ladder) or _not_told_apart(ladder)),
+        *(_cheaper_undecided(ladder) or _close_to_best(ladder)),
         *_without_examples(ladder),
-        *_unread(ladder),
+        *_unread_note(ladder),
         *(escape(note) for note in notes),
     ]
     next_step = Text(f"*Next*: {_next_step(ladder, is_searched=is_searched)}")
@@ -108,13 +111,13 @@ def card(
         *(verdict_blocks(verdict, spelling) if verdict else [next_step]),
         buttons,
         *_below(ladder),
-        notice=in_short,
+        notice=notice,
     )
 
 
 def table(ladder: Ladder, rungs: Sequence[Rung]) -> Table:
     rows = [_heading(ladder, is_full=True), *(_row(rung, is_full=True) for rung in rungs[:100])]
-    return Table(rows, f"{pluralize(ladder.n, 'test row')}, the same for all")
+    return Table(rows, f"{pluralize(ladder.n, 'held-out row')}, the same for all")
 
 
 def details(
@@ -125,8 +128,8 @@ def details(
     how_read: str | None = None,
     notes: Sequence[str] = (),
 ) -> tuple[CardBlock, ...]:
-    """Every rung beside the best, and how all was measured. `how_read` says how labels were found in answers; it and
-    `notes` are unescaped. `estimated_micros` is the most that it might have cost."""
+    """Every candidate compared with the best, and the method. `how_read` says how labels were found in answers; it and
+    `notes` are unescaped. `estimated_micros` is the maximum cost that was agreed."""
     best = ladder.best
     if best is None:
         return ()
@@ -135,8 +138,8 @@ def details(
     lines = [f"• {escape(_in_full(ladder, rung))}{_pair(pairs.get(rung.arm))}" for rung in rungs]
     blocks = [Lines(lines[at : at + LINES_A_BLOCK]) for at in range(0, len(lines), LINES_A_BLOCK)]
     method = _method(ladder, how_read, _cost(spent_micros, estimated_micros))
-    texts = [escape(text) for text in (*_searched(ladder), *notes)]
-    bullets = _list([*_never_answered(ladder), *_dominated(ladder), *texts])
+    texts = [escape(text) for text in (*_retrieval_notes(ladder), *notes)]
+    bullets = _list([*_never_answered(ladder), *_left_out_of_plot(ladder), *texts])
     return (*blocks, *bullets, Text(f"*How this was measured*: {method}"))
 
 
@@ -156,22 +159,22 @@ def headline(ladder: Ladder) -> str:
         enough = f"{capitalize(_short_name(rung.arm))} {meets}: {numbers}"
         if rung.arm.rung == "optimised":
             model = shorten(str(rung.arm.model), 40)
-            return f"A better prompt was enough: with it, {model} meets your {bar} bar: {numbers}"
+            return f"A better prompt is enough: with it, {model} meets your {bar} bar: {numbers}"
         return enough
     undecided = _nearest_to_tell(ladder)
     if undecided is None:
-        return f"No measured option reaches your {bar} bar: the best is {_briefly(best)}"
-    what_would_tell = f"The closest is {_briefly(undecided)}"
+        return f"No measured alternative meets your {bar} bar: the best is {_name_and_score(best)}"
+    what_would_tell = f"The closest is {_name_and_score(undecided)}"
     if undecided.rows_to_decide is not None:
-        what_would_tell = f"About {pluralize(undecided.rows_to_decide, 'more test row')} would tell"
-    return f"Undecided: no measured option clearly reaches your {bar} bar. {what_would_tell}"
+        what_would_tell = f"About {pluralize(undecided.rows_to_decide, 'more held-out row')} would tell"
+    return f"Undecided: no alternative clearly meets your {bar} bar. {what_would_tell}"
 
 
 def alt_text(dataset: str) -> str:
     return f"Quality against price of each alternative, {shorten(dataset)}"
 
 
-def _briefly(rung: Rung) -> str:
+def _name_and_score(rung: Rung) -> str:
     return f"{_short_name(rung.arm)}, {quality(rung)}"
 
 
@@ -193,15 +196,15 @@ def _row(rung: Rung, *, is_full: bool = False) -> Row:
     if rung.usd_per_1000 is not None:
         cost = Figure(cost, rung.usd_per_1000)
     if is_full:
-        standing, times = STANDINGS[rung.standing], Figure(seconds(rung), rung.p50_s)
+        standing, times = STANDINGS[rung.standing], Figure(latency_text(rung), rung.p50_s)
         return arm_name(rung.arm), right, between, standing, cost, times
     standing = NARROW_STANDINGS[rung.standing]
-    return row_name(rung.arm), right, between, standing, cost, slowest(rung)
+    return row_name(rung.arm), right, between, standing, cost, p95_text(rung)
 
 
 def _shown(ladder: Ladder) -> list[Rung]:
-    """The rungs that decide, in climbing order: the cheapest that meets the bar, the best, the free ones, the one
-    that is nearest to being told, and the best of the others."""
+    """The candidates that matter most, in the ladder's order: the cheapest that meets the bar, the best, the free ones,
+    the undecided one that needs the fewest rows, and the best of the others."""
     nearest = _nearest_to_tell(ladder)
     deciding = (ladder.best, *ladder.rung("classical"), *ladder.rung("encoder"), nearest)
     first = [ladder.cheapest, *(rung.arm for rung in deciding if rung)]
@@ -213,7 +216,7 @@ def _shown(ladder: Ladder) -> list[Rung]:
 def _buttons(
     ladder: Ladder, number: int, encoder: str | None, *, for_people: bool, is_searched: bool
 ) -> Actions:
-    """The next step first."""
+    """At most three buttons, the next step first."""
     steps = [button("Estimate", ESTIMATE, ladder.dataset)]
     if encoder and ladder.cheapest and ladder.cheapest.rung == "encoder":
         steps = [encoder_button(ladder.dataset, encoder), *steps]
@@ -227,17 +230,17 @@ def _buttons(
 
 
 def _may_improve(ladder: Ladder) -> bool:
-    """Whether every prompt misses, and nobody has looked for a better one."""
+    """True if every prompt misses the bar and no better prompt was searched for."""
     return ladder.cheapest is None and bool(ladder.rung("zero")) and not ladder.rung("optimised")
 
 
 def _below(ladder: Ladder) -> list[CardBlock]:
-    """What the table can't show."""
+    """A note on hidden candidates and on the smallest difference that these rows can show."""
     hidden = len(ladder.rungs) - len(_shown(ladder))
     parts = [f"{hidden:,} more in Details."] if hidden else []
     if ladder.detectable_gap is not None:
-        rows, gap = pluralize(ladder.n, "test row"), f"{100 * ladder.detectable_gap:.0f}"
-        parts.append(f"With {rows}, only differences above about {gap} points can be told from chance.")
+        rows, gap = pluralize(ladder.n, "held-out row"), f"{100 * ladder.detectable_gap:.0f}"
+        parts.append(f"With {rows}, differences below about {gap} points may be chance.")
     return [Note(" ".join(parts))] if parts else []
 
 
@@ -247,19 +250,19 @@ def _list(sentences: Iterable[str]) -> list[CardBlock]:
 
 
 def _cheaper_undecided(ladder: Ladder) -> list[str]:
-    """A cheaper rung that may meet the bar as well: the verdict hangs on it."""
+    """A cheaper candidate that may meet the bar as well, which would change the verdict."""
     rung, maybe = _rung_of(ladder, ladder.cheapest), _nearest_to_tell(ladder)
     if rung is None or maybe is None:
         return []
-    text = _briefly(maybe)
-    to_tell = "it is too close to the bar to tell"
+    text = _name_and_score(maybe)
+    to_tell = "it is too close to call"
     if maybe.rows_to_decide is not None:
-        to_tell = f"about {pluralize(maybe.rows_to_decide, 'more test row')} would tell"
-    return [f"{escape(capitalize(text))}, costs less and may meet it as well: {to_tell}."]
+        to_tell = f"about {pluralize(maybe.rows_to_decide, 'more held-out row')} would tell"
+    return [f"{escape(capitalize(text))}, costs less and may meet the bar as well: {to_tell}."]
 
 
 def _nearest_to_tell(ladder: Ladder) -> Rung | None:
-    """The undecided rung that the fewest rows would settle; only cheaper ones, where one is known to meet the bar."""
+    """The undecided candidate that needs the fewest rows to decide. If a candidate meets the bar, only cheaper ones."""
     cheapest = _rung_of(ladder, ladder.cheapest)
     undecided = [rung for rung in ladder.rungs if rung.standing == "undecided"]
     if cheapest is not None:
@@ -269,13 +272,14 @@ def _nearest_to_tell(ladder: Ladder) -> Rung | None:
     )
 
 
-def _not_told_apart(ladder: Ladder) -> list[str]:
+def _close_to_best(ladder: Ladder) -> list[str]:
+    """The candidates without a clear difference from the best."""
     best = ladder.best
     close = [pair.worse for pair in ladder.pairs if not pair.is_told_apart]
     if best is None or not close:
         return []
     names = listed([_short_name(arm, 30) for arm in close], SHOWN_ARMS, "; ")
-    return [f"Not told apart from the best ({escape(_short_name(best.arm, 30))}): {escape(names)}."]
+    return [f"No clear difference from the best ({escape(_short_name(best.arm, 30))}): {escape(names)}."]
 
 
 def _without_examples(ladder: Ladder) -> list[str]:
@@ -284,48 +288,51 @@ def _without_examples(ladder: Ladder) -> list[str]:
     return [text] if models else []
 
 
-def _unread(ladder: Ladder) -> list[str]:
-    """Answers that could not be read count as wrong: a reader should know of the worst."""
+def _unread_note(ladder: Ladder) -> list[str]:
+    """Unreadable answers count as wrong, so the card names the candidate with the most of them, if they are many."""
+
+    def share(rung: Rung) -> float:
+        return (rung.unread + rung.empty) / rung.n if rung.n else 0.0
+
     rungs = sorted(ladder.rungs, key=lambda rung: -(rung.unread + rung.empty))
     count = rungs[0].unread + rungs[0].empty
-    if not count:
+    if share(rungs[0]) < NOTEWORTHY_UNREAD:
         return []
-    others = sum(rung.unread + rung.empty > 0 for rung in rungs[1:])
-    more = (
-        f" {others:,} more {'option has' if others == 1 else 'options have'} such answers." if others else ""
-    )
+    others = sum(share(rung) >= NOTEWORTHY_UNREAD for rung in rungs[1:])
+    have = "has" if others == 1 else "have"
+    more = f" {pluralize(others, 'more alternative')} {have} such answers." if others else ""
     of = f"{count:,} of {pluralize(rungs[0].n, 'answer')}"
     text = f"{of} ({escape(arm_name(rungs[0].arm, 40))}) {_unfit(rungs[0])} and count as wrong."
-    return [f"{text}{_silent(ladder) or more}"]
+    return [f"{text}{_reasoning_hint(ladder) or more}"]
 
 
-def _searched(ladder: Ladder) -> list[str]:
-    """What retrieval looked through, and how much of it each question was shown; once for all models."""
+def _retrieval_notes(ladder: Ladder) -> list[str]:
+    """What retrieval searched, and how much of it each question got; once for all models."""
     texts = []
     for about in dict.fromkeys(rung.retrieval for rung in ladder.rungs if rung.retrieval):
         rows = pluralize(about.texts, "training row")
         documents = f"{passages_text(about.texts)} from {pluralize(about.documents, 'document')}"
         text = (
-            f"Retrieval showed each question {about.k} of {rows if about.kind == 'examples' else documents}, the "
-            "nearest by words (BM25) and by meaning (an encoder). The number was chosen on training rows."
+            f"Retrieval added {about.k} of {rows if about.kind == 'examples' else documents} to each question: the "
+            "most similar by words (BM25) and by meaning (an encoder). The number was chosen on training rows."
         )
         if about.read < about.texts:
-            text += f" There was time to compare {about.read:,} of them by meaning."
+            text += f" Only {about.read:,} of them could be compared by meaning in time."
         if about.copied:
             copied = pluralize(about.copied, "held-out question")
-            text += f" Word for word in these documents: {copied}; on new ones retrieval may do worse."
+            text += f" These documents contain {copied} word for word, so retrieval may do worse on new questions."
         texts.append(text)
     return texts
 
 
 def _unfit(rung: Rung) -> str:
-    """What was wrong with a rung's answers, as the end of a sentence."""
-    named = {"json": "were no JSON", "calls": "called no function"}.get(rung.scoring, "named no label")
+    """What was wrong with a candidate's answers, as the end of a sentence."""
+    named = {"json": "were not JSON", "calls": "called no function"}.get(rung.scoring, "named no label")
     return " or ".join([*([named] if rung.unread else []), *(["were empty"] if rung.empty else [])])
 
 
-def _silent(ladder: Ladder) -> str:
-    """A model that thinks before it answers may have spent all its room on that."""
+def _reasoning_hint(ladder: Ladder) -> str:
+    """What to do if most answers of a model are empty: a reasoning model may have used up its tokens on thinking."""
     silent = [rung.arm.model for rung in ladder.rungs if rung.arm.model and 2 * rung.empty > rung.n]
     names = list(dict.fromkeys(silent))[:SHOWN_ARMS]
     if not names:
@@ -333,8 +340,8 @@ def _silent(ladder: Ladder) -> str:
     models = (name.partition("/") for name in names)
     tables = ", ".join(code(f'[providers.{provider}.models."{model}"]') for provider, _, model in models)
     return (
-        f" If the model thinks before it answers, it needs more room: put {code('reasoning = true')} under {tables} in "
-        "finetune.toml and measure again."
+        f" If the model reasons before it answers, it needs more tokens: put {code('reasoning = true')} under {tables} "
+        "in finetune.toml and measure again."
     )
 
 
@@ -343,35 +350,37 @@ def _never_answered(ladder: Ladder) -> list[str]:
     if not labels:
         return []
     named = listed([code(cut(label, 40) or "(empty)") for label in labels], SHOWN_LABELS)
-    return [f"Expected, and never answered by any of them: {named}."]
+    return [f"Labels that no alternative ever answered: {named}."]
 
 
-def _dominated(ladder: Ladder) -> list[str]:
+def _left_out_of_plot(ladder: Ladder) -> list[str]:
     worse = [_short_name(rung.arm, 30) for rung in dominated(ladder)]
     if not worse:
         return []
     names = escape(listed(worse, SHOWN_LABELS, "; "))
-    return [f"Left out of the plot: {names}. Another is surely better, costs no more and is no slower."]
+    return [
+        f"Left out of the plot: {names}. For each, another is clearly better, at most as expensive and as fast."
+    ]
 
 
 def _next_step(ladder: Ladder, *, is_searched: bool) -> str:
     rung = _rung_of(ladder, ladder.cheapest)
     if rung and rung.arm.rung == "tuned":
-        return "Deploy the tuned model; an estimate says when it pays."
+        return "Deploy the tuned model. An estimate shows when it pays back."
     if rung:
-        return "Use it. An estimate says whether a tuned model would still pay against it."
+        return "Use it. An estimate shows whether a tuned model would still pay in comparison."
     if _nearest_to_tell(ladder):
-        return "Upload more labelled rows under the same name and measure again: some become test rows."
+        return "Upload more labelled rows under the same name and measure again; some of them are held out."
     if not is_searched and _may_improve(ladder):
-        return "Optimise the prompt (`optimise=$2`), or estimate what a tuned model would bring."
-    return "Estimate what a tuned model would bring."
+        return "Optimise the prompt (`optimise=$2`), or estimate the cost and saving of a tuned model."
+    return "Estimate the cost and saving of a tuned model."
 
 
 def _cost(spent: int | None, most: int | None) -> str:
     if spent is None:
         return ""
     if not most and not spent:
-        return "Measuring cost nothing but the machine's time."
+        return "Measuring cost only the machine's time."
     agreed = f", {at_most(most)} was agreed" if most else ""
     return f"Measuring cost {charge(spent) if spent else 'nothing'}{agreed}."
 
@@ -383,17 +392,18 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
     sentences = (
         cost,
         escape(how_read) if how_read else "",
-        "The 95% interval is each row's own; “meets” is said only where the one-sided 95% bound reaches the bar. "
-        "“can't tell”, or “unsure”: only more test rows would show it. Prices are for 1,000 requests. p95: 95% of "
-        "the answers came within, p50: half, with several requests under way at a time (`callers` in finetune.toml).",
-        f"Each is compared with the best by {test} on the same rows, corrected for "
+        "Each alternative has its own 95% interval. It “meets” or “misses” the bar if its one-sided 95% bound is above "
+        "or below it (“meets” is corrected for the number of alternatives). Otherwise the table says “can't tell” or "
+        "“unsure”, and only more held-out rows can settle it. Prices are per 1,000 requests. Half of the answers took "
+        "at most p50, 95% at most p95, with several requests at a time (`callers` in finetune.toml).",
+        f"Each alternative is compared with the best by {test} on the same rows, corrected for "
         f"{pluralize(len(ladder.pairs), 'comparison')} (Holm)."
         if ladder.pairs
         else "",
         f"Prices: {escape(cut(prices, 400))}." if prices else "",
-        "The encoder reads the first 128 tokens of a text; a linear rule on its vectors, and on the words where folds "
-        "of the training rows say so, is learnt from the training rows. Each test row is answered by itself. The usual "
-        "one is made for English: `model` under [encoder] in finetune.toml names one for other languages."
+        "The encoder reads the first 128 tokens of a text. A linear classifier on its vectors (and on the words, if "
+        "cross-validation favours that) is trained on the training rows. The default encoder is for English; for other "
+        "languages, set `model` under [encoder] in finetune.toml."
         if ladder.rung("encoder")
         else "",
         f"Licences of the weights: {escape(cut('; '.join(ladder.weights), 400))}." if ladder.weights else "",
@@ -403,27 +413,29 @@ def _method(ladder: Ladder, how_read: str | None, cost: str) -> str:
 
 def _in_full(ladder: Ladder, rung: Rung) -> str:
     standing = STANDINGS[rung.standing]
-    text = f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {seconds(rung)}"
+    text = (
+        f"{arm_name(rung.arm)}: {quality(rung)}, {standing}, {price(rung.usd_per_1000)}, {latency_text(rung)}"
+    )
     unfit = f"; {rung.unread + rung.empty:,} {_unfit(rung)}" if rung.unread or rung.empty else ""
     return f"{text}{_hit_rate(rung.retrieval)}{unfit}"
 
 
 def _hit_rate(about: Retrieval | None) -> str:
-    """How often retrieval came up with what the answer needs, beside how often the answer was right."""
+    """How often retrieval found what the answer needs."""
     if about is None or not about.asked:
         return ""
     share = share_text(about.hits / about.asked)
     if about.kind == "examples":
         return f"; the right label was among the {about.k} nearest rows for {share}"
-    of = f"{pluralize(about.asked, 'question')} whose answer the documents hold"
+    of = f"{pluralize(about.asked, 'question')} that the documents can answer"
     return f"; the answer was in one of the {about.k} nearest passages for {share} of {of}"
 
 
 def _pair(pair: Pair | None) -> str:
-    """How far below the best."""
+    """The difference from the best candidate; '' for the best itself."""
     if pair is None:
         return ""
-    apart = "surely worse than the best" if pair.is_told_apart else "not told apart from the best"
+    apart = "clearly worse than the best" if pair.is_told_apart else "no clear difference from the best"
     difference = f"{points(-pair.difference)} ({points_range(-pair.high, -pair.low)})"
     return f"; {apart}, {difference}, {p_value(pair.p)}"
 

@@ -1,4 +1,4 @@
-"""An evaluation before its result: what it would ask and cost, how far it is, how it ended, and its form."""
+"""An evaluation before its result: the question about its cost, its progress, its end, and the form to request it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.candidates import EXPLAINED, arm_name, bar_share, short_name
+from bot.cards.candidates import FORM_NAMES, arm_name, bar_share, short_name
 from bot.cards.forms import modal
 from bot.cards.judge_agreement import bias_warning, judged_models, max_judge_questions
 from bot.cards.plans import budget_left
@@ -42,35 +42,40 @@ from bot.values.evaluations import ArmProgress, LadderPlan, LadderProgress, Shot
 from storage.records import Measurement, MeasurementState
 
 MEASURE, CANCEL, FORM = "measure", "cancel_measurement", "baseline_form"
-ANSWERED_BELOW = ("judge", "because", "prompt", "optimise")  # fields of the form with refusals of their own
+ANSWERED_BELOW = (
+    "judge",
+    "because",
+    "prompt",
+    "optimise",
+)  # form fields under which their own refusals are shown
 STAGES: dict[Stage, str] = {
-    "preparing": "is getting its questions ready",
-    "pricing": "is getting its questions ready",
-    "asking": "waits for a yes",
+    "preparing": "is preparing its questions",
+    "pricing": "is preparing its questions",
+    "asking": "is waiting for confirmation",
     "choosing": "is choosing examples",
     "searching": "is optimising the prompt",
-    "measuring": "is under way",
+    "measuring": "is running",
     "consulting": "is being judged by a model",
-    "judging": "is being judged",
+    "judging": "is being scored",
 }
 ENDED: dict[MeasurementState, str] = {
-    "asked": "waits",
-    "running": "is under way",
+    "asked": "is waiting",
+    "running": "is running",
     "done": "is done",
     "failed": "failed",
     "cancelled": "was cancelled",
 }
-# More arms are only counted: a card has no room for more tasks and lines.
+# More are only counted: a card has no room for more tasks and lines.
 SHOWN_ARMS, SHOWN_OPEN = 30, 4
 LEAST_SECONDS = 20
-NO_YES = "Without a yes within 24 hours it lapses."
+EXPIRY = "Expires in 24 hours if nobody confirms."
 LONGEST_REASON = 300
 
 
 @dataclass(frozen=True)
 class BaselineChoices:
-    """What the form offers. `dataset` is chosen at first. `may_overrule`: the team has rules about data that a reason
-    sets aside."""
+    """What the form offers. `dataset` is preselected. `may_overrule` is True if the team has data rules that a reason
+    can override."""
 
     datasets: Sequence[str]
     models: Sequence[str]
@@ -81,7 +86,7 @@ class BaselineChoices:
 def request_card(
     measurement: Measurement, plan: LadderPlan, progress: LadderProgress, budget: Budget
 ) -> Message:
-    """What will be asked and what it costs at most, before anything is spent."""
+    """What will be asked and the maximum cost, before anything is spent."""
     price = f"for {at_most(progress.most_micros)}" if progress.most_micros else "at no charge"
     what = f"Measure {pluralize(len(plan.arms), 'alternative')} on {shorten(plan.title)}"
     if plan.teaches:
@@ -95,7 +100,7 @@ def request_card(
         Lines(_asked_lines(progress.arms)),
         Note(f"⚠ {escape(warning)}") if warning else None,
         actions(measure_button(measurement, plan, progress), button("Cancel", CANCEL, str(measurement.id))),
-        Note(f"Measurement m{measurement.id}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
+        Note(f"Measurement m{measurement.id}, requested by <@{measurement.requested_by}>. {EXPIRY}"),
     )
 
 
@@ -112,9 +117,9 @@ def progress_card(
     share = (Text(f"{progress_bar(_share(progress))}, {_time_left(progress, now)}"), Facts(_spent(progress)))
     stop = confirm(
         f"Cancel measurement m{measurement.id}?",
-        "Answers so far are kept and paid: the same measurement would go on from them.",
+        "Answers so far are kept, and their cost stays. The same measurement would continue from them.",
         "Cancel it",
-        "Let it go on",
+        "Keep it running",
     )
     return Message.titled(
         headline,
@@ -128,8 +133,8 @@ def progress_card(
 def closed_card(
     measurement: Measurement, plan: LadderPlan, progress: LadderProgress, why: str = ""
 ) -> Message:
-    """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
-    again = Note("Answers so far are kept: the same again asks only the rest.")
+    """The same card after the end, without buttons. `why` is our own mrkdwn."""
+    again = Note("Answers so far are kept. Measuring again asks only the remaining questions.")
     facts = [_answers(progress), ("Cost", charge(measurement.actual_micros or 0))]
     return Message.titled(
         _headline(measurement, plan, ENDED[measurement.state]),
@@ -142,7 +147,7 @@ def closed_card(
 
 
 def left_out(arms: Sequence[ArmProgress]) -> list[str]:
-    """Which models a result leaves out, and why; unescaped."""
+    """Lines that say which candidates a result leaves out, and why; unescaped."""
     reasons = dict.fromkeys(arm.failed for arm in arms if arm.failed)
     return [
         f"Left out: {'; '.join(arm_name(arm.arm, 40) for arm in arms if arm.failed == reason)}: {reason}"
@@ -151,7 +156,7 @@ def left_out(arms: Sequence[ArmProgress]) -> list[str]:
 
 
 def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
-    """How good each number of examples was; unescaped."""
+    """Lines that give the score of each number of examples; unescaped."""
     return [
         f"Examples for {model}, on {pluralize(mine[0].rows, 'training row')}: "
         + ", ".join(f"{each.arm.shots}: {percent(each.share)}" for each in mine)
@@ -161,7 +166,7 @@ def shots_notes(tried: Sequence[ShotsTried]) -> list[str]:
 
 
 def declined(arms: Sequence[ArmProgress]) -> list[str]:
-    """Whose questions were declined, which its score has in it; unescaped."""
+    """Lines about candidates whose questions were declined, which their scores include; unescaped."""
     return [
         f"{arm_name(arm.arm)}: {len(arm.declined):,} of {arm.of:,} questions got no answer and count as wrong"
         + (f": {cut(arm.why_declined, 300)}" if arm.why_declined else ".")
@@ -171,8 +176,8 @@ def declined(arms: Sequence[ArmProgress]) -> list[str]:
 
 
 def progress_line(progress: LadderProgress, now: float) -> str:
-    """How far an open ladder is, to follow its name in a list."""
-    words = STAGES[progress.stage]
+    """The progress of an open measurement; follows its name in a list."""
+    words = STAGES[progress.stage].removeprefix("is ")
     if progress.stage == "asking":
         return f"{words}, {at_most(progress.most_micros)}"
     if progress.stage == "measuring":
@@ -181,7 +186,7 @@ def progress_line(progress: LadderProgress, now: float) -> str:
 
 
 def form(channel: str, choices: BaselineChoices) -> Block:
-    rungs = [(name, words) for name, words in EXPLAINED.items() if name not in ("optimised", "tuned")]
+    rungs = [(name, words) for name, words in FORM_NAMES.items() if name not in ("optimised", "tuned")]
     blocks = [
         forms.select_input("dataset", "Dataset", choices.datasets, initial=choices.dataset),
         forms.multi_select_input(
@@ -189,45 +194,45 @@ def form(channel: str, choices: BaselineChoices) -> Block:
             "Models to ask",
             choices.models,
             placeholder="Your own trainer's",
-            hint="Each is asked every held-out row, once in each way. The cost is shown before anything is sent.",
+            hint="Each answers every held-out row, once per alternative. You see the cost before anything is sent.",
         ),
         forms.checkbox_input("rungs", "Alternatives to measure", rungs),
         forms.text_input(
             "judge",
-            "Judge, where answers are free text",
+            "Judge, if answers are free text",
             "openai/gpt-4o-mini",
-            hint="A model that says whether an answer would do. Empty: the score is F1, which counts shared words.",
+            hint="A model that decides whether an answer is acceptable. Empty: F1, which counts shared words.",
         ),
         forms.text_input(
             "bar",
-            "Good enough from",
+            "Quality bar",
             "85%",
-            hint="The share of right answers. Empty: what the dataset is set to, 85% at first.",
+            hint="The share of right answers that you need. Empty: the dataset's bar, 85% by default.",
         ),
-        forms.task_input("The advice depends on it: facts call for retrieval, thinking for a better model."),
+        forms.task_input("The advice depends on it: facts need retrieval, reasoning needs a better model."),
         forms.long_text_input(
             "prompt",
             "Your prompt today",
             "Sort this message into one of our categories …",
-            hint="What stands before each text. Empty: a plain instruction with the labels.",
+            hint="The instruction before each text. Empty: a plain instruction with the labels.",
         ),
         forms.text_input(
             "shots",
             "Examples in a prompt",
             "auto",
-            hint="A number from 1 to 50, or auto: as many as do best on training rows. Empty: ten.",
+            hint="A number from 1 to 50, or auto: the number that does best on training rows. Empty: ten.",
         ),
         forms.text_input(
             "optimise",
-            "Look for a better prompt, for up to",
+            "Budget to search for a better prompt",
             "$2",
-            hint="On training rows, for the first of the models. Empty: your prompt stays as it is.",
+            hint="Searches on training rows, for the first of the models. Empty: your prompt stays as it is.",
         ),
     ]
     if choices.may_overrule:
         because = forms.long_text_input(
             "because",
-            "Why a soft rule about data should not hold",
+            "Why override a soft data rule?",
             "the customers agreed, ticket LEGAL-12",
             hint="Empty: the team's rules decide where these rows may go. A reason is kept in the audit log.",
             most=LONGEST_REASON,
@@ -247,18 +252,18 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
     prompt = (
         "your own" if plan.prompt else "a plain instruction" + (" with the labels" if plan.labels else "")
     )
-    rows = "row" if plan.teaches else "test row"
+    rows = "row" if plan.teaches else "held-out row"
     pairs = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
         ("Questions", f"{progress.of - progress.answered:,}, on {pluralize(plan.n_holdout, rows)}"),
-        ("Good enough from", bar_share(plan.bar)),
+        ("Quality bar", bar_share(plan.bar)),
         ("Prompt", prompt),
     ]
     if plan.documents:
         pairs.append(("Knowledge", pluralize(len(plan.documents), "document")))
     if plan.chooses_shots:
-        pairs.append(("Examples", "0, 5, 10 or 20, by training rows"))
+        pairs.append(("Examples", "0, 5, 10 or 20, chosen on training rows"))
     if plan.search is not None:
         pairs.append(prompt_search.budget(plan.search))
     if plan.judge is not None:
@@ -268,38 +273,37 @@ def _facts(plan: LadderPlan, progress: LadderProgress, budget: Budget) -> list[t
 
 
 def _asked_lines(arms: Sequence[ArmProgress]) -> list[str]:
-    """A line for each model, with the ways it is asked."""
+    """A line for each model with its alternatives."""
     lines = []
     for model in dict.fromkeys(arm.arm.model for arm in arms):
         mine = [arm for arm in arms if arm.arm.model == model]
-        ways = ", ".join(short_name(arm.arm) for arm in mine if not arm.failed)
+        names = ", ".join(short_name(arm.arm) for arm in mine if not arm.failed)
         if model is None:
-            lines.append(f"• {ways}: learnt from your rows on this machine, asks nobody")
-        elif ways:
+            lines.append(f"• {names}: trained on this machine from your rows, free")
+        elif names:
             before = sum(arm.answered for arm in mine)
-            lines.append(
-                f"• {escape(shorten(model, 60))}: {ways}{f'; {before:,} answers known' if before else ''}"
-            )
+            earlier = f"; {pluralize(before, 'answer')} already known" if before else ""
+            lines.append(f"• {escape(shorten(model, 60))}: {names}{earlier}")
     return [*lines, *(f"• {escape(cut(text, 300))}" for text in left_out(arms))]
 
 
 def _sure(plan: LadderPlan, progress: LadderProgress) -> Block:
     most = progress.most_micros
-    spends = "It costs nothing but the machine's time."
+    spends = "It costs only the machine's time."
     if most:
-        spends = f"It reserves {charge(most)} of this month's budget; what is not used becomes free again."
+        spends = f"It reserves {charge(most)} of this month's budget; what is not spent becomes free again."
     missing = progress.of - progress.answered
-    judge = f", and up to {max_judge_questions(plan):,} of the judge" if plan.judge else ""
+    judge = f", and up to {max_judge_questions(plan):,} more by the judge" if plan.judge else ""
     return confirm(
         f"Spend {at_most(most)}?" if most else "Measure now?",
-        f"{pluralize(missing, 'question')} will be asked{judge}. {spends}",
+        f"{pluralize(missing, 'question')} will be answered{judge}. {spends}",
         "Label them" if plan.teaches else "Measure",
         "Not now",
     )
 
 
 def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]:
-    """What is under way, each; what is done and what waits, counted. `is_over`: nothing goes on any more."""
+    """A line for each candidate in progress, and counts of those done and waiting. `is_over`: the measurement ended."""
     done = [arm for arm in progress.arms if not arm.failed and arm.is_whole]
     waits = [arm for arm in progress.arms if _status(arm) == "pending"]
     open_ones = [arm for arm in progress.arms if _status(arm) == "in_progress"]
@@ -307,8 +311,8 @@ def _arms(progress: LadderProgress, *, is_over: bool = False) -> list[CardBlock]
     lines = [
         *([f"✓ {len(done):,} of {pluralize(len(progress.arms), 'alternative')} answered"] if done else []),
         *(f"• {escape(arm_name(arm.arm))}: {_answered(arm)}" for arm in open_ones[:SHOWN_OPEN]),
-        *([f"• {more:,} more {'begun' if is_over else 'under way'}"] if more > 0 else []),
-        *([f"• {len(waits):,} {'not begun' if is_over else 'waiting'}"] if waits else []),
+        *([f"• {more:,} more {'started' if is_over else 'in progress'}"] if more > 0 else []),
+        *([f"• {len(waits):,} {'not started' if is_over else 'waiting'}"] if waits else []),
         *(f"• {escape(cut(text, 300))}" for text in left_out(progress.arms)),
     ]
     return [Lines(lines)] if lines else []
@@ -347,21 +351,21 @@ def _share(progress: LadderProgress) -> float:
 
 
 def _time_left(progress: LadderProgress, now: float) -> str:
-    """The time left, by the pace so far once there is one."""
+    """The time left at the current pace, or what is being done instead."""
     judge = progress.judge
     if progress.stage == "consulting":
         return f"{judge.answered:,} of about {judge.of:,} verdicts" if judge else "about to be judged"
     if progress.stage == "choosing":
         done = sum(arm.answered + len(arm.declined) for arm in progress.shot_arms)
-        return f"{done:,} of {sum(arm.of for arm in progress.shot_arms):,} answers about training rows"
+        return f"{done:,} of {sum(arm.of for arm in progress.shot_arms):,} answers to training rows"
     if progress.stage == "searching":
-        return prompt_search.how_far(progress.search)
+        return prompt_search.progress_text(progress.search)
     if progress.stage != "measuring":
         is_before = progress.stage in ("preparing", "pricing", "asking")
-        return "about to begin" if is_before else "working out what it means"
+        return "about to begin" if is_before else "calculating the result"
     left = progress.seconds_left(now)
     passed = now - progress.started_at if progress.started_at is not None else 0.0
-    return "time left not known yet" if passed < LEAST_SECONDS or left is None else time_left(left)
+    return "time left unknown yet" if passed < LEAST_SECONDS or left is None else time_left(left)
 
 
 def _spent(progress: LadderProgress) -> list[tuple[str, str]]:
@@ -373,7 +377,7 @@ def _answers(progress: LadderProgress) -> tuple[str, str]:
 
 
 def cost_so_far(spent_micros: int, most_micros: int) -> tuple[str, str]:
-    """`most_micros` were agreed on; 0: it costs nothing."""
+    """The fact about the cost. `most_micros` is the agreed maximum; 0 means free."""
     if not most_micros:
         return ("Cost", "no charge")
     return ("Cost so far", f"{charge(spent_micros)}, {at_most(most_micros)} agreed")

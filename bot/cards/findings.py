@@ -1,5 +1,5 @@
-"""What a check found, rule by rule, and the cleaned copy it offers. Lines, counts and cures; never a word from
-the file."""
+"""What a check found, rule by rule, and the cleaned copy that it offers: lines, counts and cures, never words from the
+file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ LISTED_PARTS, LISTED_REST, SHOWN_PAIRS = 8, 24, 10
 
 @dataclass(frozen=True)
 class Part:
-    """One sentence of a rule; `lines` are empty where it is about the whole file."""
+    """One sentence of a rule. `lines` is empty if it concerns the whole file."""
 
     text: str
     lines: tuple[int, ...]
@@ -37,7 +37,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Group:
-    """A rule that was broken. `rows` counts the lines; those beyond the listed ones too."""
+    """A broken rule. `rows` counts all its lines, including those beyond the listed ones."""
 
     code: str
     severity: Severity
@@ -55,7 +55,7 @@ def describe_code(code: str) -> str:
 
 
 def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
-    """The findings by their rule, in their order: worst first."""
+    """The findings grouped by rule, in the same order, which is worst first."""
     by_code: dict[str, list[Finding]] = {}
     for finding in findings:
         by_code.setdefault(finding.code, []).append(finding)
@@ -63,13 +63,13 @@ def group_findings(findings: Sequence[Finding]) -> tuple[Group, ...]:
 
 
 def count_by_severity(findings: Sequence[Finding]) -> Mapping[Severity, int]:
-    """How many of each severity: rules that were broken, however many lines break each."""
+    """The number of broken rules of each severity, however many lines break them."""
     totals = Counter(group.severity for group in group_findings(findings))
     return {severity: totals[severity] for severity in WORDS if totals[severity]}
 
 
 def counts_text(findings: Sequence[Finding]) -> str:
-    """'3 problems to fix, 1 worth a look'; empty where nothing was found."""
+    """'3 problems to fix, 1 worth a look'; '' if nothing was found."""
     return ", ".join(
         f"{pluralize(count, 'problem')} to fix" if severity == "blocks" else f"{count:,} {WORDS[severity]}"
         for severity, count in count_by_severity(findings).items()
@@ -77,7 +77,7 @@ def counts_text(findings: Sequence[Finding]) -> str:
 
 
 def need_file(findings: Sequence[Finding]) -> bool:
-    """Whether there is more to say than a card does."""
+    """True if the findings need a file, because a card shows one example per rule."""
     listed = [
         group.rows or len(group.parts) for group in group_findings(findings) if group.severity != "tells"
     ]
@@ -85,7 +85,7 @@ def need_file(findings: Sequence[Finding]) -> bool:
 
 
 def line_ranges(lines: Iterable[int]) -> str:
-    """Neighbours become a range: lines 3, 7 and 9 to 12."""
+    """'line 3', 'lines 3, 7, 9-12': neighbours become a range."""
     runs: list[list[int]] = []
     for line in sorted(set(lines)):
         if runs and line == runs[-1][1] + 1:
@@ -105,13 +105,13 @@ def part_sentence(part: Part) -> str:
 
 
 def file_title(stem: str, dataset: str) -> str:
-    """The title of a file in the card's thread, which is also what a screen reader says of a plot."""
+    """The title of a file in the card's thread, which is also a plot's alternative text."""
     return f"{TITLES[stem]} {dataset}"
 
 
 def duplicate_cost_text(waste: DuplicateCost) -> str:
-    text = f"{waste.tokens:,} tokens of every epoch go to copies"
-    return text if waste.usd is None else f"{text}: {usd(waste.usd)} on {waste.target}"
+    text = f"{waste.tokens:,} tokens per epoch are copies"
+    return text if waste.usd is None else f"{text}, {usd(waste.usd)} on {waste.target}"
 
 
 def _group(same: Sequence[Finding]) -> Group:
@@ -135,7 +135,7 @@ def _range_text(first: int, last: int) -> str:
 
 
 def finding_blocks(findings: Sequence[Finding], most: int | None = LISTED_PARTS) -> list[CardBlock]:
-    """All of them, a block for each severity. `most` sentences of a rule are listed; None: all."""
+    """All findings, one block per severity. Lists `most` sentences per rule, all if None."""
     groups = group_findings(findings)
     blocks: list[CardBlock] = []
     for severity, words in WORDS.items():
@@ -153,12 +153,12 @@ def _lines(group: Group, most: int | None) -> list[str]:
     lines = [part_sentence(part) for part in shown]
     if rest:
         more = f" and {len(rest) - LISTED_REST:,} more" if len(rest) > LISTED_REST else ""
-        lines.append(f"the same kind of thing: {line_ranges(rest[:LISTED_REST])}{more}")
+        lines.append(f"and similarly {line_ranges(rest[:LISTED_REST])}{more}")
     return [f"  {group.title}{rows}", *(f"    {name}" for name in [*lines, *tail]), f"    → {group.cure}"]
 
 
 def can_be_cleaned(report: Report) -> bool:
-    """Whether `clean` would leave lines out, and what stays would be a usable file: copies, rows that can't be used."""
+    """True if a cleaned copy would leave lines out (copies, or rows that can't be used) and still be a usable file."""
     groups = group_findings(report.findings)
     blocking = [group for group in groups if group.severity == "blocks"]
     secret = sum(group.rows for group in blocking if group.code == "secret")
@@ -171,27 +171,27 @@ def can_be_cleaned(report: Report) -> bool:
 def cleaning_started(dataset: Dataset, place: RowDelivery) -> str:
     match place:
         case "thread":
-            return (
-                f"A cleaned copy of {code(dataset.title)} is being written; it comes into the card's thread."
-            )
+            return f"Writing a cleaned copy of {code(dataset.title)}; it will appear in the card's thread."
         case "direct":
             return (
-                f"A cleaned copy of {code(dataset.title)} is being written. It holds customers' words and "
-                "everybody can read this channel, so it comes to you as a direct message."
+                f"Writing a cleaned copy of {code(dataset.title)}. It contains customers' words and everybody can read "
+                "this channel, so you get it as a direct message."
             )
 
 
 def not_delivered(dataset: Dataset, why: NoDelivery) -> str:
     if why == "not in the channel":
-        return "The file holds customers' words of a channel that you are not in, so it is not sent to you."
+        return (
+            "The file contains customers' words from a channel that you are not in, so it is not sent to you."
+        )
     return (
-        "The file holds customers' words and others than the dataset's channel can read here, so it is not posted. "
-        f"<@{dataset.uploaded_by}>, who uploaded it, gets it as a direct message by pressing the button."
+        "The file contains customers' words, and people outside the dataset's channel can read here, so it is not "
+        f"posted. <@{dataset.uploaded_by}>, who uploaded it, can press the button to get it as a direct message."
     )
 
 
 def cleaning_waits(dataset: Dataset) -> str:
-    return f"A cleaned copy of {code(dataset.title)} is being written for you already."
+    return f"A cleaned copy of {code(dataset.title)} is already being written for you."
 
 
 def not_cleaned(dataset: Dataset, refused: NotCleaned) -> str:
@@ -207,19 +207,17 @@ def cleaned_filename(dataset: Dataset, cleaned: Cleaned) -> str:
 
 
 def cleaned_summary(dataset: Dataset, cleaned: Cleaned) -> str:
-    """The text beside the file: what was left out and why, what stayed, what to do with it."""
+    """The text beside the file: what was left out and why, what stayed, and what to do with it."""
     lines = [
         f"{code(dataset.title)}, cleaned: {pluralize(cleaned.rows, 'row')}.",
         *map(escape, left_out_lines(cleaned)),
     ]
-    next_step = (
-        f"Look it through, then upload it under the name {code(dataset.name)} with `/finetune upload`."
-    )
+    next_step = f"Review it, then upload it as {code(dataset.name)} with `/finetune upload`."
     return "\n".join([*lines, next_step])
 
 
 def left_out_lines(cleaned: Cleaned) -> list[str]:
-    """A sentence for each reason. Line numbers are those of the file that was sent, which stays as it is."""
+    """A sentence for each reason. Line numbers refer to the uploaded file, which stays unchanged."""
     if not cleaned.left_out:
         return ["Nothing had to be left out.", *_contradictions(cleaned)]
     return [
@@ -232,7 +230,7 @@ def left_out_lines(cleaned: Cleaned) -> list[str]:
 def _reason(reason: LeftOut) -> str:
     more = reason.count - len(reason.lines)
     rest = f" and {more:,} more" if more > 0 else ""
-    words = "asks what the test asks" if reason.code == "overlap" else describe_code(reason.code)
+    words = "same question as a held-out row" if reason.code == "overlap" else describe_code(reason.code)
     return f"• {reason.count:,} × {words}: {line_ranges(reason.lines)}{rest}"
 
 
@@ -242,6 +240,6 @@ def _contradictions(cleaned: Cleaned) -> list[str]:
     pairs = ", ".join(f"{pair.earlier} and {pair.later}" for pair in cleaned.contradictions[:SHOWN_PAIRS])
     more = ", …" if cleaned.contradicting > SHOWN_PAIRS else ""
     return [
-        f"Still in it, since only you can decide: {pluralize(cleaned.contradicting, 'line')} with another answer to "
+        f"Not removed, since only you can decide: {pluralize(cleaned.contradicting, 'line')} with different answers to "
         f"the same question (lines {pairs}{more})."
     ]

@@ -1,4 +1,4 @@
-"""Slack's forms and their fields. A block's id is the field's name, its element's action is always `value`."""
+"""Slack's forms and their fields. A block's id is the field's name; its element's action is always `value`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def long_text_input(name: str, label: str, example: str, *, hint: str, most: int
 
 
 def required_text_input(name: str, label: str, *, most: int, multiline: bool = True, hint: str = "") -> Block:
-    """A text of up to `most` letters, without which the form can't be sent."""
+    """A required text of up to `most` characters."""
     element: Block = {"type": "plain_text_input", "action_id": "value", "max_length": most}
     if multiline:
         element["multiline"] = True
@@ -60,22 +60,22 @@ def required_text_input(name: str, label: str, *, most: int, multiline: bool = T
 
 
 def select_input(name: str, label: str, options: Sequence[str], *, initial: str | None = None) -> Block:
-    """What can't be an option (a longer name, or none at all) can still be typed."""
+    """A select. If there are no options, or only names too long for one, the field takes typed text instead."""
     entries = _options(options)
     if not entries:
-        return text_input(name, label, "as it is called", optional=False)
+        return text_input(name, label, "its name", optional=False)
     chosen = next((values for values in entries if values["value"] == initial), entries[0])
     element = {"type": "static_select", "action_id": "value", "options": entries, "initial_option": chosen}
     return _input(name, label, element, optional=False)
 
 
 def task_input(hint: str) -> Block:
-    """The kind of task, or none."""
+    """An optional select for the kind of task."""
     element = {
         "type": "static_select",
         "action_id": "value",
         "options": [_option(value, words) for value, words in TASK_KINDS.items()],
-        "placeholder": plain("Not said", 150),
+        "placeholder": plain("Not specified", 150),
     }
     return _input("task", "What should the model get better at?", element, optional=True, hint=hint)
 
@@ -83,7 +83,7 @@ def task_input(hint: str) -> Block:
 def multi_select_input(
     name: str, label: str, options: Sequence[str], *, placeholder: str, hint: str = ""
 ) -> Block:
-    """Any number of names; where there is none to choose, they can be typed with commas between them."""
+    """A select of any number of names. Without options, the field takes names separated by commas."""
     entries = _options(options)
     if not entries:
         return text_input(name, label, "openai/gpt-4o-mini, local/smollm2-135m", hint=hint)
@@ -99,7 +99,7 @@ def multi_select_input(
 def checkbox_input(
     name: str, label: str, options: Sequence[tuple[str, str]], *, is_consent: bool = False
 ) -> Block:
-    """Boxes to tick, (value, words), all ticked at first; for a consent none is, and one has to be."""
+    """Checkboxes for (value, words), all ticked at first. A consent starts unticked and is required."""
     entries = [_option(value, words) for value, words in options[:MOST_BOXES]]
     element: Block = {"type": "checkboxes", "action_id": "value", "options": entries}
     if not is_consent:
@@ -124,7 +124,7 @@ def _input(name: str, label: str, element: Block, *, optional: bool, hint: str =
 
 
 def _options(names: Sequence[str]) -> list[Block]:
-    """As many options as a select takes, and as fit into a view beside two other selects."""
+    """As many options as a select takes, within a third of the size that Slack allows for a view."""
     texts = [name for name in dict.fromkeys(names) if 0 < len(name) <= 150]
     entries = [_option(name, shorten(name, 75)) for name in texts[:MOST_OPTIONS]]
     while sum(len(json.dumps(option)) for option in entries) > MOST_BYTES:

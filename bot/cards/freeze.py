@@ -1,4 +1,4 @@
-"""A spending freeze in words: in the channel, on the cards it holds up, in the status."""
+"""Texts about a spending freeze: in the channel, on cards that wait, and in the status."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from storage.money import Freeze
 
 def frozen_card(freeze: Freeze, held_runs: int) -> Message:
     """Posted in the channel at once."""
-    waits = {0: "", 1: " One run waits."}.get(held_runs, f" {held_runs} runs wait.")
+    waits = {0: "", 1: " One run is waiting."}.get(held_runs, f" {held_runs} runs are waiting.")
     return text_message(
-        f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts from now on, and models that run by the "
-        f"hour are stopped; what already trains goes on, and nothing is lost.{waits} {UNFREEZERS} approvers lift it "
-        "with `/finetune unfreeze`."
+        f"*Spending frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts, and models that run by the "
+        f"hour are stopped. Trainings in progress continue, and nothing is lost.{waits} {UNFREEZERS} approvers can "
+        "lift the freeze with `/finetune unfreeze`."
     )
 
 
@@ -26,36 +26,37 @@ def status_line(freeze: Freeze, against: Sequence[str]) -> str:
     so_far = (
         f" <@{against[-1]}> has typed `/finetune unfreeze`; one more approver is needed." if against else ""
     )
-    return f"*Frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts.{so_far}"
+    return f"*Spending frozen by <@{freeze.person}>*{_because(freeze)} Nothing new starts.{so_far}"
 
 
 def unfreeze_requested(person: str, others: Collection[str]) -> Message:
-    """The first word of two. `others` may say the second."""
+    """The first of two approvers wants to lift the freeze; `others` can be the second."""
     whom = ", ".join(f"<@{name}>" for name in sorted(others)[:10])
-    cure = "nobody else is named: add an approver under [people] in finetune.toml"
+    who = f": {whom}." if whom else ", but there is none. Add one under [people] in finetune.toml."
     return text_message(
-        f"<@{person}> wants to lift the freeze. One more approver has to type `/finetune unfreeze`: {whom or cure}."
+        f"<@{person}> wants to lift the freeze. One more approver has to type `/finetune unfreeze`{who}"
     )
 
 
 def unfrozen_card(freeze: Freeze, by: Sequence[str]) -> Message:
     people = " and ".join(f"<@{name}>" for name in by)
     return text_message(
-        f"The freeze by <@{freeze.person}> was lifted by {people}. What waited goes on by itself."
+        f"The freeze by <@{freeze.person}> was lifted by {people}. Everything that was waiting continues automatically."
     )
 
 
 def add_freeze_notice(card: Message, freeze: Freeze) -> Message:
-    """The card of a run or a measurement that waits, with a line that says why."""
+    """Adds a line to the card of a waiting run or measurement that says why it waits."""
     why = Text(
-        f"*Waits: frozen by <@{freeze.person}>*{_because(freeze)} It goes on by itself after `/finetune unfreeze`."
+        f"*Waiting: spending was frozen by <@{freeze.person}>*{_because(freeze)} It continues after "
+        "`/finetune unfreeze`."
     )
     return replace(card, parts=(*card.parts[:-1], why, *card.parts[-1:]))
 
 
 def refusal(freeze: Freeze, what: str) -> str:
-    """A refusal for a person who wants something that costs money. `what` begins the sentence."""
-    return f"{what}: frozen by <@{freeze.person}>{_because(freeze)} Try again after `/finetune unfreeze`."
+    """A refusal of something that costs money. `what` begins the sentence."""
+    return f"{what}: spending was frozen by <@{freeze.person}>{_because(freeze)} Try again after `/finetune unfreeze`."
 
 
 def _because(freeze: Freeze) -> str:

@@ -1,4 +1,4 @@
-"""Sentences, refusals, rights, and notices about interrupted commands."""
+"""Cards that belong to no subject: plain messages, rights, dialogs without fields, and notices about delivery."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ MODAL_BLOCKS = 100
 
 
 def text_message(text: str) -> Message:
-    """`text` is ours: it may hold mrkdwn."""
+    """A card of one text, which is our own mrkdwn."""
     return Message(text, (Text(text),))
 
 
 def sample_card() -> Message:
-    """One of each block that cards are made of, for Slack to judge; it is never sent."""
+    """One of each block that cards are made of, for Slack to validate. It is never sent."""
     rows = [("Model", "Right"), ("small", Figure("70%", 70.0))]
     return Message.titled(
         "A sample",
@@ -57,30 +57,30 @@ def sample_card() -> Message:
 
 
 CURES = {
-    "not_in_channel": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
-    "channel_not_found": "Invite me there with `/invite @Finetune`, and it is posted within five minutes.",
-    "is_archived": "Unarchive the channel, and it is posted within five minutes.",
-    "restricted_action": "Let apps post in that channel, and it is posted within five minutes.",
+    "not_in_channel": "Invite me there with `/invite @Finetune`, and I will post it within five minutes.",
+    "channel_not_found": "Invite me there with `/invite @Finetune`, and I will post it within five minutes.",
+    "is_archived": "Unarchive the channel, and I will post it within five minutes.",
+    "restricted_action": "Let apps post in that channel, and I will post it within five minutes.",
 }
 
 
 def undelivered_notice(place: str, error: str, words: str | None) -> Message:
-    """`place` and `words`, what the message's notification would have said, are mrkdwn."""
-    cure = CURES.get(error, "It is not tried again. `/finetune status` shows what it was about.")
+    """`place` and `words` are mrkdwn; `words` is the text of the message's notification."""
+    cure = CURES.get(error, "It won't be sent again. `/finetune status` shows the current state.")
     quoted = f"\n>{words.replace(chr(10), chr(10) + '>')}" if words else ""
     return text_message(f"A message for {place} could not be delivered: {code(error)}. {cure}{quoted}")
 
 
 def missing_scope(needed: str) -> Message:
     return text_message(
-        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Once the app is"
-        " reinstalled from manifest.yml, they follow within five minutes."
+        f"The app lacks the scope {code(needed)}, so some messages and files can't be delivered. Reinstall the app "
+        "from manifest.yml, and they follow within five minutes."
     )
 
 
 @dataclass(frozen=True)
 class Right:
-    """A right of the policy, the commands that take it, and why it is denied; None: it is given."""
+    """A right of the policy, the commands that need it, and why it is denied (None if it is granted)."""
 
     name: str
     commands: Sequence[str]
@@ -96,8 +96,8 @@ def rights_card(rights: Sequence[Right]) -> Message:
         title,
         Lines(lines),
         Note(
-            "The bot's operator decides it in finetune.toml, [people] and [policy]. Nobody approves what they "
-            "asked for or uploaded."
+            "The bot's operator sets these in finetune.toml, [people] and [policy]. Nobody can approve what they "
+            "requested or uploaded."
         ),
     )
 
@@ -107,12 +107,12 @@ def answer(result: str | Refusal) -> Message:
 
 
 def notice_modal(title: str, text: str) -> Block:
-    """A form with nothing to fill in."""
+    """A dialog with one text and no fields."""
     return details_modal(title, [Text(text)])
 
 
 def details_modal(title: str, parts: Sequence[CardBlock | Block]) -> Block:
-    """What a card has no room for, behind its *Details* button: a form with nothing to fill in."""
+    """A dialog without fields, for what a card shows behind its *Details* button."""
     return {
         "type": "modal",
         "title": plain(title, 24),
@@ -122,7 +122,7 @@ def details_modal(title: str, parts: Sequence[CardBlock | Block]) -> Block:
 
 
 def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str, Any]:
-    """The body of a message with files, each with its title as plain text. `comment` is ours: it may hold mrkdwn."""
+    """The body of a message with (path, title) files. Titles are plain text; `comment` is our own mrkdwn."""
     uploads = [
         {"file": str(path), "filename": path.name, "title": title, "alt_txt": title} for path, title in files
     ]
@@ -132,32 +132,34 @@ def files_body(files: Iterable[tuple[Path, str]], comment: str = "") -> dict[str
 def file_hint() -> Message:
     return text_message(
         "To train on this file, open the message's menu (the three dots) and choose “Use as training data”, "
-        "or type `/finetune upload` in the channel where the team should see the report."
+        "or type `/finetune upload` in the channel that should get the report."
     )
 
 
 def needs_slash(typed: str) -> Message:
-    """Slack opens a form after a slash command or a click alone."""
-    return text_message(f"Type {code(f'/finetune {cut(typed, 200)}')} with the slash: it opens a form.")
+    """Slack lets an app open a form only after a slash command or a click."""
+    return text_message(
+        f"This command opens a form, so type it with the slash: {code(f'/finetune {cut(typed, 200)}')}"
+    )
 
 
 def interrupted_notice(typed: str | None) -> Message:
-    """What a person reads whose command (`typed`), click or form (None) was cut off by the bot's end."""
+    """A notice that a command (`typed`), or a click or form if None, arrived while the bot was shutting down."""
     what = code(cut(typed, 200)) if typed else "What you clicked"
     return text_message(
-        f"{what} reached the bot as it was being ended, and was not carried out. Do it again if you still want it."
+        f"{what} arrived while the bot was shutting down, so nothing was done. Try again if you still want it."
     )
 
 
 def too_late_notice(typed: str | None) -> Message:
-    """What a person reads whose form could not be opened in time; `typed` None: they clicked."""
+    """A notice that a form could not be opened in time. `typed` is None if the person clicked."""
     again = f"Type it again: {code(cut(typed, 200))}" if typed else "Click it again."
-    return text_message(f"Slack's three seconds were over before the form could open. {again}")
+    return text_message(f"The form could not open within Slack's limit of three seconds. {again}")
 
 
 def closed_form_refusal(complaints: Sequence[str]) -> Message:
-    """What is wrong with a form that is closed by now."""
+    """What is wrong with a form that is already closed."""
     return text_message(
-        "Your form reached the bot as it was being ended, and can't be taken as it is: "
+        "Your form arrived while the bot was shutting down and can't be accepted: "
         + " ".join(escape(complaint) for complaint in complaints)
     )

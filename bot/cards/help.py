@@ -1,5 +1,5 @@
-"""The help: five steps to a decision with the buttons that begin them, all commands behind *All commands*, and one
-command with its options."""
+"""The help: five steps to a decision with buttons to begin, all commands behind *All commands*, and one command with
+its options."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ LINES_OF_A_TEXT = 20
 TITLE = "Find out in five steps whether fine-tuning pays"
 STEPS = (
     ("upload", "labelled examples, checked on the machine that runs this bot"),
-    ("baseline DATASET", "what prompts and free models get right already"),
+    ("baseline DATASET", "what prompts and free models already get right"),
     ("estimate DATASET", "what training would cost and save"),
-    ("start DATASET", "the plan, which an approver has to agree to"),
-    ("status", "what waits, what runs and what came out"),
+    ("start DATASET", "a plan for your approvers to agree to"),
+    ("status", "what is waiting, what is running, and the latest results"),
 )
 OTHERS = (
     ("Your data", ("datasets", "label", "distill", "pairs", "curve", "knowledge", "delete")),
@@ -44,7 +44,7 @@ OTHERS = (
 
 @dataclass(frozen=True)
 class CommandHelp:
-    """How a command is typed, what it does, and what each of its options means."""
+    """How a command is typed, what it does, and its options with their meanings."""
 
     name: str
     usage: str
@@ -60,7 +60,7 @@ def card() -> Message:
         Lines(others),
         begin_buttons(),
         Note(
-            "Nothing costs money before somebody has agreed to it. `/finetune help COMMAND` shows its options."
+            "Nothing costs money until somebody has agreed to it. `/finetune help COMMAND` shows its options."
         ),
     )
 
@@ -78,7 +78,7 @@ def begin_buttons() -> Actions:
 
 
 def all_commands(commands: Sequence[CommandHelp]) -> Block:
-    """A form to read, by task."""
+    """A dialog with all commands, grouped by task."""
     by_name = {command.name: command for command in commands}
     steps = ("The five steps", [typed.split()[0] for typed, _ in STEPS])
     parts: list[CardBlock] = []
@@ -89,9 +89,9 @@ def all_commands(commands: Sequence[CommandHelp]) -> Block:
 
 
 def one_command(command: CommandHelp) -> Message:
-    """In parts, since a text of Slack's is cut where the options of a plan go on."""
+    """One command with its options, in several texts, since Slack cuts a text that is too long."""
     options = [f"• `{key}=` {escape(what)}" for key, what in command.options]
-    lines = [f"Like this: `{command.usage}`.", *options]
+    lines = [f"Usage: `{command.usage}`", *options]
     starts = range(0, len(lines), LINES_OF_A_TEXT)
     parts = tuple(Text("\n".join(lines[start : start + LINES_OF_A_TEXT])) for start in starts)
     return Message("\n".join(lines), parts)

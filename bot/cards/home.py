@@ -1,5 +1,5 @@
-"""The App Home: what waits for them, with its buttons; what is under way; models in use; the budget.
-On the first visit, what this is and the ways to begin."""
+"""The App Home: what is waiting for the person, with buttons; what is in progress; models in use; and the budget. On
+the first visit, what this app does and how to begin."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from bot.rules.budgets import Budget
 from bot.values.runs import Refusal
 
 WITH_BUTTONS, LINKED, RECENT = 10, 10, 5
-FORM = "home"  # in the private metadata of a form that was opened here
+FORM = "home"  # the private metadata of a form that was opened here
 
 
 @dataclass(frozen=True)
 class HomeOverview:
-    """`mine` wait for this person's approval, `to_confirm` for their yes to the cost of what they asked for. `links` to
-    cards, by the card's name. `is_new`: they know of no dataset yet."""
+    """One person's App Home. `mine` wait for their approval; `to_confirm` are their own measurements, whose cost they
+    have to confirm. `links` maps a card's name to its address. `is_new` is True if they can see no dataset yet."""
 
     mine: Sequence[RunSummary]
     to_confirm: Sequence[EvaluationSummary]
@@ -55,7 +55,7 @@ def page(overview: HomeOverview | Refusal) -> Block:
 
 
 def card_name(summary: RunSummary | EvaluationSummary) -> str:
-    """The card that a link leads to."""
+    """The name of the card that a link leads to."""
     if not isinstance(summary, RunSummary):
         return f"measurement {summary.measurement.id}"
     return f"{'plan' if summary.run.state == 'awaiting_approval' else 'run'} {summary.run.id}"
@@ -65,14 +65,14 @@ def _welcome() -> list[CardBlock]:
     return [
         Headline("Find out whether fine-tuning pays, before you pay for it"),
         Text(
-            "Give me labelled examples. I measure what prompts and free models get right already, estimate "
+            "Give me labelled examples. I measure what prompts and free models already get right, estimate "
             "what a tuned model would cost and save, train it once your team has approved the cost, and show whether "
-            "it is better. Nothing costs money before somebody has agreed to it."
+            "it is better. Nothing costs money until somebody has agreed to it."
         ),
         Text(
             "*Two ways to begin*\n"
             "• *Upload* your examples: a table with a text and a label column, or JSONL.\n"
-            "• *Look first*: `make demo` in a checkout plays it all with examples that come along."
+            "• *Look first*: `make demo` in a checkout plays the whole story with sample data."
         ),
         actions(button("Upload", help.UPLOAD, "home", style="primary"), _commands()),
         Lines(["*The five steps*", *help.first_steps()]),
@@ -81,11 +81,11 @@ def _welcome() -> list[CardBlock]:
 
 def _sections(overview: HomeOverview) -> list[CardBlock]:
     blocks: list[CardBlock] = [Headline("Waiting for you"), *_waiting(overview)]
-    under_way = [_linked(overview, summary) for summary in overview.open]
-    blocks += [Headline("Under way"), Lines(under_way) if under_way else Text("Nothing is running.")]
+    in_progress = [_linked(overview, summary) for summary in overview.open]
+    blocks += [Headline("In progress"), Lines(in_progress) if in_progress else Text("Nothing is running.")]
     if overview.deployments:
         lines = [*map(deployments.line, overview.deployments)]
-        blocks += [Headline("Running by the hour"), Lines(lines)]
+        blocks += [Headline("Billed by the hour"), Lines(lines)]
     if overview.in_use:
         blocks += [Headline("Models in use"), Lines([*map(models.in_use_line, overview.in_use)])]
     if overview.recent:
@@ -99,12 +99,12 @@ def _commands() -> Block:
 
 
 def _waiting(overview: HomeOverview) -> list[CardBlock]:
-    """Each with its card's buttons; of very many, the rest is listed."""
+    """What waits for the person, with its card's buttons; beyond a limit, as a list."""
     blocks: list[CardBlock] = []
     for run in overview.mine[:WITH_BUTTONS]:
         price = f"for {at_most(run.plan.maximum_micros)}" if run.plan.maximum_micros else "at no charge"
         wish = f"*Run {run.run.id}*: train {escape(plans.plan_title(run.plan))} {price}?"
-        text = f"{_with_link(overview, run, wish)}\n{plans.plan_in_short(run.plan)}"
+        text = f"{_with_link(overview, run, wish)}\n{plans.plan_verdict(run.plan)}"
         blocks += [Text(text), plans.buttons(run.run, run.plan)]
     for summary in overview.to_confirm[:WITH_BUTTONS]:
         blocks.append(Text(_linked(overview, summary)))
@@ -113,7 +113,7 @@ def _waiting(overview: HomeOverview) -> list[CardBlock]:
             blocks.append(actions(yes))
     if rest := [*overview.mine[WITH_BUTTONS:], *overview.to_confirm[WITH_BUTTONS:]]:
         blocks.append(Lines([*map(list_entry, rest)]))
-    return blocks or [Text("Nothing waits for you.")]
+    return blocks or [Text("Nothing is waiting for you.")]
 
 
 def _linked(overview: HomeOverview, summary: RunSummary | EvaluationSummary) -> str:

@@ -1,5 +1,4 @@
-"""Is more data worth it? The learning curve in words: what the next rows bring, what they cost, which rows
-to label."""
+"""Is more data worth it? The learning curve: what more rows would gain, what they cost, and which rows to label."""
 
 from __future__ import annotations
 
@@ -41,17 +40,17 @@ from trainers.money import usd
 SHOWN_NEEDS, SHOWN_SIZES = 3, 3  # of the sizes: measured, and as many expected
 MOST_NEEDS, MOST_SIZES = 8, 20
 MINUS = "\N{MINUS SIGN}"
-HARDLY_PER_100 = 0.1  # points, where no size was asked about
+HARDLY_PER_100 = 0.1  # points per 100 rows that count as no gain, if no size was asked about
 
 
 def progress_card(dataset: str, target: str | None = None, note: str | None = None) -> Message:
     whose = f" of {shorten(target)}" if target else ""
-    text = f"Working out the learning curve{escape(whose)} on {escape(shorten(dataset))} …"
+    text = f"Calculating the learning curve{escape(whose)} on {escape(shorten(dataset))} …"
     return Message(text, (Text(text), *([Note(escape(cut(note, 900)))] if note else [])))
 
 
 def failure_card(dataset: str, why: str) -> Message:
-    """`why` is ours and may hold mrkdwn."""
+    """`why` is our own mrkdwn."""
     headline = f"No learning curve of {shorten(dataset)}"
     return Message.titled(headline, Text(why), notice=why)
 
@@ -64,8 +63,8 @@ def card(
     bar: float | None = None,
     beside: Curve | None = None,
 ) -> Message:
-    """`number`: of a measurement that Slack knows. `label_usd` is what one labelled row costs, where a team has said
-    so. `beside`: the classical model's curve on the same rows."""
+    """The card. `number` is the measurement's; without it there are no buttons. `label_usd` is the cost of one labelled
+    row, if the team gave it. `beside` is the classical model's curve on the same rows."""
     text = headline(curve)
     version = f" version {curve.version}" if curve.version > 1 else ""
     which = "Learning curve: " if number is None else f"Learning curve m{number}: "
@@ -76,9 +75,9 @@ def card(
     buttons = [button("Upload more rows", UPLOAD_AGAIN, curve.dataset, style="primary")]
     if _is_flat(curve) or not _is_told(curve):
         buttons = []
-    caution = "Each size was trained once, so how much two trainings differ was not measured."
+    caution = "Each size was trained only once, so the variation between trainings was not measured."
     if curve.arm.rung != "tuned":
-        caution = "A fine-tuned model's curve has its own height; its slope is often alike."
+        caution = "A fine-tuned model's curve starts at another level but often has a similar slope."
     return Message.titled(
         text,
         Note(subject),
@@ -86,7 +85,7 @@ def card(
         *_list(bullets),
         Text(f"*Next*: {_next_step(curve, is_in_slack=number is not None)}"),
         actions(*buttons, button("Details", DETAILS, str(number))) if number is not None else None,
-        Note(caution) if curve.arm.rung != "tuned" or _is_of_one_draw(curve) else None,
+        Note(caution) if curve.arm.rung != "tuned" or _is_of_one_sample(curve) else None,
         notice=escape(predicted),
     )
 
@@ -105,7 +104,7 @@ def details(
 
 
 def finished_notice(measurement: Measurement, curve: Curve) -> str:
-    """Notifies the person who asked: the result takes the place of the card, and an edit notifies nobody."""
+    """A message for the person who asked, since the result is an edit of the card, which notifies nobody."""
     return f"<@{measurement.requested_by}> m{measurement.id} is done. {escape(headline(curve))}."
 
 
@@ -117,33 +116,35 @@ def headline(curve: Curve) -> str:
     """The answer in one sentence, as plain text."""
     farthest = curve.farthest
     if _is_flat(curve):
-        size = f", with {farthest.rows:,} rows either" if farthest else ""
+        size = f", even {farthest.rows:,}" if farthest else ""
         return f"More rows like these would hardly help{size}"
     if farthest is None:
         if curve.points_per_100 < NEGLIGIBLE_GAIN:
             return "The next 100 rows: no measurable gain expected (under 1 point)"
-        # One digit that counts: there is no band for it.
-        return f"The next 100 rows would bring about {curve.points_per_100:.1g} points"
+        # One significant digit, since there is no interval for it.
+        return f"The next 100 rows should gain about {curve.points_per_100:.1g} points"
     if not farthest.is_told:
         return (
             f"Growing to {farthest.rows:,} rows: no measurable gain expected ({signed_gain(farthest)} points)"
         )
-    return f"Growing to {farthest.rows:,} rows would bring about {_points(farthest)} points ({signed_gain(farthest)})"
+    return f"Growing to {farthest.rows:,} rows should gain about {_points(farthest)} points ({signed_gain(farthest)})"
 
 
 def signed_gain(gain: Gain) -> str:
-    """The band of a gain, with signs: '+0.4 to +2.1'."""
+    """The interval of a gain in points, with signs: '+0.4 to +2.1'."""
     ends = (round(end, gain.digits) for end in (gain.low, gain.high))
     return " to ".join(f"{end:+.{gain.digits}f}".replace("-", MINUS) if end else "0" for end in ends)
 
 
 def next_size(curve: Curve) -> str | None:
-    """What would tell, where it can't be told yet whether more rows bring anything."""
+    """Which size would show a gain; None if it is clear already whether more rows help."""
     farthest = curve.farthest
     if farthest is None or farthest.is_told or farthest.is_hardly_any:
         return None
     if curve.next_useful is None:
-        return "No number of rows like these would show a gain on these test rows: hold out more first."
+        return (
+            "These held-out rows can't show a gain from any number of rows like these: hold out more first."
+        )
     return f"The next size that would show a gain is about {curve.next_useful:,} rows."
 
 
@@ -167,7 +168,7 @@ def _predicted(prediction: Prediction) -> str:
 
 def _table(curve: Curve, most: int = SHOWN_SIZES) -> list[tuple[str, str, str]]:
     measured = [
-        (f"{point.rows:,}", percent(point.score), f"measured, {pluralize(len(point.draws), 'draw')}")
+        (f"{point.rows:,}", percent(point.score), f"measured, {pluralize(len(point.draws), 'sample')}")
         for point in curve.points
     ]
     expected = [
@@ -205,64 +206,66 @@ def _dollars(curve: Curve, label_usd: Decimal | None) -> list[str]:
     a_point = dollars_per_point(curve, label_usd) if label_usd is not None and not _is_flat(curve) else None
     if label_usd is None or a_point is None:
         return []
-    return [f"One point more costs {about_usd(a_point)} in labels, at {usd(label_usd)} a row."]
+    return [f"Each further point costs {about_usd(a_point)} in labels, at {usd(label_usd)} a row."]
 
 
 def _price_unclear(curve: Curve, label_usd: Decimal | None, spelling: Spelling) -> list[str]:
-    """Why the card does not say what a point costs."""
+    """Why the card doesn't say what a point costs in labels."""
     if _is_flat(curve) or not _is_told(curve):
-        unclear = "What a point more costs in labels can't be told: it is not clear that more rows bring any."
+        unclear = (
+            "The cost of a further point is unknown, because it is not clear that more rows gain anything."
+        )
         return [] if label_usd is None else [unclear]
     if label_usd is not None:
         return []
     target = [curve.arm.model] if curve.arm.model else []
     command = spelling.command("curve", curve.dataset, {"target": target, "label_usd": ["0.5"]})
-    return [f"{sentence(command)} says what a point costs, with what a label costs you."]
+    return [f"{sentence(command)} shows what a further point costs, with your own cost of a label."]
 
 
 def dollars_per_point(curve: Curve, label_usd: Decimal) -> Decimal | None:
-    """What a point costs in labels over the next 100 rows, to two digits; None where it can't be told that they bring
-    something."""
+    """The cost of a point in labels over the next 100 rows, to two digits; None if it is not clear that rows gain
+    anything."""
     if curve.points_per_100 <= 0 or not _is_told(curve):
         return None
     return Decimal(f"{100 * label_usd / Decimal(str(curve.points_per_100)):.1e}")
 
 
 def _beside(curve: Curve, beside: Curve | None) -> list[str]:
-    """The free alternative on the same rows: as high, and as steep?"""
+    """The free alternative on the same rows, for comparison."""
     if beside is None or not beside.points or not curve.points:
         return []
     last, farthest = beside.points[-1], beside.farthest
     more = (
-        f", and about {_points(farthest)} points more with {farthest.rows:,}"
+        f", and should gain about {_points(farthest)} points with {farthest.rows:,}"
         if farthest and farthest.is_told
         else ""
     )
     return [
-        f"The classical model, which is free, gets {percent(last.score)} of the same test rows right with "
+        f"The classical model, which is free, gets {percent(last.score)} of the same held-out rows right with "
         f"{last.rows:,} rows{more}."
     ]
 
 
 def _bar(curve: Curve, bar: float | None) -> list[str]:
-    """The first predicted size that gets to the bar."""
+    """The first predicted size that reaches the bar."""
     if bar is None or (curve.points and curve.points[-1].score >= bar):
         return []
     reached = next((prediction for prediction in curve.predicted if prediction.score >= bar), None)
     if reached:
-        return [f"{bar_share(bar)} is to be expected from about {reached.rows:,} rows on."]
-    return [f"{bar_share(bar)} is not reached at any of these sizes."] if curve.predicted else []
+        return [f"It should reach your {bar_share(bar)} bar with about {reached.rows:,} rows."]
+    return [f"It would not reach your {bar_share(bar)} bar at any of these sizes."] if curve.predicted else []
 
 
 def _needs(curve: Curve) -> list[str]:
-    """The labels that need rows most, where more rows are worth it."""
+    """The labels that need rows most; none if more rows would hardly help."""
     if _is_flat(curve) or not _is_told(curve):
         return []
     names = [
         f"{code(cut(need.label, 40) or '(empty)')} ({need.right:,} of {need.held:,} right)"
         for need in curve.needs[:SHOWN_NEEDS]
     ]
-    return [f"Most need rows: {', '.join(names)}."] if names else []
+    return [f"These labels need rows most: {', '.join(names)}."] if names else []
 
 
 def _all_needs(curve: Curve) -> list[CardBlock]:
@@ -270,7 +273,7 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
         return []
     lines = [
         f"• {code(cut(need.label, 60) or '(empty)')}: {pluralize(need.rows, 'row')}, "
-        f"{f'{need.right:,} of {need.held:,} test rows right' if need.held else 'no test rows'}"
+        f"{f'{need.right:,} of {need.held:,} held-out rows right' if need.held else 'no held-out rows'}"
         for need in curve.needs
     ]
     title = Text("*Label these next*: they have few rows, or are often wrong.")
@@ -280,34 +283,34 @@ def _all_needs(curve: Curve) -> list[CardBlock]:
 def _next_step(curve: Curve, *, is_in_slack: bool) -> str:
     name = code(escape(shorten(curve.dataset)))
     if _is_flat(curve):
-        return "Spend the time on other things: labels that are in doubt, the prompt, or another model."
+        return "Work on something else: doubtful labels, the prompt, or another model."
     what_would_tell = next_size(curve)
     if what_would_tell:
-        return f"Decide by something else than this curve. {what_would_tell}"
+        return f"Don't decide by this curve. {what_would_tell}"
     far = curve.farthest
     if far is None or not curve.points:
         return f"Label more rows and {f'upload the file again as {name}' if is_in_slack else TERMINAL_AGAIN}."
     rows = far.rows - curve.points[-1].rows
     then = f"upload them as {name}" if is_in_slack else TERMINAL_AGAIN
-    return f"If about {_points(far)} points are worth {rows:,} more rows: label them, and {then}."
+    return f"If about {_points(far)} points are worth {rows:,} more rows, label them and {then}."
 
 
-def _is_of_one_draw(curve: Curve) -> bool:
+def _is_of_one_sample(curve: Curve) -> bool:
     return bool(curve.points) and max(len(point.draws) for point in curve.points) == 1
 
 
 def _method(curve: Curve) -> str:
     alone = (
-        " Each size was trained once: how much two trainings differ was not measured, but taken to be what "
-        "chance does to each held-out row."
+        " Each size was trained once, so the variation between trainings is assumed to be the chance variation of the "
+        "held-out rows."
     )
     how = (
-        "Too few rows are held out for a curve, so each fifth of all rows was asked by classifiers trained on parts of "
+        "Too few rows are held out for a curve, so each fifth of all rows was classified by models trained on parts of "
         "the others"
         if curve.is_crossed
-        else "Trained on parts of the rows, measured on the same held-out ones"
+        else "Trained on parts of the rows, measured on the same held-out rows"
     )
     return (
-        f"{how}. The line through the points says that the odds of being wrong fall as a power of the rows; the range "
-        f"is a bootstrap's (95%).{alone if _is_of_one_draw(curve) else ''}"
+        f"{how}. The fitted line assumes that the odds of a wrong answer fall as a power of the number of rows. Ranges "
+        f"are 95% bootstrap intervals.{alone if _is_of_one_sample(curve) else ''}"
     )

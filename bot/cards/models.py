@@ -1,5 +1,5 @@
-"""Tuned models: a model's promotion (objections, the card that tells the team, rollback), the list of models, and
-answers to what people try."""
+"""Tuned models: promotion (objections, the card for the team, rollback), the list of models, and answers to questions
+that people try."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from bot.cards.blocks import (
     escape,
     quote,
 )
-from bot.cards.candidates import FRESH_ROWS, MEANS, looks_sentence, looks_text, quality
+from bot.cards.candidates import FRESH_ROWS, MEANINGS, looks_sentence, looks_text, quality
 from bot.cards.general import text_message
 from bot.cards.words import (
     capitalize,
@@ -57,8 +57,8 @@ DETAILS = "promotion_details"
 
 @dataclass(frozen=True)
 class SealedProof:
-    """What a model got right on sealed rows, by measurement `number`. `opened_before`: how many tests had opened them
-    earlier."""
+    """A model's result on sealed rows, from measurement `number`. `opened_before` counts the earlier tests on these
+    rows."""
 
     number: int
     rung: Rung
@@ -68,10 +68,10 @@ class SealedProof:
 
 @dataclass(frozen=True)
 class PromotionSummary:
-    """A promotion from all sides. `before`: the model that it took the place of; `earlier`: the one that a rollback
-    puts back. `provider` is its title. `has_alias`: programs call a name there that moves. `left`: another provider's
-    title, whose alias goes on standing for the model beside it. `looks` at the rows that it was measured on.
-    `sealed`: what the sealed rows said."""
+    """A promotion with what its card shows. `before` is the model that it replaced, `earlier` the one that a rollback
+    restores. `provider` is a title. `has_alias` is True if programs call an alias there. `left` is another provider's
+    title and the model that its alias still points to. `looks` counts the looks at the rows that it was measured on.
+    `sealed` is the result on sealed rows."""
 
     promotion: Promotion
     model: Model
@@ -90,7 +90,7 @@ class PromotionSummary:
 
 
 def promotion_card(summary: PromotionSummary) -> Message:
-    """Posted once, edited as the trainer is told of it and when another model takes its place."""
+    """Posted once, then edited when the trainer's alias is updated and when another model replaces it."""
     stands = summary.promotion.ended_at is None
     state = f"is in use{' again' if summary.promotion.is_rollback else ''}" if stands else "was in use"
     headline = f"{summary.model.name} {state} for {summary.dataset}"
@@ -102,41 +102,41 @@ def promotion_card(summary: PromotionSummary) -> Message:
 
 
 def deleted_card(model: str, dataset: str) -> Message:
-    """In place of a promotion's card once its data was deleted."""
-    why = "It was deleted with the data that it was trained on: programs that ask for it get an error."
+    """Replaces a promotion's card once its data was deleted."""
+    why = "It was deleted with the data that it was trained on. Programs that call it get an error."
     return Message.titled(f"{model} was in use for {dataset}", Text(why), notice=why)
 
 
 def details(actuals: ModelActuals, looks: Looks | None) -> list[CardBlock]:
-    """What the card of a promotion has no room for."""
+    """What a promotion's card has no room for."""
     return [*actuals_table(actuals), *([Text(looks_sentence(looks))] if looks else [])]
 
 
 def card_location(summary: PromotionSummary) -> str:
-    """For the person who typed the command in a channel other than the card's."""
+    """For a person who typed the command in another channel than the card's."""
     text = f"{code(summary.model.name)} is in use for {code(summary.dataset)}."
     return f"{text} The card is in <#{summary.promotion.channel}>."
 
 
 def sealed_test_begun(measurement: Measurement) -> Message:
-    """For the person who promoted it: what decides now."""
+    """For the person who promoted the model: the measurement on sealed rows that decides."""
     return text_message(
-        f"The sealed rows decide: measurement m{measurement.id} asks the model and what it would replace. Its card is "
-        f"in <#{measurement.channel}>. If the model passes, it is deployed."
+        f"The sealed rows decide: measurement m{measurement.id} compares the model with what it would replace. Its "
+        f"card is in <#{measurement.channel}>. If the model passes, it is deployed."
     )
 
 
 def opened_before(times: int) -> str:
-    """What a sealed part is worth that was opened before."""
+    """A caution about sealed rows that were opened before."""
     return (
-        f"These rows were opened {pluralize(times, 'time')} before, so they prove less: upload a version with new rows "
-        "to seal."
+        f"These rows were already opened {pluralize(times, 'time')}, so they prove less: upload a version with new "
+        "rows to seal."
     )
 
 
 def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -> str:
-    """What speaks against it, a line for each, and how to use it all the same."""
-    against = "\n".join(f"• {_doubt(proof, doubt)}" for doubt in doubts)
+    """The objections, a line for each, and how to deploy the model anyway."""
+    against = "\n".join(f"• {_objection_text(proof, doubt)}" for doubt in doubts)
     return (
         f"{code(model.name)} was not deployed:\n{against}\nTo deploy it anyway, say why: "
         f"`/finetune promote {model.name} because=…`. The reason is kept in the audit log and shown to the team."
@@ -144,7 +144,7 @@ def promotion_refusal(model: Model, proof: Proof, doubts: Sequence[Objection]) -
 
 
 def proof_in_numbers(proof: Proof) -> str:
-    """The proof on one line, for the audit log, with the limits that it was judged by."""
+    """The proof and the limits that it was judged by, on one line for the audit log."""
     limits = f"margin {100 * proof.limits.margin:g} points"
     if proof.limits.floor is not None:
         limits += f", floor {100 * proof.limits.floor:g}%"
@@ -158,14 +158,14 @@ def proof_in_numbers(proof: Proof) -> str:
 
 
 def not_worse_text(comparison: ModelComparison, margin: float, *, is_named: bool = False) -> str:
-    """The interval's lower end beside the margin that the policy allows. `is_named`: with the name of the other,
+    """The lower end of the interval and the margin that the policy allows. `is_named` adds the other's name,
     unescaped."""
     than = f" than {shorten(comparison.other, 60)}" if is_named else ""
     return f"cheaper and not worse{than} ({points(comparison.low)} at worst, {100 * margin:g} allowed)"
 
 
 def prices_text(comparison: ModelComparison) -> str:
-    """'$0.03 instead of $0.12 per 1,000 requests'; '' where a price is not known."""
+    """'$0.03 instead of $0.12 per 1,000 requests'; '' if a price is unknown."""
     if comparison.usd is None or comparison.other_usd is None:
         return ""
     now, before = (usd(amount) if amount else "nothing" for amount in (comparison.usd, comparison.other_usd))
@@ -173,7 +173,7 @@ def prices_text(comparison: ModelComparison) -> str:
 
 
 def worse_labels_text(labels: Sequence[LabelLoss]) -> str:
-    """'refund 18 → 11 of 20 rows, …', those that lost most first."""
+    """'refund 18 → 11 of 20 rows, …', the largest losses first."""
     lost = [
         f"{escape(shorten(loss.label))} {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}"
         for loss in labels
@@ -182,16 +182,16 @@ def worse_labels_text(labels: Sequence[LabelLoss]) -> str:
 
 
 def score_text(rung: Rung) -> str:
-    """Score and interval, what they count, on how many rows."""
-    means = MEANS[rung.scoring].partition(",")[0]
+    """Score, interval, measure and number of rows."""
+    means = MEANINGS[rung.scoring].partition(",")[0]
     return f"{quality(rung)} {means} on {pluralize(rung.n, 'held-out row')}"
 
 
 def promotion_button(number: int, model: str) -> Block:
-    """On the result of a run whose model is shown to be better."""
+    """The button on the result of a run whose model is better."""
     sure = confirm(
         f"Deploy {model}?",
-        "It replaces the model that is in use for its dataset, which is kept for a rollback.",
+        "It replaces the model in use for its dataset, which is kept for a rollback.",
         "Deploy",
         "Not yet",
     )
@@ -203,7 +203,7 @@ def try_button(number: int) -> Block:
 
 
 def try_form(model: str, channel: str) -> Block:
-    hint = f"{model} answers in a moment, for you alone."
+    hint = f"Only you see the answer of {model}."
     text = forms.required_text_input("text", "Ask it something", most=forms.LONGEST_TEXT, hint=hint)
     return forms.modal("Try the tuned model", TRY_FORM, [text], submit="Ask", private=f"{channel} {model}")
 
@@ -211,18 +211,19 @@ def try_form(model: str, channel: str) -> Block:
 def model_lost(model: Model, dataset: str, provider: str) -> Message:
     """`provider` is its title."""
     return text_message(
-        f"{code(model.name)}, in use for {code(dataset)}, is gone from {escape(shorten(provider))}, so "
-        f"programs that ask for it get no answer. `/finetune rollback {dataset}` puts the one before it back, "
+        f"{code(model.name)}, in use for {code(dataset)}, no longer exists at {escape(shorten(provider))}, so "
+        f"programs that call it get no answer. `/finetune rollback {dataset}` restores the previous model; "
         "`/finetune models` lists all."
     )
 
 
 def alias_mismatch(dataset: str, model: Model, other: str | None, provider: str) -> Message:
-    """The trainer's alias stood for the `other` model instead of the one in use; None: there was no such alias."""
-    result = f"stood for {code(other)}" if other else "was not there"
+    """The trainer's alias pointed to the `other` model instead of the one in use, or was missing if `other` is None."""
+    result = f"pointed to {code(other)}" if other else "was missing"
     return text_message(
-        f"{code(alias_for(dataset))} {result} at {escape(shorten(provider))}, though {code(model.name)} is in use for "
-        f"{code(dataset)}: a backup was put back, or somebody changed it there. It is set to {code(model.name)} again."
+        f"{code(alias_for(dataset))} {result} at {escape(shorten(provider))}, although {code(model.name)} is in use "
+        f"for {code(dataset)}. A backup was restored, or somebody changed it there. It now points to "
+        f"{code(model.name)} again."
     )
 
 
@@ -236,8 +237,8 @@ def _who(summary: PromotionSummary) -> str:
 def _numbers(summary: PromotionSummary) -> list[CardBlock]:
     proof, looks = summary.proof, summary.looks
     if proof.rung is None:
-        return [Text("It was never measured on held-out rows.")]
-    measure = capitalize(MEANS[proof.rung.scoring].partition(",")[0])
+        return [Text("It has not been measured on held-out rows.")]
+    measure = capitalize(MEANINGS[proof.rung.scoring].partition(",")[0])
     rows = pluralize(proof.rung.n, "held-out row") + (f", {looks_text(looks)}" if looks else "")
     pairs = [(measure, f"{quality(proof.rung)} on {rows}")]
     for other in filter(None, (proof.best, proof.against_used)):
@@ -274,58 +275,57 @@ def _price_win(comparison: ModelComparison, margin: float) -> str:
 
 
 def _programs(summary: PromotionSummary) -> str:
-    """What changes for anyone who asks the model."""
+    """What changes for programs that call the model."""
     if not summary.has_alias:
         return (
-            f"*Programs have to be changed*: {escape(shorten(summary.provider))} has no name that moves. "
-            f"Put {code(summary.model.provider_model)} where they name the model; `finetune current {summary.dataset}` "
-            "prints it."
+            f"*Change your programs*: {escape(shorten(summary.provider))} has no aliases, so they have to call "
+            f"{code(summary.model.provider_model)}. `finetune current {summary.dataset}` prints this name."
         )
-    programs = f"Programs that ask {escape(shorten(summary.provider))} for {code(alias_for(summary.dataset))}"
+    programs = f"Programs that call {code(alias_for(summary.dataset))} at {escape(shorten(summary.provider))}"
     if summary.promotion.carried_at is None:
-        return f"{programs} get it as soon as the trainer has been told."
-    return f"{programs} get it; none has to be changed."
+        return f"{programs} get it as soon as the trainer knows."
+    return f"{programs} now get it, without a change."
 
 
 def _in_use(summary: PromotionSummary) -> list[CardBlock]:
-    """What programs have to do, how far the trainer knows of it, and the way back."""
+    """What changes for programs, whether the trainer knows, and the button to roll back."""
     blocks: list[CardBlock] = [Text(_programs(summary))]
     if summary.promotion.trouble and summary.promotion.carried_at is None:
         trouble = escape(cut(summary.promotion.trouble, 300))
-        blocks.append(Note(f"The trainer could not be told yet; it is tried again: {trouble}"))
+        blocks.append(Note(f"The trainer can't be reached yet; trying again: {trouble}"))
     if summary.left:
         provider, model = summary.left
         name = code(alias_for(summary.dataset))
-        blocks.append(Note(f"{name} at {escape(shorten(provider))} goes on standing for {code(model)}."))
+        blocks.append(Note(f"{name} at {escape(shorten(provider))} still points to {code(model)}."))
     details = button("Details", DETAILS, str(summary.promotion.id))
     if summary.earlier is None:
-        nothing = Note("There was none before it, so there is nothing to roll back to.")
-        return [*blocks, actions(details), nothing]
+        return [*blocks, actions(details)]
     sure = confirm(
         f"Roll back to {summary.earlier}?",
         f"{summary.model.name} is kept and can be deployed again.",
         "Roll back",
-        "Leave it",
+        "Keep it",
     )
     back = button("Roll back", ROLLBACK, str(summary.promotion.id), style="danger", confirm=sure)
-    how = Note(f"`/finetune rollback {summary.dataset}` does the same: it puts {code(summary.earlier)} back.")
-    return [*blocks, actions(back, details), how]
+    return [*blocks, actions(back, details)]
 
 
-def _doubt(proof: Proof, doubt: Objection) -> str:
+def _objection_text(proof: Proof, doubt: Objection) -> str:
     match doubt:
         case "gone":
             return "Its provider no longer has it."
         case "unmeasured":
-            return "It was never measured on held-out rows."
+            return "It has not been measured on held-out rows."
         case "no_go":
-            return f"The verdict on its run was no: {escape(proof.no_go or '').rstrip('.')}."
+            return f"The verdict on its run was against it: {escape(proof.no_go or '').rstrip('.')}."
         case "nothing_beside":
-            return "Nothing else answered the same held-out rows, so there is nothing to hold it against."
+            return "Nothing else answered the same held-out rows, so there is nothing to compare it with."
         case "not_better":
             return _not_better(proof.best, proof.limits.margin)
         case "other_rows":
-            return f"{code(proof.used or '')}, in use now, answered other rows, so the two can't be compared."
+            return (
+                f"{code(proof.used or '')}, the model in use, answered other rows, so they can't be compared."
+            )
         case "not_better_than_used":
             return _not_better(proof.against_used, proof.limits.margin)
         case "below_floor":
@@ -333,13 +333,13 @@ def _doubt(proof: Proof, doubt: Objection) -> str:
                 f"{escape(shorten(low.label))} {low.right:,} of {low.rows:,}"
                 for low in proof.low[:SHOWN_LABELS]
             )
-            return f"Labels shown to be below the floor of {100 * (proof.limits.floor or 0):g}%: {labels}."
+            return f"Labels clearly below the minimum of {100 * (proof.limits.floor or 0):g}%: {labels}."
 
 
 def _not_better(comparison: ModelComparison | None, margin: float) -> str:
     if comparison is None:
         return ""
-    what = "It is worse than" if comparison.is_worse else "It is not shown to be better than"
+    what = "It is worse than" if comparison.is_worse else "It is not clearly better than"
     text = f"{what} {escape(shorten(comparison.other, 60))}: {_gain(comparison)}."
     if not comparison.is_cheaper or not margin:
         return text
@@ -349,8 +349,8 @@ def _not_better(comparison: ModelComparison | None, margin: float) -> str:
 
 @dataclass(frozen=True)
 class ModelActuals:
-    """What a dataset's models in use were asked: `months`, the newest first. `expected_micros`: what the plan of the
-    one in use said it would save a month. `is_counted` False: its provider tells no calls of one model."""
+    """How much a dataset's models were used. `months` are newest first. `expected_micros` is the monthly saving that
+    the plan of the model in use expected. `is_counted` is False if its provider doesn't count calls by model."""
 
     months: tuple[ActualMonth, ...]
     expected_micros: int | None
@@ -359,14 +359,14 @@ class ModelActuals:
 
 
 def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
-    """Each month and model, beside the estimate."""
+    """Calls, cost and saving by month and model."""
     if not actuals.months:
         provider = escape(shorten(actuals.provider))
-        unknown = f"How much it is called is not known yet: {provider} has told nothing so far."
+        unknown = f"The number of calls is unknown: {provider} has reported nothing yet."
         if not actuals.is_counted:
-            unknown = f"How much it is called is not known: {provider} doesn't count calls by model."
+            unknown = f"The number of calls is unknown: {provider} doesn't count calls by model."
         return [Text(unknown)]
-    heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Instead", "Saved")
+    heading = ("Month", "Model", "Calls", "Tokens", "Cost", "Otherwise", "Saved")
     rows = [
         (
             month_name(each.month),
@@ -380,19 +380,19 @@ def actuals_table(actuals: ModelActuals) -> list[CardBlock]:
         for each in actuals.months
     ]
     expected = actuals.expected_micros
-    planned = [] if expected is None else [f"Its plan expected {money(expected)} saved a month."]
+    planned = [] if expected is None else [f"The plan expected to save {money(expected)} a month."]
     others = dict.fromkeys(each.alternative for each in actuals.months if each.alternative)
-    instead = [f"Instead: the same calls on {escape(shorten(', '.join(others), 80))}."] if others else []
-    return [Table([heading, *rows], "What programs asked"), Note(" ".join([*planned, *instead]) or WHEN)]
+    instead = [f"Otherwise: the same calls on {escape(shorten(', '.join(others), 80))}."] if others else []
+    return [Table([heading, *rows], "Calls by programs"), Note(" ".join([*planned, *instead]) or UPDATED)]
 
 
-WHEN = "Counted every five minutes."
+UPDATED = "Updated every five minutes."
 
 
 def latest_month(actuals: ModelActuals) -> str:
-    """The newest month in a few words, of all models in use in it."""
+    """The newest month in a few words, for all models that were in use in it."""
     if not actuals.months:
-        return "calls not known" if not actuals.is_counted else "no calls counted yet"
+        return "calls unknown" if not actuals.is_counted else "no calls counted yet"
     month = actuals.months[0].month
     months = [each for each in actuals.months if each.month == month]
     savings = [each.saving_micros for each in months if each.saving_micros is not None]
@@ -401,17 +401,17 @@ def latest_month(actuals: ModelActuals) -> str:
         return text
     expected = actuals.expected_micros
     planned = "" if expected is None else f" (planned: {money(expected)} a month)"
-    return f"{text}, {saved(sum(savings))}{planned}"
+    return f"{text}, {saving_text(sum(savings))}{planned}"
 
 
-def saved(micros: int) -> str:
+def saving_text(micros: int) -> str:
     return f"saved {money(micros)}" if micros >= 0 else f"cost {money(-micros)} more than the alternative"
 
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A tuned model as it stands in a list. `promotion`: by which it is in use; `rung` None: not measured; `ends`: the
-    first day on which it is gone."""
+    """A tuned model in a list. `promotion` is None if it is not in use, `rung` if it was not measured. `ends` is the
+    first day on which its provider no longer offers it."""
 
     model: Model
     dataset: str
@@ -425,14 +425,14 @@ class ModelEntry:
 
 def listing(entries: Sequence[ModelEntry]) -> Message:
     if not entries:
-        return text_message("There is no tuned model yet: `/finetune start DATASET` makes one.")
+        return text_message("There are no tuned models yet. `/finetune start DATASET` trains one.")
     title = pluralize(len(entries), "tuned model")
     how = "`/finetune promote MODEL` deploys one for its dataset, `/finetune rollback DATASET` undoes that."
     return Message.titled(title, Lines([_entry(entry) for entry in entries]), Note(how))
 
 
 def in_use_line(entry: ModelEntry) -> str:
-    """One line of the overview."""
+    """A line in status and Home."""
     ends = f". *Ends {day(entry.ends)}*" if entry.ends else ""
     used = f"; {latest_month(entry.actuals)}" if entry.actuals else ""
     name = f"{code(entry.model.name)} for {code(entry.dataset)}{_since(entry.promotion)}"
@@ -450,10 +450,10 @@ def _entry(entry: ModelEntry) -> str:
 
 
 def _state(entry: ModelEntry) -> str:
-    gone = ", *gone from its provider*" if entry.model.gone_at is not None else ""
+    gone = ", *no longer at its provider*" if entry.model.gone_at is not None else ""
     if entry.promotion:
         return f"*in use for {escape(entry.dataset)}*{_since(entry.promotion)}{gone}"
-    return f"{'was in use' if entry.model.state == 'retired' else 'not in use'}{gone}"
+    return f"{'no longer in use' if entry.model.state == 'retired' else 'not in use'}{gone}"
 
 
 def _since(promotion: Promotion | None) -> str:
@@ -485,31 +485,29 @@ def answer_card(ask: Ask, answer: Answer) -> Message:
 
 def better_form(number: int) -> Block:
     """Asks for a better answer than the one that was not good."""
-    hint = "Your answer and the model's become a preference pair. Write no names or addresses."
+    hint = "Your answer and the model's become a preference pair. Don't include names or addresses."
     text = forms.required_text_input(
         "text", "What would be a better answer?", most=forms.LONGEST_TEXT, hint=hint
     )
-    return forms.modal("A better answer", BETTER_FORM, [text], submit="Keep it", private=str(number))
+    return forms.modal("A better answer", BETTER_FORM, [text], submit="Save", private=str(number))
 
 
 def verdict_noted(dataset: str, pairs: int, least: int) -> str:
-    """`pairs`: so many preference pairs the verdicts on the dataset's models make so far; a dataset takes `least`."""
-    noted = (
-        f"Noted. The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
-    )
+    """The answer to a verdict. The dataset's models have `pairs` preference pairs so far; training needs `least`."""
+    noted = f"Saved. Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')} so far"
     if pairs < least:
-        return f"{noted}; {least} are the least to train on. A 👎 with a better answer makes one."
-    return f"{noted}: {code(f'/finetune pairs {dataset}')} makes a dataset of them."
+        return f"{noted}; training needs {least}. A 👎 with a better answer makes one."
+    return f"{noted}. {code(f'/finetune pairs {dataset}')} makes a dataset of them."
 
 
 def too_few_pairs(dataset: str, pairs: int, least: int) -> str:
     return (
-        f"The verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}, and {least} are the "
-        f"least to train on. Ask its model with {code('/finetune try')}, press 👎 and say what would be better."
+        f"Verdicts on models of {code(dataset)} make {pluralize(pairs, 'preference pair')}; training needs {least}. "
+        f"Ask its model something with {code('/finetune try')}, press 👎 and write a better answer."
     )
 
 
 def failure_card(ask: Ask, why: str) -> Message:
-    """`why` is a sentence with its cure, from anywhere."""
+    """`why` is any text, with its cure."""
     text = f"{code(ask.model)} could not be asked: {escape(why)}"
     return Message(text, (Text(text), Note(f"You asked: {escape(cut(ask.text, 200))}")))

@@ -1,6 +1,6 @@
-"""Cards as one HTML page that needs no network: the semantic blocks of Slack and the terminal, with charts as pictures
-inside. What people, data and models wrote was made inert by `blocks.escape` before it gets here, so the page
-only turns our own markup into tags."""
+"""Cards as one HTML page that needs no network: the same semantic blocks as in Slack and the terminal, with embedded
+pictures. Text from people, data and models was made inert by `blocks.escape` before it gets here, so the page only
+turns our own markup into tags."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _CODE = re.compile(r"`([^`\n]+)`")
 _BOLD = re.compile(r"\*([^*\n]+)\*")
 _ITALIC = re.compile(r"(?<![^\W_])_([^_\n]+)_(?![^\W_])")
 BULLET = "• "
-# What `blocks.escape` put in place of Slack's markers.
+# Undoes the lookalikes that `blocks.escape` put in place of Slack's markers.
 _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": "`", "ˍ": "_", "＞": ">"})
 
 
@@ -48,7 +48,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """`title` is plain text; so are the names of `pictures`. Without a title it is the page's summary, in a box."""
+    """A section of the page. `title` is plain text. Without a title, it is the page's summary, shown in a box."""
 
     title: str
     parts: Sequence[CardBlock]
@@ -56,7 +56,7 @@ class Section:
 
 
 def page(title: str, subtitle: str, sections: Iterable[Section], name_of: Callable[[str], str]) -> str:
-    """A whole document. `title` and `subtitle` are plain text; `name_of` a person's id in Slack."""
+    """A whole HTML document. `title` and `subtitle` are plain text; `name_of` maps a Slack user id to a name."""
     body = "\n".join(_section(section, name_of) for section in sections)
     return f"""<!doctype html>
 <html lang="en">
@@ -127,7 +127,7 @@ def _block(part: CardBlock, name_of: Callable[[str], str]) -> str:
 
 
 def _paragraphs(lines: Iterable[str], name_of: Callable[[str], str]) -> str:
-    """Lines that begin with a bullet become a list, the others of a row one paragraph."""
+    """Consecutive lines with bullets become a list, other consecutive lines one paragraph."""
     parts = []
     for is_list, together in groupby(lines, lambda line: line.startswith(BULLET)):
         texts = [_inline(line.removeprefix(BULLET), name_of) for line in together]
@@ -139,7 +139,7 @@ def _paragraphs(lines: Iterable[str], name_of: Callable[[str], str]) -> str:
 
 
 def _inline(mrkdwn: str, name_of: Callable[[str], str]) -> str:
-    """Slack's markup as tags. Entities are the same in both."""
+    """Slack's markup as HTML tags. Entities are the same in both."""
     text = mrkdwn.replace('"', "&quot;")
     text = _DATE.sub(r"\1", text)
     text = _PERSON.sub(lambda match: escape(name_of(match[1])), text)

@@ -1,4 +1,4 @@
-"""Whether a fine-tune pays, in words: the saving, when it is back, how likely, and what is uncertain."""
+"""Sentences about whether a fine-tune pays: the saving, the payback time, how likely it is, and what is uncertain."""
 
 from __future__ import annotations
 
@@ -14,16 +14,15 @@ from trainers.money import usd
 
 
 def payback_condition(*, is_good: bool, is_time_said: bool) -> str:
-    """', if it is good enough and takes no one's time'; '' where it is measured to be good and the time is counted."""
-    parts = [] if is_good else ["is good enough"]
-    parts += [] if is_time_said else ["takes no one's time"]
-    return f", if it {' and '.join(parts)}" if parts else ""
+    """What a saving depends on: ', if it is good enough, ignoring staff time'. '' if the model is measured to be good
+    enough and staff time is counted."""
+    return f"{'' if is_good else ', if it is good enough'}{'' if is_time_said else ', ignoring staff time'}"
 
 
 def hours_caveat(hours: Decimal | None, back: str = "") -> str:
-    """What follows where people's time is not counted: how much of it would end the likelihood. `back`: to be back by
-    then, where the chance before was one of something else."""
-    return f"; with more than {hours_text(hours)} of it, {back}in under {LIKELY:.0%}" if hours else ""
+    """The hours of staff time with which it is no longer likely to pay back; '' if `hours` is None. `back` says what
+    the chance is of, if the sentence before gave the chance of something else."""
+    return f"; with more than {hours_text(hours)} of staff time, {back}in under {LIKELY:.0%}" if hours else ""
 
 
 def hours_text(hours: Decimal) -> str:
@@ -34,18 +33,18 @@ def hours_text(hours: Decimal) -> str:
 
 
 def monthly_saving_text(estimate: Estimate) -> str:
-    """'about $23 a month', and until when, where what it is held against ends."""
+    """'about $23 a month', with 'until DATE' if the model that it is compared with ends."""
     until = f" until {estimate.succession.ends}" if estimate.succession else ""
     return f"{about_usd(estimate.saving_month, per='a month')}{until}"
 
 
 def share_of_draws(p: float, draws: int | None = None) -> str:
-    """'87% of 10,000 draws', 'all draws'. Never 0% or 100%, which sound like certainty."""
-    drawn = f"{draws:,} draws" if draws else "draws"
+    """'87% of 10,000 simulations', 'all simulations'. Never 0% or 100%, which sound like certainty."""
+    drawn = f"{draws:,} simulations" if draws else "simulations"
     if p == 1:
         return f"all {drawn}"
     if p == 0:
-        return f"none of {drawn}" if draws else "no draw"
+        return f"none of {drawn}" if draws else "no simulation"
     if p < 0.005:
         return f"under 1% of {drawn}"
     return f"over 99% of {drawn}" if p >= 0.995 else f"{p:.0%} of {drawn}"
@@ -72,22 +71,24 @@ def pays_text(pays: Pays) -> str:
             is_more = enough is not None and enough > estimate.monthly_input_tokens
             if estimate.payback_months is None:
                 return text
-            late = f"It pays back in {duration(estimate.payback_months)}, and {target} is the aim."
+            late = f"It pays back in {duration(estimate.payback_months)}; the target is {target}."
             late = f"{late} It saves {monthly_saving_text(estimate)}.{chance}"
             return f"{late} {_needed(estimate, outlook)}" if is_more else late
         case "loses later":
             over = duration(estimate.horizon_months)
-            return f"Over {over} it loses {usd(pays.amount)} at the median, as the alternative gets cheaper. {text}"
+            return f"Over {over} it loses {usd(pays.amount)} (median), because the alternative gets cheaper. {text}"
         case "too little at stake":
-            least = f"{hours_text(LEAST_HOURS)} of somebody's time"
-            return f"Too little is at stake: what it saves in {target}, less what it costs once, is under {least}."
+            least = f"{hours_text(LEAST_HOURS)} of staff time"
+            return (
+                f"Too little is at stake: {target} of savings minus the one-off cost are worth under {least}."
+            )
         case "hours are not said":
             return (
-                "How much of people's time it takes is not given. With more than "
-                f"{hours_text(pays.amount)} of it, it would no longer be likely to pay back within {target}. {text}"
+                "The staff time that it takes is not counted yet. With more than "
+                f"{hours_text(pays.amount)} of it, payback within {target} would no longer be likely. {text}"
             )
         case "model ends before":
-            return f"{text} The model is gone before that, in {duration(pays.amount)}."
+            return f"{text} The model ends before that, in {duration(pays.amount)}."
         case "longer than a year":
             return f"{text} That is longer than a year. {_needed(estimate, None)}"
         case "longer than the target":
@@ -105,37 +106,35 @@ def _expected(estimate: Estimate, outlook: Outlook | None) -> str:
             estimate.succession.ends,
             estimate.succession.successor,
         )
-        takes_over = "" if estimate.succession.saving_month is None else f" and {successor} takes its place"
+        takes_over = "" if estimate.succession.saving_month is None else f" and {successor} replaces it"
         return f"{saves}, too little to pay back before {model} ends on {ends}{takes_over}."
     if estimate.saving_month > 0 and estimate.months_left is not None:
         once, left = usd(estimate.one_off_usd), duration(estimate.months_left)
         return (
-            f"{saves}, which does not bring back the {once} that it takes once in the {left} that the model has left. "
+            f"{saves}, which does not pay back the one-off {once} in the {left} that the model has left. "
             f"{_needed(estimate, outlook)}"
         )
-    # A loss, held against the same as the saving is.
+    # A loss is measured against the same alternative as a saving.
     which, errors = alternative_in_short(estimate), estimate.errors_avoided_usd
     before, after = estimate.monthly_alternative.total, estimate.monthly_after.total
     if before == after and not errors:
         both = usd(after) if after else "nothing"
-        return f"Nothing is saved: {which} costs {both} a month, and so would the tuned one."
+        return f"It saves nothing: {which} costs {both} a month, and so would the tuned model."
     worse = f" and {usd(-errors)} in wrong answers" if errors < 0 else ""
     return (
-        f"On cost it is a loss: {which} costs {usd(before) if before else 'nothing'} a month, "
-        f"the tuned one would cost {usd(after)}{worse}. {_needed(estimate, outlook)}"
+        f"It would cost more than it saves: {which} costs {usd(before) if before else 'nothing'} a month, "
+        f"the tuned model would cost {usd(after)}{worse}. {_needed(estimate, outlook)}"
     )
 
 
 def _chance(pays: Pays, outlook: Outlook) -> str:
-    """How likely it pays back. What costs nothing has nothing to pay back: there the draws say whether it saves at
-    all."""
+    """How likely it pays back; for a run that costs nothing, how likely it saves money at all."""
     rests_on = payback_condition(is_good=pays.is_good, is_time_said=outlook.is_time_said)
-    never = outlook.p_payback == 0
-    drawn = f"In {share_of_draws(outlook.p_payback, outlook.draws)} over what is uncertain"
-    if not pays.estimate.one_off_usd:
-        return f"{drawn} {'does it save' if never else 'it saves'} money{rests_on}."
-    back = "does it pay back" if never else "it pays back"
-    return f"{drawn} {back} within {duration(outlook.target_months)}{rests_on}{_spread(outlook)}."
+    happens = "saves money"
+    if pays.estimate.one_off_usd:
+        happens = f"pays back within {duration(outlook.target_months)}"
+    spread = _spread(outlook) if pays.estimate.one_off_usd else ""
+    return f"It {happens} in {share_of_draws(outlook.p_payback, outlook.draws)}{rests_on}{spread}."
 
 
 def _spread(outlook: Outlook) -> str:
@@ -143,18 +142,18 @@ def _spread(outlook: Outlook) -> str:
     if early is None or early == late:
         return ""
     if not early:
-        return "" if late is None else f", and in 19 of 20 within {duration(late)}"
-    return f"; 9 in 10 lie between {duration(early)} and {'never' if late is None else duration(late)}"
+        return "" if late is None else f"; 95% pay back within {duration(late)}"
+    return f"; 90% lie between {duration(early)} and {'never' if late is None else duration(late)}"
 
 
 def alternative_in_short(estimate: Estimate) -> str:
-    return "today's model" if is_against_today(estimate) else "the cheapest way that is good enough"
+    return "today's model" if is_against_today(estimate) else "the cheapest alternative that is good enough"
 
 
 def _needed(estimate: Estimate, outlook: Outlook | None) -> str:
     enough = enough_volume(estimate, outlook)
     if enough is None:
         return "No volume changes that."
-    likely = f" in {LIKELY:.0%} of draws" if outlook else ""
+    likely = f" in {LIKELY:.0%} of simulations" if outlook else ""
     target = duration(estimate.payback_target_months)
-    return f"It would pay back within {target}{likely} from {tokens(enough)} input tokens a month on."
+    return f"From {tokens(enough)} input tokens a month, it would pay back within {target}{likely}."

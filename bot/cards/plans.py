@@ -1,5 +1,5 @@
-"""The approval card before and after the decision, the forms for a reason, and the notice that a newer plan
-supersedes it."""
+"""The approval card before and after the decision, the forms that ask for a reason, and the notice that a newer plan
+replaces it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 
-from bot.cards.advice import in_short
+from bot.cards.advice import first_sentence
 from bot.cards.blocks import (
     Block,
     CardBlock,
@@ -26,7 +26,7 @@ from bot.cards.blocks import (
 from bot.cards.budgets import owner_text
 from bot.cards.calibration import alternative_bill
 from bot.cards.deployments import hosting_line
-from bot.cards.estimates import verdict_in_short
+from bot.cards.estimates import verdict_summary
 from bot.cards.forms import modal, required_text_input
 from bot.cards.general import details_modal, text_message
 from bot.cards.payback import hours_caveat, payback_condition, share_of_draws
@@ -55,7 +55,9 @@ APPROVE, APPROVE_FORM = "approve_plan", "approve_form"
 REJECT, REJECT_FORM = "reject_plan", "reject_form"
 DETAILS = "plan_details"
 SHOWN_REASONS = 3
-STOPS_AT = Decimal("0.85")  # of the rented time; the rest is for loading and uploading (rentals/attempt.py)
+STOPS_AT = Decimal(
+    "0.85"
+)  # share of the rented time; the rest is for loading and uploading (rentals/attempt.py)
 DECIDED: dict[RunState, str] = {
     "rejected": "rejected",
     "expired": "expired",
@@ -64,46 +66,46 @@ DECIDED: dict[RunState, str] = {
 
 
 def voided_card(run: Run, plan: Plan, why: str, name: str) -> Message:
-    """A message for the channel, since an edit of the card notifies nobody. `why` is ours and may hold mrkdwn; `name`
-    links to the run's card."""
+    """A message for the channel, since editing the card notifies nobody. `why` is our own mrkdwn; `name` links to the
+    run's card."""
+    budget = f", and {charge(plan.maximum_micros)} of the budget is free again" if plan.maximum_micros else ""
     return text_message(
-        f"*The approval of run {run.id} is void*: {why}. Nothing was started, and {charge(plan.maximum_micros)} of "
-        f"budget is free again. The card of {name} asks for approval again."
+        f"*The approval of run {run.id} no longer counts*: {why}. Nothing was started{budget}. "
+        f"The card of {name} asks for approval again."
     )
 
 
 def reminder(name: str, plan: Plan, still: int, left_s: float, whom: Sequence[str]) -> Message:
-    """`name` links to the run's card; `whom`: mentions of those who may approve; `still`: how many of them it takes."""
-    who = f" {', '.join(whom)}: it takes {pluralize(still, 'more approver')}." if whom else ""
+    """`name` links to the run's card. `whom` mentions the people who may approve; `still` of them are needed."""
+    who = f" {', '.join(whom)}: {pluralize(still, 'more approver')} needed." if whom else ""
     return text_message(
-        f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) waits for approval "
+        f"The plan of {name} ({escape(plan_title(plan))}, {at_most(plan.maximum_micros)}) is waiting for approval "
         f"and expires in {pluralize(max(round(left_s / 3600), 1), 'hour')}.{who}"
     )
 
 
 def decided_card(run: Run, plan: Plan, budget: Budget, text: str) -> Message:
-    """The buttons gave way to what was decided. `text` is ours and may hold mrkdwn."""
+    """The approval card with the decision in place of the buttons. `text` is our own mrkdwn."""
     headline = f"Run {run.id} {DECIDED.get(run.state, 'approved')}: {plan_title(plan)}, {at_most(plan.maximum_micros)}"
     return Message.titled(
         headline,
         Text(text),
-        Text(_verdict_in_short(plan)),
-        Facts(_facts_in_short(run, plan, budget)),
+        Text(_short_verdict(plan)),
+        Facts(_short_facts(run, plan, budget)),
         actions(_details_button(run)),
-        Note(f"Plan {run.plan_hash[:12]}."),
         notice=text,
     )
 
 
 def approved_by(decisions: Sequence[Approval]) -> str:
-    """'Approved by @Ben: “it is a test”', or all names first where several approved."""
-    reasons = _why(decisions)
+    """'Approved by @Ben: “it is a test”'; if several approved, all names first, then their reasons."""
+    reasons = _reasons(decisions)
     is_single = len([decision for decision in decisions if decision.decision == "approve"]) == 1
     return f"Approved by{reasons}" if is_single and reasons else f"Approved by {_people(decisions)}.{reasons}"
 
 
-def _why(decisions: Sequence[Approval]) -> str:
-    """The reasons of the first few approvers; the audit log has all."""
+def _reasons(decisions: Sequence[Approval]) -> str:
+    """The reasons of the first few approvers. The audit log has all of them."""
     reasons = [
         f" <@{decision.person}>: “{escape(cut(decision.reason, 300))}”"
         for decision in decisions
@@ -122,52 +124,51 @@ def reject_modal(plan_hash: str) -> Block:
 
 
 def approve_modal(run: Run, plan: Plan) -> Block:
-    """For a plan whose verdict is not go: what it says, what is spent, and why all the same."""
+    """Asks for a reason, for a plan whose verdict is not go."""
     text = Text(
         f"{verdict_text(plan)}\n\nThis starts the training of {escape(plan_title(plan))}. {_spends(plan)}"
     )
-    hint = "Like: quality counts here, not cost. It is shown to the team and kept in the audit log."
-    reason = required_text_input("reason", "Why should it be trained all the same?", most=500, hint=hint)
+    hint = "Example: quality matters more than cost here. Shown to the team and kept in the audit log."
+    reason = required_text_input("reason", "Why should it be trained anyway?", most=500, hint=hint)
     submit = f"Approve {charge(plan.maximum_micros)}" if plan.maximum_micros else "Approve"
     return modal("Approve this plan", APPROVE_FORM, [text, reason], submit=submit, private=run.plan_hash)
 
 
 def verdict_text(plan: Plan) -> str:
-    """The verdict as it was when the plan was frozen: what it says and why, then the best that was measured beside
-    the bar."""
+    """The verdict when the plan was frozen and its reason, then the best measured candidate and the bar."""
     advised = plan.advised
     if advised is None:
-        return "*No verdict was kept*: this plan is from an older version of the bot; ask for it again to see one."
-    return f"*{verdict_in_short(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
+        return "*No verdict*: this plan was made by an older version of the bot. Ask for it again to get a verdict."
+    return f"*{verdict_summary(advised.kind, advised.rule)}*. {sentence(cut(advised.reason, 600))}\n{_best(advised)}"
 
 
-def _verdict_in_short(plan: Plan) -> str:
-    """What decides an open verdict is in its name already; a yes or a no is given with its reason."""
+def _short_verdict(plan: Plan) -> str:
+    """The verdict with the first sentence of its reason. An undecided verdict names its reason already."""
     advised = plan.advised
     if advised is None:
         return verdict_text(plan)
-    because = "" if advised.kind == "unknown" else f" {sentence(in_short(advised.reason))}"
-    return f"*{verdict_in_short(advised.kind, advised.rule)}*.{because}\n{_best(advised)}"
+    because = "" if advised.kind == "unknown" else f" {sentence(first_sentence(advised.reason))}"
+    return f"*{verdict_summary(advised.kind, advised.rule)}*.{because}\n{_best(advised)}"
 
 
 def _best(advised: PlanVerdict) -> str:
     best, bar = advised.best, share_text(advised.bar)
     if best is None:
-        return f"Nothing was measured on these rows; the bar is {bar}."
+        return f"Nothing was measured on these rows. The bar is {bar}."
     between = f"{percent(best.score)} ({interval(best.low, best.high)})"
-    return f"Best measured: {escape(shorten(best.name, 80))}, {between}; {_standing(best, bar)}."
+    return f"Best measured: {escape(shorten(best.name, 80))}, {between}, {_standing(best, bar)}."
 
 
 def _standing(best: BestCandidate, bar: str) -> str:
     match best.standing:
         case "meets":
-            return f"it meets the bar of {bar}"
+            return f"meets the bar of {bar}"
         case "misses":
             return f"below the bar of {bar}"
         case "undecided":
-            return f"too close to the bar of {bar} to tell"
+            return f"too close to the bar of {bar} to call"
         case None:
-            return f"the bar is {bar} by now, and it was not judged by that"
+            return f"judged by another bar than today's {bar}"
 
 
 def plan_title(plan: Plan) -> str:
@@ -177,7 +178,7 @@ def plan_title(plan: Plan) -> str:
 
 def budget_left(budget: Budget) -> str:
     if not budget.limit_micros:
-        return "none is set: only what is free can start"
+        return "no budget is set, so only free work can start"
     return (
         f"{money(max(budget.left_micros, 0))} of {money(budget.limit_micros)} this month{owner_text(budget)}"
     )
@@ -191,26 +192,26 @@ def approval_card(
     decisions: Sequence[Approval] = (),
     hours: float = 24,
 ) -> Message:
-    """Waiting for approvers: who, what, what it costs now and by the month, what is left, and who has approved already.
-    It expires after `hours`."""
+    """Waiting for `quorum` approvers: the verdict, what it costs and saves, and who has approved already. It expires
+    after `hours`."""
     price = f"for {at_most(plan.maximum_micros)}" if plan.maximum_micros else "at no charge"
     headline = f"Run {run.id}: train {plan_title(plan)} {price}?"
     people = _people(decisions)
-    so_far = Text(f"Approved so far by {people}.{_why(decisions)}")
+    so_far = Text(f"Approved so far by {people}.{_reasons(decisions)}")
     until = pluralize(round(hours), "hour")
-    why = "" if plan.is_advised else " Anyone who approves says why."
-    wanted = "One approver is needed." if quorum == 1 else f"{quorum} approvers are needed."
-    rules = f"{wanted} Not <@{run.requester}>, who asked.{why} It expires after {until}."
+    needed = "one approver" if quorum == 1 else f"{quorum} approvers"
+    reason = "" if plan.is_advised else ", with a reason"
+    rules = f"Needs {needed} other than <@{run.requester}>{reason}. Expires after {until}."
     return Message.titled(
         headline,
-        Text(_verdict_in_short(plan)),
-        Facts(_facts_in_short(run, plan, budget)),
-        Note(f"Its model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
+        Text(_short_verdict(plan)),
+        Facts(_short_facts(run, plan, budget)),
+        Note(f"The tuned model: {hosting_line(plan.hosting)}.") if plan.hosting else None,
         so_far if people else None,
         *_warnings(plan),
         actions(*_decisions(run, plan), _details_button(run)),
-        Note(f"{rules} Plan {run.plan_hash[:12]}."),
-        notice=plan_in_short(plan),
+        Note(rules),
+        notice=plan_verdict(plan),
     )
 
 
@@ -218,15 +219,16 @@ def _warnings(plan: Plan) -> list[CardBlock]:
     return [Text("\n".join(f"• {escape(warning)}" for warning in plan.warnings))] if plan.warnings else []
 
 
-def plan_in_short(plan: Plan) -> str:
+def plan_verdict(plan: Plan) -> str:
+    """The verdict without its reason, as a sentence."""
     advised = plan.advised
-    return f"{verdict_in_short(advised.kind, advised.rule)}." if advised else "No verdict was kept."
+    return f"{verdict_summary(advised.kind, advised.rule)}." if advised else "No verdict."
 
 
 def details_form(run: Run, plan: Plan, budget: Budget) -> Block:
-    """Exact figures, the rows, the method and the fingerprint."""
-    hosting = [Text(f"*Its model*: {hosting_line(plan.hosting)}.")] if plan.hosting else []
-    exactly = f"Plan {code(run.plan_hash)}: what is approved is exactly this plan."
+    """Exact figures, rows, method and the plan's hash."""
+    hosting = [Text(f"*The tuned model*: {hosting_line(plan.hosting)}.")] if plan.hosting else []
+    exactly = f"Plan {code(run.plan_hash)}. An approval covers exactly this plan."
     facts = Facts(_facts(run, plan, budget))
     blocks = [Text(verdict_text(plan)), facts, *hosting, *_warnings(plan), Text(exactly)]
     return details_modal(f"Run {run.id}, in detail", blocks)
@@ -244,43 +246,43 @@ def _details_button(run: Run) -> Block:
     return button("Details", DETAILS, str(run.id))
 
 
-def _facts_in_short(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
-    """What an approver decides by, rounded as people say it; the most that is spent is exact."""
-    uploaded = f", the data from <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
+def _short_facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
+    """The facts that an approver decides by, rounded; only the maximum cost is exact."""
+    uploaded = f"; data uploaded by <@{plan.uploaded_by}>" if plan.uploaded_by != run.requester else ""
     return [
-        ("Cost now", f"{_cost_in_short(plan)}{_by_vendor(run)}"),
-        _saving_in_short(plan),
+        ("Cost", f"{_short_cost(plan)}{_vendor_estimate(run)}"),
+        _short_saving(plan),
         ("Budget left", budget_left(budget)),
-        ("Asked for by", f"<@{run.requester}>{uploaded}"),
+        ("Requested by", f"<@{run.requester}>{uploaded}"),
     ]
 
 
-def _cost_in_short(plan: Plan) -> str:
+def _short_cost(plan: Plan) -> str:
     most, advised = plan.maximum_micros, plan.advised
     run = f"{about_usd(from_micros(plan.expected_micros))}, at most {money(most)}" if most else "no charge"
     work = advised.people_micros + advised.labels_micros if advised else 0
-    return f"{run}; {about_usd(from_micros(work))} of work on top" if work else run
+    return f"{run}; {about_usd(from_micros(work))} of staff time and labels on top" if work else run
 
 
-def _by_vendor(run: Run) -> str:
-    """What the vendor itself says of the training's cost."""
+def _vendor_estimate(run: Run) -> str:
+    """The vendor's own estimate of the training's cost; '' if there is none."""
     estimate = Progress.from_json(run.progress).vendor
     if estimate is None:
         return ""
     name = escape(cut(run.provider, 40))
     if estimate.micros is None:
-        return f"; {name} names no price: {escape(cut(estimate.why, 160))}"
-    short = "" if estimate.is_affordable else ", more than its account has: add credit there"
-    return f"; {name} itself expects {about_usd(from_micros(estimate.micros))} for the training{short}"
+        return f"; {name} gives no price: {escape(cut(estimate.why, 160))}"
+    short = "" if estimate.is_affordable else ", more than your account there holds: add credit"
+    return f"; {name}'s own estimate for the training is {about_usd(from_micros(estimate.micros))}{short}"
 
 
-def _saving_in_short(plan: Plan) -> tuple[str, str]:
+def _short_saving(plan: Plan) -> tuple[str, str]:
     before, after, foreseen = plan.monthly_before_micros, plan.monthly_after_micros, plan.predicted
     if before is None or after is None:
-        return "Saves", "not known: `current=` and `volume=` would show it"
+        return "Saves", "unknown: ask again with `current=` and `volume=`"
     today = about_usd(from_micros(before))
     if plan.withholds_saving:
-        return "Each month", f"{today} today; no saving is shown beside this verdict"
+        return "Each month", f"{today} today. No saving is shown, because the verdict is against training"
     if foreseen is None or foreseen.saving_micros is None:
         return "Each month", f"{today} → {about_usd(from_micros(after))}, if it is good enough"
     saved = foreseen.saving_micros
@@ -295,41 +297,43 @@ def _saving_in_short(plan: Plan) -> tuple[str, str]:
 def _facts(run: Run, plan: Plan, budget: Budget) -> list[tuple[str, str]]:
     version = f" version {plan.dataset_version}" if plan.dataset_version > 1 else ""
     return [
-        ("Cost now", f"{_cost_now(plan)}{_by_vendor(run)}"),
+        ("Cost", f"{_exact_cost(plan)}{_vendor_estimate(run)}"),
         ("Each month", _monthly(plan)),
         ("Budget left", budget_left(budget)),
-        ("Asked for by", f"<@{run.requester}>"),
+        ("Requested by", f"<@{run.requester}>"),
         ("Dataset", f"{escape(shorten(plan.dataset))}{version}, from <@{plan.uploaded_by}>"),
         ("Rows", _rows(plan)),
         ("Model", _model(plan)),
         ("Training takes", _takes(plan)),
-        *_foreseen(plan),
+        *_forecast(plan),
     ]
 
 
 def _model(plan: Plan) -> str:
-    """And how it is trained, where not as usual: a section has no room for a field of its own."""
-    model = f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}{_otherwise(plan)}"
+    """The model, with unusual settings and the sweep, since a section has no room for more fields."""
+    model = (
+        f"{escape(cut(plan.base_model, 120))} on {escape(cut(plan.provider, 60))}{_unusual_settings(plan)}"
+    )
     swept = plan.swept
     if swept is None:
         return model
     return (
-        f"{model}. Sweep: {escape(describe_sweep(swept.sweep))}: {swept.arms} arms, at most "
-        f"{swept.steps:,} steps in all"
+        f"{model}. Sweep: {escape(describe_sweep(swept.sweep))}: {swept.arms} trials, at most "
+        f"{swept.steps:,} steps in total"
     )
 
 
-def _otherwise(plan: Plan) -> str:
-    """Than by our own engine over the base in full; and the learning rate."""
+def _unusual_settings(plan: Plan) -> str:
+    """The learning rate, and settings other than our own engine's defaults."""
     chosen = dict(plan.hyperparameters)
-    lines = [f"by the method {plan.method}"] if plan.method != "supervised" else []
-    lines += [f"trained by {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
+    lines = [f"method {plan.method}"] if plan.method != "supervised" else []
+    lines += [f"engine {chosen['engine']}"] if chosen.get("engine", "builtin") != "builtin" else []
     if "learning_rate" in chosen:
         lines.append(f"learning rate {chosen['learning_rate']:g}")
     elif "lora_r" in chosen and plan.swept is None:
-        lines.append("learning rate by the trainer's own rule")
+        lines.append("learning rate chosen by the trainer")
     if chosen.get("quantization", "none") != "none":
-        lines.append(f"the base in {chosen['quantization']}")
+        lines.append(f"base in {chosen['quantization']}")
     lines += [
         f"{option_of(name)} {value}"
         for name, value in unusual_hyperparameters(plan)
@@ -342,28 +346,28 @@ def _rows(plan: Plan) -> str:
     swept, stop = plan.swept, plan.stopping
     if swept is not None:
         return (
-            f"{swept.n_fitted:,} to train on, {swept.n_validation:,} of the training rows to choose by, "
+            f"{swept.n_fitted:,} to train on, {swept.n_validation:,} training rows to choose the best trial, "
             f"{plan.n_holdout:,} held out"
         )
     if stop is None:
         return f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"
-    looks = pluralize(stop.patience, "look")
+    checks = pluralize(stop.patience, "validation")
     return (
-        f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to tell when to stop (after {looks} without "
+        f"{stop.n_fitted:,} to train on, {stop.n_validation:,} to decide when to stop (after {checks} without "
         f"improvement), {plan.n_holdout:,} held out"
     )
 
 
 def _takes(plan: Plan) -> str:
-    """Time, and memory where it trains on this machine: a section has no room for a field of its own."""
+    """The training time, and the memory on this machine, since a section has no room for more fields."""
     is_guess = plan.predicted is not None and plan.predicted.is_speed_guessed
     time = planned_time(plan.seconds_low, plan.seconds_high, is_guess=is_guess)
     memory = plan.predicted.memory if plan.predicted else None
     return f"{time}. Memory: {escape(memory)}" if memory else time
 
 
-def _foreseen(plan: Plan) -> list[tuple[str, str]]:
-    """How likely it pays back, and against what that is reckoned."""
+def _forecast(plan: Plan) -> list[tuple[str, str]]:
+    """How likely it pays back, and the alternative that this is compared with."""
     foreseen = plan.predicted
     if foreseen is None or foreseen.p_payback is None or foreseen.target_months is None:
         return []
@@ -372,28 +376,28 @@ def _foreseen(plan: Plan) -> list[tuple[str, str]]:
     hours = foreseen.advised.bearable_hours if foreseen.advised else ""
     end = hours_caveat(Decimal(hours)) if hours else ""
     likely = f"in {share_of_draws(foreseen.p_payback)}{rests_on}{end}"
-    return [(f"Back within {duration(months)}", likely), *alternative_bill(plan)]
+    return [(f"Pays back within {duration(months)}", likely), *alternative_bill(plan)]
 
 
-def _cost_now(plan: Plan) -> str:
-    """Of the run, and what people and labels cost on top of it."""
+def _exact_cost(plan: Plan) -> str:
+    """The cost of the run, and of staff time and labels on top of it."""
     expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
     run = expected if expected == most else f"{expected} expected, at most {most}"
     advised = plan.advised
     if plan.predicted is None or advised is None or plan.monthly_before_micros is None:
         return run
-    parts = [f"people {money(advised.people_micros)}"] if advised.people_micros else []
+    parts = [f"staff time {money(advised.people_micros)}"] if advised.people_micros else []
     parts += [f"labels {money(advised.labels_micros)}"] if advised.labels_micros else []
     work = f"; {' and '.join(parts)} on top" if parts else ""
-    unknown = "" if plan.predicted.is_time_said else "; people's time was not given"
+    unknown = "" if plan.predicted.is_time_said else "; staff time was not given"
     return f"{run}{work}{unknown}"
 
 
 def _monthly(plan: Plan) -> str:
     if plan.monthly_before_micros is None:
-        return "not said: `current=` and `volume=` at the start would show it"
+        return "unknown: ask again with `current=` and `volume=`"
     if plan.withholds_saving:
-        return f"{money(plan.monthly_before_micros)} today; no saving is shown beside this verdict"
+        return f"{money(plan.monthly_before_micros)} today. No saving is shown, because the verdict is against training"
     bills = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
     saved = plan.predicted.saving_micros if plan.predicted else None
     if saved is None:
@@ -405,7 +409,7 @@ def _monthly(plan: Plan) -> str:
 
 
 def _approve_button(run: Run, plan: Plan) -> Block:
-    """Approves after a confirmation; where the verdict is not go, a form asks for a reason instead."""
+    """Approves after a confirmation. If the verdict is not go, a form asks for a reason instead."""
     if not plan.is_advised:
         return button("Approve", APPROVE, run.plan_hash, style="primary")
     most = at_most(plan.maximum_micros)
@@ -420,7 +424,7 @@ def _approve_button(run: Run, plan: Plan) -> Block:
 
 def _spends(plan: Plan) -> str:
     if not plan.maximum_micros:
-        return "It costs nothing but the machine's time."
+        return "It costs only the machine's time."
     return f"It reserves {charge(plan.maximum_micros)} of this month's budget."
 
 
@@ -429,18 +433,18 @@ def _people(decisions: Sequence[Approval]) -> str:
 
 
 def superseded_by(by: int, requester: str, link: str | None = None) -> str:
-    """A sentence for the former plan's card. `link`: the address of the new one's."""
+    """A sentence for the old plan's card. `link` is the address of the new plan's card."""
     which = f"<{link}|run {by}>" if link else f"run {by}"
-    return f"Replaced by {which}, which <@{requester}> asked for. Earlier approvals no longer count."
+    return f"Replaced by {which}, requested by <@{requester}>. Earlier approvals no longer count."
 
 
 def superseded_refusal(number: int, by: int) -> str:
-    """For a person who still clicks on the former plan's card."""
-    return f"Run {number} was replaced by run {by}, so nothing was done. The message of run {by} asks for approval."
+    """For a person who clicks a button on the old plan's card."""
+    return f"Nothing was done: run {number} was replaced by run {by}. Decide on the card of run {by}."
 
 
 def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
-    """The new plan's card with a line above its buttons that says whose place it takes."""
+    """Adds a line above the buttons of the new plan's card that names the plans it replaces."""
     if not former:
         return card
     whose = " and ".join(f"run {value}" for value in former)
@@ -449,35 +453,35 @@ def add_replacement_note(card: Message, former: Sequence[int]) -> Message:
 
 
 def rent_text(rental: Rental, expected_minutes: Decimal | None) -> str:
-    """For approvers: what is rented, for how much and how long."""
+    """For approvers: what is rented, at what price, and for how long."""
     minutes = pluralize(rental.minutes, "minute")
     text = (
-        f"It rents {rental.hardware} at {WHO} for {usd(rental.usd_per_hour)} an hour, and {minutes} at most. Whether "
-        "waiting for the machine is billed is not known."
+        f"It rents {rental.hardware} from {WHO} at {usd(rental.usd_per_hour)} an hour for at most {minutes}. Whether "
+        "time spent waiting for the machine is billed is unknown."
     )
     if expected_minutes is not None and expected_minutes > STOPS_AT * rental.minutes:
-        text += f" The training may need more than {minutes} and stops early then: raise [hf] minutes."
+        text += f" The training may need more than {minutes} and would then stop early: raise [hf] minutes."
     return text
 
 
 def price_rise_text(approved: Rental, now: Rental) -> str:
     return (
-        f"{WHO} asks {usd(now.usd_per_hour)} an hour for {now.hardware} by now, and {usd(approved.usd_per_hour)} were "
+        f"{WHO} now charges {usd(now.usd_per_hour)} an hour for {now.hardware}, and {usd(approved.usd_per_hour)} was "
         "approved."
     )
 
 
 def unswept_text(unswept: Unswept, title: str) -> str:
-    """`title`: the provider's."""
+    """Why a sweep is refused. `title` is the provider's."""
     match unswept.why:
         case "one set a job":
             return (
-                f"`sweep=` needs our own trainer, and {title} trains one set of hyperparameters a job. Leave it out, "
-                "or choose a target that starts with `local/`."
+                f"`sweep=` needs our own trainer; {title} trains one set of hyperparameters per job. Leave it out, or "
+                "choose a target that starts with `local/`."
             )
         case "method" | "engine":
-            return f"`{unswept.why}={unswept.name}` can't sweep. Leave `{unswept.why}=` out, or `sweep=`."
+            return f"`{unswept.why}={unswept.name}` can't be combined with `sweep=`. Leave one of them out."
         case "given twice":
-            return f"`{unswept.name}=` is given singly and in the sweep. Say it in one of the two places."
+            return f"`{unswept.name}=` is given twice: alone and in the sweep. Remove one."
         case "patience":
-            return "A sweep stops its weaker arms itself: leave `patience=` out, or `sweep=`."
+            return "A sweep stops weaker trials itself, so `patience=` can't be combined with `sweep=`. Leave one out."

@@ -20,12 +20,12 @@ Row = tuple[str, str, str, str, str, str]
 
 
 def listing(rows: Sequence[PriceRow | UnknownPrice], read_on: date, *, is_detailed: bool = False) -> Message:
-    """`read_on`: the day for which the prices were looked up. `is_detailed`: with what Slack has no room for."""
+    """Prices as of the day `read_on`. `is_detailed` lists everything, which Slack has no room for."""
     priced = [row for row in rows if isinstance(row, PriceRow)]
     unknown = [row for row in rows if isinstance(row, UnknownPrice)]
     if not rows:
         return text_message(
-            "No model is configured. `/finetune prices gpt-4o-mini` tells the price of one by its name."
+            "No model is configured. `/finetune prices gpt-4o-mini` shows the price of a model by its name."
         )
     title = f"Prices of {pluralize(len(priced), 'model')}, {read_on}" if priced else "No price by that name"
     notes = _notes(priced, read_on, is_detailed=is_detailed)
@@ -64,7 +64,7 @@ def _row(row: PriceRow, longest: int, today: date) -> Row:
 
 
 def _amount(amount: Decimal | None) -> str:
-    """A price with every digit that it has, two behind the point at least: $0.025."""
+    """A price with all its digits, at least two after the point: $0.025."""
     if amount is None:
         return "–"
     digits = max(2, -int(amount.normalize().as_tuple().exponent))
@@ -87,12 +87,12 @@ def _sources(rows: Sequence[PriceRow], *, is_detailed: bool) -> str:
     sources = list(dict.fromkeys(escape(cut(row.said_by, 120)) for row in rows))
     named = listed(sources, len(sources) if is_detailed else SHOWN_SOURCES, "; ")
     text = f"From {named}. " if named else ""
-    return f'{text}Your own price goes into `finetune.toml` under `[prices."MODEL"]` and wins.'
+    return f'{text}A price of yours in finetune.toml, under `[prices."MODEL"]`, overrides these.'
 
 
 def vendor_prices(row: PriceRow, *, asks_vendor: bool) -> str | None:
-    """What a vendor's tuned model costs and who says so, then what nobody said and where it goes; None of a machine of
-    our own. `asks_vendor`: its own figure for a job is asked once there is a plan."""
+    """The prices of a vendor's tuned model with their source, then missing prices and where to add them. None for a
+    model on our own machine. `asks_vendor` is True if the vendor confirms its price before approval."""
     if row.kind == "prompted" or row.usd_per_hour is not None:
         return None
     price, hourly = row.price, row.hosted_usd_per_hour
@@ -106,11 +106,12 @@ def vendor_prices(row: PriceRow, *, asks_vendor: bool) -> str | None:
     if missing_keys(row):
         parts.append(f"unknown: {escape(where_to_add(row).removesuffix('.'))}")
     elif asks_vendor:
-        parts.append("the vendor's own figure is asked before approval")
+        parts.append("confirmed with the vendor before approval")
     return "; ".join(parts)
 
 
 def where_to_add(row: PriceRow) -> str:
+    """Which settings to add to finetune.toml for the row's missing prices."""
     *others, last = missing_keys(row)
     keys = f"{', '.join(others)} and {last}" if others else last
     provider, slash, model = row.model.partition("/")
@@ -120,18 +121,18 @@ def where_to_add(row: PriceRow) -> str:
 
 
 def missing_price_text(missing: MissingPrice, spelling: Spelling = SLACK) -> str:
-    """Which price is missing, and where to put it."""
+    """Which price is missing, and where to add it."""
     row = missing.row
     if row is None:
         current, volume = spelling.option("current"), spelling.option("volume")
-        return f"Whether it saves money is unknown: say {current} (today's model) and {volume} as well."
+        return f"Whether it saves money is unknown. Add {current} (today's model) and {volume}."
     if missing.of == "hours":
         return (
-            f"Training on {row.model} is paid by the hour, and nobody has measured how long it takes. `finetune "
-            "calibrate` measures this machine (without quantization); for any other put `tokens_per_second` into "
+            f"Training on {row.model} is paid by the hour, but its speed is not measured. `finetune calibrate` "
+            "measures this machine (without quantization); for another machine, set `tokens_per_second` in "
             "finetune.toml under [trainer]."
         )
     if missing.of == "hosting":
-        return f"What an hour of a machine costs that answers for {row.model} is unknown: {where_to_add(row)}"
+        return f"The hourly price of a machine for {row.model} is unknown: {where_to_add(row)}"
     what = f"training on {row.model}" if missing.of == "training" else f"a token of {row.model}"
     return f"The price of {what} is unknown: {where_to_add(row)}"

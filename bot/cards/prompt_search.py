@@ -1,4 +1,4 @@
-"""A search for a better prompt, as people read it: how far it is, what it brought, and what it changed."""
+"""A search for a better prompt: its budget, its progress, its outcome, and what it changed in the prompt."""
 
 from __future__ import annotations
 
@@ -9,14 +9,15 @@ from bot.cards.blocks import CardBlock, Text, code_block, escape
 from bot.cards.words import at_most, charge, percent, pluralize, shorten
 from bot.values.evaluations import LadderPlan, SearchPlan, SearchProgress
 
-CHARACTERS_A_BLOCK = 2_400  # with marks and escapes it is shorter than the most that a block holds
+CHARACTERS_A_BLOCK = 2_400  # leaves room in a block for markers and escapes
 KEPT_FROM_HERE = (
-    "The optimised prompt may quote training rows: Details shows it where rows of this dataset may be seen."
+    "The optimised prompt may quote training rows, so Details shows it only where this dataset's "
+    "rows may be shown."
 )
 
 
 def budget(search: SearchPlan) -> tuple[str, str]:
-    """For a card's facts, before it begins."""
+    """A fact for the card before the search begins."""
     writer = "" if search.writer == search.model else f", written by {shorten(search.writer, 40)}"
     return (
         "Optimised prompt",
@@ -24,7 +25,7 @@ def budget(search: SearchPlan) -> tuple[str, str]:
     )
 
 
-def how_far(search: SearchProgress | None) -> str:
+def progress_text(search: SearchProgress | None) -> str:
     if search is None or not search.tried:
         return "about to begin"
     best = f", the best {_share(search)}" if search.rows and search.share else ""
@@ -32,19 +33,19 @@ def how_far(search: SearchProgress | None) -> str:
 
 
 def outcome(search: SearchProgress) -> str:
-    """What it brought, as sentences; unescaped."""
+    """The outcome in sentences; unescaped."""
     ended = f" {search.ended}" if search.ended else ""
     if not search.is_better:
         tried = f"of {pluralize(search.tried, 'prompt')} tried" if search.tried else "nothing could be tried"
         return f"No better prompt was found: {tried}, none beats yours on {_rows(search)}.{ended}"
     return (
-        f"A prompt was optimised: {percent(search.start_share)} before, {_share(search)}. Looking for it cost "
-        f"{charge(search.spent_micros)}; Details shows it.{ended}"
+        f"The prompt was optimised from {percent(search.start_share)} to {_share(search)}, for "
+        f"{charge(search.spent_micros)}. Details shows it.{ended}"
     )
 
 
 def details(plan: LadderPlan, search: SearchProgress | None) -> tuple[CardBlock, ...]:
-    """The optimised prompt: what changed, where the one before is known, and the whole of it to copy."""
+    """The optimised prompt: what changed, if the original is known, and the full text to copy."""
     if plan.optimised is None:
         return ()
     changed: tuple[CardBlock, ...] = ()
@@ -68,7 +69,7 @@ def _rows(search: SearchProgress) -> str:
 
 
 def _blocks(lines: Sequence[str]) -> Iterator[CardBlock]:
-    """Yields the lines in blocks of code, as many as one holds in each."""
+    """Yields the lines as code blocks of limited size."""
     text = "\n".join(lines)
     for start in range(0, len(text), CHARACTERS_A_BLOCK):
         yield Text(code_block(text[start : start + CHARACTERS_A_BLOCK]))

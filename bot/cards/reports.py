@@ -1,4 +1,4 @@
-"""The sections of a run's report: what decided, what was measured, what was approved, what it cost."""
+"""The HTML reports of a run and of a measurement, section by section, and the messages that announce them."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def run_report(
     plots: Sequence[Path],
     name_of: Callable[[str], str],
 ) -> str:
-    """One HTML page. `ladder`: all that was measured on these held-out rows, the tuned model among them. `plots`: PNG
-    files, named as the charts that draw them do. `name_of` a person's id in Slack."""
+    """A run's report as one HTML page. `ladder` has everything measured on the same held-out rows, including the tuned
+    model. `plots` are PNG files with the names that the charts give them. `name_of` maps a Slack user id to a name."""
     headline, _, *summary = results.card(run, plan, result).parts
-    assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with what decided
+    assert isinstance(headline, Headline)  # noqa: S101 - a result card begins with a headline
     subject = f"Run {run.id}: {shorten(plan.base_model)} on {shorten(plan.dataset)}, {plan.provider}"
     price_list, decisions = PriceList.from_json(plan.prices), _decisions(approvals)
 
@@ -46,12 +46,12 @@ def run_report(
         Section("", (*summary, *decisions)),
         *([_measured(ladder, charts("ladder"))] if ladder else []),
         Section(
-            "What the training changed",
+            "What training changed",
             (*results.details(plan, result), *_labels(result)),
             charts("loss", "confusion"),
         ),
         Section(
-            "What it cost, and what it was expected to save",
+            "Cost and expected saving",
             calibration.estimate_comparison(plan, result, actuals),
             charts("cumulative-cost", "tornado"),
         ),
@@ -68,14 +68,16 @@ def run_report(
 def measurement_report(
     measurement: Measurement, ladder: Ladder, plot: Path | None, name_of: Callable[[str], str]
 ) -> str:
-    """One HTML page. `plot`: the PNG of quality against price, None where nothing was measured."""
+    """A measurement's report as one HTML page. `plot` is the PNG of quality against price, None without one."""
     headline, *parts = evaluation_results.card(ladder).parts
-    assert isinstance(headline, Headline)  # noqa: S101 - a card of a measurement begins with what it shows
+    assert isinstance(headline, Headline)  # noqa: S101 - a measurement's card begins with a headline
     pictures = [Picture(plot, evaluation_results.alt_text(ladder.dataset))] if plot else []
     subtitle = (
         f"Measurement m{measurement.id} of {shorten(ladder.dataset)}, ended {utc_time(ladder.measured_at)}"
     )
-    request = Text(f"Asked for by <@{measurement.requested_by}>. Test rows: {code(ladder.holdout_sha256)}")
+    request = Text(
+        f"Requested by <@{measurement.requested_by}>. Held-out rows: {code(ladder.holdout_sha256)}"
+    )
     details = evaluation_results.details(ladder, spent_micros=measurement.actual_micros)
     sections = [
         Section("", [part for part in parts if not isinstance(part, (Table, Note))]),
@@ -87,7 +89,7 @@ def measurement_report(
 
 def _measured(ladder: Ladder, pictures: Sequence[Picture]) -> Section:
     table = evaluation_results.table(ladder, ladder.rungs)
-    return Section("What was measured, on the same test rows", [table], pictures)
+    return Section("What was measured, on the same held-out rows", [table], pictures)
 
 
 def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:
@@ -100,7 +102,7 @@ def _decisions(approvals: Sequence[Approval]) -> list[CardBlock]:
 
 
 def _labels(result: RunResult) -> list[CardBlock]:
-    """What lost most first; nothing for free text."""
+    """Right answers by label, the largest loss first; empty for free text."""
     if not result.labels:
         return []
     ordered = sorted(result.labels, key=lambda each: ((each.tuned - each.base) / each.rows, -each.rows))
@@ -108,11 +110,11 @@ def _labels(result: RunResult) -> list[CardBlock]:
         (shorten(each.label, 60), f"{each.rows:,}", f"{each.base:,}", f"{each.tuned:,}", _gain(each))
         for each in ordered[:SHOWN_LABELS]
     ]
-    heading = ("Label", "Test rows", f"{result.before.capitalize()} right", "Tuned right", "Change")
+    heading = ("Label", "Held-out rows", f"{result.before.capitalize()} right", "Tuned right", "Change")
     hidden = len(ordered) - len(rows)
-    more = [Note(f"And {pluralize(hidden, 'more label')}, none of which lost more.")] if hidden else []
+    more = [Note(f"And {pluralize(hidden, 'more label')}, none with a larger loss.")] if hidden else []
     return [
-        Table([heading, *rows], "Label by label, on the same test rows; what lost most comes first"),
+        Table([heading, *rows], "By label, on the same held-out rows; the largest loss first"),
         *more,
     ]
 
@@ -131,30 +133,30 @@ def measurement_title(measurement: Measurement, ladder: Ladder) -> str:
 
 
 def run_notice(run: Run, *, has_page: bool) -> str:
-    """What notifies the requester: beside the files in the result's thread. `has_page`: its report is among them."""
-    page = f"The report of run {run.id}, to open in a browser." if has_page else _page_missing(str(run.id))
+    """The message to the requester, beside the files in the result's thread. `has_page`: the report is one of them."""
+    page = f"The report of run {run.id}; open it in a browser." if has_page else _page_missing(str(run.id))
     return f"<@{run.requester}> {page}"
 
 
 def measurement_notice(measurement: Measurement, ladder: Ladder, *, has_page: bool) -> str:
-    """What notifies the person who asked: the result takes the place of the card, and an edit notifies nobody."""
+    """The message to the person who asked, since the result is an edit of the card, which notifies nobody."""
     number = f"m{measurement.id}"
-    more = "The report opens in a browser." if has_page else _page_missing(number)
+    more = "Open the report in a browser." if has_page else _page_missing(number)
     headline = escape(evaluation_results.headline(ladder))
     return f"<@{measurement.requested_by}> {number} is done. {headline}. {more}"
 
 
 def _page_missing(subject: str) -> str:
-    return f"The report could not be written; in a terminal `finetune report {subject}` tries it again."
+    return f"The report could not be written. Try `finetune report {subject}` in a terminal."
 
 
 def _plan_facts(run: Run, plan: Plan) -> list[tuple[str, str]]:
     chosen = ", ".join(f"{name} {value}" for name, value in plan.hyperparameters)
     expected, most = charge(plan.expected_micros), charge(plan.maximum_micros)
     return [
-        ("Verdict at the time", verdict_text(plan)),
+        ("Verdict at approval", verdict_text(plan)),
         ("Cost", f"{expected} expected, at most {most}; actual {charge(run.actual_micros)}"),
-        ("Asked for by", f"<@{run.requester}>, {utc_time(plan.asked_at)}"),
+        ("Requested by", f"<@{run.requester}>, {utc_time(plan.asked_at)}"),
         ("Dataset", f"{escape(plan.dataset)} version {plan.dataset_version}, from <@{plan.uploaded_by}>"),
         ("Rows", f"{plan.n_train:,} to train on, {plan.n_holdout:,} held out"),
         ("Model", f"{escape(plan.base_model)} on {escape(plan.provider)}, method {escape(plan.method)}"),

@@ -1,4 +1,4 @@
-"""A run's result: the decision on the tuned model, what it was measured with, and a sweep's arms."""
+"""A run's result: what to do with the tuned model, how it compares, its details, and the trials of a sweep."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bot.cards.blocks import (
     sentence,
 )
 from bot.cards.calibration import alternative_bill
-from bot.cards.candidates import IN_SHORT, MEANS
+from bot.cards.candidates import MEANINGS, SHORT_MEANINGS
 from bot.cards.candidates import candidate_name as rung_name
 from bot.cards.datasets import MEASURE as MEASURE_DATASET
 from bot.cards.judge_agreement import NO_LABELS, judge_notes, trust_text
@@ -62,20 +62,20 @@ from trainers.types import SweepArm
 
 DETAILS, MEASURE = "run_details", "measure_after_run"
 SIGNIFICANT = 0.05
-SAME_MEASURE = ("label", "judge", "calls")  # by which base and tuned are compared as the alternatives are
+SAME_MEASURE = ("label", "judge", "calls")  # scorings that base and tuned model share with the alternatives
 STANDS: Mapping[Standing, str] = {
     "meets": "meets your {bar} bar",
     "misses": "below your {bar} bar",
-    "undecided": "too close to your {bar} bar to tell",
+    "undecided": "too close to your {bar} bar to call",
 }
-NOTHING_MEASURED = "measure"  # the rule that wants the alternatives measured first
-IN_HEADLINE = "tuned"  # the rule whose reason the headline has said already
+NOTHING_MEASURED = "measure"  # the rule that asks for the alternatives to be measured first
+IN_HEADLINE = "tuned"  # the rule whose reason is already in the headline
 DELETED = (
-    "*Its dataset was deleted*, and with it the model, the verdict, and what it was measured beside. These numbers "
-    "are left."
+    "*Its dataset was deleted*, with the model, the verdict and the alternatives' answers. "
+    "Only these numbers are kept."
 )
 SHOWN_CHANGES = 8
-# Of base and tuned, row by row.
+# What counts as right when base and tuned model are compared row by row.
 COUNTED: Mapping[Scoring, str] = {
     "label": "exactly right",
     "json": "right in every field",
@@ -96,22 +96,22 @@ def card(
     name: str | None = None,
     machine: str | None = None,
 ) -> Message:
-    """`may_be_used`: the model is shown to be better than what was measured beside it, and not in use. `is_deleted`:
-    its dataset was. `name` links to the run's card, `machine` to that of the machine on which its model runs by the
-    hour."""
+    """The card. `may_be_used` is True if the model is better than the measured alternatives and not in use yet.
+    `is_deleted` is True if its dataset was deleted. `name` links to the run's card, `machine` to the card of the
+    machine on which its model runs by the hour."""
     headline, saves = _headline(result, may_be_used=may_be_used), _saves(plan, result)
-    rows = pluralize(result.tuned.n, "test row")
+    rows = pluralize(result.tuned.n, "held-out row")
     what = f"{escape(shorten(plan.base_model, 60))} on {escape(shorten(plan.dataset))}"
     is_judged = plan.judge and result.ladder and result.ladder.scoring == "judge"
     by = f", judged by {escape(shorten(str(plan.judge)))}" if is_judged else ""
     subject = f"{name or f'Run {run.id}'}: {what}, {rows}{by}"
     facts = [
         ("Right", _right(result)),
-        *_beside(result),
-        *([("A request", prices_text(result.not_worse))] if result.not_worse else []),
-        *([("Saves, as planned", saves)] if saves else []),
+        *_comparison(result),
+        *([("Price", prices_text(result.not_worse))] if result.not_worse else []),
+        *([("Planned saving", saves)] if saves else []),
     ]
-    by_the_hour = [Note(f"Its machine costs money by the hour: {machine} keeps or stops it.")]
+    by_the_hour = [Note(f"Its machine costs money by the hour; keep or stop it on {machine}.")]
     return Message(
         f"Result of run {run.id}. {escape(headline)}{f'. Saves {saves}' if saves else ''}",
         (
@@ -127,14 +127,14 @@ def card(
 
 
 def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
-    """What the card has no room for, but for the estimates that it is held against."""
+    """What the card has no room for, except the comparison with the estimates."""
     verdict, bills = [], []
     if result.advice:
-        verdict = [f"*Verdict*: {sentence(result.advice.headline)}", _advised(result)]
+        verdict = [f"*Verdict*: {sentence(result.advice.headline)}", _advised_step(result)]
     if _saves(plan, result):
         if plan.monthly_before_micros is not None:
             bill = f"{money(plan.monthly_before_micros)} → {money(plan.monthly_after_micros)}"
-            bills.append(("Each month, as planned", bill))
+            bills.append(("Planned monthly cost", bill))
         bills += alternative_bill(plan)
     is_base = result.before == "base"
     changed = f"{result.better:,} better, {result.worse:,} worse ({p_value(result.p_value)})"
@@ -146,23 +146,24 @@ def details(plan: Plan, result: RunResult) -> tuple[CardBlock, ...]:
         ),
         ("Difference", f"{points(result.gain)} ({points_range(result.gain_low, result.gain_high)})"),
         ("Rows that changed", changed),
-        *_beside(result, is_full=True),
+        *_comparison(result, is_full=True),
     ]
     return (
         *([Text("\n".join(filter(None, verdict)))] if verdict else []),
         Facts([*scores, *bills, *_times(plan, result)]),
         *_got_worse(result),
-        *_not_shown(plan, result),
+        *_caveats(plan, result),
         Text(_method(result)),
     )
 
 
-def in_short(result: RunResult) -> str:
+def score_change(result: RunResult) -> str:
+    """'23.4% → 85.7% right on 77 held-out rows', for lists."""
     return f"{percent(result.base.share)} → {percent(result.tuned.share)} right on {result.tuned.n:,} held-out rows"
 
 
 def changed_rows_card(rows: Sequence[ChangedRow], before: str = "base") -> Message:
-    """Customers' words: for private channels only. `before`: what answered without the training."""
+    """Contains customers' words, so it is for private channels only. `before` names what answered before training."""
     worse = [row for row in rows if not row.is_better]
     better = [row for row in rows if row.is_better]
     parts = [_changes("Got worse", worse, before), _changes("Got better", better, before)]
@@ -177,28 +178,28 @@ def alt_text(plot: str, plan: Plan) -> str:
     if plot == "loss":
         return f"Loss by training step, {subject}"
     if plot == "quality":
-        return f"Quality against price of the tuned model and what it was measured beside, {subject}"
+        return f"Quality against price of the tuned model and its alternatives, {subject}"
     return f"Expected labels against the tuned model's answers, {subject}"
 
 
 def _headline(result: RunResult, *, may_be_used: bool) -> str:
-    """What to do with it; then against the bar, and against the best that was measured without the training, on the
-    same rows."""
+    """What to do with the tuned model, then how it compares with the bar and with the best alternative on the same
+    rows."""
     ladder = result.ladder
-    if ladder is None or not ladder.rung("tuned"):  # from before there was a bar to judge by
-        return f"Tuned model: {percent(result.tuned.share)} right; {_above_base(result)}"
-    (tuned,), other = ladder.rung("tuned"), _other(ladder)
+    if ladder is None or not ladder.rung("tuned"):  # measured before there was a quality bar
+        return f"Tuned model: {percent(result.tuned.share)} right; {_compared_with_base(result)}"
+    (tuned,), other = ladder.rung("tuned"), _best_alternative(ladder)
     if is_silent(tuned):
         return f"Failed: no answer to {tuned.empty:,} of {tuned.n:,} rows"
-    measured = f" {IN_SHORT[tuned.scoring]}"
+    measured = f" {SHORT_MEANINGS[tuned.scoring]}"
     by_bar = STANDS[tuned.standing].format(bar=bar_percent(ladder.bar))
     decision = _decision(result, tuned, other, may_be_used=may_be_used)
-    return f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {_above_best(result, ladder, tuned)}"
+    return f"{decision}: {percent(tuned.score)}{measured}, {by_bar}; {_compared_with_best(result, ladder, tuned)}"
 
 
 def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used: bool) -> str:
     if _is_open(result):
-        return "Undecided"  # the verdict's word in the details: another one here would be a second answer
+        return "Undecided"  # the same word as the verdict in Details, so that there is only one answer
     if may_be_used:
         return "Deploy it"
     is_no = result.advice is not None and result.advice.kind == "no_go"
@@ -214,12 +215,12 @@ def _decision(result: RunResult, tuned: Rung, other: Rung | None, *, may_be_used
 
 
 def _is_open(result: RunResult) -> bool:
-    """Whether the verdict wants something found out first."""
+    """True if the verdict asks to find something out first."""
     return result.advice is not None and result.advice.kind == "unknown"
 
 
 def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
-    """Than the best that was measured without the training, or than its own base."""
+    """True if it is significantly worse than the best alternative, or than its own base."""
     ladder = result.ladder
     if ladder and ladder.pairs and other is not None and not _is_base_best(result, other):
         (pair,) = ladder.pairs
@@ -227,22 +228,22 @@ def _is_worse(result: RunResult, tuned: Rung, other: Rung | None) -> bool:
     return result.gain < 0 and result.p_value < SIGNIFICANT
 
 
-def _other(ladder: Ladder) -> Rung | None:
-    """The best that answered the same rows without the training."""
+def _best_alternative(ladder: Ladder) -> Rung | None:
+    """The best alternative that answered the same rows."""
     return next((rung for rung in ladder.rungs if rung.arm.rung != "tuned"), None)
 
 
-def _above_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
-    other = _other(ladder)
+def _compared_with_best(result: RunResult, ladder: Ladder, tuned: Rung) -> str:
+    other = _best_alternative(ladder)
     if result.not_worse:
         return not_worse_text(result.not_worse, result.margin, is_named=True)
     if _is_base_best(result, other):
-        return _above_base(result)
+        return _compared_with_base(result)
     if other is None:
         return "nothing else was measured"
     (pair,) = ladder.pairs
     gain = pair.difference if pair.better == tuned.arm else -pair.difference
-    return _apart(gain, shorten(_name(other), 60), other.score, is_told=pair.p < SIGNIFICANT)
+    return _difference(gain, shorten(_name(other), 60), other.score, is_clear=pair.p < SIGNIFICANT)
 
 
 def _name(rung: Rung) -> str:
@@ -251,8 +252,8 @@ def _name(rung: Rung) -> str:
 
 
 def _is_base_best(result: RunResult, other: Rung | None) -> bool:
-    """The prompted base answered the same rows. One that mostly said no label is no alternative, and a score by
-    another measure can't be held against it."""
+    """True if the prompted base model is the best alternative. It isn't one if most of its answers were no label, or if
+    its score is by another measure."""
     base, ladder = result.base, result.ladder
     is_alike = result.labelled if ladder is None else ladder.scoring in SAME_MEASURE
     if not is_alike or 2 * base.unlisted > base.n:
@@ -260,27 +261,29 @@ def _is_base_best(result: RunResult, other: Rung | None) -> bool:
     return other is None or base.share > other.score
 
 
-def _above_base(result: RunResult) -> str:
-    return _apart(result.gain, before_name(result), result.base.share, is_told=result.p_value < SIGNIFICANT)
+def _compared_with_base(result: RunResult) -> str:
+    return _difference(
+        result.gain, before_name(result), result.base.share, is_clear=result.p_value < SIGNIFICANT
+    )
 
 
 def before_name(result: RunResult) -> str:
-    """What answered the same rows without the training."""
-    return "its base, prompted" if result.before == "base" else "the free classical model"
+    """The name of what answered the same rows without training."""
+    return "the prompted base model" if result.before == "base" else "the free classical model"
 
 
-def _apart(gain: float, name: str, score: float, *, is_told: bool) -> str:
-    if not is_told:
-        return f"not told apart from {name} ({percent(score)})"
+def _difference(gain: float, name: str, score: float, *, is_clear: bool) -> str:
+    if not is_clear:
+        return f"no clear difference from {name} ({percent(score)})"
     count = f"{100 * abs(gain):.0f}"
     amount = "under 1 point" if count == "0" else f"{count} point{'' if count == '1' else 's'}"
     return f"{amount} {'above' if gain > 0 else 'below'} {name}"
 
 
 def _saves(plan: Plan, result: RunResult) -> str:
-    """What the plan promised a month, and how soon what was spent is back, people and labels included; '' for a model
-    that may not be used."""
-    saved = 0  # against the cheapest alternative that was known; an older plan knew today's model alone
+    """The monthly saving that the plan expected, and the payback time including staff time and labels; '' if the model
+    should not be used."""
+    saved = 0  # compared with the cheapest known alternative; older plans knew today's model only
     if plan.predicted and plan.predicted.saving_micros is not None:
         saved = plan.predicted.saving_micros
     elif plan.monthly_before_micros is not None and plan.monthly_after_micros is not None:
@@ -292,114 +295,114 @@ def _saves(plan: Plan, result: RunResult) -> str:
 
 
 def _is_usable(result: RunResult) -> bool:
-    """Whether it meets the bar, nothing speaks against it, and its own base, prompted, is not as good."""
+    """True if it meets the bar, the verdict is not against it, and the prompted base model is not as good."""
     ladder, advice = result.ladder, result.advice
     if ladder is None or not ladder.rung("tuned") or (advice and advice.kind == "no_go"):
         return False
     (tuned,) = ladder.rung("tuned")
     is_better = result.gain > 0 and result.p_value < SIGNIFICANT
-    return tuned.standing == "meets" and (is_better or not _is_base_best(result, _other(ladder)))
+    return tuned.standing == "meets" and (is_better or not _is_base_best(result, _best_alternative(ladder)))
 
 
 def _back(plan: Plan, result: RunResult, saved: int) -> str:
-    """When what was spent is back; '' for a plan that did not keep what people and labels cost."""
+    """When the cost is paid back; '' for an older plan without the cost of staff time and labels."""
     advised, foreseen = plan.advised, plan.predicted
     if advised is None or foreseen is None:
         return ""
     spent = result.actual_micros + advised.people_micros + advised.labels_micros
     months = Decimal(spent) / saved
-    timed = "" if foreseen.is_time_said else ", if it took no one's time"
+    ignored = "" if foreseen.is_time_said else ", ignoring staff time"
     if not spent:
-        return f"; nothing was spent{timed}"
+        return f"; nothing was spent{ignored}"
     is_soon = months * HOURS_PER_MONTH < 24
-    return f"; back {'within a day' if is_soon else 'in ' + in_months(months)}{timed}"
+    return f"; pays back {'within a day' if is_soon else 'in ' + in_months(months)}{ignored}"
 
 
 def _right(result: RunResult) -> str:
-    """By the measure of the alternatives, where there are any."""
+    """The tuned model's score, by the measure of the alternatives if there are any."""
     ladder = result.ladder
     if ladder is None or not ladder.rung("tuned"):
         return share_with_interval(result.tuned)
     (tuned,) = ladder.rung("tuned")
-    measured = "" if tuned.scoring == "label" else f" {IN_SHORT[tuned.scoring]}"
+    measured = "" if tuned.scoring == "label" else f" {SHORT_MEANINGS[tuned.scoring]}"
     return f"{percent(tuned.score)}{measured} ({interval(tuned.low, tuned.high)})"
 
 
-def _beside(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
-    """Against the best alternative that answered the same rows, which a prompted base model seldom is."""
+def _comparison(result: RunResult, *, is_full: bool = False) -> list[tuple[str, str]]:
+    """A fact that compares the tuned model with the best alternative on the same rows."""
     ladder = result.ladder
-    other = _other(ladder) if ladder else None
+    other = _best_alternative(ladder) if ladder else None
     if ladder is None or other is None or not ladder.pairs or (not is_full and _is_base_best(result, other)):
-        is_told = result.p_value < SIGNIFICANT
-        apart = _gain(result.gain, result.gain_low, result.gain_high, is_told=is_told)
-        return [] if is_full else [(f"Against {before_name(result)}, {percent(result.base.share)}", apart)]
+        is_clear = result.p_value < SIGNIFICANT
+        gain_text = _gain(result.gain, result.gain_low, result.gain_high, is_clear=is_clear)
+        return (
+            [] if is_full else [(f"Against {before_name(result)}, {percent(result.base.share)}", gain_text)]
+        )
     (pair,), (tuned,) = ladder.pairs, ladder.rung("tuned")
     is_better = pair.better == tuned.arm
     low, high = (pair.low, pair.high) if is_better else (-pair.high, -pair.low)
     gain = pair.difference if is_better else -pair.difference
-    measured = "" if other.scoring == "label" else f" {IN_SHORT[other.scoring]}"
+    measured = "" if other.scoring == "label" else f" {SHORT_MEANINGS[other.scoring]}"
     name = f"Against {escape(shorten(_name(other), 60))}, {percent(other.score)}{measured}"
     if is_full:
         return [(name, f"{points(gain)} ({points_range(low, high)}), {p_value(pair.p)}")]
-    return [(name, _gain(gain, low, high, is_told=pair.p < SIGNIFICANT))]
+    return [(name, _gain(gain, low, high, is_clear=pair.p < SIGNIFICANT))]
 
 
-def _gain(gain: float, low: float, high: float, *, is_told: bool) -> str:
+def _gain(gain: float, low: float, high: float, *, is_clear: bool) -> str:
     between = points_range(low, high)
-    if not is_told:
-        return f"not told apart ({between} points)"
+    if not is_clear:
+        return f"no clear difference ({between} points)"
     return f"{points(gain)} ({between})"
 
 
 def _cost(plan: Plan, result: RunResult) -> str:
     actual, estimated = charge(result.actual_micros), charge(result.estimated_micros)
     if result.hosting_micros:
-        actual += f", {charge(result.hosting_micros)} of it for its machine so far"
+        actual += f", of which {charge(result.hosting_micros)} for its machine so far"
     theirs = result.vendor_micros
-    by_vendor = f" ({escape(plan.provider)} itself: {charge(theirs)} to train)" if theirs is not None else ""
+    by_vendor = f" ({escape(plan.provider)}'s own estimate: {charge(theirs)})" if theirs is not None else ""
     is_over = result.actual_micros > plan.maximum_micros
-    over = f"; more than the {charge(plan.maximum_micros)} approved" if is_over else ""
+    over = f"; exceeds the approved {charge(plan.maximum_micros)}" if is_over else ""
     as_expected = "as estimated" if actual == estimated else f"estimated {estimated}"
-    uncounted = "; the tokens are those planned, as the vendor names none" if result.is_uncounted else ""
+    uncounted = (
+        "; calculated from the planned tokens, since the vendor reports none" if result.is_uncounted else ""
+    )
     return f"{actual}, {as_expected}{by_vendor}{over}{uncounted}"
 
 
 def _reasons(plan: Plan, result: RunResult) -> list[CardBlock]:
-    """At most one for it, one against it, and one that is not known."""
+    """At most one reason for the model, one against it, and one unknown."""
     reasons = (("For", _for(result)), ("Against", _against(result)), ("Unknown", _unknown(plan, result)))
     lines = [f"• *{kind}*: {text}" for kind, text in reasons if text]
     return [Lines(lines)] if lines else []
 
 
 def _for(result: RunResult) -> str:
-    """What the training did. A base that is the best alternative stands in the headline already."""
+    """What the training gained. If the base is the best alternative, the headline has the difference already."""
     ladder = result.ladder
     if result.gain <= 0 or result.p_value >= SIGNIFICANT:
         return ""
-    if ladder is None or not ladder.pairs or _is_base_best(result, _other(ladder)):
-        are = "row is" if result.better == 1 else "rows are"
-        return f"{result.better:,} {are} right now that {_who_before(result)} got wrong."
-    comma = "," if result.before == "base" else ""
-    base = f"{before_name(result)}{comma} has {percent(result.base.share)}"
+    if ladder is None or not ladder.pairs or _is_base_best(result, _best_alternative(ladder)):
+        is_one = result.better == 1
+        rows = f"{pluralize(result.better, 'row')} that {before_name(result)} got wrong"
+        return f"{rows} {'is' if is_one else 'are'} now right."
+    base = f"{before_name(result)} has {percent(result.base.share)}"
     if ladder.scoring not in SAME_MEASURE:
         shares = f"{percent(result.tuned.share)} {_counted(result)} against {percent(result.base.share)}"
         base = f"{shares} for its base"
     unread = f", with no label in {result.base.unlisted:,} of {result.base.n:,} answers"
-    return f"training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
-
-
-def _who_before(result: RunResult) -> str:
-    return "its base" if result.before == "base" else "the free classical model"
+    return f"Training helped: {base}{unread if 2 * result.base.unlisted > result.base.n else ''}."
 
 
 def _against(result: RunResult) -> str:
     if result.advice and result.advice.kind == "no_go" and result.advice.rule != IN_HEADLINE:
         return sentence(result.advice.reason or result.advice.headline)
     if result.worse_labels:
-        return f"right less often than before: {worse_labels_text(result.worse_labels)}."
+        return f"Right less often than before: {worse_labels_text(result.worse_labels)}."
     if result.worse:
-        are = "row is" if result.worse == 1 else "rows are"
-        return f"{result.worse:,} {are} wrong now that {_who_before(result)} got right."
+        rows = f"{pluralize(result.worse, 'row')} that {before_name(result)} got right"
+        return f"{rows} {'is' if result.worse == 1 else 'are'} now wrong."
     return ""
 
 
@@ -410,13 +413,13 @@ def _unknown(plan: Plan, result: RunResult) -> str:
     ladder = result.ladder
     if plan.judge and ladder and ladder.scoring == "judge":
         people = result.agreement or NO_LABELS
-        return f"how far to trust {escape(shorten(plan.judge))}, which judged: {escape(trust_text(people))}."
+        return f"How far to trust the judge {escape(shorten(plan.judge))}: {escape(trust_text(people))}."
     if current and _saves(plan, result):
-        return f"whether it can replace {current}, which did not answer these rows."
+        return f"Whether it can replace {current}, which was not measured on these rows."
     if ladder and ladder.rungs and ladder.scoring != "label":
         (tuned,) = ladder.rung("tuned")
         failed = f" {escape(_judge_notes(plan, result)[0])}" if plan.judge and result.judge else ""
-        return f"whether the answers are right: {percent(tuned.score)} is {MEANS[tuned.scoring]}.{failed}"
+        return f"Whether the answers are right: {percent(tuned.score)} is {MEANINGS[tuned.scoring]}.{failed}"
     return ""
 
 
@@ -428,33 +431,33 @@ def _judge_notes(plan: Plan, result: RunResult) -> list[str]:
 
 
 def _counted(result: RunResult) -> str:
-    """What counts as right of base and tuned, after a share."""
+    """What counts as right for base and tuned model; follows a share."""
     scoring = result.ladder.scoring if result.ladder else "label"
     return COUNTED[scoring]
 
 
 def _next(run: Run, result: RunResult, *, may_be_used: bool) -> list[CardBlock]:
-    """Nothing where the first button does it."""
+    """The next step; empty if the first button does it."""
     if not _is_open(result) if may_be_used else _to_measure(result):
         return []
-    text = _advised(result)
+    text = _advised_step(result)
     if result.advice and result.advice.kind == "go" and run.model:
-        # It is in use, or something speaks against it that the verdict does not weigh, as the model in use.
-        text = f"*Next*: {code(f'/finetune promote {run.model}')} says why it is not offered for deployment here."
+        # It is in use already, or there is an objection that the verdict doesn't consider, such as the model in use.
+        text = f"*Next*: {code(f'/finetune promote {run.model}')} explains what speaks against deploying it."
     elif result.advice is None and result.p_value >= SIGNIFICANT:
-        text = "*Next*: Stay with what you have, or measure with more held-out rows."
+        text = "*Next*: Stay with what you have, or measure again with more held-out rows."
     elif result.advice is None and result.gain <= 0:
         text = "*Next*: Look at the rows that got worse before you train again."
     return [Text(text)] if text else []
 
 
-def _advised(result: RunResult) -> str:
+def _advised_step(result: RunResult) -> str:
     advice = result.advice
     return f"*Next*: {sentence(advice.next_step)}" if advice and advice.next_step else ""
 
 
 def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_deleted: bool) -> list[Block]:
-    """The next step first; none where there is no model any more."""
+    """The next step first. Only "Details" if the model was deleted."""
     number = str(run.id)
     if is_deleted:
         return [button("Details", DETAILS, number)]
@@ -469,7 +472,7 @@ def _buttons(run: Run, plan: Plan, result: RunResult, *, may_be_used: bool, is_d
 
 
 def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[Block]:
-    """The button of the comparison that is lacking: a model's, or the form where none is named."""
+    """The button for a missing comparison: it measures the named model, or opens the form if none is named."""
     if result.advice is None or not _is_open(result):
         return []
     if result.advice.measure:
@@ -481,8 +484,8 @@ def _to_measure(result: RunResult, dataset: str = "", number: str = "") -> list[
 def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     low, high = plan.seconds_low, plan.seconds_high
     planned = "" if low is None or high is None else f", estimated {duration_range(low, high)}"
-    # Many questions at once share the trainer, so an answer waits for the others.
-    crowd = f"{result.at_once} under way at once" if result.at_once and result.at_once > 1 else ""
+    # Simultaneous questions share the trainer, so each answer takes longer.
+    crowd = f"{result.at_once} at a time" if result.at_once and result.at_once > 1 else ""
     tuned, base = (arm.prompt_tokens / arm.n for arm in (result.tuned, result.base))
     prompts = f", {tuned:,.0f} prompt tokens instead of {base:,.0f}" if result.before == "base" else ""
     median = f"{result.tuned.p50_s:.1f} s (median{', ' + crowd if crowd else ''})"
@@ -492,49 +495,49 @@ def _times(plan: Plan, result: RunResult) -> list[tuple[str, str]]:
     return [
         ("Training took", f"{duration(result.train_seconds)}{planned}"),
         *loss,
-        ("An answer takes", f"{median}{prompts}"),
+        ("Time per answer", f"{median}{prompts}"),
     ]
 
 
 def _got_worse(result: RunResult) -> list[CardBlock]:
-    """The labels that the tuned model is told to get right less often."""
+    """The labels that the tuned model gets right significantly less often."""
     if not result.worse_labels:
         return []
-    other = _other(result.ladder) if result.ladder else None
-    name = _name(other) if other and not _is_base_best(result, other) else "its base, prompted"
+    other = _best_alternative(result.ladder) if result.ladder else None
+    name = _name(other) if other and not _is_base_best(result, other) else "the prompted base model"
     lines = [
         f"• {escape(shorten(loss.label, 60))}: {loss.before:,} → {loss.after:,} of {pluralize(loss.rows, 'row')}, "
         f"{p_value(loss.p)}"
         for loss in result.worse_labels
     ]
-    title = f"*Labels that it gets right less often than {escape(shorten(name, 60))}*"
-    corrected = Note("McNemar's exact test of each label's rows, corrected for the number of labels (Holm).")
+    title = f"*Labels that it gets right less often than {escape(shorten(name, 60))} does*"
+    corrected = Note("McNemar's exact test for each label, corrected for the number of labels (Holm).")
     return [Text(title), Lines(lines), corrected]
 
 
-def _not_shown(plan: Plan, result: RunResult) -> list[CardBlock]:
-    """What a reader might take for granted and this measurement does not tell."""
+def _caveats(plan: Plan, result: RunResult) -> list[CardBlock]:
+    """What a reader might wrongly conclude from this measurement."""
     lines, ladder = [escape(note) for note in _judge_notes(plan, result)], result.ladder
     if ladder and ladder.rungs and ladder.scoring not in SAME_MEASURE:
         (tuned,) = ladder.rung("tuned")
         lines.append(
-            f"Two measures: base → tuned counts answers that are {_counted(result)}; against the other alternative it "
-            f"is {MEANS[tuned.scoring]}, where the tuned model has {percent(tuned.score)}."
+            f"Two measures are used: base and tuned model are compared by answers that are {_counted(result)}; tuned "
+            f"model ({percent(tuned.score)}) and alternative by {MEANINGS[tuned.scoring]}."
         )
     if result.base.unlisted:
         lines.append(
-            f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers were none of the labels, "
-            f"and count as wrong; of the tuned model's, {result.tuned.unlisted:,}."
+            f"{result.base.unlisted:,} of the base model's {result.base.n:,} answers and {result.tuned.unlisted:,} "
+            "of the tuned model's were not one of the labels and count as wrong."
         )
     return [Lines([f"• {line}" for line in lines])] if lines else []
 
 
 def _method(result: RunResult) -> str:
-    text = f"the base model with {'the labels listed in its' if result.labelled else 'the same'} prompt"
+    text = f"the base model had {'the labels listed in its' if result.labelled else 'the same'} prompt"
     if result.before == "classical":
-        text = "the classical model learnt from the same training rows"
+        text = "the classical model was trained on the same training rows"
     return (
-        f"*How this was measured*: Right means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
+        f"*How this was measured*: “Right” means {_counted(result)}. Both answered the same {result.tuned.n:,} rows, "
         f"which were set aside before training; {text}. Ranges are 95% intervals (Wilson; Newcombe for "
         "the difference), p is McNemar's exact test."
     )
@@ -561,22 +564,21 @@ def _answer(text: str) -> str:
 
 
 def sweep_table(plan: Plan, arms: Sequence[SweepArm]) -> Message:
-    """A line for each arm, from the lowest validation loss to the highest, the winner marked; arms without a loss
-    last."""
+    """A line for each trial, the winner first, then by validation loss; trials without a loss are last."""
     names = [name for name, _ in arms[0].chosen]
-    heading = ["arm", *names, "steps", "loss", "right", "time", "outcome"]
-    title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'arm')}"
-    texts = [Text(f"• Arm {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.is_out]
-    winner = "No arm has won."
+    heading = ["trial", *names, "steps", "loss", "right", "time", "outcome"]
+    title = f"Sweep on {shorten(plan.dataset)}: {pluralize(len(arms), 'trial')}"
+    texts = [Text(f"• Trial {arm.number}: {escape(arm.outcome)}") for arm in arms if arm.is_out]
+    winner = "No trial has won."
     for arm in arms:
         if arm.outcome == WON:
             chosen = ", ".join(f"{name} {format_value(value)}" for name, value in arm.chosen)
-            winner = f"Arm {arm.number} won: {escape(chosen)}. It is the tuned model of this run."
+            winner = f"Trial {arm.number} won: {escape(chosen)}. It is the tuned model of this run."
     ranked = sorted(arms, key=lambda arm: (arm.outcome != WON, arm.valid_loss is None, arm.valid_loss or 0.0))
     rows = plan.swept.n_validation if plan.swept else 0
     method = (
-        f"Chosen on {rows:,} training rows that were kept back; at each rung the worse half stopped. "
-        "The test rows measured the winner alone."
+        f"Chosen on {rows:,} training rows that were set aside; the worse half stopped at each rung. "
+        "Only the winner was measured on the held-out rows."
     )
     table = Table([heading, *map(_row, ranked)])
     return Message.titled(title, Text(winner), table, *texts, Note(method), notice=winner)

@@ -1,5 +1,5 @@
-"""Labels that people give: the card of a batch of rows, the form that shows one row after the other, and the form that
-asks for rows. A row's text is shown in a form alone, which only the person sees who opened it."""
+"""Labelling by people: the card of a batch of rows, the form that shows one row after the other, and the form that asks
+for rows. Only forms show a row's text, since only the person who opened one sees it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ LONGEST_TEXT = 2_500
 
 @dataclass(frozen=True)
 class RowToLabel:
-    """The next row for one person, who has answered `done` of `of` rows. `labels` can be chosen."""
+    """The next row for one person, who has answered `done` of `of` rows. `labels` are the choices."""
 
     row: LabellingRow
     labels: tuple[str, ...]
@@ -50,17 +50,17 @@ class RowToLabel:
 
 
 def started(dataset: str, count: int) -> str:
-    return f"Choosing up to {pluralize(count, 'row')} of {code(dataset)}. A card follows in its channel in a moment."
+    return f"Choosing up to {pluralize(count, 'row')} of {code(dataset)}. A card will appear in its channel."
 
 
 def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
-    """Waits for answers; says how many there are, and from the first one on offers the next version."""
-    what = "doubted row" if labelling.source is None else "new row"
-    headline = f"{labelling.dataset}: {outcome.answered:,} of {pluralize(outcome.rows, what)} answered"
+    """The open batch: how many rows are answered and, after the first answer, the button for the next version."""
+    what, verb = ("doubtful label", "checked") if labelling.source is None else ("new row", "labelled")
+    headline = f"{labelling.dataset}: {outcome.answered:,} of {pluralize(outcome.rows, what)} {verb}"
     is_whole = outcome.answered == outcome.rows
-    next_step = "make the new version." if is_whole else "label rows; each opens for you alone."
+    next_step = "make the new version." if is_whole else "label rows. Only you see the row that opens."
     lines = pluralize(labelling.left_out, "line")
-    left_out = f"{lines} of the file had no text, or ask what the dataset asks already."
+    left_out = f"{lines} of the file had no text or a question that the dataset already has."
     return Message.titled(
         headline,
         *_numbers(outcome),
@@ -72,7 +72,7 @@ def open_card(labelling: Labelling, outcome: BatchOutcome) -> Message:
 
 def _open_buttons(number: str, outcome: BatchOutcome, *, is_whole: bool) -> Actions:
     sure = confirm("Make the new version?", _confirmation(outcome), "Make it", "Not yet")
-    stop = confirm("Discard these rows?", "The answers so far are not used.", "Discard", "Go on")
+    stop = confirm("Discard these rows?", "The answers so far won't be used.", "Discard", "Keep them")
     label = button("Label rows", LABEL_ROWS, number, style=None if is_whole else "primary")
     style = "primary" if is_whole else None
     make = button("Make the new version", MAKE_VERSION, number, style=style, confirm=sure)
@@ -88,17 +88,17 @@ def closing_card(labelling: Labelling) -> Message:
 
 
 def done_card(labelling: Labelling, outcome: BatchOutcome, version: Dataset | None) -> Message:
-    """`version` None: the answers changed nothing."""
+    """The batch after the end. `version` is None if the answers changed nothing."""
     headline = f"{labelling.dataset}: {pluralize(outcome.answered, 'row')} labelled by {_people(outcome)}"
-    text = "Nothing changes: every answer is the label that the row has."
+    text = "Nothing changes: every answer equals the row's label."
     if version:
-        text = f"They are in {code(version.title)}: its card says what changed."
+        text = f"They are in {code(version.title)}; its card shows what changed."
     return Message.titled(headline, *_numbers(outcome), *_outcome(outcome), Text(text))
 
 
 def discarded_card(labelling: Labelling) -> Message:
     return text_message(
-        f"The rows of {code(labelling.dataset)} that were to be labelled were discarded by <@{labelling.closed_by}>."
+        f"<@{labelling.closed_by}> discarded the rows of {code(labelling.dataset)} that were waiting for labels."
     )
 
 
@@ -108,39 +108,40 @@ def failed_notice(labelling: Labelling, why: str) -> Message:
 
 def under_way(dataset: Dataset) -> str:
     return (
-        f"Rows of {code(dataset.name)} are being labelled already: press *Label rows* on their card in "
-        f"<#{dataset.owner}>, or *Discard* or *Cancel* there to begin again."
+        f"Rows of {code(dataset.name)} are already being labelled. Press *Label rows* on their card in "
+        f"<#{dataset.owner}>, or *Discard* or *Cancel* there to start over."
     )
 
 
 def not_shown(dataset: Dataset, why: NoDelivery) -> str:
     if why == "not in the channel":
-        return "The rows are customers' words of a channel that you are not in, so they are not shown to you."
+        return "The rows contain customers' words from a channel that you are not in, so they are not shown to you."
     return (
-        "The rows are customers' words and others than the dataset's channel can read here, so only "
-        f"<@{dataset.uploaded_by}>, who uploaded them, can label them."
+        "The rows contain customers' words, and people outside the dataset's channel can read here, so only "
+        f"<@{dataset.uploaded_by}>, who uploaded them, can label them here."
     )
 
 
 def no_doubted_rows(dataset: str) -> str:
     return (
-        f"None of its training rows has a label that is doubted. {code(f'/finetune label {dataset}')} takes a file of "
+        f"None of its training rows has a doubtful label. {code(f'/finetune label {dataset}')} also takes a file of "
         "rows without labels."
     )
 
 
 def no_new_rows(filename: str, sensitive: int = 0) -> str:
-    """`sensitive`: rows that are left out because they may not leave this machine."""
-    text = f"No row of {escape(shorten(filename))} is new: the dataset has its question already, or nearly in its test."
+    """`sensitive` rows were left out because they may not leave this machine."""
+    text = f"{escape(shorten(filename))} has no new rows: the dataset already has these or very similar questions."
     if sensitive:
         text += f" {pluralize(sensitive, 'row')} with personal data or a secret may not be sent to a vendor."
     return text
 
 
 def row_form(shown: RowToLabel) -> Block:
-    """Keep, change to the label of rows like it, or drop; any other label from a list."""
+    """Shows a row with buttons to keep its label, to take the label of similar rows, or to drop it, and a list of all
+    other labels."""
     row, key = shown.row, f"{shown.row.labelling_id} {shown.row.place}"
-    progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is stored at once."
+    progress = f"{shown.done:,} of {pluralize(shown.of, 'row')} answered. Each answer is saved at once."
     blocks: list[CardBlock | Block] = [
         Text(quote(row.text, LONGEST_TEXT)),
         Text(_labels_text(row)),
@@ -155,18 +156,18 @@ def finished_form(labelling: Labelling, of: int) -> Block:
     blocks: list[CardBlock] = [
         Text(f"You have answered all {pluralize(of, 'row')} of {code(labelling.dataset)}. Thank you."),
         Text("*Next*: make the new version on the card, or let somebody else label the same rows first."),
-        Note("Where two people answer the same rows, the card shows how far they agree."),
+        Note("If two people answer the same rows, the card shows how far they agree."),
     ]
     return details_modal("All rows answered", blocks)
 
 
 def choice_form(channel: str, dataset: str) -> Block:
-    hint = "A CSV, XLSX or JSONL with a column of texts. Empty: training rows whose label is doubted."
+    hint = "A CSV, XLSX or JSONL file with a column of texts. Empty: training rows with doubtful labels."
     blocks: list[CardBlock | Block] = [
-        Text(f"For {code(shorten(dataset))}: rows whose label would teach most, one after the other."),
+        Text(f"For {code(shorten(dataset))}: the rows whose labels would help most, one after the other."),
         forms.text_input("count", "How many rows", str(USUAL_ROWS), optional=False, initial=str(USUAL_ROWS)),
         forms.file_input("file", "Rows without labels", KINDS, optional=True, hint=hint),
-        Note("What you label is trained on; the rows that are held out as the test stay as they are."),
+        Note("Rows that you label are used for training. The held-out rows stay unchanged."),
     ]
     return forms.modal("Label rows", FORM, blocks, submit="Choose rows", private=f"{channel} {dataset}")
 
@@ -174,8 +175,8 @@ def choice_form(channel: str, dataset: str) -> Block:
 def _labels_text(row: LabellingRow) -> str:
     likely = escape(shorten(row.likely, 60))
     if row.given is None:
-        return f"Rows like it are *{likely}*."
-    return f"Its label is *{escape(shorten(row.given, 60))}*; rows like it are *{likely}*."
+        return f"Similar rows are *{likely}*."
+    return f"Its label is *{escape(shorten(row.given, 60))}*; similar rows are *{likely}*."
 
 
 def _buttons(row: LabellingRow, key: str) -> Actions:
@@ -189,7 +190,7 @@ def _buttons(row: LabellingRow, key: str) -> Actions:
 
 
 def _other_labels(key: str, labels: tuple[str, ...]) -> Block:
-    """The labels as options, whose value says the row and the label's place among the dataset's."""
+    """A select of all labels. An option's value is the row's key and the label's index in the dataset."""
     options = [
         {"text": plain(shorten(label, 75), 75), "value": f"{key} {place}"}
         for place, label in enumerate(labels[: forms.MOST_OPTIONS])
@@ -211,8 +212,8 @@ def _numbers(outcome: BatchOutcome) -> list[CardBlock]:
     if between:
         is_known = between.kappa is not None and between.n >= MIN_LABELS
         kappa = f", {escape(kappa_text(between))}" if is_known else ""
-        agree = f"on {between.agreed:,} of {pluralize(between.n, 'pair')} of answers{kappa}"
-        pairs.append(("Two people agree", agree))
+        agree = f"{between.agreed:,} of {pluralize(between.n, 'pair')} of answers{kappa}"
+        pairs.append(("Two people agree on", agree))
     return [Facts(pairs)]
 
 
@@ -222,7 +223,7 @@ def _outcome(outcome: BatchOutcome) -> list[CardBlock]:
         (outcome.added, "added"),
         (outcome.dropped, "dropped"),
         (outcome.stay, "kept as labelled"),
-        (outcome.disputed, "left aside, since people disagree"),
+        (outcome.disputed, "skipped, since people disagree"),
     )
     parts = [f"{count:,} {word}" for count, word in counts if count]
     return [Text(f"{', '.join(parts)}.")] if parts else []
@@ -230,12 +231,11 @@ def _outcome(outcome: BatchOutcome) -> list[CardBlock]:
 
 def _confirmation(outcome: BatchOutcome) -> str:
     open_rows = outcome.rows - outcome.answered
-    text = f"{pluralize(outcome.changes, 'row')} will differ."
+    text = f"{pluralize(outcome.changes, 'row')} will change."
     if open_rows:
-        stay = "stays" if open_rows == 1 else "stay"
-        text += f" {pluralize(open_rows, 'row')} without an answer {stay} out."
+        text += f" {pluralize(open_rows, 'row')} without an answer will be skipped."
     if outcome.disputed:
-        text += f" {pluralize(outcome.disputed, 'row')} on which people disagree will not be in it."
+        text += f" {pluralize(outcome.disputed, 'row')} on which people disagree will be skipped."
     return text
 
 

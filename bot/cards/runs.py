@@ -1,4 +1,4 @@
-"""A run as it goes: the card that is edited in place, its end, and lists."""
+"""A run: the card that is edited in place while it goes on, the card of its end, and lists of runs."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ STAGES: tuple[tuple[str, tuple[RunState, ...]], ...] = (
     ("done", ("done",)),
 )
 STATE_WORDS: dict[RunState, str] = {
-    "awaiting_approval": "waits for approval",
+    "awaiting_approval": "waiting for approval",
     "approved": "approved, starting",
     "creating": "being sent to the trainer",
     "training": "training",
@@ -63,13 +63,13 @@ STATE_WORDS: dict[RunState, str] = {
     "expired": "expired",
     "cancelled": "cancelled",
     "failed": "failed",
-    "needs_human": "needs a person",
+    "needs_human": "needs a decision",
 }
-# The same as the end of a sentence that begins with the run.
+# The same, as the end of a sentence that begins with the run.
 STATE_TEXTS: dict[RunState, str] = {
-    "awaiting_approval": "waits for approval",
+    "awaiting_approval": "is waiting for approval",
     "approved": "is approved and about to start",
-    "creating": "is on its way to the trainer",
+    "creating": "is being sent to the trainer",
     "training": "is training",
     "evaluating": "is being measured",
     "done": "is done",
@@ -77,7 +77,7 @@ STATE_TEXTS: dict[RunState, str] = {
     "expired": "has expired",
     "cancelled": "was cancelled",
     "failed": "failed",
-    "needs_human": "needs a person",
+    "needs_human": "needs a decision",
 }
 UNDER_WAY: tuple[RunState, ...] = ("approved", "creating", "training", "evaluating")
 TRAINING_SHARE = 0.8
@@ -86,9 +86,10 @@ FRESH_S = 60.0
 
 @dataclass(frozen=True)
 class RunSummary:
-    """A run with everything that its cards show. `result` once there is one; `actuals`: what was estimated for it and
-    what came; `running`: how good our estimates have been; `may_be_used`: its model is shown to be better and not in
-    use; `is_deleted`: its dataset was deleted; `looks` at the rows that it was measured on, for the details."""
+    """A run with everything that its cards show. `result` is None until there is one. `actuals` compares its estimates
+    with the actual figures; `running` is the error of our estimates over recent runs. `may_be_used` is True if its
+    model is better and not in use yet, `is_deleted` if its dataset was deleted. `looks` counts the looks at its
+    held-out rows."""
 
     run: Run
     plan: Plan
@@ -116,8 +117,8 @@ def card(
     decided: str = "",
     result: str = "a message below",
 ) -> Message:
-    """Stages, step, loss, time left, cost so far. `as_of`: when these numbers were read, where the card should say
-    it. `decided`: who approved it; `result`: where that is. Both are ours and may hold mrkdwn."""
+    """Stages, step, loss, time left and cost so far. `as_of` is the time of the numbers, if the card should show it.
+    `decided` says who approved the run, `result` where its result is; both are our own mrkdwn."""
     headline = f"Run {run.id} is paused: {plan_title(plan)}" if progress.is_paused else _headline(run, plan)
     below: list[CardBlock] = [Text(decided)] if decided else []
     if run.state in ("training", "evaluating"):
@@ -132,17 +133,17 @@ def card(
     if run.state in UNDER_WAY:
         below.append(_buttons(run, progress, can_pause))
     elif run.state == "done":
-        answer = f"`/finetune try {run.model} your text` asks the model."
+        answer = f"Ask the model with `/finetune try {run.model} your text`."
         below.append(Note(f"The result is in {result}. {answer}"))
     elif run.state == "awaiting_approval":
-        below.append(Note("Its plan waits in the channel for an approver."))
+        below.append(Note("Its plan is waiting in the channel for approval."))
     else:
-        below.append(Note("What to decide is in a message below."))
+        below.append(Note("The question is in a message below."))
     return Message.titled(headline, _steps(run, plan, progress), *below)
 
 
 def ended_card(run: Run, plan: Plan, why: str) -> Message:
-    """`why` is ours and may hold mrkdwn."""
+    """The card of a run that ended without a result. `why` is our own mrkdwn."""
     headline = _headline(run, plan)
     spent = run.actual_micros or 0
     before = f"It has cost {charge(spent)}; the rest of the" if spent else "The"
@@ -160,11 +161,11 @@ def ended_notice(run: Run, name: str, why: str) -> str:
 
 def listing(summaries: Sequence[RunSummary]) -> Message:
     if not summaries:
-        return text_message("There is no run yet: `/finetune start DATASET` asks the team to approve one.")
+        return text_message("There are no runs yet. `/finetune start DATASET` asks the team to approve one.")
     return Message.titled(
         "The latest runs",
         Lines([*map(list_entry, summaries)]),
-        Note("`/finetune status RUN` shows one of them."),
+        Note("`/finetune status RUN` shows a run."),
     )
 
 
@@ -185,10 +186,10 @@ def details_card(summary: RunSummary) -> Message:
     if summary.run.state == "needs_human":
         return interventions.card(summary.run, summary.plan, summary.decisions)
     if summary.run.error:
-        # A person's reason is kept as it was typed; the other reasons are ours.
+        # A person's reason is stored as typed and needs escaping; the other reasons are our own mrkdwn.
         why = escape(summary.run.error) if summary.run.state == "rejected" else summary.run.error
         return ended_card(summary.run, summary.plan, why)
-    # Of many jobs each is asked for its numbers in its turn, so they may be old.
+    # Many jobs are polled in turn, so the numbers may be old.
     read_at = summary.progress.shown_at
     is_old = summary.run.state == "training" and 0 < read_at < summary.now - FRESH_S
     as_of = read_at if is_old else None
@@ -198,7 +199,7 @@ def details_card(summary: RunSummary) -> Message:
 
 
 def details_form(summary: RunSummary) -> Block:
-    """Behind the button *Details*: of a result what its card has no room for, else the card as it is now."""
+    """The dialog behind *Details*: what a result's card has no room for, or the current card without its buttons."""
     parts: Sequence[CardBlock] = [
         part for part in details_card(summary).parts if not isinstance(part, Actions)
     ]
@@ -211,11 +212,11 @@ def details_form(summary: RunSummary) -> Block:
 
 
 def status_line(summary: RunSummary) -> str:
-    """How far a run is, to follow its name in a list."""
+    """A run's progress or result; follows its name in a list."""
     words = "paused" if summary.progress.is_paused else STATE_WORDS[summary.run.state]
     if summary.result:
-        return results.in_short(summary.result)
-    if summary.run.state == "training" and _how_far(summary.progress):
+        return results.score_change(summary.result)
+    if summary.run.state == "training" and _step_text(summary.progress):
         done = f"{words}, {percent_done(share_done(summary.run, summary.progress))}% done"
         finish = None if summary.progress.is_paused else summary.progress.estimated_finish
         return f"{done}, {time_left(finish - summary.now)}" if finish else done
@@ -223,7 +224,7 @@ def status_line(summary: RunSummary) -> str:
 
 
 def share_done(run: Run, progress: Progress) -> float:
-    """How much of the run is done, 0 to 1: training is four fifths, measuring the rest."""
+    """The share of the run that is done, 0 to 1: training counts four fifths, measuring the rest."""
     trained = progress.step / progress.total_steps if progress.total_steps else (progress.percent or 0) / 100
     if run.state == "evaluating":
         measured = progress.evaluated / progress.to_evaluate if progress.to_evaluate else 0.0
@@ -236,7 +237,7 @@ def _headline(run: Run, plan: Plan) -> str:
 
 
 def _at(run: Run) -> int:
-    """The stage that the run is in; all of them are behind a run that is over."""
+    """The index of the run's stage; the number of stages if the run is over."""
     reached = [run.state in states for _, states in STAGES]
     return reached.index(True) if True in reached else len(STAGES)
 
@@ -253,12 +254,12 @@ def _stages(run: Run) -> str:
 
 
 def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
-    """The run's steps. One that ended early shows how far it had come."""
+    """The run's steps. A run that ended early shows how far it got."""
     approve = "Approve" if run.state == "awaiting_approval" else "Approved"
     titles = (
         f"{approve}: {at_most(plan.maximum_micros)}",
         f"Send {pluralize(plan.n_train, 'row')} to the trainer",
-        "Train" + (f": {how_far}" if (how_far := _how_far(progress)) else ""),
+        "Train" + (f": {step}" if (step := _step_text(progress)) else ""),
         f"Measure on {pluralize(plan.n_holdout, 'held-out row')}",
     )
     if run.state in UNDER_WAY:
@@ -271,7 +272,7 @@ def _steps(run: Run, plan: Plan, progress: Progress) -> Steps:
     return Steps(STATE_WORDS[run.state].capitalize(), shown, otherwise=(Text(_stages(run)),))
 
 
-def _how_far(progress: Progress) -> str:
+def _step_text(progress: Progress) -> str:
     if progress.total_steps:
         return f"step {progress.step:,} of {progress.total_steps:,}"
     return "" if progress.percent is None else f"{progress.percent}%"
@@ -289,7 +290,7 @@ def _time_left(run: Run, progress: Progress, now: float) -> str:
     if run.state == "evaluating" and progress.to_evaluate:
         return f"{progress.evaluated:,} of {progress.to_evaluate:,} answers"
     if run.state == "evaluating":
-        return "about to ask both models"
+        return "about to measure"
     if progress.is_paused:
         return "paused"
     if progress.estimated_finish:
@@ -306,7 +307,7 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
     if progress.valid_loss is not None:
         pairs.append(("Validation loss", f"{progress.valid_loss:.2f}"))
     if progress.train_seconds:
-        pairs.append(("Training for", duration(progress.train_seconds)))
+        pairs.append(("Training time", duration(progress.train_seconds)))
     most = at_most(plan.maximum_micros)
     cost = f"{charge(spent_micros)}, approved {most}" if spent_micros else most
     return [*pairs, ("Cost so far" if spent_micros else "Cost", cost)]
@@ -315,14 +316,14 @@ def _numbers(plan: Plan, progress: Progress, spent_micros: int | None) -> list[t
 def _buttons(run: Run, progress: Progress, can_pause: bool) -> CardBlock:
     sure = confirm(
         f"Cancel run {run.id}?",
-        "What was trained so far is lost; what it has cost so far stays spent.",
+        "The training so far is lost, and its cost stays.",
         "Cancel the run",
-        "Let it go on",
+        "Keep it running",
     )
     number = str(run.id)
-    hold = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
+    pause = button("Resume", RESUME, number) if progress.is_paused else button("Pause", PAUSE, number)
     return actions(
         button("Details", PLAN_DETAILS, number),
-        *([hold] if can_pause and run.state == "training" else []),
+        *([pause] if can_pause and run.state == "training" else []),
         button("Cancel", CANCEL, number, style="danger", confirm=sure),
     )

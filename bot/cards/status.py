@@ -1,4 +1,4 @@
-"""What is open and what came out lately: the status card, and evaluations as list entries."""
+"""The status card: open runs and measurements, models in use, and the latest results. List entries of evaluations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOWN_ENDS = 6
 
 @dataclass(frozen=True)
 class LadderSummary:
-    """A ladder in a list; `result` once it has one."""
+    """A ladder in a list. `result` is None until it has one."""
 
     measurement: Measurement
     plan: LadderPlan
@@ -46,7 +46,7 @@ class LadderSummary:
 
 @dataclass(frozen=True)
 class CurveSummary:
-    """The classical model's learning curve."""
+    """The classical model's learning curve in a list."""
 
     measurement: Measurement
     plan: CurvePlan
@@ -66,9 +66,9 @@ EvaluationSummary = LadderSummary | CurveSummary | TunedCurveSummary
 
 @dataclass(frozen=True)
 class Status:
-    """What is open and what came out lately. `latest`: those that have a result, newest first. `freeze`: the one that
-    stands, and who spoke against it. `in_use`: models, by dataset. `ending`: those that end soon, seen from `today`.
-    `deployments`: models that run and cost money by the hour."""
+    """What the status card shows. `latest` have a result and are newest first. `freeze` is the current freeze,
+    `against` the approvers who want to lift it. `ending` are models that end soon, as seen from `today`. `deployments`
+    are models that run and are billed by the hour."""
 
     runs: Sequence[RunSummary]
     measurements: Sequence[EvaluationSummary]
@@ -94,13 +94,13 @@ def card(status: Status) -> Message:
         *([pluralize(len(status.runs), "run")] if status.runs else []),
         *([pluralize(len(status.measurements), "measurement")] if status.measurements else []),
     ]
-    idle = "No run is open" if status.deployments else "Nothing is running"
-    title = f"{' and '.join(counts)} open" if counts else idle
+    idle = "No open runs" if status.deployments else "Nothing is running"
+    title = f"Open: {' and '.join(counts)}" if counts else idle
     blocks: list[CardBlock] = [Headline(title), *frozen]
     if lines:
         blocks.append(Lines(lines))
     if status.deployments:
-        blocks += [Text("*Running by the hour*"), Lines([*map(deployments.line, status.deployments)])]
+        blocks += [Text("*Billed by the hour*"), Lines([*map(deployments.line, status.deployments)])]
     if status.in_use:
         blocks += [Text("*Models in use*"), Lines([*map(models.in_use_line, status.in_use)])]
     if status.ending:
@@ -125,7 +125,7 @@ def evaluation_entry(summary: EvaluationSummary) -> str:
             subject = f"alternatives on {title}"
             state = evaluations.progress_line(summary.progress, summary.now)
         case CurveSummary():
-            subject, state = f"learning curve on {title}", "is being worked out"
+            subject, state = f"learning curve on {title}", "being calculated"
         case TunedCurveSummary():
             subject = f"learning curve of {shorten(summary.plan.target)} on {title}"
             state = tuned_learning_curves.progress_line(summary.plan, summary.progress)

@@ -1,4 +1,4 @@
-"""Models that end: the card that tells a team in time, with a plan to train elsewhere, and the list of all."""
+"""Models that end: the card that warns a team in time and offers to retrain elsewhere, and the list of all models."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bot.cards.blocks import (
     escape,
 )
 from bot.cards.estimate_details import EstimateSummary
-from bot.cards.estimates import verdict_in_short
+from bot.cards.estimates import verdict_summary
 from bot.cards.words import about_usd, at_most, pluralize, shorten
 from bot.values.sunsets import ModelUse, UseKind, ending
 from trainers.money import to_micros
@@ -40,8 +40,9 @@ KINDS: dict[UseKind, str] = {
 
 @dataclass(frozen=True)
 class Sunset:
-    """`costs_usd` a month now, and with its successor; None: not known. `gone_from`: the provider that lists the model
-    no more. `retuned`: what training on `target` instead would cost and save."""
+    """A model's end with what its card shows. `costs_usd` and `successor_usd` are monthly costs now and with its
+    successor, None if unknown. `gone_from` is the provider that no longer lists the model. `retuned` is the estimate of
+    training on `target` instead."""
 
     use: ModelUse
     today: date
@@ -55,7 +56,7 @@ class Sunset:
 
 
 def card(sunset: Sunset) -> Message:
-    """The end, what it means in dollars, and the plan that a button puts before the approvers."""
+    """The end date, the costs, and a button that plans a training elsewhere for approval."""
     headline = _headline(sunset)
     facts = [(escape(name), escape(value)) for name, value in _facts(sunset)]
     blocks: tuple[CardBlock, ...] = (
@@ -69,15 +70,15 @@ def card(sunset: Sunset) -> Message:
 
 
 def line(use: ModelUse, today: date) -> str:
-    """An end in a list."""
+    """A model's end in a list."""
     then = f", then {use.successor}" if use.successor else ""
     return f"• {escape(shorten(use.model, 60))}, {_role(use)}: {_when(use, today)}{escape(then)}"
 
 
 def listing(uses: Sequence[ModelUse], today: date) -> Message:
-    """Every model that is named anywhere, the nearest end first; in words those that somebody relies on."""
+    """All models that are used or configured, the earliest end first. Those in use are also listed in words."""
     if not uses:
-        return Message("No model is named anywhere", (Text("No model is named anywhere yet."),))
+        return Message("No models are configured", (Text("No models are in use or configured yet."),))
     ordered = sorted(uses, key=lambda use: (use.ends or date.max, use.model, use.dataset))
     rows = [
         ("Model", "used", "ends", "then", "source"),
@@ -87,13 +88,13 @@ def listing(uses: Sequence[ModelUse], today: date) -> Message:
                 f"{KINDS[use.kind]} {use.dataset}".strip(),
                 f"{use.ends}" if use.ends else "–",
                 use.successor or "–",
-                use.said_by or "no list knows it",
+                use.said_by or "not listed",
             )
             for use in ordered
         ),
     ]
     with_an_end = [use for use in uses if use.ends]
-    title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end"
+    title = f"{len(with_an_end):,} of {pluralize(len(uses), 'model')} have a known end date"
     soon = [line(use, today) for use in ending((use for use in uses if use.dataset), today)]
     return Message.titled(title, Lines(soon) if soon else None, Table(rows, "Ends of models"))
 
@@ -101,27 +102,27 @@ def listing(uses: Sequence[ModelUse], today: date) -> Message:
 def _headline(sunset: Sunset) -> str:
     name = shorten(sunset.use.model.rpartition("/")[2], 40)
     if sunset.gone_from:
-        return f"{name} is gone from {sunset.gone_from}"
+        return f"{name} is no longer offered by {sunset.gone_from}"
     return f"{name} {_when(sunset.use, sunset.today)}"
 
 
 def _when(use: ModelUse, today: date) -> str:
     days = use.days_left(today)
     if days is None:
-        return "has no known end"
+        return "has no known end date"
     if days <= 0:
         return f"ended on {use.ends}"
     return f"ends in {pluralize(days, 'day')}, on {use.ends}"
 
 
 def _role(use: ModelUse) -> str:
-    """For mrkdwn, like "prompted today for tickets"."""
+    """How the model is used, as mrkdwn: 'prompted today for tickets'."""
     name, dataset = escape(use.name or ""), escape(use.dataset)
     match use.kind:
         case "in use":
             return f"the base of {name}, in use for {dataset}"
         case "planned":
-            return f"which {name} on {dataset} is to train"
+            return f"which {name} on {dataset} plans to train"
         case _:
             return f"{KINDS[use.kind]} for {dataset}"
 
@@ -132,32 +133,32 @@ def _subject(use: ModelUse) -> str:
         case "in use":
             text = f"{name}, in use for {use.dataset}, was trained on it and ends with it"
         case "planned":
-            text = f"{name[:1].upper()}{name[1:]} on {use.dataset} is to train it"
+            text = f"{name[:1].upper()}{name[1:]} on {use.dataset} plans to train it"
         case _:
             text = f"Today's model for {use.dataset}"
     return f"{text}. Source: {use.said_by}" if use.said_by else f"{text}."
 
 
 def _facts(sunset: Sunset) -> list[tuple[str, str]]:
-    """What it means in dollars, by the numbers of the last estimate."""
+    """The monthly costs, from the last estimate."""
     use, estimate = sunset.use, sunset.retuned.estimate if sunset.retuned else None
     pairs = []
     if sunset.costs_usd is not None:
-        pairs.append(("Costs now", about_usd(sunset.costs_usd, per="a month")))
+        pairs.append(("Current cost", about_usd(sunset.costs_usd, per="a month")))
     if use.kind != "today's" and estimate:
-        pairs.append(("The prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
+        pairs.append(("Prompted model instead", about_usd(estimate.monthly_before.total, per="a month")))
     elif use.successor:
         usd = sunset.successor_usd
-        with_it = about_usd(usd, per="a month") if usd is not None else "its cost a month is not known"
+        with_it = about_usd(usd, per="a month") if usd is not None else "monthly cost unknown"
         pairs.append((f"Its successor, {shorten(use.successor, 30)}", with_it))
     if sunset.target and sunset.retuned:
-        pairs.append((f"Re-tuned, {shorten(sunset.target, 40)}", _cost(sunset.retuned)))
+        pairs.append((f"Retrained on {shorten(sunset.target, 40)}", _cost(sunset.retuned)))
     return pairs
 
 
 def _cost(retuned: EstimateSummary) -> str:
     training, estimate = retuned.training, retuned.estimate
-    once = f"{at_most(to_micros(training.usd.high))} once" if training else "its training has no price"
+    once = f"{at_most(to_micros(training.usd.high))} once" if training else "training price unknown"
     if estimate is None:
         return once
     monthly = estimate.monthly_after.total
@@ -168,18 +169,19 @@ def _cost(retuned: EstimateSummary) -> str:
 def _next(sunset: Sunset) -> str:
     if sunset.retuned is None or sunset.target is None:
         return (
-            "*No model that stays can be trained here.* Name a base model under `[trainer.models]` in finetune.toml: "
-            "your own machine trains it, and its weights don't end."
+            "*No lasting model can be trained here.* Add a base model under `[trainer.models]` in finetune.toml: "
+            "your own machine trains it, and its weights stay yours."
         )
     cheaper = ""
     if _is_successor_cheaper(sunset):
         name = escape(shorten(str(sunset.use.successor), 30))
-        cheaper = f"*Next*: measure whether {name} is good enough; it would cost less.\n"
-    verdict = verdict_in_short(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
+        cheaper = f"*Next*: measure whether {name} is good enough, since it would cost less.\n"
+    verdict = verdict_summary(sunset.retuned.verdict.kind, sunset.retuned.verdict.rule)
     return (
-        f"{cheaper}*{_retune(sunset.retuned)}* plans {escape(shorten(sunset.use.dataset))}, version {sunset.version}, "
-        f"on {escape(shorten(sunset.target, 60))}, measured on the same {pluralize(sunset.n_holdout, 'held-out row')}; "
-        f"nothing is spent before it is approved. The estimate says “{escape(verdict)}”."
+        f"{cheaper}*{_retune(sunset.retuned)}* plans a run on {escape(shorten(sunset.use.dataset))}, version "
+        f"{sunset.version}, with {escape(shorten(sunset.target, 60))}, measured on the same "
+        f"{pluralize(sunset.n_holdout, 'held-out row')}. Nothing is spent before approval. "
+        f"Estimate: “{escape(verdict)}”."
     )
 
 
@@ -191,7 +193,7 @@ def _is_successor_cheaper(sunset: Sunset) -> bool:
 
 
 def _buttons(sunset: Sunset) -> list[Block]:
-    """The next step first: to measure, where the successor costs less or the verdict is against training."""
+    """The next step first: measuring, if the successor costs less or the verdict is against training."""
     measure = button("Measure alternatives", datasets.MEASURE, sunset.use.dataset)
     estimate = button("Estimate", datasets.ESTIMATE, sunset.use.dataset)
     if sunset.retuned is None or sunset.target is None:
@@ -203,4 +205,4 @@ def _buttons(sunset: Sunset) -> list[Block]:
 
 
 def _retune(retuned: EstimateSummary) -> str:
-    return "Re-tune anyway" if retuned.verdict.kind == "no_go" else "Re-tune elsewhere"
+    return "Retrain anyway" if retuned.verdict.kind == "no_go" else "Retrain elsewhere"

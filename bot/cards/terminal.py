@@ -1,4 +1,4 @@
-"""A card as plain text, for a terminal and for files: the same sentences, without markup and buttons."""
+"""A card as plain text for a terminal or a file: the same sentences, without markup and buttons."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ _DATE = re.compile(r"<!date\^[^|>]*\|([^>]*)>")
 _LINK = re.compile(r"<([^@|>][^|>]*)\|([^>]*)>")
 _MENTION = re.compile(r"<([@#][^>]*)>")
 _MARK = re.compile(r"[*`]|(?<![^\W_])_|_(?![^\W_])")
-# What `escape` put in place of markers; backticks are for Slack alone.
+# Undoes the lookalikes of `escape`; backticks are dropped, since only Slack needs them.
 _ORIGINAL = str.maketrans({"∗": "*", "∼": "~", "ˋ": None, "ˍ": "_", "＞": ">"})
 
 
 def terminal_text(parts: Iterable[CardBlock]) -> str:
-    """A paragraph for each block that a terminal can show."""
+    """One paragraph for each block that a terminal can show."""
     paragraphs = ("\n".join(_lines(part)) for part in parts)
     return "\n\n".join(paragraph for paragraph in paragraphs if paragraph)
 
@@ -59,7 +59,7 @@ def _lines(part: CardBlock) -> Sequence[str]:
 
 
 def terminal_sentence(text: str) -> str:
-    """A sentence of a rule, which may hold data, as a card would show it."""
+    """A sentence that may hold data, as a card would show it, in plain text."""
     return plain_text(sentence(text))
 
 

@@ -1,5 +1,4 @@
-"""A tuned model's learning curve before its result: what it would train and cost, how far it is, how it
-ended."""
+"""A tuned model's learning curve before its result: the question about its cost, its progress, and its end."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ from bot.cards.blocks import (
     cut,
     escape,
 )
-from bot.cards.evaluations import CANCEL, ENDED, NO_YES, cost_so_far
+from bot.cards.evaluations import CANCEL, ENDED, EXPIRY, cost_so_far
 from bot.cards.plans import budget_left
 from bot.cards.words import at_most, charge, percent_done, pluralize, progress_bar, shorten
 from bot.rules.budgets import Budget
@@ -41,30 +40,30 @@ STATUSES: Mapping[SizeState, TaskStatus] = {
 def request_card(
     measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress, budget: Budget
 ) -> Message:
-    """What will be trained and what it costs at most, before anything is spent."""
+    """What will be trained and the maximum cost, before anything is spent."""
     number = str(measurement.id)
-    what = "Ask models that are trained already"
+    what = "Measure models that are trained already"
     if progress.to_train:
-        what = f"Train {pluralize(progress.to_train, 'time')}"
+        what = f"Train {pluralize(progress.to_train, 'model')}"
     headline = f"{what} for {at_most(progress.most_micros)}?"
     sizes = []
     for size in progress.sizes:
-        before = f": trained before, by {escape(size.from_before)}" if size.from_before else ""
+        before = f": trained already by {escape(size.from_before)}" if size.from_before else ""
         sizes.append(f"• {pluralize(size.rows, 'row')}{before}")
     facts = [
         ("Cost", at_most(progress.most_micros)),
         ("Budget left", budget_left(budget)),
-        ("Measured on", pluralize(plan.n_holdout, "test row")),
+        ("Measured on", pluralize(plan.n_holdout, "held-out row")),
     ]
     sure = confirm(
         f"Spend {at_most(progress.most_micros)}?",
         f"{pluralize(progress.to_train, 'model')} will be trained and measured. It reserves "
-        f"{charge(progress.most_micros)} of this month's budget; what is not used becomes free again.",
+        f"{charge(progress.most_micros)} of this month's budget; what is not spent becomes free again.",
         "Train",
         "Not now",
     )
-    subject = f"The learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}"
-    same = "the same training on a quarter, half and all of the rows, each model asked every test row"
+    subject = f"Learning curve of {escape(shorten(plan.target))} on {escape(shorten(plan.title))}"
+    same = "the same training on a quarter, half and all of the rows, each measured on every held-out row"
     train = button("Train", TRAIN, number, style="primary", confirm=sure)
     return Message.titled(
         headline,
@@ -72,7 +71,7 @@ def request_card(
         Facts(facts),
         Lines(sizes),
         actions(train, button("Cancel", CANCEL, number)),
-        Note(f"Measurement m{number}, asked for by <@{measurement.requested_by}>. {NO_YES}"),
+        Note(f"Measurement m{number}, requested by <@{measurement.requested_by}>. {EXPIRY}"),
         notice=subject,
     )
 
@@ -82,9 +81,9 @@ def progress_card(measurement: Measurement, plan: TunedCurvePlan, progress: Tune
     headline = f"Learning curve m{measurement.id}: {_where(progress)}, {shorten(plan.target)} on {shorten(plan.title)}"
     stop = confirm(
         f"Cancel learning curve m{measurement.id}?",
-        "Its job is cancelled. What was trained so far is kept and paid.",
+        "Its job is cancelled. Models trained so far are kept, and their cost stays.",
         "Cancel it",
-        "Let it go on",
+        "Keep it running",
     )
     steps = [Task(f"size {size.rows}", _state(plan, size), STATUSES[size.state]) for size in progress.sizes]
     return Message.titled(
@@ -100,11 +99,11 @@ def progress_card(measurement: Measurement, plan: TunedCurvePlan, progress: Tune
 def closed_card(
     measurement: Measurement, plan: TunedCurvePlan, progress: TunedCurveProgress, why: str = ""
 ) -> Message:
-    """The same card once nothing is to be pressed any more. `why` is ours and may hold mrkdwn."""
+    """The same card after the end, without buttons. `why` is our own mrkdwn."""
     ended = ENDED[measurement.state]
     headline = f"Learning curve m{measurement.id} {ended}: {shorten(plan.target)} on {shorten(plan.title)}"
     trained = [size for size in progress.sizes if size.model and size.from_before is None]
-    again = "Models that are trained are kept: the same curve asked for again trains only the rest."
+    again = "Trained models are kept. Asking for the same curve again trains only the missing ones."
     sizes = (_sizes(plan, progress), Facts(_spent(progress))) if progress.sizes else ()
     return Message.titled(
         headline, Text(why) if why else None, *sizes, Note(again) if trained else None, notice=why
@@ -112,21 +111,21 @@ def closed_card(
 
 
 def progress_line(plan: TunedCurvePlan, progress: TunedCurveProgress) -> str:
-    """How far an open curve is, to follow its name in a list."""
+    """The progress of an open curve; follows its name in a list."""
     match progress.stage:
         case "preparing":
-            return "is getting its rows ready"
+            return "preparing its rows"
         case "asking":
-            return f"waits for a yes, {at_most(progress.most_micros)}"
+            return f"waiting for confirmation, {at_most(progress.most_micros)}"
         case "training":
-            return f"is at {_where(progress)}, {percent_done(_share(plan, progress))}% done"
+            return f"{_where(progress)}, {percent_done(_share(plan, progress))}% done"
         case "judging":
-            return "is being worked out"
+            return "being calculated"
 
 
 def _where(progress: TunedCurveProgress) -> str:
     if progress.at is None:
-        return "working out what it means"
+        return "calculating the result"
     return f"size {progress.at + 1} of {len(progress.sizes)}"
 
 
@@ -138,16 +137,16 @@ def _state(plan: TunedCurvePlan, size_progress: SizeProgress) -> str:
     rows = pluralize(size_progress.rows, "row")
     match size_progress.state:
         case "waiting":
-            return f"{rows}: waits"
+            return f"{rows}: waiting"
         case "creating":
-            return f"{rows}: on its way to the trainer"
+            return f"{rows}: being sent to the trainer"
         case "training":
             progress = size_progress.training
             steps = f", step {progress.step:,} of {progress.total_steps:,}" if progress.total_steps else ""
             return f"{rows}: training{steps}"
         case "evaluating":
             done = size_progress.answered + len(size_progress.declined)
-            return f"{rows}: {_trained(size_progress)}, {done:,} of {plan.n_holdout:,} test rows answered"
+            return f"{rows}: {_trained(size_progress)}, {done:,} of {plan.n_holdout:,} held-out rows answered"
         case "done":
             return f"{rows}: {_trained(size_progress)} and measured"
 
@@ -157,13 +156,13 @@ def _trained(progress: SizeProgress) -> str:
 
 
 def _share(plan: TunedCurvePlan, progress: TunedCurveProgress) -> float:
-    """How much is done, 0 to 1. Larger sizes take longer."""
+    """The share that is done, 0 to 1, weighted by rows, since larger sizes take longer."""
     rows = sum(size.rows for size in progress.sizes)
     return sum(size.rows * _share_of(plan, size) for size in progress.sizes) / rows if rows else 0.0
 
 
 def _share_of(plan: TunedCurvePlan, progress: SizeProgress) -> float:
-    """How much of one size is done: training is four fifths, measuring the rest."""
+    """The share of one size that is done: training counts four fifths, measuring the rest."""
     trained = progress.training.step / progress.training.total_steps if progress.training.total_steps else 0.0
     match progress.state:
         case "waiting" | "creating":

@@ -1,5 +1,5 @@
-"""What sentences of all cards share: numbers as people say them, shares, times and amounts; and commands with their
-options, as they are typed where the card is read, in Slack or in a terminal."""
+"""Wording that all cards share: shares, times and amounts as people write them, and commands spelled for the place
+where the card is read (Slack or a terminal)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from bot.values.runs import ArmScore
 from trainers.money import usd, usd_micros
 
-Options = Mapping[str, Sequence[str]]  # several values of an option, as several models
+Options = Mapping[str, Sequence[str]]  # an option may have several values, such as several models
 NO_OPTIONS: Options = {}
 CENT_MICROS = 10_000
 CENT = Decimal("0.01")
@@ -22,17 +22,17 @@ def percent(share: float) -> str:
 
 
 def points(gain: float) -> str:
-    """A difference of shares: '+14.0 points'."""
+    """A difference between two shares, in percentage points: '+14.0 points'."""
     return f"{100 * gain:+z.1f} points".replace("-", "−")
 
 
 def points_range(low: float, high: float) -> str:
-    """The ends of a difference's interval, in points: '+5 to +23'."""
+    """The interval of a difference, in percentage points: '+5 to +23'."""
     return f"{100 * low:+z.0f} to {100 * high:+z.0f}".replace("-", "−")
 
 
 def interval(low: float, high: float) -> str:
-    """The ends of a share's interval, in whole percent."""
+    """The interval of a share, in whole percent."""
     return f"{100 * low:.0f}–{100 * high:.0f}%"
 
 
@@ -46,19 +46,19 @@ def pluralize(count: int, name: str, many: str | None = None) -> str:
 
 
 def listed(names: Sequence[str], most: int, separator: str = ", ") -> str:
-    """The first names, and how many more there are: 'refund, card and 3 more'."""
+    """The first `most` names, and how many more there are: 'refund, card and 3 more'."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return f"{separator.join(names[:most])}{more}"
 
 
 def first_lines(lines: Sequence[str], most: int) -> list[str]:
-    """The first lines, and how many more there are."""
+    """The first `most` lines, then a line that counts the rest."""
     hidden = len(lines) - most
     return [*lines[:most], f"… and {hidden:,} more"] if hidden > 0 else list(lines)
 
 
 def shorten(name: str, limit: int = 40) -> str:
-    """A name for a headline: its middle goes, since beginnings and ends tell names apart."""
+    """Shortens a name by cutting its middle, since names differ at the beginning and the end."""
     if len(name) <= limit:
         return name
     tail = limit // 3
@@ -79,7 +79,7 @@ def duration(seconds: float) -> str:
 
 
 def duration_range(low: float, high: float) -> str:
-    """'13 minutes to 2 hours'; a unit that both ends share is said once: '6 to 26 minutes'."""
+    """'13 minutes to 2 hours'. A unit that both ends share is written once: '6 to 26 minutes'."""
     early, late = duration(low), duration(high)
     if early == late:
         return early
@@ -89,10 +89,10 @@ def duration_range(low: float, high: float) -> str:
 
 
 def planned_time(low: float | None, high: float | None, *, is_guess: bool = False) -> str:
-    """How long a training takes; bounds in seconds, None: nobody knows."""
+    """How long a training takes. The bounds are in seconds, None if unknown."""
     if low is None or high is None:
-        return "not known; `tokens_per_second` in finetune.toml says it"
-    guess = ", a guess by the model's size; `finetune calibrate` measures it" if is_guess else ""
+        return "unknown; set `tokens_per_second` in finetune.toml"
+    guess = ", guessed from the model's size; `finetune calibrate` measures it" if is_guess else ""
     return f"{duration_range(low, high)}{guess}"
 
 
@@ -101,25 +101,25 @@ def time_left(seconds: float) -> str:
 
 
 def progress_bar(done: float) -> str:
-    """A bar of text for clients that draw no progress: '█████░░░░░ 50%', of twenty signs."""
+    """A progress bar of twenty characters: '██████████░░░░░░░░░░ 50%'."""
     filled = percent_done(done) // 5
     return "█" * filled + "░" * (20 - filled) + f" {percent_done(done)}%"
 
 
 def percent_done(done: float) -> int:
-    """How far something is that still goes on, in whole percent: never 100, as what is over says so itself."""
+    """Progress in whole percent. Never 100, since a finished job is shown as done instead."""
     return min(round(100 * max(done, 0.0)), 99)
 
 
 def multiple(factor: Decimal) -> str:
-    """A factor of 1 and more with two or three digits: '1.04', '2.3', '19'."""
+    """A factor of at least 1, with two or three digits: '1.04', '2.3', '19'."""
     digits = 2 if factor < 2 else 1 if factor < 10 else 0
     text = f"{factor:,.{digits}f}"
     return text.rstrip("0").rstrip(".") if digits else text
 
 
 def ratio_text(ratio: Decimal) -> str:
-    """Actual by estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
+    """`ratio` is actual / estimated: '2.3 times the estimate', '43% of the estimate', '1/19 of the estimate'."""
     if abs(ratio - 1) < Decimal("0.01"):
         return "within 1% of the estimate"
     if ratio > 1:
@@ -134,22 +134,22 @@ def p_value(p: float) -> str:
 
 
 def money(micros: int | None) -> str:
-    """An amount that may be zero: what is left of a budget, a bill of a month."""
+    """An amount that may be zero, such as what is left of a budget. None is 'unknown'."""
     return "unknown" if micros is None else usd_micros(micros)
 
 
 def charge(micros: int | None) -> str:
-    """What something costs: 'no charge' where it is free."""
+    """A cost: 'no charge' if it is free."""
     return "no charge" if micros == 0 else money(micros)
 
 
 def at_most(micros: int) -> str:
-    """The most that something may cost: 'up to $0.12', 'no charge'."""
+    """A maximum cost: 'up to $0.12', 'no charge'."""
     return charge(micros) if micros < CENT_MICROS else f"up to {usd_micros(micros)}"
 
 
 def about_usd(amount: Decimal, low: Decimal | None = None, high: Decimal | None = None, per: str = "") -> str:
-    """An amount as people say it: 'about $195', 'about $195 a month ($140 to $260)'. Exact ones are `usd`'s."""
+    """A rounded amount: 'about $195', 'about $195 a month ($140 to $260)'. `usd` writes exact amounts."""
     spoken = _spoken_usd(amount)
     about = spoken if spoken in ("$0", "under 1 cent") else f"about {spoken}"
     between = spoken_range(low, high) if low is not None and high is not None else ""
@@ -157,14 +157,14 @@ def about_usd(amount: Decimal, low: Decimal | None = None, high: Decimal | None 
 
 
 def spoken_range(low: Decimal, high: Decimal) -> str:
-    """' ($140 to $260)'; '' where both ends sound the same."""
+    """' ($140 to $260)'; '' if both ends round to the same amount."""
     ends = [_spoken_usd(end, is_end=True) for end in (low, high)]
     return f" ({' to '.join(ends)})" if ends[0] != ends[1] else ""
 
 
 def _spoken_usd(amount: Decimal, *, is_end: bool = False) -> str:
-    """Two digits that count, whole dollars from $10 on and cents below. From $100 on halves are said too, $195, but
-    not at the ends of a range."""
+    """Two significant digits: whole dollars from $10, cents below. From $100 the second digit may be a half ($195),
+    except at the ends of a range."""
     if not amount or 0 < abs(amount) < CENT:
         return usd(amount).removesuffix(".00")
     step = Decimal(1).scaleb(amount.adjusted() - 1)
@@ -182,19 +182,19 @@ def utc_time(at: float) -> str:
 
 
 def time_of_day(at: float) -> str:
-    """A time that Slack shows by the clock of the person who reads it."""
+    """A time that Slack shows in the reader's time zone."""
     return f"<!date^{at:.0f}^{{time}}|{datetime.fromtimestamp(at, UTC):%H:%M} UTC>"
 
 
 def day_and_time(at: float) -> str:
-    """As `time_of_day`, with the day: 'Today at 14:18:20'."""
+    """Like `time_of_day`, with the day: 'Today at 14:18:20'."""
     elsewhere = f"{datetime.fromtimestamp(at, UTC):%Y-%m-%d %H:%M:%S} UTC"
     return f"<!date^{at:.0f}^{{date_short_pretty}} {{time_secs}}|{elsewhere}>"
 
 
 def day(at: float | date) -> str:
-    """A day as Slack shows it in the reader's language: 'Sep 21, 2026', 'today'."""
-    if isinstance(at, date):  # its noon, which is that day almost everywhere
+    """A day that Slack shows in the reader's language: 'Sep 21, 2026', 'today'."""
+    if isinstance(at, date):  # noon UTC is the same day in almost every time zone
         at = datetime.combine(at, time(12), UTC).timestamp()
     return f"<!date^{at:.0f}^{{date_short_pretty}}|{datetime.fromtimestamp(at, UTC):%Y-%m-%d}>"
 
@@ -205,7 +205,7 @@ def month_name(month: str) -> str:
 
 
 def capitalize(text: str) -> str:
-    """The text with a capital first letter; a model's name inside stays as it is."""
+    """Capitalizes the first letter only: str.capitalize would lowercase a model's name inside."""
     return text[:1].upper() + text[1:]
 
 
@@ -215,7 +215,7 @@ def share_text(share: float) -> str:
 
 
 class SlackSpelling:
-    """Commands as `bot/command_parser.py` reads them. `again`: what a person does with a file that has changed."""
+    """Commands as `bot/command_parser.py` reads them. `again` says what to do once a file has changed."""
 
     again = "upload the file again"
 
@@ -229,15 +229,15 @@ class SlackSpelling:
         return f"`{' '.join([f'/finetune {name} {dataset}', *typed])}`"
 
 
-# What the terminal does with a file, and options that it names otherwise.
+# The commands that the terminal has as well (with a file for the dataset), and options with another name there.
 WITH_A_FILE = ("baseline", "curve")
-TERMINAL_NAMES = {"models": "model"}  # said once for each; other options take a list
+TERMINAL_NAMES = {"models": "model"}  # repeated for each value; other options take a list
 TERMINAL_AGAIN = "run this again"
 
 
 @dataclass(frozen=True)
 class TerminalSpelling:
-    """`file` stands for the dataset."""
+    """Commands as `finetune` takes them in a terminal. `file` stands in for the dataset."""
 
     file: str
     again: str = TERMINAL_AGAIN
@@ -247,7 +247,7 @@ class TerminalSpelling:
         return f"--{TERMINAL_NAMES.get(name, name).replace('_', '-')} {value}".rstrip()
 
     def command(self, name: str, dataset: str, options: Options = NO_OPTIONS) -> str:
-        """'finetune baseline t.csv --model openai/gpt-4o'. What only Slack has stays a command of Slack's."""
+        """'finetune baseline t.csv --model openai/gpt-4o'. Commands that only Slack has end in 'in Slack'."""
         if name not in WITH_A_FILE:
             return f"{SLACK.command(name, dataset, options).strip('`')} in Slack"
         typed = []

@@ -32,7 +32,7 @@ def draw_learning_curve(curve: Curve, path: Path, beside: Curve | None = None) -
     whose = SHORT_NAMES[curve.arm.rung]
     model = f", {shorten_name(curve.arm.model, 30)}" if curve.arm.model else ""
     title = f"{shorten_name(curve.dataset)}: is more data worth it?\n({whose}{model})"
-    drawn, axes = figure(title, "rows to train on", "right on the test rows")
+    drawn, axes = figure(title, "rows to train on", "right on the held-out rows")
     for point in curve.points:
         axes.plot([point.rows] * len(point.draws), point.draws, "o", color=BLUE, alpha=0.3, markersize=4)
     axes.plot([p.rows for p in curve.points], [p.score for p in curve.points], "o", color=BLUE, markersize=7)

@@ -149,7 +149,7 @@ def _note(ladder: Ladder) -> str:
     count = len(ladder.rungs) - worse
     more = f", the best {MOST_POINTS} of {count}" if count > MOST_POINTS else ""
     more += f"; {worse} worse at no lower price not shown" if worse else ""
-    return f"{ladder.n:,} test rows{more}; lines: 95% intervals"
+    return f"{ladder.n:,} held-out rows{more}; lines: 95% intervals"
 
 
 def _draw_point(axes: Axes, point: _Point) -> None:
@@ -303,7 +303,7 @@ def draw_confusion(matrix: Confusion, compared: Comparison, title: str, path: Pa
     columns = matrix.columns if any(row[-1] for row in matrix.counts) else matrix.labels
     counts = [row[: len(columns)] for row in matrix.counts]
     size = max(4.5, 0.45 * len(columns) + 2.5)
-    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} test rows right"
+    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
     drawn, axes = figure(text, "the tuned model answered", "expected (rows)", size=(size + 1.2, size))
     shares = [[count / max(sum(row), 1) for count in row] for row in counts]
     axes.imshow([[_shade(x == y, share) for x, share in enumerate(row)] for y, row in enumerate(shares)])
@@ -330,9 +330,9 @@ def _draw_worst(matrix: Confusion, compared: Comparison, title: str, path: Path)
     scores = sorted(
         label_scores(matrix), key=lambda score: (score.recall or 0.0, -score.expected, score.label)
     )[:LISTED]
-    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} test rows right"
+    text = f"{shorten_name(title)}: {compared.tuned_correct:,} of {compared.n:,} held-out rows right"
     height = 1.6 + 0.28 * max(len(pairs), len(scores), 3)
-    drawn, left = figure(text, "test rows", "expected → answered, most frequent first", size=(13, height))
+    drawn, left = figure(text, "held-out rows", "expected → answered, most frequent first", size=(13, height))
     halves = drawn.add_gridspec(1, 2)
     left.set_subplotspec(halves[0])
     _bars(

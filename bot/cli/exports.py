@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bot.cards.candidates import MEANS, arm_name
+from bot.cards.candidates import MEANINGS, arm_name
 from bot.rules.plans import Plan, plan_from_json
 from bot.settings import Settings
 from bot.values.runs import Refusal, RunResult
@@ -81,7 +81,7 @@ def _scores(result: RunResult, plan: Plan) -> tuple[str, Facts, list[Facts]]:
     for other in ladder.rungs:
         if other is not rung and other.arm.rung != result.before:
             against.append(_score(arm_name(other.arm), other.score, other.low, other.high))
-    return f"the share {MEANS[rung.scoring]}", tuned, against
+    return f"the share {MEANINGS[rung.scoring]}", tuned, against
 
 
 def _score(what: str, score: float, low: float, high: float) -> Facts:

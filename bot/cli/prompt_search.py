@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, replace
 from functools import partial
 
-from bot.cards.prompt_search import how_far
+from bot.cards.prompt_search import progress_text
 from bot.cli.llm_session import OWNER, LlmSession, until_answered
 from bot.services import (
     evaluation_engine,
@@ -48,7 +48,7 @@ def search(session: LlmSession, plan: LadderPlan) -> SearchedPlan:
             return _conclude(plan, replay, spent, prompt_search.BUDGET_USED)
         questions = partial(worker.read_questions, folder, plan, replay)
         evaluation = Evaluation(OWNER, {replay.candidate: replay.open}, questions)
-        so_far = how_far(replay.progress(SearchProgress()))
+        so_far = progress_text(replay.progress(SearchProgress()))
         (arm,) = until_answered(
             session, evaluation, f"answered while a better prompt is looked for, {so_far}"
         )

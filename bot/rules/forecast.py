@@ -97,7 +97,7 @@ def _people(inputs: Inputs) -> Swing:
         low_hours, high_hours, unsaid = (*(hours * quantile(LABOUR, p) for p in (LOW, HIGH)), "")
     an_hour = usd(inputs.people_usd_per_hour)
     return _swing(
-        "people's time",
+        "staff time",
         f"{low_hours:.3g} hours{unsaid}",
         f"{high_hours:.3g} hours at {an_hour}",
         replace(inputs, people_hours=low_hours),

@@ -352,7 +352,7 @@ def format_value(value: Value) -> str:
 
 
 def arm_count_text(sweep: Sweep) -> str:
-    return f" of {len(hyperparameters.combinations(sweep))} arms, by halving" if sweep else ""
+    return f" of {len(hyperparameters.combinations(sweep))} trials, stopped by halving" if sweep else ""
 
 
 @dataclass(frozen=True)

@@ -97,7 +97,7 @@ def test_a_free_rung_that_meets_the_bar_leaves_nothing_to_save(tmp_path: Path) -
 def test_a_rung_that_misses_the_bar_is_no_alternative(tmp_path: Path) -> None:
     missing = estimated("--volume", "10M", "--baseline", baseline(tmp_path, "misses"))
     assert missing["alternative"]["name"] == "today's model, gpt-4o"
-    assert "no measured option clearly reaches 85%" in missing["alternative"]["sentence"]
+    assert "no measured alternative clearly meets the bar of 85%" in missing["alternative"]["sentence"]
 
 
 def test_another_bar_judges_the_same_answers_again(tmp_path: Path) -> None:
@@ -305,9 +305,7 @@ def test_a_price_that_cannot_be_stops_an_estimate(tmp_path: Path, price: str) ->
 def test_the_next_step_is_a_command_of_the_terminal() -> None:
     asked = ("estimate", TICKETS, "--current", "gpt-4o", "--volume", "10M")
     said, answer = finetune(*asked, "--why").stdout, estimated("--volume", "10M")
-    step = (
-        f"Measure the free models (finetune baseline {TICKETS} --rungs classical,encoder): done in seconds."
-    )
+    step = f"Measure the free models (finetune baseline {TICKETS} --rungs classical,encoder); it takes a few seconds."
     assert step in said and answer["verdict"]["next_step"] == step
     assert "how many hours of work will this take? give --hours." in said.lower()
     assert "/finetune" not in said and "/finetune" not in str(answer)

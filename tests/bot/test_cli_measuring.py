@@ -296,7 +296,7 @@ def test_a_provider_in_endless_trouble_is_given_up_on_and_what_came_is_kept(tmp_
 def test_the_advice_is_in_the_terminal_s_words(tmp_path: Path) -> None:
     found = measured(tickets(tmp_path, 200), "--rungs", "classical,encoder")
     texts = " ".join(one["text"] for one in found["verdict"]["reasons"])
-    assert "There is no model to ask here: put a provider's key where the bot runs" in texts
+    assert "No model can be asked here: put a provider's key where the bot runs" in texts
     assert "/finetune" not in texts and "=" not in texts and "`" not in texts
 
 

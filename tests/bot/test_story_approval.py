@@ -254,7 +254,7 @@ def test_a_chance_on_the_card_is_said_with_its_condition(world: World) -> None:
     world.seed_dataset(rows=240)
     world.start()
     card = world.said("Run 1: train")
-    assert "a month, if it is good enough and takes no one's time" in card
+    assert "a month, if it is good enough, ignoring staff time" in card
 
 
 def test_approving_against_the_verdict_takes_a_reason_that_the_audit_keeps(world: World) -> None:

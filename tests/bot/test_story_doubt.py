@@ -222,7 +222,7 @@ def test_who_asked_for_a_run_or_brought_its_data_does_not_resolve_its_doubt(make
     world = make_world(Rules(approvers=(ANA.id, BEN.id, CLEO.id, DORA.id)))
     in_doubt(world)
     for button in ("doubt_adopt", "doubt_retry", "doubt_give_up"):
-        assert "You asked for this run, so somebody else" in world.answer_to_click(ANA, button)
+        assert "You requested this run, so somebody else" in world.answer_to_click(ANA, button)
         assert "You uploaded this data, so somebody else" in world.answer_to_click(DORA, button)
     job = hidden_job(world)
     reply = interventions.decide(world.service.context, 1, "adopt", ANA.id, "it is mine", job)

@@ -299,7 +299,7 @@ NOT_DECIDED = PlanVerdict(
 DECIDED_GO = PlanVerdict(
     kind="go",
     rule="alternatives",
-    reason="All 4 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini.",
+    reason="All 4 measured alternatives miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini.",
     bar=0.85,
     best=BestCandidate("retrieval on openai/gpt-4o-mini", 0.79, 0.729, 0.851, "misses"),
     people_micros=1_500_000_000,
@@ -417,7 +417,7 @@ MISSES = Advice(
     "no_go",
     "tuned",
     "Not now. The tuned model misses the bar of 85%.",
-    "Label more rows before you train again, first of “refund”, “lost_parcel”.",
+    "Label more rows before you train again, starting with “refund”, “lost_parcel”.",
     "The tuned model misses the bar of 85%.",
 )
 CHEAPER = Advice(

@@ -31,20 +31,20 @@ def test_each_thing_taken_for_granted_is_named() -> None:
         "batches",
         "repeated requests",
         "training",
-        "runs done again",
+        "repeated runs",
         "evaluation",
         "retraining",
         "monitoring",
-        "people's time",
+        "staff time",
         "labels",
         "quality",
     }
 
 
 def test_peoples_time_is_zero_until_somebody_says_it() -> None:
-    assert named(ARTICLE)["people's time"].startswith("0 hours")
+    assert named(ARTICLE)["staff time"].startswith("0 hours")
     asked = replace(ARTICLE, people_hours=Decimal(50), people_usd_per_hour=Decimal(100))
-    assert named(asked)["people's time"].startswith("50 hours at $100.00")
+    assert named(asked)["staff time"].startswith("50 hours at $100.00")
 
 
 def test_the_volume_shows_its_range_and_the_price_its_source() -> None:
@@ -57,7 +57,7 @@ def test_the_volume_shows_its_range_and_the_price_its_source() -> None:
 def test_a_shorter_prompt_is_said() -> None:
     found = named(replace(ARTICLE, usage=Usage(10, 1000, 250, 50)))
     assert found["prompt"].startswith("100 tokens a request today, 25 once tuned (25%)")
-    assert found["output"].startswith("50 output tokens for 1,000 of input")
+    assert found["output"].startswith("50 output tokens per 1,000 of input")
 
 
 def test_a_long_repeated_beginning_is_counted_at_the_cached_price() -> None:
@@ -65,18 +65,18 @@ def test_a_long_repeated_beginning_is_counted_at_the_cached_price() -> None:
     long = replace(ARTICLE, usage=Usage(1, 1124, 100, 1))
     assert named(long)["prompt caching"].startswith("not counted"), "the list has no cached price"
     cached = replace(long, now=replace(long.now, cached_input=Decimal("1.25")))
-    assert named(cached)["prompt caching"].startswith("1,024 tokens of each request")
+    assert named(cached)["prompt caching"].startswith("1,024 tokens at the start of each request")
 
 
 def test_an_end_date_cuts_the_horizon() -> None:
     assert "2027-01-14" in named(replace(ARTICLE, ends=date(2027, 1, 14)))["horizon"]
-    assert named(ARTICLE)["horizon"].startswith("12 months, 10% a year")
+    assert named(ARTICLE)["horizon"].startswith("12 months, discounted by 10% a year")
 
 
 def test_the_alternatives_price_falls_unless_no_vendor_sets_it() -> None:
-    assert named(ARTICLE)["price of the alternative"].startswith("falls by 30% a year, between 0% and 70%")
+    assert named(ARTICLE)["price of the alternative"].startswith("falls by 30% a year (between 0% and 70%)")
     own = replace(ARTICLE, now=replace(ARTICLE.now, usd_per_hour=Decimal(1)))
-    assert named(own)["price of the alternative"].startswith("stays")
+    assert named(own)["price of the alternative"].startswith("constant")
 
 
 def test_what_a_person_said_is_shown_as_said() -> None:
@@ -98,7 +98,7 @@ def test_what_a_person_said_is_shown_as_said() -> None:
     assert found["labels"].startswith("500 at $0.10")
     assert found["retraining"].startswith("every 6 months")
     assert found["monitoring"].startswith("$20.00 a month")
-    assert found["quality"].startswith("the tuned model is +4 points against the alternative, $0.50")
+    assert found["quality"].startswith("tuned model +4 points against the alternative, $0.50")
 
 
 def test_our_own_machine_is_said_to_be_counted_as_free_or_at_its_price() -> None:
@@ -125,6 +125,6 @@ def test_the_time_is_a_range_with_its_origin() -> None:
 def test_a_speed_that_changes_nothing_is_said_to() -> None:
     asking = Traffic(speed=Speed(Decimal(5000), Decimal("0.2")))
     vendor = replace(ARTICLE, asking=asking)
-    assert named(vendor)["hosting"].startswith("none | It is paid by the token")
+    assert named(vendor)["hosting"].startswith("none | It is paid per token")
     free = replace(vendor, training=Training(1, 1, usd_per_hour=Decimal(0)))
-    assert named(free)["hosting"].endswith("without it the speed that you gave changes nothing.")
+    assert named(free)["hosting"].endswith("without it, the speed that you gave has no effect.")

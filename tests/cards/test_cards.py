@@ -102,8 +102,11 @@ def test_headlines_are_answers() -> None:
     heads = {
         name: message.blocks[0]["text"]["text"] for name, message in messages().items() if message.blocks
     }
-    assert heads["result-better"] == "Tuned model: 85.7% right; 62 points above its base, prompted"
-    assert heads["result-equal"] == "Tuned model: 26.0% right; not told apart from its base, prompted (23.4%)"
+    assert heads["result-better"] == "Tuned model: 85.7% right; 62 points above the prompted base model"
+    assert (
+        heads["result-equal"]
+        == "Tuned model: 26.0% right; no clear difference from the prompted base model (23.4%)"
+    )
     above = "77.5% right, below your 85% bar; 22 points above the free classical model"
     assert heads["result-below-the-bar"] == f"Not good enough: {above}"
     below = "0.0% right, below your 85% bar; 45 points below the free classical model"
@@ -128,9 +131,9 @@ def test_headlines_are_answers() -> None:
 def test_a_payback_has_the_plans_people_and_labels_in_it() -> None:
     """$1,550 for people and labels at $23 a month take 5.6 years to come back, not the minutes of the bill alone."""
     said = "\n".join(texts(messages()["result-go-with-people"].blocks))
-    assert "*Saves, as planned*\nabout $23 a month; back in 6 years" in said
+    assert "*Planned saving*\nabout $23 a month; pays back in 6 years" in said
     unsaid = "\n".join(texts(messages()["result-go-time-unsaid"].blocks))
-    assert "; back within a day, if it took no one's time" in unsaid
+    assert "; pays back within a day, ignoring staff time" in unsaid
 
 
 @pytest.mark.parametrize("name", ["result-below-the-bar", "result-cheaper-rung", "result-better"])
@@ -144,14 +147,14 @@ def test_what_mends_the_rows_comes_before_an_estimate() -> None:
     (buttons,) = [block["elements"] for block in card.blocks if block["type"] == "actions"]
     assert [button["text"]["text"] for button in buttons] == [
         "Measure",
-        "Label 2 doubted rows",
+        "Check 2 doubtful labels",
         "Post a cleaned file",
     ]
 
 
 def test_what_costs_nothing_pays_back_at_once_and_has_no_least_volume() -> None:
     said = "\n".join(texts(messages()["estimate-free-machine"].blocks))
-    assert "*Pays back*\nat once" in said and "nothing but your machine's time" in said
+    assert "*Pays back*\nat once" in said and "only your machine's time" in said
     details = "\n".join(texts(views()["estimate-details-free"]["blocks"]))
     assert "no charge for 109k tokens" in details and "Pays from" not in details
 

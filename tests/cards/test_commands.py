@@ -16,10 +16,10 @@ TERMINAL = TerminalSpelling("t.csv")
     [
         (
             Measure("prompts", "tickets", ("zero", "kshot"), models=("a/b", "c/d")),
-            "Measure prompts and retrieval (`/finetune baseline tickets rungs=zero,kshot models=a/b,c/d`): it says its "
-            "price first.",
-            "Measure prompts and retrieval (finetune baseline t.csv --rungs zero,kshot --model a/b --model c/d): it "
-            "says its price first.",
+            "Measure prompts and retrieval (`/finetune baseline tickets rungs=zero,kshot models=a/b,c/d`). You see "
+            "the cost before anything is spent.",
+            "Measure prompts and retrieval (finetune baseline t.csv --rungs zero,kshot --model a/b --model c/d). You "
+            "see the cost before anything is spent.",
         ),
         (
             Measure("stronger base", "tickets"),
@@ -28,10 +28,8 @@ TERMINAL = TerminalSpelling("t.csv")
         ),
         (
             "say what a wrong answer costs",
-            "Give what a wrong answer costs (wrong_usd=). If better answers, not savings, are the aim, say so "
-            "(task=quality).",
-            "Give what a wrong answer costs (--wrong-usd). If better answers, not savings, are the aim, say so "
-            "(--task quality).",
+            "Add what a wrong answer costs (wrong_usd=). To aim for better answers instead, add task=quality.",
+            "Add what a wrong answer costs (--wrong-usd). To aim for better answers instead, add --task quality.",
         ),
     ],
 )

@@ -207,7 +207,7 @@ def test_the_payback_curve_says_when_the_money_is_back() -> None:
     assert payback_title(outlook.months) == "Pays back after 1.6 months at the median"
     assert payback_title(measured.outlook("-1").months) == "Not paid back within 12 months at the median"
     assert cash_flow_note(replace(outlook, target_months=Decimal("1.6438"), p_payback=0.007)) == (
-        "Back within 50 days in 1% of 10,000 draws"
+        "Back within 50 days in 1% of 10,000 simulations"
     )
     nothing = Decimal(0)
     free = replace(outlook.months[0], p5=nothing, p50=nothing, p95=nothing)

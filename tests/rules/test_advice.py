@@ -180,7 +180,7 @@ SITUATIONS: dict[str, tuple[Facts, VerdictKind, str]] = {
         "unknown",
         "rows",
     ),
-    "a style that is inconsistent on a few examples": (
+    "a style that is write clearer instructions first": (
         seen(*ALL_MISS, rows=40, task_kind="style"),
         "no_go",
         "rows",
@@ -410,11 +410,11 @@ def test_retrieval_that_was_tried_is_not_just_asked_for_again() -> None:
 def test_a_go_before_training_says_what_it_means() -> None:
     verdict = advise(seen(*ALL_MISS))
     assert verdict.headline == (
-        "Go: train it. A run costs about $25.00 and measures the tuned model on the same 240 held-out rows; "
-        "nothing is switched before that."
+        "Go: train it. A run costs about $25.00 and measures the tuned model on the same 240 held-out rows. "
+        "Nothing is deployed before that."
     )
     assert verdict.next_step == "Start a run (`/finetune start tickets`)."
-    assert "unknown until it has answered the 240 held-out rows" in reason(verdict, "quality").text
+    assert "unknown until it answers the 240 held-out rows" in reason(verdict, "quality").text
 
 
 def test_a_go_after_training_is_to_put_it_to_work() -> None:
@@ -426,7 +426,7 @@ def test_a_go_after_training_is_to_put_it_to_work() -> None:
 def test_the_best_of_what_misses_is_named() -> None:
     text = reason(advise(seen(*ALL_MISS)), "alternatives").text
     assert text == (
-        "All 5 measured ways miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78.0% right "
+        "All 5 measured alternatives miss the bar of 85%. The best is retrieval on openai/gpt-4o-mini: 78.0% right "
         "(73–83%) on 200 held-out rows, $0.12 per 1,000 requests."
     )
 
@@ -443,18 +443,18 @@ def test_the_first_missing_rung_comes_next_with_its_price() -> None:
     asked = advise(seen(*ALL_MISS[:3])).next_step
     command = "`/finetune baseline tickets rungs=kshot models=openai/gpt-4o-mini`"
     assert asked == f"Measure the prompt with ten examples ({command}): about $0.26."
-    both = "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`): done in seconds."
+    both = "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`); it takes a few seconds."
     assert advise(seen(*ALL_MISS[2:4])).next_step == both
     free = rung("zero", "misses", 120, usd=Decimal(0))
     assert advise(seen(*ALL_MISS[:2], free)).next_step.endswith("free.")
-    assert advise(seen(*ALL_MISS[:2])).next_step.endswith("it says its price first.")
+    assert advise(seen(*ALL_MISS[:2])).next_step.endswith("you see the cost before anything is spent.")
 
 
 def test_the_first_prompt_is_measured_on_todays_model_and_a_cheap_one() -> None:
     both = ("openai/gpt-4o", "openai/gpt-4o-mini")
     assert advise(seen(*ALL_MISS[:2], current="gpt-4o", to_measure=both)).next_step == (
-        "Measure the prompt alone (`/finetune baseline tickets rungs=zero models=openai/gpt-4o,openai/gpt-4o-mini`): "
-        "it says its price first."
+        "Measure the prompt alone (`/finetune baseline tickets rungs=zero "
+        "models=openai/gpt-4o,openai/gpt-4o-mini`): you see the cost before anything is spent."
     )
 
 
@@ -468,7 +468,7 @@ def test_todays_model_is_measured_with_a_whole_command() -> None:
         "Measure gpt-4o: `/finetune baseline tickets models=openai/gpt-4o`."
     )
     assert advise(seen(*ALL_MISS, current="gpt-4o")).next_step == (
-        "No provider here has gpt-4o: put one that does into finetune.toml, to measure it."
+        "No provider here has gpt-4o. To measure it, add a provider that does to finetune.toml."
     )
 
 
@@ -488,7 +488,7 @@ def test_a_measurement_for_which_there_is_no_key_is_no_next_step_where_another_o
 
 def test_no_prompt_is_measured_where_there_is_no_model_to_ask() -> None:
     step = advise(replace(FACTS, smallest_label=None, has_models=False)).next_step
-    assert step.startswith("There is no model to ask here")
+    assert step.startswith("No model can be asked here")
 
 
 def test_the_strongest_reason_of_each_kind_is_the_one_that_decides() -> None:
@@ -506,11 +506,12 @@ def test_the_rows_that_would_decide_are_said() -> None:
     close = rung("retrieval", "undecided", 172, rows_to_decide=140)
     verdict = advise(seen(*ALL_MISS[:4], close))
     assert verdict.next_step == (
-        "Hold out 140 more labelled rows: that would probably decide on retrieval on openai/gpt-4o-mini."
+        "Hold out 140 more labelled rows: that would probably settle whether retrieval on openai/gpt-4o-mini "
+        "meets the bar."
     )
-    assert verdict.headline.startswith("Undecided. Too close to the bar of 85% to say: retrieval on")
+    assert verdict.headline.startswith("Undecided. Too close to the bar of 85% to call: retrieval on")
     unsaid = advise(seen(*ALL_MISS[:4], replace(close, rows_to_decide=None)))
-    assert "may still not decide it" in unsaid.next_step
+    assert "even twice as many may not be enough" in unsaid.next_step
 
 
 def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> None:
@@ -519,15 +520,15 @@ def test_the_cheapest_step_comes_next_and_the_others_stay_in_the_reasons() -> No
     assert verdict.next_step.startswith("Measure retrieval")  # cents, against 400 labels and a minute
     assert "Measure retrieval" not in reason(verdict, "measure").text
     assert "Hold out 400 more labelled rows" in reason(verdict, "undecided").text
-    assert "Count last month's input tokens" in reason(verdict, "payback").text
+    assert "Take last month's input tokens" in reason(verdict, "payback").text
 
 
 def test_measuring_for_nothing_comes_before_asking_people() -> None:
     verdict = advise(replace(FACTS, estimate=None))
     assert verdict.next_step == (
-        "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`): done in seconds."
+        "Measure the free models (`/finetune baseline tickets rungs=classical,encoder`); it takes a few seconds."
     )
-    assert "say current= (today's model) and volume=" in reason(verdict, "cost").text
+    assert "Add current= (today's model) and volume=" in reason(verdict, "cost").text
 
 
 def test_an_unmeasured_estimate_is_worth_measuring() -> None:
@@ -542,10 +543,10 @@ def test_what_is_not_known_about_money_is_said() -> None:
     row = PriceRow("own/x", "tuned", Price(None, None, None, None), "docs")
     verdict = advise(replace(FACTS, estimate=None, missing=MissingPrice("token", row)))
     assert reason(verdict, "cost").text.startswith("The price of a token of own/x is unknown: add input")
-    assert "about $25.00. What it saves is still unknown" in verdict.headline
-    assert "an unknown sum" in advise(replace(FACTS, estimate=None, run_usd=None)).headline
+    assert "about $25.00. What it would save is still unknown" in verdict.headline
+    assert "an unknown amount" in advise(replace(FACTS, estimate=None, run_usd=None)).headline
     free = advise(seen(*ALL_MISS, estimate=None, outlook=None, run_usd=Decimal(0)))
-    assert "costs nothing but your own machine's time" in free.headline
+    assert "costs only your own machine's time" in free.headline
 
 
 @pytest.mark.parametrize(("p", "kind"), [(0.8, "go"), (0.79, "unknown"), (0.21, "unknown"), (0.2, "no_go")])
@@ -557,14 +558,14 @@ def test_the_thresholds_on_the_chance_of_paying_back(p: float, kind: VerdictKind
 def test_the_chance_is_said_with_its_spread() -> None:
     text = reason(advise(seen(*ALL_MISS)), "payback").text
     assert text == (
-        "It saves about $23 a month and pays back in 33 days. In 93% of 10,000 draws over what is uncertain it pays "
-        "back within 3 months, if it is good enough; 9 in 10 lie between 15 days and 2.5 months."
+        "It saves about $23 a month and pays back in 33 days. It pays back within 3 months in 93% of 10,000 "
+        "simulations, if it is good enough; 90% lie between 15 days and 2.5 months."
     )
     unsaid = replace(LIKELY, is_time_said=False)
-    assert "within 3 months, if it is good enough and takes no one's time; 9 in 10" in (
+    assert "simulations, if it is good enough, ignoring staff time; 90% lie" in (
         reason(advise(seen(*ALL_MISS, outlook=unsaid)), "payback").text
     )
-    assert "within 3 months, if it takes no one's time; 9 in 10" in (
+    assert "simulations, ignoring staff time; 90% lie" in (
         reason(advise(seen(*ALL_MISS, tuned=TUNED_MEETS, outlook=unsaid)), "payback").text
     )
     never = reason(advise(seen(*ALL_MISS, outlook=outlook(0.05, never=True))), "payback").text
@@ -574,11 +575,11 @@ def test_the_chance_is_said_with_its_spread() -> None:
 @pytest.mark.parametrize(
     ("p", "said", "of_500"),
     [
-        (0.0, "no draw", "none of 500 draws"),
-        (0.001, "under 1% of draws", "under 1% of 500 draws"),
-        (0.93, "93% of draws", "93% of 500 draws"),
-        (0.999, "over 99% of draws", "over 99% of 500 draws"),
-        (1.0, "all draws", "all 500 draws"),
+        (0.0, "no simulation", "none of 500 simulations"),
+        (0.001, "under 1% of simulations", "under 1% of 500 simulations"),
+        (0.93, "93% of simulations", "93% of 500 simulations"),
+        (0.999, "over 99% of simulations", "over 99% of 500 simulations"),
+        (1.0, "all simulations", "all 500 simulations"),
     ],
 )
 def test_what_was_drawn_is_never_called_certain(p: float, said: str, of_500: str) -> None:
@@ -587,8 +588,8 @@ def test_what_was_drawn_is_never_called_certain(p: float, said: str, of_500: str
 
 def test_between_yes_and_no_the_widest_input_is_to_be_pinned_down() -> None:
     assert advise(seen(*ALL_MISS, outlook=OPEN)).next_step == (
-        "Count last month's input tokens on the vendor's bill and say them (volume=): it matters most (volume from "
-        "8M tokens a month to 12.5M tokens a month moves the net value from $40.00 to $310.00)."
+        "Take last month's input tokens from the vendor's bill and add them (volume=). It matters most: volume "
+        "from 8M tokens a month to 12.5M tokens a month moves the net value from $40.00 to $310.00."
     )
     assert advise(seen(*ALL_MISS, outlook=replace(OPEN, tornado=()))).next_step.endswith("(volume=).")
 
@@ -609,10 +610,10 @@ def test_hours_that_nobody_said_are_named_where_they_would_change_the_answer() -
     """$23 a month for three months and $25 of training leave $44: 35 minutes at $75 an hour."""
     verdict = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None))))
     assert verdict.headline.startswith(
-        "Undecided. How much of people's time it takes is not given. With more than 35 minutes of it, it "
-        "would no longer be likely to pay back within 3 months."
+        "Undecided. The staff time that it takes is not counted yet. With more than 35 minutes of it, payback "
+        "within 3 months would no longer be likely."
     )
-    assert verdict.next_step == "How many hours of work will this take? Give hours=."
+    assert verdict.next_step == "How many hours of work will this take? Add hours=."
     by_draws = replace(LIKELY, is_time_said=False, bearable_hours=Decimal("0.4"))
     drawn = advise(seen(*ALL_MISS, estimate=estimate(replace(ARTICLE, people_hours=None)), outlook=by_draws))
     assert "With more than 24 minutes of it" in reason(drawn, "people's time").text
@@ -640,10 +641,12 @@ def test_where_today_s_model_ends_soon_it_is_said_how_long_to_stay_with_it() -> 
     lasting = estimate(ARTICLE)
     ending = replace(lasting, succession=Succession("gpt-4o", date(2027, 1, 14), None, None))
     step = advise(seen(*ALL_MISS, estimate=ending, outlook=UNLIKELY)).next_step
-    until = "Stay with today's model until it ends on 2027-01-14, and measure before that what can follow it. If better"
+    until = (
+        "Stay with today's model until it ends on 2027-01-14, and measure its possible successors before then"
+    )
     assert step.startswith(until)
     step = advise(seen(*ALL_MISS, estimate=lasting, outlook=UNLIKELY)).next_step
-    assert step.startswith("Stay with today's model. If better answers")
+    assert step.startswith("Stay with today's model. To aim for better answers")
 
 
 def test_of_a_model_that_has_ended_no_saving_is_said() -> None:
@@ -659,8 +662,8 @@ def test_a_saving_that_ends_with_both_models_is_not_called_a_loss_a_month() -> N
     verdict = advise(costing(inputs))
     assert verdict.kind == "no_go"
     assert verdict.headline.startswith(
-        "Not now. It saves $23.00 a month, which does not bring back the $5,025 that it takes once in the 51 days that "
-        "the model has left. It would pay back within 51 days from "
+        "Not now. It saves $23.00 a month, which does not pay back the one-off $5,025 in the 51 days that the "
+        "model has left. From 1.3B input tokens a month, it would pay back within 51 days."
     )
 
 
@@ -669,7 +672,8 @@ def test_a_loss_at_any_volume_is_a_no() -> None:
     verdict = advise(costing(replace(ARTICLE, now=nano)))
     assert verdict.kind == "no_go"
     assert verdict.headline == (
-        "Not now. On cost it is a loss: today's model costs $1.00 a month, the tuned one would cost $2.00. "
+        "Not now. It would cost more than it saves: today's model costs $1.00 a month, the tuned model would cost "
+        "$2.00. "
         "No volume changes that."
     )
 
@@ -681,7 +685,10 @@ def test_a_payback_of_eighteen_years_is_a_no_that_says_from_which_volume_it_is_n
     assert "18 years" in verdict.headline
     assert "728M" in verdict.headline
     drawn = advise(replace(costing(people), outlook=replace(UNLIKELY, likely_from=1_214_801_476)))
-    assert "within 3 months in 80% of draws from 1.21B input tokens a month on" in drawn.headline
+    assert (
+        "From 1.21B input tokens a month, it would pay back within 3 months in 80% of simulations"
+        in drawn.headline
+    )
     enough = advise(replace(seen(*ALL_MISS), outlook=UNLIKELY))
     assert "It would pay back" not in enough.headline
 
@@ -689,7 +696,7 @@ def test_a_payback_of_eighteen_years_is_a_no_that_says_from_which_volume_it_is_n
 def test_a_payback_after_the_models_end_is_a_no() -> None:
     verdict = advise(costing(replace(ARTICLE, ends=date(2026, 12, 24))))
     assert verdict.kind == "no_go"
-    assert "The model is gone before that, in 30 days." in reason(verdict, "payback").text
+    assert "The model ends before that, in 30 days." in reason(verdict, "payback").text
 
 
 def test_a_payback_of_half_a_year_is_open() -> None:
@@ -709,8 +716,8 @@ def test_an_ended_model_comes_first_with_its_way_out() -> None:
     verdict = advise(seen(CLASSICAL_MEETS, target=REFUSED))
     assert verdict.headline == "Not now. gpt-4.1-nano ended on 2026-10-23."
     assert verdict.next_step == (
-        "Choose another target: one that starts with `local/` has no end date, and open weights train at services like "
-        "`crusoe/llama-3.1-8b`."
+        "Choose another target: models that start with `local/` have no end date, and services such as "
+        "`crusoe/llama-3.1-8b` train open weights."
     )
     near = advise(seen(*ALL_MISS, target=ModelVerdict("warn", ("It ends soon.",))))
     assert (near.kind, reason(near, "end date").text) == ("go", "It ends soon.")
@@ -721,11 +728,11 @@ def test_too_few_rows_are_answered_with_what_to_do_instead() -> None:
     assert verdict.headline.startswith("Not now. 50 rows are too few")
     assert "ten good examples" in verdict.next_step
     style = replace(FACTS, rows=50, evidence=Evidence(task_kind="style"))
-    assert "inconsistent on a few examples" in advise(style).headline
+    assert "write clearer instructions first" in advise(style).headline
 
 
 def test_a_kind_of_task_that_was_not_said_is_asked_for_where_it_matters() -> None:
-    assert "Give the kind of task (task=)" in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
+    assert "Add the kind of task (task=)" in advise(seen(*ALL_MISS, rows=500, smallest_label=None)).next_step
     said = advise(seen(*ALL_MISS, rows=500, task_kind="extraction"))
     assert said.next_step.startswith("Label 500 more rows")
 
@@ -740,7 +747,7 @@ def test_labels_with_few_rows_are_named_with_what_they_lack() -> None:
     )
     assert reason(verdict, "labels").text.startswith("7 labels have fewer than 10 rows")
     unnamed = advise(replace(FACTS, smallest_label=9))
-    assert "Label at least 1 more of the rarest label." in reason(unnamed, "labels").text
+    assert "Label at least 1 more row of the rarest label." in reason(unnamed, "labels").text
 
 
 def test_a_rare_label_alone_holds_nobody_back() -> None:
@@ -766,13 +773,13 @@ def test_a_small_holdout_is_said_to_show_only_large_differences() -> None:
     assert "only large differences" in reason(advise(replace(FACTS, n_holdout=40)), "holdout").text
     assert not any(one.rule == "holdout" for one in advise(FACTS).reasons)
     twelve = reason(advise(replace(FACTS, n_holdout=12)), "holdout").text
-    assert "Even with all 12 held-out rows right, 85% could not be claimed: that takes 16." in twelve
+    assert "Even 12 held-out rows, all answered right, can't show 85%: that takes 16." in twelve
 
 
 def test_labels_that_nothing_ever_answers_are_named() -> None:
     evidence = Evidence(ladder=ladder(*ALL_MISS, never_answered=("refund", *"abcdef")))
     text = reason(advise(replace(seen(), evidence=evidence)), "never answered").text
-    assert text.startswith("No way ever answers “refund”, “a”, “b”, “c”, “d” and 2 more")
+    assert text.startswith("No alternative ever answers “refund”, “a”, “b”, “c”, “d” and 2 more")
 
 
 def test_answers_that_could_not_be_read_are_said_where_they_decide() -> None:
@@ -794,7 +801,7 @@ def test_answers_that_could_not_be_read_are_no_evidence_for_training() -> None:
     assert (verdict.kind, rules(verdict, "unknown")) == ("unknown", ["unread"])
     assert "own classes" not in [one.rule for one in verdict.reasons]
     assert reason(verdict, "alternatives").text.startswith(
-        "All 5 measured ways miss the bar of 85%. If unread answers were right, 3 might meet it. "
+        "All 5 measured alternatives miss the bar of 85%. If unreadable answers were right, 3 might meet it. "
         "The best of the others is the encoder"
     )
     alone = advise(seen(*babble, smallest_label=None))
@@ -806,7 +813,7 @@ def test_a_prompt_that_was_read_and_misses_is_evidence_beside_one_that_was_not()
     verdict = advise(seen(*ALL_MISS[:3], rung("kshot", "misses", 2, unread=190), ALL_MISS[4]))
     assert verdict.kind == "go"
     assert reason(verdict, "alternatives").text.startswith(
-        "All 5 measured ways miss the bar of 85%. If unread answers were right, 1"
+        "All 5 measured alternatives miss the bar of 85%. If unreadable answers were right, 1"
     )
     assert "(78% at best)" in reason(verdict, "own classes").text
 
@@ -820,8 +827,8 @@ def test_a_tuned_model_that_is_no_better_is_said_to_be() -> None:
     close = rung("tuned", "undecided", 160, rows_to_decide=50)
     text = reason(advise(seen(*ALL_MISS, tuned=close)), "not better").text
     assert text == (
-        "The tuned model is not shown to be better than retrieval on openai/gpt-4o-mini: 80% against 78%. "
-        "This holdout shows differences from 6.2 points on."
+        "The tuned model is not clearly better than retrieval on openai/gpt-4o-mini: 80% against 78%. These "
+        "held-out rows can show differences from 6.2 points."
     )
     better = advise(seen(*ALL_MISS, tuned=TUNED_MEETS))
     assert not any(one.rule == "not better" for one in better.reasons)
@@ -838,13 +845,13 @@ def test_the_paired_test_says_more_than_intervals_do() -> None:
 def test_the_curve_says_what_labelling_alone_would_bring() -> None:
     text = reason(advise(seen(*ALL_MISS, curve=CURVE)), "more rows").text
     assert text == (
-        "100 more rows are predicted to bring the classical model about 0.4 points. It gets to 88.0% (85–90%) with "
-        "4,000 rows. Labelling 2,800 more rows is another way."
+        "100 more rows should improve the classical model by about 0.4 points. It should reach 88.0% (85–90%) "
+        "with 4,000 rows. Labelling 2,800 more rows is another option."
     )
     far = replace(CURVE, predicted=CURVE.predicted[:1])
     assert reason(advise(seen(*ALL_MISS, curve=far)), "more rows").text.endswith("0.4 points.")
     missed = advise(seen(*ALL_MISS, curve=CURVE, tuned=rung("tuned", "misses", 150)))
-    assert missed.next_step == "Label more rows before you train again, first of “refund”."
+    assert missed.next_step == "Label more rows before you train again, starting with “refund”."
 
 
 # Properties

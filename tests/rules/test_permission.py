@@ -118,7 +118,7 @@ def test_without_approvers_the_way_out_is_said() -> None:
 
 
 def test_the_requester_and_the_uploader_are_told_why() -> None:
-    assert "You asked for this run" in str(said(Person("U_ASKS"), "approve"))
+    assert "You requested this run" in str(said(Person("U_ASKS"), "approve"))
     assert "You uploaded this data" in str(said(Person("U_DATA"), "approve"))
     only_boss = Policy(who=usual_rules(Named(users=frozenset({"U_BOSS"}))))
     assert "somebody else has to approve it" in str(said(Person("U_ASKS"), "approve", only_boss))
@@ -128,7 +128,7 @@ def test_who_may_waive_is_named_without_who_brought_the_data() -> None:
     two = Policy(who=usual_rules(Named(users=frozenset({"U_BOSS", "U_DATA"}))))
     assert said(Person("U_OTHER"), "waive", two) == "Only an approver may do that: <@U_BOSS>."
     alone = Policy(who=usual_rules(Named(users=frozenset({"U_DATA"}))))
-    assert "more approvers in finetune.toml, [people]" in str(said(Person("U_OTHER"), "waive", alone))
+    assert "add approvers in finetune.toml, [people]" in str(said(Person("U_OTHER"), "waive", alone))
 
 
 def test_a_groups_members_may_and_an_unknown_group_lets_nobody_new_in() -> None:

@@ -196,7 +196,7 @@ def test_the_tornado_has_the_widest_swing_first_and_is_exact() -> None:
     assert {one.name for one in swings} == {
         "quality",
         "volume",
-        "people's time",
+        "staff time",
         "price of the alternative",
         "training runs",
     }
@@ -208,7 +208,7 @@ def test_the_tornado_has_the_widest_swing_first_and_is_exact() -> None:
 
 
 def test_hours_that_nobody_said_swing_from_none_to_a_week() -> None:
-    people = next(one for one in simulate(ARTICLE).tornado if one.name == "people's time")
+    people = next(one for one in simulate(ARTICLE).tornado if one.name == "staff time")
     assert (people.low_value, people.high_value) == ("0 hours (not given)", "40 hours at $75.00")
     assert people.width == 3000
     assert simulate(ARTICLE).npv == simulate(replace(ARTICLE, people_hours=Decimal(0))).npv

@@ -114,26 +114,29 @@ def test_payback_waits_through_a_phase_that_loses() -> None:
 
 def test_the_assumption_names_the_successor_and_its_price() -> None:
     (said,) = [one for one in assumptions(INPUTS) if one.name == "once gpt-4o has ended"]
-    assert said.value.startswith("gpt-6-luna from 2027-01-14 on: input $0.10")
+    assert said.value.startswith("gpt-6-luna from 2027-01-14: input $0.10")
     (cut,) = [
         one
         for one in assumptions(replace(INPUTS, now=replace(GPT_4O, then=None)))
         if one.name == "once gpt-4o has ended"
     ]
-    assert cut.value == "nothing is counted from 2027-01-14 on: its successor gpt-6-luna has no known price"
+    assert (
+        cut.value
+        == "no saving is counted from 2027-01-14, because the price of its successor gpt-6-luna is unknown"
+    )
 
 
 @pytest.mark.parametrize(
     ("measured", "saving", "weighs", "said"),
     [
-        ((), 1000, True, "saves $1,000 a month. It is not measured yet."),
+        ((), 1000, True, "saves $1,000 a month. gpt-6-luna is not measured yet."),
         (
             (replace(rung("zero", "misses", 120), arm=Candidate("zero", "openai/gpt-6-luna")),),
             1000,
             False,
             "saves $1,000 a month.",
         ),
-        ((), -7, True, "costs $7.00 more a month. It is not measured yet."),
+        ((), -7, True, "costs $7.00 more a month. gpt-6-luna is not measured yet."),
     ],
 )
 def test_a_successor_that_nobody_measured_keeps_it_open(
@@ -156,7 +159,7 @@ def test_an_unknown_successor_is_said_and_decides_nothing() -> None:
     )
     assert not reason.weighs
     assert because_text(reason.because) == (
-        "gpt-4o ends on 2027-01-14, and no successor is known: nothing is counted as saved after that day."
+        "gpt-4o ends on 2027-01-14, and no successor is known, so no saving is counted after that day."
     )
 
 

@@ -72,7 +72,7 @@ def test_a_contradiction_is_one_of_the_labels_that_are_wrong(tmp_path: Path) -> 
             "unknown",
             "About 120 labels are wrong, and 1 row contradicts another",
         ),
-        (RowFaults(doubted=181), "no_go", "even a model that is always right would miss the bar of 85%."),
+        (RowFaults(doubted=181), "no_go", "even a perfect model would miss the bar of 85%."),
     ],
 )
 def test_labels_that_look_wrong_weigh(faults: RowFaults, kind: VerdictKind, said: str | None) -> None:
@@ -81,10 +81,7 @@ def test_labels_that_look_wrong_weigh(faults: RowFaults, kind: VerdictKind, said
     assert verdict.kind == kind
     assert said in texts[0] if said else texts == []
     if said:
-        assert (
-            verdict.next_step
-            == "Correct the rows that the check of the file lists, and upload the file again."
-        )
+        assert verdict.next_step == "Correct the rows that the file's check lists, and upload the file again."
 
 
 def test_a_lower_bar_bears_more_wrong_labels() -> None:
